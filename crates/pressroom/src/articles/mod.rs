@@ -2,8 +2,12 @@
 //!
 //! Pure types and decisions; SQL is in [`crate::store`], HTTP in [`crate::api`].
 
+mod entities;
+mod slug;
+
 use jiff::Timestamp;
 
+pub use self::slug::slug;
 use crate::accounts::UserId;
 
 /// An article's row number.
