@@ -1,1 +1,45 @@
-//! Telemetry.
+//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces, metrics and
+//! logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and business code.
+//!
+//! Spans are made with the OpenTelemetry API directly; `tracing` carries log events only. Nothing here blocks a request:
+//! exporting happens on the SDK's own threads, and what a collector cannot take is dropped, counted and logged once.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use telemetry::{Service, init};
+//!
+//! let telemetry = init(Service { name: "my-service", version: env!("CARGO_PKG_VERSION") })?;
+//! tracing::info!(answer = 42, "started");
+//! telemetry.shutdown(Duration::from_secs(5)).ok();
+//! # Ok::<(), telemetry::InitError>(())
+//! ```
+
+mod config;
+mod context;
+mod db;
+mod export;
+mod failure;
+mod http;
+mod init;
+mod logs;
+mod mask;
+mod messaging;
+mod metrics;
+mod query;
+mod resource;
+mod sampler;
+mod span;
+mod transport;
+
+pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseFuture};
+pub use config::Service;
+pub use context::{current_trace_id, extract_context, inject_context, set_attribute, set_server_attribute};
+pub use db::{ConnectionCounts, Database, DbError, Returned, Statement};
+pub use failure::{Failure, Fault};
+pub use init::{InitError, ShutdownError, Telemetry, init};
+pub use mask::mask;
+pub use messaging::{Command, Messaging, Outcome, Processed, QueueDepth, RedisServer, Sending, TaskMessage};
+pub use metrics::{Counter, Histogram, counter, histogram, meter, observe_gauge};
+pub use opentelemetry;
+pub use opentelemetry::{Context, KeyValue};
+pub use span::Span;

@@ -1,0 +1,129 @@
+//! The OpenTelemetry context in force: starting spans in it, reading its trace id, carrying it across a queue.
+//! A context is attached during polls only (`FutureExt::with_context`), never across an await.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use opentelemetry::propagation::{Extractor, Injector};
+use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer};
+use opentelemetry::{Context, KeyValue, global};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer};
+
+static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+
+/// The server span of the request, kept beside the span in force so that inner code can reach it.
+struct ServerSpan(Context);
+
+/// Marks a context in which no spans are to be made (health endpoints); the sampler looks for it.
+pub(crate) struct Quiet;
+
+/// Keeps the tracer that every span of this crate is made with. Later calls change nothing.
+pub(crate) fn install_tracer(tracer: SdkTracer) {
+    TRACER.get_or_init(|| tracer);
+}
+
+/// Starts a span below `parent` and returns the context that carries it. Without a tracer the new context carries the
+/// parent's identity and records nothing.
+pub(crate) fn start(builder: SpanBuilder, parent: &Context) -> Context {
+    match TRACER.get() {
+        Some(tracer) => parent.with_span(tracer.build_with_context(builder, parent)),
+        None => parent.with_remote_span_context(parent.span().span_context().clone()),
+    }
+}
+
+/// A context with a trace id (the parent's, or a new one) whose spans are not recorded.
+pub(crate) fn untraced(parent: &Context) -> Context {
+    let ids = RandomIdGenerator::default();
+    let above = parent.span().span_context().clone();
+    let trace_id = if above.is_valid() {
+        above.trace_id()
+    } else {
+        ids.new_trace_id()
+    };
+    parent
+        .with_remote_span_context(SpanContext::new(
+            trace_id,
+            ids.new_span_id(),
+            TraceFlags::default(),
+            false,
+            TraceState::default(),
+        ))
+        .with_value(Quiet)
+}
+
+/// Makes the span of `cx` the one that [`set_server_attribute`] writes to.
+pub(crate) fn with_server_span(cx: &Context) -> Context {
+    cx.with_value(ServerSpan(cx.clone()))
+}
+
+/// The trace id of the context in force, sampled or not, as 32 lower-case hexadecimal digits.
+pub fn current_trace_id() -> Option<String> {
+    Context::map_current(|cx| {
+        let span = cx.span();
+        let span_context = span.span_context();
+        span_context
+            .is_valid()
+            .then(|| span_context.trace_id().to_string())
+    })
+}
+
+/// The propagation headers (`traceparent`, `baggage`, ... as `OTEL_PROPAGATORS` says) of the context in force.
+pub fn inject_context() -> Vec<(String, String)> {
+    Context::map_current(inject)
+}
+
+/// The propagation headers of `cx`.
+pub(crate) fn inject(cx: &Context) -> Vec<(String, String)> {
+    let mut headers = Headers(Vec::new());
+    global::get_text_map_propagator(|propagator| propagator.inject_context(cx, &mut headers));
+    headers.0
+}
+
+/// The remote parent that `headers` describe; an empty context when they describe none. Header names match in any case.
+pub fn extract_context(headers: &[(String, String)]) -> Context {
+    let carrier = Carrier(
+        headers
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
+            .collect(),
+    );
+    global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &carrier))
+}
+
+/// Sets an attribute on the span in force.
+pub fn set_attribute(attribute: KeyValue) {
+    Context::map_current(|cx| cx.span().set_attribute(attribute));
+}
+
+/// Sets an attribute on the server span of the request in force, from however deep below it; `user.id` once known.
+/// Outside a request nothing happens.
+pub fn set_server_attribute(attribute: KeyValue) {
+    Context::map_current(|cx| {
+        if let Some(ServerSpan(server)) = cx.get::<ServerSpan>() {
+            server.span().set_attribute(attribute);
+        }
+    });
+}
+
+struct Headers(Vec<(String, String)>);
+
+impl Injector for Headers {
+    fn set(&mut self, key: &str, value: String) {
+        // An empty baggage or tracestate says nothing.
+        if !value.is_empty() {
+            self.0.push((key.to_owned(), value));
+        }
+    }
+}
+
+struct Carrier<'a>(HashMap<String, &'a str>);
+
+impl Extractor for Carrier<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(&key.to_ascii_lowercase()).copied()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+}

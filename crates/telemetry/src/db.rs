@@ -1,0 +1,266 @@
+//! Client spans and durations of database statements, and the state of connection pools, by the stable database
+//! conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with placeholders: values never
+//! reach a span.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use opentelemetry::metrics::Histogram;
+use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue, StringValue};
+
+use crate::context;
+use crate::failure::{Failure, record_failure};
+use crate::metrics::{self, Instruments};
+
+static DURATION: Instruments<Histogram<f64>> = Instruments::new();
+
+/// One statement of the program, written once as a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct Statement {
+    /// `db.operation.name`, as `SELECT`.
+    pub operation: &'static str,
+    /// `db.collection.name`, the main table.
+    pub collection: &'static str,
+    /// `db.query.summary` and the span's name, as `SELECT articles`.
+    pub summary: &'static str,
+    /// `db.query.text`, with placeholders.
+    pub text: &'static str,
+}
+
+impl Statement {
+    /// A statement; see the fields.
+    pub const fn new(
+        operation: &'static str,
+        collection: &'static str,
+        summary: &'static str,
+        text: &'static str,
+    ) -> Self {
+        Self {
+            operation,
+            collection,
+            summary,
+            text,
+        }
+    }
+}
+
+/// An error that a database may have given.
+pub trait DbError {
+    /// The database's own code, for SQL the SQLSTATE.
+    fn status_code(&self) -> Option<String>;
+}
+
+/// What a statement gave back.
+pub trait Returned {
+    /// `db.response.returned_rows`; `None` where rows make no sense.
+    fn returned_rows(&self) -> Option<i64>;
+}
+
+impl<T> Returned for Vec<T> {
+    fn returned_rows(&self) -> Option<i64> {
+        i64::try_from(self.len()).ok()
+    }
+}
+
+impl<T> Returned for Option<T> {
+    fn returned_rows(&self) -> Option<i64> {
+        Some(i64::from(self.is_some()))
+    }
+}
+
+macro_rules! returns_no_rows {
+    ($($type:ty),*) => {$(
+        impl Returned for $type {
+            fn returned_rows(&self) -> Option<i64> {
+                None
+            }
+        }
+    )*};
+}
+
+returns_no_rows!((), bool, u64, i64, usize);
+
+/// The connections of a pool at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConnectionCounts {
+    /// Open and free.
+    pub idle: u64,
+    /// Open and taken.
+    pub used: u64,
+    /// The most there may be.
+    pub max: u64,
+    /// Callers that wait for one.
+    pub pending: u64,
+}
+
+/// A database that statements are sent to; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database(Arc<Target>);
+
+#[derive(Debug)]
+struct Target {
+    /// The attributes that never change: system, namespace, server.
+    fixed: Vec<KeyValue>,
+}
+
+impl Database {
+    /// `system` is a `db.system.name` (`postgresql`, `sqlite`), `namespace` the database's name, `server` its address
+    /// and port where it has one.
+    pub fn new(system: &'static str, namespace: String, server: Option<(String, u16)>) -> Self {
+        let mut fixed = vec![
+            KeyValue::new("db.system.name", system),
+            KeyValue::new("db.namespace", shared(namespace)),
+        ];
+        if let Some((address, port)) = server {
+            fixed.push(KeyValue::new("server.address", shared(address)));
+            fixed.push(KeyValue::new("server.port", i64::from(port)));
+        }
+        Self(Arc::new(Target { fixed }))
+    }
+
+    /// Runs `work`, which is `statement` being carried out, in a client span named after its summary, and records
+    /// `db.client.operation.duration`.
+    ///
+    /// # Errors
+    /// Those of `work`; one that is a [`Failure`] marks the span.
+    pub async fn observe<T: Returned, E: Failure + DbError>(
+        &self,
+        statement: &Statement,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let cx = self.start(statement);
+        let mut timer = Timer {
+            database: self,
+            statement,
+            started: Instant::now(),
+            ended: None,
+        };
+        let result = work.with_context(cx.clone()).await;
+        let span = cx.span();
+        match &result {
+            Ok(returned) => {
+                if let Some(rows) = returned.returned_rows() {
+                    span.set_attribute(KeyValue::new("db.response.returned_rows", rows));
+                }
+                timer.ended = Some((None, None));
+            }
+            Err(error) => {
+                let status_code = error.status_code();
+                if let Some(code) = &status_code {
+                    span.set_attribute(KeyValue::new("db.response.status_code", code.clone()));
+                }
+                timer.ended = Some((record_failure(&cx, error), status_code));
+            }
+        }
+        span.end();
+        result
+    }
+
+    /// Reports the pool's connections whenever metrics are collected: `read` runs on the exporter's thread, must be
+    /// quick and must not block. Call it after [`crate::init`].
+    pub fn observe_connections(
+        &self,
+        pool: &'static str,
+        read: impl Fn() -> ConnectionCounts + Send + Sync + 'static,
+    ) {
+        let meter = metrics::meter();
+        let read = Arc::new(read);
+        let named = KeyValue::new("db.client.connection.pool.name", pool);
+        let state = |name: &'static str| [named.clone(), KeyValue::new("db.client.connection.state", name)];
+        let (idle, used) = (state("idle"), state("used"));
+        let counts = Arc::clone(&read);
+        meter
+            .i64_observable_up_down_counter("db.client.connection.count")
+            .with_unit("{connection}")
+            .with_description("Connections that are in the state given.")
+            .with_callback(move |observer| {
+                let now = counts();
+                observer.observe(signed(now.idle), &idle);
+                observer.observe(signed(now.used), &used);
+            })
+            .build();
+        let (counts, attributes) = (Arc::clone(&read), [named.clone()]);
+        meter
+            .i64_observable_up_down_counter("db.client.connection.max")
+            .with_unit("{connection}")
+            .with_description("The most open connections allowed.")
+            .with_callback(move |observer| observer.observe(signed(counts().max), &attributes))
+            .build();
+        let attributes = [named];
+        meter
+            .i64_observable_up_down_counter("db.client.connection.pending_requests")
+            .with_unit("{request}")
+            .with_description("Callers that wait for a connection.")
+            .with_callback(move |observer| observer.observe(signed(read().pending), &attributes))
+            .build();
+    }
+
+    fn start(&self, statement: &Statement) -> Context {
+        let mut attributes = Vec::with_capacity(self.0.fixed.len() + 6);
+        attributes.extend_from_slice(&self.0.fixed);
+        attributes.push(KeyValue::new("db.operation.name", statement.operation));
+        if !statement.collection.is_empty() {
+            attributes.push(KeyValue::new("db.collection.name", statement.collection));
+        }
+        attributes.push(KeyValue::new("db.query.summary", statement.summary));
+        attributes.push(KeyValue::new("db.query.text", statement.text));
+        let builder = SpanBuilder::from_name(statement.summary)
+            .with_kind(SpanKind::Client)
+            .with_attributes(attributes);
+        Context::map_current(|current| context::start(builder, current))
+    }
+}
+
+/// Records the duration when the statement ends, also when its future is dropped half-way.
+struct Timer<'a> {
+    database: &'a Database,
+    statement: &'a Statement,
+    started: Instant,
+    ended: Option<(Option<Cow<'static, str>>, Option<String>)>,
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let Some(duration) = duration() else { return };
+        let (error_type, status_code) = self
+            .ended
+            .take()
+            .unwrap_or((Some(Cow::Borrowed("cancelled")), None));
+        let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
+        attributes.extend_from_slice(&self.database.0.fixed);
+        attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
+        if !self.statement.collection.is_empty() {
+            attributes.push(KeyValue::new("db.collection.name", self.statement.collection));
+        }
+        if let Some(error_type) = error_type {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        if let Some(code) = status_code {
+            attributes.push(KeyValue::new("db.response.status_code", code));
+        }
+        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
+    }
+}
+
+/// `db.client.operation.duration`, shared by SQL statements and Redis commands.
+pub(crate) fn duration() -> Option<&'static Histogram<f64>> {
+    DURATION.get(|meter| {
+        metrics::seconds(
+            meter,
+            "db.client.operation.duration",
+            "Duration of database client operations.",
+        )
+    })
+}
+
+/// A value whose copies share their text.
+pub(crate) fn shared(text: String) -> StringValue {
+    StringValue::from(Arc::<str>::from(text))
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

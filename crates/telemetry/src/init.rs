@@ -1,0 +1,263 @@
+//! Sets everything up in the order that matters: providers first, then the globals, then the log subscriber, and only
+//! then does anything make an instrument. [`Telemetry`] owns the providers and flushes them at the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use opentelemetry::global;
+use opentelemetry::logs::LoggerProvider;
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{BatchLogProcessor, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{Config, Propagator, Service};
+use crate::context;
+use crate::export::{Delivery, Logs, Metrics, Spans, Tidy};
+use crate::logs::{Format, LogLayer};
+use crate::metrics;
+use crate::sampler::QuietSampler;
+use crate::transport::{self, TransportError};
+
+const SCOPE: &str = "pressroom.telemetry";
+
+/// Why telemetry could not be set up. No value of a variable leads here.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// [`init`] was called before in this process.
+    #[error("telemetry is set up already")]
+    AlreadyInitialised,
+    /// Something else has installed a `tracing` subscriber.
+    #[error("another tracing subscriber is installed: {0}")]
+    Subscriber(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// What was lost at the end.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("telemetry not delivered before the deadline: {}", signals.join(", "))]
+pub struct ShutdownError {
+    /// The signals (`traces`, `metrics`, `logs`) whose last batch did not reach the collector.
+    pub signals: Vec<&'static str>,
+}
+
+/// Owns the providers. Keep it until the process ends, then call [`Telemetry::shutdown`].
+#[derive(Debug)]
+#[must_use = "without a shutdown the last batches are lost"]
+pub struct Telemetry {
+    traces: Option<(SdkTracerProvider, Arc<Delivery>)>,
+    metrics: Option<(SdkMeterProvider, Arc<Delivery>)>,
+    logs: Option<(SdkLoggerProvider, Arc<Delivery>)>,
+}
+
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators and installs the `tracing`
+/// subscriber. May be called inside or outside of an async runtime. A value that cannot be read is logged as a warning
+/// and replaced by its default.
+///
+/// # Errors
+/// When called twice, or when a subscriber is installed already.
+pub fn init(service: Service) -> Result<Telemetry, InitError> {
+    static CALLED: AtomicBool = AtomicBool::new(false);
+    if CALLED.swap(true, Ordering::AcqRel) {
+        return Err(InitError::AlreadyInitialised);
+    }
+    let mut config = Config::from_env(service);
+    let mut warnings = std::mem::take(&mut config.warnings);
+    let telemetry = if config.disabled {
+        Telemetry {
+            traces: None,
+            metrics: None,
+            logs: None,
+        }
+    } else {
+        Telemetry {
+            traces: Some(traces(&config, &mut warnings)),
+            metrics: meters(&config, &mut warnings),
+            logs: logs(&config, &mut warnings),
+        }
+    };
+
+    global::set_text_map_propagator(propagator(&config.propagators));
+    if let Some((provider, _)) = &telemetry.traces {
+        global::set_tracer_provider(provider.clone());
+        context::install_tracer(provider.tracer(SCOPE));
+    }
+    if let Some((provider, _)) = &telemetry.metrics {
+        global::set_meter_provider(provider.clone());
+        metrics::set_ready();
+    }
+
+    let filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
+        warnings.push(format!("RUST_LOG: {error}; info is used"));
+        EnvFilter::new("info")
+    });
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(LogLayer {
+            logger: telemetry
+                .logs
+                .as_ref()
+                .map(|(provider, _)| provider.logger(SCOPE)),
+            format: Format::of_stdout(),
+            masking: config.masking,
+            value_limit: config.log_value_limit,
+        })
+        .try_init()?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(telemetry)
+}
+
+impl Telemetry {
+    /// Flushes and stops all signals at once, and comes back when they are done or at the deadline, whatever the
+    /// collector does. Blocks the thread: call it in `spawn_blocking`, or when the runtime has ended.
+    ///
+    /// # Errors
+    /// Names the signals that were not delivered.
+    pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
+        let end = Instant::now() + deadline;
+        let mut pending: Vec<(&'static str, Arc<Delivery>)> = Vec::new();
+        let (done, results) = mpsc::channel();
+        let mut stop = |signal, delivery, stop: Box<dyn FnOnce() -> OTelSdkResult + Send>| {
+            pending.push((signal, delivery));
+            let done = done.clone();
+            let spawned = thread::Builder::new()
+                .name(format!("otel-stop-{signal}"))
+                .spawn(move || {
+                    // The receiver is gone once the deadline is over.
+                    let _ = done.send((signal, stop().is_ok()));
+                });
+            if let Err(error) = spawned {
+                tracing::warn!(signal, error = %error, "telemetry cannot be flushed");
+            }
+        };
+        if let Some((provider, delivery)) = self.traces {
+            stop(
+                "traces",
+                delivery,
+                Box::new(move || provider.shutdown_with_timeout(deadline)),
+            );
+        }
+        if let Some((provider, delivery)) = self.metrics {
+            stop(
+                "metrics",
+                delivery,
+                Box::new(move || provider.shutdown_with_timeout(deadline)),
+            );
+        }
+        if let Some((provider, delivery)) = self.logs {
+            stop(
+                "logs",
+                delivery,
+                Box::new(move || provider.shutdown_with_timeout(deadline)),
+            );
+        }
+        drop(done);
+
+        while let Ok((signal, stopped)) = results.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            pending.retain(|(name, delivery)| *name != signal || !stopped || delivery.is_failing());
+        }
+        if pending.is_empty() {
+            return Ok(());
+        }
+        Err(ShutdownError {
+            signals: pending.into_iter().map(|(signal, _)| signal).collect(),
+        })
+    }
+}
+
+fn traces(config: &Config, warnings: &mut Vec<String>) -> (SdkTracerProvider, Arc<Delivery>) {
+    let delivery = Delivery::new("traces");
+    let mut builder = SdkTracerProvider::builder()
+        .with_resource(config.resource.clone())
+        .with_sampler(QuietSampler {
+            inner: config.sampler.clone(),
+        });
+    if let Some(otlp) = &config.traces {
+        match transport::span_exporter(otlp, warnings) {
+            Ok(inner) => {
+                let exporter = Spans {
+                    inner,
+                    tidy: Tidy {
+                        masking: config.masking,
+                        value_limit: config.span_value_limit,
+                    },
+                    delivery: Arc::clone(&delivery),
+                };
+                builder = builder.with_span_processor(BatchSpanProcessor::builder(exporter).build());
+            }
+            Err(error) => warnings.push(unavailable("traces", &error)),
+        }
+    }
+    (builder.build(), delivery)
+}
+
+fn meters(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkMeterProvider, Arc<Delivery>)> {
+    let delivery = Delivery::new("metrics");
+    match transport::metric_exporter(config.metrics.as_ref()?, warnings) {
+        Ok(inner) => {
+            let exporter = Metrics {
+                inner,
+                delivery: Arc::clone(&delivery),
+            };
+            let provider = SdkMeterProvider::builder()
+                .with_resource(config.resource.clone())
+                .with_reader(PeriodicReader::builder(exporter).build())
+                .build();
+            Some((provider, delivery))
+        }
+        Err(error) => {
+            warnings.push(unavailable("metrics", &error));
+            None
+        }
+    }
+}
+
+fn logs(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkLoggerProvider, Arc<Delivery>)> {
+    let delivery = Delivery::new("logs");
+    match transport::log_exporter(config.logs.as_ref()?, warnings) {
+        Ok(inner) => {
+            let exporter = Logs {
+                inner,
+                delivery: Arc::clone(&delivery),
+            };
+            let provider = SdkLoggerProvider::builder()
+                .with_resource(config.resource.clone())
+                .with_log_processor(BatchLogProcessor::builder(exporter).build())
+                .build();
+            Some((provider, delivery))
+        }
+        Err(error) => {
+            warnings.push(unavailable("logs", &error));
+            None
+        }
+    }
+}
+
+fn unavailable(signal: &str, error: &TransportError) -> String {
+    format!("{signal} are not exported: {error}")
+}
+
+fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {
+    TextMapCompositePropagator::new(
+        propagators
+            .iter()
+            .map(|propagator| -> Box<dyn TextMapPropagator + Send + Sync> {
+                match propagator {
+                    Propagator::TraceContext => Box::new(TraceContextPropagator::new()),
+                    Propagator::Baggage => Box::new(BaggagePropagator::new()),
+                }
+            })
+            .collect(),
+    )
+}

@@ -1,0 +1,100 @@
+//! The fields of one event, read once for both outputs.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Debug;
+
+use opentelemetry::logs::AnyValue;
+use tracing::Event;
+use tracing::field::{Field, Visit};
+
+use super::Masker;
+
+/// The message and the other fields with their types.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) message: Option<String>,
+    pub(super) others: Vec<(&'static str, AnyValue)>,
+}
+
+impl Fields {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        let mut fields = Self::default();
+        event.record(&mut fields);
+        fields
+    }
+
+    pub(super) fn mask(&mut self, masker: Masker) {
+        if let Some(message) = &mut self.message
+            && let Cow::Owned(masked) = masker(message)
+        {
+            *message = masked;
+        }
+        for (_, value) in &mut self.others {
+            if let AnyValue::String(text) = value
+                && let Cow::Owned(masked) = masker(text.as_str())
+            {
+                *text = masked.into();
+            }
+        }
+    }
+
+    fn text(&mut self, field: &Field, text: String) {
+        if field.name() == "message" {
+            self.message = Some(text);
+        } else {
+            self.add(field, text);
+        }
+    }
+
+    fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
+        self.others.push((field.name(), value.into()));
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.text(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value.to_owned());
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.text(field, value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match i64::try_from(value) {
+            Ok(signed) => self.add(field, signed),
+            Err(_) => self.add(field, value.to_string()),
+        }
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        match i64::try_from(value) {
+            Ok(small) => self.add(field, small),
+            Err(_) => self.add(field, value.to_string()),
+        }
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        match i64::try_from(value) {
+            Ok(small) => self.add(field, small),
+            Err(_) => self.add(field, value.to_string()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One event as a line of standard output.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use opentelemetry::logs::AnyValue;
+use opentelemetry::trace::SpanContext;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use super::fields::Fields;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Format {
+    /// For people, with colours.
+    Terminal,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Format {
+    /// [`Format::Terminal`] when standard output is one.
+    pub(crate) fn of_stdout() -> Self {
+        if std::io::stdout().is_terminal() {
+            Self::Terminal
+        } else {
+            Self::Json
+        }
+    }
+
+    /// The event with its line end.
+    pub(super) fn line(self, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) -> String {
+        let mut line = String::with_capacity(256);
+        match self {
+            Self::Terminal => terminal(&mut line, metadata, fields, span),
+            Self::Json => json(&mut line, metadata, fields, span),
+        }
+        line.push('\n');
+        line
+    }
+}
+
+fn json(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) {
+    line.push_str("{\"timestamp\":\"");
+    timestamp(line);
+    put(line, format_args!("\",\"level\":\"{}\"", metadata.level()));
+    line.push_str(",\"target\":");
+    quoted(line, metadata.target());
+    line.push_str(",\"message\":");
+    quoted(line, fields.message.as_deref().unwrap_or_default());
+    if let Some(span) = span {
+        put(
+            line,
+            format_args!(
+                ",\"trace_id\":\"{}\",\"span_id\":\"{}\"",
+                span.trace_id(),
+                span.span_id()
+            ),
+        );
+    }
+    if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+        line.push_str(",\"file\":");
+        quoted(line, file);
+        put(line, format_args!(",\"line\":{number}"));
+    }
+    if !fields.others.is_empty() {
+        line.push_str(",\"fields\":{");
+        for (index, (name, value)) in fields.others.iter().enumerate() {
+            if index > 0 {
+                line.push(',');
+            }
+            quoted(line, name);
+            line.push(':');
+            match value {
+                AnyValue::Int(number) => put(line, format_args!("{number}")),
+                AnyValue::Double(number) if number.is_finite() => {
+                    put(line, format_args!("{number:?}"));
+                }
+                AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
+                AnyValue::String(text) => quoted(line, text.as_str()),
+                other => quoted(line, &format!("{other:?}")),
+            }
+        }
+        line.push('}');
+    }
+    line.push('}');
+}
+
+fn terminal(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) {
+    let colour = match *metadata.level() {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    };
+    line.push_str("\x1b[2m");
+    timestamp(line);
+    put(
+        line,
+        format_args!(
+            "\x1b[0m \x1b[{colour}m{:>5}\x1b[0m \x1b[2m{}:\x1b[0m ",
+            metadata.level().as_str(),
+            metadata.target()
+        ),
+    );
+    plain(line, fields.message.as_deref().unwrap_or_default());
+    for (name, value) in &fields.others {
+        put(line, format_args!(" \x1b[3m{name}\x1b[0m="));
+        match value {
+            AnyValue::Int(number) => put(line, format_args!("{number}")),
+            AnyValue::Double(number) => put(line, format_args!("{number}")),
+            AnyValue::Boolean(truth) => put(line, format_args!("{truth}")),
+            AnyValue::String(text) => plain(line, text.as_str()),
+            other => plain(line, &format!("{other:?}")),
+        }
+    }
+    if let Some(span) = span {
+        put(line, format_args!(" \x1b[2mtrace_id={}\x1b[0m", span.trace_id()));
+    }
+}
+
+/// Text of unknown origin must not move the terminal's cursor or end the line.
+fn plain(line: &mut String, text: &str) {
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+}
+
+fn quoted(line: &mut String, text: &str) {
+    line.push_str(&serde_json::Value::from(text).to_string());
+}
+
+fn timestamp(line: &mut String) {
+    if SystemTime.format_time(&mut Writer::new(line)).is_err() {
+        line.push('-');
+    }
+}
+
+fn put(line: &mut String, arguments: std::fmt::Arguments<'_>) {
+    line.write_fmt(arguments)
+        .expect("writing to a String cannot fail");
+}

@@ -1,0 +1,394 @@
+//! Spans and metrics of a task queue: `celery.send_task` on the sending side, `celery.run` on the working side, the
+//! broker's commands as client spans. Knows no wire format: names, ids and headers are given to it.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue, StringValue};
+
+use crate::context;
+use crate::db;
+use crate::failure::{self, Failure, record_failure};
+use crate::metrics::{self, Instruments};
+
+static INSTRUMENTS: Instruments<Tasks> = Instruments::new();
+
+const SYSTEM: &str = "celery";
+
+#[derive(Debug)]
+struct Tasks {
+    total: Counter<u64>,
+    seconds: Histogram<f64>,
+    sent: Counter<u64>,
+    consumed: Counter<u64>,
+    process: Histogram<f64>,
+}
+
+fn instruments() -> Option<&'static Tasks> {
+    INSTRUMENTS.get(|meter| Tasks {
+        total: meter
+            .u64_counter("celery_tasks_total")
+            .with_description("Tasks that ended, by name and status.")
+            .build(),
+        seconds: metrics::seconds(
+            meter,
+            "celery_task_duration_seconds",
+            "Duration of tasks by name.",
+        ),
+        sent: meter
+            .u64_counter("messaging.client.sent.messages")
+            .with_unit("{message}")
+            .with_description("Messages that a producer tried to send.")
+            .build(),
+        consumed: meter
+            .u64_counter("messaging.client.consumed.messages")
+            .with_unit("{message}")
+            .with_description("Messages given to the application.")
+            .build(),
+        process: metrics::seconds(
+            meter,
+            "messaging.process.duration",
+            "Duration of processing messages.",
+        ),
+    })
+}
+
+/// One task message, as both sides see it.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskMessage<'a> {
+    /// The task's name: `celery.task_name`, and `name` of the metrics. Must be of bounded variety.
+    pub task: &'a str,
+    /// `messaging.message.id`.
+    pub id: &'a str,
+    /// `messaging.destination.name`.
+    pub queue: &'a str,
+}
+
+/// How processing ended, for `celery_tasks_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It did its work.
+    Success,
+    /// It failed for good.
+    Failure,
+    /// It failed and will be tried again.
+    Retry,
+    /// It was called off before it ran, or had expired.
+    Revoked,
+}
+
+impl Outcome {
+    fn status(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Retry => "retry",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    fn state(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+            Self::Retry => "RETRY",
+            Self::Revoked => "REVOKED",
+        }
+    }
+}
+
+/// What telemetry needs to know of a task that was processed.
+#[derive(Clone, Debug)]
+pub struct Processed {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Type and message of the exception, when there was one.
+    pub exception: Option<(Cow<'static, str>, String)>,
+}
+
+/// One queue at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueueDepth {
+    /// The queue's name.
+    pub queue: String,
+    /// Messages that wait.
+    pub waiting: u64,
+    /// Messages taken and not yet acknowledged.
+    pub unacknowledged: u64,
+    /// How long the oldest waiting message waits, where the broker knows.
+    pub oldest: Option<Duration>,
+}
+
+/// The Redis that commands go to.
+#[derive(Clone, Debug)]
+pub struct RedisServer {
+    /// `server.address`.
+    pub address: String,
+    /// `server.port`.
+    pub port: u16,
+    /// `db.namespace`, the database's number.
+    pub database: i64,
+}
+
+/// Spans and metrics of one program at a queue; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Messaging {
+    hostname: StringValue,
+    redis: Arc<[KeyValue]>,
+}
+
+impl Messaging {
+    /// `hostname` is the worker's name, `celery.hostname` of what it processes.
+    pub fn new(hostname: impl Into<String>) -> Self {
+        Self {
+            hostname: db::shared(hostname.into()),
+            redis: Arc::new([KeyValue::new("db.system.name", "redis")]),
+        }
+    }
+
+    /// Names the server that [`Messaging::command`] spans talk to.
+    #[must_use]
+    pub fn with_redis(self, server: RedisServer) -> Self {
+        Self {
+            redis: Arc::new([
+                KeyValue::new("db.system.name", "redis"),
+                KeyValue::new("db.namespace", server.database.to_string()),
+                KeyValue::new("server.address", server.address),
+                KeyValue::new("server.port", i64::from(server.port)),
+            ]),
+            ..self
+        }
+    }
+
+    /// Starts `celery.send_task`, a producer span below `parent` or else below the span in force. What it returns has
+    /// the headers to write into the message, and is finished when the broker has answered.
+    pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
+        let builder = SpanBuilder::from_name("celery.send_task")
+            .with_kind(SpanKind::Producer)
+            .with_attributes(attributes(message, "send_task", "send", 6));
+        let cx = match parent {
+            Some(parent) => context::start(builder, parent),
+            None => Context::map_current(|current| context::start(builder, current)),
+        };
+        Sending {
+            cx,
+            queue: message.queue.to_owned(),
+            finished: false,
+        }
+    }
+
+    /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]); `describe` says how
+    /// it ended. A work that is dropped half-way counts as nothing and only ends its span.
+    pub async fn process<T>(
+        &self,
+        message: &TaskMessage<'_>,
+        retries: u32,
+        parent: Context,
+        work: impl Future<Output = T>,
+        describe: impl FnOnce(&T) -> Processed,
+    ) -> T {
+        let started = Instant::now();
+        let mut of_span = attributes(message, "run", "process", 9);
+        of_span.push(KeyValue::new("celery.retries", i64::from(retries)));
+        of_span.push(KeyValue::new("celery.hostname", self.hostname.clone()));
+        let builder = SpanBuilder::from_name("celery.run")
+            .with_kind(SpanKind::Consumer)
+            .with_attributes(of_span);
+        let cx = context::start(builder, &parent);
+        if let Some(instruments) = instruments() {
+            instruments
+                .consumed
+                .add(1, &of_metric(message.queue, "run", None));
+        }
+
+        let result = work.with_context(cx.clone()).await;
+
+        let Processed { outcome, exception } = describe(&result);
+        let span = cx.span();
+        span.set_attribute(KeyValue::new("celery.state", outcome.state()));
+        let mut error_type = None;
+        if let Some((kind, text)) = exception {
+            error_type = Some(kind.clone());
+            failure::record(&cx, kind, text);
+        }
+        span.end();
+        if let Some(instruments) = instruments() {
+            let elapsed = started.elapsed().as_secs_f64();
+            let name = KeyValue::new("name", message.task.to_owned());
+            instruments
+                .total
+                .add(1, &[name.clone(), KeyValue::new("status", outcome.status())]);
+            instruments.seconds.record(elapsed, &[name]);
+            instruments
+                .process
+                .record(elapsed, &of_metric(message.queue, "run", error_type));
+        }
+        result
+    }
+
+    /// Starts a client span for one Redis command (or pipeline) and its `db.client.operation.duration`. Arguments are
+    /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`.
+    pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
+        let mut attributes = self.redis.to_vec();
+        attributes.push(KeyValue::new("db.operation.name", operation));
+        attributes.push(KeyValue::new("db.query.summary", operation));
+        attributes.push(KeyValue::new("db.query.text", text));
+        let builder = SpanBuilder::from_name(operation)
+            .with_kind(SpanKind::Client)
+            .with_attributes(attributes);
+        Command {
+            cx: Context::map_current(|current| context::start(builder, current)),
+            redis: Arc::clone(&self.redis),
+            operation,
+            started: Instant::now(),
+            error_type: Some(Cow::Borrowed("cancelled")),
+        }
+    }
+
+    /// Reports the queues whenever metrics are collected: `read` runs on the exporter's thread, must be quick and must
+    /// not block (keep the last depths somewhere and read those). Call it after [`crate::init`].
+    pub fn observe_queues(&self, read: impl Fn() -> Vec<QueueDepth> + Send + Sync + 'static) {
+        let read = Arc::new(read);
+        let waiting = Arc::clone(&read);
+        metrics::observe_gauge(
+            "celery.queue.waiting",
+            "{message}",
+            "Messages that wait in the queue.",
+            move || gauge(&waiting(), |queue| Some(queue.waiting as f64)),
+        );
+        let unacknowledged = Arc::clone(&read);
+        metrics::observe_gauge(
+            "celery.queue.unacknowledged",
+            "{message}",
+            "Messages taken from the queue and not yet acknowledged.",
+            move || gauge(&unacknowledged(), |queue| Some(queue.unacknowledged as f64)),
+        );
+        metrics::observe_gauge(
+            "celery.queue.oldest_age",
+            "s",
+            "How long the oldest waiting message waits.",
+            move || gauge(&read(), |queue| Some(queue.oldest?.as_secs_f64())),
+        );
+    }
+}
+
+/// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
+#[derive(Debug)]
+pub struct Sending {
+    cx: Context,
+    queue: String,
+    finished: bool,
+}
+
+impl Sending {
+    /// The propagation headers to write into the message.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        context::inject(&self.cx)
+    }
+
+    /// The context to send the message in, so that the broker's commands are children of the span.
+    pub fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    /// Ends the span with the broker's answer.
+    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        self.end(error_type);
+    }
+
+    fn end(&mut self, error_type: Option<Cow<'static, str>>) {
+        self.finished = true;
+        self.cx.span().end();
+        if let Some(instruments) = instruments() {
+            instruments
+                .sent
+                .add(1, &of_metric(&self.queue, "send_task", error_type));
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.end(Some(Cow::Borrowed("cancelled")));
+        }
+    }
+}
+
+/// A Redis command under way. Dropped without [`Command::finish`] it counts as cancelled.
+#[derive(Debug)]
+pub struct Command {
+    cx: Context,
+    redis: Arc<[KeyValue]>,
+    operation: &'static str,
+    started: Instant,
+    error_type: Option<Cow<'static, str>>,
+}
+
+impl Command {
+    /// Ends the span with the server's answer.
+    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.cx.span().end();
+        let Some(duration) = db::duration() else {
+            return;
+        };
+        let mut attributes = self.redis.to_vec();
+        attributes.push(KeyValue::new("db.operation.name", self.operation));
+        if let Some(error_type) = self.error_type.take() {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
+    }
+}
+
+/// What both spans say of a message.
+fn attributes(
+    message: &TaskMessage<'_>,
+    operation: &'static str,
+    kind: &'static str,
+    capacity: usize,
+) -> Vec<KeyValue> {
+    let mut attributes = Vec::with_capacity(capacity);
+    attributes.extend([
+        KeyValue::new("messaging.system", SYSTEM),
+        KeyValue::new("messaging.operation.name", operation),
+        KeyValue::new("messaging.operation.type", kind),
+        KeyValue::new("messaging.destination.name", message.queue.to_owned()),
+        KeyValue::new("messaging.message.id", message.id.to_owned()),
+        KeyValue::new("celery.task_name", message.task.to_owned()),
+    ]);
+    attributes
+}
+
+fn of_metric(queue: &str, operation: &'static str, error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::new("messaging.system", SYSTEM),
+        KeyValue::new("messaging.operation.name", operation),
+        KeyValue::new("messaging.destination.name", queue.to_owned()),
+    ];
+    if let Some(error_type) = error_type {
+        attributes.push(KeyValue::new("error.type", error_type));
+    }
+    attributes
+}
+
+fn gauge(queues: &[QueueDepth], value: impl Fn(&QueueDepth) -> Option<f64>) -> Vec<(f64, Vec<KeyValue>)> {
+    queues
+        .iter()
+        .filter_map(|queue| {
+            let name = KeyValue::new("messaging.destination.name", queue.queue.clone());
+            Some((value(queue)?, vec![name]))
+        })
+        .collect()
+}

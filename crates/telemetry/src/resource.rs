@@ -1,0 +1,136 @@
+//! The resource: who sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides what is detected, and
+//! `OTEL_SERVICE_NAME` overrides both.
+
+use std::fs;
+
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
+
+use crate::config::Service;
+use crate::query::percent_decode;
+
+/// Builds the resource from the service's defaults and the two variables' values; what cannot be read goes to `warnings`.
+pub(crate) fn resource(
+    service: Service,
+    service_name: Option<String>,
+    attributes: Option<&str>,
+    warnings: &mut Vec<String>,
+) -> Resource {
+    let mut builder = Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes([
+            KeyValue::new("service.name", service.name),
+            KeyValue::new("service.version", service.version),
+            KeyValue::new("service.instance.id", instance_id()),
+            KeyValue::new("process.pid", i64::from(std::process::id())),
+            KeyValue::new("process.runtime.name", "rust"),
+            KeyValue::new("os.type", std::env::consts::OS),
+            KeyValue::new("host.arch", host_arch()),
+        ]);
+    if let Some(name) = host_name() {
+        builder = builder.with_attribute(KeyValue::new("host.name", name));
+    }
+    if let Some(name) = executable_name() {
+        builder = builder.with_attribute(KeyValue::new("process.executable.name", name));
+    }
+    builder = builder.with_attributes(parse(attributes.unwrap_or_default(), warnings));
+    if let Some(name) = service_name {
+        builder = builder.with_service_name(name);
+    }
+    builder.build()
+}
+
+/// `key=value` pairs, comma separated, values percent-encoded.
+fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
+    let mut attributes = Vec::new();
+    for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
+        match entry.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => attributes.push(KeyValue::new(
+                key.trim().to_owned(),
+                percent_decode(value.trim()).into_owned(),
+            )),
+            _ => warnings.push("OTEL_RESOURCE_ATTRIBUTES: an entry without key=value".to_owned()),
+        }
+    }
+    attributes
+}
+
+/// A random UUID (version 4) that tells this process from its replicas.
+fn instance_id() -> String {
+    let mut bytes = RandomIdGenerator::default().new_trace_id().to_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+}
+
+fn host_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| fs::read_to_string("/etc/hostname"))
+        .ok()?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn executable_name() -> Option<String> {
+    let path = std::env::current_exe().ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
+/// The architecture by the names of the `host.arch` convention.
+fn host_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "x86",
+        "arm" => "arm32",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::{Key, Value};
+
+    const SERVICE: Service = Service {
+        name: "app",
+        version: "1.2.3",
+    };
+
+    fn get(resource: &Resource, key: &'static str) -> Option<Value> {
+        resource.get(&Key::new(key))
+    }
+
+    #[test]
+    fn the_variables_override_the_defaults() {
+        let mut warnings = Vec::new();
+        let resource = resource(
+            SERVICE,
+            Some("named".to_owned()),
+            Some("service.name=other,deployment.environment.name=a%2Cb, broken ,x=1"),
+            &mut warnings,
+        );
+        assert_eq!(get(&resource, "service.name"), Some("named".into()));
+        assert_eq!(get(&resource, "deployment.environment.name"), Some("a,b".into()));
+        assert_eq!(get(&resource, "x"), Some("1".into()));
+        assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
+        assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn resource_attributes_name_the_service_when_nothing_else_does() {
+        let resource = resource(SERVICE, None, Some("service.name=other"), &mut Vec::new());
+        assert_eq!(get(&resource, "service.name"), Some("other".into()));
+    }
+}

@@ -1,0 +1,36 @@
+//! The sampler of `OTEL_TRACES_SAMPLER`, with one addition: below a quiet request (a health check) nothing is sampled,
+//! whatever the variable says.
+
+use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
+
+use crate::context::Quiet;
+
+/// Drops spans in a quiet context and asks `inner` for the others.
+#[derive(Clone, Debug)]
+pub(crate) struct QuietSampler {
+    pub(crate) inner: Sampler,
+}
+
+impl ShouldSample for QuietSampler {
+    fn should_sample(
+        &self,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        if parent.is_some_and(|cx| cx.get::<Quiet>().is_some()) {
+            return SamplingResult {
+                decision: SamplingDecision::Drop,
+                attributes: Vec::new(),
+                trace_state: TraceState::default(),
+            };
+        }
+        self.inner
+            .should_sample(parent, trace_id, name, kind, attributes, links)
+    }
+}
