@@ -3,7 +3,11 @@
 //! Each method is one transaction, nearly always one statement. Conflicts are decided by the
 //! database's constraints and come back by name. No method waits longer than its time-out.
 
-use std::time::Duration;
+mod outbox_row;
+pub mod postgres;
+pub mod sqlite;
+
+use std::{borrow::Cow, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -26,6 +30,20 @@ pub enum StoreError {
     /// Anything else: a defect of ours or of the schema.
     #[error("the database refused a statement: {0}")]
     Failed(String),
+}
+
+impl telemetry::Failure for StoreError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Unavailable(_) => Some(Cow::Borrowed("database_unavailable")),
+            Self::Failed(_) => Some(Cow::Borrowed("database_error")),
+            Self::Conflict(_) => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// The constraints whose violation means something to a caller.

@@ -1,0 +1,224 @@
+//! Where the database is and how to reach it, read from a URL.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use tokio_postgres::config::{Host, SslMode};
+
+/// How long opening one connection may take, all hosts and the handshake included.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How to reach PostgreSQL. Its `Debug` form shows neither the password nor the user.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    pub(super) connection: tokio_postgres::Config,
+    pub(super) certificates: Certificates,
+    /// Shared connections for single statements.
+    pub lanes: usize,
+    /// Connections for transactions and scans.
+    pub pool_size: usize,
+}
+
+/// Which server certificates are trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Certificates {
+    /// Any: `sslmode=prefer` guards against eavesdroppers only, since it would do without TLS as well.
+    Any,
+    /// Those that the system trusts, for this host name.
+    System,
+    /// Those that a PEM file holds, for this host name.
+    File(PathBuf),
+}
+
+/// A `DATABASE_URL` that cannot be used. It never quotes the URL, which holds a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUrl {
+    #[error("not a postgres://, postgresql:// or postgresql+psycopg:// URL")]
+    Scheme,
+    #[error("sslmode is none of disable, allow, prefer, require, verify-ca, verify-full")]
+    SslMode,
+    #[error("the URL names no host")]
+    Host,
+    #[error("the URL cannot be read; are special characters in the password percent-encoded?")]
+    Malformed,
+}
+
+impl PostgresConfig {
+    /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
+    ///
+    /// `sslmode=require` and `verify-ca` mean what `verify-full` means: the certificate must be
+    /// trusted, by the system or through `sslrootcert`, and name the host.
+    ///
+    /// # Errors
+    /// [`InvalidUrl`] says what is wrong without quoting the URL.
+    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::Scheme)?;
+        let dialect = scheme
+            .split_once('+')
+            .map_or(scheme, |(dialect, _driver)| dialect);
+        if !matches!(dialect, "postgres" | "postgresql") {
+            return Err(InvalidUrl::Scheme);
+        }
+        // A password may hold an unencoded `?`; what follows the last `@` may not.
+        let host_at = rest.rfind('@').map_or(0, |at| at + 1);
+        let (place, query) = match rest[host_at..].split_once('?') {
+            Some((place, query)) => (&rest[..host_at + place.len()], query),
+            None => (rest, ""),
+        };
+        let tls = TlsParameters::take(query)?;
+
+        let mut connection: tokio_postgres::Config = format!("postgresql://{place}?{}", tls.others)
+            .parse()
+            .map_err(|_quotes_the_url| InvalidUrl::Malformed)?;
+        let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
+        if hosts == 0 {
+            return Err(InvalidUrl::Host);
+        }
+        let per_host = CONNECT_TIMEOUT / u32::try_from(hosts).unwrap_or(u32::MAX);
+        connection
+            .ssl_mode(tls.mode)
+            .connect_timeout(per_host)
+            .tcp_user_timeout(Duration::from_secs(5))
+            .keepalives_idle(Duration::from_secs(10))
+            .keepalives_interval(Duration::from_secs(3))
+            .keepalives_retries(3);
+        if connection.get_application_name().is_none() {
+            connection.application_name("pressroom");
+        }
+        Ok(Self {
+            connection,
+            certificates: tls.certificates,
+            lanes: 2,
+            pool_size: 8,
+        })
+    }
+
+    /// The database's name, for spans.
+    pub(super) fn database(&self) -> String {
+        let name = self.connection.get_dbname().or(self.connection.get_user());
+        name.unwrap_or_default().to_owned()
+    }
+
+    /// The first host and its port, for spans; none for a Unix socket.
+    pub(super) fn server(&self) -> Option<(String, u16)> {
+        let port = self.connection.get_ports().first().copied().unwrap_or(5432);
+        match self.connection.get_hosts().first() {
+            Some(Host::Tcp(host)) => Some((host.clone(), port)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("server", &self.server())
+            .field("database", &self.connection.get_dbname())
+            .field("lanes", &self.lanes)
+            .field("pool_size", &self.pool_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The URL parameters about TLS that the driver reads otherwise than `libpq`, and all others.
+struct TlsParameters {
+    mode: SslMode,
+    certificates: Certificates,
+    others: String,
+}
+
+impl TlsParameters {
+    fn take(query: &str) -> Result<Self, InvalidUrl> {
+        let mut mode = SslMode::Prefer;
+        let mut root = None;
+        let mut others = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => {
+                    mode = match value {
+                        "disable" => SslMode::Disable,
+                        "allow" | "prefer" => SslMode::Prefer,
+                        "require" | "verify-ca" | "verify-full" => SslMode::Require,
+                        _ => return Err(InvalidUrl::SslMode),
+                    };
+                }
+                Some(("sslrootcert", "system")) => {}
+                Some(("sslrootcert", _)) => {
+                    root = url::form_urlencoded::parse(pair.as_bytes())
+                        .next()
+                        .map(|(_, path)| PathBuf::from(path.into_owned()));
+                }
+                _ => others.push(pair),
+            }
+        }
+        let certificates = match (mode, root) {
+            (SslMode::Require, Some(file)) => Certificates::File(file),
+            (SslMode::Require, None) => Certificates::System,
+            _ => Certificates::Any,
+        };
+        Ok(Self {
+            mode,
+            certificates,
+            others: others.join("&"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_the_scheme_is_understood() {
+        for scheme in [
+            "postgres",
+            "postgresql",
+            "postgresql+psycopg",
+            "postgresql+psycopg2",
+        ] {
+            let config =
+                PostgresConfig::parse(&format!("{scheme}://u:p%40ss@db.example:6432/press")).unwrap();
+            assert_eq!(config.server(), Some(("db.example".to_owned(), 6432)), "{scheme}");
+            assert_eq!(config.database(), "press");
+            assert_eq!(config.connection.get_password(), Some(b"p@ss".as_slice()));
+        }
+        assert_eq!(
+            PostgresConfig::parse("mysql://u@h/d").unwrap_err(),
+            InvalidUrl::Scheme
+        );
+    }
+
+    #[test]
+    fn sslmode_decides_whom_to_trust() {
+        let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+        assert_eq!(of("").unwrap().certificates, Certificates::Any);
+        assert_eq!(
+            of("sslmode=disable").unwrap().connection.get_ssl_mode(),
+            SslMode::Disable
+        );
+        assert_eq!(
+            of("sslmode=verify-full").unwrap().certificates,
+            Certificates::System
+        );
+        assert_eq!(
+            of("sslmode=require&sslrootcert=%2Fetc%2Fca.pem")
+                .unwrap()
+                .certificates,
+            Certificates::File("/etc/ca.pem".into())
+        );
+        assert_eq!(of("sslmode=on").unwrap_err(), InvalidUrl::SslMode);
+    }
+
+    #[test]
+    fn neither_an_error_nor_debug_shows_the_password() {
+        for url in [
+            "postgres://u:secret?x=1@h/d?secret=1",
+            "postgres://u:secret@h:port/d",
+            "postgres://u:secret@h/d?unknown=secret",
+        ] {
+            let error = PostgresConfig::parse(url).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+        let config = PostgresConfig::parse("postgres://user:secret@h/d").unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,179 @@
+//! Opens connections: TLS, session settings, and a bound on how long all of it may take.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::config::{CONNECT_TIMEOUT, Certificates, PostgresConfig};
+
+/// The task that moves a connection's bytes; it ends with the connection.
+pub(super) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
+
+/// Opens connections to one database.
+#[derive(Clone)]
+pub(super) struct Connector {
+    config: tokio_postgres::Config,
+    tls: Option<MakeRustlsConnect>,
+    /// How long the server lets a statement run.
+    statement_timeout: Duration,
+}
+
+/// Why the certificates to trust could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("sslrootcert: {0}")]
+    RootFile(rustls::pki_types::pem::Error),
+    #[error("the system holds no trusted certificates; name a file with sslrootcert")]
+    NoSystemRoots,
+    #[error("{0}")]
+    Settings(#[from] rustls::Error),
+}
+
+impl Connector {
+    pub(super) fn new(config: &PostgresConfig, statement_timeout: Duration) -> Result<Self, TlsError> {
+        let tls = match config.connection.get_ssl_mode() {
+            SslMode::Disable => None,
+            _ => Some(MakeRustlsConnect::new(client_config(&config.certificates)?)),
+        };
+        Ok(Self {
+            config: config.connection.clone(),
+            tls,
+            statement_timeout,
+        })
+    }
+
+    /// A connection ready for statements, within [`CONNECT_TIMEOUT`].
+    ///
+    /// # Errors
+    /// In words, without credentials.
+    pub(super) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
+        match timeout(CONNECT_TIMEOUT, self.open()).await {
+            Ok(opened) => opened.map_err(|error| in_words(&error)),
+            Err(_elapsed) => Err("timed out while connecting".to_owned()),
+        }
+    }
+
+    /// A connection ready for statements. The caller bounds the time: the driver's own time-out
+    /// covers the TCP handshake only.
+    pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
+        match &self.tls {
+            Some(tls) => self.open_with(tls.clone()).await,
+            None => self.open_with(NoTls).await,
+        }
+    }
+
+    async fn open_with<T>(&self, tls: T) -> Result<(Client, Driver), tokio_postgres::Error>
+    where
+        T: MakeTlsConnect<Socket> + Send + 'static,
+        T::Stream: Send,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let (client, connection) = self.config.connect(tls).await?;
+        let driver = tokio::spawn(connection);
+        // Sent as a statement, since poolers refuse these as start-up options.
+        let settings = format!(
+            "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
+            self.statement_timeout.as_millis()
+        );
+        client.batch_execute(&settings).await?;
+        Ok((client, driver))
+    }
+}
+
+/// The error and its causes in one line, without a refusal's details.
+pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        return format!("{}: {}", refusal.code().code(), refusal.message());
+    }
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn client_config(certificates: &Certificates) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let mut roots = RootCertStore::empty();
+    match certificates {
+        Certificates::Any => {
+            let builder = builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+            return Ok(builder.with_no_client_auth());
+        }
+        Certificates::System => {
+            let native = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(native.certs);
+            if roots.is_empty() {
+                return Err(TlsError::NoSystemRoots);
+            }
+        }
+        Certificates::File(path) => {
+            for certificate in CertificateDer::pem_file_iter(path).map_err(TlsError::RootFile)? {
+                roots.add(certificate.map_err(TlsError::RootFile)?)?;
+            }
+        }
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Accepts every certificate, for `sslmode=prefer`, as `libpq` does: whoever could present a false
+/// one could as well deny TLS, which that mode puts up with. Signatures are still checked.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,149 @@
+//! What PostgreSQL's errors mean to a caller. Messages keep the SQLSTATE and drop what may hold
+//! values of rows.
+
+use std::{borrow::Cow, error::Error as _, io};
+
+use telemetry::{DbError, Failure};
+use tokio_postgres::error::SqlState;
+
+use crate::store::{Constraint, StoreError};
+
+/// Why a statement failed: the store's error, and the SQLSTATE for its span.
+#[derive(Debug)]
+pub(super) struct StatementError {
+    state: Option<SqlState>,
+    error: StoreError,
+}
+
+impl StatementError {
+    /// The database cannot be reached or is too slow.
+    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+        Self {
+            state: None,
+            error: StoreError::Unavailable(reason.into()),
+        }
+    }
+
+    /// A row would break a constraint that the statement itself checks.
+    pub(super) fn conflict(constraint: Constraint) -> Self {
+        Self {
+            state: None,
+            error: StoreError::Conflict(constraint),
+        }
+    }
+
+    /// A row that cannot be what was selected.
+    pub(super) fn failed(reason: impl Into<String>) -> Self {
+        Self {
+            state: None,
+            error: StoreError::Failed(reason.into()),
+        }
+    }
+
+    pub(super) fn is(&self, state: &SqlState) -> bool {
+        self.state.as_ref() == Some(state)
+    }
+
+    /// Whether the server said no, rather than nothing.
+    pub(super) fn is_answer(&self) -> bool {
+        self.state.is_some()
+    }
+
+    /// Whether another transaction won; the same work may well succeed now.
+    pub(super) fn lost_to_another(&self) -> bool {
+        self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
+    /// Whether a prepared statement outlived the schema, or the server's memory of it.
+    pub(super) fn outdated_statement(&self) -> bool {
+        self.is(&SqlState::FEATURE_NOT_SUPPORTED) || self.is(&SqlState::INVALID_SQL_STATEMENT_NAME)
+    }
+}
+
+impl From<StatementError> for StoreError {
+    fn from(failed: StatementError) -> Self {
+        failed.error
+    }
+}
+
+impl From<tokio_postgres::Error> for StatementError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(refusal) = error.as_db_error() else {
+            return Self {
+                state: None,
+                error: without_answer(&error),
+            };
+        };
+        Self {
+            state: Some(refusal.code().clone()),
+            error: refused(refusal),
+        }
+    }
+}
+
+/// The server answered with an error.
+fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
+    let state = refusal.code();
+    if *state == SqlState::UNIQUE_VIOLATION
+        && let Some(constraint) = refusal.constraint().and_then(named)
+    {
+        return StoreError::Conflict(constraint);
+    }
+    // Messages of class 22 (data exception) quote the offending value.
+    let message = if state.code().starts_with("22") {
+        "data exception"
+    } else {
+        refusal.message()
+    };
+    let message = format!("{}: {message}", state.code());
+    if is_temporary(state) {
+        StoreError::Unavailable(message)
+    } else {
+        StoreError::Failed(message)
+    }
+}
+
+/// No answer came back, or none that could be read.
+fn without_answer(error: &tokio_postgres::Error) -> StoreError {
+    let io = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    match io {
+        Some(io) => StoreError::Unavailable(format!("{error}: {}", io.kind())),
+        None if error.is_closed() => StoreError::Unavailable(error.to_string()),
+        None => StoreError::Failed(error.to_string()),
+    }
+}
+
+fn named(constraint: &str) -> Option<Constraint> {
+    match constraint {
+        "ix_users_email" => Some(Constraint::UserEmail),
+        "ix_articles_slug" => Some(Constraint::ArticleSlug),
+        _ => None,
+    }
+}
+
+/// Whether the same statement may succeed later without anybody repairing anything: connections
+/// (08), resources (53), an operator's intervention (57, statement time-outs included), lost races
+/// (40001, 40P01), locks held too long (55P03), a standby about to be promoted (25006).
+fn is_temporary(state: &SqlState) -> bool {
+    let code = state.code();
+    ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+        || matches!(code, "40001" | "40P01" | "55P03" | "25006")
+}
+
+impl Failure for StatementError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        self.error.error_type()
+    }
+
+    fn message(&self) -> String {
+        self.error.to_string()
+    }
+}
+
+impl DbError for StatementError {
+    fn status_code(&self) -> Option<String> {
+        self.state.as_ref().map(|state| state.code().to_owned())
+    }
+}

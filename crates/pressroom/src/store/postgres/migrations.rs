@@ -1,0 +1,108 @@
+//! Brings the schema up to date, and tells whether it is.
+
+use std::{error::Error as _, time::Duration};
+
+use telemetry::Statement;
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+
+use super::{PostgresStore, SetupError, config::PostgresConfig, connector::Connector, error::StatementError};
+use crate::store::StoreError;
+
+mod embedded {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// How long one migration may run; an index on a large table takes its time.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long to wait for another process that is migrating.
+const TURN_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// All of it: the wait and every migration.
+const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// Creates the schema, adopts one that the reference implementation made, or upgrades ours.
+/// Returns the names of the migrations that were applied, none when all were. Of several processes
+/// that start at once one does the work and the others wait for it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked by
+/// others for five seconds; [`StoreError::Failed`] when a migration is refused. What was applied
+/// before that stays applied.
+pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
+    let connector = Connector::new(config, STATEMENT_TIMEOUT).map_err(setup)?;
+    let (mut client, driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
+    let work = async {
+        // Held by the session and so let go with it. A short lock time-out afterwards: a migration
+        // that queues for a table behind a long transaction stops everybody queueing behind it.
+        let turn = format!(
+            "SET lock_timeout TO '{}s';
+            SELECT pg_advisory_lock(hashtextextended('pressroom migrations', 0));
+            SET lock_timeout TO '5s'",
+            TURN_TIMEOUT.as_secs()
+        );
+        client.batch_execute(&turn).await.map_err(statement)?;
+        let report = embedded::migrations::runner().run_async(&mut client).await;
+        let report = report.map_err(|error| refused(&error))?;
+        Ok(report
+            .applied_migrations()
+            .iter()
+            .map(ToString::to_string)
+            .collect())
+    };
+    let applied = timeout(TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable("migrating took too long".to_owned())));
+    driver.abort();
+    applied
+}
+
+fn setup(error: super::TlsError) -> StoreError {
+    StoreError::Failed(SetupError::from(error).to_string())
+}
+
+fn statement(error: tokio_postgres::Error) -> StoreError {
+    StatementError::from(error).into()
+}
+
+fn refused(error: &refinery::Error) -> StoreError {
+    let cause = error
+        .source()
+        .and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    match cause.and_then(tokio_postgres::Error::as_db_error) {
+        Some(refusal) if *refusal.code() == SqlState::LOCK_NOT_AVAILABLE => {
+            StoreError::Unavailable(format!("{error}: {}", refusal.message()))
+        }
+        Some(refusal) => StoreError::Failed(format!(
+            "{error}: {} {}",
+            refusal.code().code(),
+            refusal.message()
+        )),
+        None => StoreError::Failed(error.to_string()),
+    }
+}
+
+const NEWEST_MIGRATION: Statement = Statement::new(
+    "SELECT",
+    "refinery_schema_history",
+    "SELECT refinery_schema_history",
+    "SELECT max(version) FROM refinery_schema_history",
+);
+
+/// Newer than ours is current too: migrations only add, and while a release rolls out its
+/// predecessor must stay ready.
+pub(super) async fn schema_is_current(store: &PostgresStore) -> Result<bool, StatementError> {
+    let row = match store.row(&NEWEST_MIGRATION, &[]).await {
+        Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
+        row => row?,
+    };
+    let applied: Option<i32> = match row {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    let newest = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(refinery::Migration::version)
+        .max();
+    Ok(applied.map(i64::from) >= newest.map(i64::from))
+}

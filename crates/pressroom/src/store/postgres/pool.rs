@@ -1,0 +1,227 @@
+//! The pool for what must not hold up single statements: transactions and scans. A connection is
+//! checked while it is used, not before: the check travels with the work.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, RecyclingMethod};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all, join3, try_join},
+};
+use telemetry::{ConnectionCounts, Statement};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+use tokio_postgres::Client;
+
+use super::{
+    Params,
+    answer::Answer,
+    connector::{Connector, in_words},
+    error::StatementError,
+};
+
+/// How long a caller waits for a connection, opening one included.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a caller waits for the first sign of life, and for a whole transaction.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
+/// How long a scan may take on a server that is alive.
+pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections that have one user at a time.
+pub(super) struct Pool(deadpool_postgres::Pool);
+
+/// One statement of a transaction.
+pub(super) type Step<'a> = (&'a Statement, Params<'a>);
+
+impl Pool {
+    pub(super) fn new(connector: Connector, size: usize) -> Result<Self, deadpool_postgres::BuildError> {
+        let settings = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), connector, settings);
+        deadpool_postgres::Pool::builder(manager)
+            .max_size(size.max(1))
+            .build()
+            .map(Self)
+    }
+
+    /// Runs a statement that may take up to [`SCAN_TIMEOUT`].
+    pub(super) async fn scan(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Answer, StatementError> {
+        self.run(Work::Scan(statement, params)).await
+    }
+
+    /// Runs the steps as one transaction and answers with the last one's answer.
+    pub(super) async fn transaction(&self, steps: &[Step<'_>]) -> Result<Answer, StatementError> {
+        self.run(Work::Transaction(steps)).await
+    }
+
+    pub(super) fn counts(&self) -> ConnectionCounts {
+        let status = self.0.status();
+        ConnectionCounts {
+            idle: status.available as u64,
+            used: status.size.saturating_sub(status.available) as u64,
+            max: status.max_size as u64,
+            pending: status.waiting as u64,
+        }
+    }
+
+    /// Works on a connection of the pool; once more when another transaction got in the way or
+    /// the schema changed.
+    async fn run(&self, work: Work<'_>) -> Result<Answer, StatementError> {
+        let now = Instant::now();
+        let client = timeout_at(now + CHECKOUT_TIMEOUT, self.0.get())
+            .await
+            .map_err(|_elapsed| StatementError::unavailable("no connection free in time"))?
+            .map_err(unavailable)?;
+        let deadline = now + ANSWER_TIMEOUT;
+        let lease = Lease(Some(client));
+        let client = lease.client();
+        let answer = match work.on(client, deadline).await {
+            Err(error) if error.outdated_statement() => {
+                client.statement_cache.clear();
+                work.on(client, deadline).await
+            }
+            Err(error) if error.lost_to_another() => work.on(client, deadline).await,
+            answer => answer,
+        };
+        if answer.as_ref().map_or_else(StatementError::is_answer, |_| true) {
+            lease.give_back();
+        }
+        answer
+    }
+}
+
+/// What a connection is borrowed for.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Scan(&'a Statement, Params<'a>),
+    Transaction(&'a [Step<'a>]),
+}
+
+impl Work<'_> {
+    /// The first answer must come by `deadline`.
+    async fn on(self, client: &Object, deadline: Instant) -> Result<Answer, StatementError> {
+        match self {
+            Self::Scan(statement, params) => scan(client, deadline, statement, params).await,
+            Self::Transaction(steps) => transaction(client, deadline, steps).await,
+        }
+    }
+}
+
+/// A check goes ahead of the statement in the same flight: it tells a server that works from one
+/// that is gone.
+async fn scan(
+    client: &Object,
+    deadline: Instant,
+    statement: &Statement,
+    params: Params<'_>,
+) -> Result<Answer, StatementError> {
+    let prepared = prepare(client, statement, deadline).await?;
+    let alive = in_time(deadline, client.check_connection());
+    let scan = in_time(
+        Instant::now() + SCAN_TIMEOUT,
+        Answer::to(client, &prepared, params),
+    );
+    try_join(alive, scan).await.map(|((), answer)| answer)
+}
+
+/// All is sent at once: one round trip, and a caller that goes away leaves no transaction open,
+/// since its end was sent with its beginning.
+async fn transaction(
+    client: &Object,
+    deadline: Instant,
+    steps: &[Step<'_>],
+) -> Result<Answer, StatementError> {
+    let mut prepared = Vec::with_capacity(steps.len());
+    for (statement, params) in steps {
+        prepared.push((prepare(client, statement, deadline).await?, *params));
+    }
+    let work = join3(
+        client.batch_execute("BEGIN"),
+        join_all(
+            prepared
+                .iter()
+                .map(|(statement, params)| Answer::to(client, statement, params)),
+        ),
+        // After a failed step the server rolls back here.
+        client.batch_execute("COMMIT"),
+    );
+    let (begun, answers, committed) = timeout_at(deadline, work)
+        .await
+        .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?;
+    begun?;
+    let last = answers.into_iter().collect::<Result<Vec<_>, _>>()?.pop();
+    committed?;
+    last.ok_or_else(|| StatementError::failed("a transaction without statements"))
+}
+
+/// A connection on loan. It goes back only after an answer: one given up on, for a time-out or by a
+/// caller that went away, may still be busy, and is closed instead.
+struct Lease(Option<Object>);
+
+impl Lease {
+    fn client(&self) -> &Object {
+        self.0.as_ref().expect("only `give_back` and `drop` take it")
+    }
+
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(busy) = self.0.take() {
+            drop(Object::take(busy));
+        }
+    }
+}
+
+async fn prepare(
+    client: &Object,
+    statement: &Statement,
+    deadline: Instant,
+) -> Result<tokio_postgres::Statement, StatementError> {
+    in_time(deadline, client.prepare_cached(statement.text)).await
+}
+
+async fn in_time<T>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, StatementError> {
+    match timeout_at(deadline, work).await {
+        Ok(answer) => answer.map_err(StatementError::from),
+        Err(_elapsed) => Err(StatementError::unavailable("no answer in time")),
+    }
+}
+
+fn unavailable(error: deadpool_postgres::PoolError) -> StatementError {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => StatementError::unavailable(in_words(&error)),
+        other => StatementError::unavailable(other.to_string()),
+    }
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        _: &tokio_postgres::Config,
+    ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        // Bounded by the checkout, which gives up on opening as well.
+        async move {
+            let (client, driver) = self.open().await?;
+            let driver = tokio::spawn(async move {
+                // How it ended is told to the statement that was under way.
+                let _ended = driver.await;
+            });
+            Ok((client, driver))
+        }
+        .boxed()
+    }
+}

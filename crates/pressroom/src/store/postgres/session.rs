@@ -1,0 +1,106 @@
+//! One connection shared by many callers: statements are pipelined, each prepared at first use.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use telemetry::Statement;
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+
+use super::{Params, answer::Answer, error::StatementError};
+
+/// An open connection with its prepared statements.
+pub(super) struct Session {
+    client: Client,
+    /// By the address of the text: texts are constants, and hashing a kilobyte of SQL for each
+    /// call would cost more than the rest of the look-up.
+    prepared: RwLock<HashMap<(usize, usize), tokio_postgres::Statement>>,
+    /// Answers received. One that does not grow while a caller runs out of time means that
+    /// nobody is there.
+    answers: AtomicU64,
+    pub(super) stalled: Notify,
+}
+
+impl Session {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            prepared: RwLock::default(),
+            answers: AtomicU64::new(0),
+            stalled: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Runs one statement; the second try covers one that was prepared before the schema changed.
+    pub(super) async fn run(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Answer, StatementError> {
+        match self.run_prepared(statement, params).await {
+            Err(error) if error.outdated_statement() => {
+                self.write_prepared(|prepared| prepared.remove(&key(statement)));
+                self.run_prepared(statement, params).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn run_prepared(
+        &self,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Answer, StatementError> {
+        let prepared = self.prepare(statement).await?;
+        self.answered(Answer::to(&self.client, &prepared, params).await)
+    }
+
+    async fn prepare(&self, statement: &Statement) -> Result<tokio_postgres::Statement, StatementError> {
+        let known = {
+            let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
+            prepared.get(&key(statement)).cloned()
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Two first callers may both prepare it; one of the two is then forgotten.
+        let fresh = self.answered(self.client.prepare(statement.text).await)?;
+        self.write_prepared(|prepared| prepared.insert(key(statement), fresh.clone()));
+        Ok(fresh)
+    }
+
+    /// Counts an answer, which may be a refusal.
+    fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, StatementError> {
+        if answer
+            .as_ref()
+            .map_or_else(|error| error.as_db_error().is_some(), |_| true)
+        {
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        answer.map_err(StatementError::from)
+    }
+
+    fn write_prepared<T>(
+        &self,
+        change: impl FnOnce(&mut HashMap<(usize, usize), tokio_postgres::Statement>) -> T,
+    ) -> T {
+        change(&mut self.prepared.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn key(statement: &Statement) -> (usize, usize) {
+    (statement.text.as_ptr().addr(), statement.text.len())
+}
