@@ -1,1 +1,70 @@
-//! Celeriac.
+//! The Celery task protocol in Rust: send tasks to Celery workers, run tasks that Celery clients send.
+//!
+//! It speaks task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6), so that Python and Rust share
+//! queues, results and events, and either side can be replaced alone. Beyond Celery, a message is never in
+//! nobody's hands: it is popped and reserved in one step, acknowledged together with its result, and given back
+//! soon after its worker has died.
+//!
+//! [`Client`] sends a [`Signature`]; [`Worker`] runs tasks; both work on a [`Broker`], of which there are two:
+//! [`RedisBroker`], and [`MemoryBroker`] inside one process. [`Presence`] tells which workers are alive.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use celeriac::{Client, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `RedisBroker::new(RedisConfig::new("redis://localhost:6379/0"))` in production.
+//! let broker: Arc<dyn celeriac::Broker> = Arc::new(MemoryBroker::new(100));
+//!
+//! async fn add(_: TaskContext, (a, b): (i64, i64)) -> Result<i64, TaskError> {
+//!     Ok(a + b)
+//! }
+//! let worker = Worker::builder(broker.clone()).task("math.add", TaskOptions::default(), add).build();
+//! let shutdown = CancellationToken::new();
+//! let running = tokio::spawn(worker.run(shutdown.clone(), Duration::from_secs(5)));
+//!
+//! let client = Client::new(broker);
+//! let id = client.send(Signature::new("math.add").arg(2).arg(3)).await?;
+//! // The in-process broker answers when the task has ended; with Redis, the result comes later.
+//! assert_eq!(client.result(&id).await?.expect("the task has ended").result, 5);
+//!
+//! shutdown.cancel();
+//! running.await??;
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod broker;
+mod client;
+mod event;
+mod json;
+mod memory;
+mod message;
+mod observer;
+mod presence;
+mod redis;
+mod repr;
+mod result;
+mod signature;
+mod system;
+mod task;
+mod time;
+mod worker;
+
+pub use self::{
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    client::{Client, SendError},
+    event::{WorkerEvent, WorkerEventKind},
+    memory::{DeadLetter, MemoryBroker},
+    message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
+    observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
+    presence::Presence,
+    redis::{ConfigError, RedisBroker, RedisConfig},
+    result::{ResultMeta, Status},
+    signature::Signature,
+    task::{Exception, TaskContext, TaskError, TaskOptions, TaskOutcome},
+    worker::{Worker, WorkerBuilder, WorkerError},
+};

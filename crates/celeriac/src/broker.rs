@@ -1,0 +1,211 @@
+//! What a message broker does for clients and workers. [`RedisBroker`](crate::RedisBroker) does it for Celery on
+//! Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process; both keep the same promises, so that nothing
+//! above knows which one it talks to.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use thiserror::Error;
+
+use crate::{
+    event::WorkerEvent,
+    message::{Message, Poison},
+    result::ResultMeta,
+};
+
+/// Takes, keeps and hands out task messages, and keeps their results.
+///
+/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
+/// method that moves one does so in a single step that a crash cannot split.
+#[async_trait]
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
+    /// Puts a message in its queue. Resolves when the broker has taken responsibility for it: for Redis when it has
+    /// answered; for the broker inside the process, which dies with it, when the task has ended for good.
+    ///
+    /// # Errors
+    /// When the broker did not confirm. The message may nevertheless be there if the connection broke in between:
+    /// sending it again can run it twice.
+    async fn publish(&self, message: Message) -> Result<(), BrokerError>;
+
+    /// [`publish`](Self::publish) for several messages in one round trip; one answer each, in order.
+    async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
+
+    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this broker
+    /// handle in the same step. Waits a moment (well under a second) when there are none; the answer may be empty.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached. Nothing is lost: what was reserved meanwhile comes with a later call.
+    async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Ends a delivery and stores its result, in one step.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError>;
+
+    /// Ends a delivery and sends `message` in its place, in one step. Does nothing when the delivery is no longer
+    /// held (it was ended, or another worker has taken it over).
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn replace(
+        &self,
+        delivery: &Delivery,
+        message: Message,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError>;
+
+    /// Gives a message back to the head of its queue, marked as redelivered.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError>;
+
+    /// Moves a message that cannot be run to the dead-letter list.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn bury(
+        &self,
+        delivery: &Delivery,
+        reason: &str,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError>;
+
+    /// Says that these deliveries are still being worked on, so that nobody takes them over. To be called at least
+    /// every [`renew_interval`](Self::renew_interval), also without deliveries.
+    ///
+    /// # Errors
+    /// When the broker did not confirm.
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError>;
+
+    /// How often [`renew`](Self::renew) and [`restore_expired`](Self::restore_expired) are due.
+    fn renew_interval(&self) -> Duration;
+
+    /// Stores and announces a result.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
+
+    /// The result of a task; `None` while it has none.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError>;
+
+    /// Gives back what workers held that are gone. Returns how many messages.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached; what was given back until then stays so.
+    async fn restore_expired(&self) -> Result<usize, BrokerError>;
+
+    /// How many messages there are.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
+
+    /// Whether the broker answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    async fn ping(&self) -> Result<(), BrokerError>;
+
+    /// Tells everyone who watches about a worker.
+    ///
+    /// # Errors
+    /// When the broker did not confirm.
+    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError>;
+
+    /// What workers, of whatever language, tell about themselves from now on. Ends when the connection breaks.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError>;
+}
+
+/// Names one delivery of one message. Every delivery has its own, so that a worker which lost a message to another
+/// one cannot end the other's delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeliveryTag(pub(crate) String);
+
+impl DeliveryTag {
+    /// The tag as brokers keep it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DeliveryTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A message that was taken from a queue and is reserved.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Names this delivery.
+    pub tag: DeliveryTag,
+    /// The queue it was taken from.
+    pub queue: String,
+    /// The message as it lay in the queue.
+    pub raw: Vec<u8>,
+}
+
+impl Delivery {
+    /// The message.
+    ///
+    /// # Errors
+    /// A [`Poison`] when no worker could run it.
+    pub fn message(&self) -> Result<Message, Poison> {
+        Message::decode(&self.raw)
+    }
+}
+
+/// How many messages a broker holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Waiting in the queue, all priorities.
+    pub waiting: u64,
+    /// Reserved by workers, all queues.
+    pub unacked: u64,
+}
+
+/// Why a broker did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BrokerError {
+    /// It cannot be reached, or the connection broke before it answered. Try again later.
+    #[error("the broker is unavailable: {cause}")]
+    Unavailable {
+        /// What the connection said.
+        cause: String,
+    },
+    /// It answered with an error. Trying again helps only if someone repairs the server.
+    #[error("the broker refused: {cause}")]
+    Refused {
+        /// What the server said.
+        cause: String,
+    },
+    /// It holds as many messages as it may. Try again when workers have caught up.
+    #[error("the broker is full: it holds {capacity} messages")]
+    Full {
+        /// The bound.
+        capacity: usize,
+    },
+}
+
+impl BrokerError {
+    /// A low-cardinality name for metrics and spans.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Refused { .. } => "refused",
+            Self::Full { .. } => "full",
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! [`Broker`] inside one process, for programs that run API and worker together and for tests. It keeps the promises
+//! of the Redis one (priorities, reservations, leases, dead letters, results), but everything ends with the
+//! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
+//! outbox keeps its row until then. Dropping that future does not stop the task.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::{
+    StreamExt,
+    future::join_all,
+    stream::{self, BoxStream},
+};
+use tokio::{
+    sync::{Notify, broadcast, oneshot},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    event::WorkerEvent,
+    message::{Message, mark_redelivered},
+    result::ResultMeta,
+};
+
+/// How long an idle receive waits.
+const WAIT: Duration = Duration::from_millis(100);
+/// Events kept for a watcher that is slow.
+const EVENTS: usize = 64;
+
+/// A broker that lives and dies with the process.
+pub struct MemoryBroker {
+    capacity: usize,
+    visibility_timeout: Duration,
+    state: Mutex<State>,
+    arrived: Notify,
+    events: broadcast::Sender<WorkerEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Per queue one list for each of kombu's four priority steps, the next message at the front.
+    queues: HashMap<String, [VecDeque<Kept>; 4]>,
+    reserved: HashMap<DeliveryTag, Reserved>,
+    deliveries: u64,
+    waiting: usize,
+    results: HashMap<String, ResultMeta>,
+    /// Ids with a result, oldest first.
+    result_order: VecDeque<String>,
+    dead: VecDeque<DeadLetter>,
+}
+
+struct Kept {
+    raw: Vec<u8>,
+    step: usize,
+    /// Told when the task has ended for good.
+    ended: oneshot::Sender<()>,
+}
+
+struct Reserved {
+    kept: Kept,
+    queue: String,
+    renewed: Instant,
+}
+
+/// A message that could not be run, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The queue it came from.
+    pub queue: String,
+    /// The message as it came.
+    pub raw: Vec<u8>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("MemoryBroker")
+            .field("capacity", &self.capacity)
+            .field("waiting", &state.waiting)
+            .field("reserved", &state.reserved.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryBroker {
+    /// A broker that holds at most `capacity` tasks that have not ended, and as many results and dead letters.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            visibility_timeout: Duration::from_secs(60),
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            events: broadcast::Sender::new(EVENTS),
+        }
+    }
+
+    /// How long a worker may go without renewing a delivery before it goes back; a minute by default.
+    #[must_use]
+    pub fn with_visibility_timeout(self, visibility_timeout: Duration) -> Self {
+        Self {
+            visibility_timeout,
+            ..self
+        }
+    }
+
+    /// The messages that could not be run, oldest first.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.state().dead.iter().cloned().collect()
+    }
+
+    /// [`publish`](Broker::publish) for a list element as it is, which need not be a message.
+    ///
+    /// # Errors
+    /// When the broker is full.
+    pub async fn publish_raw(&self, queue: &str, priority: u8, raw: Vec<u8>) -> Result<(), BrokerError> {
+        let (ended, end) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if state.waiting + state.reserved.len() >= self.capacity {
+                return Err(BrokerError::Full {
+                    capacity: self.capacity,
+                });
+            }
+            state.append(
+                queue,
+                Kept {
+                    raw,
+                    step: step(priority),
+                    ended,
+                },
+            );
+        }
+        self.arrived.notify_waiters();
+        end.await.map_err(|_| BrokerError::Unavailable {
+            cause: "the process is ending".to_owned(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, state: &mut State, tag: &DeliveryTag) -> bool {
+        let Some(Reserved { mut kept, queue, .. }) = state.reserved.remove(tag) else {
+            return false;
+        };
+        if let Some(marked) = mark_redelivered(&kept.raw) {
+            kept.raw = marked.into_bytes();
+        }
+        let step = kept.step;
+        state.queues.entry(queue).or_default()[step].push_front(kept);
+        state.waiting += 1;
+        self.arrived.notify_waiters();
+        true
+    }
+}
+
+impl State {
+    fn append(&mut self, queue: &str, kept: Kept) {
+        let step = kept.step;
+        self.queues.entry(queue.to_owned()).or_default()[step].push_back(kept);
+        self.waiting += 1;
+    }
+
+    fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        for step in 0..4 {
+            for queue in queues {
+                while taken.len() < max {
+                    let Some(kept) = self
+                        .queues
+                        .get_mut(queue)
+                        .and_then(|lists| lists[step].pop_front())
+                    else {
+                        break;
+                    };
+                    self.waiting -= 1;
+                    self.deliveries += 1;
+                    let tag = DeliveryTag(self.deliveries.to_string());
+                    taken.push(Delivery {
+                        tag: tag.clone(),
+                        queue: queue.clone(),
+                        raw: kept.raw.clone(),
+                    });
+                    self.reserved.insert(
+                        tag,
+                        Reserved {
+                            kept,
+                            queue: queue.clone(),
+                            renewed: Instant::now(),
+                        },
+                    );
+                }
+            }
+        }
+        taken
+    }
+
+    fn store(&mut self, meta: &ResultMeta, capacity: usize) {
+        if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
+            self.result_order.push_back(meta.task_id.clone());
+        }
+        while self.results.len() > capacity.max(1) {
+            let Some(oldest) = self.result_order.pop_front() else {
+                break;
+            };
+            self.results.remove(&oldest);
+        }
+    }
+
+    /// Ends a delivery for good. Its publisher may have gone away, which is its right.
+    fn end(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
+        self.reserved.remove(tag)
+    }
+}
+
+/// Which of kombu's priority lists: 0-2, 3-5, 6-8, 9.
+fn step(priority: u8) -> usize {
+    usize::from(priority.min(9) / 3)
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    async fn publish(&self, message: Message) -> Result<(), BrokerError> {
+        self.publish_raw(
+            message.queue(),
+            message.properties.priority,
+            message.encode().into_bytes(),
+        )
+        .await
+    }
+
+    async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
+        join_all(messages.into_iter().map(|message| self.publish(message))).await
+    }
+
+    async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let mut arrival = std::pin::pin!(self.arrived.notified());
+        // Before looking, so that what arrives between looking and waiting is noticed.
+        arrival.as_mut().enable();
+        let taken = self.state().take(queues, max);
+        if !taken.is_empty() {
+            return Ok(taken);
+        }
+        // Whether something arrived or the wait ended: look again.
+        let _ = timeout(WAIT, arrival).await;
+        Ok(self.state().take(queues, max))
+    }
+
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
+        let ended = {
+            let mut state = self.state();
+            if let Some(meta) = result {
+                state.store(meta, self.capacity);
+            }
+            state.end(&delivery.tag)
+        };
+        if let Some(reserved) = ended {
+            let _ = reserved.kept.ended.send(());
+        }
+        Ok(())
+    }
+
+    async fn replace(
+        &self,
+        delivery: &Delivery,
+        message: Message,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError> {
+        {
+            let mut state = self.state();
+            let Some(reserved) = state.end(&delivery.tag) else {
+                return Ok(());
+            };
+            if let Some(meta) = result {
+                state.store(meta, self.capacity);
+            }
+            // The publisher waits on: the task goes on as another message.
+            let kept = Kept {
+                raw: message.encode().into_bytes(),
+                step: step(message.properties.priority),
+                ended: reserved.kept.ended,
+            };
+            state.append(&reserved.queue, kept);
+        }
+        self.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
+        let mut state = self.state();
+        self.give_back(&mut state, &delivery.tag);
+        Ok(())
+    }
+
+    async fn bury(
+        &self,
+        delivery: &Delivery,
+        reason: &str,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError> {
+        let ended = {
+            let mut state = self.state();
+            if let Some(meta) = result {
+                state.store(meta, self.capacity);
+            }
+            let ended = state.end(&delivery.tag);
+            if ended.is_some() {
+                state.dead.push_back(DeadLetter {
+                    queue: delivery.queue.clone(),
+                    raw: delivery.raw.clone(),
+                    reason: reason.to_owned(),
+                });
+                if state.dead.len() > self.capacity.max(1) {
+                    state.dead.pop_front();
+                }
+            }
+            ended
+        };
+        if let Some(reserved) = ended {
+            let _ = reserved.kept.ended.send(());
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError> {
+        let now = Instant::now();
+        let mut state = self.state();
+        for tag in deliveries {
+            if let Some(reserved) = state.reserved.get_mut(tag) {
+                reserved.renewed = now;
+            }
+        }
+        Ok(())
+    }
+
+    fn renew_interval(&self) -> Duration {
+        self.visibility_timeout / 3
+    }
+
+    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        self.state().store(meta, self.capacity);
+        Ok(())
+    }
+
+    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
+        Ok(self.state().results.get(id).cloned())
+    }
+
+    async fn restore_expired(&self) -> Result<usize, BrokerError> {
+        let mut state = self.state();
+        let expired: Vec<DeliveryTag> = state
+            .reserved
+            .iter()
+            .filter(|(_, reserved)| reserved.renewed.elapsed() >= self.visibility_timeout)
+            .map(|(tag, _)| tag.clone())
+            .collect();
+        Ok(expired
+            .iter()
+            .filter(|tag| self.give_back(&mut state, tag))
+            .count())
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let state = self.state();
+        let waiting = state
+            .queues
+            .get(queue)
+            .map_or(0, |lists| lists.iter().map(VecDeque::len).sum());
+        Ok(Depth {
+            waiting: waiting as u64,
+            unacked: state.reserved.len() as u64,
+        })
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError> {
+        // Nobody watching is no error.
+        let _ = self.events.send(event.clone());
+        Ok(())
+    }
+
+    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError> {
+        let events = stream::unfold(self.events.subscribe(), async |mut events| {
+            loop {
+                match events.recv().await {
+                    Ok(event) => return Some((event, events)),
+                    // The next heartbeat says the same again.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(events.boxed())
+    }
+}

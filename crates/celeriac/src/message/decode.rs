@@ -1,0 +1,187 @@
+//! From list element to [`Message`]: the envelope, the body, then the headers, each with its own poison. Follows
+//! what Celery 5.6's worker accepts.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value};
+
+use super::{Embed, Headers, Message, Poison, PoisonReason, Properties};
+
+pub(super) fn decode(raw: &[u8]) -> Result<Message, Poison> {
+    let mut envelope: Map<String, Value> =
+        serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax(&error)))?;
+    let Some(Value::Object(headers)) = envelope.shift_remove("headers") else {
+        return Err(PoisonReason::Missing("headers").into());
+    };
+    let task = headers.get("task").and_then(Value::as_str).map(str::to_owned);
+    let task_id = headers.get("id").and_then(Value::as_str).map(str::to_owned);
+    read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
+        reason,
+        task_id,
+        task,
+    })
+}
+
+fn read(
+    mut envelope: Map<String, Value>,
+    headers: Map<String, Value>,
+    task: Option<String>,
+    id: Option<String>,
+) -> Result<Message, PoisonReason> {
+    let Some(Value::Object(properties)) = envelope.shift_remove("properties") else {
+        return Err(PoisonReason::Missing("properties"));
+    };
+    let properties = Properties::read(properties)?;
+    let body = body(&envelope, properties.body_encoding.as_deref())?;
+    match body {
+        Value::Array(parts) => {
+            let task = task.ok_or(PoisonReason::Missing("headers.task"))?;
+            let id = id.ok_or(PoisonReason::Missing("headers.id"))?;
+            protocol_2(Headers::read(task, id, headers)?, properties, parts)
+        }
+        Value::Object(body) if !headers.contains_key("task") => protocol_1(body, headers, properties),
+        _ => Err(PoisonReason::BodyShape("it is not a list")),
+    }
+}
+
+fn body(envelope: &Map<String, Value>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
+    match envelope.get("content-type").and_then(Value::as_str) {
+        Some("application/json") => {}
+        other => return Err(PoisonReason::ContentType(brief(other.unwrap_or_default()))),
+    }
+    match envelope.get("content-encoding").and_then(Value::as_str) {
+        None => {}
+        Some(encoding) if encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8") => {
+        }
+        Some(other) => return Err(PoisonReason::ContentEncoding(brief(other))),
+    }
+    let packed = envelope
+        .get("body")
+        .and_then(Value::as_str)
+        .ok_or(PoisonReason::Missing("body"))?;
+    let decoded;
+    let text = match body_encoding {
+        None => packed.as_bytes(),
+        Some("base64") => {
+            decoded = STANDARD
+                .decode(packed)
+                .map_err(|error| PoisonReason::Base64(base64_fault(&error)))?;
+            &decoded
+        }
+        Some(other) => return Err(PoisonReason::BodyEncoding(brief(other))),
+    };
+    serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax(&error)))
+}
+
+fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Result<Message, PoisonReason> {
+    let Ok([args, kwargs, embed]) = <[Value; 3]>::try_from(parts) else {
+        return Err(PoisonReason::BodyShape("it has not three parts"));
+    };
+    let embed = match embed {
+        Value::Null => Embed::default(),
+        Value::Object(map) => read_embed(map),
+        _ => return Err(PoisonReason::BodyShape("embed is not an object")),
+    };
+    Ok(Message {
+        headers,
+        properties,
+        args: positional(args)?,
+        kwargs: keyword(kwargs)?,
+        embed,
+    })
+}
+
+/// Protocol 1 keeps everything in the body; the headers may carry trace context.
+fn protocol_1(
+    mut body: Map<String, Value>,
+    headers: Map<String, Value>,
+    properties: Properties,
+) -> Result<Message, PoisonReason> {
+    let Some(Value::String(task)) = body.shift_remove("task") else {
+        return Err(PoisonReason::Missing("headers.task"));
+    };
+    let Some(Value::String(id)) = body.shift_remove("id") else {
+        return Err(PoisonReason::Missing("headers.id"));
+    };
+    let args = positional(
+        body.shift_remove("args")
+            .unwrap_or_else(|| Value::Array(Vec::new())),
+    )?;
+    let kwargs = keyword(
+        body.shift_remove("kwargs")
+            .unwrap_or_else(|| Value::Object(Map::new())),
+    )?;
+    let mut embed = Embed::default();
+    for (name, part) in [
+        ("callbacks", &mut embed.callbacks),
+        ("errbacks", &mut embed.errbacks),
+        ("chord", &mut embed.chord),
+    ] {
+        *part = body.shift_remove(name).unwrap_or_default();
+    }
+    // All times of protocol 1 are UTC by now; its group is called taskset.
+    body.shift_remove("utc");
+    if let Some(group) = body.shift_remove("taskset") {
+        body.insert("group".to_owned(), group);
+    }
+    let mut headers = Headers::read(task, id, body.into_iter().chain(headers))?;
+    headers.root_id.get_or_insert_with(|| headers.id.clone());
+    Ok(Message {
+        headers,
+        properties,
+        args,
+        kwargs,
+        embed,
+    })
+}
+
+fn positional(value: Value) -> Result<Vec<Value>, PoisonReason> {
+    match value {
+        Value::Array(args) => Ok(args),
+        _ => Err(PoisonReason::BodyShape("args is not a list")),
+    }
+}
+
+fn keyword(value: Value) -> Result<Map<String, Value>, PoisonReason> {
+    match value {
+        Value::Object(kwargs) => Ok(kwargs),
+        _ => Err(PoisonReason::BodyShape("kwargs is not an object")),
+    }
+}
+
+fn read_embed(mut map: Map<String, Value>) -> Embed {
+    let mut take = |name| map.shift_remove(name).unwrap_or_default();
+    let (callbacks, errbacks, chain, chord) =
+        (take("callbacks"), take("errbacks"), take("chain"), take("chord"));
+    Embed {
+        callbacks,
+        errbacks,
+        chain,
+        chord,
+        extra: map,
+    }
+}
+
+/// Where the syntax breaks, without a word of the content.
+fn syntax(error: &serde_json::Error) -> String {
+    format!(
+        "{:?} error at line {} column {}",
+        error.classify(),
+        error.line(),
+        error.column()
+    )
+}
+
+fn base64_fault(error: &base64::DecodeError) -> String {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            format!("invalid character at offset {at}")
+        }
+        base64::DecodeError::InvalidLength(length) => format!("invalid length {length}"),
+        base64::DecodeError::InvalidPadding => "invalid padding".to_owned(),
+    }
+}
+
+/// Enough of a foreign value to recognise it.
+fn brief(text: &str) -> String {
+    text.chars().take(60).collect()
+}

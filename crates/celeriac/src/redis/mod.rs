@@ -1,0 +1,382 @@
+//! [`Broker`] on Redis, in kombu's layout, so that Python and Rust workers serve the same queues.
+//!
+//! Two connections: one for everything that is sent, pipelined, and one for receiving, which may block. Messages
+//! move only inside the scripts of [`scripts`]; what receiving does is in [`receive`], what happens to the
+//! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
+
+mod config;
+mod connection;
+mod names;
+mod receive;
+mod restore;
+mod scripts;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, stream::BoxStream};
+use redis::{Pipeline, cmd, pipe};
+use serde_json::json;
+
+pub use self::config::{ConfigError, RedisConfig};
+use self::{connection::Connection, receive::Receiver, scripts::Scripts};
+use crate::{
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    event::WorkerEvent,
+    json,
+    message::{Message, mark_redelivered},
+    observer::{Command, Observer, Unobserved},
+    result::ResultMeta,
+    system, time,
+};
+
+/// Queues whose binding is remembered as declared; more are declared every time.
+const MOST_BINDINGS: usize = 1024;
+
+/// Celery's message broker and result backend on one Redis database.
+pub struct RedisBroker {
+    config: RedisConfig,
+    commands: Connection,
+    receiver: Receiver,
+    scripts: Scripts,
+    /// This handle's name in delivery tags and leases.
+    instance: String,
+    /// Queues whose binding was declared on the connection with this generation.
+    bindings: Mutex<(u64, HashSet<String>)>,
+    observer: Arc<dyn Observer>,
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBroker")
+            .field("config", &self.config)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisBroker {
+    /// A broker handle; connects when it is first used.
+    ///
+    /// # Errors
+    /// When the URL is not one of Redis.
+    pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
+        let client = config.client()?;
+        Ok(Self {
+            commands: Connection::new(client.clone(), "commands", config.response_timeout),
+            receiver: Receiver::new(Connection::new(client, "receive", config.response_timeout)),
+            scripts: Scripts::new(),
+            instance: system::random_id().to_string(),
+            bindings: Mutex::default(),
+            observer: Arc::new(Unobserved),
+            config,
+        })
+    }
+
+    /// Reports commands to this observer.
+    #[must_use]
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
+    }
+
+    async fn observed<T>(
+        &self,
+        command: Command,
+        work: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let span = self.observer.command(command);
+        let answer = work.await;
+        span.finish(answer.as_ref().map(|_| ()));
+        answer
+    }
+
+    async fn push(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        let generation = self.commands.live().await?.generation;
+        let mut pipeline = pipe();
+        let mut declared = Vec::new();
+        for message in messages {
+            let queue = message.queue();
+            if !declared.iter().any(|known| known == queue) && !self.is_declared(generation, queue) {
+                pipeline
+                    .cmd("SADD")
+                    .arg(names::binding_key(queue))
+                    .arg(names::binding(queue))
+                    .ignore();
+                declared.push(queue.to_owned());
+            }
+            let list = names::list(queue, message.properties.priority);
+            pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
+        }
+        self.commands.pipeline::<()>(&pipeline).await?;
+        self.declare(generation, declared);
+        Ok(())
+    }
+
+    fn is_declared(&self, generation: u64, queue: &str) -> bool {
+        let bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        bindings.0 == generation && bindings.1.contains(queue)
+    }
+
+    fn declare(&self, generation: u64, queues: Vec<String>) {
+        let mut bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        if bindings.0 != generation {
+            *bindings = (generation, HashSet::new());
+        }
+        if bindings.1.len() + queues.len() <= MOST_BINDINGS {
+            bindings.1.extend(queues);
+        }
+    }
+
+    fn add_result(&self, pipeline: &mut Pipeline, meta: &ResultMeta) {
+        let (key, text) = (names::result(&meta.task_id), meta.encode());
+        pipeline
+            .cmd("SETEX")
+            .arg(&key)
+            .arg(self.config.result_ttl.as_secs().max(1))
+            .arg(&text)
+            .ignore();
+        pipeline.cmd("PUBLISH").arg(&key).arg(&text).ignore();
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    async fn publish(&self, message: Message) -> Result<(), BrokerError> {
+        self.observed(LPUSH, self.push(&[message])).await
+    }
+
+    async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
+        let answer = self.observed(LPUSH, self.push(&messages)).await;
+        vec![answer; messages.len()]
+    }
+
+    async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        self.receiver
+            .receive(
+                &self.scripts.receive,
+                &self.instance,
+                self.config.lease,
+                queues,
+                max,
+            )
+            .await
+    }
+
+    async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        if let Some(meta) = result {
+            self.add_result(&mut pipeline, meta);
+        }
+        pipeline
+            .cmd("ZREM")
+            .arg(names::UNACKED_INDEX)
+            .arg(delivery.tag.as_str())
+            .ignore();
+        pipeline
+            .cmd("HDEL")
+            .arg(names::UNACKED)
+            .arg(delivery.tag.as_str())
+            .ignore();
+        let command = if result.is_some() { ACK_WITH_RESULT } else { ACK };
+        self.observed(command, self.commands.pipeline(&pipeline)).await
+    }
+
+    async fn replace(
+        &self,
+        delivery: &Delivery,
+        message: Message,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError> {
+        let queue = &delivery.queue;
+        let mut script = self.scripts.replace.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(names::binding_key(queue))
+            .key(names::list(queue, message.properties.priority))
+            .key(names::result(&message.headers.id))
+            .arg(delivery.tag.as_str())
+            .arg(names::binding(queue))
+            .arg(message.encode())
+            .arg(result.map(ResultMeta::encode).unwrap_or_default())
+            .arg(self.config.result_ttl.as_secs().max(1));
+        self.observed(EVALSHA, self.commands.script(&script)).await
+    }
+
+    async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
+        let Some(message) = mark_redelivered(&delivery.raw) else {
+            return self
+                .bury(delivery, "the message is not a JSON object", None)
+                .await;
+        };
+        let mut script = self.scripts.restore.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
+            .arg(delivery.tag.as_str())
+            .arg(message);
+        self.observed(EVALSHA, self.commands.script(&script)).await
+    }
+
+    async fn bury(
+        &self,
+        delivery: &Delivery,
+        reason: &str,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError> {
+        let mut script = self.scripts.bury.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(names::DEAD)
+            .arg(delivery.tag.as_str())
+            .arg(dead_letter(&delivery.queue, &delivery.raw, reason))
+            .arg(self.config.dead_letter_capacity);
+        self.observed(EVALSHA, self.commands.script::<()>(&script))
+            .await?;
+        self.observer.buried(&delivery.queue);
+        match result {
+            Some(meta) => self.store_result(meta).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError> {
+        let now = restore::server_time(&self.commands).await?;
+        let mut pipeline = pipe();
+        pipeline
+            .cmd("ZADD")
+            .arg(names::LEASES)
+            .arg(now + self.config.lease.as_secs_f64())
+            .arg(&self.instance)
+            .ignore();
+        if !deliveries.is_empty() {
+            let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
+            for tag in deliveries {
+                index.arg(now).arg(tag.as_str());
+            }
+            index.ignore();
+        }
+        self.commands.pipeline(&pipeline).await
+    }
+
+    fn renew_interval(&self) -> Duration {
+        self.config.lease.min(self.config.visibility_timeout) / 3
+    }
+
+    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        self.add_result(&mut pipeline, meta);
+        self.observed(STORE, self.commands.pipeline(&pipeline)).await
+    }
+
+    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
+        let mut get = cmd("GET");
+        get.arg(names::result(id));
+        let raw: Option<Vec<u8>> = self.observed(GET, self.commands.command(&get)).await?;
+        Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
+    }
+
+    async fn restore_expired(&self) -> Result<usize, BrokerError> {
+        restore::restore_expired(&self.commands, &self.scripts, &self.config).await
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let mut pipeline = pipe();
+        for step in names::STEPS {
+            pipeline.cmd("LLEN").arg(names::list(queue, step));
+        }
+        pipeline.cmd("HLEN").arg(names::UNACKED);
+        let lengths: Vec<u64> = self.commands.pipeline(&pipeline).await?;
+        match lengths.split_last() {
+            Some((unacked, waiting)) => Ok(Depth {
+                waiting: waiting.iter().sum(),
+                unacked: *unacked,
+            }),
+            None => Ok(Depth::default()),
+        }
+    }
+
+    async fn ping(&self) -> Result<(), BrokerError> {
+        self.commands.command::<String>(&cmd("PING")).await.map(|_| ())
+    }
+
+    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError> {
+        let channel = names::event_channel(self.commands.database(), &event.kind.routing_key());
+        self.commands
+            .command(cmd("PUBLISH").arg(channel).arg(event.encode()))
+            .await
+    }
+
+    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError> {
+        let pattern = names::event_channel(self.commands.database(), "worker.*");
+        let mut subscriber = self.commands.subscriber().await?;
+        let subscribed =
+            tokio::time::timeout(self.config.response_timeout, subscriber.psubscribe(pattern)).await;
+        match subscribed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return Err(BrokerError::Unavailable {
+                    cause: error.to_string(),
+                });
+            }
+            Err(_) => {
+                return Err(BrokerError::Unavailable {
+                    cause: "subscribing took too long".to_owned(),
+                });
+            }
+        }
+        let events = subscriber.into_on_message();
+        Ok(events
+            .filter_map(async |message| WorkerEvent::decode(message.get_payload_bytes()))
+            .boxed())
+    }
+}
+
+/// What the dead-letter list keeps: the message as it came, and why it is there.
+fn dead_letter(queue: &str, raw: &[u8], reason: &str) -> String {
+    let (name, content) = match std::str::from_utf8(raw) {
+        Ok(text) => ("message", text.to_owned()),
+        Err(_) => ("message_base64", STANDARD.encode(raw)),
+    };
+    json::to_string(&json!({
+        "reason": reason,
+        "time": time::format(system::now()),
+        "queue": queue,
+        name: content,
+    }))
+}
+
+const LPUSH: Command = Command {
+    name: "LPUSH",
+    text: "LPUSH ? ?",
+};
+const GET: Command = Command {
+    name: "GET",
+    text: "GET ?",
+};
+const EVALSHA: Command = Command {
+    name: "EVALSHA",
+    text: "EVALSHA ? ?",
+};
+const ACK: Command = Command {
+    name: "MULTI",
+    text: "MULTI; ZREM ? ?; HDEL ? ?; EXEC",
+};
+const ACK_WITH_RESULT: Command = Command {
+    name: "MULTI",
+    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; ZREM ? ?; HDEL ? ?; EXEC",
+};
+const STORE: Command = Command {
+    name: "MULTI",
+    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC",
+};

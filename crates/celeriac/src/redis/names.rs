@@ -1,0 +1,83 @@
+//! The names of everything in Redis: Celery's and kombu's, and the few that are ours.
+
+use crate::json;
+
+/// Zset of reserved deliveries; the score is the time of the last renewal.
+pub(super) const UNACKED_INDEX: &str = "unacked_index";
+/// Hash from delivery tag to `[message, exchange, routing key]`.
+pub(super) const UNACKED: &str = "unacked";
+/// Held by the one worker that restores.
+pub(super) const UNACKED_MUTEX: &str = "unacked_mutex";
+/// Ours: zset from worker instance to the time at which it counts as dead.
+pub(super) const LEASES: &str = "celeriac.leases";
+/// Ours: list of messages that cannot be run, newest first.
+pub(super) const DEAD: &str = "celeriac.dead";
+
+/// What kombu puts between a queue's name and its priority.
+const SEPARATOR: &str = "\u{6}\u{16}";
+/// The lowest priority of each list.
+pub(super) const STEPS: [u8; 4] = [0, 3, 6, 9];
+
+/// The list that messages of this priority lie in.
+pub(super) fn list(queue: &str, priority: u8) -> String {
+    let step = STEPS
+        .iter()
+        .rev()
+        .find(|step| **step <= priority)
+        .copied()
+        .unwrap_or(0);
+    if step == 0 {
+        queue.to_owned()
+    } else {
+        format!("{queue}{SEPARATOR}{step}")
+    }
+}
+
+/// The set that names a queue's bindings.
+pub(super) fn binding_key(queue: &str) -> String {
+    format!("_kombu.binding.{queue}")
+}
+
+/// The queue's binding to the exchange of the same name: routing key, pattern, queue.
+pub(super) fn binding(queue: &str) -> String {
+    format!("{queue}{SEPARATOR}{SEPARATOR}{queue}")
+}
+
+/// Where a task's result is kept and announced.
+pub(super) fn result(id: &str) -> String {
+    format!("celery-task-meta-{id}")
+}
+
+/// The channel of an event.
+pub(super) fn event_channel(database: i64, routing_key: &str) -> String {
+    format!("/{database}.celeryev/{routing_key}")
+}
+
+/// What stands behind the message in `unacked`: `, "", "<queue>"]`.
+pub(super) fn reservation_tail(queue: &str) -> String {
+    format!(", \"\", {}]", json::to_string(queue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_share_lists_as_in_kombu() {
+        let lists: Vec<_> = (0..=10).map(|priority| list("q", priority)).collect();
+        let expected = [
+            "q",
+            "q",
+            "q",
+            "q\x06\x163",
+            "q\x06\x163",
+            "q\x06\x163",
+            "q\x06\x166",
+            "q\x06\x166",
+        ];
+        assert_eq!(lists[..8], expected);
+        assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
+        assert_eq!(binding("celery"), "celery\x06\x16\x06\x16celery");
+        assert_eq!(event_channel(3, "worker.online"), "/3.celeryev/worker.online");
+    }
+}

@@ -1,0 +1,131 @@
+//! The steps that must not be split, as Lua scripts: Redis runs each to its end before anything else.
+//!
+//! They never decode a message. Redis' JSON library turns empty lists into objects and large integers into floats,
+//! so messages are passed through as they are, and changed ones come from outside.
+
+use redis::Script;
+
+pub(super) struct Scripts {
+    /// Takes messages from the lists in order and reserves them.
+    ///
+    /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: how many, instance, first tag number, lease
+    /// seconds, then per list the tail of its reservations. Answers two lists: which list each message
+    /// came from (from 1), and the messages. A message that is clearly no JSON is reserved as a JSON string, so
+    /// that a Python worker which restores it can still read the reservation.
+    pub receive: Script,
+    /// Ends a delivery and publishes another message in its place, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or an empty
+    /// string, result seconds.
+    pub replace: Script,
+    /// Gives a message back to the head of its list, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
+    pub restore: Script,
+    /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
+    ///
+    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, latest renewal that counts as expired,
+    /// instance whose lease may have ended instead, or an empty string.
+    pub restore_expired: Script,
+    /// The same decision, but the message goes to the dead-letter list.
+    ///
+    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity.
+    pub bury: Script,
+    /// Deletes the mutex if it is still ours. KEYS: mutex. ARGV: token.
+    pub release: Script,
+}
+
+impl Scripts {
+    pub fn new() -> Self {
+        Self {
+            receive: Script::new(RECEIVE),
+            replace: Script::new(REPLACE),
+            restore: Script::new(RESTORE),
+            restore_expired: Script::new(RESTORE_EXPIRED),
+            bury: Script::new(BURY),
+            release: Script::new(RELEASE),
+        }
+    }
+}
+
+const RECEIVE: &str = r"
+local limit = tonumber(ARGV[1])
+local sources, messages = {}, {}
+for i = 4, #KEYS do
+    local room = limit - #messages
+    if room <= 0 then break end
+    local taken = redis.call('RPOP', KEYS[i], room)
+    if taken then
+        for _, message in ipairs(taken) do
+            sources[#sources + 1] = i - 3
+            messages[#messages + 1] = message
+        end
+    end
+end
+if #messages == 0 then return {sources, messages} end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local score = string.format('%.6f', now)
+local index, reservations = {}, {}
+local first = tonumber(ARGV[3])
+for i, message in ipairs(messages) do
+    local tag = ARGV[2] .. '/' .. string.format('%d', first + i - 1)
+    local body = message
+    if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
+    index[#index + 1] = score
+    index[#index + 1] = tag
+    reservations[#reservations + 1] = tag
+    reservations[#reservations + 1] = '[' .. body .. ARGV[4 + sources[i]]
+end
+redis.call('ZADD', KEYS[1], unpack(index))
+redis.call('HSET', KEYS[2], unpack(reservations))
+redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
+return {sources, messages}
+";
+
+const REPLACE: &str = r"
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('SADD', KEYS[3], ARGV[2])
+redis.call('LPUSH', KEYS[4], ARGV[3])
+if ARGV[4] ~= '' then
+    redis.call('SETEX', KEYS[5], ARGV[5], ARGV[4])
+    redis.call('PUBLISH', KEYS[5], ARGV[4])
+end
+return 1
+";
+
+const RESTORE: &str = r"
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[3], ARGV[2])
+return 1
+";
+
+const RESTORE_EXPIRED: &str = r"
+local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[3])
+if not expired and ARGV[4] ~= '' then
+    local lease = redis.call('ZSCORE', KEYS[4], ARGV[4])
+    local time = redis.call('TIME')
+    expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
+end
+if not expired then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[3], ARGV[2])
+return 1
+";
+
+const BURY: &str = r"
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('LPUSH', KEYS[3], ARGV[2])
+redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1)
+return 1
+";
+
+const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+";

@@ -1,0 +1,133 @@
+//! Python's `repr` of JSON values, for the headers `argsrepr` and `kwargsrepr` that Celery's tools show.
+//! The text is for people only: no worker reads it back, and it is cut where Celery cuts it.
+
+use serde_json::{Map, Value};
+
+/// Celery's own bound for the two headers, in characters.
+const LONGEST: usize = 1024;
+
+/// `(1, 'created')`: positional arguments as a tuple.
+pub(crate) fn tuple(values: &[Value]) -> String {
+    let mut text = String::from("(");
+    items(&mut text, values);
+    if values.len() == 1 {
+        text.push(',');
+    }
+    text.push(')');
+    cut(text)
+}
+
+/// `{'key': 1}`: keyword arguments as a dictionary.
+pub(crate) fn dict(map: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    mapping(&mut text, map);
+    cut(text)
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn items(text: &mut String, values: &[Value]) {
+    for (position, item) in values.iter().enumerate() {
+        if position > 0 {
+            text.push_str(", ");
+        }
+        value(text, item);
+        if text.len() > LONGEST * 4 {
+            return;
+        }
+    }
+}
+
+fn mapping(text: &mut String, map: &Map<String, Value>) {
+    text.push('{');
+    for (position, (key, item)) in map.iter().enumerate() {
+        if position > 0 {
+            text.push_str(", ");
+        }
+        string(text, key);
+        text.push_str(": ");
+        value(text, item);
+        if text.len() > LONGEST * 4 {
+            break;
+        }
+    }
+    text.push('}');
+}
+
+fn value(text: &mut String, item: &Value) {
+    match item {
+        Value::Null => text.push_str("None"),
+        Value::Bool(true) => text.push_str("True"),
+        Value::Bool(false) => text.push_str("False"),
+        Value::Number(number) => text.push_str(&number.to_string()),
+        Value::String(content) => string(text, content),
+        Value::Array(values) => {
+            text.push('[');
+            items(text, values);
+            text.push(']');
+        }
+        Value::Object(map) => mapping(text, map),
+    }
+}
+
+fn string(text: &mut String, content: &str) {
+    let quote = if content.contains('\'') && !content.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    text.push(quote);
+    for character in content.chars().take(LONGEST) {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            c if c == quote => {
+                text.push('\\');
+                text.push(c);
+            }
+            c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text.push(quote);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_read_as_python_writes_them() {
+        let values = [
+            (json!([1, "created"]), "(1, 'created')"),
+            (json!([1]), "(1,)"),
+            (json!([]), "()"),
+            (json!([null, true, false, 1.5]), "(None, True, False, 1.5)"),
+            (
+                json!(["it's", "say \"it's\"", "a\nb\\"]),
+                r#"("it's", 'say "it\'s"', 'a\nb\\')"#,
+            ),
+            (json!([[1, {"k": "v"}], "é\u{7f}"]), r"([1, {'k': 'v'}], 'é\x7f')"),
+        ];
+        for (value, expected) in values {
+            assert_eq!(tuple(value.as_array().unwrap()), expected);
+        }
+        assert_eq!(dict(&Map::new()), "{}");
+    }
+
+    #[test]
+    fn long_arguments_are_cut() {
+        let text = tuple(&[json!("x".repeat(100_000))]);
+        assert_eq!(text.chars().count(), LONGEST + 3);
+        assert!(text.ends_with("..."));
+    }
+}

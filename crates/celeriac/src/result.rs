@@ -1,0 +1,259 @@
+//! Task results as Celery's Redis backend keeps them: one JSON text a task under `celery-task-meta-<id>`, key
+//! by key in Celery's order, published on the channel of the same name.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use crate::{json, message::Headers, task::Exception, time};
+
+/// A task's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// A worker runs it.
+    Started,
+    /// It returned a value.
+    Success,
+    /// It failed and will be tried again.
+    Retry,
+    /// It failed for good.
+    Failure,
+    /// It expired or was revoked.
+    Revoked,
+    /// A state that a Python task made up.
+    Other(String),
+}
+
+impl Status {
+    /// Celery's name for it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Started => "STARTED",
+            Self::Success => "SUCCESS",
+            Self::Retry => "RETRY",
+            Self::Failure => "FAILURE",
+            Self::Revoked => "REVOKED",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// Whether the task will not change any more.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Success | Self::Failure | Self::Revoked)
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(match name.as_str() {
+            "STARTED" => Self::Started,
+            "SUCCESS" => Self::Success,
+            "RETRY" => Self::Retry,
+            "FAILURE" => Self::Failure,
+            "REVOKED" => Self::Revoked,
+            _ => Self::Other(name),
+        })
+    }
+}
+
+/// A task's state with what belongs to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultMeta {
+    /// The state.
+    pub status: Status,
+    /// The return value; for failures the exception.
+    #[serde(default)]
+    pub result: Value,
+    /// Where it failed, as text.
+    #[serde(default)]
+    pub traceback: Option<String>,
+    /// Tasks sent by the task.
+    #[serde(default)]
+    pub children: Value,
+    /// When it reached a final state, ISO 8601.
+    #[serde(default)]
+    pub date_done: Option<String>,
+    /// The group it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    /// The task that sent it; the task itself from its second attempt on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_id: Option<String>,
+    /// The task's id.
+    pub task_id: String,
+}
+
+impl ResultMeta {
+    fn new(headers: &Headers, status: Status, result: Value) -> Self {
+        Self {
+            status,
+            result,
+            traceback: None,
+            children: json!([]),
+            date_done: None,
+            group_id: headers.group.clone(),
+            parent_id: headers.parent_id.clone(),
+            task_id: headers.id.clone(),
+        }
+    }
+
+    /// A worker has begun.
+    #[must_use]
+    pub fn started(headers: &Headers, pid: u32, hostname: &str) -> Self {
+        Self::new(
+            headers,
+            Status::Started,
+            json!({"pid": pid, "hostname": hostname}),
+        )
+    }
+
+    /// It returned `value`.
+    #[must_use]
+    pub fn success(headers: &Headers, value: Value, now: Timestamp) -> Self {
+        Self {
+            date_done: Some(time::format(now)),
+            ..Self::new(headers, Status::Success, value)
+        }
+    }
+
+    /// It failed and was sent again.
+    #[must_use]
+    pub fn retry(headers: &Headers, exception: &Exception) -> Self {
+        Self {
+            traceback: Some(exception.traceback()),
+            // Celery counts the message that tries again as a child of the attempt.
+            children: json!([[[headers.id, null], null]]),
+            ..Self::new(
+                headers,
+                Status::Retry,
+                described(exception, &[json!(exception.message)]),
+            )
+        }
+    }
+
+    /// It failed for good in its own code.
+    #[must_use]
+    pub fn failure(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
+        Self {
+            traceback: Some(exception.traceback()),
+            ..Self::rejected(headers, exception, &[json!(exception.message)], now)
+        }
+    }
+
+    /// It was ended from outside its code: no traceback, and the exception's arguments as Celery gives them.
+    pub(crate) fn rejected(
+        headers: &Headers,
+        exception: &Exception,
+        arguments: &[Value],
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            date_done: Some(time::format(now)),
+            ..Self::new(headers, Status::Failure, described(exception, arguments))
+        }
+    }
+
+    /// It will never run: `expired`, `revoked` or `terminated`.
+    #[must_use]
+    pub fn revoked(headers: &Headers, reason: &str, now: Timestamp) -> Self {
+        let exception = Exception {
+            type_name: "TaskRevokedError".to_owned(),
+            module: "celery.exceptions".to_owned(),
+            message: reason.to_owned(),
+        };
+        Self {
+            date_done: Some(time::format(now)),
+            ..Self::new(headers, Status::Revoked, described(&exception, &[json!(reason)]))
+        }
+    }
+
+    /// The JSON text that is kept and published.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        json::to_string(self)
+    }
+
+    /// Reads what [`encode`](Self::encode) or a Python worker wrote; `None` when it is neither.
+    #[must_use]
+    pub fn decode(raw: &[u8]) -> Option<Self> {
+        serde_json::from_slice(raw).ok()
+    }
+}
+
+fn described(exception: &Exception, arguments: &[Value]) -> Value {
+    json!({
+        "exc_type": exception.type_name,
+        "exc_message": arguments,
+        "exc_module": exception.module,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(parent: Option<&str>) -> Headers {
+        let mut headers = Headers::new("t".to_owned(), "d5c6".to_owned());
+        headers.parent_id = parent.map(str::to_owned);
+        headers
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T06:51:32.654664Z".parse().unwrap()
+    }
+
+    fn error() -> Exception {
+        Exception {
+            type_name: "OperationalError".into(),
+            module: "sqlalchemy.exc".into(),
+            message: "down".into(),
+        }
+    }
+
+    #[test]
+    fn every_state_has_celerys_keys_in_celerys_order() {
+        assert_eq!(
+            ResultMeta::started(&headers(None), 6127, "celery@vm").encode(),
+            r#"{"status": "STARTED", "result": {"pid": 6127, "hostname": "celery@vm"}, "traceback": null, "children": [], "date_done": null, "task_id": "d5c6"}"#
+        );
+        assert_eq!(
+            ResultMeta::success(
+                &headers(Some("d5c6")),
+                json!({"status": "success", "article_id": 6}),
+                now()
+            )
+            .encode(),
+            r#"{"status": "SUCCESS", "result": {"status": "success", "article_id": 6}, "traceback": null, "children": [], "date_done": "2026-11-22T06:51:32.654664+00:00", "parent_id": "d5c6", "task_id": "d5c6"}"#
+        );
+        assert_eq!(
+            ResultMeta::retry(&headers(None), &error()).encode(),
+            r#"{"status": "RETRY", "result": {"exc_type": "OperationalError", "exc_message": ["down"], "exc_module": "sqlalchemy.exc"}, "traceback": "Traceback (most recent call last):\nsqlalchemy.exc.OperationalError: down\n", "children": [[["d5c6", null], null]], "date_done": null, "task_id": "d5c6"}"#
+        );
+        assert_eq!(
+            ResultMeta::failure(&headers(Some("d5c6")), &error(), now()).encode(),
+            r#"{"status": "FAILURE", "result": {"exc_type": "OperationalError", "exc_message": ["down"], "exc_module": "sqlalchemy.exc"}, "traceback": "Traceback (most recent call last):\nsqlalchemy.exc.OperationalError: down\n", "children": [], "date_done": "2026-11-22T06:51:32.654664+00:00", "parent_id": "d5c6", "task_id": "d5c6"}"#
+        );
+        assert_eq!(
+            ResultMeta::revoked(&headers(None), "expired", now()).encode(),
+            r#"{"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["expired"], "exc_module": "celery.exceptions"}, "traceback": null, "children": [], "date_done": "2026-11-22T06:51:32.654664+00:00", "task_id": "d5c6"}"#
+        );
+    }
+
+    #[test]
+    fn a_state_that_python_made_up_is_kept() {
+        let meta =
+            ResultMeta::decode(br#"{"status": "PROGRESS", "result": {"done": 3}, "task_id": "1"}"#).unwrap();
+        assert_eq!(meta.status, Status::Other("PROGRESS".to_owned()));
+        assert!(!meta.status.is_final());
+        assert_eq!(ResultMeta::decode(b"nonsense"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes messages while there is room for them and hands each to a task of its own. A broker that is away is tried
+//! again for ever, with a capped back-off and one log line an outage.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::{Shared, execute, inflight::Entry, settle};
+use crate::{backoff::Backoff, broker::Delivery, message::Message, system};
+
+/// The wall clock may be set while a task waits for its time, so it is looked at this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Consumes until the worker stops; returns the tasks that are still under way.
+pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut down = false;
+    while !shared.stop.is_cancelled() {
+        while let Some(ended) = tasks.try_join_next() {
+            report(ended);
+        }
+        let room = shared.inflight.room(shared.prefetch);
+        if room == 0 {
+            tokio::select! {
+                () = shared.inflight.freed.notified() => {}
+                () = shared.stop.cancelled() => {}
+            }
+            continue;
+        }
+        // Not cut short by a stop: what it takes must be known. It waits a moment at most.
+        match shared.broker.receive(&shared.queues, room).await {
+            Ok(deliveries) => {
+                if std::mem::take(&mut down) {
+                    info!("receiving again");
+                }
+                backoff.reset();
+                for delivery in deliveries {
+                    accept(shared, &mut tasks, delivery);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut down, true) {
+                    warn!(%error, "messages cannot be received; trying until they can");
+                }
+                tokio::select! {
+                    () = backoff.wait() => {}
+                    () = shared.stop.cancelled() => {}
+                }
+            }
+        }
+    }
+    tasks
+}
+
+fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
+    let message = delivery.message();
+    let shared = Arc::clone(shared);
+    let entry = shared.inflight.add(delivery);
+    match message {
+        Ok(message) => {
+            tasks.spawn(async move { run(&shared, &entry, message).await });
+        }
+        Err(poison) => {
+            tasks.spawn(async move {
+                if entry.begin() {
+                    settle::bury(&shared, &entry.delivery, &poison).await;
+                    shared.inflight.remove(&entry.delivery.tag);
+                }
+            });
+        }
+    }
+}
+
+/// One delivery from its arrival to its end, unless the worker stops before it begins.
+async fn run(shared: &Arc<Shared>, entry: &Entry, message: Message) {
+    let mut stopped = false;
+    if message.headers.eta.is_some_and(|eta| eta > system::now()) {
+        let _deferred = shared.inflight.defer();
+        stopped = tokio::select! {
+            () = until_due(&message) => false,
+            () = shared.stop.cancelled() => true,
+        };
+    }
+    if stopped {
+        return;
+    }
+    // The permits are closed when the worker stops.
+    let Ok(_slot) = shared.slots.acquire().await else {
+        return;
+    };
+    if !entry.begin() {
+        return;
+    }
+    execute::execute(shared, &entry.delivery, message).await;
+    shared.inflight.remove(&entry.delivery.tag);
+}
+
+async fn until_due(message: &Message) {
+    let Some(eta) = message.headers.eta else { return };
+    loop {
+        let now = system::now();
+        let Ok(left) = Duration::try_from(eta.duration_since(now)) else {
+            return;
+        };
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+/// A panic here is one of this crate, not of a task's code, which is caught where it runs. The message stays reserved
+/// and comes back when it is no longer renewed.
+pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!("a delivery was abandoned by a panic of the worker");
+    }
+}

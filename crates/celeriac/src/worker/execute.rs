@@ -1,0 +1,213 @@
+//! Runs one task and decides how it ended: time limits, retries, expiry, panics. Nothing that a task's code does
+//! reaches another task or the worker.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{self, join},
+};
+use serde_json::{Value, json};
+use tracing::{error, warn};
+
+use super::{Shared, registry::Registered, settle};
+use crate::{
+    broker::Delivery,
+    message::{Headers, Message, TimeLimit, seconds},
+    observer::TaskInfo,
+    result::ResultMeta,
+    system,
+    task::{Exception, SoftLimit, TaskContext, TaskError, TaskOutcome},
+};
+
+/// 2^20 seconds, twelve days: no back-off is longer.
+const LONGEST_EXPONENT: u32 = 20;
+
+pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut message: Message) {
+    let args = std::mem::take(&mut message.args);
+    let kwargs = std::mem::take(&mut message.kwargs);
+    let registered = shared.registry.get(&message.headers.task);
+    let ignore_result = message.headers.ignore_result
+        || registered.is_some_and(|registered| registered.options.ignore_result);
+    let headers = &message.headers;
+    let info = TaskInfo {
+        task: &headers.task,
+        id: &headers.id,
+        queue: &delivery.queue,
+        retries: headers.retries,
+        hostname: &shared.hostname,
+    };
+    let redelivered = message.redelivered();
+    // The arguments go to the task; a retry needs them once more.
+    let (again_args, again_kwargs) = (args.clone(), kwargs.clone());
+    let work = async {
+        if headers.expires.is_some_and(|expires| expires < system::now()) {
+            return TaskOutcome::Revoked("expired");
+        }
+        let Some(registered) = registered else {
+            return not_registered(headers, delivery);
+        };
+        let context = TaskContext {
+            id: headers.id.clone(),
+            task: headers.task.clone(),
+            retries: headers.retries,
+            hostname: shared.hostname.clone(),
+            queue: delivery.queue.clone(),
+            parent_id: headers.parent_id.clone(),
+            root_id: headers.root_id.clone(),
+            redelivered,
+            soft: SoftLimit::default(),
+        };
+        let soft = context.soft.clone();
+        let limits = TimeLimit {
+            hard: headers.timelimit.hard.or(registered.options.time_limit),
+            soft: headers.timelimit.soft.or(registered.options.soft_time_limit),
+        };
+        // Inside the future, so that a panic while arguments are read is caught as well.
+        let call = async {
+            registered
+                .call(context, args, kwargs)
+                .map_err(TaskError::Failed)?
+                .await
+        };
+        let run = within(limits, soft, AssertUnwindSafe(call).catch_unwind());
+        let track = registered.options.track_started && !ignore_result;
+        let (ended, ()) = join(run, started(shared, headers, track)).await;
+        decide(ended, registered, headers.retries)
+    };
+    shared.active.fetch_add(1, Ordering::Relaxed);
+    let outcome = shared
+        .observer
+        .process(&info, &headers.extra, Box::pin(work))
+        .await;
+    shared.active.fetch_sub(1, Ordering::Relaxed);
+    shared.processed.fetch_add(1, Ordering::Relaxed);
+    message.args = again_args;
+    message.kwargs = again_kwargs;
+    settle::settle(shared, delivery, &message, outcome, ignore_result).await;
+}
+
+async fn started(shared: &Shared, headers: &Headers, track: bool) {
+    if !track {
+        return;
+    }
+    let meta = ResultMeta::started(headers, std::process::id(), &shared.hostname);
+    if let Err(error) = shared.broker.store_result(&meta).await {
+        // The final state matters, and is stored until it is confirmed.
+        warn!(task_id = headers.id, %error, "STARTED was not stored");
+    }
+}
+
+/// How the code of a task ended.
+enum Ended {
+    Returned(Result<Value, TaskError>),
+    Panicked(String),
+    Limit(TaskOutcome),
+}
+
+async fn within(
+    limits: TimeLimit,
+    soft: SoftLimit,
+    call: impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>,
+) -> Ended {
+    let mut call = std::pin::pin!(call);
+    let mut at_soft = std::pin::pin!(after(limits.soft));
+    let mut at_hard = std::pin::pin!(after(limits.hard));
+    let mut soft_passed = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut call => return match ended {
+                Ok(returned) => Ended::Returned(returned),
+                Err(panic) => Ended::Panicked(panic_text(panic.as_ref())),
+            },
+            limit = &mut at_hard => return Ended::Limit(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])),
+            _ = &mut at_soft, if !soft_passed => {
+                soft_passed = true;
+                if !soft.pass() {
+                    return Ended::Limit(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                }
+            }
+        }
+    }
+}
+
+/// Resolves when the limit has passed, never without one.
+async fn after(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => future::pending().await,
+    }
+}
+
+fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
+    let message = arguments.first().map(Value::to_string).unwrap_or_default();
+    let exception = Exception {
+        type_name: type_name.to_owned(),
+        module: "billiard.exceptions".to_owned(),
+        message,
+    };
+    TaskOutcome::Rejected(exception, arguments)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+fn decide(ended: Ended, registered: &Registered, retries: u32) -> TaskOutcome {
+    match ended {
+        Ended::Returned(Ok(value)) => TaskOutcome::Success(value),
+        Ended::Returned(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
+        Ended::Returned(Err(TaskError::Retry { cause, .. })) if retries >= registered.options.max_retries => {
+            TaskOutcome::Failure(cause)
+        }
+        Ended::Returned(Err(TaskError::Retry { cause, countdown })) => {
+            let exponential = Duration::from_secs(1 << retries.min(LONGEST_EXPONENT));
+            TaskOutcome::Retry {
+                cause,
+                countdown: countdown.unwrap_or(exponential),
+            }
+        }
+        Ended::Panicked(message) => TaskOutcome::Failure(Exception {
+            type_name: "Panic".to_owned(),
+            module: "celeriac".to_owned(),
+            message,
+        }),
+        Ended::Limit(outcome) => outcome,
+    }
+}
+
+fn not_registered(headers: &Headers, delivery: &Delivery) -> TaskOutcome {
+    // Everything but the arguments, which may be personal.
+    error!(
+        task = headers.task,
+        task_id = headers.id,
+        queue = delivery.queue,
+        retries = headers.retries,
+        eta = ?headers.eta,
+        expires = ?headers.expires,
+        parent_id = headers.parent_id,
+        root_id = headers.root_id,
+        origin = headers.origin,
+        bytes = delivery.raw.len(),
+        "received a task that is not registered"
+    );
+    let exception = Exception {
+        type_name: "NotRegistered".to_owned(),
+        module: "celery.exceptions".to_owned(),
+        message: headers.task.clone(),
+    };
+    TaskOutcome::Rejected(exception, vec![json!(headers.task)])
+}

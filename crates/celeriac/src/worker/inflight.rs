@@ -1,0 +1,126 @@
+//! The deliveries a worker holds: waiting for their time, waiting for a slot, or running. What is in here is what
+//! leases are renewed for, and what a shutdown gives back.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use crate::broker::{Delivery, DeliveryTag};
+
+/// Tasks with a time in the future that are held at most; while there are as many, nothing is received.
+const MOST_DEFERRED: usize = 10_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Inflight {
+    entries: Mutex<HashMap<DeliveryTag, Arc<Entry>>>,
+    arrivals: AtomicU64,
+    deferred: AtomicUsize,
+    /// A place has become free.
+    pub freed: Notify,
+}
+
+/// One held delivery.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub delivery: Delivery,
+    arrival: u64,
+    stage: AtomicU8,
+}
+
+const WAITING: u8 = 0;
+const RUNNING: u8 = 1;
+const GIVEN_BACK: u8 = 2;
+
+impl Entry {
+    /// The task begins. False when it was given back.
+    pub fn begin(&self) -> bool {
+        self.leave_waiting(RUNNING)
+    }
+
+    /// The task is given back. False when it has begun, or was given back before.
+    fn give_back(&self) -> bool {
+        self.leave_waiting(GIVEN_BACK)
+    }
+
+    fn leave_waiting(&self, stage: u8) -> bool {
+        self.stage
+            .compare_exchange(WAITING, stage, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+impl Inflight {
+    pub fn add(&self, delivery: Delivery) -> Arc<Entry> {
+        let entry = Arc::new(Entry {
+            arrival: self.arrivals.fetch_add(1, Ordering::Relaxed),
+            stage: AtomicU8::new(WAITING),
+            delivery,
+        });
+        self.entries()
+            .insert(entry.delivery.tag.clone(), Arc::clone(&entry));
+        entry
+    }
+
+    pub fn remove(&self, tag: &DeliveryTag) {
+        self.entries().remove(tag);
+        self.freed.notify_one();
+    }
+
+    /// How many more may be received. Tasks that wait for their time take no place.
+    pub fn room(&self, prefetch: usize) -> usize {
+        let deferred = self.deferred.load(Ordering::Acquire);
+        if deferred >= MOST_DEFERRED {
+            return 0;
+        }
+        prefetch.saturating_sub(self.entries().len().saturating_sub(deferred))
+    }
+
+    /// Counts a task as waiting for its time until the guard is dropped.
+    pub fn defer(&self) -> Deferred<'_> {
+        self.deferred.fetch_add(1, Ordering::AcqRel);
+        self.freed.notify_one();
+        Deferred(self)
+    }
+
+    pub fn tags(&self) -> Vec<DeliveryTag> {
+        self.entries().keys().cloned().collect()
+    }
+
+    /// Takes out what has not begun, the latest first: given back in this order, the oldest ends up at the head.
+    pub fn take_waiting(&self) -> Vec<Delivery> {
+        self.take(Entry::give_back)
+    }
+
+    /// Takes out everything, likewise.
+    pub fn take_all(&self) -> Vec<Delivery> {
+        self.take(|_| true)
+    }
+
+    fn take(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Delivery> {
+        let mut entries = self.entries();
+        let mut taken: Vec<Arc<Entry>> = entries.values().filter(|entry| wanted(entry)).cloned().collect();
+        for entry in &taken {
+            entries.remove(&entry.delivery.tag);
+        }
+        taken.sort_by_key(|entry| std::cmp::Reverse(entry.arrival));
+        taken.iter().map(|entry| entry.delivery.clone()).collect()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<DeliveryTag, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Deferred<'a>(&'a Inflight);
+
+impl Drop for Deferred<'_> {
+    fn drop(&mut self) {
+        self.0.deferred.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,136 @@
+//! The tasks a worker knows, by name. Arguments arrive as JSON and leave typed here; what does not fit is a
+//! `TypeError`, in whose text no argument's value appears.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::task::{Exception, TaskContext, TaskError, TaskOptions};
+
+type Handler = dyn Fn(TaskContext, Vec<Value>) -> Result<BoxFuture<'static, Result<Value, TaskError>>, NotTheArguments>
+    + Send
+    + Sync;
+
+struct NotTheArguments;
+
+/// One registered task.
+#[derive(Clone)]
+pub(super) struct Registered {
+    pub options: TaskOptions,
+    handler: Arc<Handler>,
+}
+
+#[derive(Default, Clone)]
+pub(super) struct Registry {
+    tasks: HashMap<String, Registered>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.tasks.keys()).finish()
+    }
+}
+
+impl Registry {
+    pub fn add<A, R, F, W>(&mut self, name: String, options: TaskOptions, run: F)
+    where
+        A: DeserializeOwned,
+        R: Serialize,
+        F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<R, TaskError>> + Send + 'static,
+    {
+        let handler = move |context: TaskContext, args: Vec<Value>| {
+            let args = typed::<A>(args).ok_or(NotTheArguments)?;
+            Ok(run(context, args).map(|returned| serialised(returned?)).boxed())
+        };
+        self.tasks.insert(
+            name,
+            Registered {
+                options,
+                handler: Arc::new(handler),
+            },
+        );
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Registered> {
+        self.tasks.get(name)
+    }
+}
+
+impl Registered {
+    /// Starts the task.
+    ///
+    /// # Errors
+    /// `TypeError` when the arguments do not fit.
+    pub fn call(
+        &self,
+        context: TaskContext,
+        args: Vec<Value>,
+        kwargs: Map<String, Value>,
+    ) -> Result<BoxFuture<'static, Result<Value, TaskError>>, Exception> {
+        let task = context.task.clone();
+        let name = task.rsplit('.').next().unwrap_or_default();
+        let args = self.positional(name, args, kwargs)?;
+        let types: Vec<&str> = args.iter().map(python_type).collect();
+        (self.handler)(context, args).map_err(|NotTheArguments| {
+            let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
+            Exception::builtin("TypeError", message)
+        })
+    }
+
+    /// Positional arguments followed by keyword arguments in the order of the task's parameters.
+    fn positional(
+        &self,
+        name: &str,
+        mut args: Vec<Value>,
+        mut kwargs: Map<String, Value>,
+    ) -> Result<Vec<Value>, Exception> {
+        for parameter in self.options.parameters.iter().skip(args.len()) {
+            match kwargs.shift_remove(*parameter) {
+                Some(value) => args.push(value),
+                None => break,
+            }
+        }
+        match kwargs.keys().next() {
+            None => Ok(args),
+            Some(key) => {
+                let message = format!("{name}() got an unexpected keyword argument '{key}'");
+                Err(Exception::builtin("TypeError", message))
+            }
+        }
+    }
+}
+
+/// A tuple from positional arguments; `()` from none.
+fn typed<A: DeserializeOwned>(args: Vec<Value>) -> Option<A> {
+    if args.is_empty()
+        && let Ok(unit) = serde_json::from_value(Value::Null)
+    {
+        return Some(unit);
+    }
+    serde_json::from_value(Value::Array(args)).ok()
+}
+
+fn serialised<R: Serialize>(returned: R) -> Result<Value, TaskError> {
+    serde_json::to_value(returned).map_err(|_| {
+        TaskError::Failed(Exception {
+            type_name: "EncodeError".to_owned(),
+            module: "kombu.exceptions".to_owned(),
+            message: "the returned value is not JSON serializable".to_owned(),
+        })
+    })
+}
+
+fn python_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}

@@ -1,0 +1,172 @@
+//! Tells the broker how a delivery ended, until the broker has confirmed: a finished task must not run again
+//! only because Redis was away when it finished. All steps are safe to repeat.
+
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use super::Shared;
+use crate::{
+    backoff::Backoff,
+    broker::{BrokerError, Delivery},
+    message::{Headers, Message, Poison},
+    result::ResultMeta,
+    signature::later,
+    system,
+    task::{Exception, TaskOutcome},
+};
+
+/// Attempts at a server that answers with an error; one that is away is tried for ever.
+const MOST_REFUSALS: u32 = 10;
+
+pub(super) async fn settle(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    outcome: TaskOutcome,
+    ignore_result: bool,
+) {
+    let headers = &message.headers;
+    let now = system::now();
+    log(headers, &outcome);
+    let mut next = None;
+    let meta = match outcome {
+        TaskOutcome::Success(value) => ResultMeta::success(headers, value, now),
+        TaskOutcome::Failure(exception) => ResultMeta::failure(headers, &exception, now),
+        TaskOutcome::Rejected(exception, arguments) => {
+            ResultMeta::rejected(headers, &exception, &arguments, now)
+        }
+        TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
+        TaskOutcome::Retry { cause, countdown } => {
+            next = Some(message.retry(later(now, countdown)));
+            ResultMeta::retry(headers, &cause)
+        }
+    };
+    let result = (!ignore_result).then_some(&meta);
+    let step = match next {
+        None => Step::Ack,
+        Some(next) => Step::Replace(Box::new(next)),
+    };
+    confirmed(shared, delivery, &step, result, &headers.id).await;
+}
+
+/// What ends a delivery.
+enum Step {
+    Ack,
+    Replace(Box<Message>),
+    Bury(String),
+}
+
+impl Step {
+    async fn take(
+        &self,
+        shared: &Shared,
+        delivery: &Delivery,
+        result: Option<&ResultMeta>,
+    ) -> Result<(), BrokerError> {
+        match self {
+            Self::Ack => shared.broker.ack(delivery, result).await,
+            Self::Replace(message) => {
+                shared
+                    .broker
+                    .replace(delivery, Message::clone(message), result)
+                    .await
+            }
+            Self::Bury(reason) => shared.broker.bury(delivery, reason, result).await,
+        }
+    }
+}
+
+/// Puts a message that cannot be run into the dead-letter list, and fails its task where it names one.
+pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) {
+    let reason = poison.to_string();
+    error!(
+        queue = delivery.queue,
+        task = poison.task,
+        task_id = poison.task_id,
+        reason,
+        bytes = delivery.raw.len(),
+        "a message that cannot be run goes to the dead-letter list"
+    );
+    let meta = poison.task_id.clone().map(|id| {
+        let headers = Headers::new(poison.task.clone().unwrap_or_default(), id);
+        let exception = Exception {
+            type_name: "InvalidTaskError".to_owned(),
+            module: "celery.exceptions".to_owned(),
+            message: reason.clone(),
+        };
+        ResultMeta::failure(&headers, &exception, system::now())
+    });
+    let id = poison.task_id.as_deref().unwrap_or_default();
+    confirmed(shared, delivery, &Step::Bury(reason), meta.as_ref(), id).await;
+}
+
+async fn confirmed(
+    shared: &Shared,
+    delivery: &Delivery,
+    step: &Step,
+    result: Option<&ResultMeta>,
+    task_id: &str,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut refusals = 0;
+    let mut warned = false;
+    loop {
+        match step.take(shared, delivery, result).await {
+            Ok(()) => {
+                if warned {
+                    info!(task_id, "the end of the task is settled now");
+                }
+                return;
+            }
+            Err(BrokerError::Refused { cause }) => {
+                refusals += 1;
+                if refusals == MOST_REFUSALS {
+                    error!(
+                        task_id,
+                        cause, "the end of the task was refused; its message will come back"
+                    );
+                    return;
+                }
+                warn!(task_id, cause, "the end of the task was refused; trying again");
+            }
+            Err(error) => {
+                if !warned {
+                    warn!(task_id, %error, "the end of the task is not settled; trying until it is");
+                }
+                warned = true;
+            }
+        }
+        backoff.wait().await;
+    }
+}
+
+fn log(headers: &Headers, outcome: &TaskOutcome) {
+    let (task, task_id, retries) = (&headers.task, &headers.id, headers.retries);
+    match outcome {
+        TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
+        TaskOutcome::Retry { cause, countdown } => {
+            let (error, seconds) = (&cause.type_name, countdown.as_secs_f64());
+            warn!(
+                task,
+                task_id,
+                retries,
+                error,
+                cause = cause.message,
+                seconds,
+                "task will be tried again"
+            );
+        }
+        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
+            error!(
+                task,
+                task_id,
+                retries,
+                error = exception.type_name,
+                cause = exception.message,
+                "task failed"
+            );
+        }
+        TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
+    }
+}
