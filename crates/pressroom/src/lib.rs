@@ -6,8 +6,15 @@
 //! only place that reads the environment.
 
 pub mod accounts;
+pub mod api;
 pub mod articles;
+pub mod cli;
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod health;
 pub mod ids;
+pub mod lifecycle;
+pub mod server;
 pub mod store;
 pub mod tasks;

@@ -3,10 +3,19 @@
 //! Pure types and decisions; SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod email;
+mod password;
+mod service;
+mod token;
+mod werkzeug;
 
 use jiff::Timestamp;
 
-pub use self::email::{Email, InvalidEmail};
+pub use self::{
+    email::{Email, InvalidEmail},
+    password::{Overloaded, Password, PasswordScheme, Passwords, Verdict},
+    service::{AccountError, Accounts, ProfileUpdate, SignedIn},
+    token::{Claims, InvalidToken, SecretKey, Tokens},
+};
 
 /// A user's row number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,11 +3,15 @@
 //! Pure types and decisions; SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod entities;
+mod service;
 mod slug;
 
 use jiff::Timestamp;
 
-pub use self::slug::slug;
+pub use self::{
+    service::{ArticleError, Articles, Draft, OwnArticle},
+    slug::slug,
+};
 use crate::accounts::UserId;
 
 /// An article's row number.

@@ -1,11 +1,19 @@
 //! Background work: the outbox that remembers it, the dispatcher that publishes it, the worker
 //! that runs it and the notifier that delivers.
 
+mod dispatcher;
+mod notification;
+pub mod notifier;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
+pub use self::{
+    dispatcher::{Dispatcher, Durability},
+    notification::{NotificationTask, TASK_NAME, deliveries_to_forget},
+};
 use crate::accounts::UserId;
 
 /// What happened to an article.

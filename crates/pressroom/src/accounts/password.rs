@@ -1,0 +1,261 @@
+//! Hashing and verifying passwords, off the async threads and only so many at a time.
+//!
+//! New hashes are argon2id, or werkzeug's scrypt for as long as a Flask process verifies them too.
+//! Either kind, and werkzeug's PBKDF2, verifies; a hash of another kind than the one in use is
+//! replaced at the next login.
+
+use std::{sync::Arc, time::Duration};
+
+use argon2::{
+    Argon2,
+    password_hash::{PasswordHasher as _, PasswordVerifier as _},
+};
+use tokio::sync::Semaphore;
+
+use super::{PasswordHash, werkzeug};
+use crate::ids::IdSource;
+
+/// How long a request waits for its turn to hash.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many requests may wait for their turn.
+const MAX_WAITING: usize = 512;
+
+/// A password as it was typed. Never printed.
+#[derive(Clone)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(***)")
+    }
+}
+
+/// How new passwords are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordScheme {
+    /// argon2id, 19 MiB, two passes: OWASP's recommendation.
+    Argon2id,
+    /// werkzeug's scrypt, which a Flask process can verify.
+    WerkzeugScrypt,
+}
+
+/// What a verified login asks to be stored.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Wrong,
+    Right,
+    /// Right, and the hash is of another scheme than the one in use: store this one instead.
+    Upgrade(PasswordHash),
+}
+
+/// Too many logins at once; trying later may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being hashed")]
+pub struct Overloaded;
+
+/// Hashes and verifies, at most so many at once.
+#[derive(Clone)]
+pub struct Passwords {
+    scheme: PasswordScheme,
+    /// One permit a hash being computed.
+    running: Arc<Semaphore>,
+    /// One permit a hash being computed or waiting to be.
+    admitted: Arc<Semaphore>,
+    ids: Arc<dyn IdSource>,
+    /// Verified against when there is no account, so that an unknown address costs the same.
+    decoy: PasswordHash,
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passwords")
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Passwords {
+    /// Computes at most `parallel` hashes at once. Hashes once, blocking, to make the decoy.
+    #[must_use]
+    pub fn new(scheme: PasswordScheme, parallel: usize, ids: Arc<dyn IdSource>) -> Self {
+        let decoy = hash(scheme, b"nobody's password", ids.next().as_bytes());
+        Self {
+            scheme,
+            running: Arc::new(Semaphore::new(parallel.max(1))),
+            admitted: Arc::new(Semaphore::new(parallel.max(1) + MAX_WAITING)),
+            ids,
+            decoy,
+        }
+    }
+
+    /// # Errors
+    /// [`Overloaded`] when its turn does not come in time.
+    pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
+        let (scheme, salt) = (self.scheme, self.ids.next());
+        self.compute(move || hash(scheme, password.0.as_bytes(), salt.as_bytes()))
+            .await
+    }
+
+    /// Verifies a password; with `stored` absent, does the same work and says [`Verdict::Wrong`].
+    ///
+    /// # Errors
+    /// [`Overloaded`] when its turn does not come in time.
+    pub async fn verify(
+        &self,
+        password: Password,
+        stored: Option<PasswordHash>,
+    ) -> Result<Verdict, Overloaded> {
+        let (scheme, salt) = (self.scheme, self.ids.next());
+        let known = stored.is_some();
+        let stored = stored.unwrap_or_else(|| self.decoy.clone());
+        self.compute(move || {
+            let password = password.0.as_bytes();
+            if !verify(password, &stored) || !known {
+                Verdict::Wrong
+            } else if scheme_of(&stored) == Some(scheme) {
+                Verdict::Right
+            } else {
+                Verdict::Upgrade(hash(scheme, password, salt.as_bytes()))
+            }
+        })
+        .await
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let admitted = self
+            .admitted
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Overloaded)?;
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.running.clone().acquire_owned())
+            .await
+            .map_err(|_| Overloaded)?
+            .map_err(|_| Overloaded)?;
+        // The permits travel with the work: a caller that gives up does not free the processor.
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (admitted, turn);
+            work()
+        });
+        match work.await {
+            Ok(value) => Ok(value),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(Overloaded),
+        }
+    }
+}
+
+fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHash {
+    PasswordHash(match scheme {
+        PasswordScheme::Argon2id => Argon2::default()
+            .hash_password_with_salt(password, salt)
+            .expect("the default parameters take any password that a request can carry")
+            .to_string(),
+        PasswordScheme::WerkzeugScrypt => {
+            let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+            werkzeug::hash(password, &salt)
+        }
+    })
+}
+
+fn verify(password: &[u8], stored: &PasswordHash) -> bool {
+    match scheme_of(stored) {
+        Some(PasswordScheme::Argon2id) => Argon2::default()
+            .verify_password(password, stored.0.as_str())
+            .is_ok(),
+        Some(PasswordScheme::WerkzeugScrypt) | None => werkzeug::verify(password, &stored.0),
+    }
+}
+
+fn scheme_of(stored: &PasswordHash) -> Option<PasswordScheme> {
+    if stored.0.starts_with("$argon2id$") {
+        Some(PasswordScheme::Argon2id)
+    } else if stored.0.starts_with("scrypt:32768:8:1$") {
+        Some(PasswordScheme::WerkzeugScrypt)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::RandomIds;
+
+    fn passwords(scheme: PasswordScheme) -> Passwords {
+        Passwords::new(scheme, 2, Arc::new(RandomIds))
+    }
+
+    fn typed(text: &str) -> Password {
+        Password(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn hashes_made_by_werkzeug_get_the_verdict_it_gave() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
+        let cases = vectors["password_hashes"].as_array().unwrap();
+        assert!(cases.len() > 40);
+        let passwords = passwords(PasswordScheme::Argon2id);
+        for case in cases {
+            let stored = PasswordHash(case["hash"].as_str().unwrap().to_owned());
+            let verdict = passwords
+                .verify(typed(case["password"].as_str().unwrap()), Some(stored))
+                .await
+                .unwrap();
+            let expected = case["ok"].as_bool().unwrap();
+            assert_eq!(matches!(verdict, Verdict::Upgrade(_)), expected, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_hash_verifies_and_is_not_upgraded_again() {
+        for scheme in [PasswordScheme::Argon2id, PasswordScheme::WerkzeugScrypt] {
+            let passwords = passwords(scheme);
+            let old = PasswordHash(werkzeug_pbkdf2());
+            let Verdict::Upgrade(new) = passwords.verify(typed("password123"), Some(old)).await.unwrap()
+            else {
+                panic!("not upgraded");
+            };
+            assert!(new.0.len() <= 255, "fits the column");
+            let again = passwords
+                .verify(typed("password123"), Some(new.clone()))
+                .await
+                .unwrap();
+            assert_eq!(again, Verdict::Right);
+            let wrong = passwords.verify(typed("password124"), Some(new)).await.unwrap();
+            assert_eq!(wrong, Verdict::Wrong);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_password_opens_an_unknown_account() {
+        let passwords = passwords(PasswordScheme::Argon2id);
+        let verdict = passwords.verify(typed("nobody's password"), None).await.unwrap();
+        assert_eq!(verdict, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn more_than_can_wait_are_turned_away() {
+        let mut passwords = passwords(PasswordScheme::Argon2id);
+        passwords.admitted = Arc::new(Semaphore::new(0));
+        assert_eq!(passwords.hash(typed("x")).await, Err(Overloaded));
+    }
+
+    fn werkzeug_pbkdf2() -> String {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
+        let hash = vectors["password_hashes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|case| {
+                case["ok"] == true && case["hash"].as_str().unwrap().starts_with("pbkdf2:sha256:1000$")
+            })
+            .unwrap();
+        hash["hash"].as_str().unwrap().to_owned()
+    }
+}

@@ -1,0 +1,223 @@
+//! What can be done with accounts: register, sign in, change, sign out.
+
+use std::sync::Arc;
+
+use telemetry::{Failure, KeyValue, Span};
+
+use super::{
+    Claims, Email, InvalidToken, NewUser, Overloaded, Password, Passwords, Tokens, User, UserChanges, Verdict,
+};
+use crate::{
+    clock::Clock,
+    store::{Constraint, Store, StoreError},
+};
+
+static LOGIN_ATTEMPTS: telemetry::Counter =
+    telemetry::counter("auth.login.attempts", "{attempt}", "Login attempts by outcome");
+
+/// Why something could not be done with an account.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("Email already registered")]
+    EmailTaken,
+    #[error("Invalid credentials")]
+    InvalidCredentials,
+    #[error(transparent)]
+    InvalidToken(#[from] InvalidToken),
+    /// The token's user is gone.
+    #[error("User not found")]
+    UserNotFound,
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict(Constraint::UserEmail) => Self::EmailTaken,
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl Failure for AccountError {
+    fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
+        match self {
+            Self::Store(error) => error.error_type(),
+            Self::Overloaded(_) => Some("overloaded".into()),
+            Self::EmailTaken | Self::InvalidCredentials | Self::InvalidToken(_) | Self::UserNotFound => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A user who has just proved who they are, with the token that says so from now on.
+#[derive(Debug)]
+pub struct SignedIn {
+    pub user: User,
+    pub token: String,
+}
+
+/// What a profile update asks for; `None` leaves a field as it is.
+#[derive(Debug, Default)]
+pub struct ProfileUpdate {
+    pub email: Option<Email>,
+    pub password: Option<Password>,
+    pub name: Option<String>,
+    pub bio: Option<String>,
+    pub image: Option<String>,
+}
+
+/// The accounts of the service.
+#[derive(Clone)]
+pub struct Accounts {
+    store: Arc<dyn Store>,
+    passwords: Passwords,
+    tokens: Tokens,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Accounts").finish_non_exhaustive()
+    }
+}
+
+impl Accounts {
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, passwords: Passwords, tokens: Tokens, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            passwords,
+            tokens,
+            clock,
+        }
+    }
+
+    /// # Errors
+    /// [`AccountError::EmailTaken`], or a failure of what it stands on.
+    pub async fn register(
+        &self,
+        email: Email,
+        password: Password,
+        name: String,
+    ) -> Result<SignedIn, AccountError> {
+        Span::internal("user.register")
+            .run(async {
+                let user = NewUser {
+                    email,
+                    password_hash: self.passwords.hash(password).await?,
+                    name,
+                    created_at: self.clock.now(),
+                };
+                let user = self.store.insert_user(user).await?;
+                telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+                tracing::info!(user.id = user.id.0, "User registered: {}", user.email);
+                Ok(self.sign_in(user))
+            })
+            .await
+    }
+
+    /// # Errors
+    /// [`AccountError::InvalidCredentials`], whichever of the two is wrong, or a failure.
+    pub async fn login(&self, email: Email, password: Password) -> Result<SignedIn, AccountError> {
+        Span::internal("user.login")
+            .run(async {
+                let result = self.verify_login(&email, password).await;
+                let (status, reason) = match &result {
+                    Ok(_) => ("success", None),
+                    Err(AccountError::InvalidCredentials) => ("failed", Some("invalid_credentials")),
+                    Err(_) => ("failed", Some("unavailable")),
+                };
+                telemetry::set_attribute(KeyValue::new("auth.status", status));
+                let mut attributes = vec![KeyValue::new("status", status)];
+                attributes.extend(reason.map(|reason| KeyValue::new("reason", reason)));
+                LOGIN_ATTEMPTS.add(1, &attributes);
+
+                let user = result?;
+                telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+                tracing::info!(user.id = user.id.0, "User logged in: {}", user.email);
+                Ok(self.sign_in(user))
+            })
+            .await
+    }
+
+    /// The user a token names, unless it was logged out.
+    ///
+    /// # Errors
+    /// [`AccountError::InvalidToken`], [`AccountError::UserNotFound`], or a failure.
+    pub async fn authenticate(&self, token: &str) -> Result<(User, Claims), AccountError> {
+        let claims = self.tokens.check(token)?;
+        let session = self.store.find_session(claims.user, &claims.key).await?;
+        match session {
+            None => Err(AccountError::UserNotFound),
+            Some(session) if session.revoked => Err(InvalidToken::Untrusted.into()),
+            Some(session) => Ok((session.user, claims)),
+        }
+    }
+
+    /// # Errors
+    /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure.
+    pub async fn update(&self, user: &User, update: ProfileUpdate) -> Result<User, AccountError> {
+        let password_hash = match update.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        let changes = UserChanges {
+            email: update.email,
+            password_hash,
+            name: update.name,
+            bio: update.bio,
+            image: update.image,
+        };
+        let updated = self.store.update_user(user.id, changes, self.clock.now()).await?;
+        updated.ok_or(AccountError::UserNotFound)
+    }
+
+    /// Refuses the token from now on, in every process.
+    ///
+    /// # Errors
+    /// A failure of the store.
+    pub async fn logout(&self, user: &User, claims: &Claims) -> Result<(), AccountError> {
+        Span::internal("user.logout")
+            .attribute(KeyValue::new("user.id", i64::from(user.id.0)))
+            .run(async {
+                self.store.revoke_token(&claims.key, claims.expires_at).await?;
+                tracing::info!(user.id = user.id.0, "User logged out");
+                Ok(())
+            })
+            .await
+    }
+
+    async fn verify_login(&self, email: &Email, password: Password) -> Result<User, AccountError> {
+        let found = self.store.find_credentials(email).await?;
+        let stored = found.as_ref().map(|found| found.password_hash.clone());
+        let verdict = self.passwords.verify(password, stored).await?;
+        let found = found.ok_or(AccountError::InvalidCredentials)?;
+        match verdict {
+            Verdict::Wrong => return Err(AccountError::InvalidCredentials),
+            Verdict::Right => {}
+            Verdict::Upgrade(new) => {
+                let upgraded = self
+                    .store
+                    .upgrade_password_hash(found.user.id, &found.password_hash, &new)
+                    .await;
+                // The login is good either way; the next one tries again.
+                if let Err(error) = upgraded {
+                    tracing::warn!(user.id = found.user.id.0, %error, "password hash not upgraded");
+                }
+            }
+        }
+        Ok(found.user)
+    }
+
+    fn sign_in(&self, user: User) -> SignedIn {
+        let token = self.tokens.issue(&user);
+        SignedIn { user, token }
+    }
+}

@@ -1,0 +1,99 @@
+//! Password hashes in werkzeug's text form, `method$salt$hex`, which the Flask side writes.
+//!
+//! `scrypt:N:r:p` and `pbkdf2:digest:rounds` are known; anything else verifies nothing. The cost
+//! that a stored hash may ask for is bounded, because the row may come from elsewhere.
+
+use pbkdf2::pbkdf2_hmac;
+use subtle::ConstantTimeEq;
+
+/// The most memory one scrypt hash may ask for, in bytes (werkzeug's default needs 32 MiB).
+const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
+
+/// The most rounds one PBKDF2 hash may ask for (werkzeug's default is a million).
+const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
+
+/// werkzeug's own cost for new scrypt hashes: N = 2^15, r = 8, p = 1.
+const SCRYPT_LOG_N: u8 = 15;
+const SCRYPT_R: u32 = 8;
+const SCRYPT_P: u32 = 1;
+const SCRYPT_LEN: usize = 64;
+
+/// Whether `hash` is of `password`. False for a hash that cannot be read.
+pub(super) fn verify(password: &[u8], hash: &str) -> bool {
+    verdict(password, hash).unwrap_or(false)
+}
+
+/// Hashes as werkzeug's `generate_password_hash` does, so that Flask can verify it.
+pub(super) fn hash(password: &[u8], salt: &str) -> String {
+    let mut output = [0; SCRYPT_LEN];
+    let params =
+        scrypt::Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).expect("werkzeug's cost is a valid one");
+    scrypt::scrypt(password, salt.as_bytes(), &params, &mut output).expect("64 bytes is a valid length");
+    let n = 1u32 << SCRYPT_LOG_N;
+    format!("scrypt:{n}:{SCRYPT_R}:{SCRYPT_P}${salt}${}", hex(&output))
+}
+
+fn verdict(password: &[u8], hash: &str) -> Option<bool> {
+    let mut parts = hash.splitn(3, '$');
+    let (method, salt, digest) = (parts.next()?, parts.next()?.as_bytes(), unhex(parts.next()?)?);
+    let mut method = method.split(':');
+    let computed = match method.next()? {
+        "scrypt" => {
+            let [n, r, p] = [method.next()?, method.next()?, method.next()?];
+            scrypt(password, salt, n.parse().ok()?, r.parse().ok()?, p.parse().ok()?)?
+        }
+        "pbkdf2" => pbkdf2(password, salt, method.next()?, method.next()?.parse().ok()?)?,
+        _ => return None,
+    };
+    Some(method.next().is_none() && bool::from(computed.ct_eq(&digest)))
+}
+
+fn scrypt(password: &[u8], salt: &[u8], n: u64, r: u32, p: u32) -> Option<Vec<u8>> {
+    let memory = n.checked_mul(128)?.checked_mul(u64::from(r))?;
+    if !n.is_power_of_two() || memory > MAX_SCRYPT_MEMORY || !(1..=16).contains(&p) {
+        return None;
+    }
+    let params = scrypt::Params::new(u8::try_from(n.ilog2()).ok()?, r, p).ok()?;
+    let mut output = vec![0; SCRYPT_LEN];
+    scrypt::scrypt(password, salt, &params, &mut output).ok()?;
+    Some(output)
+}
+
+fn pbkdf2(password: &[u8], salt: &[u8], digest: &str, rounds: u32) -> Option<Vec<u8>> {
+    if !(1..=MAX_PBKDF2_ROUNDS).contains(&rounds) {
+        return None;
+    }
+    let output = match digest {
+        "sha1" => {
+            let mut output = vec![0; 20];
+            pbkdf2_hmac::<sha1::Sha1>(password, salt, rounds, &mut output);
+            output
+        }
+        "sha256" => {
+            let mut output = vec![0; 32];
+            pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, &mut output);
+            output
+        }
+        "sha512" => {
+            let mut output = vec![0; 64];
+            pbkdf2_hmac::<sha2::Sha512>(password, salt, rounds, &mut output);
+            output
+        }
+        _ => return None,
+    };
+    Some(output)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect()
+}

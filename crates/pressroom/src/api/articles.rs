@@ -1,0 +1,311 @@
+//! Articles and favourites.
+
+use axum::{
+    extract::{FromRequestParts, Path, RawQuery, State},
+    http::{StatusCode, request::Parts},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    auth::Caller,
+    error::{ApiError, ErrorBody},
+    json::{Json, JsonBody, Length},
+    paging::{Paging, encode_cursor},
+};
+use crate::articles::{Article, ArticleChanges, Articles, Draft};
+
+const TITLE: Length = Length::Between(1, 255);
+const DESCRIPTION: Length = Length::AtMost(1000);
+const BODY: Length = Length::AtLeast(1);
+
+/// The part of a user that an article shows.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Author)]
+pub struct AuthorView {
+    #[schema(example = 1)]
+    id: i32,
+    #[schema(example = "alice@example.com")]
+    email: String,
+    #[schema(example = "Alice")]
+    name: String,
+}
+
+/// An article as the caller sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Article)]
+pub struct ArticleView {
+    #[schema(example = "my-article-1735284134")]
+    slug: String,
+    #[schema(example = "My Article")]
+    title: String,
+    description: String,
+    body: String,
+    author: AuthorView,
+    favorites_count: i32,
+    /// Whether the caller has favourited it; false without a token.
+    favorited: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: jiff::Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: jiff::Timestamp,
+}
+
+impl From<Article> for ArticleView {
+    fn from(article: Article) -> Self {
+        Self {
+            slug: article.slug,
+            title: article.title,
+            description: article.description,
+            body: article.body,
+            author: AuthorView {
+                id: article.author.id.0,
+                email: article.author.email,
+                name: article.author.name,
+            },
+            favorites_count: article.favorites_count,
+            favorited: article.favorited,
+            created_at: article.created_at,
+            updated_at: article.updated_at,
+        }
+    }
+}
+
+/// One page of articles, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ArticleList)]
+pub struct ArticleListView {
+    articles: Vec<ArticleView>,
+    /// How many match in all.
+    total: i64,
+    page: i64,
+    per_page: i64,
+    /// Pass as `cursor` for the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// Described here for the OpenAPI document; read by [`JsonBody`], which collects every fault.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub struct NewArticle {
+    #[schema(min_length = 1, max_length = 255, example = "My Article")]
+    title: String,
+    #[schema(min_length = 1, example = "Article content here")]
+    body: String,
+    #[schema(max_length = 1000, example = "A brief description")]
+    description: Option<String>,
+}
+
+/// What to change; what is left out stays. The slug never changes.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub struct ArticleUpdate {
+    #[schema(min_length = 1, max_length = 255)]
+    title: Option<String>,
+    #[schema(max_length = 1000)]
+    description: Option<String>,
+    #[schema(min_length = 1)]
+    body: Option<String>,
+}
+
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used; read by Paging")]
+pub struct ListParams {
+    /// From 1.
+    #[param(minimum = 1, default = 1)]
+    page: Option<i64>,
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    per_page: Option<i64>,
+    /// Case-insensitive substring of the title.
+    search: Option<String>,
+    /// `next_cursor` of the page before; pages at constant cost at any depth, and wins over `page`.
+    cursor: Option<String>,
+}
+
+/// The slug in a path. What no slug can be (not UTF-8, a NUL) is an article that does not exist.
+#[derive(Debug)]
+pub struct Slug(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Slug {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let Path(slug) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| ApiError::article_not_found())?;
+        if slug.contains('\0') {
+            return Err(ApiError::article_not_found());
+        }
+        Ok(Self(slug))
+    }
+}
+
+/// List articles, newest first
+#[utoipa::path(
+    get, path = "/api/articles/", tag = "articles", params(ListParams), security((), ("bearer" = [])),
+    responses(
+        (status = OK, body = ArticleListView),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn list(
+    State(articles): State<Articles>,
+    caller: Option<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ArticleListView>, ApiError> {
+    let paging = Paging::parse(query.as_deref().unwrap_or_default())?;
+    let viewer = caller.map(|caller| caller.user.id);
+    let page = articles.list(paging.query(viewer)).await?;
+    let next_cursor = page
+        .more
+        .then(|| page.articles.last().map(encode_cursor))
+        .flatten();
+    Ok(Json(ArticleListView {
+        articles: page.articles.into_iter().map(ArticleView::from).collect(),
+        total: page.total,
+        page: paging.page,
+        per_page: paging.per_page,
+        next_cursor,
+    }))
+}
+
+/// Create an article
+#[utoipa::path(
+    post, path = "/api/articles/", tag = "articles", security(("bearer" = [])), request_body = NewArticle,
+    responses(
+        (status = CREATED, body = ArticleView),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = UNAUTHORIZED, body = ErrorBody),
+        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn create(
+    State(articles): State<Articles>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<impl IntoResponse, ApiError> {
+    let mut form = body.into_form()?;
+    let draft = Draft {
+        title: form.required("title", TITLE),
+        description: form.optional("description", DESCRIPTION).unwrap_or_default(),
+        body: form.required("body", BODY),
+    };
+    form.finish()?;
+    let article = articles.create(&caller.user, draft).await?;
+    Ok((StatusCode::CREATED, Json(ArticleView::from(article))))
+}
+
+/// One article
+#[utoipa::path(
+    get, path = "/api/articles/{slug}", tag = "articles", security((), ("bearer" = [])),
+    params(("slug" = String, Path)),
+    responses(
+        (status = OK, body = ArticleView),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn get(
+    State(articles): State<Articles>,
+    caller: Option<Caller>,
+    Slug(slug): Slug,
+) -> Result<Json<ArticleView>, ApiError> {
+    let viewer = caller.map(|caller| caller.user.id);
+    Ok(Json(articles.get(&slug, viewer).await?.into()))
+}
+
+/// Change your own article
+#[utoipa::path(
+    put, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
+    params(("slug" = String, Path)), request_body = ArticleUpdate,
+    responses(
+        (status = OK, body = ArticleView),
+        (status = BAD_REQUEST, body = ErrorBody),
+        (status = UNAUTHORIZED, body = ErrorBody),
+        (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
+        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn update(
+    State(articles): State<Articles>,
+    caller: Caller,
+    Slug(slug): Slug,
+    body: JsonBody,
+) -> Result<Json<ArticleView>, ApiError> {
+    let article = articles.find_to_update(&slug, &caller.user).await?;
+    let mut form = body.into_form()?;
+    let changes = ArticleChanges {
+        title: form.optional("title", TITLE),
+        description: form.optional("description", DESCRIPTION),
+        body: form.optional("body", BODY),
+    };
+    form.finish()?;
+    Ok(Json(articles.update(&article, changes).await?.into()))
+}
+
+/// Delete your own article
+#[utoipa::path(
+    delete, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
+    params(("slug" = String, Path)),
+    responses(
+        (status = NO_CONTENT),
+        (status = UNAUTHORIZED, body = ErrorBody),
+        (status = FORBIDDEN, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn delete(
+    State(articles): State<Articles>,
+    caller: Caller,
+    Slug(slug): Slug,
+) -> Result<StatusCode, ApiError> {
+    articles.delete(&slug, &caller.user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Favourite an article; idempotent
+#[utoipa::path(
+    post, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
+    params(("slug" = String, Path)),
+    responses(
+        (status = OK, body = ArticleView),
+        (status = UNAUTHORIZED, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn favorite(
+    State(articles): State<Articles>,
+    caller: Caller,
+    Slug(slug): Slug,
+) -> Result<Json<ArticleView>, ApiError> {
+    Ok(Json(articles.favorite(&slug, &caller.user).await?.into()))
+}
+
+/// Take a favourite back; idempotent
+#[utoipa::path(
+    delete, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
+    params(("slug" = String, Path)),
+    responses(
+        (status = OK, body = ArticleView),
+        (status = UNAUTHORIZED, body = ErrorBody),
+        (status = NOT_FOUND, body = ErrorBody),
+        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
+    )
+)]
+pub async fn unfavorite(
+    State(articles): State<Articles>,
+    caller: Caller,
+    Slug(slug): Slug,
+) -> Result<Json<ArticleView>, ApiError> {
+    Ok(Json(articles.unfavorite(&slug, &caller.user).await?.into()))
+}

@@ -1,0 +1,69 @@
+//! Who is asking: the bearer token (RFC 6750) of a request.
+
+use axum::{
+    extract::{FromRef, FromRequestParts, OptionalFromRequestParts},
+    http::{HeaderMap, header, request::Parts},
+};
+use telemetry::KeyValue;
+
+use super::error::ApiError;
+use crate::accounts::{AccountError, Accounts, Claims, User};
+
+/// A caller whose token is good.
+#[derive(Debug)]
+pub struct Caller {
+    pub user: User,
+    pub claims: Claims,
+}
+
+impl<S> FromRequestParts<S> for Caller
+where
+    Accounts: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let token = bearer_token(&parts.headers).ok_or_else(ApiError::missing_token)?;
+        let (user, claims) = Accounts::from_ref(state).authenticate(&token).await?;
+        telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+        Ok(Self { user, claims })
+    }
+}
+
+impl<S> OptionalFromRequestParts<S> for Caller
+where
+    Accounts: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    /// Where signing in is optional, a bad token is no token; a database that is away is an error.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
+        let Some(token) = bearer_token(&parts.headers) else {
+            return Ok(None);
+        };
+        match Accounts::from_ref(state).authenticate(&token).await {
+            Ok((user, claims)) => {
+                telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+                Ok(Some(Self { user, claims }))
+            }
+            Err(AccountError::InvalidToken(_) | AccountError::UserNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What follows `Bearer`, in any letter case and after one or more spaces. Several `Authorization`
+/// headers read as one list, which is no token.
+fn bearer_token(headers: &HeaderMap) -> Option<String> {
+    let values: Result<Vec<&str>, _> = headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .map(|value| value.to_str())
+        .collect();
+    let value = values.ok()?.join(",");
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}

@@ -1,0 +1,236 @@
+//! The one shape that every error leaves in.
+//!
+//! A handler returns `Result<_, ApiError>`; middleware and fallbacks make an [`ApiError`] too. The
+//! constructors below say which status, code and message belong together; the messages of the
+//! reference are kept word for word, because clients match on them.
+//!
+//! Which to use: a domain error converts by `From`. [`ApiError::bad_request`] when the request
+//! cannot be read at all, [`ApiError::validation`] when its fields can be named. The store being
+//! away is 503, never 500. [`ApiError::internal`] is for our own defects; what happened is logged,
+//! not sent.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::json::Json;
+use crate::{
+    accounts::{AccountError, InvalidToken},
+    articles::ArticleError,
+    store::{Constraint, StoreError},
+};
+
+/// How long a client should wait before it tries an unavailable service again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Every fault of every field, by field name.
+pub type Faults = BTreeMap<String, Vec<String>>;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+    fields: Option<Faults>,
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// Stable, for programs.
+    #[schema(example = "article_not_found")]
+    code: &'static str,
+    /// For people.
+    #[schema(example = "Article not found")]
+    message: &'static str,
+    #[schema(example = 404)]
+    status_code: u16,
+    /// The id of this request's trace, 32 hexadecimal digits.
+    trace_id: Option<String>,
+    /// Every fault of every field at once; only on validation errors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::HashMap<String, Vec<String>>>)]
+    fields: Option<Faults>,
+}
+
+impl ApiError {
+    const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
+        Self {
+            status,
+            code,
+            message,
+            fields: None,
+        }
+    }
+
+    pub fn bad_request() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
+    }
+
+    pub fn validation(fields: Faults) -> Self {
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "validation_error", "Validation failed");
+        error.fields = Some(fields);
+        error
+    }
+
+    pub fn missing_token() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "missing_token",
+            "Missing or invalid authorization header",
+        )
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found")
+    }
+
+    pub fn article_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "article_not_found", "Article not found")
+    }
+
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "Method not allowed",
+        )
+    }
+
+    pub fn body_too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "Request body too large",
+        )
+    }
+
+    pub fn header_too_large() -> Self {
+        Self::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "header_too_large",
+            "Request header field too large",
+        )
+    }
+
+    pub fn unsupported_media_type() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Content-Type must be application/json",
+        )
+    }
+
+    pub fn timeout() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "request_timeout",
+            "Request timed out",
+        )
+    }
+
+    pub fn unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            "Service temporarily unavailable",
+        )
+    }
+
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            "Internal server error",
+        )
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(reason) => {
+                tracing::warn!(reason, "database unavailable");
+                Self::unavailable()
+            }
+            StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
+            error @ (StoreError::Conflict(Constraint::ArticleSlug) | StoreError::Failed(_)) => {
+                tracing::error!(%error, "store failed");
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let unauthorized = |code, message| Self::new(StatusCode::UNAUTHORIZED, code, message);
+        match error {
+            AccountError::EmailTaken => {
+                Self::new(StatusCode::CONFLICT, "email_taken", "Email already registered")
+            }
+            AccountError::InvalidCredentials => unauthorized("invalid_credentials", "Invalid credentials"),
+            AccountError::InvalidToken(InvalidToken::Untrusted) => {
+                unauthorized("invalid_token", "Invalid or expired token")
+            }
+            AccountError::InvalidToken(InvalidToken::NoUser) => {
+                unauthorized("invalid_token_payload", "Invalid token payload")
+            }
+            AccountError::UserNotFound => unauthorized("user_not_found", "User not found"),
+            AccountError::Overloaded(error) => {
+                tracing::warn!(%error, "turned away");
+                Self::unavailable()
+            }
+            AccountError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArticleError> for ApiError {
+    fn from(error: ArticleError) -> Self {
+        let forbidden = |message| Self::new(StatusCode::FORBIDDEN, "not_the_author", message);
+        match error {
+            ArticleError::NotFound => Self::article_not_found(),
+            ArticleError::UpdateForbidden => forbidden("You can only update your own articles"),
+            ArticleError::DeleteForbidden => forbidden("You can only delete your own articles"),
+            ArticleError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            error: ErrorDetail {
+                code: self.code,
+                message: self.message,
+                status_code: self.status.as_u16(),
+                trace_id: telemetry::current_trace_id(),
+                fields: self.fields,
+            },
+        };
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether the service works, for people (`/api/health`) and for orchestrators (`live`, `ready`).
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    error::{ApiError, ErrorBody},
+    json::Json,
+};
+use crate::health::{Health, State as ComponentState};
+
+/// The state of the service.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Healthy,
+    /// It answers, but no worker runs its tasks.
+    Degraded,
+    Unhealthy,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Health)]
+pub struct HealthView {
+    status: Status,
+    components: Components,
+    service: Service,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Components {
+    #[schema(value_type = String, example = "healthy")]
+    database: ComponentState,
+    #[schema(value_type = String, example = "healthy")]
+    redis: ComponentState,
+    /// Healthy when at least one worker is alive.
+    #[schema(value_type = String, example = "healthy")]
+    celery: ComponentState,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Service {
+    #[schema(example = "pressroom-app")]
+    name: String,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Probe {
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+/// The state of the service and of what it stands on
+#[utoipa::path(
+    get, path = "/api/health", tag = "health",
+    responses(
+        (status = OK, body = HealthView, description = "Healthy, or degraded"),
+        (status = SERVICE_UNAVAILABLE, body = HealthView, description = "The database or Redis is away"),
+    )
+)]
+pub async fn health(State(health): State<Health>) -> Response {
+    let report = health.check().await;
+    let required = [report.database, report.redis];
+    let status = if required.contains(&ComponentState::Unhealthy) {
+        Status::Unhealthy
+    } else if report.celery == ComponentState::Unhealthy {
+        Status::Degraded
+    } else {
+        Status::Healthy
+    };
+    let code = match status {
+        Status::Healthy | Status::Degraded => StatusCode::OK,
+        Status::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let view = HealthView {
+        status,
+        components: Components {
+            database: report.database,
+            redis: report.redis,
+            celery: report.celery,
+        },
+        service: Service {
+            name: health.service_name().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    };
+    (code, Json(view)).into_response()
+}
+
+/// Whether the process is up
+#[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe)))]
+pub async fn live() -> Json<Probe> {
+    Json(Probe { status: "ok" })
+}
+
+/// Whether requests may be sent here: the database answers, its schema is current, no shutdown has begun
+#[utoipa::path(
+    get, path = "/api/health/ready", tag = "health",
+    responses((status = OK, body = Probe), (status = SERVICE_UNAVAILABLE, body = ErrorBody))
+)]
+pub async fn ready(State(health): State<Health>) -> Result<Json<Probe>, ApiError> {
+    if health.is_ready().await {
+        Ok(Json(Probe { status: "ok" }))
+    } else {
+        Err(ApiError::unavailable())
+    }
+}

@@ -1,0 +1,119 @@
+//! What happens around every request, whichever route it takes.
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, Uri, header, uri::PathAndQuery},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt as _;
+use tower::Service;
+
+use super::{Limits, error::ApiError};
+
+/// The longest request target, and the longest header field, in bytes: the reference's server's.
+const MAX_TARGET_BYTES: usize = 4094;
+const MAX_FIELD_BYTES: usize = 8190;
+
+/// Turns what a handler cannot answer itself into an answer: a panic, and taking too long.
+pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    // Two lengths for one body is how requests are smuggled past a proxy (RFC 9112, section 6.1).
+    let headers = request.headers();
+    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
+        return ApiError::bad_request().into_response();
+    }
+    if target_bytes(request.uri()) > MAX_TARGET_BYTES {
+        return ApiError::bad_request().into_response();
+    }
+    if headers
+        .iter()
+        .any(|(name, value)| name.as_str().len() + value.len() > MAX_FIELD_BYTES)
+    {
+        return ApiError::header_too_large().into_response();
+    }
+    let too_large = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
+        .is_some_and(|length| length > limits.body as u64);
+
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(limits.request, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let reason = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("of unknown kind");
+            tracing::error!(reason, "a handler panicked");
+            ApiError::internal().into_response()
+        }
+        Err(_) => {
+            tracing::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");
+            ApiError::timeout().into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if too_large {
+        // The rest of the body will not be read, so the connection cannot be used again.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn target_bytes(uri: &Uri) -> usize {
+    uri.path_and_query().map_or(0, |target| target.as_str().len())
+}
+
+/// The router behind a doorstep that brings request targets into shape before routes are chosen.
+#[derive(Debug, Clone)]
+pub struct Front {
+    router: Router,
+}
+
+impl Front {
+    pub(super) const fn new(router: Router) -> Self {
+        Self { router }
+    }
+}
+
+impl Service<Request<Body>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <Router as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<Body>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(uri) = without_leading_slashes(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        self.router.call(request)
+    }
+}
+
+/// The target with one leading slash instead of several, as the reference's server reads it.
+fn without_leading_slashes(uri: &Uri) -> Option<Uri> {
+    let target = uri.path_and_query()?.as_str();
+    if !target.starts_with("//") {
+        return None;
+    }
+    let target = format!("/{}", target.trim_start_matches('/'));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    Uri::from_parts(parts).ok()
+}

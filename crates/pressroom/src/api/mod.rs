@@ -1,0 +1,146 @@
+//! The HTTP API: a handler parses and answers, a domain module decides.
+//!
+//! A route cannot exist without its description in the OpenAPI document. Around every route, from
+//! the outside in: telemetry, panics and time-outs turned into the error envelope, then the handler.
+
+mod accounts;
+mod articles;
+mod auth;
+mod docs;
+mod error;
+mod health;
+mod json;
+mod middleware;
+mod paging;
+
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    extract::{FromRef, MatchedPath, RawQuery},
+    http::{HeaderValue, Method, StatusCode, header, request},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::error::ApiError;
+pub use self::middleware::Front;
+use crate::{accounts::Accounts, articles::Articles, health::Health};
+
+/// What one request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest request body, in bytes.
+    pub body: usize,
+    /// How long a request may take before it is answered 503.
+    pub request: Duration,
+}
+
+/// Everything that handlers need.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub accounts: Accounts,
+    pub articles: Articles,
+    pub health: Health,
+    pub limits: Limits,
+}
+
+impl FromRef<App> for Accounts {
+    fn from_ref(app: &App) -> Self {
+        app.accounts.clone()
+    }
+}
+
+impl FromRef<App> for Articles {
+    fn from_ref(app: &App) -> Self {
+        app.articles.clone()
+    }
+}
+
+impl FromRef<App> for Health {
+    fn from_ref(app: &App) -> Self {
+        app.health.clone()
+    }
+}
+
+impl FromRef<App> for Limits {
+    fn from_ref(app: &App) -> Self {
+        app.limits
+    }
+}
+
+/// The service that answers requests, ready to be given to a server.
+///
+/// # Panics
+/// Never: the document is made of our own types.
+#[must_use]
+pub fn service(app: App) -> Front {
+    let limits = app.limits;
+    let (router, document) = described_routes().split_for_parts();
+    let document = docs::Document(to_json(&document).into());
+    let router = router
+        .route("/api/openapi.json", get(docs::document))
+        .route("/api/docs", get(docs::page))
+        .route("/api/articles", any(to_trailing_slash))
+        .fallback(|| async { ApiError::not_found() })
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(app)
+        .layer(Extension(document))
+        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
+        .layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
+    Front::new(router)
+}
+
+/// The OpenAPI 3.1 document, as JSON.
+#[must_use]
+pub fn openapi() -> String {
+    to_json(described_routes().get_openapi())
+}
+
+fn described_routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(docs::Description::openapi())
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(accounts::register))
+        .routes(routes!(accounts::login))
+        .routes(routes!(accounts::profile, accounts::update_profile))
+        .routes(routes!(accounts::logout))
+        .routes(routes!(articles::list, articles::create))
+        .routes(routes!(articles::get, articles::update, articles::delete))
+        .routes(routes!(articles::favorite, articles::unfavorite))
+}
+
+fn to_json(document: &utoipa::openapi::OpenApi) -> String {
+    document
+        .to_pretty_json()
+        .expect("the document is made of our own types, which all serialise")
+}
+
+fn route(request: &request::Parts) -> Option<String> {
+    let path = request.extensions.get::<MatchedPath>()?;
+    Some(path.as_str().to_owned())
+}
+
+async fn to_trailing_slash(RawQuery(query): RawQuery) -> Response {
+    let mut target = "/api/articles/".to_owned();
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(&query);
+    }
+    match HeaderValue::try_from(target) {
+        Ok(target) => (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, target)]).into_response(),
+        Err(_) => ApiError::bad_request().into_response(),
+    }
+}
+
+/// The router adds `Allow`; OPTIONS asks for nothing else.
+async fn method_not_allowed(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        StatusCode::OK.into_response()
+    } else {
+        ApiError::method_not_allowed().into_response()
+    }
+}

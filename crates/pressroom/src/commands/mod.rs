@@ -1,0 +1,163 @@
+//! What each command runs: the parts, put together.
+
+mod dev;
+mod healthcheck;
+mod migrate;
+mod serve;
+mod worker;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use telemetry::{Service, Telemetry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{dev::dev, healthcheck::healthcheck, migrate::migrate, serve::serve, worker::worker};
+use crate::{
+    accounts::{Accounts, Passwords, SecretKey, Tokens},
+    api::{App, Limits},
+    articles::Articles,
+    clock::{Clock, SystemClock},
+    config::{Config, ConfigError, Database, Notifications},
+    health::Health,
+    ids::{IdSource, RandomIds},
+    store::Store,
+    tasks::{
+        deliveries_to_forget,
+        notifier::{Channel, InvalidSmtp, LogChannel, SmtpChannel, WebhookChannel},
+    },
+};
+
+/// How long telemetry may take to send what it still has when the process ends.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often what is no longer needed is forgotten.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
+
+/// How much longer than the grace period the parts get, which each keep to it themselves.
+const GRACE_MARGIN: Duration = Duration::from_secs(2);
+
+/// Where time and ids come from in a running process.
+#[derive(Clone)]
+struct Sources {
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl Sources {
+    fn real() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(RandomIds),
+        }
+    }
+}
+
+/// Runs `command` with telemetry set up before it and flushed after it, whatever its end.
+fn with_telemetry(
+    name: &'static str,
+    command: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    // Two crates bring TLS; both use this provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let telemetry = telemetry::init(Service {
+        name,
+        version: env!("CARGO_PKG_VERSION"),
+    })?;
+    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    let result = runtime.block_on(command);
+    if let Err(error) = &result {
+        tracing::error!(error = format!("{error:#}"), "ended");
+    }
+    // Work that outlived the grace period is abandoned.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    flush(telemetry);
+    result
+}
+
+fn flush(telemetry: Telemetry) {
+    if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
+        tracing::warn!(%error, "telemetry not flushed");
+    }
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(config.listen).await;
+    listener.with_context(|| format!("HOST, PORT: cannot listen on {}", config.listen))
+}
+
+fn app(
+    config: &Config,
+    sources: &Sources,
+    store: Arc<dyn Store>,
+    secret: SecretKey,
+    outbox: Arc<tokio::sync::Notify>,
+    health: Health,
+) -> App {
+    let Sources { clock, ids } = sources.clone();
+    // Half the processors stay free for requests that hash nothing.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
+    let tokens = Tokens::new(secret, config.token_lifetime, clock.clone(), ids.clone());
+    App {
+        accounts: Accounts::new(store.clone(), passwords, tokens, clock.clone()),
+        articles: Articles::new(store, clock, ids, outbox),
+        health,
+        limits: Limits {
+            body: config.body_limit,
+            request: config.request_timeout,
+        },
+    }
+}
+
+/// The channels that are configured; the log when none is.
+fn channels(notifications: &Notifications) -> Result<Arc<[Arc<dyn Channel>]>, ConfigError> {
+    let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
+    if let Some(smtp) = &notifications.smtp {
+        let channel = SmtpChannel::new(smtp.url.expose(), &smtp.from).map_err(|error| {
+            let variable = match error {
+                InvalidSmtp::Url => "SMTP_URL",
+                InvalidSmtp::From => "SMTP_FROM",
+            };
+            ConfigError::new(variable, error)
+        })?;
+        channels.push(Arc::new(channel));
+    }
+    if let Some(webhook) = &notifications.webhook {
+        let channel = WebhookChannel::new(webhook.url.expose(), webhook.secret.expose())
+            .map_err(|error| ConfigError::new("WEBHOOK_URL", error))?;
+        channels.push(Arc::new(channel));
+    }
+    if channels.is_empty() {
+        channels.push(Arc::new(LogChannel));
+    }
+    Ok(channels.into())
+}
+
+/// Forgets what is no longer needed, now and then, until `shutdown`.
+async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+    while shutdown
+        .run_until_cancelled(tokio::time::sleep(HOUSEKEEPING_INTERVAL))
+        .await
+        .is_some()
+    {
+        let now = clock.now();
+        match store.purge_revoked_tokens(now).await {
+            Ok(tokens) => tracing::debug!(tokens, "expired tokens forgotten"),
+            Err(error) => tracing::warn!(%error, "expired tokens not forgotten"),
+        }
+        match store.purge_deliveries(deliveries_to_forget(now)).await {
+            Ok(deliveries) => tracing::debug!(deliveries, "old deliveries forgotten"),
+            Err(error) => tracing::warn!(%error, "old deliveries not forgotten"),
+        }
+    }
+}
+
+/// The URL of a PostgreSQL database; the configuration has seen to it that it is one.
+fn postgres_url(config: &Config) -> anyhow::Result<&str> {
+    match &config.database {
+        Database::Postgres(url) => Ok(url.expose()),
+        Database::Sqlite(_) => anyhow::bail!("DATABASE_URL: is not PostgreSQL"),
+    }
+}

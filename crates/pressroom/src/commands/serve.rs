@@ -1,0 +1,99 @@
+//! The API on PostgreSQL and Redis, with the dispatcher that publishes its outbox.
+
+use std::sync::Arc;
+
+use celeriac::{Broker, Client, Presence, RedisBroker, RedisConfig, Unobserved};
+
+use super::{GRACE_MARGIN, Sources, app, housekeeping, listen, postgres_url, with_telemetry};
+use crate::{
+    accounts::SecretKey,
+    api,
+    config::Config,
+    health::{Health, Queue},
+    lifecycle::Lifecycle,
+    server,
+    store::{
+        Store,
+        postgres::{PostgresConfig, PostgresStore},
+    },
+    tasks::{Dispatcher, Durability},
+};
+
+const NAME: &str = "pressroom-app";
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// When it cannot start, when a part fails, or when requests had to be cut off at the end.
+pub fn serve(config: Config) -> anyhow::Result<()> {
+    with_telemetry(NAME, run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let sources = Sources::real();
+    let listener = listen(&config).await?;
+    let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
+    let secret = config
+        .secret_key
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("SECRET_KEY: is required"))?;
+    let observer = Arc::new(Unobserved);
+    let broker: Arc<dyn Broker> =
+        Arc::new(RedisBroker::new(redis_config(&config)?)?.with_observer(observer.clone()));
+    let outbox = Arc::new(tokio::sync::Notify::new());
+    let mut lifecycle = Lifecycle::new();
+
+    let workers = Arc::new(Presence::watch(broker.clone()));
+    let queue = Queue::Redis {
+        broker: broker.clone(),
+        workers,
+    };
+    let health = Health::new(NAME.to_owned(), store.clone(), queue);
+    let app = app(
+        &config,
+        &sources,
+        store.clone(),
+        SecretKey::new(secret.expose()),
+        outbox.clone(),
+        health.clone(),
+    );
+
+    let dispatcher = Dispatcher::new(
+        store.clone(),
+        Client::new(broker).with_observer(observer),
+        sources.clock.clone(),
+        config.queues[0].clone(),
+        Durability::Broker,
+        outbox,
+    );
+    let shutdown = lifecycle.shutdown();
+    lifecycle.spawn("dispatcher", async move {
+        dispatcher.run(shutdown).await;
+        Ok(())
+    });
+    let shutdown = lifecycle.shutdown();
+    lifecycle.spawn("housekeeping", async move {
+        housekeeping(store, sources.clock, shutdown).await;
+        Ok(())
+    });
+    let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
+    tracing::info!(address = %listener.local_addr()?, "Serving");
+    lifecycle.spawn("server", async move {
+        Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
+    });
+    lifecycle
+        .run(config.shutdown_grace + GRACE_MARGIN, || health.drain())
+        .await
+}
+
+pub(super) fn redis_config(config: &Config) -> anyhow::Result<RedisConfig> {
+    let url = config
+        .redis_url
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("REDIS_URL: is required"))?;
+    Ok(RedisConfig {
+        visibility_timeout: config.visibility_timeout,
+        ..RedisConfig::new(url.expose())
+    })
+}

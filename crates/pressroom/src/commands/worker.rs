@@ -1,0 +1,56 @@
+//! The task worker on PostgreSQL and Redis.
+
+use std::sync::Arc;
+
+use celeriac::{Broker, RedisBroker, Unobserved, Worker, WorkerBuilder};
+
+use super::{GRACE_MARGIN, Sources, channels, postgres_url, serve::redis_config, with_telemetry};
+use crate::{
+    config::Config,
+    lifecycle::Lifecycle,
+    store::{
+        Store,
+        postgres::{PostgresConfig, PostgresStore},
+    },
+    tasks::NotificationTask,
+};
+
+const NAME: &str = "pressroom-worker";
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// When it cannot start, or when tasks had to be given back at the end.
+pub fn worker(config: Config) -> anyhow::Result<()> {
+    with_telemetry(NAME, run(config))
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let sources = Sources::real();
+    let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
+    let observer = Arc::new(Unobserved);
+    let broker: Arc<dyn Broker> =
+        Arc::new(RedisBroker::new(redis_config(&config)?)?.with_observer(observer.clone()));
+    let task = NotificationTask {
+        store,
+        clock: sources.clock,
+        channels: channels(&config.notifications)?,
+    };
+    let worker = task.register(builder(&config, broker).observer(observer)).build();
+
+    let mut lifecycle = Lifecycle::new();
+    let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
+    tracing::info!(
+        queues = config.queues.join(","),
+        concurrency = config.concurrency,
+        "Working"
+    );
+    lifecycle.spawn("worker", async move { Ok(worker.run(shutdown, grace).await?) });
+    lifecycle.run(config.shutdown_grace + GRACE_MARGIN, || {}).await
+}
+
+pub(super) fn builder(config: &Config, broker: Arc<dyn Broker>) -> WorkerBuilder {
+    let builder = Worker::builder(broker).concurrency(config.concurrency.get());
+    config.queues.iter().fold(builder, WorkerBuilder::queue)
+}

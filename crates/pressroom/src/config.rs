@@ -1,0 +1,411 @@
+//! The one place that reads configuration: options, environment variables, defaults.
+//!
+//! [`Options`] is what was given, as text; [`Config`] is what it means for one command, checked as
+//! a whole before anything starts. `OTEL_*`, `RUST_LOG` and `PII_MASKING` are read by the
+//! `telemetry` crate, which knows what they mean.
+
+mod options;
+mod secret;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use url::Url;
+
+pub use self::{options::Options, secret::Secret};
+use crate::accounts::PasswordScheme;
+
+/// The shortest key that signs tokens in production, in characters.
+const SECRET_KEY_MIN_CHARS: usize = 32;
+
+/// Keys that everybody knows.
+const SAMPLE_SECRET_KEYS: [&str; 2] = [
+    "replace-me-with-openssl-rand-hex-32",
+    "dev-secret-key-change-in-production",
+];
+
+/// What the configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything in one process.
+    Dev,
+    Serve,
+    Worker,
+    Migrate,
+    /// Asking a running API how it is; needs its port and nothing else.
+    Probe,
+}
+
+/// Where data is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    Postgres(Secret),
+    Sqlite(PathBuf),
+}
+
+/// By what channels notifications go out; none means the log.
+#[derive(Debug, Clone)]
+pub struct Notifications {
+    pub smtp: Option<Smtp>,
+    pub webhook: Option<Webhook>,
+}
+
+/// The mail server, and whom mail is from.
+#[derive(Debug, Clone)]
+pub struct Smtp {
+    pub url: Secret,
+    pub from: String,
+}
+
+/// The webhook's receiver, and the key that signs.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// A valid `http` or `https` URL; its query often holds a key.
+    pub url: Secret,
+    pub secret: Secret,
+}
+
+/// Everything that is configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub production: bool,
+    pub listen: SocketAddr,
+    /// Absent in dev mode, which makes one and keeps it, and where nothing is signed.
+    pub secret_key: Option<Secret>,
+    pub database: Database,
+    /// Absent in dev mode.
+    pub redis_url: Option<Secret>,
+    pub data_dir: PathBuf,
+    pub notifications: Notifications,
+    /// In bytes.
+    pub body_limit: usize,
+    pub request_timeout: Duration,
+    pub shutdown_grace: Duration,
+    pub token_lifetime: Duration,
+    pub password_scheme: PasswordScheme,
+    pub queues: Vec<String>,
+    pub concurrency: NonZeroUsize,
+    pub visibility_timeout: Duration,
+}
+
+/// A setting that cannot be used, and which variable it comes from. Fits on one line, and never
+/// repeats a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {problem}")]
+pub struct ConfigError {
+    pub variable: &'static str,
+    pub problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(variable: &'static str, problem: impl fmt::Display) -> Self {
+        Self {
+            variable,
+            problem: problem.to_string(),
+        }
+    }
+}
+
+impl Config {
+    /// What `options` mean for `mode`.
+    ///
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(mode: Mode, options: Options) -> Result<Self, ConfigError> {
+        let production = match options.app_env.as_deref().or(options.flask_env.as_deref()) {
+            None | Some("" | "development" | "testing") => false,
+            Some("production") if mode == Mode::Dev => {
+                return Err(ConfigError::new(
+                    "APP_ENV",
+                    "production does not run embedded; use `pressroom serve` and `pressroom worker`",
+                ));
+            }
+            Some("production") => true,
+            Some(other) => {
+                return Err(ConfigError::new(
+                    "APP_ENV",
+                    format!("{other:?} is neither development nor production"),
+                ));
+            }
+        };
+        let host = match mode {
+            Mode::Dev => "127.0.0.1",
+            Mode::Serve | Mode::Worker | Mode::Migrate | Mode::Probe => "0.0.0.0",
+        };
+        let host: IpAddr = parse(
+            "HOST",
+            options.host.as_deref(),
+            host,
+            "an IP address to listen on",
+        )?;
+        let port: u16 = parse("PORT", options.port.as_deref(), "8000", "a port number")?;
+        let data_dir: PathBuf = options.data_dir.unwrap_or_else(|| "./data".to_owned()).into();
+        Ok(Self {
+            production,
+            listen: SocketAddr::new(host, port),
+            secret_key: secret_key(mode, options.secret_key)?,
+            database: database(mode, options.database_url, &data_dir)?,
+            redis_url: redis_url(mode, options.redis_url)?,
+            data_dir,
+            notifications: Notifications {
+                smtp: smtp(options.smtp_url, options.smtp_from)?,
+                webhook: webhook(options.webhook_url, options.webhook_secret)?,
+            },
+            body_limit: parse_body_limit(options.body_limit.as_deref())?,
+            request_timeout: seconds("REQUEST_TIMEOUT", options.request_timeout.as_deref(), "30")?,
+            shutdown_grace: seconds("SHUTDOWN_GRACE", options.shutdown_grace.as_deref(), "25")?,
+            token_lifetime: hours(
+                "JWT_EXPIRATION_HOURS",
+                options.jwt_expiration_hours.as_deref(),
+                "24",
+            )?,
+            password_scheme: password_scheme(options.password_scheme.as_deref())?,
+            queues: queues(options.celery_queues.as_deref())?,
+            concurrency: concurrency(options.celery_concurrency.as_deref())?,
+            visibility_timeout: seconds(
+                "CELERY_VISIBILITY_TIMEOUT",
+                options.celery_visibility_timeout.as_deref(),
+                "3600",
+            )?,
+        })
+    }
+}
+
+/// One `NAME=value` a line, secrets masked.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>| match value {
+            Some(value) => writeln!(f, "{name}={value}"),
+            None => writeln!(f, "# {name} is not set"),
+        };
+        let secret = |secret: &Option<Secret>| secret.as_ref().map(Secret::to_string);
+        let smtp = self.notifications.smtp.as_ref();
+        let webhook = self.notifications.webhook.as_ref();
+        line(
+            f,
+            "APP_ENV",
+            Some(
+                if self.production {
+                    "production"
+                } else {
+                    "development"
+                }
+                .to_owned(),
+            ),
+        )?;
+        line(f, "HOST", Some(self.listen.ip().to_string()))?;
+        line(f, "PORT", Some(self.listen.port().to_string()))?;
+        line(f, "SECRET_KEY", secret(&self.secret_key))?;
+        line(f, "DATABASE_URL", Some(self.database.to_string()))?;
+        line(
+            f,
+            "REDIS_URL",
+            self.redis_url.as_ref().map(|url| url.masked_url()),
+        )?;
+        line(f, "DATA_DIR", Some(self.data_dir.display().to_string()))?;
+        line(f, "SMTP_URL", smtp.map(|smtp| smtp.url.masked_url()))?;
+        line(f, "SMTP_FROM", smtp.map(|smtp| smtp.from.clone()))?;
+        line(f, "WEBHOOK_URL", webhook.map(|webhook| webhook.url.masked_url()))?;
+        line(
+            f,
+            "WEBHOOK_SECRET",
+            webhook.map(|webhook| webhook.secret.to_string()),
+        )?;
+        line(f, "BODY_LIMIT", Some(self.body_limit.to_string()))?;
+        line(
+            f,
+            "REQUEST_TIMEOUT",
+            Some(self.request_timeout.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
+            "SHUTDOWN_GRACE",
+            Some(self.shutdown_grace.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
+            "JWT_EXPIRATION_HOURS",
+            Some((self.token_lifetime.as_secs_f64() / 3600.0).to_string()),
+        )?;
+        let scheme = match self.password_scheme {
+            PasswordScheme::Argon2id => "argon2id",
+            PasswordScheme::WerkzeugScrypt => "scrypt",
+        };
+        line(f, "PASSWORD_SCHEME", Some(scheme.to_owned()))?;
+        line(f, "CELERY_QUEUES", Some(self.queues.join(",")))?;
+        line(f, "CELERY_CONCURRENCY", Some(self.concurrency.to_string()))?;
+        line(
+            f,
+            "CELERY_VISIBILITY_TIMEOUT",
+            Some(self.visibility_timeout.as_secs_f64().to_string()),
+        )
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(url) => f.write_str(&url.masked_url()),
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+        }
+    }
+}
+
+fn secret_key(mode: Mode, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    let refuse = |problem: &str| {
+        let hint = "make one with `openssl rand -hex 32`";
+        Err(ConfigError::new("SECRET_KEY", format!("{problem}; {hint}")))
+    };
+    match (mode, given) {
+        (Mode::Serve, None) => refuse("is required"),
+        (Mode::Serve, Some(key)) if SAMPLE_SECRET_KEYS.contains(&key.as_str()) => {
+            refuse("is the sample's, which everybody knows")
+        }
+        (Mode::Serve, Some(key)) if key.chars().count() < SECRET_KEY_MIN_CHARS => {
+            refuse(&format!("has fewer than {SECRET_KEY_MIN_CHARS} characters"))
+        }
+        (_, key) => Ok(key.map(Secret::new)),
+    }
+}
+
+fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Result<Database, ConfigError> {
+    let refuse = |problem: &str| Err(ConfigError::new("DATABASE_URL", problem));
+    let Some(url) = given else {
+        return match mode {
+            Mode::Dev | Mode::Probe => Ok(Database::Sqlite(data_dir.join("pressroom.db"))),
+            Mode::Serve | Mode::Worker | Mode::Migrate => {
+                refuse("is required, as postgresql://user:password@host/database")
+            }
+        };
+    };
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", &url));
+    // SQLAlchemy names the driver in the scheme.
+    let dialect = scheme.split('+').next().unwrap_or_default();
+    match (dialect, mode) {
+        ("postgres" | "postgresql", Mode::Dev) => {
+            refuse("is PostgreSQL, which embedded mode does not use; run `pressroom serve`, or unset it")
+        }
+        ("postgres" | "postgresql", _) => Ok(Database::Postgres(Secret::new(format!("postgresql://{rest}")))),
+        ("sqlite", Mode::Dev | Mode::Migrate | Mode::Probe) if !rest.is_empty() => {
+            Ok(Database::Sqlite(rest.into()))
+        }
+        ("sqlite", _) => refuse("is SQLite, which only embedded mode uses; run `pressroom dev`"),
+        _ => refuse("is no URL that begins with postgresql:// (or sqlite:// in embedded mode)"),
+    }
+}
+
+fn redis_url(mode: Mode, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    let url = match (mode, given) {
+        (Mode::Dev, Some(_)) => {
+            return Err(ConfigError::new(
+                "REDIS_URL",
+                "is not used in embedded mode; run `pressroom serve`, or unset it",
+            ));
+        }
+        (Mode::Dev | Mode::Migrate | Mode::Probe, _) => return Ok(None),
+        (Mode::Serve | Mode::Worker, given) => given.unwrap_or_else(|| "redis://localhost:6379/0".to_owned()),
+    };
+    match Url::parse(&url) {
+        Ok(parsed) if matches!(parsed.scheme(), "redis" | "rediss") => Ok(Some(Secret::new(url))),
+        _ => Err(ConfigError::new("REDIS_URL", "is no redis:// or rediss:// URL")),
+    }
+}
+
+fn smtp(url: Option<String>, from: Option<String>) -> Result<Option<Smtp>, ConfigError> {
+    let Some(url) = url else { return Ok(None) };
+    let from = from.ok_or_else(|| ConfigError::new("SMTP_FROM", "is required with SMTP_URL"))?;
+    Ok(Some(Smtp {
+        url: Secret::new(url),
+        from,
+    }))
+}
+
+fn webhook(url: Option<String>, secret: Option<String>) -> Result<Option<Webhook>, ConfigError> {
+    let Some(url) = url else { return Ok(None) };
+    if !Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        return Err(ConfigError::new("WEBHOOK_URL", "is no http:// or https:// URL"));
+    }
+    let secret = secret.ok_or_else(|| ConfigError::new("WEBHOOK_SECRET", "is required with WEBHOOK_URL"))?;
+    Ok(Some(Webhook {
+        url: Secret::new(url),
+        secret: Secret::new(secret),
+    }))
+}
+
+fn queues(given: Option<&str>) -> Result<Vec<String>, ConfigError> {
+    let queues: Vec<String> = given
+        .unwrap_or("celery")
+        .split(',')
+        .map(|queue| queue.trim().to_owned())
+        .filter(|queue| !queue.is_empty())
+        .collect();
+    if queues.is_empty() {
+        return Err(ConfigError::new("CELERY_QUEUES", "names no queue"));
+    }
+    Ok(queues)
+}
+
+fn concurrency(given: Option<&str>) -> Result<NonZeroUsize, ConfigError> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let default = (cores * 10).to_string();
+    parse("CELERY_CONCURRENCY", given, &default, "a number of tasks, from 1")
+}
+
+fn password_scheme(given: Option<&str>) -> Result<PasswordScheme, ConfigError> {
+    match given {
+        None | Some("argon2id") => Ok(PasswordScheme::Argon2id),
+        Some("scrypt") => Ok(PasswordScheme::WerkzeugScrypt),
+        Some(other) => Err(ConfigError::new(
+            "PASSWORD_SCHEME",
+            format!("{other:?} is neither argon2id nor scrypt"),
+        )),
+    }
+}
+
+fn parse_body_limit(given: Option<&str>) -> Result<usize, ConfigError> {
+    let limit: NonZeroUsize = parse("BODY_LIMIT", given, "1048576", "a number of bytes, from 1")?;
+    Ok(limit.get())
+}
+
+fn hours(variable: &'static str, given: Option<&str>, default: &str) -> Result<Duration, ConfigError> {
+    duration(variable, given, default, 3600.0, "a number of hours above 0")
+}
+
+fn seconds(variable: &'static str, given: Option<&str>, default: &str) -> Result<Duration, ConfigError> {
+    duration(variable, given, default, 1.0, "a number of seconds above 0")
+}
+
+fn duration(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+    unit: f64,
+    expected: &str,
+) -> Result<Duration, ConfigError> {
+    let number: f64 = parse(variable, given, default, expected)?;
+    // A year is as good as for ever, and stays clear of overflow wherever it is added to a time.
+    Duration::try_from_secs_f64(number * unit)
+        .ok()
+        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_hours(24 * 366))
+        .ok_or_else(|| ConfigError::new(variable, format!("{number} is not {expected}, a year at most")))
+}
+
+fn parse<T: FromStr>(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+    expected: &str,
+) -> Result<T, ConfigError> {
+    let text = given.unwrap_or(default).trim();
+    text.parse()
+        .map_err(|_| ConfigError::new(variable, format!("{text:?} is not {expected}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+use super::*;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn serve() -> Options {
+    Options {
+        secret_key: Some(KEY.to_owned()),
+        database_url: Some("postgresql+psycopg://app:hunter2@db/press".to_owned()),
+        redis_url: Some("redis://:hunter2@cache:6379/1".to_owned()),
+        ..Options::default()
+    }
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn refusal(mode: Mode, options: Options) -> String {
+    let message = Config::load(mode, options).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "one line: {message}");
+    message
+}
+
+#[test]
+fn dev_needs_nothing() {
+    let config = Config::load(Mode::Dev, Options::default()).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.database, Database::Sqlite("./data/pressroom.db".into()));
+    assert!(config.redis_url.is_none());
+}
+
+#[test]
+fn sqlalchemys_form_of_the_database_url_is_understood() {
+    let config = Config::load(Mode::Serve, serve()).unwrap();
+    assert_eq!(
+        config.database,
+        Database::Postgres(Secret::new("postgresql://app:hunter2@db/press"))
+    );
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
+}
+
+#[test]
+fn serve_refuses_a_key_that_protects_nothing() {
+    for key in [
+        None,
+        some(""),
+        some("short"),
+        some("dev-secret-key-change-in-production"),
+    ] {
+        let options = Options {
+            secret_key: key.clone(),
+            ..serve()
+        };
+        assert!(
+            refusal(Mode::Serve, options).starts_with("SECRET_KEY: "),
+            "{key:?}"
+        );
+    }
+}
+
+#[test]
+fn the_sample_environment_file_has_a_key_that_is_refused() {
+    let sample = include_str!("../../../../.env.example");
+    let key = sample
+        .lines()
+        .find_map(|line| line.strip_prefix("SECRET_KEY="))
+        .unwrap();
+    assert!(SAMPLE_SECRET_KEYS.contains(&key));
+}
+
+#[test]
+fn embedded_mode_refuses_what_it_would_ignore() {
+    let cases = [
+        (
+            "APP_ENV: ",
+            Options {
+                app_env: some("production"),
+                ..Options::default()
+            },
+        ),
+        (
+            "APP_ENV: ",
+            Options {
+                flask_env: some("production"),
+                ..Options::default()
+            },
+        ),
+        (
+            "DATABASE_URL: ",
+            Options {
+                database_url: some("postgres://db/press"),
+                ..Options::default()
+            },
+        ),
+        (
+            "REDIS_URL: ",
+            Options {
+                redis_url: some("redis://cache"),
+                ..Options::default()
+            },
+        ),
+    ];
+    for (expected, options) in cases {
+        assert!(refusal(Mode::Dev, options).starts_with(expected));
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_variable() {
+    let cases = [
+        (
+            "HOST",
+            Options {
+                host: some("nowhere"),
+                ..serve()
+            },
+        ),
+        (
+            "PORT",
+            Options {
+                port: some("70000"),
+                ..serve()
+            },
+        ),
+        (
+            "APP_ENV",
+            Options {
+                app_env: some("prod"),
+                ..serve()
+            },
+        ),
+        (
+            "DATABASE_URL",
+            Options {
+                database_url: some("mysql://x/y"),
+                ..serve()
+            },
+        ),
+        (
+            "DATABASE_URL",
+            Options {
+                database_url: some("sqlite://x.db"),
+                ..serve()
+            },
+        ),
+        (
+            "DATABASE_URL",
+            Options {
+                database_url: None,
+                ..serve()
+            },
+        ),
+        (
+            "REDIS_URL",
+            Options {
+                redis_url: some("localhost:6379"),
+                ..serve()
+            },
+        ),
+        (
+            "SMTP_FROM",
+            Options {
+                smtp_url: some("smtp://mail"),
+                ..serve()
+            },
+        ),
+        (
+            "WEBHOOK_URL",
+            Options {
+                webhook_url: some("ftp://x"),
+                ..serve()
+            },
+        ),
+        (
+            "WEBHOOK_SECRET",
+            Options {
+                webhook_url: some("https://x/"),
+                ..serve()
+            },
+        ),
+        (
+            "BODY_LIMIT",
+            Options {
+                body_limit: some("0"),
+                ..serve()
+            },
+        ),
+        (
+            "REQUEST_TIMEOUT",
+            Options {
+                request_timeout: some("-1"),
+                ..serve()
+            },
+        ),
+        (
+            "SHUTDOWN_GRACE",
+            Options {
+                shutdown_grace: some("soon"),
+                ..serve()
+            },
+        ),
+        (
+            "JWT_EXPIRATION_HOURS",
+            Options {
+                jwt_expiration_hours: some("NaN"),
+                ..serve()
+            },
+        ),
+        (
+            "PASSWORD_SCHEME",
+            Options {
+                password_scheme: some("md5"),
+                ..serve()
+            },
+        ),
+        (
+            "CELERY_QUEUES",
+            Options {
+                celery_queues: some(" , "),
+                ..serve()
+            },
+        ),
+        (
+            "CELERY_CONCURRENCY",
+            Options {
+                celery_concurrency: some("0"),
+                ..serve()
+            },
+        ),
+        (
+            "CELERY_VISIBILITY_TIMEOUT",
+            Options {
+                celery_visibility_timeout: some("1e300"),
+                ..serve()
+            },
+        ),
+    ];
+    for (variable, options) in cases {
+        let message = refusal(Mode::Serve, options);
+        assert!(message.starts_with(&format!("{variable}: ")), "{message}");
+    }
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let options = Options {
+        smtp_url: some("smtp://app:hunter2@mail:587"),
+        smtp_from: some("press@example.com"),
+        webhook_url: some("https://app:hunter2@hooks.example.com/in?token=hunter2"),
+        webhook_secret: some("hunter2"),
+        ..serve()
+    };
+    let config = Config::load(Mode::Serve, options).unwrap();
+    let printed = format!("{config}{config:?}");
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(!printed.contains(KEY));
+    assert!(
+        config
+            .to_string()
+            .contains("DATABASE_URL=postgresql://app:***@db/press\n")
+    );
+}

@@ -1,0 +1,91 @@
+//! How a process ends: a signal asks it to stop, a second one tears it down, and a part that
+//! ended by itself takes the whole down with a failing exit code.
+
+use std::{future::Future, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The exit code after a second signal: 128 + SIGTERM, as shells count it.
+const ABORTED: i32 = 143;
+
+/// The parts of a process that run side by side until it is asked to stop.
+#[derive(Debug, Default)]
+pub struct Lifecycle {
+    shutdown: CancellationToken,
+    parts: JoinSet<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Lifecycle {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Is cancelled when the process is to stop.
+    #[must_use]
+    pub fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// Runs a part. It has to end soon after [`Self::shutdown`], and not before.
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.parts.spawn(async move { (name, part.await) });
+    }
+
+    /// Runs until SIGTERM or SIGINT, then calls `draining`, asks every part to stop and waits for
+    /// them, `grace` at most.
+    ///
+    /// # Errors
+    /// When a part failed, ended by itself, or did not end in time.
+    pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut failure = None;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM received, stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT received, stopping"),
+            Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("second signal received, aborting");
+            std::process::exit(ABORTED);
+        });
+        draining();
+        self.shutdown.cancel();
+        let stopped = tokio::time::timeout(grace, async {
+            while let Some(ended) = self.parts.join_next().await {
+                match ended {
+                    Ok((_, Ok(()))) => {}
+                    Ok((name, Err(error))) => failure = failure.take().or(Some(error.context(name))),
+                    Err(error) => failure = failure.take().or(Some(error.into())),
+                }
+            }
+        });
+        if stopped.await.is_err() {
+            failure = failure.or_else(|| Some(anyhow::anyhow!("not stopped within the grace period")));
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
+    let error = match ended {
+        Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended by itself"),
+        Ok((name, Err(error))) => error.context(name),
+        Err(error) => error.into(),
+    };
+    tracing::error!(error = format!("{error:#}"), "stopping");
+    error
+}

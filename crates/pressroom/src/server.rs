@@ -1,0 +1,117 @@
+//! Accepts connections and serves requests on them until told to stop, then lets those in
+//! progress finish within a deadline.
+//!
+//! Our own loop over hyper, because `axum::serve` has no such deadline, no header-read time-out and
+//! no cap on connections.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use crate::api::Front;
+
+/// How long a client may take to send the head of a request, and to begin another one.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many connections may be open; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 10_000;
+
+/// The largest head of a request, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// How long to wait after the machine had no descriptor or memory for a connection.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// Requests were still in progress at the deadline, and were cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("requests were still in progress after the grace period")]
+pub struct GraceExceeded;
+
+/// Serves until `shutdown`, then closes the listener and waits up to `grace` for the requests in
+/// progress.
+///
+/// # Errors
+/// [`GraceExceeded`] when some did not finish.
+pub async fn serve(
+    listener: TcpListener,
+    front: Front,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), GraceExceeded> {
+    let connections = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = room.clone().acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, client)) => {
+                let connection = connections.watch(connection(stream, client, front.clone()));
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                });
+            }
+            Err(error) if is_the_clients(&error) => tracing::debug!(%error, "connection not accepted"),
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    drop(listener);
+    tokio::time::timeout(grace, connections.shutdown())
+        .await
+        .map_err(|_| GraceExceeded)
+}
+
+fn connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    front: Front,
+) -> http1::Connection<
+    TokioIo<TcpStream>,
+    impl hyper::service::HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible, Future: Send>
+    + Send,
+> {
+    // Answers are small and written whole: waiting to fill a segment only delays them.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY not set");
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(telemetry::ClientAddress(client));
+        front.clone().call(request)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
+/// Whether only this connection failed, not accepting as such.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

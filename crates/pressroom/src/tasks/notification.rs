@@ -1,0 +1,260 @@
+//! The task `app.jobs.tasks.send_article_notification`: tells users what happened to an article.
+//!
+//! Its name, arguments and result are the reference's, so that either side may send it and either
+//! may run it. Each recipient is told once on each channel, however often the task runs: a claim in
+//! the store goes before each delivery and a mark follows it.
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{Exception, TaskContext, TaskError, TaskOptions, WorkerBuilder};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use telemetry::{Failure, KeyValue, Span};
+use uuid::Uuid;
+
+use super::{
+    ArticleEvent, DeliveryClaim, DeliveryKey, Recipient,
+    notifier::{Channel, Notification, NotifyError},
+};
+use crate::{
+    accounts::UserId,
+    articles::{Article, ArticleId},
+    clock::Clock,
+    store::{Store, StoreError},
+};
+
+/// The reference's name for it.
+pub const TASK_NAME: &str = "app.jobs.tasks.send_article_notification";
+
+/// How many recipients are read at once.
+const PAGE: i64 = 100;
+
+/// How long one delivery may take before another run of the task may try it.
+const DELIVERY_LEASE: Duration = Duration::from_mins(1);
+
+/// What the task needs.
+#[derive(Clone)]
+pub struct NotificationTask {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    /// Where notifications go; each recipient is told on each.
+    pub channels: Arc<[Arc<dyn Channel>]>,
+}
+
+impl std::fmt::Debug for NotificationTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NotificationTask").finish_non_exhaustive()
+    }
+}
+
+/// Why a run ended early. All of them are worth another try.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{failed} of the deliveries failed, the last one because: {last}")]
+    Undelivered { failed: usize, last: NotifyError },
+    /// Another run is at it, or died at it.
+    #[error("another run of this task holds a delivery")]
+    Held { remaining: Duration },
+}
+
+impl Failure for RunError {
+    fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
+        match self {
+            Self::Store(error) => error.error_type(),
+            Self::Undelivered { .. } => Some("undelivered".into()),
+            Self::Held { .. } => None,
+        }
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// What happened to one delivery.
+enum Delivered {
+    Now,
+    Before,
+    Held(Duration),
+    Failed(NotifyError),
+}
+
+impl NotificationTask {
+    /// Teaches a worker this task, under the reference's limits.
+    #[must_use]
+    pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
+        let options = TaskOptions {
+            max_retries: 3,
+            soft_time_limit: Some(Duration::from_secs(240)),
+            time_limit: Some(Duration::from_secs(300)),
+            track_started: true,
+            parameters: &["article_id", "event_type"],
+            ..TaskOptions::default()
+        };
+        worker.task(
+            TASK_NAME,
+            options,
+            move |context, (article_id, event): (i32, String)| {
+                let task = self.clone();
+                async move { task.run(&context, ArticleId(article_id), &event).await }
+            },
+        )
+    }
+
+    async fn run(
+        &self,
+        context: &TaskContext,
+        article_id: ArticleId,
+        event: &str,
+    ) -> Result<Value, TaskError> {
+        let event = match event {
+            "created" => ArticleEvent::Created,
+            "updated" => ArticleEvent::Updated,
+            _ => {
+                return Err(TaskError::Failed(exception(
+                    "ValueError",
+                    format!("unknown event type for article {article_id}"),
+                )));
+            }
+        };
+        let result = Span::internal("job.send_notification")
+            .attribute(KeyValue::new("job.name", "send_article_notification"))
+            .attribute(KeyValue::new("job.id", context.id.clone()))
+            .attribute(KeyValue::new("job.attempt", i64::from(context.retries) + 1))
+            .attribute(KeyValue::new("article.id", i64::from(article_id.0)))
+            .attribute(KeyValue::new("event.type", event.as_str()))
+            .run(self.notify(context, article_id, event))
+            .await;
+        result.map_err(|error| TaskError::Retry {
+            countdown: match &error {
+                RunError::Held { remaining } => Some(*remaining),
+                RunError::Store(_) | RunError::Undelivered { .. } => None,
+            },
+            cause: exception("NotificationError", error.to_string()),
+        })
+    }
+
+    async fn notify(
+        &self,
+        context: &TaskContext,
+        article_id: ArticleId,
+        event: ArticleEvent,
+    ) -> Result<Value, RunError> {
+        let Some(article) = self.store.find_article_by_id(article_id).await? else {
+            tracing::warn!(article.id = article_id.0, "article not found, nobody notified");
+            return Ok(json!({"status": "error", "error": "Article not found"}));
+        };
+        telemetry::set_attribute(KeyValue::new("article.slug", article.slug.clone()));
+
+        let task_id = task_uuid(&context.id);
+        let (mut told, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
+        let mut after = UserId(0);
+        loop {
+            let recipients = self.store.recipients(article_id, event, after, PAGE).await?;
+            let Some(last) = recipients.last() else { break };
+            after = last.id;
+            for recipient in &recipients {
+                for channel in self.channels.iter() {
+                    match self
+                        .deliver(task_id, &article, event, recipient, channel.as_ref())
+                        .await?
+                    {
+                        Delivered::Now => told += 1,
+                        Delivered::Before => before += 1,
+                        Delivered::Held(remaining) => held = held.max(Some(remaining)),
+                        Delivered::Failed(error) => failed.push(error),
+                    }
+                }
+            }
+        }
+        tracing::info!(
+            article.id = article_id.0,
+            article.slug,
+            event.type = event.as_str(),
+            notifications.sent = told,
+            notifications.sent_before = before,
+            notifications.failed = failed.len(),
+            "Notifications sent"
+        );
+        if let Some(last) = failed.pop() {
+            return Err(RunError::Undelivered {
+                failed: failed.len() + 1,
+                last,
+            });
+        }
+        if let Some(remaining) = held {
+            return Err(RunError::Held { remaining });
+        }
+        Ok(json!({"status": "success", "article_id": article_id.0}))
+    }
+
+    async fn deliver(
+        &self,
+        task_id: Uuid,
+        article: &Article,
+        event: ArticleEvent,
+        recipient: &Recipient,
+        channel: &dyn Channel,
+    ) -> Result<Delivered, StoreError> {
+        let key = DeliveryKey {
+            task_id,
+            recipient: recipient.id,
+            channel: channel.name(),
+        };
+        match self
+            .store
+            .claim_delivery(&key, self.clock.now(), DELIVERY_LEASE)
+            .await?
+        {
+            DeliveryClaim::Claimed => {}
+            DeliveryClaim::Delivered => return Ok(Delivered::Before),
+            DeliveryClaim::Held { remaining } => return Ok(Delivered::Held(remaining)),
+        }
+        let notification = Notification {
+            id: notification_id(&key),
+            event,
+            article,
+            recipient,
+            occurred_at: self.clock.now(),
+        };
+        match channel.deliver(&notification).await {
+            Ok(()) => {
+                self.store.complete_delivery(&key, self.clock.now()).await?;
+                Ok(Delivered::Now)
+            }
+            Err(error) => {
+                tracing::warn!(channel = channel.name(), recipient.id = recipient.id.0, %error, "notification not delivered");
+                self.store.release_delivery(&key).await?;
+                Ok(Delivered::Failed(error))
+            }
+        }
+    }
+}
+
+fn exception(type_name: &str, message: String) -> Exception {
+    Exception {
+        type_name: type_name.to_owned(),
+        module: "pressroom".to_owned(),
+        message,
+    }
+}
+
+/// When completed deliveries may be forgotten: no broker brings a task back after so long.
+#[must_use]
+pub fn deliveries_to_forget(now: Timestamp) -> Timestamp {
+    now.checked_sub(SignedDuration::from_hours(24 * 30))
+        .unwrap_or(Timestamp::MIN)
+}
+
+/// The task's id; one made of it when its sender does not use UUIDs.
+fn task_uuid(id: &str) -> Uuid {
+    Uuid::parse_str(id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()))
+}
+
+/// The same for every try of one delivery, so that a receiver can tell a repetition.
+fn notification_id(key: &DeliveryKey) -> Uuid {
+    let name = format!("{}/{}", key.recipient, key.channel);
+    Uuid::new_v5(&key.task_id, name.as_bytes())
+}

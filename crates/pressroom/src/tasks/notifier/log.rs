@@ -1,0 +1,29 @@
+//! Notifications as structured log lines: what happens when nothing else is configured.
+
+use async_trait::async_trait;
+
+use super::{Channel, Notification, NotifyError};
+
+/// Writes one log line a notification.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogChannel;
+
+#[async_trait]
+impl Channel for LogChannel {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError> {
+        tracing::info!(
+            notification.id = %notification.id,
+            event.type = notification.event.as_str(),
+            article.id = notification.article.id.0,
+            article.slug = notification.article.slug,
+            recipient.id = notification.recipient.id.0,
+            "Notification for {}",
+            notification.recipient.email,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! The channels by which a notification reaches someone: e-mail, a webhook, or the log.
+
+mod log;
+mod smtp;
+mod webhook;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+pub use self::{
+    log::LogChannel,
+    smtp::{InvalidSmtp, SmtpChannel},
+    webhook::WebhookChannel,
+};
+use super::{ArticleEvent, Recipient};
+use crate::articles::Article;
+
+/// One notification to one recipient.
+#[derive(Debug)]
+pub struct Notification<'a> {
+    /// The same for every try, so that a receiver can tell a repetition.
+    pub id: Uuid,
+    pub event: ArticleEvent,
+    pub article: &'a Article,
+    pub recipient: &'a Recipient,
+    pub occurred_at: Timestamp,
+}
+
+/// Why a notification did not arrive. Says nothing of whom it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    #[error("not a deliverable address")]
+    Address,
+    #[error("the receiver did not answer in time")]
+    TimedOut,
+    /// The receiver's answer, as a status.
+    #[error("the receiver answered {0}")]
+    Refused(u16),
+    #[error("the receiver cannot be reached: {0}")]
+    Unreachable(&'static str),
+}
+
+/// A way to reach people.
+#[async_trait]
+pub trait Channel: Send + Sync + 'static {
+    /// What deliveries by this channel are recorded under.
+    fn name(&self) -> &'static str;
+
+    /// Delivers, within a time-out of its own.
+    ///
+    /// # Errors
+    /// [`NotifyError`], when it may not have arrived.
+    async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError>;
+}
+
+/// What happened, in a sentence.
+fn headline(notification: &Notification<'_>) -> String {
+    let Article { author, title, .. } = notification.article;
+    match notification.event {
+        ArticleEvent::Created => format!("{} wrote “{title}”", author.name),
+        ArticleEvent::Updated => format!("{} updated “{title}”", author.name),
+    }
+}

@@ -1,0 +1,89 @@
+//! Notifications by e-mail (RFC 5321), over `SMTP_URL`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lettre::{
+    AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
+    message::{Mailbox, header::ContentType},
+};
+
+use super::{Channel, Notification, NotifyError, headline};
+
+/// How long the mail server may take for one message.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Sends one message a notification, over a few connections that stay open.
+#[derive(Debug, Clone)]
+pub struct SmtpChannel {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+/// The mail settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidSmtp {
+    /// The part after the scheme may hold a password and is not repeated.
+    #[error("is not an smtp:// or smtps:// URL")]
+    Url,
+    #[error("is not an e-mail address")]
+    From,
+}
+
+impl SmtpChannel {
+    /// A channel through the server at `url` (`smtp://`, `smtps://`, credentials and
+    /// `?tls=required` as lettre reads them), from the address `from`.
+    ///
+    /// # Errors
+    /// [`InvalidSmtp`], saying which of the two is wrong.
+    pub fn new(url: &str, from: &str) -> Result<Self, InvalidSmtp> {
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+            .map_err(|_| InvalidSmtp::Url)?
+            .timeout(Some(TIMEOUT))
+            .build();
+        let from = from.parse().map_err(|_| InvalidSmtp::From)?;
+        Ok(Self { transport, from })
+    }
+
+    fn compose(&self, notification: &Notification<'_>) -> Result<Message, NotifyError> {
+        let recipient = notification.recipient;
+        let address = recipient.email.parse().map_err(|_| NotifyError::Address)?;
+        let domain = self.from.email.domain();
+        let article = notification.article;
+        let text = format!(
+            "Hello {},\n\n{}.\n\n{}\n\nArticle: {}\n",
+            recipient.name,
+            headline(notification),
+            article.description,
+            article.slug,
+        );
+        Message::builder()
+            .from(self.from.clone())
+            .to(Mailbox::new(Some(recipient.name.clone()), address))
+            .message_id(Some(format!("<{}@{domain}>", notification.id)))
+            .subject(headline(notification))
+            .header(ContentType::TEXT_PLAIN)
+            .body(text)
+            .map_err(|_| NotifyError::Address)
+    }
+}
+
+#[async_trait]
+impl Channel for SmtpChannel {
+    fn name(&self) -> &'static str {
+        "smtp"
+    }
+
+    async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError> {
+        let message = self.compose(notification)?;
+        match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(match error.status() {
+                Some(code) => NotifyError::Refused(code.into()),
+                None if error.is_timeout() => NotifyError::TimedOut,
+                None => NotifyError::Unreachable("no connection to the mail server"),
+            }),
+            Err(_) => Err(NotifyError::TimedOut),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Notifications as signed HTTP requests, after the Standard Webhooks specification 1.0.0:
+//! `webhook-id`, `webhook-timestamp`, and in `webhook-signature` the HMAC-SHA256 of all three.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use reqwest::{
+    Client, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    redirect::Policy,
+};
+use serde_json::json;
+use sha2::Sha256;
+
+use super::{Channel, Notification, NotifyError, headline};
+
+/// How long the receiver may take for one request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends one POST a notification.
+#[derive(Clone)]
+pub struct WebhookChannel {
+    client: Client,
+    url: Url,
+    secret: Vec<u8>,
+}
+
+/// The webhook settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidWebhook {
+    /// It may hold a key and is not repeated.
+    #[error("is no URL")]
+    Url,
+    #[error("needs TLS, which cannot be set up on this machine")]
+    Client,
+}
+
+impl std::fmt::Debug for WebhookChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookChannel").finish_non_exhaustive()
+    }
+}
+
+impl WebhookChannel {
+    /// A channel to an `http` or `https` URL. The secret is used as it stands, or decoded when it begins with `whsec_`,
+    /// as the specification writes secrets.
+    ///
+    /// # Errors
+    /// [`InvalidWebhook`].
+    pub fn new(url: &str, secret: &str) -> Result<Self, InvalidWebhook> {
+        let url = Url::parse(url).map_err(|_| InvalidWebhook::Url)?;
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            // A signed notification is for the receiver that was configured, and for no other.
+            .redirect(Policy::none())
+            .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|_| InvalidWebhook::Client)?;
+        let secret = secret
+            .strip_prefix("whsec_")
+            .and_then(|encoded| STANDARD.decode(encoded).ok())
+            .unwrap_or_else(|| secret.as_bytes().to_vec());
+        Ok(Self { client, url, secret })
+    }
+
+    fn sign(&self, id: &str, timestamp: &str, body: &str) -> String {
+        let mac = Hmac::<Sha256>::new_from_slice(&self.secret)
+            .expect("HMAC takes a key of any length")
+            .chain_update(format!("{id}.{timestamp}.{body}"));
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+#[async_trait]
+impl Channel for WebhookChannel {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError> {
+        let (article, recipient) = (notification.article, notification.recipient);
+        let id = notification.id.to_string();
+        let timestamp = notification.occurred_at.as_second().to_string();
+        let body = json!({
+            "type": format!("article.{}", notification.event.as_str()),
+            "timestamp": notification.occurred_at,
+            "data": {
+                "headline": headline(notification),
+                "article": {
+                    "id": article.id.0,
+                    "slug": article.slug,
+                    "title": article.title,
+                    "author": {"id": article.author.id.0, "name": article.author.name},
+                },
+                "recipient": {"id": recipient.id.0, "email": recipient.email, "name": recipient.name},
+            },
+        })
+        .to_string();
+        let answer = self
+            .client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-signature", self.sign(&id, &timestamp, &body))
+            .header("webhook-id", id)
+            .header("webhook-timestamp", timestamp)
+            .headers(trace_headers())
+            .body(body)
+            .send()
+            .await;
+        match answer {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(NotifyError::Refused(answer.status().as_u16())),
+            Err(error) if error.is_timeout() => Err(NotifyError::TimedOut),
+            Err(_) => Err(NotifyError::Unreachable(
+                "no connection to the webhook's receiver",
+            )),
+        }
+    }
+}
+
+/// The trace context, so that the receiver's trace continues ours.
+fn trace_headers() -> HeaderMap {
+    telemetry::inject_context()
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((
+                HeaderName::try_from(name).ok()?,
+                HeaderValue::try_from(value).ok()?,
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the specification.
+    #[test]
+    fn the_signature_is_the_specifications() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let channel =
+            WebhookChannel::new("http://localhost/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signature = channel.sign(
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            "1614265330",
+            r#"{"test": 2432232314}"#,
+        );
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}
