@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# What the scripts need of the machine: packages, an unprivileged account, a free port, processes
+# that can be waited for and stopped. Sourced, not run; bash 3.2 (macOS) is enough.
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Installs packages: `install_packages "<apt names>" "<brew names>"`.
+# shellcheck disable=SC2086 # the names are lists
+install_packages() {
+    if command -v apt-get >/dev/null 2>&1; then
+        local root=""
+        if [ "$(id -u)" != 0 ]; then
+            command -v sudo >/dev/null 2>&1 || fail "cannot install $1: not root, and sudo is missing"
+            root="sudo"
+        fi
+        say "installing $1 (apt-get)"
+        # A package list may be missing (fresh container) or stale: refresh it only when needed.
+        $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $1 >/dev/null 2>&1 ||
+            { $root apt-get update -q >/dev/null && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $1 >/dev/null; } ||
+            fail "apt-get could not install $1"
+    elif command -v brew >/dev/null 2>&1; then
+        say "installing $2 (brew)"
+        brew install --quiet $2 || fail "brew could not install $2"
+    else
+        fail "$1 is missing here, and neither apt-get nor brew is there to install it"
+    fi
+}
+
+# The account that servers run as. PostgreSQL refuses to run as root.
+service_account() {
+    if [ "$(id -u)" != 0 ]; then
+        id -un
+    elif id postgres >/dev/null 2>&1; then
+        say postgres
+    else
+        say nobody
+    fi
+}
+
+# Runs a command as the service account.
+as_service() {
+    local account
+    account=$(service_account)
+    if [ "$(id -u)" != 0 ]; then
+        "$@"
+    elif command -v setpriv >/dev/null 2>&1; then
+        setpriv --reuid "$account" --regid "$(id -g "$account")" --clear-groups "$@"
+    elif command -v runuser >/dev/null 2>&1; then
+        runuser -u "$account" -- "$@"
+    else
+        local words=""
+        local word
+        for word in "$@"; do words="$words $(printf '%q' "$word")"; done
+        su -s /bin/sh "$account" -c "exec$words"
+    fi
+}
+
+# A port below the ephemeral range that nobody listens on. Another process can still take it before
+# the server does, so whoever starts a server tries again with another port when it does not come up.
+free_port() {
+    local port
+    while :; do
+        port=$((15000 + RANDOM % 17000))
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    say "$port"
+}
+
+# Waits until a command succeeds: `wait_until <seconds> <command...>`.
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$deadline" ] || return 1
+        sleep 0.1
+    done
+}
+
+has_ended() { ! kill -0 "$1" 2>/dev/null; }
+
+# The command line of a process; minimal images have no ps, macOS has no /proc.
+command_of() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || ps -p "$1" -o command= 2>/dev/null; }
+
+# Stops one process, politely first: `stop_process <pid> <word in its command line> <signal>`.
+# The word is checked because a pid file can outlive its process and the number be given away.
+stop_process() {
+    case $(command_of "$1") in
+    *"$2"*) ;;
+    *) return 0 ;;
+    esac
+    kill -s "$3" "$1" 2>/dev/null
+    wait_until 10 has_ended "$1" || kill -s KILL "$1" 2>/dev/null
+    wait_until 5 has_ended "$1" || say "process $1 could not be stopped"
+}

@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# Finds PostgreSQL on the machine, starts a private server in a folder, stops it. Needs machine.sh.
+
+# Every tool that the tests use; a folder without one of them is of no use.
+POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump psql pgbench"
+
+has_postgres_tools() {
+    local tool
+    for tool in $POSTGRES_TOOLS; do
+        [ -x "$1/$tool" ] || return 1
+    done
+}
+
+# The folder that a command on PATH really lives in, links followed.
+real_folder() {
+    local file link
+    file=$(command -v "$1") || return 1
+    while [ -L "$file" ]; do
+        link=$(readlink "$file")
+        case $link in
+        /*) file=$link ;;
+        *) file=$(dirname "$file")/$link ;;
+        esac
+    done
+    (cd "$(dirname "$file")" && pwd -P)
+}
+
+# Prints the folder with PostgreSQL's programs, or fails.
+find_postgres() {
+    local folder
+    {
+        real_folder postgres
+        pg_config --bindir 2>/dev/null
+        # Newest first: Debian and Ubuntu, Red Hat, Homebrew on Apple silicon and on Intel.
+        for folder in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+            /opt/homebrew/opt/postgresql*/bin /usr/local/opt/postgresql*/bin; do
+            [ -d "$folder" ] && printf '%s %s\n' "$(printf '%s' "$folder" | sed 's/[^0-9]//g')" "$folder"
+        done | sort -rn | sed 's/^[0-9]* //'
+    } | while read -r folder; do
+        if has_postgres_tools "$folder"; then
+            say "$folder"
+            break
+        fi
+    done | grep .
+}
+
+# The major version of the programs in a folder.
+postgres_major() { "$1/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'; }
+
+# `start_postgres <folder with the programs> <folder to make>`; sets POSTGRES_URL.
+# Only this run knows the password: a superuser can run programs, and other people may be on the machine.
+start_postgres() {
+    local bin=$1 home=$2 password port attempt
+    password=$(LC_ALL=C tr -dc 'a-zA-Z0-9' </dev/urandom | dd bs=32 count=1 2>/dev/null)
+    mkdir -p "$home"
+    printf '%s\n' "$password" >"$home/password"
+    chmod 700 "$home"
+    [ "$(id -u)" != 0 ] || chown -R "$(service_account)" "$home"
+    (cd "$home" && as_service "$bin/initdb" -D "$home/data" -U postgres --pwfile "$home/password" \
+        --auth scram-sha-256 --encoding UTF8 --locale C --no-sync >"$work/initdb.log" 2>&1) || {
+        cat "$work/initdb.log" >&2
+        fail "initdb of $bin failed"
+    }
+    for attempt in 1 2 3 4 5; do
+        port=$(free_port)
+        # Durability costs time and a throw-away server needs none; tests of crashes start their own.
+        if (cd "$home" && as_service "$bin/pg_ctl" start -w -t 60 -D "$home/data" -l "$home/log" \
+            -o "-h 127.0.0.1 -p $port -k '$home' -c fsync=off -c max_connections=200") >/dev/null 2>&1; then
+            POSTGRES_URL="postgres://postgres:$password@127.0.0.1:$port/postgres"
+            return 0
+        fi
+        say "PostgreSQL did not start on port $port (attempt $attempt of 5)"
+    done
+    cat "$home/log" >&2
+    fail "PostgreSQL of $bin does not start"
+}
+
+# Stops every server whose data lies below a folder: ours, and those that interrupted tests left.
+stop_postgres_below() {
+    local file
+    find "$1" -name postmaster.pid -type f 2>/dev/null | while read -r file; do
+        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
+        stop_process "$(head -n 1 "$file")" "$(dirname "$file")" INT
+    done
+}
+
+# Prints the version of a running server, or fails: `ask_postgres_version <folder> <url>`.
+ask_postgres_version() {
+    PGCONNECT_TIMEOUT=5 "$1/psql" "$2" -XAtc "SELECT split_part(current_setting('server_version'), ' ', 1)"
+}

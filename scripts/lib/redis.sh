@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# Finds Redis on the machine, starts a private server in a folder, stops it. Needs machine.sh.
+
+# Prints the path of redis-server, or fails.
+find_redis() {
+    local file
+    for file in "$(command -v redis-server)" /opt/homebrew/bin/redis-server /usr/local/bin/redis-server; do
+        if [ -x "$file" ]; then
+            say "$file"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# `redis_field <redis-server> <url> <field>`: a field of INFO; fails when the server does not answer.
+redis_field() {
+    local cli
+    cli=$(dirname "$1")/redis-cli
+    [ -x "$cli" ] || cli=redis-cli
+    "$cli" -u "$2" INFO server 2>/dev/null </dev/null | tr -d '\r' | sed -n "s/^$3://p" | grep .
+}
+
+# `start_redis <redis-server> <folder to make>`; sets REDIS_URL.
+start_redis() {
+    local server=$1 home=$2 port attempt
+    mkdir -p "$home"
+    for attempt in 1 2 3 4 5; do
+        port=$(free_port)
+        REDIS_URL="redis://127.0.0.1:$port/0"
+        rm -f "$home/redis.pid"
+        "$server" --port "$port" --bind 127.0.0.1 --save "" --appendonly no --dir "$home" \
+            --daemonize yes --pidfile "$home/redis.pid" --logfile "$home/log" >/dev/null 2>&1
+        wait_until 10 redis_is_ours "$server" "$home" && return 0
+        say "Redis did not start on port $port (attempt $attempt of 5)"
+    done
+    cat "$home/log" >&2
+    fail "$server does not start"
+}
+
+# Whether the server that answers is the one that wrote the pid file: another could have the port.
+redis_is_ours() {
+    [ -s "$2/redis.pid" ] && [ "$(redis_field "$1" "$REDIS_URL" process_id)" = "$(cat "$2/redis.pid")" ]
+}
+
+# Stops every server whose pid file lies below a folder.
+stop_redis_below() {
+    local file
+    find "$1" -name redis.pid -type f 2>/dev/null | while read -r file; do
+        stop_process "$(cat "$file")" redis TERM
+    done
+}
