@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # variables set here are read by the script that sources this
 # Finds PostgreSQL on the machine, starts a private server in a folder, stops it. Needs machine.sh.
 
 # Every tool that the tests use; a folder without one of them is of no use.
@@ -57,8 +58,8 @@ start_postgres() {
     chmod 700 "$home"
     [ "$(id -u)" != 0 ] || chown -R "$(service_account)" "$home"
     (cd "$home" && as_service "$bin/initdb" -D "$home/data" -U postgres --pwfile "$home/password" \
-        --auth scram-sha-256 --encoding UTF8 --locale C --no-sync >"$work/initdb.log" 2>&1) || {
-        cat "$work/initdb.log" >&2
+        --auth scram-sha-256 --encoding UTF8 --locale C --no-sync >"$home/initdb.log" 2>&1) || {
+        cat "$home/initdb.log" >&2
         fail "initdb of $bin failed"
     }
     for attempt in 1 2 3 4 5; do

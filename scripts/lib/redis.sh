@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # variables set here are read by the script that sources this
 # Finds Redis on the machine, starts a private server in a folder, stops it. Needs machine.sh.
 
 # Prints the path of redis-server, or fails.
