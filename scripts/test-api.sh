@@ -1,0 +1,426 @@
+#!/usr/bin/env bash
+# Exercises every endpoint of a running server, success and failure, and says what holds.
+#
+#   BASE_URL=http://localhost:8000 scripts/test-api.sh
+#
+# Needs bash (3.2 is enough) and curl. Every run makes its own users and articles, so it can be
+# repeated against the same server; the articles are deleted at the end. Besides testing, it makes
+# traces, metrics and logs to look at.
+set -u
+
+BASE_URL=${BASE_URL:-http://localhost:8000}
+BASE_URL=${BASE_URL%/}
+
+passed=0
+failed=0
+run=$(date +%s)$$
+folder=$(mktemp -d "${TMPDIR:-/tmp}/test-api.XXXXXX") || exit 1
+trap 'rm -rf "$folder"' EXIT
+
+# --- one request
+
+# `request <method> <path> [body]` fills these. Options for curl go into `with`, used once; `token`
+# is sent while it is set.
+status="" body="" headers=""
+with=() token=""
+
+request() {
+    method=$1 path=$2
+    local options tries=0
+    options=(--silent --show-error --max-time 60 --dump-header "$folder/headers" --output "$folder/body")
+    case $method in
+    # curl -X HEAD would wait for a body.
+    HEAD) options=("${options[@]}" --head) ;;
+    *) options=("${options[@]}" --request "$method") ;;
+    esac
+    [ -z "$token" ] || options=("${options[@]}" --header "Authorization: Bearer $token")
+    [ $# -lt 3 ] || options=("${options[@]}" --header "Content-Type: application/json" --data-binary "$3")
+    [ ${#with[@]} -eq 0 ] || options=("${options[@]}" "${with[@]}")
+    with=()
+    while :; do
+        : >"$folder/headers"
+        : >"$folder/body"
+        status=$(curl "${options[@]}" --write-out '%{http_code}' "$BASE_URL$path" 2>"$folder/error")
+        headers=$(tr -d '\r' <"$folder/headers")
+        # Registrations and logins are limited: many runs in one minute must wait, as any client must.
+        if [ "$status" != 429 ] || [ "$tries" -ge 3 ]; then break; fi
+        tries=$((tries + 1))
+        local pause
+        pause=$(header retry-after)
+        echo "      limited, waiting ${pause:-5} s"
+        sleep "${pause:-5}"
+    done
+    if [ "$method" = HEAD ]; then
+        body=""
+    else
+        # One form, whatever the server's white space.
+        body=$(tr -d '\n\000' <"$folder/body" | sed 's/": */":/g; s/, *"/,"/g')
+    fi
+}
+
+# The value of a response header, or nothing. The name in lower case.
+header() {
+    printf '%s\n' "$headers" | awk -v name="$1" '
+        { colon = index($0, ":") }
+        colon && tolower(substr($0, 1, colon - 1)) == name { value = substr($0, colon + 1); sub(/^ */, "", value) }
+        END { print value }'
+}
+
+# The text of a member of the body, or nothing; of several, the last.
+member() { printf '%s\n' "$body" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+
+# How often a text is in the body.
+count() { printf '%s\n' "$body" | awk -v text="$1" '{ n += gsub(text, "") } END { print n + 0 }'; }
+
+# The trace id that the response names in its traceresponse header.
+trace_id() { header traceresponse | sed -n 's/^00-\([0-9a-f]\{32\}\)-.*/\1/p'; }
+
+# --- one check
+
+# `verdict <what> <fault>`: holds when the fault is empty.
+verdict() {
+    if [ -z "$2" ]; then
+        passed=$((passed + 1))
+        printf 'ok    %s\n' "$1"
+    else
+        failed=$((failed + 1))
+        printf 'FAIL  %s\n      %s %s: %s\n' "$1" "$method" "$path" "$2"
+        printf '      answer: %s %.300s\n' "$status" "$body"
+        [ ! -s "$folder/error" ] || sed 's/^/      /' "$folder/error"
+    fi
+}
+
+# `expect <what> <status> [text in the body]...`: also checks what every answer must have.
+expect() {
+    local what=$1 wanted=$2 fault="" text
+    shift 2
+    [ "$status" = "$wanted" ] || fault="expected $wanted, got $status"
+    for text in "$@"; do
+        case $body in
+        *"$text"*) ;;
+        *) fault="$fault${fault:+; }the body lacks $text" ;;
+        esac
+    done
+    [ -n "$(trace_id)" ] || fault="$fault${fault:+; }no traceresponse header"
+    if [ "$wanted" -ge 400 ] && [ "$method" != HEAD ]; then
+        for text in '"error":{' '"code":"' '"message":"' "\"status_code\":$wanted" "\"trace_id\":\"$(trace_id)\""; do
+            case $body in
+            *"$text"*) ;;
+            *) fault="$fault${fault:+; }the error lacks $text" ;;
+            esac
+        done
+    fi
+    verdict "$what" "$fault"
+}
+
+# `expect_header <what> <name> <pattern>`: a shell pattern for its value.
+expect_header() {
+    local value
+    value=$(header "$2")
+    # shellcheck disable=SC2254 # a pattern is meant
+    case $value in
+    $3) verdict "$1" "" ;;
+    *) verdict "$1" "header $2 is \"$value\"" ;;
+    esac
+}
+
+# `expect_same <what> <wanted> <got>`
+expect_same() {
+    if [ "$2" = "$3" ]; then verdict "$1" ""; else verdict "$1" "expected \"$2\", got \"$3\""; fi
+}
+
+section() { printf '\n%s\n' "$1"; }
+
+if ! curl --silent --output /dev/null --max-time 10 "$BASE_URL/api/health/live"; then
+    echo "no server answers at $BASE_URL (set BASE_URL, or start one with: cargo run --release)"
+    exit 1
+fi
+echo "testing $BASE_URL"
+
+# --- the tests
+
+section "Health"
+request GET /api/health
+expect "the service is healthy" 200 '"database":"healthy"' '"redis":"healthy"' '"celery":"' '"name":"' '"version":"'
+[ "$(member celery)" = healthy ] || echo "      no task worker is running: notifications wait until one is"
+expect_header "content types are not to be guessed" x-content-type-options nosniff
+request HEAD /api/health
+expect "HEAD answers like GET" 200
+request GET /api/health/live
+expect "the process is up" 200
+request GET /api/health/ready
+expect "the service is ready" 200
+request GET /api/health/
+expect "a trailing slash is another path" 404
+request POST /api/health
+expect "health cannot be posted to" 405
+expect_header "405 says what is allowed" allow '*GET*'
+
+section "Registration"
+alice=alice-$run@example.com
+bob=bob-$run@example.com
+request POST /api/register "{\"email\": \"$alice\", \"name\": \"Alice\", \"password\": \"password123\"}"
+expect "Alice registers" 201 "\"email\":\"$alice\"" '"name":"Alice"' '"token_type":"Bearer"' '"id":' '"bio":' '"image":' '"created_at":"'
+alice_token=$(member access_token)
+request POST /api/register "{\"email\": \"$bob\", \"name\": \"Bob\", \"password\": \"password123\"}"
+expect "Bob registers" 201 "\"email\":\"$bob\""
+bob_token=$(member access_token)
+request POST /api/register "{\"email\": \"ALICE-$run@example.com\", \"name\": \"Other\", \"password\": \"password123\"}"
+expect "an e-mail is taken, whatever its case" 409 '"message":"Email already registered"'
+request POST /api/register '{"email": "not an e-mail", "password": "short"}'
+expect "every fault of every field is named" 400 '"email":["Not a valid email address."]' \
+    '"password":["Shorter than minimum length 6."]' '"name":["Missing data for required field."]'
+request POST /api/register "{\"email\": null, \"name\": 5, \"password\": \"password123\", \"admin\": true}"
+expect "null, wrong types and unknown fields are refused" 400 '"email":["Field may not be null."]' \
+    '"name":["Not a valid string."]' '"admin":["Unknown field."]'
+request GET /api/register
+expect "registration is only posted to" 405
+expect_header "405 says what is allowed" allow '*POST*'
+request OPTIONS /api/register
+expect "OPTIONS answers" 200
+expect_header "OPTIONS says what is allowed" allow '*POST*'
+
+section "Login"
+request POST /api/login "{\"email\": \"$alice\", \"password\": \"password123\"}"
+expect "Alice logs in" 200 "\"email\":\"$alice\"" '"token_type":"Bearer"'
+login_token=$(member access_token)
+request POST /api/login "{\"email\": \"ALICE-$run@EXAMPLE.COM\", \"password\": \"password123\"}"
+expect "login ignores the e-mail's case" 200 "\"email\":\"$alice\""
+request POST /api/login "{\"email\": \"$alice\", \"password\": \"wrong password\"}"
+expect "a wrong password is refused" 401 '"message":"Invalid credentials"'
+request POST /api/login "{\"email\": \"nobody-$run@example.com\", \"password\": \"password123\"}"
+expect "an unknown e-mail is refused in the same words" 401 '"message":"Invalid credentials"'
+request POST /api/login '{}'
+expect "login needs both fields" 400 '"email":["Missing data for required field."]' '"password":["Missing data for required field."]'
+request POST /api/login '{"email": '
+expect "broken JSON is refused" 400
+request POST /api/login '["a"]'
+expect "a body that is no object is refused" 400 '"_schema":["Invalid input type."]'
+with=(--header "Content-Type: text/plain" --data-binary '{"email": "a@example.com"}')
+request POST /api/login
+expect "a body that is not JSON is refused" 415
+
+section "User"
+request GET /api/user
+expect "the profile needs a token" 401 '"message":"Missing or invalid authorization header"'
+with=(--header "Authorization: Basic YTpi")
+request GET /api/user
+expect "another scheme is refused" 401 '"message":"Missing or invalid authorization header"'
+token=not.a.token
+request GET /api/user
+expect "an invalid token is refused" 401 '"message":"Invalid or expired token"'
+token=$alice_token
+request GET /api/user
+expect "Alice reads her profile" 200 "\"email\":\"$alice\"" '"name":"Alice"'
+request PUT /api/user '{"name": "Alice Again", "bio": "Writes."}'
+expect "Alice changes her profile" 200 "\"email\":\"$alice\"" '"name":"Alice Again"' '"bio":"Writes."'
+request GET /api/user
+expect "the change lasts" 200 '"name":"Alice Again"' '"bio":"Writes."'
+request PUT /api/user '{"email": "nonsense", "name": "", "role": "admin"}'
+expect "a faulty change is refused" 400 '"email":["Not a valid email address."]' \
+    '"name":["Length must be between 1 and 255."]' '"role":["Unknown field."]'
+request PUT /api/user "{\"email\": \"$bob\"}"
+expect "Alice cannot take Bob's e-mail" 409 '"message":"Email already registered"'
+token=""
+request PUT /api/user '{"name": "Nobody"}'
+expect "a change needs a token" 401
+request DELETE /api/user
+expect "a user cannot be deleted" 405
+expect_header "405 says what is allowed" allow '*PUT*'
+
+section "Logout"
+request POST /api/logout
+expect "logout needs a token" 401 '"message":"Missing or invalid authorization header"'
+token=$login_token
+request GET /api/user
+expect "the second token works" 200
+request POST /api/logout
+expect "Alice logs out" 200 '"message":"Logged out successfully"'
+request GET /api/user
+expect "a logged-out token is refused" 401 '"message":"Invalid or expired token"'
+token=$alice_token
+request GET /api/user
+expect "her other token still works" 200
+
+section "Writing articles"
+article="{\"title\": \"Kestrel $run\", \"description\": \"About kestrels\", \"body\": \"They hover.\"}"
+token=""
+request POST /api/articles/ "$article"
+expect "writing needs a token" 401 '"message":"Missing or invalid authorization header"'
+token=$alice_token
+request POST /api/articles/ "$article"
+expect "Alice writes an article" 201 "\"slug\":\"kestrel-$run-" "\"title\":\"Kestrel $run\"" \
+    '"description":"About kestrels"' '"body":"They hover."' "\"email\":\"$alice\"" \
+    '"favorites_count":0' '"favorited":false' '"created_at":"' '"updated_at":"'
+slug=$(member slug)
+case $(member created_at) in
+????-??-??T??:??:??*Z) verdict "timestamps are RFC 3339 in UTC" "" ;;
+*) verdict "timestamps are RFC 3339 in UTC" "created_at is $(member created_at)" ;;
+esac
+request POST /api/articles/ "$article"
+expect "the same title once more" 201
+second=$(member slug)
+case $second in
+"" | "$slug") verdict "has a slug of its own" "the first is \"$slug\", the second \"$second\"" ;;
+*) verdict "has a slug of its own" "" ;;
+esac
+request POST /api/articles/ "{\"title\": \"Fifty%_Percent $run\", \"body\": \"Signs.\"}"
+expect "a title of signs" 201 '"description":"'
+third=$(member slug)
+request POST /api/articles/ '{"title": "", "tags": []}'
+expect "a faulty article is refused" 400 '"title":["Length must be between 1 and 255."]' \
+    '"body":["Missing data for required field."]' '"tags":["Unknown field."]'
+request POST /api/articles/ '{"title": "a\u0000b", "body": "x"}'
+expect "a NUL character is refused" 400
+printf '{"title": "Long", "body": "' >"$folder/long"
+dd if=/dev/zero bs=1024 count=2048 2>/dev/null | tr '\000' 'x' >>"$folder/long"
+printf '"}' >>"$folder/long"
+with=(--header "Expect:")
+request POST /api/articles/ "@$folder/long"
+expect "a body of 2 MiB is refused" 413
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "{\"title\": \"Once $run\", \"body\": \"x\"}"
+expect "a request with an idempotency key" 201
+fourth=$(member slug)
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "{\"title\": \"Once $run\", \"body\": \"x\"}"
+expect_same "repeated, returns the first answer" "$fourth" "$(member slug)"
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "{\"title\": \"Twice $run\", \"body\": \"x\"}"
+expect "the same key with another body is refused" 422
+
+section "Reading articles"
+token=""
+request GET "/api/articles/$slug"
+expect "anybody reads an article" 200 "\"slug\":\"$slug\"" '"favorited":false'
+etag=$(header etag)
+with=(--header "If-None-Match: $etag")
+request GET "/api/articles/$slug"
+expect "an unchanged article is not sent again" 304
+request HEAD "/api/articles/$slug"
+expect "HEAD answers like GET" 200
+request GET "/api/articles/none-$run"
+expect "an unknown article is not found" 404 '"message":"Article not found"'
+request POST "/api/articles/$slug" '{}'
+expect "an article cannot be posted to" 405
+expect_header "405 says what is allowed" allow '*DELETE*'
+
+section "Lists"
+request GET /api/articles/
+expect "the list has its default size" 200 '"articles":[' '"total":' '"page":1' '"per_page":20'
+request GET "/api/articles/?search=KESTREL%20$run"
+expect "search ignores case" 200 '"total":2'
+request GET "/api/articles/?search=%25_percent%20$run"
+expect "search finds the signs % and _" 200 '"total":1' "\"slug\":\"$third\""
+request GET "/api/articles/?search=_ifty%25_Percent%20$run"
+expect "search takes signs literally" 200 '"total":0' '"articles":[]'
+request GET "/api/articles/?search=$run&per_page=3"
+expect "the first page" 200 '"total":4' '"page":1' '"per_page":3'
+expect_same "holds three articles" 3 "$(count '"slug":')"
+case $body in
+*"$fourth"*"$third"*"$second"*) verdict "newest first" "" ;;
+*) verdict "newest first" "the order is another" ;;
+esac
+cursor=$(member next_cursor | sed 's/%/%25/g; s/+/%2B/g; s/=/%3D/g; s/&/%26/g')
+request GET "/api/articles/?search=$run&per_page=3&page=2"
+expect "the second page has the rest" 200 '"total":4' '"page":2' "\"slug\":\"$slug\""
+expect_same "which is one article" 1 "$(count '"slug":')"
+request GET "/api/articles/?search=$run&per_page=3&cursor=$cursor"
+expect "the cursor leads to the same article" 200 "\"slug\":\"$slug\""
+expect_same "and to no other" 1 "$(count '"slug":')"
+expect_same "after which there is no more" "" "$(member next_cursor)"
+for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 per_page=1000000 cursor=nonsense unknown=1; do
+    request GET "/api/articles/?search=$run&$query"
+    case $query in
+    # An opaque value that we never gave out may be refused, but must not break anything.
+    cursor=*) if [ "$status" = 400 ]; then expect "$query is refused" 400; else expect "$query is ignored" 200; fi ;;
+    *) expect "$query breaks nothing" 200 '"articles":[' ;;
+    esac
+done
+request GET "/api/articles?page=2&per_page=1"
+expect "without its slash the list redirects" 308
+expect_header "to the path with the slash, query kept" location '*/api/articles/[?]page=2&per_page=1'
+request HEAD /api/articles/
+expect "HEAD answers like GET" 200
+request OPTIONS /api/articles/
+expect "OPTIONS answers" 200
+expect_header "OPTIONS says what is allowed" allow '*GET*'
+
+section "Favorites"
+request POST "/api/articles/$slug/favorite"
+expect "a favorite needs a token" 401
+token=$bob_token
+request POST "/api/articles/$slug/favorite"
+expect "Bob marks a favorite" 200 '"favorites_count":1' '"favorited":true'
+request POST "/api/articles/$slug/favorite"
+expect "twice is once" 200 '"favorites_count":1' '"favorited":true'
+request GET "/api/articles/$slug"
+expect "Bob sees it as his" 200 '"favorites_count":1' '"favorited":true'
+token=$alice_token
+request GET "/api/articles/$slug"
+expect "for Alice it only counts" 200 '"favorites_count":1' '"favorited":false'
+token=$bob_token
+request DELETE "/api/articles/$slug/favorite"
+expect "Bob takes it back" 200 '"favorites_count":0' '"favorited":false'
+request DELETE "/api/articles/$slug/favorite"
+expect "twice is once" 200 '"favorites_count":0' '"favorited":false'
+request POST "/api/articles/none-$run/favorite"
+expect "an unknown article is no favorite" 404 '"message":"Article not found"'
+request DELETE "/api/articles/none-$run/favorite"
+expect "nor can it stop being one" 404 '"message":"Article not found"'
+request GET "/api/articles/$slug/favorite"
+expect "a favorite cannot be read" 405
+
+section "Changing and deleting articles"
+token=""
+request PUT "/api/articles/$slug" '{"title": "x"}'
+expect "a change needs a token" 401
+request DELETE "/api/articles/$slug"
+expect "deleting needs a token" 401
+token=$bob_token
+request PUT "/api/articles/$slug" '{"title": ""}'
+expect "only the owner changes an article" 403 '"message":"You can only update your own articles"'
+request DELETE "/api/articles/$slug"
+expect "only the owner deletes an article" 403 '"message":"You can only delete your own articles"'
+token=$alice_token
+request PUT "/api/articles/$slug" '{"title": "Falcon", "body": "They dive."}'
+expect "Alice changes hers; the slug stays" 200 "\"slug\":\"$slug\"" '"title":"Falcon"' '"body":"They dive."' '"description":"About kestrels"'
+request PUT "/api/articles/$slug" '{"title": "", "body": "", "slug": "mine"}'
+expect "a faulty change is refused" 400 '"title":["Length must be between 1 and 255."]' \
+    '"body":["Shorter than minimum length 1."]' '"slug":["Unknown field."]'
+with=(--header "If-Match: $etag")
+request PUT "/api/articles/$slug" '{"title": "Late"}'
+expect "a change to an outdated version is refused" 412
+request PUT "/api/articles/none-$run" '{"title": "x"}'
+expect "an unknown article cannot be changed" 404 '"message":"Article not found"'
+for each in "$slug" "$second" "$third" "$fourth"; do
+    request DELETE "/api/articles/$each"
+    expect "Alice deletes an article" 204
+done
+request GET "/api/articles/$slug"
+expect "a deleted article is gone" 404
+request DELETE "/api/articles/$slug"
+expect "and cannot be deleted again" 404 '"message":"Article not found"'
+token=""
+
+section "Traces"
+# A trace id as a caller would make it, sampled (01) and not (00).
+for flags in 01 00; do
+    caller=$(dd if=/dev/urandom bs=16 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')
+    with=(--header "traceparent: 00-$caller-00f067aa0ba902b7-$flags")
+    request GET "/api/articles/none-$run"
+    expect "an error in a caller's trace (flags $flags)" 404 "\"trace_id\":\"$caller\""
+    expect_same "and the header name that trace" "$caller" "$(trace_id)"
+done
+request GET "/nowhere/$run"
+expect "an unknown path has a trace too" 404
+
+section "Description"
+request GET /api/openapi.json
+expect "the OpenAPI document" 200 '"openapi":"3.1' '"/api/register"' '"/api/articles/{slug}"' '"/api/articles/{slug}/favorite"'
+request GET /api/docs
+expect "the documentation page" 200 '<html'
+expect_header "is a page" content-type 'text/html*'
+
+printf '\n%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
