@@ -284,7 +284,7 @@ expect "a request with an idempotency key" 201
 fourth=$(member slug)
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "{\"title\": \"Once $run\", \"body\": \"x\"}"
-expect_same "repeated, returns the first answer" "$fourth" "$(member slug)"
+expect "repeated, returns the first answer" 201 "\"slug\":\"$fourth\""
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "{\"title\": \"Twice $run\", \"body\": \"x\"}"
 expect "the same key with another body is refused" 422
@@ -318,7 +318,7 @@ request GET "/api/articles/?search=$run&per_page=3"
 expect "the first page" 200 '"total":4' '"page":1' '"per_page":3'
 expect_same "holds three articles" 3 "$(count '"slug":')"
 case $body in
-*"$fourth"*"$third"*"$second"*) verdict "newest first" "" ;;
+*"\"$fourth\""*"\"$third\""*"\"$second\""*) verdict "newest first" "" ;;
 *) verdict "newest first" "the order is another" ;;
 esac
 cursor=$(member next_cursor | sed 's/%/%25/g; s/+/%2B/g; s/=/%3D/g; s/&/%26/g')
@@ -327,8 +327,7 @@ expect "the second page has the rest" 200 '"total":4' '"page":2' "\"slug\":\"$sl
 expect_same "which is one article" 1 "$(count '"slug":')"
 request GET "/api/articles/?search=$run&per_page=3&cursor=$cursor"
 expect "the cursor leads to the same article" 200 "\"slug\":\"$slug\""
-expect_same "and to no other" 1 "$(count '"slug":')"
-expect_same "after which there is no more" "" "$(member next_cursor)"
+expect_same "and to no other, nor further" "1 articles, next " "$(count '"slug":') articles, next $(member next_cursor)"
 for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 per_page=1000000 cursor=nonsense unknown=1; do
     request GET "/api/articles/?search=$run&$query"
     case $query in
