@@ -52,7 +52,7 @@ postgres_major() { "$1/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'; }
 # Only this run knows the password: a superuser can run programs, and other people may be on the machine.
 start_postgres() {
     local bin=$1 home=$2 password port attempt
-    password=$(LC_ALL=C tr -dc 'a-zA-Z0-9' </dev/urandom | dd bs=32 count=1 2>/dev/null)
+    password=$(LC_ALL=C tr -dc 'a-zA-Z0-9' </dev/urandom | head -c 32)
     mkdir -p "$home"
     printf '%s\n' "$password" >"$home/password"
     chmod 700 "$home"
