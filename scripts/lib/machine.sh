@@ -20,8 +20,8 @@ install_packages() {
         fi
         say "installing $1 (apt-get)"
         # A package list may be missing (fresh container) or stale: refresh it only when needed.
-        $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $1 >/dev/null 2>&1 ||
-            { $root apt-get update -q >/dev/null && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $1 >/dev/null; } ||
+        $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $1 >/dev/null 2>&1 ||
+            { $root apt-get update -q >/dev/null && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $1 >/dev/null; } ||
             fail "apt-get could not install $1"
     elif command -v brew >/dev/null 2>&1; then
         say "installing $2 (brew)"
