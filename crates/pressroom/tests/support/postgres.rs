@@ -1,0 +1,170 @@
+//! PostgreSQL for tests: the server that `TEST_DATABASE_URL` names, or one started for this
+//! process; and on it a fresh database for each test, copied from a migrated template.
+
+#![expect(dead_code, reason = "each test file uses its own part")]
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use pressroom::store::postgres::{PostgresConfig, PostgresStore, migrate};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+use super::postgres_server::Server;
+
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/postgres/V1__reference_tables.sql"),
+    include_str!("../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
+];
+
+/// A database of one test's own, dropped at its end.
+pub struct Database {
+    pub url: String,
+    name: String,
+}
+
+impl Database {
+    /// A database with the schema that this program makes.
+    pub async fn migrated() -> Self {
+        Self::create(Some(template().await)).await
+    }
+
+    /// A database with nothing in it.
+    pub async fn empty() -> Self {
+        Self::create(None).await
+    }
+
+    async fn create(template: Option<&str>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pressroom_test_{}_{number}", std::process::id());
+        let admin = client(server_url()).await;
+        let template = template.unwrap_or("template0");
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+            .await
+            .unwrap();
+        Self {
+            url: with_database(server_url(), &name),
+            name,
+        }
+    }
+
+    pub fn store(&self) -> PostgresStore {
+        PostgresStore::connect(&self.config()).unwrap()
+    }
+
+    pub fn config(&self) -> PostgresConfig {
+        PostgresConfig::parse(&self.url).unwrap()
+    }
+
+    /// A connection beside the store's.
+    pub async fn client(&self) -> Client {
+        client(&self.url).await
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let admin = client(server_url()).await;
+                admin
+                    .batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)"))
+                    .await
+                    .unwrap();
+            });
+        });
+        // A panic in here while another one unwinds would hide it.
+        if dropping.join().is_err() {
+            eprintln!("a test database was left behind");
+        }
+    }
+}
+
+/// A plain connection.
+pub async fn client(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// `url` with another database's name.
+pub fn with_database(url: &str, name: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    url.set_path(name);
+    url.into()
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
+fn server_url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    URL.get_or_init(|| {
+        std::env::var("TEST_DATABASE_URL").unwrap_or_else(|_unset| SERVER.get_or_init(Server::start).url())
+    })
+}
+
+/// The migrated database that others are copied from; made once for each state of the migrations.
+async fn template() -> &'static str {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    TEMPLATE
+        .get_or_init(|| async {
+            let mut hasher = DefaultHasher::new();
+            MIGRATIONS.hash(&mut hasher);
+            let name = format!("pressroom_template_{:016x}", hasher.finish());
+            let admin = client(server_url()).await;
+            admin
+                .batch_execute("SELECT pg_advisory_lock(20251)")
+                .await
+                .unwrap();
+            let known = admin
+                .query("SELECT FROM pg_database WHERE datname = $1", &[&name])
+                .await
+                .unwrap();
+            if known.is_empty() {
+                let draft = format!("{name}_draft");
+                admin
+                    .batch_execute(&format!("DROP DATABASE IF EXISTS {draft}"))
+                    .await
+                    .unwrap();
+                admin
+                    .batch_execute(&format!("CREATE DATABASE {draft} TEMPLATE template0"))
+                    .await
+                    .unwrap();
+                let url = with_database(server_url(), &draft);
+                migrate(&PostgresConfig::parse(&url).unwrap()).await.unwrap();
+                rename(&admin, &draft, &name).await;
+            }
+            name
+        })
+        .await
+}
+
+/// Renames a database once the connection that migrated it has ended on the server too.
+async fn rename(admin: &Client, from: &str, to: &str) {
+    loop {
+        let left = admin
+            .query("SELECT FROM pg_stat_activity WHERE datname = $1", &[&from])
+            .await
+            .unwrap();
+        if left.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    admin
+        .batch_execute(&format!("ALTER DATABASE {from} RENAME TO {to}"))
+        .await
+        .unwrap();
+}

@@ -1,0 +1,216 @@
+//! A PostgreSQL server of a test's own, in a temporary folder, which can be stopped and started.
+//! A small shell watches a pipe to this process and cleans up when it closes, however that ends.
+
+#![expect(dead_code, reason = "each test file uses its own part")]
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const CLEAN_UP: &str = r#"
+read _
+if pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null); then
+    kill -QUIT "$pid"
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+fi
+rm -rf "$0"
+"#;
+
+pub struct Server {
+    folder: PathBuf,
+    port: u16,
+    postgres: Mutex<Option<Child>>,
+    cleaner: Child,
+}
+
+impl Server {
+    /// Makes a cluster and starts a server on it. Panics where no PostgreSQL is installed: a test
+    /// that cannot run has failed.
+    pub fn start() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("pressroom-postgres-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let owner = owner();
+        std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1)).unwrap();
+        let cleaner = Command::new("sh")
+            .args(["-c", CLEAN_UP])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let made = as_owner("initdb")
+            .arg("-D")
+            .arg(folder.join("data"))
+            .args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success(), "initdb failed");
+        let server = Self {
+            folder,
+            port: free_port(),
+            postgres: Mutex::new(None),
+            cleaner,
+        };
+        server.resume();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        self.url_through(self.port)
+    }
+
+    /// The URL of a proxy before this server.
+    pub fn url_through(&self, port: u16) -> String {
+        format!("postgresql://postgres@127.0.0.1:{port}/postgres")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts the server, after [`Server::stop`] on the same port, and waits until it answers.
+    pub fn resume(&self) {
+        let log = fs::File::create(self.folder.join("log")).unwrap();
+        let child = as_owner("postgres")
+            .arg("-D")
+            .arg(self.folder.join("data"))
+            .args(["-c", &format!("port={}", self.port)])
+            .args(["-c", "listen_addresses=127.0.0.1"])
+            .args(["-c", "unix_socket_directories="])
+            .args(["-c", "fsync=off"])
+            .args(["-c", "max_connections=200"])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        *self.postgres.lock().unwrap() = Some(child);
+        let ready = || {
+            let status = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+            status.contains("ready") && TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        };
+        wait_for(ready, || {
+            fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        });
+    }
+
+    /// Stops the server at once, cutting all connections.
+    pub fn stop(&self) {
+        let mut child = self.postgres.lock().unwrap().take().expect("it runs");
+        let stopped = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(stopped.success());
+        child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.cleaner.stdin.take());
+        let _ = self.cleaner.wait();
+        if let Ok(Some(mut child)) = self.postgres.get_mut().map(Option::take) {
+            let _ = child.wait();
+        }
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn wait_for(done: impl Fn() -> bool, log: impl Fn() -> String) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "the server did not start: {}", log());
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// PostgreSQL's programs refuse to run as root.
+fn as_owner(program: &str) -> Command {
+    let mut command = Command::new(binaries().join(program));
+    if is_root() {
+        let (uid, gid) = owner();
+        command.uid(uid).gid(gid);
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// This user, or instead of root `postgres` or, without one, `nobody`.
+fn owner() -> (u32, u32) {
+    if !is_root() {
+        let own = fs::metadata("/proc/self").unwrap();
+        return (own.uid(), own.gid());
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let find = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut ids = line.split(':').skip(2).map(|id| id.parse().ok());
+        Some((ids.next()??, ids.next()??))
+    };
+    find("postgres")
+        .or_else(|| find("nobody"))
+        .expect("a user that is not root")
+}
+
+/// Where the server's programs are: `TEST_POSTGRES_BIN`, or what `pg_config` says, or Debian's
+/// place, the newest version.
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
+fn binaries() -> PathBuf {
+    let named = std::env::var("TEST_POSTGRES_BIN").ok().map(PathBuf::from);
+    let configured = || {
+        let output = Command::new("pg_config").arg("--bindir").output().ok()?;
+        Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
+    };
+    let versioned = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+        versions
+            .filter_map(|version| Some(version.ok()?.path()))
+            .max_by_key(|path| {
+                path.file_name()
+                    .and_then(|name| name.to_str()?.parse::<u32>().ok())
+            })
+            .map(|path| path.join("bin"))
+    };
+    let usable = |folder: &PathBuf| Path::new(folder).join("initdb").exists();
+    named
+        .or_else(|| configured().filter(usable))
+        .or_else(versioned)
+        .filter(usable)
+        .expect("PostgreSQL's programs; name their folder in TEST_POSTGRES_BIN")
+}
