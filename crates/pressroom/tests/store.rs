@@ -1,0 +1,989 @@
+//! What every store does, run over both of them.
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/postgres_server.rs"]
+mod postgres_server;
+#[path = "support/sqlite.rs"]
+mod sqlite;
+#[path = "support/store_fixture.rs"]
+mod store_fixture;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
+use pressroom::{
+    accounts::{Email, PasswordHash, TokenKey, UserChanges, UserId},
+    articles::{ArticleChanges, ArticleId, Cursor, ListQuery, PageStart},
+    store::{Constraint, StoreError},
+    tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use store_fixture::{Fixture, at, new_article, new_user, task};
+
+/// Runs each function over a fresh PostgreSQL database and over a fresh SQLite file.
+macro_rules! over_both_stores {
+    ($($name:ident)*) => {
+        mod on_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(super::Fixture::postgres().await).await;
+                }
+            )*
+        }
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(super::Fixture::sqlite()).await;
+                }
+            )*
+        }
+    };
+}
+
+over_both_stores! {
+    the_store_answers_and_its_schema_is_current
+    an_account_is_found_in_any_letter_case
+    an_address_in_another_case_is_taken
+    concurrent_registrations_of_one_address_give_one_account
+    a_profile_update_changes_what_it_names
+    a_user_may_respell_the_own_address_and_not_take_anothers
+    concurrent_moves_to_one_address_have_one_winner
+    a_password_hash_is_upgraded_only_while_unchanged
+    a_revoked_token_is_refused_until_it_is_purged
+    an_article_is_found_by_slug_and_by_id
+    a_taken_slug_is_refused_and_leaves_no_task
+    an_article_update_changes_what_it_names
+    an_update_of_a_missing_article_leaves_no_task
+    a_deleted_article_takes_its_favorites_along
+    favoriting_twice_counts_once
+    concurrent_favorites_never_drift
+    one_reader_flipping_a_favorite_never_drifts
+    deletions_racing_favorites_fail_nobody
+    the_list_is_newest_first_and_counts_all
+    cursors_walk_all_articles_of_one_moment
+    a_page_beyond_the_end_is_empty_and_counts_all
+    a_search_takes_wildcards_literally
+    a_search_ignores_case_beyond_ascii
+    a_search_pages_like_the_list
+    the_list_shows_the_viewers_favorites
+    outbox_tasks_are_claimed_oldest_first_and_once
+    an_expired_claim_comes_back
+    released_tasks_come_back_at_their_time
+    all_claims_can_be_given_back_at_once
+    published_tasks_are_gone
+    concurrent_claimers_never_overlap
+    a_delivery_is_claimed_by_one
+    a_delivery_made_is_not_made_again
+    an_abandoned_delivery_is_claimed_again
+    deliveries_are_purged_by_age
+    recipients_of_a_new_article_liked_another_of_its_author
+    recipients_of_an_update_liked_the_article
+}
+
+fn email(text: &str) -> Email {
+    Email::parse(text).unwrap()
+}
+
+fn is_conflict<T>(result: &Result<T, StoreError>, constraint: Constraint) -> bool {
+    matches!(result, Err(StoreError::Conflict(broken)) if *broken == constraint)
+}
+
+async fn the_store_answers_and_its_schema_is_current(fixture: Fixture) {
+    fixture.store.ping().await.unwrap();
+    assert!(fixture.store.schema_is_current().await.unwrap());
+}
+
+async fn an_account_is_found_in_any_letter_case(fixture: Fixture) {
+    let store = &fixture.store;
+    let user = store
+        .insert_user(new_user("Ann.Écrit@Example.com"))
+        .await
+        .unwrap();
+    assert_eq!(user.email, "Ann.Écrit@Example.com");
+    assert_eq!((user.bio.as_str(), user.image.as_str()), ("", ""));
+    assert_eq!(user.created_at, at(0));
+    for spelling in [
+        "Ann.Écrit@Example.com",
+        "ann.écrit@example.com",
+        "ANN.ÉCRIT@EXAMPLE.COM",
+    ] {
+        let found = store.find_credentials(&email(spelling)).await.unwrap().unwrap();
+        assert_eq!(found.user, user, "{spelling}");
+        assert_eq!(
+            found.password_hash,
+            PasswordHash("hash of Ann.Écrit@Example.com".to_owned())
+        );
+    }
+    let other = store.find_credentials(&email("bob@example.com")).await.unwrap();
+    assert!(other.is_none());
+}
+
+async fn an_address_in_another_case_is_taken(fixture: Fixture) {
+    let store = &fixture.store;
+    store.insert_user(new_user("éa@example.com")).await.unwrap();
+    for taken in ["éa@example.com", "ÉA@example.com", "éA@Example.COM"] {
+        let refused = store.insert_user(new_user(taken)).await;
+        assert!(
+            is_conflict(&refused, Constraint::UserEmail),
+            "{taken}: {refused:?}"
+        );
+    }
+    store.insert_user(new_user("éb@example.com")).await.unwrap();
+    assert_eq!(fixture.count("SELECT count(*) FROM users").await, 2);
+}
+
+async fn concurrent_registrations_of_one_address_give_one_account(fixture: Fixture) {
+    for round in 0..4 {
+        let spelled = |n: usize| match n % 2 {
+            0 => format!("ann{round}@example.com"),
+            _ => format!("ANN{round}@Example.com"),
+        };
+        let inserts = (0..12).map(|n| fixture.store.insert_user(new_user(&spelled(n))));
+        let (done, refused): (Vec<_>, Vec<_>) = join_all(inserts).await.into_iter().partition(Result::is_ok);
+        assert_eq!(done.len(), 1);
+        assert!(
+            refused
+                .iter()
+                .all(|result| is_conflict(result, Constraint::UserEmail)),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM users").await, 4);
+}
+
+async fn a_profile_update_changes_what_it_names(fixture: Fixture) {
+    let store = &fixture.store;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let changes = UserChanges {
+        bio: Some("writes".to_owned()),
+        ..UserChanges::default()
+    };
+    let updated = store.update_user(user.id, changes, at(5)).await.unwrap().unwrap();
+    assert_eq!(updated.bio, "writes");
+    assert_eq!((&updated.email, &updated.name), (&user.email, &user.name));
+    assert_eq!(updated.created_at, user.created_at);
+
+    let changes = UserChanges {
+        email: Some(email("new@example.com")),
+        password_hash: Some(PasswordHash("other".to_owned())),
+        name: Some("Ann Other".to_owned()),
+        bio: None,
+        image: Some("http://img.example/a.png".to_owned()),
+    };
+    let updated = store.update_user(user.id, changes, at(6)).await.unwrap().unwrap();
+    assert_eq!(updated.name, "Ann Other");
+    assert_eq!(updated.bio, "writes");
+    assert_eq!(updated.image, "http://img.example/a.png");
+    let found = store
+        .find_credentials(&email("new@example.com"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.user, updated);
+    assert_eq!(found.password_hash, PasswordHash("other".to_owned()));
+
+    let nobody = UserId(user.id.0 + 1);
+    let missing = store.update_user(nobody, UserChanges::default(), at(7)).await;
+    assert!(missing.unwrap().is_none());
+    let with_email = UserChanges {
+        email: Some(email("nobody@example.com")),
+        ..UserChanges::default()
+    };
+    let missing = store.update_user(nobody, with_email, at(7)).await;
+    assert!(missing.unwrap().is_none());
+}
+
+async fn a_user_may_respell_the_own_address_and_not_take_anothers(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    store.insert_user(new_user("bob@example.com")).await.unwrap();
+    let to = |address: &str| UserChanges {
+        email: Some(email(address)),
+        ..UserChanges::default()
+    };
+    let respelled = store.update_user(ann.id, to("Ann@Example.com"), at(1)).await;
+    assert_eq!(respelled.unwrap().unwrap().email, "Ann@Example.com");
+    for taken in ["bob@example.com", "BOB@example.com"] {
+        let refused = store.update_user(ann.id, to(taken), at(2)).await;
+        assert!(is_conflict(&refused, Constraint::UserEmail), "{refused:?}");
+    }
+    let unchanged = store
+        .find_credentials(&email("ann@example.com"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(unchanged.user.email, "Ann@Example.com");
+}
+
+async fn concurrent_moves_to_one_address_have_one_winner(fixture: Fixture) {
+    let store = &fixture.store;
+    let mut users = Vec::new();
+    for n in 0..8 {
+        users.push(
+            store
+                .insert_user(new_user(&format!("user{n}@example.com")))
+                .await
+                .unwrap(),
+        );
+    }
+    let moves = users.iter().enumerate().map(|(n, user)| {
+        let address = if n % 2 == 0 {
+            "one@example.com"
+        } else {
+            "ONE@example.com"
+        };
+        let changes = UserChanges {
+            email: Some(email(address)),
+            ..UserChanges::default()
+        };
+        store.update_user(user.id, changes, at(1))
+    });
+    let (moved, refused): (Vec<_>, Vec<_>) = join_all(moves).await.into_iter().partition(Result::is_ok);
+    assert_eq!(moved.len(), 1);
+    assert!(
+        refused
+            .iter()
+            .all(|result| is_conflict(result, Constraint::UserEmail)),
+        "{refused:?}"
+    );
+}
+
+async fn a_password_hash_is_upgraded_only_while_unchanged(fixture: Fixture) {
+    let store = &fixture.store;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let (old, new) = (
+        PasswordHash("hash of ann@example.com".to_owned()),
+        PasswordHash("new".to_owned()),
+    );
+    store.upgrade_password_hash(user.id, &old, &new).await.unwrap();
+    let late = PasswordHash("late".to_owned());
+    store.upgrade_password_hash(user.id, &old, &late).await.unwrap();
+    let found = store
+        .find_credentials(&email("ann@example.com"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.password_hash, new);
+}
+
+async fn a_revoked_token_is_refused_until_it_is_purged(fixture: Fixture) {
+    let store = &fixture.store;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let (token, other) = (TokenKey("one".to_owned()), TokenKey("two".to_owned()));
+    let session = store.find_session(user.id, &token).await.unwrap().unwrap();
+    assert_eq!((session.user, session.revoked), (user.clone(), false));
+
+    store.revoke_token(&token, at(100)).await.unwrap();
+    store.revoke_token(&token, at(200)).await.unwrap();
+    assert!(
+        store
+            .find_session(user.id, &token)
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked
+    );
+    assert!(
+        !store
+            .find_session(user.id, &other)
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked
+    );
+
+    assert_eq!(store.purge_revoked_tokens(at(99)).await.unwrap(), 0);
+    assert!(
+        store
+            .find_session(user.id, &token)
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked
+    );
+    assert_eq!(store.purge_revoked_tokens(at(100)).await.unwrap(), 1);
+    assert!(
+        !store
+            .find_session(user.id, &token)
+            .await
+            .unwrap()
+            .unwrap()
+            .revoked
+    );
+
+    let nobody = UserId(user.id.0 + 1);
+    assert!(store.find_session(nobody, &token).await.unwrap().is_none());
+}
+
+async fn an_article_is_found_by_slug_and_by_id(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let inserted = store
+        .insert_article(new_article("First — é", ann.id, at(3)), task(1, at(3)))
+        .await
+        .unwrap();
+    assert_eq!(inserted.title, "First — é");
+    assert_eq!(
+        (inserted.author.id, inserted.author.email.as_str()),
+        (ann.id, "ann@example.com")
+    );
+    assert_eq!((inserted.favorites_count, inserted.favorited), (0, false));
+    assert_eq!((inserted.created_at, inserted.updated_at), (at(3), at(3)));
+    let by_slug = store.find_article(&inserted.slug, Some(ann.id)).await.unwrap();
+    assert_eq!(by_slug.as_ref(), Some(&inserted));
+    let by_id = store.find_article_by_id(inserted.id).await.unwrap();
+    assert_eq!(by_id, by_slug);
+    assert!(store.find_article("nothing", None).await.unwrap().is_none());
+    assert!(
+        store
+            .find_article_by_id(ArticleId(inserted.id.0 + 1))
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+async fn a_taken_slug_is_refused_and_leaves_no_task(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    store
+        .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
+        .await
+        .unwrap();
+    let refused = store
+        .insert_article(new_article("One", ann.id, at(1)), task(2, at(1)))
+        .await;
+    assert!(is_conflict(&refused, Constraint::ArticleSlug), "{refused:?}");
+    let nobodys = new_article("Two", UserId(ann.id.0 + 1), at(1));
+    let refused = store.insert_article(nobodys, task(3, at(1))).await;
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
+    assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
+}
+
+async fn an_article_update_changes_what_it_names(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(0)).await;
+    store.favorite(&article.slug, ann.id, at(1)).await.unwrap();
+    let changes = ArticleChanges {
+        title: Some("Éclair".to_owned()),
+        ..ArticleChanges::default()
+    };
+    let mut update = task(2, at(5));
+    update.event = ArticleEvent::Updated;
+    let updated = store
+        .update_article(article.id, changes, ann.id, update)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(updated.title, "Éclair");
+    assert_eq!(
+        (&updated.slug, &updated.body, &updated.description),
+        (&article.slug, &article.body, &article.description)
+    );
+    assert_eq!((updated.created_at, updated.updated_at), (at(0), at(5)));
+    assert_eq!((updated.favorites_count, updated.favorited), (1, true));
+    let found = store.find_article(&article.slug, Some(ann.id)).await.unwrap();
+    assert_eq!(found, Some(updated));
+    // The search follows the title.
+    let page = store.list_articles(search("éCLAIR")).await.unwrap();
+    assert_eq!(page.total, 1);
+    let tasks = store
+        .claim_outbox(at(10), Duration::from_secs(60), 10)
+        .await
+        .unwrap();
+    assert_eq!(tasks[1].args, vec![json!(article.id.0), json!("updated")]);
+}
+
+async fn an_update_of_a_missing_article_leaves_no_task(fixture: Fixture) {
+    let ann = fixture.user("ann@example.com").await;
+    let missing = fixture
+        .store
+        .update_article(ArticleId(999), ArticleChanges::default(), ann.id, task(1, at(0)))
+        .await;
+    assert!(missing.unwrap().is_none());
+    assert_eq!(
+        fixture.store.outbox_backlog().await.unwrap(),
+        Backlog {
+            tasks: 0,
+            oldest: None
+        }
+    );
+}
+
+async fn a_deleted_article_takes_its_favorites_along(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let gone = fixture.article("Gone", ann.id, at(0)).await;
+    let kept = fixture.article("Kept", ann.id, at(0)).await;
+    store.favorite(&gone.slug, ann.id, at(1)).await.unwrap();
+    store.favorite(&kept.slug, ann.id, at(1)).await.unwrap();
+    assert!(store.delete_article(gone.id).await.unwrap());
+    assert!(!store.delete_article(gone.id).await.unwrap());
+    assert!(store.find_article(&gone.slug, None).await.unwrap().is_none());
+    assert!(store.find_article(&kept.slug, None).await.unwrap().is_some());
+    assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 1);
+}
+
+async fn favoriting_twice_counts_once(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let bob = fixture.user("bob@example.com").await;
+    let slug = fixture.article("One", ann.id, at(0)).await.slug;
+    for _ in 0..2 {
+        let article = store.favorite(&slug, bob.id, at(1)).await.unwrap().unwrap();
+        assert_eq!((article.favorites_count, article.favorited), (1, true));
+        assert_eq!(article.updated_at, at(0));
+        assert_eq!(article.author.id, ann.id);
+    }
+    let article = store.favorite(&slug, ann.id, at(1)).await.unwrap().unwrap();
+    assert_eq!(article.favorites_count, 2);
+    for _ in 0..2 {
+        let article = store.unfavorite(&slug, bob.id).await.unwrap().unwrap();
+        assert_eq!((article.favorites_count, article.favorited), (1, false));
+    }
+    let seen = store.find_article(&slug, Some(ann.id)).await.unwrap().unwrap();
+    assert_eq!((seen.favorites_count, seen.favorited), (1, true));
+    assert!(store.favorite("nothing", bob.id, at(1)).await.unwrap().is_none());
+    assert!(store.unfavorite("nothing", bob.id).await.unwrap().is_none());
+}
+
+async fn concurrent_favorites_never_drift(fixture: Fixture) {
+    let store = &fixture.store;
+    let mut users = Vec::new();
+    for n in 0..64 {
+        users.push(fixture.user(&format!("user{n}@example.com")).await.id);
+    }
+    let article = fixture.article("One", users[0], at(0)).await;
+    let added = join_all(
+        users
+            .iter()
+            .map(|user| store.favorite(&article.slug, *user, at(1))),
+    )
+    .await;
+    assert!(added.iter().all(|answer| matches!(answer, Ok(Some(_)))));
+    assert_eq!(fixture.favorites_of(article.id).await, (64, 64));
+
+    // Half of them take it back while the others ask again.
+    let mixed = users.iter().enumerate().map(async |(n, user)| {
+        if n % 2 == 0 {
+            store.unfavorite(&article.slug, *user).await
+        } else {
+            store.favorite(&article.slug, *user, at(2)).await
+        }
+    });
+    for answer in join_all(mixed).await {
+        answer.unwrap().unwrap();
+    }
+    assert_eq!(fixture.favorites_of(article.id).await, (32, 32));
+}
+
+async fn one_reader_flipping_a_favorite_never_drifts(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    let article = fixture.article("One", ann, at(0)).await;
+    let flips = (0..64).map(async |n| {
+        if n % 2 == 0 {
+            store.favorite(&article.slug, ann, at(1)).await
+        } else {
+            store.unfavorite(&article.slug, ann).await
+        }
+    });
+    for answer in join_all(flips).await {
+        answer.unwrap().unwrap();
+    }
+    let (counted, rows) = fixture.favorites_of(article.id).await;
+    assert_eq!(counted, rows);
+    assert!(rows <= 1);
+}
+
+async fn deletions_racing_favorites_fail_nobody(fixture: Fixture) {
+    let store = &fixture.store;
+    let mut users = Vec::new();
+    for n in 0..16 {
+        users.push(fixture.user(&format!("user{n}@example.com")).await.id);
+    }
+    for round in 0..6 {
+        let article = fixture.article(&format!("No {round}"), users[0], at(0)).await;
+        for user in &users[..8] {
+            store.favorite(&article.slug, *user, at(1)).await.unwrap();
+        }
+        let race = users.iter().enumerate().map(async |(n, user)| match n {
+            4 => store.delete_article(article.id).await.map(|_| ()),
+            n if n < 8 => store.unfavorite(&article.slug, *user).await.map(|_| ()),
+            _ => store.favorite(&article.slug, *user, at(2)).await.map(|_| ()),
+        });
+        for answer in join_all(race).await {
+            answer.unwrap();
+        }
+        assert!(store.find_article_by_id(article.id).await.unwrap().is_none());
+    }
+    assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 0);
+}
+
+fn list(start: PageStart, limit: i64) -> ListQuery {
+    ListQuery {
+        start,
+        limit,
+        search: None,
+        viewer: None,
+    }
+}
+
+fn search(text: &str) -> ListQuery {
+    ListQuery {
+        search: Some(text.to_owned()),
+        ..list(PageStart::Offset(0), 100)
+    }
+}
+
+async fn the_list_is_newest_first_and_counts_all(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    let empty = store.list_articles(list(PageStart::Offset(0), 20)).await.unwrap();
+    assert_eq!((empty.articles.len(), empty.total, empty.more), (0, 0, false));
+
+    for (title, time) in [("b", 20), ("a", 10), ("d", 30), ("c", 20)] {
+        fixture.article(title, ann, at(time)).await;
+    }
+    let mut seen = Vec::new();
+    for (offset, more) in [(0, true), (3, false)] {
+        let page = store
+            .list_articles(list(PageStart::Offset(offset), 3))
+            .await
+            .unwrap();
+        assert_eq!((page.total, page.more), (4, more));
+        seen.extend(page.articles.into_iter().map(|article| article.title));
+    }
+    // Of one moment, the later id first.
+    assert_eq!(seen, ["d", "c", "b", "a"]);
+    let whole = store.list_articles(list(PageStart::Offset(0), 4)).await.unwrap();
+    assert_eq!((whole.articles.len(), whole.more), (4, false));
+    assert_eq!(whole.articles[0].author.email, "ann@example.com");
+}
+
+async fn cursors_walk_all_articles_of_one_moment(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    for n in 0..23 {
+        // Most share one moment; a few are older.
+        fixture
+            .article(&format!("No {n}"), ann, at(if n % 5 == 0 { n } else { 100 }))
+            .await;
+    }
+    let mut start = PageStart::Offset(0);
+    let mut walked = Vec::new();
+    loop {
+        let page = store.list_articles(list(start, 4)).await.unwrap();
+        assert_eq!(page.total, 23);
+        let last = page.articles.last().unwrap();
+        start = PageStart::After(Cursor {
+            created_at: last.created_at,
+            id: last.id,
+        });
+        walked.extend(
+            page.articles
+                .iter()
+                .map(|article| (article.created_at, article.id)),
+        );
+        if !page.more {
+            break;
+        }
+    }
+    let mut sorted = walked.clone();
+    sorted.sort_by(|a, b| b.cmp(a));
+    assert_eq!(walked, sorted);
+    assert_eq!(walked.into_iter().collect::<BTreeSet<_>>().len(), 23);
+    let after_all = store.list_articles(list(start, 4)).await.unwrap();
+    assert_eq!(
+        (after_all.articles.len(), after_all.total, after_all.more),
+        (0, 23, false)
+    );
+}
+
+async fn a_page_beyond_the_end_is_empty_and_counts_all(fixture: Fixture) {
+    let ann = fixture.user("ann@example.com").await.id;
+    fixture.article("One", ann, at(0)).await;
+    for offset in [1, 1_000, i64::MAX] {
+        let page = fixture
+            .store
+            .list_articles(list(PageStart::Offset(offset), 20))
+            .await
+            .unwrap();
+        assert_eq!((page.articles.len(), page.total, page.more), (0, 1, false));
+    }
+}
+
+async fn a_search_takes_wildcards_literally(fixture: Fixture) {
+    let ann = fixture.user("ann@example.com").await.id;
+    for title in ["100% sure", "1000 sure", "snake_case", "snakecase", "back\\slash"] {
+        fixture.article(title, ann, at(0)).await;
+    }
+    for (text, found) in [
+        ("0%", vec!["100% sure"]),
+        ("E_C", vec!["snake_case"]),
+        ("k\\s", vec!["back\\slash"]),
+        ("\\", vec!["back\\slash"]),
+        ("%", vec!["100% sure"]),
+        ("_", vec!["snake_case"]),
+        ("nothing", vec![]),
+    ] {
+        let page = fixture.store.list_articles(search(text)).await.unwrap();
+        let titles: Vec<_> = page
+            .articles
+            .iter()
+            .map(|article| article.title.as_str())
+            .collect();
+        assert_eq!(titles, found, "{text}");
+        assert_eq!(page.total, i64::try_from(found.len()).unwrap());
+    }
+}
+
+async fn a_search_ignores_case_beyond_ascii(fixture: Fixture) {
+    let ann = fixture.user("ann@example.com").await.id;
+    for title in ["Crème BRÛLÉE", "ЖИЗНЬ", "Ὀδυσσεύς"] {
+        fixture.article(title, ann, at(0)).await;
+    }
+    for (text, title) in [
+        ("brûlée", "Crème BRÛLÉE"),
+        ("CRÈME", "Crème BRÛLÉE"),
+        ("жизнь", "ЖИЗНЬ"),
+    ] {
+        let page = fixture.store.list_articles(search(text)).await.unwrap();
+        assert_eq!(page.articles.len(), 1, "{text}");
+        assert_eq!(page.articles[0].title, title);
+    }
+}
+
+async fn a_search_pages_like_the_list(fixture: Fixture) {
+    let ann = fixture.user("ann@example.com").await.id;
+    for n in 0..7 {
+        fixture.article(&format!("Found {n}"), ann, at(5)).await;
+        fixture.article(&format!("Other {n}"), ann, at(5)).await;
+    }
+    let mut titles = Vec::new();
+    let mut start = PageStart::Offset(1);
+    for more in [true, false] {
+        let query = ListQuery {
+            start,
+            limit: 3,
+            ..search("FOUND")
+        };
+        let page = fixture.store.list_articles(query).await.unwrap();
+        assert_eq!((page.total, page.more), (7, more));
+        let last = page.articles.last().unwrap();
+        start = PageStart::After(Cursor {
+            created_at: last.created_at,
+            id: last.id,
+        });
+        titles.extend(page.articles.into_iter().map(|article| article.title));
+    }
+    assert_eq!(
+        titles,
+        ["Found 5", "Found 4", "Found 3", "Found 2", "Found 1", "Found 0"]
+    );
+}
+
+async fn the_list_shows_the_viewers_favorites(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    let bob = fixture.user("bob@example.com").await.id;
+    let one = fixture.article("One", ann, at(1)).await;
+    fixture.article("Two", ann, at(2)).await;
+    store.favorite(&one.slug, bob, at(3)).await.unwrap();
+    for (viewer, expected) in [
+        (Some(bob), [false, true]),
+        (Some(ann), [false; 2]),
+        (None, [false; 2]),
+    ] {
+        let query = ListQuery {
+            viewer,
+            ..list(PageStart::Offset(0), 20)
+        };
+        let page = store.list_articles(query).await.unwrap();
+        let favorited: Vec<_> = page.articles.iter().map(|article| article.favorited).collect();
+        assert_eq!(favorited, expected);
+        assert_eq!(page.articles[1].favorites_count, 1);
+    }
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+
+async fn outbox_tasks_are_claimed_oldest_first_and_once(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    let mut expected = Vec::new();
+    for n in 0..3 {
+        let article = store
+            .insert_article(new_article(&format!("No {n}"), ann, at(n)), task(n, at(n)))
+            .await
+            .unwrap();
+        expected.push((Uuid::from_u128(n as u128), article.id));
+    }
+    assert_eq!(
+        store.outbox_backlog().await.unwrap(),
+        Backlog {
+            tasks: 3,
+            oldest: Some(at(0))
+        }
+    );
+    let first = store.claim_outbox(at(10), LEASE, 2).await.unwrap();
+    let second = store.claim_outbox(at(10), LEASE, 2).await.unwrap();
+    assert_eq!((first.len(), second.len()), (2, 1));
+    for (task, (task_id, article)) in first.iter().chain(&second).zip(&expected) {
+        assert_eq!(task.task_id, *task_id);
+        assert_eq!(task.name, "app.jobs.tasks.send_article_notification");
+        assert_eq!(task.args, vec![json!(article.0), json!("created")]);
+        assert_eq!(
+            task.trace,
+            [
+                ("traceparent".to_owned(), "00-aa-bb-01".to_owned()),
+                ("baggage".to_owned(), "k=\"v\"".to_owned())
+            ]
+        );
+        assert_eq!(task.attempts, 1);
+    }
+    assert_eq!(second[0].created_at, at(2));
+    assert!(store.claim_outbox(at(10), LEASE, 2).await.unwrap().is_empty());
+    // Claimed is not gone.
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 3);
+}
+
+async fn an_expired_claim_comes_back(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    fixture.article("One", ann, at(0)).await;
+    assert_eq!(store.claim_outbox(at(10), LEASE, 9).await.unwrap().len(), 1);
+    assert!(store.claim_outbox(at(69), LEASE, 9).await.unwrap().is_empty());
+    let again = store.claim_outbox(at(70), LEASE, 9).await.unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].attempts, 2);
+}
+
+async fn released_tasks_come_back_at_their_time(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    fixture.article("One", ann, at(0)).await;
+    fixture.article("Two", ann, at(0)).await;
+    let claimed = store.claim_outbox(at(10), LEASE, 9).await.unwrap();
+    store.release_outbox(&[claimed[1].id], at(12)).await.unwrap();
+    store.release_outbox(&[], at(12)).await.unwrap();
+    assert!(store.claim_outbox(at(11), LEASE, 9).await.unwrap().is_empty());
+    let again = store.claim_outbox(at(12), LEASE, 9).await.unwrap();
+    assert_eq!(
+        again.iter().map(|task| task.id).collect::<Vec<_>>(),
+        [claimed[1].id]
+    );
+}
+
+async fn all_claims_can_be_given_back_at_once(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    for n in 0..3 {
+        fixture.article(&format!("No {n}"), ann, at(0)).await;
+    }
+    store.claim_outbox(at(10), LEASE, 2).await.unwrap();
+    assert_eq!(store.release_all_outbox().await.unwrap(), 2);
+    assert_eq!(store.claim_outbox(at(10), LEASE, 9).await.unwrap().len(), 3);
+}
+
+async fn published_tasks_are_gone(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    for n in 0..3 {
+        fixture.article(&format!("No {n}"), ann, at(n)).await;
+    }
+    let claimed = store.claim_outbox(at(10), LEASE, 2).await.unwrap();
+    let ids: Vec<_> = claimed.iter().map(|task| task.id).collect();
+    store.delete_outbox(&ids).await.unwrap();
+    store.delete_outbox(&ids).await.unwrap();
+    store.delete_outbox(&[]).await.unwrap();
+    assert_eq!(
+        store.outbox_backlog().await.unwrap(),
+        Backlog {
+            tasks: 1,
+            oldest: Some(at(2))
+        }
+    );
+}
+
+async fn concurrent_claimers_never_overlap(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await.id;
+    for n in 0..60 {
+        fixture.article(&format!("No {n}"), ann, at(0)).await;
+    }
+    let claims = join_all((0..12).map(|_| store.claim_outbox(at(10), LEASE, 10))).await;
+    let claimed: Vec<_> = claims.into_iter().flat_map(Result::unwrap).collect();
+    let distinct: BTreeSet<_> = claimed.iter().map(|task| task.id).collect();
+    assert_eq!(distinct.len(), claimed.len(), "a task was claimed twice");
+    // Rows passed over while another held them are there for the next.
+    let rest = store.claim_outbox(at(10), LEASE, 100).await.unwrap();
+    assert_eq!(claimed.len() + rest.len(), 60);
+}
+
+fn delivery(recipient: i32) -> DeliveryKey {
+    DeliveryKey {
+        task_id: Uuid::from_u128(7),
+        recipient: UserId(recipient),
+        channel: "log",
+    }
+}
+
+async fn a_delivery_is_claimed_by_one(fixture: Fixture) {
+    let store = &fixture.store;
+    let key = delivery(1);
+    let claims = join_all((0..16).map(|_| store.claim_delivery(&key, at(0), LEASE))).await;
+    let claims: Vec<_> = claims.into_iter().map(Result::unwrap).collect();
+    let claimed = claims
+        .iter()
+        .filter(|claim| **claim == DeliveryClaim::Claimed)
+        .count();
+    assert_eq!(claimed, 1);
+    let held = claims
+        .iter()
+        .filter(|claim| **claim == DeliveryClaim::Held { remaining: LEASE })
+        .count();
+    assert_eq!(held, 15);
+    // Another recipient, channel or task is another delivery.
+    for key in [
+        delivery(2),
+        DeliveryKey {
+            channel: "smtp",
+            ..delivery(1)
+        },
+        DeliveryKey {
+            task_id: Uuid::from_u128(8),
+            ..delivery(1)
+        },
+    ] {
+        let claim = store.claim_delivery(&key, at(0), LEASE).await.unwrap();
+        assert_eq!(claim, DeliveryClaim::Claimed);
+    }
+}
+
+async fn a_delivery_made_is_not_made_again(fixture: Fixture) {
+    let store = &fixture.store;
+    let key = delivery(1);
+    store.claim_delivery(&key, at(0), LEASE).await.unwrap();
+    store.complete_delivery(&key, at(1)).await.unwrap();
+    // Too late to give back, and the lease no longer matters.
+    store.release_delivery(&key).await.unwrap();
+    let claim = store.claim_delivery(&key, at(1_000), LEASE).await.unwrap();
+    assert_eq!(claim, DeliveryClaim::Delivered);
+    // What was delivered without a claim is known as well.
+    store.complete_delivery(&delivery(2), at(1)).await.unwrap();
+    let claim = store.claim_delivery(&delivery(2), at(2), LEASE).await.unwrap();
+    assert_eq!(claim, DeliveryClaim::Delivered);
+}
+
+async fn an_abandoned_delivery_is_claimed_again(fixture: Fixture) {
+    let store = &fixture.store;
+    let key = delivery(1);
+    store.claim_delivery(&key, at(0), LEASE).await.unwrap();
+    let held = store.claim_delivery(&key, at(59), LEASE).await.unwrap();
+    let remaining = Duration::from_secs(1);
+    assert_eq!(held, DeliveryClaim::Held { remaining });
+    let claim = store.claim_delivery(&key, at(60), LEASE).await.unwrap();
+    assert_eq!(claim, DeliveryClaim::Claimed);
+    store.release_delivery(&key).await.unwrap();
+    let claim = store.claim_delivery(&key, at(61), LEASE).await.unwrap();
+    assert_eq!(claim, DeliveryClaim::Claimed);
+}
+
+async fn deliveries_are_purged_by_age(fixture: Fixture) {
+    let store = &fixture.store;
+    for (recipient, time) in [(1, 10), (2, 20)] {
+        store
+            .claim_delivery(&delivery(recipient), at(0), LEASE)
+            .await
+            .unwrap();
+        store
+            .complete_delivery(&delivery(recipient), at(time))
+            .await
+            .unwrap();
+    }
+    store.claim_delivery(&delivery(3), at(0), LEASE).await.unwrap();
+    assert_eq!(store.purge_deliveries(at(20)).await.unwrap(), 1);
+    let kept = store.claim_delivery(&delivery(2), at(30), LEASE).await.unwrap();
+    assert_eq!(kept, DeliveryClaim::Delivered);
+    let held = store.claim_delivery(&delivery(3), at(30), LEASE).await.unwrap();
+    assert!(matches!(held, DeliveryClaim::Held { .. }));
+}
+
+async fn recipients_of_a_new_article_liked_another_of_its_author(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let mut readers = Vec::new();
+    for n in 0..4 {
+        readers.push(fixture.user(&format!("reader{n}@example.com")).await);
+    }
+    let earlier = fixture.article("Earlier", ann.id, at(0)).await;
+    let new = fixture.article("New", ann.id, at(1)).await;
+    let others = fixture.article("By another", readers[0].id, at(1)).await;
+    for user in [&ann, &readers[0], &readers[2]] {
+        store.favorite(&earlier.slug, user.id, at(2)).await.unwrap();
+    }
+    // Neither who liked only the new one nor who liked somebody else's.
+    store.favorite(&new.slug, readers[1].id, at(2)).await.unwrap();
+    store.favorite(&others.slug, readers[3].id, at(2)).await.unwrap();
+
+    let found = store
+        .recipients(new.id, ArticleEvent::Created, UserId(0), 10)
+        .await
+        .unwrap();
+    let ids: Vec<_> = found.iter().map(|recipient| recipient.id).collect();
+    assert_eq!(ids, [readers[0].id, readers[2].id]);
+    assert_eq!(
+        (found[0].email.as_str(), &found[0].name),
+        ("reader0@example.com", &readers[0].name)
+    );
+    let first = store
+        .recipients(new.id, ArticleEvent::Created, UserId(0), 1)
+        .await
+        .unwrap();
+    assert_eq!(first[0].id, readers[0].id);
+    assert_eq!(first.len(), 1);
+    let after = store
+        .recipients(new.id, ArticleEvent::Created, readers[0].id, 10)
+        .await
+        .unwrap();
+    assert_eq!(after.len(), 1);
+    let missing = store
+        .recipients(ArticleId(9_999), ArticleEvent::Created, UserId(0), 10)
+        .await
+        .unwrap();
+    assert!(missing.is_empty());
+}
+
+async fn recipients_of_an_update_liked_the_article(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let bob = fixture.user("bob@example.com").await;
+    let eve = fixture.user("eve@example.com").await;
+    let one = fixture.article("One", ann.id, at(0)).await;
+    let two = fixture.article("Two", ann.id, at(0)).await;
+    for user in [ann.id, bob.id] {
+        store.favorite(&one.slug, user, at(1)).await.unwrap();
+    }
+    store.favorite(&two.slug, eve.id, at(1)).await.unwrap();
+    let found = store
+        .recipients(one.id, ArticleEvent::Updated, UserId(0), 10)
+        .await
+        .unwrap();
+    assert_eq!(
+        found.iter().map(|recipient| recipient.id).collect::<Vec<_>>(),
+        [bob.id]
+    );
+    let after = store
+        .recipients(one.id, ArticleEvent::Updated, bob.id, 10)
+        .await
+        .unwrap();
+    assert!(after.is_empty());
+}

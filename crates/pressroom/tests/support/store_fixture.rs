@@ -1,0 +1,113 @@
+//! A store with a way to look behind it, and the rows that tests put in.
+
+use jiff::Timestamp;
+use pressroom::{
+    accounts::{Email, NewUser, PasswordHash, User, UserId},
+    articles::{Article, ArticleId, NewArticle},
+    store::{Store, postgres::PostgresStore},
+    tasks::{ArticleEvent, NewOutboxTask},
+};
+use uuid::Uuid;
+
+use super::{postgres, sqlite};
+
+pub struct Fixture {
+    pub store: Box<dyn Store>,
+    behind: Behind,
+}
+
+enum Behind {
+    Postgres(postgres::Database),
+    Sqlite(sqlite::File),
+}
+
+impl Fixture {
+    pub async fn postgres() -> Self {
+        let database = postgres::Database::migrated().await;
+        // More connections than by default, so that races happen in the server.
+        let mut config = database.config();
+        config.lanes = 6;
+        Self {
+            store: Box::new(PostgresStore::connect(&config).unwrap()),
+            behind: Behind::Postgres(database),
+        }
+    }
+
+    pub fn sqlite() -> Self {
+        let file = sqlite::File::new();
+        Self {
+            store: Box::new(file.store()),
+            behind: Behind::Sqlite(file),
+        }
+    }
+
+    /// What a query for one number gives, past the store.
+    pub async fn count(&self, sql: &str) -> i64 {
+        match &self.behind {
+            Behind::Postgres(database) => {
+                let client = database.client().await;
+                client.query_one(sql, &[]).await.unwrap().get(0)
+            }
+            Behind::Sqlite(file) => {
+                let connection = rusqlite::Connection::open(file.path()).unwrap();
+                connection.query_row(sql, [], |row| row.get(0)).unwrap()
+            }
+        }
+    }
+
+    /// An article's count of favourites, and how many rows there are.
+    pub async fn favorites_of(&self, article: ArticleId) -> (i64, i64) {
+        let counted = format!("SELECT CAST(favorites_count AS bigint) FROM articles WHERE id = {article}");
+        let rows = format!("SELECT count(*) FROM favorites WHERE article_id = {article}");
+        (self.count(&counted).await, self.count(&rows).await)
+    }
+
+    pub async fn user(&self, email: &str) -> User {
+        self.store.insert_user(new_user(email)).await.unwrap()
+    }
+
+    pub async fn article(&self, title: &str, author: UserId, created_at: Timestamp) -> Article {
+        self.store
+            .insert_article(new_article(title, author, created_at), task(1, created_at))
+            .await
+            .unwrap()
+    }
+}
+
+/// A moment, so many seconds after the tests' beginning of time.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_microsecond(1_760_000_000_123_456 + second * 1_000_000).unwrap()
+}
+
+pub fn new_user(email: &str) -> NewUser {
+    NewUser {
+        email: Email::parse(email).unwrap(),
+        password_hash: PasswordHash(format!("hash of {email}")),
+        name: format!("Name of {email}"),
+        created_at: at(0),
+    }
+}
+
+/// An article whose slug is its title.
+pub fn new_article(title: &str, author: UserId, created_at: Timestamp) -> NewArticle {
+    NewArticle {
+        slug: title.to_owned(),
+        title: title.to_owned(),
+        description: "about it".to_owned(),
+        body: "all of it".to_owned(),
+        author,
+        created_at,
+    }
+}
+
+pub fn task(id: i64, created_at: Timestamp) -> NewOutboxTask {
+    NewOutboxTask {
+        task_id: Uuid::from_u128(u128::try_from(id).unwrap()),
+        event: ArticleEvent::Created,
+        trace: vec![
+            ("traceparent".to_owned(), "00-aa-bb-01".to_owned()),
+            ("baggage".to_owned(), "k=\"v\"".to_owned()),
+        ],
+        created_at,
+    }
+}
