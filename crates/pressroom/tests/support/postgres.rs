@@ -1,8 +1,6 @@
 //! PostgreSQL for tests: the server that `TEST_DATABASE_URL` names, or one started for this
 //! process; and on it a fresh database for each test, copied from a migrated template.
 
-#![expect(dead_code, reason = "each test file uses its own part")]
-
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{

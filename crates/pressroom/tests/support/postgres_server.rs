@@ -1,8 +1,6 @@
 //! A PostgreSQL server of a test's own, in a temporary folder, which can be stopped and started.
 //! A small shell watches a pipe to this process and cleans up when it closes, however that ends.
 
-#![expect(dead_code, reason = "each test file uses its own part")]
-
 use std::{
     fs,
     net::{TcpListener, TcpStream},
@@ -80,16 +78,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        self.url_through(self.port)
-    }
-
-    /// The URL of a proxy before this server.
-    pub fn url_through(&self, port: u16) -> String {
-        format!("postgresql://postgres@127.0.0.1:{port}/postgres")
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
+        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
     /// Starts the server, after [`Server::stop`] on the same port, and waits until it answers.

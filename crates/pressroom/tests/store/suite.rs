@@ -1,14 +1,5 @@
 //! What every store does, run over both of them.
 
-#[path = "support/postgres.rs"]
-mod postgres;
-#[path = "support/postgres_server.rs"]
-mod postgres_server;
-#[path = "support/sqlite.rs"]
-mod sqlite;
-#[path = "support/store_fixture.rs"]
-mod store_fixture;
-
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
@@ -21,7 +12,7 @@ use pressroom::{
 use serde_json::json;
 use uuid::Uuid;
 
-use store_fixture::{Fixture, at, new_article, new_user, task};
+use crate::fixture::{Fixture, at, new_article, new_user, task};
 
 /// Runs each function over a fresh PostgreSQL database and over a fresh SQLite file.
 macro_rules! over_both_stores {

@@ -9,7 +9,7 @@ use pressroom::{
 };
 use uuid::Uuid;
 
-use super::{postgres, sqlite};
+use crate::{postgres, sqlite};
 
 pub struct Fixture {
     pub store: Box<dyn Store>,

@@ -1,0 +1,86 @@
+//! SQLite keeps what it accepted, and can live in memory.
+
+use pressroom::store::{
+    Store, StoreError,
+    sqlite::{SqliteStore, migrate},
+};
+
+use crate::{
+    fixture::{at, new_article, new_user, task},
+    sqlite::File,
+};
+
+#[tokio::test]
+async fn what_was_accepted_is_there_after_reopening() {
+    let file = File::new();
+    let store = file.store();
+    let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let article = store
+        .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
+        .await
+        .unwrap();
+    // Without closing: what another process, or this one after a crash, finds in the file.
+    let reopened = file.store();
+    let found = reopened.find_article(&article.slug, None).await.unwrap();
+    assert_eq!(found, Some(article));
+    assert_eq!(reopened.outbox_backlog().await.unwrap().tasks, 1);
+    drop(store);
+    reopened.insert_user(new_user("bob@example.com")).await.unwrap();
+}
+
+#[tokio::test]
+async fn commits_reach_the_disk_before_they_are_answered_for() {
+    let file = File::new();
+    let _store = file.store();
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    let journal: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .unwrap();
+    assert_eq!(journal, "wal");
+}
+
+#[tokio::test]
+async fn a_file_is_migrated_once() {
+    let file = File::new();
+    assert_eq!(migrate(&file.url()).unwrap().len(), 1);
+    assert!(migrate(&file.url()).unwrap().is_empty());
+    assert!(file.store().schema_is_current().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_store_in_memory_reads_what_it_wrote() {
+    for url in [":memory:", "sqlite://:memory:"] {
+        let store = SqliteStore::open(url).unwrap();
+        let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
+        let found = store
+            .find_credentials(&pressroom::accounts::Email::parse("ANN@example.com").unwrap())
+            .await;
+        assert_eq!(found.unwrap().unwrap().user, ann);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_process_keeps_locked_is_unavailable() {
+    let file = File::new();
+    let store = file.store();
+    let other = rusqlite::Connection::open(file.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.insert_user(new_user("ann@example.com")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    // Readers do not mind.
+    store.ping().await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
+    store.insert_user(new_user("ann@example.com")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let file = File::new();
+    std::fs::write(
+        file.path(),
+        "certainly not a database, but long enough to look at",
+    )
+    .unwrap();
+    let refused = SqliteStore::open(&file.url());
+    assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+}

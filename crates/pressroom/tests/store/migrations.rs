@@ -1,0 +1,281 @@
+//! The schema on PostgreSQL: what we create, what we adopt, and who else goes on using it.
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use pressroom::{
+    accounts::{Email, NewUser, PasswordHash, UserChanges, UserId},
+    articles::{ListQuery, PageStart},
+    store::{Constraint, Store, StoreError, postgres::migrate},
+};
+use tokio_postgres::Client;
+
+use crate::postgres::Database;
+
+/// The reference's schema, as `pg_dump` wrote it.
+const FLASK_SCHEMA: &str = include_str!("flask-schema.sql");
+
+/// What we add to the reference's tables: indexes, and nothing else.
+const OUR_INDEXES: [&str; 4] = [
+    "ix_articles_author_id",
+    "ix_articles_newest",
+    "ix_favorites_article_id",
+    "ix_users_email_lower",
+];
+
+/// Each column, index, constraint and sequence of the reference's tables, one a line.
+const DESCRIPTION: &str = "
+    SELECT concat_ws(' ', 'column', table_name, ordinal_position, column_name, column_default,
+        is_nullable, data_type, character_maximum_length, datetime_precision, is_identity)
+    FROM information_schema.columns
+    WHERE table_name IN ('users', 'articles', 'favorites')
+    UNION ALL
+    SELECT concat_ws(' ', 'index', tablename, indexname, indexdef)
+    FROM pg_indexes
+    WHERE tablename IN ('users', 'articles', 'favorites') AND indexname <> ALL ($1)
+    UNION ALL
+    SELECT concat_ws(' ', 'constraint', conrelid::regclass, conname, contype,
+        pg_get_constraintdef(oid))
+    FROM pg_constraint
+    WHERE conrelid IN ('users'::regclass, 'articles'::regclass, 'favorites'::regclass)
+    UNION ALL
+    SELECT concat_ws(' ', 'sequence', sequencename, data_type, start_value, min_value, max_value,
+        increment_by, cycle, cache_size,
+        pg_get_serial_sequence('users', 'id'), pg_get_serial_sequence('articles', 'id'),
+        pg_get_serial_sequence('favorites', 'id'))
+    FROM pg_sequences
+    WHERE sequencename IN ('users_id_seq', 'articles_id_seq', 'favorites_id_seq')
+    UNION ALL
+    SELECT concat_ws(' ', 'trigger', tgrelid::regclass, tgname)
+    FROM pg_trigger
+    WHERE NOT tgisinternal
+    ORDER BY 1";
+
+async fn description(client: &Client) -> Vec<String> {
+    let ours = OUR_INDEXES.map(str::to_owned).to_vec();
+    let rows = client.query(DESCRIPTION, &[&ours]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// A database as the reference's ORM leaves it, with rows.
+async fn made_by_flask() -> Database {
+    let database = Database::empty().await;
+    let client = database.client().await;
+    client.batch_execute(FLASK_SCHEMA).await.unwrap();
+    client
+        .batch_execute(
+            "
+            SET search_path TO public;
+            INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
+            VALUES ('ann@example.com', 'hash', 'Ann', '', '', '2025-01-02 03:04:05.678901', now()),
+                ('Ann@Example.com', 'other', 'Ann again', '', '', now(), now());
+            INSERT INTO articles (slug, title, description, body, author_id, favorites_count,
+                created_at, updated_at)
+            VALUES ('one-1', 'One', '', 'body', 1, 1, now(), now());
+            INSERT INTO favorites (user_id, article_id, created_at) VALUES (2, 1, now())",
+        )
+        .await
+        .unwrap();
+    database
+}
+
+#[tokio::test]
+async fn a_fresh_schema_is_the_references() {
+    let reference = Database::empty().await;
+    let by_flask = reference.client().await;
+    by_flask.batch_execute(FLASK_SCHEMA).await.unwrap();
+    by_flask.batch_execute("SET search_path TO public").await.unwrap();
+    let expected = description(&by_flask).await;
+    // 21 columns, 6 indexes, 7 constraints, 3 sequences.
+    assert_eq!(expected.len(), 37, "{expected:#?}");
+
+    let ours = Database::empty().await;
+    migrate(&ours.config()).await.unwrap();
+    let client = ours.client().await;
+    assert_eq!(description(&client).await, expected);
+    let added = client
+        .query(
+            "SELECT FROM pg_indexes WHERE indexname = ANY ($1)",
+            &[&OUR_INDEXES.map(str::to_owned).to_vec()],
+        )
+        .await
+        .unwrap();
+    assert_eq!(added.len(), OUR_INDEXES.len());
+}
+
+#[tokio::test]
+async fn a_database_of_the_reference_is_adopted_with_its_rows() {
+    let database = made_by_flask().await;
+    let store = database.store();
+    assert!(!store.schema_is_current().await.unwrap());
+    let applied = migrate(&database.config()).await.unwrap();
+    assert_eq!(applied.len(), 2, "{applied:?}");
+    assert!(store.schema_is_current().await.unwrap());
+    assert!(migrate(&database.config()).await.unwrap().is_empty());
+
+    let article = store
+        .find_article("one-1", Some(UserId(2)))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((article.favorites_count, article.favorited), (1, true));
+    let ann = store.find_session(UserId(1), &key()).await.unwrap().unwrap().user;
+    assert_eq!(ann.created_at.to_string(), "2025-01-02T03:04:05.678901Z");
+
+    // The reference goes on writing.
+    let flask = database.client().await;
+    flask
+        .batch_execute(
+            "
+            INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
+            VALUES ('bob@example.com', 'hash', 'Bob', '', '', now(), now());
+            INSERT INTO favorites (user_id, article_id, created_at) VALUES (1, 1, now());
+            DELETE FROM favorites WHERE article_id = 1;
+            DELETE FROM articles WHERE id = 1",
+        )
+        .await
+        .unwrap();
+    let page = store
+        .list_articles(ListQuery {
+            start: PageStart::Offset(0),
+            limit: 20,
+            search: None,
+            viewer: None,
+        })
+        .await
+        .unwrap();
+    assert_eq!(page.total, 0);
+}
+
+fn key() -> pressroom::accounts::TokenKey {
+    pressroom::accounts::TokenKey("key".to_owned())
+}
+
+fn new_user(email: &str) -> NewUser {
+    NewUser {
+        email: Email::parse(email).unwrap(),
+        password_hash: PasswordHash("hash".to_owned()),
+        name: "Name".to_owned(),
+        created_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+#[tokio::test]
+async fn accounts_that_differ_in_case_alone_stay_apart() {
+    let database = made_by_flask().await;
+    migrate(&database.config()).await.unwrap();
+    let store = database.store();
+    for (typed, id) in [
+        ("ann@example.com", 1),
+        ("Ann@Example.com", 2),
+        ("ANN@example.com", 1),
+    ] {
+        let found = store.find_credentials(&Email::parse(typed).unwrap()).await;
+        assert_eq!(found.unwrap().unwrap().user.id, UserId(id), "{typed}");
+    }
+    let refused = store.insert_user(new_user("aNN@example.com")).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::Conflict(Constraint::UserEmail))
+    ));
+    // Either may be sent back as it is, respelled, or changed; not to the other's spelling.
+    let to = |address: &str| UserChanges {
+        email: Some(Email::parse(address).unwrap()),
+        ..UserChanges::default()
+    };
+    for address in ["ann@example.com", "ANN@example.com"] {
+        let kept = store
+            .update_user(UserId(1), to(address), Timestamp::UNIX_EPOCH)
+            .await;
+        assert_eq!(kept.unwrap().unwrap().email, address);
+    }
+    let refused = store
+        .update_user(UserId(1), to("Ann@Example.com"), Timestamp::UNIX_EPOCH)
+        .await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::Conflict(Constraint::UserEmail))
+    ));
+}
+
+#[tokio::test]
+async fn an_insert_of_the_reference_at_the_same_time_is_a_conflict() {
+    let database = Database::migrated().await;
+    let store = database.store();
+    let mut flask = database.client().await;
+    let theirs = flask.transaction().await.unwrap();
+    theirs
+        .batch_execute(
+            "INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
+            VALUES ('ann@example.com', 'hash', 'Ann', '', '', now(), now())",
+        )
+        .await
+        .unwrap();
+    // Ours cannot see theirs, takes the lock that theirs did not, and waits at the index.
+    let (ours, committed) = tokio::join!(store.insert_user(new_user("ann@example.com")), async {
+        let waiting = database.client().await;
+        loop {
+            let blocked = waiting
+                .query(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database()
+                    AND wait_event = 'transactionid'",
+                    &[],
+                )
+                .await
+                .unwrap();
+            if !blocked.is_empty() {
+                break;
+            }
+        }
+        theirs.commit().await
+    });
+    committed.unwrap();
+    assert!(
+        matches!(ours, Err(StoreError::Conflict(Constraint::UserEmail))),
+        "{ours:?}"
+    );
+}
+
+#[tokio::test]
+async fn of_processes_that_migrate_at_once_one_does() {
+    let database = Database::empty().await;
+    let config = database.config();
+    let applied = join_all((0..5).map(|_| migrate(&config))).await;
+    let mut counts: Vec<_> = applied
+        .into_iter()
+        .map(|applied| applied.unwrap().len())
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, 0, 2]);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_current_and_a_missing_one_is_not() {
+    let database = Database::migrated().await;
+    let store = database.store();
+    let client = database.client().await;
+    client
+        .batch_execute("INSERT INTO refinery_schema_history VALUES (999, 'later', '', '0')")
+        .await
+        .unwrap();
+    assert!(store.schema_is_current().await.unwrap());
+    client
+        .batch_execute("DELETE FROM refinery_schema_history WHERE version > 1")
+        .await
+        .unwrap();
+    assert!(!store.schema_is_current().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_table_that_stays_locked_puts_the_migration_off() {
+    let database = made_by_flask().await;
+    let mut busy = database.client().await;
+    let long = busy.transaction().await.unwrap();
+    long.batch_execute("LOCK TABLE articles IN ROW EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let refused = migrate(&database.config()).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    long.commit().await.unwrap();
+    // Even looking whether an index is there waits for the table, so nothing was applied yet.
+    assert_eq!(migrate(&database.config()).await.unwrap().len(), 2);
+}
