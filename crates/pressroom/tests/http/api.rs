@@ -1,0 +1,74 @@
+//! The real router behind the real server, in this process, on a store of the test's choice.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use pressroom::{
+    accounts::{Accounts, PasswordScheme, Passwords, SecretKey, Tokens},
+    api::{self, App, Limits},
+    articles::Articles,
+    clock::Clock,
+    health::{Health, Queue},
+    ids::RandomIds,
+    server,
+    store::Store,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The key that signed the recorded tokens.
+pub const SECRET_KEY: &str = "dev-secret-key-change-in-production";
+
+/// A clock that stands still, shortly after the reference was recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordedTime;
+
+impl Clock for RecordedTime {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_795_329_860).unwrap()
+    }
+}
+
+/// A server that ends with the test.
+pub struct Api {
+    pub address: SocketAddr,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Serves on a free port, with an in-process queue that nobody works on.
+pub async fn start(store: Arc<dyn Store>) -> Api {
+    start_with(store, Queue::InProcess, Arc::new(RecordedTime)).await
+}
+
+pub async fn start_with(store: Arc<dyn Store>, queue: Queue, clock: Arc<dyn Clock>) -> Api {
+    let ids = Arc::new(RandomIds);
+    let passwords = Passwords::new(PasswordScheme::Argon2id, 2, ids.clone());
+    let day = Duration::from_hours(24);
+    let tokens = Tokens::new(SecretKey::new(SECRET_KEY), day, clock.clone(), ids.clone());
+    let app = App {
+        accounts: Accounts::new(store.clone(), passwords, tokens, clock.clone()),
+        articles: Articles::new(store.clone(), clock, ids, Arc::default()),
+        health: Health::new("pressroom-test".to_owned(), store, queue),
+        limits: Limits {
+            body: 1 << 20,
+            request: Duration::from_secs(30),
+        },
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let served = server::serve(
+        listener,
+        api::service(app),
+        shutdown.clone(),
+        Duration::from_secs(5),
+    );
+    tokio::spawn(served);
+    Api { address, shutdown }
+}

@@ -1,0 +1,115 @@
+//! Many clients at once, at the same thing.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use futures_util::future::join_all;
+use pressroom::store::Store;
+use serde_json::{Value, json};
+
+use crate::{api, on_postgres, on_sqlite, raw};
+
+const CLIENTS: usize = 64;
+
+async fn register(address: SocketAddr, email: &str) -> raw::Answer {
+    let body = json!({"email": email, "password": "password123", "name": "Racer"});
+    raw::request(address, "POST", "/api/register", None, Some(&body)).await
+}
+
+async fn create(address: SocketAddr, token: &str, title: &str) -> raw::Answer {
+    let body = json!({"title": title, "body": "x"});
+    raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await
+}
+
+/// The clock stands still, so that all of them fall into one second.
+async fn one_title_at_once(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let token = raw::register(api.address, "alice@example.com").await;
+    let answers = join_all((0..CLIENTS).map(|_| create(api.address, &token, "The same title"))).await;
+    let mut slugs = Vec::new();
+    for answer in answers {
+        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+        slugs.push(answer.json()["slug"].as_str().unwrap().to_owned());
+    }
+    slugs.sort();
+    slugs.dedup();
+    assert_eq!(slugs.len(), CLIENTS, "each has a slug of its own");
+}
+
+async fn favourites_at_once(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let tokens =
+        join_all((0..8).map(async |i| raw::register(api.address, &format!("racer{i}@example.com")).await))
+            .await;
+    let article = create(api.address, &tokens[0], "Popular").await.json();
+    let target = format!("/api/articles/{}/favorite", article["slug"].as_str().unwrap());
+    let answers = join_all((0..CLIENTS * 4).map(|i| {
+        let method = if i % 3 == 0 { "DELETE" } else { "POST" };
+        raw::request(
+            api.address,
+            method,
+            &target,
+            Some(&tokens[i % tokens.len()]),
+            None,
+        )
+    }))
+    .await;
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    }
+    // Each caller sees whether the table holds its favourite; the count must be their sum.
+    let target = target.trim_end_matches("/favorite");
+    let seen: Vec<Value> = join_all(tokens.iter().map(async |token| {
+        raw::request(api.address, "GET", target, Some(token), None)
+            .await
+            .json()
+    }))
+    .await;
+    let favourites = seen.iter().filter(|article| article["favorited"] == true).count();
+    assert_eq!(seen[0]["favorites_count"], favourites);
+}
+
+async fn one_address_at_once(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let spellings = ["racer@example.com", "Racer@Example.com"];
+    let answers = join_all((0..16).map(|i| register(api.address, spellings[i % 2]))).await;
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 201);
+    assert_eq!(statuses[1..], [409; 15]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn articles_of_one_title_and_second_all_succeed_on_postgresql() {
+    let kept = on_postgres().await;
+    one_title_at_once(kept.store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn articles_of_one_title_and_second_all_succeed_on_sqlite() {
+    let kept = on_sqlite();
+    one_title_at_once(kept.store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_count_of_favourites_equals_the_table_on_postgresql() {
+    let kept = on_postgres().await;
+    favourites_at_once(kept.store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_count_of_favourites_equals_the_table_on_sqlite() {
+    let kept = on_sqlite();
+    favourites_at_once(kept.store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_registers_once_on_postgresql() {
+    let kept = on_postgres().await;
+    one_address_at_once(kept.store.clone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_registers_once_on_sqlite() {
+    let kept = on_sqlite();
+    one_address_at_once(kept.store.clone()).await;
+}

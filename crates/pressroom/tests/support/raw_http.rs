@@ -1,0 +1,112 @@
+//! HTTP as bytes, so that a request is sent exactly as it is written down, malformed ones too.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// No answer takes longer than this, or the server hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The value of a header, by its lower-case name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (header, value) = line.split_once(':')?;
+            header.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// Sends `request` as it stands on a connection of its own.
+pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The server may answer and close before it has read everything.
+        let _ = stream.write_all(request).await;
+        read_answer(&mut stream, request.starts_with(b"HEAD ")).await
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .unwrap_or_else(|_| panic!("no answer to {}", String::from_utf8_lossy(request)))
+}
+
+/// Sends a well-formed request.
+pub async fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    token: Option<&str>,
+    body: Option<&Value>,
+) -> Answer {
+    let mut text = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    let body = body.map(Value::to_string).unwrap_or_default();
+    if !body.is_empty() {
+        text.push_str(&format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        ));
+    }
+    send(address, format!("{text}\r\n{body}").as_bytes()).await
+}
+
+/// Registers an account and returns its token.
+pub async fn register(address: SocketAddr, email: &str) -> String {
+    let body = json!({"email": email, "password": "password123", "name": "Test"});
+    let answer = request(address, "POST", "/api/register", None, Some(&body)).await;
+    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    answer.json()["token"]["access_token"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+async fn read_answer(stream: &mut TcpStream, head_only: bool) -> Answer {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        assert_ne!(
+            stream.read_buf(&mut bytes).await.unwrap_or(0),
+            0,
+            "closed before the head's end: {bytes:?}"
+        );
+    };
+    let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
+    let mut answer = Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head,
+        body: bytes[head_end..].to_vec(),
+    };
+    let length = answer
+        .header("content-length")
+        .map_or(0, |length| length.parse().unwrap());
+    while !head_only && answer.body.len() < length {
+        assert_ne!(
+            stream.read_buf(&mut answer.body).await.unwrap_or(0),
+            0,
+            "closed within the body"
+        );
+    }
+    answer
+}
