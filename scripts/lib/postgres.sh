@@ -38,27 +38,29 @@ find_postgres() {
             [ -d "$folder" ] && printf '%s %s\n' "$(printf '%s' "$folder" | sed 's/[^0-9]//g')" "$folder"
         done | sort -rn | sed 's/^[0-9]* //'
     } | while read -r folder; do
-        if has_postgres_tools "$folder"; then
-            say "$folder"
-            break
-        fi
-    done | grep .
+        if has_postgres_tools "$folder"; then say "$folder"; fi
+    done | sed -n 1p | grep .
 }
 
-# The major version of the programs in a folder.
-postgres_major() { "$1/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/'; }
+# A locale that knows the letters beyond ASCII, as production databases have: lower() and ILIKE of the
+# plain C locale do not.
+unicode_locale() {
+    locale -a 2>/dev/null | grep -iE '^(C|en_US)\.utf-?8$' | sort | sed -n 1p | grep . ||
+        fail "this machine has no UTF-8 locale (C.UTF-8 or en_US.UTF-8), and the tests need one"
+}
 
 # `start_postgres <folder with the programs> <folder to make>`; sets POSTGRES_URL.
 # Only this run knows the password: a superuser can run programs, and other people may be on the machine.
 start_postgres() {
-    local bin=$1 home=$2 password port attempt
-    password=$(LC_ALL=C tr -dc 'a-zA-Z0-9' </dev/urandom | head -c 32)
+    local bin=$1 home=$2 locale password port attempt
+    locale=$(unicode_locale) || exit 1
+    password=$(head -c 1024 /dev/urandom | LC_ALL=C tr -dc 'a-zA-Z0-9' | cut -c 1-32)
     mkdir -p "$home"
     printf '%s\n' "$password" >"$home/password"
     chmod 700 "$home"
     [ "$(id -u)" != 0 ] || chown -R "$(service_account)" "$home"
     (cd "$home" && as_service "$bin/initdb" -D "$home/data" -U postgres --pwfile "$home/password" \
-        --auth scram-sha-256 --encoding UTF8 --locale C --no-sync >"$home/initdb.log" 2>&1) || {
+        --auth scram-sha-256 --encoding UTF8 --locale "$locale" --no-sync >"$home/initdb.log" 2>&1) || {
         cat "$home/initdb.log" >&2
         fail "initdb of $bin failed"
     }
