@@ -111,6 +111,9 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
             value_limit: config.log_value_limit,
         })
         .try_init()?;
+    // The three signals share most variables, and with them most complaints.
+    warnings.sort_unstable();
+    warnings.dedup();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

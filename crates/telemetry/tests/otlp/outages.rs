@@ -1,0 +1,79 @@
+//! A collector that is down, silent or broken costs the service nothing but the telemetry.
+
+use std::time::{Duration, Instant};
+use telemetry::Span;
+
+use crate::support::{self, Behaviour, Problem, json_lines};
+
+const ALL: [&str; 3] = ["logs", "metrics", "traces"];
+
+/// Works for a while with small, frequent batches, then shuts down within `deadline`.
+fn work_and_stop(batches: usize, deadline: Duration) {
+    let telemetry = telemetry::init(support::SERVICE).unwrap();
+    static WORK: telemetry::Counter = telemetry::counter("work", "{piece}", "Work done.");
+    support::block_on(async {
+        for piece in 0..batches {
+            Span::internal("work")
+                .run(async {
+                    WORK.add(1, &[]);
+                    tracing::info!(piece, "working");
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                    Ok::<_, Problem>(())
+                })
+                .await
+                .unwrap();
+        }
+    });
+    let started = Instant::now();
+    let mut error = telemetry.shutdown(deadline).unwrap_err();
+    let took = started.elapsed();
+    assert!(took < deadline + Duration::from_millis(500), "took {took:?}");
+    error.signals.sort_unstable();
+    assert_eq!(error.signals, ALL);
+}
+
+const OFTEN: [(&str, &str); 3] = [
+    ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "10"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "10"),
+];
+
+fn complaints(stdout: &str) -> Vec<String> {
+    let mut signals: Vec<String> = json_lines(stdout)
+        .iter()
+        .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
+        .map(|line| {
+            assert_eq!(line["target"], "telemetry::export", "{line}");
+            line["fields"]["signal"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    signals.sort_unstable();
+    signals
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_is_silent() {
+    let name = "outages::shutdown_keeps_its_deadline_when_the_collector_is_silent";
+    support::run(name, Behaviour::Blackhole, &[], || {
+        work_and_stop(2, Duration::from_millis(700));
+    });
+}
+
+#[test]
+fn a_collector_that_is_down_is_reported_once() {
+    let name = "outages::a_collector_that_is_down_is_reported_once";
+    let scenario = || work_and_stop(40, Duration::from_secs(10));
+    if let Some(run) = support::run(name, Behaviour::Down, &OFTEN, scenario) {
+        assert_eq!(complaints(&run.stdout), ALL);
+    }
+}
+
+#[test]
+fn a_collector_that_fails_is_reported_once() {
+    let name = "outages::a_collector_that_fails_is_reported_once";
+    let scenario = || work_and_stop(40, Duration::from_secs(10));
+    if let Some(run) = support::run(name, Behaviour::Fails, &OFTEN, scenario) {
+        assert!(run.received.requests > 6, "{}", run.received.requests);
+        assert_eq!(complaints(&run.stdout), ALL);
+    }
+}

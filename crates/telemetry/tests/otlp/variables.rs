@@ -1,0 +1,134 @@
+//! The standard variables, as they work in a process.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use telemetry::{HttpLayer, InitError, Span};
+use tower::{Layer, ServiceExt};
+
+use crate::support::{self, Behaviour, Problem, json_lines, value};
+
+/// One request with a span inside; gives the trace id that the request saw and its `traceresponse`.
+fn request(traceparent: Option<&str>) -> (String, String) {
+    support::block_on(async {
+        let service =
+            HttpLayer::new(|_| Some("/".to_owned())).layer(tower::service_fn(|_: Request<()>| async {
+                Span::internal("inner")
+                    .run(async {
+                        tracing::info!("inside");
+                        Ok::<_, Problem>(Response::new(telemetry::current_trace_id().unwrap()))
+                    })
+                    .await
+            }));
+        let mut request = Request::new(());
+        if let Some(traceparent) = traceparent {
+            let headers = request.headers_mut();
+            headers.insert("traceparent", traceparent.parse().unwrap());
+        }
+        let response = service.oneshot(request).await.unwrap();
+        let given = response.headers()["traceresponse"].to_str().unwrap();
+        (response.body().clone(), given.to_owned())
+    })
+}
+
+#[test]
+fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
+    let name = "variables::a_disabled_sdk_sends_nothing_and_still_has_trace_ids";
+    let run = support::run(name, Behaviour::Takes, &[("OTEL_SDK_DISABLED", "true")], || {
+        let telemetry = telemetry::init(support::SERVICE).unwrap();
+        let (seen, given) = request(None);
+        assert_eq!(given.split('-').nth(1), Some(seen.as_str()));
+        let (seen, _) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert_eq!(seen, "0af7651916cd43dd8448eb211c80319c");
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
+    if let Some(run) = run {
+        assert_eq!(run.received.requests, 0);
+        assert_eq!(json_lines(&run.stdout).len(), 2);
+    }
+}
+
+#[test]
+fn an_exporter_of_none_switches_one_signal_off() {
+    let name = "variables::an_exporter_of_none_switches_one_signal_off";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_SERVICE_NAME", "renamed"),
+        ],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert!(run.received.spans.is_empty() && run.received.metrics.is_empty());
+        assert_eq!(run.received.log("inside").trace_id.len(), 16);
+        let resource = &run.received.resources[0].attributes;
+        assert_eq!(value(resource, "service.name").as_deref(), Some("\"renamed\""));
+    }
+}
+
+#[test]
+fn the_sampler_of_the_variable_is_used() {
+    let name = "variables::the_sampler_of_the_variable_is_used";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_TRACES_SAMPLER", "parentbased_always_off")],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            let (_, given) = request(None);
+            assert!(given.ends_with("-00"), "{given}");
+            let (_, given) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+            assert!(given.ends_with("-01"), "{given}");
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        let mut names = run.received.span_names();
+        names.sort_unstable();
+        assert_eq!(names, ["GET /", "inner"]);
+    }
+}
+
+#[test]
+fn odd_values_are_warnings() {
+    let name = "variables::odd_values_are_warnings";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("RUST_LOG", "==="),
+            ("OTEL_TRACES_SAMPLER", "dice"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/does/not/exist"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "x"),
+        ],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            let again = telemetry::init(support::SERVICE);
+            assert!(matches!(again, Err(InitError::AlreadyInitialised)));
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        run.received.span("inner");
+        for variable in [
+            "RUST_LOG",
+            "OTEL_TRACES_SAMPLER",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        ] {
+            let warned = json_lines(&run.stdout)
+                .iter()
+                .any(|line| line["level"] == "WARN" && line["message"].as_str().unwrap().contains(variable));
+            assert!(warned, "no warning for {variable}: {}", run.stdout);
+        }
+    }
+}
