@@ -7,6 +7,7 @@ use std::time::Duration;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::Sampler;
 
+use crate::b3::Encoding;
 use crate::resource::resource;
 
 const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
@@ -59,6 +60,7 @@ pub(crate) struct Otlp {
 pub(crate) enum Propagator {
     TraceContext,
     Baggage,
+    B3(Encoding),
 }
 
 /// Reads one variable; empty counts as unset.
@@ -184,6 +186,8 @@ fn propagators(lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Vec<Propagator
         match name {
             "tracecontext" => add(Propagator::TraceContext),
             "baggage" => add(Propagator::Baggage),
+            "b3" => add(Propagator::B3(Encoding::Single)),
+            "b3multi" => add(Propagator::B3(Encoding::Multiple)),
             "none" => return Vec::new(),
             "" => {}
             other => warnings.push(format!("OTEL_PROPAGATORS: {other} is not supported and left out")),
@@ -213,6 +217,14 @@ fn destination(lookup: Lookup<'_>, signal: &str, path: &str, warnings: &mut Vec<
     {
         warnings.push(format!(
             "{variable}={protocol} is not supported; http/protobuf is used"
+        ));
+    }
+    // The exporter compresses by itself, and leaves out what it does not know without a word.
+    if let Some((variable, compression)) = either("COMPRESSION")
+        && !matches!(compression.trim(), "gzip" | "none")
+    {
+        warnings.push(format!(
+            "{variable}={compression} is not supported; nothing is compressed"
         ));
     }
     Some(Otlp {
@@ -327,15 +339,19 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "soon"),
             ("OTEL_TRACES_SAMPLER", "sometimes"),
             ("OTEL_SDK_DISABLED", "maybe"),
-            ("OTEL_PROPAGATORS", "tracecontext,b3"),
+            ("OTEL_PROPAGATORS", "tracecontext,b3multi,jaeger"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1"),
             ("PII_MASKING", "perhaps"),
             ("OTEL_LOGS_EXPORTER", "console"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ]);
         assert_eq!(config.traces.unwrap().endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(config.logs.unwrap().timeout, DEFAULT_TIMEOUT);
-        assert_eq!(config.propagators, [Propagator::TraceContext]);
+        assert_eq!(
+            config.propagators,
+            [Propagator::TraceContext, Propagator::B3(Encoding::Multiple)]
+        );
         assert!(matches!(config.sampler, Sampler::ParentBased(_)));
         assert!(!config.disabled && config.masking);
         for name in [
@@ -348,6 +364,7 @@ mod tests {
             "PII_MASKING",
             "OTEL_LOGS_EXPORTER",
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),

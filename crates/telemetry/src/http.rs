@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::context;
 use crate::failure::{self, Fault};
-use measures::Measured;
+use measures::{CANCELLED, Measured};
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -133,6 +133,24 @@ where
         }
         this.cx.span().end();
         Poll::Ready(result)
+    }
+}
+
+impl<F> Drop for ResponseFuture<F> {
+    fn drop(&mut self) {
+        if self.measured.is_over() {
+            return;
+        }
+        let span = self.cx.span();
+        // A client that goes away is no failure of the service; a panic is.
+        if std::thread::panicking() {
+            failure::record(&self.cx, "panic".into(), "the request panicked".to_owned());
+            self.measured.failed("panic".into());
+        } else {
+            span.set_attribute(KeyValue::new("error.type", CANCELLED));
+        }
+        // A task that was spawned from the request may hold its context; the request ends now.
+        span.end();
     }
 }
 

@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::b3::B3Propagator;
 use crate::config::{Config, Propagator, Service};
 use crate::context;
 use crate::export::{Delivery, Logs, Metrics, Spans, Tidy};
@@ -259,6 +260,7 @@ fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {
                 match propagator {
                     Propagator::TraceContext => Box::new(TraceContextPropagator::new()),
                     Propagator::Baggage => Box::new(BaggagePropagator::new()),
+                    Propagator::B3(encoding) => Box::new(B3Propagator::new(*encoding)),
                 }
             })
             .collect(),

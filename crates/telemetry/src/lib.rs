@@ -14,6 +14,7 @@
 //! # Ok::<(), telemetry::InitError>(())
 //! ```
 
+mod b3;
 mod config;
 mod context;
 mod db;

@@ -20,6 +20,9 @@ const UNMATCHED: &str = "unmatched";
 /// What nginx logs for a client that went away; the closest there is to a status.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// `error.type` of a request whose client, or time-out, did not wait for the answer.
+pub(super) const CANCELLED: &str = "cancelled";
+
 static INSTRUMENTS: Instruments<Http> = Instruments::new();
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Measured {
             version: attributes::version(parts.version),
             route,
             status: None,
-            error_type: Some(Cow::Borrowed("cancelled")),
+            error_type: Some(Cow::Borrowed(CANCELLED)),
         };
         if let Some(instruments) = measured.instruments {
             instruments.active.add(1, &measured.of_active());
@@ -96,6 +99,11 @@ impl Measured {
     pub(super) fn failed(&mut self, error_type: Cow<'static, str>) {
         self.status = Some(500);
         self.error_type = Some(error_type);
+    }
+
+    /// Whether the request was answered or has failed.
+    pub(super) fn is_over(&self) -> bool {
+        self.status.is_some()
     }
 
     fn of_active(&self) -> [KeyValue; 2] {

@@ -77,3 +77,43 @@ fn a_collector_that_fails_is_reported_once() {
         assert_eq!(complaints(&run.stdout), ALL);
     }
 }
+
+#[test]
+fn what_overflows_is_counted_and_reported_once() {
+    let name = "outages::what_overflows_is_counted_and_reported_once";
+    let run = support::run(
+        name,
+        Behaviour::Blackhole,
+        &[
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "4"),
+            ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2"),
+            ("OTEL_LOGS_EXPORTER", "none"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+        ],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            let started = Instant::now();
+            support::block_on(async {
+                for _ in 0..1000 {
+                    let work = async { Ok::<_, Problem>(()) };
+                    Span::internal("work").run(work).await.unwrap();
+                }
+            });
+            assert!(started.elapsed() < Duration::from_secs(5));
+            telemetry.shutdown(Duration::from_millis(200)).unwrap_err();
+        },
+    );
+    if let Some(run) = run {
+        let lines = json_lines(&run.stdout);
+        let about_drops = lines
+            .iter()
+            .filter(|line| line.to_string().contains("due to queue full"))
+            .count();
+        assert_eq!(about_drops, 1, "{lines:?}");
+        let dropped = lines
+            .iter()
+            .find_map(|line| line["fields"]["dropped_span_count"].as_i64())
+            .unwrap();
+        assert!((990..1000).contains(&dropped), "{dropped}");
+    }
+}

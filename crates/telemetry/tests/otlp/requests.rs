@@ -25,7 +25,7 @@ fn route(parts: &Parts) -> Option<String> {
     if path.starts_with("/api/articles/") {
         return Some("/api/articles/{slug}".to_owned());
     }
-    matches!(path, "/broken" | "/slow" | "/health").then(|| path.to_owned())
+    matches!(path, "/broken" | "/slow" | "/health" | "/panic").then(|| path.to_owned())
 }
 
 async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
@@ -74,6 +74,7 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
             });
         }
         "/slow" => std::future::pending().await,
+        "/panic" => panic!("of the scenario"),
         "/health" => {
             let pinged = database.observe(&FIND, async { Ok::<_, Problem>(Some(1)) }).await;
             assert!(pinged.is_ok());
@@ -137,6 +138,8 @@ fn scenario() {
         tokio::time::timeout(Duration::from_millis(20), dropped)
             .await
             .unwrap_err();
+        let panicking = service.call(request("GET", "/panic"));
+        assert!(tokio::spawn(panicking).await.unwrap_err().is_panic());
         assert_eq!(telemetry::current_trace_id(), None);
     });
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
@@ -161,6 +164,7 @@ fn a_request_is_a_span_with_its_work_below_and_is_measured() {
             "DELETE users",
             "GET",
             "GET /broken",
+            "GET /panic",
             "GET /slow",
             "HTTP",
             "INSERT users",
@@ -305,7 +309,25 @@ fn other_requests(received: &support::Received) {
 
     let dropped = received.span("GET /slow");
     assert_eq!(value(&dropped.attributes, "http.response.status_code"), None);
+    assert_eq!(
+        value(&dropped.attributes, "error.type").as_deref(),
+        Some("\"cancelled\"")
+    );
+    assert!(
+        dropped
+            .status
+            .as_ref()
+            .is_none_or(|status| status.code() == SpanStatus::Unset)
+    );
     assert!(dropped.end_time_unix_nano > dropped.start_time_unix_nano);
+
+    let panicked = received.span("GET /panic");
+    let status = panicked.status.as_ref().unwrap();
+    assert_eq!(status.code(), SpanStatus::Error);
+    assert_eq!(
+        value(&panicked.attributes, "error.type").as_deref(),
+        Some("\"panic\"")
+    );
 }
 
 fn metrics(received: &support::Received) {
@@ -320,6 +342,7 @@ fn metrics(received: &support::Received) {
         [
             "method=\"GET\" route=\"/broken\" status=500 1",
             "method=\"GET\" route=\"/health\" status=200 1",
+            "method=\"GET\" route=\"/panic\" status=500 1",
             "method=\"GET\" route=\"/slow\" status=499 1",
             "method=\"GET\" route=\"unmatched\" status=404 1",
             "method=\"POST\" route=\"/api/articles/{slug}\" status=201 1",
@@ -333,7 +356,7 @@ fn metrics(received: &support::Received) {
     for name in ["http.server.request.duration", "http_request_duration_seconds"] {
         assert_eq!(received.metric(name).unit, "s");
         let points = received.histogram(name);
-        assert_eq!(points.iter().map(|point| point.count).sum::<u64>(), 6, "{name}");
+        assert_eq!(points.iter().map(|point| point.count).sum::<u64>(), 7, "{name}");
         assert_eq!(points[0].explicit_bounds.len(), 14);
         assert_eq!(points[0].explicit_bounds[0].to_string(), "0.005");
     }

@@ -49,6 +49,8 @@ pub struct Received {
     pub logs: Vec<LogRecord>,
     pub headers: Vec<BTreeMap<String, String>>,
     pub requests: usize,
+    /// Bodies with a `content-encoding`, as they came.
+    pub compressed: Vec<Vec<u8>>,
 }
 
 /// The outcome of a scenario that ran in its own process.
@@ -132,8 +134,12 @@ fn serve(stream: &TcpStream, behaviour: Behaviour, store: &Mutex<Received>) {
         let mut received = store.lock().unwrap();
         received.requests += 1;
         if behaviour == Behaviour::Takes {
-            received.headers.push(headers);
-            received.keep(&path, &body);
+            received.headers.push(headers.clone());
+            if headers.contains_key("content-encoding") {
+                received.compressed.push(body);
+            } else {
+                received.keep(&path, &body);
+            }
         }
         drop(received);
         if behaviour == Behaviour::Blackhole {

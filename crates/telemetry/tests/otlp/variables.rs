@@ -132,3 +132,58 @@ fn odd_values_are_warnings() {
         }
     }
 }
+
+#[test]
+fn bodies_are_compressed_on_demand() {
+    let name = "variables::bodies_are_compressed_on_demand";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        let compressed = &run.received.compressed;
+        assert_eq!((compressed.len(), run.received.requests), (3, 3));
+        assert!(compressed.iter().all(|body| body.starts_with(&[0x1f, 0x8b])));
+    }
+}
+
+#[test]
+fn set_up_and_shutdown_work_inside_an_async_runtime() {
+    let name = "variables::set_up_and_shutdown_work_inside_an_async_runtime";
+    let run = support::run(name, Behaviour::Takes, &[], || {
+        support::block_on(async {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            tracing::info!("inside");
+            let stopped = tokio::task::spawn_blocking(|| telemetry.shutdown(Duration::from_secs(5))).await;
+            stopped.unwrap().unwrap();
+        });
+    });
+    if let Some(run) = run {
+        run.received.log("inside");
+    }
+}
+
+#[test]
+fn b3_headers_are_carried_when_the_variable_says_so() {
+    let name = "variables::b3_headers_are_carried_when_the_variable_says_so";
+    support::run(name, Behaviour::Takes, &[("OTEL_PROPAGATORS", "b3")], || {
+        let telemetry = telemetry::init(support::SERVICE).unwrap();
+        let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
+        let headers = support::block_on(
+            Span::internal("inner")
+                .parent(telemetry::extract_context(&[("B3".to_owned(), header)]))
+                .run(async { Ok::<_, Problem>(telemetry::inject_context()) }),
+        )
+        .unwrap();
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[0].0, "b3");
+        assert!(headers[0].1.starts_with("0af7651916cd43dd8448eb211c80319c-"));
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
+}
