@@ -1,6 +1,9 @@
 //! Reads the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`, once. A value that cannot be read becomes a
-//! warning and the default. `OTEL_BSP_*`, `OTEL_BLRP_*`, `OTEL_METRIC_EXPORT_INTERVAL`, the span limits and
-//! `OTEL_EXPORTER_OTLP_*HEADERS` are read by the SDK and its exporter themselves.
+//! warning and the default. The exporter itself reads only the headers, the compression and the temporality; the SDK
+//! the counts of its span limits.
+
+mod destination;
+mod variables;
 
 use std::time::Duration;
 
@@ -9,9 +12,8 @@ use opentelemetry_sdk::trace::Sampler;
 
 use crate::b3::Encoding;
 use crate::resource::resource;
-
-const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) use destination::{Destination, Otlp};
+use variables::Variables;
 
 /// The service that sends the telemetry.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +32,13 @@ pub(crate) struct Config {
     pub(crate) resource: Resource,
     pub(crate) sampler: Sampler,
     pub(crate) propagators: Vec<Propagator>,
-    /// Where each signal goes; `None` when its exporter is `none`.
-    pub(crate) traces: Option<Otlp>,
-    pub(crate) metrics: Option<Otlp>,
-    pub(crate) logs: Option<Otlp>,
+    pub(crate) traces: Destination,
+    pub(crate) metrics: Destination,
+    pub(crate) logs: Destination,
+    pub(crate) span_batches: Batches,
+    pub(crate) log_batches: Batches,
+    /// Between two exports of metrics.
+    pub(crate) metric_interval: Duration,
     /// `RUST_LOG`, not yet parsed.
     pub(crate) log_directives: String,
     /// Whether e-mails are masked.
@@ -45,17 +50,6 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
 }
 
-/// An OTLP destination of one signal.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Otlp {
-    /// The whole URL with the signal's path.
-    pub(crate) endpoint: String,
-    /// Of one export with its retries.
-    pub(crate) timeout: Duration,
-    /// The file of `OTEL_EXPORTER_OTLP_CERTIFICATE`.
-    pub(crate) certificate: Option<String>,
-}
-
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Propagator {
     TraceContext,
@@ -63,8 +57,14 @@ pub(crate) enum Propagator {
     B3(Encoding),
 }
 
-/// Reads one variable; empty counts as unset.
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// How a signal is gathered before it is sent: `OTEL_BSP_*` and `OTEL_BLRP_*`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Batches {
+    /// What does not fit is dropped.
+    pub(crate) queue_size: usize,
+    pub(crate) batch_size: usize,
+    pub(crate) delay: Duration,
+}
 
 impl Config {
     /// Reads the process's environment.
@@ -79,94 +79,72 @@ impl Config {
         })
     }
 
-    fn read(service: Service, variables: Lookup<'_>) -> Self {
-        let lookup: Lookup<'_> = &|name| variables(name).filter(|value| !value.trim().is_empty());
-        let mut warnings = Vec::new();
-        let value_limit = number(lookup, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut warnings);
+    fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut variables = Variables::new(lookup);
+        let value_limit = variables.limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+        for read_by_the_sdk in [
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_SPAN_EVENT_COUNT_LIMIT",
+            "OTEL_SPAN_LINK_COUNT_LIMIT",
+        ] {
+            variables.whole(read_by_the_sdk, 128, 0, u64::from(u32::MAX));
+        }
         Self {
-            disabled: boolean(lookup, "OTEL_SDK_DISABLED", &mut warnings),
+            disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
                 service,
-                lookup("OTEL_SERVICE_NAME"),
-                lookup("OTEL_RESOURCE_ATTRIBUTES").as_deref(),
-                &mut warnings,
+                variables.text("OTEL_SERVICE_NAME"),
+                variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),
+                &mut variables.warnings,
             ),
-            sampler: sampler(lookup, &mut warnings),
-            propagators: propagators(lookup, &mut warnings),
-            traces: destination(lookup, "TRACES", "/v1/traces", &mut warnings),
-            metrics: destination(lookup, "METRICS", "/v1/metrics", &mut warnings),
-            logs: destination(lookup, "LOGS", "/v1/logs", &mut warnings),
-            log_directives: lookup("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
-            masking: masking(lookup, &mut warnings),
-            span_value_limit: number(lookup, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", &mut warnings)
+            sampler: sampler(&mut variables),
+            propagators: propagators(&mut variables),
+            traces: Destination::read("TRACES", "/v1/traces", &mut variables),
+            metrics: Destination::read("METRICS", "/v1/metrics", &mut variables),
+            logs: Destination::read("LOGS", "/v1/logs", &mut variables),
+            span_batches: batches("OTEL_BSP", 5_000, &mut variables),
+            log_batches: batches("OTEL_BLRP", 1_000, &mut variables),
+            metric_interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
+            log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
+            masking: variables.is_on("PII_MASKING", true),
+            span_value_limit: variables
+                .limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
                 .or(value_limit),
-            log_value_limit: number(
-                lookup,
-                "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-                &mut warnings,
-            )
-            .or(value_limit),
-            warnings,
+            log_value_limit: variables
+                .limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT")
+                .or(value_limit),
+            warnings: variables.warnings,
         }
     }
 }
 
-fn boolean(lookup: Lookup<'_>, name: &str, warnings: &mut Vec<String>) -> bool {
-    let value = lookup(name).unwrap_or_default().to_ascii_lowercase();
-    match value.trim() {
-        "true" => true,
-        "" | "false" => false,
-        _ => {
-            warnings.push(format!("{name} is neither true nor false; false is used"));
-            false
-        }
-    }
-}
-
-fn number(lookup: Lookup<'_>, name: &str, warnings: &mut Vec<String>) -> Option<usize> {
-    let value = lookup(name)?;
-    let parsed = value.trim().parse().ok();
-    if parsed.is_none() {
-        warnings.push(format!("{name} is not a whole number; no limit is used"));
-    }
-    parsed
-}
-
-fn masking(lookup: Lookup<'_>, warnings: &mut Vec<String>) -> bool {
-    let value = lookup("PII_MASKING").unwrap_or_default().to_ascii_lowercase();
-    match value.trim() {
-        "off" | "false" | "0" | "no" => false,
-        "" | "on" | "true" | "1" | "yes" => true,
-        _ => {
-            warnings.push("PII_MASKING is neither on nor off; on is used".to_owned());
-            true
-        }
-    }
-}
-
-fn sampler(lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Sampler {
-    let name = lookup("OTEL_TRACES_SAMPLER").unwrap_or_default();
-    let mut ratio = || {
-        let argument = lookup("OTEL_TRACES_SAMPLER_ARG");
-        let parsed = argument
-            .as_deref()
-            .map_or(Some(1.0), |text| text.trim().parse::<f64>().ok())
-            .filter(|ratio| (0.0..=1.0).contains(ratio));
-        parsed.unwrap_or_else(|| {
-            warnings.push("OTEL_TRACES_SAMPLER_ARG is not between 0 and 1; 1 is used".to_owned());
-            1.0
-        })
+/// Queues are kept to a million entries and delays away from zero: the SDK would take the one from the memory and spin
+/// on the other.
+fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> Batches {
+    let mut size = |name: &str, default| {
+        let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
+        usize::try_from(size).unwrap_or(usize::MAX)
     };
+    let queue_size = size("MAX_QUEUE_SIZE", 2_048);
+    Batches {
+        queue_size,
+        batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
+        delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
+    }
+}
+
+fn sampler(variables: &mut Variables<'_>) -> Sampler {
+    let name = variables.text("OTEL_TRACES_SAMPLER").unwrap_or_default();
     let parent_based = |root| Sampler::ParentBased(Box::new(root));
     match name.trim() {
         "" | "parentbased_always_on" => parent_based(Sampler::AlwaysOn),
         "parentbased_always_off" => parent_based(Sampler::AlwaysOff),
-        "parentbased_traceidratio" => parent_based(Sampler::TraceIdRatioBased(ratio())),
+        "parentbased_traceidratio" => parent_based(Sampler::TraceIdRatioBased(ratio(variables))),
         "always_on" => Sampler::AlwaysOn,
         "always_off" => Sampler::AlwaysOff,
-        "traceidratio" => Sampler::TraceIdRatioBased(ratio()),
+        "traceidratio" => Sampler::TraceIdRatioBased(ratio(variables)),
         other => {
-            warnings.push(format!(
+            variables.warn(format!(
                 "OTEL_TRACES_SAMPLER={other} is not known; parentbased_always_on is used"
             ));
             parent_based(Sampler::AlwaysOn)
@@ -174,104 +152,41 @@ fn sampler(lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Sampler {
     }
 }
 
-fn propagators(lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Vec<Propagator> {
-    let list = lookup("OTEL_PROPAGATORS").unwrap_or_else(|| "tracecontext,baggage".to_owned());
-    let mut propagators = Vec::new();
-    let mut add = |propagator| {
-        if !propagators.contains(&propagator) {
-            propagators.push(propagator);
-        }
-    };
-    for name in list.split(',').map(str::trim) {
-        match name {
-            "tracecontext" => add(Propagator::TraceContext),
-            "baggage" => add(Propagator::Baggage),
-            "b3" => add(Propagator::B3(Encoding::Single)),
-            "b3multi" => add(Propagator::B3(Encoding::Multiple)),
-            "none" => return Vec::new(),
-            "" => {}
-            other => warnings.push(format!("OTEL_PROPAGATORS: {other} is not supported and left out")),
-        }
-    }
-    propagators
-}
-
-/// Where the signal goes: `OTEL_<SIGNAL>_EXPORTER` and the `OTEL_EXPORTER_OTLP_*` of the signal, else of all.
-fn destination(lookup: Lookup<'_>, signal: &str, path: &str, warnings: &mut Vec<String>) -> Option<Otlp> {
-    let exporter = format!("OTEL_{signal}_EXPORTER");
-    match lookup(&exporter).as_deref().map(str::trim) {
-        None | Some("otlp") => {}
-        Some("none") => return None,
-        Some(other) => warnings.push(format!("{exporter}={other} is not supported; otlp is used")),
-    }
-    let either = |name: &str| {
-        [
-            format!("OTEL_EXPORTER_OTLP_{signal}_{name}"),
-            format!("OTEL_EXPORTER_OTLP_{name}"),
-        ]
-        .into_iter()
-        .find_map(|variable| lookup(&variable).map(|value| (variable, value)))
-    };
-    if let Some((variable, protocol)) = either("PROTOCOL")
-        && protocol.trim() != "http/protobuf"
-    {
-        warnings.push(format!(
-            "{variable}={protocol} is not supported; http/protobuf is used"
-        ));
-    }
-    // The exporter compresses by itself, and leaves out what it does not know without a word.
-    if let Some((variable, compression)) = either("COMPRESSION")
-        && !matches!(compression.trim(), "gzip" | "none")
-    {
-        warnings.push(format!(
-            "{variable}={compression} is not supported; nothing is compressed"
-        ));
-    }
-    Some(Otlp {
-        endpoint: endpoint(lookup, signal, path, warnings),
-        timeout: either("TIMEOUT").map_or(DEFAULT_TIMEOUT, |(variable, value)| {
-            value.trim().parse().map_or_else(
-                |_| {
-                    warnings.push(format!(
-                        "{variable} is not a number of milliseconds; 10000 is used"
-                    ));
-                    DEFAULT_TIMEOUT
-                },
-                Duration::from_millis,
-            )
-        }),
-        certificate: either("CERTIFICATE").map(|(_, path)| path),
+fn ratio(variables: &mut Variables<'_>) -> f64 {
+    let argument = variables.text("OTEL_TRACES_SAMPLER_ARG");
+    let ratio = argument
+        .as_deref()
+        .map_or(Some(1.0), |text| text.trim().parse::<f64>().ok())
+        .filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.unwrap_or_else(|| {
+        variables.warn("OTEL_TRACES_SAMPLER_ARG is not between 0 and 1; 1 is used");
+        1.0
     })
 }
 
-/// The signal's own endpoint as it is, or the common one with the signal's path behind it.
-fn endpoint(lookup: Lookup<'_>, signal: &str, path: &str, warnings: &mut Vec<String>) -> String {
-    let own = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
-    if let Some(url) = lookup(&own) {
-        if is_http_url(url.trim()) {
-            return url.trim().to_owned();
-        }
-        warnings.push(format!("{own} is not an http(s) URL and is left out"));
-    }
-    let common = "OTEL_EXPORTER_OTLP_ENDPOINT";
-    let base = lookup(common).map_or_else(
-        || DEFAULT_ENDPOINT.to_owned(),
-        |url| {
-            if is_http_url(url.trim()) {
-                return url.trim().to_owned();
+fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
+    let list = variables
+        .text("OTEL_PROPAGATORS")
+        .unwrap_or_else(|| "tracecontext,baggage".to_owned());
+    let mut propagators = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        let propagator = match name {
+            "tracecontext" => Propagator::TraceContext,
+            "baggage" => Propagator::Baggage,
+            "b3" => Propagator::B3(Encoding::Single),
+            "b3multi" => Propagator::B3(Encoding::Multiple),
+            "none" => return Vec::new(),
+            "" => continue,
+            other => {
+                variables.warn(format!("OTEL_PROPAGATORS: {other} is not supported and left out"));
+                continue;
             }
-            warnings.push(format!(
-                "{common} is not an http(s) URL; {DEFAULT_ENDPOINT} is used"
-            ));
-            DEFAULT_ENDPOINT.to_owned()
-        },
-    );
-    format!("{}{path}", base.trim_end_matches('/'))
-}
-
-fn is_http_url(url: &str) -> bool {
-    url.parse::<http::Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+        };
+        if !propagators.contains(&propagator) {
+            propagators.push(propagator);
+        }
+    }
+    propagators
 }
 
 #[cfg(test)]
@@ -292,18 +207,30 @@ mod tests {
         })
     }
 
+    fn otlp(destination: Destination) -> Otlp {
+        match destination {
+            Destination::Otlp(otlp) => otlp,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn nothing_set_means_otlp_to_the_local_collector() {
         let config = read(&[]);
-        let endpoints = [&config.traces, &config.metrics, &config.logs]
-            .map(|signal| signal.as_ref().map(|otlp| otlp.endpoint.as_str()));
+        for (destination, endpoint) in [
+            (config.traces, "http://localhost:4318/v1/traces"),
+            (config.metrics, "http://localhost:4318/v1/metrics"),
+            (config.logs, "http://localhost:4318/v1/logs"),
+        ] {
+            assert_eq!(otlp(destination).endpoint, endpoint);
+        }
         assert_eq!(
-            endpoints,
-            [
-                Some("http://localhost:4318/v1/traces"),
-                Some("http://localhost:4318/v1/metrics"),
-                Some("http://localhost:4318/v1/logs"),
-            ]
+            config.span_batches,
+            Batches {
+                queue_size: 2048,
+                batch_size: 512,
+                delay: Duration::from_secs(5)
+            }
         );
         assert_eq!(
             config.propagators,
@@ -323,13 +250,13 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "500"),
             ("OTEL_METRICS_EXPORTER", "none"),
         ]);
-        let traces = config.traces.unwrap();
+        let traces = otlp(config.traces);
         assert_eq!(traces.endpoint, "https://traces/in");
         assert_eq!(traces.timeout, Duration::from_secs(2));
-        let logs = config.logs.unwrap();
+        let logs = otlp(config.logs);
         assert_eq!(logs.endpoint, "http://all:4318/base/v1/logs");
         assert_eq!(logs.timeout, Duration::from_millis(500));
-        assert_eq!(config.metrics, None);
+        assert_eq!(config.metrics, Destination::Off);
     }
 
     #[test]
@@ -342,12 +269,20 @@ mod tests {
             ("OTEL_PROPAGATORS", "tracecontext,b3multi,jaeger"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "-1"),
             ("PII_MASKING", "perhaps"),
-            ("OTEL_LOGS_EXPORTER", "console"),
+            ("OTEL_LOGS_EXPORTER", "kafka"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,novalue"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "18446744073709551615"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "often"),
+            ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ]);
-        assert_eq!(config.traces.unwrap().endpoint, "http://localhost:4318/v1/traces");
-        assert_eq!(config.logs.unwrap().timeout, DEFAULT_TIMEOUT);
+        assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
+        assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
+        assert_eq!(config.metric_interval, Duration::from_secs(60));
+        assert_eq!(config.log_batches.queue_size, 2048);
+        assert_eq!(config.span_batches.delay, Duration::from_secs(5));
         assert_eq!(
             config.propagators,
             [Propagator::TraceContext, Propagator::B3(Encoding::Multiple)]
@@ -363,6 +298,11 @@ mod tests {
             "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
             "PII_MASKING",
             "OTEL_LOGS_EXPORTER",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            "OTEL_BLRP_MAX_QUEUE_SIZE",
+            "OTEL_BSP_SCHEDULE_DELAY",
+            "OTEL_SPAN_EVENT_COUNT_LIMIT",
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             "OTEL_EXPORTER_OTLP_COMPRESSION",
         ] {
@@ -371,6 +311,16 @@ mod tests {
                 "no warning for {name}: {:?}",
                 config.warnings
             );
+        }
+    }
+
+    #[test]
+    fn the_sdk_is_disabled_by_true_alone_and_masking_by_off() {
+        for (value, disabled) in [("TRUE", true), ("1", false), ("false", false)] {
+            assert_eq!(read(&[("OTEL_SDK_DISABLED", value)]).disabled, disabled);
+        }
+        for (value, masking) in [("OFF", false), ("0", false), ("on", true)] {
+            assert_eq!(read(&[("PII_MASKING", value)]).masking, masking);
         }
     }
 

@@ -12,16 +12,18 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{BatchLogProcessor, SdkLoggerProvider};
+use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+use opentelemetry_sdk::trace::{self, BatchSpanProcessor, SdkTracerProvider, SpanExporter};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::b3::B3Propagator;
-use crate::config::{Config, Propagator, Service};
+use crate::config::{Config, Destination, Propagator, Service};
+use crate::console::{ConsoleMetrics, ConsoleSpans};
 use crate::context;
 use crate::export::{Delivery, Logs, Metrics, Spans, Tidy};
 use crate::logs::{Format, LogLayer};
@@ -182,70 +184,113 @@ impl Telemetry {
 
 fn traces(config: &Config, warnings: &mut Vec<String>) -> (SdkTracerProvider, Arc<Delivery>) {
     let delivery = Delivery::new("traces");
-    let mut builder = SdkTracerProvider::builder()
+    let builder = SdkTracerProvider::builder()
         .with_resource(config.resource.clone())
         .with_sampler(QuietSampler {
             inner: config.sampler.clone(),
         });
-    if let Some(otlp) = &config.traces {
-        match transport::span_exporter(otlp, warnings) {
-            Ok(inner) => {
-                let exporter = Spans {
-                    inner,
-                    tidy: Tidy {
-                        masking: config.masking,
-                        value_limit: config.span_value_limit,
-                    },
-                    delivery: Arc::clone(&delivery),
-                };
-                builder = builder.with_span_processor(BatchSpanProcessor::builder(exporter).build());
+    // Without an exporter there are still ids, for logs, answers and whoever is called.
+    let builder = match &config.traces {
+        Destination::Off => builder,
+        Destination::Console => builder.with_span_processor(span_batches(config, ConsoleSpans, &delivery)),
+        Destination::Otlp(otlp) => match transport::span_exporter(otlp, warnings) {
+            Ok(exporter) => builder.with_span_processor(span_batches(config, exporter, &delivery)),
+            Err(error) => {
+                warnings.push(unavailable("traces", &error));
+                builder
             }
-            Err(error) => warnings.push(unavailable("traces", &error)),
-        }
-    }
+        },
+    };
     (builder.build(), delivery)
+}
+
+fn span_batches<E: SpanExporter + 'static>(
+    config: &Config,
+    inner: E,
+    delivery: &Arc<Delivery>,
+) -> BatchSpanProcessor {
+    let exporter = Spans {
+        inner,
+        tidy: Tidy {
+            masking: config.masking,
+            value_limit: config.span_value_limit,
+        },
+        delivery: Arc::clone(delivery),
+    };
+    BatchSpanProcessor::builder(exporter)
+        .with_batch_config(
+            trace::BatchConfigBuilder::default()
+                .with_max_queue_size(config.span_batches.queue_size)
+                .with_max_export_batch_size(config.span_batches.batch_size)
+                .with_scheduled_delay(config.span_batches.delay)
+                .build(),
+        )
+        .build()
 }
 
 fn meters(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkMeterProvider, Arc<Delivery>)> {
     let delivery = Delivery::new("metrics");
-    match transport::metric_exporter(config.metrics.as_ref()?, warnings) {
-        Ok(inner) => {
-            let exporter = Metrics {
-                inner,
-                delivery: Arc::clone(&delivery),
-            };
-            let provider = SdkMeterProvider::builder()
-                .with_resource(config.resource.clone())
-                .with_reader(PeriodicReader::builder(exporter).build())
-                .build();
-            Some((provider, delivery))
-        }
-        Err(error) => {
-            warnings.push(unavailable("metrics", &error));
-            None
-        }
-    }
+    let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
+    let provider = match &config.metrics {
+        Destination::Off => return None,
+        Destination::Console => builder
+            .with_reader(metric_reader(config, ConsoleMetrics, &delivery))
+            .build(),
+        Destination::Otlp(otlp) => match transport::metric_exporter(otlp, warnings) {
+            Ok(exporter) => builder
+                .with_reader(metric_reader(config, exporter, &delivery))
+                .build(),
+            Err(error) => {
+                warnings.push(unavailable("metrics", &error));
+                return None;
+            }
+        },
+    };
+    Some((provider, delivery))
+}
+
+fn metric_reader<E: PushMetricExporter>(
+    config: &Config,
+    inner: E,
+    delivery: &Arc<Delivery>,
+) -> PeriodicReader<Metrics<E>> {
+    PeriodicReader::builder(Metrics {
+        inner,
+        delivery: Arc::clone(delivery),
+    })
+    .with_interval(config.metric_interval)
+    .build()
 }
 
 fn logs(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkLoggerProvider, Arc<Delivery>)> {
+    let Destination::Otlp(otlp) = &config.logs else {
+        return None;
+    };
     let delivery = Delivery::new("logs");
-    match transport::log_exporter(config.logs.as_ref()?, warnings) {
-        Ok(inner) => {
-            let exporter = Logs {
-                inner,
-                delivery: Arc::clone(&delivery),
-            };
-            let provider = SdkLoggerProvider::builder()
-                .with_resource(config.resource.clone())
-                .with_log_processor(BatchLogProcessor::builder(exporter).build())
-                .build();
-            Some((provider, delivery))
-        }
+    let inner = match transport::log_exporter(otlp, warnings) {
+        Ok(inner) => inner,
         Err(error) => {
             warnings.push(unavailable("logs", &error));
-            None
+            return None;
         }
-    }
+    };
+    let processor = BatchLogProcessor::builder(Logs {
+        inner,
+        delivery: Arc::clone(&delivery),
+    })
+    .with_batch_config(
+        logs::BatchConfigBuilder::default()
+            .with_max_queue_size(config.log_batches.queue_size)
+            .with_max_export_batch_size(config.log_batches.batch_size)
+            .with_scheduled_delay(config.log_batches.delay)
+            .build(),
+    )
+    .build();
+    let provider = SdkLoggerProvider::builder()
+        .with_resource(config.resource.clone())
+        .with_log_processor(processor)
+        .build();
+    Some((provider, delivery))
 }
 
 fn unavailable(signal: &str, error: &TransportError) -> String {

@@ -16,6 +16,7 @@
 
 mod b3;
 mod config;
+mod console;
 mod context;
 mod db;
 mod export;

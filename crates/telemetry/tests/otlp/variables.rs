@@ -187,3 +187,42 @@ fn b3_headers_are_carried_when_the_variable_says_so() {
         telemetry.shutdown(Duration::from_secs(5)).unwrap();
     });
 }
+
+#[test]
+fn the_console_takes_what_it_is_given() {
+    let name = "variables::the_console_takes_what_it_is_given";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("OTEL_TRACES_EXPORTER", "console"),
+            ("OTEL_METRICS_EXPORTER", "console"),
+            ("OTEL_LOGS_EXPORTER", "console"),
+        ],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert_eq!(run.received.requests, 0);
+        let lines = json_lines(&run.stdout);
+        let find = |key: &str, name: &str| {
+            lines
+                .iter()
+                .find(|line| line[key] == name)
+                .unwrap_or_else(|| panic!("no {key} {name}: {}", run.stdout))
+        };
+        let server = find("span", "GET /");
+        assert_eq!(server["kind"], "server");
+        assert_eq!(server["attributes"]["http.response.status_code"], 200);
+        assert_eq!(find("span", "inner")["parent_span_id"], server["span_id"]);
+        assert_eq!(find("message", "inside")["trace_id"], server["trace_id"]);
+        assert_eq!(find("metric", "http_requests_total")["points"][0]["value"], 1);
+        assert_eq!(
+            find("metric", "http.server.request.duration")["points"][0]["count"],
+            1
+        );
+    }
+}
