@@ -4,6 +4,7 @@
 mod logs;
 mod outages;
 mod requests;
+mod server;
 mod support;
 mod tasks;
 mod variables;

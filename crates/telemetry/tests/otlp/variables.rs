@@ -226,3 +226,31 @@ fn the_console_takes_what_it_is_given() {
         );
     }
 }
+
+#[test]
+fn a_quiet_request_has_no_spans_whatever_the_sampler() {
+    let name = "variables::a_quiet_request_has_no_spans_whatever_the_sampler";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_TRACES_SAMPLER", "always_on")],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let service =
+                    HttpLayer::new(|_| None)
+                        .quiet(|path| path == "/health")
+                        .layer(tower::service_fn(|_: Request<()>| {
+                            Span::internal("ping").run(async { Ok::<_, Problem>(Response::new(())) })
+                        }));
+                let request = Request::builder().uri("/health").body(()).unwrap();
+                service.oneshot(request).await.unwrap();
+            });
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert_eq!(run.received.span_names(), Vec::<&str>::new());
+        assert_eq!(run.received.numbers("http_requests_total").len(), 1);
+    }
+}
