@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use ::http::request::Parts;
-use ::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt, WithContext};
+use ::http::{HeaderName, HeaderValue, Request, Response};
+use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, Status, TraceContextExt, WithContext};
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_http::HeaderExtractor;
 use tower_layer::Layer;
@@ -33,6 +33,18 @@ pub struct ClientAddress(pub std::net::SocketAddr);
 /// by itself (time-outs, limits), so that those answers are recorded too.
 ///
 /// A 5xx response carries its cause in a [`Fault`] extension.
+///
+/// ```
+/// use axum::extract::MatchedPath;
+/// use telemetry::HttpLayer;
+///
+/// let layer = HttpLayer::new(|parts| {
+///     let matched = parts.extensions.get::<MatchedPath>()?;
+///     Some(matched.as_str().to_owned())
+/// })
+/// .quiet(|path| path == "/health");
+/// let router: axum::Router = axum::Router::new().layer(layer);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLayer {
     route: fn(&Parts) -> Option<String>,
@@ -169,7 +181,8 @@ impl<F> ResponseFuture<F> {
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-                    span.set_status(opentelemetry::trace::Status::error(reason(status)));
+                    // The code says it all; a description is for causes.
+                    span.set_status(Status::error(""));
                 }
             }
         }
@@ -178,10 +191,6 @@ impl<F> ResponseFuture<F> {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
         }
     }
-}
-
-fn reason(status: StatusCode) -> &'static str {
-    status.canonical_reason().unwrap_or("server error")
 }
 
 /// Starts the server span. Without tracing there is still a trace id.

@@ -1,61 +1,25 @@
 //! Spans and metrics of a task queue: `celery.send_task` on the sending side, `celery.run` on the working side, the
 //! broker's commands as client spans. Knows no wire format: names, ids and headers are given to it.
 
+mod measures;
+mod pending;
+
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry::metrics::{Counter, Histogram};
 use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::db;
-use crate::failure::{self, Failure, record_failure};
-use crate::metrics::{self, Instruments};
-
-static INSTRUMENTS: Instruments<Tasks> = Instruments::new();
+use crate::failure;
+use crate::metrics;
+use measures::{instruments, of_metric};
+pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
-
-#[derive(Debug)]
-struct Tasks {
-    total: Counter<u64>,
-    seconds: Histogram<f64>,
-    sent: Counter<u64>,
-    consumed: Counter<u64>,
-    process: Histogram<f64>,
-}
-
-fn instruments() -> Option<&'static Tasks> {
-    INSTRUMENTS.get(|meter| Tasks {
-        total: meter
-            .u64_counter("celery_tasks_total")
-            .with_description("Tasks that ended, by name and status.")
-            .build(),
-        seconds: metrics::seconds(
-            meter,
-            "celery_task_duration_seconds",
-            "Duration of tasks by name.",
-        ),
-        sent: meter
-            .u64_counter("messaging.client.sent.messages")
-            .with_unit("{message}")
-            .with_description("Messages that a producer tried to send.")
-            .build(),
-        consumed: meter
-            .u64_counter("messaging.client.consumed.messages")
-            .with_unit("{message}")
-            .with_description("Messages given to the application.")
-            .build(),
-        process: metrics::seconds(
-            meter,
-            "messaging.process.duration",
-            "Duration of processing messages.",
-        ),
-    })
-}
 
 /// One task message, as both sides see it.
 #[derive(Clone, Copy, Debug)]
@@ -276,82 +240,6 @@ impl Messaging {
     }
 }
 
-/// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
-#[derive(Debug)]
-pub struct Sending {
-    cx: Context,
-    queue: String,
-    finished: bool,
-}
-
-impl Sending {
-    /// The propagation headers to write into the message.
-    pub fn headers(&self) -> Vec<(String, String)> {
-        context::inject(&self.cx)
-    }
-
-    /// The context to send the message in, so that the broker's commands are children of the span.
-    pub fn context(&self) -> &Context {
-        &self.cx
-    }
-
-    /// Ends the span with the broker's answer.
-    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
-        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
-        self.end(error_type);
-    }
-
-    fn end(&mut self, error_type: Option<Cow<'static, str>>) {
-        self.finished = true;
-        self.cx.span().end();
-        if let Some(instruments) = instruments() {
-            instruments
-                .sent
-                .add(1, &of_metric(&self.queue, "send_task", error_type));
-        }
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.end(Some(Cow::Borrowed("cancelled")));
-        }
-    }
-}
-
-/// A Redis command under way. Dropped without [`Command::finish`] it counts as cancelled.
-#[derive(Debug)]
-pub struct Command {
-    cx: Context,
-    redis: Arc<[KeyValue]>,
-    operation: &'static str,
-    started: Instant,
-    error_type: Option<Cow<'static, str>>,
-}
-
-impl Command {
-    /// Ends the span with the server's answer.
-    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
-        self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
-    }
-}
-
-impl Drop for Command {
-    fn drop(&mut self) {
-        self.cx.span().end();
-        let Some(duration) = db::duration() else {
-            return;
-        };
-        let mut attributes = self.redis.to_vec();
-        attributes.push(KeyValue::new("db.operation.name", self.operation));
-        if let Some(error_type) = self.error_type.take() {
-            attributes.push(KeyValue::new("error.type", error_type));
-        }
-        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
-    }
-}
-
 /// What both spans say of a message.
 fn attributes(
     message: &TaskMessage<'_>,
@@ -368,18 +256,6 @@ fn attributes(
         KeyValue::new("messaging.message.id", message.id.to_owned()),
         KeyValue::new("celery.task_name", message.task.to_owned()),
     ]);
-    attributes
-}
-
-fn of_metric(queue: &str, operation: &'static str, error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
-    let mut attributes = vec![
-        KeyValue::new("messaging.system", SYSTEM),
-        KeyValue::new("messaging.operation.name", operation),
-        KeyValue::new("messaging.destination.name", queue.to_owned()),
-    ];
-    if let Some(error_type) = error_type {
-        attributes.push(KeyValue::new("error.type", error_type));
-    }
     attributes
 }
 

@@ -25,7 +25,7 @@ fn route(parts: &Parts) -> Option<String> {
     if path.starts_with("/api/articles/") {
         return Some("/api/articles/{slug}".to_owned());
     }
-    matches!(path, "/broken" | "/slow" | "/health" | "/panic").then(|| path.to_owned())
+    matches!(path, "/broken" | "/slow" | "/health" | "/panic" | "/unavailable").then(|| path.to_owned())
 }
 
 async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
@@ -73,6 +73,7 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                 message: "no bob@example.com".to_owned(),
             });
         }
+        "/unavailable" => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
         "/slow" => std::future::pending().await,
         "/panic" => panic!("of the scenario"),
         "/health" => {
@@ -134,6 +135,9 @@ fn scenario() {
         assert_eq!(given.split('-').nth(1), Some(response.body().as_str()));
         assert!(given.ends_with("-00"), "{given}");
 
+        let response = service.call(request("GET", "/unavailable")).await.unwrap();
+        assert_eq!(response.status(), 503);
+
         let dropped = service.call(request("GET", "/slow"));
         tokio::time::timeout(Duration::from_millis(20), dropped)
             .await
@@ -166,6 +170,7 @@ fn a_request_is_a_span_with_its_work_below_and_is_measured() {
             "GET /broken",
             "GET /panic",
             "GET /slow",
+            "GET /unavailable",
             "HTTP",
             "INSERT users",
             "POST /api/articles/{slug}",
@@ -280,6 +285,15 @@ fn failures(received: &support::Received) {
             ]
         );
     }
+    let unexplained = received.span("GET /unavailable");
+    let status = unexplained.status.as_ref().unwrap();
+    assert_eq!((status.code(), status.message.as_str()), (SpanStatus::Error, ""));
+    assert_eq!(
+        value(&unexplained.attributes, "error.type").as_deref(),
+        Some("\"503\"")
+    );
+    assert!(unexplained.events.is_empty());
+
     let statement = received.span("DELETE users");
     assert_eq!(
         value(&statement.attributes, "db.response.status_code").as_deref(),
@@ -344,6 +358,7 @@ fn metrics(received: &support::Received) {
             "method=\"GET\" route=\"/health\" status=200 1",
             "method=\"GET\" route=\"/panic\" status=500 1",
             "method=\"GET\" route=\"/slow\" status=499 1",
+            "method=\"GET\" route=\"/unavailable\" status=503 1",
             "method=\"GET\" route=\"unmatched\" status=404 1",
             "method=\"POST\" route=\"/api/articles/{slug}\" status=201 1",
             "method=\"_OTHER\" route=\"unmatched\" status=404 1",
@@ -356,7 +371,7 @@ fn metrics(received: &support::Received) {
     for name in ["http.server.request.duration", "http_request_duration_seconds"] {
         assert_eq!(received.metric(name).unit, "s");
         let points = received.histogram(name);
-        assert_eq!(points.iter().map(|point| point.count).sum::<u64>(), 7, "{name}");
+        assert_eq!(points.iter().map(|point| point.count).sum::<u64>(), 8, "{name}");
         assert_eq!(points[0].explicit_bounds.len(), 14);
         assert_eq!(points[0].explicit_bounds[0].to_string(), "0.005");
     }

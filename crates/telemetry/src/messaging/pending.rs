@@ -1,0 +1,90 @@
+//! What is under way: a message being sent, a command being answered. Both are drop guards, so that what is given up
+//! half-way is recorded as cancelled.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, KeyValue};
+
+use super::measures::{instruments, of_metric};
+use crate::context;
+use crate::db;
+use crate::failure::{Failure, record_failure};
+
+/// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
+#[derive(Debug)]
+pub struct Sending {
+    pub(super) cx: Context,
+    pub(super) queue: String,
+    pub(super) finished: bool,
+}
+
+impl Sending {
+    /// The propagation headers to write into the message.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        context::inject(&self.cx)
+    }
+
+    /// The context to send the message in, so that the broker's commands are children of the span.
+    pub fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    /// Ends the span with the broker's answer.
+    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        self.end(error_type);
+    }
+
+    fn end(&mut self, error_type: Option<Cow<'static, str>>) {
+        self.finished = true;
+        self.cx.span().end();
+        if let Some(instruments) = instruments() {
+            instruments
+                .sent
+                .add(1, &of_metric(&self.queue, "send_task", error_type));
+        }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.end(Some(Cow::Borrowed("cancelled")));
+        }
+    }
+}
+
+/// A Redis command under way. Dropped without [`Command::finish`] it counts as cancelled.
+#[derive(Debug)]
+pub struct Command {
+    pub(super) cx: Context,
+    pub(super) redis: Arc<[KeyValue]>,
+    pub(super) operation: &'static str,
+    pub(super) started: Instant,
+    pub(super) error_type: Option<Cow<'static, str>>,
+}
+
+impl Command {
+    /// Ends the span with the server's answer.
+    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.cx.span().end();
+        let Some(duration) = db::duration() else {
+            return;
+        };
+        let mut attributes = self.redis.to_vec();
+        attributes.push(KeyValue::new("db.operation.name", self.operation));
+        if let Some(error_type) = self.error_type.take() {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
+    }
+}
