@@ -7,8 +7,8 @@ use crate::support::{self, Behaviour, Problem, json_lines};
 
 const ALL: [&str; 3] = ["logs", "metrics", "traces"];
 
-/// Works for a while with small, frequent batches, then shuts down within `deadline`.
-fn work_and_stop(batches: usize, deadline: Duration) {
+/// Works for a while with small, frequent batches.
+fn work(batches: usize) -> telemetry::Telemetry {
     let telemetry = telemetry::init(support::SERVICE).unwrap();
     static WORK: telemetry::Counter = telemetry::counter("work", "{piece}", "Work done.");
     support::block_on(async {
@@ -24,6 +24,12 @@ fn work_and_stop(batches: usize, deadline: Duration) {
                 .unwrap();
         }
     });
+    telemetry
+}
+
+/// Works, then shuts down within `deadline` with nothing delivered.
+fn work_and_stop(batches: usize, deadline: Duration) {
+    let telemetry = work(batches);
     let started = Instant::now();
     let mut error = telemetry.shutdown(deadline).unwrap_err();
     let took = started.elapsed();
@@ -115,5 +121,26 @@ fn what_overflows_is_counted_and_reported_once() {
             .find_map(|line| line["fields"]["dropped_span_count"].as_i64())
             .unwrap();
         assert!((990..1000).contains(&dropped), "{dropped}");
+    }
+}
+
+#[test]
+fn an_outage_that_ends_is_reported_with_what_was_lost() {
+    let name = "outages::an_outage_that_ends_is_reported_with_what_was_lost";
+    let scenario = || work(40).shutdown(Duration::from_secs(10)).unwrap();
+    if let Some(run) = support::run(name, Behaviour::FailsAtFirst, &OFTEN, scenario) {
+        assert_eq!(complaints(&run.stdout), ALL);
+        let mut over: Vec<String> = json_lines(&run.stdout)
+            .iter()
+            .filter(|line| line["message"] == "telemetry is delivered again")
+            .map(|line| {
+                assert!(line["fields"]["lost"].as_u64().unwrap() >= 1, "{line}");
+                line["fields"]["signal"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        over.sort_unstable();
+        assert_eq!(over, ALL);
+        assert!(run.received.spans.len() < 40);
+        assert!(!run.received.logs.is_empty() && !run.received.metrics.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! What the integration tests share: an OTLP receiver that keeps what it gets, and a way to run a test's scenario in a
 //! process of its own, because providers, subscribers and environment variables belong to the whole process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -37,6 +37,8 @@ pub enum Behaviour {
     Blackhole,
     /// Answers 500.
     Fails,
+    /// Answers 500 to the first request of each signal.
+    FailsAtFirst,
     /// Nobody listens.
     Down,
 }
@@ -49,6 +51,7 @@ pub struct Received {
     pub logs: Vec<LogRecord>,
     pub headers: Vec<BTreeMap<String, String>>,
     pub requests: usize,
+    paths: BTreeSet<String>,
     /// Bodies with a `content-encoding`, as they came.
     pub compressed: Vec<Vec<u8>>,
 }
@@ -127,13 +130,20 @@ fn serve(stream: &TcpStream, behaviour: Behaviour, store: &Mutex<Received>) {
     while let Some((path, headers)) = head(&mut reader) {
         let mut body = vec![0; headers["content-length"].parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
-        let answer: &[u8] = match behaviour {
-            Behaviour::Fails => b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
-            _ => b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
+        let first = store.lock().unwrap().paths.insert(path.clone());
+        let fails = match behaviour {
+            Behaviour::Fails => true,
+            Behaviour::FailsAtFirst => first,
+            _ => false,
+        };
+        let answer: &[u8] = if fails {
+            b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
         };
         let mut received = store.lock().unwrap();
         received.requests += 1;
-        if behaviour == Behaviour::Takes {
+        if !fails && behaviour != Behaviour::Blackhole {
             received.headers.push(headers.clone());
             if headers.contains_key("content-encoding") {
                 received.compressed.push(body);
