@@ -1,0 +1,343 @@
+//! The Redis broker against a real server: every promise of the suite, and what happens when the server goes away.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+
+#[path = "support/redis.rs"]
+mod server;
+#[path = "support/suite.rs"]
+mod suite;
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    server::Server,
+    suite::Harness,
+    support::{Journal, PATIENCE, Running, eventually, final_result, worker},
+};
+
+struct Redis(Server);
+
+impl Redis {
+    fn connect(&self) -> Arc<dyn Broker> {
+        let config = RedisConfig {
+            lease: Self::LEASE,
+            ..self.0.config()
+        };
+        Arc::new(RedisBroker::new(config).unwrap())
+    }
+}
+
+impl Harness for Redis {
+    const LEASE: Duration = Duration::from_secs(1);
+
+    fn broker(&self) -> Arc<dyn Broker> {
+        self.connect()
+    }
+
+    fn other_broker(&self) -> Arc<dyn Broker> {
+        self.connect()
+    }
+
+    fn push_raw(&self, raw: &[u8]) {
+        redis::cmd("LPUSH")
+            .arg("celery")
+            .arg(raw)
+            .exec(&mut self.0.connection())
+            .unwrap();
+    }
+
+    fn dead(&self) -> Vec<String> {
+        let letters: Vec<String> = redis::cmd("LRANGE")
+            .arg("celeriac.dead")
+            .arg(0)
+            .arg(-1)
+            .query(&mut self.0.connection())
+            .unwrap();
+        let reason = |letter: &String| {
+            serde_json::from_str::<Value>(letter).unwrap()["reason"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        letters.iter().map(reason).collect()
+    }
+}
+
+broker_suite!(Redis(Server::start()));
+
+/// A worker with the tests' tasks on a server of its own.
+fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
+    let broker = Arc::new(server.broker());
+    let running = Running::start(worker(broker.clone(), journal, gate).build(), PATIENCE);
+    (Client::new(broker), running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_holds_what_celery_would_have_put_there() {
+    let server = Server::start();
+    let client = Client::new(Arc::new(server.broker()));
+    let id = client
+        .send(Signature::new("add").arg(1).arg(2).priority(4))
+        .await
+        .unwrap();
+    let connection = &mut server.connection();
+    let raw: Vec<Vec<u8>> = redis::cmd("LRANGE")
+        .arg("celery\x06\x163")
+        .arg(0)
+        .arg(-1)
+        .query(connection)
+        .unwrap();
+    assert_eq!(Message::decode(&raw[0]).unwrap().headers.id, id);
+    let bindings: Vec<String> = redis::cmd("SMEMBERS")
+        .arg("_kombu.binding.celery")
+        .query(connection)
+        .unwrap();
+    assert_eq!(bindings, ["celery\x06\x16\x06\x16celery"]);
+    let broker = server.broker();
+    let held = broker.receive(&["celery".to_owned()], 10).await.unwrap();
+    let (tag, reservation): (String, String) = redis::cmd("HGETALL")
+        .arg("unacked")
+        .query::<Vec<(String, String)>>(connection)
+        .unwrap()
+        .remove(0);
+    assert_eq!(tag, held[0].tag.as_str());
+    assert_eq!(
+        reservation,
+        format!("[{}, \"\", \"celery\"]", String::from_utf8_lossy(&raw[0]))
+    );
+    let meta = celeriac::ResultMeta::decode(
+        format!(r#"{{"status": "SUCCESS", "result": 3, "task_id": "{id}"}}"#).as_bytes(),
+    )
+    .unwrap();
+    broker.ack(&held[0], Some(&meta)).await.unwrap();
+    assert_eq!(client.result(&id).await.unwrap().unwrap().result, json!(3));
+    let ttl: i64 = redis::cmd("TTL")
+        .arg(format!("celery-task-meta-{id}"))
+        .query(connection)
+        .unwrap();
+    assert!((86_390..=86_400).contains(&ttl), "{ttl}");
+    let left: (i64, i64) = redis::pipe()
+        .cmd("HLEN")
+        .arg("unacked")
+        .cmd("ZCARD")
+        .arg("unacked_index")
+        .query(connection)
+        .unwrap();
+    assert_eq!(left, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_redis_while_idle_is_survived() {
+    let mut server = Server::start();
+    let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
+    let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    final_result(&client, &id).await;
+    server.crash();
+    eventually("the outage is noticed", async || client.result(&id).await.err()).await;
+    let refused = client
+        .send(Signature::new("add").arg(1).arg(1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused.source, BrokerError::Unavailable { .. }),
+        "{refused}"
+    );
+    server.start_again();
+    let id = eventually("sending works again", async || {
+        client.send(Signature::new("add").arg(2).arg(2)).await.ok()
+    })
+    .await;
+    assert_eq!(final_result(&client, &id).await.result, json!(4));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_while_redis_is_away_is_settled_afterwards() {
+    let mut server = Server::start();
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let (client, running) = start(&server, &journal, &gate);
+    let id = client.send(Signature::new("gated").arg("x")).await.unwrap();
+    journal.until(1).await;
+    server.crash();
+    gate.cancel();
+    eventually("the outage is noticed", async || client.result(&id).await.err()).await;
+    server.start_again();
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    let next = client.send(Signature::new("note").arg("y")).await.unwrap();
+    assert_eq!(final_result(&client, &next).await.status, Status::Success);
+    assert_eq!(journal.lines(), ["x", "y"], "it did not run twice");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_are_loaded_again_after_the_server_forgot_them() {
+    let server = Server::start();
+    let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
+    let id = client.send(Signature::new("flaky").arg(1)).await.unwrap();
+    final_result(&client, &id).await;
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .exec(&mut server.connection())
+        .unwrap();
+    let id = client.send(Signature::new("flaky").arg(1)).await.unwrap();
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout() {
+    let server = Server::start();
+    let message = include_str!("vectors/message.json").trim();
+    // As a Python worker reserves it: the message's own tag, long ago.
+    let connection = &mut server.connection();
+    let tag = "bfdd5872-fa2e-40ae-9f05-f9e43e9553b6";
+    redis::pipe()
+        .cmd("ZADD")
+        .arg("unacked_index")
+        .arg(1_000_000_000.5)
+        .arg(tag)
+        .cmd("HSET")
+        .arg("unacked")
+        .arg(tag)
+        .arg(format!("[{message}, \"\", \"celery\"]"))
+        .exec(connection)
+        .unwrap();
+    let broker = server.broker();
+    assert_eq!(broker.restore_expired().await.unwrap(), 1);
+    let back: String = redis::cmd("LINDEX")
+        .arg("celery")
+        .arg(-1)
+        .query(connection)
+        .unwrap();
+    assert!(Message::decode(back.as_bytes()).unwrap().redelivered());
+    assert_eq!(back.replace(", \"redelivered\": true", ""), message);
+    assert_eq!(broker.restore_expired().await.unwrap(), 0);
+    let mutex: bool = redis::cmd("EXISTS")
+        .arg("unacked_mutex")
+        .query(connection)
+        .unwrap();
+    assert!(!mutex, "the mutex is released");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_holder_of_a_delivery_can_end_it() {
+    let server = Server::start();
+    let (slow, quick) = (server.broker(), server.broker());
+    let client = Client::new(Arc::new(server.broker()));
+    client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    let queues = ["celery".to_owned()];
+    let lost = slow.receive(&queues, 1).await.unwrap().remove(0);
+    slow.restore(&lost).await.unwrap();
+    let held = quick.receive(&queues, 1).await.unwrap().remove(0);
+    // The slow worker does not know that it has lost the message.
+    slow.ack(&lost, None).await.unwrap();
+    slow.replace(&lost, lost.message().unwrap(), None).await.unwrap();
+    slow.restore(&lost).await.unwrap();
+    let depth = quick.depth("celery").await.unwrap();
+    assert_eq!(
+        (depth.waiting, depth.unacked),
+        (0, 1),
+        "nothing was ended or doubled"
+    );
+    quick.ack(&held, None).await.unwrap();
+    assert_eq!(quick.depth("celery").await.unwrap().unacked, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receive_that_was_given_up_loses_nothing() {
+    let server = Server::start();
+    let broker = Arc::new(server.broker());
+    let client = Client::new(broker.clone());
+    let queues = ["celery".to_owned()];
+    broker.receive(&queues, 1).await.unwrap();
+    // The server answers late: the receive is given up while its script is on the way.
+    let connection = &mut server.connection();
+    for _ in 0..5 {
+        client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    }
+    redis::cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(300)
+        .arg("ALL")
+        .exec(connection)
+        .unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(50), broker.receive(&queues, 5)).await;
+    assert!(given_up.is_err(), "the server must have been paused");
+    let mut tags = std::collections::HashSet::new();
+    eventually("all five are received", async || {
+        let deliveries = broker.receive(&queues, 5).await.unwrap();
+        tags.extend(deliveries.into_iter().map(|delivery| delivery.tag));
+        (tags.len() == 5).then_some(())
+    })
+    .await;
+    assert_eq!(broker.depth("celery").await.unwrap().unacked, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_begins_at_once() {
+    let server = Server::start();
+    let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
+    let mut delays = Vec::new();
+    for _ in 0..21 {
+        let begin = std::time::Instant::now();
+        let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+        final_result(&client, &id).await;
+        delays.push(begin.elapsed());
+    }
+    delays.sort();
+    assert!(
+        delays[10] < Duration::from_millis(40),
+        "{delays:?}: as slow as polling"
+    );
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_and_database_numbers_are_understood() {
+    let server = Server::start_with(Some("s3cret"));
+    let url = format!("redis://:s3cret@127.0.0.1:{}/3", server.port);
+    let broker = Arc::new(RedisBroker::new(RedisConfig::new(url)).unwrap());
+    broker.ping().await.unwrap();
+    let mut subscriber = server.connection();
+    let (subscribed, ready) = tokio::sync::oneshot::channel();
+    let news = tokio::task::spawn_blocking(move || {
+        let mut subscription = subscriber.as_pubsub();
+        subscription.psubscribe("/3.celeryev/worker.*").unwrap();
+        subscribed.send(()).unwrap();
+        subscription.get_message().unwrap().get_channel_name().to_owned()
+    });
+    ready.await.unwrap();
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, news).await.unwrap().unwrap(),
+        "/3.celeryev/worker.online"
+    );
+    running.stop().await.unwrap();
+    let wrong = RedisBroker::new(RedisConfig::new(format!(
+        "redis://:wrong@127.0.0.1:{}/0",
+        server.port
+    )))
+    .unwrap();
+    let error = wrong.ping().await.unwrap_err().to_string();
+    assert!(!error.contains("wrong@") && !error.contains("s3cret"), "{error}");
+    assert!(!format!("{broker:?}").contains("s3cret"));
+    assert!(RedisBroker::new(RedisConfig::new("postgres://localhost")).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_server_without_it_is_an_error() {
+    let server = Server::start();
+    let broker = RedisBroker::new(RedisConfig::new(format!("rediss://127.0.0.1:{}/0", server.port))).unwrap();
+    assert!(matches!(
+        broker.ping().await,
+        Err(BrokerError::Unavailable { .. })
+    ));
+}

@@ -1,0 +1,117 @@
+//! A private `redis-server` on a free port of the loopback, in a folder of its own, stopped when dropped.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use celeriac::{RedisBroker, RedisConfig};
+
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    folder: PathBuf,
+    password: Option<&'static str>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    pub fn start_with(password: Option<&'static str>) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let folder = std::env::temp_dir().join(format!("celeriac-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let child = launch(port, &folder, password);
+        Self {
+            child,
+            port,
+            folder,
+            password,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        match self.password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}/0", self.port),
+            None => format!("redis://127.0.0.1:{}/0", self.port),
+        }
+    }
+
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig::new(self.url())
+    }
+
+    pub fn broker(&self) -> RedisBroker {
+        RedisBroker::new(self.config()).unwrap()
+    }
+
+    /// A connection that sees what is really there.
+    pub fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// Stops the server at once, as a crash does; what was written to its append-only file stays.
+    pub fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn start_again(&mut self) {
+        self.child = launch(self.port, &self.folder, self.password);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told where the server's binary is by the environment"
+)]
+fn binary() -> String {
+    std::env::var("TEST_REDIS_BIN").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
+fn launch(port: u16, folder: &PathBuf, password: Option<&str>) -> Child {
+    let mut command = Command::new(binary());
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Some(password) = password {
+        command.args(["--requirepass", password]);
+    }
+    let mut child = command
+        .spawn()
+        .expect("redis-server must be installed, or TEST_REDIS_BIN name it");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let auth = password
+        .map(|password| format!(":{password}@"))
+        .unwrap_or_default();
+    let client = redis::Client::open(format!("redis://{auth}127.0.0.1:{port}/0")).unwrap();
+    while client
+        .get_connection()
+        .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection))
+        .is_err()
+    {
+        assert!(child.try_wait().unwrap().is_none(), "redis-server has ended");
+        assert!(Instant::now() < deadline, "redis-server does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}

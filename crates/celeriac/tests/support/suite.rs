@@ -1,0 +1,484 @@
+//! What every broker and the worker on it must do. `Harness` says how a broker of one kind is made; the macro runs
+//! each behaviour as a test of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{Broker, Client, Presence, Signature, Status};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Journal, PATIENCE, Running, eventually, final_result, worker};
+
+/// A broker of one kind.
+pub trait Harness {
+    fn broker(&self) -> Arc<dyn Broker>;
+    /// A second handle on the same messages, as another process would have it.
+    fn other_broker(&self) -> Arc<dyn Broker>;
+    /// A list element that need not be a message.
+    fn push_raw(&self, raw: &[u8]);
+    /// The reasons in the dead-letter list.
+    fn dead(&self) -> Vec<String>;
+    /// Shorter than the test's patience: after this long without renewal a delivery goes back.
+    const LEASE: Duration;
+}
+
+/// Sends without waiting for the end of the task, which is what the broker inside the process does.
+fn send(client: &Client, signature: Signature) -> String {
+    let id = uuid::Uuid::from_u128(rand());
+    let (client, signature) = (client.clone(), signature.id(id));
+    tokio::spawn(async move { client.send(signature).await.expect("the broker takes the task") });
+    id.to_string()
+}
+
+fn rand() -> u128 {
+    use std::hash::{BuildHasher, RandomState};
+    let (high, low) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// Sends one after the other, each in its queue before the next.
+async fn send_in_order(broker: &dyn Broker, client: &Client, signatures: Vec<Signature>) {
+    for signature in signatures {
+        let before = broker.depth("celery").await.unwrap().waiting;
+        send(client, signature);
+        eventually("the message waits", async || {
+            (broker.depth("celery").await.unwrap().waiting > before).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn empty(broker: &dyn Broker) {
+    eventually("nothing waits and nothing is reserved", async || {
+        let depth = broker.depth("celery").await.unwrap();
+        (depth.waiting == 0 && depth.unacked == 0).then_some(())
+    })
+    .await;
+}
+
+pub async fn a_task_runs_and_its_result_is_found(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let id = send(&client, Signature::new("add").arg(2).arg(3));
+    let meta = final_result(&client, &id).await;
+    assert_eq!((meta.status, meta.result), (Status::Success, json!(5)));
+    let by_name = send(&client, Signature::new("add").arg(2).kwarg("b", 40));
+    assert_eq!(final_result(&client, &by_name).await.result, json!(42));
+    let batch = client
+        .send_batch((0..20).map(|n| Signature::new("add").arg(n).arg(1)).collect())
+        .await;
+    for (n, id) in batch.into_iter().enumerate() {
+        assert_eq!(final_result(&client, &id.unwrap()).await.result, json!(n + 1));
+    }
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn started_is_seen_while_a_task_runs(harness: impl Harness) {
+    let (broker, gate, journal) = (harness.broker(), CancellationToken::new(), Journal::default());
+    let client = Client::new(broker.clone());
+    let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    let id = send(&client, Signature::new("gated").arg("x"));
+    let meta = eventually("a first result", async || client.result(&id).await.unwrap()).await;
+    assert_eq!(meta.status, Status::Started);
+    assert_eq!(meta.result["hostname"], "celery@test");
+    gate.cancel();
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    running.stop().await.unwrap();
+}
+
+pub async fn a_retry_goes_on_until_success(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let id = send(&client, Signature::new("flaky").arg(2));
+    let meta = final_result(&client, &id).await;
+    assert_eq!((meta.status, meta.result), (Status::Success, json!(2)));
+    assert_eq!(
+        meta.parent_id.as_deref(),
+        Some(id.as_str()),
+        "from the second attempt on"
+    );
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn retries_end_with_the_cause(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let id = send(&client, Signature::new("flaky").arg(1000));
+    let meta = final_result(&client, &id).await;
+    assert_eq!(meta.status, Status::Failure);
+    assert_eq!(
+        meta.result,
+        json!({"exc_type": "OperationalError", "exc_message": ["connection refused"], "exc_module": "sqlalchemy.exc"})
+    );
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn failures_panics_and_wrong_arguments_hurt_only_their_task(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let cases: [(Signature, &str, Value); 7] = [
+        (Signature::new("broken"), "OperationalError", json!(["for good"])),
+        (Signature::new("panics"), "Panic", json!(["out of luck"])),
+        (Signature::new("nope.task"), "NotRegistered", json!(["nope.task"])),
+        (
+            Signature::new("add").arg("a secret").arg(1),
+            "TypeError",
+            json!(["add() does not take arguments of types (str, int)"]),
+        ),
+        (
+            Signature::new("add").arg(1),
+            "TypeError",
+            json!(["add() does not take arguments of types (int)"]),
+        ),
+        (
+            Signature::new("add").arg(1).arg(2).kwarg("c", 3),
+            "TypeError",
+            json!(["add() got an unexpected keyword argument 'c'"]),
+        ),
+        (
+            Signature::new("sleeps").time_limit(Duration::from_millis(1500)),
+            "TimeLimitExceeded",
+            json!([1.5]),
+        ),
+    ];
+    for (signature, exception, message) in cases {
+        let id = send(&client, signature);
+        let meta = final_result(&client, &id).await;
+        assert_eq!(meta.status, Status::Failure, "{exception}");
+        assert_eq!(
+            (&meta.result["exc_type"], &meta.result["exc_message"]),
+            (&json!(exception), &message)
+        );
+    }
+    let soft = send(
+        &client,
+        Signature::new("sleeps").soft_time_limit(Duration::from_millis(50)),
+    );
+    assert_eq!(
+        final_result(&client, &soft).await.result["exc_type"],
+        "SoftTimeLimitExceeded"
+    );
+    let id = send(&client, Signature::new("add").arg(1).arg(1));
+    assert_eq!(
+        final_result(&client, &id).await.result,
+        json!(2),
+        "the worker lives"
+    );
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn an_expired_task_is_revoked(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker, &journal, &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let past = "2020-01-01T00:00:00Z".parse().unwrap();
+    let future = "2120-01-01T00:00:00Z".parse().unwrap();
+    let expired = send(&client, Signature::new("note").arg("expired").expires(past));
+    let meta = final_result(&client, &expired).await;
+    assert_eq!(meta.status, Status::Revoked);
+    assert_eq!(meta.result["exc_type"], "TaskRevokedError");
+    assert_eq!(meta.result["exc_message"], json!(["expired"]));
+    let valid = send(&client, Signature::new("note").arg("valid").expires(future));
+    assert_eq!(final_result(&client, &valid).await.status, Status::Success);
+    assert_eq!(journal.lines(), ["valid"]);
+    running.stop().await.unwrap();
+}
+
+pub async fn a_countdown_is_kept_and_holds_up_nobody(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let worker = worker(broker.clone(), &journal, &CancellationToken::new())
+        .concurrency(1)
+        .prefetch_multiplier(1);
+    let running = Running::start(worker.build(), PATIENCE);
+    let begin = std::time::Instant::now();
+    let countdown = Duration::from_millis(1500);
+    let late = send(&client, Signature::new("note").arg("late").countdown(countdown));
+    eventually("the late task is reserved", async || {
+        (broker.depth("celery").await.unwrap().unacked == 1).then_some(())
+    })
+    .await;
+    let soon = send(&client, Signature::new("note").arg("soon"));
+    final_result(&client, &soon).await;
+    final_result(&client, &late).await;
+    assert!(begin.elapsed() >= countdown);
+    assert_eq!(journal.lines(), ["soon", "late"]);
+    running.stop().await.unwrap();
+}
+
+pub async fn lower_numbers_go_first_and_equals_in_order(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let note = |line: &str, priority| Signature::new("note").arg(line).priority(priority);
+    let signatures = vec![
+        note("last", 9),
+        note("third", 6),
+        note("second", 3),
+        note("first a", 0),
+        note("first b", 2),
+    ];
+    send_in_order(broker.as_ref(), &client, signatures).await;
+    let worker = worker(broker, &journal, &CancellationToken::new())
+        .concurrency(1)
+        .prefetch_multiplier(1);
+    let running = Running::start(worker.build(), PATIENCE);
+    assert_eq!(
+        journal.until(5).await,
+        ["first a", "first b", "second", "third", "last"]
+    );
+    running.stop().await.unwrap();
+}
+
+pub async fn a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(harness: impl Harness) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    let client = Client::new(broker.clone());
+    let first = Running::start(
+        worker(broker.clone(), &journal, &gate).concurrency(1).build(),
+        PATIENCE,
+    );
+    let running = send(&client, Signature::new("gated").arg("running"));
+    journal.until(1).await;
+    let far = "2120-01-01T00:00:00Z".parse().unwrap();
+    send(&client, Signature::new("note").arg("far").eta(far));
+    for line in ["a", "b", "c"] {
+        let before = broker.depth("celery").await.unwrap().unacked;
+        send(&client, Signature::new("note").arg(line));
+        eventually("prefetched", async || {
+            (broker.depth("celery").await.unwrap().unacked > before).then_some(())
+        })
+        .await;
+    }
+    eventually("all five are held", async || {
+        (broker.depth("celery").await.unwrap().unacked == 5).then_some(())
+    })
+    .await;
+    first.begin_stop();
+    eventually(
+        "what has not begun is back while the task still runs",
+        async || {
+            let depth = broker.depth("celery").await.unwrap();
+            (depth.waiting == 4 && depth.unacked == 1).then_some(())
+        },
+    )
+    .await;
+    assert_eq!(journal.lines(), ["running"]);
+    gate.cancel();
+    first.stop().await.unwrap();
+    assert_eq!(
+        client.result(&running).await.unwrap().unwrap().status,
+        Status::Success
+    );
+    let second = worker(broker, &journal, &gate)
+        .concurrency(1)
+        .prefetch_multiplier(1);
+    let second = Running::start(second.build(), PATIENCE);
+    assert_eq!(
+        journal.until(4).await[1..],
+        ["a again", "b again", "c again"],
+        "in their old order"
+    );
+    second.stop().await.unwrap();
+}
+
+pub async fn what_runs_past_the_grace_period_is_given_back(harness: impl Harness) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    let client = Client::new(broker.clone());
+    let first = Running::start(
+        worker(broker.clone(), &journal, &gate).build(),
+        Duration::from_millis(50),
+    );
+    let id = send(&client, Signature::new("gated").arg("x"));
+    journal.until(1).await;
+    assert_eq!(first.stop().await, Err(celeriac::WorkerError::Unfinished(1)));
+    gate.cancel();
+    let second = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    assert_eq!(journal.lines(), ["x", "x again"]);
+    second.stop().await.unwrap();
+}
+
+pub async fn a_dead_workers_task_goes_to_another<H: Harness>(harness: H) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let id = send(&client, Signature::new("note").arg("x"));
+    // Takes the message and is never heard of again.
+    let dead = harness.other_broker();
+    eventually("the dead worker takes it", async || {
+        (dead.receive(&["celery".to_owned()], 1).await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let begin = std::time::Instant::now();
+    let running = Running::start(
+        worker(broker.clone(), &journal, &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    assert!(
+        begin.elapsed() + Duration::from_millis(200) >= H::LEASE,
+        "not before its lease has ended"
+    );
+    assert_eq!(journal.lines(), ["x again"]);
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn a_living_workers_task_stays_with_it<H: Harness>(harness: H) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    let client = Client::new(broker.clone());
+    let busy = Running::start(
+        worker(broker.clone(), &journal, &gate).concurrency(1).build(),
+        PATIENCE,
+    );
+    let id = send(&client, Signature::new("gated").arg("x"));
+    journal.until(1).await;
+    let other = worker(harness.other_broker(), &journal, &gate).hostname("celery@other");
+    let other = Running::start(other.build(), PATIENCE);
+    tokio::time::sleep(H::LEASE * 3).await;
+    assert_eq!(
+        journal.lines(),
+        ["x"],
+        "the other worker had several chances to take it"
+    );
+    gate.cancel();
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    busy.stop().await.unwrap();
+    other.stop().await.unwrap();
+    assert_eq!(journal.lines(), ["x"]);
+}
+
+pub async fn poison_is_buried_and_the_next_message_runs(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    harness.push_raw(b"not json at all");
+    harness.push_raw(b"{\"half\": ");
+    harness.push_raw(b"\xff\xfe{}");
+    let named = json!({
+        "body": "%%%", "content-type": "application/json", "content-encoding": "utf-8",
+        "headers": {"task": "add", "id": "poison-1"},
+        "properties": {"body_encoding": "base64", "delivery_tag": "1", "delivery_info": {"exchange": "", "routing_key": "celery"}},
+    });
+    harness.push_raw(named.to_string().as_bytes());
+    let id = send(&client, Signature::new("add").arg(1).arg(1));
+    assert_eq!(final_result(&client, &id).await.result, json!(2));
+    let reasons = eventually("four dead letters", async || {
+        Some(harness.dead()).filter(|dead| dead.len() == 4)
+    })
+    .await;
+    assert!(
+        reasons
+            .iter()
+            .any(|reason| reason.starts_with("the body is not base64")),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        reasons
+            .iter()
+            .filter(|reason| reason.starts_with("the message is not a JSON object"))
+            .count(),
+        3
+    );
+    let meta = final_result(&client, "poison-1").await;
+    assert_eq!(
+        meta.result["exc_type"], "InvalidTaskError",
+        "whoever waits for it is told"
+    );
+    empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn an_ignored_result_is_not_kept(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &journal, &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let id = send(&client, Signature::new("note").arg("x").ignore_result(true));
+    journal.until(1).await;
+    empty(broker.as_ref()).await;
+    assert_eq!(client.result(&id).await.unwrap(), None);
+    running.stop().await.unwrap();
+}
+
+pub async fn presence_counts_living_workers(harness: impl Harness) {
+    let broker = harness.broker();
+    let presence = Presence::watch(broker.clone());
+    let start = |name: &str| {
+        let worker = worker(broker.clone(), &Journal::default(), &CancellationToken::new()).hostname(name);
+        Running::start(worker.build(), PATIENCE)
+    };
+    let (one, two) = (start("celery@one"), start("celery@two"));
+    eventually("both are seen", async || {
+        (presence.workers_alive() == 2).then_some(())
+    })
+    .await;
+    one.stop().await.unwrap();
+    eventually("one has said goodbye", async || {
+        (presence.workers_alive() == 1).then_some(())
+    })
+    .await;
+    two.stop().await.unwrap();
+    eventually("none is left", async || {
+        (presence.workers_alive() == 0).then_some(())
+    })
+    .await;
+}
+
+/// One test for each behaviour, on brokers made by `$harness`.
+#[macro_export]
+macro_rules! broker_suite {
+    ($harness:expr) => {
+        $crate::broker_suite!(@each $harness;
+            a_task_runs_and_its_result_is_found
+            started_is_seen_while_a_task_runs
+            a_retry_goes_on_until_success
+            retries_end_with_the_cause
+            failures_panics_and_wrong_arguments_hurt_only_their_task
+            an_expired_task_is_revoked
+            a_countdown_is_kept_and_holds_up_nobody
+            lower_numbers_go_first_and_equals_in_order
+            a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest
+            what_runs_past_the_grace_period_is_given_back
+            a_dead_workers_task_goes_to_another
+            a_living_workers_task_stays_with_it
+            poison_is_buried_and_the_next_message_runs
+            an_ignored_result_is_not_kept
+            presence_counts_living_workers
+        );
+    };
+    (@each $harness:expr; $($behaviour:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                $crate::suite::$behaviour($harness).await;
+            }
+        )*
+    };
+}
