@@ -69,7 +69,8 @@ impl Client {
     pub async fn send(&self, signature: Signature) -> Result<String, SendError> {
         let (message, span) = self.prepare(signature);
         let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
-        finish(self.broker.publish(message).await, span, task, id)
+        let answer = span.during(self.broker.publish(message)).await;
+        finish(answer, span, task, id)
     }
 
     /// Sends several tasks in one round trip; one answer each, in order.

@@ -44,6 +44,8 @@ mod json;
 mod memory;
 mod message;
 mod observer;
+#[cfg(feature = "telemetry")]
+pub mod otel;
 mod presence;
 mod redis;
 mod repr;

@@ -30,6 +30,12 @@ pub trait Observer: Send + Sync + 'static {
 
 /// A send in progress.
 pub trait SendSpan: Send {
+    /// The conversation with the broker; commands reported meanwhile belong to this send.
+    fn during<'a>(
+        &self,
+        work: BoxFuture<'a, Result<(), BrokerError>>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>>;
+
     /// The broker has answered.
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
 }
@@ -64,6 +70,8 @@ pub struct TaskInfo<'a> {
     pub retries: u32,
     /// The worker that runs it.
     pub hostname: &'a str,
+    /// Whether the worker knows the task. The name of one it does not know may be anything.
+    pub registered: bool,
 }
 
 /// A command to the broker's server.
@@ -101,6 +109,13 @@ impl Observer for Unobserved {
 }
 
 impl SendSpan for Unobserved {
+    fn during<'a>(
+        &self,
+        work: BoxFuture<'a, Result<(), BrokerError>>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        work
+    }
+
     fn finish(self: Box<Self>, _: Result<(), &BrokerError>) {}
 }
 

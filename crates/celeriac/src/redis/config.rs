@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use redis::IntoConnectionInfo;
+use redis::{ConnectionAddr, IntoConnectionInfo};
 use thiserror::Error;
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
@@ -35,6 +35,25 @@ impl RedisConfig {
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,
         }
+    }
+
+    /// The server's host and port (none for a Unix socket) and the database number, for telemetry.
+    ///
+    /// # Errors
+    /// When the URL is not one of Redis.
+    pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
+        let info = self
+            .url
+            .as_str()
+            .into_connection_info()
+            .map_err(|_| ConfigError::Url)?;
+        let address = match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Some((host.clone(), *port))
+            }
+            _ => None,
+        };
+        Ok((address, info.redis_settings().db()))
     }
 
     pub(super) fn client(&self) -> Result<redis::Client, ConfigError> {

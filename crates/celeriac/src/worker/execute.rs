@@ -41,6 +41,7 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         queue: &delivery.queue,
         retries: headers.retries,
         hostname: &shared.hostname,
+        registered: registered.is_some(),
     };
     let redelivered = message.redelivered();
     // The arguments go to the task; a retry needs them once more.

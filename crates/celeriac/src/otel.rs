@@ -1,0 +1,172 @@
+//! [`Observer`] with OpenTelemetry, through the crate `telemetry`: `celery.send_task` and `celery.run` in one trace
+//! across the queue, their metrics, and Redis commands as client spans wherever a span is in force. Trace
+//! context travels as top-level message headers, where Python's Celery instrumentation looks for it.
+
+use std::borrow::Cow;
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use serde_json::{Map, Value};
+use telemetry::{
+    Context, Failure, Messaging, Outcome, Processed, RedisServer, Sending, TaskMessage,
+    opentelemetry::trace::{FutureExt as _, TraceContextExt as _},
+};
+
+use crate::{
+    broker::BrokerError,
+    observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo},
+    redis::RedisConfig,
+    task::TaskOutcome,
+};
+
+/// The task name of metrics and spans where the worker does not know the task: names from outside are unbounded.
+const UNREGISTERED: &str = "unregistered";
+
+/// Makes spans and metrics.
+#[derive(Debug, Clone)]
+pub struct OtelObserver {
+    messaging: Messaging,
+}
+
+impl OtelObserver {
+    /// An observer of the process whose worker has this name.
+    pub fn new(hostname: impl Into<String>) -> Self {
+        Self {
+            messaging: Messaging::new(hostname),
+        }
+    }
+
+    /// Names the server in command spans.
+    #[must_use]
+    pub fn with_redis(self, config: &RedisConfig) -> Self {
+        match config.server() {
+            Ok((Some((address, port)), database)) => Self {
+                messaging: self.messaging.with_redis(RedisServer {
+                    address,
+                    port,
+                    database,
+                }),
+            },
+            _ => self,
+        }
+    }
+}
+
+impl Observer for OtelObserver {
+    fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan> {
+        let message = TaskMessage {
+            task: send.task,
+            id: send.id,
+            queue: send.queue,
+        };
+        let carried = carried_context(headers);
+        let parent = carried.span().span_context().is_valid().then_some(&carried);
+        let sending = self.messaging.send(&message, parent);
+        for (name, value) in sending.headers() {
+            headers.insert(name, Value::String(value));
+        }
+        Box::new(Send(sending))
+    }
+
+    fn process<'a>(
+        &self,
+        task: &TaskInfo<'_>,
+        headers: &Map<String, Value>,
+        work: BoxFuture<'a, TaskOutcome>,
+    ) -> BoxFuture<'a, TaskOutcome> {
+        let name = if task.registered { task.task } else { UNREGISTERED };
+        let (name, id, queue) = (name.to_owned(), task.id.to_owned(), task.queue.to_owned());
+        let (messaging, parent, retries) = (self.messaging.clone(), carried_context(headers), task.retries);
+        async move {
+            let message = TaskMessage {
+                task: &name,
+                id: &id,
+                queue: &queue,
+            };
+            messaging
+                .process(&message, retries, parent, work, processed)
+                .await
+        }
+        .boxed()
+    }
+
+    fn command(&self, command: Command) -> Box<dyn CommandSpan> {
+        // A command of nobody's (settling a finished task, say) would be a trace of its own.
+        let in_force = Context::map_current(|context| context.span().span_context().is_valid());
+        Box::new(Commanding(
+            in_force.then(|| self.messaging.command(command.name, command.text)),
+        ))
+    }
+
+    fn buried(&self, queue: &str) {
+        telemetry::counter(
+            "celeriac.messages.buried",
+            "{message}",
+            "Messages that went to the dead-letter list.",
+        )
+        .add(
+            1,
+            &[telemetry::KeyValue::new(
+                "messaging.destination.name",
+                queue.to_owned(),
+            )],
+        );
+    }
+}
+
+struct Send(Sending);
+
+impl SendSpan for Send {
+    fn during<'a>(
+        &self,
+        work: BoxFuture<'a, Result<(), BrokerError>>,
+    ) -> BoxFuture<'a, Result<(), BrokerError>> {
+        work.with_context(self.0.context().clone()).boxed()
+    }
+
+    fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
+        self.0.finish(result.map_err(|error| error as &dyn Failure));
+    }
+}
+
+struct Commanding(Option<telemetry::Command>);
+
+impl CommandSpan for Commanding {
+    fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
+        if let Some(command) = self.0 {
+            command.finish(result.map_err(|error| error as &dyn Failure));
+        }
+    }
+}
+
+impl Failure for BrokerError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        Some(Cow::Borrowed(self.kind()))
+    }
+
+    fn message(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// The context that a message's headers carry; an empty one when they carry none.
+fn carried_context(headers: &Map<String, Value>) -> Context {
+    let carried: Vec<(String, String)> = headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect();
+    telemetry::extract_context(&carried)
+}
+
+fn processed(outcome: &TaskOutcome) -> Processed {
+    Processed {
+        outcome: match outcome {
+            TaskOutcome::Success(_) => Outcome::Success,
+            TaskOutcome::Retry { .. } => Outcome::Retry,
+            TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => Outcome::Failure,
+            TaskOutcome::Revoked(_) => Outcome::Revoked,
+        },
+        exception: outcome
+            .exception()
+            .map(|exception| (Cow::Owned(exception.type_name.clone()), exception.message.clone())),
+    }
+}
