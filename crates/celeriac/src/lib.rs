@@ -67,6 +67,7 @@ pub use self::{
     redis::{ConfigError, RedisBroker, RedisConfig},
     result::{ResultMeta, Status},
     signature::Signature,
+    system::default_node_name,
     task::{Exception, TaskContext, TaskError, TaskOptions, TaskOutcome},
     worker::{Worker, WorkerBuilder, WorkerError},
 };

@@ -32,6 +32,12 @@ pub(crate) fn hostname() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// The name that a worker on this host has by default, `celery@<host>`, as Celery's own do.
+#[must_use]
+pub fn default_node_name() -> String {
+    format!("celery@{}", hostname())
+}
+
 /// The load averages over 1, 5 and 15 minutes; zeros where the system does not say.
 pub(crate) fn load_average() -> [f64; 3] {
     let mut averages = [0.0; 3];

@@ -19,7 +19,7 @@ use std::{
 use url::Url;
 
 pub use self::{options::Options, secret::Secret};
-use crate::accounts::PasswordScheme;
+use crate::{accounts::PasswordScheme, store::postgres::PostgresConfig};
 
 /// The shortest key that signs tokens in production, in characters.
 const SECRET_KEY_MIN_CHARS: usize = 32;
@@ -291,7 +291,10 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
         ("postgres" | "postgresql", Mode::Dev) => {
             refuse("is PostgreSQL, which embedded mode does not use; run `pressroom serve`, or unset it")
         }
-        ("postgres" | "postgresql", _) => Ok(Database::Postgres(Secret::new(format!("postgresql://{rest}")))),
+        ("postgres" | "postgresql", _) => match PostgresConfig::parse(&url) {
+            Ok(_) => Ok(Database::Postgres(Secret::new(format!("postgresql://{rest}")))),
+            Err(error) => refuse(&format!("is refused: {error}")),
+        },
         ("sqlite", Mode::Dev | Mode::Migrate | Mode::Probe) if !rest.is_empty() => {
             Ok(Database::Sqlite(rest.into()))
         }

@@ -22,6 +22,29 @@ pub struct Service {
     pub name: &'static str,
     /// `service.version`.
     pub version: &'static str,
+    /// Whether telemetry leaves the process when no variable says so.
+    pub export: Export,
+}
+
+impl Service {
+    /// A service that exports, as the specification has it.
+    pub const fn new(name: &'static str, version: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            export: Export::Always,
+        }
+    }
+}
+
+/// What the exporters are when `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` is not set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Export {
+    /// `otlp`, to `http://localhost:4318` unless an endpoint is set: the specification's default.
+    Always,
+    /// `otlp` when an endpoint is set, else `none`: for programs that people start by hand on
+    /// machines without a collector.
+    WhenConfigured,
 }
 
 /// Everything [`crate::init`] needs to know.
@@ -99,9 +122,9 @@ impl Config {
             ),
             sampler: sampler(&mut variables),
             propagators: propagators(&mut variables),
-            traces: Destination::read("TRACES", "/v1/traces", &mut variables),
-            metrics: Destination::read("METRICS", "/v1/metrics", &mut variables),
-            logs: Destination::read("LOGS", "/v1/logs", &mut variables),
+            traces: Destination::read("TRACES", "/v1/traces", service.export, &mut variables),
+            metrics: Destination::read("METRICS", "/v1/metrics", service.export, &mut variables),
+            logs: Destination::read("LOGS", "/v1/logs", service.export, &mut variables),
             span_batches: batches("OTEL_BSP", 5_000, &mut variables),
             log_batches: batches("OTEL_BLRP", 1_000, &mut variables),
             metric_interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
@@ -193,10 +216,7 @@ fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
 mod tests {
     use super::*;
 
-    const SERVICE: Service = Service {
-        name: "app",
-        version: "1",
-    };
+    const SERVICE: Service = Service::new("app", "1");
 
     fn read(variables: &[(&str, &str)]) -> Config {
         Config::read(SERVICE, &|name| {
@@ -310,6 +330,32 @@ mod tests {
                 config.warnings.iter().any(|warning| warning.contains(name)),
                 "no warning for {name}: {:?}",
                 config.warnings
+            );
+        }
+    }
+
+    #[test]
+    fn without_an_endpoint_nothing_is_exported_when_so_asked() {
+        let service = Service {
+            export: Export::WhenConfigured,
+            ..SERVICE
+        };
+        let traces = |variable: &'static str, value: &'static str| {
+            Config::read(service, &|name| (name == variable).then(|| value.to_owned())).traces
+        };
+        assert_eq!(traces("", ""), Destination::Off);
+        assert_eq!(traces("OTEL_TRACES_EXPORTER", "console"), Destination::Console);
+        for (variable, value) in [
+            ("OTEL_TRACES_EXPORTER", "otlp"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "http://collector:4318/v1/traces",
+            ),
+        ] {
+            assert!(
+                matches!(traces(variable, value), Destination::Otlp(_)),
+                "{variable}"
             );
         }
     }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use opentelemetry::propagation::{Extractor, Injector};
-use opentelemetry::trace::{SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer};
+use opentelemetry::trace::{
+    FutureExt, SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
+};
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer};
 
@@ -49,6 +51,12 @@ pub(crate) fn untraced(parent: &Context) -> Context {
             TraceState::default(),
         ))
         .with_value(Quiet)
+}
+
+/// Runs `work` without making spans, whatever it does: for polling and housekeeping, whose spans would be traces of
+/// their own that tell nothing. Measurements and logs are made as ever.
+pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
+    work.with_context(untraced(&Context::current())).await
 }
 
 /// Makes the span of `cx` the one that [`set_server_attribute`] writes to.

@@ -7,10 +7,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opentelemetry::global;
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
+use opentelemetry::{Key, global};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
@@ -56,6 +56,7 @@ pub struct ShutdownError {
 #[derive(Debug)]
 #[must_use = "without a shutdown the last batches are lost"]
 pub struct Telemetry {
+    service_name: String,
     traces: Option<(SdkTracerProvider, Arc<Delivery>)>,
     metrics: Option<(SdkMeterProvider, Arc<Delivery>)>,
     logs: Option<(SdkLoggerProvider, Arc<Delivery>)>,
@@ -74,14 +75,21 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     }
     let mut config = Config::from_env(service);
     let mut warnings = std::mem::take(&mut config.warnings);
+    let service_name = config
+        .resource
+        .get(&Key::from_static_str("service.name"))
+        .map(|name| name.to_string())
+        .unwrap_or_default();
     let telemetry = if config.disabled {
         Telemetry {
+            service_name,
             traces: None,
             metrics: None,
             logs: None,
         }
     } else {
         Telemetry {
+            service_name,
             traces: Some(traces(&config, &mut warnings)),
             metrics: meters(&config, &mut warnings),
             logs: logs(&config, &mut warnings),
@@ -124,6 +132,12 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
 }
 
 impl Telemetry {
+    /// The service's name in force: that of `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES`, or the default.
+    #[must_use]
+    pub fn service_name(&self) -> &str {
+        &self.service_name
+    }
+
     /// Flushes and stops all signals at once, and comes back when they are done or at the deadline, whatever the
     /// collector does. Blocks the thread: call it in `spawn_blocking`, or when the runtime has ended.
     ///

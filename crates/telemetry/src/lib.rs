@@ -8,7 +8,7 @@
 //! use std::time::Duration;
 //! use telemetry::{Service, init};
 //!
-//! let telemetry = init(Service { name: "my-service", version: env!("CARGO_PKG_VERSION") })?;
+//! let telemetry = init(Service::new("my-service", env!("CARGO_PKG_VERSION")))?;
 //! tracing::info!(answer = 42, "started");
 //! telemetry.shutdown(Duration::from_secs(5)).ok();
 //! # Ok::<(), telemetry::InitError>(())
@@ -34,8 +34,10 @@ mod span;
 mod transport;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseFuture};
-pub use config::Service;
-pub use context::{current_trace_id, extract_context, inject_context, set_attribute, set_server_attribute};
+pub use config::{Export, Service};
+pub use context::{
+    current_trace_id, extract_context, inject_context, set_attribute, set_server_attribute, without_spans,
+};
 pub use db::{ConnectionCounts, Database, DbError, Returned, Statement};
 pub use failure::{Failure, Fault};
 pub use init::{InitError, ShutdownError, Telemetry, init};

@@ -102,10 +102,7 @@ mod tests {
     use super::*;
     use opentelemetry::{Key, Value};
 
-    const SERVICE: Service = Service {
-        name: "app",
-        version: "1.2.3",
-    };
+    const SERVICE: Service = Service::new("app", "1.2.3");
 
     fn get(resource: &Resource, key: &'static str) -> Option<Value> {
         resource.get(&Key::new(key))

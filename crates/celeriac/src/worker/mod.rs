@@ -220,9 +220,7 @@ impl WorkerBuilder {
             shared: Arc::new(Shared {
                 broker: self.broker,
                 observer: self.observer,
-                hostname: self
-                    .hostname
-                    .unwrap_or_else(|| format!("celery@{}", system::hostname())),
+                hostname: self.hostname.unwrap_or_else(system::default_node_name),
                 queues,
                 prefetch: self.concurrency.saturating_mul(self.prefetch_multiplier),
                 registry: self.registry,

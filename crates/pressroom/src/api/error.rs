@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use telemetry::Fault;
 use utoipa::ToSchema;
 
 use super::json::Json;
@@ -38,6 +39,8 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<Faults>,
+    /// What went wrong on our side; recorded on the server span, not sent.
+    cause: Option<Fault>,
 }
 
 /// The body of every error.
@@ -71,7 +74,16 @@ impl ApiError {
             code,
             message,
             fields: None,
+            cause: None,
         }
+    }
+
+    fn caused_by(mut self, error_type: &'static str, message: impl Into<String>) -> Self {
+        self.cause = Some(Fault {
+            error_type: error_type.into(),
+            message: message.into(),
+        });
+        self
     }
 
     pub fn bad_request() -> Self {
@@ -138,6 +150,7 @@ impl ApiError {
             "request_timeout",
             "Request timed out",
         )
+        .caused_by("timeout", "the request took longer than it may")
     }
 
     pub fn unavailable() -> Self {
@@ -146,6 +159,11 @@ impl ApiError {
             "service_unavailable",
             "Service temporarily unavailable",
         )
+    }
+
+    /// A handler panicked.
+    pub fn panicked(message: &str) -> Self {
+        Self::internal().caused_by("panic", message)
     }
 
     pub fn internal() -> Self {
@@ -162,12 +180,12 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable(reason) => {
                 tracing::warn!(reason, "database unavailable");
-                Self::unavailable()
+                Self::unavailable().caused_by("database_unavailable", reason)
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug) | StoreError::Failed(_)) => {
                 tracing::error!(%error, "store failed");
-                Self::internal()
+                Self::internal().caused_by("database_error", error.to_string())
             }
         }
     }
@@ -190,7 +208,7 @@ impl From<AccountError> for ApiError {
             AccountError::UserNotFound => unauthorized("user_not_found", "User not found"),
             AccountError::Overloaded(error) => {
                 tracing::warn!(%error, "turned away");
-                Self::unavailable()
+                Self::unavailable().caused_by("overloaded", error.to_string())
             }
             AccountError::Store(error) => error.into(),
         }
@@ -221,6 +239,9 @@ impl IntoResponse for ApiError {
             },
         };
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
         let headers = response.headers_mut();
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => {

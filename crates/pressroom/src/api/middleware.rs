@@ -50,7 +50,7 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
                 .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("of unknown kind");
             tracing::error!(reason, "a handler panicked");
-            ApiError::internal().into_response()
+            ApiError::panicked(reason).into_response()
         }
         Err(_) => {
             tracing::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");

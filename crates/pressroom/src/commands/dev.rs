@@ -3,7 +3,7 @@
 use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use celeriac::{Broker, Client, MemoryBroker, Unobserved};
+use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, app, channels, housekeeping, listen, with_telemetry, worker};
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
+use telemetry::Export;
 
 const NAME: &str = "pressroom";
 
@@ -28,10 +29,10 @@ const QUEUE_CAPACITY: usize = 1000;
 /// # Errors
 /// When it cannot start, or when a part fails.
 pub fn dev(config: Config) -> anyhow::Result<()> {
-    with_telemetry(NAME, run(config))
+    with_telemetry(NAME, Export::WhenConfigured, |name| run(config, name))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let listener = listen(&config).await?;
     let secret = match &config.secret_key {
@@ -42,12 +43,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         anyhow::bail!("DATABASE_URL: is not SQLite");
     };
     let store: Arc<dyn Store> = Arc::new(open(path)?);
-    let observer = Arc::new(Unobserved);
+    let observer = Arc::new(OtelObserver::new(default_node_name()));
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(QUEUE_CAPACITY));
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
-    let health = Health::new(NAME.to_owned(), store.clone(), Queue::InProcess);
+    let health = Health::new(service_name, store.clone(), Queue::InProcess);
     let app = app(
         &config,
         &sources,

@@ -9,7 +9,7 @@ mod worker;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use telemetry::{Service, Telemetry};
+use telemetry::{Export, Service, Telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -54,19 +54,25 @@ impl Sources {
     }
 }
 
-/// Runs `command` with telemetry set up before it and flushed after it, whatever its end.
-fn with_telemetry(
+/// Runs a command with telemetry set up before it and flushed after it, whatever its end. The
+/// command is told the service's name in force.
+fn with_telemetry<F>(
     name: &'static str,
-    command: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+    export: Export,
+    command: impl FnOnce(String) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     // Two crates bring TLS; both use this provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let telemetry = telemetry::init(Service {
         name,
         version: env!("CARGO_PKG_VERSION"),
+        export,
     })?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    let result = runtime.block_on(command);
+    let result = runtime.block_on(command(telemetry.service_name().to_owned()));
     if let Err(error) = &result {
         tracing::error!(error = format!("{error:#}"), "ended");
     }
@@ -143,11 +149,11 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
         .is_some()
     {
         let now = clock.now();
-        match store.purge_revoked_tokens(now).await {
+        match telemetry::without_spans(store.purge_revoked_tokens(now)).await {
             Ok(tokens) => tracing::debug!(tokens, "expired tokens forgotten"),
             Err(error) => tracing::warn!(%error, "expired tokens not forgotten"),
         }
-        match store.purge_deliveries(deliveries_to_forget(now)).await {
+        match telemetry::without_spans(store.purge_deliveries(deliveries_to_forget(now))).await {
             Ok(deliveries) => tracing::debug!(deliveries, "old deliveries forgotten"),
             Err(error) => tracing::warn!(%error, "old deliveries not forgotten"),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use celeriac::{Broker, Client, Presence, RedisBroker, RedisConfig, Unobserved};
+use celeriac::{Broker, Client, Presence, RedisBroker, RedisConfig, default_node_name, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, app, housekeeping, listen, postgres_url, with_telemetry};
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     },
     tasks::{Dispatcher, Durability},
 };
+use telemetry::Export;
 
 const NAME: &str = "pressroom-app";
 
@@ -26,10 +27,10 @@ const NAME: &str = "pressroom-app";
 /// # Errors
 /// When it cannot start, when a part fails, or when requests had to be cut off at the end.
 pub fn serve(config: Config) -> anyhow::Result<()> {
-    with_telemetry(NAME, run(config))
+    with_telemetry(NAME, Export::Always, |name| run(config, name))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let listener = listen(&config).await?;
     let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
@@ -38,9 +39,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .secret_key
         .as_ref()
         .ok_or_else(|| anyhow::anyhow!("SECRET_KEY: is required"))?;
-    let observer = Arc::new(Unobserved);
-    let broker: Arc<dyn Broker> =
-        Arc::new(RedisBroker::new(redis_config(&config)?)?.with_observer(observer.clone()));
+    let redis = redis_config(&config)?;
+    let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
@@ -49,7 +50,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         broker: broker.clone(),
         workers,
     };
-    let health = Health::new(NAME.to_owned(), store.clone(), queue);
+    let health = Health::new(service_name, store.clone(), queue);
     let app = app(
         &config,
         &sources,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use celeriac::{Broker, RedisBroker, Unobserved, Worker, WorkerBuilder};
+use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, default_node_name, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, channels, postgres_url, serve::redis_config, with_telemetry};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     },
     tasks::NotificationTask,
 };
+use telemetry::Export;
 
 const NAME: &str = "pressroom-worker";
 
@@ -22,16 +23,16 @@ const NAME: &str = "pressroom-worker";
 /// # Errors
 /// When it cannot start, or when tasks had to be given back at the end.
 pub fn worker(config: Config) -> anyhow::Result<()> {
-    with_telemetry(NAME, run(config))
+    with_telemetry(NAME, Export::Always, |name| run(config, name))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
     let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
-    let observer = Arc::new(Unobserved);
-    let broker: Arc<dyn Broker> =
-        Arc::new(RedisBroker::new(redis_config(&config)?)?.with_observer(observer.clone()));
+    let redis = redis_config(&config)?;
+    let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
     let task = NotificationTask {
         store,
         clock: sources.clock,

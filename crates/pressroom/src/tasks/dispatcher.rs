@@ -102,11 +102,8 @@ impl Dispatcher {
                 () = self.wake.notified(), if failures == 0 => {}
             }
             let room = MAX_PUBLISHING - count(publishing.len());
-            match self
-                .store
-                .claim_outbox(self.clock.now(), self.lease(), room)
-                .await
-            {
+            let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
+            match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
                     // A full answer means that more may wait, a failed task that the broker is away.
                     let more = room > 0 && count(tasks.len()) == room;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::variables::Variables;
+use super::{Export, variables::Variables};
 
 const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
 
@@ -30,9 +30,12 @@ pub(crate) struct Otlp {
 
 impl Destination {
     /// `signal` as the variables spell it, `path` as OTLP does.
-    pub(super) fn read(signal: &str, path: &str, variables: &mut Variables<'_>) -> Self {
+    pub(super) fn read(signal: &str, path: &str, default: Export, variables: &mut Variables<'_>) -> Self {
         let exporter = format!("OTEL_{signal}_EXPORTER");
         match variables.text(&exporter).as_deref().map(str::trim) {
+            None if default == Export::WhenConfigured && !has_endpoint(signal, variables) => {
+                return Self::Off;
+            }
             None | Some("otlp") => {}
             Some("none") => return Self::Off,
             Some("console") => return Self::Console,
@@ -69,6 +72,11 @@ impl Destination {
             certificate: variables.text(&certificate),
         })
     }
+}
+
+fn has_endpoint(signal: &str, variables: &Variables<'_>) -> bool {
+    let variable = in_force(signal, "ENDPOINT", variables);
+    variables.text(&variable).is_some()
 }
 
 /// The signal's own variable when it is set, else the common one.

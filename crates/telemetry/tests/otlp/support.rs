@@ -24,10 +24,7 @@ use prost::Message;
 
 const CHILD: &str = "TELEMETRY_TEST_CHILD";
 
-pub const SERVICE: telemetry::Service = telemetry::Service {
-    name: "test-service",
-    version: "9.8.7",
-};
+pub const SERVICE: telemetry::Service = telemetry::Service::new("test-service", "9.8.7");
 
 /// How a collector behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
