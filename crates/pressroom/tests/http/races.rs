@@ -42,20 +42,19 @@ async fn favourites_at_once(store: Arc<dyn Store>) {
             .await;
     let article = create(api.address, &tokens[0], "Popular").await.json();
     let target = format!("/api/articles/{}/favorite", article["slug"].as_str().unwrap());
-    let answers = join_all((0..CLIENTS * 4).map(|i| {
-        let method = if i % 3 == 0 { "DELETE" } else { "POST" };
-        raw::request(
-            api.address,
-            method,
-            &target,
-            Some(&tokens[i % tokens.len()]),
-            None,
-        )
+    join_all((0..CLIENTS).map(async |client| {
+        let token = &tokens[client % tokens.len()];
+        for turn in 0..4 {
+            let method = if (client + turn) % 3 == 0 {
+                "DELETE"
+            } else {
+                "POST"
+            };
+            let answer = raw::request(api.address, method, &target, Some(token), None).await;
+            assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        }
     }))
     .await;
-    for answer in answers {
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-    }
     // Each caller sees whether the table holds its favourite; the count must be their sum.
     let target = target.trim_end_matches("/favorite");
     let seen: Vec<Value> = join_all(tokens.iter().map(async |token| {
