@@ -80,7 +80,7 @@ pub async fn register(address: SocketAddr, email: &str) -> String {
         .to_owned()
 }
 
-async fn read_answer(stream: &mut TcpStream, head_only: bool) -> Answer {
+pub async fn read_answer(stream: &mut TcpStream, head_only: bool) -> Answer {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,0 +1,107 @@
+//! The command line: what it refuses, and how it says so.
+
+use crate::process;
+
+const DATABASE: (&str, &str) = ("DATABASE_URL", "postgresql://app:hunter2@localhost/press");
+const KEY: (&str, &str) = ("SECRET_KEY", "0123456789abcdef0123456789abcdef");
+
+#[test]
+fn a_wrong_setting_is_refused_in_one_line_that_names_its_variable() {
+    let cases: [(&[&str], &[(&str, &str)], &str); 8] = [
+        (&["serve"], &[DATABASE], "SECRET_KEY: "),
+        (&["serve"], &[DATABASE, ("SECRET_KEY", "short")], "SECRET_KEY: "),
+        (
+            &["serve"],
+            &[DATABASE, ("SECRET_KEY", "replace-me-with-openssl-rand-hex-32")],
+            "SECRET_KEY: ",
+        ),
+        (&["serve"], &[KEY], "DATABASE_URL: "),
+        (&["serve", "--port", "abc"], &[DATABASE, KEY], "PORT: "),
+        (
+            &["worker"],
+            &[DATABASE, ("CELERY_CONCURRENCY", "none")],
+            "CELERY_CONCURRENCY: ",
+        ),
+        (&[], &[("APP_ENV", "production")], "APP_ENV: "),
+        (
+            &["migrate"],
+            &[("DATABASE_URL", "mysql://app:hunter2@x/y")],
+            "DATABASE_URL: ",
+        ),
+    ];
+    for (arguments, variables, expected) in cases {
+        let output = process::run(arguments, variables);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.starts_with(&format!("pressroom: {expected}")),
+            "{message}"
+        );
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn the_settings_in_effect_are_printed_without_secrets() {
+    let output = process::run(&["config"], &[DATABASE, KEY]);
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        printed.contains("DATABASE_URL=postgresql://app:***@localhost/press\n"),
+        "{printed}"
+    );
+    assert!(printed.contains("SECRET_KEY=***\n"), "{printed}");
+    assert!(
+        !printed.contains("hunter2") && !printed.contains(KEY.1),
+        "{printed}"
+    );
+}
+
+#[test]
+fn help_documents_every_setting_that_config_prints() {
+    let help = String::from_utf8(process::run(&["--help"], &[]).stdout).unwrap();
+    let config = String::from_utf8(process::run(&["config", "--embedded"], &[]).stdout).unwrap();
+    let names = config
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split(['=', ' ']).next());
+    let mut count = 0;
+    for name in names {
+        count += 1;
+        assert!(
+            help.contains(&format!("[env: {name}]")),
+            "{name} is not in --help"
+        );
+    }
+    assert!(count > 15);
+}
+
+#[test]
+fn the_openapi_document_describes_every_route() {
+    let output = process::run(&["openapi"], &[]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        paths,
+        [
+            "/api/articles/",
+            "/api/articles/{slug}",
+            "/api/articles/{slug}/favorite",
+            "/api/health",
+            "/api/health/live",
+            "/api/health/ready",
+            "/api/login",
+            "/api/logout",
+            "/api/register",
+            "/api/user",
+        ]
+    );
+}
+
+#[test]
+fn healthcheck_fails_when_nobody_answers() {
+    let port = crate::postgres_server::free_port().to_string();
+    let output = process::run(&["healthcheck"], &[("PORT", port.as_str())]);
+    assert!(!output.status.success());
+}

@@ -1,0 +1,87 @@
+//! A mail server (RFC 5321, as much as a client needs) that keeps what it is given.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+/// One message with its envelope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mail {
+    pub recipient: String,
+    pub text: String,
+}
+
+/// The server; it ends with the test's runtime.
+pub struct MailServer {
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<Mail>>>,
+}
+
+impl MailServer {
+    pub async fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    pub async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let server = Self {
+            address: listener.local_addr().unwrap(),
+            received: Arc::default(),
+        };
+        let received = server.received.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, received.clone()));
+            }
+        });
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("smtp://{}", self.address)
+    }
+
+    /// What has arrived so far.
+    pub fn received(&self) -> Vec<Mail> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Mail>>>) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    writer.write_all(b"220 test\r\n").await?;
+    let mut mail = Mail::default();
+    while let Some(line) = lines.next_line().await? {
+        let verb = line
+            .split([' ', ':'])
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
+        let answer = match verb.as_str() {
+            "RCPT" => {
+                mail.recipient = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+                "250 ok"
+            }
+            "DATA" => {
+                writer.write_all(b"354 go on\r\n").await?;
+                while let Some(line) = lines.next_line().await?.filter(|line| line != ".") {
+                    mail.text.push_str(&line);
+                    mail.text.push('\n');
+                }
+                received.lock().unwrap().push(std::mem::take(&mut mail));
+                "250 kept"
+            }
+            "QUIT" => return writer.write_all(b"221 bye\r\n").await,
+            _ => "250 ok",
+        };
+        writer.write_all(format!("{answer}\r\n").as_bytes()).await?;
+    }
+    Ok(())
+}

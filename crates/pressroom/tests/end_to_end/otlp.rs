@@ -1,0 +1,178 @@
+//! An OTLP receiver (http/protobuf) that keeps what it is given.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
+    common::v1::{KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+    resource::v1::Resource,
+    trace::v1::Span,
+};
+use prost::Message as _;
+use tokio::net::TcpListener;
+
+/// Everything received, and by which service it was sent.
+#[derive(Debug, Default)]
+struct Received {
+    spans: Vec<(String, Span)>,
+    metrics: Vec<(String, String)>,
+    logs: Vec<(String, LogRecord)>,
+    /// The payloads as they came.
+    raw: Vec<Vec<u8>>,
+}
+
+/// The receiver; it ends with the test's runtime.
+pub struct Receiver {
+    address: SocketAddr,
+    received: Arc<Mutex<Received>>,
+}
+
+impl Receiver {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Self {
+            address: listener.local_addr().unwrap(),
+            received: Arc::default(),
+        };
+        let received = receiver.received.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let received = received.clone();
+                let service = service_fn(move |request| take(request, received.clone()));
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        receiver
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The spans of a trace, each with the service it is from.
+    pub fn trace(&self, trace_id: &str) -> Vec<(String, Span)> {
+        let received = self.received.lock().unwrap();
+        let of_trace = |(_, span): &&(String, Span)| hex(&span.trace_id) == trace_id;
+        received.spans.iter().filter(of_trace).cloned().collect()
+    }
+
+    /// The logs of a trace, each with the service it is from.
+    pub fn logs(&self, trace_id: &str) -> Vec<(String, LogRecord)> {
+        let received = self.received.lock().unwrap();
+        let of_trace = |(_, log): &&(String, LogRecord)| hex(&log.trace_id) == trace_id;
+        received.logs.iter().filter(of_trace).cloned().collect()
+    }
+
+    /// Whether a service has sent a metric of this name.
+    pub fn has_metric(&self, service: &str, name: &str) -> bool {
+        let received = self.received.lock().unwrap();
+        received
+            .metrics
+            .iter()
+            .any(|(from, metric)| from == service && metric == name)
+    }
+
+    /// Whether anything that was received contains this text.
+    pub fn contains(&self, text: &str) -> bool {
+        let received = self.received.lock().unwrap();
+        let within = |payload: &Vec<u8>| {
+            payload
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        received.raw.iter().any(within)
+    }
+}
+
+async fn take(
+    request: Request<Incoming>,
+    received: Arc<Mutex<Received>>,
+) -> Result<Response<Empty<&'static [u8]>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let mut received = received.lock().unwrap();
+    match path.as_str() {
+        "/v1/traces" => {
+            for of_resource in ExportTraceServiceRequest::decode(body.clone())
+                .unwrap()
+                .resource_spans
+            {
+                let service = service_name(of_resource.resource.as_ref());
+                let spans = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+                received.spans.extend(spans.map(|span| (service.clone(), span)));
+            }
+        }
+        "/v1/metrics" => {
+            for of_resource in ExportMetricsServiceRequest::decode(body.clone())
+                .unwrap()
+                .resource_metrics
+            {
+                let service = service_name(of_resource.resource.as_ref());
+                let metrics = of_resource
+                    .scope_metrics
+                    .into_iter()
+                    .flat_map(|scope| scope.metrics);
+                received
+                    .metrics
+                    .extend(metrics.map(|metric| (service.clone(), metric.name)));
+            }
+        }
+        "/v1/logs" => {
+            for of_resource in ExportLogsServiceRequest::decode(body.clone())
+                .unwrap()
+                .resource_logs
+            {
+                let service = service_name(of_resource.resource.as_ref());
+                let logs = of_resource
+                    .scope_logs
+                    .into_iter()
+                    .flat_map(|scope| scope.log_records);
+                received.logs.extend(logs.map(|log| (service.clone(), log)));
+            }
+        }
+        other => panic!("nothing is received at {other}"),
+    }
+    received.raw.push(body.to_vec());
+    Ok(Response::new(Empty::new()))
+}
+
+fn service_name(resource: Option<&Resource>) -> String {
+    text(&resource.unwrap().attributes, "service.name").unwrap()
+}
+
+/// A string attribute.
+pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    match value(attributes, key)? {
+        Value::StringValue(text) => Some(text),
+        other => panic!("{key} is no text: {other:?}"),
+    }
+}
+
+/// An integer attribute.
+pub fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
+    match value(attributes, key)? {
+        Value::IntValue(number) => Some(number),
+        other => panic!("{key} is no integer: {other:?}"),
+    }
+}
+
+fn value(attributes: &[KeyValue], key: &str) -> Option<Value> {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
+    attribute.value.clone()?.value
+}
+
+/// An id as it is written.
+pub fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}

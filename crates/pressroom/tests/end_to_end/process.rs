@@ -1,0 +1,138 @@
+//! Processes of the program under test, with nothing from this process's environment.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use crate::{eventually, postgres_server::free_port, raw};
+
+/// A running process, killed when dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+/// The program with these variables and no others.
+pub fn pressroom(arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pressroom"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let folder = Folder::new();
+    pressroom(arguments, variables, folder.path()).output().unwrap()
+}
+
+/// Starts the program; its output goes to a file that a failing test shows.
+pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Process {
+    let log = folder.join(format!("{name}.log"));
+    let output = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .unwrap();
+    let child = pressroom(arguments, variables, folder)
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    Process { child, log }
+}
+
+/// Starts the API and waits until it is ready.
+pub async fn start_api(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    folder: &Path,
+) -> (Process, SocketAddr) {
+    let port = free_port();
+    let text = port.to_string();
+    let mut variables = variables.to_vec();
+    variables.extend([("PORT", text.as_str()), ("HOST", "127.0.0.1")]);
+    let mut process = start("api", arguments, &variables, folder);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("the API to be ready", async || {
+        assert!(
+            process.child.try_wait().unwrap().is_none(),
+            "ended: {}",
+            process.output()
+        );
+        tokio::net::TcpStream::connect(address).await.ok()?;
+        let answer = raw::request(address, "GET", "/api/health/ready", None, None).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    (process, address)
+}
+
+impl Process {
+    /// What it has printed.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop as an orchestrator does, and waits for its end.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let signal = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(signal.unwrap().success());
+        self.ended().await
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        eventually("the process to end", async || self.child.try_wait().unwrap()).await
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- {}\n{}", self.log.display(), self.output());
+        }
+    }
+}
+
+/// A folder that is removed when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let name = format!("pressroom-e2e-{}-{}", std::process::id(), free_port());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

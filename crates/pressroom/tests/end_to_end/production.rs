@@ -1,0 +1,427 @@
+//! `serve` and `worker` on PostgreSQL and Redis, exporting to an OTLP receiver.
+
+use std::{net::SocketAddr, process::Command};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    eventually,
+    mail::MailServer,
+    otlp::{Receiver, hex, integer, text},
+    postgres::Database,
+    process::{self, Folder, Process},
+    raw,
+    redis_server::RedisServer,
+};
+
+const TASK: &str = "app.jobs.tasks.send_article_notification";
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+
+/// An installation of its own.
+struct Installation {
+    folder: Folder,
+    database: Database,
+    redis: RedisServer,
+    otlp: Receiver,
+    mail: MailServer,
+}
+
+impl Installation {
+    /// Everything but our own processes; the schema is migrated by the program.
+    async fn new() -> Self {
+        let installation = Self {
+            folder: Folder::new(),
+            database: Database::empty().await,
+            redis: RedisServer::start(),
+            otlp: Receiver::start().await,
+            mail: MailServer::start().await,
+        };
+        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &installation.database.url)]);
+        assert!(
+            migrated.status.success(),
+            "{}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
+        installation
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("APP_ENV", "production".to_owned()),
+            ("SECRET_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
+            ("DATABASE_URL", self.database.url.clone()),
+            ("REDIS_URL", self.redis.url()),
+            ("SMTP_URL", self.mail.url()),
+            ("SMTP_FROM", "Press <press@example.com>".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.otlp.url()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
+        ]
+    }
+
+    async fn serve(&self) -> (Process, SocketAddr) {
+        let variables = self.variables();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        process::start_api(&["serve"], &variables, self.folder.path()).await
+    }
+
+    fn worker(&self) -> Process {
+        let variables = self.variables();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        process::start("worker", &["worker"], &variables, self.folder.path())
+    }
+
+    /// The oldest message that waits in the queue.
+    async fn waiting_message(&self) -> String {
+        eventually("a message in Redis", async || {
+            let answer = self.redis.command(&["LRANGE", "celery", "-1", "-1"])?;
+            let (start, end) = (answer.find('{')?, answer.rfind('}')?);
+            Some(answer[start..=end].to_owned())
+        })
+        .await
+    }
+
+    async fn mails(&self, count: usize) {
+        eventually("the mails", async || {
+            (self.mail.received().len() >= count).then_some(())
+        })
+        .await;
+        assert_eq!(self.mail.received().len(), count, "{:?}", self.mail.received());
+    }
+}
+
+/// Alice, one of whose articles Bob likes. Nothing waits in the queue afterwards.
+struct People {
+    alice: String,
+}
+
+impl People {
+    async fn new(api: SocketAddr, installation: &Installation) -> Self {
+        let alice = raw::register(api, "alice@example.com").await;
+        let bob = raw::register(api, "bob@example.com").await;
+        let first = create(api, &alice, "First", None).await;
+        let target = format!(
+            "/api/articles/{}/favorite",
+            first.json()["slug"].as_str().unwrap()
+        );
+        assert_eq!(
+            raw::request(api, "POST", &target, Some(&bob), None).await.status,
+            200
+        );
+        installation.waiting_message().await;
+        installation.redis.command(&["DEL", "celery"]).unwrap();
+        Self { alice }
+    }
+}
+
+async fn create(api: SocketAddr, token: &str, title: &str, traceparent: Option<&str>) -> raw::Answer {
+    let body = json!({"title": title, "body": "x"}).to_string();
+    let trace = traceparent.map_or(String::new(), |parent| format!("traceparent: {parent}\r\n"));
+    let request = format!(
+        "POST /api/articles/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{trace}Authorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw::send(api, request.as_bytes()).await;
+    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    answer
+}
+
+fn named<'a>(trace: &'a [(String, Span)], name: &str) -> &'a (String, Span) {
+    let mut found = trace.iter().filter(|(_, span)| span.name == name);
+    let first = found.next().unwrap_or_else(|| panic!("no span {name}"));
+    assert!(found.next().is_none(), "two spans {name}");
+    first
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_article_is_one_trace_from_the_request_to_the_mail() {
+    let installation = Installation::new().await;
+    let (mut serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
+
+    let degraded = raw::request(api, "GET", "/api/health", None, None).await;
+    assert_eq!(degraded.json()["status"], "degraded");
+    let credentials = json!({"email": "ALICE@example.com", "password": "password123"});
+    assert_eq!(
+        raw::request(api, "POST", "/api/login", None, Some(&credentials))
+            .await
+            .status,
+        200
+    );
+
+    let parent = format!("00-{TRACE_ID}-{CALLER}-01");
+    let created = create(api, &people.alice, "Second", Some(&parent)).await;
+    assert!(created.header("traceresponse").unwrap().contains(TRACE_ID));
+    let message = installation.waiting_message().await;
+    assert_is_celerys(&message);
+
+    let mut worker = installation.worker();
+    installation.mails(1).await;
+    let mail = &installation.mail.received()[0];
+    assert_eq!(mail.recipient, "bob@example.com");
+    assert!(mail.text.contains("Second"), "{}", mail.text);
+
+    let trace = eventually("the last span", async || {
+        let trace = installation.otlp.trace(TRACE_ID);
+        let names = ["POST /api/articles/", "celery.run"];
+        let complete = names
+            .iter()
+            .all(|name| trace.iter().any(|(_, span)| span.name == *name));
+        complete.then_some(trace)
+    })
+    .await;
+    assert_is_one_trace(&trace);
+    assert_logs_are_correlated(&installation.otlp).await;
+    for (service, metric) in [
+        ("pressroom-app", "http_requests_total"),
+        ("pressroom-app", "http_request_duration_seconds"),
+        ("pressroom-app", "auth.login.attempts"),
+        ("pressroom-app", "articles.created"),
+        ("pressroom-worker", "celery_tasks_total"),
+        ("pressroom-worker", "celery_task_duration_seconds"),
+    ] {
+        eventually(metric, async || {
+            installation.otlp.has_metric(service, metric).then_some(())
+        })
+        .await;
+    }
+    eventually("the worker's heartbeat", async || {
+        let health = raw::request(api, "GET", "/api/health", None, None).await.json();
+        (health["status"] == "healthy").then_some(())
+    })
+    .await;
+
+    // The same message once more: it runs, and nobody is told twice.
+    let id: Value = serde_json::from_str(&message).unwrap();
+    let key = format!("celery-task-meta-{}", id["headers"]["id"].as_str().unwrap());
+    eventually("the result", async || {
+        let result = installation.redis.command(&["GET", &key])?;
+        result.contains(r#""status": "success""#).then_some(())
+    })
+    .await;
+    installation.redis.command(&["DEL", &key]).unwrap();
+    installation
+        .redis
+        .command(&["LPUSH", "celery", &message])
+        .unwrap();
+    eventually("the second run's result", async || {
+        let result = installation.redis.command(&["GET", &key])?;
+        result.contains(r#""status": "success""#).then_some(())
+    })
+    .await;
+    installation.mails(1).await;
+
+    assert!(worker.terminate().await.success(), "{}", worker.output());
+    assert!(serve.terminate().await.success(), "{}", serve.output());
+    for address in ["alice@example.com", "bob@example.com", "ALICE@example.com"] {
+        assert!(!installation.otlp.contains(address), "{address} left the process");
+        let printed = serve.output() + &worker.output();
+        assert!(!printed.contains(address), "{address} was printed");
+    }
+}
+
+/// The message has the keys, in their order, and the constant values that Celery's own has.
+fn assert_is_celerys(message: &str) {
+    let ours: Value = serde_json::from_str(message).unwrap();
+    let recorded = include_str!("../vectors/celery-message.json");
+    let mut celerys: Value = serde_json::from_str(recorded).unwrap();
+    let decoded = celerys.as_object_mut().unwrap().remove("_body_decoded").unwrap();
+
+    let body = STANDARD.decode(ours["body"].as_str().unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(body[0][0], 2, "the second article");
+    assert_eq!(body[0][1], decoded[0][1]);
+    assert_eq!(body[1], decoded[1]);
+    assert_eq!(body[2], decoded[2]);
+
+    let differ = ["id", "root_id", "argsrepr", "origin", "traceparent"];
+    let headers = ours["headers"].as_object().unwrap();
+    for (key, value) in celerys["headers"].as_object().unwrap() {
+        let own = headers.get(key).unwrap_or_else(|| panic!("no header {key}"));
+        assert!(
+            differ.contains(&key.as_str()) || own == value,
+            "header {key}: {own}"
+        );
+    }
+    assert_eq!(headers["task"], TASK);
+    assert_eq!(headers["argsrepr"], "(2, 'created')");
+    assert!(headers["traceparent"].as_str().unwrap().contains(TRACE_ID));
+    let differ = ["correlation_id", "reply_to", "delivery_tag"];
+    for (key, value) in celerys["properties"].as_object().unwrap() {
+        let own = &ours["properties"][key];
+        assert!(
+            differ.contains(&key.as_str()) || own == value,
+            "property {key}: {own}"
+        );
+    }
+    assert_eq!(ours["properties"]["correlation_id"], ours["headers"]["id"]);
+}
+
+fn assert_is_one_trace(trace: &[(String, Span)]) {
+    let chain = [
+        ("POST /api/articles/", "pressroom-app", SpanKind::Server),
+        ("article.create", "pressroom-app", SpanKind::Internal),
+        ("celery.send_task", "pressroom-app", SpanKind::Producer),
+        ("celery.run", "pressroom-worker", SpanKind::Consumer),
+        ("job.send_notification", "pressroom-worker", SpanKind::Internal),
+    ];
+    let mut parent = CALLER.to_owned();
+    for (name, service, kind) in chain {
+        let (from, span) = named(trace, name);
+        assert_eq!(from, service, "{name}");
+        assert_eq!(span.kind(), kind, "{name}");
+        assert_eq!(hex(&span.parent_span_id), parent, "the parent of {name}");
+        let status = span.status.clone().unwrap_or_default();
+        assert_eq!(status.code(), StatusCode::Unset, "{name}");
+        parent = hex(&span.span_id);
+    }
+    let (_, request) = named(trace, "POST /api/articles/");
+    assert_eq!(
+        text(&request.attributes, "http.route").as_deref(),
+        Some("/api/articles/")
+    );
+    assert_eq!(
+        integer(&request.attributes, "http.response.status_code"),
+        Some(201)
+    );
+    assert_eq!(integer(&request.attributes, "user.id"), Some(1));
+    let (_, send) = named(trace, "celery.send_task");
+    assert_eq!(
+        text(&send.attributes, "messaging.system").as_deref(),
+        Some("celery")
+    );
+    assert_eq!(
+        text(&send.attributes, "messaging.destination.name").as_deref(),
+        Some("celery")
+    );
+    assert_eq!(text(&send.attributes, "celery.task_name").as_deref(), Some(TASK));
+    let (_, run) = named(trace, "celery.run");
+    assert_eq!(text(&run.attributes, "celery.state").as_deref(), Some("SUCCESS"));
+    let (_, job) = named(trace, "job.send_notification");
+    assert_eq!(text(&job.attributes, "event.type").as_deref(), Some("created"));
+    assert_eq!(integer(&job.attributes, "article.id"), Some(2));
+
+    for (service, system) in [
+        ("pressroom-app", "postgresql"),
+        ("pressroom-worker", "postgresql"),
+        ("pressroom-app", "redis"),
+    ] {
+        let statement = trace.iter().find(|(from, span)| {
+            from == service && text(&span.attributes, "db.system.name").as_deref() == Some(system)
+        });
+        let (_, statement) = statement.unwrap_or_else(|| panic!("no {system} span from {service}"));
+        assert_eq!(statement.kind(), SpanKind::Client);
+    }
+    let insert = trace
+        .iter()
+        .filter_map(|(_, span)| text(&span.attributes, "db.query.text"))
+        .find(|text| text.contains("INSERT INTO articles"));
+    let insert = insert.expect("the article's insert");
+    assert!(insert.contains("$1") && !insert.contains("Second"), "{insert}");
+}
+
+async fn assert_logs_are_correlated(otlp: &Receiver) {
+    let logs = eventually("the logs of both processes", async || {
+        let logs = otlp.logs(TRACE_ID);
+        let from = |service| logs.iter().any(|(from, _)| from == service);
+        (from("pressroom-app") && from("pressroom-worker")).then_some(logs)
+    })
+    .await;
+    for (_, log) in &logs {
+        assert_eq!(text(&log.attributes, "otelTraceID").as_deref(), Some(TRACE_ID));
+        assert_eq!(text(&log.attributes, "otelSpanID").unwrap(), hex(&log.span_id));
+        assert!(text(&log.attributes, "code.file.path").is_some());
+        assert!(integer(&log.attributes, "code.line.number").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_accepted_without_redis_is_delivered_when_it_is_back() {
+    let installation = Installation::new().await;
+    let (_serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
+    let _worker = installation.worker();
+
+    installation.redis.stop();
+    create(api, &people.alice, "While Redis is away", None).await;
+    let health = raw::request(api, "GET", "/api/health", None, None).await;
+    assert_eq!(health.status, 503);
+    assert!(installation.mail.received().is_empty());
+
+    installation.redis.resume();
+    installation.mails(1).await;
+    assert!(
+        installation.mail.received()[0]
+            .text
+            .contains("While Redis is away")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_logged_out_in_one_process_is_refused_in_another() {
+    let installation = Installation::new().await;
+    let (_first, first) = installation.serve().await;
+    let (_second, second) = installation.serve().await;
+    let token = raw::register(first, "alice@example.com").await;
+    assert_eq!(
+        raw::request(second, "GET", "/api/user", Some(&token), None)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        raw::request(first, "POST", "/api/logout", Some(&token), None)
+            .await
+            .status,
+        200
+    );
+    let refused = raw::request(second, "GET", "/api/user", Some(&token), None).await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(refused.json()["error"]["message"], "Invalid or expired token");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_progress_is_finished_before_the_process_ends() {
+    let installation = Installation::new().await;
+    let (mut serve, api) = installation.serve().await;
+    let body = json!({"email": "alice@example.com", "password": "password123", "name": "Alice"}).to_string();
+    let head = format!(
+        "POST /api/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(api).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes())
+        .await
+        .unwrap();
+    // The head has arrived once another request on a later connection was answered.
+    raw::request(api, "GET", "/api/health/live", None, None).await;
+    let pid = serve.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    eventually("the listener to close", async || {
+        tokio::net::TcpStream::connect(api).await.is_err().then_some(())
+    })
+    .await;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, body.as_bytes())
+        .await
+        .unwrap();
+    let answer = raw::read_answer(&mut stream, false).await;
+    assert_eq!(answer.status, 201, "{}", serve.output());
+    assert!(serve.ended().await.success(), "{}", serve.output());
+}
