@@ -29,17 +29,6 @@ async fn what_was_accepted_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn commits_reach_the_disk_before_they_are_answered_for() {
-    let file = File::new();
-    let _store = file.store();
-    let connection = rusqlite::Connection::open(file.path()).unwrap();
-    let journal: String = connection
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .unwrap();
-    assert_eq!(journal, "wal");
-}
-
-#[tokio::test]
 async fn a_file_is_migrated_once() {
     let file = File::new();
     assert_eq!(migrate(&file.url()).unwrap().len(), 1);

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, error::Error as _, io};
 
-use telemetry::{DbError, Failure};
+use telemetry::{DbError, Failure, Statement};
 use tokio_postgres::error::SqlState;
 
 use crate::store::{Constraint, StoreError};
@@ -13,6 +13,8 @@ use crate::store::{Constraint, StoreError};
 pub(super) struct StatementError {
     state: Option<SqlState>,
     error: StoreError,
+    /// Whether the connection went with it.
+    connection_lost: bool,
 }
 
 impl StatementError {
@@ -21,6 +23,7 @@ impl StatementError {
         Self {
             state: None,
             error: StoreError::Unavailable(reason.into()),
+            connection_lost: false,
         }
     }
 
@@ -29,6 +32,7 @@ impl StatementError {
         Self {
             state: None,
             error: StoreError::Conflict(constraint),
+            connection_lost: false,
         }
     }
 
@@ -37,6 +41,7 @@ impl StatementError {
         Self {
             state: None,
             error: StoreError::Failed(reason.into()),
+            connection_lost: false,
         }
     }
 
@@ -54,6 +59,12 @@ impl StatementError {
         self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
     }
 
+    /// Whether `statement` may be sent once more over another connection: it only reads, and the
+    /// one it was sent over is gone.
+    pub(super) fn may_be_read_again(&self, statement: &Statement) -> bool {
+        self.connection_lost && statement.operation == "SELECT"
+    }
+
     /// Whether a prepared statement outlived the schema, or the server's memory of it.
     pub(super) fn outdated_statement(&self) -> bool {
         self.is(&SqlState::FEATURE_NOT_SUPPORTED) || self.is(&SqlState::INVALID_SQL_STATEMENT_NAME)
@@ -69,14 +80,18 @@ impl From<StatementError> for StoreError {
 impl From<tokio_postgres::Error> for StatementError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(refusal) = error.as_db_error() else {
+            let error = without_answer(&error);
             return Self {
                 state: None,
-                error: without_answer(&error),
+                connection_lost: matches!(error, StoreError::Unavailable(_)),
+                error,
             };
         };
         Self {
             state: Some(refusal.code().clone()),
             error: refused(refusal),
+            // An operator's shutdown or termination.
+            connection_lost: refusal.code().code().starts_with("57P"),
         }
     }
 }

@@ -66,14 +66,36 @@ impl Lane {
         }
     }
 
-    /// Runs one statement, once more when another transaction got in its way.
+    /// Runs one statement; a read whose connection is lost, again over another one. After a restart
+    /// that other one may be as dead and not yet known to be, so each has its turn.
     pub(super) async fn run(
         &self,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Answer, StatementError> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let session = self.session().await?;
+        let mut answer = self.run_by(deadline, statement, params).await;
+        for _ in &self.slots {
+            match answer {
+                Err(error) if error.may_be_read_again(statement) => {
+                    answer = self.run_by(deadline, statement, params).await;
+                }
+                answer => return answer,
+            }
+        }
+        answer
+    }
+
+    /// Runs one statement, once more when another transaction got in its way.
+    async fn run_by(
+        &self,
+        deadline: Instant,
+        statement: &Statement,
+        params: Params<'_>,
+    ) -> Result<Answer, StatementError> {
+        let session = timeout_at(deadline, self.session())
+            .await
+            .map_err(|_elapsed| StatementError::unavailable("no connection in time"))??;
         let answers = session.answers();
         let answer = timeout_at(deadline, async {
             match session.run(statement, params).await {

@@ -47,18 +47,31 @@ impl Pool {
             .map(Self)
     }
 
-    /// Runs a statement that may take up to [`SCAN_TIMEOUT`].
+    /// Runs a statement that may take up to [`SCAN_TIMEOUT`]; a read whose connection is lost,
+    /// again over another one.
     pub(super) async fn scan(
         &self,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Answer, StatementError> {
-        self.run(Work::Scan(statement, params)).await
+        let work = Work::Scan(statement, params);
+        let begun = Instant::now();
+        let mut answer = self.run(work, begun).await;
+        // After a restart all connections may be dead and not yet known to be.
+        for _ in 0..self.0.status().max_size {
+            match answer {
+                Err(error) if error.may_be_read_again(statement) => {
+                    answer = self.run(work, begun).await;
+                }
+                answer => return answer,
+            }
+        }
+        answer
     }
 
     /// Runs the steps as one transaction and answers with the last one's answer.
     pub(super) async fn transaction(&self, steps: &[Step<'_>]) -> Result<Answer, StatementError> {
-        self.run(Work::Transaction(steps)).await
+        self.run(Work::Transaction(steps), Instant::now()).await
     }
 
     pub(super) fn counts(&self) -> ConnectionCounts {
@@ -72,14 +85,13 @@ impl Pool {
     }
 
     /// Works on a connection of the pool; once more when another transaction got in the way or
-    /// the schema changed.
-    async fn run(&self, work: Work<'_>) -> Result<Answer, StatementError> {
-        let now = Instant::now();
-        let client = timeout_at(now + CHECKOUT_TIMEOUT, self.0.get())
+    /// the schema changed. Times count from `begun`.
+    async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
+        let client = timeout_at(begun + CHECKOUT_TIMEOUT, self.0.get())
             .await
             .map_err(|_elapsed| StatementError::unavailable("no connection free in time"))?
             .map_err(unavailable)?;
-        let deadline = now + ANSWER_TIMEOUT;
+        let deadline = begun + ANSWER_TIMEOUT;
         let lease = Lease(Some(client));
         let client = lease.client();
         let answer = match work.on(client, deadline).await {
