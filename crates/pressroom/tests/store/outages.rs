@@ -311,7 +311,8 @@ async fn connections_name_themselves() {
     let database = Database::migrated().await;
     let store = database.store();
     store.ping().await.unwrap();
-    let named = database.client().await.query(
+    let watcher = database.client().await;
+    let named = watcher.query(
         "SELECT FROM pg_stat_activity
         WHERE datname = current_database() AND application_name = 'pressroom'",
         &[],

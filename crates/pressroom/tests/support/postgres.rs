@@ -83,9 +83,9 @@ impl Drop for Database {
                     .unwrap();
             });
         });
-        // A panic in here while another one unwinds would hide it.
-        if dropping.join().is_err() {
-            eprintln!("a test database was left behind");
+        // A second panic while one unwinds would hide the first.
+        if dropping.join().is_err() && !std::thread::panicking() {
+            panic!("a test database was left behind");
         }
     }
 }

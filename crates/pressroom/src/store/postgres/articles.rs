@@ -47,8 +47,8 @@ pub(super) fn article(row: &Row) -> Result<Article, StatementError> {
     })
 }
 
-fn optional(row: Option<Row>) -> Result<Option<Article>, StatementError> {
-    row.as_ref().map(article).transpose()
+fn optional(row: Option<&Row>) -> Result<Option<Article>, StatementError> {
+    row.map(article).transpose()
 }
 
 const INSERT_ARTICLE: Statement = Statement::new(
@@ -125,7 +125,7 @@ pub(super) async fn find_article(
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    optional(store.row(&FIND_ARTICLE, &[&slug, &viewer]).await?)
+    optional(store.row(&FIND_ARTICLE, &[&slug, &viewer]).await?.as_ref())
 }
 
 const FIND_ARTICLE_BY_ID: Statement = Statement::new(
@@ -146,7 +146,7 @@ pub(super) async fn find_article_by_id(
     store: &PostgresStore,
     id: ArticleId,
 ) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&FIND_ARTICLE_BY_ID, &[&id.0]).await?)
+    optional(store.row(&FIND_ARTICLE_BY_ID, &[&id.0]).await?.as_ref())
 }
 
 const UPDATE_ARTICLE: Statement = Statement::new(
@@ -201,7 +201,7 @@ pub(super) async fn update_article(
             ],
         )
         .await?;
-    optional(row)
+    optional(row.as_ref())
 }
 
 const LOCK_ARTICLE: Statement = Statement::new(
@@ -277,7 +277,7 @@ pub(super) async fn favorite(
     user: UserId,
     now: Timestamp,
 ) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?)
+    optional(store.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?.as_ref())
 }
 
 const UNFAVORITE: Statement = Statement::new(
@@ -318,5 +318,5 @@ pub(super) async fn unfavorite(
     slug: &str,
     user: UserId,
 ) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&UNFAVORITE, &[&slug, &user.0]).await?)
+    optional(store.row(&UNFAVORITE, &[&slug, &user.0]).await?.as_ref())
 }

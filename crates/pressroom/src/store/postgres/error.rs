@@ -49,9 +49,13 @@ impl StatementError {
         self.state.as_ref() == Some(state)
     }
 
-    /// Whether the server said no, rather than nothing.
+    /// Whether the server said no, rather than nothing, and will answer again.
     pub(super) fn is_answer(&self) -> bool {
-        self.state.is_some()
+        self.state.is_some() && !self.connection_lost
+    }
+
+    pub(super) fn connection_lost(&self) -> bool {
+        self.connection_lost
     }
 
     /// Whether another transaction won; the same work may well succeed now.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Session {
     /// nobody is there.
     answers: AtomicU64,
     pub(super) stalled: Notify,
+    /// An answer said that the connection is about to end, which it may not have done yet.
+    ending: AtomicBool,
 }
 
 impl Session {
@@ -33,11 +35,12 @@ impl Session {
             prepared: RwLock::default(),
             answers: AtomicU64::new(0),
             stalled: Notify::new(),
+            ending: AtomicBool::new(false),
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.ending.load(Ordering::Relaxed) || self.client.is_closed()
     }
 
     pub(super) fn answers(&self) -> u64 {
@@ -90,7 +93,11 @@ impl Session {
         {
             self.answers.fetch_add(1, Ordering::Relaxed);
         }
-        answer.map_err(StatementError::from)
+        answer.map_err(StatementError::from).inspect_err(|error| {
+            if error.connection_lost() {
+                self.ending.store(true, Ordering::Relaxed);
+            }
+        })
     }
 
     fn write_prepared<T>(
