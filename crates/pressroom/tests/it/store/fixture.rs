@@ -9,7 +9,7 @@ use pressroom::{
 };
 use uuid::Uuid;
 
-use crate::{postgres, sqlite};
+use crate::support::{postgres, sqlite};
 
 pub struct Fixture {
     pub store: Box<dyn Store>,

@@ -6,7 +6,8 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use pressroom::store::Store;
 use serde_json::Value;
 
-use crate::{api, on_postgres, on_sqlite, raw};
+use super::{on_postgres, on_sqlite};
+use crate::support::{api, raw};
 
 /// Where we differ, and how: name of the recorded request, our status.
 const WE_DIFFER: &[(&str, u16)] = &[
@@ -46,7 +47,7 @@ pub struct Recorded {
 
 /// Every recorded request, in the order of recording.
 pub fn recorded() -> impl Iterator<Item = Recorded> {
-    include_str!("../vectors/reference.jsonl").lines().map(|line| {
+    include_str!("../../vectors/reference.jsonl").lines().map(|line| {
         let line: Value = serde_json::from_str(line).unwrap();
         Recorded {
             name: line["name"].as_str().unwrap().to_owned(),

@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use pressroom::store::Store;
 use serde_json::{Value, json};
 
-use crate::{api, on_postgres, on_sqlite, raw};
+use super::{on_postgres, on_sqlite};
+use crate::support::{api, raw};
 
 const CLIENTS: usize = 64;
 

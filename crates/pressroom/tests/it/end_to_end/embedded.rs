@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{eventually, mail::MailServer, postgres_server::free_port, process, raw};
+use crate::support::{eventually, mail::MailServer, postgres_server::free_port, process, raw};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_loses_no_accepted_task() {

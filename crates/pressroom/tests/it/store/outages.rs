@@ -16,9 +16,9 @@ use pressroom::{
 
 use tokio_postgres::Client;
 
-use crate::postgres::Database;
-use crate::postgres_proxy::Proxy;
-use crate::postgres_server::Server;
+use crate::support::postgres::Database;
+use crate::support::postgres_proxy::Proxy;
+use crate::support::postgres_server::Server;
 
 /// What a caller is promised.
 const AT_MOST: Duration = Duration::from_secs(2);

@@ -1,13 +1,14 @@
 //! The command line: what it refuses, and how it says so.
 
-use crate::process;
+use crate::support::{postgres_server::free_port, process};
 
 const DATABASE: (&str, &str) = ("DATABASE_URL", "postgresql://app:hunter2@localhost/press");
 const KEY: (&str, &str) = ("SECRET_KEY", "0123456789abcdef0123456789abcdef");
 
 #[test]
 fn a_wrong_setting_is_refused_in_one_line_that_names_its_variable() {
-    let cases: [(&[&str], &[(&str, &str)], &str); 8] = [
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 8] = [
         (&["serve"], &[DATABASE], "SECRET_KEY: "),
         (&["serve"], &[DATABASE, ("SECRET_KEY", "short")], "SECRET_KEY: "),
         (
@@ -101,7 +102,7 @@ fn the_openapi_document_describes_every_route() {
 
 #[test]
 fn healthcheck_fails_when_nobody_answers() {
-    let port = crate::postgres_server::free_port().to_string();
+    let port = free_port().to_string();
     let output = process::run(&["healthcheck"], &[("PORT", port.as_str())]);
     assert!(!output.status.success());
 }

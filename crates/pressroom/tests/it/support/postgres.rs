@@ -16,8 +16,8 @@ use tokio_postgres::{Client, NoTls};
 use super::postgres_server::Server;
 
 const MIGRATIONS: [&str; 2] = [
-    include_str!("../../migrations/postgres/V1__reference_tables.sql"),
-    include_str!("../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
+    include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
+    include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
 ];
 
 /// A database of one test's own, dropped at its end.

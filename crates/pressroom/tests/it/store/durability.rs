@@ -5,10 +5,8 @@ use pressroom::store::{
     sqlite::{SqliteStore, migrate},
 };
 
-use crate::{
-    fixture::{at, new_article, new_user, task},
-    sqlite::File,
-};
+use super::fixture::{at, new_article, new_user, task};
+use crate::support::sqlite::File;
 
 #[tokio::test]
 async fn what_was_accepted_is_there_after_reopening() {

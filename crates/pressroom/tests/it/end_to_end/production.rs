@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
     eventually,
     mail::MailServer,
     otlp::{Receiver, hex, integer, text},
@@ -234,7 +234,7 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
 /// The message has the keys, in their order, and the constant values that Celery's own has.
 fn assert_is_celerys(message: &str) {
     let ours: Value = serde_json::from_str(message).unwrap();
-    let recorded = include_str!("../vectors/celery-message.json");
+    let recorded = include_str!("../../vectors/celery-message.json");
     let mut celerys: Value = serde_json::from_str(recorded).unwrap();
     let decoded = celerys.as_object_mut().unwrap().remove("_body_decoded").unwrap();
 

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
-use crate::{eventually, postgres_server::free_port, raw};
+use super::{eventually, postgres_server::free_port, raw};
 
 /// A running process, killed when dropped.
 pub struct Process {

@@ -12,10 +12,12 @@ use pressroom::{
 };
 use serde_json::json;
 
-use crate::{
-    api::{self, RecordedTime},
+use super::{
     contract::{Recorded, recorded},
     on_sqlite,
+};
+use crate::support::{
+    api::{self, RecordedTime},
     postgres_server::Server,
     raw,
     redis_server::RedisServer,

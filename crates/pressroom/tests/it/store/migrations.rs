@@ -9,10 +9,10 @@ use pressroom::{
 };
 use tokio_postgres::Client;
 
-use crate::postgres::Database;
+use crate::support::postgres::Database;
 
 /// The reference's schema, as `pg_dump` wrote it.
-const FLASK_SCHEMA: &str = include_str!("flask-schema.sql");
+const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
 /// What we add to the reference's tables: indexes, and nothing else.
 const OUR_INDEXES: [&str; 4] = [

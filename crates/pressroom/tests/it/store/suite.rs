@@ -12,7 +12,7 @@ use pressroom::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::fixture::{Fixture, at, new_article, new_user, task};
+use super::fixture::{Fixture, at, new_article, new_user, task};
 
 /// Runs each function over a fresh PostgreSQL database and over a fresh SQLite file.
 macro_rules! over_both_stores {

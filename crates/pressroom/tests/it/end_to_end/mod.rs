@@ -1,0 +1,5 @@
+//! Real processes against real servers: what a team that runs Pressroom would see.
+
+mod command_line;
+mod embedded;
+mod production;
