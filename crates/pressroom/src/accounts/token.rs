@@ -88,16 +88,21 @@ impl Tokens {
     pub fn issue(&self, user: &User) -> String {
         let now = self.clock.now().as_second();
         let lifetime = i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX);
-        let header = json!({"alg": "HS256", "typ": "JWT"});
-        let claims = json!({
+        self.sign(&json!({
             "user_id": user.id.0,
             "email": user.email,
             "exp": now.saturating_add(lifetime),
             "iat": now,
             "jti": self.ids.next().to_string(),
-        });
+        }))
+    }
+
+    /// A token that says what it is told to.
+    #[must_use]
+    pub fn sign(&self, claims: &Value) -> String {
+        let header = json!({"alg": "HS256", "typ": "JWT"});
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(&claims));
+        let signed = format!("{}.{}", encode(&header), encode(claims));
         let signature = URL_SAFE_NO_PAD.encode(self.mac(&signed).finalize().into_bytes());
         format!("{signed}.{signature}")
     }

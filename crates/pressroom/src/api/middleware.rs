@@ -113,3 +113,51 @@ fn without_leading_slashes(uri: &Uri) -> Option<Uri> {
     parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
     Uri::from_parts(parts).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{body::to_bytes, http::StatusCode, routing::get};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    async fn answer(router: Router) -> (StatusCode, serde_json::Value) {
+        let limits = Limits {
+            body: 1024,
+            request: Duration::from_millis(50),
+        };
+        let guarded = router.layer(axum::middleware::from_fn_with_state(limits, guard));
+        let response = guarded.oneshot(Request::new(Body::empty())).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_the_error_envelope_without_its_message() {
+        async fn handler() {
+            panic!("the secret is hunter2");
+        }
+        let (status, body) = answer(Router::new().route("/", get(handler))).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(body["error"]["code"], "internal_error");
+        assert!(!body.to_string().contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_becomes_the_error_envelope() {
+        let (status, body) = answer(Router::new().route("/", get(std::future::pending::<()>))).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body["error"]["code"], "request_timeout");
+    }
+
+    #[test]
+    fn leading_slashes_are_one() {
+        let shaped =
+            |target: &str| without_leading_slashes(&target.parse().unwrap()).map(|uri| uri.to_string());
+        assert_eq!(shaped("//api/health?x=//y").as_deref(), Some("/api/health?x=//y"));
+        assert_eq!(shaped("/api//health"), None);
+    }
+}

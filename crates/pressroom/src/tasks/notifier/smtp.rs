@@ -87,3 +87,71 @@ impl Channel for SmtpChannel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        accounts::UserId,
+        articles::{Article, ArticleId, Author},
+        tasks::{ArticleEvent, Recipient},
+    };
+
+    fn article(title: &str) -> Article {
+        Article {
+            id: ArticleId(1),
+            slug: "s-1".to_owned(),
+            title: title.to_owned(),
+            description: String::new(),
+            body: String::new(),
+            author: Author {
+                id: UserId(1),
+                email: "alice@example.com".to_owned(),
+                name: "Alice\r\nBcc: eve@example.com".to_owned(),
+            },
+            favorites_count: 0,
+            favorited: false,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_break_in_a_name_or_title_adds_no_header() {
+        let channel = SmtpChannel::new("smtp://localhost", "Press <press@example.com>").unwrap();
+        let article = article("x\r\nBcc: eve@example.com\r\n\r\nbody");
+        let recipient = Recipient {
+            id: UserId(2),
+            email: "bob@example.com".to_owned(),
+            name: "Bob\r\nBcc: eve@example.com".to_owned(),
+        };
+        let message = channel.compose(&Notification {
+            id: Uuid::nil(),
+            event: ArticleEvent::Created,
+            article: &article,
+            recipient: &recipient,
+            occurred_at: Timestamp::UNIX_EPOCH,
+        });
+        let message = message.unwrap();
+        let envelope: Vec<String> = message.envelope().to().iter().map(ToString::to_string).collect();
+        assert_eq!(envelope, ["bob@example.com"]);
+        let text = String::from_utf8(message.formatted()).unwrap();
+        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        assert!(!head.lines().any(|line| line.starts_with("Bcc")), "{head}");
+        assert!(
+            head.contains("Message-ID: <00000000-0000-0000-0000-000000000000@example.com>"),
+            "{head}"
+        );
+    }
+
+    #[tokio::test]
+    async fn wrong_settings_are_told_apart_and_not_repeated() {
+        let url = SmtpChannel::new("http://app:hunter2@mail", "press@example.com").unwrap_err();
+        assert!(matches!(url, InvalidSmtp::Url) && !url.to_string().contains("hunter2"));
+        let from = SmtpChannel::new("smtp://mail", "nobody").unwrap_err();
+        assert!(matches!(from, InvalidSmtp::From));
+    }
+}

@@ -106,3 +106,21 @@ fn healthcheck_fails_when_nobody_answers() {
     let output = process::run(&["healthcheck"], &[("PORT", port.as_str())]);
     assert!(!output.status.success());
 }
+
+#[test]
+fn settings_are_read_from_a_file_beside_the_program_and_the_environment_wins() {
+    let folder = process::Folder::new();
+    std::fs::write(folder.path().join(".env"), "PORT=8123\nJWT_EXPIRATION_HOURS=2\n").unwrap();
+    let config = process::pressroom(&["config", "--embedded"], &[("PORT", "8124")], folder.path()).output();
+    let printed = String::from_utf8(config.unwrap().stdout).unwrap();
+    assert!(printed.contains("PORT=8124\n"), "{printed}");
+    assert!(printed.contains("JWT_EXPIRATION_HOURS=2\n"), "{printed}");
+
+    std::fs::write(folder.path().join(".env"), "SECRET_KEY hunter2 'unfinished\n").unwrap();
+    let refused = process::pressroom(&["config", "--embedded"], &[], folder.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.starts_with("pressroom: .env: "), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}

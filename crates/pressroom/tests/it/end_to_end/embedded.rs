@@ -54,3 +54,23 @@ async fn a_kill_loses_no_accepted_task() {
     assert_eq!(me.status, 200);
     assert!(process.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_carry_the_callers_trace_sampled_or_not() {
+    const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+    let folder = process::Folder::new();
+    let (_process, api) = process::start_api(&[], &[], folder.path()).await;
+    for (target, flags) in [
+        ("/api/nowhere", "00"),
+        ("/api/articles/none", "01"),
+        ("/api/user", "00"),
+    ] {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: x\r\ntraceparent: 00-{TRACE_ID}-b7ad6b7169203331-{flags}\r\n\r\n"
+        );
+        let answer = raw::send(api, request.as_bytes()).await;
+        assert_eq!(answer.json()["error"]["trace_id"], TRACE_ID, "{target}");
+        let response = answer.header("traceresponse").unwrap();
+        assert!(response.starts_with(&format!("00-{TRACE_ID}-")), "{response}");
+    }
+}

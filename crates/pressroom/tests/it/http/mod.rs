@@ -1,5 +1,6 @@
 //! The HTTP API over both stores: its contract, its races, its outages.
 
+mod behaviour;
 mod contract;
 mod outages;
 mod races;

@@ -1,0 +1,286 @@
+//! What the contract says beyond single recorded requests.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use pressroom::{
+    accounts::{SecretKey, Tokens},
+    ids::RandomIds,
+};
+use serde_json::{Value, json};
+
+use super::on_sqlite;
+use crate::support::{
+    api::{self, Api, RecordedTime},
+    raw,
+    sqlite::File,
+};
+
+struct Running {
+    api: Api,
+    _kept: super::Kept<File>,
+}
+
+async fn start() -> Running {
+    let kept = on_sqlite();
+    Running {
+        api: api::start(kept.store.clone()).await,
+        _kept: kept,
+    }
+}
+
+async fn create(address: SocketAddr, token: &str, title: &str) -> Value {
+    let body = json!({"title": title, "body": "x"});
+    let answer = raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await;
+    assert_eq!(answer.status, 201);
+    answer.json()
+}
+
+#[tokio::test]
+async fn every_fault_of_every_field_is_told_at_once() {
+    let running = start().await;
+    let body = json!({"email": "nobody", "password": "12345", "name": "", "admin": true});
+    let answer = raw::request(running.api.address, "POST", "/api/register", None, Some(&body)).await;
+    assert_eq!(answer.status, 400);
+    let error = &answer.json()["error"];
+    assert_eq!(error["code"], "validation_error");
+    assert_eq!(
+        error["fields"],
+        json!({
+            "email": ["Not a valid email address."],
+            "password": ["Shorter than minimum length 6."],
+            "name": ["Length must be between 1 and 255."],
+            "admin": ["Unknown field."],
+        })
+    );
+}
+
+#[tokio::test]
+async fn lengths_count_characters() {
+    let running = start().await;
+    let alice = raw::register(running.api.address, "alice@example.com").await;
+    let update = |name: String| json!({"name": name});
+    for (name, status) in [("ü".repeat(255), 200), ("ü".repeat(256), 400)] {
+        let answer = raw::request(
+            running.api.address,
+            "PUT",
+            "/api/user",
+            Some(&alice),
+            Some(&update(name)),
+        )
+        .await;
+        assert_eq!(answer.status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_profile_update_is_seen_and_signs_in() {
+    let running = start().await;
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    raw::register(address, "bob@example.com").await;
+    let update = json!({"email": "Alice.B@example.com", "password": "new password", "bio": "Writes.", "image": "https://example.com/a.png"});
+    let answer = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&update)).await;
+    assert_eq!(answer.status, 200);
+    let user = raw::request(address, "GET", "/api/user", Some(&alice), None)
+        .await
+        .json();
+    assert_eq!(
+        (&user["email"], &user["bio"]),
+        (&json!("Alice.B@example.com"), &json!("Writes."))
+    );
+    for (email, password, status) in [
+        ("alice.b@EXAMPLE.com", "new password", 200),
+        ("alice.b@example.com", "password123", 401),
+        ("alice@example.com", "new password", 401),
+    ] {
+        let credentials = json!({"email": email, "password": password});
+        let answer = raw::request(address, "POST", "/api/login", None, Some(&credentials)).await;
+        assert_eq!(answer.status, status, "{email}");
+    }
+    let taken = json!({"email": "BOB@example.com"});
+    let answer = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&taken)).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["message"].as_str()),
+        (409, Some("Email already registered"))
+    );
+}
+
+#[tokio::test]
+async fn a_token_without_jti_is_logged_out_too() {
+    let running = start().await;
+    let address = running.api.address;
+    let ours = raw::register(address, "alice@example.com").await;
+    // As the Flask side makes it: the same claims but for `jti`.
+    let day = Duration::from_hours(24);
+    let tokens = Tokens::new(
+        SecretKey::new(api::SECRET_KEY),
+        day,
+        Arc::new(RecordedTime),
+        Arc::new(RandomIds),
+    );
+    let flasks = tokens.sign(
+        &json!({"user_id": 1, "email": "alice@example.com", "exp": 1_795_333_447, "iat": 1_795_329_847}),
+    );
+    let status = async |token: &str| {
+        raw::request(address, "GET", "/api/user", Some(token), None)
+            .await
+            .status
+    };
+    assert_eq!(status(&flasks).await, 200);
+    assert_eq!(
+        raw::request(address, "POST", "/api/logout", Some(&flasks), None)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(status(&flasks).await, 401);
+    assert_eq!(
+        status(&format!("{flasks}=")).await,
+        401,
+        "padded, it is the same token"
+    );
+    assert_eq!(status(&ours).await, 200, "the other session goes on");
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_whatever_its_framing() {
+    let running = start().await;
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    let body = json!({"title": "Long", "body": "x".repeat(1 << 20)});
+    let answer = raw::request(address, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
+    assert_eq!(answer.json()["error"]["code"], "body_too_large");
+
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, "x".repeat(1 << 19));
+    let chunked = format!(
+        "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(3)
+    );
+    assert_eq!(raw::send(address, chunked.as_bytes()).await.status, 413);
+
+    let anonymous = raw::request(address, "POST", "/api/articles/", None, Some(&body)).await;
+    assert_eq!(anonymous.status, 401, "authentication comes first");
+}
+
+#[tokio::test]
+async fn every_answer_tells_its_trace() {
+    let running = start().await;
+    for target in [
+        "/api/health",
+        "/api/docs",
+        "/api/openapi.json",
+        "/api/articles",
+        "/nowhere",
+    ] {
+        let answer = raw::request(running.api.address, "GET", target, None, None).await;
+        assert_eq!(answer.header("traceresponse").map(str::len), Some(55), "{target}");
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{target}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let running = start().await;
+    for (method, target, status, allow) in [
+        ("PATCH", "/api/user", 405, "GET,HEAD,PUT"),
+        ("OPTIONS", "/api/user", 200, "GET,HEAD,PUT"),
+        ("POST", "/api/articles/x", 405, "GET,HEAD,PUT,DELETE"),
+        ("GET", "/api/logout", 405, "POST"),
+    ] {
+        let answer = raw::request(running.api.address, method, target, None, None).await;
+        assert_eq!(answer.status, status, "{method} {target}");
+        let mut allowed: Vec<_> = answer.header("allow").unwrap().split(',').collect();
+        let mut expected: Vec<_> = allow.split(',').collect();
+        allowed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(allowed, expected, "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_keeps_the_query_and_names_no_host() {
+    let running = start().await;
+    let request = b"GET /api/articles?page=2&search=%F0%9F%98%80 HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    let answer = raw::send(running.api.address, request).await;
+    assert_eq!(answer.status, 308);
+    assert_eq!(
+        answer.header("location"),
+        Some("/api/articles/?page=2&search=%F0%9F%98%80")
+    );
+}
+
+/// The clock stands still, so that only the id tells the articles' order.
+#[tokio::test]
+async fn cursors_walk_the_whole_list_once() {
+    let running = start().await;
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    for i in 0..25 {
+        create(address, &alice, &format!("Article {i}")).await;
+    }
+    let mut seen = BTreeSet::new();
+    let mut target = "/api/articles/?per_page=7".to_owned();
+    let mut pages = 0;
+    loop {
+        let page = raw::request(address, "GET", &target, None, None).await.json();
+        assert_eq!(page["total"], 25);
+        for article in page["articles"].as_array().unwrap() {
+            assert!(seen.insert(article["slug"].to_string()), "twice: {article}");
+        }
+        pages += 1;
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            break;
+        };
+        target = format!("/api/articles/?per_page=7&cursor={cursor}");
+    }
+    assert_eq!((seen.len(), pages), (25, 4));
+}
+
+#[tokio::test]
+async fn favourites_are_the_callers_own() {
+    let running = start().await;
+    let address = running.api.address;
+    let alice = raw::register(address, "alice@example.com").await;
+    let bob = raw::register(address, "bob@example.com").await;
+    let article = create(address, &alice, "Liked").await;
+    let target = format!("/api/articles/{}", article["slug"].as_str().unwrap());
+    for _ in 0..2 {
+        let liked = raw::request(address, "POST", &format!("{target}/favorite"), Some(&bob), None)
+            .await
+            .json();
+        assert_eq!(
+            (&liked["favorited"], &liked["favorites_count"]),
+            (&json!(true), &json!(1))
+        );
+    }
+    for (token, favorited) in [(Some(&bob), true), (Some(&alice), false), (None, false)] {
+        let seen = raw::request(address, "GET", &target, token.map(String::as_str), None)
+            .await
+            .json();
+        assert_eq!(
+            (&seen["favorited"], &seen["favorites_count"]),
+            (&json!(favorited), &json!(1))
+        );
+        let list = raw::request(address, "GET", "/api/articles/", token.map(String::as_str), None)
+            .await
+            .json();
+        assert_eq!(list["articles"][0]["favorited"], json!(favorited));
+    }
+    let deleted = raw::request(address, "DELETE", &target, Some(&alice), None).await;
+    assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn timestamps_are_utc_and_say_so() {
+    let running = start().await;
+    let alice = raw::register(running.api.address, "alice@example.com").await;
+    let article = create(running.api.address, &alice, "Dated").await;
+    assert_eq!(article["created_at"], "2026-11-22T06:44:20Z");
+    assert_eq!(article["slug"], "dated-1795329860");
+}
