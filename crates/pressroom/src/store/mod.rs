@@ -21,7 +21,8 @@ use crate::{
 /// Why the store could not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached, or did not answer in time; trying later may help.
+    /// The database cannot be reached, or did not answer in time; trying later may help. A write
+    /// whose answer was lost may have been done all the same.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The row would break a constraint that callers are told about.

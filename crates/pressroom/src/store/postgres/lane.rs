@@ -105,7 +105,7 @@ impl Lane {
         });
         answer.await.unwrap_or_else(|_elapsed| {
             if session.answers() == answers {
-                session.stalled.notify_one();
+                session.unusable.notify_one();
             }
             Err(StatementError::unavailable("no answer in time"))
         })
@@ -190,7 +190,7 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
                 publish.send_replace(Link::Up(Arc::clone(&session)));
                 let reason = tokio::select! {
                     ended = &mut driver => end_of(ended),
-                    () = session.stalled.notified() => "the server went silent".to_owned(),
+                    () = session.unusable.notified() => "the server ended it or went silent".to_owned(),
                 };
                 // Whoever still waits for an answer learns now that none will come.
                 driver.abort();

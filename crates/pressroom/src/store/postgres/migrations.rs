@@ -22,7 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Creates the schema, adopts one that the reference implementation made, or upgrades ours.
 /// Returns the names of the migrations that were applied, none when all were. Of several processes
-/// that start at once one does the work and the others wait for it.
+/// that start at once one does the work and the others wait for it. While an index is built on a
+/// table that is in use, reads of that table go on and writes wait.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked by

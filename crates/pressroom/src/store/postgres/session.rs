@@ -23,7 +23,8 @@ pub(super) struct Session {
     /// Answers received. One that does not grow while a caller runs out of time means that
     /// nobody is there.
     answers: AtomicU64,
-    pub(super) stalled: Notify,
+    /// Told when it must be replaced though it looks open.
+    pub(super) unusable: Notify,
     /// An answer said that the connection is about to end, which it may not have done yet.
     ending: AtomicBool,
 }
@@ -34,7 +35,7 @@ impl Session {
             client,
             prepared: RwLock::default(),
             answers: AtomicU64::new(0),
-            stalled: Notify::new(),
+            unusable: Notify::new(),
             ending: AtomicBool::new(false),
         }
     }
@@ -96,6 +97,7 @@ impl Session {
         answer.map_err(StatementError::from).inspect_err(|error| {
             if error.connection_lost() {
                 self.ending.store(true, Ordering::Relaxed);
+                self.unusable.notify_one();
             }
         })
     }

@@ -34,12 +34,19 @@ pub struct Server {
     port: u16,
     postgres: Mutex<Option<Child>>,
     cleaner: Child,
+    settings: Vec<String>,
 }
 
 impl Server {
     /// Makes a cluster and starts a server on it. Panics where no PostgreSQL is installed: a test
     /// that cannot run has failed.
     pub fn start() -> Self {
+        Self::start_with(|_folder| Vec::new())
+    }
+
+    /// Like [`Server::start`], with settings (`name=value`) that `prepare` gives; it may put files
+    /// into the folder.
+    pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pressroom-postgres-{}-{number}", std::process::id()));
@@ -67,7 +74,12 @@ impl Server {
             .status()
             .unwrap();
         assert!(made.success(), "initdb failed");
+        let settings = prepare(&folder);
+        for file in fs::read_dir(&folder).unwrap() {
+            std::os::unix::fs::chown(file.unwrap().path(), Some(owner.0), Some(owner.1)).unwrap();
+        }
         let server = Self {
+            settings,
             folder,
             port: free_port(),
             postgres: Mutex::new(None),
@@ -92,6 +104,7 @@ impl Server {
             .args(["-c", "unix_socket_directories="])
             .args(["-c", "fsync=off"])
             .args(["-c", "max_connections=200"])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .process_group(0)

@@ -1,0 +1,97 @@
+//! TLS to PostgreSQL: what each `sslmode` accepts.
+
+use std::{path::Path, process::Command};
+
+use pressroom::store::{
+    Store, StoreError,
+    postgres::{PostgresConfig, PostgresStore},
+};
+
+use crate::support::postgres_server::Server;
+
+/// A server with a certificate for 127.0.0.1 that nobody else has signed; made by `openssl`.
+fn server_with_tls() -> (Server, String) {
+    let mut certificate = String::new();
+    let server = Server::start_with(|folder: &Path| {
+        let (cert, key) = (folder.join("server.crt"), folder.join("server.key"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args([
+                "-days",
+                "2",
+                "-subj",
+                "/CN=test",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+            ])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&cert)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        certificate = cert.display().to_string();
+        vec![
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", cert.display()),
+            format!("ssl_key_file={}", key.display()),
+        ]
+    });
+    (server, certificate)
+}
+
+async fn encrypted(url: &str) -> Result<bool, StoreError> {
+    let store = PostgresStore::connect(&PostgresConfig::parse(url).unwrap()).unwrap();
+    store.ping().await?;
+    let (watcher, connection) =
+        tokio_postgres::connect(url.split('?').next().unwrap(), tokio_postgres::NoTls)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let row = watcher
+        .query_one(
+            "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+            WHERE application_name = 'pressroom'",
+            &[],
+        )
+        .await
+        .unwrap();
+    Ok(row.get(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_sslmode_trusts_whom_it_says() {
+    let (server, certificate) = server_with_tls();
+    let url = server.url();
+    assert!(encrypted(&url).await.unwrap());
+    assert!(encrypted(&format!("{url}?sslmode=prefer")).await.unwrap());
+    let trusted = format!("{url}?sslmode=verify-full&sslrootcert={certificate}");
+    assert!(encrypted(&trusted).await.unwrap());
+    // Signed by nobody that the system knows.
+    let refused = encrypted(&format!("{url}?sslmode=require")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    // Another name than the certificate's.
+    let elsewhere = trusted.replace("127.0.0.1", "localhost");
+    let refused = encrypted(&elsewhere).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sslmode_disable_does_without_and_require_does_not() {
+    let server = Server::start();
+    let url = server.url();
+    assert!(!encrypted(&format!("{url}?sslmode=disable")).await.unwrap());
+    assert!(!encrypted(&format!("{url}?sslmode=prefer")).await.unwrap());
+    let refused = encrypted(&format!("{url}?sslmode=require")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
