@@ -225,6 +225,39 @@ async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_longer_than_a_lease_the_living_keep_their_tasks() {
+    let mut server = Server::start();
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let lease = Duration::from_secs(1);
+    let start = |name: &str| {
+        let broker = RedisBroker::new(RedisConfig {
+            lease,
+            ..server.config()
+        })
+        .unwrap();
+        let broker: Arc<dyn Broker> = Arc::new(broker);
+        let worker = worker(broker.clone(), &journal, &gate).hostname(name).build();
+        (broker, Running::start(worker, PATIENCE))
+    };
+    let (broker, one) = start("celery@one");
+    let (_, two) = start("celery@two");
+    let client = Client::new(broker);
+    let id = client.send(Signature::new("gated").arg("x")).await.unwrap();
+    journal.until(1).await;
+    server.crash();
+    tokio::time::sleep(lease * 2).await;
+    server.start_again();
+    eventually("it is back", async || client.result(&id).await.ok()).await;
+    tokio::time::sleep(lease * 3).await;
+    assert_eq!(journal.lines(), ["x"], "nobody took it over");
+    gate.cancel();
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+    assert_eq!(journal.lines(), ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_holder_of_a_delivery_can_end_it() {
     let server = Server::start();
     let (slow, quick) = (server.broker(), server.broker());

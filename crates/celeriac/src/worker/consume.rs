@@ -1,9 +1,14 @@
 //! Takes messages while there is room for them and hands each to a task of its own. A broker that is away is tried
 //! again for ever, with a capped back-off and one log line an outage.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, MaybeDone, maybe_done},
+    poll,
+};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 use tracing::{error, info, warn};
 
 use super::{Shared, execute, inflight::Entry, settle};
@@ -21,10 +26,10 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         while let Some(ended) = tasks.try_join_next() {
             report(ended);
         }
-        let room = shared.inflight.room(shared.prefetch);
+        let room = room(shared);
         if room == 0 {
             tokio::select! {
-                () = shared.inflight.freed.notified() => {}
+                () = shared.inflight.moved.notified() => {}
                 () = shared.stop.cancelled() => {}
             }
             continue;
@@ -37,7 +42,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
                 }
                 backoff.reset();
                 for delivery in deliveries {
-                    accept(shared, &mut tasks, delivery);
+                    accept(shared, &mut tasks, delivery).await;
                 }
             }
             Err(error) => {
@@ -54,17 +59,29 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     tasks
 }
 
-fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
+fn room(shared: &Shared) -> usize {
+    let running = shared
+        .concurrency
+        .saturating_sub(shared.slots.available_permits());
+    shared.inflight.room(shared.prefetch, shared.concurrency, running)
+}
+
+async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
     let message = delivery.message();
     let shared = Arc::clone(shared);
     let entry = shared.inflight.add(delivery);
     match message {
         Ok(message) => {
-            tasks.spawn(async move { run(&shared, &entry, message).await });
+            let mut slot = slot(&shared);
+            if !is_early(&message) {
+                // Slots go to tasks in the order in which they first ask, so they ask here, in the order of arrival.
+                let _ = poll!(&mut slot);
+            }
+            tasks.spawn(async move { run(&shared, &entry, slot, message).await });
         }
         Err(poison) => {
             tasks.spawn(async move {
-                if entry.begin() {
+                if shared.inflight.begin(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
                     shared.inflight.remove(&entry.delivery.tag);
                 }
@@ -73,10 +90,22 @@ fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
     }
 }
 
+/// A place among the running tasks, or in the queue for one; nothing when the worker has stopped.
+type Slot = Pin<Box<MaybeDone<BoxFuture<'static, Option<OwnedSemaphorePermit>>>>>;
+
+fn slot(shared: &Shared) -> Slot {
+    let permit = Arc::clone(&shared.slots).acquire_owned();
+    Box::pin(maybe_done(permit.map(Result::ok).boxed()))
+}
+
+fn is_early(message: &Message) -> bool {
+    message.headers.eta.is_some_and(|eta| eta > system::now())
+}
+
 /// One delivery from its arrival to its end, unless the worker stops before it begins.
-async fn run(shared: &Arc<Shared>, entry: &Entry, message: Message) {
+async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Message) {
     let mut stopped = false;
-    if message.headers.eta.is_some_and(|eta| eta > system::now()) {
+    if is_early(&message) {
         let _deferred = shared.inflight.defer();
         stopped = tokio::select! {
             () = until_due(&message) => false,
@@ -86,11 +115,11 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, message: Message) {
     if stopped {
         return;
     }
-    // The permits are closed when the worker stops.
-    let Ok(_slot) = shared.slots.acquire().await else {
+    (&mut slot).await;
+    let Some(Some(_permit)) = slot.as_mut().take_output() else {
         return;
     };
-    if !entry.begin() {
+    if !shared.inflight.begin(entry) {
         return;
     }
     execute::execute(shared, &entry.delivery, message).await;

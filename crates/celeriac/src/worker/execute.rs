@@ -44,8 +44,6 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         registered: registered.is_some(),
     };
     let redelivered = message.redelivered();
-    // The arguments go to the task; a retry needs them once more.
-    let (again_args, again_kwargs) = (args.clone(), kwargs.clone());
     let work = async {
         if headers.expires.is_some_and(|expires| expires < system::now()) {
             return TaskOutcome::Revoked("expired");
@@ -88,9 +86,7 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         .await;
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
-    message.args = again_args;
-    message.kwargs = again_kwargs;
-    settle::settle(shared, delivery, &message, outcome, ignore_result).await;
+    settle::settle(shared, delivery, headers, outcome, ignore_result).await;
 }
 
 async fn started(shared: &Shared, headers: &Headers, track: bool) {

@@ -21,8 +21,8 @@ pub(super) struct Inflight {
     entries: Mutex<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
     deferred: AtomicUsize,
-    /// A place has become free.
-    pub freed: Notify,
+    /// A task has begun, ended, or turned out to be due later: there may be room.
+    pub moved: Notify,
 }
 
 /// One held delivery.
@@ -38,11 +38,6 @@ const RUNNING: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 
 impl Entry {
-    /// The task begins. False when it was given back.
-    pub fn begin(&self) -> bool {
-        self.leave_waiting(RUNNING)
-    }
-
     /// The task is given back. False when it has begun, or was given back before.
     fn give_back(&self) -> bool {
         self.leave_waiting(GIVEN_BACK)
@@ -69,22 +64,36 @@ impl Inflight {
 
     pub fn remove(&self, tag: &DeliveryTag) {
         self.entries().remove(tag);
-        self.freed.notify_one();
+        self.moved.notify_one();
     }
 
-    /// How many more may be received. Tasks that wait for their time take no place.
-    pub fn room(&self, prefetch: usize) -> usize {
+    /// How many more may be received. Tasks that wait for their time take no place. While more than half of the
+    /// prefetched tasks still wait for a slot it is none, so that many are received at once and not one by one.
+    pub fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         let deferred = self.deferred.load(Ordering::Acquire);
         if deferred >= MOST_DEFERRED {
             return 0;
         }
-        prefetch.saturating_sub(self.entries().len().saturating_sub(deferred))
+        let held = self.entries().len().saturating_sub(deferred);
+        let enough = prefetch.saturating_sub(concurrency) / 2;
+        if held.saturating_sub(running) > enough {
+            0
+        } else {
+            prefetch.saturating_sub(held)
+        }
+    }
+
+    /// The task begins. False when it was given back.
+    pub fn begin(&self, entry: &Entry) -> bool {
+        let begins = entry.leave_waiting(RUNNING);
+        self.moved.notify_one();
+        begins
     }
 
     /// Counts a task as waiting for its time until the guard is dropped.
     pub fn defer(&self) -> Deferred<'_> {
         self.deferred.fetch_add(1, Ordering::AcqRel);
-        self.freed.notify_one();
+        self.moved.notify_one();
         Deferred(self)
     }
 
@@ -122,5 +131,52 @@ pub(super) struct Deferred<'a>(&'a Inflight);
 impl Drop for Deferred<'_> {
     fn drop(&mut self) {
         self.0.deferred.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(inflight: &Inflight, number: usize) -> Arc<Entry> {
+        let tag = DeliveryTag(number.to_string());
+        inflight.add(Delivery {
+            tag,
+            queue: "q".to_owned(),
+            raw: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn there_is_room_once_half_of_the_waiting_have_begun() {
+        let inflight = Inflight::default();
+        let room = |running| inflight.room(40, 10, running);
+        assert_eq!(room(0), 40);
+        (0..40).for_each(|number| drop(hold(&inflight, number)));
+        assert_eq!(room(10), 0);
+        (0..14).for_each(|number| inflight.remove(&DeliveryTag(number.to_string())));
+        assert_eq!(room(10), 0, "16 still wait");
+        inflight.remove(&DeliveryTag("14".to_owned()));
+        assert_eq!(room(10), 15);
+        assert_eq!(inflight.room(10, 10, 0), 0, "more are held than may be");
+        let deferred = inflight.defer();
+        assert_eq!(room(10), 16, "a task that waits for its time takes no place");
+        drop(deferred);
+        assert_eq!(room(10), 15);
+    }
+
+    #[test]
+    fn what_has_begun_is_not_given_back_and_the_rest_in_reverse() {
+        let inflight = Inflight::default();
+        let entries: Vec<_> = (0..4).map(|number| hold(&inflight, number)).collect();
+        assert!(inflight.begin(&entries[1]));
+        let back: Vec<_> = inflight
+            .take_waiting()
+            .into_iter()
+            .map(|delivery| delivery.tag.0)
+            .collect();
+        assert_eq!(back, ["3", "2", "0"]);
+        assert!(!inflight.begin(&entries[0]), "it was given back");
+        assert_eq!(inflight.take_all().len(), 1);
     }
 }

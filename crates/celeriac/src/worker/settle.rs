@@ -22,11 +22,10 @@ const MOST_REFUSALS: u32 = 10;
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
-    message: &Message,
+    headers: &Headers,
     outcome: TaskOutcome,
     ignore_result: bool,
 ) {
-    let headers = &message.headers;
     let now = system::now();
     log(headers, &outcome);
     let mut next = None;
@@ -38,6 +37,8 @@ pub(super) async fn settle(
         }
         TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
         TaskOutcome::Retry { cause, countdown } => {
+            // The attempt has used up its arguments; the message still has them.
+            let message = delivery.message().expect("it was decoded to run this attempt");
             next = Some(message.retry(later(now, countdown)));
             ResultMeta::retry(headers, &cause)
         }

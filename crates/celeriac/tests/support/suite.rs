@@ -252,11 +252,31 @@ pub async fn lower_numbers_go_first_and_equals_in_order(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
+pub async fn prefetched_tasks_begin_in_order(harness: impl Harness) {
+    let (broker, journal) = (harness.broker(), Journal::default());
+    let client = Client::new(broker.clone());
+    let lines: Vec<String> = (0..40).map(|number| format!("{number}")).collect();
+    let signatures = lines
+        .iter()
+        .map(|line| Signature::new("note").arg(line.as_str()))
+        .collect();
+    send_in_order(broker.as_ref(), &client, signatures).await;
+    let worker = worker(broker, &journal, &CancellationToken::new())
+        .concurrency(1)
+        .prefetch_multiplier(10);
+    let running = Running::start(worker.build(), PATIENCE);
+    assert_eq!(journal.until(40).await, lines);
+    running.stop().await.unwrap();
+}
+
 pub async fn a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(harness: impl Harness) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let first = Running::start(
-        worker(broker.clone(), &journal, &gate).concurrency(1).build(),
+        worker(broker.clone(), &journal, &gate)
+            .concurrency(1)
+            .prefetch_multiplier(10)
+            .build(),
         PATIENCE,
     );
     let running = send(&client, Signature::new("gated").arg("running"));
@@ -464,6 +484,7 @@ macro_rules! broker_suite {
             an_expired_task_is_revoked
             a_countdown_is_kept_and_holds_up_nobody
             lower_numbers_go_first_and_equals_in_order
+            prefetched_tasks_begin_in_order
             a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest
             what_runs_past_the_grace_period_is_given_back
             a_dead_workers_task_goes_to_another
