@@ -225,36 +225,51 @@ async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_outage_longer_than_a_lease_the_living_keep_their_tasks() {
+async fn an_outage_longer_than_a_lease_makes_nobody_dead() {
     let mut server = Server::start();
-    let (journal, gate) = (Journal::default(), CancellationToken::new());
     let lease = Duration::from_secs(1);
-    let start = |name: &str| {
-        let broker = RedisBroker::new(RedisConfig {
+    let broker = || {
+        RedisBroker::new(RedisConfig {
             lease,
             ..server.config()
         })
-        .unwrap();
-        let broker: Arc<dyn Broker> = Arc::new(broker);
-        let worker = worker(broker.clone(), &journal, &gate).hostname(name).build();
-        (broker, Running::start(worker, PATIENCE))
+        .unwrap()
     };
-    let (broker, one) = start("celery@one");
-    let (_, two) = start("celery@two");
-    let client = Client::new(broker);
-    let id = client.send(Signature::new("gated").arg("x")).await.unwrap();
-    journal.until(1).await;
+    let (living, dead, judge) = (broker(), broker(), broker());
+    let client = Client::new(Arc::new(broker()));
+    for _ in 0..2 {
+        client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    }
+    let queues = ["celery".to_owned()];
+    let kept = living.receive(&queues, 1).await.unwrap().remove(0);
+    dead.receive(&queues, 1).await.unwrap();
+    judge.ping().await.unwrap();
     server.crash();
     tokio::time::sleep(lease * 2).await;
     server.start_again();
-    eventually("it is back", async || client.result(&id).await.ok()).await;
-    tokio::time::sleep(lease * 3).await;
-    assert_eq!(journal.lines(), ["x"], "nobody took it over");
-    gate.cancel();
-    assert_eq!(final_result(&client, &id).await.status, Status::Success);
-    one.stop().await.unwrap();
-    two.stop().await.unwrap();
-    assert_eq!(journal.lines(), ["x"]);
+    let judged = eventually("the judge is the first to be back", async || {
+        judge.restore_expired().await.ok()
+    })
+    .await;
+    assert_eq!(
+        judged, 0,
+        "all leases have ended, and nobody had the time to renew"
+    );
+    eventually("the living one renews", async || {
+        living.renew(std::slice::from_ref(&kept.tag)).await.ok()
+    })
+    .await;
+    eventually("the dead one's message is back", async || {
+        living.renew(std::slice::from_ref(&kept.tag)).await.unwrap();
+        (judge.restore_expired().await.unwrap() == 1).then_some(())
+    })
+    .await;
+    let depth = judge.depth("celery").await.unwrap();
+    assert_eq!(
+        (depth.waiting, depth.unacked),
+        (1, 1),
+        "the living one has kept its own"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,7 +74,8 @@ async fn pass(
         free.extend(orphans(connection, now).await?);
     }
     let mut restored = 0;
-    for (tag, instance) in free {
+    // The latest first, so that the oldest ends up at the head of its list.
+    for (tag, instance) in free.into_iter().rev() {
         if restore_one(connection, scripts, config, &tag, cutoff, &instance).await? {
             restored += 1;
         }
