@@ -4,19 +4,16 @@
 //! move only inside the scripts of [`scripts`]; what receiving does is in [`receive`], what happens to the
 //! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
 
+mod commands;
 mod config;
 mod connection;
 mod names;
+mod publish;
 mod receive;
 mod restore;
 mod scripts;
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -25,7 +22,7 @@ use redis::{Pipeline, cmd, pipe};
 use serde_json::json;
 
 pub use self::config::{ConfigError, RedisConfig};
-use self::{connection::Connection, receive::Receiver, scripts::Scripts};
+use self::{connection::Connection, publish::Bindings, receive::Receiver, scripts::Scripts};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
     event::WorkerEvent,
@@ -36,9 +33,6 @@ use crate::{
     system, time,
 };
 
-/// Queues whose binding is remembered as declared; more are declared every time.
-const MOST_BINDINGS: usize = 1024;
-
 /// Celery's message broker and result backend on one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
@@ -47,8 +41,7 @@ pub struct RedisBroker {
     scripts: Scripts,
     /// This handle's name in delivery tags and leases.
     instance: String,
-    /// Queues whose binding was declared on the connection with this generation.
-    bindings: Mutex<(u64, HashSet<String>)>,
+    bindings: Bindings,
     observer: Arc<dyn Observer>,
 }
 
@@ -73,7 +66,7 @@ impl RedisBroker {
             receiver: Receiver::new(Connection::new(client, "receive", config.response_timeout)),
             scripts: Scripts::new(),
             instance: system::random_id().to_string(),
-            bindings: Mutex::default(),
+            bindings: Bindings::default(),
             observer: Arc::new(Unobserved),
             config,
         })
@@ -96,43 +89,6 @@ impl RedisBroker {
         answer
     }
 
-    async fn push(&self, messages: &[Message]) -> Result<(), BrokerError> {
-        let generation = self.commands.live().await?.generation;
-        let mut pipeline = pipe();
-        let mut declared = Vec::new();
-        for message in messages {
-            let queue = message.queue();
-            if !declared.iter().any(|known| known == queue) && !self.is_declared(generation, queue) {
-                pipeline
-                    .cmd("SADD")
-                    .arg(names::binding_key(queue))
-                    .arg(names::binding(queue))
-                    .ignore();
-                declared.push(queue.to_owned());
-            }
-            let list = names::list(queue, message.properties.priority);
-            pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
-        }
-        self.commands.pipeline::<()>(&pipeline).await?;
-        self.declare(generation, declared);
-        Ok(())
-    }
-
-    fn is_declared(&self, generation: u64, queue: &str) -> bool {
-        let bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
-        bindings.0 == generation && bindings.1.contains(queue)
-    }
-
-    fn declare(&self, generation: u64, queues: Vec<String>) {
-        let mut bindings = self.bindings.lock().unwrap_or_else(PoisonError::into_inner);
-        if bindings.0 != generation {
-            *bindings = (generation, HashSet::new());
-        }
-        if bindings.1.len() + queues.len() <= MOST_BINDINGS {
-            bindings.1.extend(queues);
-        }
-    }
-
     fn add_result(&self, pipeline: &mut Pipeline, meta: &ResultMeta) {
         let (key, text) = (names::result(&meta.task_id), meta.encode());
         pipeline
@@ -148,11 +104,21 @@ impl RedisBroker {
 #[async_trait]
 impl Broker for RedisBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        self.observed(LPUSH, self.push(&[message])).await
+        let messages = [message];
+        self.observed(
+            commands::LPUSH,
+            publish::push(&self.commands, &self.bindings, &messages),
+        )
+        .await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = self.observed(LPUSH, self.push(&messages)).await;
+        let answer = self
+            .observed(
+                commands::LPUSH,
+                publish::push(&self.commands, &self.bindings, &messages),
+            )
+            .await;
         vec![answer; messages.len()]
     }
 
@@ -184,7 +150,11 @@ impl Broker for RedisBroker {
             .arg(names::UNACKED)
             .arg(delivery.tag.as_str())
             .ignore();
-        let command = if result.is_some() { ACK_WITH_RESULT } else { ACK };
+        let command = if result.is_some() {
+            commands::ACK_WITH_RESULT
+        } else {
+            commands::ACK
+        };
         self.observed(command, self.commands.pipeline(&pipeline)).await
     }
 
@@ -207,7 +177,8 @@ impl Broker for RedisBroker {
             .arg(message.encode())
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.config.result_ttl.as_secs().max(1));
-        self.observed(EVALSHA, self.commands.script(&script)).await
+        self.observed(commands::EVALSHA, self.commands.script(&script))
+            .await
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
@@ -223,7 +194,8 @@ impl Broker for RedisBroker {
             .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
-        self.observed(EVALSHA, self.commands.script(&script)).await
+        self.observed(commands::EVALSHA, self.commands.script(&script))
+            .await
     }
 
     async fn bury(
@@ -240,7 +212,7 @@ impl Broker for RedisBroker {
             .arg(delivery.tag.as_str())
             .arg(dead_letter(&delivery.queue, &delivery.raw, reason))
             .arg(self.config.dead_letter_capacity);
-        self.observed(EVALSHA, self.commands.script::<()>(&script))
+        self.observed(commands::EVALSHA, self.commands.script::<()>(&script))
             .await?;
         self.observer.buried(&delivery.queue);
         match result {
@@ -276,13 +248,14 @@ impl Broker for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         self.add_result(&mut pipeline, meta);
-        self.observed(STORE, self.commands.pipeline(&pipeline)).await
+        self.observed(commands::STORE, self.commands.pipeline(&pipeline))
+            .await
     }
 
     async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
         let mut get = cmd("GET");
         get.arg(names::result(id));
-        let raw: Option<Vec<u8>> = self.observed(GET, self.commands.command(&get)).await?;
+        let raw: Option<Vec<u8>> = self.observed(commands::GET, self.commands.command(&get)).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 
@@ -355,28 +328,3 @@ fn dead_letter(queue: &str, raw: &[u8], reason: &str) -> String {
         name: content,
     }))
 }
-
-const LPUSH: Command = Command {
-    name: "LPUSH",
-    text: "LPUSH ? ?",
-};
-const GET: Command = Command {
-    name: "GET",
-    text: "GET ?",
-};
-const EVALSHA: Command = Command {
-    name: "EVALSHA",
-    text: "EVALSHA ? ?",
-};
-const ACK: Command = Command {
-    name: "MULTI",
-    text: "MULTI; ZREM ? ?; HDEL ? ?; EXEC",
-};
-const ACK_WITH_RESULT: Command = Command {
-    name: "MULTI",
-    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; ZREM ? ?; HDEL ? ?; EXEC",
-};
-const STORE: Command = Command {
-    name: "MULTI",
-    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC",
-};

@@ -3,8 +3,10 @@
 //! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
 //! outbox keeps its row until then. Dropping that future does not stop the task.
 
+mod state;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -21,10 +23,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use self::state::DeadLetter;
+use self::state::{Kept, State, step};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
     event::WorkerEvent,
-    message::{Message, mark_redelivered},
+    message::Message,
     result::ResultMeta,
 };
 
@@ -40,43 +44,6 @@ pub struct MemoryBroker {
     state: Mutex<State>,
     arrived: Notify,
     events: broadcast::Sender<WorkerEvent>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Per queue one list for each of kombu's four priority steps, the next message at the front.
-    queues: HashMap<String, [VecDeque<Kept>; 4]>,
-    reserved: HashMap<DeliveryTag, Reserved>,
-    deliveries: u64,
-    waiting: usize,
-    results: HashMap<String, ResultMeta>,
-    /// Ids with a result, oldest first.
-    result_order: VecDeque<String>,
-    dead: VecDeque<DeadLetter>,
-}
-
-struct Kept {
-    raw: Vec<u8>,
-    step: usize,
-    /// Told when the task has ended for good.
-    ended: oneshot::Sender<()>,
-}
-
-struct Reserved {
-    kept: Kept,
-    queue: String,
-    renewed: Instant,
-}
-
-/// A message that could not be run, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The queue it came from.
-    pub queue: String,
-    /// The message as it came.
-    pub raw: Vec<u8>,
-    /// What is wrong with it.
-    pub reason: String,
 }
 
 impl fmt::Debug for MemoryBroker {
@@ -149,84 +116,6 @@ impl MemoryBroker {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn give_back(&self, state: &mut State, tag: &DeliveryTag) -> bool {
-        let Some(Reserved { mut kept, queue, .. }) = state.reserved.remove(tag) else {
-            return false;
-        };
-        if let Some(marked) = mark_redelivered(&kept.raw) {
-            kept.raw = marked.into_bytes();
-        }
-        let step = kept.step;
-        state.queues.entry(queue).or_default()[step].push_front(kept);
-        state.waiting += 1;
-        self.arrived.notify_waiters();
-        true
-    }
-}
-
-impl State {
-    fn append(&mut self, queue: &str, kept: Kept) {
-        let step = kept.step;
-        self.queues.entry(queue.to_owned()).or_default()[step].push_back(kept);
-        self.waiting += 1;
-    }
-
-    fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
-        let mut taken = Vec::new();
-        for step in 0..4 {
-            for queue in queues {
-                while taken.len() < max {
-                    let Some(kept) = self
-                        .queues
-                        .get_mut(queue)
-                        .and_then(|lists| lists[step].pop_front())
-                    else {
-                        break;
-                    };
-                    self.waiting -= 1;
-                    self.deliveries += 1;
-                    let tag = DeliveryTag(self.deliveries.to_string());
-                    taken.push(Delivery {
-                        tag: tag.clone(),
-                        queue: queue.clone(),
-                        raw: kept.raw.clone(),
-                    });
-                    self.reserved.insert(
-                        tag,
-                        Reserved {
-                            kept,
-                            queue: queue.clone(),
-                            renewed: Instant::now(),
-                        },
-                    );
-                }
-            }
-        }
-        taken
-    }
-
-    fn store(&mut self, meta: &ResultMeta, capacity: usize) {
-        if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
-            self.result_order.push_back(meta.task_id.clone());
-        }
-        while self.results.len() > capacity.max(1) {
-            let Some(oldest) = self.result_order.pop_front() else {
-                break;
-            };
-            self.results.remove(&oldest);
-        }
-    }
-
-    /// Ends a delivery for good. Its publisher may have gone away, which is its right.
-    fn end(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
-        self.reserved.remove(tag)
-    }
-}
-
-/// Which of kombu's priority lists: 0-2, 3-5, 6-8, 9.
-fn step(priority: u8) -> usize {
-    usize::from(priority.min(9) / 3)
 }
 
 #[async_trait]
@@ -298,8 +187,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
-        let mut state = self.state();
-        self.give_back(&mut state, &delivery.tag);
+        if self.state().give_back(&delivery.tag) {
+            self.arrived.notify_waiters();
+        }
         Ok(())
     }
 
@@ -359,16 +249,11 @@ impl Broker for MemoryBroker {
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
         let mut state = self.state();
-        let expired: Vec<DeliveryTag> = state
-            .reserved
-            .iter()
-            .filter(|(_, reserved)| reserved.renewed.elapsed() >= self.visibility_timeout)
-            .map(|(tag, _)| tag.clone())
-            .collect();
-        Ok(expired
-            .iter()
-            .filter(|tag| self.give_back(&mut state, tag))
-            .count())
+        let expired = state.expired(self.visibility_timeout);
+        let restored = expired.iter().filter(|tag| state.give_back(tag)).count();
+        drop(state);
+        self.arrived.notify_waiters();
+        Ok(restored)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {

@@ -1,0 +1,79 @@
+//! Putting messages into their lists, and telling kombu that the queue exists: its binding is declared once per
+//! queue and connection, as Celery does.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use redis::pipe;
+
+use super::{connection::Connection, names};
+use crate::{broker::BrokerError, message::Message};
+
+/// Queues whose binding is remembered as declared; more are declared every time.
+const MOST_BINDINGS: usize = 1024;
+
+/// Queues whose binding was declared on the connection of this generation.
+#[derive(Default)]
+pub(super) struct Bindings(Mutex<Declared>);
+
+#[derive(Default)]
+struct Declared {
+    generation: u64,
+    queues: HashSet<String>,
+}
+
+/// Pushes all messages in one round trip.
+pub(super) async fn push(
+    connection: &Connection,
+    bindings: &Bindings,
+    messages: &[Message],
+) -> Result<(), BrokerError> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let generation = connection.live().await?.generation;
+    let mut pipeline = pipe();
+    let mut declared = Vec::new();
+    for message in messages {
+        let queue = message.queue();
+        if !declared.iter().any(|known| known == queue) && !bindings.has(generation, queue) {
+            pipeline
+                .cmd("SADD")
+                .arg(names::binding_key(queue))
+                .arg(names::binding(queue))
+                .ignore();
+            declared.push(queue.to_owned());
+        }
+        let list = names::list(queue, message.properties.priority);
+        pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
+    }
+    connection.pipeline::<()>(&pipeline).await?;
+    bindings.add(generation, declared);
+    Ok(())
+}
+
+impl Bindings {
+    fn has(&self, generation: u64, queue: &str) -> bool {
+        let declared = self.lock();
+        declared.generation == generation && declared.queues.contains(queue)
+    }
+
+    fn add(&self, generation: u64, queues: Vec<String>) {
+        let mut declared = self.lock();
+        if declared.generation != generation {
+            *declared = Declared {
+                generation,
+                queues: HashSet::new(),
+            };
+        }
+        if declared.queues.len() + queues.len() <= MOST_BINDINGS {
+            declared.queues.extend(queues);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Declared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
