@@ -118,8 +118,9 @@ impl Config {
     /// # Errors
     /// The first setting that is missing or cannot be used.
     pub fn load(mode: Mode, options: Options) -> Result<Self, ConfigError> {
+        let options = options.without_empty();
         let production = match options.app_env.as_deref().or(options.flask_env.as_deref()) {
-            None | Some("" | "development" | "testing") => false,
+            None | Some("development" | "testing") => false,
             Some("production") if mode == Mode::Dev => {
                 return Err(ConfigError::new(
                     "APP_ENV",
@@ -262,15 +263,16 @@ fn secret_key(mode: Mode, given: Option<String>) -> Result<Option<Secret>, Confi
         let hint = "make one with `openssl rand -hex 32`";
         Err(ConfigError::new("SECRET_KEY", format!("{problem}; {hint}")))
     };
-    match (mode, given) {
-        (Mode::Serve, None) => refuse("is required"),
-        (Mode::Serve, Some(key)) if SAMPLE_SECRET_KEYS.contains(&key.as_str()) => {
-            refuse("is the sample's, which everybody knows")
-        }
-        (Mode::Serve, Some(key)) if key.chars().count() < SECRET_KEY_MIN_CHARS => {
+    match given {
+        None if mode == Mode::Serve => refuse("is required"),
+        None => Ok(None),
+        Some(key) if key.chars().count() < SECRET_KEY_MIN_CHARS => {
             refuse(&format!("has fewer than {SECRET_KEY_MIN_CHARS} characters"))
         }
-        (_, key) => Ok(key.map(Secret::new)),
+        Some(key) if mode == Mode::Serve && SAMPLE_SECRET_KEYS.contains(&key.as_str()) => {
+            refuse("is the sample's, which everybody knows")
+        }
+        Some(key) => Ok(Some(Secret::new(key))),
     }
 }
 

@@ -35,12 +35,13 @@ pub fn dev(config: Config) -> anyhow::Result<()> {
 async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let listener = listen(&config).await?;
+    let Database::Sqlite(path) = &config.database else {
+        anyhow::bail!("DATABASE_URL: is not SQLite");
+    };
+    let _lock = lock(&config.data_dir)?;
     let secret = match &config.secret_key {
         Some(secret) => SecretKey::new(secret.expose()),
         None => SecretKey::new(&kept_secret(&config.data_dir)?),
-    };
-    let Database::Sqlite(path) = &config.database else {
-        anyhow::bail!("DATABASE_URL: is not SQLite");
     };
     let store: Arc<dyn Store> = Arc::new(open(path)?);
     let observer = Arc::new(OtelObserver::new(default_node_name()));
@@ -105,6 +106,19 @@ fn open(path: &Path) -> anyhow::Result<SqliteStore> {
     SqliteStore::open(text).with_context(|| format!("DATABASE_URL: cannot open {}", path.display()))
 }
 
+/// Keeps other processes away from this folder for as long as it lives: two of them would take each
+/// other's tasks from the outbox.
+fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("DATA_DIR: cannot make {}", data_dir.display()))?;
+    let path = data_dir.join("lock");
+    let file =
+        std::fs::File::create(&path).with_context(|| format!("DATA_DIR: cannot write {}", path.display()))?;
+    file.try_lock()
+        .with_context(|| format!("DATA_DIR: another process uses {}", data_dir.display()))?;
+    Ok(file)
+}
+
 /// The key that an earlier run made, or a new one, readable by this user only.
 fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
     let path = data_dir.join("secret_key");
@@ -118,8 +132,6 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| cannot("read")),
     }
-    std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("DATA_DIR: cannot make {}", data_dir.display()))?;
     let secret = format!("{}{}", RandomIds.next().simple(), RandomIds.next().simple());
     std::fs::OpenOptions::new()
         .write(true)

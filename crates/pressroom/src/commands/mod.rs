@@ -6,7 +6,7 @@ mod migrate;
 mod serve;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use telemetry::{Export, Service, Telemetry};
@@ -84,7 +84,8 @@ where
 
 fn flush(telemetry: Telemetry) {
     if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
-        tracing::warn!(%error, "telemetry not flushed");
+        // Logging has ended with it.
+        let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
 }
 

@@ -206,3 +206,33 @@ pub struct Options {
     )]
     pub celery_visibility_timeout: Option<String>,
 }
+
+impl Options {
+    /// With empty values left out: compose files and shells set variables to nothing to unset them.
+    #[must_use]
+    pub(super) fn without_empty(self) -> Self {
+        let set = |value: Option<String>| value.filter(|text| !text.trim().is_empty());
+        Self {
+            app_env: set(self.app_env),
+            flask_env: set(self.flask_env),
+            host: set(self.host),
+            port: set(self.port),
+            secret_key: set(self.secret_key),
+            database_url: set(self.database_url),
+            redis_url: set(self.redis_url),
+            data_dir: set(self.data_dir),
+            smtp_url: set(self.smtp_url),
+            smtp_from: set(self.smtp_from),
+            webhook_url: set(self.webhook_url),
+            webhook_secret: set(self.webhook_secret),
+            body_limit: set(self.body_limit),
+            request_timeout: set(self.request_timeout),
+            shutdown_grace: set(self.shutdown_grace),
+            jwt_expiration_hours: set(self.jwt_expiration_hours),
+            password_scheme: set(self.password_scheme),
+            celery_queues: set(self.celery_queues),
+            celery_concurrency: set(self.celery_concurrency),
+            celery_visibility_timeout: set(self.celery_visibility_timeout),
+        }
+    }
+}

@@ -59,6 +59,30 @@ fn serve_refuses_a_key_that_protects_nothing() {
 }
 
 #[test]
+fn embedded_mode_refuses_a_short_key_and_makes_one_for_an_empty_one() {
+    let with = |key: &str| Options {
+        secret_key: some(key),
+        ..Options::default()
+    };
+    assert!(refusal(Mode::Dev, with("short")).starts_with("SECRET_KEY: "));
+    assert!(Config::load(Mode::Dev, with("")).unwrap().secret_key.is_none());
+}
+
+#[test]
+fn an_empty_value_is_no_value() {
+    let options = Options {
+        port: some(""),
+        redis_url: some(" "),
+        smtp_url: some(""),
+        webhook_url: some(""),
+        ..serve()
+    };
+    let config = Config::load(Mode::Serve, options).unwrap();
+    assert_eq!(config.listen.port(), 8000);
+    assert_eq!(config.redis_url, Some(Secret::new("redis://localhost:6379/0")));
+}
+
+#[test]
 fn the_sample_environment_file_has_a_key_that_is_refused() {
     let sample = include_str!("../../../../.env.example");
     let key = sample

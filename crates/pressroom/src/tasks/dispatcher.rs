@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use celeriac::{Client, Signature};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
+use telemetry::opentelemetry::trace::FutureExt as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +113,11 @@ impl Dispatcher {
                     } else {
                         POLL_INTERVAL
                     };
-                    publishing.extend(tasks.into_iter().map(|task| self.publish(task)));
+                    publishing.extend(tasks.into_iter().map(|task| {
+                        // All of it belongs to the trace of the request that asked for it.
+                        let trace = telemetry::extract_context(&task.trace);
+                        self.publish(task).with_context(trace)
+                    }));
                 }
                 Err(error) => {
                     if failures == 0 {

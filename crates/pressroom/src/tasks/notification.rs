@@ -4,7 +4,10 @@
 //! may run it. Each recipient is told once on each channel, however often the task runs: a claim in
 //! the store goes before each delivery and a mark follows it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use celeriac::{Exception, TaskContext, TaskError, TaskOptions, WorkerBuilder};
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +35,14 @@ const PAGE: i64 = 100;
 /// How long one delivery may take before another run of the task may try it.
 const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 
+/// How long one run waits for a database or a receiver that is away, before it leaves the rest to
+/// Celery's few retries. Well below the soft time limit.
+const OUTAGE_PATIENCE: Duration = Duration::from_secs(150);
+
+/// The back-off within a run.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
 /// What the task needs.
 #[derive(Clone)]
 pub struct NotificationTask {
@@ -52,7 +63,7 @@ impl std::fmt::Debug for NotificationTask {
 enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{failed} of the deliveries failed, the last one because: {last}")]
+    #[error("{failed} of the deliveries failed, one of them because: {last}")]
     Undelivered { failed: usize, last: NotifyError },
     /// Another run is at it, or died at it.
     #[error("another run of this task holds a delivery")]
@@ -125,7 +136,7 @@ impl NotificationTask {
             .attribute(KeyValue::new("job.attempt", i64::from(context.retries) + 1))
             .attribute(KeyValue::new("article.id", i64::from(article_id.0)))
             .attribute(KeyValue::new("event.type", event.as_str()))
-            .run(self.notify(context, article_id, event))
+            .run(self.notify_patiently(context, article_id, event))
             .await;
         result.map_err(|error| TaskError::Retry {
             countdown: match &error {
@@ -134,6 +145,35 @@ impl NotificationTask {
             },
             cause: exception("NotificationError", error.to_string()),
         })
+    }
+
+    /// Repeats [`Self::notify`] while that may help; whoever was told already is not told again.
+    async fn notify_patiently(
+        &self,
+        context: &TaskContext,
+        article_id: ArticleId,
+        event: ArticleEvent,
+    ) -> Result<Value, RunError> {
+        let begun = Instant::now();
+        let mut backoff = FIRST_PAUSE;
+        loop {
+            let error = match self.notify(context, article_id, event).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let pause = match &error {
+                RunError::Held { remaining } => *remaining,
+                RunError::Store(StoreError::Unavailable(_)) => backoff,
+                RunError::Undelivered { last, .. } if last.may_pass() => backoff,
+                RunError::Store(_) | RunError::Undelivered { .. } => return Err(error),
+            };
+            if begun.elapsed() + pause > OUTAGE_PATIENCE {
+                return Err(error);
+            }
+            tracing::warn!(%error, pause_s = pause.as_secs_f64(), "notifications wait");
+            tokio::time::sleep(pause).await;
+            backoff = (backoff * 2).min(MAX_PAUSE);
+        }
     }
 
     async fn notify(
@@ -178,9 +218,11 @@ impl NotificationTask {
             notifications.failed = failed.len(),
             "Notifications sent"
         );
-        if let Some(last) = failed.pop() {
+        let count = failed.len();
+        // One that may pass decides, because trying again helps as long as there is one.
+        if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
             return Err(RunError::Undelivered {
-                failed: failed.len() + 1,
+                failed: count,
                 last,
             });
         }

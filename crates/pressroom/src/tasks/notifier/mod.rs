@@ -35,10 +35,26 @@ pub enum NotifyError {
     #[error("the receiver did not answer in time")]
     TimedOut,
     /// The receiver's answer, as a status.
-    #[error("the receiver answered {0}")]
-    Refused(u16),
+    #[error("the receiver answered {status}")]
+    Refused {
+        status: u16,
+        /// Whether it said that another time may do.
+        transient: bool,
+    },
     #[error("the receiver cannot be reached: {0}")]
     Unreachable(&'static str),
+}
+
+impl NotifyError {
+    /// Whether trying again soon may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Unreachable(_) => true,
+            Self::Refused { transient, .. } => *transient,
+            Self::Address => false,
+        }
+    }
 }
 
 /// A way to reach people.
@@ -54,11 +70,18 @@ pub trait Channel: Send + Sync + 'static {
     async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError>;
 }
 
-/// What happened, in a sentence.
+/// What happened, in a sentence on one line.
 fn headline(notification: &Notification<'_>) -> String {
     let Article { author, title, .. } = notification.article;
+    let (name, title) = (one_line(&author.name), one_line(title));
     match notification.event {
-        ArticleEvent::Created => format!("{} wrote “{title}”", author.name),
-        ArticleEvent::Updated => format!("{} updated “{title}”", author.name),
+        ArticleEvent::Created => format!("{name} wrote “{title}”"),
+        ArticleEvent::Updated => format!("{name} updated “{title}”"),
     }
+}
+
+/// `text` with spaces in the place of line breaks and other control characters, which have a meaning
+/// of their own in a mail's header.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }

@@ -8,7 +8,7 @@ use lettre::{
     message::{Mailbox, header::ContentType},
 };
 
-use super::{Channel, Notification, NotifyError, headline};
+use super::{Channel, Notification, NotifyError, headline, one_line};
 
 /// How long the mail server may take for one message.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ impl SmtpChannel {
         );
         Message::builder()
             .from(self.from.clone())
-            .to(Mailbox::new(Some(recipient.name.clone()), address))
+            .to(Mailbox::new(Some(one_line(&recipient.name)), address))
             .message_id(Some(format!("<{}@{domain}>", notification.id)))
             .subject(headline(notification))
             .header(ContentType::TEXT_PLAIN)
@@ -79,7 +79,10 @@ impl Channel for SmtpChannel {
         match tokio::time::timeout(TIMEOUT, self.transport.send(message)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match error.status() {
-                Some(code) => NotifyError::Refused(code.into()),
+                Some(code) => NotifyError::Refused {
+                    status: code.into(),
+                    transient: error.is_transient(),
+                },
                 None if error.is_timeout() => NotifyError::TimedOut,
                 None => NotifyError::Unreachable("no connection to the mail server"),
             }),

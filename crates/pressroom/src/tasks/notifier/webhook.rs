@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{
-    Client, Url,
+    Client, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
     redirect::Policy,
 };
@@ -111,13 +111,24 @@ impl Channel for WebhookChannel {
             .await;
         match answer {
             Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(NotifyError::Refused(answer.status().as_u16())),
+            Ok(answer) => Err(NotifyError::Refused {
+                status: answer.status().as_u16(),
+                transient: is_transient(answer.status()),
+            }),
             Err(error) if error.is_timeout() => Err(NotifyError::TimedOut),
             Err(_) => Err(NotifyError::Unreachable(
                 "no connection to the webhook's receiver",
             )),
         }
     }
+}
+
+fn is_transient(status: StatusCode) -> bool {
+    status.is_server_error()
+        || matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        )
 }
 
 /// The trace context, so that the receiver's trace continues ours.
