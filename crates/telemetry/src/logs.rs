@@ -92,7 +92,7 @@ impl LogLayer {
             record.add_attribute("otelSpanID", span.span_id().to_string());
         }
         if let Some(file) = metadata.file() {
-            record.add_attribute("code.file.path", file);
+            record.add_attribute("code.file.path", within_crates(file));
         }
         // The function is not known to `tracing`; the module is the nearest.
         if let Some(module) = metadata.module_path() {
@@ -146,3 +146,22 @@ fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
 
 /// A way to mask text.
 type Masker = fn(&str) -> Cow<'_, str>;
+/// A source file's path without the place where the building machine keeps its dependencies.
+pub(super) fn within_crates(file: &str) -> &str {
+    let Some((_, in_registry)) = file.split_once("/registry/src/") else {
+        return file;
+    };
+    in_registry.split_once('/').map_or(in_registry, |(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_building_machines_folders_are_not_told() {
+        let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
+        assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
+        assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");
+    }
+}

@@ -5,7 +5,7 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{GRACE_MARGIN, Sources, app, channels, housekeeping, listen, with_telemetry, worker};
+use super::{GRACE_MARGIN, Sources, app, channels, listen, spawn_background, with_telemetry, worker};
 use crate::{
     accounts::SecretKey,
     api,
@@ -46,6 +46,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(open(path)?);
     let observer = Arc::new(OtelObserver::new(default_node_name()));
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(QUEUE_CAPACITY));
+    let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
@@ -80,16 +81,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         "worker",
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("dispatcher", async move {
-        dispatcher.run(shutdown).await;
-        Ok(())
-    });
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("housekeeping", async move {
-        housekeeping(store, sources.clock, shutdown).await;
-        Ok(())
-    });
+    spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {

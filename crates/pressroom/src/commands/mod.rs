@@ -22,10 +22,12 @@ use crate::{
     config::{Config, ConfigError, Database, Notifications},
     health::Health,
     ids::{IdSource, RandomIds},
+    lifecycle::Lifecycle,
     store::Store,
     tasks::{
-        deliveries_to_forget,
+        Dispatcher, deliveries_to_forget,
         notifier::{Channel, InvalidSmtp, LogChannel, SmtpChannel, WebhookChannel},
+        watch_backlog,
     },
 };
 
@@ -140,6 +142,31 @@ fn channels(notifications: &Notifications) -> Result<Arc<[Arc<dyn Channel>]>, Co
         channels.push(Arc::new(LogChannel));
     }
     Ok(channels.into())
+}
+
+/// Runs what goes on beside requests wherever they are served: publishing the outbox, counting it,
+/// and forgetting what is no longer needed.
+fn spawn_background(
+    lifecycle: &mut Lifecycle,
+    dispatcher: Dispatcher,
+    store: &Arc<dyn Store>,
+    sources: &Sources,
+) {
+    let shutdown = lifecycle.shutdown();
+    lifecycle.spawn("dispatcher", async move {
+        dispatcher.run(shutdown).await;
+        Ok(())
+    });
+    let watching = watch_backlog(store.clone(), sources.clock.clone(), lifecycle.shutdown());
+    lifecycle.spawn("outbox metrics", async move {
+        watching.await;
+        Ok(())
+    });
+    let cleaning = housekeeping(store.clone(), sources.clock.clone(), lifecycle.shutdown());
+    lifecycle.spawn("housekeeping", async move {
+        cleaning.await;
+        Ok(())
+    });
 }
 
 /// Forgets what is no longer needed, now and then, until `shutdown`.

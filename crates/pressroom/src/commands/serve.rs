@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use celeriac::{Broker, Client, Presence, RedisBroker, RedisConfig, default_node_name, otel::OtelObserver};
 
-use super::{GRACE_MARGIN, Sources, app, housekeeping, listen, postgres_url, with_telemetry};
+use super::{GRACE_MARGIN, Sources, app, listen, postgres_url, spawn_background, with_telemetry};
 use crate::{
     accounts::SecretKey,
     api,
@@ -42,6 +42,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let redis = redis_config(&config)?;
     let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
+    let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
@@ -68,16 +69,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         Durability::Broker,
         outbox,
     );
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("dispatcher", async move {
-        dispatcher.run(shutdown).await;
-        Ok(())
-    });
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("housekeeping", async move {
-        housekeeping(store, sources.clock, shutdown).await;
-        Ok(())
-    });
+    spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
     tracing::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {

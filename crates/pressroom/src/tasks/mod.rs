@@ -1,6 +1,7 @@
 //! Background work: the outbox that remembers it, the dispatcher that publishes it, the worker
 //! that runs it and the notifier that delivers.
 
+mod backlog;
 mod dispatcher;
 mod notification;
 pub mod notifier;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
+    backlog::watch_backlog,
     dispatcher::{Dispatcher, Durability},
     notification::{NotificationTask, TASK_NAME, deliveries_to_forget},
 };

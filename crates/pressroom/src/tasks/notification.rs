@@ -221,10 +221,7 @@ impl NotificationTask {
         let count = failed.len();
         // One that may pass decides, because trying again helps as long as there is one.
         if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
-            return Err(RunError::Undelivered {
-                failed: count,
-                last,
-            });
+            return Err(RunError::Undelivered { failed: count, last });
         }
         if let Some(remaining) = held {
             return Err(RunError::Held { remaining });

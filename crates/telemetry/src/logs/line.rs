@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::fields::Fields;
+use super::within_crates;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,7 +63,7 @@ fn json(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Optio
     }
     if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
         line.push_str(",\"file\":");
-        quoted(line, file);
+        quoted(line, within_crates(file));
         put(line, format_args!(",\"line\":{number}"));
     }
     if !fields.others.is_empty() {
