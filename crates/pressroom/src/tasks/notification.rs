@@ -264,8 +264,13 @@ impl NotificationTask {
                 Ok(Delivered::Now)
             }
             Err(error) => {
-                tracing::warn!(channel = channel.name(), recipient.id = recipient.id.0, %error, "notification not delivered");
                 self.store.release_delivery(&key).await?;
+                tracing::warn!(
+                    channel = channel.name(),
+                    recipient.id = recipient.id.0,
+                    %error,
+                    "notification not delivered"
+                );
                 Ok(Delivered::Failed(error))
             }
         }

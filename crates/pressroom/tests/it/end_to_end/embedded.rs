@@ -1,8 +1,13 @@
 //! Embedded mode: one process, nothing else.
 
-use serde_json::json;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
 
-use crate::support::{eventually, mail::MailServer, postgres_server::free_port, process, raw};
+use crate::support::{
+    eventually, mail::MailServer, postgres_server::free_port, process, raw, webhook::Webhook,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_loses_no_accepted_task() {
@@ -73,4 +78,84 @@ async fn errors_carry_the_callers_trace_sampled_or_not() {
         let response = answer.header("traceresponse").unwrap();
         assert!(response.starts_with(&format!("00-{TRACE_ID}-")), "{response}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_reaches_who_likes_the_article_as_a_signed_request() {
+    const SECRET: &str = "a secret of the receiver's";
+    let webhook = Webhook::start().await;
+    let folder = process::Folder::new();
+    let url = webhook.url();
+    let variables = [("WEBHOOK_URL", url.as_str()), ("WEBHOOK_SECRET", SECRET)];
+    let (process, api) = process::start_api(&[], &variables, folder.path()).await;
+    let alice = raw::register(api, "alice@example.com").await;
+    let bob = raw::register(api, "bob@example.com").await;
+    raw::register(api, "carol@example.com").await;
+    let body = json!({"title": "Liked", "body": "x"});
+    let article = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body))
+        .await
+        .json();
+    let target = format!("/api/articles/{}", article["slug"].as_str().unwrap());
+    // The author's own favourite is no reason to tell the author.
+    for token in [&alice, &bob] {
+        let answer = raw::request(api, "POST", &format!("{target}/favorite"), Some(token), None).await;
+        assert_eq!(answer.status, 200);
+    }
+    let answer = raw::request(
+        api,
+        "PUT",
+        &target,
+        Some(&alice),
+        Some(&json!({"title": "Better"})),
+    )
+    .await;
+    assert_eq!(answer.status, 200);
+
+    let received = eventually("the repeated request", async || {
+        let received = webhook.received();
+        (received.len() >= 2).then_some(received)
+    })
+    .await;
+    assert_eq!(received[0].header("webhook-id"), received[1].header("webhook-id"));
+    let last = &received[1];
+    let notification: Value = serde_json::from_str(&last.body).unwrap();
+    assert_eq!(notification["type"], "article.updated");
+    assert_eq!(notification["data"]["article"]["title"], "Better");
+    assert_eq!(notification["data"]["recipient"]["email"], "bob@example.com");
+    assert!(last.headers.contains_key("traceparent"));
+
+    let signed = format!(
+        "{}.{}.{}",
+        last.header("webhook-id"),
+        last.header("webhook-timestamp"),
+        last.body
+    );
+    let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes())
+        .unwrap()
+        .chain_update(signed);
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    assert_eq!(last.header("webhook-signature"), signature);
+
+    eventually("the end of the task", async || {
+        process.output().contains("notifications.sent\":1").then_some(())
+    })
+    .await;
+    assert_eq!(webhook.received().len(), 2, "nobody else is told");
+    assert!(!process.output().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_used_by_one_process_at_a_time() {
+    let folder = process::Folder::new();
+    let (_first, _) = process::start_api(&[], &[], folder.path()).await;
+    let port = free_port().to_string();
+    let second = process::pressroom(&[], &[("PORT", port.as_str())], folder.path())
+        .output()
+        .unwrap();
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success());
+    assert!(
+        message.starts_with("pressroom: DATA_DIR: another process uses"),
+        "{message}"
+    );
 }

@@ -37,6 +37,7 @@ const DESCRIPTION: &str = "
         pg_get_constraintdef(oid))
     FROM pg_constraint
     WHERE conrelid IN ('users'::regclass, 'articles'::regclass, 'favorites'::regclass)
+        AND contype <> 'n' -- listed from version 18 on, and told by the columns
     UNION ALL
     SELECT concat_ws(' ', 'sequence', sequencename, data_type, start_value, min_value, max_value,
         increment_by, cycle, cache_size,

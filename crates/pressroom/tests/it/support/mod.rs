@@ -10,6 +10,7 @@ pub mod process;
 pub mod raw;
 pub mod redis_server;
 pub mod sqlite;
+pub mod webhook;
 
 use std::time::{Duration, Instant};
 
