@@ -1,0 +1,135 @@
+//! Receives OTLP over HTTP and throws it away, counting the spans. It decodes nothing: it hops over
+//! length prefixes, so that on a small machine the receiver's own work does not pass for the
+//! service's. Standard library only: `rustc -O bench/otlp-sink.rs`.
+//!
+//! `otlp-sink <port> <file>` listens on loopback, and writes the number of spans into the file each
+//! time it has grown, four times a second at most.
+
+use std::{
+    env, fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+static SPANS: AtomicU64 = AtomicU64::new(0);
+
+/// More than a batch of spans can take.
+const LARGEST_BODY: usize = 64 << 20;
+
+fn main() -> io::Result<()> {
+    let mut arguments = env::args().skip(1);
+    let (Some(port), Some(file)) = (arguments.next(), arguments.next()) else {
+        return Err(io::Error::other("usage: otlp-sink <port> <file>"));
+    };
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))?;
+    fs::write(&file, "0")?;
+    thread::spawn(move || write_count(&file));
+    for stream in listener.incoming() {
+        let stream = stream?;
+        thread::spawn(move || {
+            if let Err(error) = serve(&stream) {
+                eprintln!("otlp-sink: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+fn write_count(file: &str) {
+    let mut written = 0;
+    loop {
+        thread::sleep(Duration::from_millis(250));
+        let spans = SPANS.load(Ordering::Relaxed);
+        if spans != written && fs::write(file, spans.to_string()).is_ok() {
+            written = spans;
+        }
+    }
+}
+
+/// Answers one request after the other until the client closes the connection.
+fn serve(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::with_capacity(256 << 10, stream);
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let traces = line.contains(" /v1/traces ");
+        let mut length = 0;
+        loop {
+            line.clear();
+            if reader.read_line(&mut line)? <= 2 {
+                break;
+            }
+            let header = line.to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            } else if header.starts_with("transfer-encoding:") || header.starts_with("content-encoding:") {
+                return Err(io::Error::other("a body that is chunked or compressed"));
+            }
+        }
+        if length > LARGEST_BODY {
+            return Err(io::Error::other("a body beyond all measure"));
+        }
+        body.resize(length, 0);
+        reader.read_exact(&mut body)?;
+        if traces {
+            let spans = count_spans(&body).ok_or_else(|| io::Error::other("not protobuf"))?;
+            SPANS.fetch_add(spans, Ordering::Relaxed);
+        }
+        // An empty message says that everything was accepted.
+        (&*stream).write_all(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
+        )?;
+    }
+}
+
+/// `ExportTraceServiceRequest.resource_spans` (1), `ResourceSpans.scope_spans` (2), `ScopeSpans.spans` (2).
+fn count_spans(request: &[u8]) -> Option<u64> {
+    let mut spans = 0;
+    each(request, 1, &mut |resource_spans| {
+        each(resource_spans, 2, &mut |scope_spans| {
+            each(scope_spans, 2, &mut |_span| {
+                spans += 1;
+                Some(())
+            })
+        })
+    })?;
+    Some(spans)
+}
+
+/// Calls `visit` with each occurrence of a field. All fields on the way down are length-delimited
+/// (wire type 2); `None` when one is not, or the message ends too early.
+fn each(mut message: &[u8], wanted: u64, visit: &mut dyn FnMut(&[u8]) -> Option<()>) -> Option<()> {
+    while !message.is_empty() {
+        let tag = varint(&mut message)?;
+        if tag & 7 != 2 {
+            return None;
+        }
+        let length = usize::try_from(varint(&mut message)?).ok()?;
+        let (field, rest) = message.split_at_checked(length)?;
+        if tag >> 3 == wanted {
+            visit(field)?;
+        }
+        message = rest;
+    }
+    Some(())
+}
+
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
