@@ -65,7 +65,11 @@ fn mask_string(text: &mut StringValue) {
 fn next_sign(text: &str, from: usize) -> Option<(usize, &'static str)> {
     let rest = &text[from..];
     let plain = rest.find('@');
-    let encoded = rest[..plain.unwrap_or(rest.len())].find("%40");
+    // One character is found much faster than three, and hardly any text has it.
+    let encoded = rest[..plain.unwrap_or(rest.len())]
+        .match_indices('%')
+        .map(|(at, _)| at)
+        .find(|at| rest[*at..].starts_with("%40"));
     match (encoded, plain) {
         (Some(at), _) => Some((from + at, "%40")),
         (None, Some(at)) => Some((from + at, "@")),
