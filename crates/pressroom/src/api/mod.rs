@@ -13,7 +13,7 @@ mod json;
 mod middleware;
 mod paging;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -47,26 +47,26 @@ pub struct App {
     pub limits: Limits,
 }
 
-impl FromRef<App> for Accounts {
-    fn from_ref(app: &App) -> Self {
+impl FromRef<Arc<App>> for Accounts {
+    fn from_ref(app: &Arc<App>) -> Self {
         app.accounts.clone()
     }
 }
 
-impl FromRef<App> for Articles {
-    fn from_ref(app: &App) -> Self {
+impl FromRef<Arc<App>> for Articles {
+    fn from_ref(app: &Arc<App>) -> Self {
         app.articles.clone()
     }
 }
 
-impl FromRef<App> for Health {
-    fn from_ref(app: &App) -> Self {
+impl FromRef<Arc<App>> for Health {
+    fn from_ref(app: &Arc<App>) -> Self {
         app.health.clone()
     }
 }
 
-impl FromRef<App> for Limits {
-    fn from_ref(app: &App) -> Self {
+impl FromRef<Arc<App>> for Limits {
+    fn from_ref(app: &Arc<App>) -> Self {
         app.limits
     }
 }
@@ -86,7 +86,8 @@ pub fn service(app: App) -> Front {
         .route("/api/articles", any(to_trailing_slash))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(app)
+        // Cloned for every request, twice: shared, so that this copies none of its parts.
+        .with_state(Arc::new(app))
         .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
         .layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
@@ -99,7 +100,7 @@ pub fn openapi() -> String {
     to_json(described_routes().get_openapi())
 }
 
-fn described_routes() -> OpenApiRouter<App> {
+fn described_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(docs::Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::live))
