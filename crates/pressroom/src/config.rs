@@ -4,7 +4,9 @@
 //! a whole before anything starts. `OTEL_*`, `RUST_LOG` and `PII_MASKING` are read by the
 //! `telemetry` crate, which knows what they mean.
 
+mod display;
 mod options;
+mod parse;
 mod secret;
 
 use std::{
@@ -12,12 +14,12 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
-    str::FromStr,
     time::Duration,
 };
 
 use url::Url;
 
+use self::parse::{hours, parse, seconds};
 pub use self::{options::Options, secret::Secret};
 use crate::{accounts::PasswordScheme, store::postgres::PostgresConfig};
 
@@ -178,86 +180,6 @@ impl Config {
     }
 }
 
-/// One `NAME=value` a line, secrets masked.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>| match value {
-            Some(value) => writeln!(f, "{name}={value}"),
-            None => writeln!(f, "# {name} is not set"),
-        };
-        let secret = |secret: &Option<Secret>| secret.as_ref().map(Secret::to_string);
-        let smtp = self.notifications.smtp.as_ref();
-        let webhook = self.notifications.webhook.as_ref();
-        line(
-            f,
-            "APP_ENV",
-            Some(
-                if self.production {
-                    "production"
-                } else {
-                    "development"
-                }
-                .to_owned(),
-            ),
-        )?;
-        line(f, "HOST", Some(self.listen.ip().to_string()))?;
-        line(f, "PORT", Some(self.listen.port().to_string()))?;
-        line(f, "SECRET_KEY", secret(&self.secret_key))?;
-        line(f, "DATABASE_URL", Some(self.database.to_string()))?;
-        line(
-            f,
-            "REDIS_URL",
-            self.redis_url.as_ref().map(|url| url.masked_url()),
-        )?;
-        line(f, "DATA_DIR", Some(self.data_dir.display().to_string()))?;
-        line(f, "SMTP_URL", smtp.map(|smtp| smtp.url.masked_url()))?;
-        line(f, "SMTP_FROM", smtp.map(|smtp| smtp.from.clone()))?;
-        line(f, "WEBHOOK_URL", webhook.map(|webhook| webhook.url.masked_url()))?;
-        line(
-            f,
-            "WEBHOOK_SECRET",
-            webhook.map(|webhook| webhook.secret.to_string()),
-        )?;
-        line(f, "BODY_LIMIT", Some(self.body_limit.to_string()))?;
-        line(
-            f,
-            "REQUEST_TIMEOUT",
-            Some(self.request_timeout.as_secs_f64().to_string()),
-        )?;
-        line(
-            f,
-            "SHUTDOWN_GRACE",
-            Some(self.shutdown_grace.as_secs_f64().to_string()),
-        )?;
-        line(
-            f,
-            "JWT_EXPIRATION_HOURS",
-            Some((self.token_lifetime.as_secs_f64() / 3600.0).to_string()),
-        )?;
-        let scheme = match self.password_scheme {
-            PasswordScheme::Argon2id => "argon2id",
-            PasswordScheme::WerkzeugScrypt => "scrypt",
-        };
-        line(f, "PASSWORD_SCHEME", Some(scheme.to_owned()))?;
-        line(f, "CELERY_QUEUES", Some(self.queues.join(",")))?;
-        line(f, "CELERY_CONCURRENCY", Some(self.concurrency.to_string()))?;
-        line(
-            f,
-            "CELERY_VISIBILITY_TIMEOUT",
-            Some(self.visibility_timeout.as_secs_f64().to_string()),
-        )
-    }
-}
-
-impl fmt::Display for Database {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Postgres(url) => f.write_str(&url.masked_url()),
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-        }
-    }
-}
-
 fn secret_key(mode: Mode, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
     let refuse = |problem: &str| {
         let hint = "make one with `openssl rand -hex 32`";
@@ -376,40 +298,6 @@ fn password_scheme(given: Option<&str>) -> Result<PasswordScheme, ConfigError> {
 fn parse_body_limit(given: Option<&str>) -> Result<usize, ConfigError> {
     let limit: NonZeroUsize = parse("BODY_LIMIT", given, "1048576", "a number of bytes, from 1")?;
     Ok(limit.get())
-}
-
-fn hours(variable: &'static str, given: Option<&str>, default: &str) -> Result<Duration, ConfigError> {
-    duration(variable, given, default, 3600.0, "a number of hours above 0")
-}
-
-fn seconds(variable: &'static str, given: Option<&str>, default: &str) -> Result<Duration, ConfigError> {
-    duration(variable, given, default, 1.0, "a number of seconds above 0")
-}
-
-fn duration(
-    variable: &'static str,
-    given: Option<&str>,
-    default: &str,
-    unit: f64,
-    expected: &str,
-) -> Result<Duration, ConfigError> {
-    let number: f64 = parse(variable, given, default, expected)?;
-    // A year is as good as for ever, and stays clear of overflow wherever it is added to a time.
-    Duration::try_from_secs_f64(number * unit)
-        .ok()
-        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_hours(24 * 366))
-        .ok_or_else(|| ConfigError::new(variable, format!("{number} is not {expected}, a year at most")))
-}
-
-fn parse<T: FromStr>(
-    variable: &'static str,
-    given: Option<&str>,
-    default: &str,
-    expected: &str,
-) -> Result<T, ConfigError> {
-    let text = given.unwrap_or(default).trim();
-    text.parse()
-        .map_err(|_| ConfigError::new(variable, format!("{text:?} is not {expected}")))
 }
 
 #[cfg(test)]

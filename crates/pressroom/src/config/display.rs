@@ -1,0 +1,86 @@
+//! The settings in effect, as an environment file would have them.
+
+use std::fmt;
+
+use super::{Config, Database, Secret};
+use crate::accounts::PasswordScheme;
+
+/// One `NAME=value` a line, secrets masked.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>| match value {
+            Some(value) => writeln!(f, "{name}={value}"),
+            None => writeln!(f, "# {name} is not set"),
+        };
+        let secret = |secret: &Option<Secret>| secret.as_ref().map(Secret::to_string);
+        let smtp = self.notifications.smtp.as_ref();
+        let webhook = self.notifications.webhook.as_ref();
+        line(
+            f,
+            "APP_ENV",
+            Some(
+                if self.production {
+                    "production"
+                } else {
+                    "development"
+                }
+                .to_owned(),
+            ),
+        )?;
+        line(f, "HOST", Some(self.listen.ip().to_string()))?;
+        line(f, "PORT", Some(self.listen.port().to_string()))?;
+        line(f, "SECRET_KEY", secret(&self.secret_key))?;
+        line(f, "DATABASE_URL", Some(self.database.to_string()))?;
+        line(
+            f,
+            "REDIS_URL",
+            self.redis_url.as_ref().map(|url| url.masked_url()),
+        )?;
+        line(f, "DATA_DIR", Some(self.data_dir.display().to_string()))?;
+        line(f, "SMTP_URL", smtp.map(|smtp| smtp.url.masked_url()))?;
+        line(f, "SMTP_FROM", smtp.map(|smtp| smtp.from.clone()))?;
+        line(f, "WEBHOOK_URL", webhook.map(|webhook| webhook.url.masked_url()))?;
+        line(
+            f,
+            "WEBHOOK_SECRET",
+            webhook.map(|webhook| webhook.secret.to_string()),
+        )?;
+        line(f, "BODY_LIMIT", Some(self.body_limit.to_string()))?;
+        line(
+            f,
+            "REQUEST_TIMEOUT",
+            Some(self.request_timeout.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
+            "SHUTDOWN_GRACE",
+            Some(self.shutdown_grace.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
+            "JWT_EXPIRATION_HOURS",
+            Some((self.token_lifetime.as_secs_f64() / 3600.0).to_string()),
+        )?;
+        let scheme = match self.password_scheme {
+            PasswordScheme::Argon2id => "argon2id",
+            PasswordScheme::WerkzeugScrypt => "scrypt",
+        };
+        line(f, "PASSWORD_SCHEME", Some(scheme.to_owned()))?;
+        line(f, "CELERY_QUEUES", Some(self.queues.join(",")))?;
+        line(f, "CELERY_CONCURRENCY", Some(self.concurrency.to_string()))?;
+        line(
+            f,
+            "CELERY_VISIBILITY_TIMEOUT",
+            Some(self.visibility_timeout.as_secs_f64().to_string()),
+        )
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(url) => f.write_str(&url.masked_url()),
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Numbers and durations out of text, refused with the variable's name.
+
+use std::{str::FromStr, time::Duration};
+
+use super::ConfigError;
+
+pub(super) fn hours(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+) -> Result<Duration, ConfigError> {
+    duration(variable, given, default, 3600.0, "a number of hours above 0")
+}
+
+pub(super) fn seconds(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+) -> Result<Duration, ConfigError> {
+    duration(variable, given, default, 1.0, "a number of seconds above 0")
+}
+
+fn duration(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+    unit: f64,
+    expected: &str,
+) -> Result<Duration, ConfigError> {
+    let number: f64 = parse(variable, given, default, expected)?;
+    // A year is as good as for ever, and stays clear of overflow wherever it is added to a time.
+    Duration::try_from_secs_f64(number * unit)
+        .ok()
+        .filter(|duration| !duration.is_zero() && *duration <= Duration::from_hours(24 * 366))
+        .ok_or_else(|| ConfigError::new(variable, format!("{number} is not {expected}, a year at most")))
+}
+
+pub(super) fn parse<T: FromStr>(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+    expected: &str,
+) -> Result<T, ConfigError> {
+    let text = given.unwrap_or(default).trim();
+    text.parse()
+        .map_err(|_| ConfigError::new(variable, format!("{text:?} is not {expected}")))
+}
