@@ -18,6 +18,7 @@ use futures_util::FutureExt as _;
 use tower::Service;
 
 use super::{Limits, error::ApiError};
+use crate::server::AmbiguousFraming;
 
 /// The longest request target, and the longest header field, in bytes: the reference's server's.
 const MAX_TARGET_BYTES: usize = 4094;
@@ -26,6 +27,14 @@ const MAX_FIELD_BYTES: usize = 8190;
 /// Turns what a handler cannot answer itself into an answer: a panic, and taking too long.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let headers = request.headers();
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        && request
+            .extensions()
+            .get::<AmbiguousFraming>()
+            .is_some_and(AmbiguousFraming::take)
+    {
+        return ApiError::bad_request().into_response();
+    }
     if target_bytes(request.uri()) > MAX_TARGET_BYTES {
         return ApiError::bad_request().into_response();
     }

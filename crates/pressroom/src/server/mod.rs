@@ -4,6 +4,8 @@
 //! Our own loop over hyper, because `axum::serve` has no such deadline, no header-read time-out and
 //! no cap on connections.
 
+mod framing;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
@@ -19,6 +21,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+pub use self::framing::AmbiguousFraming;
+use self::framing::Watched;
 use crate::api::Front;
 
 /// How long a client may take to send the head of a request, and to begin another one.
@@ -88,7 +92,7 @@ fn connection(
     client: SocketAddr,
     front: Front,
 ) -> http1::Connection<
-    TokioIo<TcpStream>,
+    TokioIo<Watched<TcpStream>>,
     impl hyper::service::HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible, Future: Send>
     + Send,
 > {
@@ -96,9 +100,13 @@ fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY not set");
     }
+    let stream = Watched::new(stream);
+    let framing = stream.found();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(telemetry::ClientAddress(client));
+        let extensions = request.extensions_mut();
+        extensions.insert(telemetry::ClientAddress(client));
+        extensions.insert(framing.clone());
         front.clone().call(request)
     });
     http1::Builder::new()
