@@ -79,8 +79,8 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until `shutdown`, then publishes no more. What is being published is finished or stays
-    /// in the outbox.
+    /// Runs until `shutdown`, then takes up no more. What is being published is finished; what the
+    /// outbox keeps until it is done stays there.
     pub async fn run(self, shutdown: CancellationToken) {
         if self.durability == Durability::OutboxUntilDone {
             match self.store.release_all_outbox().await {
@@ -127,6 +127,10 @@ impl Dispatcher {
                     pause = backoff(failures);
                 }
             }
+        }
+        if self.durability == Durability::Broker {
+            // Each ends within its time-out; cut off, it would be published twice.
+            while publishing.next().await.is_some() {}
         }
     }
 
