@@ -39,6 +39,10 @@ const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 /// Celery's few retries. Well below the soft time limit.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(150);
 
+/// After this many failures that may pass, a receiver is away, and the rest of the recipients wait
+/// for the next pass. More than one, because one may be about a single recipient.
+const AWAY_AFTER: usize = 3;
+
 /// The back-off within a run.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -190,13 +194,17 @@ impl NotificationTask {
 
         let task_id = task_uuid(&context.id);
         let (mut told, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
+        let mut away = vec![0_usize; self.channels.len()];
         let mut after = UserId(0);
         loop {
             let recipients = self.store.recipients(article_id, event, after, PAGE).await?;
             let Some(last) = recipients.last() else { break };
             after = last.id;
             for recipient in &recipients {
-                for channel in self.channels.iter() {
+                for (channel, away) in self.channels.iter().zip(&mut away) {
+                    if *away >= AWAY_AFTER {
+                        continue;
+                    }
                     match self
                         .deliver(task_id, &article, event, recipient, channel.as_ref())
                         .await?
@@ -204,7 +212,10 @@ impl NotificationTask {
                         Delivered::Now => told += 1,
                         Delivered::Before => before += 1,
                         Delivered::Held(remaining) => held = held.max(Some(remaining)),
-                        Delivered::Failed(error) => failed.push(error),
+                        Delivered::Failed(error) => {
+                            *away += usize::from(error.may_pass());
+                            failed.push(error);
+                        }
                     }
                 }
             }
