@@ -1,6 +1,6 @@
 //! Opens connections: TLS, session settings, and a bound on how long all of it may take.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -78,7 +78,7 @@ impl Connector {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         let (client, connection) = self.config.connect(tls).await?;
-        let driver = tokio::spawn(connection);
+        let driver = tokio::spawn(batched(connection));
         // Sent as a statement, since poolers refuse these as start-up options.
         let settings = format!(
             "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
@@ -87,6 +87,23 @@ impl Connector {
         client.batch_execute(&settings).await?;
         Ok((client, driver))
     }
+}
+
+/// Drives a connection, each time after the tasks that are ready too: what they send then goes out in
+/// one write, and the server reads it in one. The runtime itself would run it first, for each of them.
+async fn batched<F: Future>(connection: F) -> F::Output {
+    let mut connection = pin!(connection);
+    let mut stepped_back = false;
+    poll_fn(|cx| {
+        stepped_back = !stepped_back;
+        if stepped_back {
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// The error and its causes in one line, without a refusal's details.
