@@ -10,10 +10,6 @@ use pressroom::{
     config::{Config, Mode},
 };
 
-/// Gives memory back to the system: glibc's keeps the 19 MiB of a password hash for good.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
