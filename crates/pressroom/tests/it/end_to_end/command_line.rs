@@ -77,6 +77,13 @@ fn help_documents_every_setting_that_config_prints() {
     assert!(count > 15);
 }
 
+/// A change of the contract shows in review: `pressroom openapi > docs/openapi.json` accepts it.
+#[test]
+fn the_openapi_document_is_the_reviewed_one() {
+    let printed = String::from_utf8(process::run(&["openapi"], &[]).stdout).unwrap();
+    assert_eq!(printed, include_str!("../../../../../docs/openapi.json"));
+}
+
 #[test]
 fn the_openapi_document_describes_every_route() {
     let output = process::run(&["openapi"], &[]);

@@ -27,6 +27,7 @@ impl Fixture {
         // More connections than by default, so that races happen in the server.
         let mut config = database.config();
         config.lanes = 6;
+        config.pool_size = 20;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
             behind: Behind::Postgres(database),
