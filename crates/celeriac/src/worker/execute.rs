@@ -13,7 +13,7 @@ use futures_util::{
     future::{self, join},
 };
 use serde_json::{Value, json};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{Shared, registry::Registered, settle};
 use crate::{
@@ -44,7 +44,7 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         registered: registered.is_some(),
     };
     let redelivered = message.redelivered();
-    let work = async {
+    let attempt = async {
         if headers.expires.is_some_and(|expires| expires < system::now()) {
             return TaskOutcome::Revoked("expired");
         }
@@ -79,6 +79,12 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         let (ended, ()) = join(run, started(shared, headers, track)).await;
         decide(ended, registered, headers.retries)
     };
+    let work = async {
+        let outcome = attempt.await;
+        // While the observer's span is in force, so that the line carries its trace.
+        log(headers, &outcome);
+        outcome
+    };
     shared.active.fetch_add(1, Ordering::Relaxed);
     let outcome = shared
         .observer
@@ -87,6 +93,36 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
     settle::settle(shared, delivery, headers, outcome, ignore_result).await;
+}
+
+fn log(headers: &Headers, outcome: &TaskOutcome) {
+    let (task, task_id, retries) = (&headers.task, &headers.id, headers.retries);
+    match outcome {
+        TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
+        TaskOutcome::Retry { cause, countdown } => {
+            let (error, seconds) = (&cause.type_name, countdown.as_secs_f64());
+            warn!(
+                task,
+                task_id,
+                retries,
+                error,
+                cause = cause.message,
+                seconds,
+                "task will be tried again"
+            );
+        }
+        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
+            error!(
+                task,
+                task_id,
+                retries,
+                error = exception.type_name,
+                cause = exception.message,
+                "task failed"
+            );
+        }
+        TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
+    }
 }
 
 async fn started(shared: &Shared, headers: &Headers, track: bool) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::Shared;
 use crate::{
@@ -27,7 +27,6 @@ pub(super) async fn settle(
     ignore_result: bool,
 ) {
     let now = system::now();
-    log(headers, &outcome);
     let mut next = None;
     let meta = match outcome {
         TaskOutcome::Success(value) => ResultMeta::success(headers, value, now),
@@ -139,35 +138,5 @@ async fn confirmed(
             }
         }
         backoff.wait().await;
-    }
-}
-
-fn log(headers: &Headers, outcome: &TaskOutcome) {
-    let (task, task_id, retries) = (&headers.task, &headers.id, headers.retries);
-    match outcome {
-        TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
-        TaskOutcome::Retry { cause, countdown } => {
-            let (error, seconds) = (&cause.type_name, countdown.as_secs_f64());
-            warn!(
-                task,
-                task_id,
-                retries,
-                error,
-                cause = cause.message,
-                seconds,
-                "task will be tried again"
-            );
-        }
-        TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
-            error!(
-                task,
-                task_id,
-                retries,
-                error = exception.type_name,
-                cause = exception.message,
-                "task failed"
-            );
-        }
-        TaskOutcome::Revoked(reason) => warn!(task, task_id, retries, reason, "task was revoked"),
     }
 }

@@ -159,3 +159,34 @@ async fn a_folder_is_used_by_one_process_at_a_time() {
         "{message}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_logged_of_a_failed_task_leads_to_its_request() {
+    let folder = process::Folder::new();
+    // Nobody is there, and no address of this kind passes: the refusal is for good.
+    let variables = [
+        ("SMTP_URL", "smtp://127.0.0.1:9"),
+        ("SMTP_FROM", "press@example.com"),
+    ];
+    let (process, api) = process::start_api(&[], &variables, folder.path()).await;
+    let alice = raw::register(api, "alice@example.com").await;
+    // The reference's validator takes this address; no mail can be addressed to it.
+    let bob = raw::register(api, "bob@b.com\u{2028}").await;
+    let create = async |title: &str| {
+        let body = json!({"title": title, "body": "x"});
+        raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await
+    };
+    let first = create("First").await.json();
+    let favorite = format!("/api/articles/{}/favorite", first["slug"].as_str().unwrap());
+    raw::request(api, "POST", &favorite, Some(&bob), None).await;
+    let second = create("Second").await;
+    let trace_id = second.header("traceresponse").unwrap().split('-').nth(1).unwrap();
+    eventually("the failed attempt's line", async || {
+        let output = process.output();
+        let mut lines = output
+            .lines()
+            .filter(|line| line.contains("task will be tried again"));
+        lines.any(|line| line.contains(trace_id)).then_some(())
+    })
+    .await;
+}
