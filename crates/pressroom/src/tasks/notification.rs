@@ -271,7 +271,7 @@ impl NotificationTask {
         };
         match channel.deliver(&notification).await {
             Ok(()) => {
-                self.store.complete_delivery(&key, self.clock.now()).await?;
+                self.complete(&key).await?;
                 Ok(Delivered::Now)
             }
             Err(error) => {
@@ -283,6 +283,22 @@ impl NotificationTask {
                     "notification not delivered"
                 );
                 Ok(Delivered::Failed(error))
+            }
+        }
+    }
+
+    /// Marks a delivery that was made, for as long as that may help: unmarked, it would be made again.
+    async fn complete(&self, key: &DeliveryKey) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let mut backoff = FIRST_PAUSE;
+        loop {
+            match self.store.complete_delivery(key, self.clock.now()).await {
+                Err(error @ StoreError::Unavailable(_)) if begun.elapsed() + backoff < OUTAGE_PATIENCE => {
+                    tracing::warn!(%error, pause_s = backoff.as_secs_f64(), "a delivery is not marked yet");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_PAUSE);
+                }
+                result => return result,
             }
         }
     }

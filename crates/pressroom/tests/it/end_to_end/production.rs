@@ -11,6 +11,7 @@ use crate::support::{
     mail::MailServer,
     otlp::{Receiver, hex, integer, text},
     postgres::Database,
+    postgres_server::Server,
     process::{self, Folder, Process},
     raw,
     redis_server::RedisServer,
@@ -23,7 +24,9 @@ const CALLER: &str = "b7ad6b7169203331";
 /// An installation of its own.
 struct Installation {
     folder: Folder,
-    database: Database,
+    database_url: String,
+    /// Kept for as long as this, where it is one of the shared server's.
+    _database: Option<Database>,
     redis: RedisServer,
     otlp: Receiver,
     mail: MailServer,
@@ -32,14 +35,20 @@ struct Installation {
 impl Installation {
     /// Everything but our own processes; the schema is migrated by the program.
     async fn new() -> Self {
+        let database = Database::empty().await;
+        Self::on(database.url.clone(), Some(database)).await
+    }
+
+    async fn on(database_url: String, database: Option<Database>) -> Self {
         let installation = Self {
             folder: Folder::new(),
-            database: Database::empty().await,
+            database_url,
+            _database: database,
             redis: RedisServer::start(),
             otlp: Receiver::start().await,
             mail: MailServer::start().await,
         };
-        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &installation.database.url)]);
+        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &installation.database_url)]);
         assert!(
             migrated.status.success(),
             "{}",
@@ -52,7 +61,7 @@ impl Installation {
         vec![
             ("APP_ENV", "production".to_owned()),
             ("SECRET_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
-            ("DATABASE_URL", self.database.url.clone()),
+            ("DATABASE_URL", self.database_url.clone()),
             ("REDIS_URL", self.redis.url()),
             ("SMTP_URL", self.mail.url()),
             ("SMTP_FROM", "Press <press@example.com>".to_owned()),
@@ -424,4 +433,32 @@ async fn a_request_in_progress_is_finished_before_the_process_ends() {
     let answer = raw::read_answer(&mut stream, false).await;
     assert_eq!(answer.status, 201, "{}", serve.output());
     assert!(serve.ended().await.success(), "{}", serve.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_cannot_be_marked_at_once_is_not_sent_again() {
+    let server = Server::start();
+    let installation = Installation::on(server.url(), None).await;
+    installation.mail.hold();
+    let (_serve, api) = installation.serve().await;
+    let people = People::new(api, &installation).await;
+    let worker = installation.worker();
+    create(api, &people.alice, "Second", None).await;
+    installation.mails(1).await;
+
+    server.stop();
+    installation.mail.acknowledge();
+    eventually("the mark to fail", async || {
+        worker
+            .output()
+            .contains("a delivery is not marked yet")
+            .then_some(())
+    })
+    .await;
+    server.resume();
+    eventually("the end of the task", async || {
+        worker.output().contains("notifications.sent\":1").then_some(())
+    })
+    .await;
+    installation.mails(1).await;
 }

@@ -8,6 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 
 /// One message with its envelope.
@@ -21,6 +22,8 @@ pub struct Mail {
 pub struct MailServer {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Mail>>>,
+    /// How many mails may still be acknowledged.
+    acknowledgements: Arc<Semaphore>,
 }
 
 impl MailServer {
@@ -33,11 +36,13 @@ impl MailServer {
         let server = Self {
             address: listener.local_addr().unwrap(),
             received: Arc::default(),
+            acknowledgements: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
         };
         let received = server.received.clone();
+        let acknowledgements = server.acknowledgements.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, received.clone()));
+                tokio::spawn(serve(stream, received.clone(), acknowledgements.clone()));
             }
         });
         server
@@ -47,13 +52,27 @@ impl MailServer {
         format!("smtp://{}", self.address)
     }
 
+    /// From now on mails are kept and not acknowledged, until [`MailServer::acknowledge`].
+    pub fn hold(&self) {
+        self.acknowledgements.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Acknowledges one mail.
+    pub fn acknowledge(&self) {
+        self.acknowledgements.add_permits(1);
+    }
+
     /// What has arrived so far.
     pub fn received(&self) -> Vec<Mail> {
         self.received.lock().unwrap().clone()
     }
 }
 
-async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Mail>>>) -> std::io::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    received: Arc<Mutex<Vec<Mail>>>,
+    acknowledgements: Arc<Semaphore>,
+) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
     writer.write_all(b"220 test\r\n").await?;
@@ -76,6 +95,7 @@ async fn serve(stream: TcpStream, received: Arc<Mutex<Vec<Mail>>>) -> std::io::R
                     mail.text.push('\n');
                 }
                 received.lock().unwrap().push(std::mem::take(&mut mail));
+                acknowledgements.acquire().await.unwrap().forget();
                 "250 kept"
             }
             "QUIT" => return writer.write_all(b"221 bye\r\n").await,
