@@ -4,6 +4,7 @@
 //! move only inside the scripts of [`scripts`]; what receiving does is in [`receive`], what happens to the
 //! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
 
+mod ack;
 mod commands;
 mod config;
 mod connection;
@@ -18,11 +19,17 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use redis::{Pipeline, cmd, pipe};
+use redis::{cmd, pipe};
 use serde_json::json;
 
 pub use self::config::{ConfigError, RedisConfig};
-use self::{connection::Connection, publish::Bindings, receive::Receiver, scripts::Scripts};
+use self::{
+    ack::{Acks, StoredResult},
+    connection::Connection,
+    publish::Bindings,
+    receive::Receiver,
+    scripts::Scripts,
+};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
     event::WorkerEvent,
@@ -42,6 +49,7 @@ pub struct RedisBroker {
     /// This handle's name in delivery tags and leases.
     instance: String,
     bindings: Bindings,
+    acks: Acks,
     observer: Arc<dyn Observer>,
 }
 
@@ -67,6 +75,7 @@ impl RedisBroker {
             scripts: Scripts::new(),
             instance: system::random_id().to_string(),
             bindings: Bindings::default(),
+            acks: Acks::default(),
             observer: Arc::new(Unobserved),
             config,
         })
@@ -89,15 +98,12 @@ impl RedisBroker {
         answer
     }
 
-    fn add_result(&self, pipeline: &mut Pipeline, meta: &ResultMeta) {
-        let (key, text) = (names::result(&meta.task_id), meta.encode());
-        pipeline
-            .cmd("SETEX")
-            .arg(&key)
-            .arg(self.config.result_ttl.as_secs().max(1))
-            .arg(&text)
-            .ignore();
-        pipeline.cmd("PUBLISH").arg(&key).arg(&text).ignore();
+    fn stored(&self, meta: &ResultMeta) -> StoredResult {
+        StoredResult {
+            key: names::result(&meta.task_id),
+            text: meta.encode(),
+            seconds: self.config.result_ttl.as_secs().max(1),
+        }
     }
 }
 
@@ -135,27 +141,17 @@ impl Broker for RedisBroker {
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        if let Some(meta) = result {
-            self.add_result(&mut pipeline, meta);
-        }
-        pipeline
-            .cmd("ZREM")
-            .arg(names::UNACKED_INDEX)
-            .arg(delivery.tag.as_str())
-            .ignore();
-        pipeline
-            .cmd("HDEL")
-            .arg(names::UNACKED)
-            .arg(delivery.tag.as_str())
-            .ignore();
         let command = if result.is_some() {
             commands::ACK_WITH_RESULT
         } else {
             commands::ACK
         };
-        self.observed(command, self.commands.pipeline(&pipeline)).await
+        let stored = result.map(|meta| self.stored(meta));
+        self.observed(
+            command,
+            self.acks.ack(&self.commands, delivery.tag.clone(), stored),
+        )
+        .await
     }
 
     async fn replace(
@@ -247,7 +243,7 @@ impl Broker for RedisBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
         let mut pipeline = pipe();
         pipeline.atomic();
-        self.add_result(&mut pipeline, meta);
+        self.stored(meta).add_to(&mut pipeline);
         self.observed(commands::STORE, self.commands.pipeline(&pipeline))
             .await
     }

@@ -1,0 +1,138 @@
+//! The Rust side of `bench/tasks`: fills a queue, works it off, sends. Each command prints one JSON line with what it
+//! measured. Not a benchmark of functions: the figures are of a whole client or worker on a real Redis.
+//!
+//! ```text
+//! throughput fill <url> <count> [ignore]     messages for the task `noop`, in batches
+//! throughput work <url> <concurrency>        a worker, until SIGTERM or standard input ends
+//! throughput drain <url> <count>             waits until as many messages are taken, says how long that took
+//! throughput send <url> <count> <parallel>   one message a call, as `.delay()` does
+//! ```
+
+use std::{
+    io::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker};
+use tokio_util::sync::CancellationToken;
+
+const BATCH: usize = 500;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match words.as_slice() {
+            ["fill", url, count] => fill(url, count.parse()?, false).await,
+            ["fill", url, count, "ignore"] => fill(url, count.parse()?, true).await,
+            ["work", url, concurrency] => work(url, concurrency.parse()?).await,
+            ["drain", url, count] => drain(url, count.parse()?).await,
+            ["send", url, count, parallel] => send(url, count.parse()?, parallel.parse()?).await,
+            // `cargo bench` runs every benchmark; this one needs a server.
+            [] => Ok(()),
+            _ => Err("usage: fill|work|drain|send <url> ...".into()),
+        }
+    })
+}
+
+fn broker(url: &str) -> Result<Arc<RedisBroker>, Failure> {
+    Ok(Arc::new(RedisBroker::new(RedisConfig::new(url))?))
+}
+
+fn signature(ignore: bool) -> Signature {
+    Signature::new("noop").arg(1).arg("created").ignore_result(ignore)
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+async fn fill(url: &str, count: usize, ignore: bool) -> Result<(), Failure> {
+    let client = Client::new(broker(url)?);
+    let begin = Instant::now();
+    let mut left = count;
+    while left > 0 {
+        let batch = left.min(BATCH);
+        for sent in client.send_batch(vec![signature(ignore); batch]).await {
+            sent?;
+        }
+        left -= batch;
+    }
+    rate("fill", count, begin.elapsed())
+}
+
+async fn send(url: &str, count: usize, parallel: usize) -> Result<(), Failure> {
+    let client = Client::new(broker(url)?);
+    client.send(signature(true)).await?;
+    let begin = Instant::now();
+    let senders: Vec<_> = (0..parallel)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for _ in 0..count / parallel {
+                    client.send(signature(true)).await?;
+                }
+                Ok::<_, celeriac::SendError>(())
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await??;
+    }
+    rate("send", count / parallel * parallel, begin.elapsed())
+}
+
+async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
+    let worker = Worker::builder(broker(url)?)
+        .concurrency(concurrency)
+        .task(
+            "noop",
+            TaskOptions::default(),
+            async |_: TaskContext, (_, _): (i64, String)| Ok(()),
+        )
+        .build();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(worker.run(shutdown.clone(), Duration::from_secs(10)));
+    let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    ended.await??;
+    shutdown.cancel();
+    running.await??;
+    Ok(())
+}
+
+/// From the first message that is gone to the last one. The queue has to be filled before a worker starts, so that
+/// starting does not count.
+async fn drain(url: &str, count: u64) -> Result<(), Failure> {
+    let broker = broker(url)?;
+    let mut begin = None;
+    let mut taken_before = 0;
+    loop {
+        let depth = broker.depth("celery").await?;
+        let left = depth.waiting + depth.unacked;
+        if begin.is_none() && left < count {
+            begin = Some(Instant::now());
+            taken_before = count - left;
+        }
+        if let (0, Some(begin)) = (left, begin) {
+            let taken = usize::try_from(count - taken_before)?;
+            return rate("drain", taken, begin.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn rate(what: &str, count: usize, took: Duration) -> Result<(), Failure> {
+    let seconds = took.as_secs_f64();
+    say(&format!(
+        r#"{{"what": "{what}", "count": {count}, "seconds": {seconds:.3}, "per_second": {:.0}}}"#,
+        count as f64 / seconds
+    ))
+}
