@@ -215,13 +215,45 @@ async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout()
         .query(connection)
         .unwrap();
     assert!(Message::decode(back.as_bytes()).unwrap().redelivered());
-    assert_eq!(back.replace(", \"redelivered\": true", ""), message);
+    let marks = [", \"redelivered\": true", ", \"celeriac_deliveries\": 1"];
+    let unmarked = marks.iter().fold(back, |text, mark| text.replace(mark, ""));
+    assert_eq!(unmarked, message);
     assert_eq!(broker.restore_expired().await.unwrap(), 0);
-    let mutex: bool = redis::cmd("EXISTS")
-        .arg("unacked_mutex")
-        .query(connection)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_killed_too_many_workers_is_buried_and_its_task_fails() {
+    let server = Server::start();
+    let config = RedisConfig {
+        visibility_timeout: Duration::from_millis(20),
+        delivery_limit: 3,
+        ..server.config()
+    };
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).unwrap());
+    let client = Client::new(broker.clone());
+    let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    let queues = ["celery".to_owned()];
+    for delivery in 1..=3 {
+        // Taken, and never heard of again.
+        assert_eq!(broker.receive(&queues, 10).await.unwrap().len(), 1, "{delivery}");
+        eventually("the delivery is given up", async || {
+            broker.restore_expired().await.unwrap();
+            (broker.depth("celery").await.unwrap().unacked == 0).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(broker.depth("celery").await.unwrap().waiting, 0);
+    let letter: String = redis::cmd("LINDEX")
+        .arg("celeriac.dead")
+        .arg(0)
+        .query(&mut server.connection())
         .unwrap();
-    assert!(!mutex, "the mutex is released");
+    let letter: Value = serde_json::from_str(&letter).unwrap();
+    assert_eq!(letter["reason"], "3 workers have died with it");
+    assert_eq!(letter["queue"], "celery");
+    let meta = final_result(&client, &id).await;
+    assert_eq!(meta.status, Status::Failure);
+    assert_eq!(meta.result["exc_type"], "WorkerLostError");
 }
 
 #[tokio::test(flavor = "multi_thread")]

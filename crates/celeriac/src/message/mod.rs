@@ -114,17 +114,40 @@ impl Message {
         next.headers.eta = Some(eta);
         next.headers.parent_id = Some(self.headers.id.clone());
         next.headers.extra.shift_remove("redelivered");
+        next.headers.extra.shift_remove(ABANDONED);
         next.properties.delivery_info.extra.shift_remove("redelivered");
         next.properties.delivery_tag = system::random_id().to_string();
         next
     }
 }
 
+/// Ours: the header that counts how many workers have died with the message in their hands.
+const ABANDONED: &str = "celeriac_deliveries";
+
 /// The same list element marked as redelivered, everything else untouched; `None` when it is no JSON object.
 pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
+    redelivered(raw, |_| {}).map(|(message, ())| message)
+}
+
+/// [`mark_redelivered`] for a message whose worker has died: also counts how often that has happened to it, and tells.
+pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
+    redelivered(raw, |headers| {
+        let before = headers.get(ABANDONED).and_then(Value::as_u64).unwrap_or(0);
+        let times = before.saturating_add(1);
+        headers.insert(ABANDONED.to_owned(), Value::from(times));
+        times
+    })
+}
+
+fn redelivered<T: Default>(
+    raw: &[u8],
+    mark: impl FnOnce(&mut Map<String, Value>) -> T,
+) -> Option<(String, T)> {
     let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
+    let mut marked = T::default();
     if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
         headers.insert("redelivered".to_owned(), Value::Bool(true));
+        marked = mark(headers);
     }
     if let Some(Value::Object(info)) = envelope
         .get_mut("properties")
@@ -132,7 +155,7 @@ pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
     {
         info.insert("redelivered".to_owned(), Value::Bool(true));
     }
-    Some(json::to_string(&envelope))
+    Some((json::to_string(&envelope), marked))
 }
 
 #[cfg(test)]

@@ -14,8 +14,12 @@ pub struct RedisConfig {
     /// workers on the same Redis use (`visibility_timeout`, 3600 s by default).
     pub visibility_timeout: Duration,
     /// A Celeriac worker that has not shown itself for this long is taken for dead, and what it held goes back to its
-    /// queue without waiting for the visibility timeout. Longer than a worker's runtime may ever be blocked.
+    /// queue without waiting for the visibility timeout: 20 s by default, which together with the time between two
+    /// looks (a quarter of it) makes 25 s at most. Longer than a worker's runtime may ever be blocked.
     pub lease: Duration,
+    /// How many workers may die with a message in their hands before it goes to the dead-letter list instead of back to
+    /// its queue; 20 by default. What Python workers restore is not counted.
+    pub delivery_limit: u64,
     /// How long results are kept; a day by default, as in Celery.
     pub result_ttl: Duration,
     /// How long an answer may take.
@@ -30,7 +34,8 @@ impl RedisConfig {
         Self {
             url: url.into(),
             visibility_timeout: Duration::from_secs(3600),
-            lease: Duration::from_secs(60),
+            lease: Duration::from_secs(20),
+            delivery_limit: 20,
             result_ttl: Duration::from_secs(86_400),
             response_timeout: Duration::from_secs(5),
             dead_letter_capacity: 10_000,

@@ -237,7 +237,7 @@ impl Broker for RedisBroker {
     }
 
     fn renew_interval(&self) -> Duration {
-        self.config.lease.min(self.config.visibility_timeout) / 3
+        self.config.lease.min(self.config.visibility_timeout) / 4
     }
 
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
@@ -256,7 +256,15 @@ impl Broker for RedisBroker {
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
-        restore::restore_expired(&self.commands, &self.scripts, &self.config).await
+        let (restored, buried) =
+            restore::restore_expired(&self.commands, &self.scripts, &self.config).await?;
+        for (queue, meta) in &buried {
+            self.observer.buried(queue);
+            if let Some(meta) = meta {
+                self.store_result(meta).await?;
+            }
+        }
+        Ok(restored)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {

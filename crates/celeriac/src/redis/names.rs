@@ -6,8 +6,6 @@ use crate::json;
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash from delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";
-/// Held by the one worker that restores.
-pub(super) const UNACKED_MUTEX: &str = "unacked_mutex";
 /// Ours: zset from worker instance to the time at which it counts as dead.
 pub(super) const LEASES: &str = "celeriac.leases";
 /// Ours: list of messages that cannot be run, newest first.

@@ -1,23 +1,35 @@
-//! Gives back the messages of workers that are gone, under the mutex that Celery's workers use for the same.
+//! Gives back the messages of workers that are gone.
 //!
 //! Two signs say that a worker is gone. A delivery that nobody has renewed for the visibility timeout is free, whoever
 //! held it: that is Celery's rule. A Celeriac worker also keeps a lease; when it has ended, everything that worker
 //! held is free at once. After an outage of Redis all leases have ended, of the living too, so nobody judges by them
 //! before having been connected for as long as a lease lasts.
+//!
+//! Celery's workers take a mutex for this, which lasts five minutes when its holder dies. Here the decision and
+//! the move are one script, so any number of workers may try at the same time.
 
 use redis::cmd;
 use serde_json::{Value, value::RawValue};
-use tracing::warn;
+use tracing::error;
 
 use super::{config::RedisConfig, connection::Connection, names, scripts::Scripts};
-use crate::{broker::BrokerError, message::mark_redelivered, system};
+use crate::{
+    broker::BrokerError,
+    message::{Message, mark_abandoned},
+    result::ResultMeta,
+    system,
+    task::Exception,
+};
 
-/// How many deliveries one pass looks at; the next pass takes the rest.
+/// How many deliveries one pass looks at.
 const BATCH: usize = 1000;
-/// Celery's own bound on how long the mutex is held.
-const MUTEX_MILLISECONDS: u64 = 300_000;
+/// Passes one after another while they find something; what is left after them waits for the next time.
+const MOST_PASSES: usize = 20;
 /// Leases that ended this long ago are forgotten.
 const FORGET_LEASE_SECONDS: f64 = 86_400.0;
+
+/// Queue and result of a message that went to the dead-letter list.
+pub(super) type Buried = (String, Option<ResultMeta>);
 
 /// The server's clock, which all workers share, in seconds since 1970.
 pub(super) async fn server_time(connection: &Connection) -> Result<f64, BrokerError> {
@@ -25,147 +37,197 @@ pub(super) async fn server_time(connection: &Connection) -> Result<f64, BrokerEr
     Ok(seconds + microseconds / 1e6)
 }
 
+/// How many messages went back to their queues, and which were delivered too often for that.
 pub(super) async fn restore_expired(
     connection: &Connection,
     scripts: &Scripts,
     config: &RedisConfig,
-) -> Result<usize, BrokerError> {
-    let token = system::random_id().to_string();
-    let mut acquire = cmd("SET");
-    acquire
-        .arg(names::UNACKED_MUTEX)
-        .arg(&token)
-        .arg("PX")
-        .arg(MUTEX_MILLISECONDS)
-        .arg("NX");
-    if connection.command::<Option<String>>(&acquire).await?.is_none() {
-        return Ok(0);
-    }
-    let restored = pass(connection, scripts, config).await;
-    let mut release = scripts.release.prepare_invoke();
-    release.key(names::UNACKED_MUTEX).arg(&token);
-    // If the release fails the mutex ends by itself.
-    let released = connection.script::<()>(&release).await;
-    restored.and_then(|count| released.map(|()| count))
-}
-
-async fn pass(
-    connection: &Connection,
-    scripts: &Scripts,
-    config: &RedisConfig,
-) -> Result<usize, BrokerError> {
-    let now = server_time(connection).await?;
-    let cutoff = now - config.visibility_timeout.as_secs_f64();
-    let mut overdue = cmd("ZRANGEBYSCORE");
-    overdue
-        .arg(names::UNACKED_INDEX)
-        .arg("-inf")
-        .arg(cutoff)
-        .arg("LIMIT")
-        .arg(0)
-        .arg(BATCH);
-    let mut free: Vec<(String, String)> = connection
-        .command::<Vec<String>>(&overdue)
-        .await?
-        .into_iter()
-        .map(|tag| (tag, String::new()))
-        .collect();
-    if connection.live().await?.since.elapsed() >= config.lease {
-        free.extend(orphans(connection, now).await?);
-    }
-    let mut restored = 0;
-    // The latest first, so that the oldest ends up at the head of its list.
-    for (tag, instance) in free.into_iter().rev() {
-        if restore_one(connection, scripts, config, &tag, cutoff, &instance).await? {
-            restored += 1;
+) -> Result<(usize, Vec<Buried>), BrokerError> {
+    let mut restoring = Restoring {
+        connection,
+        scripts,
+        config,
+        restored: 0,
+        buried: Vec::new(),
+    };
+    for _ in 0..MOST_PASSES {
+        if restoring.pass().await? < BATCH {
+            break;
         }
     }
-    Ok(restored)
+    Ok((restoring.restored, restoring.buried))
 }
 
-/// Deliveries of instances whose lease has ended, with the instance.
-async fn orphans(connection: &Connection, now: f64) -> Result<Vec<(String, String)>, BrokerError> {
-    let mut ended = cmd("ZRANGEBYSCORE");
-    ended
-        .arg(names::LEASES)
-        .arg("-inf")
-        .arg(now)
-        .arg("LIMIT")
-        .arg(0)
-        .arg(BATCH);
-    let ended: Vec<String> = connection.command(&ended).await?;
-    if ended.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut oldest = cmd("ZRANGE");
-    oldest.arg(names::UNACKED_INDEX).arg(0).arg(BATCH * 10);
-    let tags: Vec<String> = connection.command(&oldest).await?;
-    let orphans = tags.into_iter().filter_map(|tag| {
-        let instance = tag.split_once('/')?.0.to_owned();
-        ended.contains(&instance).then_some((tag, instance))
-    });
-    let orphans = orphans.take(BATCH).collect();
-    let mut forget = cmd("ZREMRANGEBYSCORE");
-    forget
-        .arg(names::LEASES)
-        .arg("-inf")
-        .arg(now - FORGET_LEASE_SECONDS);
-    connection.command::<()>(&forget).await?;
-    Ok(orphans)
+struct Restoring<'a> {
+    connection: &'a Connection,
+    scripts: &'a Scripts,
+    config: &'a RedisConfig,
+    restored: usize,
+    buried: Vec<Buried>,
 }
 
-async fn restore_one(
-    connection: &Connection,
-    scripts: &Scripts,
-    config: &RedisConfig,
-    tag: &str,
+/// A delivery that is free if it is older than `cutoff`, or the lease of `instance` (if any) has ended.
+struct Free {
+    tag: String,
     cutoff: f64,
-    instance: &str,
-) -> Result<bool, BrokerError> {
-    let reservation: Option<Vec<u8>> = connection
-        .command(cmd("HGET").arg(names::UNACKED).arg(tag))
-        .await?;
-    let Some(reservation) = reservation else {
-        // Ended meanwhile, or an index entry that lost its message: either way there is nothing to keep.
-        connection
-            .command::<()>(cmd("ZREM").arg(names::UNACKED_INDEX).arg(tag))
-            .await?;
-        return Ok(false);
-    };
-    let message = reserved(&reservation).and_then(|(raw, queue)| {
-        let marked = mark_redelivered(&raw)?;
-        Some((names::list(&queue, priority(&raw)), marked))
-    });
-    let Some((list, message)) = message else {
-        warn!(
+    instance: String,
+}
+
+impl Restoring<'_> {
+    /// Returns how many deliveries it has looked at.
+    async fn pass(&mut self) -> Result<usize, BrokerError> {
+        let now = server_time(self.connection).await?;
+        let cutoff = now - self.config.visibility_timeout.as_secs_f64();
+        let mut free = self.overdue(cutoff).await?;
+        if self.connection.live().await?.since.elapsed() >= self.config.lease {
+            free.extend(self.orphans(now, cutoff).await?);
+        }
+        if free.is_empty() {
+            return Ok(0);
+        }
+        let mut get = cmd("HMGET");
+        get.arg(names::UNACKED);
+        for delivery in &free {
+            get.arg(&delivery.tag);
+        }
+        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(&get).await?;
+        // The latest first, so that the oldest ends up at the head of its list.
+        for (delivery, reservation) in free.iter().zip(reservations).rev() {
+            match reservation {
+                Some(reservation) => self.give_back(delivery, &reservation).await?,
+                // Ended meanwhile, or an index entry that lost its message: either way there is nothing to keep.
+                None => {
+                    let mut forget = cmd("ZREM");
+                    forget.arg(names::UNACKED_INDEX).arg(&delivery.tag);
+                    self.connection.command::<()>(&forget).await?;
+                }
+            }
+        }
+        Ok(free.len())
+    }
+
+    /// Deliveries that nobody has renewed for the visibility timeout.
+    async fn overdue(&self, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
+        let mut overdue = cmd("ZRANGEBYSCORE");
+        overdue.arg(names::UNACKED_INDEX).arg("-inf").arg(cutoff);
+        overdue.arg("LIMIT").arg(0).arg(BATCH);
+        let tags: Vec<String> = self.connection.command(&overdue).await?;
+        let free = tags.into_iter().map(|tag| Free {
             tag,
-            "a reserved message that cannot be read goes to the dead-letter list"
-        );
-        let mut bury = scripts.bury.prepare_invoke();
-        bury.key(names::UNACKED_INDEX)
+            cutoff,
+            instance: String::new(),
+        });
+        Ok(free.collect())
+    }
+
+    /// Deliveries of instances whose lease has ended.
+    async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
+        let mut ended = cmd("ZRANGEBYSCORE");
+        ended.arg(names::LEASES).arg("-inf").arg(now);
+        ended.arg("LIMIT").arg(0).arg(BATCH);
+        let ended: Vec<String> = self.connection.command(&ended).await?;
+        if ended.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut oldest = cmd("ZRANGE");
+        oldest.arg(names::UNACKED_INDEX).arg(0).arg(BATCH * 10);
+        let tags: Vec<String> = self.connection.command(&oldest).await?;
+        let orphans = tags.into_iter().filter_map(|tag| {
+            let instance = tag.split_once('/')?.0.to_owned();
+            ended.contains(&instance).then_some(Free {
+                tag,
+                cutoff,
+                instance,
+            })
+        });
+        let orphans = orphans.take(BATCH).collect();
+        let mut forget = cmd("ZREMRANGEBYSCORE");
+        forget
+            .arg(names::LEASES)
+            .arg("-inf")
+            .arg(now - FORGET_LEASE_SECONDS);
+        self.connection.command::<()>(&forget).await?;
+        Ok(orphans)
+    }
+
+    async fn give_back(&mut self, delivery: &Free, reservation: &[u8]) -> Result<(), BrokerError> {
+        let message = reserved(reservation).and_then(|(raw, queue)| {
+            let (marked, times) = mark_abandoned(&raw)?;
+            Some((raw, queue, marked, times))
+        });
+        let Some((raw, queue, marked, times)) = message else {
+            let reason = "the reservation cannot be read";
+            self.bury(delivery, "", reservation, reason).await?;
+            return Ok(());
+        };
+        if times < self.config.delivery_limit {
+            let list = names::list(&queue, priority(&raw));
+            let mut script = self.scripts.restore_expired.prepare_invoke();
+            script
+                .key(names::UNACKED_INDEX)
+                .key(names::UNACKED)
+                .key(list)
+                .key(names::LEASES)
+                .arg(&delivery.tag)
+                .arg(marked)
+                .arg("")
+                .arg(delivery.cutoff)
+                .arg(&delivery.instance);
+            if self.connection.script(&script).await? {
+                self.restored += 1;
+            }
+            return Ok(());
+        }
+        let reason = format!("{times} workers have died with it");
+        if self.bury(delivery, &queue, &raw, &reason).await? {
+            self.buried.push((queue, lost(&raw)));
+        }
+        Ok(())
+    }
+
+    /// Whether it was moved to the dead-letter list.
+    async fn bury(
+        &self,
+        delivery: &Free,
+        queue: &str,
+        raw: &[u8],
+        reason: &str,
+    ) -> Result<bool, BrokerError> {
+        let mut script = self.scripts.bury_expired.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::DEAD)
-            .arg(tag)
-            .arg(super::dead_letter(
-                "",
-                &reservation,
-                "the reservation cannot be read",
-            ))
-            .arg(config.dead_letter_capacity);
-        connection.script::<()>(&bury).await?;
-        return Ok(false);
+            .key(names::LEASES)
+            .arg(&delivery.tag)
+            .arg(super::dead_letter(queue, raw, reason))
+            .arg(self.config.dead_letter_capacity)
+            .arg(delivery.cutoff)
+            .arg(&delivery.instance);
+        let buried = self.connection.script(&script).await?;
+        if buried {
+            let (tag, bytes) = (&delivery.tag, raw.len());
+            error!(
+                tag,
+                queue, reason, bytes, "a message goes to the dead-letter list"
+            );
+        }
+        Ok(buried)
+    }
+}
+
+/// What whoever waits for a task's result gets when its message has been given up, in Celery's words.
+fn lost(raw: &[u8]) -> Option<ResultMeta> {
+    let headers = Message::decode(raw).ok()?.headers;
+    if headers.ignore_result {
+        return None;
+    }
+    let exception = Exception {
+        type_name: "WorkerLostError".to_owned(),
+        module: "billiard.exceptions".to_owned(),
+        message: "Worker exited prematurely too often.".to_owned(),
     };
-    let mut script = scripts.restore_expired.prepare_invoke();
-    script
-        .key(names::UNACKED_INDEX)
-        .key(names::UNACKED)
-        .key(list)
-        .key(names::LEASES)
-        .arg(tag)
-        .arg(message)
-        .arg(cutoff)
-        .arg(instance);
-    connection.script(&script).await
+    Some(ResultMeta::failure(&headers, &exception, system::now()))
 }
 
 /// The message, byte for byte, and the queue of a reservation `[message, exchange, routing key]`.

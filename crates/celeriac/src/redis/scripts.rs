@@ -24,15 +24,17 @@ pub(super) struct Scripts {
     pub restore: Script,
     /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
     ///
-    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, latest renewal that counts as expired,
-    /// instance whose lease may have ended instead, or an empty string.
+    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that counts
+    /// as expired, instance whose lease may have ended instead, or an empty string.
     pub restore_expired: Script,
-    /// The same decision, but the message goes to the dead-letter list.
+    /// Moves a message to the dead-letter list, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity.
     pub bury: Script,
-    /// Deletes the mutex if it is still ours. KEYS: mutex. ARGV: token.
-    pub release: Script,
+    /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
+    ///
+    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, and as for `restore_expired`.
+    pub bury_expired: Script,
 }
 
 impl Scripts {
@@ -41,9 +43,9 @@ impl Scripts {
             receive: Script::new(RECEIVE),
             replace: Script::new(REPLACE),
             restore: Script::new(RESTORE),
-            restore_expired: Script::new(RESTORE_EXPIRED),
+            restore_expired: Script::new(&[IF_EXPIRED, RESTORE].concat()),
             bury: Script::new(BURY),
-            release: Script::new(RELEASE),
+            bury_expired: Script::new(&[IF_EXPIRED, BURY].concat()),
         }
     }
 }
@@ -102,19 +104,15 @@ redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
 ";
 
-const RESTORE_EXPIRED: &str = r"
+const IF_EXPIRED: &str = r"
 local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[3])
-if not expired and ARGV[4] ~= '' then
-    local lease = redis.call('ZSCORE', KEYS[4], ARGV[4])
+local expired = not renewed or tonumber(renewed) <= tonumber(ARGV[4])
+if not expired and ARGV[5] ~= '' then
+    local lease = redis.call('ZSCORE', KEYS[4], ARGV[5])
     local time = redis.call('TIME')
     expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
 end
 if not expired then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[3], ARGV[2])
-return 1
 ";
 
 const BURY: &str = r"
@@ -123,9 +121,4 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('LPUSH', KEYS[3], ARGV[2])
 redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1)
 return 1
-";
-
-const RELEASE: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
 ";
