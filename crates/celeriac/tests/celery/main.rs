@@ -1,0 +1,18 @@
+//! Rust and real Celery on one Redis: what one side sends the other runs, and the results are read where they were
+//! asked for. Needs Python interpreters with Celery, see `support/celery.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(
+    dead_code,
+    reason = "every test crate uses a part of what they share in `support`"
+)]
+
+#[path = "../support/celery.rs"]
+mod celery;
+#[path = "../support/redis.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod python_sends;
+mod rust_sends;
