@@ -39,6 +39,7 @@
 mod backoff;
 mod broker;
 mod client;
+mod dead;
 mod event;
 mod json;
 mod memory;
@@ -59,8 +60,9 @@ mod worker;
 pub use self::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
     client::{Client, SendError},
+    dead::{DeadLetter, DeadLetters, RequeueError, Requeued, Revived, Which},
     event::{WorkerEvent, WorkerEventKind},
-    memory::{DeadLetter, MemoryBroker},
+    memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
     observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
     presence::Presence,

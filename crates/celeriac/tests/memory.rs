@@ -44,14 +44,6 @@ impl Harness for Memory {
         let (broker, raw) = (self.get(), raw.to_vec());
         tokio::spawn(async move { broker.publish_raw("celery", 0, raw).await });
     }
-
-    fn dead(&self) -> Vec<String> {
-        self.get()
-            .dead_letters()
-            .into_iter()
-            .map(|letter| letter.reason)
-            .collect()
-    }
 }
 
 broker_suite!(Memory::default());

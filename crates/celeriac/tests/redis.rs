@@ -11,7 +11,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,22 +49,6 @@ impl Harness for Redis {
             .arg(raw)
             .exec(&mut self.0.connection())
             .unwrap();
-    }
-
-    fn dead(&self) -> Vec<String> {
-        let letters: Vec<String> = redis::cmd("LRANGE")
-            .arg("celeriac.dead")
-            .arg(0)
-            .arg(-1)
-            .query(&mut self.0.connection())
-            .unwrap();
-        let reason = |letter: &String| {
-            serde_json::from_str::<Value>(letter).unwrap()["reason"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
-        letters.iter().map(reason).collect()
     }
 }
 
@@ -243,14 +227,11 @@ async fn a_message_that_killed_too_many_workers_is_buried_and_its_task_fails() {
         .await;
     }
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 0);
-    let letter: String = redis::cmd("LINDEX")
-        .arg("celeriac.dead")
-        .arg(0)
-        .query(&mut server.connection())
-        .unwrap();
-    let letter: Value = serde_json::from_str(&letter).unwrap();
-    assert_eq!(letter["reason"], "3 workers have died with it");
-    assert_eq!(letter["queue"], "celery");
+    let letters = broker.dead_letters(0, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].reason, "3 workers have died with it");
+    assert_eq!(letters[0].queue, "celery");
+    assert_eq!(letters[0].task_id.as_deref(), Some(&*id));
     let meta = final_result(&client, &id).await;
     assert_eq!(meta.status, Status::Failure);
     assert_eq!(meta.result["exc_type"], "WorkerLostError");

@@ -3,6 +3,7 @@
 //! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
 //! outbox keeps its row until then. Dropping that future does not stop the task.
 
+mod dead;
 mod state;
 
 use std::{
@@ -23,10 +24,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::state::DeadLetter;
+use tracing::warn;
+
 use self::state::{Kept, State, step};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    dead::encode as dead_letter,
     event::WorkerEvent,
     message::Message,
     result::ResultMeta,
@@ -77,12 +80,6 @@ impl MemoryBroker {
             visibility_timeout,
             ..self
         }
-    }
-
-    /// The messages that could not be run, oldest first.
-    #[must_use]
-    pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.state().dead.iter().cloned().collect()
     }
 
     /// [`publish`](Broker::publish) for a list element as it is, which need not be a message.
@@ -206,13 +203,15 @@ impl Broker for MemoryBroker {
             }
             let ended = state.end(&delivery.tag);
             if ended.is_some() {
-                state.dead.push_back(DeadLetter {
-                    queue: delivery.queue.clone(),
-                    raw: delivery.raw.clone(),
-                    reason: reason.to_owned(),
-                });
+                let letter = dead_letter(&delivery.queue, &delivery.raw, reason);
+                state.dead.push_back(letter.into_bytes());
                 if state.dead.len() > self.capacity.max(1) {
                     state.dead.pop_front();
+                    warn!(
+                        dropped = 1,
+                        capacity = self.capacity,
+                        "the dead-letter list is full: the oldest letters were dropped"
+                    );
                 }
             }
             ended

@@ -24,7 +24,8 @@ pub(super) struct State {
     pub results: HashMap<String, ResultMeta>,
     /// Ids with a result, oldest first.
     pub result_order: VecDeque<String>,
-    pub dead: VecDeque<DeadLetter>,
+    /// Entries of the dead-letter list, oldest first.
+    pub dead: VecDeque<Vec<u8>>,
 }
 
 pub(super) struct Kept {
@@ -38,17 +39,6 @@ pub(super) struct Reserved {
     pub kept: Kept,
     pub queue: String,
     pub renewed: Instant,
-}
-
-/// A message that could not be run, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The queue it came from.
-    pub queue: String,
-    /// The message as it came.
-    pub raw: Vec<u8>,
-    /// What is wrong with it.
-    pub reason: String,
 }
 
 impl State {

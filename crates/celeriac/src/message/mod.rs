@@ -158,5 +158,21 @@ fn redelivered<T: Default>(
     Some((json::to_string(&envelope), marked))
 }
 
+/// The same list element without the marks that deliveries leave; `None` when it is no JSON object.
+pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
+    let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
+    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
+        headers.shift_remove("redelivered");
+        headers.shift_remove(ABANDONED);
+    }
+    if let Some(Value::Object(info)) = envelope
+        .get_mut("properties")
+        .and_then(|properties| properties.get_mut("delivery_info"))
+    {
+        info.shift_remove("redelivered");
+    }
+    Some(json::to_string(&envelope))
+}
+
 #[cfg(test)]
 mod tests;

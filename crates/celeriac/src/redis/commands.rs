@@ -10,6 +10,14 @@ pub(super) const GET: Command = Command {
     name: "GET",
     text: "GET ?",
 };
+pub(super) const LRANGE: Command = Command {
+    name: "LRANGE",
+    text: "LRANGE ? ? ?",
+};
+pub(super) const LLEN: Command = Command {
+    name: "LLEN",
+    text: "LLEN ?",
+};
 pub(super) const EVALSHA: Command = Command {
     name: "EVALSHA",
     text: "EVALSHA ? ?",

@@ -8,6 +8,7 @@ mod ack;
 mod commands;
 mod config;
 mod connection;
+mod dead;
 mod names;
 mod publish;
 mod receive;
@@ -17,10 +18,8 @@ mod scripts;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
 use redis::{cmd, pipe};
-use serde_json::json;
 
 pub use self::config::{ConfigError, RedisConfig};
 use self::{
@@ -33,11 +32,10 @@ use self::{
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
     event::WorkerEvent,
-    json,
     message::{Message, mark_redelivered},
     observer::{Command, Observer, Unobserved},
     result::ResultMeta,
-    system, time,
+    system,
 };
 
 /// Celery's message broker and result backend on one Redis database.
@@ -200,16 +198,16 @@ impl Broker for RedisBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let mut script = self.scripts.bury.prepare_invoke();
-        script
-            .key(names::UNACKED_INDEX)
-            .key(names::UNACKED)
-            .key(names::DEAD)
-            .arg(delivery.tag.as_str())
-            .arg(dead_letter(&delivery.queue, &delivery.raw, reason))
-            .arg(self.config.dead_letter_capacity);
-        self.observed(commands::EVALSHA, self.commands.script::<()>(&script))
-            .await?;
+        let bury = dead::bury(
+            &self.commands,
+            &self.scripts,
+            self.config.dead_letter_capacity,
+            delivery.tag.as_str(),
+            &delivery.queue,
+            &delivery.raw,
+            reason,
+        );
+        self.observed(commands::EVALSHA, bury).await?;
         self.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
@@ -317,18 +315,4 @@ impl Broker for RedisBroker {
             .filter_map(async |message| WorkerEvent::decode(message.get_payload_bytes()))
             .boxed())
     }
-}
-
-/// What the dead-letter list keeps: the message as it came, and why it is there.
-fn dead_letter(queue: &str, raw: &[u8], reason: &str) -> String {
-    let (name, content) = match std::str::from_utf8(raw) {
-        Ok(text) => ("message", text.to_owned()),
-        Err(_) => ("message_base64", STANDARD.encode(raw)),
-    };
-    json::to_string(&json!({
-        "reason": reason,
-        "time": time::format(system::now()),
-        "queue": queue,
-        name: content,
-    }))
 }

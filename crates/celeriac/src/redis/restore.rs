@@ -15,6 +15,7 @@ use tracing::error;
 use super::{config::RedisConfig, connection::Connection, names, scripts::Scripts};
 use crate::{
     broker::BrokerError,
+    dead,
     message::{Message, mark_abandoned},
     result::ResultMeta,
     system,
@@ -173,7 +174,7 @@ impl Restoring<'_> {
                 .arg("")
                 .arg(delivery.cutoff)
                 .arg(&delivery.instance);
-            if self.connection.script(&script).await? {
+            if self.connection.script::<i64>(&script).await? == 1 {
                 self.restored += 1;
             }
             return Ok(());
@@ -200,11 +201,12 @@ impl Restoring<'_> {
             .key(names::DEAD)
             .key(names::LEASES)
             .arg(&delivery.tag)
-            .arg(super::dead_letter(queue, raw, reason))
-            .arg(self.config.dead_letter_capacity)
+            .arg(dead::encode(queue, raw, reason))
+            .arg(self.config.dead_letter_capacity.max(1))
             .arg(delivery.cutoff)
             .arg(&delivery.instance);
-        let buried = self.connection.script(&script).await?;
+        let answer = self.connection.script(&script).await?;
+        let buried = super::dead::buried(answer, self.config.dead_letter_capacity);
         if buried {
             let (tag, bytes) = (&delivery.tag, raw.len());
             error!(

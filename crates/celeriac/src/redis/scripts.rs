@@ -29,12 +29,18 @@ pub(super) struct Scripts {
     pub restore_expired: Script,
     /// Moves a message to the dead-letter list, if the delivery is still held.
     ///
-    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity.
+    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Answers how many of the oldest letters
+    /// were dropped.
     pub bury: Script,
     /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
     ///
     /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, and as for `restore_expired`.
     pub bury_expired: Script,
+    /// Takes a letter off the dead-letter list, the oldest of equal ones, and puts a message into a queue in its
+    /// place.
+    ///
+    /// KEYS: dead; to put something back also binding, list. ARGV: dead letter; likewise binding's member, message.
+    pub take_dead: Script,
 }
 
 impl Scripts {
@@ -46,6 +52,7 @@ impl Scripts {
             restore_expired: Script::new(&[IF_EXPIRED, RESTORE].concat()),
             bury: Script::new(BURY),
             bury_expired: Script::new(&[IF_EXPIRED, BURY].concat()),
+            take_dead: Script::new(TAKE_DEAD),
         }
     }
 }
@@ -112,13 +119,24 @@ if not expired and ARGV[5] ~= '' then
     local time = redis.call('TIME')
     expired = not lease or tonumber(lease) <= time[1] + time[2] / 1000000
 end
-if not expired then return 0 end
+if not expired then return -1 end
 ";
 
 const BURY: &str = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('LPUSH', KEYS[3], ARGV[2])
-redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[3]) - 1)
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
+local length = redis.call('LPUSH', KEYS[3], ARGV[2])
+local capacity = tonumber(ARGV[3])
+if length <= capacity then return 0 end
+redis.call('LTRIM', KEYS[3], 0, capacity - 1)
+return length - capacity
+";
+
+const TAKE_DEAD: &str = r"
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+if KEYS[3] then
+    redis.call('SADD', KEYS[2], ARGV[2])
+    redis.call('LPUSH', KEYS[3], ARGV[3])
+end
 return 1
 ";
