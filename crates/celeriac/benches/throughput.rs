@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! throughput fill <url> <count> [ignore]     messages for the task `noop`, in batches
-//! throughput work <url> <concurrency>        a worker, until SIGTERM or standard input ends
+//! throughput work <url> <concurrency>        a worker, until SIGTERM
 //! throughput drain <url> <count>             waits until as many messages are taken, says how long that took
 //! throughput send <url> <count> <parallel>   one message a call, as `.delay()` does
 //! ```
@@ -100,9 +100,9 @@ async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
         )
         .build();
     let shutdown = CancellationToken::new();
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let running = tokio::spawn(worker.run(shutdown.clone(), Duration::from_secs(10)));
-    let ended = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-    ended.await??;
+    terminated.recv().await;
     shutdown.cancel();
     running.await??;
     Ok(())

@@ -116,13 +116,13 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Messa
         return;
     }
     (&mut slot).await;
-    let Some(Some(_permit)) = slot.as_mut().take_output() else {
+    let Some(Some(permit)) = slot.as_mut().take_output() else {
         return;
     };
     if !shared.inflight.begin(entry) {
         return;
     }
-    execute::execute(shared, &entry.delivery, message).await;
+    execute::execute(shared, &entry.delivery, message, permit).await;
     shared.inflight.remove(&entry.delivery.tag);
 }
 

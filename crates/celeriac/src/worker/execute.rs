@@ -13,6 +13,7 @@ use futures_util::{
     future::{self, join},
 };
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
 use super::{Shared, registry::Registered, settle};
@@ -28,7 +29,14 @@ use crate::{
 /// 2^20 seconds, twelve days: no back-off is longer.
 const LONGEST_EXPONENT: u32 = 20;
 
-pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut message: Message) {
+/// `slot` is free again when the task has ended. Telling the broker takes no slot: the next task runs meanwhile, and many
+/// ends travel together.
+pub(super) async fn execute(
+    shared: &Arc<Shared>,
+    delivery: &Delivery,
+    mut message: Message,
+    slot: OwnedSemaphorePermit,
+) {
     let args = std::mem::take(&mut message.args);
     let kwargs = std::mem::take(&mut message.kwargs);
     let registered = shared.registry.get(&message.headers.task);
@@ -92,6 +100,7 @@ pub(super) async fn execute(shared: &Arc<Shared>, delivery: &Delivery, mut messa
         .await;
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
+    drop(slot);
     settle::settle(shared, delivery, headers, outcome, ignore_result).await;
 }
 
