@@ -4,16 +4,19 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use super::{Embed, Headers, Message, Poison, PoisonReason, Properties};
+use super::{
+    Embed, Headers, Message, Poison, PoisonReason, Properties,
+    envelope::{Envelope, Members},
+};
 
 pub(super) fn decode(raw: &[u8]) -> Result<Message, Poison> {
-    let mut envelope: Map<String, Value> =
+    let mut envelope: Envelope<'_> =
         serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax(&error)))?;
-    let Some(Value::Object(headers)) = envelope.shift_remove("headers") else {
+    let Some(headers) = envelope.headers.take() else {
         return Err(PoisonReason::Missing("headers").into());
     };
-    let task = headers.get("task").and_then(Value::as_str).map(str::to_owned);
-    let task_id = headers.get("id").and_then(Value::as_str).map(str::to_owned);
+    let task = headers.text("task").map(str::to_owned);
+    let task_id = headers.text("id").map(str::to_owned);
     read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
         reason,
         task_id,
@@ -22,12 +25,12 @@ pub(super) fn decode(raw: &[u8]) -> Result<Message, Poison> {
 }
 
 fn read(
-    mut envelope: Map<String, Value>,
-    headers: Map<String, Value>,
+    mut envelope: Envelope<'_>,
+    headers: Members,
     task: Option<String>,
     id: Option<String>,
 ) -> Result<Message, PoisonReason> {
-    let Some(Value::Object(properties)) = envelope.shift_remove("properties") else {
+    let Some(properties) = envelope.properties.take() else {
         return Err(PoisonReason::Missing("properties"));
     };
     let properties = Properties::read(properties)?;
@@ -38,26 +41,23 @@ fn read(
             let id = id.ok_or(PoisonReason::Missing("headers.id"))?;
             protocol_2(Headers::read(task, id, headers)?, properties, parts)
         }
-        Value::Object(body) if !headers.contains_key("task") => protocol_1(body, headers, properties),
+        Value::Object(body) if !headers.has("task") => protocol_1(body, headers, properties),
         _ => Err(PoisonReason::BodyShape("it is not a list")),
     }
 }
 
-fn body(envelope: &Map<String, Value>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
-    match envelope.get("content-type").and_then(Value::as_str) {
+fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
+    match envelope.content_type.as_deref() {
         Some("application/json") => {}
         other => return Err(PoisonReason::ContentType(brief(other.unwrap_or_default()))),
     }
-    match envelope.get("content-encoding").and_then(Value::as_str) {
+    match envelope.content_encoding.as_deref() {
         None => {}
         Some(encoding) if encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8") => {
         }
         Some(other) => return Err(PoisonReason::ContentEncoding(brief(other))),
     }
-    let packed = envelope
-        .get("body")
-        .and_then(Value::as_str)
-        .ok_or(PoisonReason::Missing("body"))?;
+    let packed = envelope.body.as_deref().ok_or(PoisonReason::Missing("body"))?;
     let decoded;
     let text = match body_encoding {
         None => packed.as_bytes(),
@@ -93,7 +93,7 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
 /// Protocol 1 keeps everything in the body; the headers may carry trace context.
 fn protocol_1(
     mut body: Map<String, Value>,
-    headers: Map<String, Value>,
+    headers: Members,
     properties: Properties,
 ) -> Result<Message, PoisonReason> {
     let Some(Value::String(task)) = body.shift_remove("task") else {

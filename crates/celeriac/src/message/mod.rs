@@ -3,6 +3,7 @@
 //! be run is a [`Poison`] with its reason. Encoding writes what Celery writes, key by key.
 
 mod decode;
+mod envelope;
 mod headers;
 mod poison;
 mod properties;

@@ -47,7 +47,7 @@ pub struct DeliveryInfo {
 }
 
 impl Properties {
-    pub(super) fn read(properties: Map<String, Value>) -> Result<Self, PoisonReason> {
+    pub(super) fn read(properties: impl IntoIterator<Item = (String, Value)>) -> Result<Self, PoisonReason> {
         let mut delivery_info = None;
         let mut delivery_tag = None;
         let mut read = Self {

@@ -66,7 +66,7 @@ impl Acks {
             tokio::select! {
                 biased;
                 answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _turn = self.turn.lock() => self.transaction(connection).await,
+                _turn = self.turn.lock() => Box::pin(self.transaction(connection)).await,
             }
         }
     }

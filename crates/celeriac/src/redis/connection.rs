@@ -106,9 +106,14 @@ impl Connection {
 
     /// The connection; made now if there is none and the back-off allows it.
     pub async fn live(&self) -> Result<Live, BrokerError> {
-        if let Some(live) = self.current()? {
-            return Ok(live);
+        match self.current()? {
+            Some(live) => Ok(live),
+            // In a box, so that the futures of all commands, which hardly ever connect, stay small.
+            None => Box::pin(self.connect()).await,
         }
+    }
+
+    async fn connect(&self) -> Result<Live, BrokerError> {
         let _turn = self.connecting.lock().await;
         if let Some(live) = self.current()? {
             return Ok(live);

@@ -77,6 +77,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
                 // Slots go to tasks in the order in which they first ask, so they ask here, in the order of arrival.
                 let _ = poll!(&mut slot);
             }
+            let message = Box::new(message);
             tasks.spawn(async move { run(&shared, &entry, slot, message).await });
         }
         Err(poison) => {
@@ -103,7 +104,7 @@ fn is_early(message: &Message) -> bool {
 }
 
 /// One delivery from its arrival to its end, unless the worker stops before it begins.
-async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Message) {
+async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<Message>) {
     let mut stopped = false;
     if is_early(&message) {
         let _deferred = shared.inflight.defer();

@@ -34,7 +34,7 @@ const LONGEST_EXPONENT: u32 = 20;
 pub(super) async fn execute(
     shared: &Arc<Shared>,
     delivery: &Delivery,
-    mut message: Message,
+    mut message: Box<Message>,
     slot: OwnedSemaphorePermit,
 ) {
     let args = std::mem::take(&mut message.args);
@@ -84,7 +84,11 @@ pub(super) async fn execute(
         };
         let run = within(limits, soft, AssertUnwindSafe(call).catch_unwind());
         let track = registered.options.track_started && !ignore_result;
-        let (ended, ()) = join(run, started(shared, headers, track)).await;
+        let ended = if track {
+            join(run, Box::pin(started(shared, headers))).await.0
+        } else {
+            run.await
+        };
         decide(ended, registered, headers.retries)
     };
     let work = async {
@@ -134,10 +138,7 @@ fn log(headers: &Headers, outcome: &TaskOutcome) {
     }
 }
 
-async fn started(shared: &Shared, headers: &Headers, track: bool) {
-    if !track {
-        return;
-    }
+async fn started(shared: &Shared, headers: &Headers) {
     let meta = ResultMeta::started(headers, std::process::id(), &shared.hostname);
     if let Err(error) = shared.broker.store_result(&meta).await {
         // The final state matters, and is stored until it is confirmed.

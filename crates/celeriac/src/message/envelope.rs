@@ -1,0 +1,161 @@
+//! The outermost JSON object of a message, read in one pass. A part of another type than it should have counts as
+//! absent, a key that stands twice counts as it does in Python (the last one), and whatever else is there is skipped.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::Value;
+
+/// What a list element holds.
+#[derive(Default)]
+pub(super) struct Envelope<'a> {
+    pub body: Option<Cow<'a, str>>,
+    pub content_encoding: Option<Cow<'a, str>>,
+    pub content_type: Option<Cow<'a, str>>,
+    pub headers: Option<Members>,
+    pub properties: Option<Members>,
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_deref() {
+                Some("body") => envelope.body = map.next_value::<Text<'de>>()?.0,
+                Some("content-encoding") => envelope.content_encoding = map.next_value::<Text<'de>>()?.0,
+                Some("content-type") => envelope.content_type = map.next_value::<Text<'de>>()?.0,
+                Some("headers") => envelope.headers = map.next_value::<Object>()?.0,
+                Some("properties") => envelope.properties = map.next_value::<Object>()?.0,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// The members of an object as they stand there, which is cheaper than a map for something that is read once.
+pub(super) struct Members(Vec<(String, Value)>);
+
+impl Members {
+    /// The text under this key; `None` when it is not there or no text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        let found = self.0.iter().rev().find(|(name, _)| name == key);
+        found.map(|(_, value)| value)
+    }
+}
+
+impl IntoIterator for Members {
+    type Item = (String, Value);
+    type IntoIter = std::vec::IntoIter<(String, Value)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// An object, or nothing where there is something else.
+struct Object(Option<Members>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Tolerant).map(|part| match part {
+            Part::Object(members) => Self(Some(members)),
+            Part::Text(_) | Part::Other => Self(None),
+        })
+    }
+}
+
+/// A text, or nothing where there is something else.
+struct Text<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Tolerant).map(|part| match part {
+            Part::Text(text) => Self(Some(text)),
+            Part::Object(_) | Part::Other => Self(None),
+        })
+    }
+}
+
+enum Part<'a> {
+    Text(Cow<'a, str>),
+    Object(Members),
+    Other,
+}
+
+/// Takes any JSON value.
+struct Tolerant;
+
+impl<'de> Visitor<'de> for Tolerant {
+    type Value = Part<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Part::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Part::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::with_capacity(24);
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Part::Object(Members(members)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Part::Other)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Part::Other)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Part::Other)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Part::Other)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Part::Other)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Part::Other)
+    }
+}
