@@ -14,5 +14,7 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod messages;
 mod python_sends;
 mod rust_sends;
+mod tasks;

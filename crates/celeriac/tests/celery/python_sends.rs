@@ -2,28 +2,245 @@
 
 use std::sync::Arc;
 
+use celeriac::Broker;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    celery::Python,
+    celery::{Python, PythonClient},
     server::Server,
-    support::{Journal, PATIENCE, Running, worker},
-    with_every_celery,
+    support::{Journal, PATIENCE, Running, eventually},
+    tasks, with_every_celery,
 };
 
 with_every_celery! {
     a_task_runs_and_its_result_is_found
+    arguments_arrive_as_they_were_sent
+    a_failure_raises_what_it_names
+    a_retry_goes_on_until_success_and_ends_with_the_cause
+    expiry_and_countdown_are_kept
+    lower_priorities_go_first
+    what_nobody_waits_for_is_not_kept
+}
+
+struct Stage {
+    server: Server,
+    journal: Journal,
+    broker: Arc<dyn Broker>,
+    client: PythonClient,
+}
+
+impl Stage {
+    fn new(python: &Python) -> Self {
+        let server = Server::start();
+        Self {
+            journal: Journal::default(),
+            broker: Arc::new(server.broker()),
+            client: python.client(&server.url()),
+            server,
+        }
+    }
+
+    /// A worker that runs one task after the other.
+    fn worker(&self) -> Running {
+        let worker = tasks::worker(self.broker.clone(), &self.journal).concurrency(1);
+        Running::start(worker.build(), PATIENCE)
+    }
 }
 
 async fn a_task_runs_and_its_result_is_found(python: Python) {
-    let server = Server::start();
-    let broker = Arc::new(server.broker());
-    let running = Running::start(
-        worker(broker, &Journal::default(), &CancellationToken::new()).build(),
-        PATIENCE,
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    let calls = "
+results = [add.delay(2, 3), add.delay(2, b=-40), add.delay(a=1, b=1), add.s(1).delay(9)]
+[result.get(timeout=20) for result in results]";
+    assert_eq!(stage.client.run(calls).await, json!([5, -38, 2, 10]));
+    let state = "
+[results[0].state, results[0].traceback, results[0].children, results[0].date_done.tzinfo is not None]";
+    assert_eq!(stage.client.run(state).await, json!(["SUCCESS", null, [], true]));
+    worker.stop().await.unwrap();
+}
+
+async fn arguments_arrive_as_they_were_sent(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    // Compared in Python: what its JSON cannot tell apart would look the same here.
+    let echoes = r#"
+import datetime, decimal, uuid
+values = [
+    None, True, "", "\x00\n\"\\", "ü你🦀", "\u2028", "x" * 100_000, [], {}, [[], {"": []}, [[[1]]]], {"ü": {"b": 1, "a": 2}},
+    0, -1, 2**53 + 1, 2**63 - 1, -2**63, 2**63, 2**64 - 1,
+    0.1, 0.1 + 0.2, 1 / 3, 1e300, 5e-324, -0.0, 1.7976931348623157e308, 123456789.123456789, 3.0,
+    datetime.datetime(2026, 11, 22, 6, 51, 26, 372432, tzinfo=datetime.timezone.utc), decimal.Decimal("1.10"), uuid.UUID(int=7),
+]
+results = [echo.delay(value=value) for value in values]
+wrong = []
+for value, result in zip(values, results):
+    answer = result.get(timeout=20)
+    if answer != value or type(answer) is not type(value) or repr(answer) != repr(value):
+        wrong.append([repr(value)[:80], repr(answer)[:80]])
+wrong"#;
+    assert_eq!(
+        stage.client.run(echoes).await,
+        json!([]),
+        "Celery {}",
+        python.celery
     );
-    let mut client = python.client(&server.url());
-    assert_eq!(client.run("add.delay(2, 3).get(timeout=20)").await, json!(5));
-    running.stop().await.unwrap();
+    worker.stop().await.unwrap();
+}
+
+async fn a_failure_raises_what_it_names(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    stage
+        .client
+        .run(
+            "
+def failure(name, *args):
+    result = app.send_task(name, args)
+    try:
+        result.get(timeout=20)
+    except Exception as error:
+        return [type(error).__module__, type(error).__name__, str(error), result.state, result.traceback]
+",
+        )
+        .await;
+    for (call, expected) in [
+        (
+            "failure('broken', 'no more')",
+            json!([
+                "app",
+                "OutOfStock",
+                "no more",
+                "FAILURE",
+                "Traceback (most recent call last):\napp.OutOfStock: no more\n"
+            ]),
+        ),
+        (
+            "failure('key_error', 'k')",
+            json!([
+                "builtins",
+                "KeyError",
+                "'k'",
+                "FAILURE",
+                "Traceback (most recent call last):\nKeyError: k\n"
+            ]),
+        ),
+        (
+            "failure('nope.task', 1)",
+            json!([
+                "celery.exceptions",
+                "NotRegistered",
+                "'nope.task'",
+                "FAILURE",
+                null
+            ]),
+        ),
+        (
+            "failure('add', 1)",
+            json!([
+                "builtins",
+                "TypeError",
+                "add() does not take arguments of types (int)",
+                "FAILURE",
+                "Traceback (most recent call last):\nTypeError: add() does not take arguments of types (int)\n"
+            ]),
+        ),
+    ] {
+        assert_eq!(stage.client.run(call).await, expected, "Celery {}", python.celery);
+    }
+    worker.stop().await.unwrap();
+}
+
+async fn a_retry_goes_on_until_success_and_ends_with_the_cause(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    let succeeded = "
+result = flaky.delay(2)
+[result.get(timeout=20), result.state, result.retries, result.parent is None]";
+    let (answer, celery) = (stage.client.run(succeeded).await, &python.celery);
+    assert_eq!(answer, json!([2, "SUCCESS", null, true]), "Celery {celery}");
+    let exhausted = "
+result = flaky.delay(1000)
+try:
+    result.get(timeout=20)
+except OutOfStock as error:
+    answer = [str(error), result.state]
+answer";
+    assert_eq!(
+        stage.client.run(exhausted).await,
+        json!(["not yet", "FAILURE"]),
+        "Celery {celery}"
+    );
+    worker.stop().await.unwrap();
+}
+
+async fn expiry_and_countdown_are_kept(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    let expired = "
+import datetime
+from celery.exceptions import TaskRevokedError
+past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=1)
+result = note.apply_async(['expired'], expires=past)
+try:
+    result.get(timeout=20)
+except TaskRevokedError as error:
+    answer = [str(error), result.state]
+answer";
+    assert_eq!(stage.client.run(expired).await, json!(["expired", "REVOKED"]));
+    let later = "
+begin = time.time()
+late = note.apply_async(['late'], countdown=1.5)
+soon = note.apply_async(['soon'], expires=3600)
+soon.get(timeout=20), late.get(timeout=20)
+time.time() - begin";
+    let seconds = stage.client.run(later).await.as_f64().unwrap();
+    assert!(
+        seconds >= 1.5,
+        "Celery {}: ended after {seconds} s",
+        python.celery
+    );
+    assert_eq!(
+        stage.journal.lines(),
+        ["soon", "late"],
+        "Celery {}",
+        python.celery
+    );
+    worker.stop().await.unwrap();
+}
+
+async fn lower_priorities_go_first(python: Python) {
+    let mut stage = Stage::new(&python);
+    let send = "
+for line, priority in [('last', 9), ('third', 6), ('second', 3), ('first a', 0), ('first b', 2)]:
+    result = note.apply_async([line], priority=priority)";
+    stage.client.run(send).await;
+    let worker = stage.worker();
+    assert_eq!(
+        stage.journal.until(5).await,
+        ["first a", "first b", "second", "third", "last"],
+        "Celery {}",
+        python.celery
+    );
+    worker.stop().await.unwrap();
+}
+
+async fn what_nobody_waits_for_is_not_kept(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    let id = stage
+        .client
+        .run("note.apply_async(['x'], ignore_result=True).id")
+        .await;
+    stage.journal.until(1).await;
+    eventually("the task is settled", async || {
+        (stage.broker.depth("celery").await.unwrap().unacked == 0).then_some(())
+    })
+    .await;
+    let kept: bool = redis::cmd("EXISTS")
+        .arg(format!("celery-task-meta-{}", id.as_str().unwrap()))
+        .query(&mut stage.server.connection())
+        .unwrap();
+    assert!(!kept, "Celery {}", python.celery);
+    worker.stop().await.unwrap();
 }

@@ -1,22 +1,287 @@
 //! Rust sends, Python runs, Rust reads the result.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use celeriac::{Client, Signature, Status};
-use serde_json::json;
+use celeriac::{Client, ResultMeta, Signature, Status};
+use serde_json::{Value, json};
 
-use crate::{celery::Python, server::Server, support::final_result, with_every_celery};
+use crate::{
+    celery::{Python, PythonWorker},
+    server::Server,
+    support::{eventually, final_result},
+    with_every_celery,
+};
 
 with_every_celery! {
     a_task_runs_and_its_result_is_found
+    arguments_arrive_as_they_were_sent
+    a_failure_says_what_was_raised
+    a_retry_goes_on_until_success_and_ends_with_the_cause
+    expiry_and_countdown_are_kept
+    lower_priorities_go_first
+    time_limits_are_kept
+    headers_arrive
+}
+
+struct Stage {
+    server: Server,
+    client: Client,
+    celery: String,
+}
+
+impl Stage {
+    fn new(python: &Python) -> Self {
+        let server = Server::start();
+        Self {
+            client: Client::new(Arc::new(server.broker())),
+            celery: python.celery.clone(),
+            server,
+        }
+    }
+
+    async fn worker(&self, python: &Python) -> PythonWorker {
+        python.worker(&self.server.url(), &[], &[]).await
+    }
+
+    /// Sends a task and waits for its end.
+    async fn call(&self, signature: Signature) -> ResultMeta {
+        let id = self.client.send(signature).await.unwrap();
+        final_result(&self.client, &id).await
+    }
+
+    fn journal(&self) -> Vec<String> {
+        redis::cmd("LRANGE")
+            .arg("journal")
+            .arg(0)
+            .arg(-1)
+            .query(&mut self.server.connection())
+            .unwrap()
+    }
 }
 
 async fn a_task_runs_and_its_result_is_found(python: Python) {
-    let server = Server::start();
-    let client = Client::new(Arc::new(server.broker()));
-    let worker = python.worker(&server.url(), &[], &[]).await;
-    let id = client.send(Signature::new("add").arg(2).arg(3)).await.unwrap();
-    let meta = final_result(&client, &id).await;
-    assert_eq!((meta.status, meta.result), (Status::Success, json!(5)));
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    for (signature, sum) in [
+        (Signature::new("add").arg(2).arg(3), 5),
+        (Signature::new("add").arg(2).kwarg("b", -40), -38),
+        (Signature::new("add").kwarg("a", 1).kwarg("b", 1), 2),
+    ] {
+        let meta = stage.call(signature).await;
+        assert_eq!(
+            (meta.status, meta.result),
+            (Status::Success, json!(sum)),
+            "Celery {}",
+            stage.celery
+        );
+    }
+    let ignored = Signature::new("note").arg("x").ignore_result(true);
+    let ignored = stage.client.send(ignored).await.unwrap();
+    eventually("the task runs", async || (stage.journal() == ["x"]).then_some(())).await;
+    // A later task has ended, so the first one has.
+    stage.call(Signature::new("add").arg(1).arg(1)).await;
+    assert_eq!(
+        stage.client.result(&ignored).await.unwrap(),
+        None,
+        "Celery {}",
+        stage.celery
+    );
+    worker.stop().await;
+}
+
+async fn arguments_arrive_as_they_were_sent(python: Python) {
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    let values = [
+        json!([
+            null,
+            true,
+            "",
+            "\0\n\"\\",
+            "ü你🦀",
+            "\u{2028}",
+            "x".repeat(100_000)
+        ]),
+        json!([[], {}, [[], {"": []}, [[[1]]]], {"ü": {"b": 1, "a": 2}}]),
+        json!([0, -1, (1_i64 << 53) + 1, i64::MIN, i64::MAX, u64::MAX]),
+        json!([
+            0.1,
+            0.1 + 0.2,
+            1.0 / 3.0,
+            1e300,
+            5e-324,
+            -0.0,
+            f64::MAX,
+            123_456_789.123_456_79,
+            3.0
+        ]),
+    ];
+    for value in values {
+        let meta = stage
+            .call(
+                Signature::new("echo")
+                    .args(value.as_array().unwrap().clone())
+                    .kwarg("clé", value.clone()),
+            )
+            .await;
+        assert_eq!(
+            meta.result,
+            json!({"args": value, "kwargs": {"clé": value}}),
+            "Celery {}",
+            stage.celery
+        );
+    }
+    worker.stop().await;
+}
+
+async fn a_failure_says_what_was_raised(python: Python) {
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    let cases = [
+        (
+            Signature::new("broken").arg("no more"),
+            "app",
+            "OutOfStock",
+            json!(["no more"]),
+        ),
+        (
+            Signature::new("key_error").arg("k"),
+            "builtins",
+            "KeyError",
+            json!(["k"]),
+        ),
+        (
+            Signature::new("nope.task"),
+            "celery.exceptions",
+            "NotRegistered",
+            json!(["nope.task"]),
+        ),
+    ];
+    for (signature, module, exception, arguments) in cases {
+        let meta = stage.call(signature).await;
+        assert_eq!(
+            meta.status,
+            Status::Failure,
+            "Celery {}: {exception}",
+            stage.celery
+        );
+        assert_eq!(
+            meta.result,
+            json!({"exc_type": exception, "exc_message": arguments, "exc_module": module}),
+            "Celery {}",
+            stage.celery
+        );
+        if exception != "NotRegistered" {
+            let traceback = meta.traceback.unwrap();
+            assert!(
+                traceback.contains("Traceback (most recent call last)"),
+                "{traceback}"
+            );
+            assert!(traceback.contains(exception), "{traceback}");
+        }
+    }
+    worker.stop().await;
+}
+
+async fn a_retry_goes_on_until_success_and_ends_with_the_cause(python: Python) {
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    let meta = stage.call(Signature::new("flaky").arg(2)).await;
+    assert_eq!(
+        (meta.status, meta.result),
+        (Status::Success, json!(2)),
+        "Celery {}",
+        stage.celery
+    );
+    let meta = stage.call(Signature::new("flaky").arg(1000)).await;
+    assert_eq!(
+        (meta.status, &meta.result["exc_type"]),
+        (Status::Failure, &json!("OutOfStock")),
+        "Celery {}",
+        stage.celery
+    );
+    worker.stop().await;
+}
+
+async fn expiry_and_countdown_are_kept(python: Python) {
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    let past = "2020-01-01T00:00:00Z".parse().unwrap();
+    let meta = stage
+        .call(Signature::new("note").arg("expired").expires(past))
+        .await;
+    assert_eq!(meta.status, Status::Revoked, "Celery {}", stage.celery);
+    assert_eq!(meta.result["exc_message"], json!(["expired"]));
+    let countdown = Duration::from_millis(1500);
+    let begin = std::time::Instant::now();
+    let late = Signature::new("note").arg("late").countdown(countdown);
+    let late = stage.client.send(late).await.unwrap();
+    stage.call(Signature::new("note").arg("soon")).await;
+    final_result(&stage.client, &late).await;
+    assert!(begin.elapsed() >= countdown, "Celery {}", stage.celery);
+    assert_eq!(stage.journal(), ["soon", "late"], "Celery {}", stage.celery);
+    worker.stop().await;
+}
+
+async fn lower_priorities_go_first(python: Python) {
+    let stage = Stage::new(&python);
+    for (line, priority) in [
+        ("last", 9),
+        ("third", 6),
+        ("second", 3),
+        ("first a", 0),
+        ("first b", 2),
+    ] {
+        let note = Signature::new("note").arg(line).priority(priority);
+        stage.client.send(note).await.unwrap();
+    }
+    let worker = stage.worker(&python).await;
+    eventually("all have run", async || {
+        (stage.journal().len() == 5).then_some(())
+    })
+    .await;
+    assert_eq!(
+        stage.journal(),
+        ["first a", "first b", "second", "third", "last"],
+        "Celery {}",
+        stage.celery
+    );
+    worker.stop().await;
+}
+
+async fn time_limits_are_kept(python: Python) {
+    let stage = Stage::new(&python);
+    // Only processes can be ended from outside.
+    let pool = ["--pool", "prefork", "--concurrency", "1"];
+    let worker = python.worker(&stage.server.url(), &pool, &[]).await;
+    let sleeps = || Signature::new("sleeps").arg(100);
+    for (signature, exception) in [
+        (
+            sleeps().soft_time_limit(Duration::from_secs(1)),
+            "SoftTimeLimitExceeded",
+        ),
+        (sleeps().time_limit(Duration::from_secs(1)), "TimeLimitExceeded"),
+    ] {
+        let meta = stage.call(signature).await;
+        assert_eq!(meta.result["exc_type"], exception, "Celery {}", stage.celery);
+    }
+    worker.stop().await;
+}
+
+async fn headers_arrive(python: Python) {
+    let stage = Stage::new(&python);
+    let worker = stage.worker(&python).await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (name, value) in [
+        ("traceparent", json!(traceparent)),
+        ("x-tenant", json!({"id": 7})),
+    ] {
+        let meta = stage
+            .call(Signature::new("header").arg(name).header(name, value.clone()))
+            .await;
+        assert_eq!(meta.result, value, "Celery {}: {name}", stage.celery);
+    }
+    let meta = stage.call(Signature::new("header").arg("x-tenant")).await;
+    assert_eq!(meta.result, Value::Null);
     worker.stop().await;
 }

@@ -1,0 +1,188 @@
+//! Messages as they were recorded in front of a Celery worker: what it accepted runs here too, and what stopped it, or
+//! what it dropped, goes to the dead-letter list while the next message runs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use celeriac::{Client, Status, TaskContext, TaskOptions, Worker};
+use serde_json::{Value, json};
+
+use crate::{
+    server::Server,
+    support::{PATIENCE, Running, eventually, final_result},
+};
+
+/// By what is special about each: the list element.
+type Messages = BTreeMap<String, String>;
+
+fn push(server: &Server, message: &str) {
+    redis::cmd("LPUSH")
+        .arg("celery")
+        .arg(message)
+        .exec(&mut server.connection())
+        .unwrap();
+}
+
+fn id(message: &str) -> String {
+    let message: Value = serde_json::from_str(message).unwrap();
+    let id = message["headers"]["id"].as_str();
+    // Protocol 1 has it in the body, and here as well.
+    id.or(message["properties"]["correlation_id"].as_str())
+        .unwrap()
+        .to_owned()
+}
+
+fn start(server: &Server) -> (Client, Running) {
+    let broker = Arc::new(server.broker());
+    let options = TaskOptions {
+        parameters: &["article_id", "event_type"],
+        ..TaskOptions::default()
+    };
+    let worker = Worker::builder(broker.clone()).concurrency(1).task(
+        "app.jobs.tasks.send_article_notification",
+        options,
+        async |_: TaskContext, (article, event): (u64, String)| Ok(json!([article, event])),
+    );
+    (Client::new(broker), Running::start(worker.build(), PATIENCE))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_that_celery_accepts_runs() {
+    let messages: Messages = serde_json::from_str(include_str!("../vectors/raw-accepted.json")).unwrap();
+    assert_eq!(messages.len(), 17);
+    let server = Server::start();
+    let (client, worker) = start(&server);
+    for (form, message) in &messages {
+        push(&server, message);
+        let expected = match form.as_str() {
+            "ignore_result" => continue,
+            "expired" => {
+                let meta = final_result(&client, &id(message)).await;
+                assert_eq!(meta.status, Status::Revoked, "{form}");
+                continue;
+            }
+            "kwargs" => json!([6, "kw"]),
+            "missing article" => json!([999_999, "x"]),
+            "unicode" => json!([6, "ü你"]),
+            "protocol v1" => json!([6, "v1"]),
+            _ => json!([6, "raw"]),
+        };
+        let meta = final_result(&client, &id(message)).await;
+        assert_eq!((meta.status, meta.result), (Status::Success, expected), "{form}");
+    }
+    // One task runs at a time, so this one has ended before those behind it.
+    assert_eq!(
+        client.result(&id(&messages["ignore_result"])).await.unwrap(),
+        None
+    );
+    let dead: u64 = redis::cmd("LLEN")
+        .arg("celeriac.dead")
+        .query(&mut server.connection())
+        .unwrap();
+    assert_eq!(dead, 0);
+    worker.stop().await.unwrap();
+}
+
+/// What becomes of a message that does not run.
+enum End {
+    /// It lies in the dead-letter list for this reason.
+    Dead(&'static str),
+    /// Its task failed with this exception.
+    Failed(&'static str),
+    /// It does run.
+    Runs,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_stops_the_worker_and_the_next_one_runs() {
+    let mut messages: Messages = serde_json::from_str(include_str!("../vectors/raw-bad.json")).unwrap();
+    let good: Messages = serde_json::from_str(include_str!("../vectors/raw-accepted.json")).unwrap();
+    let ends = [
+        (
+            "args dict",
+            End::Dead("the body is not [args, kwargs, embed]: args is not a list"),
+        ),
+        (
+            "bad base64",
+            End::Dead("the body is not base64: invalid character at offset 0"),
+        ),
+        (
+            "bad json body",
+            End::Dead("the body is not JSON: Syntax error at line 1 column 2"),
+        ),
+        (
+            "body not 3-tuple",
+            End::Dead("the body is not [args, kwargs, embed]: it has not three parts"),
+        ),
+        ("eta garbage", End::Dead("the header eta is not an ISO 8601 time")),
+        (
+            "expires garbage",
+            End::Dead("the header expires is not an ISO 8601 time"),
+        ),
+        ("missing arg", End::Failed("TypeError")),
+        (
+            "no delivery_info",
+            End::Dead("properties.delivery_info is missing or has the wrong type"),
+        ),
+        (
+            "no delivery_tag",
+            End::Dead("properties.delivery_tag is missing or has the wrong type"),
+        ),
+        ("no id", End::Dead("headers.id is missing or has the wrong type")),
+        (
+            "no properties",
+            End::Dead("properties is missing or has the wrong type"),
+        ),
+        (
+            "no task header",
+            End::Dead("headers.task is missing or has the wrong type"),
+        ),
+        (
+            "not json at all",
+            End::Dead("the message is not a JSON object: Syntax error at line 1 column 2"),
+        ),
+        (
+            "pickle content-type",
+            End::Dead("content type \"application/x-python-serialize\" is not accepted"),
+        ),
+        ("retries string", End::Dead("the header retries is not a count")),
+        ("timelimit null", End::Runs),
+        (
+            "unknown content-type",
+            End::Dead("content type \"application/unknown\" is not accepted"),
+        ),
+    ];
+    let server = Server::start();
+    let (client, worker) = start(&server);
+    let next = &good["baseline"];
+    let connection = &mut server.connection();
+    for (form, end) in ends {
+        let message = messages.remove(form).unwrap();
+        push(&server, &message);
+        push(&server, next);
+        let meta = final_result(&client, &id(next)).await;
+        assert_eq!(meta.status, Status::Success, "after {form}");
+        redis::cmd("DEL")
+            .arg(format!("celery-task-meta-{}", id(next)))
+            .exec(connection)
+            .unwrap();
+        match end {
+            End::Runs => assert_eq!(final_result(&client, &id(&message)).await.status, Status::Success),
+            End::Failed(exception) => {
+                let meta = final_result(&client, &id(&message)).await;
+                assert_eq!(meta.result["exc_type"], exception, "{form}");
+            }
+            End::Dead(reason) => {
+                let letter: Option<String> = eventually("the dead letter is there", async || {
+                    redis::cmd("LPOP").arg("celeriac.dead").query(connection).unwrap()
+                })
+                .await;
+                let letter: Value = serde_json::from_str(&letter.unwrap()).unwrap();
+                assert_eq!(letter["reason"], reason, "{form}");
+                assert_eq!(letter["queue"], "celery", "{form}");
+                assert_eq!(letter["message"], message, "{form}: as it came");
+            }
+        }
+    }
+    assert!(messages.is_empty(), "what becomes of {:?}?", messages.keys());
+    worker.stop().await.unwrap();
+}
