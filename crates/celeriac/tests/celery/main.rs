@@ -14,7 +14,10 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod journal;
+mod kills;
 mod messages;
+mod mixed;
 mod python_sends;
 mod rust_sends;
 mod tasks;

@@ -20,8 +20,6 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={
         "visibility_timeout": int(os.environ.get("TEST_CELERY_VISIBILITY_TIMEOUT", "3600")),
-        # How many rounds of the event loop (about a second each) lie between two looks at what is overdue.
-        "unacked_restore_limit": 1,
     },
     task_acks_late=os.environ.get("TEST_CELERY_ACKS_LATE") == "1",
     task_track_started=True,
@@ -86,3 +84,19 @@ def header(self, name):
 @app.task(name="sleeps")
 def sleeps(seconds):
     time.sleep(seconds)
+
+
+@app.task(name="count", ignore_result=True)
+def count(number):
+    """Counts its own run, and the runs on this side."""
+    with store.pipeline() as pipeline:
+        pipeline.hincrby("runs", number, 1).hincrby("sides", "python", 1).execute()
+
+
+@app.task(name="work", bind=True)
+def work(self, task, seconds):
+    """Takes so long, unless somebody had it before."""
+    store.rpush("journal", f"{task} begins")
+    if not self.request.delivery_info.get("redelivered"):
+        time.sleep(seconds)
+    store.rpush("journal", f"{task} ends")

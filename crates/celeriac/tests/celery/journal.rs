@@ -1,0 +1,117 @@
+//! What worker processes have done: their journal, read back as runs of tasks.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Milliseconds since 1970.
+pub type Millis = u128;
+
+pub fn now() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
+
+/// One attempt of one worker at one task.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub worker: String,
+    pub began: Millis,
+    pub ended: Option<Millis>,
+}
+
+/// The file that worker processes write, removed when dropped.
+pub struct Journal(PathBuf);
+
+impl Journal {
+    pub fn new(name: &str) -> Self {
+        let name = format!("celeriac-{name}-{}.journal", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The runs of every task in the order in which they began.
+    pub fn runs(&self) -> HashMap<String, Vec<Run>> {
+        let mut runs: HashMap<String, Vec<Run>> = HashMap::new();
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        // A worker may be writing its last line.
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in complete.lines() {
+            let [task, event, worker, time] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            let time = time.parse().unwrap();
+            let runs = runs.entry(task.to_owned()).or_default();
+            match event {
+                "begins" => runs.push(Run {
+                    worker: worker.to_owned(),
+                    began: time,
+                    ended: None,
+                }),
+                _ => {
+                    let run = runs.iter_mut().rfind(|run| run.worker == worker).unwrap();
+                    assert_eq!(run.ended.replace(time), None, "{line}");
+                }
+            }
+        }
+        runs
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A worker in a process of its own (`worker_process.rs`), killed when dropped.
+pub struct WorkerProcess {
+    child: Child,
+    pub name: String,
+}
+
+impl WorkerProcess {
+    pub fn start(url: &str, name: &str, journal: &Journal) -> Self {
+        // Cargo puts examples next to the folder of the tests.
+        let tests = std::env::current_exe().unwrap();
+        let program = tests
+            .ancestors()
+            .nth(2)
+            .unwrap()
+            .join("examples/celeriac_test_worker");
+        let child = Command::new(&program)
+            .args([url, name])
+            .arg(journal.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{program:?}: {error}; `cargo build -p celeriac --examples` makes it")
+            });
+        Self {
+            child,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Ends it at once, as a crash does. Returns when: it did nothing after that.
+    pub fn kill(&mut self) -> Millis {
+        assert!(
+            self.child.try_wait().unwrap().is_none(),
+            "{} has ended by itself",
+            self.name
+        );
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        now()
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
