@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -64,54 +63,5 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// A worker in a process of its own (`worker_process.rs`), killed when dropped.
-pub struct WorkerProcess {
-    child: Child,
-    pub name: String,
-}
-
-impl WorkerProcess {
-    pub fn start(url: &str, name: &str, journal: &Journal) -> Self {
-        // Cargo puts examples next to the folder of the tests.
-        let tests = std::env::current_exe().unwrap();
-        let program = tests
-            .ancestors()
-            .nth(2)
-            .unwrap()
-            .join("examples/celeriac_test_worker");
-        let child = Command::new(&program)
-            .args([url, name])
-            .arg(journal.path())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{program:?}: {error}; `cargo build -p celeriac --examples` makes it")
-            });
-        Self {
-            child,
-            name: name.to_owned(),
-        }
-    }
-
-    /// Ends it at once, as a crash does. Returns when: it did nothing after that.
-    pub fn kill(&mut self) -> Millis {
-        assert!(
-            self.child.try_wait().unwrap().is_none(),
-            "{} has ended by itself",
-            self.name
-        );
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        now()
-    }
-}
-
-impl Drop for WorkerProcess {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -9,7 +9,8 @@ use std::{
 use celeriac::{Broker, Client, Signature};
 
 use crate::{
-    journal::{Journal, Millis, WorkerProcess, now},
+    journal::{Journal, Millis, now},
+    process::WorkerProcess,
     server::Server,
     support::eventually,
 };

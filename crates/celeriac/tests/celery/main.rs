@@ -18,6 +18,9 @@ mod journal;
 mod kills;
 mod messages;
 mod mixed;
+mod process;
 mod python_sends;
 mod rust_sends;
 mod tasks;
+#[cfg(feature = "telemetry")]
+mod traces;

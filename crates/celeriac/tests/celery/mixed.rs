@@ -7,7 +7,8 @@ use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext,
 
 use crate::{
     celery::Python,
-    journal::{Journal, WorkerProcess},
+    journal::Journal,
+    process::WorkerProcess,
     server::Server,
     support::{PATIENCE, Running, eventually},
     with_every_celery,
@@ -23,6 +24,12 @@ const TASKS: usize = 10_000;
 
 async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
     let server = Server::start();
+    let connection = &mut server.connection();
+    // Nothing crashes here, so nothing needs to wait for the disk.
+    redis::cmd("CONFIG")
+        .arg(&["SET", "appendfsync", "no"])
+        .exec(connection)
+        .unwrap();
     let broker = Arc::new(server.broker());
     let store = redis::Client::open(server.url()).unwrap();
     let store = store.get_multiplexed_async_connection().await.unwrap();
@@ -38,7 +45,7 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
     let pool = ["--pool", "prefork", "--concurrency", "2"];
     let python_worker = python.worker(&server.url(), &pool, &[]).await;
     let rust_worker = Worker::builder(broker.clone()).task("count", TaskOptions::default(), count);
-    let rust_worker = Running::start(rust_worker.concurrency(2).build(), PATIENCE);
+    let rust_worker = Running::start(rust_worker.build(), PATIENCE);
     let client = Client::new(broker.clone());
     for first in (0..TASKS).step_by(500) {
         let signatures =
@@ -60,7 +67,6 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
     // Celery acknowledges when it begins; a warm shutdown ends what runs.
     python_worker.stop().await;
     rust_worker.stop().await.unwrap();
-    let connection = &mut server.connection();
     let runs: HashMap<String, u32> = redis::cmd("HGETALL").arg("runs").query(connection).unwrap();
     let sides: HashMap<String, u32> = redis::cmd("HGETALL").arg("sides").query(connection).unwrap();
     assert_eq!(runs.len(), TASKS, "Celery {}: {sides:?}", python.celery);
