@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Options;
+use crate::{commands::Tasks, config::Options};
 
 /// Said at the end of `--help`: the variables that other parts read.
 const TELEMETRY_HELP: &str = "\
@@ -34,7 +34,7 @@ pub struct Cli {
 }
 
 /// What to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Everything embedded in one process (what runs without a command)
     Dev,
@@ -44,6 +44,9 @@ pub enum Command {
     Worker,
     /// Creates or upgrades the schema, adopting one that the Flask system made
     Migrate,
+    /// Looks after tasks in Redis by hand
+    #[command(subcommand)]
+    Tasks(Tasks),
     /// Prints the OpenAPI document
     Openapi,
     /// Exits 0 when the API on this machine is healthy

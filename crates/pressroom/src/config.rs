@@ -40,6 +40,8 @@ pub enum Mode {
     Serve,
     Worker,
     Migrate,
+    /// Looking after tasks; needs Redis and nothing else.
+    Tasks,
     /// Asking a running API how it is; needs its port and nothing else.
     Probe,
 }
@@ -139,7 +141,7 @@ impl Config {
         };
         let host = match mode {
             Mode::Dev => "127.0.0.1",
-            Mode::Serve | Mode::Worker | Mode::Migrate | Mode::Probe => "0.0.0.0",
+            Mode::Serve | Mode::Worker | Mode::Migrate | Mode::Tasks | Mode::Probe => "0.0.0.0",
         };
         let host: IpAddr = parse(
             "HOST",
@@ -202,7 +204,7 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
     let refuse = |problem: &str| Err(ConfigError::new("DATABASE_URL", problem));
     let Some(url) = given else {
         return match mode {
-            Mode::Dev | Mode::Probe => Ok(Database::Sqlite(data_dir.join("pressroom.db"))),
+            Mode::Dev | Mode::Tasks | Mode::Probe => Ok(Database::Sqlite(data_dir.join("pressroom.db"))),
             Mode::Serve | Mode::Worker | Mode::Migrate => {
                 refuse("is required, as postgresql://user:password@host/database")
             }
@@ -219,7 +221,7 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
             Ok(_) => Ok(Database::Postgres(Secret::new(format!("postgresql://{rest}")))),
             Err(error) => refuse(&format!("is refused: {error}")),
         },
-        ("sqlite", Mode::Dev | Mode::Migrate | Mode::Probe) if !rest.is_empty() => {
+        ("sqlite", Mode::Dev | Mode::Migrate | Mode::Tasks | Mode::Probe) if !rest.is_empty() => {
             Ok(Database::Sqlite(rest.into()))
         }
         ("sqlite", _) => refuse("is SQLite, which only embedded mode uses; run `pressroom dev`"),
@@ -236,7 +238,9 @@ fn redis_url(mode: Mode, given: Option<String>) -> Result<Option<Secret>, Config
             ));
         }
         (Mode::Dev | Mode::Migrate | Mode::Probe, _) => return Ok(None),
-        (Mode::Serve | Mode::Worker, given) => given.unwrap_or_else(|| "redis://localhost:6379/0".to_owned()),
+        (Mode::Serve | Mode::Worker | Mode::Tasks, given) => {
+            given.unwrap_or_else(|| "redis://localhost:6379/0".to_owned())
+        }
     };
     match Url::parse(&url) {
         Ok(parsed) if matches!(parsed.scheme(), "redis" | "rediss") => Ok(Some(Secret::new(url))),

@@ -36,6 +36,7 @@ fn run() -> anyhow::Result<()> {
         Command::Worker => commands::worker(Config::load(Mode::Worker, options)?),
         Command::Migrate => commands::migrate(&Config::load(Mode::Migrate, options)?),
         Command::Healthcheck => commands::healthcheck(&Config::load(Mode::Probe, options)?),
+        Command::Tasks(command) => commands::tasks(&Config::load(Mode::Tasks, options)?, &command),
         Command::Openapi => print(&api::openapi()),
         Command::Config { embedded } => {
             let mode = if embedded { Mode::Dev } else { Mode::Serve };

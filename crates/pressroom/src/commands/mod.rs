@@ -4,6 +4,7 @@ mod dev;
 mod healthcheck;
 mod migrate;
 mod serve;
+mod tasks;
 mod worker;
 
 use std::{io::Write as _, sync::Arc, time::Duration};
@@ -13,7 +14,14 @@ use telemetry::{Export, Service, Telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{dev::dev, healthcheck::healthcheck, migrate::migrate, serve::serve, worker::worker};
+pub use self::{
+    dev::dev,
+    healthcheck::healthcheck,
+    migrate::migrate,
+    serve::serve,
+    tasks::{Tasks, tasks},
+    worker::worker,
+};
 use crate::{
     accounts::{Accounts, Passwords, SecretKey, Tokens},
     api::{App, Limits},

@@ -1,5 +1,6 @@
 //! Real processes against real servers: what a team that runs Pressroom would see.
 
 mod command_line;
+mod dead_letters;
 mod embedded;
 mod production;

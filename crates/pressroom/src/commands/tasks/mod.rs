@@ -1,0 +1,38 @@
+//! Looking after tasks in Redis by hand.
+
+mod dead;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use celeriac::{Broker, RedisBroker};
+use clap::Subcommand;
+
+pub use self::dead::Dead;
+use super::serve::redis_config;
+use crate::config::Config;
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Tasks {
+    /// Messages that no worker could run
+    #[command(subcommand)]
+    Dead(Dead),
+}
+
+/// Does it, on the Redis that the configuration names.
+///
+/// # Errors
+/// When Redis does not do what it is asked, or when not everything that was asked for could be done.
+pub fn tasks(config: &Config, command: &Tasks) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("no runtime")?;
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis_config(config)?)?);
+    runtime.block_on(async {
+        match command {
+            Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
+        }
+    })
+}

@@ -1,0 +1,220 @@
+//! `pressroom tasks dead`: the list is read and changed on a real Redis, with the program itself.
+
+use std::process::Output;
+
+use celeriac::{Broker, DeadLetters as _, Message, RedisBroker, RedisConfig};
+use serde_json::{Value, json};
+
+use crate::support::{postgres_server::free_port, process, redis_server::RedisServer};
+
+const SECRET: &str = "hunter2";
+const TASK: &str = "app.jobs.tasks.send_article_notification";
+const GOOD: &str = "11111111-1111-4111-8111-111111111111";
+const OTHER: &str = "22222222-2222-4222-8222-222222222222";
+const BAD: &str = "33333333-3333-4333-8333-333333333333";
+
+/// A message with a secret argument; its body is base64 or, where it is broken, not.
+fn message(id: &str, broken: bool) -> String {
+    let arguments = json!([[SECRET], {}, null]).to_string();
+    json!({
+        "body": if broken { format!("%{arguments}") } else { arguments },
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"lang": "py", "task": TASK, "id": id, "celeriac_deliveries": 20},
+        "properties": {
+            "delivery_info": {"exchange": "", "routing_key": "celery"},
+            "delivery_tag": id,
+        },
+    })
+    .to_string()
+}
+
+/// Two messages that were delivered too often, and two that cannot be run, one of which names no task.
+fn with_letters() -> RedisServer {
+    let redis = RedisServer::start();
+    for (raw, reason) in [
+        (message(GOOD, false), "delivered too often"),
+        (message(BAD, true), "the body is not JSON"),
+        (format!("\u{1b}[31m {SECRET}"), "the message is not a JSON object"),
+        (message(OTHER, false), "delivered too often"),
+    ] {
+        let letter = json!({"reason": reason, "time": "2026-11-22T06:51:26.372432+00:00", "queue": "celery", "message": raw});
+        redis
+            .command(&["LPUSH", "celeriac.dead", &letter.to_string()])
+            .unwrap();
+    }
+    redis
+}
+
+fn dead(redis: &RedisServer, arguments: &[&str]) -> Output {
+    let arguments = [&["tasks", "dead"], arguments].concat();
+    process::run(&arguments, &[("REDIS_URL", &redis.url())])
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn listed(redis: &RedisServer) -> Vec<Value> {
+    let output = dead(redis, &["list", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines = stdout(&output);
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn task_ids(redis: &RedisServer) -> Vec<Option<String>> {
+    let letters = listed(redis);
+    letters
+        .iter()
+        .map(|letter| letter["task_id"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn waiting(redis: &RedisServer) -> String {
+    redis.command(&["LLEN", "celery"]).unwrap().trim().to_owned()
+}
+
+#[test]
+fn letters_are_listed_for_people_and_programs_without_their_arguments() {
+    let redis = with_letters();
+    let output = dead(&redis, &["list"]);
+    assert!(output.status.success());
+    let printed = stdout(&output);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 5, "{printed}");
+    assert_eq!(
+        lines[1],
+        format!("2026-11-22T06:51:26Z  {GOOD}  celery        {TASK}  delivered too often")
+    );
+    assert!(
+        lines[3].ends_with("celery        -  the message is not a JSON object"),
+        "{printed}"
+    );
+    assert!(
+        !printed.contains(SECRET) && !printed.contains('\u{1b}'),
+        "{printed}"
+    );
+    let letters = listed(&redis);
+    assert_eq!(letters.len(), 4);
+    assert_eq!(
+        letters[1],
+        json!({
+            "id": letters[1]["id"], "time": "2026-11-22T06:51:26.372432Z", "queue": "celery", "task": TASK,
+            "task_id": BAD, "reason": "the body is not JSON", "bytes": message(BAD, true).len(),
+        })
+    );
+}
+
+#[test]
+fn an_empty_list_says_so() {
+    let redis = RedisServer::start();
+    assert_eq!(stdout(&dead(&redis, &["list"])), "No dead letters.\n");
+    assert_eq!(stdout(&dead(&redis, &["list", "--json"])), "");
+    let output = dead(&redis, &["requeue", "--all"]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Put back: 0\n", Some(0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_put_back_by_its_task_id_as_new() {
+    let redis = with_letters();
+    let output = dead(&redis, &["requeue", GOOD]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Put back: 1\n", Some(0))
+    );
+    assert_eq!(
+        task_ids(&redis),
+        [Some(BAD.to_owned()), None, Some(OTHER.to_owned())]
+    );
+    let broker = RedisBroker::new(RedisConfig::new(redis.url())).unwrap();
+    let delivery = broker.receive(&["celery".to_owned()], 1).await.unwrap().remove(0);
+    let message: Message = delivery.message().unwrap();
+    assert_eq!(message.headers.id, GOOD);
+    assert_eq!(message.headers.extra.get("celeriac_deliveries"), None);
+    assert_eq!(broker.dead_letter_count().await.unwrap(), 3);
+}
+
+#[test]
+fn all_are_put_back_but_what_no_worker_can_run_and_that_is_a_failure() {
+    let redis = with_letters();
+    let output = dead(&redis, &["requeue", "--all"]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Put back: 2\n", Some(1))
+    );
+    let message = stderr(&output);
+    assert!(
+        message.contains(&format!("{BAD}: no worker can run it: the body is not JSON")),
+        "{message}"
+    );
+    assert!(
+        message.ends_with(
+            "pressroom: 2 stay in the dead-letter list; --force puts back what no worker can run\n"
+        ),
+        "{message}"
+    );
+    assert!(!message.contains(SECRET), "{message}");
+    assert_eq!(waiting(&redis), ":2");
+    let output = dead(&redis, &["requeue", "--all", "--force"]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Put back: 2\n", Some(0))
+    );
+    assert_eq!((waiting(&redis).as_str(), listed(&redis).len()), (":4", 0));
+}
+
+#[test]
+fn what_is_purged_is_gone_and_an_unknown_id_is_a_failure() {
+    let redis = with_letters();
+    let nameless = listed(&redis)[2]["id"].as_str().unwrap().to_owned();
+    let output = dead(&redis, &["purge", &nameless, BAD, "no-such-task"]);
+    assert_eq!(
+        (stdout(&output).as_str(), output.status.code()),
+        ("Thrown away: 2\n", Some(1))
+    );
+    assert_eq!(
+        stderr(&output),
+        "no-such-task: is no dead letter\npressroom: not all were there\n"
+    );
+    assert_eq!(task_ids(&redis), [Some(GOOD.to_owned()), Some(OTHER.to_owned())]);
+    assert_eq!(stdout(&dead(&redis, &["purge", "--all"])), "Thrown away: 2\n");
+    assert_eq!((waiting(&redis).as_str(), listed(&redis).len()), (":0", 0));
+}
+
+#[test]
+fn it_must_be_said_which_letters_are_meant() {
+    let redis = with_letters();
+    for arguments in [
+        &["purge"][..],
+        &["requeue"],
+        &["purge", "--all", GOOD],
+        &["requeue", "--force"],
+    ] {
+        assert_eq!(dead(&redis, arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(listed(&redis).len(), 4);
+}
+
+#[test]
+fn without_redis_it_fails_in_one_line() {
+    let url = format!("redis://:{SECRET}@127.0.0.1:{}/0", free_port());
+    let output = process::run(&["tasks", "dead", "list"], &[("REDIS_URL", &url)]);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        message.starts_with("pressroom: the broker is unavailable: "),
+        "{message}"
+    );
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(!message.contains(SECRET), "{message}");
+}
