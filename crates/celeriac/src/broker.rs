@@ -13,6 +13,7 @@ use crate::{
     event::WorkerEvent,
     message::{Message, Poison},
     result::ResultMeta,
+    schedule::Timetable,
 };
 
 /// Takes, keeps and hands out task messages, and keeps their results.
@@ -20,7 +21,7 @@ use crate::{
 /// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
 /// method that moves one does so in a single step that a crash cannot split.
 #[async_trait]
-pub trait Broker: DeadLetters + fmt::Debug + Send + Sync + 'static {
+pub trait Broker: DeadLetters + Timetable + fmt::Debug + Send + Sync + 'static {
     /// Puts a message in its queue. Resolves when the broker has taken responsibility for it: for Redis when it has
     /// answered; for the broker inside the process, which dies with it, when the task has ended for good.
     ///

@@ -51,6 +51,7 @@ mod presence;
 mod redis;
 mod repr;
 mod result;
+mod schedule;
 mod signature;
 mod system;
 mod task;
@@ -68,6 +69,9 @@ pub use self::{
     presence::Presence,
     redis::{ConfigError, RedisBroker, RedisConfig},
     result::{ResultMeta, Status},
+    schedule::{
+        CatchUp, Cron, CronError, Entry, Interval, LastTicks, Schedule, ScheduleError, Scheduler, Timetable,
+    },
     signature::Signature,
     system::default_node_name,
     task::{Exception, TaskContext, TaskError, TaskOptions, TaskOutcome},

@@ -4,6 +4,7 @@
 //! outbox keeps its row until then. Dropping that future does not stop the task.
 
 mod dead;
+mod schedule;
 mod state;
 
 use std::{

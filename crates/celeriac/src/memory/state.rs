@@ -26,6 +26,8 @@ pub(super) struct State {
     pub result_order: VecDeque<String>,
     /// Entries of the dead-letter list, oldest first.
     pub dead: VecDeque<Vec<u8>>,
+    /// Last ticks of periodic tasks.
+    pub ticks: HashMap<String, Vec<u8>>,
 }
 
 pub(super) struct Kept {

@@ -13,6 +13,7 @@ mod names;
 mod publish;
 mod receive;
 mod restore;
+mod schedule;
 mod scripts;
 
 use std::{fmt, sync::Arc, time::Duration};

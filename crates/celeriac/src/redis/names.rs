@@ -11,6 +11,9 @@ pub(super) const LEASES: &str = "celeriac.leases";
 /// Ours: list of messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
 
+/// Ours: hash from periodic task to its last tick.
+pub(super) const SCHEDULE: &str = "celeriac.schedule";
+
 /// What kombu puts between a queue's name and its priority.
 const SEPARATOR: &str = "\u{6}\u{16}";
 /// The lowest priority of each list.

@@ -41,6 +41,11 @@ pub(super) struct Scripts {
     ///
     /// KEYS: dead; to put something back also binding, list. ARGV: dead letter; likewise binding's member, message.
     pub take_dead: Script,
+    /// Moves a periodic task's last tick on and publishes its message, if nobody else has meanwhile.
+    ///
+    /// KEYS: schedule; with a message also binding, list. ARGV: entry, the tick that must be the last or an empty
+    /// string for none, the new last tick; with a message also binding's member, message.
+    pub advance: Script,
 }
 
 impl Scripts {
@@ -53,6 +58,7 @@ impl Scripts {
             bury: Script::new(BURY),
             bury_expired: Script::new(&[IF_EXPIRED, BURY].concat()),
             take_dead: Script::new(TAKE_DEAD),
+            advance: Script::new(ADVANCE),
         }
     }
 }
@@ -138,5 +144,16 @@ if KEYS[3] then
     redis.call('SADD', KEYS[2], ARGV[2])
     redis.call('LPUSH', KEYS[3], ARGV[3])
 end
+return 1
+";
+
+// The message first: a script that fails half-way is not undone, and a tick must not be past without its task.
+const ADVANCE: &str = r"
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if KEYS[3] then
+    redis.call('SADD', KEYS[2], ARGV[4])
+    redis.call('LPUSH', KEYS[3], ARGV[5])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 ";

@@ -1,0 +1,61 @@
+//! The last ticks of periodic tasks, in the hash `celeriac.schedule`. The server's clock is the one that all
+//! schedulers share.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use redis::pipe;
+
+use super::{RedisBroker, commands, names};
+use crate::{
+    broker::BrokerError,
+    message::Message,
+    schedule::{LastTicks, Timetable},
+};
+
+#[async_trait]
+impl Timetable for RedisBroker {
+    async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
+        let mut pipeline = pipe();
+        pipeline
+            .cmd("TIME")
+            .cmd("HMGET")
+            .arg(names::SCHEDULE)
+            .arg(entries);
+        let ((seconds, microseconds), ticks): ((i64, i64), Vec<Option<Vec<u8>>>) =
+            self.commands.pipeline(&pipeline).await?;
+        let now = seconds
+            .checked_mul(1_000_000)
+            .and_then(|time| Timestamp::from_microsecond(time.checked_add(microseconds)?).ok());
+        match now {
+            Some(now) => Ok(LastTicks { now, ticks }),
+            None => Err(BrokerError::Refused {
+                cause: "the server's clock shows no time".to_owned(),
+            }),
+        }
+    }
+
+    async fn advance(
+        &self,
+        entry: &str,
+        from: Option<&[u8]>,
+        to: &str,
+        message: Option<Message>,
+    ) -> Result<bool, BrokerError> {
+        let mut script = self.scripts.advance.prepare_invoke();
+        script
+            .key(names::SCHEDULE)
+            .arg(entry)
+            .arg(from.unwrap_or_default())
+            .arg(to);
+        if let Some(message) = message {
+            let queue = message.queue();
+            script
+                .key(names::binding_key(queue))
+                .key(names::list(queue, message.properties.priority))
+                .arg(names::binding(queue))
+                .arg(message.encode());
+        }
+        self.observed(commands::EVALSHA, self.commands.script(&script))
+            .await
+    }
+}
