@@ -53,6 +53,7 @@ mod repr;
 mod result;
 mod schedule;
 mod signature;
+mod streak;
 mod system;
 mod task;
 mod time;

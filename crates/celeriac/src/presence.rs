@@ -9,12 +9,13 @@ use std::{
 
 use futures_util::StreamExt;
 use tokio::{task::JoinHandle, time::Instant};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::{
     backoff::Backoff,
     broker::Broker,
     event::{WorkerEvent, WorkerEventKind},
+    streak::Streak,
 };
 
 /// Celery workers and ours send a heartbeat every two seconds; four may get lost.
@@ -56,24 +57,18 @@ impl Drop for Presence {
 
 async fn watch(broker: Arc<dyn Broker>, seen: Arc<Mutex<HashMap<String, Instant>>>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let mut down = false;
+    let mut streak = Streak::new("watching workers");
     loop {
         match broker.worker_events().await {
             Ok(mut events) => {
-                if std::mem::take(&mut down) {
-                    info!("watching workers again");
-                }
+                streak.worked();
                 backoff.reset();
                 while let Some(event) = events.next().await {
                     note(&mut lock(&seen), event);
                 }
                 debug!("the stream of worker events has ended");
             }
-            Err(error) => {
-                if !std::mem::replace(&mut down, true) {
-                    warn!(%error, "workers cannot be watched; trying until they can");
-                }
-            }
+            Err(error) => streak.failed(&error),
         }
         backoff.wait().await;
     }

@@ -1,42 +1,57 @@
 //! One connection to Redis that comes back by itself. It connects on first use; after a failure it tries again
 //! no faster than a growing, capped back-off allows and answers [`BrokerError::Unavailable`] at once in between.
-//! One log line says that it broke, one that it is back.
+//! The connections of one broker handle share what they say about their server, see [`Outages`].
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, ScriptInvocation,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ScriptInvocation, Value, aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
 
+use super::{fault::Fault, outage::Outages};
 use crate::broker::BrokerError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A connection that breaks sooner than this did not end the trouble: the back-off goes on where it was.
+const STABLE: Duration = Duration::from_secs(5);
 
 /// Requests that may wait for the socket before callers have to.
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
     client: redis::Client,
-    purpose: &'static str,
+    outages: Arc<Outages>,
     response_timeout: Duration,
     state: Mutex<State>,
     /// Held while connecting, so that one caller connects and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
 
-#[derive(Default)]
 struct State {
     live: Option<Live>,
     generation: u64,
-    outage: Option<Outage>,
+    /// Until when no attempt to connect is made, and why.
+    refused: Option<(Instant, String)>,
+    pause: Duration,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            live: None,
+            generation: 0,
+            refused: None,
+            pause: FIRST_PAUSE,
+        }
+    }
 }
 
 /// A connection that worked when last heard of.
@@ -45,23 +60,28 @@ pub(super) struct Live {
     connection: MultiplexedConnection,
     /// Counts connections: what was declared on an older one has to be declared again.
     pub generation: u64,
-    /// Since when it is connected.
+    made: Instant,
+    /// Since when it is connected and the server works.
     pub since: Instant,
 }
 
-struct Outage {
-    since: Instant,
-    pause: Duration,
-    retry_at: Instant,
-    cause: String,
-}
-
 impl Connection {
-    pub fn new(client: redis::Client, purpose: &'static str, response_timeout: Duration) -> Self {
+    pub fn new(client: redis::Client, response_timeout: Duration) -> Self {
         Self {
             client,
-            purpose,
+            outages: Arc::default(),
             response_timeout,
+            state: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Another connection of the same broker handle.
+    pub fn another(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            outages: Arc::clone(&self.outages),
+            response_timeout: self.response_timeout,
             state: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
         }
@@ -75,32 +95,36 @@ impl Connection {
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BrokerError> {
         let mut live = self.live().await?;
         let answer = command.query_async(&mut live.connection).await;
-        answer.map_err(|error| self.failed(live.generation, &error))
+        self.judged(live.generation, answer, || name(command))
     }
 
     pub async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, BrokerError> {
         let mut live = self.live().await?;
         let answer = pipeline.query_async(&mut live.connection).await;
-        answer.map_err(|error| self.failed(live.generation, &error))
+        self.judged(live.generation, answer, || {
+            let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
+            Vec::from_iter(names).join(" ")
+        })
     }
 
     /// Runs a script by its hash, and loads it first where the server does not know it.
     pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, BrokerError> {
         let mut live = self.live().await?;
         let answer = script.invoke_async(&mut live.connection).await;
-        answer.map_err(|error| self.failed(live.generation, &error))
+        self.judged(live.generation, answer, || "EVALSHA".to_owned())
     }
 
     /// A connection for pub/sub of its own, not counted as part of this one.
     pub async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
-        match timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await {
-            Ok(Ok(subscriber)) => Ok(subscriber),
-            Ok(Err(error)) => Err(BrokerError::Unavailable {
-                cause: error.to_string(),
-            }),
-            Err(_) => Err(BrokerError::Unavailable {
-                cause: "connecting took too long".to_owned(),
-            }),
+        match in_time(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await {
+            Ok(subscriber) => {
+                self.outages.back();
+                Ok(subscriber)
+            }
+            Err(cause) => {
+                self.outages.away(None, &cause);
+                Err(BrokerError::Unavailable { cause })
+            }
         }
     }
 
@@ -109,107 +133,141 @@ impl Connection {
         match self.current()? {
             Some(live) => Ok(live),
             // In a box, so that the futures of all commands, which hardly ever connect, stay small.
-            None => Box::pin(self.connect()).await,
+            None => Box::pin(self.reconnect()).await,
         }
     }
 
-    async fn connect(&self) -> Result<Live, BrokerError> {
+    async fn reconnect(&self) -> Result<Live, BrokerError> {
         let _turn = self.connecting.lock().await;
         if let Some(live) = self.current()? {
             return Ok(live);
         }
+        match in_time(CONNECT_TIMEOUT * 2, self.connect()).await {
+            Ok(connection) => {
+                self.outages.back();
+                Ok(self.connected(connection))
+            }
+            Err(cause) => {
+                self.outages.away(None, &cause);
+                self.pause(&mut self.state(), &cause);
+                Err(BrokerError::Unavailable { cause })
+            }
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let attempt = self.client.get_multiplexed_async_connection_with_config(&config);
-        let cause = match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-            Ok(Ok(connection)) => return Ok(self.connected(connection)),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "connecting took too long".to_owned(),
-        };
-        Err(self.down(&mut self.state(), cause))
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        // A server accepts connections while it reads its data, and as a replica.
+        cmd("PING").exec_async(&mut connection).await?;
+        match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
+            Ok(role) if is_replica(&role) => Err((ErrorKind::Client, "the server is a replica").into()),
+            Ok(_) => Ok(connection),
+            // An account need not have the right to ask, nor a proxy know the command.
+            Err(error) if Fault::of(&error).0 != Fault::Connection => Ok(connection),
+            Err(error) => Err(error),
+        }
     }
 
     /// The live connection, or the error while it is too early to connect again.
     fn current(&self) -> Result<Option<Live>, BrokerError> {
         let state = self.state();
-        match (&state.live, &state.outage) {
+        match (&state.live, &state.refused) {
             (Some(live), _) => Ok(Some(live.clone())),
-            (None, Some(outage)) if Instant::now() < outage.retry_at => Err(BrokerError::Unavailable {
-                cause: outage.cause.clone(),
-            }),
+            (None, Some((until, cause))) if Instant::now() < *until => {
+                Err(BrokerError::Unavailable { cause: cause.clone() })
+            }
             (None, _) => Ok(None),
         }
     }
 
     fn connected(&self, connection: MultiplexedConnection) -> Live {
         let mut state = self.state();
-        if let Some(outage) = state.outage.take() {
-            let seconds = outage.since.elapsed().as_secs_f64();
-            info!(
-                connection = self.purpose,
-                outage_seconds = seconds,
-                "Redis is back"
-            );
-        }
+        let now = Instant::now();
         state.generation += 1;
+        state.refused = None;
         let live = Live {
             connection,
             generation: state.generation,
-            since: Instant::now(),
+            made: now,
+            since: now,
         };
         state.live = Some(live.clone());
         live
     }
 
-    /// What a failed command means for the connection and for its caller.
-    fn failed(&self, generation: u64, error: &RedisError) -> BrokerError {
-        // A server that was made a replica answers READONLY: a new connection may find the new primary.
-        let broken = error.is_io_error()
-            || error.is_unrecoverable_error()
-            || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"));
-        if !broken {
-            return BrokerError::Refused {
-                cause: error.to_string(),
-            };
-        }
-        let mut state = self.state();
-        if state
-            .live
-            .as_ref()
-            .is_some_and(|live| live.generation == generation)
-        {
-            state.live = None;
-            self.down(&mut state, error.to_string())
-        } else {
-            BrokerError::Unavailable {
-                cause: error.to_string(),
+    /// What an answer means for the connection and for its caller. `request` names the kind of request.
+    fn judged<T>(
+        &self,
+        generation: u64,
+        answer: RedisResult<T>,
+        request: impl FnOnce() -> String,
+    ) -> Result<T, BrokerError> {
+        match answer {
+            Ok(answer) => {
+                self.outages.answered(request);
+                Ok(answer)
             }
+            Err(error) => Err(self.failed(generation, &error, request)),
         }
     }
 
-    fn down(&self, state: &mut State, cause: String) -> BrokerError {
-        let now = Instant::now();
-        let outage = state.outage.get_or_insert_with(|| {
-            warn!(
-                connection = self.purpose,
-                cause, "Redis is unavailable; reconnecting until it is back"
-            );
-            Outage {
-                since: now,
-                pause: FIRST_PAUSE,
-                retry_at: now,
-                cause: String::new(),
+    fn failed(&self, generation: u64, error: &RedisError, request: impl FnOnce() -> String) -> BrokerError {
+        let (fault, cause) = Fault::of(error);
+        if fault == Fault::Request {
+            return BrokerError::Refused { cause };
+        }
+        let mut state = self.state();
+        let same = |live: &&mut Live| live.generation == generation;
+        if let Some(live) = state.live.as_mut().filter(same) {
+            if fault == Fault::Server {
+                live.since = Instant::now();
+                self.outages.refused(request(), &cause);
+            } else {
+                let made = live.made;
+                state.live = None;
+                if made.elapsed() >= STABLE {
+                    state.pause = FIRST_PAUSE;
+                }
+                self.pause(&mut state, &cause);
+                self.outages.away(Some(made), &cause);
             }
-        });
-        outage.retry_at = now + outage.pause;
-        outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
-        outage.cause.clone_from(&cause);
+        }
         BrokerError::Unavailable { cause }
+    }
+
+    fn pause(&self, state: &mut State, cause: &str) {
+        state.refused = Some((Instant::now() + state.pause, cause.to_owned()));
+        state.pause = (state.pause * 2).min(LONGEST_PAUSE);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn in_time<T>(limit: Duration, attempt: impl Future<Output = RedisResult<T>>) -> Result<T, String> {
+    match timeout(limit, attempt).await {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => Err(Fault::of(&error).1),
+        Err(_) => Err("connecting took too long".to_owned()),
+    }
+}
+
+fn is_replica(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
+}
+
+/// The command's name.
+fn name(command: &Cmd) -> String {
+    match command.args_iter().next() {
+        Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+        _ => String::new(),
     }
 }

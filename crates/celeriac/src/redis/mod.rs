@@ -9,7 +9,9 @@ mod commands;
 mod config;
 mod connection;
 mod dead;
+mod fault;
 mod names;
+mod outage;
 mod publish;
 mod receive;
 mod restore;
@@ -67,10 +69,10 @@ impl RedisBroker {
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let client = config.client()?;
+        let commands = Connection::new(config.client()?, config.response_timeout);
         Ok(Self {
-            commands: Connection::new(client.clone(), "commands", config.response_timeout),
-            receiver: Receiver::new(Connection::new(client, "receive", config.response_timeout)),
+            receiver: Receiver::new(commands.another()),
+            commands,
             scripts: Scripts::new(),
             instance: system::random_id().to_string(),
             bindings: Bindings::default(),

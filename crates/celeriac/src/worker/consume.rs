@@ -1,5 +1,5 @@
 //! Takes messages while there is room for them and hands each to a task of its own. A broker that is away is tried
-//! again for ever, with a capped back-off and one log line an outage.
+//! again for ever, with a capped back-off.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -9,10 +9,10 @@ use futures_util::{
     poll,
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::{Shared, execute, inflight::Entry, settle};
-use crate::{backoff::Backoff, broker::Delivery, message::Message, system};
+use crate::{backoff::Backoff, broker::Delivery, message::Message, streak::Streak, system};
 
 /// The wall clock may be set while a task waits for its time, so it is looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut down = false;
+    let mut streak = Streak::new("receiving messages");
     while !shared.stop.is_cancelled() {
         while let Some(ended) = tasks.try_join_next() {
             report(ended);
@@ -37,18 +37,14 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         // Not cut short by a stop: what it takes must be known. It waits a moment at most.
         match shared.broker.receive(&shared.queues, room).await {
             Ok(deliveries) => {
-                if std::mem::take(&mut down) {
-                    info!("receiving again");
-                }
+                streak.worked();
                 backoff.reset();
                 for delivery in deliveries {
                     accept(shared, &mut tasks, delivery).await;
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut down, true) {
-                    warn!(%error, "messages cannot be received; trying until they can");
-                }
+                streak.failed(&error);
                 tokio::select! {
                     () = backoff.wait() => {}
                     () = shared.stop.cancelled() => {}

@@ -22,6 +22,7 @@ use crate::{
     message::{Headers, Message, TimeLimit, seconds},
     observer::TaskInfo,
     result::ResultMeta,
+    streak::Streak,
     system,
     task::{Exception, SoftLimit, TaskContext, TaskError, TaskOutcome},
 };
@@ -142,7 +143,7 @@ async fn started(shared: &Shared, headers: &Headers) {
     let meta = ResultMeta::started(headers, std::process::id(), &shared.hostname);
     if let Err(error) = shared.broker.store_result(&meta).await {
         // The final state matters, and is stored until it is confirmed.
-        warn!(task_id = headers.id, %error, "STARTED was not stored");
+        Streak::new("storing STARTED").failed(&error);
     }
 }
 

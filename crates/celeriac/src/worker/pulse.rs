@@ -7,12 +7,13 @@ use std::{
 };
 
 use serde_json::{Map, json};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{debug, info};
 
 use super::Shared;
 use crate::{
     event::{WorkerEvent, WorkerEventKind},
+    streak::Streak,
     system,
 };
 
@@ -50,7 +51,7 @@ pub(super) async fn offline(shared: &Shared) {
 pub(super) async fn leases(shared: Arc<Shared>) {
     let mut ticks = interval(shared.broker.renew_interval().max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing_since = None;
+    let mut streak = Streak::new("renewing leases");
     loop {
         ticks.tick().await;
         let pass = async {
@@ -59,19 +60,12 @@ pub(super) async fn leases(shared: Arc<Shared>) {
         };
         match pass.await {
             Ok(restored) => {
-                if failing_since.take().is_some() {
-                    info!("leases are renewed again");
-                }
+                streak.worked();
                 if restored > 0 {
                     info!(restored, "gave back messages that dead workers held");
                 }
             }
-            Err(error) => {
-                failing_since.get_or_insert_with(|| {
-                    warn!(%error, "leases cannot be renewed; trying until they can");
-                    Instant::now()
-                });
-            }
+            Err(error) => streak.failed(&error),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::Shared;
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     message::{Headers, Message, Poison},
     result::ResultMeta,
     signature::later,
+    streak::Streak,
     system,
     task::{Exception, TaskOutcome},
 };
@@ -110,31 +111,25 @@ async fn confirmed(
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let mut refusals = 0;
-    let mut warned = false;
+    let mut streak = Streak::new("settling the end of a task");
     loop {
         match step.take(shared, delivery, result).await {
             Ok(()) => {
-                if warned {
-                    info!(task_id, "the end of the task is settled now");
-                }
+                streak.worked();
                 return;
             }
-            Err(BrokerError::Refused { cause }) => {
-                refusals += 1;
-                if refusals == MOST_REFUSALS {
-                    error!(
-                        task_id,
-                        cause, "the end of the task was refused; its message will come back"
-                    );
-                    return;
-                }
-                warn!(task_id, cause, "the end of the task was refused; trying again");
-            }
             Err(error) => {
-                if !warned {
-                    warn!(task_id, %error, "the end of the task is not settled; trying until it is");
+                if let BrokerError::Refused { cause } = &error {
+                    refusals += 1;
+                    if refusals == MOST_REFUSALS {
+                        error!(
+                            task_id,
+                            cause, "the end of the task was refused; its message will come back"
+                        );
+                        return;
+                    }
                 }
-                warned = true;
+                streak.failed(&error);
             }
         }
         backoff.wait().await;

@@ -14,6 +14,8 @@ pub struct Server {
     pub port: u16,
     folder: PathBuf,
     password: Option<&'static str>,
+    /// More arguments for the next start.
+    pub arguments: &'static [&'static str],
 }
 
 impl Server {
@@ -29,12 +31,13 @@ impl Server {
             .port();
         let folder = std::env::temp_dir().join(format!("celeriac-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let child = launch(port, &folder, password);
+        let child = launch(port, &folder, password, &[]);
         Self {
             child,
             port,
             folder,
             password,
+            arguments: &[],
         }
     }
 
@@ -65,7 +68,7 @@ impl Server {
     }
 
     pub fn start_again(&mut self) {
-        self.child = launch(self.port, &self.folder, self.password);
+        self.child = launch(self.port, &self.folder, self.password, self.arguments);
     }
 }
 
@@ -85,11 +88,12 @@ fn binary() -> String {
     std::env::var("TEST_REDIS_BIN").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
-fn launch(port: u16, folder: &PathBuf, password: Option<&str>) -> Child {
+fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str]) -> Child {
     let mut command = Command::new(binary());
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .args(arguments)
         .current_dir(folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null());

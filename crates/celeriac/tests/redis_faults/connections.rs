@@ -1,0 +1,195 @@
+//! Connections that break, or hang without breaking.
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, Status};
+use redis::cmd;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    logs::Logs,
+    server::Server,
+    start,
+    support::{Journal, PATIENCE, Running, eventually, final_result, worker},
+};
+
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").arg(name).arg(pid.to_string()).status();
+    assert!(sent.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_noticed_and_waited_for() {
+    let (logs, _guard) = Logs::capture();
+    let server = Server::start();
+    let info: String = cmd("INFO").arg("server").query(&mut server.connection()).unwrap();
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("process_id:"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let config = RedisConfig {
+        response_timeout: RESPONSE_TIMEOUT,
+        ..server.config()
+    };
+    let broker = Arc::new(RedisBroker::new(config).unwrap());
+    let client = Client::new(broker.clone());
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    let id = client.send(Signature::new("gated").arg("x")).await.unwrap();
+    journal.until(1).await;
+    signal("-STOP", pid);
+    gate.cancel();
+    let begin = Instant::now();
+    eventually("the outage is said", async || logs.troubles().pop()).await;
+    assert!(begin.elapsed() < RESPONSE_TIMEOUT * 4, "{:?}", begin.elapsed());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signal("-CONT", pid);
+    assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    running.stop().await.unwrap();
+    assert_eq!(
+        logs.outline(),
+        ["WARN Redis is unavailable", "INFO Redis is back"],
+        "{:#?}",
+        logs.lines()
+    );
+    assert_eq!(journal.lines(), ["x"]);
+}
+
+/// Passes bytes on between clients and a server, until told to swallow those of the connections it has.
+struct Proxy {
+    port: u16,
+    swallow: tokio::sync::watch::Sender<u32>,
+    made: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (swallow, swallowing) = tokio::sync::watch::channel(0);
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut swallowing = swallowing.clone();
+                swallowing.mark_unchanged();
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    tokio::select! {
+                        () = pass(&mut from_client, &mut to_server) => {}
+                        () = pass(&mut from_server, &mut to_client) => {}
+                        _ = swallowing.changed() => {
+                            // Both sides stay open, and nothing arrives at the other.
+                            let _ = tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, swallow, made }
+    }
+}
+
+async fn pass(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteExt + Unpin)) {
+    let _ = tokio::io::copy(from, to).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_swallows_everything_is_replaced() {
+    let (logs, _guard) = Logs::capture();
+    let server = Server::start();
+    let proxy = Proxy::start(server.port).await;
+    let config = RedisConfig {
+        response_timeout: RESPONSE_TIMEOUT,
+        ..RedisConfig::new(format!("redis://127.0.0.1:{}/0", proxy.port))
+    };
+    let broker = Arc::new(RedisBroker::new(config).unwrap());
+    let client = Client::new(broker.clone());
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    let first = client.send(Signature::new("gated").arg("x")).await.unwrap();
+    journal.until(1).await;
+    let before = proxy.made.load(Ordering::Relaxed);
+    proxy.swallow.send_modify(|times| *times += 1);
+    gate.cancel();
+    // Sent past the proxy: the worker must find it by itself.
+    let other = Client::new(Arc::new(server.broker()));
+    let begin = Instant::now();
+    let second = other.send(Signature::new("note").arg("y")).await.unwrap();
+    for id in [&first, &second] {
+        assert_eq!(final_result(&other, id).await.status, Status::Success);
+    }
+    assert!(begin.elapsed() < RESPONSE_TIMEOUT * 6, "{:?}", begin.elapsed());
+    assert!(
+        proxy.made.load(Ordering::Relaxed) >= before + 2,
+        "both connections"
+    );
+    running.stop().await.unwrap();
+    assert_eq!(
+        logs.outline(),
+        ["WARN Redis is unavailable", "INFO Redis is back"],
+        "{:#?}",
+        logs.lines()
+    );
+    assert_eq!(journal.lines(), ["x", "y"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
+    const TASKS: usize = 400;
+    let server = Server::start();
+    let client = Client::new(Arc::new(server.broker()));
+    let tasks = (0..TASKS).map(|number| Signature::new("note").arg(format!("{number}")));
+    for sent in client.send_batch(tasks.collect()).await {
+        sent.unwrap();
+    }
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let (_, running) = start(&server, &journal, &gate);
+    let mut admin = server.connection();
+    let mut cuts = 0;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        let cut: usize = cmd("CLIENT")
+            .arg("KILL")
+            .arg("TYPE")
+            .arg("normal")
+            .query(&mut admin)
+            .unwrap();
+        cuts += cut;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(cuts >= 8, "{cuts} connections were cut");
+    let broker = server.broker();
+    eventually("nothing is left", async || {
+        let depth = broker.depth("celery").await.unwrap();
+        (depth.waiting == 0 && depth.unacked == 0).then_some(())
+    })
+    .await;
+    running.stop().await.unwrap();
+    let lines = journal.lines();
+    assert_eq!(lines.len(), TASKS, "none ran twice");
+    let different: BTreeSet<&String> = lines.iter().collect();
+    let expected: Vec<String> = (0..TASKS).map(|number| number.to_string()).collect();
+    assert_eq!(different, expected.iter().collect(), "every one ran");
+}

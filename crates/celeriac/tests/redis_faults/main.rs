@@ -1,0 +1,81 @@
+//! A Redis that fails in every way it can, and a worker that goes on by itself when it can again, and says so once.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+
+mod connections;
+mod logs;
+mod refusals;
+#[path = "../support/redis.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{Client, Presence, Signature, Status};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    logs::Logs,
+    server::Server,
+    support::{Journal, PATIENCE, Running, eventually, final_result, worker},
+};
+
+/// A worker with the tests' tasks on a server of its own.
+fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
+    let broker = Arc::new(server.broker());
+    let running = Running::start(worker(broker.clone(), journal, gate).build(), PATIENCE);
+    (Client::new(broker), running)
+}
+
+#[tokio::test]
+async fn an_outage_is_said_once_and_its_end_once() {
+    let (logs, _guard) = Logs::capture();
+    let mut server = Server::start();
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let broker = Arc::new(server.broker());
+    let presence = Presence::watch(broker.clone());
+    let client = Client::new(broker.clone());
+    let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    let mut ids = Vec::new();
+    for number in 0..8 {
+        let task = Signature::new("gated").arg(format!("{number}"));
+        ids.push(client.send(task).await.unwrap());
+    }
+    journal.until(8).await;
+    server.crash();
+    eventually("the outage is noticed", async || {
+        client.result(&ids[0]).await.err()
+    })
+    .await;
+    // Tasks end, heartbeats and leases are due, and everybody tries again and again.
+    gate.cancel();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.start_again();
+    for id in &ids {
+        assert_eq!(final_result(&client, id).await.status, Status::Success);
+    }
+    let next = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    assert_eq!(final_result(&client, &next).await.status, Status::Success);
+    eventually("the worker is seen again", async || {
+        (presence.workers_alive() == 1).then_some(())
+    })
+    .await;
+    running.stop().await.unwrap();
+    assert_eq!(
+        logs.outline(),
+        ["WARN Redis is unavailable", "INFO Redis is back"],
+        "{:#?}",
+        logs.lines()
+    );
+    let back = logs.troubles().remove(1);
+    let seconds: f64 = back
+        .split_once("outage_seconds=")
+        .unwrap()
+        .1
+        .trim_end_matches(']')
+        .parse()
+        .unwrap();
+    assert!((2.9..30.0).contains(&seconds), "{back}");
+    assert_eq!(journal.lines().len(), 8, "nothing ran twice");
+}
