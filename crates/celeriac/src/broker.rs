@@ -80,7 +80,13 @@ pub trait Broker: DeadLetters + Timetable + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the broker did not confirm.
-    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError>;
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
+
+    /// Reserves deliveries that this handle holds and the broker has lost, see [`Renewal::Lost`].
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
 
     /// How often [`renew`](Self::renew) and [`restore_expired`](Self::restore_expired) are due.
     fn renew_interval(&self) -> Duration;
@@ -166,6 +172,16 @@ impl Delivery {
     pub fn message(&self) -> Result<Message, Poison> {
         Message::decode(&self.raw)
     }
+}
+
+/// What a renewal has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Everything is as it was.
+    Kept,
+    /// The broker has lost what it knew of this handle, and with it probably all reservations and messages. What is
+    /// still being worked on should be [reserved](Broker::reserve) again; until then every renewal says so.
+    Lost,
 }
 
 /// How many messages a broker holds.

@@ -60,7 +60,7 @@ mod time;
 mod worker;
 
 pub use self::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
     client::{Client, SendError},
     dead::{DeadLetter, DeadLetters, RequeueError, Requeued, Revived, Which},
     event::{WorkerEvent, WorkerEventKind},

@@ -29,7 +29,7 @@ use tracing::warn;
 
 use self::state::{Kept, State, step};
 use crate::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
     dead::encode as dead_letter,
     event::WorkerEvent,
     message::Message,
@@ -223,7 +223,7 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
-    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError> {
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         let now = Instant::now();
         let mut state = self.state();
         for tag in deliveries {
@@ -231,6 +231,11 @@ impl Broker for MemoryBroker {
                 reserved.renewed = now;
             }
         }
+        Ok(Renewal::Kept)
+    }
+
+    async fn reserve(&self, _: &[Delivery]) -> Result<(), BrokerError> {
+        // It loses nothing but with the process.
         Ok(())
     }
 

@@ -23,6 +23,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A connection that breaks sooner than this did not end the trouble: the back-off goes on where it was.
 const STABLE: Duration = Duration::from_secs(5);
 
+/// How often a script that the server has forgotten is loaded again for one request.
+const MOST_LOADS: usize = 5;
+
 /// Requests that may wait for the socket before callers have to.
 const PIPELINE_BUFFER: usize = 1024;
 
@@ -110,7 +113,16 @@ impl Connection {
     /// Runs a script by its hash, and loads it first where the server does not know it.
     pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, BrokerError> {
         let mut live = self.live().await?;
-        let answer = script.invoke_async(&mut live.connection).await;
+        let mut answer = script.invoke_async(&mut live.connection).await;
+        // The scripts may be flushed between loading this one and running it.
+        for _ in 0..MOST_LOADS {
+            match &answer {
+                Err(error) if error.code() == Some("NOSCRIPT") => {
+                    answer = script.invoke_async(&mut live.connection).await;
+                }
+                _ => break,
+            }
+        }
         self.judged(live.generation, answer, || "EVALSHA".to_owned())
     }
 

@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod dead;
 mod fault;
+mod lease;
 mod names;
 mod outage;
 mod publish;
@@ -22,18 +23,19 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::BoxStream};
-use redis::{cmd, pipe};
+use redis::{ScriptInvocation, cmd, pipe};
 
 pub use self::config::{ConfigError, RedisConfig};
 use self::{
     ack::{Acks, StoredResult},
     connection::Connection,
+    lease::Lease,
     publish::Bindings,
     receive::Receiver,
     scripts::Scripts,
 };
 use crate::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth},
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
     event::WorkerEvent,
     message::{Message, mark_redelivered},
     observer::{Command, Observer, Unobserved},
@@ -49,6 +51,7 @@ pub struct RedisBroker {
     scripts: Scripts,
     /// This handle's name in delivery tags and leases.
     instance: String,
+    lease: Lease,
     bindings: Bindings,
     acks: Acks,
     observer: Arc<dyn Observer>,
@@ -75,6 +78,7 @@ impl RedisBroker {
             commands,
             scripts: Scripts::new(),
             instance: system::random_id().to_string(),
+            lease: Lease::new(),
             bindings: Bindings::default(),
             acks: Acks::default(),
             observer: Arc::new(Unobserved),
@@ -97,6 +101,20 @@ impl RedisBroker {
         let answer = work.await;
         span.finish(answer.as_ref().map(|_| ()));
         answer
+    }
+
+    /// Runs a script that ends a delivery and answers whether it was held. Where it was not because the server has lost
+    /// its data, the delivery is reserved again first: its message must go on.
+    async fn end(&self, delivery: &Delivery, script: &ScriptInvocation<'_>) -> Result<(), BrokerError> {
+        let held: bool = self
+            .observed(commands::EVALSHA, self.commands.script(script))
+            .await?;
+        if !held && self.lease.is_lost(&self.commands, &self.instance).await? {
+            let delivery = std::slice::from_ref(delivery);
+            self.lease.reserve(&self.commands, delivery).await?;
+            self.commands.script::<()>(script).await?;
+        }
+        Ok(())
     }
 
     fn stored(&self, meta: &ResultMeta) -> StoredResult {
@@ -134,7 +152,7 @@ impl Broker for RedisBroker {
             .receive(
                 &self.scripts.receive,
                 &self.instance,
-                self.config.lease,
+                (&self.lease, self.config.lease),
                 queues,
                 max,
             )
@@ -174,8 +192,7 @@ impl Broker for RedisBroker {
             .arg(message.encode())
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.config.result_ttl.as_secs().max(1));
-        self.observed(commands::EVALSHA, self.commands.script(&script))
-            .await
+        self.end(delivery, &script).await
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
@@ -191,8 +208,7 @@ impl Broker for RedisBroker {
             .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
-        self.observed(commands::EVALSHA, self.commands.script(&script))
-            .await
+        self.end(delivery, &script).await
     }
 
     async fn bury(
@@ -218,23 +234,21 @@ impl Broker for RedisBroker {
         }
     }
 
-    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<(), BrokerError> {
-        let now = restore::server_time(&self.commands).await?;
-        let mut pipeline = pipe();
-        pipeline
-            .cmd("ZADD")
-            .arg(names::LEASES)
-            .arg(now + self.config.lease.as_secs_f64())
-            .arg(&self.instance)
-            .ignore();
-        if !deliveries.is_empty() {
-            let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
-            for tag in deliveries {
-                index.arg(now).arg(tag.as_str());
-            }
-            index.ignore();
+    async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
+        let renewal = self
+            .lease
+            .renew(&self.commands, &self.config, &self.instance, deliveries)
+            .await?;
+        if renewal == Renewal::Lost {
+            self.bindings.forget();
         }
-        self.commands.pipeline(&pipeline).await
+        Ok(renewal)
+    }
+
+    async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+        self.lease.reserve(&self.commands, deliveries).await?;
+        self.lease.found();
+        Ok(())
     }
 
     fn renew_interval(&self) -> Duration {

@@ -1,18 +1,23 @@
 //! Putting messages into their lists, and telling kombu that the queue exists: its binding is declared once per
-//! queue and connection, as Celery does.
+//! queue and connection, as Celery does, and again with the first message after a while, because somebody may have
+//! flushed the database.
 
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use redis::pipe;
+use tokio::time::Instant;
 
 use super::{connection::Connection, names};
 use crate::{broker::BrokerError, message::Message};
 
 /// Queues whose binding is remembered as declared; more are declared every time.
 const MOST_BINDINGS: usize = 1024;
+/// How long a binding is taken for granted.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Queues whose binding was declared on the connection of this generation.
 #[derive(Default)]
@@ -21,6 +26,8 @@ pub(super) struct Bindings(Mutex<Declared>);
 #[derive(Default)]
 struct Declared {
     generation: u64,
+    /// Since when the oldest of them are remembered.
+    since: Option<Instant>,
     queues: HashSet<String>,
 }
 
@@ -54,17 +61,29 @@ pub(super) async fn push(
     Ok(())
 }
 
+impl Declared {
+    fn is_fresh(&self, generation: u64) -> bool {
+        self.generation == generation && self.since.is_some_and(|since| since.elapsed() < REMEMBERED)
+    }
+}
+
 impl Bindings {
     fn has(&self, generation: u64, queue: &str) -> bool {
         let declared = self.lock();
-        declared.generation == generation && declared.queues.contains(queue)
+        declared.is_fresh(generation) && declared.queues.contains(queue)
+    }
+
+    /// Everything has to be declared again.
+    pub fn forget(&self) {
+        *self.lock() = Declared::default();
     }
 
     fn add(&self, generation: u64, queues: Vec<String>) {
         let mut declared = self.lock();
-        if declared.generation != generation {
+        if !declared.is_fresh(generation) {
             *declared = Declared {
                 generation,
+                since: Some(Instant::now()),
                 queues: HashSet::new(),
             };
         }

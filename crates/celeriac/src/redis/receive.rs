@@ -17,7 +17,7 @@ use std::{
 use redis::{Script, cmd};
 use tokio::sync::Mutex;
 
-use super::{connection::Connection, names};
+use super::{connection::Connection, lease::Lease, names};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// How long an idle receive waits: the latency of messages it cannot wait for.
@@ -54,7 +54,7 @@ impl Receiver {
         &self,
         script: &Script,
         instance: &str,
-        lease: Duration,
+        (lease, lease_time): (&Lease, Duration),
         queues: &[String],
         max: usize,
     ) -> Result<Vec<Delivery>, BrokerError> {
@@ -73,6 +73,7 @@ impl Receiver {
             script,
             instance,
             lease,
+            lease_time,
             queues: &queues,
             max: max.min(MOST),
         };
@@ -103,7 +104,7 @@ impl Receiver {
             .arg(take.max)
             .arg(take.instance)
             .arg(tags.next)
-            .arg(take.lease.as_secs_f64());
+            .arg(take.lease_time.as_secs_f64());
         let mut sources = Vec::with_capacity(take.queues.len() * names::STEPS.len());
         for step in names::STEPS {
             for queue in take.queues {
@@ -116,8 +117,13 @@ impl Receiver {
         let first = tags.next;
         tags.next += take.max as u64;
         tags.unanswered = take.max as u64;
-        let (origins, messages): (Vec<usize>, Vec<Vec<u8>>) = self.connection.script(&invocation).await?;
+        let was_held = take.lease.is_held();
+        let (origins, messages, added): (Vec<usize>, Vec<Vec<u8>>, bool) =
+            self.connection.script(&invocation).await?;
         tags.unanswered = 0;
+        if !messages.is_empty() {
+            take.lease.set(was_held, added);
+        }
         // A tag that no message got can be given to the next one.
         tags.next = first + messages.len() as u64;
         let deliveries = origins
@@ -165,7 +171,8 @@ impl Receiver {
 struct Take<'a> {
     script: &'a Script,
     instance: &'a str,
-    lease: Duration,
+    lease: &'a Lease,
+    lease_time: Duration,
     queues: &'a [&'a str],
     max: usize,
 }

@@ -27,7 +27,7 @@ const BATCH: usize = 1000;
 /// Passes one after another while they find something; what is left after them waits for the next time.
 const MOST_PASSES: usize = 20;
 /// Leases that ended this long ago are forgotten.
-const FORGET_LEASE_SECONDS: f64 = 86_400.0;
+pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
 
 /// Queue and result of a message that went to the dead-letter list.
 pub(super) type Buried = (String, Option<ResultMeta>);

@@ -9,8 +9,8 @@ pub(super) struct Scripts {
     /// Takes messages from the lists in order and reserves them.
     ///
     /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: how many, instance, first tag number, lease
-    /// seconds, then per list the tail of its reservations. Answers two lists: which list each message
-    /// came from (from 1), and the messages. A message that is clearly no JSON is reserved as a JSON string, so
+    /// seconds, then per list the tail of its reservations. Answers two lists, which list each message
+    /// came from (from 1) and the messages, and whether the lease was not there before. A message that is clearly no JSON is reserved as a JSON string, so
     /// that a Python worker which restores it can still read the reservation.
     pub receive: Script,
     /// Ends a delivery and publishes another message in its place, if the delivery is still held.
@@ -77,7 +77,7 @@ for i = 4, #KEYS do
         end
     end
 end
-if #messages == 0 then return {sources, messages} end
+if #messages == 0 then return {sources, messages, 0} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local score = string.format('%.6f', now)
@@ -94,8 +94,8 @@ for i, message in ipairs(messages) do
 end
 redis.call('ZADD', KEYS[1], unpack(index))
 redis.call('HSET', KEYS[2], unpack(reservations))
-redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
-return {sources, messages}
+local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(ARGV[4])), ARGV[2])
+return {sources, messages, added}
 ";
 
 const REPLACE: &str = r"

@@ -101,6 +101,17 @@ impl Inflight {
         self.entries().keys().cloned().collect()
     }
 
+    pub fn holds(&self, tag: &DeliveryTag) -> bool {
+        self.entries().contains_key(tag)
+    }
+
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.entries()
+            .values()
+            .map(|entry| entry.delivery.clone())
+            .collect()
+    }
+
     /// Takes out what has not begun, the latest first: given back in this order, the oldest ends up at the head.
     pub fn take_waiting(&self) -> Vec<Delivery> {
         self.take(Entry::give_back)

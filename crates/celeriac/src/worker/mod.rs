@@ -2,11 +2,12 @@
 //! [`Worker::builder`], run with [`Worker::run`].
 //!
 //! [`registry`] finds a task's code, [`consume`] takes messages, [`execute`] runs one and decides how it ended,
-//! [`settle`] tells the broker, [`pulse`] shows that the worker is alive, [`shutdown`] ends it.
+//! [`settle`] tells the broker, [`pulse`] and [`lease`] show that the worker is alive, [`shutdown`] ends it.
 
 mod consume;
 mod execute;
 mod inflight;
+mod lease;
 mod pulse;
 mod registry;
 mod settle;
@@ -129,7 +130,7 @@ impl Worker {
         info!(hostname = shared.hostname, queues = ?shared.queues, tasks = ?shared.registry, "worker starts");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
-        background.spawn(pulse::leases(Arc::clone(&shared)));
+        background.spawn(lease::leases(Arc::clone(&shared)));
         let _stops_when_dropped = shared.stop.clone().drop_guard();
         let forward = abort_on_drop(&tokio::spawn({
             let (shared, shutdown) = (Arc::clone(&shared), shutdown);

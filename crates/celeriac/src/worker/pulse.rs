@@ -1,5 +1,4 @@
-//! Shows that the worker is alive: heartbeats for people and other workers, renewed leases for the broker. Also
-//! gives back what dead workers left, because every living worker has to.
+//! Shows that the worker is alive, with heartbeats for people and other workers.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -8,12 +7,11 @@ use std::{
 
 use serde_json::{Map, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Shared;
 use crate::{
     event::{WorkerEvent, WorkerEventKind},
-    streak::Streak,
     system,
 };
 
@@ -45,28 +43,6 @@ pub(super) async fn offline(shared: &Shared) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "no goodbye"),
         Err(_) => debug!("no goodbye in time"),
-    }
-}
-
-pub(super) async fn leases(shared: Arc<Shared>) {
-    let mut ticks = interval(shared.broker.renew_interval().max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut streak = Streak::new("renewing leases");
-    loop {
-        ticks.tick().await;
-        let pass = async {
-            shared.broker.renew(&shared.inflight.tags()).await?;
-            shared.broker.restore_expired().await
-        };
-        match pass.await {
-            Ok(restored) => {
-                streak.worked();
-                if restored > 0 {
-                    info!(restored, "gave back messages that dead workers held");
-                }
-            }
-            Err(error) => streak.failed(&error),
-        }
     }
 }
 

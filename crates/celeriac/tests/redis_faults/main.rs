@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
 mod connections;
+mod flushes;
 mod logs;
 mod refusals;
 #[path = "../support/redis.rs"]
