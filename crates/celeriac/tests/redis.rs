@@ -286,6 +286,36 @@ async fn an_outage_longer_than_a_lease_makes_nobody_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dead_workers_message_is_found_among_many_others() {
+    let server = Server::start();
+    let connection = &mut server.connection();
+    // A day's restarts have left their leases, and Python workers hold tasks that are due later.
+    let mut others = redis::pipe();
+    let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    for other in 0..12_000 {
+        others
+            .zadd("celeriac.leases", format!("ended-{other}"), now - 3000)
+            .zadd("unacked_index", format!("python-{other}"), now - 3000);
+    }
+    others.exec(connection).unwrap();
+    let broker = || {
+        RedisBroker::new(RedisConfig {
+            lease: Duration::from_secs(1),
+            ..server.config()
+        })
+        .unwrap()
+    };
+    let (dead, judge) = (broker(), broker());
+    let client = Client::new(Arc::new(broker()));
+    client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
+    dead.receive(&["celery".to_owned()], 1).await.unwrap();
+    eventually("the dead one's message is back", async || {
+        (judge.restore_expired().await.unwrap() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_holder_of_a_delivery_can_end_it() {
     let server = Server::start();
     let (slow, quick) = (server.broker(), server.broker());

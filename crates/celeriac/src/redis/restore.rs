@@ -8,6 +8,8 @@
 //! Celery's workers take a mutex for this, which lasts five minutes when its holder dies. Here the decision and
 //! the move are one script, so any number of workers may try at the same time.
 
+use std::collections::{HashMap, HashSet};
+
 use redis::cmd;
 use serde_json::{Value, value::RawValue};
 use tracing::error;
@@ -24,6 +26,9 @@ use crate::{
 
 /// How many deliveries one pass looks at.
 const BATCH: usize = 1000;
+/// How many deliveries are looked through for those of dead workers, a page at a time.
+const PAGE: usize = 10_000;
+const MOST_PAGES: usize = 100;
 /// Passes one after another while they find something; what is left after them waits for the next time.
 const MOST_PASSES: usize = 20;
 /// Leases that ended this long ago are forgotten.
@@ -72,6 +77,11 @@ struct Free {
     tag: String,
     cutoff: f64,
     instance: String,
+}
+
+/// The worker that made this tag; none when it was a Python worker.
+fn instance_of(tag: &str) -> Option<&str> {
+    tag.split_once('/').map(|(instance, _)| instance)
 }
 
 impl Restoring<'_> {
@@ -123,25 +133,34 @@ impl Restoring<'_> {
 
     /// Deliveries of instances whose lease has ended.
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
-        let mut ended = cmd("ZRANGEBYSCORE");
-        ended.arg(names::LEASES).arg("-inf").arg(now);
-        ended.arg("LIMIT").arg(0).arg(BATCH);
-        let ended: Vec<String> = self.connection.command(&ended).await?;
-        if ended.is_empty() {
+        let mut count = cmd("ZCOUNT");
+        count.arg(names::LEASES).arg("-inf").arg(now);
+        if self.connection.command::<u64>(&count).await? == 0 {
             return Ok(Vec::new());
         }
-        let mut oldest = cmd("ZRANGE");
-        oldest.arg(names::UNACKED_INDEX).arg(0).arg(BATCH * 10);
-        let tags: Vec<String> = self.connection.command(&oldest).await?;
-        let orphans = tags.into_iter().filter_map(|tag| {
-            let instance = tag.split_once('/')?.0.to_owned();
-            ended.contains(&instance).then_some(Free {
-                tag,
-                cutoff,
-                instance,
-            })
-        });
-        let orphans = orphans.take(BATCH).collect();
+        let mut orphans = Vec::new();
+        let mut ended = HashMap::new();
+        // The oldest first; a page may be full of what Python workers hold, who keep no leases.
+        for page in 0..MOST_PAGES {
+            let mut oldest = cmd("ZRANGE");
+            oldest.arg(names::UNACKED_INDEX);
+            oldest.arg(page * PAGE).arg((page + 1) * PAGE - 1);
+            let tags: Vec<String> = self.connection.command(&oldest).await?;
+            self.look_at_leases(&tags, now, &mut ended).await?;
+            let full = tags.len() == PAGE;
+            orphans.extend(tags.into_iter().filter_map(|tag| {
+                let instance = instance_of(&tag)?.to_owned();
+                ended.get(&instance)?.then_some(Free {
+                    tag,
+                    cutoff,
+                    instance,
+                })
+            }));
+            if !full || orphans.len() >= BATCH {
+                break;
+            }
+        }
+        orphans.truncate(BATCH);
         let mut forget = cmd("ZREMRANGEBYSCORE");
         forget
             .arg(names::LEASES)
@@ -149,6 +168,34 @@ impl Restoring<'_> {
             .arg(now - FORGET_LEASE_SECONDS);
         self.connection.command::<()>(&forget).await?;
         Ok(orphans)
+    }
+
+    /// Adds to `ended`, for each instance that holds one of these deliveries, whether its lease has ended.
+    async fn look_at_leases(
+        &self,
+        tags: &[String],
+        now: f64,
+        ended: &mut HashMap<String, bool>,
+    ) -> Result<(), BrokerError> {
+        let unknown: HashSet<&str> = tags
+            .iter()
+            .filter_map(|tag| instance_of(tag))
+            .filter(|instance| !ended.contains_key(*instance))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let unknown: Vec<&str> = unknown.into_iter().collect();
+        let mut leases = cmd("ZMSCORE");
+        leases.arg(names::LEASES).arg(&unknown);
+        let leases: Vec<Option<f64>> = self.connection.command(&leases).await?;
+        ended.extend(
+            unknown
+                .into_iter()
+                .zip(leases)
+                .map(|(instance, lease)| (instance.to_owned(), lease.is_some_and(|end| end <= now))),
+        );
+        Ok(())
     }
 
     async fn give_back(&mut self, delivery: &Free, reservation: &[u8]) -> Result<(), BrokerError> {
