@@ -5,12 +5,11 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::stream::BoxStream;
 use thiserror::Error;
 
 use crate::{
+    bus::Bus,
     dead::DeadLetters,
-    event::WorkerEvent,
     message::{Message, Poison},
     result::ResultMeta,
     schedule::Timetable,
@@ -21,7 +20,7 @@ use crate::{
 /// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
 /// method that moves one does so in a single step that a crash cannot split.
 #[async_trait]
-pub trait Broker: DeadLetters + Timetable + fmt::Debug + Send + Sync + 'static {
+pub trait Broker: Bus + DeadLetters + Timetable {
     /// Puts a message in its queue. Resolves when the broker has taken responsibility for it: for Redis when it has
     /// answered; for the broker inside the process, which dies with it, when the task has ended for good.
     ///
@@ -120,18 +119,6 @@ pub trait Broker: DeadLetters + Timetable + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When it does not.
     async fn ping(&self) -> Result<(), BrokerError>;
-
-    /// Tells everyone who watches about a worker.
-    ///
-    /// # Errors
-    /// When the broker did not confirm.
-    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError>;
-
-    /// What workers, of whatever language, tell about themselves from now on. Ends when the connection breaks.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached.
-    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError>;
 }
 
 /// Names one delivery of one message. Every delivery has its own, so that a worker which lost a message to another

@@ -1,84 +1,68 @@
-//! What workers tell about themselves: `worker-online`, `worker-heartbeat` every two seconds, `worker-offline`, in
-//! kombu's envelope on the exchange `celeryev`. Python workers and Flower read ours, and we read theirs.
+//! What workers tell about themselves and their tasks, in kombu's envelope on the exchange `celeryev`: `worker-online`,
+//! `worker-heartbeat`, `worker-offline` one by one, task events several at a time. Python's monitors and Flower
+//! read ours, and we read theirs.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::{json, system};
+use crate::control::envelope::{self, Address};
 
-/// Which news.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerEventKind {
-    /// It has begun to take tasks.
-    Online,
-    /// It is alive.
-    Heartbeat,
-    /// It has stopped.
-    Offline,
-}
+/// The exchange of events.
+pub(crate) const EXCHANGE: &str = "celeryev";
 
-impl WorkerEventKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Heartbeat => "heartbeat",
-            Self::Offline => "offline",
-        }
-    }
-
-    /// The routing key, the last part of the Redis channel's name.
-    #[must_use]
-    pub fn routing_key(self) -> String {
-        format!("worker.{}", self.name())
-    }
-}
-
-/// News of one worker.
+/// One piece of news.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WorkerEvent {
-    /// Which news.
-    pub kind: WorkerEventKind,
-    /// The worker, `celery@host`.
+pub struct Event {
+    /// What happened, `worker-heartbeat` or `task-received`.
+    pub kind: String,
+    /// Whom it happened to: the worker, `celery@host`.
     pub hostname: String,
-    /// Everything else it said about itself.
+    /// Everything else.
     pub fields: Map<String, Value>,
 }
 
-impl WorkerEvent {
+impl Event {
+    /// The routing key, the last part of the Redis channel's name: `worker.heartbeat`.
+    #[must_use]
+    pub fn routing_key(&self) -> String {
+        self.kind.replacen('-', ".", 1)
+    }
+
     /// The kombu message that carries it.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut body = Map::new();
-        body.insert("hostname".to_owned(), json!(self.hostname));
-        body.extend(self.fields.clone());
-        body.insert("type".to_owned(), json!(format!("worker-{}", self.kind.name())));
-        json::to_string(&json!({
-            "body": STANDARD.encode(json::to_string(&body)),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {"hostname": self.hostname},
-            "properties": {
-                "delivery_mode": 1,
-                "delivery_info": {"exchange": "celeryev", "routing_key": self.kind.routing_key()},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": system::random_id().to_string(),
-            },
-        }))
+        seal(&self.hostname, &self.routing_key(), &self.body())
     }
 
-    /// Reads a kombu message; `None` when it is no news of a worker.
+    /// The kombu message that carries several of one worker, to be sent with the routing key `task.multi`.
     #[must_use]
-    pub fn decode(raw: &[u8]) -> Option<Self> {
-        let envelope: Value = serde_json::from_slice(raw).ok()?;
-        let body = STANDARD.decode(envelope["body"].as_str()?).ok()?;
-        let mut fields: Map<String, Value> = serde_json::from_slice(&body).ok()?;
-        let kind = match fields.shift_remove("type")?.as_str()? {
-            "worker-online" => WorkerEventKind::Online,
-            "worker-heartbeat" => WorkerEventKind::Heartbeat,
-            "worker-offline" => WorkerEventKind::Offline,
-            _ => return None,
+    pub fn encode_batch(hostname: &str, events: &[Self]) -> String {
+        let bodies: Vec<Value> = events.iter().map(Self::body).collect();
+        seal(hostname, TASK_BATCH, &Value::Array(bodies))
+    }
+
+    /// Reads a kombu message; what is no event in it is left out.
+    #[must_use]
+    pub fn decode(raw: &[u8]) -> Vec<Self> {
+        match envelope::open(raw).map(|content| content.body) {
+            Ok(Value::Array(bodies)) => bodies.into_iter().filter_map(Self::read).collect(),
+            Ok(body) => Self::read(body).into_iter().collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn body(&self) -> Value {
+        let mut body = Map::with_capacity(self.fields.len() + 2);
+        body.insert("hostname".to_owned(), json!(self.hostname));
+        body.extend(self.fields.clone());
+        body.insert("type".to_owned(), json!(self.kind));
+        Value::Object(body)
+    }
+
+    fn read(body: Value) -> Option<Self> {
+        let Value::Object(mut fields) = body else {
+            return None;
         };
+        let kind = fields.shift_remove("type")?.as_str()?.to_owned();
         let hostname = fields.shift_remove("hostname")?.as_str()?.to_owned();
         Some(Self {
             kind,
@@ -88,22 +72,48 @@ impl WorkerEvent {
     }
 }
 
+/// The routing key of batches.
+pub(crate) const TASK_BATCH: &str = "task.multi";
+
+fn seal(hostname: &str, routing_key: &str, body: &Value) -> String {
+    let address = Address {
+        exchange: EXCHANGE,
+        routing_key,
+        delivery_mode: 1,
+    };
+    envelope::seal(&address, &json!({"hostname": hostname}), body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_event_survives_its_envelope() {
+    fn event(kind: &str) -> Event {
         let mut fields = Map::new();
         fields.insert("freq".to_owned(), json!(2.0));
-        let event = WorkerEvent {
-            kind: WorkerEventKind::Heartbeat,
+        Event {
+            kind: kind.to_owned(),
             hostname: "celery@vm".to_owned(),
             fields,
-        };
+        }
+    }
+
+    #[test]
+    fn an_event_survives_its_envelope() {
+        let event = event("worker-heartbeat");
         let raw = event.encode();
         assert!(raw.contains(r#""routing_key": "worker.heartbeat""#));
-        assert_eq!(WorkerEvent::decode(raw.as_bytes()), Some(event));
-        assert_eq!(WorkerEvent::decode(b"{}"), None);
+        assert_eq!(Event::decode(raw.as_bytes()), [event]);
+        assert_eq!(Event::decode(b"{}"), []);
+    }
+
+    #[test]
+    fn a_batch_keeps_its_order_and_loses_only_garbage() {
+        let batch = [event("task-received"), event("task-started")];
+        let raw = Event::encode_batch("celery@vm", &batch);
+        assert!(raw.contains(r#""routing_key": "task.multi""#));
+        assert_eq!(Event::decode(raw.as_bytes()), batch);
+        let mixed = seal("celery@vm", TASK_BATCH, &json!([3, {}, batch[0].body()]));
+        assert_eq!(Event::decode(mixed.as_bytes()), batch[..1]);
     }
 }

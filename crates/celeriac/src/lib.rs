@@ -38,7 +38,9 @@
 
 mod backoff;
 mod broker;
+mod bus;
 mod client;
+mod control;
 mod dead;
 mod event;
 mod json;
@@ -61,9 +63,11 @@ mod worker;
 
 pub use self::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
+    bus::{Bus, ReplyTo, ServerInfo},
     client::{Client, SendError},
+    control::{Control, Reply},
     dead::{DeadLetter, DeadLetters, RequeueError, Requeued, Revived, Which},
-    event::{WorkerEvent, WorkerEventKind},
+    event::Event,
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
     observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},

@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::{
     backoff::Backoff,
     broker::Broker,
-    event::{WorkerEvent, WorkerEventKind},
+    event::{self, Event},
     streak::Streak,
 };
 
@@ -59,12 +59,14 @@ async fn watch(broker: Arc<dyn Broker>, seen: Arc<Mutex<HashMap<String, Instant>
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let mut streak = Streak::new("watching workers");
     loop {
-        match broker.worker_events().await {
+        match broker.listen(event::EXCHANGE, "worker.*").await {
             Ok(mut events) => {
                 streak.worked();
                 backoff.reset();
-                while let Some(event) = events.next().await {
-                    note(&mut lock(&seen), event);
+                while let Some(raw) = events.next().await {
+                    for event in Event::decode(&raw) {
+                        note(&mut lock(&seen), event);
+                    }
                 }
                 debug!("the stream of worker events has ended");
             }
@@ -74,8 +76,8 @@ async fn watch(broker: Arc<dyn Broker>, seen: Arc<Mutex<HashMap<String, Instant>
     }
 }
 
-fn note(seen: &mut HashMap<String, Instant>, event: WorkerEvent) {
-    if event.kind == WorkerEventKind::Offline {
+fn note(seen: &mut HashMap<String, Instant>, event: Event) {
+    if event.kind == "worker-offline" {
         seen.remove(&event.hostname);
         return;
     }

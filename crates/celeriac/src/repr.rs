@@ -24,6 +24,13 @@ pub(crate) fn dict(map: &Map<String, Value>) -> String {
     cut(text)
 }
 
+/// Any value.
+pub(crate) fn value(item: &Value) -> String {
+    let mut text = String::new();
+    write(&mut text, item);
+    cut(text)
+}
+
 fn cut(text: String) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -36,7 +43,7 @@ fn items(text: &mut String, values: &[Value]) {
         if position > 0 {
             text.push_str(", ");
         }
-        value(text, item);
+        write(text, item);
         if text.len() > LONGEST * 4 {
             return;
         }
@@ -51,7 +58,7 @@ fn mapping(text: &mut String, map: &Map<String, Value>) {
         }
         string(text, key);
         text.push_str(": ");
-        value(text, item);
+        write(text, item);
         if text.len() > LONGEST * 4 {
             break;
         }
@@ -59,7 +66,7 @@ fn mapping(text: &mut String, map: &Map<String, Value>) {
     text.push('}');
 }
 
-fn value(text: &mut String, item: &Value) {
+fn write(text: &mut String, item: &Value) {
     match item {
         Value::Null => text.push_str("None"),
         Value::Bool(true) => text.push_str("True"),

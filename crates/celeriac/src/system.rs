@@ -2,6 +2,7 @@
 //! name. Everything else gets them as values, so that it can be tested exactly.
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// The wall-clock time, as message headers and results carry it.
@@ -48,3 +49,47 @@ pub(crate) fn load_average() -> [f64; 3] {
     }
     averages
 }
+
+/// The time as events and leases carry it: seconds since 1970, to the microsecond.
+pub(crate) fn unix_time() -> f64 {
+    now().as_microsecond() as f64 / 1e6
+}
+
+/// What the process has used so far, with the names of `getrusage`; empty where the system does not say.
+pub(crate) fn resource_usage() -> Map<String, Value> {
+    let mut usage = Map::new();
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return usage;
+    };
+    // The program's name in parentheses may hold spaces; the fields behind it count from 3.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map(|(_, fields)| fields.split_whitespace().collect())
+        .unwrap_or_default();
+    let field = |number: usize| -> u64 {
+        fields
+            .get(number - 3)
+            .and_then(|field| field.parse().ok())
+            .unwrap_or(0)
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = |name: &str| -> u64 {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
+    };
+    let mut set = |name: &str, value: Value| usage.insert(name.to_owned(), value);
+    set("utime", (field(14) as f64 / TICKS_PER_SECOND).into());
+    set("stime", (field(15) as f64 / TICKS_PER_SECOND).into());
+    set("maxrss", line("VmHWM:").into());
+    set("minflt", field(10).into());
+    set("majflt", field(12).into());
+    set("nvcsw", line("voluntary_ctxt_switches:").into());
+    set("nivcsw", line("nonvoluntary_ctxt_switches:").into());
+    usage
+}
+
+/// In which Linux counts processor time for user space, on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;

@@ -154,7 +154,7 @@ pub enum TaskOutcome {
     Failure(Exception),
     /// It was ended from outside its code: the exception, and its arguments as results show them.
     Rejected(Exception, Vec<Value>),
-    /// It was never run.
+    /// It was not to be run: `expired`, `revoked`, or `terminated` while it ran.
     Revoked(&'static str),
 }
 

@@ -3,6 +3,7 @@
 //! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
 //! outbox keeps its row until then. Dropping that future does not stop the task.
 
+mod bus;
 mod dead;
 mod schedule;
 mod state;
@@ -15,13 +16,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{
-    StreamExt,
-    future::join_all,
-    stream::{self, BoxStream},
-};
+use futures_util::future::join_all;
 use tokio::{
-    sync::{Notify, broadcast, oneshot},
+    sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
 
@@ -31,15 +28,12 @@ use self::state::{Kept, State, step};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
     dead::encode as dead_letter,
-    event::WorkerEvent,
     message::Message,
     result::ResultMeta,
 };
 
 /// How long an idle receive waits.
 const WAIT: Duration = Duration::from_millis(100);
-/// Events kept for a watcher that is slow.
-const EVENTS: usize = 64;
 
 /// A broker that lives and dies with the process.
 pub struct MemoryBroker {
@@ -47,7 +41,7 @@ pub struct MemoryBroker {
     visibility_timeout: Duration,
     state: Mutex<State>,
     arrived: Notify,
-    events: broadcast::Sender<WorkerEvent>,
+    bus: bus::MemoryBus,
 }
 
 impl fmt::Debug for MemoryBroker {
@@ -70,7 +64,7 @@ impl MemoryBroker {
             visibility_timeout: Duration::from_secs(60),
             state: Mutex::default(),
             arrived: Notify::new(),
-            events: broadcast::Sender::new(EVENTS),
+            bus: bus::MemoryBus::default(),
         }
     }
 
@@ -275,25 +269,5 @@ impl Broker for MemoryBroker {
 
     async fn ping(&self) -> Result<(), BrokerError> {
         Ok(())
-    }
-
-    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError> {
-        // Nobody watching is no error.
-        let _ = self.events.send(event.clone());
-        Ok(())
-    }
-
-    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError> {
-        let events = stream::unfold(self.events.subscribe(), async |mut events| {
-            loop {
-                match events.recv().await {
-                    Ok(event) => return Some((event, events)),
-                    // The next heartbeat says the same again.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                }
-            }
-        });
-        Ok(events.boxed())
     }
 }

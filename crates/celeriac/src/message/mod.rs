@@ -107,6 +107,12 @@ impl Message {
         self.properties.delivery_info.extra.get("redelivered") == Some(&Value::Bool(true))
     }
 
+    /// Whether it is not to be run yet.
+    #[must_use]
+    pub fn is_early(&self, now: Timestamp) -> bool {
+        self.headers.eta.is_some_and(|eta| eta > now)
+    }
+
     /// The message that tries the same task again: same id, `retries + 1`, its own parent, due at `eta`.
     #[must_use]
     pub fn retry(&self, eta: Timestamp) -> Self {

@@ -9,13 +9,13 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
     ScriptInvocation, Value, aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{fault::Fault, outage::Outages};
-use crate::broker::BrokerError;
+use crate::{broker::BrokerError, bus::ServerInfo};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -93,6 +93,24 @@ impl Connection {
     /// The database number, which is part of channel names.
     pub fn database(&self) -> i64 {
         self.client.get_connection_info().redis_settings().db()
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> ServerInfo {
+        let info = self.client.get_connection_info();
+        let (hostname, port, ssl) = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
+            ConnectionAddr::TcpTls { host, port, .. } => (Some(host.clone()), Some(*port), true),
+            _ => (None, None, false),
+        };
+        ServerInfo {
+            transport: "redis",
+            hostname,
+            port,
+            virtual_host: self.database().to_string(),
+            userid: info.redis_settings().username().map(str::to_owned),
+            ssl,
+        }
     }
 
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BrokerError> {

@@ -5,6 +5,7 @@
 //! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
 
 mod ack;
+mod bus;
 mod commands;
 mod config;
 mod connection;
@@ -22,7 +23,6 @@ mod scripts;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, stream::BoxStream};
 use redis::{ScriptInvocation, cmd, pipe};
 
 pub use self::config::{ConfigError, RedisConfig};
@@ -36,7 +36,6 @@ use self::{
 };
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
-    event::WorkerEvent,
     message::{Message, mark_redelivered},
     observer::{Command, Observer, Unobserved},
     result::ResultMeta,
@@ -300,36 +299,5 @@ impl Broker for RedisBroker {
 
     async fn ping(&self) -> Result<(), BrokerError> {
         self.commands.command::<String>(&cmd("PING")).await.map(|_| ())
-    }
-
-    async fn publish_event(&self, event: &WorkerEvent) -> Result<(), BrokerError> {
-        let channel = names::event_channel(self.commands.database(), &event.kind.routing_key());
-        self.commands
-            .command(cmd("PUBLISH").arg(channel).arg(event.encode()))
-            .await
-    }
-
-    async fn worker_events(&self) -> Result<BoxStream<'static, WorkerEvent>, BrokerError> {
-        let pattern = names::event_channel(self.commands.database(), "worker.*");
-        let mut subscriber = self.commands.subscriber().await?;
-        let subscribed =
-            tokio::time::timeout(self.config.response_timeout, subscriber.psubscribe(pattern)).await;
-        match subscribed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return Err(BrokerError::Unavailable {
-                    cause: error.to_string(),
-                });
-            }
-            Err(_) => {
-                return Err(BrokerError::Unavailable {
-                    cause: "subscribing took too long".to_owned(),
-                });
-            }
-        }
-        let events = subscriber.into_on_message();
-        Ok(events
-            .filter_map(async |message| WorkerEvent::decode(message.get_payload_bytes()))
-            .boxed())
     }
 }

@@ -6,6 +6,8 @@ use crate::json;
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash from delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";
+/// Zset of kombu 5.7 from exchange to the time (Unix, ms) at which its bindings are forgotten.
+pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
 /// Ours: zset from worker instance to the time at which it counts as dead.
 pub(super) const LEASES: &str = "celeriac.leases";
 /// Ours: list of messages that cannot be run, newest first.
@@ -34,14 +36,14 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     }
 }
 
-/// The set that names a queue's bindings.
+/// The set that names the bindings of an exchange; a queue's own exchange has its name.
 pub(super) fn binding_key(queue: &str) -> String {
     format!("_kombu.binding.{queue}")
 }
 
 /// The queue's binding to the exchange of the same name: routing key, pattern, queue.
 pub(super) fn binding(queue: &str) -> String {
-    format!("{queue}{SEPARATOR}{SEPARATOR}{queue}")
+    exchange_binding(queue, queue)
 }
 
 /// Where a task's result is kept and announced.
@@ -49,9 +51,18 @@ pub(super) fn result(id: &str) -> String {
     format!("celery-task-meta-{id}")
 }
 
-/// The channel of an event.
-pub(super) fn event_channel(database: i64, routing_key: &str) -> String {
-    format!("/{database}.celeryev/{routing_key}")
+/// A queue's binding to a named exchange.
+pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
+    format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")
+}
+
+/// The channel of a fan-out exchange.
+pub(super) fn channel(database: i64, exchange: &str, routing_key: &str) -> String {
+    if routing_key.is_empty() {
+        format!("/{database}.{exchange}")
+    } else {
+        format!("/{database}.{exchange}/{routing_key}")
+    }
 }
 
 /// What stands behind the message in `unacked`: `, "", "<queue>"]`.
@@ -79,6 +90,14 @@ mod tests {
         assert_eq!(lists[..8], expected);
         assert_eq!(lists[8..], ["q\x06\x166", "q\x06\x169", "q\x06\x169"]);
         assert_eq!(binding("celery"), "celery\x06\x16\x06\x16celery");
-        assert_eq!(event_channel(3, "worker.online"), "/3.celeryev/worker.online");
+        assert_eq!(
+            channel(3, "celeryev", "worker.online"),
+            "/3.celeryev/worker.online"
+        );
+        assert_eq!(channel(0, "celery.pidbox", ""), "/0.celery.pidbox");
+        assert_eq!(
+            exchange_binding("", "a@b.celery.pidbox"),
+            "\x06\x16\x06\x16a@b.celery.pidbox"
+        );
     }
 }

@@ -11,7 +11,7 @@ use futures_util::{
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 use tracing::error;
 
-use super::{Shared, execute, inflight::Entry, settle};
+use super::{Shared, events, execute, inflight::Entry, settle};
 use crate::{backoff::Backoff, broker::Delivery, message::Message, streak::Streak, system};
 
 /// The wall clock may be set while a task waits for its time, so it is looked at this often.
@@ -34,8 +34,17 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
             }
             continue;
         }
+        let queues = shared.queues();
+        if queues.is_empty() {
+            // Until remote control adds one.
+            tokio::select! {
+                () = shared.inflight.moved.notified() => {}
+                () = shared.stop.cancelled() => {}
+            }
+            continue;
+        }
         // Not cut short by a stop: what it takes must be known. It waits a moment at most.
-        match shared.broker.receive(&shared.queues, room).await {
+        match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 streak.worked();
                 backoff.reset();
@@ -56,20 +65,24 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
 }
 
 fn room(shared: &Shared) -> usize {
-    let running = shared
-        .concurrency
-        .saturating_sub(shared.slots.available_permits());
-    shared.inflight.room(shared.prefetch, shared.concurrency, running)
+    let concurrency = shared.concurrency();
+    let running = concurrency.saturating_sub(shared.slots.available_permits());
+    shared.inflight.room(shared.prefetch(), concurrency, running)
 }
 
 async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Delivery) {
     let message = delivery.message();
     let shared = Arc::clone(shared);
-    let entry = shared.inflight.add(delivery);
+    let id = match &message {
+        Ok(message) => message.headers.id.clone(),
+        Err(_) => String::new(),
+    };
+    let entry = shared.inflight.add(delivery, id);
     match message {
         Ok(message) => {
+            events::received(&shared, &message);
             let mut slot = slot(&shared);
-            if !is_early(&message) {
+            if !message.is_early(system::now()) && !has_rate(&shared, &message) {
                 // Slots go to tasks in the order in which they first ask, so they ask here, in the order of arrival.
                 let _ = poll!(&mut slot);
             }
@@ -80,6 +93,9 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
             tasks.spawn(async move {
                 if shared.inflight.begin(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
+                    if let Some(id) = &poison.task_id {
+                        events::rejected(&shared, id);
+                    }
                     shared.inflight.remove(&entry.delivery.tag);
                 }
             });
@@ -95,32 +111,52 @@ fn slot(shared: &Shared) -> Slot {
     Box::pin(maybe_done(permit.map(Result::ok).boxed()))
 }
 
-fn is_early(message: &Message) -> bool {
-    message.headers.eta.is_some_and(|eta| eta > system::now())
-}
-
 /// One delivery from its arrival to its end, unless the worker stops before it begins.
 async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<Message>) {
-    let mut stopped = false;
-    if is_early(&message) {
-        let _deferred = shared.inflight.defer();
-        stopped = tokio::select! {
-            () = until_due(&message) => false,
-            () = shared.stop.cancelled() => true,
-        };
-    }
-    if stopped {
+    if !may_begin(shared, entry, &message).await {
         return;
     }
-    (&mut slot).await;
-    let Some(Some(permit)) = slot.as_mut().take_output() else {
-        return;
+    let permit = tokio::select! {
+        biased;
+        () = &mut slot => match slot.as_mut().take_output() {
+            Some(Some(permit)) => Some(permit),
+            _ => return,
+        },
+        // None of its code runs, so it needs no slot.
+        () = entry.orders.revoked() => None,
     };
     if !shared.inflight.begin(entry) {
         return;
     }
-    execute::execute(shared, &entry.delivery, message, permit).await;
+    execute::execute(shared, entry, message, permit).await;
     shared.inflight.remove(&entry.delivery.tag);
+}
+
+/// Waits for the task's time and for its turn. False when the worker stops before; a task that is not to be run does not
+/// wait any longer.
+async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
+    if !message.is_early(system::now()) && !has_rate(shared, message) {
+        return true;
+    }
+    // It does not keep others from being received.
+    let _deferred = shared.inflight.defer();
+    let wait = async {
+        until_due(message).await;
+        if let Some(registered) = shared.registry.get(&message.headers.task) {
+            registered.limits.turn().await;
+        }
+    };
+    tokio::select! {
+        () = wait => true,
+        () = entry.orders.revoked() => true,
+        () = shared.stop.cancelled() => false,
+    }
+}
+
+/// Whether there is a limit on how often such tasks may begin.
+fn has_rate(shared: &Shared, message: &Message) -> bool {
+    let registered = shared.registry.get(&message.headers.task);
+    registered.is_some_and(|registered| registered.limits.has_rate())
 }
 
 async fn until_due(message: &Message) {

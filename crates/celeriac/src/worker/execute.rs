@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
-use super::{Shared, registry::Registered, settle};
+use super::{Shared, events, inflight::Entry, registry::Registered, revoked::Orders, settle};
 use crate::{
     broker::Delivery,
     message::{Headers, Message, TimeLimit, seconds},
@@ -31,13 +31,14 @@ use crate::{
 const LONGEST_EXPONENT: u32 = 20;
 
 /// `slot` is free again when the task has ended. Telling the broker takes no slot: the next task runs meanwhile, and many
-/// ends travel together.
+/// ends travel together. A task that is not to be run has none.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
-    delivery: &Delivery,
+    entry: &Entry,
     mut message: Box<Message>,
-    slot: OwnedSemaphorePermit,
+    slot: Option<OwnedSemaphorePermit>,
 ) {
+    let delivery = &entry.delivery;
     let args = std::mem::take(&mut message.args);
     let kwargs = std::mem::take(&mut message.kwargs);
     let registered = shared.registry.get(&message.headers.task);
@@ -54,12 +55,16 @@ pub(super) async fn execute(
     };
     let redelivered = message.redelivered();
     let attempt = async {
+        if shared.revoked.covers(headers) {
+            return TaskOutcome::Revoked("revoked");
+        }
         if headers.expires.is_some_and(|expires| expires < system::now()) {
             return TaskOutcome::Revoked("expired");
         }
         let Some(registered) = registered else {
             return not_registered(headers, delivery);
         };
+        registered.limits.total.fetch_add(1, Ordering::Relaxed);
         let context = TaskContext {
             id: headers.id.clone(),
             task: headers.task.clone(),
@@ -71,10 +76,12 @@ pub(super) async fn execute(
             redelivered,
             soft: SoftLimit::default(),
         };
+        events::started(shared, &headers.id);
         let soft = context.soft.clone();
+        let usual = registered.limits.time();
         let limits = TimeLimit {
-            hard: headers.timelimit.hard.or(registered.options.time_limit),
-            soft: headers.timelimit.soft.or(registered.options.soft_time_limit),
+            hard: headers.timelimit.hard.or(usual.hard),
+            soft: headers.timelimit.soft.or(usual.soft),
         };
         // Inside the future, so that a panic while arguments are read is caught as well.
         let call = async {
@@ -83,7 +90,7 @@ pub(super) async fn execute(
                 .map_err(TaskError::Failed)?
                 .await
         };
-        let run = within(limits, soft, AssertUnwindSafe(call).catch_unwind());
+        let run = within(limits, soft, &entry.orders, AssertUnwindSafe(call).catch_unwind());
         let track = registered.options.track_started && !ignore_result;
         let ended = if track {
             join(run, Box::pin(started(shared, headers))).await.0
@@ -106,6 +113,8 @@ pub(super) async fn execute(
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
     drop(slot);
+    let runtime = entry.began().map_or(0.0, |began| system::unix_time() - began);
+    events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
     settle::settle(shared, delivery, headers, outcome, ignore_result).await;
 }
 
@@ -157,6 +166,7 @@ enum Ended {
 async fn within(
     limits: TimeLimit,
     soft: SoftLimit,
+    orders: &Orders,
     call: impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>,
 ) -> Ended {
     let mut call = std::pin::pin!(call);
@@ -170,6 +180,7 @@ async fn within(
                 Ok(returned) => Ended::Returned(returned),
                 Err(panic) => Ended::Panicked(panic_text(panic.as_ref())),
             },
+            () = orders.terminated() => return Ended::Limit(TaskOutcome::Revoked("terminated")),
             limit = &mut at_hard => return Ended::Limit(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])),
             _ = &mut at_soft, if !soft_passed => {
                 soft_passed = true;

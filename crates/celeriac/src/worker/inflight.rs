@@ -11,7 +11,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::broker::{Delivery, DeliveryTag};
+use super::revoked::Orders;
+use crate::{
+    broker::{Delivery, DeliveryTag},
+    system,
+};
 
 /// Tasks with a time in the future that are held at most; while there are as many, nothing is received.
 const MOST_DEFERRED: usize = 10_000;
@@ -29,8 +33,14 @@ pub(super) struct Inflight {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub delivery: Delivery,
+    /// The task's id; empty for a message that cannot be run.
+    pub id: String,
+    /// What remote control has said about it.
+    pub orders: Orders,
     arrival: u64,
     stage: AtomicU8,
+    /// When it began, in microseconds since 1970; 0 before.
+    began: AtomicU64,
 }
 
 const WAITING: u8 = 0;
@@ -38,6 +48,12 @@ const RUNNING: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 
 impl Entry {
+    /// When it began, in seconds since 1970; `None` before.
+    pub fn began(&self) -> Option<f64> {
+        let began = self.began.load(Ordering::Acquire);
+        (began > 0).then(|| began as f64 / 1e6)
+    }
+
     /// The task is given back. False when it has begun, or was given back before.
     fn give_back(&self) -> bool {
         self.leave_waiting(GIVEN_BACK)
@@ -51,8 +67,11 @@ impl Entry {
 }
 
 impl Inflight {
-    pub fn add(&self, delivery: Delivery) -> Arc<Entry> {
+    pub fn add(&self, delivery: Delivery, id: String) -> Arc<Entry> {
         let entry = Arc::new(Entry {
+            id,
+            orders: Orders::default(),
+            began: AtomicU64::new(0),
             arrival: self.arrivals.fetch_add(1, Ordering::Relaxed),
             stage: AtomicU8::new(WAITING),
             delivery,
@@ -86,6 +105,10 @@ impl Inflight {
     /// The task begins. False when it was given back.
     pub fn begin(&self, entry: &Entry) -> bool {
         let begins = entry.leave_waiting(RUNNING);
+        if begins {
+            let now = u64::try_from(system::now().as_microsecond()).unwrap_or(1);
+            entry.began.store(now, Ordering::Release);
+        }
         self.moved.notify_one();
         begins
     }
@@ -95,6 +118,13 @@ impl Inflight {
         self.deferred.fetch_add(1, Ordering::AcqRel);
         self.moved.notify_one();
         Deferred(self)
+    }
+
+    /// Everything that is held, oldest first.
+    pub fn held(&self) -> Vec<Arc<Entry>> {
+        let mut held: Vec<Arc<Entry>> = self.entries().values().cloned().collect();
+        held.sort_by_key(|entry| entry.arrival);
+        held
     }
 
     pub fn tags(&self) -> Vec<DeliveryTag> {
@@ -151,11 +181,12 @@ mod tests {
 
     fn hold(inflight: &Inflight, number: usize) -> Arc<Entry> {
         let tag = DeliveryTag(number.to_string());
-        inflight.add(Delivery {
+        let delivery = Delivery {
             tag,
             queue: "q".to_owned(),
             raw: Vec::new(),
-        })
+        };
+        inflight.add(delivery, String::new())
     }
 
     #[test]

@@ -2,22 +2,29 @@
 //! [`Worker::builder`], run with [`Worker::run`].
 //!
 //! [`registry`] finds a task's code, [`consume`] takes messages, [`execute`] runs one and decides how it ended,
-//! [`settle`] tells the broker, [`pulse`] and [`lease`] show that the worker is alive, [`shutdown`] ends it.
+//! [`settle`] tells the broker, [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] hears remote control,
+//! [`shutdown`] ends it.
 
 mod consume;
+mod events;
 mod execute;
 mod inflight;
 mod lease;
+mod limits;
+mod mailbox;
+mod methods;
+mod mingle;
 mod pulse;
 mod registry;
+mod revoked;
 mod settle;
 mod shutdown;
 
 use std::{
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,17 +34,22 @@ use thiserror::Error;
 use tokio::{
     sync::Semaphore,
     task::{AbortHandle, JoinSet},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{inflight::Inflight, registry::Registry};
+use self::{events::Events, inflight::Inflight, registry::Registry, revoked::Revoked};
 use crate::{
     broker::Broker,
+    control::clock::Clock,
     observer::{Observer, Unobserved},
     system,
     task::{TaskContext, TaskError, TaskOptions},
 };
+
+/// How long tasks wait for the worker to have met the others.
+const MEETING: Duration = Duration::from_secs(5);
 
 /// Runs tasks.
 #[derive(Debug)]
@@ -50,23 +62,56 @@ struct Shared {
     broker: Arc<dyn Broker>,
     observer: Arc<dyn Observer>,
     hostname: String,
-    queues: Vec<String>,
-    prefetch: usize,
+    queues: Mutex<Arc<[String]>>,
+    prefetch_multiplier: usize,
     registry: Registry,
     inflight: Inflight,
-    concurrency: usize,
+    revoked: Revoked,
+    events: Events,
+    /// How many tasks may run at a time.
+    concurrency: AtomicUsize,
     /// One permit a running task; closed when the worker stops.
     slots: Arc<Semaphore>,
     stop: CancellationToken,
+    /// The other workers have been met, or need not be waited for.
+    mingled: CancellationToken,
+    clock: Clock,
+    started: Instant,
     active: AtomicUsize,
     processed: AtomicU64,
+}
+
+impl Shared {
+    /// The queues that are taken from.
+    fn queues(&self) -> Arc<[String]> {
+        Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_queues(&self, queues: Arc<[String]>) {
+        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+        self.inflight.moved.notify_one();
+    }
+
+    fn set_concurrency(&self, slots: usize) {
+        self.concurrency.store(slots, Ordering::Relaxed);
+        self.inflight.moved.notify_one();
+    }
+
+    fn concurrency(&self) -> usize {
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    /// How many messages are held at most, those that wait for their time aside.
+    fn prefetch(&self) -> usize {
+        self.concurrency().saturating_mul(self.prefetch_multiplier)
+    }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared")
             .field("hostname", &self.hostname)
-            .field("queues", &self.queues)
+            .field("queues", &self.queues())
             .field("registry", &self.registry)
             .finish_non_exhaustive()
     }
@@ -80,6 +125,7 @@ pub struct WorkerBuilder {
     queues: Vec<String>,
     concurrency: usize,
     prefetch_multiplier: usize,
+    events: bool,
     registry: Registry,
 }
 
@@ -114,6 +160,7 @@ impl Worker {
             queues: Vec::new(),
             concurrency: 10,
             prefetch_multiplier: 4,
+            events: false,
             registry: Registry::default(),
         }
     }
@@ -127,10 +174,12 @@ impl Worker {
     /// When tasks did not end within `grace`, or messages could not be given back.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
         let shared = self.shared;
-        info!(hostname = shared.hostname, queues = ?shared.queues, tasks = ?shared.registry, "worker starts");
+        info!(hostname = shared.hostname, queues = ?shared.queues(), tasks = ?shared.registry, "worker starts");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
         background.spawn(lease::leases(Arc::clone(&shared)));
+        background.spawn(mailbox::serve(Arc::clone(&shared)));
+        background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stops_when_dropped = shared.stop.clone().drop_guard();
         let forward = abort_on_drop(&tokio::spawn({
             let (shared, shutdown) = (Arc::clone(&shared), shutdown);
@@ -139,11 +188,18 @@ impl Worker {
                 shared.stop.cancel();
             }
         }));
+        tokio::select! {
+            // So that what was revoked before this worker was there is not run. An outage ends the wait as well.
+            _ = timeout(MEETING, shared.mingled.cancelled()) => {}
+            () = shared.stop.cancelled() => {}
+        }
         let tasks = consume::consume(&shared).await;
         let ended = shutdown::shutdown(&shared, tasks, grace).await;
         drop(forward);
         background.shutdown().await;
+        events::finish(&shared).await;
         pulse::offline(&shared).await;
+        mailbox::close(&shared).await;
         info!(hostname = shared.hostname, "worker has ended");
         ended
     }
@@ -191,6 +247,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// Whether events about tasks are sent from the start, as with Celery's `-E`; off by default. Remote control switches
+    /// it, and Flower does. They show arguments and results, shortened, to everyone who reaches the broker.
+    #[must_use]
+    pub fn events(mut self, enabled: bool) -> Self {
+        self.events = enabled;
+        self
+    }
+
     /// Reports every run to this observer.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -223,13 +287,18 @@ impl WorkerBuilder {
                 broker: self.broker,
                 observer: self.observer,
                 hostname: self.hostname.unwrap_or_else(system::default_node_name),
-                queues,
-                prefetch: self.concurrency.saturating_mul(self.prefetch_multiplier),
+                queues: Mutex::new(queues.into()),
+                prefetch_multiplier: self.prefetch_multiplier,
                 registry: self.registry,
                 inflight: Inflight::default(),
-                concurrency: self.concurrency,
+                revoked: Revoked::default(),
+                events: Events::new(self.events),
+                concurrency: AtomicUsize::new(self.concurrency),
                 slots: Arc::new(Semaphore::new(self.concurrency)),
                 stop: CancellationToken::new(),
+                mingled: CancellationToken::new(),
+                clock: Clock::default(),
+                started: Instant::now(),
                 active: AtomicUsize::new(0),
                 processed: AtomicU64::new(0),
             }),

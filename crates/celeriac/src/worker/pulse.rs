@@ -11,7 +11,8 @@ use tracing::debug;
 
 use super::Shared;
 use crate::{
-    event::{WorkerEvent, WorkerEventKind},
+    broker::BrokerError,
+    event::{EXCHANGE, Event},
     system,
 };
 
@@ -21,37 +22,44 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) async fn heartbeats(shared: Arc<Shared>) {
     let mut ticks = interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut kind = WorkerEventKind::Online;
-    let mut clock = 0;
+    let mut kind = "worker-online";
     loop {
         ticks.tick().await;
-        clock += 1;
-        match shared.broker.publish_event(&event(&shared, kind, clock)).await {
-            Ok(()) => kind = WorkerEventKind::Heartbeat,
+        match announce(&shared, kind).await {
+            Ok(()) => kind = "worker-heartbeat",
             // The connection logs its outages; after one, the worker is announced again.
             Err(error) => {
                 debug!(%error, "no heartbeat");
-                kind = WorkerEventKind::Online;
+                kind = "worker-online";
             }
         }
     }
 }
 
 pub(super) async fn offline(shared: &Shared) {
-    let news = event(shared, WorkerEventKind::Offline, 0);
-    match timeout(GOODBYE, shared.broker.publish_event(&news)).await {
+    match timeout(GOODBYE, announce(shared, "worker-offline")).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "no goodbye"),
         Err(_) => debug!("no goodbye in time"),
     }
 }
 
-fn event(shared: &Shared, kind: WorkerEventKind, clock: u64) -> WorkerEvent {
+/// Broadcasts news of this kind with the worker's state now.
+pub(super) async fn announce(shared: &Shared, kind: &str) -> Result<(), BrokerError> {
+    let news = event(shared, kind);
+    shared
+        .broker
+        .broadcast(EXCHANGE, &news.routing_key(), news.encode())
+        .await
+        .map(|_| ())
+}
+
+fn event(shared: &Shared, kind: &str) -> Event {
     let mut fields = Map::new();
     let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
     set("utcoffset", json!(0));
     set("pid", json!(std::process::id()));
-    set("clock", json!(clock));
+    set("clock", json!(shared.clock.forward()));
     set("freq", json!(HEARTBEAT.as_secs_f64()));
     set("active", json!(shared.active.load(Ordering::Relaxed)));
     set("processed", json!(shared.processed.load(Ordering::Relaxed)));
@@ -59,9 +67,9 @@ fn event(shared: &Shared, kind: WorkerEventKind, clock: u64) -> WorkerEvent {
     set("sw_ident", json!("celeriac"));
     set("sw_ver", json!(env!("CARGO_PKG_VERSION")));
     set("sw_sys", json!("Linux"));
-    set("timestamp", json!(system::now().as_microsecond() as f64 / 1e6));
-    WorkerEvent {
-        kind,
+    set("timestamp", json!(system::unix_time()));
+    Event {
+        kind: kind.to_owned(),
         hostname: shared.hostname.clone(),
         fields,
     }

@@ -1,12 +1,17 @@
 //! The tasks a worker knows, by name. Arguments arrive as JSON and leave typed here; what does not fit is a
 //! `TypeError`, in whose text no argument's value appears.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use super::limits::Limits;
 use crate::task::{Exception, TaskContext, TaskError, TaskOptions};
 
 type Handler = dyn Fn(TaskContext, Vec<Value>) -> Result<BoxFuture<'static, Result<Value, TaskError>>, NotTheArguments>
@@ -19,6 +24,8 @@ struct NotTheArguments;
 #[derive(Clone)]
 pub(super) struct Registered {
     pub options: TaskOptions,
+    /// What remote control may change about it.
+    pub limits: Arc<Limits>,
     handler: Arc<Handler>,
 }
 
@@ -48,6 +55,7 @@ impl Registry {
         self.tasks.insert(
             name,
             Registered {
+                limits: Arc::new(Limits::new(&options)),
                 options,
                 handler: Arc::new(handler),
             },
@@ -56,6 +64,31 @@ impl Registry {
 
     pub fn get(&self, name: &str) -> Option<&Registered> {
         self.tasks.get(name)
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The names in order, with the rate where there is one: `add [rate_limit=10/s]`.
+    pub fn described(&self) -> Vec<String> {
+        let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
+            Some(rate) => format!("{name} [rate_limit={}]", rate.text),
+            None => name.to_owned(),
+        };
+        self.names().into_iter().map(rated).collect()
+    }
+
+    /// How often each task was begun, those that were.
+    pub fn totals(&self) -> Map<String, Value> {
+        let total = |(name, task): (&String, &Registered)| {
+            let total = task.limits.total.load(Ordering::Relaxed);
+            (total > 0).then(|| (name.clone(), total.into()))
+        };
+        self.tasks.iter().filter_map(total).collect()
     }
 }
 

@@ -56,12 +56,17 @@ impl Running {
         self.shutdown.cancel();
     }
 
-    pub async fn stop(self) -> Result<(), WorkerError> {
-        self.shutdown.cancel();
+    /// Waits until it has ended by itself.
+    pub async fn ended(self) -> Result<(), WorkerError> {
         tokio::time::timeout(PATIENCE, self.task)
             .await
             .expect("the worker ends")
             .unwrap()
+    }
+
+    pub async fn stop(self) -> Result<(), WorkerError> {
+        self.shutdown.cancel();
+        self.ended().await
     }
 }
 

@@ -1,0 +1,161 @@
+//! A remote control command as kombu's mailbox puts it, and which workers it is for.
+
+use regex::RegexBuilder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::bus::ReplyTo;
+
+/// The exchange that every worker's mailbox listens to.
+pub(crate) const EXCHANGE: &str = "celery.pidbox";
+/// The exchange that replies are sent to.
+pub(crate) const REPLY_EXCHANGE: &str = "reply.celery.pidbox";
+
+/// How large a compiled pattern may be, in bytes.
+const LARGEST_PATTERN: usize = 1 << 18;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Command {
+    pub method: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub arguments: Map<String, Value>,
+    /// Names of workers; all when there are none.
+    #[serde(default)]
+    pub destination: Option<Vec<String>>,
+    #[serde(default)]
+    pub pattern: Option<String>,
+    #[serde(default)]
+    pub matcher: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ReplyTo>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+impl Command {
+    /// Whether this worker is meant.
+    pub fn is_for(&self, node: &str) -> bool {
+        match (&self.destination, &self.pattern, &self.matcher) {
+            (Some(nodes), ..) if !nodes.is_empty() => nodes.iter().any(|name| name == node),
+            (_, Some(pattern), Some(matcher)) => matches(node, pattern, matcher),
+            _ => true,
+        }
+    }
+}
+
+/// kombu's matchers: `glob` is the shell's for the whole name, `pcre` a regular expression that fits its beginning.
+fn matches(node: &str, pattern: &str, matcher: &str) -> bool {
+    let expression = match matcher {
+        "glob" => translate(pattern),
+        "pcre" => format!("^(?:{pattern})"),
+        _ => return false,
+    };
+    RegexBuilder::new(&expression)
+        .size_limit(LARGEST_PATTERN)
+        .build()
+        .is_ok_and(|expression| expression.is_match(node))
+}
+
+/// The shell's pattern as a regular expression.
+fn translate(pattern: &str) -> String {
+    let mut expression = String::from("(?s)^");
+    let mut rest = pattern.chars();
+    while let Some(character) = rest.next() {
+        match character {
+            '*' => expression.push_str(".*"),
+            '?' => expression.push('.'),
+            '[' => match class(rest.as_str()) {
+                Some((class, length)) => {
+                    expression.push_str(&class);
+                    rest = rest.as_str()[length..].chars();
+                }
+                None => expression.push_str("\\["),
+            },
+            other => expression.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    expression.push('$');
+    expression
+}
+
+/// `a-z]...` or `!a]...` behind a `[`: the class, and how many bytes of the pattern it was.
+fn class(rest: &str) -> Option<(String, usize)> {
+    let negated = rest.starts_with('!');
+    let start = usize::from(negated);
+    // A bracket that stands first is a member.
+    let first = rest.get(start..)?.chars().next()?.len_utf8();
+    let end = start + first + rest.get(start + first..)?.find(']')?;
+    let mut class = String::from(if negated { "[^" } else { "[" });
+    for member in rest[start..end].chars() {
+        if !member.is_alphanumeric() && member != '-' {
+            class.push('\\');
+        }
+        class.push(member);
+    }
+    class.push(']');
+    Some((class, end + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_names_its_workers_or_means_all() {
+        let command = |fields: Value| -> Command { serde_json::from_value(fields).unwrap() };
+        let cases = [
+            (json!({"method": "ping"}), true),
+            (
+                json!({"method": "ping", "arguments": null, "destination": []}),
+                true,
+            ),
+            (
+                json!({"method": "ping", "destination": ["a@b", "celery@vm"]}),
+                true,
+            ),
+            (json!({"method": "ping", "destination": ["a@b"]}), false),
+            (json!({"method": "ping", "pattern": "a*", "matcher": null}), true),
+            (
+                json!({"method": "ping", "pattern": "a*", "matcher": "glob"}),
+                false,
+            ),
+            (
+                json!({"method": "ping", "pattern": "a*", "matcher": "none such"}),
+                false,
+            ),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(command(fields.clone()).is_for("celery@vm"), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn patterns_fit_as_in_python() {
+        let cases = [
+            ("glob", "celery@*", true),
+            ("glob", "celery", false),
+            ("glob", "c?lery@v[a-n]", true),
+            ("glob", "c?lery@v[!a-n]", false),
+            ("glob", "celery@v[]m]", true),
+            ("glob", "celery@v[m", false),
+            ("glob", "celery.vm", false),
+            ("pcre", "cel.+@", true),
+            ("pcre", "lery", false),
+            ("pcre", "(", false),
+            ("pcre", "a{1000}{1000}{1000}", false),
+        ];
+        for (matcher, pattern, expected) in cases {
+            assert_eq!(
+                matches("celery@vm", pattern, matcher),
+                expected,
+                "{matcher} {pattern}"
+            );
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a worker tells about itself and the tasks it holds. Tasks are read from their messages when somebody asks, so
+//! that running them costs nothing more.
+
+use std::{collections::BTreeSet, process};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    message::Message,
+    repr, system,
+    worker::{Shared, inflight::Entry},
+};
+
+/// Arguments longer than this, as JSON, are shown as a shortened text instead.
+const LONGEST_ARGUMENTS: usize = 4096;
+
+pub(super) fn active(shared: &Shared) -> Value {
+    let running = shared
+        .inflight
+        .held()
+        .into_iter()
+        .filter(|entry| entry.began().is_some());
+    running.filter_map(|entry| request(shared, &entry)).collect()
+}
+
+pub(super) fn reserved(shared: &Shared) -> Value {
+    waiting(shared)
+        .filter(|(_, message)| !message.is_early(system::now()))
+        .map(|(entry, message)| info(shared, &entry, &message))
+        .collect()
+}
+
+pub(super) fn scheduled(shared: &Shared) -> Value {
+    waiting(shared)
+        .filter(|(_, message)| message.is_early(system::now()))
+        .map(|(entry, message)| {
+            json!({
+                "eta": message.headers.eta.map(crate::time::format),
+                "priority": 6,
+                "request": info(shared, &entry, &message),
+            })
+        })
+        .collect()
+}
+
+pub(super) fn query_task(shared: &Shared, ids: &[String]) -> Value {
+    let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let mut found = Map::new();
+    for entry in shared.inflight.held() {
+        if ids.contains(entry.id.as_str())
+            && let Some(info) = request(shared, &entry)
+        {
+            let state = if entry.began().is_some() {
+                "active"
+            } else {
+                "reserved"
+            };
+            found.insert(entry.id.clone(), json!([state, info]));
+        }
+    }
+    Value::Object(found)
+}
+
+fn waiting(shared: &Shared) -> impl Iterator<Item = (std::sync::Arc<Entry>, Message)> {
+    let waiting = shared
+        .inflight
+        .held()
+        .into_iter()
+        .filter(|entry| entry.began().is_none());
+    waiting.filter_map(|entry| entry.delivery.message().ok().map(|message| (entry, message)))
+}
+
+fn request(shared: &Shared, entry: &Entry) -> Option<Value> {
+    let message = entry.delivery.message().ok()?;
+    Some(info(shared, entry, &message))
+}
+
+fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
+    let began = entry.began();
+    let (args, kwargs) = if entry.delivery.raw.len() > LONGEST_ARGUMENTS {
+        (
+            json!(repr::tuple(&message.args)),
+            json!(repr::dict(&message.kwargs)),
+        )
+    } else {
+        (json!(message.args), json!(message.kwargs))
+    };
+    let delivery_info = &message.properties.delivery_info;
+    json!({
+        "id": message.headers.id,
+        "name": message.headers.task,
+        "args": args,
+        "kwargs": kwargs,
+        "type": message.headers.task,
+        "hostname": shared.hostname,
+        "time_start": began,
+        // With its result, at the end.
+        "acknowledged": false,
+        "delivery_info": {
+            "exchange": delivery_info.exchange,
+            "routing_key": delivery_info.routing_key,
+            "priority": message.properties.priority,
+            "redelivered": message.redelivered(),
+        },
+        "worker_pid": began.map(|_| process::id()),
+    })
+}
+
+pub(super) fn registered(shared: &Shared) -> Value {
+    shared.registry.described().into_iter().collect()
+}
+
+pub(super) fn stats(shared: &Shared) -> Value {
+    let server = shared.broker.server();
+    let concurrency = shared.concurrency();
+    json!({
+        "total": shared.registry.totals(),
+        "pid": process::id(),
+        "clock": shared.clock.value().to_string(),
+        "uptime": shared.started.elapsed().as_secs(),
+        "pool": {
+            "implementation": "celeriac::Worker",
+            "max-concurrency": concurrency,
+            "processes": [process::id()],
+            "max-tasks-per-child": "N/A",
+            "put-guarded-by-semaphore": false,
+            "timeouts": [0, 0],
+        },
+        "broker": {
+            "hostname": server.hostname,
+            "userid": server.userid,
+            "virtual_host": server.virtual_host,
+            "port": server.port,
+            "ssl": server.ssl,
+            "transport": server.transport,
+            "transport_options": {},
+        },
+        "prefetch_count": shared.prefetch(),
+        "rusage": system::resource_usage(),
+    })
+}
+
+pub(super) fn active_queues(shared: &Shared) -> Value {
+    shared.queues().iter().map(|queue| described(queue)).collect()
+}
+
+fn described(queue: &str) -> Value {
+    json!({
+        "name": queue,
+        "exchange": {
+            "name": queue,
+            "type": "direct",
+            "arguments": null,
+            "durable": true,
+            "passive": false,
+            "auto_delete": false,
+            "delivery_mode": null,
+            "no_declare": false,
+        },
+        "routing_key": queue,
+        "queue_arguments": null,
+        "binding_arguments": null,
+        "consumer_arguments": null,
+        "durable": true,
+        "exclusive": false,
+        "auto_delete": false,
+        "no_ack": false,
+        "alias": null,
+        "bindings": [],
+        "no_declare": null,
+        "expires": null,
+        "message_ttl": null,
+        "max_length": null,
+        "max_length_bytes": null,
+        "max_priority": null,
+    })
+}
+
+/// The settings that a Celery worker would have to be as this one. No secrets: the address comes without them.
+pub(super) fn conf(shared: &Shared) -> Value {
+    let url = shared.broker.server().url();
+    json!({
+        "broker_url": url,
+        "result_backend": url,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_serializer": "json",
+        "timezone": "UTC",
+        "enable_utc": true,
+        "task_acks_late": true,
+        "task_reject_on_worker_lost": true,
+        "worker_concurrency": shared.concurrency(),
+        "worker_prefetch_multiplier": shared.prefetch_multiplier,
+        "task_queues": *shared.queues(),
+        "imports": shared.registry.names(),
+    })
+}
+
+pub(super) fn report(shared: &Shared) -> String {
+    let server = shared.broker.server();
+    let (version, transport, url) = (env!("CARGO_PKG_VERSION"), server.transport, server.url());
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let mut text = format!(
+        "\nsoftware -> celeriac:{version}\nplatform -> system:{os} arch:{arch}\n\
+         settings -> transport:{transport} results:{url}\n\n"
+    );
+    if let Value::Object(settings) = conf(shared) {
+        for (name, value) in settings {
+            text.push_str(&format!("{name}: {value}\n"));
+        }
+    }
+    text
+}

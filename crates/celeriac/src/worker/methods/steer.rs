@@ -1,0 +1,176 @@
+//! What changes how a worker works: limits of tasks, queues, how many tasks run, events, its end.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tracing::{debug, error, info, warn};
+
+use super::{Answer, Failure, nok, ok};
+use crate::{
+    message::TimeLimit,
+    worker::{Shared, limits::Rate, pulse},
+};
+
+/// More tasks at a time are refused.
+const MOST_SLOTS: usize = 100_000;
+/// More queues are refused: every one is looked at for every receive.
+const MOST_QUEUES: usize = 256;
+const LONGEST_QUEUE: usize = 255;
+
+#[derive(Deserialize)]
+pub(super) struct RateLimit {
+    task_name: String,
+    rate_limit: Value,
+}
+
+pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> Value {
+    let text = match &order.rate_limit {
+        Value::Null => "0",
+        Value::String(text) if text.is_empty() => "0",
+        Value::String(text) => text,
+        number => &number.to_string(),
+    };
+    let Ok(rate) = Rate::parse(text) else {
+        return nok(format!("Invalid rate limit string: ValueError({text:?})"));
+    };
+    let task = &order.task_name;
+    let Some(registered) = shared.registry.get(task) else {
+        error!("a rate limit was set for a task that is not registered");
+        return nok("unknown task");
+    };
+    info!(task, rate = text, "new rate limit");
+    let given = text != "0" || order.rate_limit.is_string();
+    registered.limits.set_rate(rate);
+    if given {
+        ok("new rate limit set successfully")
+    } else {
+        ok("rate limit disabled successfully")
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct NewTimeLimit {
+    task_name: String,
+    hard: Option<f64>,
+    soft: Option<f64>,
+}
+
+pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> Answer {
+    let task = &order.task_name;
+    let Some(registered) = shared.registry.get(task) else {
+        error!("a time limit was set for a task that is not registered");
+        return Ok(nok("unknown task"));
+    };
+    let limit = |seconds: Option<f64>| match seconds {
+        None => Ok(None),
+        Some(seconds) => Duration::try_from_secs_f64(seconds)
+            .map(Some)
+            .map_err(|_| Failure::Value("a time limit is a number of seconds".to_owned())),
+    };
+    let limits = TimeLimit {
+        hard: limit(order.hard)?,
+        soft: limit(order.soft)?,
+    };
+    info!(task, soft = order.soft, hard = order.hard, "new time limits");
+    registered.limits.set_time(limits);
+    Ok(ok("time limits set successfully"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Consumer {
+    queue: String,
+}
+
+pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> Value {
+    let queue = &order.queue;
+    if queue.is_empty() || queue.len() > LONGEST_QUEUE {
+        return nok(format!("a queue's name has 1 to {LONGEST_QUEUE} bytes"));
+    }
+    let queues = shared.queues();
+    if !queues.contains(queue) {
+        if queues.len() >= MOST_QUEUES {
+            return nok(format!("the worker takes from {MOST_QUEUES} queues already"));
+        }
+        info!(queue, "taking from one more queue");
+        shared.set_queues(queues.iter().cloned().chain([queue.clone()]).collect());
+    }
+    ok(format!("add consumer {queue}"))
+}
+
+pub(super) fn cancel_consumer(shared: &Shared, order: &Consumer) -> Value {
+    let queue = &order.queue;
+    info!(queue, "no longer taking from a queue");
+    let left = shared
+        .queues()
+        .iter()
+        .filter(|known| *known != queue)
+        .cloned()
+        .collect();
+    shared.set_queues(left);
+    ok(format!("no longer consuming from {queue}"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Pool {
+    n: Option<usize>,
+}
+
+pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> Answer {
+    let more = order.n.unwrap_or(1);
+    let slots = shared.concurrency().saturating_add(more);
+    if slots > MOST_SLOTS {
+        return Err(Failure::Value(format!("more than {MOST_SLOTS} tasks at a time")));
+    }
+    shared.set_concurrency(slots);
+    shared.slots.add_permits(more);
+    info!(concurrency = slots, "the pool grows");
+    Ok(ok("pool will grow"))
+}
+
+pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> Answer {
+    let less = order.n.unwrap_or(1);
+    let slots = shared.concurrency();
+    if less >= slots {
+        return Err(Failure::Value("the pool cannot shrink to nothing".to_owned()));
+    }
+    shared.set_concurrency(slots - less);
+    let taken = shared.slots.forget_permits(less);
+    tokio::spawn(take_slots(Arc::clone(&shared.slots), less - taken));
+    info!(concurrency = slots - less, "the pool shrinks");
+    Ok(ok("pool will shrink"))
+}
+
+/// Takes slots away that are in use now, each when its task ends.
+async fn take_slots(slots: Arc<Semaphore>, count: usize) {
+    for _ in 0..count {
+        match slots.acquire().await {
+            Ok(slot) => slot.forget(),
+            Err(_) => return,
+        }
+    }
+}
+
+pub(super) fn enable_events(shared: &Shared, enable: bool) -> Value {
+    let was = shared.events.enable(enable);
+    if was != enable {
+        info!(enable, "task events were switched by remote control");
+    }
+    let state = if enable { "enabled" } else { "disabled" };
+    let already = if was == enable { "already " } else { "" };
+    ok(format!("task events {already}{state}"))
+}
+
+pub(super) async fn heartbeat(shared: &Shared) -> Value {
+    if let Err(error) = pulse::announce(shared, "worker-heartbeat").await {
+        debug!(%error, "no heartbeat");
+    }
+    Value::Null
+}
+
+/// A warm shutdown. Celery's workers do not reply to it, so who asked goes by their going offline.
+pub(super) fn shutdown(shared: &Shared) {
+    warn!("the worker was shut down by remote control");
+    shared.stop.cancel();
+}

@@ -1,0 +1,231 @@
+//! Events about tasks, as Celery's monitors and Flower see them.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+};
+
+use celeriac::{Event, Signature, Status};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::{
+    Stage,
+    celery::Python,
+    support::{PATIENCE, eventually, final_result},
+    with_every_celery,
+};
+
+with_every_celery! {
+    celery_events_shows_every_task
+    flower_shows_the_worker_and_its_tasks_and_revokes
+}
+
+async fn celery_events_shows_every_task(python: Python) {
+    let stage = Stage::set_with(|worker| worker.events(true).build()).await;
+    let url = stage.server.url();
+    let mut monitor = python
+        .command(&url, &["-m", "celery", "-b", &url, "events", "--dump"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+    let mut next = async |wanted: &str| {
+        let find = async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the monitor goes on");
+                if line.contains(wanted) {
+                    return line;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, find)
+            .await
+            .unwrap_or_else(|_| panic!("no line with {wanted}"))
+    };
+    // It listens once it shows a heartbeat.
+    next("heartbeat").await;
+    let id = stage
+        .client
+        .send(Signature::new("add").arg(2).arg(3))
+        .await
+        .unwrap();
+    let received = next("task received").await;
+    assert!(
+        received.contains(&id) && received.contains("add") && received.contains("(2, 3)"),
+        "{received}"
+    );
+    assert!(next("task started").await.contains(&id));
+    let succeeded = next("task succeeded").await;
+    assert!(
+        succeeded.contains(&id) && succeeded.contains("result=5"),
+        "{succeeded}"
+    );
+    stage.client.send(Signature::new("broken")).await.unwrap();
+    let failed = next("task failed").await;
+    assert!(failed.contains("OperationalError('for good')"), "{failed}");
+    monitor.kill().await.unwrap();
+    stage.end().await;
+}
+
+async fn flower_shows_the_worker_and_its_tasks_and_revokes(python: Python) {
+    let stage = Stage::set().await;
+    let url = stage.server.url();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let listen = format!("--port={port}");
+    let mut flower = python
+        .command(
+            &url,
+            &[
+                "-m",
+                "celery",
+                "-b",
+                &url,
+                "flower",
+                "--address=127.0.0.1",
+                &listen,
+            ],
+        )
+        .env("FLOWER_UNAUTHENTICATED_API", "true")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let workers = eventually("Flower shows the worker", async || {
+        let workers = http(port, "GET", "/api/workers?refresh=1").await?;
+        workers["celery@test"]["stats"].is_object().then_some(workers)
+    })
+    .await;
+    let seen = &workers["celery@test"];
+    assert_eq!(seen["stats"]["pool"]["max-concurrency"], 2);
+    assert_eq!(seen["active_queues"][0]["name"], "celery");
+    assert!(
+        seen["registered"].as_array().unwrap().contains(&json!("add")),
+        "{seen}"
+    );
+    // Flower has switched events on by itself.
+    eventually("events are on", async || {
+        let said = stage.ask("enable_events", json!({})).await;
+        (said["ok"] == "task events already enabled").then_some(())
+    })
+    .await;
+    let done = stage
+        .client
+        .send(Signature::new("add").arg(2).arg(3))
+        .await
+        .unwrap();
+    let running = stage.client.send(Signature::new("sleeps")).await.unwrap();
+    let tasks = eventually("Flower shows the tasks", async || {
+        let tasks = http(port, "GET", "/api/tasks").await?;
+        (tasks[&done]["state"] == "SUCCESS" && tasks[&running]["state"] == "STARTED").then_some(tasks)
+    })
+    .await;
+    let task = &tasks[&done];
+    assert_eq!(
+        (&task["name"], &task["args"], &task["result"]),
+        (&json!("add"), &json!("(2, 3)"), &json!("5"))
+    );
+    assert_eq!(task["worker"], "celery@test");
+    let revoke = format!("/api/task/revoke/{running}?terminate=true");
+    http(port, "POST", &revoke).await.expect("Flower revokes");
+    assert_eq!(
+        final_result(&stage.client, &running).await.status,
+        Status::Revoked
+    );
+    eventually("Flower shows it as revoked", async || {
+        let tasks = http(port, "GET", "/api/tasks").await?;
+        (tasks[&running]["state"] == "REVOKED").then_some(())
+    })
+    .await;
+    flower.kill().await.unwrap();
+    stage.end().await;
+}
+
+/// The JSON that Flower answers; `None` while it does not.
+async fn http(port: u16, method: &'static str, path: &str) -> Option<Value> {
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: flower\r\nContent-Length: 0\r\n\r\n");
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        connection.set_read_timeout(Some(PATIENCE)).ok()?;
+        connection.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    });
+    let answer = answer.await.unwrap()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let ok = head.lines().next()?.contains(" 200 ");
+    ok.then(|| serde_json::from_str(body).ok()).flatten()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_end_of_a_task_has_its_event() {
+    let stage = Stage::set_with(|worker| worker.events(true).build()).await;
+    let mut news = stage.broker.listen("celeryev", "task.*").await.unwrap();
+    let mut sent = Vec::new();
+    for signature in [
+        Signature::new("add").arg(1).arg(1),
+        Signature::new("flaky").arg(1),
+        Signature::new("broken"),
+        Signature::new("none.such"),
+        Signature::new("add")
+            .arg(1)
+            .arg(1)
+            .expires("2020-01-01T00:00:00Z".parse().unwrap()),
+    ] {
+        sent.push(stage.client.send(signature).await.unwrap());
+    }
+    let mut seen: Vec<Event> = Vec::new();
+    let all = async {
+        // Three for each that runs once, twice that for the one that is tried twice, two for each that never runs.
+        while seen.len() < 3 + 6 + 3 + 2 + 2 {
+            seen.extend(Event::decode(&news.next().await.expect("the connection holds")));
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, all).await;
+    let kinds = |id: &str| -> Vec<&str> {
+        let of_task = seen.iter().filter(|event| event.fields["uuid"] == id);
+        of_task.map(|event| event.kind.as_str()).collect()
+    };
+    assert_eq!(
+        kinds(&sent[0]),
+        ["task-received", "task-started", "task-succeeded"]
+    );
+    assert_eq!(
+        kinds(&sent[1]),
+        [
+            "task-received",
+            "task-started",
+            "task-retried",
+            "task-received",
+            "task-started",
+            "task-succeeded"
+        ]
+    );
+    assert_eq!(kinds(&sent[2]), ["task-received", "task-started", "task-failed"]);
+    assert_eq!(kinds(&sent[3]), ["task-received", "task-failed"]);
+    assert_eq!(kinds(&sent[4]), ["task-received", "task-revoked"]);
+    let find = |id: &str, kind: &str| {
+        let event = seen
+            .iter()
+            .find(|event| event.fields["uuid"] == id && event.kind == kind);
+        event.unwrap().fields.clone()
+    };
+    assert_eq!(find(&sent[4], "task-revoked")["expired"], true);
+    let failed = find(&sent[2], "task-failed");
+    assert_eq!(failed["exception"], "OperationalError('for good')");
+    assert!(
+        failed["traceback"].as_str().unwrap().starts_with("Traceback"),
+        "{failed:?}"
+    );
+    let succeeded = find(&sent[0], "task-succeeded");
+    assert_eq!(succeeded["result"], "2");
+    assert!((0.0..30.0).contains(&succeeded["runtime"].as_f64().unwrap()));
+    stage.end().await;
+}

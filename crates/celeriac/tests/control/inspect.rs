@@ -1,0 +1,261 @@
+//! The methods that only look.
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{Broker, Client, Control, MemoryBroker, Signature};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Stage, ask,
+    celery::Python,
+    ok,
+    support::{Journal, PATIENCE, Running, worker},
+    with_every_celery,
+};
+
+with_every_celery! {
+    celery_pings_the_worker_and_sees_its_status
+    celery_sees_what_the_worker_holds
+    celery_sees_what_the_worker_is
+    python_and_rust_workers_answer_our_client
+}
+
+async fn celery_pings_the_worker_and_sees_its_status(python: Python) {
+    let stage = Stage::set().await;
+    assert_eq!(stage.celery(&python, &["inspect", "ping"]).await, ok("pong"));
+    let url = stage.server.url();
+    let status = python.output(&url, &["-m", "celery", "-b", &url, "status"]).await;
+    assert!(status.contains("celery@test: OK"), "{status}");
+    assert!(status.contains("1 node online"), "{status}");
+    stage.end().await;
+}
+
+async fn celery_sees_what_the_worker_holds(python: Python) {
+    let stage = Stage::set().await;
+    for line in ["a", "b"] {
+        stage
+            .client
+            .send(Signature::new("gated").arg(line))
+            .await
+            .unwrap();
+    }
+    stage.journal.until(2).await;
+    let reserved = stage
+        .client
+        .send(Signature::new("add").arg(1).kwarg("b", "x"))
+        .await
+        .unwrap();
+    let later = Signature::new("add")
+        .arg(1)
+        .arg(2)
+        .priority(4)
+        .countdown(Duration::from_secs(3600));
+    let scheduled = stage.client.send(later).await.unwrap();
+    crate::support::eventually("both are held", async || {
+        (stage.broker.depth("celery").await.unwrap().unacked == 4).then_some(())
+    })
+    .await;
+
+    let active = stage.celery(&python, &["inspect", "active"]).await;
+    let lines: Vec<&Value> = active
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| &task["args"][0])
+        .collect();
+    assert_eq!(lines, ["a", "b"]);
+    assert_eq!(active[0]["name"], "gated");
+    assert_eq!(active[0]["type"], "gated");
+    assert_eq!(active[0]["kwargs"], json!({}));
+    assert_eq!(active[0]["hostname"], "celery@test");
+    assert_eq!(active[0]["worker_pid"], std::process::id());
+    assert!(active[0]["time_start"].as_f64().unwrap() > 1.7e9);
+    assert_eq!(active[0]["acknowledged"], false);
+    assert_eq!(
+        active[0]["delivery_info"],
+        json!({"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": false})
+    );
+
+    let waiting = stage.celery(&python, &["inspect", "reserved"]).await;
+    assert_eq!(waiting.as_array().unwrap().len(), 1);
+    assert_eq!(waiting[0]["id"], reserved);
+    assert_eq!(waiting[0]["kwargs"], json!({"b": "x"}));
+    assert_eq!(waiting[0]["time_start"], Value::Null);
+    assert_eq!(waiting[0]["worker_pid"], Value::Null);
+
+    let later = stage.celery(&python, &["inspect", "scheduled"]).await;
+    assert_eq!(later.as_array().unwrap().len(), 1);
+    assert!(later[0]["eta"].as_str().unwrap().ends_with("+00:00"));
+    assert_eq!(later[0]["priority"], 6);
+    assert_eq!(later[0]["request"]["id"], scheduled);
+    assert_eq!(later[0]["request"]["delivery_info"]["priority"], 4);
+
+    let running = active[0]["id"].as_str().unwrap();
+    let query = ["inspect", "query_task", running, &reserved, "none-such"];
+    let found = stage.celery(&python, &query).await;
+    assert_eq!(found[running][0], "active");
+    assert_eq!(found[&reserved][0], "reserved");
+    assert_eq!(found[&reserved][1]["name"], "add");
+    assert_eq!(found.as_object().unwrap().len(), 2);
+
+    let stats = stage.celery(&python, &["inspect", "stats"]).await;
+    assert_eq!(stats["total"], json!({"gated": 2}));
+    // What waits is given back, and nobody else is there to run it.
+    stage.end().await;
+}
+
+async fn celery_sees_what_the_worker_is(python: Python) {
+    let stage = Stage::set().await;
+    let stats = stage.celery(&python, &["inspect", "stats"]).await;
+    assert_eq!(stats["pid"], std::process::id());
+    assert_eq!(stats["pool"]["max-concurrency"], 2);
+    assert_eq!(stats["prefetch_count"], 8);
+    assert_eq!(stats["broker"]["transport"], "redis");
+    assert_eq!(stats["broker"]["port"], stage.server.port);
+    assert_eq!(stats["broker"]["virtual_host"], "0");
+    assert!(stats["uptime"].is_u64());
+    assert!(stats["clock"].as_str().unwrap().parse::<u64>().unwrap() > 0);
+    assert!(stats["rusage"]["maxrss"].as_u64().unwrap() > 1000);
+    assert_eq!(stats["total"], json!({}));
+
+    let clock = stage.celery(&python, &["inspect", "clock"]).await;
+    assert!(clock["clock"].as_u64().unwrap() > 0);
+    let tasks = stage.celery(&python, &["inspect", "registered"]).await;
+    assert_eq!(
+        tasks,
+        json!(["add", "broken", "flaky", "gated", "note", "panics", "sleeps"])
+    );
+    assert_eq!(stage.celery(&python, &["inspect", "revoked"]).await, json!([]));
+    let queues = stage.celery(&python, &["inspect", "active_queues"]).await;
+    assert_eq!(queues.as_array().unwrap().len(), 1);
+    assert_eq!(queues[0]["name"], "celery");
+    assert_eq!(queues[0]["exchange"]["type"], "direct");
+    assert_eq!(queues[0]["routing_key"], "celery");
+    let conf = stage.celery(&python, &["inspect", "conf"]).await;
+    assert_eq!(
+        conf["broker_url"],
+        format!("redis://127.0.0.1:{}/0", stage.server.port)
+    );
+    assert_eq!(conf["task_serializer"], "json");
+    assert_eq!(conf["worker_concurrency"], 2);
+    let report = stage.celery(&python, &["inspect", "report"]).await;
+    assert!(
+        report["ok"].as_str().unwrap().contains("software -> celeriac:"),
+        "{report}"
+    );
+    stage.end().await;
+}
+
+async fn python_and_rust_workers_answer_our_client(python: Python) {
+    let stage = Stage::set().await;
+    let other = python.worker(&stage.server.url(), &[], &[]).await;
+    stage.until_there_are(2).await;
+    let control = stage.control();
+    let mut nodes = control.ping().await.unwrap();
+    nodes.sort();
+    assert_eq!(nodes, ["celery@test", other.name.as_str()]);
+    let only = control.clone().destination([other.name.clone()]);
+    assert_eq!(only.ping().await.unwrap(), [other.name.as_str()]);
+    let fitting = control.clone().glob("python*").timeout(Duration::from_secs(2));
+    assert_eq!(fitting.ping().await.unwrap(), [other.name.as_str()]);
+    assert_eq!(control.clone().limit(1).ping().await.unwrap().len(), 1);
+    let stats = ask(&only, "stats", json!({})).await;
+    assert_eq!(stats[0].content["pid"], other.pid());
+    let refused = ask(&control, "nosuch", json!({})).await;
+    assert_eq!(refused.len(), 2);
+    for reply in refused {
+        assert_eq!(reply.error(), Some("KeyError('nosuch')"), "{}", reply.node);
+    }
+    // The Python worker leaves nothing behind, nor do we.
+    other.stop().await;
+    crate::support::eventually("no replies are left", async || {
+        let left: Vec<String> = redis::cmd("KEYS")
+            .arg("*reply.celery.pidbox")
+            .query(&mut stage.server.connection())
+            .unwrap();
+        left.is_empty().then_some(())
+    })
+    .await;
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_commands_are_answered_and_garbage_is_survived() {
+    let stage = Stage::set().await;
+    assert_eq!(
+        stage.ask("nosuch", json!({})).await,
+        json!({"error": "KeyError('nosuch')"})
+    );
+    let wrong = stage.ask("query_task", json!({"ids": 3})).await;
+    assert!(
+        wrong["error"].as_str().unwrap().starts_with("TypeError("),
+        "{wrong}"
+    );
+    let garbage = [
+        "nonsense".to_owned(),
+        "{}".to_owned(),
+        json!({"body": "{}"}).to_string(),
+        json!({"body": "{\"method\": 3}"}).to_string(),
+        json!({"body": "{\"method\": \"revoke\", \"arguments\": [1]}"}).to_string(),
+    ];
+    for text in garbage {
+        assert_eq!(
+            stage.broker.broadcast("celery.pidbox", "", text).await.unwrap(),
+            1
+        );
+    }
+    assert_eq!(stage.ask("ping", json!({})).await, ok("pong"));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn remote_control_comes_back_with_redis() {
+    let mut stage = Stage::set().await;
+    stage.server.crash();
+    assert!(stage.control().ping().await.is_err());
+    stage.server.start_again();
+    crate::support::eventually("the worker answers again", async || {
+        let nodes = stage
+            .control()
+            .timeout(Duration::from_secs(1))
+            .ping()
+            .await
+            .ok()?;
+        (nodes == ["celery@test"]).then_some(())
+    })
+    .await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn nobody_there_is_known_at_once() {
+    let server = crate::server::Server::start();
+    let control = Control::new(Arc::new(server.broker())).timeout(PATIENCE);
+    let begin = std::time::Instant::now();
+    assert!(control.ping().await.unwrap().is_empty());
+    assert!(begin.elapsed() < PATIENCE / 2, "it waited");
+}
+
+#[tokio::test]
+async fn the_broker_inside_the_process_does_remote_control_too() {
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
+    let gate = CancellationToken::new();
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &gate).build(),
+        PATIENCE,
+    );
+    let control = Control::new(broker.clone()).timeout(PATIENCE);
+    crate::support::eventually("the worker answers", async || {
+        (control.ping().await.unwrap() == ["celery@test"]).then_some(())
+    })
+    .await;
+    Client::new(broker)
+        .send(Signature::new("add").arg(1).arg(2))
+        .await
+        .unwrap();
+    let stats = ask(&control, "stats", json!({})).await;
+    assert_eq!(stats[0].content["total"], json!({"add": 1}));
+    assert_eq!(stats[0].content["broker"]["transport"], "memory");
+    running.stop().await.unwrap();
+}
