@@ -242,9 +242,9 @@ fn redis_url(mode: Mode, given: Option<String>) -> Result<Option<Secret>, Config
             given.unwrap_or_else(|| "redis://localhost:6379/0".to_owned())
         }
     };
-    match Url::parse(&url) {
-        Ok(parsed) if matches!(parsed.scheme(), "redis" | "rediss") => Ok(Some(Secret::new(url))),
-        _ => Err(ConfigError::new("REDIS_URL", "is no redis:// or rediss:// URL")),
+    match celeriac::RedisConfig::new(url.as_str()).server() {
+        Ok(_) => Ok(Some(Secret::new(url))),
+        Err(problem) => Err(ConfigError::new("REDIS_URL", problem)),
     }
 }
 

@@ -1,15 +1,27 @@
 //! Where Redis is and how long things are kept there. The URL may hold a password, so it is never printed.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
+use redis::ConnectionAddr;
 use thiserror::Error;
+
+use super::url::Location;
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS.
+    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS; or the sentinels that know the server,
+    /// `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>`, or `sentinels://` for TLS to
+    /// them and to the server. User and password are those of the server; a sentinel's own, where it wants some, are the
+    /// parameters `sentinel_username` and `sentinel_password`.
+    ///
+    /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files as they do for Python's
+    /// Celery. The server's certificate is always verified, so `ssl_cert_reqs` may only be `required`.
     pub url: String,
+    /// A file of certificates of authorities, in PEM format, that are trusted instead of the system's; takes the place
+    /// of `ssl_ca_certs` in the URL. Without both the system's are trusted, or those of the environment variables
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    pub ca_certificate: Option<PathBuf>,
     /// After this long without a renewal a message goes back to its queue, whoever held it. Must be the same as Celery
     /// workers on the same Redis use (`visibility_timeout`, 3600 s by default).
     pub visibility_timeout: Duration,
@@ -33,6 +45,7 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            ca_certificate: None,
             visibility_timeout: Duration::from_secs(3600),
             lease: Duration::from_secs(20),
             delivery_limit: 20,
@@ -42,38 +55,23 @@ impl RedisConfig {
         }
     }
 
-    /// The server's host and port (none for a Unix socket) and the database number, for telemetry.
+    /// The server's host and port and the database number, for telemetry. A server behind a Unix socket has no port, and
+    /// one behind sentinels may be another one at any time.
     ///
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
-        let info = self
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(|_| ConfigError::Url)?;
+        let location = Location::parse(&self.url)?;
+        let info = location.addresses.first().ok_or(ConfigError::Url)?;
         let address = match info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }
+                if location.master.is_none() =>
+            {
                 Some((host.clone(), *port))
             }
             _ => None,
         };
         Ok((address, info.redis_settings().db()))
-    }
-
-    pub(super) fn client(&self) -> Result<redis::Client, ConfigError> {
-        // redis-rs names only what is wrong, but its error is not shown in case it ever quotes the URL.
-        let info = self
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(|_| ConfigError::Url)?;
-        // rustls panics at the first TLS connection of a process that has not chosen its cryptography.
-        if self.url.starts_with("rediss:") && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Losing a race against another installer is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        redis::Client::open(info).map_err(|_| ConfigError::Url)
     }
 }
 
@@ -92,6 +90,18 @@ impl fmt::Debug for RedisConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// The URL is not one of Redis.
-    #[error("the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://)")]
+    #[error(
+        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
+         nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
+    )]
     Url,
+    /// The URL is one of sentinels and does not say what the server is called.
+    #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
+    Master,
+    /// The URL asks for TLS without verified certificates.
+    #[error("the server's certificate is always verified: ssl_cert_reqs may only be required")]
+    Unverified,
+    /// A file of certificates or keys cannot be read, or does not hold any.
+    #[error("a file of certificates for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) cannot be used")]
+    Certificates,
 }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
     ScriptInvocation, Value, aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
-use super::{fault::Fault, outage::Outages};
+use super::{endpoint::Endpoint, fault::Fault, outage::Outages};
 use crate::{broker::BrokerError, bus::ServerInfo};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ const MOST_LOADS: usize = 5;
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
-    client: redis::Client,
+    endpoint: Arc<Endpoint>,
     outages: Arc<Outages>,
     response_timeout: Duration,
     state: Mutex<State>,
@@ -69,9 +69,9 @@ pub(super) struct Live {
 }
 
 impl Connection {
-    pub fn new(client: redis::Client, response_timeout: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, response_timeout: Duration) -> Self {
         Self {
-            client,
+            endpoint: Arc::new(endpoint),
             outages: Arc::default(),
             response_timeout,
             state: Mutex::default(),
@@ -82,7 +82,7 @@ impl Connection {
     /// Another connection of the same broker handle.
     pub fn another(&self) -> Self {
         Self {
-            client: self.client.clone(),
+            endpoint: Arc::clone(&self.endpoint),
             outages: Arc::clone(&self.outages),
             response_timeout: self.response_timeout,
             state: Mutex::default(),
@@ -92,25 +92,12 @@ impl Connection {
 
     /// The database number, which is part of channel names.
     pub fn database(&self) -> i64 {
-        self.client.get_connection_info().redis_settings().db()
+        self.endpoint.database()
     }
 
     /// Where the server is.
     pub fn server(&self) -> ServerInfo {
-        let info = self.client.get_connection_info();
-        let (hostname, port, ssl) = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
-            ConnectionAddr::TcpTls { host, port, .. } => (Some(host.clone()), Some(*port), true),
-            _ => (None, None, false),
-        };
-        ServerInfo {
-            transport: "redis",
-            hostname,
-            port,
-            virtual_host: self.database().to_string(),
-            userid: info.redis_settings().username().map(str::to_owned),
-            ssl,
-        }
+        self.endpoint.server_info()
     }
 
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BrokerError> {
@@ -146,7 +133,13 @@ impl Connection {
 
     /// A connection for pub/sub of its own, not counted as part of this one.
     pub async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
-        match in_time(CONNECT_TIMEOUT, self.client.get_async_pubsub()).await {
+        // Subscribing works while the server still reads its data; this connection is made only when it has.
+        self.live().await?;
+        let attempt = async {
+            let client = self.endpoint.client().await?;
+            client.get_async_pubsub().await.map_err(|error| text(&error))
+        };
+        match in_time(attempt).await {
             Ok(subscriber) => {
                 self.outages.back();
                 Ok(subscriber)
@@ -172,7 +165,7 @@ impl Connection {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        match in_time(CONNECT_TIMEOUT * 2, self.connect()).await {
+        match in_time(self.connect()).await {
             Ok(connection) => {
                 self.outages.back();
                 Ok(self.connected(connection))
@@ -185,13 +178,18 @@ impl Connection {
         }
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self) -> Result<MultiplexedConnection, String> {
+        let client = self.endpoint.client().await?;
+        self.working(&client).await.map_err(|error| text(&error))
+    }
+
+    /// A connection to a server that does its work.
+    async fn working(&self, client: &Client) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(PIPELINE_BUFFER);
-        let mut connection = self
-            .client
+        let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
         // A server accepts connections while it reads its data, and as a replica.
@@ -282,12 +280,15 @@ impl Connection {
     }
 }
 
-async fn in_time<T>(limit: Duration, attempt: impl Future<Output = RedisResult<T>>) -> Result<T, String> {
-    match timeout(limit, attempt).await {
-        Ok(Ok(made)) => Ok(made),
-        Ok(Err(error)) => Err(Fault::of(&error).1),
+async fn in_time<T>(attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match timeout(CONNECT_TIMEOUT * 2, attempt).await {
+        Ok(outcome) => outcome,
         Err(_) => Err("connecting took too long".to_owned()),
     }
+}
+
+fn text(error: &RedisError) -> String {
+    Fault::of(error).1
 }
 
 fn is_replica(role: &[Value]) -> bool {

@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod connection;
 mod dead;
+mod endpoint;
 mod fault;
 mod lease;
 mod names;
@@ -19,6 +20,7 @@ mod receive;
 mod restore;
 mod schedule;
 mod scripts;
+mod url;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -29,6 +31,7 @@ pub use self::config::{ConfigError, RedisConfig};
 use self::{
     ack::{Acks, StoredResult},
     connection::Connection,
+    endpoint::Endpoint,
     lease::Lease,
     publish::Bindings,
     receive::Receiver,
@@ -71,7 +74,7 @@ impl RedisBroker {
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let commands = Connection::new(config.client()?, config.response_timeout);
+        let commands = Connection::new(Endpoint::new(&config)?, config.response_timeout);
         Ok(Self {
             receiver: Receiver::new(commands.another()),
             commands,

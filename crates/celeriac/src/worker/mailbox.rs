@@ -6,7 +6,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::{Shared, methods, mingle};
 use crate::{
@@ -40,7 +40,7 @@ pub(super) async fn serve(shared: Arc<Shared>) {
                     backoff.reset();
                 }
                 // An outage of the broker is said by its other connections.
-                info!("remote control has lost its connection and connects again");
+                debug!("remote control has lost its connection and connects again");
             }
             Err(error) => {
                 if matches!(error, BrokerError::Refused { .. }) {

@@ -6,10 +6,12 @@ mod connections;
 mod flushes;
 mod logs;
 mod refusals;
+mod sentinels;
 #[path = "../support/redis.rs"]
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 

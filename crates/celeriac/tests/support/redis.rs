@@ -84,7 +84,7 @@ impl Drop for Server {
     clippy::disallowed_methods,
     reason = "tests are told where the server's binary is by the environment"
 )]
-fn binary() -> String {
+pub fn binary() -> String {
     std::env::var("TEST_REDIS_BIN").unwrap_or_else(|_| "redis-server".to_owned())
 }
 

@@ -62,7 +62,7 @@ pub struct Options {
     )]
     pub database_url: Option<String>,
 
-    /// redis:// or rediss:// [default: redis://localhost:6379/0; embedded: none]
+    /// redis://, rediss:// or sentinel:// [default: redis://localhost:6379/0; embedded: none]
     #[arg(
         long,
         global = true,

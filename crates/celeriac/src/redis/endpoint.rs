@@ -1,0 +1,221 @@
+//! Where connections go: to an address that never changes, or to the server that the sentinels name at the time.
+//!
+//! The sentinels are asked anew for every connection, so that a fail-over is nothing but a broken connection. redis-rs
+//! has sentinel support of its own, but it makes further connections without time limits and expects answers to be
+//! complete; asking takes one command.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, RedisConnectionInfo,
+    RedisResult, TlsCertificates, cmd,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+use tokio::time::timeout;
+
+use super::{
+    config::{ConfigError, RedisConfig},
+    fault::Fault,
+    url::Location,
+};
+use crate::bus::ServerInfo;
+
+/// How long one sentinel may take.
+const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pub/sub connections are silent for long: the system finds out whether the other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+pub(super) struct Endpoint {
+    /// With sentinels, all but the address is for the server.
+    server: Client,
+    certificates: Option<TlsCertificates>,
+    sentinels: Option<Sentinels>,
+}
+
+struct Sentinels {
+    clients: Vec<Client>,
+    /// Which sentinel is asked first, each time another one: one that is cut off from the others may be wrong.
+    turn: AtomicUsize,
+    master: String,
+}
+
+impl Endpoint {
+    pub fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
+        let mut location = Location::parse(&config.url)?;
+        let certificates = certificates(config, &location)?;
+        let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
+        // rustls panics at the first TLS connection of a process that has not chosen its cryptography.
+        if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Losing a race against another installer is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let sentinels = match location.master.take() {
+            None => None,
+            Some(master) => {
+                let settings = sentinel_settings(&location);
+                let clients = location
+                    .addresses
+                    .drain(..)
+                    .map(|info| client(info.set_redis_settings(settings.clone()), certificates.as_ref()));
+                Some(Sentinels {
+                    clients: clients
+                        .collect::<RedisResult<_>>()
+                        .map_err(|_| ConfigError::Certificates)?,
+                    turn: AtomicUsize::new(0),
+                    master,
+                })
+            }
+        };
+        let server = client(first, certificates.as_ref()).map_err(|_| ConfigError::Certificates)?;
+        Ok(Self {
+            server,
+            certificates,
+            sentinels,
+        })
+    }
+
+    /// The database number, which is part of channel names.
+    pub fn database(&self) -> i64 {
+        self.server.get_connection_info().redis_settings().db()
+    }
+
+    /// Where the server is, for people; with sentinels, one of these.
+    pub fn server_info(&self) -> ServerInfo {
+        let info = self.server.get_connection_info();
+        let (hostname, port, ssl) = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
+            ConnectionAddr::TcpTls { host, port, .. } => (Some(host.clone()), Some(*port), true),
+            _ => (None, None, false),
+        };
+        ServerInfo {
+            transport: if self.sentinels.is_some() {
+                "sentinel"
+            } else {
+                "redis"
+            },
+            hostname,
+            port,
+            virtual_host: self.database().to_string(),
+            userid: info.redis_settings().username().map(str::to_owned),
+            ssl,
+        }
+    }
+
+    /// The server as it is to be connected to now.
+    pub async fn client(&self) -> Result<Client, String> {
+        let Some(sentinels) = &self.sentinels else {
+            return Ok(self.server.clone());
+        };
+        let (host, port) = sentinels.primary().await?;
+        let info = self.server.get_connection_info().clone();
+        let address = if is_tls(&info) {
+            ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        client(info.set_addr(address), self.certificates.as_ref()).map_err(|error| Fault::of(&error).1)
+    }
+}
+
+impl Sentinels {
+    async fn primary(&self) -> Result<(String, u16), String> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut causes = Vec::new();
+        for number in 0..self.clients.len() {
+            let sentinel = &self.clients[(first.wrapping_add(number)) % self.clients.len()];
+            match timeout(SENTINEL_TIMEOUT, self.ask(sentinel)).await {
+                Ok(Ok(Some(address))) => return Ok(address),
+                Ok(Ok(None)) => causes.push("does not know it".to_owned()),
+                Ok(Err(error)) => causes.push(Fault::of(&error).1),
+                Err(_) => causes.push("took too long".to_owned()),
+            }
+        }
+        causes.sort();
+        causes.dedup();
+        Err(format!("no sentinel names the primary: {}", causes.join("; ")))
+    }
+
+    async fn ask(&self, sentinel: &Client) -> RedisResult<Option<(String, u16)>> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(SENTINEL_TIMEOUT))
+            .set_response_timeout(Some(SENTINEL_TIMEOUT));
+        let mut connection = sentinel
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(&self.master)
+            .query_async(&mut connection)
+            .await
+    }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn client(info: ConnectionInfo, certificates: Option<&TlsCertificates>) -> RedisResult<Client> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true).set_keepalive(keepalive));
+    match certificates {
+        Some(certificates) if is_tls(&info) => Client::build_with_tls(info, certificates.clone()),
+        _ => Client::open(info),
+    }
+}
+
+/// The account at the sentinels is another one than at the server, and usually there is none.
+fn sentinel_settings(location: &Location) -> RedisConnectionInfo {
+    let mut settings = RedisConnectionInfo::default();
+    if let Some(user) = location.parameter("sentinel_username") {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = location.parameter("sentinel_password") {
+        settings = settings.set_password(password);
+    }
+    settings
+}
+
+fn certificates(config: &RedisConfig, location: &Location) -> Result<Option<TlsCertificates>, ConfigError> {
+    let authority = config
+        .ca_certificate
+        .clone()
+        .or_else(|| location.file("ssl_ca_certs"));
+    let root_cert = authority.map(pem).transpose()?;
+    let client_tls = match (location.file("ssl_certfile"), location.file("ssl_keyfile")) {
+        (Some(certificate), Some(key)) => Some(ClientTlsConfig {
+            client_cert: pem(certificate)?,
+            client_key: pem(key)?,
+        }),
+        (None, None) => None,
+        _ => return Err(ConfigError::Certificates),
+    };
+    let any = root_cert.is_some() || client_tls.is_some();
+    Ok(any.then_some(TlsCertificates {
+        client_tls,
+        root_cert,
+    }))
+}
+
+fn pem(file: PathBuf) -> Result<Vec<u8>, ConfigError> {
+    let text = fs::read_to_string(file).map_err(|_| ConfigError::Certificates)?;
+    if text.contains("-----BEGIN ") {
+        Ok(text.into_bytes())
+    } else {
+        Err(ConfigError::Certificates)
+    }
+}

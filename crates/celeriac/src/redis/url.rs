@@ -1,0 +1,160 @@
+//! The URL of Redis: one server, or sentinels that know which server it is. The certificates are named as in URLs for
+//! Python's Celery, so that both may be given the same one.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+use url::Url;
+
+use super::config::ConfigError;
+
+const SENTINEL_PORT: u16 = 26379;
+
+/// What a URL says.
+pub(super) struct Location {
+    /// The server, or the sentinels with the settings that are for the server.
+    pub addresses: Vec<ConnectionInfo>,
+    /// The name under which the sentinels know the server.
+    pub master: Option<String>,
+    parameters: HashMap<String, String>,
+}
+
+impl Location {
+    pub fn parse(url: &str) -> Result<Self, ConfigError> {
+        let (scheme, rest) = url.split_once("://").ok_or(ConfigError::Url)?;
+        let sentinels = match scheme {
+            "sentinel" => Some("redis"),
+            "sentinels" => Some("rediss"),
+            _ => None,
+        };
+        let urls = match sentinels {
+            Some(scheme) => each_host(scheme, rest)?,
+            None => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+        };
+        let parameters: HashMap<String, String> = urls
+            .iter()
+            .flat_map(|url| url.query_pairs().into_owned())
+            .collect();
+        let verified = parameters
+            .get("ssl_cert_reqs")
+            .is_none_or(|required| matches!(required.as_str(), "required" | "CERT_REQUIRED"));
+        if !verified || url.ends_with("#insecure") {
+            return Err(ConfigError::Unverified);
+        }
+        let master = parameters.get("master").filter(|name| !name.is_empty()).cloned();
+        if sentinels.is_some() && master.is_none() {
+            return Err(ConfigError::Master);
+        }
+        // redis-rs names only what is wrong, but its error is not shown in case it ever quotes the URL.
+        let addresses = urls
+            .into_iter()
+            .map(|url| url.into_connection_info().map_err(|_| ConfigError::Url));
+        Ok(Self {
+            addresses: addresses.collect::<Result<_, _>>()?,
+            master: sentinels.and(master),
+            parameters,
+        })
+    }
+
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// A file that the URL names.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        self.parameter(name).map(PathBuf::from)
+    }
+}
+
+/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, a URL for each host.
+fn each_host(scheme: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (account, hosts) = authority
+        .rsplit_once('@')
+        .map_or(("", authority), |(account, hosts)| (account, hosts));
+    let account = if account.is_empty() {
+        String::new()
+    } else {
+        format!("{account}@")
+    };
+    hosts
+        .split(',')
+        .map(|host| {
+            let mut url =
+                Url::parse(&format!("{scheme}://{account}{host}{tail}")).map_err(|_| ConfigError::Url)?;
+            if url.port().is_none() {
+                url.set_port(Some(SENTINEL_PORT)).map_err(|()| ConfigError::Url)?;
+            }
+            Ok(url)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(url: &str) -> Vec<String> {
+        let location = Location::parse(url).unwrap();
+        location
+            .addresses
+            .iter()
+            .map(|info| {
+                let settings = info.redis_settings();
+                let account = (settings.username(), settings.password());
+                format!("{} {} {account:?}", info.addr(), settings.db())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sentinels_are_listed_with_commas_and_have_a_port_of_their_own() {
+        assert_eq!(
+            addresses("sentinel://user:pass%2Cword@one,two:5000,[::1]/3?master=news"),
+            [
+                r#"one:26379 3 (Some("user"), Some("pass,word"))"#,
+                r#"two:5000 3 (Some("user"), Some("pass,word"))"#,
+                r#"::1:26379 3 (Some("user"), Some("pass,word"))"#,
+            ]
+        );
+        let location = Location::parse("sentinels://one?master=news").unwrap();
+        assert_eq!(location.master.as_deref(), Some("news"));
+        assert!(matches!(
+            location.addresses[0].addr(),
+            redis::ConnectionAddr::TcpTls { .. }
+        ));
+        assert_eq!(addresses("redis://one"), ["one:6379 0 (None, None)"]);
+        assert_eq!(Location::parse("redis://one?master=news").unwrap().master, None);
+    }
+
+    #[test]
+    fn urls_that_cannot_work_are_refused() {
+        let error = |url: &str| Location::parse(url).err();
+        assert_eq!(error("sentinel://one,two"), Some(ConfigError::Master));
+        assert_eq!(error("sentinel://one/0?master="), Some(ConfigError::Master));
+        for url in [
+            "sentinel://?master=x",
+            "sentinel://one,,two?master=x",
+            "sentinel://one/zero?master=x",
+            "postgres://one",
+            "one:6379",
+            "",
+        ] {
+            assert_eq!(error(url), Some(ConfigError::Url), "{url}");
+        }
+    }
+
+    #[test]
+    fn certificates_are_always_verified() {
+        let error = |url: &str| Location::parse(url).err();
+        assert_eq!(error("rediss://one?ssl_cert_reqs=required"), None);
+        assert_eq!(error("rediss://one?ssl_cert_reqs=CERT_REQUIRED"), None);
+        for url in [
+            "rediss://one?ssl_cert_reqs=none",
+            "rediss://one?ssl_cert_reqs=CERT_OPTIONAL",
+            "rediss://one#insecure",
+        ] {
+            assert_eq!(error(url), Some(ConfigError::Unverified), "{url}");
+        }
+    }
+}
