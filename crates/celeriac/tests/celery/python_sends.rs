@@ -20,6 +20,7 @@ with_every_celery! {
     expiry_and_countdown_are_kept
     lower_priorities_go_first
     what_nobody_waits_for_is_not_kept
+    headers_survive_a_retry_and_a_change_of_sides
 }
 
 struct Stage {
@@ -155,10 +156,13 @@ async fn a_retry_goes_on_until_success_and_ends_with_the_cause(python: Python) {
     let mut stage = Stage::new(&python);
     let worker = stage.worker();
     let succeeded = "
+seen = []
 result = flaky.delay(2)
-[result.get(timeout=20), result.state, result.retries, result.parent is None]";
+answer = result.get(timeout=20, on_message=lambda message: seen.append(message['status']))
+[answer, result.state, seen]";
     let (answer, celery) = (stage.client.run(succeeded).await, &python.celery);
-    assert_eq!(answer, json!([2, "SUCCESS", null, true]), "Celery {celery}");
+    let seen = ["STARTED", "RETRY", "STARTED", "RETRY", "STARTED", "SUCCESS"];
+    assert_eq!(answer, json!([2, "SUCCESS", seen]), "Celery {celery}");
     let exhausted = "
 result = flaky.delay(1000)
 try:
@@ -243,4 +247,33 @@ async fn what_nobody_waits_for_is_not_kept(python: Python) {
         .unwrap();
     assert!(!kept, "Celery {}", python.celery);
     worker.stop().await.unwrap();
+}
+
+async fn headers_survive_a_retry_and_a_change_of_sides(python: Python) {
+    let mut stage = Stage::new(&python);
+    let worker = stage.worker();
+    let send = "
+headers = {'x-tenant': {'id': 7}, 'traceparent': '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'}
+result = describe.apply_async(['ü'], kwargs={'ratio': 0.1}, headers=headers, priority=6, time_limit=900)
+while result.state != 'RETRY':
+    time.sleep(0.01)";
+    stage.client.run(send).await;
+    // The next attempt is given back and is one of Python.
+    worker.stop().await.unwrap();
+    let worker = python.worker(&stage.server.url(), &[], &[]).await;
+    let mut answer = stage.client.run("result.get(timeout=20)").await;
+    let headers = answer["headers"].take();
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(headers["x-tenant"], json!({"id": 7}), "Celery {}", python.celery);
+    assert_eq!(headers["traceparent"], traceparent, "Celery {}", python.celery);
+    assert_eq!(
+        answer,
+        json!({
+            "args": ["ü"], "kwargs": {"ratio": 0.1}, "headers": null,
+            "retries": 1, "timelimit": [900, null], "priority": 6,
+        }),
+        "Celery {}",
+        python.celery
+    );
+    worker.stop().await;
 }

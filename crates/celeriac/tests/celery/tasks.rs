@@ -16,7 +16,8 @@ fn exception(module: &str, type_name: &str, message: &str) -> Exception {
 }
 
 /// `add`, `echo` (its one argument), `note` (writes its argument), `broken` (raises what only `app.py` knows),
-/// `key_error` (raises one of Python's own), `flaky` (fails until the attempt given), `sleeps` (seconds).
+/// `key_error` (raises one of Python's own), `describe` (wants to be tried again in two seconds),
+/// `flaky` (fails until the attempt given), `sleeps` (seconds).
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
     let options = |parameters| TaskOptions {
         track_started: true,
@@ -72,6 +73,16 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
                     });
                 }
                 Ok(json!(context.retries))
+            },
+        )
+        .task(
+            "describe",
+            options(&["name", "ratio"]),
+            async |_: TaskContext, (_, _): (String, f64)| {
+                Err::<(), _>(TaskError::Retry {
+                    cause: exception("app", "OutOfStock", "not here"),
+                    countdown: Some(Duration::from_secs(2)),
+                })
             },
         )
         .task(

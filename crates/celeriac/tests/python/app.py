@@ -105,10 +105,18 @@ def flaky(self, succeeds_at):
     return self.request.retries
 
 
-@app.task(name="header", bind=True)
-def header(self, name):
-    """A header of its own message."""
-    return (self.request.headers or {}).get(name)
+@app.task(name="describe", bind=True)
+def describe(self, *args, **kwargs):
+    """What its own message says."""
+    request = self.request
+    return {
+        "args": args,
+        "kwargs": kwargs,
+        "headers": request.headers,
+        "retries": request.retries,
+        "timelimit": request.timelimit,
+        "priority": request.delivery_info["priority"],
+    }
 
 
 @app.task(name="relay")
