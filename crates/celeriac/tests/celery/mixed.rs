@@ -1,14 +1,11 @@
-//! Python and Rust workers on one queue: they share the work, and either gives back what a killed one of the other
-//! kind held.
+//! Python and Rust workers on one queue share the work.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker};
+use celeriac::{Broker, Client, Signature, TaskContext, TaskOptions, Worker};
 
 use crate::{
     celery::Python,
-    journal::Journal,
-    process::WorkerProcess,
     server::Server,
     support::{PATIENCE, Running, eventually},
     with_every_celery,
@@ -16,8 +13,6 @@ use crate::{
 
 with_every_celery! {
     every_task_runs_once_on_one_of_both_sides
-    a_killed_python_workers_tasks_run_in_rust
-    a_killed_rust_workers_tasks_run_in_python
 }
 
 const TASKS: usize = 10_000;
@@ -79,107 +74,4 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
             python.celery
         );
     }
-}
-
-/// Seconds after which either side takes what the other one held.
-const VISIBILITY: u64 = 2;
-
-fn broker(server: &Server) -> RedisBroker {
-    let visibility_timeout = Duration::from_secs(VISIBILITY);
-    RedisBroker::new(RedisConfig {
-        visibility_timeout,
-        ..server.config()
-    })
-    .unwrap()
-}
-
-/// Five tasks that would run for an hour in the hands that take them first.
-async fn send(server: &Server) -> Vec<String> {
-    let client = Client::new(Arc::new(server.broker()));
-    let tasks: Vec<String> = (0..5).map(|number| format!("t{number}")).collect();
-    for task in &tasks {
-        let work = Signature::new("work").arg(task.as_str()).arg(3600.0);
-        client.send(work).await.unwrap();
-    }
-    tasks
-}
-
-async fn all_held(broker: &RedisBroker) {
-    eventually("the worker holds all tasks", async || {
-        (broker.depth("celery").await.unwrap().unacked == 5).then_some(())
-    })
-    .await;
-}
-
-async fn a_killed_python_workers_tasks_run_in_rust(python: Python) {
-    let server = Server::start();
-    let visibility = VISIBILITY.to_string();
-    let environment = [
-        ("TEST_CELERY_VISIBILITY_TIMEOUT", visibility.as_str()),
-        ("TEST_CELERY_ACKS_LATE", "1"),
-    ];
-    let pool = ["--pool", "prefork", "--concurrency", "2"];
-    let mut python_worker = python.worker(&server.url(), &pool, &environment).await;
-    let tasks = send(&server).await;
-    let broker = broker(&server);
-    all_held(&broker).await;
-    python_worker.kill().await;
-    let journal = crate::support::Journal::default();
-    let done = journal.clone();
-    let work = move |context: TaskContext, (task, _): (String, f64)| {
-        let done = done.clone();
-        async move {
-            done.write(format!("{task} {}", context.redelivered));
-            Ok(())
-        }
-    };
-    let rust_worker = Worker::builder(Arc::new(broker)).task("work", TaskOptions::default(), work);
-    let running = Running::start(rust_worker.concurrency(1).build(), PATIENCE);
-    let mut lines = journal.until(tasks.len()).await;
-    lines.sort();
-    let expected: Vec<String> = tasks.iter().map(|task| format!("{task} true")).collect();
-    assert_eq!(lines, expected, "Celery {}", python.celery);
-    running.stop().await.unwrap();
-}
-
-async fn a_killed_rust_workers_tasks_run_in_python(python: Python) {
-    let server = Server::start();
-    let journal = Journal::new(&format!("restore-{}", python.celery));
-    let mut rust_worker = WorkerProcess::start(&server.url(), "killed", &journal);
-    let tasks = send(&server).await;
-    all_held(&broker(&server)).await;
-    rust_worker.kill();
-    // A Python worker looks when it starts, and then every 100 s.
-    let connection = &mut server.connection();
-    eventually("the tasks are overdue", async || {
-        let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
-        let overdue: usize = redis::cmd("ZCOUNT")
-            .arg("unacked_index")
-            .arg("-inf")
-            .arg(now - VISIBILITY)
-            .query(connection)
-            .unwrap();
-        (overdue == tasks.len()).then_some(())
-    })
-    .await;
-    let visibility = VISIBILITY.to_string();
-    let environment = [("TEST_CELERY_VISIBILITY_TIMEOUT", visibility.as_str())];
-    let python_worker = python.worker(&server.url(), &[], &environment).await;
-    let mut lines = eventually("all have run", async || {
-        let lines: Vec<String> = redis::cmd("LRANGE")
-            .arg("journal")
-            .arg(0)
-            .arg(-1)
-            .query(connection)
-            .unwrap();
-        (lines.len() >= 2 * tasks.len()).then_some(lines)
-    })
-    .await;
-    lines.sort();
-    let expected: Vec<String> = tasks
-        .iter()
-        .flat_map(|task| [format!("{task} begins"), format!("{task} ends")])
-        .collect();
-    assert_eq!(lines, expected, "Celery {}", python.celery);
-    python_worker.stop().await;
 }
