@@ -6,7 +6,8 @@
 //! soon after its worker has died.
 //!
 //! [`Client`] sends a [`Signature`]; [`Worker`] runs tasks; both work on a [`Broker`], of which there are two:
-//! [`RedisBroker`], and [`MemoryBroker`] inside one process. [`Presence`] tells which workers are alive.
+//! [`RedisBroker`], and [`MemoryBroker`] inside one process. [`Control`] asks workers and steers them, as
+//! `celery inspect` and `celery control` do.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -49,7 +50,6 @@ mod message;
 mod observer;
 #[cfg(feature = "telemetry")]
 pub mod otel;
-mod presence;
 mod redis;
 mod repr;
 mod result;
@@ -71,7 +71,6 @@ pub use self::{
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
     observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
-    presence::Presence,
     redis::{ConfigError, RedisBroker, RedisConfig},
     result::{ResultMeta, Status},
     schedule::{

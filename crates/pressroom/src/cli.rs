@@ -34,7 +34,7 @@ pub struct Cli {
 }
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Everything embedded in one process (what runs without a command)
     Dev,

@@ -8,13 +8,20 @@ use std::{
     time::Duration,
 };
 
-use celeriac::{Broker, Presence};
+use celeriac::{Broker, Control};
 use serde::Serialize;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::store::Store;
 
 /// How long a part may take to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long workers have to answer; so much less than the whole check that their silence is told in time.
+const PING_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// How long an answer holds: workers are asked no more often, however many probes ask.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whether a part answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,13 +48,52 @@ pub struct Report {
 /// Where tasks go.
 #[derive(Debug, Clone)]
 pub enum Queue {
-    /// To Redis, and on to workers whose heartbeats are heard.
+    /// To Redis, and on to workers of whatever language.
     Redis {
         broker: Arc<dyn Broker>,
-        workers: Arc<Presence>,
+        workers: Arc<Workers>,
     },
     /// To the worker in this very process.
     InProcess,
+}
+
+impl Queue {
+    /// Through this broker.
+    #[must_use]
+    pub fn through(broker: Arc<dyn Broker>) -> Self {
+        let workers = Arc::new(Workers::new(broker.clone()));
+        Self::Redis { broker, workers }
+    }
+}
+
+/// Asks the workers, by Celery's remote control, whether there are any.
+#[derive(Debug)]
+pub struct Workers {
+    control: Control,
+    /// When they were asked and whether one answered; locked while they are being asked.
+    last: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Workers {
+    fn new(broker: Arc<dyn Broker>) -> Self {
+        Self {
+            // The first answer is enough.
+            control: Control::new(broker).timeout(PING_TIMEOUT).limit(1),
+            last: Mutex::default(),
+        }
+    }
+
+    async fn answer(&self) -> bool {
+        let mut last = self.last.lock().await;
+        if let Some((asked, answered)) = *last
+            && asked.elapsed() < PING_INTERVAL
+        {
+            return answered;
+        }
+        let answered = self.control.ping().await.is_ok_and(|nodes| !nodes.is_empty());
+        *last = Some((Instant::now(), answered));
+        answered
+    }
 }
 
 /// Checks the parts, over the connections that requests use.
@@ -111,9 +157,11 @@ impl Health {
         match &self.queue {
             Queue::InProcess => (State::Healthy, State::Healthy),
             Queue::Redis { broker, workers } => {
-                let answer = tokio::time::timeout(CHECK_TIMEOUT, broker.ping()).await;
-                let workers = State::of(workers.workers_alive() > 0);
-                (State::of(matches!(answer, Ok(Ok(())))), workers)
+                let redis = tokio::time::timeout(CHECK_TIMEOUT, broker.ping());
+                let workers = tokio::time::timeout(CHECK_TIMEOUT, workers.answer());
+                let (redis, workers) = tokio::join!(redis, workers);
+                let healthy = matches!(redis, Ok(Ok(())));
+                (State::of(healthy), State::of(workers == Ok(true)))
             }
         }
     }

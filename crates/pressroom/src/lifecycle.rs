@@ -31,7 +31,8 @@ impl Lifecycle {
         self.shutdown.clone()
     }
 
-    /// Runs a part. It has to end soon after [`Self::shutdown`], and not before.
+    /// Runs a part. It has to end soon after [`Self::shutdown`], and not before; one that has been asked to stop by
+    /// other means cancels that itself.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -40,7 +41,7 @@ impl Lifecycle {
         self.parts.spawn(async move { (name, part.await) });
     }
 
-    /// Runs until SIGTERM or SIGINT, then calls `draining`, asks every part to stop and waits for
+    /// Runs until SIGTERM, SIGINT or a part says that all are to stop, then calls `draining`, asks every part to stop and waits for
     /// them, `grace` at most.
     ///
     /// # Errors
@@ -50,8 +51,10 @@ impl Lifecycle {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut failure = None;
         tokio::select! {
+            biased;
             _ = terminate.recv() => tracing::info!("SIGTERM received, stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT received, stopping"),
+            () = self.shutdown.cancelled() => tracing::info!("stopping"),
             Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
         }
         tokio::spawn(async move {

@@ -15,7 +15,7 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Client, Presence, Signature, Status};
+use celeriac::{Client, Control, Signature, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -37,7 +37,7 @@ async fn an_outage_is_said_once_and_its_end_once() {
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let broker = Arc::new(server.broker());
-    let presence = Presence::watch(broker.clone());
+    let control = Control::new(broker.clone());
     let client = Client::new(broker.clone());
     let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
     let mut ids = Vec::new();
@@ -60,8 +60,8 @@ async fn an_outage_is_said_once_and_its_end_once() {
     }
     let next = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     assert_eq!(final_result(&client, &next).await.status, Status::Success);
-    eventually("the worker is seen again", async || {
-        (presence.workers_alive() == 1).then_some(())
+    eventually("the worker answers again", async || {
+        (control.ping().await.unwrap() == ["celery@test"]).then_some(())
     })
     .await;
     running.stop().await.unwrap();

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Broker, Client, ConfigError, Presence, RedisBroker, RedisConfig, Signature, Status};
+use celeriac::{Broker, Client, ConfigError, Control, RedisBroker, RedisConfig, Signature, Status};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -113,17 +113,17 @@ fn broker(url: String) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
 }
 
-/// Client, worker and watcher, each with connections of their own.
+/// Client, worker and remote control, each with connections of their own.
 async fn works(broker: RedisBroker) {
     let broker = Arc::new(broker);
-    let presence = Presence::watch(broker.clone());
+    let control = Control::new(broker.clone());
     let client = Client::new(broker.clone());
     let built = worker(broker, &Journal::default(), &CancellationToken::new()).build();
     let running = Running::start(built, PATIENCE);
     let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
-    eventually("the worker is seen", async || {
-        (presence.workers_alive() == 1).then_some(())
+    eventually("the worker answers", async || {
+        (control.ping().await.ok()? == ["celery@test"]).then_some(())
     })
     .await;
     running.stop().await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, Presence, Signature, Status};
+use celeriac::{Broker, Client, Control, Signature, Status};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -447,28 +447,27 @@ pub async fn an_ignored_result_is_not_kept(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn presence_counts_living_workers(harness: impl Harness) {
+pub async fn living_workers_answer(harness: impl Harness) {
     let broker = harness.broker();
-    let presence = Presence::watch(broker.clone());
+    let control = Control::new(harness.other_broker()).timeout(PATIENCE);
     let start = |name: &str| {
         let worker = worker(broker.clone(), &Journal::default(), &CancellationToken::new()).hostname(name);
         Running::start(worker.build(), PATIENCE)
     };
     let (one, two) = (start("celery@one"), start("celery@two"));
-    eventually("both are seen", async || {
-        (presence.workers_alive() == 2).then_some(())
-    })
-    .await;
+    let answered = async |expected: &[&str]| {
+        eventually("all that live answer", async || {
+            let mut nodes = control.ping().await.unwrap();
+            nodes.sort();
+            (nodes == expected).then_some(())
+        })
+        .await;
+    };
+    answered(&["celery@one", "celery@two"]).await;
     one.stop().await.unwrap();
-    eventually("one has said goodbye", async || {
-        (presence.workers_alive() == 1).then_some(())
-    })
-    .await;
+    answered(&["celery@two"]).await;
     two.stop().await.unwrap();
-    eventually("none is left", async || {
-        (presence.workers_alive() == 0).then_some(())
-    })
-    .await;
+    answered(&[]).await;
 }
 
 /// One test for each behaviour, on brokers made by `$harness`.
@@ -491,7 +490,7 @@ macro_rules! broker_suite {
             a_living_workers_task_stays_with_it
             poison_is_buried_and_the_next_message_runs
             an_ignored_result_is_not_kept
-            presence_counts_living_workers
+            living_workers_answer
         );
     };
     (@each $harness:expr; $($behaviour:ident)*) => {

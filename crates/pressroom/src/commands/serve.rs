@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use celeriac::{Broker, Client, Presence, RedisBroker, RedisConfig, default_node_name, otel::OtelObserver};
+use celeriac::{Broker, Client, RedisBroker, RedisConfig, default_node_name, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, app, listen, postgres_url, spawn_background, with_telemetry};
 use crate::{
@@ -46,12 +46,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
-    let workers = Arc::new(Presence::watch(broker.clone()));
-    let queue = Queue::Redis {
-        broker: broker.clone(),
-        workers,
-    };
-    let health = Health::new(service_name, store.clone(), queue);
+    let health = Health::new(service_name, store.clone(), Queue::through(broker.clone()));
     let app = app(
         &config,
         &sources,

@@ -47,7 +47,12 @@ async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
         concurrency = config.concurrency,
         "Working"
     );
-    lifecycle.spawn("worker", async move { Ok(worker.run(shutdown, grace).await?) });
+    lifecycle.spawn("worker", async move {
+        let ended = worker.run(shutdown.clone(), grace).await;
+        // By a signal, or by remote control, which is as good.
+        shutdown.cancel();
+        Ok(ended?)
+    });
     lifecycle.run(config.shutdown_grace + GRACE_MARGIN, || {}).await
 }
 

@@ -1,6 +1,7 @@
 //! Looking after tasks in Redis by hand.
 
 mod dead;
+mod workers;
 
 use std::sync::Arc;
 
@@ -8,16 +9,24 @@ use anyhow::Context as _;
 use celeriac::{Broker, RedisBroker};
 use clap::Subcommand;
 
-pub use self::dead::Dead;
+pub use self::{
+    dead::Dead,
+    workers::{Inspect, Steer},
+};
 use super::serve::redis_config;
 use crate::config::Config;
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Tasks {
     /// Messages that no worker could run
     #[command(subcommand)]
     Dead(Dead),
+    /// Asks the workers about themselves and their tasks
+    Inspect(Inspect),
+    /// Tells the workers what to do
+    #[command(subcommand)]
+    Control(Steer),
 }
 
 /// Does it, on the Redis that the configuration names.
@@ -33,6 +42,8 @@ pub fn tasks(config: &Config, command: &Tasks) -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
+            Tasks::Inspect(command) => workers::inspect(broker, command).await,
+            Tasks::Control(command) => workers::steer(broker, command).await,
         }
     })
 }

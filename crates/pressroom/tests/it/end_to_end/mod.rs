@@ -4,3 +4,4 @@ mod command_line;
 mod dead_letters;
 mod embedded;
 mod production;
+mod remote_control;

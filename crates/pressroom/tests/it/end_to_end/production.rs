@@ -205,7 +205,7 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
         })
         .await;
     }
-    eventually("the worker's heartbeat", async || {
+    eventually("the worker's answer", async || {
         let health = raw::request(api, "GET", "/api/health", None, None).await.json();
         (health["status"] == "healthy").then_some(())
     })

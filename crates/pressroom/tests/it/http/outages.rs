@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Broker, Presence, RedisBroker, RedisConfig};
+use celeriac::{Broker, RedisBroker, RedisConfig};
 use pressroom::{
     health::Queue,
     store::postgres::{PostgresConfig, PostgresStore, migrate},
@@ -96,9 +96,8 @@ async fn without_postgresql_callers_are_told_soon_and_served_again_when_it_is_ba
 async fn without_redis_everything_but_health_works() {
     let redis = RedisServer::start();
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(redis.url())).unwrap());
-    let workers = Arc::new(Presence::watch(broker.clone()));
     let kept = on_sqlite();
-    let queue = Queue::Redis { broker, workers };
+    let queue = Queue::through(broker);
     let api = api::start_with(kept.store.clone(), queue, Arc::new(RecordedTime)).await;
     let token = raw::register(api.address, "alice@example.com").await;
 
