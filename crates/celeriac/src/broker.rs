@@ -5,9 +5,11 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
+    backend::ResultBackend,
     bus::Bus,
     dead::DeadLetters,
     message::{Message, Poison},
@@ -15,12 +17,12 @@ use crate::{
     schedule::Timetable,
 };
 
-/// Takes, keeps and hands out task messages, and keeps their results.
+/// Takes, keeps and hands out task messages; as a [`ResultBackend`], keeps their results.
 ///
 /// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
 /// method that moves one does so in a single step that a crash cannot split.
 #[async_trait]
-pub trait Broker: Bus + DeadLetters + Timetable {
+pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Puts a message in its queue. Resolves when the broker has taken responsibility for it: for Redis when it has
     /// answered; for the broker inside the process, which dies with it, when the task has ended for good.
     ///
@@ -31,6 +33,13 @@ pub trait Broker: Bus + DeadLetters + Timetable {
 
     /// [`publish`](Self::publish) for several messages in one round trip; one answer each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
+
+    /// [`publish`](Self::publish) for messages that belong together.
+    ///
+    /// # Errors
+    /// When the broker did not confirm. Everything may nevertheless be there if the connection broke in between, but
+    /// never a part of it.
+    async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError>;
 
     /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this broker
     /// handle in the same step. Waits a moment (well under a second) when there are none; the answer may be empty.
@@ -44,6 +53,13 @@ pub trait Broker: Bus + DeadLetters + Timetable {
     /// # Errors
     /// When the broker did not confirm; repeating the call is harmless.
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError>;
+
+    /// Ends a delivery together with everything that follows from its end, in one step. Does nothing when the delivery
+    /// is no longer held.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError>;
 
     /// Ends a delivery and sends `message` in its place, in one step. Does nothing when the delivery is no longer
     /// held (it was ended, or another worker has taken it over).
@@ -90,18 +106,6 @@ pub trait Broker: Bus + DeadLetters + Timetable {
     /// How often [`renew`](Self::renew) and [`restore_expired`](Self::restore_expired) are due.
     fn renew_interval(&self) -> Duration;
 
-    /// Stores and announces a result.
-    ///
-    /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
-    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
-
-    /// The result of a task; `None` while it has none.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached.
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError>;
-
     /// Gives back what workers held that are gone. Returns how many messages.
     ///
     /// # Errors
@@ -119,6 +123,39 @@ pub trait Broker: Bus + DeadLetters + Timetable {
     /// # Errors
     /// When it does not.
     async fn ping(&self) -> Result<(), BrokerError>;
+}
+
+/// What follows from the end of a task.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settlement {
+    /// Results to store and announce: its own, and those of tasks that will never run because of it.
+    pub results: Vec<ResultMeta>,
+    /// The tasks that come next.
+    pub publication: Publication,
+    /// Chords whose headers this task has completed: the header's id and that of the part recorded last.
+    pub chords: Vec<(String, String)>,
+}
+
+/// What became of a [`Settlement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done.
+    Done,
+    /// Nothing was done: the delivery is not held any more.
+    NotHeld,
+    /// Nothing was done: somebody else has taken over one of the chords.
+    ChordTaken,
+}
+
+/// What is published in one step: all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Publication {
+    /// The messages, each for its own queue.
+    pub messages: Vec<Message>,
+    /// Groups that are headers of chords, with the number of results each waits for.
+    pub chord_sizes: Vec<(String, u64)>,
+    /// Groups whose structure is kept, as Celery's `GroupResult` is saved.
+    pub groups: Vec<(String, Value)>,
 }
 
 /// Names one delivery of one message. Every delivery has its own, so that a worker which lost a message to another

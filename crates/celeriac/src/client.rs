@@ -1,12 +1,15 @@
 //! Sends tasks and looks up their results. Knows brokers only through [`Broker`]; time-outs and reconnecting are the
 //! broker's.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
+    async_result::{AsyncResult, ResultTree, WaitError},
     broker::{Broker, BrokerError},
+    canvas::{Canvas, CanvasError, Sender},
     message::Message,
     observer::{Observer, SendInfo, SendSpan, Unobserved},
     result::ResultMeta,
@@ -44,6 +47,17 @@ pub struct SendError {
     pub source: BrokerError,
 }
 
+/// Tasks that were not sent, or not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ApplyError {
+    /// They cannot be sent as Celery would.
+    #[error(transparent)]
+    Canvas(#[from] CanvasError),
+    /// The broker did not confirm.
+    #[error("the tasks were not sent: {0}")]
+    Broker(#[from] BrokerError),
+}
+
 impl Client {
     /// A client of this broker.
     #[must_use]
@@ -51,7 +65,7 @@ impl Client {
         Self {
             broker,
             observer: Arc::new(Unobserved),
-            origin: format!("gen{}@{}", std::process::id(), system::hostname()).into(),
+            origin: system::origin().into(),
             reply_to: system::random_id().to_string().into(),
         }
     }
@@ -98,15 +112,62 @@ impl Client {
         self.broker.result(id).await
     }
 
+    /// A handle on the result of a task that was sent by anyone.
+    #[must_use]
+    pub fn result_of(&self, id: impl Into<String>) -> AsyncResult {
+        AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
+    }
+
+    /// Waits for the return value of a task.
+    ///
+    /// # Errors
+    /// See [`WaitError`].
+    pub async fn wait(&self, id: &str, timeout: Duration) -> Result<Value, WaitError> {
+        self.result_of(id).wait(timeout).await
+    }
+
+    /// Sends one or several tasks and gives back a handle on their results, when the broker has taken responsibility
+    /// for all of them (see [`Broker::publish_together`]).
+    ///
+    /// # Errors
+    /// When it cannot be sent as Celery would, or the broker did not confirm.
+    pub async fn apply(&self, canvas: impl Into<Canvas>) -> Result<AsyncResult, ApplyError> {
+        let canvas = canvas.into();
+        canvas.check()?;
+        let mut sender = self.sender();
+        let tree = sender.apply(canvas.0, &[], Map::new())?;
+        let mut publication = sender.publication;
+        let messages = publication.messages.iter_mut();
+        let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
+        let work = self.broker.publish_together(&publication);
+        let answer = match spans.first() {
+            Some(span) => span.during(work).await,
+            None => work.await,
+        };
+        for span in spans {
+            span.finish(answer.as_ref().copied());
+        }
+        answer?;
+        Ok(AsyncResult::new(Arc::clone(&self.broker), tree))
+    }
+
     fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {
-        let mut message = signature.into_message(system::now(), &self.origin, &self.reply_to);
+        let mut message = self.sender().single(signature);
+        let span = self.observe(&mut message);
+        (message, span)
+    }
+
+    fn sender(&self) -> Sender<'_> {
+        Sender::new(system::now(), &self.origin, &self.reply_to)
+    }
+
+    fn observe(&self, message: &mut Message) -> Box<dyn SendSpan> {
         let info = SendInfo {
             task: &message.headers.task,
             id: &message.headers.id,
             queue: &message.properties.delivery_info.routing_key,
         };
-        let span = self.observer.send(&info, &mut message.headers.extra);
-        (message, span)
+        self.observer.send(&info, &mut message.headers.extra)
     }
 }
 

@@ -37,9 +37,12 @@
 //! # }
 //! ```
 
+mod async_result;
+mod backend;
 mod backoff;
 mod broker;
 mod bus;
+mod canvas;
 mod client;
 mod control;
 mod dead;
@@ -62,9 +65,12 @@ mod time;
 mod worker;
 
 pub use self::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
+    async_result::{AsyncResult, WaitError},
+    backend::{ChordPart, ChordState, ResultBackend},
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
     bus::{Bus, ReplyTo, ServerInfo},
-    client::{Client, SendError},
+    canvas::{Canvas, CanvasError, chain, chord, group},
+    client::{ApplyError, Client, SendError},
     control::{Control, Reply},
     dead::{DeadLetter, DeadLetters, RequeueError, Requeued, Revived, Which},
     event::Event,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::{json, message::Headers, task::Exception, time};
+use crate::{json, message::Headers, repr, task::Exception, time};
 
 /// A task's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +173,28 @@ impl ResultMeta {
         Self {
             date_done: Some(time::format(now)),
             ..Self::new(headers, Status::Revoked, described(&exception, &[json!(reason)]))
+        }
+    }
+
+    /// The exception of a task that failed, is tried again, or was revoked. Without one its parts are empty.
+    #[must_use]
+    pub fn exception(&self) -> Exception {
+        let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
+        let message = match &self.result["exc_message"] {
+            Value::Null => String::new(),
+            Value::String(message) => message.clone(),
+            Value::Array(arguments) => match arguments.as_slice() {
+                [] => String::new(),
+                [Value::String(message)] => message.clone(),
+                [one] => repr::value(one),
+                several => repr::tuple(several),
+            },
+            other => repr::value(other),
+        };
+        Exception {
+            type_name: text("exc_type"),
+            module: text("exc_module"),
+            message,
         }
     }
 

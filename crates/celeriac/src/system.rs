@@ -33,6 +33,11 @@ pub(crate) fn hostname() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// This process as the sender of messages, `gen<pid>@<host>`.
+pub(crate) fn origin() -> String {
+    format!("gen{}@{}", std::process::id(), hostname())
+}
+
 /// The name that a worker on this host has by default, `celery@<host>`, as Celery's own do.
 #[must_use]
 pub fn default_node_name() -> String {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
+#[path = "support/canvas.rs"]
+mod canvas;
 #[path = "support/suite.rs"]
 mod suite;
 mod support;
@@ -47,6 +49,7 @@ impl Harness for Memory {
 }
 
 broker_suite!(Memory::default());
+canvas_suite!(Memory::default());
 
 #[tokio::test]
 async fn publishing_resolves_when_the_task_has_ended_for_good() {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
+#[path = "support/canvas.rs"]
+mod canvas;
 #[path = "support/redis.rs"]
 mod server;
 #[path = "support/suite.rs"]
@@ -10,7 +12,9 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status};
+use celeriac::{
+    Broker, BrokerError, Client, Message, RedisBroker, RedisConfig, Signature, Status, WaitError,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +57,7 @@ impl Harness for Redis {
 }
 
 broker_suite!(Redis(Server::start()));
+canvas_suite!(Redis(Server::start()));
 
 /// A worker with the tests' tasks on a server of its own.
 fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
@@ -431,4 +436,86 @@ async fn tls_to_a_server_without_it_is_an_error() {
         broker.ping().await,
         Err(BrokerError::Unavailable { .. })
     ));
+}
+
+fn subscribers(server: &Server) -> usize {
+    let clients: String = redis::cmd("CLIENT")
+        .arg("LIST")
+        .arg("TYPE")
+        .arg("pubsub")
+        .query(&mut server.connection())
+        .unwrap();
+    clients.lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_waits_share_a_connection_and_outlive_an_outage() {
+    let mut server = Server::start();
+    let client = Client::new(Arc::new(server.broker()));
+    let waiting: Vec<_> = (0..50)
+        .map(|number| {
+            let client = client.clone();
+            tokio::spawn(async move { client.wait(&format!("t{}", number / 2), PATIENCE).await })
+        })
+        .collect();
+    let subscribed = async |server: &Server| {
+        eventually("all channels are subscribed, once each", async || {
+            let counts: Vec<(String, usize)> = redis::cmd("PUBSUB")
+                .arg("NUMSUB")
+                .arg(
+                    (0..25)
+                        .map(|id| format!("celery-task-meta-t{id}"))
+                        .collect::<Vec<_>>(),
+                )
+                .query(&mut server.connection())
+                .unwrap();
+            counts.iter().all(|(_, count)| *count == 1).then_some(())
+        })
+        .await;
+    };
+    subscribed(&server).await;
+    assert_eq!(subscribers(&server), 1);
+    server.crash();
+    server.start_again();
+    // As Python stores it, for half of them before the client is back, for the rest after.
+    let store = |server: &Server, id: usize| {
+        let text = format!(r#"{{"status": "SUCCESS", "result": {id}, "task_id": "t{id}"}}"#);
+        redis::pipe()
+            .cmd("SETEX")
+            .arg(format!("celery-task-meta-t{id}"))
+            .arg(60)
+            .arg(&text)
+            .cmd("PUBLISH")
+            .arg(format!("celery-task-meta-t{id}"))
+            .arg(&text)
+            .exec(&mut server.connection())
+            .unwrap();
+    };
+    (0..12).for_each(|id| store(&server, id));
+    eventually("watching again", async || {
+        (subscribers(&server) == 1).then_some(())
+    })
+    .await;
+    (12..25).for_each(|id| store(&server, id));
+    for (number, waiting) in waiting.into_iter().enumerate() {
+        assert_eq!(waiting.await.unwrap(), Ok(json!(number / 2)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_given_up_leaves_its_channel() {
+    let server = Server::start();
+    let client = Client::new(Arc::new(server.broker()));
+    let waited = client.wait("never", Duration::from_millis(300)).await;
+    assert_eq!(waited, Err(WaitError::TimedOut));
+    let channels = async || -> Vec<String> {
+        redis::cmd("PUBSUB")
+            .arg("CHANNELS")
+            .query(&mut server.connection())
+            .unwrap()
+    };
+    eventually("nothing is subscribed", async || {
+        channels().await.is_empty().then_some(())
+    })
+    .await;
 }

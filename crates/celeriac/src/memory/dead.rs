@@ -1,5 +1,7 @@
 //! The dead letters of the broker inside the process, kept as Redis would keep them.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
@@ -47,7 +49,7 @@ impl DeadLetters for MemoryBroker {
                 let kept = Kept {
                     raw: raw.clone(),
                     step: step(*priority),
-                    ended,
+                    ended: Arc::new(ended),
                 };
                 state.append(queue, kept);
             }

@@ -3,7 +3,9 @@
 //! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
 //! outbox keeps its row until then. Dropping that future does not stop the task.
 
+mod backend;
 mod bus;
+mod chords;
 mod dead;
 mod schedule;
 mod state;
@@ -11,7 +13,7 @@ mod state;
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +28,7 @@ use tracing::warn;
 
 use self::state::{Kept, State, step};
 use crate::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
     dead::encode as dead_letter,
     message::Message,
     result::ResultMeta,
@@ -41,6 +43,8 @@ pub struct MemoryBroker {
     visibility_timeout: Duration,
     state: Mutex<State>,
     arrived: Notify,
+    /// A result was stored.
+    stored: Notify,
     bus: bus::MemoryBus,
 }
 
@@ -64,6 +68,7 @@ impl MemoryBroker {
             visibility_timeout: Duration::from_secs(60),
             state: Mutex::default(),
             arrived: Notify::new(),
+            stored: Notify::new(),
             bus: bus::MemoryBus::default(),
         }
     }
@@ -95,7 +100,7 @@ impl MemoryBroker {
                 Kept {
                     raw,
                     step: step(priority),
-                    ended,
+                    ended: Arc::new(ended),
                 },
             );
         }
@@ -125,6 +130,59 @@ impl Broker for MemoryBroker {
         join_all(messages.into_iter().map(|message| self.publish(message))).await
     }
 
+    async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
+        let mut ends = Vec::with_capacity(publication.messages.len());
+        {
+            let mut state = self.state();
+            let held = state.waiting + state.reserved.len();
+            if held + publication.messages.len() > self.capacity {
+                return Err(BrokerError::Full {
+                    capacity: self.capacity,
+                });
+            }
+            state.chords.begin(publication, self.capacity);
+            for message in &publication.messages {
+                let (ended, end) = oneshot::channel();
+                ends.push(end);
+                state.append(message.queue(), kept(message, Arc::new(ended)));
+            }
+        }
+        self.arrived.notify_waiters();
+        let ended = join_all(ends).await;
+        if ended.iter().all(Result::is_ok) {
+            return Ok(());
+        }
+        Err(BrokerError::Unavailable {
+            cause: "the process is ending".to_owned(),
+        })
+    }
+
+    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
+        let reserved = {
+            let mut state = self.state();
+            let Some(reserved) = state.end(&delivery.tag) else {
+                return Ok(Settled::NotHeld);
+            };
+            for (group, _) in &settlement.chords {
+                state.chords.end(group);
+            }
+            for meta in &settlement.results {
+                state.store(meta, self.capacity);
+            }
+            state.chords.begin(&settlement.publication, self.capacity);
+            // The publisher waits on: what follows is part of what it has published.
+            for message in &settlement.publication.messages {
+                let ended = Arc::clone(&reserved.kept.ended);
+                state.append(message.queue(), kept(message, ended));
+            }
+            reserved
+        };
+        self.stored.notify_waiters();
+        self.arrived.notify_waiters();
+        reserved.kept.end();
+        Ok(Settled::Done)
+    }
+
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
         // Before looking, so that what arrives between looking and waiting is noticed.
@@ -146,8 +204,9 @@ impl Broker for MemoryBroker {
             }
             state.end(&delivery.tag)
         };
+        self.stored.notify_waiters();
         if let Some(reserved) = ended {
-            let _ = reserved.kept.ended.send(());
+            reserved.kept.end();
         }
         Ok(())
     }
@@ -167,13 +226,10 @@ impl Broker for MemoryBroker {
                 state.store(meta, self.capacity);
             }
             // The publisher waits on: the task goes on as another message.
-            let kept = Kept {
-                raw: message.encode().into_bytes(),
-                step: step(message.properties.priority),
-                ended: reserved.kept.ended,
-            };
+            let kept = kept(&message, reserved.kept.ended);
             state.append(&reserved.queue, kept);
         }
+        self.stored.notify_waiters();
         self.arrived.notify_waiters();
         Ok(())
     }
@@ -211,8 +267,9 @@ impl Broker for MemoryBroker {
             }
             ended
         };
+        self.stored.notify_waiters();
         if let Some(reserved) = ended {
-            let _ = reserved.kept.ended.send(());
+            reserved.kept.end();
         }
         Ok(())
     }
@@ -235,15 +292,6 @@ impl Broker for MemoryBroker {
 
     fn renew_interval(&self) -> Duration {
         self.visibility_timeout / 3
-    }
-
-    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        self.state().store(meta, self.capacity);
-        Ok(())
-    }
-
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
-        Ok(self.state().results.get(id).cloned())
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
@@ -269,5 +317,13 @@ impl Broker for MemoryBroker {
 
     async fn ping(&self) -> Result<(), BrokerError> {
         Ok(())
+    }
+}
+
+fn kept(message: &Message, ended: Arc<oneshot::Sender<()>>) -> Kept {
+    Kept {
+        raw: message.encode().into_bytes(),
+        step: step(message.properties.priority),
+        ended,
     }
 }

@@ -1,6 +1,8 @@
 //! The last ticks of periodic tasks inside the process. They end with it, so every entry starts from now when the
 //! process does.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
@@ -49,7 +51,7 @@ impl Timetable for MemoryBroker {
                 let kept = Kept {
                     raw: message.encode().into_bytes(),
                     step: step(message.properties.priority),
-                    ended,
+                    ended: Arc::new(ended),
                 };
                 state.append(message.queue(), kept);
             }

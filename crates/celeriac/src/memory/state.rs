@@ -3,11 +3,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
+use super::chords::Chords;
 use crate::{
     broker::{Delivery, DeliveryTag},
     message::mark_redelivered,
@@ -28,19 +30,30 @@ pub(super) struct State {
     pub dead: VecDeque<Vec<u8>>,
     /// Last ticks of periodic tasks.
     pub ticks: HashMap<String, Vec<u8>>,
+    pub chords: Chords,
 }
 
 pub(super) struct Kept {
     pub raw: Vec<u8>,
     pub step: usize,
-    /// Told when the task has ended for good.
-    pub ended: oneshot::Sender<()>,
+    /// Told when the task, and all that followed from it, has ended for good.
+    pub ended: Arc<oneshot::Sender<()>>,
 }
 
 pub(super) struct Reserved {
     pub kept: Kept,
     pub queue: String,
     pub renewed: Instant,
+}
+
+impl Kept {
+    /// The task has ended for good. Whoever published it is told when nothing that followed is left; it may have gone
+    /// away, which is its right.
+    pub fn end(self) {
+        if let Some(ended) = Arc::into_inner(self.ended) {
+            let _ = ended.send(());
+        }
+    }
 }
 
 impl State {
@@ -84,7 +97,15 @@ impl State {
         taken
     }
 
+    /// Keeps a result, except one that would take the place of a final one without being final.
     pub fn store(&mut self, meta: &ResultMeta, capacity: usize) {
+        let ended = self
+            .results
+            .get(&meta.task_id)
+            .is_some_and(|kept| kept.status.is_final());
+        if ended && !meta.status.is_final() {
+            return;
+        }
         if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
             self.result_order.push_back(meta.task_id.clone());
         }
@@ -96,7 +117,7 @@ impl State {
         }
     }
 
-    /// Ends a delivery for good. Its publisher may have gone away, which is its right.
+    /// Ends a delivery for good.
     pub fn end(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
         self.reserved.remove(tag)
     }

@@ -34,3 +34,7 @@ pub(super) const STORE: Command = Command {
     name: "MULTI",
     text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC",
 };
+pub(super) const PUBLISH_TOGETHER: Command = Command {
+    name: "MULTI",
+    text: "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC",
+};

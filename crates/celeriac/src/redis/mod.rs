@@ -5,7 +5,9 @@
 //! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
 
 mod ack;
+mod backend;
 mod bus;
+mod chord;
 mod commands;
 mod config;
 mod connection;
@@ -21,6 +23,7 @@ mod restore;
 mod schedule;
 mod scripts;
 mod url;
+mod watch;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -29,16 +32,12 @@ use redis::{ScriptInvocation, cmd, pipe};
 
 pub use self::config::{ConfigError, RedisConfig};
 use self::{
-    ack::{Acks, StoredResult},
-    connection::Connection,
-    endpoint::Endpoint,
-    lease::Lease,
-    publish::Bindings,
-    receive::Receiver,
-    scripts::Scripts,
+    ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
+    receive::Receiver, scripts::Scripts, watch::Watch,
 };
 use crate::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Renewal},
+    backend::ResultBackend,
+    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
     message::{Message, mark_redelivered},
     observer::{Command, Observer, Unobserved},
     result::ResultMeta,
@@ -48,7 +47,8 @@ use crate::{
 /// Celery's message broker and result backend on one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
-    commands: Connection,
+    commands: Arc<Connection>,
+    watch: Watch,
     receiver: Receiver,
     scripts: Scripts,
     /// This handle's name in delivery tags and leases.
@@ -74,9 +74,10 @@ impl RedisBroker {
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let commands = Connection::new(Endpoint::new(&config)?, config.response_timeout);
+        let commands = Arc::new(Connection::new(Endpoint::new(&config)?, config.response_timeout));
         Ok(Self {
             receiver: Receiver::new(commands.another()),
+            watch: Watch::new(Arc::clone(&commands), config.response_timeout),
             commands,
             scripts: Scripts::new(),
             instance: system::random_id().to_string(),
@@ -111,20 +112,20 @@ impl RedisBroker {
         let held: bool = self
             .observed(commands::EVALSHA, self.commands.script(script))
             .await?;
-        if !held && self.lease.is_lost(&self.commands, &self.instance).await? {
-            let delivery = std::slice::from_ref(delivery);
-            self.lease.reserve(&self.commands, delivery).await?;
+        if !held && self.regained(delivery).await? {
             self.commands.script::<()>(script).await?;
         }
         Ok(())
     }
 
-    fn stored(&self, meta: &ResultMeta) -> StoredResult {
-        StoredResult {
-            key: names::result(&meta.task_id),
-            text: meta.encode(),
-            seconds: self.config.result_ttl.as_secs().max(1),
+    /// Whether a delivery that is not held is held again, because it was the server that had lost it.
+    async fn regained(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+        let lost = self.lease.is_lost(&self.commands, &self.instance).await?;
+        if lost {
+            let delivery = std::slice::from_ref(delivery);
+            self.lease.reserve(&self.commands, delivery).await?;
         }
+        Ok(lost)
     }
 }
 
@@ -147,6 +148,14 @@ impl Broker for RedisBroker {
             )
             .await;
         vec![answer; messages.len()]
+    }
+
+    async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
+        self.publish_all(publication).await
+    }
+
+    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
+        self.settle_all(delivery, settlement).await
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
@@ -193,7 +202,7 @@ impl Broker for RedisBroker {
             .arg(names::binding(queue))
             .arg(message.encode())
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
-            .arg(self.config.result_ttl.as_secs().max(1));
+            .arg(self.result_seconds());
         self.end(delivery, &script).await
     }
 
@@ -255,21 +264,6 @@ impl Broker for RedisBroker {
 
     fn renew_interval(&self) -> Duration {
         self.config.lease.min(self.config.visibility_timeout) / 4
-    }
-
-    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut pipeline = pipe();
-        pipeline.atomic();
-        self.stored(meta).add_to(&mut pipeline);
-        self.observed(commands::STORE, self.commands.pipeline(&pipeline))
-            .await
-    }
-
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
-        let mut get = cmd("GET");
-        get.arg(names::result(id));
-        let raw: Option<Vec<u8>> = self.observed(commands::GET, self.commands.command(&get)).await?;
-        Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {

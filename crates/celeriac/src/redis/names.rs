@@ -51,6 +51,12 @@ pub(super) fn result(id: &str) -> String {
     format!("celery-task-meta-{id}")
 }
 
+/// What is kept of a group: its structure under no suffix, and for the header of a chord `.j` (results), `.s` (how
+/// many), `.t` (how many were added), since Celery 5.7 `.d` (which have returned) and `.c` (who runs the body).
+pub(super) fn group(id: &str, suffix: &str) -> String {
+    format!("celery-taskset-meta-{id}{suffix}")
+}
+
 /// A queue's binding to a named exchange.
 pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
     format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")

@@ -5,6 +5,8 @@
 
 use redis::Script;
 
+use super::chord::ChordScripts;
+
 pub(super) struct Scripts {
     /// Takes messages from the lists in order and reserves them.
     ///
@@ -46,6 +48,11 @@ pub(super) struct Scripts {
     /// KEYS: schedule; with a message also binding, list. ARGV: entry, the tick that must be the last or an empty
     /// string for none, the new last tick; with a message also binding's member, message.
     pub advance: Script,
+    /// Stores and announces a state that is not final, unless a final one is there.
+    ///
+    /// KEYS: result. ARGV: state, seconds. Celery writes the status first, so the beginning of the text tells it.
+    pub store_unless_ended: Script,
+    pub chords: ChordScripts,
 }
 
 impl Scripts {
@@ -59,6 +66,8 @@ impl Scripts {
             bury_expired: Script::new(&[IF_EXPIRED, BURY].concat()),
             take_dead: Script::new(TAKE_DEAD),
             advance: Script::new(ADVANCE),
+            store_unless_ended: Script::new(STORE_UNLESS_ENDED),
+            chords: ChordScripts::new(),
         }
     }
 }
@@ -157,3 +166,11 @@ end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 ";
+
+const STORE_UNLESS_ENDED: &str = r#"
+local status = string.match(redis.call('GET', KEYS[1]) or '', '^{"status": "(%u+)"')
+if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
+redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"#;

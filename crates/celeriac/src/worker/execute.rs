@@ -115,7 +115,7 @@ pub(super) async fn execute(
     drop(slot);
     let runtime = entry.began().map_or(0.0, |began| system::unix_time() - began);
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
-    settle::settle(shared, delivery, headers, outcome, ignore_result).await;
+    settle::settle(shared, delivery, &message, outcome, ignore_result).await;
 }
 
 fn log(headers: &Headers, outcome: &TaskOutcome) {

@@ -2,12 +2,13 @@
 //! [`Worker::builder`], run with [`Worker::run`].
 //!
 //! [`registry`] finds a task's code, [`consume`] takes messages, [`execute`] runs one and decides how it ended,
-//! [`settle`] tells the broker, [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] hears remote control,
-//! [`shutdown`] ends it.
+//! [`settle`] tells the broker, [`follow`] with all that comes after the task, [`pulse`] and [`lease`] show that the
+//! worker is alive, [`mailbox`] hears remote control, [`shutdown`] ends it.
 
 mod consume;
 mod events;
 mod execute;
+mod follow;
 mod inflight;
 mod lease;
 mod limits;
@@ -39,7 +40,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{events::Events, inflight::Inflight, registry::Registry, revoked::Revoked};
+use self::{events::Events, follow::Origin, inflight::Inflight, registry::Registry, revoked::Revoked};
 use crate::{
     broker::Broker,
     control::clock::Clock,
@@ -68,6 +69,7 @@ struct Shared {
     inflight: Inflight,
     revoked: Revoked,
     events: Events,
+    origin: Origin,
     /// How many tasks may run at a time.
     concurrency: AtomicUsize,
     /// One permit a running task; closed when the worker stops.
@@ -123,6 +125,7 @@ pub struct WorkerBuilder {
     observer: Arc<dyn Observer>,
     hostname: Option<String>,
     queues: Vec<String>,
+    default_queue: String,
     concurrency: usize,
     prefetch_multiplier: usize,
     events: bool,
@@ -158,6 +161,7 @@ impl Worker {
             observer: Arc::new(Unobserved),
             hostname: None,
             queues: Vec::new(),
+            default_queue: "celery".to_owned(),
             concurrency: 10,
             prefetch_multiplier: 4,
             events: false,
@@ -233,6 +237,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// The queue of tasks that follow another one and name no queue of their own; `celery` by default. Celery's
+    /// `task_default_queue`.
+    #[must_use]
+    pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
+        self.default_queue = queue.into();
+        self
+    }
+
     /// How many tasks run at a time; at least one.
     #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
@@ -293,6 +305,11 @@ impl WorkerBuilder {
                 inflight: Inflight::default(),
                 revoked: Revoked::default(),
                 events: Events::new(self.events),
+                origin: Origin {
+                    origin: system::origin(),
+                    reply_to: system::random_id().to_string(),
+                    queue: self.default_queue,
+                },
                 concurrency: AtomicUsize::new(self.concurrency),
                 slots: Arc::new(Semaphore::new(self.concurrency)),
                 stop: CancellationToken::new(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::Shared;
+use super::{Shared, follow};
 use crate::{
     backoff::Backoff,
     broker::{BrokerError, Delivery},
@@ -23,10 +23,11 @@ const MOST_REFUSALS: u32 = 10;
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
-    headers: &Headers,
+    message: &Message,
     outcome: TaskOutcome,
     ignore_result: bool,
 ) {
+    let headers = &message.headers;
     let now = system::now();
     let mut next = None;
     let meta = match outcome {
@@ -43,6 +44,9 @@ pub(super) async fn settle(
             ResultMeta::retry(headers, &cause)
         }
     };
+    if next.is_none() && follow::follows(&message.embed) {
+        return follow::settle(shared, delivery, message, meta, !ignore_result).await;
+    }
     let result = (!ignore_result).then_some(&meta);
     let step = match next {
         None => Step::Ack,
@@ -109,14 +113,22 @@ async fn confirmed(
     result: Option<&ResultMeta>,
     task_id: &str,
 ) {
+    until_confirmed(task_id, || step.take(shared, delivery, result)).await;
+}
+
+/// Asks until the broker has answered; nothing when it refuses for good.
+pub(super) async fn until_confirmed<T, F>(task_id: &str, ask: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, BrokerError>>,
+{
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let mut refusals = 0;
     let mut streak = Streak::new("settling the end of a task");
     loop {
-        match step.take(shared, delivery, result).await {
-            Ok(()) => {
+        match ask().await {
+            Ok(answer) => {
                 streak.worked();
-                return;
+                return Some(answer);
             }
             Err(error) => {
                 if let BrokerError::Refused { cause } = &error {
@@ -126,7 +138,7 @@ async fn confirmed(
                             task_id,
                             cause, "the end of the task was refused; its message will come back"
                         );
-                        return;
+                        return None;
                     }
                 }
                 streak.failed(&error);

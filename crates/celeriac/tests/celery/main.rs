@@ -14,6 +14,7 @@ mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canvas;
 mod handover;
 mod journal;
 mod kills;

@@ -76,6 +76,16 @@ def add(a, b):
     return a + b
 
 
+@app.task(name="total")
+def total(numbers):
+    return sum(numbers)
+
+
+@app.task(name="pass")
+def pass_on(value):
+    return value
+
+
 @app.task(name="echo")
 def echo(*args, **kwargs):
     return {"args": list(args), "kwargs": kwargs}

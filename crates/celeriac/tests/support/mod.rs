@@ -100,7 +100,7 @@ pub fn down(message: &str) -> Exception {
 }
 
 /// A worker with the tasks of the tests:
-/// `add`; `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
+/// `add`; `pass` (gives back its argument); `total` (of a list); `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
 /// `gated` (writes its argument and waits for the gate).
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationToken) -> WorkerBuilder {
     let options = || TaskOptions {
@@ -117,6 +117,16 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
                 ..options()
             },
             async |_: TaskContext, (a, b): (i64, i64)| Ok(a + b),
+        )
+        .task(
+            "pass",
+            options(),
+            async |_: TaskContext, (value,): (serde_json::Value,)| Ok(value),
+        )
+        .task(
+            "total",
+            options(),
+            async |_: TaskContext, (numbers,): (Vec<i64>,)| Ok(numbers.into_iter().sum::<i64>()),
         )
         .task(
             "note",

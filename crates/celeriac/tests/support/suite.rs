@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, Control, Signature, Status};
+use celeriac::{Broker, Client, Control, ResultMeta, Signature, Status, WaitError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -447,6 +447,65 @@ pub async fn an_ignored_result_is_not_kept(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
+pub async fn a_wait_ends_with_the_task(harness: impl Harness) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    let client = Client::new(broker.clone());
+    let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+    let id = send(&client, Signature::new("gated").arg("x"));
+    journal.until(1).await;
+    let short = Duration::from_millis(50);
+    assert_eq!(client.wait(&id, short).await, Err(WaitError::TimedOut));
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let (client, id) = (Client::new(harness.other_broker()), id.clone());
+            tokio::spawn(async move { client.wait(&id, PATIENCE).await })
+        })
+        .collect();
+    gate.cancel();
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), Ok(Value::Null));
+    }
+    assert_eq!(client.wait(&id, PATIENCE).await, Ok(Value::Null), "it has ended");
+    let added = send(&client, Signature::new("add").arg(2).arg(3));
+    assert_eq!(client.wait(&added, PATIENCE).await, Ok(json!(5)));
+    let broken = send(&client, Signature::new("broken"));
+    let failed = WaitError::Failed {
+        id: broken.clone(),
+        exception: crate::support::down("for good"),
+    };
+    assert_eq!(client.wait(&broken, PATIENCE).await, Err(failed));
+    let past = "2020-01-01T00:00:00Z".parse().unwrap();
+    let expired = send(&client, Signature::new("note").arg("x").expires(past));
+    let revoked = WaitError::Revoked {
+        id: expired.clone(),
+        reason: "expired".to_owned(),
+    };
+    assert_eq!(client.result_of(&expired).wait(PATIENCE).await, Err(revoked));
+    running.stop().await.unwrap();
+}
+
+pub async fn a_state_on_the_way_never_hides_the_end(harness: impl Harness) {
+    let broker = harness.broker();
+    let meta = |status: &str, result: Value| -> ResultMeta {
+        serde_json::from_value(json!({"status": status, "result": result, "task_id": "t"})).unwrap()
+    };
+    for (stored, expected) in [
+        (meta("STARTED", json!(1)), "STARTED"),
+        (meta("RETRY", json!(2)), "RETRY"),
+        (meta("STARTED", json!(3)), "STARTED"),
+        (meta("FAILURE", json!(4)), "FAILURE"),
+        (meta("STARTED", json!(5)), "FAILURE"),
+        (meta("SUCCESS", json!(6)), "SUCCESS"),
+        (meta("RETRY", json!(7)), "SUCCESS"),
+    ] {
+        broker.store_result(&stored).await.unwrap();
+        assert_eq!(
+            broker.result("t").await.unwrap().unwrap().status.as_str(),
+            expected
+        );
+    }
+}
+
 pub async fn living_workers_answer(harness: impl Harness) {
     let broker = harness.broker();
     let control = Control::new(harness.other_broker()).timeout(PATIENCE);
@@ -474,7 +533,7 @@ pub async fn living_workers_answer(harness: impl Harness) {
 #[macro_export]
 macro_rules! broker_suite {
     ($harness:expr) => {
-        $crate::broker_suite!(@each $harness;
+        $crate::broker_suite!(@each suite $harness;
             a_task_runs_and_its_result_is_found
             started_is_seen_while_a_task_runs
             a_retry_goes_on_until_success
@@ -490,14 +549,16 @@ macro_rules! broker_suite {
             a_living_workers_task_stays_with_it
             poison_is_buried_and_the_next_message_runs
             an_ignored_result_is_not_kept
+            a_wait_ends_with_the_task
+            a_state_on_the_way_never_hides_the_end
             living_workers_answer
         );
     };
-    (@each $harness:expr; $($behaviour:ident)*) => {
+    (@each $suite:ident $harness:expr; $($behaviour:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
-                $crate::suite::$behaviour($harness).await;
+                $crate::$suite::$behaviour($harness).await;
             }
         )*
     };

@@ -1,0 +1,203 @@
+//! A handle on a result that is yet to come, as Celery's `AsyncResult` and `GroupResult`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::{error::Elapsed, timeout};
+
+use crate::{
+    broker::{Broker, BrokerError},
+    result::{ResultMeta, Status},
+    task::Exception,
+};
+
+/// The results of what was sent: one task, or a group of them, and what had to end before.
+#[derive(Clone)]
+pub struct AsyncResult {
+    broker: Arc<dyn Broker>,
+    tree: Arc<ResultTree>,
+}
+
+/// Which results belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ResultTree {
+    pub id: String,
+    /// What comes before in a chain, or the header of a chord.
+    pub parent: Option<Arc<ResultTree>>,
+    /// The parts, if it is a group.
+    pub children: Option<Vec<Arc<ResultTree>>>,
+}
+
+impl ResultTree {
+    pub fn task(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            parent: None,
+            children: None,
+        }
+    }
+
+    /// As Celery writes it: `[[id, parent], parts]`.
+    pub fn as_tuple(&self) -> Value {
+        let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
+        let children = self.children.as_ref();
+        let children = children.map(|parts| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>());
+        json!([[self.id, parent], children])
+    }
+
+    /// Reads such a tuple.
+    pub fn from_tuple(tuple: &Value) -> Option<Self> {
+        let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
+        let (id, parent) = match own {
+            Value::String(id) => (id.clone(), None),
+            pair => {
+                let parent = pair.get(1).filter(|parent| !parent.is_null());
+                let parent = parent.map(|parent| Self::from_tuple(parent).map(Arc::new));
+                (pair.get(0)?.as_str()?.to_owned(), parent)
+            }
+        };
+        let children = match parts {
+            Value::Null => None,
+            parts => Some(
+                parts
+                    .as_array()?
+                    .iter()
+                    .map(|part| Self::from_tuple(part).map(Arc::new))
+                    .collect::<Option<_>>()?,
+            ),
+        };
+        Some(Self {
+            id,
+            parent: parent.flatten(),
+            children,
+        })
+    }
+}
+
+/// Why there is no return value.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum WaitError {
+    /// The task has not ended in time. It may still do.
+    #[error("the task has not ended in time")]
+    TimedOut,
+    /// It, or a task before it in its chain, failed for good.
+    #[error("task {id} failed with {}", exception.type_name)]
+    Failed {
+        /// The task that failed.
+        id: String,
+        /// With what.
+        exception: Exception,
+    },
+    /// It, or a task before it in its chain, was revoked or had expired.
+    #[error("task {id} was revoked")]
+    Revoked {
+        /// The task that was revoked.
+        id: String,
+        /// `expired`, `revoked` or `terminated`.
+        reason: String,
+    },
+    /// The result cannot be asked for.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl From<Elapsed> for WaitError {
+    fn from(_: Elapsed) -> Self {
+        Self::TimedOut
+    }
+}
+
+impl fmt::Debug for AsyncResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsyncResult").field(&self.tree).finish()
+    }
+}
+
+impl AsyncResult {
+    pub(crate) fn new(broker: Arc<dyn Broker>, tree: impl Into<Arc<ResultTree>>) -> Self {
+        Self {
+            broker,
+            tree: tree.into(),
+        }
+    }
+
+    /// The id of the task, of the last task of a chain, of a chord's body, or of a group.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.tree.id
+    }
+
+    /// The result before this one: of the task before in a chain, or of a chord's header.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let parent = self.tree.parent.as_ref()?;
+        Some(Self::new(Arc::clone(&self.broker), Arc::clone(parent)))
+    }
+
+    /// The results of a group's parts in their order; empty for anything else.
+    #[must_use]
+    pub fn children(&self) -> Vec<Self> {
+        let children = self.tree.children.iter().flatten();
+        children
+            .map(|child| Self::new(Arc::clone(&self.broker), Arc::clone(child)))
+            .collect()
+    }
+
+    /// Waits for the return value; for a group, for the list of those of its parts.
+    ///
+    /// A failure before it in its chain ends the wait too, because then this task will never run.
+    ///
+    /// # Errors
+    /// See [`WaitError`]. The result of a task that ignores it never comes: the wait times out.
+    pub async fn wait(&self, time: Duration) -> Result<Value, WaitError> {
+        timeout(time, value(self.broker.as_ref(), &self.tree)).await?
+    }
+}
+
+/// The value of one result, or the first failure that keeps it from coming.
+fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Result<Value, WaitError>> {
+    Box::pin(async move {
+        let mut ancestors: FuturesUnordered<_> = ancestors(tree).map(|id| broker.watch(id)).collect();
+        let mut own = std::pin::pin!(own_value(broker, tree));
+        loop {
+            tokio::select! {
+                value = &mut own => return value,
+                Some(ended) = ancestors.next() => {
+                    // Its value is not asked for, only whether it stands in the way.
+                    returned(ended?)?;
+                }
+            }
+        }
+    })
+}
+
+async fn own_value(broker: &dyn Broker, tree: &ResultTree) -> Result<Value, WaitError> {
+    let Some(children) = &tree.children else {
+        return returned(broker.watch(&tree.id).await?);
+    };
+    let parts = children.iter().map(|child| value(broker, child));
+    futures_util::future::try_join_all(parts).await.map(Value::Array)
+}
+
+/// The single tasks before this one. A chord's body is told of what happens in the header, so that is not looked at.
+fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &str> {
+    std::iter::successors(tree.parent.as_deref(), |tree| tree.parent.as_deref())
+        .filter(|tree| tree.children.is_none())
+        .map(|tree| tree.id.as_str())
+}
+
+pub(crate) fn returned(meta: ResultMeta) -> Result<Value, WaitError> {
+    match meta.status {
+        Status::Failure => Err(WaitError::Failed {
+            exception: meta.exception(),
+            id: meta.task_id,
+        }),
+        Status::Revoked => Err(WaitError::Revoked {
+            reason: meta.exception().message,
+            id: meta.task_id,
+        }),
+        _ => Ok(meta.result),
+    }
+}

@@ -1,0 +1,215 @@
+//! Signatures as they travel inside messages: Celery's dictionaries, read from and written to JSON. What a message
+//! brings may be anything, so reading it never panics and says what is wrong without quoting it.
+
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+/// A signature with its options under Celery's names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    pub task: String,
+    pub args: Vec<Value>,
+    pub kwargs: Map<String, Value>,
+    pub options: Map<String, Value>,
+    /// It takes no result of a task before it.
+    pub immutable: bool,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kind {
+    Task,
+    /// One after the other, each with the result of the one before.
+    Chain(Vec<Node>),
+    /// At the same time.
+    Group(Vec<Node>),
+    Chord {
+        header: Vec<Node>,
+        /// The options of the header's group, once it has an id.
+        header_options: Map<String, Value>,
+        body: Box<Node>,
+    },
+}
+
+/// What cannot be sent, or what a message brought that is no signature.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CanvasError {
+    /// A chain or group without tasks.
+    #[error("{0} has no tasks")]
+    Empty(&'static str),
+    /// Celery has no way to express it, or its workers would not run it as meant.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// A signature from a message that cannot be read.
+    #[error("{0} of a signature is missing or has the wrong type")]
+    Malformed(&'static str),
+}
+
+impl Node {
+    pub fn new(task: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            task: task.into(),
+            args: Vec::new(),
+            kwargs: Map::new(),
+            options: Map::new(),
+            immutable: false,
+            kind,
+        }
+    }
+
+    pub fn chain(tasks: Vec<Self>) -> Self {
+        Self::new("celery.chain", Kind::Chain(tasks))
+    }
+
+    pub fn group(tasks: Vec<Self>) -> Self {
+        Self::new("celery.group", Kind::Group(tasks))
+    }
+
+    pub fn chord(header: Vec<Self>, body: Self) -> Self {
+        let kind = Kind::Chord {
+            header,
+            header_options: Map::new(),
+            body: Box::new(body),
+        };
+        Self::new("celery.chord", kind)
+    }
+
+    /// The option with this name, where it is a text.
+    pub fn text(&self, option: &str) -> Option<&str> {
+        self.options.get(option).and_then(Value::as_str)
+    }
+
+    pub fn set(&mut self, option: &str, value: impl Into<Value>) {
+        self.options.insert(option.to_owned(), value.into());
+    }
+
+    /// Adds signatures to the list option `link` or `link_error`, each once.
+    pub fn link(&mut self, option: &str, signatures: &[Value]) {
+        let mut linked = list(self.options.shift_remove(option));
+        for signature in signatures {
+            if !linked.contains(signature) {
+                linked.push(signature.clone());
+            }
+        }
+        self.set(option, linked);
+    }
+
+    /// Reads a signature.
+    pub fn decode(value: &Value) -> Result<Self, CanvasError> {
+        let Value::Object(map) = value else {
+            return Err(CanvasError::Malformed("the whole"));
+        };
+        let task = map.get("task").and_then(Value::as_str);
+        let mut kwargs = object(map, "kwargs")?;
+        let kind = match map.get("subtask_type").unwrap_or(&Value::Null) {
+            Value::Null => Kind::Task,
+            Value::String(kind) => match kind.as_str() {
+                "chain" => Kind::Chain(nodes(kwargs.shift_remove("tasks"))?),
+                "group" => Kind::Group(nodes(kwargs.shift_remove("tasks"))?),
+                "chord" => chord(&mut kwargs)?,
+                _ => return Err(CanvasError::Malformed("the subtask_type")),
+            },
+            _ => return Err(CanvasError::Malformed("the subtask_type")),
+        };
+        Ok(Self {
+            task: task.ok_or(CanvasError::Malformed("the task"))?.to_owned(),
+            args: match map.get("args") {
+                None | Some(Value::Null) => Vec::new(),
+                Some(Value::Array(args)) => args.clone(),
+                Some(_) => return Err(CanvasError::Malformed("args")),
+            },
+            kwargs,
+            options: object(map, "options")?,
+            immutable: map.get("immutable") == Some(&Value::Bool(true)),
+            kind,
+        })
+    }
+
+    /// The dictionary that Celery would write.
+    pub fn encode(&self) -> Value {
+        let encoded = |nodes: &[Self]| Value::Array(nodes.iter().map(Self::encode).collect());
+        let mut kwargs = self.kwargs.clone();
+        let subtask_type = match &self.kind {
+            Kind::Task => Value::Null,
+            Kind::Chain(tasks) | Kind::Group(tasks) => {
+                kwargs.insert("tasks".to_owned(), encoded(tasks));
+                match self.kind {
+                    Kind::Chain(_) => json!("chain"),
+                    _ => json!("group"),
+                }
+            }
+            Kind::Chord {
+                header,
+                header_options,
+                body,
+            } => {
+                kwargs.insert("kwargs".to_owned(), json!({}));
+                let header = if header_options.is_empty() {
+                    encoded(header)
+                } else {
+                    let mut group = Self::group(header.clone());
+                    group.options = header_options.clone();
+                    group.encode()
+                };
+                kwargs.insert("header".to_owned(), header);
+                kwargs.insert("body".to_owned(), body.encode());
+                json!("chord")
+            }
+        };
+        json!({
+            "task": self.task,
+            "args": self.args,
+            "kwargs": kwargs,
+            "options": self.options,
+            "subtask_type": subtask_type,
+            "immutable": self.immutable,
+        })
+    }
+}
+
+fn chord(kwargs: &mut Map<String, Value>) -> Result<Kind, CanvasError> {
+    kwargs.shift_remove("kwargs");
+    let (header, header_options) = match kwargs.shift_remove("header") {
+        Some(Value::Object(group)) => match Node::decode(&Value::Object(group))? {
+            Node {
+                kind: Kind::Group(tasks),
+                options,
+                ..
+            } => (tasks, options),
+            single => (vec![single], Map::new()),
+        },
+        list => (nodes(list)?, Map::new()),
+    };
+    let body = kwargs
+        .shift_remove("body")
+        .ok_or(CanvasError::Malformed("the body"))?;
+    Ok(Kind::Chord {
+        header,
+        header_options,
+        body: Box::new(Node::decode(&body)?),
+    })
+}
+
+fn nodes(tasks: Option<Value>) -> Result<Vec<Node>, CanvasError> {
+    match tasks {
+        Some(Value::Array(tasks)) => tasks.iter().map(Node::decode).collect(),
+        _ => Err(CanvasError::Malformed("the list of tasks")),
+    }
+}
+
+fn object(map: &Map<String, Value>, name: &'static str) -> Result<Map<String, Value>, CanvasError> {
+    match map.get(name) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(object)) => Ok(object.clone()),
+        Some(_) => Err(CanvasError::Malformed(name)),
+    }
+}
+
+/// A list option, which Celery also takes as a single value.
+pub(crate) fn list(value: Option<Value>) -> Vec<Value> {
+    match value {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(values)) => values,
+        Some(single) => vec![single],
+    }
+}

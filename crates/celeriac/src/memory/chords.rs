@@ -1,0 +1,94 @@
+//! The chords whose headers are not complete, inside the process. One lock around everything makes every claim good.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::{Value, json};
+
+use crate::{
+    backend::{ChordPart, ChordState},
+    broker::Publication,
+};
+
+#[derive(Default)]
+pub(super) struct Chords {
+    headers: HashMap<String, Header>,
+    /// Ids of headers, oldest first.
+    order: VecDeque<String>,
+}
+
+#[derive(Default)]
+struct Header {
+    size: Option<u64>,
+    structure: Option<Value>,
+    parts: Vec<ChordPart>,
+    /// The part whose delivery runs the body.
+    claimed: Option<String>,
+    done: bool,
+}
+
+impl Chords {
+    pub fn begin(&mut self, publication: &Publication, capacity: usize) {
+        for (group, size) in &publication.chord_sizes {
+            let structure = self.headers.remove(group).and_then(|header| header.structure);
+            let header = Header {
+                size: Some(*size),
+                structure,
+                ..Header::default()
+            };
+            self.headers.insert(group.clone(), header);
+            self.order.push_back(group.clone());
+        }
+        for (group, structure) in &publication.groups {
+            let header = self.headers.entry(group.clone()).or_insert_with(|| {
+                self.order.push_back(group.clone());
+                Header::default()
+            });
+            header.structure = Some(structure.clone());
+        }
+        while self.order.len() > capacity.max(1) {
+            if let Some(oldest) = self.order.pop_front() {
+                self.headers.remove(&oldest);
+            }
+        }
+    }
+
+    pub fn record(&mut self, part: &ChordPart) -> ChordState {
+        let Some(header) = self.headers.get_mut(&part.group) else {
+            return ChordState::Waiting;
+        };
+        if header.done {
+            return ChordState::Waiting;
+        }
+        let place = |part: &ChordPart| part.index.unwrap_or(u64::MAX);
+        header
+            .parts
+            .retain(|other| other.task_id != part.task_id || other.index != part.index);
+        let position = header.parts.partition_point(|other| place(other) <= place(part));
+        header.parts.insert(position, part.clone());
+        let complete = header.size == Some(header.parts.len() as u64);
+        if !complete
+            || header
+                .claimed
+                .as_ref()
+                .is_some_and(|claimed| *claimed != part.task_id)
+        {
+            return ChordState::Waiting;
+        }
+        header.claimed = Some(part.task_id.clone());
+        let encoded = |part: &ChordPart| json!([1, part.task_id, part.status, part.result]);
+        ChordState::Complete {
+            parts: header.parts.iter().map(encoded).collect(),
+            group: header.structure.clone(),
+        }
+    }
+
+    /// Ends a header whose body runs.
+    pub fn end(&mut self, group: &str) {
+        if let Some(header) = self.headers.get_mut(group) {
+            *header = Header {
+                done: true,
+                ..Header::default()
+            };
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! [`ResultBackend`] on Redis, under Celery's keys.
+
+use async_trait::async_trait;
+use redis::{cmd, pipe};
+
+use super::{RedisBroker, ack::StoredResult, commands, names};
+use crate::{
+    backend::{ChordPart, ChordState, ResultBackend},
+    broker::{BrokerError, Delivery},
+    result::ResultMeta,
+};
+
+impl RedisBroker {
+    pub(super) fn stored(&self, meta: &ResultMeta) -> StoredResult {
+        StoredResult {
+            key: names::result(&meta.task_id),
+            text: meta.encode(),
+            seconds: self.result_seconds(),
+        }
+    }
+
+    /// How long results are kept, in whole seconds.
+    pub(super) fn result_seconds(&self) -> u64 {
+        self.config.result_ttl.as_secs().max(1)
+    }
+}
+
+#[async_trait]
+impl ResultBackend for RedisBroker {
+    async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        if !meta.status.is_final() {
+            let mut script = self.scripts.store_unless_ended.prepare_invoke();
+            script
+                .key(names::result(&meta.task_id))
+                .arg(meta.encode())
+                .arg(self.result_seconds());
+            return self
+                .observed(commands::EVALSHA, self.commands.script(&script))
+                .await;
+        }
+        let mut pipeline = pipe();
+        pipeline.atomic();
+        self.stored(meta).add_to(&mut pipeline);
+        self.observed(commands::STORE, self.commands.pipeline(&pipeline))
+            .await
+    }
+
+    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
+        let mut get = cmd("GET");
+        get.arg(names::result(id));
+        let raw: Option<Vec<u8>> = self.observed(commands::GET, self.commands.command(&get)).await?;
+        Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
+    }
+
+    async fn watch(&self, id: &str) -> Result<ResultMeta, BrokerError> {
+        self.watch.ended(id).await
+    }
+
+    async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
+        self.record_part(delivery, part).await
+    }
+}

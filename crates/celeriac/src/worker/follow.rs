@@ -1,0 +1,418 @@
+//! What follows from the end of a task: its callbacks and the next task of its chain, or its errbacks; and its part in
+//! a chord, whose body it may set off. Does what Celery's `trace` and result backends do, except that all of it is one
+//! step with the end of the task itself: published once if the task ends here, and not at all if another worker has it.
+//!
+//! Two things go further than Celery. What can never run because of a failure fails wherever it is, also in chords
+//! around it; and a revoked task takes the rest of its chain with it. Whoever waits for the last result is told.
+
+use std::collections::VecDeque;
+
+use serde_json::{Map, Value, json};
+use tracing::{debug, error, warn};
+
+use super::{Shared, settle::until_confirmed};
+use crate::{
+    async_result::ResultTree,
+    backend::{ChordPart, ChordState},
+    broker::{Delivery, Publication, Settled, Settlement},
+    canvas::{Kind, Node, Sender, list},
+    message::{Embed, Message},
+    observer::{SendInfo, SendSpan},
+    repr,
+    result::{ResultMeta, Status},
+    system,
+    task::Exception,
+};
+
+/// How often a settlement starts over because a chord was taken over meanwhile.
+const MOST_ATTEMPTS: usize = 5;
+
+/// The sender of what follows.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub origin: String,
+    pub reply_to: String,
+    /// The queue of signatures that name none.
+    pub queue: String,
+}
+
+/// Whether anything follows.
+pub(super) fn follows(embed: &Embed) -> bool {
+    [&embed.callbacks, &embed.errbacks, &embed.chain, &embed.chord]
+        .into_iter()
+        .any(|part| !part.is_null())
+}
+
+/// Ends a delivery with everything that follows. `keep` is whether its own result is kept.
+pub(super) async fn settle(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    meta: ResultMeta,
+    keep: bool,
+) {
+    let id = &message.headers.id;
+    for _ in 0..MOST_ATTEMPTS {
+        let Some(settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
+            return;
+        };
+        let mut settlement = settlement;
+        let spans = observed(shared, message, &mut settlement.publication);
+        let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
+        for span in spans {
+            span.finish(Ok(()));
+        }
+        match settled {
+            Some(Settled::Done) | None => return,
+            Some(Settled::NotHeld) => {
+                debug!(
+                    task_id = id,
+                    "the end of the task is settled already, or another worker has it"
+                );
+                return;
+            }
+            Some(Settled::ChordTaken) => {}
+        }
+    }
+    error!(
+        task_id = id,
+        "a chord changes hands all the time; the message of its part will come back"
+    );
+}
+
+/// Everything that is to be done at once; nothing when the delivery is not held any more.
+async fn settlement(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    mut meta: ResultMeta,
+    keep: bool,
+) -> Option<Settlement> {
+    let headers = &message.headers;
+    let root = headers.root_id.as_deref().unwrap_or(&headers.id);
+    let mut end = End {
+        sender: Sender {
+            now: system::now(),
+            origin: &shared.origin.origin,
+            reply_to: &shared.origin.reply_to,
+            queue: &shared.origin.queue,
+            parent: Some((root, &headers.id)),
+            publication: Publication::default(),
+        },
+        children: Vec::new(),
+        results: Vec::new(),
+        parts: VecDeque::new(),
+        chords: Vec::new(),
+    };
+    let embed = &message.embed;
+    match meta.status {
+        Status::Success => end.succeeded(embed, &meta.result),
+        _ => end.failed(embed, &meta),
+    }
+    if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
+        let part = ChordPart {
+            group: group.clone(),
+            index: headers.group_index.as_u64(),
+            task_id: headers.id.clone(),
+            status: meta.status.clone(),
+            result: meta.result.clone(),
+        };
+        // Before the parts of what it takes with it.
+        end.parts.push_front((part, embed.chord.clone()));
+    }
+    while let Some((part, body)) = end.parts.pop_front() {
+        let recorded = || shared.broker.chord_part(delivery, &part);
+        match until_confirmed(&headers.id, recorded).await? {
+            ChordState::NotHeld => {
+                debug!(task_id = headers.id, "another worker has the task");
+                return None;
+            }
+            ChordState::Waiting => {}
+            ChordState::Complete { parts, group } => {
+                let joined = join(shared, &meta, &parts, group.as_ref()).await;
+                end.chords.push((part.group, part.task_id));
+                end.body(&body, joined);
+            }
+        }
+    }
+    meta.children = Value::Array(end.children);
+    let own = keep.then_some(meta);
+    Some(Settlement {
+        results: own.into_iter().chain(end.results).collect(),
+        publication: end.sender.publication,
+        chords: end.chords,
+    })
+}
+
+/// What the end of one task amounts to.
+struct End<'a> {
+    sender: Sender<'a>,
+    /// The results of what follows, as Celery keeps them with the task's own.
+    children: Vec<Value>,
+    /// Results of what will never run.
+    results: Vec<ResultMeta>,
+    /// Parts of chords, each with the chord's body.
+    parts: VecDeque<(ChordPart, Value)>,
+    chords: Vec<(String, String)>,
+}
+
+impl End<'_> {
+    fn succeeded(&mut self, embed: &Embed, value: &Value) {
+        let callbacks = readable(&embed.callbacks);
+        let (mut groups, mut single): (Vec<_>, Vec<_>) = callbacks
+            .into_iter()
+            .partition(|callback| matches!(callback.kind, Kind::Group(_)));
+        if groups.len() + single.len() > 1 && !single.is_empty() {
+            groups.push(Node::group(std::mem::take(&mut single)));
+        }
+        for callback in groups.into_iter().chain(single) {
+            self.send(callback, value, Map::new());
+        }
+        let mut rest = list(Some(embed.chain.clone()));
+        if let Some(next) = rest.pop() {
+            match Node::decode(&next) {
+                Ok(next) => {
+                    let mut options = Map::new();
+                    if !rest.is_empty() {
+                        options.insert("chain".to_owned(), Value::Array(rest));
+                    }
+                    self.send(next, value, options);
+                }
+                Err(error) => error!(%error, "the next task of a chain cannot be read; the chain ends"),
+            }
+        }
+    }
+
+    fn failed(&mut self, embed: &Embed, meta: &ResultMeta) {
+        for step in readable(&embed.chain) {
+            self.fail(&step, meta, false);
+        }
+        if meta.status == Status::Failure {
+            self.errbacks(&embed.errbacks, &meta.task_id);
+        }
+    }
+
+    /// Sends with a value in front of the arguments.
+    fn send(&mut self, node: Node, value: &Value, options: Map<String, Value>) {
+        let task = node.task.clone();
+        let before = self.sender.publication.clone();
+        match self.sender.apply(node, std::slice::from_ref(value), options) {
+            Ok(result) => self.children.push(trail(&result)),
+            Err(error) => {
+                error!(task, %error, "what follows a task cannot be sent");
+                self.sender.publication = before;
+            }
+        }
+    }
+
+    /// Errbacks get the id of the task that failed, as those of tasks that the failing worker does not know.
+    fn errbacks(&mut self, errbacks: &Value, id: &str) {
+        let errbacks = readable(errbacks);
+        if errbacks.is_empty() {
+            return;
+        }
+        let mut options = Map::new();
+        options.insert("parent_id".to_owned(), json!(id));
+        self.send(Node::group(errbacks), &json!(id), options);
+    }
+
+    /// The body of a chord whose header is complete.
+    fn body(&mut self, body: &Value, joined: Result<Value, Exception>) {
+        let node = match Node::decode(body) {
+            Ok(node) => node,
+            Err(error) => {
+                error!(%error, "the body of a chord cannot be read; it is not run");
+                return;
+            }
+        };
+        let children = self.children.len();
+        let before = self.sender.publication.clone();
+        let sent = joined.and_then(|values| {
+            self.sender
+                .apply(node.clone(), &[values], Map::new())
+                .map_err(|error| chord_error(format!("Callback error: {error}")))
+        });
+        self.children.truncate(children);
+        if let Err(exception) = sent {
+            self.sender.publication = before;
+            warn!(
+                error = exception.type_name,
+                "the body of a chord fails with its header"
+            );
+            let headers = crate::message::Headers::new(node.task.clone(), String::new());
+            let meta = ResultMeta::failure(&headers, &exception, self.sender.now);
+            self.fail(&node, &meta, true);
+        }
+    }
+
+    /// Everything in `node` fails as `meta` says, because it will never run.
+    fn fail(&mut self, node: &Node, meta: &ResultMeta, errbacks: bool) {
+        match &node.kind {
+            Kind::Chain(steps) => {
+                for (position, step) in steps.iter().enumerate() {
+                    self.fail(step, meta, errbacks && position == 0);
+                }
+            }
+            Kind::Group(tasks) => tasks.iter().for_each(|task| self.fail(task, meta, errbacks)),
+            Kind::Chord { body, .. } => self.fail(body, meta, errbacks),
+            Kind::Task => self.fail_task(node, meta),
+        }
+        if errbacks && let Some(linked) = node.options.get("link_error") {
+            let id = node.text("task_id").unwrap_or_default().to_owned();
+            self.errbacks(linked, &id);
+        }
+        if let Some(chain) = node.options.get("chain") {
+            for step in readable(chain) {
+                self.fail(&step, meta, false);
+            }
+        }
+    }
+
+    fn fail_task(&mut self, node: &Node, meta: &ResultMeta) {
+        let Some(id) = node.text("task_id") else {
+            // Nobody knows its id, so nobody waits for it.
+            return;
+        };
+        let text = |option: &str| node.text(option).map(str::to_owned);
+        if node.options.get("ignore_result") != Some(&Value::Bool(true)) {
+            self.results.push(ResultMeta {
+                task_id: id.to_owned(),
+                children: json!([]),
+                group_id: text("group_id"),
+                parent_id: text("parent_id"),
+                ..meta.clone()
+            });
+        }
+        if let (Some(group), Some(body)) = (text("group_id"), node.options.get("chord"))
+            && !body.is_null()
+        {
+            let part = ChordPart {
+                group,
+                index: node.options.get("group_index").and_then(Value::as_u64),
+                task_id: id.to_owned(),
+                status: meta.status.clone(),
+                result: meta.result.clone(),
+            };
+            self.parts.push_back((part, body.clone()));
+        }
+    }
+}
+
+/// The signatures of a list that can be read; the others are reported.
+fn readable(signatures: &Value) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for signature in list(Some(signatures.clone())) {
+        match Node::decode(&signature) {
+            Ok(node) => nodes.push(node),
+            Err(error) => error!(%error, "a signature in a message cannot be read; it is left out"),
+        }
+    }
+    nodes
+}
+
+/// The first of what was sent, which is what Celery counts as the child.
+fn trail(result: &ResultTree) -> Value {
+    let mut first = result;
+    while let Some(parent) = &first.parent {
+        first = parent;
+    }
+    first.as_tuple()
+}
+
+/// The list of the header's results, or the `ChordError` of the first part that failed.
+async fn join(
+    shared: &Shared,
+    own: &ResultMeta,
+    parts: &[Value],
+    group: Option<&Value>,
+) -> Result<Value, Exception> {
+    let structure = group.and_then(|group| ResultTree::from_tuple(&group["result"]));
+    if let Some(children) = structure.and_then(|structure| structure.children) {
+        let mut values = Vec::with_capacity(children.len());
+        for child in &children {
+            values.push(nested(shared, own, child).await?);
+        }
+        return Ok(Value::Array(values));
+    }
+    let value = |part: &Value| {
+        let status = part[2].as_str().unwrap_or_default();
+        value(part[1].as_str().unwrap_or_default(), status, &part[3])
+    };
+    parts
+        .iter()
+        .map(value)
+        .collect::<Result<_, _>>()
+        .map(Value::Array)
+}
+
+/// The value of a header's part that may be a group itself: its results are looked up one by one.
+async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<Value, Exception> {
+    if let Some(children) = &tree.children {
+        let mut values = Vec::with_capacity(children.len());
+        for child in children {
+            values.push(Box::pin(nested(shared, own, child)).await?);
+        }
+        return Ok(Value::Array(values));
+    }
+    if tree.id == own.task_id {
+        return value(&tree.id, own.status.as_str(), &own.result);
+    }
+    let stored = until_confirmed(&own.task_id, || shared.broker.result(&tree.id)).await;
+    match stored.flatten() {
+        Some(meta) => value(&tree.id, meta.status.as_str(), &meta.result),
+        None => Err(chord_error(
+            "Join error: a result of the header is not kept".to_owned(),
+        )),
+    }
+}
+
+fn value(id: &str, status: &str, result: &Value) -> Result<Value, Exception> {
+    match status {
+        "FAILURE" | "REVOKED" => {
+            let exception = represented(result);
+            Err(chord_error(format!("Dependency {id} raised {exception}")))
+        }
+        _ => Ok(result.clone()),
+    }
+}
+
+/// `ValueError('no')`, as Python shows an exception.
+fn represented(exception: &Value) -> String {
+    let name = exception["exc_type"].as_str().unwrap_or("Exception");
+    let arguments = match &exception["exc_message"] {
+        Value::Null => String::new(),
+        Value::Array(arguments) => arguments.iter().map(repr::value).collect::<Vec<_>>().join(", "),
+        single => repr::value(single),
+    };
+    format!("{}({arguments})", name.rsplit('.').next().unwrap_or(name))
+}
+
+fn chord_error(message: String) -> Exception {
+    Exception {
+        type_name: "ChordError".to_owned(),
+        module: "celery.exceptions".to_owned(),
+        message,
+    }
+}
+
+/// Headers that tie a message to the trace of the one before.
+const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
+/// Reports what is about to be sent, as sent by whoever sent the task that ends.
+fn observed(shared: &Shared, message: &Message, publication: &mut Publication) -> Vec<Box<dyn SendSpan>> {
+    let trace = TRACE_HEADERS.map(|name| (name, message.headers.extra.get(name)));
+    let observe = |next: &mut Message| {
+        for (name, value) in &trace {
+            if let Some(value) = value {
+                next.headers.extra.insert((*name).to_owned(), (*value).clone());
+            }
+        }
+        let info = SendInfo {
+            task: &next.headers.task,
+            id: &next.headers.id,
+            queue: &next.properties.delivery_info.routing_key,
+        };
+        shared.observer.send(&info, &mut next.headers.extra)
+    };
+    publication.messages.iter_mut().map(observe).collect()
+}

@@ -1,0 +1,395 @@
+//! Work of several tasks, on every broker.
+
+use std::sync::Arc;
+
+use celeriac::{
+    ApplyError, Broker, Canvas, CanvasError, Client, Settled, Settlement, Signature, Status, WaitError,
+    chain, chord, group,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    suite::Harness,
+    support::{Journal, PATIENCE, Running, eventually, final_result, worker},
+};
+
+fn add(numbers: &[i64]) -> Signature {
+    Signature::new("add").args(numbers.iter().copied().map(Value::from).collect())
+}
+
+fn total() -> Signature {
+    Signature::new("total")
+}
+
+struct Bench {
+    client: Client,
+    broker: Arc<dyn Broker>,
+    journal: Journal,
+    running: Running,
+}
+
+impl Bench {
+    fn new(harness: &impl Harness) -> Self {
+        let (broker, journal) = (harness.broker(), Journal::default());
+        let worker = worker(broker.clone(), &journal, &CancellationToken::new());
+        Self {
+            client: Client::new(broker.clone()),
+            running: Running::start(worker.build(), PATIENCE),
+            broker,
+            journal,
+        }
+    }
+
+    async fn value(&self, canvas: impl Into<Canvas>) -> Result<Value, WaitError> {
+        self.client.apply(canvas).await.unwrap().wait(PATIENCE).await
+    }
+
+    async fn stop(self) {
+        eventually("nothing is left", async || {
+            let depth = self.broker.depth("celery").await.unwrap();
+            (depth.waiting == 0 && depth.unacked == 0).then_some(())
+        })
+        .await;
+        self.running.stop().await.unwrap();
+    }
+}
+
+pub async fn a_chain_hands_on_its_values(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let sent = bench
+        .client
+        .apply(add(&[1, 2]).then(add(&[3])).then(add(&[4])))
+        .await
+        .unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(json!(10)));
+    let second = sent.parent().unwrap();
+    let first = second.parent().unwrap();
+    assert_eq!(second.wait(PATIENCE).await, Ok(json!(6)));
+    assert_eq!(first.wait(PATIENCE).await, Ok(json!(3)));
+    assert!(first.parent().is_none());
+    let meta = final_result(&bench.client, first.id()).await;
+    assert_eq!(
+        meta.children,
+        json!([[[second.id(), null], null]]),
+        "as Celery keeps it"
+    );
+    let meta = final_result(&bench.client, sent.id()).await;
+    assert_eq!(meta.parent_id.as_deref(), Some(second.id()));
+    let immutable = chain([add(&[1, 2]), add(&[20, 22]).immutable()]);
+    assert_eq!(bench.value(immutable).await, Ok(json!(42)));
+    bench.stop().await;
+}
+
+pub async fn a_group_runs_all_its_tasks(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let tasks: Vec<Canvas> = vec![
+        add(&[1, 2]).into(),
+        add(&[3, 4]).then(add(&[5])),
+        group([add(&[6, 7]), add(&[8, 9])]),
+    ];
+    let sent = bench.client.apply(group(tasks)).await.unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(json!([3, 12, 13, 17])));
+    assert_eq!(sent.children().len(), 4);
+    let second = final_result(&bench.client, sent.children()[1].id()).await;
+    assert_eq!(second.group_id.as_deref(), Some(sent.id()));
+    let empty = bench.client.apply(group(Vec::<Signature>::new())).await;
+    assert!(
+        matches!(empty, Err(ApplyError::Canvas(CanvasError::Empty(_)))),
+        "{empty:?}"
+    );
+    bench.stop().await;
+}
+
+pub async fn a_chord_runs_its_body_once_with_all_values_in_order(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let header = |count: i64| (0..count).map(|number| add(&[number, 1]));
+    assert_eq!(bench.value(chord(header(5), total())).await, Ok(json!(15)));
+    assert_eq!(bench.value(chord(header(1), total())).await, Ok(json!(1)));
+    assert_eq!(bench.value(chord(header(0), total())).await, Ok(json!(0)));
+    let values: Vec<i64> = (1..=100).collect();
+    let echo = chord(header(100), Signature::new("pass"));
+    assert_eq!(bench.value(echo).await, Ok(json!(values)), "in their order");
+    let nested: Vec<Canvas> = vec![
+        add(&[1, 1]).then(add(&[1])),
+        chord(header(3), total()),
+        add(&[10, 10]).into(),
+    ];
+    let canvas = chord(nested, total()).then(add(&[100]));
+    assert_eq!(bench.value(canvas).await, Ok(json!(129)));
+    bench.stop().await;
+}
+
+pub async fn a_group_that_something_follows_becomes_a_chord(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let canvas = add(&[1, 1])
+        .then(group([add(&[2]), add(&[3])]))
+        .then(total())
+        .then(add(&[100]));
+    let sent = bench.client.apply(canvas).await.unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(json!(109)));
+    let header = sent.parent().unwrap().parent().unwrap();
+    assert_eq!(header.wait(PATIENCE).await, Ok(json!([4, 5])));
+    assert_eq!(header.parent().unwrap().wait(PATIENCE).await, Ok(json!(2)));
+    let twice = group([add(&[1, 1]), add(&[2, 2])])
+        .then(total())
+        .then(group([add(&[10]), add(&[20])]))
+        .then(total());
+    assert_eq!(bench.value(twice).await, Ok(json!(42)));
+    let ends_in_group = add(&[1, 1]).then(group([add(&[2]), add(&[3])]));
+    assert_eq!(bench.value(ends_in_group).await, Ok(json!([4, 5])));
+    let two_groups = group([add(&[1, 1]), add(&[2, 2])]).then(group([total(), total()]));
+    assert_eq!(bench.value(two_groups).await, Ok(json!([6, 6])));
+    bench.stop().await;
+}
+
+pub async fn what_cannot_be_sent_as_celery_would_is_refused(harness: impl Harness) {
+    let client = Client::new(harness.broker());
+    let ends_in_group = add(&[1, 1]).then(group([add(&[2]), add(&[3])]));
+    let refused = client.apply(chord([ends_in_group], total())).await;
+    assert!(
+        matches!(refused, Err(ApplyError::Canvas(CanvasError::Unsupported(_)))),
+        "{refused:?}"
+    );
+    let refused = client.apply(chain(Vec::<Signature>::new())).await;
+    assert!(
+        matches!(refused, Err(ApplyError::Canvas(CanvasError::Empty(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(harness.broker().depth("celery").await.unwrap().waiting, 0);
+}
+
+pub async fn callbacks_get_the_value_and_errbacks_the_id(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let note = || Signature::new("note");
+    let linked = Signature::new("pass")
+        .arg("value")
+        .on_success(note())
+        .on_success(note().arg("immutable").immutable())
+        .on_error(note().arg("never"));
+    bench.value(linked).await.unwrap();
+    let mut lines = bench.journal.until(2).await;
+    lines.sort();
+    assert_eq!(lines, ["immutable", "value"]);
+    let sent = bench
+        .client
+        .apply(
+            Signature::new("broken")
+                .on_error(note())
+                .on_success(note().arg("never")),
+        )
+        .await
+        .unwrap();
+    assert!(matches!(sent.wait(PATIENCE).await, Err(WaitError::Failed { .. })));
+    assert_eq!(bench.journal.until(3).await[2], sent.id());
+    let retried = bench
+        .client
+        .apply(
+            Signature::new("flaky")
+                .arg(2)
+                .on_success(Signature::new("pass").on_success(note().arg("end").immutable())),
+        )
+        .await
+        .unwrap();
+    assert_eq!(retried.wait(PATIENCE).await, Ok(json!(2)));
+    assert_eq!(
+        bench.journal.until(4).await[3],
+        "end",
+        "a retry keeps what follows"
+    );
+    bench.stop().await;
+}
+
+pub async fn a_failure_reaches_everything_that_waits_for_it(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let broken = || Signature::new("broken");
+    let note = || Signature::new("note");
+    let sent = bench
+        .client
+        .apply(broken().then(add(&[1])).then(add(&[2])).on_error(note()))
+        .await
+        .unwrap();
+    let first = sent.parent().unwrap().parent().unwrap();
+    assert!(matches!(sent.wait(PATIENCE).await, Err(WaitError::Failed { .. })));
+    assert_eq!(
+        final_result(&bench.client, sent.id()).await.status,
+        Status::Failure
+    );
+    assert_eq!(bench.journal.until(1).await, [first.id()]);
+
+    let parts: Vec<Canvas> = vec![add(&[1, 1]).into(), broken().then(add(&[1])), add(&[2, 2]).into()];
+    let sent = bench
+        .client
+        .apply(chord(parts, total()).on_error(note()).then(add(&[1])))
+        .await
+        .unwrap();
+    let body = sent.parent().unwrap();
+    let failed = body.wait(PATIENCE).await.unwrap_err();
+    let WaitError::Failed { id, exception } = failed else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(
+        (id.as_str(), exception.type_name.as_str()),
+        (body.id(), "ChordError")
+    );
+    let culprit = body.parent().unwrap().children()[1].id().to_owned();
+    assert_eq!(
+        exception.message,
+        format!("Dependency {culprit} raised OperationalError('for good')")
+    );
+    assert_eq!(
+        final_result(&bench.client, sent.id()).await.status,
+        Status::Failure
+    );
+    assert_eq!(
+        bench.journal.until(2).await[1],
+        body.id(),
+        "the errback of the body"
+    );
+
+    let inner: Vec<Canvas> = vec![chord([broken(), broken()], total()), add(&[1, 1]).into()];
+    let outer = bench.client.apply(chord(inner, total())).await.unwrap();
+    assert!(matches!(
+        outer.wait(PATIENCE).await,
+        Err(WaitError::Failed { .. })
+    ));
+    bench.stop().await;
+}
+
+pub async fn a_revoked_task_takes_the_rest_with_it(harness: impl Harness) {
+    let bench = Bench::new(&harness);
+    let past = "2020-01-01T00:00:00Z".parse().unwrap();
+    let expired = || add(&[1, 1]).expires(past);
+    let sent = bench.client.apply(expired().then(add(&[1]))).await.unwrap();
+    assert!(matches!(
+        sent.wait(PATIENCE).await,
+        Err(WaitError::Revoked { .. })
+    ));
+    assert_eq!(
+        final_result(&bench.client, sent.id()).await.status,
+        Status::Revoked
+    );
+    let sent = bench
+        .client
+        .apply(chord([add(&[1, 1]), expired()], total()))
+        .await
+        .unwrap();
+    assert!(matches!(sent.wait(PATIENCE).await, Err(WaitError::Failed { .. })));
+    bench.stop().await;
+}
+
+/// A worker that has lost its delivery to another one publishes nothing, and one part never counts for two.
+pub async fn a_part_counts_once_and_only_while_it_is_held(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let sending =
+        tokio::spawn(async move { client.apply(chord([add(&[1, 1]), add(&[2, 2])], total())).await });
+    let queues = ["celery".to_owned()];
+    let deliveries = eventually("both parts are held", async || {
+        let taken = broker.receive(&queues, 2).await.unwrap();
+        (taken.len() == 2).then_some(taken)
+    })
+    .await;
+    let part = |position: usize, value: i64| {
+        let message = deliveries[position].message().unwrap();
+        celeriac::ChordPart {
+            group: message.headers.group.unwrap(),
+            index: message.headers.group_index.as_u64(),
+            task_id: message.headers.id,
+            status: Status::Success,
+            result: json!(value),
+        }
+    };
+    let waiting = celeriac::ChordState::Waiting;
+    let record = async |position: usize, value| {
+        broker
+            .chord_part(&deliveries[position], &part(position, value))
+            .await
+            .unwrap()
+    };
+    assert_eq!(record(0, 1).await, waiting);
+    assert_eq!(record(0, 2).await, waiting, "another value of the same part");
+    let celeriac::ChordState::Complete { parts, group } = record(1, 4).await else {
+        panic!("the header is complete");
+    };
+    assert_eq!(group, None);
+    let values: Vec<_> = parts.iter().map(|part| part[3].clone()).collect();
+    assert_eq!(values, [json!(2), json!(4)]);
+    assert_eq!(record(0, 2).await, waiting, "the body is somebody else's");
+    assert!(
+        matches!(record(1, 4).await, celeriac::ChordState::Complete { .. }),
+        "and still theirs"
+    );
+    let body = part(1, 4);
+    let settlement = Settlement {
+        chords: vec![(body.group, body.task_id)],
+        ..Settlement::default()
+    };
+    broker.restore(&deliveries[0]).await.unwrap();
+    assert_eq!(record(0, 2).await, celeriac::ChordState::NotHeld);
+    let settle = async |position: usize| broker.settle(&deliveries[position], &settlement).await.unwrap();
+    assert_eq!(settle(0).await, Settled::NotHeld);
+    assert_eq!(settle(1).await, Settled::Done);
+    assert_eq!(settle(1).await, Settled::NotHeld, "once");
+    let again = broker.receive(&queues, 1).await.unwrap().remove(0);
+    let late = broker.chord_part(&again, &part(0, 2)).await.unwrap();
+    assert_eq!(late, waiting, "the chord is done");
+    broker.ack(&again, None).await.unwrap();
+    sending.await.unwrap().unwrap();
+}
+
+pub async fn garbage_where_signatures_belong_stops_nobody(harness: impl Harness) {
+    use base64::Engine;
+    let bench = Bench::new(&harness);
+    let garbage = [
+        json!(1),
+        json!([1, null, {}]),
+        json!({"task": 5}),
+        json!([{"task": "add", "options": []}]),
+    ];
+    for (number, garbage) in garbage.iter().enumerate() {
+        let embed = json!({"callbacks": garbage, "errbacks": garbage, "chain": garbage, "chord": garbage});
+        let body = json!([["x"], {}, embed]).to_string();
+        for task in ["pass", "broken"] {
+            let id = format!("{task}-{number}");
+            let message = json!({
+                "body": base64::engine::general_purpose::STANDARD.encode(&body),
+                "content-type": "application/json", "content-encoding": "utf-8",
+                "headers": {"task": task, "id": id, "group": id},
+                "properties": {"body_encoding": "base64", "delivery_tag": id,
+                    "delivery_info": {"exchange": "", "routing_key": "celery"}},
+            });
+            harness.push_raw(message.to_string().as_bytes());
+            let expected = if task == "pass" {
+                Status::Success
+            } else {
+                Status::Failure
+            };
+            assert_eq!(
+                final_result(&bench.client, &id).await.status,
+                expected,
+                "{garbage}"
+            );
+        }
+    }
+    bench.stop().await;
+}
+
+/// One test for each behaviour, on brokers made by `$harness`.
+#[macro_export]
+macro_rules! canvas_suite {
+    ($harness:expr) => {
+        $crate::broker_suite!(@each canvas $harness;
+            a_chain_hands_on_its_values
+            a_group_runs_all_its_tasks
+            a_chord_runs_its_body_once_with_all_values_in_order
+            a_group_that_something_follows_becomes_a_chord
+            what_cannot_be_sent_as_celery_would_is_refused
+            callbacks_get_the_value_and_errbacks_the_id
+            a_failure_reaches_everything_that_waits_for_it
+            a_revoked_task_takes_the_rest_with_it
+            a_part_counts_once_and_only_while_it_is_held
+            garbage_where_signatures_belong_stops_nobody
+        );
+    };
+}
