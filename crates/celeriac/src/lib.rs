@@ -56,6 +56,7 @@ pub mod otel;
 mod redis;
 mod repr;
 mod result;
+mod retry;
 mod schedule;
 mod signature;
 mod streak;
@@ -79,6 +80,7 @@ pub use self::{
     observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
     redis::{ConfigError, RedisBroker, RedisConfig},
     result::{ResultMeta, Status},
+    retry::RetryDelay,
     schedule::{
         CatchUp, Cron, CronError, Entry, Interval, LastTicks, Schedule, ScheduleError, Scheduler, Timetable,
     },

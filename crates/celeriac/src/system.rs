@@ -23,6 +23,11 @@ pub(crate) fn random_id() -> Uuid {
     Uuid::new_v4()
 }
 
+/// A random number from 0 up to 1.
+pub(crate) fn random_fraction() -> f64 {
+    f64::from((random_id().as_u128() >> 96) as u32) / (f64::from(u32::MAX) + 1.0)
+}
+
 /// The host's name, `localhost` where the system does not say.
 pub(crate) fn hostname() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]

@@ -12,11 +12,15 @@ use std::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::retry::RetryDelay;
+
 /// How a task is run, unless its message says otherwise.
 #[derive(Debug, Clone)]
 pub struct TaskOptions {
-    /// How often it is tried again; 3 by default, as in Celery.
-    pub max_retries: u32,
+    /// How often it is tried again; 3 by default, as in Celery, and for ever with `None`. A signature may say otherwise.
+    pub max_retries: Option<u32>,
+    /// How long until it is tried again, unless it says so itself; 1, 2, 4 and so on seconds by default.
+    pub retry_delay: RetryDelay,
     /// It is told to end after this long; see [`TaskContext::soft_time_limit`].
     pub soft_time_limit: Option<Duration>,
     /// It is ended after this long.
@@ -25,14 +29,16 @@ pub struct TaskOptions {
     pub track_started: bool,
     /// Whether its results are thrown away, in addition to what messages ask for.
     pub ignore_result: bool,
-    /// The names of its positional arguments, so that Python callers may pass them by keyword.
+    /// The names of its positional arguments, so that callers may pass them by keyword. What they leave out is null,
+    /// which an `Option` takes; keywords that are not among the names are ignored.
     pub parameters: &'static [&'static str],
 }
 
 impl Default for TaskOptions {
     fn default() -> Self {
         Self {
-            max_retries: 3,
+            max_retries: Some(3),
+            retry_delay: RetryDelay::default(),
             soft_time_limit: None,
             time_limit: None,
             track_started: false,
@@ -96,7 +102,7 @@ pub enum TaskError {
     Retry {
         /// What went wrong.
         cause: Exception,
-        /// How long to wait; 2^retries seconds when `None`.
+        /// How long to wait; as [`TaskOptions::retry_delay`] says when `None`.
         countdown: Option<Duration>,
     },
     /// It will never work.

@@ -19,16 +19,15 @@ use tracing::{debug, error, warn};
 use super::{Shared, events, inflight::Entry, registry::Registered, revoked::Orders, settle};
 use crate::{
     broker::Delivery,
+    canvas::MAX_RETRIES,
     message::{Headers, Message, TimeLimit, seconds},
     observer::TaskInfo,
     result::ResultMeta,
+    retry,
     streak::Streak,
     system,
     task::{Exception, SoftLimit, TaskContext, TaskError, TaskOutcome},
 };
-
-/// 2^20 seconds, twelve days: no back-off is longer.
-const LONGEST_EXPONENT: u32 = 20;
 
 /// `slot` is free again when the task has ended. Telling the broker takes no slot: the next task runs meanwhile, and many
 /// ends travel together. A task that is not to be run has none.
@@ -54,6 +53,7 @@ pub(super) async fn execute(
         registered: registered.is_some(),
     };
     let redelivered = message.redelivered();
+    let asked_retries = message.properties.extra.get(MAX_RETRIES);
     let attempt = async {
         if shared.revoked.covers(headers) {
             return TaskOutcome::Revoked("revoked");
@@ -97,7 +97,7 @@ pub(super) async fn execute(
         } else {
             run.await
         };
-        decide(ended, registered, headers.retries)
+        decide(ended, registered, headers.retries, asked_retries)
     };
     let work = async {
         let outcome = attempt.await;
@@ -221,20 +221,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
-fn decide(ended: Ended, registered: &Registered, retries: u32) -> TaskOutcome {
+fn decide(ended: Ended, registered: &Registered, retries: u32, asked: Option<&Value>) -> TaskOutcome {
+    let options = &registered.options;
     match ended {
         Ended::Returned(Ok(value)) => TaskOutcome::Success(value),
         Ended::Returned(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-        Ended::Returned(Err(TaskError::Retry { cause, .. })) if retries >= registered.options.max_retries => {
+        Ended::Returned(Err(TaskError::Retry { cause, .. }))
+            if !retry::goes_on(retries, options.max_retries, asked) =>
+        {
             TaskOutcome::Failure(cause)
         }
-        Ended::Returned(Err(TaskError::Retry { cause, countdown })) => {
-            let exponential = Duration::from_secs(1 << retries.min(LONGEST_EXPONENT));
-            TaskOutcome::Retry {
-                cause,
-                countdown: countdown.unwrap_or(exponential),
-            }
-        }
+        Ended::Returned(Err(TaskError::Retry { cause, countdown })) => TaskOutcome::Retry {
+            cause,
+            countdown: countdown.unwrap_or_else(|| options.retry_delay.after(retries)),
+        },
         Ended::Panicked(message) => TaskOutcome::Failure(Exception {
             type_name: "Panic".to_owned(),
             module: "celeriac".to_owned(),

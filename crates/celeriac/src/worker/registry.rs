@@ -10,11 +10,16 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tracing::debug;
 
 use super::limits::Limits;
 use crate::task::{Exception, TaskContext, TaskError, TaskOptions};
 
-type Handler = dyn Fn(TaskContext, Vec<Value>) -> Result<BoxFuture<'static, Result<Value, TaskError>>, NotTheArguments>
+type Handler = dyn Fn(
+        TaskContext,
+        Vec<Value>,
+        usize,
+    ) -> Result<BoxFuture<'static, Result<Value, TaskError>>, NotTheArguments>
     + Send
     + Sync;
 
@@ -48,8 +53,8 @@ impl Registry {
         F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
         W: Future<Output = Result<R, TaskError>> + Send + 'static,
     {
-        let handler = move |context: TaskContext, args: Vec<Value>| {
-            let args = typed::<A>(args).ok_or(NotTheArguments)?;
+        let handler = move |context: TaskContext, args: Vec<Value>, parameters: usize| {
+            let args = typed::<A>(args, parameters).ok_or(NotTheArguments)?;
             Ok(run(context, args).map(|returned| serialised(returned?)).boxed())
         };
         self.tasks.insert(
@@ -107,41 +112,57 @@ impl Registered {
         let name = task.rsplit('.').next().unwrap_or_default();
         let args = self.positional(name, args, kwargs)?;
         let types: Vec<&str> = args.iter().map(python_type).collect();
-        (self.handler)(context, args).map_err(|NotTheArguments| {
+        (self.handler)(context, args, self.options.parameters.len()).map_err(|NotTheArguments| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
             Exception::builtin("TypeError", message)
         })
     }
 
-    /// Positional arguments followed by keyword arguments in the order of the task's parameters.
+    /// Positional arguments followed by keyword arguments in the order of the task's parameters, up to the last that is
+    /// there; gaps are null.
     fn positional(
         &self,
         name: &str,
         mut args: Vec<Value>,
         mut kwargs: Map<String, Value>,
     ) -> Result<Vec<Value>, Exception> {
-        for parameter in self.options.parameters.iter().skip(args.len()) {
-            match kwargs.shift_remove(*parameter) {
-                Some(value) => args.push(value),
-                None => break,
+        let given = args.len();
+        for (position, parameter) in self.options.parameters.iter().enumerate() {
+            let Some(value) = kwargs.shift_remove(*parameter) else {
+                continue;
+            };
+            if position < given {
+                let message = format!("{name}() got multiple values for argument '{parameter}'");
+                return Err(Exception::builtin("TypeError", message));
             }
+            args.resize(position, Value::Null);
+            args.push(value);
         }
-        match kwargs.keys().next() {
-            None => Ok(args),
-            Some(key) => {
-                let message = format!("{name}() got an unexpected keyword argument '{key}'");
-                Err(Exception::builtin("TypeError", message))
-            }
+        if !kwargs.is_empty() {
+            let keywords: Vec<&String> = kwargs.keys().collect();
+            debug!(
+                task = name,
+                ?keywords,
+                "keyword arguments that the task does not know are ignored"
+            );
         }
+        Ok(args)
     }
 }
 
-/// A tuple from positional arguments; `()` from none.
-fn typed<A: DeserializeOwned>(args: Vec<Value>) -> Option<A> {
+/// A tuple from positional arguments; `()` from none. Where the arguments do not fit because the last of `parameters`
+/// are missing, those are null.
+fn typed<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
     if args.is_empty()
         && let Ok(unit) = serde_json::from_value(Value::Null)
     {
         return Some(unit);
+    }
+    if args.len() < parameters {
+        if let Ok(fitting) = A::deserialize(&Value::Array(args.clone())) {
+            return Some(fitting);
+        }
+        args.resize(parameters, Value::Null);
     }
     serde_json::from_value(Value::Array(args)).ok()
 }

@@ -100,7 +100,7 @@ pub fn down(message: &str) -> Exception {
 }
 
 /// A worker with the tasks of the tests:
-/// `add`; `pass` (gives back its argument); `total` (of a list); `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
+/// `add`; `pass` (gives back its argument); `total` (of a list); `optional` (gives back three arguments, two of which may be missing); `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
 /// `gated` (writes its argument and waits for the gate).
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationToken) -> WorkerBuilder {
     let options = || TaskOptions {
@@ -122,6 +122,16 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
             "pass",
             options(),
             async |_: TaskContext, (value,): (serde_json::Value,)| Ok(value),
+        )
+        .task(
+            "optional",
+            TaskOptions {
+                parameters: &["first", "second", "third"],
+                ..options()
+            },
+            async |_: TaskContext, (first, second, third): (i64, Option<String>, Option<i64>)| {
+                Ok((first, second, third))
+            },
         )
         .task(
             "total",

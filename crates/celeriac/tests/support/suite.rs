@@ -148,9 +148,9 @@ pub async fn failures_panics_and_wrong_arguments_hurt_only_their_task(harness: i
             json!(["add() does not take arguments of types (int)"]),
         ),
         (
-            Signature::new("add").arg(1).arg(2).kwarg("c", 3),
+            Signature::new("add").arg(1).kwarg("a", 2),
             "TypeError",
-            json!(["add() got an unexpected keyword argument 'c'"]),
+            json!(["add() got multiple values for argument 'a'"]),
         ),
         (
             Signature::new("sleeps").time_limit(Duration::from_millis(1500)),
@@ -182,6 +182,62 @@ pub async fn failures_panics_and_wrong_arguments_hurt_only_their_task(harness: i
         "the worker lives"
     );
     empty(broker.as_ref()).await;
+    running.stop().await.unwrap();
+}
+
+pub async fn arguments_come_by_position_or_by_name(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let optional = || Signature::new("optional");
+    for (signature, expected) in [
+        (optional().arg(1).arg("b").arg(3), json!([1, "b", 3])),
+        (
+            optional().arg(1).kwarg("third", 3).kwarg("second", "b"),
+            json!([1, "b", 3]),
+        ),
+        (optional().arg(1).kwarg("third", 3), json!([1, null, 3])),
+        (optional().kwarg("first", 1), json!([1, null, null])),
+        (optional().arg(1), json!([1, null, null])),
+        (
+            optional().arg(1).kwarg("fourth", 4).kwarg("second", "b"),
+            json!([1, "b", null]),
+        ),
+        (Signature::new("add").arg(1).arg(2).kwarg("c", 3), json!(3)),
+        (Signature::new("pass").arg("x").kwarg("y", "z"), json!("x")),
+    ] {
+        let sent = format!("{signature:?}");
+        let id = send(&client, signature);
+        assert_eq!(client.wait(&id, PATIENCE).await, Ok(expected), "{sent}");
+    }
+    for signature in [
+        optional(),
+        optional().kwarg("second", "b"),
+        optional().arg(1).arg(2),
+    ] {
+        let id = send(&client, signature);
+        assert_eq!(final_result(&client, &id).await.result["exc_type"], "TypeError");
+    }
+    running.stop().await.unwrap();
+}
+
+pub async fn a_signature_bounds_its_retries(harness: impl Harness) {
+    let broker = harness.broker();
+    let client = Client::new(broker.clone());
+    let running = Running::start(
+        worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
+        PATIENCE,
+    );
+    let flaky = |succeeds_at: u32, bound| Signature::new("flaky").arg(succeeds_at).max_retries(bound);
+    let id = send(&client, flaky(5, Some(5)));
+    assert_eq!(client.wait(&id, PATIENCE).await, Ok(json!(5)));
+    let id = send(&client, flaky(6, None));
+    assert_eq!(client.wait(&id, PATIENCE).await, Ok(json!(6)));
+    let id = send(&client, flaky(1, Some(0)));
+    assert_eq!(final_result(&client, &id).await.status, Status::Failure);
     running.stop().await.unwrap();
 }
 
@@ -539,6 +595,8 @@ macro_rules! broker_suite {
             a_retry_goes_on_until_success
             retries_end_with_the_cause
             failures_panics_and_wrong_arguments_hurt_only_their_task
+            arguments_come_by_position_or_by_name
+            a_signature_bounds_its_retries
             an_expired_task_is_revoked
             a_countdown_is_kept_and_holds_up_nobody
             lower_numbers_go_first_and_equals_in_order

@@ -101,7 +101,7 @@ impl NotificationTask {
     #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions {
-            max_retries: 3,
+            max_retries: Some(3),
             soft_time_limit: Some(Duration::from_secs(240)),
             time_limit: Some(Duration::from_secs(300)),
             track_started: true,

@@ -1,0 +1,117 @@
+//! When a task is tried again, unless it says so itself: a fixed time later, or later each time.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::system;
+
+/// How long until the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryDelay {
+    /// Always the same. Celery's `default_retry_delay`.
+    Fixed(Duration),
+    /// Doubles with every attempt. Celery's `retry_backoff`.
+    Exponential {
+        /// Before the first retry.
+        first: Duration,
+        /// No delay is longer. Celery's `retry_backoff_max`.
+        longest: Duration,
+        /// A random part of the delay instead of all of it, so that tasks that failed together are not tried again
+        /// together. Celery's `retry_jitter`.
+        jitter: bool,
+    },
+}
+
+impl RetryDelay {
+    /// What Celery does with `retry_backoff=True`: 1, 2, 4 and so on up to 600 seconds, with jitter.
+    pub const BACKOFF: Self = Self::Exponential {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(600),
+        jitter: true,
+    };
+
+    /// The delay after an attempt that was tried `retries` times before.
+    pub(crate) fn after(&self, retries: u32) -> Duration {
+        match *self {
+            Self::Fixed(delay) => delay,
+            Self::Exponential {
+                first,
+                longest,
+                jitter,
+            } => {
+                let factor = 1_u32.checked_shl(retries).unwrap_or(u32::MAX);
+                let delay = first.saturating_mul(factor).min(longest);
+                if jitter {
+                    delay.mul_f64(system::random_fraction())
+                } else {
+                    delay
+                }
+            }
+        }
+    }
+}
+
+impl Default for RetryDelay {
+    /// 1, 2, 4 and so on up to 600 seconds, without jitter.
+    fn default() -> Self {
+        Self::Exponential {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(600),
+            jitter: false,
+        }
+    }
+}
+
+/// Whether a task that was tried `retries` times before is tried again. `usual` is the task's own bound, none for
+/// ever; `asked` what its message asks for instead, where a negative number means for ever.
+pub(crate) fn goes_on(retries: u32, usual: Option<u32>, asked: Option<&Value>) -> bool {
+    let bound = match asked.and_then(Value::as_i64) {
+        Some(asked) => u32::try_from(asked).ok(),
+        None => usual,
+    };
+    bound.is_none_or(|bound| retries < bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let seconds = |delay: RetryDelay, retries| delay.after(retries).as_secs();
+        let delays: Vec<_> = (0..4)
+            .map(|retries| seconds(RetryDelay::default(), retries))
+            .collect();
+        assert_eq!(delays, [1, 2, 4, 8]);
+        for retries in [10, 31, 32, u32::MAX] {
+            assert_eq!(seconds(RetryDelay::default(), retries), 600, "{retries}");
+        }
+        assert_eq!(seconds(RetryDelay::Fixed(Duration::from_secs(180)), 7), 180);
+    }
+
+    #[test]
+    fn jitter_takes_a_part_of_the_delay() {
+        let delays: Vec<_> = (0..200).map(|_| RetryDelay::BACKOFF.after(3)).collect();
+        assert!(delays.iter().all(|delay| *delay < Duration::from_secs(8)));
+        assert!(delays.iter().any(|delay| *delay < Duration::from_secs(4)));
+        assert!(delays.iter().any(|delay| *delay > Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn a_message_may_ask_for_another_bound() {
+        assert!(goes_on(2, Some(3), None));
+        assert!(!goes_on(3, Some(3), None));
+        assert!(goes_on(1_000_000, None, None), "for ever");
+        assert!(goes_on(3, Some(3), Some(&json!(4))));
+        assert!(!goes_on(0, Some(3), Some(&json!(0))));
+        assert!(goes_on(1_000_000, Some(3), Some(&json!(-1))), "for ever");
+        assert!(
+            !goes_on(3, Some(3), Some(&json!(null))),
+            "Python's way of saying nothing"
+        );
+        assert!(!goes_on(3, Some(3), Some(&json!("many"))));
+    }
+}
