@@ -118,6 +118,12 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// When the broker cannot be reached.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
+    /// The messages that come next, one for each priority that has some: nothing else of their priority has waited longer.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached.
+    async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError>;
+
     /// Whether the broker answers.
     ///
     /// # Errors

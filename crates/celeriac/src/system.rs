@@ -28,6 +28,15 @@ pub(crate) fn random_fraction() -> f64 {
     f64::from((random_id().as_u128() >> 96) as u32) / (f64::from(u32::MAX) + 1.0)
 }
 
+/// The tag of a message that is sent now: a UUID of version 7, which begins with the time, so that whoever finds the
+/// message waiting can tell for how long.
+pub(crate) fn tag() -> Uuid {
+    let now = now();
+    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+    let nanoseconds = u32::try_from(now.subsec_nanosecond()).unwrap_or_default();
+    Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
+}
+
 /// The host's name, `localhost` where the system does not say.
 pub(crate) fn hostname() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]

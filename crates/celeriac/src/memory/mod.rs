@@ -315,6 +315,13 @@ impl Broker for MemoryBroker {
         })
     }
 
+    async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
+        let state = self.state();
+        let lists = state.queues.get(queue);
+        let heads = lists.into_iter().flatten().filter_map(VecDeque::front);
+        Ok(heads.map(|kept| kept.raw.clone()).collect())
+    }
+
     async fn ping(&self) -> Result<(), BrokerError> {
         Ok(())
     }

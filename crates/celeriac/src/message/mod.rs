@@ -123,7 +123,7 @@ impl Message {
         next.headers.extra.shift_remove("redelivered");
         next.headers.extra.shift_remove(ABANDONED);
         next.properties.delivery_info.extra.shift_remove("redelivered");
-        next.properties.delivery_tag = system::random_id().to_string();
+        next.properties.delivery_tag = system::tag().to_string();
         next
     }
 }

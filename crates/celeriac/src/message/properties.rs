@@ -27,7 +27,7 @@ pub struct Properties {
     /// `base64`, or absent for a body that is plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_encoding: Option<String>,
-    /// The message's own id.
+    /// The message's own id. This crate gives UUIDs of version 7, which say when it was sent.
     pub delivery_tag: String,
     /// Every other property.
     #[serde(flatten)]

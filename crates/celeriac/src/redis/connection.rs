@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const STABLE: Duration = Duration::from_secs(5);
 
 /// How often a script that the server has forgotten is loaded again for one request.
-const MOST_LOADS: usize = 5;
+const MOST_LOADS: usize = 20;
 
 /// Requests that may wait for the socket before callers have to.
 const PIPELINE_BUFFER: usize = 1024;

@@ -294,6 +294,15 @@ impl Broker for RedisBroker {
         }
     }
 
+    async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
+        let mut pipeline = pipe();
+        for step in names::STEPS {
+            pipeline.cmd("LINDEX").arg(names::list(queue, step)).arg(-1);
+        }
+        let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(&pipeline).await?;
+        Ok(heads.into_iter().flatten().collect())
+    }
+
     async fn ping(&self) -> Result<(), BrokerError> {
         self.commands.command::<String>(&cmd("PING")).await.map(|_| ())
     }

@@ -101,7 +101,7 @@ impl Sender<'_> {
                 None => 0,
             },
             body_encoding: Some("base64".to_owned()),
-            delivery_tag: system::random_id().to_string(),
+            delivery_tag: system::tag().to_string(),
             // Celery sends what it does not know as a property, and so does this one option arrive.
             extra: options.shift_remove_entry(MAX_RETRIES).into_iter().collect(),
         };

@@ -2,34 +2,24 @@
 //! across the queue, their metrics, and Redis commands as client spans wherever a span is in force. Trace
 //! context travels as top-level message headers, where Python's Celery instrumentation looks for it.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod queues;
 
-use futures_util::{
-    FutureExt as _,
-    future::{BoxFuture, join_all},
-};
+use std::{borrow::Cow, sync::Arc};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Messaging, Outcome, Processed, QueueDepth, RedisServer, Sending, TaskMessage,
+    Context, Failure, Messaging, Outcome, Processed, RedisServer, Sending, TaskMessage,
     opentelemetry::trace::{FutureExt as _, TraceContextExt as _},
 };
-use tokio::{
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval},
-};
 
+pub use self::queues::QueueWatch;
 use crate::{
     broker::{Broker, BrokerError},
     observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo},
     redis::RedisConfig,
     task::TaskOutcome,
 };
-
-const LOOK_AT_QUEUES: Duration = Duration::from_secs(10);
 
 /// The task name of metrics and spans where the worker does not know the task: names from outside are unbounded.
 const UNREGISTERED: &str = "unregistered";
@@ -63,48 +53,13 @@ impl OtelObserver {
         }
     }
 
-    /// Reports how many messages wait in these queues and how many are reserved, looking every ten seconds until the
-    /// returned watch is dropped. While the broker cannot be reached, nothing is reported.
+    /// Reports, looking every ten seconds until the returned watch is dropped: how many messages wait in these queues,
+    /// how long the oldest one waits, how many are reserved, and how many dead letters there are. While the broker cannot
+    /// be reached, nothing is reported.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-        let depths: Arc<Mutex<Vec<QueueDepth>>> = Arc::default();
-        let reported = Arc::clone(&depths);
-        self.messaging.observe_queues(move || lock(&reported).clone());
-        QueueWatch(tokio::spawn(async move {
-            let mut ticks = interval(LOOK_AT_QUEUES);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let looks = join_all(queues.iter().map(|queue| look(broker.as_ref(), queue))).await;
-                *lock(&depths) = looks.into_iter().flatten().collect();
-            }
-        }))
+        queues::watch(&self.messaging, broker, queues)
     }
-}
-
-/// Looks at queues until it is dropped.
-#[derive(Debug)]
-pub struct QueueWatch(JoinHandle<()>);
-
-impl Drop for QueueWatch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn look(broker: &dyn Broker, queue: &str) -> Option<QueueDepth> {
-    // An outage is logged by the connection.
-    let depth = broker.depth(queue).await.ok()?;
-    Some(QueueDepth {
-        queue: queue.to_owned(),
-        waiting: depth.waiting,
-        unacknowledged: depth.unacked,
-        oldest: None,
-    })
-}
-
-fn lock(depths: &Mutex<Vec<QueueDepth>>) -> MutexGuard<'_, Vec<QueueDepth>> {
-    depths.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Observer for OtelObserver {
@@ -146,7 +101,8 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // A command of nobody's (settling a finished task, say) would be a trace of its own.
+        // A command of nobody's would be a trace of its own. The end of a task is one: its run has ended, and the broker
+        // hears of many ends at once.
         let in_force = Context::map_current(|context| context.span().span_context().is_valid());
         Box::new(Commanding(
             in_force.then(|| self.messaging.command(command.name, command.text)),

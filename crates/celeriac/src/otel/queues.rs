@@ -1,0 +1,170 @@
+//! Looks at queues and the dead-letter list every ten seconds, for gauges: how much waits, how much is reserved, how long
+//! the oldest message waits, how many letters there are.
+//!
+//! Messages carry no time. The delivery tags that this crate gives are UUIDs of version 7, which begin with the time of
+//! sending; those of Python's clients are not. Of a message without time, what is known is since when it has been seen
+//! at the head of its list, and that is reported: a lower bound, at first zero.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use serde::Deserialize;
+use telemetry::{KeyValue, Messaging, QueueDepth};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use uuid::Uuid;
+
+use crate::{broker::Broker, system};
+
+const LOOK_AT_QUEUES: Duration = Duration::from_secs(10);
+
+/// Looks at queues until it is dropped.
+#[derive(Debug)]
+pub struct QueueWatch(JoinHandle<()>);
+
+impl Drop for QueueWatch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    depths: Vec<QueueDepth>,
+    dead: Option<u64>,
+}
+
+pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
+    let seen: Arc<Mutex<Seen>> = Arc::default();
+    let reported = Arc::clone(&seen);
+    messaging.observe_queues(move || lock(&reported).depths.clone());
+    let reported = Arc::clone(&seen);
+    telemetry::observe_gauge(
+        "celery.dead_letters",
+        "{message}",
+        "Messages in the dead-letter list.",
+        move || {
+            let system = vec![KeyValue::new("messaging.system", "celery")];
+            let dead = lock(&reported).dead;
+            dead.map(|dead| (dead as f64, system)).into_iter().collect()
+        },
+    );
+    QueueWatch(tokio::spawn(async move {
+        let mut ages: Vec<Ages> = queues.iter().map(|_| Ages::default()).collect();
+        let mut ticks = interval(LOOK_AT_QUEUES);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let looks = queues.iter().zip(&mut ages);
+            let looks = looks.map(|(queue, ages)| look(broker.as_ref(), queue, ages));
+            let depths = join_all(looks).await.into_iter().flatten().collect();
+            let dead = broker.dead_letter_count().await.ok();
+            *lock(&seen) = Seen { depths, dead };
+        }
+    }))
+}
+
+async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
+    // An outage is logged by the connection.
+    let depth = broker.depth(queue).await.ok()?;
+    let heads = broker.heads(queue).await.ok()?;
+    Some(QueueDepth {
+        queue: queue.to_owned(),
+        waiting: depth.waiting,
+        unacknowledged: depth.unacked,
+        oldest: ages.oldest(&heads),
+    })
+}
+
+/// Since when messages without time have been seen at the head of a queue's lists.
+#[derive(Default)]
+struct Ages(HashMap<u64, Instant>);
+
+impl Ages {
+    /// The age of the oldest of these messages. Forgets all others.
+    fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
+        let before = std::mem::take(&mut self.0);
+        let ages = heads.iter().map(|raw| {
+            age(raw).unwrap_or_else(|| {
+                let mut hasher = DefaultHasher::new();
+                raw.hash(&mut hasher);
+                let hash = hasher.finish();
+                let since = before.get(&hash).copied().unwrap_or_else(Instant::now);
+                self.0.insert(hash, since);
+                since.elapsed()
+            })
+        });
+        ages.max()
+    }
+}
+
+/// How long ago a message was sent, if its tag says so.
+fn age(raw: &[u8]) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Tagged {
+        properties: Tag,
+    }
+    #[derive(Deserialize)]
+    struct Tag {
+        delivery_tag: String,
+    }
+    let tagged: Tagged = serde_json::from_slice(raw).ok()?;
+    let tag = Uuid::try_parse(&tagged.properties.delivery_tag).ok()?;
+    let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
+    let sent = Duration::new(seconds, nanoseconds);
+    let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
+    // Clocks of other machines may be ahead.
+    Some(Duration::try_from(now).ok()?.saturating_sub(sent))
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagged(tag: &str) -> Vec<u8> {
+        format!(r#"{{"body": "", "properties": {{"delivery_tag": "{tag}"}}}}"#).into_bytes()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_without_time_is_as_old_as_it_has_been_seen() {
+        let (first, second) = (
+            tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
+            b"not json".to_vec(),
+        );
+        let mut ages = Ages::default();
+        assert_eq!(ages.oldest(&[]), None);
+        assert_eq!(ages.oldest(std::slice::from_ref(&first)), Some(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(
+            ages.oldest(&[second.clone(), first]),
+            Some(Duration::from_secs(10))
+        );
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(ages.oldest(&[second]), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_tag_of_ours_says_when_the_message_was_sent() {
+        let old = age(&tagged("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")).unwrap();
+        let sent = Duration::from_millis(0x017f_22e2_79b0);
+        let now = Duration::try_from(system::now().duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap();
+        assert!(now - sent - old < Duration::from_secs(10), "{old:?}");
+        let young = age(&tagged(&system::tag().to_string())).unwrap();
+        assert!(young < Duration::from_secs(10), "{young:?}");
+        assert_eq!(
+            age(&tagged("ffffffff-ffff-7fff-bfff-ffffffffffff")),
+            Some(Duration::ZERO)
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! What `celeriac::otel` reports of tasks that are sent, run, tried again and fail, on a real server: spans with their
+//! parents, attributes and states, and metrics. The scenario runs in a process of its own, because exporters belong to
+//! the whole process; it writes them to standard output.
+
+#![cfg(feature = "telemetry")]
+#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+
+#[expect(dead_code, reason = "shared with tests that need all of it")]
+#[path = "support/redis.rs"]
+mod server;
+#[expect(dead_code, reason = "shared with tests that need all of it")]
+mod support;
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use celeriac::{Client, RedisBroker, Signature, Status, otel::OtelObserver};
+use redis::cmd;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    server::Server,
+    support::{Journal, PATIENCE, Running, eventually, final_result, worker},
+};
+
+const CHILD: &str = "CELERIAC_TEST_CHILD";
+const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn calls(server: &Server, command: &str) -> u64 {
+    let stats: String = cmd("INFO")
+        .arg("commandstats")
+        .query(&mut server.connection())
+        .unwrap();
+    let prefix = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+async fn scenario() {
+    let server = Server::start();
+    let config = server.config();
+    let observer = Arc::new(OtelObserver::new("celery@test").with_redis(&config));
+    let broker = Arc::new(RedisBroker::new(config).unwrap().with_observer(observer.clone()));
+    let client = Client::new(broker.clone()).with_observer(observer.clone());
+    let built = worker(broker.clone(), &Journal::default(), &CancellationToken::new())
+        .observer(observer.clone())
+        .build();
+    let running = Running::start(built, PATIENCE);
+    let tasks = [
+        (
+            Signature::new("flaky").arg(1).header("traceparent", CALLER),
+            Status::Success,
+        ),
+        (Signature::new("broken"), Status::Failure),
+        (Signature::new("nobody.knows.it"), Status::Failure),
+    ];
+    for (task, status) in tasks {
+        let id = client.send(task).await.unwrap();
+        assert_eq!(final_result(&client, &id).await.status, status);
+    }
+    cmd("LPUSH")
+        .arg("celery")
+        .arg("poison")
+        .exec(&mut server.connection())
+        .unwrap();
+    let dead = || {
+        cmd("LLEN")
+            .arg("celeriac.dead")
+            .query::<u64>(&mut server.connection())
+            .unwrap()
+    };
+    eventually("the poison is buried", async || (dead() == 1).then_some(())).await;
+    client
+        .send(Signature::new("add").queue("unserved").priority(4))
+        .await
+        .unwrap();
+    let looks = calls(&server, "llen");
+    let _watch = observer.watch_queues(broker, vec!["unserved".to_owned()]);
+    // Four lists of the queue, and the dead letters.
+    eventually("it has looked", async || {
+        (calls(&server, "llen") == looks + 5).then_some(())
+    })
+    .await;
+    client.result("none").await.unwrap();
+    running.stop().await.unwrap();
+}
+
+/// Runs the scenario and answers the lines it exported.
+fn exported() -> Vec<Value> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "a_task_is_reported_from_its_sending_to_its_end",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(CHILD, "1")
+        .env("OTEL_TRACES_EXPORTER", "console")
+        .env("OTEL_METRICS_EXPORTER", "console")
+        .env("OTEL_LOGS_EXPORTER", "none")
+        .env_remove("OTEL_SDK_DISABLED")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let json = |line: &str| serde_json::from_str(line.get(line.find('{')?..)?).ok();
+    text.lines().filter_map(json).collect()
+}
+
+fn attributes(span: &Value) -> String {
+    let attributes = span["attributes"].as_object().unwrap();
+    let mut shown: Vec<String> = attributes
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "messaging.message.id" | "server.port"))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    shown.sort();
+    shown.join(" ")
+}
+
+/// The points of a metric as `attributes: value`, or `attributes: count` for a histogram.
+fn points(lines: &[Value], name: &str) -> Vec<String> {
+    let metric = lines.iter().rev().find(|line| line["metric"] == name);
+    let points = metric.unwrap_or_else(|| panic!("no {name}"))["points"]
+        .as_array()
+        .unwrap();
+    let mut points: Vec<String> = points
+        .iter()
+        .map(|point| {
+            let value = if point["count"].is_u64() {
+                &point["count"]
+            } else {
+                &point["value"]
+            };
+            format!("{}: {value}", attributes(point))
+        })
+        .collect();
+    points.sort();
+    points
+}
+
+#[test]
+fn a_task_is_reported_from_its_sending_to_its_end() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the parent process says that this is the child"
+    )]
+    if std::env::var(CHILD).is_ok() {
+        let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(scenario());
+        telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        return;
+    }
+    let lines = exported();
+    let spans = |name: &str, task: &str| -> Vec<&Value> {
+        let task = |span: &&Value| task.is_empty() || span["attributes"]["celery.task_name"] == task;
+        lines
+            .iter()
+            .filter(|line| line["span"] == name)
+            .filter(task)
+            .collect()
+    };
+
+    let sent = spans("celery.send_task", "flaky")[0];
+    assert_eq!(sent["kind"], "producer");
+    assert_eq!(sent["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(sent["parent_span_id"], "b7ad6b7169203331");
+    assert_eq!(sent["error"], Value::Null);
+    assert_eq!(
+        attributes(sent),
+        r#"celery.task_name="flaky" messaging.destination.name="celery" messaging.operation.name="send_task" messaging.operation.type="send" messaging.system="celery""#
+    );
+    let below = |parent: &Value, name: &str| -> Vec<&Value> {
+        let child = |span: &&Value| span["parent_span_id"] == parent["span_id"];
+        spans(name, "").into_iter().filter(child).collect()
+    };
+    let push = below(sent, "LPUSH")[0];
+    assert_eq!(push["kind"], "client");
+    assert_eq!(
+        attributes(push),
+        r#"db.namespace="0" db.operation.name="LPUSH" db.query.summary="LPUSH" db.query.text="LPUSH ? ?" db.system.name="redis" server.address="127.0.0.1""#
+    );
+
+    let mut runs = below(sent, "celery.run");
+    runs.sort_by_key(|run| run["attributes"]["celery.retries"].as_u64());
+    assert_eq!(runs.len(), 2, "the retry goes on in the trace");
+    for (run, (retries, state, error)) in runs.iter().zip([
+        (0, "RETRY", r#" error.type="OperationalError""#),
+        (1, "SUCCESS", ""),
+    ]) {
+        assert_eq!(run["kind"], "consumer");
+        assert_eq!(run["trace_id"], sent["trace_id"]);
+        assert_eq!(
+            run["attributes"]["messaging.message.id"],
+            sent["attributes"]["messaging.message.id"]
+        );
+        assert_eq!(
+            attributes(run),
+            format!(
+                r#"celery.hostname="celery@test" celery.retries={retries} celery.state="{state}" celery.task_name="flaky"{error} messaging.destination.name="celery" messaging.operation.name="run" messaging.operation.type="process" messaging.system="celery""#
+            )
+        );
+        let started = below(run, "MULTI");
+        assert_eq!(started.len(), 1, "STARTED is stored within the run");
+    }
+    assert_eq!(runs[1]["error"], Value::Null);
+    assert_eq!(
+        runs[0]["events"][0]["attributes"]["exception.type"],
+        "OperationalError"
+    );
+    assert_eq!(
+        runs[0]["events"][0]["attributes"]["exception.message"],
+        "connection refused"
+    );
+
+    let broken = spans("celery.run", "broken")[0];
+    assert_eq!(broken["attributes"]["celery.state"], "FAILURE");
+    assert_eq!(broken["error"], "for good");
+    let unknown = spans("celery.run", "unregistered")[0];
+    assert_eq!(unknown["attributes"]["celery.state"], "FAILURE");
+    assert!(
+        spans("celery.run", "nobody.knows.it").is_empty(),
+        "names from outside are unbounded"
+    );
+    let ids: Vec<&Value> = lines.iter().filter(|line| line["span"].is_string()).collect();
+    let parent_is_known = |span: &&&Value| {
+        let parent = &span["parent_span_id"];
+        parent.is_null()
+            || *parent == "b7ad6b7169203331"
+            || ids.iter().any(|other| other["span_id"] == *parent)
+    };
+    assert_eq!(ids.iter().filter(parent_is_known).count(), ids.len());
+    let roots = ids.iter().filter(|span| span["parent_span_id"].is_null());
+    assert!(
+        roots.clone().all(|root| root["span"] == "celery.send_task"),
+        "polling and housekeeping make no traces: {:?}",
+        roots.map(|root| &root["span"]).collect::<Vec<_>>()
+    );
+
+    assert_eq!(
+        points(&lines, "celery_tasks_total"),
+        [
+            r#"name="broken" status="failure": 1"#,
+            r#"name="flaky" status="retry": 1"#,
+            r#"name="flaky" status="success": 1"#,
+            r#"name="unregistered" status="failure": 1"#,
+        ]
+    );
+    let of_queue = |queue: &str| format!(r#"messaging.destination.name="{queue}""#);
+    let sends = r#"messaging.operation.name="send_task" messaging.system="celery""#;
+    assert_eq!(
+        points(&lines, "messaging.client.sent.messages"),
+        [
+            format!("{} {sends}: 3", of_queue("celery")),
+            format!("{} {sends}: 1", of_queue("unserved")),
+        ]
+    );
+    assert_eq!(
+        points(&lines, "messaging.client.consumed.messages"),
+        [format!(
+            r#"{} messaging.operation.name="run" messaging.system="celery": 4"#,
+            of_queue("celery")
+        )]
+    );
+    let processed = |error: &str, count: u32| {
+        let queue = of_queue("celery");
+        format!(r#"{error}{queue} messaging.operation.name="run" messaging.system="celery": {count}"#)
+    };
+    assert_eq!(
+        points(&lines, "messaging.process.duration"),
+        [
+            processed(r#"error.type="NotRegistered" "#, 1),
+            processed(r#"error.type="OperationalError" "#, 2),
+            processed("", 1),
+        ]
+    );
+    assert_eq!(
+        points(&lines, "celeriac.messages.buried"),
+        [format!("{}: 1", of_queue("celery"))]
+    );
+    let unserved = |value: &str| [format!("{}: {value}", of_queue("unserved"))];
+    assert_eq!(points(&lines, "celery.queue.waiting"), unserved("1.0"));
+    assert_eq!(points(&lines, "celery.queue.unacknowledged"), unserved("0.0"));
+    assert_eq!(
+        points(&lines, "celery.dead_letters"),
+        [r#"messaging.system="celery": 1.0"#]
+    );
+    let oldest = points(&lines, "celery.queue.oldest_age").remove(0);
+    let age: f64 = oldest.rsplit_once(' ').unwrap().1.parse().unwrap();
+    assert!(age > 0.0 && age < 30.0, "{oldest}");
+    let durations = lines
+        .iter()
+        .any(|line| line["metric"] == "db.client.operation.duration" && line["unit"] == json!("s"));
+    assert!(durations, "commands are measured");
+}
