@@ -124,6 +124,10 @@ mod tests {
             redis::ConnectionAddr::TcpTls { .. }
         ));
         assert_eq!(addresses("redis://one"), ["one:6379 0 (None, None)"]);
+        assert_eq!(
+            addresses("unix:///run/redis.sock?db=2"),
+            ["/run/redis.sock 2 (None, None)"]
+        );
         assert_eq!(Location::parse("redis://one?master=news").unwrap().master, None);
     }
 

@@ -23,6 +23,7 @@ use crate::{
     broker::{Broker, BrokerError},
     message::Message,
     signature::Signature,
+    streak::Streak,
     system, time,
 };
 
@@ -237,25 +238,19 @@ impl Scheduler {
     pub async fn run(self, shutdown: CancellationToken) {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut failing = false;
+        let mut streak = Streak::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
             let sleep = if names.is_empty() {
                 LONGEST_SLEEP
             } else {
                 match self.pass(&names, &shutdown).await {
                     Ok(sleep) => {
-                        if failing {
-                            info!("periodic tasks are sent again");
-                        }
-                        failing = false;
+                        streak.worked();
                         backoff.reset();
                         sleep
                     }
                     Err(error) => {
-                        if !failing {
-                            warn!(%error, "periodic tasks are not sent; trying until they are");
-                        }
-                        failing = true;
+                        streak.failed(&error);
                         backoff.pause()
                     }
                 }

@@ -1,4 +1,4 @@
-//! Real sentinels that watch a primary and its replica: client, worker and watcher follow the primary wherever it goes.
+//! Real sentinels that watch a primary and its replica: client, worker and remote control follow the primary wherever it goes.
 
 use std::{
     fs,

@@ -29,20 +29,41 @@ fn openssl(folder: &Path, arguments: &str) {
     assert!(made.success(), "openssl {arguments}");
 }
 
-/// A server that speaks TLS alone, wants a client's certificate or not, and its authority.
+/// A server that speaks TLS alone, and its authority. It wants a certificate and a password of its clients, or nothing.
 struct Server {
     child: Child,
     port: u16,
     folder: PathBuf,
+    clients_too: bool,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Starts a server and waits until it listens.
+fn launch(mut command: Command, folder: &Path, port: u16) -> Child {
+    let child = command
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "redis-server does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
 }
 
 impl Server {
     fn start(name: &str, clients_too: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("celeriac-tls-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
@@ -67,7 +88,8 @@ impl Server {
                 ),
             );
         }
-        let child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args([
                 "--port",
                 "0",
@@ -79,17 +101,13 @@ impl Server {
             .args(["--tls-cert-file", "server.pem", "--tls-key-file", "server.key"])
             .args(["--tls-ca-cert-file", "ca.pem", "--save", ""])
             .args(["--tls-auth-clients", if clients_too { "yes" } else { "no" }])
-            .current_dir(&folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(20));
+            .args(["--requirepass", if clients_too { "s3cret" } else { "" }]);
+        Self {
+            child: launch(command, &folder, port),
+            port,
+            folder,
+            clients_too,
         }
-        Self { child, port, folder }
     }
 
     fn file(&self, name: &str) -> String {
@@ -97,7 +115,33 @@ impl Server {
     }
 
     fn url(&self, parameters: &str) -> String {
-        format!("rediss://127.0.0.1:{}/0?{parameters}", self.port)
+        let account = if self.clients_too { ":s3cret@" } else { "" };
+        format!("rediss://{account}127.0.0.1:{}/0?{parameters}", self.port)
+    }
+
+    /// A sentinel with the same certificates and a password of its own, which it wants from clients.
+    fn sentinel(&self) -> Self {
+        let port = free_port();
+        let folder = self.folder.join("sentinel");
+        fs::create_dir_all(&folder).unwrap();
+        let settings = format!(
+            "port 0\ntls-port {port}\nbind 127.0.0.1\ntls-replication yes\ntls-auth-clients yes\n\
+             tls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\nrequirepass w4tch\n\
+             sentinel monitor news 127.0.0.1 {} 1\nsentinel auth-pass news s3cret\n",
+            self.file("server.pem"),
+            self.file("server.key"),
+            self.file("ca.pem"),
+            self.port
+        );
+        fs::write(folder.join("sentinel.conf"), settings).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["sentinel.conf", "--sentinel"]);
+        Self {
+            child: launch(command, &folder, port),
+            port,
+            folder,
+            clients_too: true,
+        }
     }
 }
 
@@ -111,6 +155,16 @@ impl Drop for Server {
 
 fn broker(url: String) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
+}
+
+/// Every attempt fails, and for this reason. A loaded machine may also be too slow for an attempt.
+async fn refused(url: String, reason: &str) {
+    let broker = broker(url);
+    eventually(reason, async || {
+        let error = broker.ping().await.expect_err("it must not be trusted");
+        error.to_string().contains(reason).then_some(())
+    })
+    .await;
 }
 
 /// Client, worker and remote control, each with connections of their own.
@@ -151,14 +205,11 @@ async fn a_certificate_that_cannot_be_verified_is_an_error() {
         Server::start("IP:127.0.0.1", false),
         Server::start("DNS:elsewhere", false),
     );
-    let unknown = broker(server.url("")).ping().await.unwrap_err().to_string();
-    assert!(unknown.contains("UnknownIssuer"), "{unknown}");
-    let stranger = broker(server.url(&format!("ssl_ca_certs={}", other.file("ca.pem"))));
-    let stranger = stranger.ping().await.unwrap_err().to_string();
-    assert!(stranger.contains("invalid peer certificate"), "{stranger}");
-    let misnamed = broker(other.url(&format!("ssl_ca_certs={}", other.file("ca.pem"))));
-    let misnamed = misnamed.ping().await.unwrap_err().to_string();
-    assert!(misnamed.contains("not valid for name"), "{misnamed}");
+    refused(server.url(""), "UnknownIssuer").await;
+    let stranger = server.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
+    refused(stranger, "invalid peer certificate").await;
+    let misnamed = other.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
+    refused(misnamed, "not valid for name").await;
 }
 
 #[tokio::test]
@@ -172,6 +223,30 @@ async fn a_client_shows_its_certificate_where_it_is_asked_for() {
         server.file("client.key")
     );
     works(broker(server.url(&format!("{authority}&{own}")))).await;
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_behind_tls_and_with_their_own_password() {
+    let server = Server::start("IP:127.0.0.1", true);
+    let sentinel = server.sentinel();
+    let url = |parameters: &str| {
+        format!(
+            "sentinels://:s3cret@127.0.0.1:{}/0?master=news&ssl_ca_certs={}&ssl_certfile={}&ssl_keyfile={}{parameters}",
+            sentinel.port,
+            server.file("ca.pem"),
+            server.file("client.pem"),
+            server.file("client.key"),
+        )
+    };
+    works(broker(url("&sentinel_password=w4tch"))).await;
+    refused(url(""), "NOAUTH").await;
+    refused(url("&sentinel_password=wr0ng"), "authentication failed").await;
+    let wrong = broker(url("&sentinel_password=wr0ng"))
+        .ping()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(!wrong.contains("wr0ng") && !wrong.contains("s3cret"), "{wrong}");
 }
 
 #[tokio::test]
