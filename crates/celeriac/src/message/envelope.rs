@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 
@@ -43,7 +43,8 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 Some("content-type") => envelope.content_type = map.next_value::<Text<'de>>()?.0,
                 Some("headers") => envelope.headers = map.next_value::<Object>()?.0,
                 Some("properties") => envelope.properties = map.next_value::<Object>()?.0,
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                // Read and not passed over, so that what is accepted here can be rewritten by `mark_redelivered`.
+                _ => drop(map.next_value::<Value>()?),
             }
         }
         Ok(envelope)
@@ -64,7 +65,7 @@ impl Members {
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
-        let found = self.0.iter().rev().find(|(name, _)| name == key);
+        let found = self.0.iter().find(|(name, _)| name == key);
         found.map(|(_, value)| value)
     }
 }
@@ -127,15 +128,18 @@ impl<'de> Visitor<'de> for Tolerant {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::with_capacity(24);
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+        let mut members: Vec<(String, Value)> = Vec::with_capacity(24);
+        while let Some((key, value)) = map.next_entry()? {
+            match members.iter_mut().find(|(name, _)| *name == key) {
+                Some((_, last)) => *last = value,
+                None => members.push((key, value)),
+            }
         }
         Ok(Part::Object(Members(members)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
+        while list.next_element::<Value>()?.is_some() {}
         Ok(Part::Other)
     }
 

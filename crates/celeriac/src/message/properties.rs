@@ -76,10 +76,12 @@ impl Properties {
                 ("delivery_tag", Value::String(text)) => delivery_tag = Some(text),
                 ("delivery_info", Value::Object(map)) => delivery_info = Some(DeliveryInfo::read(map)),
                 (
-                    "correlation_id" | "reply_to" | "expiration" | "body_encoding" | "delivery_mode"
-                    | "priority",
+                    "correlation_id" | "reply_to" | "expiration" | "body_encoding" | "delivery_mode",
                     Value::Null,
                 ) => {}
+                ("body_encoding", _) => return Err(PoisonReason::Missing("properties.body_encoding")),
+                // Written anew whatever it was: as an extra it would be there twice.
+                ("priority", _) => {}
                 (_, value) => {
                     read.extra.insert(name, value);
                 }
@@ -98,6 +100,7 @@ impl DeliveryInfo {
             match (name.as_str(), value) {
                 ("exchange", Value::String(text)) => read.exchange = text,
                 ("routing_key", Value::String(text)) => read.routing_key = text,
+                ("exchange" | "routing_key", _) => {}
                 (_, value) => {
                     read.extra.insert(name, value);
                 }

@@ -176,6 +176,10 @@ fn every_poison_form_has_its_reason() {
             "body encoding",
         ),
         (
+            with(|message| message["properties"]["body_encoding"] = json!(2)),
+            "properties.body_encoding is missing or has the wrong type",
+        ),
+        (
             with_body("[[], {}]"),
             "the body is not [args, kwargs, embed]: it has not three parts",
         ),
@@ -237,6 +241,58 @@ fn every_poison_form_has_its_reason() {
             "a reason quotes no content"
         );
     }
+}
+
+#[test]
+fn what_is_accepted_can_be_written_again() {
+    // Members that are always written must not be there twice.
+    let raw = with(|message| {
+        message["properties"]["priority"] = json!("high");
+        message["properties"]["delivery_info"]["exchange"] = json!(7);
+    });
+    let message = Message::decode(&raw).unwrap();
+    let written: Value = serde_json::from_str(&message.encode()).unwrap();
+    assert_eq!(written["properties"]["priority"], 0);
+    assert_eq!(written["properties"]["delivery_info"]["exchange"], "");
+    assert_eq!(Message::decode(message.encode().as_bytes()).unwrap(), message);
+}
+
+#[test]
+fn what_is_accepted_can_be_marked() {
+    // Parts that nobody reads are looked at as well.
+    for unread in [b"\"\xff\"".as_slice(), b"1e999", b"[[\"\\ud800\"]]"] {
+        for key in ["unknown", "body"] {
+            let raw = [
+                b"{\"",
+                key.as_bytes(),
+                b"\": ",
+                unread,
+                b", ",
+                &wire().as_bytes()[1..],
+            ]
+            .concat();
+            assert_eq!(mark_redelivered(&raw), None);
+            let poison = Message::decode(&raw).unwrap_err();
+            assert!(
+                matches!(poison.reason, PoisonReason::NotJson(_)),
+                "{key} {poison}"
+            );
+        }
+    }
+}
+
+#[test]
+fn of_a_key_that_stands_twice_the_last_counts_for_reading_and_for_marking() {
+    let raw = wire().replacen(
+        r#""eta": null"#,
+        r#""eta": 17, "retries": 9, "eta": "2026-11-22T06:51:26+00:00", "eta": null"#,
+        1,
+    );
+    let message = Message::decode(raw.as_bytes()).unwrap();
+    assert_eq!((message.headers.eta, message.headers.retries), (None, 0));
+    let marked = mark_redelivered(raw.as_bytes()).unwrap();
+    let marked = Message::decode(marked.as_bytes()).unwrap();
+    assert_eq!((marked.headers.eta, marked.headers.retries), (None, 0));
 }
 
 #[test]
