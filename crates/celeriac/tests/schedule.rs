@@ -345,7 +345,7 @@ async fn a_queue_that_refuses_holds_up_nobody_and_loses_nothing() {
     let shutdown = CancellationToken::new();
     let scheduler = Scheduler::new(broker.clone()).entry(refused).entry(complete());
     let task = tokio::spawn(scheduler.run(shutdown.clone()));
-    let begin = now(broker.as_ref()).await;
+    let start = now(broker.as_ref()).await;
     assert_complete(&take(broker.as_ref(), 20).await);
     redis::cmd("DEL").arg("broken").exec(connection).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -358,8 +358,8 @@ async fn a_queue_that_refuses_holds_up_nobody_and_loses_nothing() {
     let first = broker.receive(&["broken".to_owned()], 1).await.unwrap().remove(0);
     let first = ticks(&[first.message().unwrap()])[0];
     assert!(
-        first.duration_since(begin) < SignedDuration::from_millis(300),
-        "{first} since {begin}"
+        first.duration_since(start) < SignedDuration::from_millis(300),
+        "{first} since {start}"
     );
 }
 

@@ -37,7 +37,7 @@ pub(super) fn first(
     last: Timestamp,
     now: Timestamp,
 ) -> Option<First> {
-    let mut tick = latest(schedule, last, now)?;
+    let mut tick = schedule.last(last, now)?;
     let mut send = true;
     match catch_up {
         CatchUp::Once => {}
@@ -54,16 +54,18 @@ pub(super) fn first(
     Some(First { tick, send })
 }
 
-/// The latest tick after `last` and not after `now`.
-fn latest(schedule: &Schedule, last: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    match schedule {
-        Schedule::Every(Interval(interval)) => {
-            let passed = now.as_nanosecond() - last.as_nanosecond();
-            let count = passed.div_euclid(interval.as_nanos());
-            let tick = last.as_nanosecond() + count * interval.as_nanos();
-            (count > 0).then(|| Timestamp::from_nanosecond(tick).ok())?
+impl Schedule {
+    /// The latest tick after `after`, itself a tick, and not after `until`.
+    pub(crate) fn last(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Every(Interval(interval)) => {
+                let passed = until.as_nanosecond() - after.as_nanosecond();
+                let count = passed.div_euclid(interval.as_nanos());
+                let tick = after.as_nanosecond() + count * interval.as_nanos();
+                (count > 0).then(|| Timestamp::from_nanosecond(tick).ok())?
+            }
+            Self::Cron(cron) => cron.last(after, until),
         }
-        Schedule::Cron(cron) => cron.last(last, now),
     }
 }
 

@@ -4,36 +4,23 @@
 
 mod cron;
 mod due;
+mod run;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use self::{
     cron::{Cron, CronError},
     due::CatchUp,
+    run::Scheduler,
 };
-use crate::{
-    backoff::Backoff,
-    broker::{Broker, BrokerError},
-    message::Message,
-    signature::Signature,
-    streak::Streak,
-    system, time,
-};
+use crate::{broker::BrokerError, message::Message, signature::Signature, time};
 
-/// The longest sleep: a clock that jumps is noticed after this.
-const LONGEST_SLEEP: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
-/// A last tick further ahead than this was set by a clock that was wrong, and would stop its entry until then.
-const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// When a periodic task is due.
 ///
@@ -188,174 +175,4 @@ impl Entry {
         let name = format!("celeriac.schedule\0{}\0{}", self.name, time::format(tick));
         Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
     }
-}
-
-/// Sends periodic tasks. Any number of processes may run the same entries.
-///
-/// ```no_run
-/// # async fn example(broker: std::sync::Arc<dyn celeriac::Broker>) -> Result<(), celeriac::ScheduleError> {
-/// use celeriac::{Entry, Schedule, Scheduler, Signature};
-/// use tokio_util::sync::CancellationToken;
-///
-/// let nightly = Entry::new("clean up", Schedule::cron("30 3 * * *")?, |_| Signature::new("app.clean_up"));
-/// Scheduler::new(broker).entry(nightly).run(CancellationToken::new()).await;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct Scheduler {
-    broker: Arc<dyn Broker>,
-    entries: Vec<Entry>,
-    origin: String,
-    reply_to: String,
-}
-
-impl Scheduler {
-    /// A scheduler without entries.
-    #[must_use]
-    pub fn new(broker: Arc<dyn Broker>) -> Self {
-        Self {
-            broker,
-            entries: Vec::new(),
-            origin: format!("gen{}@{}", std::process::id(), system::hostname()),
-            reply_to: system::random_id().to_string(),
-        }
-    }
-
-    /// Adds an entry, in the place of one with the same name.
-    ///
-    /// An entry that the broker has never seen starts from now: its first tick is the first one to come. Its last
-    /// tick is kept from then on, also while no scheduler runs.
-    #[must_use]
-    pub fn entry(mut self, entry: Entry) -> Self {
-        self.entries.retain(|other| other.name != entry.name);
-        self.entries.push(entry);
-        self
-    }
-
-    /// Sends what is due until `shutdown`. While the broker is away this goes on trying; what was missed until it is
-    /// back is caught up with as each entry says.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut streak = Streak::new("sending periodic tasks");
-        while !shutdown.is_cancelled() {
-            let sleep = if names.is_empty() {
-                LONGEST_SLEEP
-            } else {
-                match self.pass(&names, &shutdown).await {
-                    Ok(sleep) => {
-                        streak.worked();
-                        backoff.reset();
-                        sleep
-                    }
-                    Err(error) => {
-                        streak.failed(&error);
-                        backoff.pause()
-                    }
-                }
-            };
-            shutdown.run_until_cancelled(tokio::time::sleep(sleep)).await;
-        }
-    }
-
-    /// Sends what is due now, and says how long nothing else is. An entry that the broker refuses does not hold up
-    /// the others.
-    async fn pass(&self, names: &[String], shutdown: &CancellationToken) -> Result<Duration, BrokerError> {
-        let LastTicks { now, ticks } = self.broker.last_ticks(names).await?;
-        let mut sleep = LONGEST_SLEEP;
-        let mut refusal = None;
-        for (entry, last) in self.entries.iter().zip(ticks) {
-            match self.send_due(entry, last, now, shutdown).await {
-                Ok(Some(next)) => {
-                    let wait = Duration::try_from(next.duration_since(now)).unwrap_or_default();
-                    sleep = sleep.min(wait);
-                }
-                Ok(None) => {}
-                Err(error @ BrokerError::Unavailable { .. }) => return Err(error),
-                Err(error) => refusal = Some(error),
-            }
-        }
-        match refusal {
-            Some(error) => Err(error),
-            None => Ok(sleep),
-        }
-    }
-
-    /// Brings one entry up to `now`, and says when it is due next.
-    async fn send_due(
-        &self,
-        entry: &Entry,
-        last: Option<Vec<u8>>,
-        now: Timestamp,
-        shutdown: &CancellationToken,
-    ) -> Result<Option<Timestamp>, BrokerError> {
-        let tick = last.as_deref().and_then(read_tick);
-        let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MOST_AHEAD) else {
-            match (&last, tick) {
-                (None, _) => info!(entry = entry.name, "a periodic task is new and starts from now"),
-                (Some(_), None) => warn!(
-                    entry = entry.name,
-                    "the last tick of a periodic task cannot be read; it starts from now"
-                ),
-                (Some(_), Some(tick)) => warn!(
-                    entry = entry.name,
-                    %tick,
-                    "the last tick of a periodic task lies in the future; it starts from now"
-                ),
-            }
-            let start = time::format(now);
-            let moved = self
-                .broker
-                .advance(&entry.name, last.as_deref(), &start, None)
-                .await?;
-            return Ok(if moved {
-                entry.schedule.next(now)
-            } else {
-                Some(now)
-            });
-        };
-        let Some(first) = due::first(&entry.schedule, entry.catch_up, last_tick, now) else {
-            return Ok(entry.schedule.next(last_tick));
-        };
-        if let Some(missed) = entry.schedule.next(last_tick).filter(|tick| *tick < first.tick) {
-            info!(entry = entry.name, since = %missed, "ticks of a periodic task were missed and are left out");
-        }
-        let mut from = last.unwrap_or_default();
-        let mut tick = first.tick;
-        loop {
-            let to = time::format(tick);
-            let message = first.send.then(|| self.message(entry, tick, now));
-            if !self
-                .broker
-                .advance(&entry.name, Some(&from), &to, message)
-                .await?
-            {
-                // Another scheduler was quicker: see what it has left.
-                return Ok(Some(now));
-            }
-            if first.send {
-                info!(entry = entry.name, task_id = %entry.task_id(tick), %tick, "periodic task sent");
-            } else {
-                info!(entry = entry.name, %tick, "a tick of a periodic task came too late and is left out");
-            }
-            let next = entry.schedule.next(tick);
-            match next {
-                Some(next) if next <= now && !shutdown.is_cancelled() => {
-                    (from, tick) = (to.into_bytes(), next);
-                }
-                next => return Ok(next),
-            }
-        }
-    }
-
-    fn message(&self, entry: &Entry, tick: Timestamp, now: Timestamp) -> Message {
-        (entry.signature)(tick)
-            .id(entry.task_id(tick))
-            .into_message(now, &self.origin, &self.reply_to)
-    }
-}
-
-fn read_tick(raw: &[u8]) -> Option<Timestamp> {
-    time::parse(std::str::from_utf8(raw).ok()?)
 }
