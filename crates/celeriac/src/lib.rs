@@ -47,6 +47,9 @@ mod client;
 mod control;
 mod dead;
 mod event;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod memory;
 mod message;
