@@ -15,6 +15,51 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     String::from_utf8(text).expect("the formatter writes ASCII only")
 }
 
+/// Whether a valid JSON text holds an integer that is read as a float because neither `i64` nor `u64` holds it.
+pub(crate) fn has_integer_beyond_64_bits(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        match first {
+            b'"' => rest = after_string(after),
+            b'-' | b'0'..=b'9' => {
+                let end = rest.iter().position(|byte| !is_of_number(*byte));
+                let (number, after) = rest.split_at(end.unwrap_or(rest.len()));
+                if is_beyond_64_bits(number) {
+                    return true;
+                }
+                rest = after;
+            }
+            _ => rest = after,
+        }
+    }
+    false
+}
+
+/// What follows a string whose opening quote has been read.
+fn after_string(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some(end) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        if rest[end] == b'"' {
+            return &rest[end + 1..];
+        }
+        rest = rest.get(end + 2..).unwrap_or_default();
+    }
+    &[]
+}
+
+fn is_of_number(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+fn is_beyond_64_bits(number: &[u8]) -> bool {
+    let is_integer = !number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
+    // As many digits as 2^63 has.
+    is_integer
+        && number.len() >= 19
+        && std::str::from_utf8(number)
+            .is_ok_and(|digits| digits.parse::<i64>().is_err() && digits.parse::<u64>().is_err())
+}
+
 struct PythonFormatter;
 
 fn separate<W: io::Write + ?Sized>(writer: &mut W, first: bool) -> io::Result<()> {
@@ -55,7 +100,7 @@ impl Formatter for PythonFormatter {
 mod tests {
     use serde_json::json;
 
-    use super::to_string;
+    use super::{has_integer_beyond_64_bits, to_string};
 
     #[test]
     fn the_spelling_is_pythons() {
@@ -63,5 +108,25 @@ mod tests {
             to_string(&json!({"b": [1, "créé 😀"], "a": {}, "n": null})),
             r#"{"b": [1, "cr\u00e9\u00e9 \ud83d\ude00"], "a": {}, "n": null}"#
         );
+    }
+
+    #[test]
+    fn integers_that_would_become_floats_are_found() {
+        for exact in [
+            "[]",
+            "0",
+            "[18446744073709551615, -9223372036854775808]",
+            "[1e300, 18446744073709551616.0, 1E+30, -0.000000000000000000000000000001]",
+            r#"{"18446744073709551616": "\"18446744073709551616\\", "a": ["36893488147419103232\\\""]}"#,
+        ] {
+            assert!(!has_integer_beyond_64_bits(exact.as_bytes()), "{exact}");
+        }
+        for altered in [
+            "18446744073709551616",
+            "[-9223372036854775809]",
+            r#"{"a": "\\", "b": [1, {"c": 100000000000000000000}]}"#,
+        ] {
+            assert!(has_integer_beyond_64_bits(altered.as_bytes()), "{altered}");
+        }
     }
 }

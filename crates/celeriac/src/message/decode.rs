@@ -8,6 +8,7 @@ use super::{
     Embed, Headers, Message, Poison, PoisonReason, Properties,
     envelope::{Envelope, Members},
 };
+use crate::json;
 
 pub(super) fn decode(raw: &[u8]) -> Result<Message, Poison> {
     let mut envelope: Envelope<'_> =
@@ -69,7 +70,11 @@ fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, P
         }
         Some(other) => return Err(PoisonReason::BodyEncoding(brief(other))),
     };
-    serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax(&error)))
+    let body = serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax(&error)))?;
+    if json::has_integer_beyond_64_bits(text) {
+        return Err(PoisonReason::IntegerTooLarge);
+    }
+    Ok(body)
 }
 
 fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Result<Message, PoisonReason> {

@@ -52,6 +52,10 @@ pub enum PoisonReason {
     /// The decoded body is JSON but not `[args, kwargs, embed]`.
     #[error("the body is not [args, kwargs, embed]: {0}")]
     BodyShape(&'static str),
+    /// Python's integers have no bound. One beyond 64 bits would become a float here, and the task would run with
+    /// another number than it was sent.
+    #[error("the body holds an integer beyond 64 bits")]
+    IntegerTooLarge,
     /// A header that a worker must understand holds something else than it may.
     #[error("the header {name} is not {expected}")]
     Header {

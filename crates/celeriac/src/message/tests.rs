@@ -190,6 +190,10 @@ fn every_poison_form_has_its_reason() {
         (with_body(r#"[{"a": 1}, {}, {}]"#), "args is not a list"),
         (with_body("[[], null, {}]"), "kwargs is not an object"),
         (with_body("[[], {}, 1]"), "embed is not an object"),
+        (
+            with_body("[[18446744073709551616], {}, {}]"),
+            "the body holds an integer beyond 64 bits",
+        ),
         (remove("headers", "id"), "headers.id is missing"),
         (remove("headers", "task"), "headers.task is missing"),
         (

@@ -137,6 +137,16 @@ def failure(name, *args):
             ]),
         ),
         (
+            "failure('add', 2 ** 64, 1)",
+            json!([
+                "celery.exceptions",
+                "InvalidTaskError",
+                "the body holds an integer beyond 64 bits",
+                "FAILURE",
+                "Traceback (most recent call last):\ncelery.exceptions.InvalidTaskError: the body holds an integer beyond 64 bits\n"
+            ]),
+        ),
+        (
             "failure('add', 1)",
             json!([
                 "builtins",
