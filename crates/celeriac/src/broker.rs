@@ -54,6 +54,13 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// When the broker did not confirm; repeating the call is harmless.
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError>;
 
+    /// Acknowledges a delivery before its task begins: it is never given back from now on, and ends with
+    /// [`settle`](Self::settle). False when it is not held.
+    ///
+    /// # Errors
+    /// When the broker did not confirm; repeating the call is harmless.
+    async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
+
     /// Ends a delivery together with everything that follows from its end, in one step. Does nothing when the delivery
     /// is no longer held.
     ///

@@ -27,6 +27,10 @@ pub struct TaskOptions {
     pub time_limit: Option<Duration>,
     /// Whether `STARTED` is stored when it begins.
     pub track_started: bool,
+    /// Whether its message is acknowledged when it has ended, so that it runs again if its worker dies; the default.
+    /// Otherwise it is acknowledged before it begins and never runs twice, but is lost with its worker. Celery's
+    /// `acks_late`, whose default is the other way round.
+    pub acks_late: bool,
     /// Whether its results are thrown away, in addition to what messages ask for.
     pub ignore_result: bool,
     /// The names of its positional arguments, so that callers may pass them by keyword. What they leave out is null,
@@ -42,6 +46,7 @@ impl Default for TaskOptions {
             soft_time_limit: None,
             time_limit: None,
             track_started: false,
+            acks_late: true,
             ignore_result: false,
             parameters: &[],
         }

@@ -43,7 +43,7 @@ impl ResultBackend for MemoryBroker {
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
         let mut state = self.state();
-        if !state.reserved.contains_key(&delivery.tag) {
+        if !state.holds(&delivery.tag) {
             return Ok(ChordState::NotHeld);
         }
         Ok(state.chords.record(part))

@@ -157,6 +157,10 @@ impl Broker for MemoryBroker {
         })
     }
 
+    async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+        Ok(self.state().begin_early(&delivery.tag))
+    }
+
     async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
         let reserved = {
             let mut state = self.state();

@@ -21,6 +21,8 @@ pub(super) struct State {
     /// Per queue one list for each of kombu's four priority steps, the next message at the front.
     pub queues: HashMap<String, [VecDeque<Kept>; 4]>,
     pub reserved: HashMap<DeliveryTag, Reserved>,
+    /// Deliveries that were acknowledged before their tasks began.
+    pub early: HashMap<DeliveryTag, Reserved>,
     pub deliveries: u64,
     pub waiting: usize,
     pub results: HashMap<String, ResultMeta>,
@@ -119,7 +121,19 @@ impl State {
 
     /// Ends a delivery for good.
     pub fn end(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
-        self.reserved.remove(tag)
+        self.reserved.remove(tag).or_else(|| self.early.remove(tag))
+    }
+
+    /// Acknowledges a delivery before its task begins. False when it is not held.
+    pub fn begin_early(&mut self, tag: &DeliveryTag) -> bool {
+        if let Some(reserved) = self.reserved.remove(tag) {
+            self.early.insert(tag.clone(), reserved);
+        }
+        self.early.contains_key(tag)
+    }
+
+    pub fn holds(&self, tag: &DeliveryTag) -> bool {
+        self.reserved.contains_key(tag) || self.early.contains_key(tag)
     }
 
     /// Back to the head of its queue, marked as redelivered. False when it is not held.

@@ -22,16 +22,20 @@ const CLAIM_SECONDS: u64 = 10;
 pub(super) struct ChordScripts {
     /// Records a part.
     ///
-    /// KEYS: unacked, then of the group .j, .t, .s, .d, .c and the group itself. ARGV: delivery tag, part, score,
+    /// KEYS: unacked, then of the group .j, .t, .s, .d, .c and the group itself, then early. ARGV: delivery tag, part, score,
     /// beginning of every result of the task, task id, seconds to keep, seconds of a claim. Answers 0 (not held), 1
     /// (parts are missing), or 2 with the group and all parts.
     part: Script,
     /// Ends a delivery with all that follows, if it is still held.
     ///
-    /// KEYS: unacked_index, unacked, then per chord .c, .j, .t, .s, .d, then the keys of the steps. ARGV: delivery tag,
+    /// KEYS: unacked_index, unacked, early, then per chord .c, .j, .t, .s, .d, then the keys of the steps. ARGV: delivery tag,
     /// number of chords, seconds to keep, then the claims, then per step its kind and arguments. Answers 0 (not held),
     /// 1 (done), or 2 (a claim is lost).
     settle: Script,
+    /// Acknowledges a delivery before its task begins.
+    ///
+    /// KEYS: unacked_index, unacked, early. ARGV: delivery tag, seconds to keep. Answers whether it is held.
+    begin: Script,
 }
 
 impl ChordScripts {
@@ -39,12 +43,13 @@ impl ChordScripts {
         Self {
             part: Script::new(PART),
             settle: Script::new(SETTLE),
+            begin: Script::new(BEGIN),
         }
     }
 }
 
 const PART: &str = r"
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return {0} end
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) + redis.call('EXISTS', KEYS[8]) == 0 then return {0} end
 local claim = redis.call('GET', KEYS[6])
 if claim == 'done' then return {1} end
 for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[3], ARGV[3])) do
@@ -64,21 +69,22 @@ return answer
 ";
 
 const SETTLE: &str = r"
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 0 end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 local chords = tonumber(ARGV[2])
 for i = 1, chords do
-    local claim = redis.call('GET', KEYS[i * 5 - 2])
+    local claim = redis.call('GET', KEYS[i * 5 - 1])
     if claim and claim ~= ARGV[i + 3] then return 2 end
-    if not claim and redis.call('EXISTS', KEYS[i * 5 + 1]) == 0 then return 2 end
+    if not claim and redis.call('EXISTS', KEYS[i * 5 + 2]) == 0 then return 2 end
 end
 for i = 1, chords do
-    local first = i * 5 - 2
+    local first = i * 5 - 1
     redis.call('DEL', KEYS[first + 1], KEYS[first + 2], KEYS[first + 3], KEYS[first + 4])
     redis.call('SET', KEYS[first], 'done', 'EX', ARGV[3])
 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
-local key, arg = 3 + chords * 5, 4 + chords
+redis.call('DEL', KEYS[3])
+local key, arg = 4 + chords * 5, 4 + chords
 while ARGV[arg] do
     if ARGV[arg] == 'message' then
         redis.call('SADD', KEYS[key], ARGV[arg + 1])
@@ -96,6 +102,16 @@ while ARGV[arg] do
 end
 return 1
 ";
+
+const BEGIN: &str = r"
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return redis.call('EXISTS', KEYS[3]) end
+redis.call('SETEX', KEYS[3], ARGV[2], '1')
+return 1
+";
+
+/// How long it is known that a delivery was acknowledged early: no task runs for longer.
+const EARLY_SECONDS: u64 = 30 * 86_400;
 
 /// The keys of a header without its size.
 const PARTS: [&str; 4] = [".c", ".j", ".t", ".d"];
@@ -146,6 +162,7 @@ impl RedisBroker {
             script.key(names::group(&part.group, suffix));
         }
         script
+            .key(names::early(delivery.tag.as_str()))
             .arg(delivery.tag.as_str())
             .arg(part.encode())
             .arg(part.score())
@@ -170,6 +187,23 @@ impl RedisBroker {
         })
     }
 
+    pub(super) async fn begin_early(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+        let mut script = self.scripts.chords.begin.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(names::early(delivery.tag.as_str()))
+            .arg(delivery.tag.as_str())
+            .arg(EARLY_SECONDS);
+        let held: bool = self
+            .observed(commands::EVALSHA, self.commands.script(&script))
+            .await?;
+        if !held && self.regained(delivery).await? {
+            return self.commands.script(&script).await;
+        }
+        Ok(held)
+    }
+
     pub(super) async fn settle_all(
         &self,
         delivery: &Delivery,
@@ -179,6 +213,7 @@ impl RedisBroker {
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
+            .key(names::early(delivery.tag.as_str()))
             .arg(delivery.tag.as_str())
             .arg(settlement.chords.len())
             .arg(self.result_seconds());

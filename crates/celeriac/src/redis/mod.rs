@@ -154,6 +154,10 @@ impl Broker for RedisBroker {
         self.publish_all(publication).await
     }
 
+    async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+        self.begin_early(delivery).await
+    }
+
     async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
         self.settle_all(delivery, settlement).await
     }

@@ -51,6 +51,11 @@ pub(super) fn result(id: &str) -> String {
     format!("celery-task-meta-{id}")
 }
 
+/// Ours: says that a delivery was acknowledged before its task began, which has not ended yet.
+pub(super) fn early(tag: &str) -> String {
+    format!("celeriac.early.{tag}")
+}
+
 /// What is kept of a group: its structure under no suffix, and for the header of a chord `.j` (results), `.s` (how
 /// many), `.t` (how many were added), since Celery 5.7 `.d` (which have returned) and `.c` (who runs the body).
 pub(super) fn group(id: &str, suffix: &str) -> String {

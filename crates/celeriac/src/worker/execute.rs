@@ -38,6 +38,13 @@ pub(super) async fn execute(
     slot: Option<OwnedSemaphorePermit>,
 ) {
     let delivery = &entry.delivery;
+    let early = shared
+        .registry
+        .get(&message.headers.task)
+        .is_some_and(|registered| !registered.options.acks_late);
+    if early && !settle::begin(shared, entry).await {
+        return;
+    }
     let args = std::mem::take(&mut message.args);
     let kwargs = std::mem::take(&mut message.kwargs);
     let registered = shared.registry.get(&message.headers.task);
@@ -115,7 +122,7 @@ pub(super) async fn execute(
     drop(slot);
     let runtime = entry.began().map_or(0.0, |began| system::unix_time() - began);
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
-    settle::settle(shared, delivery, &message, outcome, ignore_result).await;
+    settle::settle(shared, delivery, &message, outcome, ignore_result, early).await;
 }
 
 fn log(headers: &Headers, outcome: &TaskOutcome) {

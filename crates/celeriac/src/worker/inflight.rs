@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Entry {
     pub orders: Orders,
     arrival: u64,
     stage: AtomicU8,
+    /// It was acknowledged before it began: nobody gives it back or renews it.
+    acknowledged: AtomicBool,
     /// When it began, in microseconds since 1970; 0 before.
     began: AtomicU64,
 }
@@ -52,6 +54,15 @@ impl Entry {
     pub fn began(&self) -> Option<f64> {
         let began = self.began.load(Ordering::Acquire);
         (began > 0).then(|| began as f64 / 1e6)
+    }
+
+    /// It was acknowledged before it began.
+    pub fn acknowledged(&self) {
+        self.acknowledged.store(true, Ordering::Release);
+    }
+
+    fn is_reserved(&self) -> bool {
+        !self.acknowledged.load(Ordering::Acquire)
     }
 
     /// The task is given back. False when it has begun, or was given back before.
@@ -71,6 +82,7 @@ impl Inflight {
         let entry = Arc::new(Entry {
             id,
             orders: Orders::default(),
+            acknowledged: AtomicBool::new(false),
             began: AtomicU64::new(0),
             arrival: self.arrivals.fetch_add(1, Ordering::Relaxed),
             stage: AtomicU8::new(WAITING),
@@ -128,7 +140,9 @@ impl Inflight {
     }
 
     pub fn tags(&self) -> Vec<DeliveryTag> {
-        self.entries().keys().cloned().collect()
+        let entries = self.entries();
+        let reserved = entries.values().filter(|entry| entry.is_reserved());
+        reserved.map(|entry| entry.delivery.tag.clone()).collect()
     }
 
     pub fn holds(&self, tag: &DeliveryTag) -> bool {
@@ -138,6 +152,7 @@ impl Inflight {
     pub fn deliveries(&self) -> Vec<Delivery> {
         self.entries()
             .values()
+            .filter(|entry| entry.is_reserved())
             .map(|entry| entry.delivery.clone())
             .collect()
     }
@@ -149,7 +164,7 @@ impl Inflight {
 
     /// Takes out everything, likewise.
     pub fn take_all(&self) -> Vec<Delivery> {
-        self.take(|_| true)
+        self.take(Entry::is_reserved)
     }
 
     fn take(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Delivery> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tracing::error;
 
-use super::{Shared, follow};
+use super::{Shared, follow, inflight::Entry};
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, Delivery},
+    broker::{BrokerError, Delivery, Publication, Settlement},
     message::{Headers, Message, Poison},
     result::ResultMeta,
     signature::later,
@@ -26,6 +26,7 @@ pub(super) async fn settle(
     message: &Message,
     outcome: TaskOutcome,
     ignore_result: bool,
+    early: bool,
 ) {
     let headers = &message.headers;
     let now = system::now();
@@ -47,12 +48,40 @@ pub(super) async fn settle(
     if next.is_none() && follow::follows(&message.embed) {
         return follow::settle(shared, delivery, message, meta, !ignore_result).await;
     }
+    if early {
+        // It stays in the queue it was taken from, whatever it was sent with.
+        if let Some(next) = &mut next {
+            next.properties
+                .delivery_info
+                .routing_key
+                .clone_from(&delivery.queue);
+        }
+        let settlement = Settlement {
+            results: (!ignore_result).then_some(meta).into_iter().collect(),
+            publication: Publication {
+                messages: next.into_iter().collect(),
+                ..Publication::default()
+            },
+            chords: Vec::new(),
+        };
+        until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement)).await;
+        return;
+    }
     let result = (!ignore_result).then_some(&meta);
     let step = match next {
         None => Step::Ack,
         Some(next) => Step::Replace(Box::new(next)),
     };
     confirmed(shared, delivery, &step, result, &headers.id).await;
+}
+
+/// Acknowledges a delivery before its task begins. False when another worker has it, or the broker refuses for good.
+pub(super) async fn begin(shared: &Shared, entry: &Entry) -> bool {
+    let begun = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
+    if begun == Some(true) {
+        entry.acknowledged();
+    }
+    begun == Some(true)
 }
 
 /// What ends a delivery.

@@ -33,6 +33,14 @@ pub(super) async fn shutdown(
     tasks.shutdown().await;
     let unfinished = shared.inflight.take_all();
     let cut = unfinished.len();
+    // What is still held now was acknowledged before it began.
+    let lost = shared.inflight.held().len();
+    if lost > 0 {
+        warn!(
+            lost,
+            "tasks that were acknowledged early were cut off and do not run again"
+        );
+    }
     stranded += give_back(shared, unfinished).await;
     match (stranded, in_time || cut == 0) {
         (0, true) => Ok(()),

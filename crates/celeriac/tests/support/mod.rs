@@ -101,6 +101,7 @@ pub fn down(message: &str) -> Exception {
 
 /// A worker with the tasks of the tests:
 /// `add`; `pass` (gives back its argument); `total` (of a list); `optional` (gives back three arguments, two of which may be missing); `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
+/// `early` (acknowledged before it begins; writes its argument, waits for the gate and fails until the attempt given);
 /// `gated` (writes its argument and waits for the gate).
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationToken) -> WorkerBuilder {
     let options = || TaskOptions {
@@ -108,6 +109,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
         ..TaskOptions::default()
     };
     let (note, gated, gate) = (journal.clone(), journal.clone(), gate.clone());
+    let (early, early_gate) = (journal.clone(), gate.clone());
     Worker::builder(broker)
         .hostname("celery@test")
         .task(
@@ -122,6 +124,26 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
             "pass",
             options(),
             async |_: TaskContext, (value,): (serde_json::Value,)| Ok(value),
+        )
+        .task(
+            "early",
+            TaskOptions {
+                acks_late: false,
+                ..options()
+            },
+            move |context: TaskContext, (line, succeeds_at): (String, u32)| {
+                let (early, gate) = (early.clone(), early_gate.clone());
+                async move {
+                    early.write(&line);
+                    gate.cancelled().await;
+                    if context.retries < succeeds_at {
+                        let countdown = Some(Duration::from_millis(20));
+                        let cause = down("connection refused");
+                        return Err(TaskError::Retry { cause, countdown });
+                    }
+                    Ok(line)
+                }
+            },
         )
         .task(
             "optional",

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, Control, ResultMeta, Signature, Status, WaitError};
+use celeriac::{Broker, Client, Control, ResultMeta, Settled, Settlement, Signature, Status, WaitError};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -239,6 +239,73 @@ pub async fn a_signature_bounds_its_retries(harness: impl Harness) {
     let id = send(&client, flaky(1, Some(0)));
     assert_eq!(final_result(&client, &id).await.status, Status::Failure);
     running.stop().await.unwrap();
+}
+
+pub async fn a_task_that_is_acknowledged_early_runs_once_at_most<H: Harness>(harness: H) {
+    let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
+    let client = Client::new(broker.clone());
+    let early = |line: &str, succeeds_at: u32| Signature::new("early").arg(line).arg(succeeds_at);
+    let first = Running::start(
+        worker(broker.clone(), &journal, &gate).build(),
+        Duration::from_millis(50),
+    );
+    let id = send(&client, early("lost", 0));
+    journal.until(1).await;
+    let depth = broker.depth("celery").await.unwrap();
+    assert_eq!(
+        (depth.waiting, depth.unacked),
+        (0, 0),
+        "acknowledged while it runs"
+    );
+    first.stop().await.unwrap();
+    let other = harness.other_broker();
+    tokio::time::sleep(H::LEASE * 2).await;
+    assert_eq!(other.restore_expired().await.unwrap(), 0);
+    assert_eq!(
+        other.depth("celery").await.unwrap().waiting,
+        0,
+        "it does not come back"
+    );
+    assert_eq!(client.result(&id).await.unwrap().unwrap().status, Status::Started);
+
+    gate.cancel();
+    let second = Running::start(worker(broker.clone(), &journal, &gate).build(), PATIENCE);
+    let id = send(
+        &client,
+        early("tried again", 2).on_success(Signature::new("note")),
+    );
+    assert_eq!(client.wait(&id, PATIENCE).await, Ok(json!("tried again")));
+    assert_eq!(
+        journal.until(5).await,
+        ["lost", "tried again", "tried again", "tried again", "tried again"],
+        "three attempts and the callback"
+    );
+    empty(broker.as_ref()).await;
+    second.stop().await.unwrap();
+
+    send(&client, early("taken over", 0));
+    let queues = ["celery".to_owned()];
+    let taken = eventually("it is taken", async || {
+        broker.receive(&queues, 1).await.unwrap().pop()
+    })
+    .await;
+    broker.restore(&taken).await.unwrap();
+    assert!(
+        !broker.begin(&taken).await.unwrap(),
+        "somebody else may have it by now"
+    );
+    let again = eventually("it is back", async || {
+        broker.receive(&queues, 1).await.unwrap().pop()
+    })
+    .await;
+    assert!(broker.begin(&again).await.unwrap());
+    assert!(broker.begin(&again).await.unwrap(), "asked again");
+    let settlement = Settlement::default();
+    assert_eq!(broker.settle(&again, &settlement).await.unwrap(), Settled::Done);
+    assert_eq!(
+        broker.settle(&again, &settlement).await.unwrap(),
+        Settled::NotHeld
+    );
 }
 
 pub async fn an_expired_task_is_revoked(harness: impl Harness) {
@@ -597,6 +664,7 @@ macro_rules! broker_suite {
             failures_panics_and_wrong_arguments_hurt_only_their_task
             arguments_come_by_position_or_by_name
             a_signature_bounds_its_retries
+            a_task_that_is_acknowledged_early_runs_once_at_most
             an_expired_task_is_revoked
             a_countdown_is_kept_and_holds_up_nobody
             lower_numbers_go_first_and_equals_in_order
