@@ -43,7 +43,7 @@ impl Event {
     /// Reads a kombu message; what is no event in it is left out.
     #[must_use]
     pub fn decode(raw: &[u8]) -> Vec<Self> {
-        match envelope::open(raw).map(|content| content.body) {
+        match envelope::open(raw, envelope::LONGEST_BROADCAST).map(|content| content.body) {
             Ok(Value::Array(bodies)) => bodies.into_iter().filter_map(Self::read).collect(),
             Ok(body) => Self::read(body).into_iter().collect(),
             Err(_) => Vec::new(),

@@ -8,8 +8,10 @@ use thiserror::Error;
 
 use crate::{json, system};
 
-/// More is not looked at: commands and replies are short, and anyone who reaches the server can broadcast.
-const LONGEST: usize = 4 << 20;
+/// The longest command or event that is read, in bytes: anyone who reaches the server can broadcast.
+pub(crate) const LONGEST_BROADCAST: usize = 4 << 20;
+/// The longest reply, in bytes: a worker may hold ten thousand tasks and tell about each.
+pub(crate) const LONGEST_REPLY: usize = 64 << 20;
 
 /// What is written on an envelope.
 #[derive(Debug)]
@@ -47,18 +49,18 @@ pub(crate) struct Content {
 /// Why an envelope cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Unreadable {
-    #[error("it is longer than {LONGEST} bytes")]
-    TooLong,
+    #[error("it is longer than {0} bytes")]
+    TooLong(usize),
     #[error("it is no JSON object with a body")]
     NoEnvelope,
     #[error("its body is not JSON")]
     NoJson,
 }
 
-/// Reads what [`seal`] or a Python process wrote.
-pub(crate) fn open(raw: &[u8]) -> Result<Content, Unreadable> {
-    if raw.len() > LONGEST {
-        return Err(Unreadable::TooLong);
+/// Reads what [`seal`] or a Python process wrote, up to `longest` bytes.
+pub(crate) fn open(raw: &[u8], longest: usize) -> Result<Content, Unreadable> {
+    if raw.len() > longest {
+        return Err(Unreadable::TooLong(longest));
     }
     let mut envelope: Map<String, Value> = serde_json::from_slice(raw).map_err(|_| Unreadable::NoEnvelope)?;
     let encoding = envelope
@@ -93,7 +95,7 @@ mod tests {
         assert!(
             text.contains(r#""delivery_info": {"exchange": "celeryev", "routing_key": "worker.heartbeat"}"#)
         );
-        let content = open(text.as_bytes()).unwrap();
+        let content = open(text.as_bytes(), 1000).unwrap();
         assert_eq!(content.body, json!({"a": [1]}));
         assert_eq!(content.headers["hostname"], "celery@vm");
     }
@@ -113,12 +115,15 @@ mod tests {
             (sealed("not base64!"), Unreadable::NoEnvelope),
             (sealed(&STANDARD.encode("not json")), Unreadable::NoJson),
             (json!({"body": "not json"}).to_string(), Unreadable::NoJson),
-            (" ".repeat(LONGEST + 1), Unreadable::TooLong),
+            (" ".repeat(1001), Unreadable::TooLong(1000)),
         ];
         for (raw, expected) in cases {
-            assert_eq!(open(raw.as_bytes()), Err(expected));
+            assert_eq!(open(raw.as_bytes(), 1000), Err(expected));
         }
         let plain = json!({"body": "{\"method\": \"ping\"}"}).to_string();
-        assert_eq!(open(plain.as_bytes()).unwrap().body, json!({"method": "ping"}));
+        assert_eq!(
+            open(plain.as_bytes(), 1000).unwrap().body,
+            json!({"method": "ping"})
+        );
     }
 }

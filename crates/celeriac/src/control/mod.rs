@@ -257,7 +257,7 @@ impl Control {
     }
 
     fn read(&self, raw: &[u8], ticket: &str, replies: &mut Vec<Reply>) {
-        let content = match envelope::open(raw) {
+        let content = match envelope::open(raw, envelope::LONGEST_REPLY) {
             Ok(content) => content,
             Err(reason) => {
                 debug!(%reason, "a reply cannot be read");

@@ -81,7 +81,7 @@ async fn attend(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
 
 /// One command. Whatever it is, the next one is heard.
 async fn attend_to(shared: &Shared, raw: &[u8]) {
-    let content = match envelope::open(raw) {
+    let content = match envelope::open(raw, envelope::LONGEST_BROADCAST) {
         Ok(content) => content,
         Err(reason) => {
             warn!(bytes = raw.len(), %reason, "a remote control command cannot be read");

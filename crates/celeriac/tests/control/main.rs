@@ -9,6 +9,8 @@
 
 #[path = "../support/celery.rs"]
 mod celery;
+#[path = "../support/logs.rs"]
+mod logs;
 #[path = "../support/redis.rs"]
 mod server;
 #[path = "../support/mod.rs"]
@@ -16,6 +18,7 @@ mod support;
 
 mod events;
 mod inspect;
+mod mailbox;
 mod revoke;
 mod steer;
 

@@ -4,6 +4,7 @@
 
 mod connections;
 mod flushes;
+#[path = "../support/logs.rs"]
 mod logs;
 mod refusals;
 mod sentinels;

@@ -64,7 +64,8 @@ pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> Answer {
         return Ok(nok("unknown task"));
     };
     let limit = |seconds: Option<f64>| match seconds {
-        None => Ok(None),
+        // Zero is none, as in Python.
+        None | Some(0.0) => Ok(None),
         Some(seconds) => Duration::try_from_secs_f64(seconds)
             .map(Some)
             .map_err(|_| Failure::Value("a time limit is a number of seconds".to_owned())),
