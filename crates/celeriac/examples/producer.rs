@@ -1,0 +1,54 @@
+//! A Rust producer for tasks that a Python worker runs; `examples/python/worker.py` is the other side.
+//!
+//! ```text
+//! cargo run -p celeriac --example producer
+//! ```
+//!
+//! `REDIS_URL` names the Redis, `redis://localhost:6379/0` by default.
+
+use std::{error::Error, io::Write, sync::Arc, time::Duration};
+
+use celeriac::{Client, RedisBroker, RedisConfig, Signature, WaitError, chain, chord};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn add(a: i64, b: i64) -> Signature {
+    Signature::new("shop.add").arg(a).arg(b)
+}
+
+#[tokio::main]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an example has no configuration but this"
+)]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
+    let client = Client::new(Arc::new(RedisBroker::new(RedisConfig::new(url))?));
+    let mut out = std::io::stdout();
+
+    let id = client.send(add(2, 3).countdown(Duration::from_secs(1))).await?;
+    writeln!(out, "2 + 3 = {}", client.wait(&id, PATIENCE).await?)?;
+
+    // Each task gets the result of the one before as its first argument.
+    let chained = chain([add(1, 2), Signature::new("shop.add").arg(10)]);
+    let result = client.apply(chained).await?;
+    writeln!(out, "1 + 2 + 10 = {}", result.wait(PATIENCE).await?)?;
+
+    // The last task gets the results of all others.
+    let sums = chord((1..=10).map(|n| add(n, n)), Signature::new("shop.total"));
+    let result = client.apply(sums).await?;
+    writeln!(out, "2 + 4 + ... + 20 = {}", result.wait(PATIENCE).await?)?;
+
+    let id = client.send(Signature::new("shop.broken")).await?;
+    match client.wait(&id, PATIENCE).await {
+        Err(WaitError::Failed { exception, .. }) => {
+            writeln!(
+                out,
+                "shop.broken raised {}: {}",
+                exception.type_name, exception.message
+            )?;
+        }
+        other => writeln!(out, "shop.broken ended unexpectedly: {other:?}")?,
+    }
+    Ok(())
+}
