@@ -519,3 +519,28 @@ async fn a_wait_that_is_given_up_leaves_its_channel() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_task_that_ends_while_redis_is_away_runs_once() {
+    let mut server = Server::start();
+    let (journal, gate) = (Journal::default(), CancellationToken::new());
+    let (client, running) = start(&server, &journal, &gate);
+    let note = |line: &str| Signature::new("note").arg(line).immutable();
+    let gated = || Signature::new("gated").arg("part");
+    let chain = client.apply(gated().then(note("next"))).await.unwrap();
+    let chord = client
+        .apply(celeriac::chord([gated(), gated()], note("body")))
+        .await
+        .unwrap();
+    journal.until(3).await;
+    server.crash();
+    gate.cancel();
+    eventually("the outage is noticed", async || client.result("t").await.err()).await;
+    server.start_again();
+    assert_eq!(chain.wait(PATIENCE).await, Ok(json!(null)));
+    assert_eq!(chord.wait(PATIENCE).await, Ok(json!(null)));
+    let mut lines = journal.lines();
+    lines.sort();
+    assert_eq!(lines, ["body", "next", "part", "part", "part"]);
+    running.stop().await.unwrap();
+}

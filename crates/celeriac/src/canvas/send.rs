@@ -1,7 +1,6 @@
 //! From a signature to the messages that begin it. What can run at once becomes a message; what comes later travels
-//! inside those messages, with its ids chosen already, so that results can be asked for before their tasks exist.
-//! Follows `apply_async`, `freeze` and `prepare_steps` of Celery 5.7's canvas; where its 5.6 differs it reads the same
-//! messages.
+//! inside those messages, as [`freeze`] has prepared it. Follows `apply_async` of Celery 5.7's canvas; where its 5.6
+//! differs it reads the same messages.
 
 use std::sync::Arc;
 
@@ -15,18 +14,25 @@ use super::{
 use crate::{
     async_result::ResultTree,
     broker::Publication,
+    json,
     message::{DeliveryInfo, Embed, Headers, Message, Properties},
     repr,
     signature::Signature,
     system,
 };
 
+mod freeze;
 mod options;
 
+pub(super) use self::freeze::ends_in_group;
+use self::freeze::{Place, rooted, ungrouped};
 pub(crate) use self::options::MAX_RETRIES;
 
 /// Options that stay as they are once they are set: another value would leave whoever counts on them waiting.
 const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
+
+/// What the copies of a chord's body may take together: each part of the header carries one.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
 
 /// Who sends, when, and on behalf of which task.
 pub(crate) struct Sender<'a> {
@@ -39,16 +45,6 @@ pub(crate) struct Sender<'a> {
     pub parent: Option<(&'a str, &'a str)>,
     /// What is to be sent in one step.
     pub publication: Publication,
-}
-
-/// What a signature gets from where it stands.
-#[derive(Default, Clone)]
-struct Place {
-    id: Option<String>,
-    group: Option<String>,
-    index: Option<usize>,
-    chord: Option<Value>,
-    root: Option<Value>,
 }
 
 type Options = Map<String, Value>;
@@ -133,48 +129,6 @@ impl Sender<'_> {
         let alone = steps.is_empty();
         let sent = self.apply(first, &[], options)?;
         Ok(if alone { sent } else { result })
-    }
-
-    /// The steps of a chain, last first, each with its id, and the result of the last. A group that something follows
-    /// becomes a chord.
-    fn steps(
-        &self,
-        tasks: Vec<Node>,
-        args: &[Value],
-        link_error: &[Value],
-        place: &Place,
-    ) -> Result<(Vec<Node>, Arc<ResultTree>), CanvasError> {
-        let mut steps: Vec<Node> = Vec::new();
-        for task in flattened(tasks).into_iter().rev() {
-            match steps.pop() {
-                Some(next) if ends_in_group(&task) => steps.push(upgraded(task, next)),
-                next => steps.extend(next.into_iter().chain([task])),
-            }
-        }
-        steps.reverse();
-        let count = steps.len();
-        let mut result: Option<ResultTree> = None;
-        for (position, step) in steps.iter_mut().enumerate() {
-            if position == 0 {
-                step.args = partial(step, args);
-            }
-            if !link_error.is_empty() {
-                link_errors(step, link_error);
-            }
-            let place = if position + 1 == count {
-                place.clone()
-            } else {
-                Place {
-                    root: place.root.clone(),
-                    ..Place::default()
-                }
-            };
-            let own = self.freeze(step, place)?;
-            result = Some(after(own, result));
-        }
-        steps.reverse();
-        let result = result.ok_or(CanvasError::Empty("a chain"))?;
-        Ok((steps, Arc::new(result)))
     }
 
     fn group(
@@ -284,6 +238,11 @@ impl Sender<'_> {
             }
         }
         let body = body.encode();
+        if json::to_string(&body).len().saturating_mul(header.len()) > MOST_BYTES {
+            return Err(CanvasError::Unsupported(
+                "a chord whose body is sent with every part takes at most 256 MiB",
+            ));
+        }
         options.insert("chord".to_owned(), body);
         options.insert("task_id".to_owned(), Value::String(header_id.clone()));
         let header = self.group(Node::group(header), &args, options)?;
@@ -298,87 +257,6 @@ impl Sender<'_> {
         }
         result = rooted(result, &header);
         Ok(Arc::new(result))
-    }
-
-    /// Gives a signature, and everything that follows it, the ids of its results.
-    fn freeze(&self, node: &mut Node, place: Place) -> Result<ResultTree, CanvasError> {
-        if let Kind::Chain(tasks) = &mut node.kind {
-            let args = std::mem::take(&mut node.args);
-            let (mut steps, result) = self.steps(std::mem::take(tasks), &args, &[], &place)?;
-            steps.reverse();
-            *tasks = steps;
-            return Ok(Arc::unwrap_or_clone(result));
-        }
-        let id = match node.text("task_id") {
-            Some(id) => id.to_owned(),
-            None => place.id.clone().unwrap_or_else(new_id),
-        };
-        if let Some(root) = place.root.clone().filter(|root| !root.is_null()) {
-            node.set("root_id", root);
-        }
-        if let Kind::Chord {
-            header,
-            header_options,
-            body,
-        } = &mut node.kind
-        {
-            let group = match header_options.get("task_id").and_then(Value::as_str) {
-                Some(id) => id.to_owned(),
-                None => new_id(),
-            };
-            let mut results = Vec::with_capacity(header.len());
-            *header = ungrouped(std::mem::take(header));
-            for (index, task) in header.iter_mut().enumerate() {
-                let place = Place {
-                    index: Some(index),
-                    root: place.root.clone(),
-                    ..Place::default()
-                };
-                results.push(Arc::new(self.freeze(task, place)?));
-            }
-            header_options.insert("task_id".to_owned(), Value::String(group.clone()));
-            let result = self.freeze(body, place)?;
-            node.set("task_id", group.clone());
-            let header = Arc::new(ResultTree {
-                id: group,
-                parent: None,
-                children: Some(results),
-            });
-            return Ok(rooted(result, &header));
-        }
-        node.set("task_id", id.clone());
-        if let Some(group) = &place.group
-            && !node.options.contains_key("group_id")
-        {
-            node.set("group_id", group.clone());
-        }
-        if let Some(chord) = &place.chord {
-            node.set("chord", chord.clone());
-        }
-        if let Some(index) = place.index {
-            node.set("group_index", index);
-        }
-        let Kind::Group(tasks) = &mut node.kind else {
-            if !node.options.contains_key("reply_to") {
-                node.set("reply_to", self.reply_to);
-            }
-            return Ok(ResultTree::task(id));
-        };
-        *tasks = ungrouped(std::mem::take(tasks));
-        let mut results = Vec::with_capacity(tasks.len());
-        for (index, task) in tasks.iter_mut().enumerate() {
-            let place = Place {
-                id: None,
-                index: Some(index),
-                ..place.clone()
-            };
-            results.push(Arc::new(self.freeze(task, place)?));
-        }
-        Ok(ResultTree {
-            id,
-            parent: None,
-            children: Some(results),
-        })
     }
 }
 
@@ -422,82 +300,6 @@ fn take_index(options: &mut Options) -> Option<usize> {
     take(options, "group_index")?.as_u64()?.try_into().ok()
 }
 
-/// The tasks of a chain with those of the chains inside it; the links of such a chain go to its tasks.
-fn flattened(tasks: Vec<Node>) -> Vec<Node> {
-    let mut flat = Vec::with_capacity(tasks.len());
-    for mut task in tasks {
-        if let Kind::Group(members) = &mut task.kind
-            && members.len() == 1
-            && let Some(only) = members.pop()
-        {
-            task = only;
-        }
-        match task.kind {
-            Kind::Chain(steps) => {
-                let mut steps = flattened(steps);
-                let errbacks = list(task.options.shift_remove("link_error"));
-                if !errbacks.is_empty() {
-                    steps.iter_mut().for_each(|step| link_errors(step, &errbacks));
-                }
-                let callbacks = list(task.options.shift_remove("link"));
-                if let (Some(last), false) = (steps.last_mut(), callbacks.is_empty()) {
-                    last.link("link", &callbacks);
-                }
-                if let (Some(first), false) = (steps.first_mut(), task.args.is_empty()) {
-                    first.args = partial(first, &task.args);
-                }
-                flat.extend(steps);
-            }
-            _ => flat.push(task),
-        }
-    }
-    flat
-}
-
-/// The members of a group with those of the groups inside it.
-fn ungrouped(tasks: Vec<Node>) -> Vec<Node> {
-    let mut flat = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        match task.kind {
-            Kind::Group(members) => flat.extend(ungrouped(members)),
-            _ => flat.push(task),
-        }
-    }
-    flat
-}
-
-/// Whether it ends with several results, which only a chord can hand on.
-pub(super) fn ends_in_group(node: &Node) -> bool {
-    match &node.kind {
-        Kind::Task => false,
-        Kind::Group(_) => true,
-        Kind::Chain(tasks) => tasks.last().is_some_and(ends_in_group),
-        Kind::Chord { body, .. } => ends_in_group(body),
-    }
-}
-
-/// What ends in a group, with what follows it as the body of a chord.
-fn upgraded(mut node: Node, next: Node) -> Node {
-    match node.kind {
-        Kind::Group(header) => {
-            let mut chord = Node::chord(header, next);
-            chord.args = node.args;
-            if let (Kind::Chord { header_options, .. }, Some(id)) =
-                (&mut chord.kind, node.options.shift_remove("task_id"))
-            {
-                header_options.insert("task_id".to_owned(), id);
-            }
-            chord
-        }
-        Kind::Chord { ref mut body, .. } => {
-            let group = std::mem::replace(body.as_mut(), Node::chain(Vec::new()));
-            **body = Node::chain(vec![group, next]);
-            node
-        }
-        Kind::Task | Kind::Chain(_) => Node::chain(vec![node, next]),
-    }
-}
-
 /// Errbacks go to every member of a group, and to the body of a chord.
 pub(super) fn link_errors(node: &mut Node, errbacks: &[Value]) {
     match &mut node.kind {
@@ -520,20 +322,4 @@ fn parts(node: &Node) -> u64 {
             .unwrap_or(0),
         Kind::Chord { body, .. } => parts(body),
     }
-}
-
-/// `result` with `before` as the parent of its first step.
-fn after(result: ResultTree, before: Option<ResultTree>) -> ResultTree {
-    match before {
-        Some(before) => rooted(result, &Arc::new(before)),
-        None => result,
-    }
-}
-
-fn rooted(mut result: ResultTree, first: &Arc<ResultTree>) -> ResultTree {
-    result.parent = Some(match result.parent.take() {
-        Some(parent) => Arc::new(rooted(Arc::unwrap_or_clone(parent), first)),
-        None => Arc::clone(first),
-    });
-    result
 }

@@ -208,6 +208,17 @@ fn what_is_no_signature_is_an_error() {
 }
 
 #[test]
+fn what_would_take_too_much_is_refused() {
+    let send = |canvas: Canvas| sender("o").apply(canvas.0, &[], Map::new());
+    let steps = |count| chain((0..count).map(|number| add(&[number])));
+    assert!(send(steps(1000)).is_ok());
+    assert!(send(steps(1001)).is_err());
+    let body = total().arg("x".repeat(1024 * 1024));
+    let large = chord((0..300).map(|number| add(&[number])), body);
+    assert!(send(large).is_err(), "the body in every part");
+}
+
+#[test]
 fn options_of_the_wrong_type_are_an_error() {
     for (name, value) in [
         ("countdown", json!("soon")),

@@ -5,20 +5,22 @@
 //! Two things go further than Celery. What can never run because of a failure fails wherever it is, also in chords
 //! around it; and a revoked task takes the rest of its chain with it. Whoever waits for the last result is told.
 
+mod join;
+
 use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
 use tracing::{debug, error, warn};
 
+use self::join::{chord_error, join};
 use super::{Shared, settle::until_confirmed};
 use crate::{
     async_result::ResultTree,
     backend::{ChordPart, ChordState},
-    broker::{Delivery, Publication, Settled, Settlement},
+    broker::{BrokerError, Delivery, Publication, Settled, Settlement},
     canvas::{Kind, Node, Sender, list},
     message::{Embed, Message},
     observer::{SendInfo, SendSpan},
-    repr,
     result::{ResultMeta, Status},
     system,
     task::Exception,
@@ -59,8 +61,11 @@ pub(super) async fn settle(
         let mut settlement = settlement;
         let spans = observed(shared, message, &mut settlement.publication);
         let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
+        let refused = BrokerError::Refused {
+            cause: "the end of the task was refused".to_owned(),
+        };
         for span in spans {
-            span.finish(Ok(()));
+            span.finish(settled.as_ref().map(|_| ()).ok_or(&refused));
         }
         match settled {
             Some(Settled::Done) | None => return,
@@ -317,82 +322,6 @@ fn trail(result: &ResultTree) -> Value {
         first = parent;
     }
     first.as_tuple()
-}
-
-/// The list of the header's results, or the `ChordError` of the first part that failed.
-async fn join(
-    shared: &Shared,
-    own: &ResultMeta,
-    parts: &[Value],
-    group: Option<&Value>,
-) -> Result<Value, Exception> {
-    let structure = group.and_then(|group| ResultTree::from_tuple(&group["result"]));
-    if let Some(children) = structure.and_then(|structure| structure.children) {
-        let mut values = Vec::with_capacity(children.len());
-        for child in &children {
-            values.push(nested(shared, own, child).await?);
-        }
-        return Ok(Value::Array(values));
-    }
-    let value = |part: &Value| {
-        let status = part[2].as_str().unwrap_or_default();
-        value(part[1].as_str().unwrap_or_default(), status, &part[3])
-    };
-    parts
-        .iter()
-        .map(value)
-        .collect::<Result<_, _>>()
-        .map(Value::Array)
-}
-
-/// The value of a header's part that may be a group itself: its results are looked up one by one.
-async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<Value, Exception> {
-    if let Some(children) = &tree.children {
-        let mut values = Vec::with_capacity(children.len());
-        for child in children {
-            values.push(Box::pin(nested(shared, own, child)).await?);
-        }
-        return Ok(Value::Array(values));
-    }
-    if tree.id == own.task_id {
-        return value(&tree.id, own.status.as_str(), &own.result);
-    }
-    let stored = until_confirmed(&own.task_id, || shared.broker.result(&tree.id)).await;
-    match stored.flatten() {
-        Some(meta) => value(&tree.id, meta.status.as_str(), &meta.result),
-        None => Err(chord_error(
-            "Join error: a result of the header is not kept".to_owned(),
-        )),
-    }
-}
-
-fn value(id: &str, status: &str, result: &Value) -> Result<Value, Exception> {
-    match status {
-        "FAILURE" | "REVOKED" => {
-            let exception = represented(result);
-            Err(chord_error(format!("Dependency {id} raised {exception}")))
-        }
-        _ => Ok(result.clone()),
-    }
-}
-
-/// `ValueError('no')`, as Python shows an exception.
-fn represented(exception: &Value) -> String {
-    let name = exception["exc_type"].as_str().unwrap_or("Exception");
-    let arguments = match &exception["exc_message"] {
-        Value::Null => String::new(),
-        Value::Array(arguments) => arguments.iter().map(repr::value).collect::<Vec<_>>().join(", "),
-        single => repr::value(single),
-    };
-    format!("{}({arguments})", name.rsplit('.').next().unwrap_or(name))
-}
-
-fn chord_error(message: String) -> Exception {
-    Exception {
-        type_name: "ChordError".to_owned(),
-        module: "celery.exceptions".to_owned(),
-        message,
-    }
 }
 
 /// Headers that tie a message to the trace of the one before.

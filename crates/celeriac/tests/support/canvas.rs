@@ -338,6 +338,46 @@ pub async fn a_part_counts_once_and_only_while_it_is_held(harness: impl Harness)
     sending.await.unwrap().unwrap();
 }
 
+/// The worker that recorded the last part dies before it has sent the body.
+pub async fn a_chord_whose_last_worker_died_is_finished_by_another(harness: impl Harness) {
+    let (dead, journal) = (harness.other_broker(), Journal::default());
+    let client = Client::new(harness.broker());
+    let sending = tokio::spawn(async move {
+        let body = total().on_success(Signature::new("note").arg("once").immutable());
+        client.apply(chord([add(&[1, 1]), add(&[2, 2])], body)).await
+    });
+    let queues = ["celery".to_owned()];
+    let deliveries = eventually("both parts are held", async || {
+        let taken = dead.receive(&queues, 2).await.unwrap();
+        (taken.len() == 2).then_some(taken)
+    })
+    .await;
+    for (delivery, value) in deliveries.iter().zip([2, 4]) {
+        let headers = delivery.message().unwrap().headers;
+        let part = celeriac::ChordPart {
+            group: headers.group.unwrap(),
+            index: headers.group_index.as_u64(),
+            task_id: headers.id,
+            status: Status::Success,
+            result: json!(value),
+        };
+        let last = dead.chord_part(delivery, &part).await.unwrap();
+        assert_eq!(matches!(last, celeriac::ChordState::Complete { .. }), value == 4);
+    }
+    let worker = worker(harness.broker(), &journal, &CancellationToken::new());
+    let running = Running::start(worker.build(), PATIENCE);
+    let sent = sending.await.unwrap().unwrap();
+    assert_eq!(sent.wait(PATIENCE).await, Ok(json!(6)));
+    let broker = harness.broker();
+    eventually("nothing is left", async || {
+        let depth = broker.depth("celery").await.unwrap();
+        (depth.waiting == 0 && depth.unacked == 0).then_some(())
+    })
+    .await;
+    assert_eq!(journal.lines(), ["once"]);
+    running.stop().await.unwrap();
+}
+
 pub async fn garbage_where_signatures_belong_stops_nobody(harness: impl Harness) {
     use base64::Engine;
     let bench = Bench::new(&harness);
@@ -389,6 +429,7 @@ macro_rules! canvas_suite {
             a_failure_reaches_everything_that_waits_for_it
             a_revoked_task_takes_the_rest_with_it
             a_part_counts_once_and_only_while_it_is_held
+            a_chord_whose_last_worker_died_is_finished_by_another
             garbage_where_signatures_belong_stops_nobody
         );
     };
