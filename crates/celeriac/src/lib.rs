@@ -9,6 +9,9 @@
 //! [`RedisBroker`], and [`MemoryBroker`] inside one process. [`Control`] asks workers and steers them, as
 //! `celery inspect` and `celery control` do.
 //!
+//! Work of several tasks is a [`Canvas`] made with [`chain`], [`group`] and [`chord`]: [`Client::apply`] sends it and
+//! gives back an [`AsyncResult`] to wait on.
+//!
 //! ```
 //! use std::{sync::Arc, time::Duration};
 //! use celeriac::{Client, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker};

@@ -20,6 +20,7 @@ with_every_celery! {
     rust_runs_what_python_sends
     rust_calls_back_what_python_has_linked
     rust_tells_python_of_failures
+    rust_takes_arguments_and_retries_as_python_asks
     both_run_parts_of_the_same_work
     both_run_parts_of_work_that_fails
     many_chords_on_both_run_their_bodies_once
@@ -302,6 +303,32 @@ async fn rust_tells_python_of_failures(python: Python) {
         .run("failure(add.s(1, 1) | bad | group(add.s(1), add.s(2)) | total.s() | add.s(1))")
         .await;
     assert_eq!(failed[0], "OperationalError");
+    running.stop().await.unwrap();
+}
+
+async fn rust_takes_arguments_and_retries_as_python_asks(python: Python) {
+    let server = Server::start();
+    let (running, _) = rust_worker(&server, "celery");
+    let mut client = asking(&python, &server).await;
+    for (canvas, expected) in [
+        ("add.s(b=2, a=1)", json!(3)),
+        (
+            "signature('optional', (1,), {'third': 3, 'fourth': 4}, app=app)",
+            json!([1, null, 3]),
+        ),
+        (
+            "signature('optional', kwargs={'first': 1}, app=app)",
+            json!([1, null, null]),
+        ),
+        ("flaky.s(5).set(max_retries=5)", json!(5)),
+    ] {
+        assert_eq!(asked(&mut client, canvas).await, expected, "{canvas}");
+    }
+    client
+        .run("r = flaky.s(1).set(max_retries=0).apply_async()")
+        .await;
+    let failed = client.run("r.get(timeout=20, propagate=False); r.status").await;
+    assert_eq!(failed, json!("FAILURE"));
     running.stop().await.unwrap();
 }
 
