@@ -124,7 +124,10 @@ async fn celery_sees_what_the_worker_is(python: Python) {
     let tasks = stage.celery(&python, &["inspect", "registered"]).await;
     assert_eq!(
         tasks,
-        json!(["add", "broken", "flaky", "gated", "note", "panics", "sleeps"])
+        json!([
+            "add", "broken", "early", "flaky", "gated", "note", "optional", "panics", "pass", "sleeps",
+            "total"
+        ])
     );
     assert_eq!(stage.celery(&python, &["inspect", "revoked"]).await, json!([]));
     let queues = stage.celery(&python, &["inspect", "active_queues"]).await;
