@@ -200,7 +200,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
                 r#"celery.hostname="celery@test" celery.retries={retries} celery.state="{state}" celery.task_name="flaky"{error} messaging.destination.name="celery" messaging.operation.name="run" messaging.operation.type="process" messaging.system="celery""#
             )
         );
-        let started = below(run, "MULTI");
+        let started = below(run, "EVALSHA");
         assert_eq!(started.len(), 1, "STARTED is stored within the run");
     }
     assert_eq!(runs[1]["error"], Value::Null);
