@@ -21,6 +21,12 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
     /// When the backend did not confirm; repeating the call is harmless.
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
 
+    /// Stores and announces a result of any state, unless there is one already that is final.
+    ///
+    /// # Errors
+    /// When the backend did not confirm; repeating the call is harmless.
+    async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
+
     /// The result of a task; `None` while it has none.
     ///
     /// # Errors

@@ -5,17 +5,23 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
+use tracing::debug;
 
 use crate::{
     async_result::{AsyncResult, ResultTree, WaitError},
     broker::{Broker, BrokerError},
     canvas::{Canvas, CanvasError, Sender},
+    control::clock::Clock,
+    event::{self, Event},
     message::Message,
     observer::{Observer, SendInfo, SendSpan, Unobserved},
     result::ResultMeta,
     signature::Signature,
     system,
 };
+
+/// Events sent together.
+const MOST_EVENTS: usize = 1000;
 
 /// Sends tasks. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +30,8 @@ pub struct Client {
     observer: Arc<dyn Observer>,
     origin: Arc<str>,
     reply_to: Arc<str>,
+    /// Counts events, where they are sent.
+    events: Option<Arc<Clock>>,
 }
 
 impl fmt::Debug for Client {
@@ -67,6 +75,7 @@ impl Client {
             observer: Arc::new(Unobserved),
             origin: system::origin().into(),
             reply_to: system::random_id().to_string().into(),
+            events: None,
         }
     }
 
@@ -76,6 +85,14 @@ impl Client {
         Self { observer, ..self }
     }
 
+    /// Whether an event `task-sent` is broadcast for every task, as with Celery's `task_send_sent_event`; off by default. It
+    /// shows the task's arguments, shortened, to everyone who reaches the broker, and is one more round trip.
+    #[must_use]
+    pub fn with_events(self, enabled: bool) -> Self {
+        let events = enabled.then(Arc::default);
+        Self { events, ..self }
+    }
+
     /// Sends one task and returns its id, when the broker has taken responsibility (see [`Broker::publish`]).
     ///
     /// # Errors
@@ -83,7 +100,11 @@ impl Client {
     pub async fn send(&self, signature: Signature) -> Result<String, SendError> {
         let (message, span) = self.prepare(signature);
         let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
+        let event = self.sent(&message);
         let answer = span.during(self.broker.publish(message)).await;
+        if answer.is_ok() {
+            self.announce(event.as_slice()).await;
+        }
         finish(answer, span, task, id)
     }
 
@@ -91,12 +112,20 @@ impl Client {
     pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<String, SendError>> {
         let mut messages = Vec::with_capacity(signatures.len());
         let mut pending = Vec::with_capacity(signatures.len());
+        let mut events = Vec::new();
         for signature in signatures {
             let (message, span) = self.prepare(signature);
             pending.push((span, message.headers.task.clone(), message.headers.id.clone()));
+            events.push(self.sent(&message));
             messages.push(message);
         }
         let answers = self.broker.publish_batch(messages).await;
+        let sent = events
+            .into_iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_ok());
+        let events: Vec<Event> = sent.filter_map(|(event, _)| event).collect();
+        self.announce(&events).await;
         pending
             .into_iter()
             .zip(answers)
@@ -148,7 +177,42 @@ impl Client {
             span.finish(answer.as_ref().copied());
         }
         answer?;
+        let events: Vec<Event> = publication
+            .messages
+            .iter()
+            .filter_map(|message| self.sent(message))
+            .collect();
+        self.announce(&events).await;
         Ok(AsyncResult::new(Arc::clone(&self.broker), tree))
+    }
+
+    /// The event that a task was sent, where events are.
+    fn sent(&self, message: &Message) -> Option<Event> {
+        let clock = self.events.as_ref()?.forward();
+        let queue = message.queue();
+        let place = [
+            ("queue", Value::from(queue)),
+            ("exchange", Value::from("")),
+            ("routing_key", Value::from(queue)),
+        ];
+        let particulars = event::described(message).into_iter().chain(place);
+        let id = &message.headers.id;
+        Some(Event::of_task("task-sent", &self.origin, clock, id, particulars))
+    }
+
+    /// Who watches can do without: what the tasks are for does not fail because of it.
+    async fn announce(&self, events: &[Event]) {
+        for batch in events.chunks(MOST_EVENTS) {
+            let text = Event::encode_batch(&self.origin, batch);
+            if let Err(error) = self
+                .broker
+                .broadcast(event::EXCHANGE, event::TASK_BATCH, text)
+                .await
+            {
+                debug!(%error, "sent tasks were not announced");
+                return;
+            }
+        }
     }
 
     fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {

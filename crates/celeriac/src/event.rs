@@ -4,7 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::control::envelope::{self, Address};
+use crate::{
+    control::envelope::{self, Address},
+    message::Message,
+    repr, system, time,
+};
 
 /// The exchange of events.
 pub(crate) const EXCHANGE: &str = "celeryev";
@@ -21,6 +25,31 @@ pub struct Event {
 }
 
 impl Event {
+    /// News of the task `id`, which happens now at `clock`.
+    pub(crate) fn of_task(
+        kind: &str,
+        hostname: &str,
+        clock: u64,
+        id: &str,
+        particulars: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Self {
+        let mut fields = Map::new();
+        let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
+        set("utcoffset", json!(0));
+        set("pid", json!(std::process::id()));
+        set("clock", json!(clock));
+        set("uuid", json!(id));
+        for (name, value) in particulars {
+            set(name, value);
+        }
+        set("timestamp", json!(system::unix_time()));
+        Self {
+            kind: kind.to_owned(),
+            hostname: hostname.to_owned(),
+            fields,
+        }
+    }
+
     /// The routing key, the last part of the Redis channel's name: `worker.heartbeat`.
     #[must_use]
     pub fn routing_key(&self) -> String {
@@ -70,6 +99,29 @@ impl Event {
             fields,
         })
     }
+}
+
+/// What monitors show of a task, its arguments shortened.
+pub(crate) fn described(message: &Message) -> [(&'static str, Value); 8] {
+    let headers = &message.headers;
+    let args = headers
+        .argsrepr
+        .clone()
+        .unwrap_or_else(|| repr::tuple(&message.args));
+    let kwargs = headers
+        .kwargsrepr
+        .clone()
+        .unwrap_or_else(|| repr::dict(&message.kwargs));
+    [
+        ("name", json!(headers.task)),
+        ("args", json!(args)),
+        ("kwargs", json!(kwargs)),
+        ("root_id", json!(headers.root_id)),
+        ("parent_id", json!(headers.parent_id)),
+        ("retries", json!(headers.retries)),
+        ("eta", json!(headers.eta.map(time::format))),
+        ("expires", json!(headers.expires.map(time::format))),
+    ]
 }
 
 /// The routing key of batches.

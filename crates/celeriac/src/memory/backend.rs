@@ -17,6 +17,17 @@ impl ResultBackend for MemoryBroker {
         Ok(())
     }
 
+    async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        {
+            let mut state = self.state();
+            if !state.has_ended(&meta.task_id) {
+                state.store(meta, self.capacity);
+            }
+        }
+        self.stored.notify_waiters();
+        Ok(())
+    }
+
     async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
         Ok(self.state().results.get(id).cloned())
     }

@@ -100,12 +100,12 @@ impl State {
     }
 
     /// Keeps a result, except one that would take the place of a final one without being final.
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.results.get(id).is_some_and(|kept| kept.status.is_final())
+    }
+
     pub fn store(&mut self, meta: &ResultMeta, capacity: usize) {
-        let ended = self
-            .results
-            .get(&meta.task_id)
-            .is_some_and(|kept| kept.status.is_final());
-        if ended && !meta.status.is_final() {
+        if self.has_ended(&meta.task_id) && !meta.status.is_final() {
             return;
         }
         if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {

@@ -29,19 +29,22 @@ impl RedisBroker {
 impl ResultBackend for RedisBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
         if !meta.status.is_final() {
-            let mut script = self.scripts.store_unless_ended.prepare_invoke();
-            script
-                .key(names::result(&meta.task_id))
-                .arg(meta.encode())
-                .arg(self.result_seconds());
-            return self
-                .observed(commands::EVALSHA, self.commands.script(&script))
-                .await;
+            return self.store_unless_ended(meta).await;
         }
         let mut pipeline = pipe();
         pipeline.atomic();
         self.stored(meta).add_to(&mut pipeline);
         self.observed(commands::STORE, self.commands.pipeline(&pipeline))
+            .await
+    }
+
+    async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
+        let mut script = self.scripts.store_unless_ended.prepare_invoke();
+        script
+            .key(names::result(&meta.task_id))
+            .arg(meta.encode())
+            .arg(self.result_seconds());
+        self.observed(commands::EVALSHA, self.commands.script(&script))
             .await
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    process,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
@@ -20,13 +19,11 @@ use tracing::warn;
 
 use super::Shared;
 use crate::{
-    event::{EXCHANGE, Event, TASK_BATCH},
+    event::{self, EXCHANGE, Event, TASK_BATCH},
     message::Message,
     repr,
     streak::Streak,
-    system,
     task::{Exception, TaskOutcome},
-    time,
 };
 
 /// Events are broadcast after this long, or when there are [`BATCH`].
@@ -163,26 +160,12 @@ pub(super) fn received(shared: &Shared, message: &Message) {
     if !shared.events.enabled() {
         return;
     }
-    let headers = &message.headers;
-    let args = headers
-        .argsrepr
-        .clone()
-        .unwrap_or_else(|| repr::tuple(&message.args));
-    let kwargs = headers
-        .kwargsrepr
-        .clone()
-        .unwrap_or_else(|| repr::dict(&message.kwargs));
-    let fields = [
-        ("name", json!(headers.task)),
-        ("args", json!(args)),
-        ("kwargs", json!(kwargs)),
-        ("root_id", json!(headers.root_id)),
-        ("parent_id", json!(headers.parent_id)),
-        ("retries", json!(headers.retries)),
-        ("eta", json!(headers.eta.map(time::format))),
-        ("expires", json!(headers.expires.map(time::format))),
-    ];
-    emit(shared, "task-received", &headers.id, fields);
+    emit(
+        shared,
+        "task-received",
+        &message.headers.id,
+        event::described(message),
+    );
 }
 
 /// Its code is about to run.
@@ -234,22 +217,10 @@ pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f
     }
 }
 
-fn emit<const N: usize>(shared: &Shared, kind: &str, id: &str, particulars: [(&str, Value); N]) {
-    let mut fields = Map::with_capacity(N + 5);
-    let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
-    set("utcoffset", json!(0));
-    set("pid", json!(process::id()));
-    set("clock", json!(shared.clock.forward()));
-    set("uuid", json!(id));
-    for (name, value) in particulars {
-        set(name, value);
-    }
-    set("timestamp", json!(system::unix_time()));
-    shared.events.add(Event {
-        kind: kind.to_owned(),
-        hostname: shared.hostname.clone(),
-        fields,
-    });
+fn emit<const N: usize>(shared: &Shared, kind: &str, id: &str, particulars: [(&'static str, Value); N]) {
+    let clock = shared.clock.forward();
+    let event = Event::of_task(kind, &shared.hostname, clock, id, particulars);
+    shared.events.add(event);
 }
 
 #[cfg(test)]
@@ -262,7 +233,7 @@ mod tests {
         let event = |number: usize| Event {
             kind: number.to_string(),
             hostname: String::new(),
-            fields: Map::new(),
+            fields: serde_json::Map::new(),
         };
         (0..MOST + 3).for_each(|number| events.add(event(number)));
         assert_eq!(events.take_dropped(), 3);

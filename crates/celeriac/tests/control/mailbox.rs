@@ -84,7 +84,10 @@ async fn the_mailbox_is_declared_as_kombu_does_and_removed_at_the_end() {
     let Stage { server, running, .. } = Stage::set().await;
     let connection = &mut server.connection();
     let mut bindings = || -> Vec<String> { redis::cmd("SMEMBERS").arg(BINDINGS).query(connection).unwrap() };
-    assert_eq!(bindings(), ["\u{6}\u{16}\u{6}\u{16}celery@test.celery.pidbox"]);
+    eventually("the mailbox is declared", async || {
+        (bindings() == ["\u{6}\u{16}\u{6}\u{16}celery@test.celery.pidbox"]).then_some(())
+    })
+    .await;
     let mut deadline = redis::cmd("ZSCORE");
     deadline.arg(&["_kombu.binding_deadlines", "celery.pidbox"]);
     let deadline: f64 = deadline.query(&mut server.connection()).unwrap();

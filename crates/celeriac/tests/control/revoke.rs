@@ -129,3 +129,52 @@ async fn a_revocation_holds_for_a_worker_that_starts_later(python: Python) {
     next.stop().await.unwrap();
     other.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_is_told_at_once_and_changes_no_end() {
+    let stage = Stage::set().await;
+    let done = stage
+        .client
+        .send(Signature::new("add").arg(1).arg(1))
+        .await
+        .unwrap();
+    assert_eq!(final_result(&stage.client, &done).await.status, Status::Success);
+    let unseen = "00000000-0000-0000-0000-000000000009".to_owned();
+    stage
+        .control()
+        .revoke(&[done.clone(), unseen.clone()], true)
+        .await
+        .unwrap();
+    // Before the worker has replied, so that who waits for the task need not wait until some worker receives it.
+    let meta = stage.client.result(&unseen).await.unwrap().expect("a result");
+    assert_eq!(
+        (meta.status, &meta.result["exc_message"]),
+        (Status::Revoked, &json!(["revoked"]))
+    );
+    let meta = stage.client.result(&done).await.unwrap().expect("a result");
+    assert_eq!((meta.status, meta.result), (Status::Success, json!(2)));
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_are_revoked_by_their_stamps() {
+    let stage = Stage::set().await;
+    let order = json!({"headers": {"tenant": ["a", "b"]}});
+    let said = stage.ask("revoke_by_stamped_headers", order).await;
+    assert_eq!(said, ok("headers tenant flagged as revoked, but not terminated"));
+    let stamped = |tenant: &str, line: &str| {
+        let stamps = json!({"tenant": [tenant]});
+        let note = Signature::new("note").arg(line);
+        note.header("stamped_headers", json!(["tenant"]))
+            .header("stamps", stamps)
+    };
+    let revoked = stage.client.send(stamped("b", "revoked")).await.unwrap();
+    let runs = stage.client.send(stamped("c", "runs")).await.unwrap();
+    assert_eq!(
+        final_result(&stage.client, &revoked).await.status,
+        Status::Revoked
+    );
+    assert_eq!(final_result(&stage.client, &runs).await.status, Status::Success);
+    assert_eq!(stage.journal.lines(), ["runs"]);
+    stage.end().await;
+}

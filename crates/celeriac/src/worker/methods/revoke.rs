@@ -109,12 +109,13 @@ async fn mark(shared: &Shared, ids: impl IntoIterator<Item = String>) {
         match shared.broker.result(&id).await? {
             None => {}
             Some(meta) if meta.status == Status::Retry => {}
+            // It has ended, or another worker has begun it and will tell its end.
             Some(_) => return Ok(()),
         }
         let headers = Headers::new(String::new(), id);
         shared
             .broker
-            .store_result(&ResultMeta::revoked(&headers, "revoked", now))
+            .store_unless_ended(&ResultMeta::revoked(&headers, "revoked", now))
             .await
     });
     let failures = stream::iter(marks)
