@@ -42,6 +42,7 @@ impl Stage {
         let server = Server::start();
         let config = RedisConfig {
             visibility_timeout: Duration::from_secs(VISIBILITY),
+            response_timeout: PATIENCE,
             ..server.config()
         };
         Self {

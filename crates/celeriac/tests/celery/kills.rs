@@ -10,6 +10,7 @@ use celeriac::{Broker, Client, Signature};
 
 use crate::{
     journal::{Journal, Millis, now},
+    patient_broker,
     process::WorkerProcess,
     server::Server,
     support::eventually,
@@ -40,7 +41,7 @@ async fn send_all(client: &Client, signatures: impl Iterator<Item = Signature>) 
 async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
     let server = Server::start();
     let journal = Journal::new("recovery");
-    let client = Client::new(Arc::new(server.broker()));
+    let client = Client::new(Arc::new(patient_broker(&server)));
     let begun = |task: &str, worker: &str| {
         let runs = journal.runs();
         let run = runs.get(task)?.iter().rfind(|run| run.worker == worker)?;
@@ -50,7 +51,7 @@ async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
     // Ten run, thirty wait for them in the worker's hands.
     let tasks: Vec<String> = (0..HELD).map(|number| format!("t{number}")).collect();
     send_all(&client, tasks.iter().map(|task| work(task, 3600.0))).await;
-    let broker = server.broker();
+    let broker = patient_broker(&server);
     eventually("the worker holds all tasks and runs ten", async || {
         let held = broker.depth("celery").await.unwrap().unacked;
         (held == HELD as u64 && journal.runs().len() == CONCURRENCY).then_some(())
@@ -78,7 +79,7 @@ async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
 async fn every_task_ends_though_workers_and_the_server_are_killed() {
     let mut server = Server::start();
     let journal = Journal::new("kills");
-    let client = Client::new(Arc::new(server.broker()));
+    let client = Client::new(Arc::new(patient_broker(&server)));
     send_all(
         &client,
         (0..TASKS).map(|number| work(&format!("t{number}"), TASK_SECONDS)),
@@ -109,7 +110,7 @@ async fn every_task_ends_though_workers_and_the_server_are_killed() {
         "{done} had begun: the kills came before or after the work"
     );
 
-    let broker = server.broker();
+    let broker = patient_broker(&server);
     let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let depth = broker.depth("celery").await.unwrap();

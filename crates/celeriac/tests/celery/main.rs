@@ -26,3 +26,18 @@ mod rust_sends;
 mod tasks;
 #[cfg(feature = "telemetry")]
 mod traces;
+
+use std::time::Duration;
+
+use celeriac::{RedisBroker, RedisConfig};
+
+use crate::server::Server;
+
+/// A broker that does not give up when a busy disk holds up the server.
+fn patient_broker(server: &Server) -> RedisBroker {
+    RedisBroker::new(RedisConfig {
+        response_timeout: Duration::from_secs(60),
+        ..server.config()
+    })
+    .unwrap()
+}

@@ -7,6 +7,7 @@ use celeriac::{Client, Status, TaskContext, TaskOptions, Worker};
 use serde_json::{Value, json};
 
 use crate::{
+    patient_broker,
     server::Server,
     support::{PATIENCE, Running, eventually, final_result},
 };
@@ -32,7 +33,7 @@ fn id(message: &str) -> String {
 }
 
 fn start(server: &Server) -> (Client, Running) {
-    let broker = Arc::new(server.broker());
+    let broker = Arc::new(patient_broker(server));
     let options = TaskOptions {
         parameters: &["article_id", "event_type"],
         ..TaskOptions::default()

@@ -6,6 +6,7 @@ use celeriac::{Broker, Client, Signature, TaskContext, TaskOptions, Worker};
 
 use crate::{
     celery::Python,
+    patient_broker,
     server::Server,
     support::{PATIENCE, Running, eventually},
     with_every_celery,
@@ -25,7 +26,7 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
         .arg(&["SET", "appendfsync", "no"])
         .exec(connection)
         .unwrap();
-    let broker = Arc::new(server.broker());
+    let broker = Arc::new(patient_broker(&server));
     let store = redis::Client::open(server.url()).unwrap();
     let store = store.get_multiplexed_async_connection().await.unwrap();
     let count = move |_: TaskContext, (number,): (u64,)| {

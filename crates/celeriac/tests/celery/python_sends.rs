@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     celery::{Python, PythonClient},
+    patient_broker,
     server::Server,
     support::{Journal, PATIENCE, Running, eventually},
     tasks, with_every_celery,
@@ -35,7 +36,7 @@ impl Stage {
         let server = Server::start();
         Self {
             journal: Journal::default(),
-            broker: Arc::new(server.broker()),
+            broker: Arc::new(patient_broker(&server)),
             client: python.client(&server.url()),
             server,
         }

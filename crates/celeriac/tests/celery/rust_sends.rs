@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     celery::{Python, PythonWorker},
+    patient_broker,
     server::Server,
     support::{eventually, final_result},
     with_every_celery,
@@ -33,7 +34,7 @@ impl Stage {
     fn new(python: &Python) -> Self {
         let server = Server::start();
         Self {
-            client: Client::new(Arc::new(server.broker())),
+            client: Client::new(Arc::new(patient_broker(&server))),
             celery: python.celery.clone(),
             server,
         }
