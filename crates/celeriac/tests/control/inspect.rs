@@ -240,3 +240,32 @@ async fn the_broker_inside_the_process_does_remote_control_too() {
     assert_eq!(stats[0].content["broker"]["transport"], "memory");
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_early_is_shown_as_such() {
+    let stage = Stage::set().await;
+    stage
+        .client
+        .send(Signature::new("gated").arg("late"))
+        .await
+        .unwrap();
+    stage.journal.until(1).await;
+    stage
+        .client
+        .send(Signature::new("early").arg("early").arg(0))
+        .await
+        .unwrap();
+    assert_eq!(stage.journal.until(2).await, ["late", "early"]);
+    let active = stage.ask("active", json!({})).await;
+    let shown: Vec<(&Value, &Value)> = active
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| (&task["name"], &task["acknowledged"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [(&json!("gated"), &json!(false)), (&json!("early"), &json!(true))]
+    );
+    stage.end().await;
+}

@@ -85,6 +85,10 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
     } else {
         (json!(message.args), json!(message.kwargs))
     };
+    let registered = shared.registry.get(&message.headers.task);
+    // Before it begins, or at the end together with its result.
+    let early = registered.is_some_and(|registered| !registered.options.acks_late);
+    let acknowledged = early && began.is_some();
     let delivery_info = &message.properties.delivery_info;
     json!({
         "id": message.headers.id,
@@ -94,8 +98,7 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
         "type": message.headers.task,
         "hostname": shared.hostname,
         "time_start": began,
-        // With its result, at the end.
-        "acknowledged": false,
+        "acknowledged": acknowledged,
         "delivery_info": {
             "exchange": delivery_info.exchange,
             "routing_key": delivery_info.routing_key,
