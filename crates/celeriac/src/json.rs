@@ -15,6 +15,29 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     String::from_utf8(text).expect("the formatter writes ASCII only")
 }
 
+/// The same text with `null` for `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not have.
+pub(crate) fn without_non_numbers(text: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        let word = [&b"NaN"[..], b"Infinity", b"-Infinity"]
+            .into_iter()
+            .find(|word| rest.starts_with(word));
+        let left = match (first, word) {
+            (_, Some(word)) => {
+                clean.extend_from_slice(b"null");
+                rest = &rest[word.len()..];
+                continue;
+            }
+            (b'"', None) => after_string(after),
+            _ => after,
+        };
+        clean.extend_from_slice(&rest[..rest.len() - left.len()]);
+        rest = left;
+    }
+    clean
+}
+
 /// Whether a valid JSON text holds an integer that is read as a float because neither `i64` nor `u64` holds it.
 pub(crate) fn has_integer_beyond_64_bits(text: &[u8]) -> bool {
     let mut rest = text;
@@ -100,7 +123,7 @@ impl Formatter for PythonFormatter {
 mod tests {
     use serde_json::json;
 
-    use super::{has_integer_beyond_64_bits, to_string};
+    use super::{has_integer_beyond_64_bits, to_string, without_non_numbers};
 
     #[test]
     fn the_spelling_is_pythons() {
@@ -128,5 +151,15 @@ mod tests {
         ] {
             assert!(has_integer_beyond_64_bits(altered.as_bytes()), "{altered}");
         }
+    }
+
+    #[test]
+    fn what_is_no_number_becomes_null() {
+        let python = r#"{"a": [NaN, Infinity, -Infinity, -1], "NaN \" Infinity": "-Infinity\\", "b": NaN}"#;
+        assert_eq!(
+            String::from_utf8(without_non_numbers(python.as_bytes())).unwrap(),
+            r#"{"a": [null, null, null, -1], "NaN \" Infinity": "-Infinity\\", "b": null}"#
+        );
+        assert_eq!(without_non_numbers(b"\"unfinished \\"), b"\"unfinished \\");
     }
 }

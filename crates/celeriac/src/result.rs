@@ -204,10 +204,13 @@ impl ResultMeta {
         json::to_string(self)
     }
 
-    /// Reads what [`encode`](Self::encode) or a Python worker wrote; `None` when it is neither.
+    /// Reads what [`encode`](Self::encode) or a Python worker wrote; `None` when it is neither. A float that is no
+    /// number, which JSON does not have and Python writes all the same, is read as `null`.
     #[must_use]
     pub fn decode(raw: &[u8]) -> Option<Self> {
-        serde_json::from_slice(raw).ok()
+        serde_json::from_slice(raw)
+            .or_else(|_| serde_json::from_slice(&json::without_non_numbers(raw)))
+            .ok()
     }
 }
 
@@ -277,5 +280,8 @@ mod tests {
         assert_eq!(meta.status, Status::Other("PROGRESS".to_owned()));
         assert!(!meta.status.is_final());
         assert_eq!(ResultMeta::decode(b"nonsense"), None);
+        let meta =
+            ResultMeta::decode(br#"{"status": "SUCCESS", "result": [NaN, 1], "task_id": "1"}"#).unwrap();
+        assert_eq!(meta.result, json!([null, 1]));
     }
 }

@@ -132,6 +132,8 @@ async fn arguments_arrive_as_they_were_sent(python: Python) {
             stage.celery
         );
     }
+    let meta = stage.call(Signature::new("no_number")).await;
+    assert_eq!((meta.status, meta.result), (Status::Success, json!(null)));
     worker.stop().await;
 }
 

@@ -91,6 +91,11 @@ def echo(*args, **kwargs):
     return {"args": list(args), "kwargs": kwargs}
 
 
+@app.task(name="no_number")
+def no_number():
+    return float("nan")
+
+
 @app.task(name="note")
 def note(line):
     """Writes a line into the list `journal`."""
