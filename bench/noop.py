@@ -1,4 +1,4 @@
-"""The Python side of bench/tasks: the same no-op task, and a client that calls .delay() in a loop."""
+"""The Python side of bench/tasks: the same no-op task, and a client that sends it, and one that waits for it."""
 
 import os
 import sys
@@ -14,10 +14,23 @@ def noop(article_id, event):
     return None
 
 
-if __name__ == "__main__":
-    count = int(sys.argv[1])
-    noop.delay(1, "created")
+def sends(count):
+    """.delay() in a loop, per second."""
+    noop.apply_async((1, "created"), ignore_result=True)
     begin = time.monotonic()
     for _ in range(count):
-        noop.delay(1, "created")
-    print(count / (time.monotonic() - begin))
+        noop.apply_async((1, "created"), ignore_result=True)
+    return count / (time.monotonic() - begin)
+
+
+def round_trips(count):
+    """.delay(), and .get() of every result, per second, while a worker runs."""
+    noop.delay(1, "created").get(timeout=60)
+    begin = time.monotonic()
+    for result in [noop.delay(1, "created") for _ in range(count)]:
+        result.get(timeout=60)
+    return count / (time.monotonic() - begin)
+
+
+if __name__ == "__main__":
+    print({"sends": sends, "round_trips": round_trips}[sys.argv[1]](int(sys.argv[2])))

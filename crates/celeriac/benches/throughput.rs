@@ -6,6 +6,7 @@
 //! throughput work <url> <concurrency>        a worker, until SIGTERM
 //! throughput drain <url> <count>             waits until as many messages are taken, says how long that took
 //! throughput send <url> <count> <parallel>   one message a call, as `.delay()` does
+//! throughput roundtrip <url> <count>         sends, and waits for every result, while a worker runs
 //! ```
 
 use std::{
@@ -15,9 +16,11 @@ use std::{
 };
 
 use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const BATCH: usize = 500;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -35,9 +38,10 @@ fn main() -> Result<(), Failure> {
             ["work", url, concurrency] => work(url, concurrency.parse()?).await,
             ["drain", url, count] => drain(url, count.parse()?).await,
             ["send", url, count, parallel] => send(url, count.parse()?, parallel.parse()?).await,
+            ["roundtrip", url, count] => roundtrip(url, count.parse()?).await,
             // `cargo bench` runs every benchmark; this one needs a server.
             [] => Ok(()),
-            _ => Err("usage: fill|work|drain|send <url> ...".into()),
+            _ => Err("usage: fill|work|drain|send|roundtrip <url> ...".into()),
         }
     })
 }
@@ -88,6 +92,28 @@ async fn send(url: &str, count: usize, parallel: usize) -> Result<(), Failure> {
         sender.await??;
     }
     rate("send", count / parallel * parallel, begin.elapsed())
+}
+
+async fn roundtrip(url: &str, count: usize) -> Result<(), Failure> {
+    let client = Client::new(broker(url)?);
+    let first = client.send(signature(false)).await?;
+    client.wait(&first, PATIENCE).await?;
+    let begin = Instant::now();
+    // The next batch is sent while results of the one before still come.
+    let mut waiting = JoinSet::new();
+    for _ in 0..count / BATCH {
+        for sent in client.send_batch(vec![signature(false); BATCH]).await {
+            let (client, id) = (client.clone(), sent?);
+            waiting.spawn(async move { client.wait(&id, PATIENCE).await });
+        }
+        while waiting.len() > 2 * BATCH {
+            waiting.join_next().await.expect("some are waiting")??;
+        }
+    }
+    while let Some(ended) = waiting.join_next().await {
+        ended??;
+    }
+    rate("roundtrip", count / BATCH * BATCH, begin.elapsed())
 }
 
 async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {

@@ -67,7 +67,7 @@ impl Lease {
         if !deliveries.is_empty() {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
             for tag in deliveries {
-                index.arg(now).arg(tag.as_str());
+                index.arg(now.ceil()).arg(tag.as_str());
             }
             index.ignore();
         }
@@ -124,7 +124,7 @@ impl Lease {
 /// received, a message that is clearly no JSON is reserved as a JSON string.
 const RESERVE: &str = r"
 local time = redis.call('TIME')
-local now = string.format('%.6f', time[1] + time[2] / 1000000)
+local now = string.format('%d', time[1] + 1)
 for i = 1, #ARGV, 3 do
     local body = ARGV[i + 1]
     if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end

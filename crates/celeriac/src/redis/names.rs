@@ -2,7 +2,8 @@
 
 use crate::json;
 
-/// Zset of reserved deliveries; the score is the time of the last renewal.
+/// Zset of reserved deliveries; the score is the time of the last renewal. Ours are whole seconds, rounded up: a small
+/// zset keeps integers as such, and reads everything else as text at every comparison, a sixth of the server's time.
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash from delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";

@@ -178,5 +178,6 @@ struct Take<'a> {
 }
 
 fn tag(instance: &str, number: u64) -> DeliveryTag {
-    DeliveryTag(format!("{instance}/{number}"))
+    // Of equal width, so that deliveries of the same second are in order in the index.
+    DeliveryTag(format!("{instance}/{number:012}"))
 }

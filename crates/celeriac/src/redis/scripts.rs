@@ -89,11 +89,11 @@ end
 if #messages == 0 then return {sources, messages, 0} end
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local score = string.format('%.6f', now)
+local score = string.format('%d', math.ceil(now))
 local index, reservations = {}, {}
 local first = tonumber(ARGV[3])
 for i, message in ipairs(messages) do
-    local tag = ARGV[2] .. '/' .. string.format('%d', first + i - 1)
+    local tag = ARGV[2] .. '/' .. string.format('%012d', first + i - 1)
     local body = message
     if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
     index[#index + 1] = score

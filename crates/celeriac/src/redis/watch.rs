@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
-use redis::{aio::PubSubSink, cmd};
+use futures_util::{FutureExt, StreamExt};
+use redis::{Msg, aio::PubSubSink, cmd};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -43,7 +43,7 @@ struct Shared {
     commands: Arc<Connection>,
     response_timeout: Duration,
     state: Mutex<State>,
-    /// Someone has begun or ceased to wait.
+    /// Someone has begun to wait.
     changed: Notify,
 }
 
@@ -138,8 +138,6 @@ impl Drop for Waiting<'_> {
         if last {
             state.waiters.remove(&self.id);
             state.stale.push(std::mem::take(&mut self.id));
-            drop(state);
-            self.shared.changed.notify_one();
         }
     }
 }
@@ -242,20 +240,26 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
     loop {
-        follow(shared, &mut sink, &mut subscribed).await?;
+        subscribe(shared, &mut sink, &mut subscribed).await?;
+        unsubscribe(shared, &mut sink, &mut subscribed).await?;
         connected();
-        if !subscribed.is_empty() {
+        if !shared.state().waiters.is_empty() {
             idle_since = Instant::now();
         }
         tokio::select! {
-            message = messages.next() => match message {
-                Some(message) => {
-                    if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
-                        shared.deliver(&meta);
+            message = messages.next() => {
+                let Some(message) = message else {
+                    return Err(BrokerError::Unavailable { cause: "the connection was closed".to_owned() });
+                };
+                announced(shared, &message);
+                // Results come in crowds. What has closed the connection meanwhile is seen in the next round.
+                for _ in 0..BATCH {
+                    match messages.next().now_or_never() {
+                        Some(Some(message)) => announced(shared, &message),
+                        _ => break,
                     }
                 }
-                None => return Err(BrokerError::Unavailable { cause: "the connection was closed".to_owned() }),
-            },
+            }
             () = shared.changed.notified() => {}
             _ = looks.tick() => {
                 shared.look(&shared.all()).await?;
@@ -267,26 +271,59 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     }
 }
 
-/// Subscribes to what is waited for now and looks whether it is there already; leaves what is not waited for.
-async fn follow(
+fn announced(shared: &Shared, message: &Msg) {
+    if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
+        shared.deliver(&meta);
+    }
+}
+
+/// Subscribes to what is waited for now, and looks whether it is there already.
+async fn subscribe(
     shared: &Shared,
     sink: &mut PubSubSink,
     subscribed: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
-    let (fresh, stale) = {
+    let fresh: Vec<String> = {
         let mut state = shared.state();
-        let (mut fresh, mut stale) = (std::mem::take(&mut state.fresh), std::mem::take(&mut state.stale));
-        fresh.retain(|id| state.waiters.contains_key(id) && subscribed.insert(id.clone()));
-        stale.retain(|id| !state.waiters.contains_key(id) && subscribed.remove(id));
-        (fresh, stale)
+        let fresh = std::mem::take(&mut state.fresh);
+        fresh
+            .into_iter()
+            .filter(|id| state.waiters.contains_key(id))
+            .collect()
     };
-    for ids in stale.chunks(BATCH) {
-        answered(shared, sink.unsubscribe(channels(ids))).await?;
-    }
-    for ids in fresh.chunks(BATCH) {
+    let unknown: Vec<String> = fresh
+        .iter()
+        .filter(|id| subscribed.insert(String::clone(id)))
+        .cloned()
+        .collect();
+    for ids in unknown.chunks(BATCH) {
         answered(shared, sink.subscribe(channels(ids))).await?;
     }
     shared.look(&fresh).await
+}
+
+/// Leaves the channels that nobody waits for any more, many at a time: a channel whose task has ended is silent.
+async fn unsubscribe(
+    shared: &Shared,
+    sink: &mut PubSubSink,
+    subscribed: &mut HashSet<String>,
+) -> Result<(), BrokerError> {
+    let stale: Vec<String> = {
+        let mut state = shared.state();
+        if state.stale.len() < BATCH {
+            return Ok(());
+        }
+        let stale = std::mem::take(&mut state.stale);
+        stale
+            .into_iter()
+            .filter(|id| !state.waiters.contains_key(id))
+            .collect()
+    };
+    let known: Vec<String> = stale.into_iter().filter(|id| subscribed.remove(id)).collect();
+    for ids in known.chunks(BATCH) {
+        answered(shared, sink.unsubscribe(channels(ids))).await?;
+    }
+    Ok(())
 }
 
 fn channels(ids: &[String]) -> Vec<String> {

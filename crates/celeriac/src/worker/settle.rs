@@ -41,12 +41,13 @@ pub(super) async fn settle(
         TaskOutcome::Retry { cause, countdown } => {
             // The attempt has used up its arguments; the message still has them.
             let message = delivery.message().expect("it was decoded to run this attempt");
-            next = Some(message.retry(later(now, countdown)));
+            next = Some(Box::new(message.retry(later(now, countdown))));
             ResultMeta::retry(headers, &cause)
         }
     };
+    // What most tasks do not need is in boxes: their futures stay small, and they are moved around.
     if next.is_none() && follow::follows(&message.embed) {
-        return follow::settle(shared, delivery, message, meta, !ignore_result).await;
+        return Box::pin(follow::settle(shared, delivery, message, meta, !ignore_result)).await;
     }
     if early {
         // It stays in the queue it was taken from, whatever it was sent with.
@@ -59,20 +60,25 @@ pub(super) async fn settle(
         let settlement = Settlement {
             results: (!ignore_result).then_some(meta).into_iter().collect(),
             publication: Publication {
-                messages: next.into_iter().collect(),
+                messages: next.into_iter().map(|next| *next).collect(),
                 ..Publication::default()
             },
             chords: Vec::new(),
         };
-        until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement)).await;
+        let settled = until_confirmed(&headers.id, || shared.broker.settle(delivery, &settlement));
+        Box::pin(settled).await;
         return;
     }
     let result = (!ignore_result).then_some(&meta);
-    let step = match next {
-        None => Step::Ack,
-        Some(next) => Step::Replace(Box::new(next)),
-    };
-    confirmed(shared, delivery, &step, result, &headers.id).await;
+    match next {
+        None => {
+            until_confirmed(&headers.id, || shared.broker.ack(delivery, result)).await;
+        }
+        Some(next) => {
+            let replace = || shared.broker.replace(delivery, Message::clone(&next), result);
+            Box::pin(until_confirmed(&headers.id, replace)).await;
+        }
+    }
 }
 
 /// Acknowledges a delivery before its task begins. False when another worker has it, or the broker refuses for good.
@@ -82,33 +88,6 @@ pub(super) async fn begin(shared: &Shared, entry: &Entry) -> bool {
         entry.acknowledged();
     }
     begun == Some(true)
-}
-
-/// What ends a delivery.
-enum Step {
-    Ack,
-    Replace(Box<Message>),
-    Bury(String),
-}
-
-impl Step {
-    async fn take(
-        &self,
-        shared: &Shared,
-        delivery: &Delivery,
-        result: Option<&ResultMeta>,
-    ) -> Result<(), BrokerError> {
-        match self {
-            Self::Ack => shared.broker.ack(delivery, result).await,
-            Self::Replace(message) => {
-                shared
-                    .broker
-                    .replace(delivery, Message::clone(message), result)
-                    .await
-            }
-            Self::Bury(reason) => shared.broker.bury(delivery, reason, result).await,
-        }
-    }
 }
 
 /// Puts a message that cannot be run into the dead-letter list, and fails its task where it names one.
@@ -132,17 +111,7 @@ pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) 
         ResultMeta::failure(&headers, &exception, system::now())
     });
     let id = poison.task_id.as_deref().unwrap_or_default();
-    confirmed(shared, delivery, &Step::Bury(reason), meta.as_ref(), id).await;
-}
-
-async fn confirmed(
-    shared: &Shared,
-    delivery: &Delivery,
-    step: &Step,
-    result: Option<&ResultMeta>,
-    task_id: &str,
-) {
-    until_confirmed(task_id, || step.take(shared, delivery, result)).await;
+    until_confirmed(id, || shared.broker.bury(delivery, &reason, meta.as_ref())).await;
 }
 
 /// Asks until the broker has answered; nothing when it refuses for good.
