@@ -21,6 +21,9 @@ pub trait Observer: Send + Sync + 'static {
         work: BoxFuture<'a, TaskOutcome>,
     ) -> BoxFuture<'a, TaskOutcome>;
 
+    /// Headers that carry the trace context in force. Asked within a run, for the tasks that follow from it.
+    fn context(&self) -> Map<String, Value>;
+
     /// A command is about to go to the broker's server. Idle polling is not reported.
     fn command(&self, command: Command) -> Box<dyn CommandSpan>;
 
@@ -99,6 +102,10 @@ impl Observer for Unobserved {
         work: BoxFuture<'a, TaskOutcome>,
     ) -> BoxFuture<'a, TaskOutcome> {
         work
+    }
+
+    fn context(&self) -> Map<String, Value> {
+        Map::new()
     }
 
     fn command(&self, _: Command) -> Box<dyn CommandSpan> {

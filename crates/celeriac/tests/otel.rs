@@ -58,6 +58,12 @@ async fn scenario() {
         let id = client.send(task).await.unwrap();
         assert_eq!(final_result(&client, &id).await.status, status);
     }
+    let sum = Signature::new("add").arg(1).arg(2);
+    let chained = client
+        .apply(sum.then(Signature::new("add").arg(3)))
+        .await
+        .unwrap();
+    assert_eq!(chained.wait(PATIENCE).await.unwrap(), 6);
     cmd("LPUSH")
         .arg("celery")
         .arg("poison")
@@ -222,6 +228,21 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         spans("celery.run", "nobody.knows.it").is_empty(),
         "names from outside are unbounded"
     );
+    let first = spans("celery.send_task", "add")
+        .into_iter()
+        .find(|sent| {
+            sent["parent_span_id"].is_null() && sent["attributes"]["messaging.destination.name"] == "celery"
+        })
+        .unwrap();
+    let first_run = below(first, "celery.run")[0];
+    let next = below(first_run, "celery.send_task")[0];
+    assert_eq!(next["trace_id"], first["trace_id"]);
+    assert_eq!(
+        below(next, "celery.run").len(),
+        1,
+        "the next task of a chain is sent by the run of the one before"
+    );
+
     let ids: Vec<&Value> = lines.iter().filter(|line| line["span"].is_string()).collect();
     let parent_is_known = |span: &&&Value| {
         let parent = &span["parent_span_id"];
@@ -240,6 +261,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     assert_eq!(
         points(&lines, "celery_tasks_total"),
         [
+            r#"name="add" status="success": 2"#,
             r#"name="broken" status="failure": 1"#,
             r#"name="flaky" status="retry": 1"#,
             r#"name="flaky" status="success": 1"#,
@@ -251,14 +273,14 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     assert_eq!(
         points(&lines, "messaging.client.sent.messages"),
         [
-            format!("{} {sends}: 3", of_queue("celery")),
+            format!("{} {sends}: 5", of_queue("celery")),
             format!("{} {sends}: 1", of_queue("unserved")),
         ]
     );
     assert_eq!(
         points(&lines, "messaging.client.consumed.messages"),
         [format!(
-            r#"{} messaging.operation.name="run" messaging.system="celery": 4"#,
+            r#"{} messaging.operation.name="run" messaging.system="celery": 6"#,
             of_queue("celery")
         )]
     );
@@ -271,7 +293,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         [
             processed(r#"error.type="NotRegistered" "#, 1),
             processed(r#"error.type="OperationalError" "#, 2),
-            processed("", 1),
+            processed("", 3),
         ]
     );
     assert_eq!(

@@ -100,6 +100,13 @@ impl Observer for OtelObserver {
         .boxed()
     }
 
+    fn context(&self) -> Map<String, Value> {
+        telemetry::inject_context()
+            .into_iter()
+            .map(|(name, value)| (name, Value::String(value)))
+            .collect()
+    }
+
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
         // A command of nobody's would be a trace of its own. The end of a task is one: its run has ended, and the broker
         // hears of many ends at once.

@@ -12,11 +12,17 @@ use futures_util::{
     FutureExt,
     future::{self, join},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, error, warn};
 
-use super::{Shared, events, inflight::Entry, registry::Registered, revoked::Orders, settle};
+use super::{
+    Shared, events, follow,
+    inflight::Entry,
+    registry::Registered,
+    revoked::Orders,
+    settle::{self, End},
+};
 use crate::{
     broker::Delivery,
     canvas::MAX_RETRIES,
@@ -106,10 +112,14 @@ pub(super) async fn execute(
         };
         decide(ended, registered, headers.retries, asked_retries)
     };
+    let mut trace = Map::new();
     let work = async {
         let outcome = attempt.await;
-        // While the observer's span is in force, so that the line carries its trace.
+        // While the observer's span is in force, so that the line carries its trace, and what follows belongs to it.
         log(headers, &outcome);
+        if follow::follows(&message.embed) {
+            trace = shared.observer.context();
+        }
         outcome
     };
     shared.active.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +132,13 @@ pub(super) async fn execute(
     drop(slot);
     let runtime = entry.began().map_or(0.0, |began| system::unix_time() - began);
     events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
-    settle::settle(shared, delivery, &message, outcome, ignore_result, early).await;
+    let end = End {
+        outcome,
+        ignore_result,
+        early,
+        trace,
+    };
+    settle::settle(shared, delivery, &message, end).await;
 }
 
 fn log(headers: &Headers, outcome: &TaskOutcome) {

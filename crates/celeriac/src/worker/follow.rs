@@ -45,13 +45,15 @@ pub(super) fn follows(embed: &Embed) -> bool {
         .any(|part| !part.is_null())
 }
 
-/// Ends a delivery with everything that follows. `keep` is whether its own result is kept.
+/// Ends a delivery with everything that follows, which is sent within the context of `trace`. `keep` is whether its own
+/// result is kept.
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
     meta: ResultMeta,
     keep: bool,
+    trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
     for _ in 0..MOST_ATTEMPTS {
@@ -59,7 +61,7 @@ pub(super) async fn settle(
             return;
         };
         let mut settlement = settlement;
-        let spans = observed(shared, message, &mut settlement.publication);
+        let spans = observed(shared, message, trace, &mut settlement.publication);
         let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
         let refused = BrokerError::Refused {
             cause: "the end of the task was refused".to_owned(),
@@ -324,18 +326,24 @@ fn trail(result: &ResultTree) -> Value {
     first.as_tuple()
 }
 
-/// Headers that tie a message to the trace of the one before.
+/// Headers that tie a message to the trace of the one before, where nobody observes runs.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// Reports what is about to be sent, as sent by whoever sent the task that ends.
-fn observed(shared: &Shared, message: &Message, publication: &mut Publication) -> Vec<Box<dyn SendSpan>> {
-    let trace = TRACE_HEADERS.map(|name| (name, message.headers.extra.get(name)));
+/// Reports what is about to be sent, as sent by the run that has ended.
+fn observed(
+    shared: &Shared,
+    message: &Message,
+    trace: &Map<String, Value>,
+    publication: &mut Publication,
+) -> Vec<Box<dyn SendSpan>> {
     let observe = |next: &mut Message| {
-        for (name, value) in &trace {
-            if let Some(value) = value {
-                next.headers.extra.insert((*name).to_owned(), (*value).clone());
+        let extra = &mut next.headers.extra;
+        for name in TRACE_HEADERS {
+            if let Some(value) = message.headers.extra.get(name) {
+                extra.insert(name.to_owned(), value.clone());
             }
         }
+        extra.extend(trace.clone());
         let info = SendInfo {
             task: &next.headers.task,
             id: &next.headers.id,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tracing::error;
 
 use super::{Shared, follow, inflight::Entry};
@@ -20,14 +21,23 @@ use crate::{
 /// Attempts at a server that answers with an error; one that is away is tried for ever.
 const MOST_REFUSALS: u32 = 10;
 
-pub(super) async fn settle(
-    shared: &Shared,
-    delivery: &Delivery,
-    message: &Message,
-    outcome: TaskOutcome,
-    ignore_result: bool,
-    early: bool,
-) {
+/// How a run ended.
+pub(super) struct End {
+    pub outcome: TaskOutcome,
+    pub ignore_result: bool,
+    /// It was acknowledged before it began.
+    pub early: bool,
+    /// Headers with the trace context of the run, if anything follows from it.
+    pub trace: Map<String, Value>,
+}
+
+pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
+    let End {
+        outcome,
+        ignore_result,
+        early,
+        trace,
+    } = end;
     let headers = &message.headers;
     let now = system::now();
     let mut next = None;
@@ -47,7 +57,15 @@ pub(super) async fn settle(
     };
     // What most tasks do not need is in boxes: their futures stay small, and they are moved around.
     if next.is_none() && follow::follows(&message.embed) {
-        return Box::pin(follow::settle(shared, delivery, message, meta, !ignore_result)).await;
+        return Box::pin(follow::settle(
+            shared,
+            delivery,
+            message,
+            meta,
+            !ignore_result,
+            &trace,
+        ))
+        .await;
     }
     if early {
         // It stays in the queue it was taken from, whatever it was sent with.
