@@ -95,6 +95,8 @@ pub struct Config {
     pub password_scheme: PasswordScheme,
     pub queues: Vec<String>,
     pub concurrency: NonZeroUsize,
+    /// The worker's node name.
+    pub hostname: String,
     pub visibility_timeout: Duration,
 }
 
@@ -173,6 +175,7 @@ impl Config {
             password_scheme: password_scheme(options.password_scheme.as_deref())?,
             queues: queues(options.celery_queues.as_deref())?,
             concurrency: concurrency(options.celery_concurrency.as_deref())?,
+            hostname: hostname(options.celery_hostname.as_deref())?,
             visibility_timeout: seconds(
                 "CELERY_VISIBILITY_TIMEOUT",
                 options.celery_visibility_timeout.as_deref(),
@@ -286,6 +289,21 @@ fn concurrency(given: Option<&str>) -> Result<NonZeroUsize, ConfigError> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let default = (cores * 10).to_string();
     parse("CELERY_CONCURRENCY", given, &default, "a number of tasks, from 1")
+}
+
+fn hostname(given: Option<&str>) -> Result<String, ConfigError> {
+    let default = celeriac::default_node_name();
+    let host = default.split_once('@').map_or("", |(_, host)| host);
+    let name = given.map_or_else(|| default.clone(), |given| given.replace("%h", host));
+    match name.split_once('@') {
+        Some((node, host)) if !node.is_empty() && !host.is_empty() && !name.contains(char::is_whitespace) => {
+            Ok(name)
+        }
+        _ => Err(ConfigError::new(
+            "CELERY_HOSTNAME",
+            format!("{name:?} is not name@host"),
+        )),
+    }
 }
 
 fn password_scheme(given: Option<&str>) -> Result<PasswordScheme, ConfigError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, default_node_name, otel::OtelObserver};
+use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, channels, postgres_url, serve::redis_config, with_telemetry};
 use crate::{
@@ -31,14 +31,17 @@ async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
     let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
     let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
     let redis = redis_config(&config)?;
-    let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
+    let observer = Arc::new(OtelObserver::new(config.hostname.as_str()).with_redis(&redis));
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
     let task = NotificationTask {
         store,
         clock: sources.clock,
         channels: channels(&config.notifications)?,
     };
-    let worker = task.register(builder(&config, broker).observer(observer)).build();
+    let builder = builder(&config, broker)
+        .hostname(config.hostname.as_str())
+        .observer(observer);
+    let worker = task.register(builder).build();
 
     let mut lifecycle = Lifecycle::new();
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);

@@ -68,6 +68,7 @@ impl fmt::Display for Config {
         line(f, "PASSWORD_SCHEME", Some(scheme.to_owned()))?;
         line(f, "CELERY_QUEUES", Some(self.queues.join(",")))?;
         line(f, "CELERY_CONCURRENCY", Some(self.concurrency.to_string()))?;
+        line(f, "CELERY_HOSTNAME", Some(self.hostname.clone()))?;
         line(
             f,
             "CELERY_VISIBILITY_TIMEOUT",

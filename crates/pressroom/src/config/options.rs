@@ -195,6 +195,16 @@ pub struct Options {
     )]
     pub celery_concurrency: Option<String>,
 
+    /// The worker's name, which no other worker may have; %h stands for the host [default: celery@%h]
+    #[arg(
+        long,
+        global = true,
+        env = "CELERY_HOSTNAME",
+        hide_env_values = true,
+        value_name = "NAME@HOST"
+    )]
+    pub celery_hostname: Option<String>,
+
     /// After how many seconds a task that nobody acknowledged is given to another worker; the same as
     /// that of Celery workers on the same Redis [default: 3600]
     #[arg(
@@ -232,6 +242,7 @@ impl Options {
             password_scheme: set(self.password_scheme),
             celery_queues: set(self.celery_queues),
             celery_concurrency: set(self.celery_concurrency),
+            celery_hostname: set(self.celery_hostname),
             celery_visibility_timeout: set(self.celery_visibility_timeout),
         }
     }

@@ -252,6 +252,13 @@ fn a_wrong_value_is_refused_with_its_variable() {
             },
         ),
         (
+            "CELERY_HOSTNAME",
+            Options {
+                celery_hostname: some("reports"),
+                ..serve()
+            },
+        ),
+        (
             "CELERY_VISIBILITY_TIMEOUT",
             Options {
                 celery_visibility_timeout: some("1e300"),
@@ -263,6 +270,21 @@ fn a_wrong_value_is_refused_with_its_variable() {
         let message = refusal(Mode::Serve, options);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
+}
+
+#[test]
+fn a_workers_name_may_leave_the_host_to_the_machine() {
+    let named = |name: Option<String>| {
+        let options = Options {
+            celery_hostname: name,
+            ..serve()
+        };
+        Config::load(Mode::Serve, options).unwrap().hostname
+    };
+    let default = celeriac::default_node_name();
+    assert_eq!(named(None), default);
+    assert_eq!(named(some("reports@%h")), default.replace("celery@", "reports@"));
+    assert_eq!(named(some("reports@here")), "reports@here");
 }
 
 #[test]
