@@ -31,7 +31,8 @@ pub fn buried(queue: &str, raw: &[u8]) -> String {
 /// Whether a broadcast is a command for this worker; `None` when it is no command.
 #[must_use]
 pub fn command_is_for(raw: &[u8], node: &str) -> Option<bool> {
-    let command: Command = serde_json::from_value(envelope::open(raw).ok()?.body).ok()?;
+    let content = envelope::open(raw, envelope::LONGEST_BROADCAST).ok()?;
+    let command: Command = serde_json::from_value(content.body).ok()?;
     Some(command.is_for(node))
 }
 

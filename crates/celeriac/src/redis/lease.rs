@@ -14,6 +14,8 @@ use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
 /// Deliveries that one script reserves.
 const BATCH: usize = 200;
+/// Deliveries that one command renews.
+const RENEWED_AT_ONCE: usize = 1000;
 /// A worker that was suspended for so long finds its lease forgotten, which is no loss: others have its messages.
 const LONG_AGO_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
 
@@ -64,7 +66,8 @@ impl Lease {
             .arg(names::LEASES)
             .arg(now + config.lease.as_secs_f64())
             .arg(instance);
-        if !deliveries.is_empty() {
+        // A server does nothing else during a command.
+        for deliveries in deliveries.chunks(RENEWED_AT_ONCE) {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
             for tag in deliveries {
                 index.arg(now.ceil()).arg(tag.as_str());

@@ -9,7 +9,7 @@ use futures_util::{
     poll,
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{Shared, events, execute, inflight::Entry, settle};
 use crate::{backoff::Backoff, broker::Delivery, message::Message, streak::Streak, system};
@@ -22,11 +22,16 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
     let mut streak = Streak::new("receiving messages");
+    let mut full = false;
     while !shared.stop.is_cancelled() {
         while let Some(ended) = tasks.try_join_next() {
             report(ended);
         }
         let room = room(shared);
+        let was_full = std::mem::replace(&mut full, shared.inflight.is_full());
+        if full && !was_full {
+            warn!("no more tasks are received until some of those begin that wait for their time");
+        }
         if room == 0 {
             tokio::select! {
                 () = shared.inflight.moved.notified() => {}

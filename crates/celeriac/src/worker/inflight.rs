@@ -17,8 +17,9 @@ use crate::{
     system,
 };
 
-/// Tasks with a time in the future that are held at most; while there are as many, nothing is received.
-const MOST_DEFERRED: usize = 10_000;
+/// Tasks with a time in the future that are held at most, AMQP's largest prefetch count. While there are as many,
+/// nothing is received.
+const MOST_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
@@ -101,10 +102,10 @@ impl Inflight {
     /// How many more may be received. Tasks that wait for their time take no place. While more than half of the
     /// prefetched tasks still wait for a slot it is none, so that many are received at once and not one by one.
     pub fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
-        let deferred = self.deferred.load(Ordering::Acquire);
-        if deferred >= MOST_DEFERRED {
+        if self.is_full() {
             return 0;
         }
+        let deferred = self.deferred.load(Ordering::Acquire);
         let held = self.entries().len().saturating_sub(deferred);
         let enough = prefetch.saturating_sub(concurrency) / 2;
         if held.saturating_sub(running) > enough {
@@ -112,6 +113,11 @@ impl Inflight {
         } else {
             prefetch.saturating_sub(held)
         }
+    }
+
+    /// Whether so many tasks wait for their time that no more are received.
+    pub fn is_full(&self) -> bool {
+        self.deferred.load(Ordering::Acquire) >= MOST_DEFERRED
     }
 
     /// The task begins. False when it was given back.
