@@ -43,6 +43,7 @@ pub(super) async fn push(
     let generation = connection.live().await?.generation;
     let mut pipeline = pipe();
     let mut declared = Vec::new();
+    let mut lists: Vec<(String, Vec<String>)> = Vec::new();
     for message in messages {
         let queue = message.queue();
         if !declared.iter().any(|known| known == queue) && !bindings.has(generation, queue) {
@@ -54,7 +55,15 @@ pub(super) async fn push(
             declared.push(queue.to_owned());
         }
         let list = names::list(queue, message.properties.priority);
-        pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
+        let text = message.encode();
+        // One command pushes all that go to one list, in their order.
+        match lists.iter_mut().find(|(known, _)| *known == list) {
+            Some((_, texts)) => texts.push(text),
+            None => lists.push((list, vec![text])),
+        }
+    }
+    for (list, texts) in lists {
+        pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
     }
     connection.pipeline::<()>(&pipeline).await?;
     bindings.add(generation, declared);
