@@ -18,10 +18,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{connection::Connection, names};
-use crate::{backoff::Backoff, broker::BrokerError, result::ResultMeta};
+use crate::{backoff::Backoff, broker::BrokerError, result::ResultMeta, streak::Streak};
 
 /// Results that can be waited for at a time on one broker handle.
 const MOST_WAITERS: usize = 100_000;
@@ -205,20 +205,16 @@ impl Shared {
 
 async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut down = false;
+    let mut streak = Streak::new("watching results");
     loop {
         let mut connected = || {
-            if std::mem::take(&mut down) {
-                info!("results are watched again");
-            }
+            streak.worked();
             backoff.reset();
         };
         match session(&shared, &mut connected).await {
             Ok(()) => return,
             Err(error) => {
-                if !std::mem::replace(&mut down, true) {
-                    warn!(%error, "results cannot be watched; trying until they can");
-                }
+                streak.failed(&error);
                 backoff.wait().await;
                 if shared.retire() {
                     return;

@@ -21,11 +21,6 @@ const TASKS: usize = 10_000;
 async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
     let server = Server::start();
     let connection = &mut server.connection();
-    // Nothing crashes here, so nothing needs to wait for the disk.
-    redis::cmd("CONFIG")
-        .arg(&["SET", "appendfsync", "no"])
-        .exec(connection)
-        .unwrap();
     let broker = Arc::new(patient_broker(&server));
     let store = redis::Client::open(server.url()).unwrap();
     let store = store.get_multiplexed_async_connection().await.unwrap();
