@@ -4,11 +4,16 @@ All snippets share their variables; the value of one that ends with an expressio
 """
 
 import ast
+import gc
 import json
 import sys
 import traceback
 
 import app
+
+# A result that is collected unsubscribes. With Celery 5.6 on redis-py 5.3, a client that is just subscribing then waits
+# for itself for ever, so collections happen between snippets only.
+gc.disable()
 
 variables = {**vars(app), "json": json}
 answers, sys.stdout = sys.stdout, sys.stderr
@@ -21,4 +26,5 @@ for line in sys.stdin:
         answer = json.dumps({"value": value})
     except Exception:
         answer = json.dumps({"error": traceback.format_exc()})
+    gc.collect()
     print(answer, file=answers, flush=True)
