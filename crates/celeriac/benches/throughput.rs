@@ -154,6 +154,7 @@ async fn drain(url: &str, count: u64) -> Result<(), Failure> {
             let taken = usize::try_from(count - taken_before)?;
             return rate("drain", taken, begin.elapsed());
         }
+        // How exact the figure is; looking more often would take the server's time from the worker.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -94,12 +94,14 @@ async fn every_task_ends_though_workers_and_the_server_are_killed() {
     };
     let mut workers: Vec<WorkerProcess> = (0..3).map(|_| start(&server)).collect();
     for kill in 0..KILLS {
+        // The pace of the deaths is the scenario; what follows from them is waited for below.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut victim = workers.remove(0);
         deaths.insert(victim.name.clone(), victim.kill());
         workers.push(start(&server));
         if kill % 4 == 1 {
             server.crash();
+            // How long the server is away.
             tokio::time::sleep(Duration::from_millis(300)).await;
             server.start_again();
         }

@@ -89,6 +89,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             "sleeps",
             options(&["seconds"]),
             async |_: TaskContext, (seconds,): (f64,)| {
+                // The work that the test asks for.
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                 Ok(())
             },

@@ -57,6 +57,7 @@ async fn main() {
                 async move {
                     write(&journal, &format!("{task} begins {name}"));
                     if !context.redelivered {
+                        // The work that the test asks for.
                         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                     }
                     write(&journal, &format!("{task} ends {name}"));

@@ -59,6 +59,7 @@ async fn a_server_that_hangs_is_noticed_and_waited_for() {
     let begin = Instant::now();
     eventually("the outage is said", async || logs.troubles().pop()).await;
     assert!(begin.elapsed() < RESPONSE_TIMEOUT * 4, "{:?}", begin.elapsed());
+    // Long enough for further attempts, none of which may be said again.
     tokio::time::sleep(Duration::from_secs(1)).await;
     signal("-CONT", pid);
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
@@ -177,6 +178,7 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
             .query(&mut admin)
             .unwrap();
         cuts += cut;
+        // The pace of the cuts: something has to be connected to be cut.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(cuts >= 8, "{cuts} connections were cut");

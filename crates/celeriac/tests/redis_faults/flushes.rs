@@ -55,6 +55,7 @@ async fn scripts_may_be_flushed_all_the_time() {
         move || {
             while !done.is_cancelled() {
                 cmd("SCRIPT").arg("FLUSH").exec(&mut connection).unwrap();
+                // The pace of the flushes; without it the server would do nothing else.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
