@@ -2,8 +2,9 @@
 //! measured. Not a benchmark of functions: the figures are of a whole client or worker on a real Redis.
 //!
 //! ```text
-//! throughput fill <url> <count> [ignore]     messages for the task `noop`, in batches
-//! throughput work <url> <concurrency>        a worker, until SIGTERM
+//! throughput fill <url> <count> [ignore [<task> <arguments>]]   messages, for the task `noop` if none is named, in batches
+//! throughput work <url> <concurrency> [observed]   a worker, until SIGTERM; its tasks make spans and measurements when
+//!                                            it is observed (feature `telemetry`)
 //! throughput drain <url> <count>             waits until as many messages are taken, says how long that took
 //! throughput send <url> <count> <parallel>   one message a call, as `.delay()` does
 //! throughput roundtrip <url> <count>         sends, and waits for every result, while a worker runs
@@ -15,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker};
+use celeriac::{
+    Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker, WorkerBuilder,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,9 +39,16 @@ fn main() -> Result<(), Failure> {
         .build()?;
     runtime.block_on(async {
         match words.as_slice() {
-            ["fill", url, count] => fill(url, count.parse()?, false).await,
-            ["fill", url, count, "ignore"] => fill(url, count.parse()?, true).await,
+            ["fill", url, count] => fill(url, count.parse()?, &signature(false)).await,
+            ["fill", url, count, "ignore"] => fill(url, count.parse()?, &signature(true)).await,
+            ["fill", url, count, "ignore", task, arguments] => {
+                let arguments = serde_json::from_str(arguments)?;
+                let signature = Signature::new(*task).args(arguments).ignore_result(true);
+                fill(url, count.parse()?, &signature).await
+            }
             ["work", url, concurrency] => work(url, concurrency.parse()?).await,
+            #[cfg(feature = "telemetry")]
+            ["work", url, concurrency, "observed"] => observed::work(url, concurrency.parse()?).await,
             ["drain", url, count] => drain(url, count.parse()?).await,
             ["send", url, count, parallel] => send(url, count.parse()?, parallel.parse()?).await,
             ["roundtrip", url, count] => roundtrip(url, count.parse()?).await,
@@ -62,13 +72,13 @@ fn say(line: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn fill(url: &str, count: usize, ignore: bool) -> Result<(), Failure> {
+async fn fill(url: &str, count: usize, signature: &Signature) -> Result<(), Failure> {
     let client = Client::new(broker(url)?);
     let begin = Instant::now();
     let mut left = count;
     while left > 0 {
         let batch = left.min(BATCH);
-        for sent in client.send_batch(vec![signature(ignore); batch]).await {
+        for sent in client.send_batch(vec![signature.clone(); batch]).await {
             sent?;
         }
         left -= batch;
@@ -120,7 +130,11 @@ async fn roundtrip(url: &str, count: usize) -> Result<(), Failure> {
 }
 
 async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
-    let worker = Worker::builder(broker(url)?)
+    run(Worker::builder(broker(url)?), concurrency).await
+}
+
+async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Failure> {
+    let worker = worker
         .concurrency(concurrency)
         .task(
             "noop",
@@ -165,4 +179,23 @@ fn rate(what: &str, count: usize, took: Duration) -> Result<(), Failure> {
         r#"{{"what": "{what}", "count": {count}, "seconds": {seconds:.3}, "per_second": {:.0}}}"#,
         count as f64 / seconds
     ))
+}
+
+#[cfg(feature = "telemetry")]
+mod observed {
+    use celeriac::{default_node_name, otel::OtelObserver};
+    use telemetry::Service;
+
+    use super::*;
+
+    /// A worker with the telemetry that `OTEL_*` ask for.
+    pub async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
+        let telemetry = telemetry::init(Service::new("throughput", env!("CARGO_PKG_VERSION")))?;
+        let config = RedisConfig::new(url);
+        let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&config));
+        let broker = Arc::new(RedisBroker::new(config)?.with_observer(observer.clone()));
+        run(Worker::builder(broker).observer(observer), concurrency).await?;
+        telemetry.shutdown(Duration::from_secs(5))?;
+        Ok(())
+    }
 }

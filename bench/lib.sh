@@ -1,0 +1,250 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # variables set here are read by the script that sources this, and the other way round
+# What the benchmarks share: a folder and processes that end with the run, small sums, servers, a service under
+# load. Sourced from the project's root, not run. Needs scripts/lib/machine.sh, postgres.sh and redis.sh.
+
+[ -r /proc/self/stat ] || fail "needs /proc (Linux)"
+
+# A short path: sockets below it must fit into a socket address.
+work=$(mktemp -d /tmp/pressroom-bench.XXXXXX) || exit 1
+chmod 711 "$work"
+
+# Each line is a process that this run started: its id, and a word of its command line.
+: >"$work/started"
+
+stop_started() {
+    local pid word
+    while read -r pid word; do
+        stop_process "$pid" "$word" TERM
+    done <"$work/started"
+    : >"$work/started"
+}
+
+finish() {
+    local status=$?
+    trap '' HUP INT TERM
+    stop_started
+    stop_postgres_below "$work"
+    stop_redis_below "$work"
+    rm -rf "$work"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' HUP TERM
+
+# --- small tools
+
+median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+compute() { awk "BEGIN { printf \"$1\", $2 }"; }
+
+# Of each round, because what else the machine does changes from round to round: `ratios <file> <file>`.
+ratios() { paste "$1" "$2" | awk '{ printf "%s%.3f", (NR > 1 ? " " : ""), $1 / $2 }'; }
+median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
+
+resident_mib() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
+
+# Processor time so far, in clock ticks: of processes, and of their children that have ended.
+ticks() {
+    local pid
+    for pid in "$@"; do
+        # The command's name, in parentheses, may hold blanks.
+        sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null
+    done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
+}
+
+# PostgreSQL's processes: the postmaster and its children.
+postgres_pids() {
+    local postmaster
+    postmaster=$(head -n 1 "$work/postgres/data/postmaster.pid")
+    say "$postmaster"
+    cat "/proc/$postmaster/task/$postmaster/children"
+}
+
+sql() { "$postgres_bin/psql" "$POSTGRES_URL" -XAtqc "$1"; }
+
+per_second() { sed -n 's/.*"per_second": \([0-9.]*\).*/\1/p'; }
+
+# What the figures were measured on.
+machine() { say "$(grep -m 1 '^model name' /proc/cpuinfo | sed 's/.*: //'), $(nproc) processors; load before the first round $1"; }
+
+# --- programs
+
+# Sets postgres_bin and redis_bin; installs what is missing.
+find_servers() {
+    command -v curl >/dev/null 2>&1 || install_packages curl curl
+    command -v wrk >/dev/null 2>&1 || install_packages wrk wrk
+    postgres_bin=$(find_postgres) || {
+        install_packages postgresql postgresql
+        postgres_bin=$(find_postgres) || fail "PostgreSQL was installed, but not where it is looked for"
+    }
+    find_redis_server
+}
+
+find_redis_server() {
+    redis_bin=$(find_redis) || {
+        install_packages redis-server redis
+        redis_bin=$(find_redis) || fail "Redis was installed, but not where it is looked for"
+    }
+}
+
+# Sets pressroom: BINARY, or built with the profile `dist`.
+build_pressroom() {
+    pressroom=${BINARY:-}
+    if [ -z "$pressroom" ]; then
+        say "building pressroom (profile dist)"
+        cargo build --quiet --locked --profile dist -p pressroom || fail "pressroom could not be built"
+        pressroom=${CARGO_TARGET_DIR:-target}/dist/pressroom
+    fi
+    [ -x "$pressroom" ] || fail "$pressroom is not a program"
+}
+
+# Sets throughput: the Rust side of the task benchmarks. `build_throughput <given program> <cargo options...>`
+build_throughput() {
+    throughput=$1
+    shift
+    if [ -z "$throughput" ]; then
+        say "building the benchmark of tasks (profile dist)"
+        throughput=$(cargo bench --locked --profile dist -p celeriac --bench throughput --no-run "$@" 2>&1 |
+            tee "$work/build.log" | sed -n 's/.*Executable .*(\(.*\))/\1/p')
+        [ -n "$throughput" ] || {
+            cat "$work/build.log" >&2
+            fail "the benchmark of tasks could not be built"
+        }
+    fi
+    [ -x "$throughput" ] || fail "$throughput is not a program"
+}
+
+build_tool() { rustc --edition 2024 -O -C strip=symbols -o "$work/$1" "bench/$1.rs" || fail "$1 could not be built"; }
+
+# --- servers
+
+# PostgreSQL with the durability that it has by default, which the tests do without. Sets postgres_port too.
+start_durable_postgres() {
+    start_postgres "$postgres_bin" "$work/postgres"
+    stop_postgres_below "$work"
+    postgres_port=${POSTGRES_URL##*:}
+    postgres_port=${postgres_port%/*}
+    (cd "$work/postgres" && as_service "$postgres_bin/pg_ctl" start -w -t 60 -D "$work/postgres/data" \
+        -l "$work/postgres/log" -o "-h 127.0.0.1 -p $postgres_port -k '$work/postgres'") >/dev/null 2>&1 ||
+        fail "PostgreSQL does not start again"
+    [ "$(sql 'SHOW fsync')" = on ] || fail "PostgreSQL runs without fsync"
+}
+
+# Sets sink and otlp_port; the number of spans received is in the file spans.
+start_sink() {
+    build_tool otlp-sink
+    otlp_port=$(free_port)
+    "$work/otlp-sink" "$otlp_port" "$work/spans" 2>"$work/sink.log" &
+    sink=$!
+    say "$sink otlp-sink" >>"$work/started"
+    wait_until 10 test -s "$work/spans" || fail "the OTLP receiver does not start"
+}
+
+spans() {
+    # The last batch waits for five seconds for company.
+    sleep 6
+    cat "$work/spans"
+}
+
+# --- the service
+
+migrate() {
+    "$pressroom" migrate >"$work/migrate.log" 2>&1 || {
+        cat "$work/migrate.log" >&2
+        fail "the schema could not be made"
+    }
+}
+
+is_ready() { curl -fsS -o /dev/null --max-time 2 "http://127.0.0.1:$1/api/health/ready" 2>/dev/null; }
+
+# `serve <name> <VARIABLE=value>...`: starts the service; sets pid and port.
+serve() {
+    local name=$1
+    shift
+    for _ in 1 2 3; do
+        port=$(free_port)
+        env "$@" PORT="$port" "$pressroom" serve >"$work/$name.log" 2>&1 &
+        pid=$!
+        say "$pid serve" >>"$work/started"
+        wait_until 10 is_ready "$port" && return 0
+        stop_process "$pid" serve KILL
+    done
+    cat "$work/$name.log" >&2
+    fail "pressroom is not ready"
+}
+
+# One user and some articles, over HTTP: `create_articles <port> <count>`; sets slug, that of the last.
+create_articles() {
+    local api=http://127.0.0.1:$1/api token body number
+    token=$(curl -fsS -H 'content-type: application/json' "$api/register" \
+        -d '{"email":"ann@example.com","password":"correct horse battery","name":"Ann"}' | field access_token) ||
+        fail "no user could be registered"
+    body=$(printf 'The quick brown fox jumps over the lazy dog. %.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
+    for number in $(seq "$2"); do
+        slug=$(curl -fsS -H 'content-type: application/json' -H "authorization: Bearer $token" "$api/articles/" \
+            -d "{\"title\":\"Article number $number\",\"description\":\"One of $2\",\"body\":\"$body\"}" | field slug) ||
+            fail "article $number could not be created"
+    done
+    sql 'VACUUM ANALYZE' || fail "the tables could not be analysed"
+}
+
+# The first value of a field of the JSON on standard input.
+field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | grep .; }
+
+# Reads the article over 32 connections: `load <seconds> <port> <name>`. Writes what it found into files of the
+# folder round, named after what was measured.
+load() {
+    wrk -t 1 -c 32 -d "${1}s" --latency "http://127.0.0.1:$2/api/articles/$slug" >"$work/wrk.log" 2>&1 ||
+        fail "wrk failed"
+    if grep -qE 'Non-2xx|Socket errors' "$work/wrk.log"; then
+        cat "$work/wrk.log" >&2
+        fail "requests failed under load"
+    fi
+    awk '/^Requests\/sec:/ { print $2 }' "$work/wrk.log" | grep . >"$work/round/$3" || fail "wrk gave no figure"
+    awk '/requests in/ { print $1 }' "$work/wrk.log" >"$work/round/$3.requests"
+    local percent
+    for percent in 50 99; do
+        awk -v percent="$percent%" '$1 == percent { ms = $2 + 0
+            if ($2 ~ /us$/) ms /= 1000; else if ($2 !~ /ms$/) ms *= 1000
+            print ms }' "$work/wrk.log" >"$work/round/$3.p$percent"
+    done
+}
+
+# --- what others do to a round
+
+# Everybody's processor time so far, and what there was of it, in clock ticks.
+busy_ticks() { awk '/^cpu / { print $2 + $3 + $4 }' /proc/stat; }
+all_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
+
+# This run's part of it: the script with the programs that it waited for, and what it started.
+# shellcheck disable=SC2046 # process ids
+own_ticks() { ticks $$ $(cut -d ' ' -f 1 "$work/started") $(postgres_pids) "$(cat "$work/redis/redis.pid")"; }
+
+# `measured_rounds <count> <function>`: calls the function, which leaves figures in the folder round and says them in
+# the variable figures, until so many rounds count. What others do to a round is no property of the service: a round
+# in which they took more than 5 % of the processors is made again, up to three times as often as asked for. The
+# choice looks at them only, not at the figures.
+measured_rounds() {
+    local count=$1 measure=$2 round=0 tries=$(($1 * 3)) busy all own others file
+    mkdir -p "$work/round"
+    while [ "$round" -lt "$count" ]; do
+        tries=$((tries - 1))
+        busy=$(busy_ticks) all=$(all_ticks) own=$(own_ticks)
+        "$measure"
+        busy=$(($(busy_ticks) - busy)) all=$(($(all_ticks) - all)) own=$(($(own_ticks) - own))
+        others=$((busy > own ? (busy - own) * 100 / all : 0))
+        figures="$figures; others took $others % of the processors"
+        if [ "$others" -gt 5 ] && [ "$tries" -ge "$((count - round))" ]; then
+            say "not counted: $figures"
+            continue
+        fi
+        round=$((round + 1))
+        say "round $round of $count: $figures"
+        say "$others" >"$work/round/others"
+        for file in "$work"/round/*; do cat "$file" >>"$work/${file##*/}"; done
+    done
+}
+
+others_at_most() { sort -n "$work/others" | tail -n 1; }
