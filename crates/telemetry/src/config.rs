@@ -1,18 +1,24 @@
-//! Reads the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`, once. A value that cannot be read becomes a
-//! warning and the default. The exporter itself reads only the headers, the compression and the temporality; the SDK
-//! the counts of its span limits.
+//! Reads the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`, once; nothing else of the crate reads any, and
+//! what is found goes before what the SDK finds by itself. A value that cannot be read becomes a warning and the default.
 
 mod destination;
+mod endpoint;
+mod headers;
+mod limits;
+mod metrics;
+mod otlp;
+mod traces;
 mod variables;
 
-use std::time::Duration;
-
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::Sampler;
+use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
-use crate::b3::Encoding;
 use crate::resource::resource;
-pub(crate) use destination::{Destination, Otlp};
+pub(crate) use destination::{Destination, Signal};
+pub(crate) use limits::{Batches, LogLimits};
+pub(crate) use metrics::Measuring;
+pub(crate) use otlp::{ClientFiles, Compression, Otlp, PemFile, Protocol};
+pub(crate) use traces::Propagator;
 use variables::Variables;
 
 /// The service that sends the telemetry.
@@ -60,33 +66,18 @@ pub(crate) struct Config {
     pub(crate) logs: Destination,
     pub(crate) span_batches: Batches,
     pub(crate) log_batches: Batches,
-    /// Between two exports of metrics.
-    pub(crate) metric_interval: Duration,
+    pub(crate) measuring: Measuring,
     /// `RUST_LOG`, not yet parsed.
     pub(crate) log_directives: String,
     /// Whether e-mails are masked.
     pub(crate) masking: bool,
-    /// The longest attribute value in characters.
+    /// How many attributes, events and links a span keeps.
+    pub(crate) span_limits: SpanLimits,
+    /// The longest attribute value of spans in characters.
     pub(crate) span_value_limit: Option<usize>,
-    pub(crate) log_value_limit: Option<usize>,
+    pub(crate) log_limits: LogLimits,
     /// What could not be read.
     pub(crate) warnings: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Propagator {
-    TraceContext,
-    Baggage,
-    B3(Encoding),
-}
-
-/// How a signal is gathered before it is sent: `OTEL_BSP_*` and `OTEL_BLRP_*`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Batches {
-    /// What does not fit is dropped.
-    pub(crate) queue_size: usize,
-    pub(crate) batch_size: usize,
-    pub(crate) delay: Duration,
 }
 
 impl Config {
@@ -104,14 +95,12 @@ impl Config {
 
     fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut variables = Variables::new(lookup);
-        let value_limit = variables.limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
-        for read_by_the_sdk in [
-            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
-            "OTEL_SPAN_EVENT_COUNT_LIMIT",
-            "OTEL_SPAN_LINK_COUNT_LIMIT",
-        ] {
-            variables.whole(read_by_the_sdk, 128, 0, u64::from(u32::MAX));
-        }
+        let mut destination = |signal| Destination::read(signal, service.export, &mut variables);
+        let (traces, metrics, logs) = (
+            destination(Signal::Traces),
+            destination(Signal::Metrics),
+            destination(Signal::Logs),
+        );
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -120,101 +109,30 @@ impl Config {
                 variables.text("OTEL_RESOURCE_ATTRIBUTES").as_deref(),
                 &mut variables.warnings,
             ),
-            sampler: sampler(&mut variables),
-            propagators: propagators(&mut variables),
-            traces: Destination::read("TRACES", "/v1/traces", service.export, &mut variables),
-            metrics: Destination::read("METRICS", "/v1/metrics", service.export, &mut variables),
-            logs: Destination::read("LOGS", "/v1/logs", service.export, &mut variables),
-            span_batches: batches("OTEL_BSP", 5_000, &mut variables),
-            log_batches: batches("OTEL_BLRP", 1_000, &mut variables),
-            metric_interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
+            sampler: traces::sampler(&mut variables),
+            propagators: traces::propagators(&mut variables),
+            traces,
+            metrics,
+            logs,
+            span_batches: Batches::read("OTEL_BSP", 5_000, &mut variables),
+            log_batches: Batches::read("OTEL_BLRP", 1_000, &mut variables),
+            measuring: Measuring::read(&mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
-            span_value_limit: variables
-                .limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-                .or(value_limit),
-            log_value_limit: variables
-                .limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT")
-                .or(value_limit),
+            span_limits: limits::span_limits(&mut variables),
+            span_value_limit: limits::span_value_limit(&mut variables),
+            log_limits: LogLimits::read(&mut variables),
             warnings: variables.warnings,
         }
     }
 }
 
-/// Queues are kept to a million entries and delays away from zero: the SDK would take the one from the memory and spin
-/// on the other.
-fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> Batches {
-    let mut size = |name: &str, default| {
-        let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
-        usize::try_from(size).unwrap_or(usize::MAX)
-    };
-    let queue_size = size("MAX_QUEUE_SIZE", 2_048);
-    Batches {
-        queue_size,
-        batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
-        delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
-    }
-}
-
-fn sampler(variables: &mut Variables<'_>) -> Sampler {
-    let name = variables.text("OTEL_TRACES_SAMPLER").unwrap_or_default();
-    let parent_based = |root| Sampler::ParentBased(Box::new(root));
-    match name.trim() {
-        "" | "parentbased_always_on" => parent_based(Sampler::AlwaysOn),
-        "parentbased_always_off" => parent_based(Sampler::AlwaysOff),
-        "parentbased_traceidratio" => parent_based(Sampler::TraceIdRatioBased(ratio(variables))),
-        "always_on" => Sampler::AlwaysOn,
-        "always_off" => Sampler::AlwaysOff,
-        "traceidratio" => Sampler::TraceIdRatioBased(ratio(variables)),
-        other => {
-            variables.warn(format!(
-                "OTEL_TRACES_SAMPLER={other} is not known; parentbased_always_on is used"
-            ));
-            parent_based(Sampler::AlwaysOn)
-        }
-    }
-}
-
-fn ratio(variables: &mut Variables<'_>) -> f64 {
-    let argument = variables.text("OTEL_TRACES_SAMPLER_ARG");
-    let ratio = argument
-        .as_deref()
-        .map_or(Some(1.0), |text| text.trim().parse::<f64>().ok())
-        .filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.unwrap_or_else(|| {
-        variables.warn("OTEL_TRACES_SAMPLER_ARG is not between 0 and 1; 1 is used");
-        1.0
-    })
-}
-
-fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
-    let list = variables
-        .text("OTEL_PROPAGATORS")
-        .unwrap_or_else(|| "tracecontext,baggage".to_owned());
-    let mut propagators = Vec::new();
-    for name in list.split(',').map(str::trim) {
-        let propagator = match name {
-            "tracecontext" => Propagator::TraceContext,
-            "baggage" => Propagator::Baggage,
-            "b3" => Propagator::B3(Encoding::Single),
-            "b3multi" => Propagator::B3(Encoding::Multiple),
-            "none" => return Vec::new(),
-            "" => continue,
-            other => {
-                variables.warn(format!("OTEL_PROPAGATORS: {other} is not supported and left out"));
-                continue;
-            }
-        };
-        if !propagators.contains(&propagator) {
-            propagators.push(propagator);
-        }
-    }
-    propagators
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    use crate::b3::Encoding;
 
     const SERVICE: Service = Service::new("app", "1");
 
@@ -229,7 +147,7 @@ mod tests {
 
     fn otlp(destination: Destination) -> Otlp {
         match destination {
-            Destination::Otlp(otlp) => otlp,
+            Destination::Otlp(otlp) => *otlp,
             other => panic!("{other:?}"),
         }
     }
@@ -249,7 +167,8 @@ mod tests {
             Batches {
                 queue_size: 2048,
                 batch_size: 512,
-                delay: Duration::from_secs(5)
+                delay: Duration::from_secs(5),
+                timeout: Duration::from_secs(30),
             }
         );
         assert_eq!(
@@ -295,12 +214,12 @@ mod tests {
             ("OTEL_BLRP_MAX_QUEUE_SIZE", "18446744073709551615"),
             ("OTEL_BSP_SCHEDULE_DELAY", "often"),
             ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few"),
-            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier-pigeon"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
-        assert_eq!(config.metric_interval, Duration::from_secs(60));
+        assert_eq!(config.measuring.interval, Duration::from_secs(60));
         assert_eq!(config.log_batches.queue_size, 2048);
         assert_eq!(config.span_batches.delay, Duration::from_secs(5));
         assert_eq!(

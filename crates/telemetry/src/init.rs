@@ -14,7 +14,7 @@ use opentelemetry::{Key, global};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::{self, BatchSpanProcessor, SdkTracerProvider, SpanExporter};
 use tracing_subscriber::EnvFilter;
@@ -22,14 +22,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::b3::B3Propagator;
-use crate::config::{Config, Destination, Propagator, Service};
+use crate::config::{Config, Destination, Propagator, Service, Signal};
 use crate::console::{ConsoleMetrics, ConsoleSpans};
 use crate::context;
 use crate::export::{Delivery, Logs, Metrics, Spans, Tidy};
 use crate::logs::{Format, LogLayer};
 use crate::metrics;
+use crate::otlp::TransportError;
 use crate::sampler::QuietSampler;
-use crate::transport::{self, TransportError};
+use crate::transport::Exporter;
 
 const SCOPE: &str = "pressroom.telemetry";
 
@@ -119,7 +120,7 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
                 .map(|(provider, _)| provider.logger(SCOPE)),
             format: Format::of_stdout(),
             masking: config.masking,
-            value_limit: config.log_value_limit,
+            value_limit: config.log_limits.value_length,
         })
         .try_init()?;
     // The three signals share most variables, and with them most complaints.
@@ -200,6 +201,7 @@ fn traces(config: &Config, warnings: &mut Vec<String>) -> (SdkTracerProvider, Ar
     let delivery = Delivery::new("traces");
     let builder = SdkTracerProvider::builder()
         .with_resource(config.resource.clone())
+        .with_span_limits(config.span_limits)
         .with_sampler(QuietSampler {
             inner: config.sampler.clone(),
         });
@@ -207,13 +209,15 @@ fn traces(config: &Config, warnings: &mut Vec<String>) -> (SdkTracerProvider, Ar
     let builder = match &config.traces {
         Destination::Off => builder,
         Destination::Console => builder.with_span_processor(span_batches(config, ConsoleSpans, &delivery)),
-        Destination::Otlp(otlp) => match transport::span_exporter(otlp, warnings) {
-            Ok(exporter) => builder.with_span_processor(span_batches(config, exporter, &delivery)),
-            Err(error) => {
-                warnings.push(unavailable("traces", &error));
-                builder
+        Destination::Otlp(otlp) => {
+            match Exporter::new(Signal::Traces, otlp, config.span_batches.timeout, warnings) {
+                Ok(exporter) => builder.with_span_processor(span_batches(config, exporter, &delivery)),
+                Err(error) => {
+                    warnings.push(unavailable("traces", &error));
+                    builder
+                }
             }
-        },
+        }
     };
     (builder.build(), delivery)
 }
@@ -244,21 +248,29 @@ fn span_batches<E: SpanExporter + 'static>(
 
 fn meters(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkMeterProvider, Arc<Delivery>)> {
     let delivery = Delivery::new("metrics");
-    let builder = SdkMeterProvider::builder().with_resource(config.resource.clone());
+    let histograms = config.measuring.histograms;
+    let builder = SdkMeterProvider::builder()
+        .with_resource(config.resource.clone())
+        .with_view(move |instrument: &Instrument| histograms.stream(instrument));
     let provider = match &config.metrics {
         Destination::Off => return None,
         Destination::Console => builder
             .with_reader(metric_reader(config, ConsoleMetrics, &delivery))
             .build(),
-        Destination::Otlp(otlp) => match transport::metric_exporter(otlp, warnings) {
-            Ok(exporter) => builder
-                .with_reader(metric_reader(config, exporter, &delivery))
-                .build(),
-            Err(error) => {
-                warnings.push(unavailable("metrics", &error));
-                return None;
+        Destination::Otlp(otlp) => {
+            match Exporter::new(Signal::Metrics, otlp, config.measuring.timeout, warnings) {
+                Ok(exporter) => {
+                    let exporter = exporter.with_temporality(config.measuring.temporality);
+                    builder
+                        .with_reader(metric_reader(config, exporter, &delivery))
+                        .build()
+                }
+                Err(error) => {
+                    warnings.push(unavailable("metrics", &error));
+                    return None;
+                }
             }
-        },
+        }
     };
     Some((provider, delivery))
 }
@@ -272,7 +284,7 @@ fn metric_reader<E: PushMetricExporter>(
         inner,
         delivery: Arc::clone(delivery),
     })
-    .with_interval(config.metric_interval)
+    .with_interval(config.measuring.interval)
     .build()
 }
 
@@ -281,8 +293,8 @@ fn logs(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkLoggerProvide
         return None;
     };
     let delivery = Delivery::new("logs");
-    let inner = match transport::log_exporter(otlp, warnings) {
-        Ok(inner) => inner,
+    let inner = match Exporter::new(Signal::Logs, otlp, config.log_batches.timeout, warnings) {
+        Ok(inner) => inner.with_attribute_limit(config.log_limits.attributes),
         Err(error) => {
             warnings.push(unavailable("logs", &error));
             return None;

@@ -27,6 +27,7 @@ mod logs;
 mod mask;
 mod messaging;
 mod metrics;
+mod otlp;
 mod query;
 mod resource;
 mod sampler;

@@ -23,7 +23,7 @@ use fields::Fields;
 pub(crate) use line::Format;
 
 /// Crates that the exporters are made of; their events never go to the exporters.
-const EXPORTER_CRATES: [&str; 7] = [
+const EXPORTER_CRATES: [&str; 9] = [
     "hyper",
     "hyper_util",
     "hyper_rustls",
@@ -31,6 +31,8 @@ const EXPORTER_CRATES: [&str; 7] = [
     "h2",
     "rustls",
     "rustls_platform_verifier",
+    "tonic",
+    "tower",
 ];
 
 /// The `tracing` layer of this crate.

@@ -29,6 +29,11 @@ impl<'a> Variables<'a> {
         (self.lookup)(name).filter(|value| !value.trim().is_empty())
     }
 
+    /// The value of a variable with a list of allowed ones, in lower case.
+    pub(super) fn keyword(&self, name: &str) -> Option<String> {
+        Some(self.text(name)?.trim().to_ascii_lowercase())
+    }
+
     /// A boolean as the OpenTelemetry specification has them: only `true` is true.
     pub(super) fn is_true(&mut self, name: &str) -> bool {
         let value = self.text(name).unwrap_or_default().to_ascii_lowercase();
@@ -72,6 +77,21 @@ impl<'a> Variables<'a> {
     /// A positive number of milliseconds.
     pub(super) fn milliseconds(&mut self, name: &str, default: u64) -> Duration {
         Duration::from_millis(self.whole(name, default, 1, LONGEST_MILLISECONDS))
+    }
+
+    /// A time-out in milliseconds, where the specification has 0 mean none; an hour is taken for that.
+    pub(super) fn timeout(&mut self, name: &str, default: u64) -> Duration {
+        match self.whole(name, default, 0, LONGEST_MILLISECONDS) {
+            0 => Duration::from_millis(LONGEST_MILLISECONDS),
+            milliseconds => Duration::from_millis(milliseconds),
+        }
+    }
+
+    /// A number of entries; `None` where the variable is not set.
+    pub(super) fn count(&mut self, name: &str, default: u32) -> Option<u32> {
+        self.text(name)?;
+        let count = self.whole(name, u64::from(default), 0, u64::from(u32::MAX));
+        u32::try_from(count).ok()
     }
 
     /// A limit, where unset means none.

@@ -1,0 +1,212 @@
+//! The URL of one signal's collector: `OTEL_EXPORTER_OTLP_ENDPOINT` and its forms for a signal, with the defaults of the
+//! protocol. User info is taken out of it, so that no error and no log can show it.
+
+use http::Uri;
+
+use super::Signal;
+use super::otlp::{Protocol, in_force};
+use super::variables::Variables;
+
+const COMMON: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// The endpoint and its user info. A signal's own endpoint is taken as it is; to the common one OTLP/HTTP adds the
+/// signal's path.
+pub(super) fn endpoint(
+    signal: Signal,
+    protocol: Protocol,
+    variables: &mut Variables<'_>,
+) -> (String, Option<String>) {
+    let bare_scheme = bare_scheme(signal, protocol, variables);
+    let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.in_variables());
+    if let Some(text) = variables.text(&own) {
+        if let Some(url) = Url::parse(&text, bare_scheme) {
+            let path = url.path.clone();
+            return url.endpoint(protocol, &path);
+        }
+        variables.warn(format!("{own} is not an http or https URL and is left out"));
+    }
+    let url = variables.text(COMMON).and_then(|text| {
+        let url = Url::parse(&text, bare_scheme);
+        if url.is_none() {
+            variables.warn(format!(
+                "{COMMON} is not an http or https URL; the local collector is used"
+            ));
+        }
+        url
+    });
+    let url = url.unwrap_or_else(|| Url::local(protocol));
+    let path = format!("{}{}", url.path.trim_end_matches('/'), signal.http_path());
+    url.endpoint(protocol, &path)
+}
+
+/// What `host:port` without a scheme means, where it means anything: gRPC's targets are written so.
+fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> Option<&'static str> {
+    let insecure = in_force(signal, "INSECURE", variables);
+    let insecure = variables.is_true(&insecure);
+    (protocol == Protocol::Grpc).then_some(if insecure { "http" } else { "https" })
+}
+
+/// A URL in its parts.
+struct Url {
+    scheme: String,
+    /// Host and port.
+    host: String,
+    user_info: Option<String>,
+    path: String,
+    query: Option<String>,
+}
+
+impl Url {
+    fn local(protocol: Protocol) -> Self {
+        let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
+        Self {
+            scheme: "http".to_owned(),
+            host: format!("localhost:{port}"),
+            user_info: None,
+            path: "/".to_owned(),
+            query: None,
+        }
+    }
+
+    fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Self> {
+        let text = text.trim();
+        let uri: Uri = match bare_scheme {
+            Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
+            _ => text.parse().ok()?,
+        };
+        let scheme = uri
+            .scheme_str()
+            .filter(|scheme| matches!(*scheme, "http" | "https"))?;
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
+        let (user_info, host) = match authority.as_str().rsplit_once('@') {
+            Some((user_info, host)) => (Some(user_info.to_owned()), host),
+            None => (None, authority.as_str()),
+        };
+        Some(Self {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            user_info,
+            path: uri.path().to_owned(),
+            query: uri.query().map(str::to_owned),
+        })
+    }
+
+    /// As the transports take it; gRPC has paths of its own.
+    fn endpoint(self, protocol: Protocol, path: &str) -> (String, Option<String>) {
+        let Self { scheme, host, .. } = self;
+        let text = match (protocol, self.query) {
+            (Protocol::Grpc, _) => format!("{scheme}://{host}"),
+            (_, Some(query)) => format!("{scheme}://{host}{path}?{query}"),
+            (_, None) => format!("{scheme}://{host}{path}"),
+        };
+        (text, self.user_info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(protocol: Protocol, set: &[(&str, &str)]) -> (String, Option<String>, usize) {
+        let lookup = |name: &str| {
+            let found = set.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let mut variables = Variables::new(&lookup);
+        let (endpoint, user_info) = endpoint(Signal::Traces, protocol, &mut variables);
+        (endpoint, user_info, variables.warnings.len())
+    }
+
+    fn endpoint_of(protocol: Protocol, set: &[(&str, &str)]) -> String {
+        let (endpoint, _, warnings) = read(protocol, set);
+        assert_eq!(warnings, 0, "{set:?}");
+        endpoint
+    }
+
+    const OWN: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+
+    #[test]
+    fn each_protocol_has_its_port() {
+        for (protocol, expected) in [
+            (Protocol::Grpc, "http://localhost:4317"),
+            (Protocol::HttpProtobuf, "http://localhost:4318/v1/traces"),
+            (Protocol::HttpJson, "http://localhost:4318/v1/traces"),
+        ] {
+            assert_eq!(endpoint_of(protocol, &[]), expected);
+        }
+    }
+
+    #[test]
+    fn the_signals_path_goes_behind_the_common_endpoint_alone() {
+        for (variable, value, expected) in [
+            (COMMON, "http://all:4318", "http://all:4318/v1/traces"),
+            (COMMON, "http://all/base/", "http://all/base/v1/traces"),
+            (COMMON, "http://all/base?key=1", "http://all/base/v1/traces?key=1"),
+            (OWN, "https://traces", "https://traces/"),
+            (OWN, "https://traces/in/", "https://traces/in/"),
+            (OWN, "https://traces/in?key=1", "https://traces/in?key=1"),
+        ] {
+            assert_eq!(
+                endpoint_of(Protocol::HttpProtobuf, &[(variable, value)]),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn a_grpc_endpoint_is_scheme_and_authority() {
+        let insecure = |value| ("OTEL_EXPORTER_OTLP_INSECURE", value);
+        for (set, expected) in [
+            (vec![(COMMON, "http://all:4317/base")], "http://all:4317"),
+            (vec![(OWN, "https://[::1]:4317")], "https://[::1]:4317"),
+            (vec![(COMMON, "all:4317")], "https://all:4317"),
+            (vec![(COMMON, "all:4317"), insecure("false")], "https://all:4317"),
+            (vec![(COMMON, "all:4317"), insecure("true")], "http://all:4317"),
+            // A scheme goes before the variable.
+            (vec![(COMMON, "https://all"), insecure("TRUE")], "https://all"),
+            (
+                vec![
+                    (COMMON, "all:4317"),
+                    insecure("true"),
+                    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "false"),
+                ],
+                "https://all:4317",
+            ),
+        ] {
+            assert_eq!(endpoint_of(Protocol::Grpc, &set), expected, "{set:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_left_out() {
+        for value in [
+            "not a url",
+            "collector:4318",
+            "/v1/traces",
+            "ftp://all",
+            "http://",
+        ] {
+            let (endpoint, _, warnings) = read(Protocol::HttpProtobuf, &[(COMMON, value)]);
+            assert_eq!(
+                (endpoint.as_str(), warnings),
+                ("http://localhost:4318/v1/traces", 1),
+                "{value}"
+            );
+        }
+        let own_is_wrong = [(OWN, "?"), (COMMON, "http://all")];
+        let (endpoint, _, warnings) = read(Protocol::HttpProtobuf, &own_is_wrong);
+        assert_eq!((endpoint.as_str(), warnings), ("http://all/v1/traces", 1));
+    }
+
+    #[test]
+    fn user_info_is_taken_out() {
+        for (protocol, expected) in [
+            (Protocol::Grpc, "https://all:4317"),
+            (Protocol::HttpProtobuf, "https://all:4317/v1/traces"),
+        ] {
+            let (endpoint, user_info, _) = read(protocol, &[(COMMON, "https://me:s%40crt@all:4317")]);
+            assert_eq!(endpoint, expected);
+            assert_eq!(user_info.as_deref(), Some("me:s%40crt"));
+        }
+    }
+}

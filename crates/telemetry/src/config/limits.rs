@@ -1,0 +1,84 @@
+//! What is kept, and how much of it: `OTEL_BSP_*`, `OTEL_BLRP_*` and the limits of spans and log records.
+
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::SpanLimits;
+
+use super::variables::Variables;
+
+/// The specification's limit of every count.
+const DEFAULT_COUNT: u32 = 128;
+
+/// How a signal is gathered before it is sent: `OTEL_BSP_*` and `OTEL_BLRP_*`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Batches {
+    /// What does not fit is dropped.
+    pub(crate) queue_size: usize,
+    pub(crate) batch_size: usize,
+    pub(crate) delay: Duration,
+    /// Of one export.
+    pub(crate) timeout: Duration,
+}
+
+impl Batches {
+    /// Queues are kept to a million entries and delays away from zero: the one would be taken from the memory, and
+    /// exporting would spin on the other.
+    pub(super) fn read(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> Self {
+        let mut size = |name: &str, default| {
+            let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
+            usize::try_from(size).unwrap_or(usize::MAX)
+        };
+        let queue_size = size("MAX_QUEUE_SIZE", 2_048);
+        Self {
+            queue_size,
+            batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
+            delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
+            timeout: variables.timeout(&format!("{prefix}_EXPORT_TIMEOUT"), 30_000),
+        }
+    }
+}
+
+/// Of one log record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct LogLimits {
+    pub(crate) attributes: usize,
+    /// The longest attribute text in characters.
+    pub(crate) value_length: Option<usize>,
+}
+
+impl LogLimits {
+    pub(super) fn read(variables: &mut Variables<'_>) -> Self {
+        let attributes = variables
+            .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
+            .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
+        Self {
+            attributes: usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX),
+            value_length: value_limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables),
+        }
+    }
+}
+
+/// How many attributes, events and links a span has. The general limit of attributes holds for spans; events and links
+/// have limits of their own.
+pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
+    let mut count = |name: &str| variables.count(name, DEFAULT_COUNT);
+    let attributes = count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or_else(|| count("OTEL_ATTRIBUTE_COUNT_LIMIT"));
+    SpanLimits {
+        max_attributes_per_span: attributes.unwrap_or(DEFAULT_COUNT),
+        max_events_per_span: count("OTEL_SPAN_EVENT_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
+        max_links_per_span: count("OTEL_SPAN_LINK_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
+        max_attributes_per_event: count("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
+        max_attributes_per_link: count("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT").unwrap_or(DEFAULT_COUNT),
+    }
+}
+
+/// The longest attribute text of spans in characters.
+pub(super) fn span_value_limit(variables: &mut Variables<'_>) -> Option<usize> {
+    value_limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables)
+}
+
+fn value_limit(own: &str, variables: &mut Variables<'_>) -> Option<usize> {
+    variables
+        .limit(own)
+        .or_else(|| variables.limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
+}

@@ -1,0 +1,290 @@
+//! OTLP over gRPC. A request is encoded once for all attempts, so the calls are made with a codec that takes bytes as they
+//! are, where the generated clients would want the request cloned for each.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use prost::bytes::{Buf, BufMut, Bytes};
+use tonic::client;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
+
+use super::retry::{Again, Failure};
+use super::tls::{Roots, Tls};
+use super::{Accepted, LONGEST_ANSWER, TransportError, response};
+use crate::config::{Compression, Otlp, Signal};
+
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+#[derive(Debug)]
+pub(super) struct Grpc {
+    client: client::Grpc<Channel>,
+    path: PathAndQuery,
+    headers: http::HeaderMap,
+}
+
+impl Grpc {
+    pub(super) fn new(
+        signal: Signal,
+        otlp: &Otlp,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, TransportError> {
+        let mut endpoint = Endpoint::from_shared(otlp.endpoint.clone())?.user_agent(super::USER_AGENT)?;
+        if let Some(tls) = tls(Tls::read(otlp, warnings)) {
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        let mut client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(LONGEST_ANSWER);
+        if otlp.compression == Compression::Gzip {
+            client = client.send_compressed(CompressionEncoding::Gzip);
+        }
+        Ok(Self {
+            client,
+            path: PathAndQuery::from_static(match signal {
+                Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+                Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+                Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            }),
+            headers: otlp.headers.clone(),
+        })
+    }
+
+    pub(super) async fn attempt(&self, message: Bytes) -> Result<Accepted, Failure> {
+        // Clones share their connection.
+        let mut client = self.client.clone();
+        if let Err(error) = client.ready().await {
+            return Err(Failure::connection(described(&error)));
+        }
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
+        match client.unary(request, self.path.clone(), Encoded).await {
+            Ok(answer) => Ok(response::of_protobuf(answer.get_ref(), &self.headers)),
+            Err(status) => Err(refused(&status)),
+        }
+    }
+}
+
+fn tls(tls: Tls) -> Option<ClientTlsConfig> {
+    let config = match tls.roots {
+        Roots::None => return None,
+        Roots::System => ClientTlsConfig::new().with_native_roots(),
+        Roots::Own(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+    };
+    Some(match tls.client {
+        Some(client) => config.identity(Identity::from_pem(client.certificate, client.key)),
+        None => config,
+    })
+}
+
+/// What a failed call means. A status that the client made up itself comes from an error of the connection. The
+/// collector's own words are not passed on: they may repeat what was sent.
+fn refused(status: &Status) -> Failure {
+    if let Some(cause) = status.source() {
+        return Failure::connection(described(cause));
+    }
+    let again = match status.code() {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => retry_delay(status).map_or(Again::AfterPause, Again::After),
+        Code::ResourceExhausted => retry_delay(status).map_or(Again::Never, Again::After),
+        _ => Again::Never,
+    };
+    Failure {
+        error_type: name(status.code()),
+        message: format!("the collector answered gRPC {}", name(status.code())),
+        again,
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// An error and what it comes from.
+fn described(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// The `retry_delay` of the `google.rpc.RetryInfo` among the status's details.
+fn retry_delay(status: &Status) -> Option<Duration> {
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let detail = details.iter().find(|detail| detail.type_url == RETRY_INFO)?;
+    let delay = RetryInfo::decode(&detail.value[..]).ok()?.retry_delay?;
+    let (seconds, nanos) = (
+        u64::try_from(delay.seconds).ok()?,
+        u32::try_from(delay.nanos).ok()?,
+    );
+    // More nanoseconds than a second has are refused here, because `Duration::new` carries them over, or panics.
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
+/// `google.rpc.Status`, as far as it is read here.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<AnyDetail>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnyDetail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// Messages that are encoded already.
+#[derive(Clone, Copy, Debug)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_delay(code: Code, seconds: i64, nanos: i32) -> Status {
+        let retry_info = RetryInfo {
+            retry_delay: Some(Delay { seconds, nanos }),
+        };
+        let other = AnyDetail {
+            type_url: "type.googleapis.com/google.rpc.Help".to_owned(),
+            value: vec![0xff],
+        };
+        let detail = AnyDetail {
+            type_url: RETRY_INFO.to_owned(),
+            value: retry_info.encode_to_vec(),
+        };
+        let status = RpcStatus {
+            details: vec![other, detail],
+        };
+        Status::with_details(code, "wait", status.encode_to_vec().into())
+    }
+
+    #[test]
+    fn six_statuses_are_retried() {
+        let retried: Vec<Code> = (0..=16)
+            .map(Code::from_i32)
+            .filter(|code| refused(&Status::new(*code, "")).again == Again::AfterPause)
+            .collect();
+        assert_eq!(
+            retried,
+            [
+                Code::Cancelled,
+                Code::DeadlineExceeded,
+                Code::Aborted,
+                Code::OutOfRange,
+                Code::Unavailable,
+                Code::DataLoss
+            ]
+        );
+    }
+
+    #[test]
+    fn exhaustion_is_retried_when_the_collector_says_when() {
+        let refused = |status: &Status| refused(status).again;
+        let exhausted = Code::ResourceExhausted;
+        assert_eq!(refused(&Status::new(exhausted, "")), Again::Never);
+        assert_eq!(
+            refused(&with_delay(exhausted, 2, 500_000_000)),
+            Again::After(Duration::from_millis(2_500))
+        );
+        assert_eq!(
+            refused(&with_delay(Code::Unavailable, 1, 0)),
+            Again::After(Duration::from_secs(1))
+        );
+        assert_eq!(refused(&with_delay(Code::InvalidArgument, 1, 0)), Again::Never);
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, i32::MAX)] {
+            assert_eq!(refused(&with_delay(exhausted, seconds, nanos)), Again::Never);
+        }
+        let garbage = Status::with_details(exhausted, "", Bytes::from_static(b"\xff\xff"));
+        assert_eq!(refused(&garbage), Again::Never);
+    }
+
+    #[test]
+    fn the_collectors_words_are_not_passed_on() {
+        let failure = refused(&Status::new(Code::Unauthenticated, "bad token s3cret"));
+        assert_eq!(failure.error_type, "UNAUTHENTICATED");
+        assert_eq!(failure.message, "the collector answered gRPC UNAUTHENTICATED");
+    }
+}
