@@ -1,140 +1,142 @@
-//! The `console` exporters of traces and metrics: one JSON object a line on standard output, for looking at telemetry
-//! without a collector. Logs are on standard output anyway.
+//! The `console` exporters: one JSON object a line on standard output, for looking at telemetry without a collector. They
+//! print what a collector would get. Log records are on standard output anyway and are not printed twice.
 
-use std::io::Write;
-use std::time::Duration;
+use std::io::{self, Write};
 
-use opentelemetry::trace::{SpanId, Status};
-use opentelemetry::{KeyValue, Value as Attribute};
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric, number_data_point};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use serde_json::{Map, Value, json};
 
-/// Writes spans.
-#[derive(Debug)]
-pub(crate) struct ConsoleSpans;
+use crate::otlp::Request;
 
-impl SpanExporter for ConsoleSpans {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        write(batch.iter().map(span))
-    }
-}
-
-/// Writes metrics, cumulative ones.
-#[derive(Debug)]
-pub(crate) struct ConsoleMetrics;
-
-impl PushMetricExporter for ConsoleMetrics {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        write(
-            metrics
-                .scope_metrics()
-                .flat_map(|scope| scope.metrics())
+/// Writes the spans or metrics of `request`.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn write(request: &Request) -> io::Result<()> {
+    match request {
+        Request::Traces(request) => lines(
+            request
+                .resource_spans
+                .iter()
+                .flat_map(|group| &group.scope_spans)
+                .flat_map(|scope| &scope.spans)
+                .map(span),
+        ),
+        Request::Metrics(request) => lines(
+            request
+                .resource_metrics
+                .iter()
+                .flat_map(|group| &group.scope_metrics)
+                .flat_map(|scope| &scope.metrics)
                 .map(metric),
-        )
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
+        ),
+        Request::Logs(_) => Ok(()),
     }
 }
 
-fn write(lines: impl Iterator<Item = Value>) -> OTelSdkResult {
-    let mut stdout = std::io::stdout().lock();
+fn lines(lines: impl Iterator<Item = Value>) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
     for line in lines {
-        writeln!(stdout, "{line}").map_err(|error| OTelSdkError::InternalFailure(error.to_string()))?;
+        writeln!(stdout, "{line}")?;
     }
     Ok(())
 }
 
-fn span(span: &SpanData) -> Value {
-    let parent = span.parent_span_id;
+fn span(span: &Span) -> Value {
+    let nanoseconds = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
     json!({
         "span": span.name,
-        "kind": format!("{:?}", span.span_kind).to_lowercase(),
-        "trace_id": span.span_context.trace_id().to_string(),
-        "span_id": span.span_context.span_id().to_string(),
-        "parent_span_id": (parent != SpanId::INVALID).then(|| parent.to_string()),
-        "duration_ms": span
-            .end_time
-            .duration_since(span.start_time)
-            .map_or(0.0, |duration| duration.as_secs_f64() * 1000.0),
-        "error": match &span.status {
-            Status::Error { description } => Some(description),
-            Status::Unset | Status::Ok => None,
-        },
-        "attributes": attributes(span.attributes.iter()),
+        "kind": kind(span.kind()),
+        "trace_id": hex(&span.trace_id),
+        "span_id": hex(&span.span_id),
+        "parent_span_id": (!span.parent_span_id.is_empty()).then(|| hex(&span.parent_span_id)),
+        "duration_ms": nanoseconds as f64 / 1e6,
+        "error": span
+            .status
+            .as_ref()
+            .filter(|status| status.code() == StatusCode::Error)
+            .map(|status| &status.message),
+        "attributes": attributes(&span.attributes),
         "events": span
             .events
             .iter()
-            .map(|event| json!({"name": event.name, "attributes": attributes(event.attributes.iter())}))
+            .map(|event| json!({"name": event.name, "attributes": attributes(&event.attributes)}))
             .collect::<Vec<_>>(),
     })
 }
 
-fn metric(metric: &Metric) -> Value {
-    let points = match metric.data() {
-        AggregatedMetrics::F64(data) => points(data),
-        AggregatedMetrics::U64(data) => points(data),
-        AggregatedMetrics::I64(data) => points(data),
-    };
-    json!({"metric": metric.name(), "unit": metric.unit(), "points": points})
-}
-
-fn points<T: Copy + Into<Value>>(data: &MetricData<T>) -> Vec<Value> {
-    match data {
-        MetricData::Gauge(gauge) => gauge
-            .data_points()
-            .map(|point| json!({"value": point.value().into(), "attributes": attributes(point.attributes())}))
-            .collect(),
-        MetricData::Sum(sum) => sum
-            .data_points()
-            .map(|point| json!({"value": point.value().into(), "attributes": attributes(point.attributes())}))
-            .collect(),
-        MetricData::Histogram(histogram) => histogram
-            .data_points()
-            .map(|point| {
-                json!({
-                    "count": point.count(),
-                    "sum": point.sum().into(),
-                    "attributes": attributes(point.attributes()),
-                })
-            })
-            .collect(),
-        MetricData::ExponentialHistogram(histogram) => histogram
-            .data_points()
-            .map(|point| {
-                json!({
-                    "count": point.count(),
-                    "sum": point.sum().into(),
-                    "attributes": attributes(point.attributes()),
-                })
-            })
-            .collect(),
+fn kind(kind: SpanKind) -> &'static str {
+    match kind {
+        SpanKind::Unspecified | SpanKind::Internal => "internal",
+        SpanKind::Server => "server",
+        SpanKind::Client => "client",
+        SpanKind::Producer => "producer",
+        SpanKind::Consumer => "consumer",
     }
 }
 
-fn attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Map<String, Value> {
+fn metric(metric: &Metric) -> Value {
+    let points: Vec<Value> = match &metric.data {
+        Some(metric::Data::Gauge(gauge)) => gauge.data_points.iter().map(number).collect(),
+        Some(metric::Data::Sum(sum)) => sum.data_points.iter().map(number).collect(),
+        Some(metric::Data::Histogram(histogram)) => histogram
+            .data_points
+            .iter()
+            .map(|point| distribution(point.count, point.sum, &point.attributes))
+            .collect(),
+        Some(metric::Data::ExponentialHistogram(histogram)) => histogram
+            .data_points
+            .iter()
+            .map(|point| distribution(point.count, point.sum, &point.attributes))
+            .collect(),
+        Some(metric::Data::Summary(_)) | None => Vec::new(),
+    };
+    json!({"metric": metric.name, "unit": metric.unit, "points": points})
+}
+
+fn number(point: &NumberDataPoint) -> Value {
+    let value = match point.value {
+        Some(number_data_point::Value::AsInt(number)) => json!(number),
+        Some(number_data_point::Value::AsDouble(number)) => json!(number),
+        None => Value::Null,
+    };
+    json!({"value": value, "attributes": attributes(&point.attributes)})
+}
+
+fn distribution(count: u64, sum: Option<f64>, of: &[KeyValue]) -> Value {
+    json!({"count": count, "sum": sum, "attributes": attributes(of)})
+}
+
+fn attributes(attributes: &[KeyValue]) -> Map<String, Value> {
     attributes
-        .map(|attribute| {
-            let value = match &attribute.value {
-                Attribute::Bool(truth) => json!(truth),
-                Attribute::I64(number) => json!(number),
-                Attribute::F64(number) => json!(number),
-                other => json!(other.as_str()),
-            };
-            (attribute.key.to_string(), value)
-        })
+        .iter()
+        .map(|attribute| (attribute.key.clone(), value(attribute.value.as_ref())))
         .collect()
+}
+
+fn value(any: Option<&AnyValue>) -> Value {
+    match any.and_then(|any| any.value.as_ref()) {
+        Some(Attribute::StringValue(text)) => json!(text),
+        Some(Attribute::BoolValue(truth)) => json!(truth),
+        Some(Attribute::IntValue(number)) => json!(number),
+        Some(Attribute::DoubleValue(number)) => json!(number),
+        Some(Attribute::BytesValue(bytes)) => json!(hex(bytes)),
+        Some(Attribute::ArrayValue(array)) => array.values.iter().map(|any| value(Some(any))).collect(),
+        Some(Attribute::KvlistValue(list)) => Value::Object(attributes(&list.values)),
+        _ => Value::Null,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text
+        })
 }

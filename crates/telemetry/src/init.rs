@@ -3,34 +3,31 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
+use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Key, global};
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLoggerProvider};
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{Instrument, PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use opentelemetry_sdk::trace::{self, BatchSpanProcessor, SdkTracerProvider, SpanExporter};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::b3::B3Propagator;
-use crate::config::{Config, Destination, Propagator, Service, Signal};
-use crate::console::{ConsoleMetrics, ConsoleSpans};
+use crate::config::{Batches, Config, Destination, Propagator, Service, Signal};
 use crate::context;
-use crate::export::{Delivery, Logs, Metrics, Spans, Tidy};
+use crate::export::{
+    ExportThread, Exported, Exports, LogEntry, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
+    observe_queue,
+};
 use crate::logs::{Format, LogLayer};
 use crate::metrics;
-use crate::otlp::TransportError;
 use crate::sampler::QuietSampler;
-use crate::transport::Exporter;
 
 const SCOPE: &str = "pressroom.telemetry";
 
@@ -53,14 +50,21 @@ pub struct ShutdownError {
     pub signals: Vec<&'static str>,
 }
 
-/// Owns the providers. Keep it until the process ends, then call [`Telemetry::shutdown`].
+/// Owns the providers and the thread that exports. Keep it until the process ends, then call [`Telemetry::shutdown`].
 #[derive(Debug)]
 #[must_use = "without a shutdown the last batches are lost"]
 pub struct Telemetry {
     service_name: String,
-    traces: Option<(SdkTracerProvider, Arc<Delivery>)>,
-    metrics: Option<(SdkMeterProvider, Arc<Delivery>)>,
-    logs: Option<(SdkLoggerProvider, Arc<Delivery>)>,
+    providers: Providers,
+    thread: Option<ExportThread>,
+}
+
+/// The providers of the signals that are made.
+#[derive(Debug, Default)]
+struct Providers {
+    traces: Option<SdkTracerProvider>,
+    metrics: Option<SdkMeterProvider>,
+    logs: Option<SdkLoggerProvider>,
 }
 
 /// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators and installs the `tracing`
@@ -81,48 +85,46 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         .get(&Key::from_static_str("service.name"))
         .map(|name| name.to_string())
         .unwrap_or_default();
-    let telemetry = if config.disabled {
-        Telemetry {
-            service_name,
-            traces: None,
-            metrics: None,
-            logs: None,
-        }
+    let (providers, thread) = if config.disabled {
+        (Providers::default(), None)
     } else {
-        Telemetry {
-            service_name,
-            traces: Some(traces(&config, &mut warnings)),
-            metrics: meters(&config, &mut warnings),
-            logs: logs(&config, &mut warnings),
-        }
+        export(&config, &mut warnings)
     };
 
     global::set_text_map_propagator(propagator(&config.propagators));
-    if let Some((provider, _)) = &telemetry.traces {
+    if let Some(provider) = &providers.traces {
         global::set_tracer_provider(provider.clone());
         context::install_tracer(provider.tracer(SCOPE));
     }
-    if let Some((provider, _)) = &telemetry.metrics {
+    if let Some(provider) = &providers.metrics {
         global::set_meter_provider(provider.clone());
         metrics::set_ready();
     }
+    let logger = providers.logs.as_ref().map(|provider| provider.logger(SCOPE));
+    let telemetry = Telemetry {
+        service_name,
+        providers,
+        thread,
+    };
 
     let filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
         warnings.push(format!("RUST_LOG: {error}; info is used"));
         EnvFilter::new("info")
     });
-    tracing_subscriber::registry()
+    let installed = tracing_subscriber::registry()
         .with(filter)
         .with(LogLayer {
-            logger: telemetry
-                .logs
-                .as_ref()
-                .map(|(provider, _)| provider.logger(SCOPE)),
+            logger,
             format: Format::of_stdout(),
             masking: config.masking,
             value_limit: config.log_limits.value_length,
         })
-        .try_init()?;
+        .try_init();
+    if let Err(error) = installed {
+        // Nothing was recorded that would have to leave.
+        telemetry.shutdown(Duration::ZERO).ok();
+        return Err(error.into());
+    }
     // The three signals share most variables, and with them most complaints.
     warnings.sort_unstable();
     warnings.dedup();
@@ -140,187 +142,157 @@ impl Telemetry {
     }
 
     /// Flushes and stops all signals at once, and comes back when they are done or at the deadline, whatever the
-    /// collector does. Blocks the thread: call it in `spawn_blocking`, or when the runtime has ended.
+    /// collector does. Blocks the thread that it is called on and needs no other: it works at the end of a
+    /// current-thread runtime too. Where other tasks are still to run meanwhile, call it in `spawn_blocking`. A signal
+    /// whose collector has been failing gets a second at the most.
     ///
     /// # Errors
     /// Names the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        let end = Instant::now() + deadline;
-        let mut pending: Vec<(&'static str, Arc<Delivery>)> = Vec::new();
-        let (done, results) = mpsc::channel();
-        let mut stop = |signal, delivery, stop: Box<dyn FnOnce() -> OTelSdkResult + Send>| {
-            pending.push((signal, delivery));
-            let done = done.clone();
-            let spawned = thread::Builder::new()
-                .name(format!("otel-stop-{signal}"))
-                .spawn(move || {
-                    // The receiver is gone once the deadline is over.
-                    let _ = done.send((signal, stop().is_ok()));
-                });
-            if let Err(error) = spawned {
-                tracing::warn!(signal, error = %error, "telemetry cannot be flushed");
-            }
-        };
-        if let Some((provider, delivery)) = self.traces {
-            stop(
-                "traces",
-                delivery,
-                Box::new(move || provider.shutdown_with_timeout(deadline)),
-            );
+        let Providers {
+            traces,
+            metrics,
+            logs,
+        } = &self.providers;
+        // These close the queues and come back at once; meters are read once more before they are closed.
+        if let Some(provider) = traces {
+            provider.shutdown().ok();
         }
-        if let Some((provider, delivery)) = self.metrics {
-            stop(
-                "metrics",
-                delivery,
-                Box::new(move || provider.shutdown_with_timeout(deadline)),
-            );
+        if let Some(provider) = logs {
+            provider.shutdown().ok();
         }
-        if let Some((provider, delivery)) = self.logs {
-            stop(
-                "logs",
-                delivery,
-                Box::new(move || provider.shutdown_with_timeout(deadline)),
-            );
+        let undelivered = self
+            .thread
+            .map(|thread| thread.finish(deadline))
+            .unwrap_or_default();
+        if let Some(provider) = metrics {
+            provider.shutdown().ok();
         }
-        drop(done);
-
-        while let Ok((signal, stopped)) = results.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
-            pending.retain(|(name, delivery)| *name != signal || !stopped || delivery.is_failing());
-        }
-        if pending.is_empty() {
+        if undelivered.is_empty() {
             return Ok(());
         }
         Err(ShutdownError {
-            signals: pending.into_iter().map(|(signal, _)| signal).collect(),
+            signals: undelivered.into_iter().map(Signal::name).collect(),
         })
     }
 }
 
-fn traces(config: &Config, warnings: &mut Vec<String>) -> (SdkTracerProvider, Arc<Delivery>) {
-    let delivery = Delivery::new("traces");
-    let builder = SdkTracerProvider::builder()
+/// Makes the providers and starts the thread that exports what they are given.
+fn export(config: &Config, warnings: &mut Vec<String>) -> (Providers, Option<ExportThread>) {
+    let tidy = Tidy {
+        masking: config.masking,
+        value_limit: None,
+        attribute_limit: None,
+    };
+    let traces: Option<Queued<SpanData>> = queued(
+        Signal::Traces,
+        &config.traces,
+        config.span_batches,
+        Tidy {
+            value_limit: config.span_value_limit,
+            ..tidy
+        },
+    );
+    // The lines of standard output are the console's log records.
+    let logs: Option<Queued<LogEntry>> = match &config.logs {
+        Destination::Otlp(_) => queued(
+            Signal::Logs,
+            &config.logs,
+            config.log_batches,
+            Tidy {
+                attribute_limit: Some(config.log_limits.attributes),
+                ..tidy
+            },
+        ),
+        Destination::Off | Destination::Console => None,
+    };
+    let metrics = (config.metrics != Destination::Off).then(|| Read {
+        reader: Reader::new(match &config.metrics {
+            Destination::Otlp(_) => config.measuring.temporality,
+            Destination::Off | Destination::Console => Temporality::Cumulative,
+        }),
+        destination: config.metrics.clone(),
+        interval: config.measuring.interval,
+        timeout: config.measuring.timeout,
+        tidy,
+        exported: Arc::new(Exported::new(Signal::Metrics, &config.metrics)),
+    });
+
+    let span_queue = traces
+        .as_ref()
+        .map(|traces| (Arc::clone(&traces.queue), Arc::clone(&traces.exported)));
+    let log_queue = logs
+        .as_ref()
+        .map(|logs| (Arc::clone(&logs.queue), Arc::clone(&logs.exported)));
+    let reader = metrics
+        .as_ref()
+        .map(|metrics| (metrics.reader.clone(), Arc::clone(&metrics.exported)));
+    let thread = ExportThread::start(
+        Exports {
+            resource: config.resource.clone(),
+            traces,
+            logs,
+            metrics,
+        },
+        warnings,
+    );
+    let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
+    let span_queue = span_queue.filter(|_| runs(Signal::Traces));
+    let log_queue = log_queue.filter(|_| runs(Signal::Logs));
+    let reader = reader.filter(|_| runs(Signal::Metrics));
+
+    let mut tracers = SdkTracerProvider::builder()
         .with_resource(config.resource.clone())
         .with_span_limits(config.span_limits)
         .with_sampler(QuietSampler {
             inner: config.sampler.clone(),
         });
-    // Without an exporter there are still ids, for logs, answers and whoever is called.
-    let builder = match &config.traces {
-        Destination::Off => builder,
-        Destination::Console => builder.with_span_processor(span_batches(config, ConsoleSpans, &delivery)),
-        Destination::Otlp(otlp) => {
-            match Exporter::new(Signal::Traces, otlp, config.span_batches.timeout, warnings) {
-                Ok(exporter) => builder.with_span_processor(span_batches(config, exporter, &delivery)),
-                Err(error) => {
-                    warnings.push(unavailable("traces", &error));
-                    builder
-                }
-            }
+    // Without a queue there are still ids, for logs, answers and whoever is called.
+    if let Some((queue, _)) = &span_queue {
+        tracers = tracers.with_span_processor(QueuedSpans(Arc::clone(queue)));
+    }
+    let loggers = log_queue.as_ref().map(|(queue, _)| {
+        SdkLoggerProvider::builder()
+            .with_resource(config.resource.clone())
+            .with_log_processor(QueuedLogs(Arc::clone(queue)))
+            .build()
+    });
+    let meters = reader.map(|(reader, exported)| {
+        let histograms = config.measuring.histograms;
+        let provider = SdkMeterProvider::builder()
+            .with_resource(config.resource.clone())
+            .with_view(move |instrument: &_| histograms.stream(instrument))
+            .with_reader(reader)
+            .build();
+        let meter = provider.meter(SCOPE);
+        exported.observe(&meter);
+        if let Some((queue, exported)) = &span_queue {
+            observe_queue(&meter, Signal::Traces, queue);
+            exported.observe(&meter);
         }
-    };
-    (builder.build(), delivery)
-}
-
-fn span_batches<E: SpanExporter + 'static>(
-    config: &Config,
-    inner: E,
-    delivery: &Arc<Delivery>,
-) -> BatchSpanProcessor {
-    let exporter = Spans {
-        inner,
-        tidy: Tidy {
-            masking: config.masking,
-            value_limit: config.span_value_limit,
-        },
-        delivery: Arc::clone(delivery),
-    };
-    BatchSpanProcessor::builder(exporter)
-        .with_batch_config(
-            trace::BatchConfigBuilder::default()
-                .with_max_queue_size(config.span_batches.queue_size)
-                .with_max_export_batch_size(config.span_batches.batch_size)
-                .with_scheduled_delay(config.span_batches.delay)
-                .build(),
-        )
-        .build()
-}
-
-fn meters(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkMeterProvider, Arc<Delivery>)> {
-    let delivery = Delivery::new("metrics");
-    let histograms = config.measuring.histograms;
-    let builder = SdkMeterProvider::builder()
-        .with_resource(config.resource.clone())
-        .with_view(move |instrument: &Instrument| histograms.stream(instrument));
-    let provider = match &config.metrics {
-        Destination::Off => return None,
-        Destination::Console => builder
-            .with_reader(metric_reader(config, ConsoleMetrics, &delivery))
-            .build(),
-        Destination::Otlp(otlp) => {
-            match Exporter::new(Signal::Metrics, otlp, config.measuring.timeout, warnings) {
-                Ok(exporter) => {
-                    let exporter = exporter.with_temporality(config.measuring.temporality);
-                    builder
-                        .with_reader(metric_reader(config, exporter, &delivery))
-                        .build()
-                }
-                Err(error) => {
-                    warnings.push(unavailable("metrics", &error));
-                    return None;
-                }
-            }
+        if let Some((queue, exported)) = &log_queue {
+            observe_queue(&meter, Signal::Logs, queue);
+            exported.observe(&meter);
         }
+        provider
+    });
+    let providers = Providers {
+        traces: Some(tracers.build()),
+        metrics: meters,
+        logs: loggers,
     };
-    Some((provider, delivery))
+    (providers, thread)
 }
 
-fn metric_reader<E: PushMetricExporter>(
-    config: &Config,
-    inner: E,
-    delivery: &Arc<Delivery>,
-) -> PeriodicReader<Metrics<E>> {
-    PeriodicReader::builder(Metrics {
-        inner,
-        delivery: Arc::clone(delivery),
+/// A signal with a queue, unless it goes nowhere.
+fn queued<T>(signal: Signal, destination: &Destination, batches: Batches, tidy: Tidy) -> Option<Queued<T>> {
+    (*destination != Destination::Off).then(|| Queued {
+        queue: Arc::new(Queue::new(batches.queue_size, batches.batch_size)),
+        destination: destination.clone(),
+        batches,
+        tidy,
+        exported: Arc::new(Exported::new(signal, destination)),
     })
-    .with_interval(config.measuring.interval)
-    .build()
-}
-
-fn logs(config: &Config, warnings: &mut Vec<String>) -> Option<(SdkLoggerProvider, Arc<Delivery>)> {
-    let Destination::Otlp(otlp) = &config.logs else {
-        return None;
-    };
-    let delivery = Delivery::new("logs");
-    let inner = match Exporter::new(Signal::Logs, otlp, config.log_batches.timeout, warnings) {
-        Ok(inner) => inner.with_attribute_limit(config.log_limits.attributes),
-        Err(error) => {
-            warnings.push(unavailable("logs", &error));
-            return None;
-        }
-    };
-    let processor = BatchLogProcessor::builder(Logs {
-        inner,
-        delivery: Arc::clone(&delivery),
-    })
-    .with_batch_config(
-        logs::BatchConfigBuilder::default()
-            .with_max_queue_size(config.log_batches.queue_size)
-            .with_max_export_batch_size(config.log_batches.batch_size)
-            .with_scheduled_delay(config.log_batches.delay)
-            .build(),
-    )
-    .build();
-    let provider = SdkLoggerProvider::builder()
-        .with_resource(config.resource.clone())
-        .with_log_processor(processor)
-        .build();
-    Some((provider, delivery))
-}
-
-fn unavailable(signal: &str, error: &TransportError) -> String {
-    format!("{signal} are not exported: {error}")
 }
 
 fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {

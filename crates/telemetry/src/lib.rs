@@ -2,7 +2,7 @@
 //! logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and business code.
 //!
 //! Spans are made with the OpenTelemetry API directly; `tracing` carries log events only. Nothing here blocks a request:
-//! exporting happens on the SDK's own threads, and what a collector cannot take is dropped, counted and logged once.
+//! exporting happens on a thread of its own, and what a collector cannot take is dropped, counted and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -32,7 +32,6 @@ mod query;
 mod resource;
 mod sampler;
 mod span;
-mod transport;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseFuture};
 pub use config::{Export, Service};

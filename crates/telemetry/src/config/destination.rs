@@ -12,6 +12,15 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
+    /// As people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+
     /// As the names of variables spell it.
     pub(super) fn in_variables(self) -> &'static str {
         match self {

@@ -115,12 +115,12 @@ fn what_overflows_is_counted_and_reported_once() {
         let lines = json_lines(&run.stdout);
         let about_drops = lines
             .iter()
-            .filter(|line| line.to_string().contains("due to queue full"))
+            .filter(|line| line.to_string().contains("does not fit into the queue"))
             .count();
         assert_eq!(about_drops, 1, "{lines:?}");
         let dropped = lines
             .iter()
-            .find_map(|line| line["fields"]["dropped_span_count"].as_i64())
+            .find_map(|line| line["fields"]["dropped"].as_i64())
             .unwrap();
         assert!((990..1000).contains(&dropped), "{dropped}");
     }
