@@ -74,8 +74,6 @@ pub(crate) enum TransportError {
     Grpc(#[from] tonic::transport::Error),
     #[error("the endpoint cannot be used")]
     Endpoint,
-    #[error("the thread that sends cannot be started: {0}")]
-    Thread(#[from] std::io::Error),
 }
 
 /// One signal's way to its collector.

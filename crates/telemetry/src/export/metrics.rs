@@ -43,8 +43,10 @@ impl MetricReader for Reader {
         self.0.force_flush()
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.shutdown_with_timeout(timeout)
+    /// The export thread has read for the last time. The inner reader is left as it is: its lock is held for as long as
+    /// a callback hangs.
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
     }
 
     fn temporality(&self, kind: InstrumentKind) -> Temporality {

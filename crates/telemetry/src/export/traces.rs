@@ -223,7 +223,7 @@ mod tests {
         SpanData {
             span_context: context(id, TraceFlags::SAMPLED),
             parent_span_id: SpanId::from(id - 1),
-            parent_span_is_remote: id % 2 == 0,
+            parent_span_is_remote: id == 2,
             span_kind: SpanKind::Producer,
             name: Cow::Borrowed("work"),
             start_time: time,

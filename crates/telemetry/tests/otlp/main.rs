@@ -1,9 +1,11 @@
 //! The crate as a collector sees it: every test runs its scenario in a process of its own and asserts on what arrives.
 #![cfg(test)]
 
+mod batching;
 mod logs;
 mod outages;
 mod requests;
+mod scripted;
 mod server;
 mod support;
 mod tasks;

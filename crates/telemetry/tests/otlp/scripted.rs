@@ -1,0 +1,242 @@
+//! A collector that behaves as a script says, request by request, and counts what it was asked: for outages of every
+//! kind, and for looking from a scenario at what has arrived so far.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+
+use crate::support::{self, Behaviour, Run};
+
+/// The variable that tells a scenario where its collector is.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// What is done with one request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// 200.
+    Takes,
+    /// None, ever; the connection stays open.
+    Silence,
+    /// A status of failure.
+    Status(u16),
+    /// 429 with these seconds of `Retry-After`.
+    Later(u32),
+    /// Something that is not HTTP.
+    Garbage,
+    /// 200 with a body that is no protobuf.
+    GarbageBody,
+    /// The connection is closed.
+    Hangup,
+}
+
+/// What a collector was asked.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub connections: usize,
+    pub requests: Vec<Asked>,
+}
+
+/// One request, in whatever way it was answered.
+#[derive(Debug)]
+pub struct Asked {
+    pub path: String,
+    pub at: Instant,
+    pub answer: Answer,
+    body: Vec<u8>,
+}
+
+/// Runs `scenario` in a process of its own as [`support::run`] does, with a collector that answers the `n`th request of
+/// a path, counted from zero, as `script` says. `None` in that process.
+pub fn run(
+    test: &str,
+    script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    environment: &[(&str, &str)],
+    scenario: impl FnOnce(),
+) -> Option<(Seen, Run)> {
+    let (endpoint, seen) = start(script);
+    let mut environment = environment.to_vec();
+    environment.push((ENDPOINT, &endpoint));
+    let run = support::run(test, Behaviour::Down, &environment, scenario)?;
+    let seen = std::mem::take(&mut *lock(&seen));
+    Some((seen, run))
+}
+
+/// In a scenario: waits until `count` requests have been made to `path`, for `longest` at the most.
+pub fn wait_for(path: &str, count: usize, longest: Duration) {
+    let deadline = Instant::now() + longest;
+    while requests_to(path) < count {
+        assert!(
+            Instant::now() < deadline,
+            "no {count} requests to {path} in {longest:?}"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn requests_to(path: &str) -> usize {
+    let endpoint = std::env::var_os(ENDPOINT).unwrap().into_string().unwrap();
+    let mut stream = TcpStream::connect(endpoint.trim_start_matches("http://")).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+    let mut count = String::new();
+    stream.read_to_string(&mut count).unwrap();
+    count.parse().unwrap()
+}
+
+fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> (String, Arc<Mutex<Seen>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let (store, script) = (Arc::clone(&seen), Arc::new(script));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (store, script) = (Arc::clone(&store), Arc::clone(&script));
+            thread::spawn(move || serve(&stream.unwrap(), &*script, &store));
+        }
+    });
+    (endpoint, seen)
+}
+
+fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Answer, seen: &Mutex<Seen>) {
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    let mut first = true;
+    while let Some((method, path, headers)) = head(&mut reader) {
+        if method == "GET" {
+            let count = lock(seen).to(&path).count();
+            let _ = write!(writer, "{count}");
+            return;
+        }
+        let mut body = vec![0; headers["content-length"].parse().unwrap()];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        let answer = {
+            let mut seen = lock(seen);
+            seen.connections += usize::from(std::mem::take(&mut first));
+            let answer = script(&path, seen.to(&path).count());
+            seen.requests.push(Asked {
+                path,
+                at: Instant::now(),
+                answer,
+                body,
+            });
+            answer
+        };
+        let text = match answer {
+            Answer::Takes => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            Answer::Status(status) => format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"),
+            Answer::Later(seconds) => {
+                format!("HTTP/1.1 429 Slowly\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n")
+            }
+            Answer::Garbage => "\u{1}\u{2} nonsense \u{3}\r\n\r\n".to_owned(),
+            Answer::GarbageBody => {
+                "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\u{7f}\u{7f}\u{7f}\u{7f}".to_owned()
+            }
+            Answer::Hangup => return,
+            Answer::Silence => loop {
+                thread::park();
+            },
+        };
+        if writer.write_all(text.as_bytes()).is_err() || answer == Answer::Garbage {
+            return;
+        }
+    }
+}
+
+/// Method, path and headers; `None` when the connection is closed.
+fn head(reader: &mut impl BufRead) -> Option<(String, String, BTreeMap<String, String>)> {
+    let mut line = String::new();
+    if reader.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) => {
+                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            }
+            None => return Some((method, path, headers)),
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap()
+}
+
+impl Seen {
+    /// The requests to `path`, in their order.
+    pub fn to(&self, path: &str) -> impl Iterator<Item = &Asked> {
+        self.requests.iter().filter(move |asked| asked.path == path)
+    }
+
+    /// The spans of every request that was taken.
+    pub fn spans(&self) -> Vec<Span> {
+        self.taken("/v1/traces").flat_map(Asked::spans).collect()
+    }
+
+    /// The log records of every request that was taken.
+    pub fn logs(&self) -> Vec<LogRecord> {
+        self.taken("/v1/logs").flat_map(Asked::logs).collect()
+    }
+
+    /// The last state of a metric.
+    pub fn metric(&self, name: &str) -> Metric {
+        let metrics = self
+            .taken("/v1/metrics")
+            .flat_map(|asked| {
+                ExportMetricsServiceRequest::decode(&*asked.body)
+                    .unwrap()
+                    .resource_metrics
+            })
+            .flat_map(|group| group.scope_metrics)
+            .flat_map(|scope| scope.metrics);
+        metrics
+            .filter(|metric| metric.name == name)
+            .last()
+            .unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
+    fn taken(&self, path: &str) -> impl Iterator<Item = &Asked> {
+        self.to(path).filter(|asked| asked.answer == Answer::Takes)
+    }
+}
+
+impl Asked {
+    /// The spans of a request to `/v1/traces`.
+    pub fn spans(&self) -> Vec<Span> {
+        ExportTraceServiceRequest::decode(&*self.body)
+            .unwrap()
+            .resource_spans
+            .into_iter()
+            .flat_map(|group| group.scope_spans)
+            .flat_map(|scope| scope.spans)
+            .collect()
+    }
+
+    /// The records of a request to `/v1/logs`.
+    pub fn logs(&self) -> Vec<LogRecord> {
+        ExportLogsServiceRequest::decode(&*self.body)
+            .unwrap()
+            .resource_logs
+            .into_iter()
+            .flat_map(|group| group.scope_logs)
+            .flat_map(|scope| scope.log_records)
+            .collect()
+    }
+}
