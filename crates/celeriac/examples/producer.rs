@@ -12,8 +12,13 @@ use celeriac::{Client, RedisBroker, RedisConfig, Signature, WaitError, chain, ch
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A task of the Python worker, which has a queue of its own, so that the Rust worker may run beside it.
+fn task(name: &str) -> Signature {
+    Signature::new(name).queue("python")
+}
+
 fn add(a: i64, b: i64) -> Signature {
-    Signature::new("shop.add").arg(a).arg(b)
+    task("shop.add").arg(a).arg(b)
 }
 
 #[tokio::main]
@@ -30,16 +35,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     writeln!(out, "2 + 3 = {}", client.wait(&id, PATIENCE).await?)?;
 
     // Each task gets the result of the one before as its first argument.
-    let chained = chain([add(1, 2), Signature::new("shop.add").arg(10)]);
+    let chained = chain([add(1, 2), task("shop.add").arg(10)]);
     let result = client.apply(chained).await?;
     writeln!(out, "1 + 2 + 10 = {}", result.wait(PATIENCE).await?)?;
 
     // The last task gets the results of all others.
-    let sums = chord((1..=10).map(|n| add(n, n)), Signature::new("shop.total"));
+    let sums = chord((1..=10).map(|n| add(n, n)), task("shop.total"));
     let result = client.apply(sums).await?;
     writeln!(out, "2 + 4 + ... + 20 = {}", result.wait(PATIENCE).await?)?;
 
-    let id = client.send(Signature::new("shop.broken")).await?;
+    let id = client.send(task("shop.broken")).await?;
     match client.wait(&id, PATIENCE).await {
         Err(WaitError::Failed { exception, .. }) => {
             writeln!(

@@ -60,6 +60,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
     let broker = Arc::new(RedisBroker::new(RedisConfig::new(url))?);
     let worker = Worker::builder(broker)
+        // Not the default queue, where a Python worker beside this one would take what it does not know.
+        .queue("rust")
         .task(
             "shop.invoice",
             TaskOptions {

@@ -6,6 +6,7 @@ from celery import Celery
 
 url = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 app = Celery("shop", broker=url, backend=url)
+app.conf.task_default_queue = "rust"
 
 
 def main():

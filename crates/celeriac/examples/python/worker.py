@@ -1,4 +1,4 @@
-"""Tasks for a Python worker, which examples/producer.rs sends: celery -A worker worker -E"""
+"""Tasks for a Python worker, which examples/producer.rs sends: celery -A worker worker -E -n python@%h"""
 
 import os
 
@@ -6,6 +6,7 @@ from celery import Celery
 
 url = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 app = Celery("shop", broker=url, backend=url)
+app.conf.task_default_queue = "python"
 
 
 @app.task(name="shop.add")
