@@ -16,7 +16,7 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use crate::resource::resource;
 pub(crate) use destination::{Destination, Signal};
 pub(crate) use limits::{Batches, LogLimits};
-pub(crate) use metrics::Measuring;
+pub(crate) use metrics::{ExemplarFilter, Measuring};
 pub(crate) use otlp::{ClientFiles, Compression, Otlp, PemFile, Protocol};
 pub(crate) use traces::Propagator;
 use variables::Variables;

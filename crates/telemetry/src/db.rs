@@ -7,15 +7,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use opentelemetry::metrics::Histogram;
 use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::failure::{Failure, record_failure};
-use crate::metrics::{self, Instruments};
+use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
 
-static DURATION: Instruments<Histogram<f64>> = Instruments::new();
+static DURATION: Instruments<Durations> = Instruments::new();
 
 /// One statement of the program, written once as a constant.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +103,8 @@ pub struct Database(Arc<Target>);
 struct Target {
     /// The attributes that never change: system, namespace, server.
     fixed: Vec<KeyValue>,
+    /// The durations of statements that went well, by operation and collection.
+    succeeded: Table<(&'static str, &'static str), Series>,
 }
 
 impl Database {
@@ -118,7 +119,10 @@ impl Database {
             fixed.push(KeyValue::new("server.address", shared(address)));
             fixed.push(KeyValue::new("server.port", i64::from(port)));
         }
-        Self(Arc::new(Target { fixed }))
+        Self(Arc::new(Target {
+            fixed,
+            succeeded: Table::new(SERIES_LIMIT),
+        }))
     }
 
     /// Runs `work`, which is `statement` being carried out, in a client span named after its summary, and records
@@ -135,6 +139,7 @@ impl Database {
         let mut timer = Timer {
             database: self,
             statement,
+            cx: &cx,
             started: Instant::now(),
             ended: None,
         };
@@ -218,6 +223,7 @@ impl Database {
 struct Timer<'a> {
     database: &'a Database,
     statement: &'a Statement,
+    cx: &'a Context,
     started: Instant,
     ended: Option<(Option<Cow<'static, str>>, Option<String>)>,
 }
@@ -225,10 +231,33 @@ struct Timer<'a> {
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
         let Some(duration) = duration() else { return };
+        let seconds = self.started.elapsed().as_secs_f64();
+        let span = self.cx.span();
         let (error_type, status_code) = self
             .ended
             .take()
             .unwrap_or((Some(Cow::Borrowed("cancelled")), None));
+        if error_type.is_none() && status_code.is_none() {
+            let recorded = self.database.0.succeeded.with(
+                &(self.statement.operation, self.statement.collection),
+                || duration.series(&self.attributes(None, None)),
+                |series| series.record(seconds, span.span_context()),
+            );
+            if recorded.is_some() {
+                return;
+            }
+        }
+        let attributes = self.attributes(error_type, status_code);
+        duration.record(seconds, &attributes, span.span_context());
+    }
+}
+
+impl Timer<'_> {
+    fn attributes(
+        &self,
+        error_type: Option<Cow<'static, str>>,
+        status_code: Option<String>,
+    ) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
         attributes.extend_from_slice(&self.database.0.fixed);
         attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
@@ -241,17 +270,18 @@ impl Drop for Timer<'_> {
         if let Some(code) = status_code {
             attributes.push(KeyValue::new("db.response.status_code", code));
         }
-        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
+        attributes
     }
 }
 
 /// `db.client.operation.duration`, shared by SQL statements and Redis commands.
-pub(crate) fn duration() -> Option<&'static Histogram<f64>> {
+pub(crate) fn duration() -> Option<&'static Durations> {
     DURATION.get(|meter| {
-        metrics::seconds(
+        Durations::new(
             meter,
             "db.client.operation.duration",
             "Duration of database client operations.",
+            &DATABASE_SECONDS,
         )
     })
 }

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod measures;
+mod series;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -104,7 +105,7 @@ where
         } else {
             start(&parts, route.as_ref(), &parent)
         };
-        let measured = Measured::start(&parts, route);
+        let measured = Measured::start(&parts, route, cx.span().span_context());
         let inner = {
             // Attached for this synchronous call only, and gone before anything is awaited.
             let _attached = cx.clone().attach();

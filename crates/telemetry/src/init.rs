@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::b3::B3Propagator;
 use crate::config::{Batches, Config, Destination, Propagator, Service, Signal};
 use crate::context;
+use crate::exemplar;
 use crate::export::{
     ExportThread, Exported, Exports, LogEntry, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
     observe_queue,
@@ -98,6 +99,7 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     }
     if let Some(provider) = &providers.metrics {
         global::set_meter_provider(provider.clone());
+        exemplar::set_filter(config.measuring.exemplars);
         metrics::set_ready();
     }
     let logger = providers.logs.as_ref().map(|provider| provider.logger(SCOPE));

@@ -19,6 +19,7 @@ mod config;
 mod console;
 mod context;
 mod db;
+mod exemplar;
 mod export;
 mod failure;
 mod http;

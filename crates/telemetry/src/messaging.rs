@@ -186,10 +186,11 @@ impl Messaging {
             instruments
                 .total
                 .add(1, &[name.clone(), KeyValue::new("status", outcome.status())]);
-            instruments.seconds.record(elapsed, &[name]);
+            instruments.seconds.record(elapsed, &[name], span.span_context());
+            let of_message = of_metric(message.queue, "run", error_type);
             instruments
                 .process
-                .record(elapsed, &of_metric(message.queue, "run", error_type));
+                .record(elapsed, &of_message, span.span_context());
         }
         result
     }

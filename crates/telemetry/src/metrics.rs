@@ -1,16 +1,26 @@
 //! Instruments that can be declared anywhere, also as statics, and come to life with [`crate::init`]. An instrument made
 //! from the global meter before the provider is set stays dead for ever; these wait.
 
+mod durations;
+mod table;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use opentelemetry::metrics::Meter;
 use opentelemetry::{KeyValue, global};
 
-/// Boundaries of duration histograms in seconds, as the semantic conventions advise.
+pub(crate) use durations::{Durations, SERIES_LIMIT, Series};
+pub use durations::{Histogram, histogram};
+pub(crate) use table::Table;
+
+/// Boundaries of the histograms of HTTP requests and messages in seconds, as the semantic conventions advise.
 pub(crate) const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
+
+/// Those of database operations.
+pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 const SCOPE: &str = "pressroom.telemetry";
 
@@ -21,7 +31,8 @@ pub(crate) fn set_ready() {
     READY.store(true, Ordering::Release);
 }
 
-/// The meter of this process. Before [`crate::init`] it is one that measures nothing.
+/// The meter of this process, for instruments that this crate has no function for. Before [`crate::init`] it is one that
+/// measures nothing. Histograms are better declared with [`histogram`]: those made with the meter have no exemplars.
 pub fn meter() -> Meter {
     global::meter(SCOPE)
 }
@@ -43,20 +54,6 @@ impl<T> Instruments<T> {
             .load(Ordering::Acquire)
             .then(|| self.0.get_or_init(|| make(&meter())))
     }
-}
-
-/// A histogram of seconds with the advised boundaries.
-pub(crate) fn seconds(
-    meter: &Meter,
-    name: &'static str,
-    description: &'static str,
-) -> opentelemetry::metrics::Histogram<f64> {
-    meter
-        .f64_histogram(name)
-        .with_unit("s")
-        .with_description(description)
-        .with_boundaries(SECONDS.to_vec())
-        .build()
 }
 
 /// A counter. Counting before [`crate::init`], or with metrics switched off, does nothing.
@@ -96,35 +93,6 @@ impl Counter {
         });
         if let Some(instrument) = instrument {
             instrument.add(count, attributes);
-        }
-    }
-}
-
-/// A histogram of durations in seconds. Recording before [`crate::init`], or with metrics switched off, does nothing.
-#[derive(Debug)]
-pub struct Histogram {
-    name: &'static str,
-    description: &'static str,
-    instrument: Instruments<opentelemetry::metrics::Histogram<f64>>,
-}
-
-/// Declares a histogram of seconds with the boundaries that the semantic conventions advise.
-pub const fn histogram(name: &'static str, description: &'static str) -> Histogram {
-    Histogram {
-        name,
-        description,
-        instrument: Instruments::new(),
-    }
-}
-
-impl Histogram {
-    /// Records one duration.
-    pub fn record(&self, duration: std::time::Duration, attributes: &[KeyValue]) {
-        let instrument = self
-            .instrument
-            .get(|meter| seconds(meter, self.name, self.description));
-        if let Some(instrument) = instrument {
-            instrument.record(duration.as_secs_f64(), attributes);
         }
     }
 }

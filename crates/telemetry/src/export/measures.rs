@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Histogram, Meter};
+use opentelemetry::metrics::Meter;
+use opentelemetry::trace::SpanContext;
 
 use super::queue::Queue;
 use crate::config::{Destination, Otlp, Protocol, Signal};
-use crate::metrics;
+use crate::metrics::{Durations, SECONDS};
 use crate::otlp::{Accepted, SendError};
 
 const COMPONENT_NAME: &str = "otel.component.name";
@@ -24,7 +25,7 @@ pub(crate) struct Exported {
     attributes: Vec<KeyValue>,
     /// By `error.type`; `None` is success.
     counts: Mutex<BTreeMap<Option<&'static str>, u64>>,
-    durations: OnceLock<Histogram<f64>>,
+    durations: OnceLock<Durations>,
 }
 
 impl Exported {
@@ -57,7 +58,9 @@ impl Exported {
         }
         if let Some(durations) = self.durations.get() {
             let error_type = result.as_ref().err().map(|error| error.error_type);
-            durations.record(took.as_secs_f64(), &self.attributes(error_type));
+            let attributes = self.attributes(error_type);
+            // Exports are in no trace.
+            durations.record(took.as_secs_f64(), &attributes, &SpanContext::NONE);
         }
     }
 
@@ -81,10 +84,11 @@ impl Exported {
             })
             .build();
         self.durations.get_or_init(|| {
-            metrics::seconds(
+            Durations::new(
                 meter,
                 "otel.sdk.exporter.operation.duration",
                 "One export with its retries.",
+                &SECONDS,
             )
         });
     }

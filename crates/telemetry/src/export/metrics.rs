@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::outlet::{Export, Outlet};
 use super::tidy::Tidy;
+use crate::exemplar;
 use crate::otlp::Request;
 
 /// The reader that the meter provider knows; the export thread keeps the other hand on it.
@@ -112,6 +113,7 @@ impl<E: Export> Metering<E> {
         match self.collect(until).await {
             Ok(metrics) => {
                 let mut request = ExportMetricsServiceRequest::from(&metrics);
+                exemplar::attach(&mut request);
                 self.kept = metrics;
                 self.tidy.metrics(&mut request);
                 let points = points(&request);

@@ -3,20 +3,20 @@
 use std::borrow::Cow;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::metrics::Counter;
 
 use super::SYSTEM;
-use crate::metrics::{self, Instruments};
+use crate::metrics::{Durations, Instruments, SECONDS};
 
 static INSTRUMENTS: Instruments<Tasks> = Instruments::new();
 
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) total: Counter<u64>,
-    pub(super) seconds: Histogram<f64>,
+    pub(super) seconds: Durations,
     pub(super) sent: Counter<u64>,
     pub(super) consumed: Counter<u64>,
-    pub(super) process: Histogram<f64>,
+    pub(super) process: Durations,
 }
 
 pub(super) fn instruments() -> Option<&'static Tasks> {
@@ -25,10 +25,11 @@ pub(super) fn instruments() -> Option<&'static Tasks> {
             .u64_counter("celery_tasks_total")
             .with_description("Tasks that ended, by name and status.")
             .build(),
-        seconds: metrics::seconds(
+        seconds: Durations::new(
             meter,
             "celery_task_duration_seconds",
             "Duration of tasks by name.",
+            &SECONDS,
         ),
         sent: meter
             .u64_counter("messaging.client.sent.messages")
@@ -40,10 +41,11 @@ pub(super) fn instruments() -> Option<&'static Tasks> {
             .with_unit("{message}")
             .with_description("Messages given to the application.")
             .build(),
-        process: metrics::seconds(
+        process: Durations::new(
             meter,
             "messaging.process.duration",
             "Duration of processing messages.",
+            &SECONDS,
         ),
     })
 }

@@ -85,6 +85,7 @@ impl Drop for Command {
         if let Some(error_type) = self.error_type.take() {
             attributes.push(KeyValue::new("error.type", error_type));
         }
-        duration.record(self.started.elapsed().as_secs_f64(), &attributes);
+        let seconds = self.started.elapsed().as_secs_f64();
+        duration.record(seconds, &attributes, self.cx.span().span_context());
     }
 }
