@@ -28,6 +28,7 @@ use crate::export::{
 };
 use crate::logs::{Format, LogLayer};
 use crate::metrics;
+use crate::process;
 use crate::sampler::QuietSampler;
 
 const SCOPE: &str = "pressroom.telemetry";
@@ -101,6 +102,7 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         global::set_meter_provider(provider.clone());
         exemplar::set_filter(config.measuring.exemplars);
         metrics::set_ready();
+        process::observe(&metrics::meter());
     }
     let logger = providers.logs.as_ref().map(|provider| provider.logger(SCOPE));
     let telemetry = Telemetry {

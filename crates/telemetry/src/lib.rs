@@ -29,8 +29,10 @@ mod mask;
 mod messaging;
 mod metrics;
 mod otlp;
+mod process;
 mod query;
 mod resource;
+mod runtime;
 mod sampler;
 mod span;
 
@@ -47,4 +49,5 @@ pub use messaging::{Command, Messaging, Outcome, Processed, QueueDepth, RedisSer
 pub use metrics::{Counter, Histogram, counter, histogram, meter, observe_gauge};
 pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
+pub use runtime::observe_runtime;
 pub use span::Span;

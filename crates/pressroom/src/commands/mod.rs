@@ -82,6 +82,7 @@ where
         export,
     })?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    telemetry::observe_runtime(runtime.handle());
     let result = runtime.block_on(command(telemetry.service_name().to_owned()));
     if let Err(error) = &result {
         tracing::error!(error = format!("{error:#}"), "ended");

@@ -1,0 +1,221 @@
+//! Measures of the process itself, by the process conventions (OpenTelemetry semantic conventions 1.4x, release
+//! candidate). They are read from `/proc/self` when metrics are collected; where there is none, as outside of Linux,
+//! only `process.uptime` is measured.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+/// The number of `AT_CLKTCK` in the auxiliary vector (getauxval(3)).
+const CLOCK_TICKS: usize = 17;
+/// What it is on every architecture that Rust has Linux for.
+const USUAL_CLOCK_TICKS: f64 = 100.0;
+
+/// Starts measuring. The process counts as started now.
+pub(crate) fn observe(meter: &Meter) {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    let started = *STARTED.get_or_init(Instant::now);
+    meter
+        .f64_observable_gauge("process.uptime")
+        .with_unit("s")
+        .with_description("The time the process has been running.")
+        .with_callback(move |observer| observer.observe(started.elapsed().as_secs_f64(), &[]))
+        .build();
+    let of_mode = |mode: &'static str| [KeyValue::new("cpu.mode", mode)];
+    let (user, system) = (of_mode("user"), of_mode("system"));
+    meter
+        .f64_observable_counter("process.cpu.time")
+        .with_unit("s")
+        .with_description("Total CPU seconds broken down by different CPU modes.")
+        .with_callback(move |observer| {
+            if let Some(time) = read("stat").as_deref().and_then(cpu_time) {
+                observer.observe(time.user, &user);
+                observer.observe(time.system, &system);
+            }
+        })
+        .build();
+    of_status(
+        meter,
+        "process.memory.usage",
+        "By",
+        "The amount of physical memory in use.",
+        "VmRSS",
+    );
+    of_status(
+        meter,
+        "process.memory.virtual",
+        "By",
+        "The amount of committed virtual memory.",
+        "VmSize",
+    );
+    of_status(
+        meter,
+        "process.thread.count",
+        "{thread}",
+        "Process threads count.",
+        "Threads",
+    );
+    meter
+        .i64_observable_up_down_counter("process.unix.file_descriptor.count")
+        .with_unit("{file_descriptor}")
+        .with_description("Number of UNIX file descriptors in use by the process.")
+        .with_callback(|observer| {
+            if let Some(open) = file_descriptors() {
+                observer.observe(open, &[]);
+            }
+        })
+        .build();
+}
+
+fn of_status(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    field: &'static str,
+) {
+    meter
+        .i64_observable_up_down_counter(name)
+        .with_unit(unit)
+        .with_description(description)
+        .with_callback(move |observer| {
+            if let Some(value) = read("status").as_deref().and_then(|text| status(text, field)) {
+                observer.observe(value, &[]);
+            }
+        })
+        .build();
+}
+
+fn read(file: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/self/{file}")).ok()
+}
+
+/// Processor time in seconds.
+#[derive(Debug, PartialEq)]
+struct CpuTime {
+    user: f64,
+    system: f64,
+}
+
+/// Reads `/proc/self/stat` (proc_pid_stat(5)), where times are the 14th and 15th field, in clock ticks.
+fn cpu_time(stat: &str) -> Option<CpuTime> {
+    // The second field is the program's name, in brackets, and may hold spaces and brackets itself.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut times = after_name
+        .split_ascii_whitespace()
+        .skip(11)
+        .map(str::parse::<f64>);
+    let ticks = clock_ticks();
+    Some(CpuTime {
+        user: times.next()?.ok()? / ticks,
+        system: times.next()?.ok()? / ticks,
+    })
+}
+
+/// Reads one field of `/proc/self/status` (proc_pid_status(5)); sizes, which it gives in kB, in bytes.
+fn status(text: &str, field: &str) -> Option<i64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let mut words = line.split_ascii_whitespace();
+    let value: i64 = words.next()?.parse().ok()?;
+    match words.next() {
+        Some("kB") => value.checked_mul(1_024),
+        Some(_) => None,
+        None => Some(value),
+    }
+}
+
+fn file_descriptors() -> Option<i64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?.count();
+    // One of them is the reading of the directory.
+    i64::try_from(entries.saturating_sub(1)).ok()
+}
+
+/// Clock ticks of a second.
+fn clock_ticks() -> f64 {
+    static TICKS: OnceLock<f64> = OnceLock::new();
+    *TICKS.get_or_init(|| {
+        fs::read("/proc/self/auxv")
+            .ok()
+            .and_then(|vector| clock_ticks_in(&vector))
+            .unwrap_or(USUAL_CLOCK_TICKS)
+    })
+}
+
+/// The auxiliary vector is pairs of a key and a value, each a machine word.
+fn clock_ticks_in(vector: &[u8]) -> Option<f64> {
+    const WORD: usize = size_of::<usize>();
+    let (words, _) = vector.as_chunks::<WORD>();
+    let (pairs, _) = words.as_chunks::<2>();
+    let [_, value] = pairs
+        .iter()
+        .find(|[key, _]| usize::from_ne_bytes(*key) == CLOCK_TICKS)?;
+    let ticks = u32::try_from(usize::from_ne_bytes(*value)).ok()?;
+    (ticks > 0).then(|| f64::from(ticks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 1 0 250 75 0 0 20 0 3 0 1000 2000 30";
+        let ticks = clock_ticks();
+        assert_eq!(
+            cpu_time(stat),
+            Some(CpuTime {
+                user: 250.0 / ticks,
+                system: 75.0 / ticks
+            })
+        );
+        assert_eq!(cpu_time("7 (cut) S 1 7"), None);
+        assert_eq!(cpu_time(""), None);
+    }
+
+    #[test]
+    fn sizes_are_bytes_and_counts_are_counts() {
+        let text = "Name:\tx\nVmSize:\t    2048 kB\nVmRSS:\t      12 kB\nThreads:\t3\nOdd:\t3 MB\n";
+        assert_eq!(status(text, "VmSize"), Some(2_048 * 1_024));
+        assert_eq!(status(text, "VmRSS"), Some(12 * 1_024));
+        assert_eq!(status(text, "Threads"), Some(3));
+        for missing in ["Odd", "Vm", "VmSwap"] {
+            assert_eq!(status(text, missing), None);
+        }
+    }
+
+    #[test]
+    fn ticks_are_found_in_the_auxiliary_vector() {
+        let words =
+            |words: &[usize]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
+        assert_eq!(
+            clock_ticks_in(&words(&[6, 4096, CLOCK_TICKS, 250, 0, 0])),
+            Some(250.0)
+        );
+        assert_eq!(clock_ticks_in(&words(&[CLOCK_TICKS, 0])), None);
+        assert_eq!(clock_ticks_in(&words(&[6, CLOCK_TICKS, 0, 0])), None);
+        assert_eq!(clock_ticks_in(&[17]), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_can_be_read() {
+        let time = read("stat").as_deref().and_then(cpu_time).unwrap();
+        assert!(time.user >= 0.0 && time.system >= 0.0);
+        let text = read("status").unwrap();
+        let (size, resident) = (status(&text, "VmSize").unwrap(), status(&text, "VmRSS").unwrap());
+        assert!(0 < resident && resident < size);
+        assert!(status(&text, "Threads").unwrap() >= 1);
+        let before = file_descriptors().unwrap();
+        let opened: Vec<_> = (0..50)
+            .map(|_| fs::File::open("/proc/self/stat").unwrap())
+            .collect();
+        // Other tests open and close files meanwhile, though not as many.
+        assert!(file_descriptors().unwrap() > before + 25);
+        drop(opened);
+    }
+}
