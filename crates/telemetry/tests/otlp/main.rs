@@ -3,6 +3,7 @@
 
 mod batching;
 mod logs;
+mod measures;
 mod outages;
 mod requests;
 mod scripted;
