@@ -2,6 +2,8 @@
 //! conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with placeholders: values never
 //! reach a span.
 
+mod connections;
+
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use opentelemetry::{Context, KeyValue, StringValue};
 use crate::context;
 use crate::failure::{Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
+
+pub use connections::ConnectionTimes;
 
 static DURATION: Instruments<Durations> = Instruments::new();
 

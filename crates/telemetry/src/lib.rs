@@ -41,7 +41,7 @@ pub use config::{Export, Service};
 pub use context::{
     current_trace_id, extract_context, inject_context, set_attribute, set_server_attribute, without_spans,
 };
-pub use db::{ConnectionCounts, Database, DbError, Returned, Statement};
+pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement};
 pub use failure::{Failure, Fault};
 pub use init::{InitError, ShutdownError, Telemetry, init};
 pub use mask::mask;

@@ -8,7 +8,11 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use telemetry::ConnectionTimes;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -24,6 +28,8 @@ pub(super) struct Connector {
     tls: Option<MakeRustlsConnect>,
     /// How long the server lets a statement run.
     statement_timeout: Duration,
+    /// Of the pool that connections are opened for.
+    times: Option<ConnectionTimes>,
 }
 
 /// Why the certificates to trust could not be set up.
@@ -47,7 +53,16 @@ impl Connector {
             config: config.connection.clone(),
             tls,
             statement_timeout,
+            times: None,
         })
+    }
+
+    /// Measures how long opening takes, for the pool called `pool`.
+    pub(super) fn measured_for(self, pool: &'static str) -> Self {
+        Self {
+            times: Some(ConnectionTimes::new(pool)),
+            ..self
+        }
     }
 
     /// A connection ready for statements, within [`CONNECT_TIMEOUT`].
@@ -64,10 +79,15 @@ impl Connector {
     /// A connection ready for statements. The caller bounds the time: the driver's own time-out
     /// covers the TCP handshake only.
     pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
-        match &self.tls {
+        let begun = Instant::now();
+        let opened = match &self.tls {
             Some(tls) => self.open_with(tls.clone()).await,
             None => self.open_with(NoTls).await,
+        };
+        if let (Ok(_), Some(times)) = (&opened, &self.times) {
+            times.created(begun.elapsed());
         }
+        opened
     }
 
     async fn open_with<T>(&self, tls: T) -> Result<(Client, Driver), tokio_postgres::Error>

@@ -39,6 +39,10 @@ use crate::{
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask, Recipient},
 };
 
+/// The names of the two kinds of connections in metrics.
+const LANE: &str = "postgres.lane";
+const POOL: &str = "postgres.pool";
+
 /// A statement's parameters.
 type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -66,21 +70,22 @@ impl PostgresStore {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
-        let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?;
-        let scans = Connector::new(config, pool::SCAN_TIMEOUT)?;
+        let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?.measured_for(LANE);
+        let scans = Connector::new(config, pool::SCAN_TIMEOUT)?.measured_for(POOL);
         let lane = Arc::new(Lane::new(&single, config.lanes));
-        let pool = Pool::new(scans, config.pool_size).map_err(|error| SetupError::Pool(error.to_string()))?;
+        let pool =
+            Pool::new(POOL, scans, config.pool_size).map_err(|error| SetupError::Pool(error.to_string()))?;
         let pool = Arc::new(pool);
         let database = Database::new("postgresql", config.database(), config.server());
         // Metrics outlive the store; they must not keep its connections open.
         let (lane_counts, pool_counts) = (Arc::downgrade(&lane), Arc::downgrade(&pool));
-        database.observe_connections("postgres.lane", move || {
+        database.observe_connections(LANE, move || {
             lane_counts
                 .upgrade()
                 .map(|lane| lane.counts())
                 .unwrap_or_default()
         });
-        database.observe_connections("postgres.pool", move || {
+        database.observe_connections(POOL, move || {
             pool_counts
                 .upgrade()
                 .map(|pool| pool.counts())

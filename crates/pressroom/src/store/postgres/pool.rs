@@ -8,7 +8,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, join_all, join3, try_join},
 };
-use telemetry::{ConnectionCounts, Statement};
+use telemetry::{ConnectionCounts, ConnectionTimes, Statement};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -30,21 +30,32 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
 pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that have one user at a time.
-pub(super) struct Pool(deadpool_postgres::Pool);
+pub(super) struct Pool {
+    connections: deadpool_postgres::Pool,
+    times: ConnectionTimes,
+}
 
 /// One statement of a transaction.
 pub(super) type Step<'a> = (&'a Statement, Params<'a>);
 
 impl Pool {
-    pub(super) fn new(connector: Connector, size: usize) -> Result<Self, deadpool_postgres::BuildError> {
+    /// `name` is the pool's, for its measures.
+    pub(super) fn new(
+        name: &'static str,
+        connector: Connector,
+        size: usize,
+    ) -> Result<Self, deadpool_postgres::BuildError> {
         let settings = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = Manager::from_connect(tokio_postgres::Config::new(), connector, settings);
-        deadpool_postgres::Pool::builder(manager)
+        let connections = deadpool_postgres::Pool::builder(manager)
             .max_size(size.max(1))
-            .build()
-            .map(Self)
+            .build()?;
+        Ok(Self {
+            connections,
+            times: ConnectionTimes::new(name),
+        })
     }
 
     /// Runs a statement that may take up to [`SCAN_TIMEOUT`]; a read whose connection is lost,
@@ -58,7 +69,7 @@ impl Pool {
         let begun = Instant::now();
         let mut answer = self.run(work, begun).await;
         // After a restart all connections may be dead and not yet known to be.
-        for _ in 0..self.0.status().max_size {
+        for _ in 0..self.connections.status().max_size {
             match answer {
                 Err(error) if error.may_be_read_again(statement) => {
                     answer = self.run(work, begun).await;
@@ -75,7 +86,7 @@ impl Pool {
     }
 
     pub(super) fn counts(&self) -> ConnectionCounts {
-        let status = self.0.status();
+        let status = self.connections.status();
         ConnectionCounts {
             idle: status.available as u64,
             used: status.size.saturating_sub(status.available) as u64,
@@ -87,12 +98,8 @@ impl Pool {
     /// Works on a connection of the pool; once more when another transaction got in the way or
     /// the schema changed. Times count from `begun`.
     async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
-        let client = timeout_at(begun + CHECKOUT_TIMEOUT, self.0.get())
-            .await
-            .map_err(|_elapsed| StatementError::unavailable("no connection free in time"))?
-            .map_err(unavailable)?;
+        let lease = self.borrow(begun + CHECKOUT_TIMEOUT).await?;
         let deadline = begun + ANSWER_TIMEOUT;
-        let lease = Lease(Some(client));
         let client = lease.client();
         let answer = match work.on(client, deadline).await {
             Err(error) if error.outdated_statement() => {
@@ -106,6 +113,21 @@ impl Pool {
             lease.give_back();
         }
         answer
+    }
+
+    async fn borrow(&self, deadline: Instant) -> Result<Lease<'_>, StatementError> {
+        let asked = Instant::now();
+        let Ok(client) = timeout_at(deadline, self.connections.get()).await else {
+            self.times.timed_out();
+            return Err(StatementError::unavailable("no connection free in time"));
+        };
+        let client = client.map_err(unavailable)?;
+        self.times.waited(asked.elapsed());
+        Ok(Lease {
+            client: Some(client),
+            since: Instant::now(),
+            times: &self.times,
+        })
     }
 }
 
@@ -175,23 +197,28 @@ async fn transaction(
 
 /// A connection on loan. It goes back only after an answer: one given up on, for a time-out or by a
 /// caller that went away, may still be busy, and is closed instead.
-struct Lease(Option<Object>);
+struct Lease<'a> {
+    client: Option<Object>,
+    since: Instant,
+    times: &'a ConnectionTimes,
+}
 
-impl Lease {
+impl Lease<'_> {
     fn client(&self) -> &Object {
-        self.0.as_ref().expect("only `give_back` and `drop` take it")
+        self.client.as_ref().expect("only `give_back` and `drop` take it")
     }
 
     fn give_back(mut self) {
-        drop(self.0.take());
+        drop(self.client.take());
     }
 }
 
-impl Drop for Lease {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        if let Some(busy) = self.0.take() {
+        if let Some(busy) = self.client.take() {
             drop(Object::take(busy));
         }
+        self.times.used(self.since.elapsed());
     }
 }
 
