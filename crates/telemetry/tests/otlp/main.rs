@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod batching;
+mod exemplars;
 mod logs;
 mod measures;
 mod outages;
