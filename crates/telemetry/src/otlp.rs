@@ -79,6 +79,7 @@ pub(crate) enum TransportError {
 /// One signal's way to its collector.
 #[derive(Debug)]
 pub(crate) struct Sender {
+    signal: Signal,
     transport: Transport,
     /// Of one request with its retries.
     timeout: Duration,
@@ -106,6 +107,7 @@ impl Sender {
             Protocol::HttpProtobuf | Protocol::HttpJson => Transport::Http(http::Http::new(otlp, warnings)?),
         };
         Ok(Self {
+            signal,
             transport,
             timeout: otlp.timeout,
         })
@@ -121,11 +123,11 @@ impl Sender {
         match &self.transport {
             Transport::Http(http) => {
                 let body = http.body(request);
-                retry::until(end, || http.attempt(body.clone())).await
+                retry::until(self.signal, end, || http.attempt(body.clone())).await
             }
             Transport::Grpc(grpc) => {
                 let message = request.protobuf();
-                retry::until(end, || grpc.attempt(message.clone())).await
+                retry::until(self.signal, end, || grpc.attempt(message.clone())).await
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Accepted, SendError};
+use crate::config::Signal;
 use crate::export::TARGET;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -60,7 +61,11 @@ impl Failure {
 }
 
 /// Attempts until one succeeds, one cannot be retried, or the next one would begin after `end`.
-pub(super) async fn until<F>(end: Instant, mut attempt: impl FnMut() -> F) -> Result<Accepted, SendError>
+pub(super) async fn until<F>(
+    signal: Signal,
+    end: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<Accepted, SendError>
 where
     F: Future<Output = Result<Accepted, Failure>>,
 {
@@ -88,6 +93,7 @@ where
         }
         tracing::debug!(
             target: TARGET,
+            signal = signal.name(),
             attempts,
             wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             error = %failure.message,
@@ -127,7 +133,7 @@ mod tests {
         let start = Instant::now();
         let mut times = Vec::new();
         let mut failures = failures.iter();
-        let result = until(start + timeout, || {
+        let result = until(Signal::Logs, start + timeout, || {
             times.push(start.elapsed());
             let next = failures.next();
             ready(next.map_or(Ok(Accepted::default()), |again| Err(failure(*again))))
@@ -210,7 +216,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_attempt_that_hangs_ends_at_the_deadline() {
         let (start, timeout) = (Instant::now(), Duration::from_secs(3));
-        let result = until(start + timeout, std::future::pending).await;
+        let result = until(Signal::Logs, start + timeout, std::future::pending).await;
         assert_eq!(result.unwrap_err().error_type, "timeout");
         assert_eq!(start.elapsed().as_secs(), 3);
     }

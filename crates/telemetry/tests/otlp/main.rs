@@ -3,6 +3,7 @@
 
 mod batching;
 mod exemplars;
+mod delivery;
 mod logs;
 mod measures;
 mod outages;

@@ -1,13 +1,12 @@
-//! What the integration tests share: an OTLP receiver that keeps what it gets, and a way to run a test's scenario in a
+//! What the integration tests share: OTLP receivers that keep what they get, and a way to run a test's scenario in a
 //! process of its own, because providers, subscribers and environment variables belong to the whole process.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+mod certificates;
+mod collector;
+mod grpc;
+mod process;
+
+use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -22,7 +21,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
-const CHILD: &str = "TELEMETRY_TEST_CHILD";
+pub use certificates::Certificates;
+pub use collector::Collector;
+pub use grpc::GrpcCollector;
+pub use process::{run_prepared, wait_until_received};
 
 pub const SERVICE: telemetry::Service = telemetry::Service::new("test-service", "9.8.7");
 
@@ -36,6 +38,10 @@ pub enum Behaviour {
     Fails,
     /// Answers 500 to the first request of each signal.
     FailsAtFirst,
+    /// Gives these answers, as they are, to the first requests of each signal, and takes the ones after.
+    Answers(&'static [&'static str]),
+    /// Takes everything and never comes to the end of its answer.
+    Endless,
     /// Nobody listens.
     Down,
 }
@@ -46,9 +52,13 @@ pub struct Received {
     pub spans: Vec<Span>,
     pub metrics: Vec<Metric>,
     pub logs: Vec<LogRecord>,
+    /// Of the requests that were taken; `:path` is among them.
     pub headers: Vec<BTreeMap<String, String>>,
+    /// How many spans, metrics or log records each of them had, by its path.
+    pub batches: Vec<(String, usize)>,
+    /// All requests, taken or not.
     pub requests: usize,
-    paths: BTreeSet<String>,
+    seen: BTreeMap<String, usize>,
     /// Bodies with a `content-encoding`, as they came.
     pub compressed: Vec<Vec<u8>>,
 }
@@ -68,122 +78,24 @@ pub fn run(
     environment: &[(&str, &str)],
     scenario: impl FnOnce(),
 ) -> Option<Run> {
-    if std::env::var_os(CHILD).is_some() {
-        scenario();
-        return None;
-    }
-    let (address, received) = collector(behaviour);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env_clear()
-        .env(CHILD, "1")
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{address}"))
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
-    });
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            panic!("{test}: the scenario hangs");
-        }
-        thread::sleep(Duration::from_millis(10));
+    let prepare = || {
+        let collector = Collector::start(behaviour);
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
+        let others = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        (collector, [endpoint].into_iter().chain(others).collect())
     };
-    let stdout = reader.join().unwrap().unwrap();
-    assert!(status.success(), "{test}: the scenario failed\n{stdout}");
-    assert!(stdout.contains("1 passed"), "{test} did not run\n{stdout}");
-    let received = std::mem::take(&mut *received.lock().unwrap());
+    let (collector, stdout) = run_prepared(test, prepare, scenario)?;
+    let received = collector.take();
     Some(Run { received, stdout })
 }
 
-fn collector(behaviour: Behaviour) -> (SocketAddr, Arc<Mutex<Received>>) {
-    let received = Arc::new(Mutex::new(Received::default()));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    if behaviour != Behaviour::Down {
-        let store = Arc::clone(&received);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let store = Arc::clone(&store);
-                thread::spawn(move || serve(&stream.unwrap(), behaviour, &store));
-            }
-        });
-    }
-    (address, received)
-}
-
-fn serve(stream: &TcpStream, behaviour: Behaviour, store: &Mutex<Received>) {
-    let mut reader = BufReader::new(stream);
-    while let Some((path, headers)) = head(&mut reader) {
-        let mut body = vec![0; headers["content-length"].parse().unwrap()];
-        reader.read_exact(&mut body).unwrap();
-        let first = store.lock().unwrap().paths.insert(path.clone());
-        let fails = match behaviour {
-            Behaviour::Fails => true,
-            Behaviour::FailsAtFirst => first,
-            _ => false,
-        };
-        let answer: &[u8] = if fails {
-            b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"
-        } else {
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
-        };
-        let mut received = store.lock().unwrap();
-        received.requests += 1;
-        if !fails && behaviour != Behaviour::Blackhole {
-            received.headers.push(headers.clone());
-            if headers.contains_key("content-encoding") {
-                received.compressed.push(body);
-            } else {
-                received.keep(&path, &body);
-            }
-        }
-        drop(received);
-        if behaviour == Behaviour::Blackhole {
-            loop {
-                thread::park();
-            }
-        }
-        let mut writer = stream;
-        if writer.write_all(answer).is_err() {
-            return;
-        }
-    }
-}
-
-/// The request line's path and the headers; `None` when the connection is closed.
-fn head(reader: &mut impl BufRead) -> Option<(String, BTreeMap<String, String>)> {
-    let mut line = String::new();
-    if reader.read_line(&mut line).ok()? == 0 {
-        return None;
-    }
-    let path = line.split_whitespace().nth(1).unwrap().to_owned();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        match line.trim_end().split_once(':') {
-            Some((name, value)) => {
-                headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-            }
-            None => return Some((path, headers)),
-        }
-    }
-}
-
 impl Received {
+    /// Keeps a request in protobuf, whose path ends in that of its signal.
     fn keep(&mut self, path: &str, body: &[u8]) {
-        match path {
+        let before = self.items();
+        match &path[path.find("/v1/").unwrap_or_default()..] {
             "/v1/traces" => {
                 for group in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
                     self.resources.extend(group.resource);
@@ -210,6 +122,19 @@ impl Received {
             }
             other => panic!("unexpected path {other}"),
         }
+        self.batches.push((path.to_owned(), self.items() - before));
+    }
+
+    fn items(&self) -> usize {
+        self.spans.len() + self.metrics.len() + self.logs.len()
+    }
+
+    /// The headers of the last request whose path ends in `path`, without its query.
+    pub fn headers_of(&self, path: &str) -> &BTreeMap<String, String> {
+        let mut those = self.headers.iter().rev();
+        those
+            .find(|headers| headers[":path"].split('?').next().unwrap().ends_with(path))
+            .unwrap_or_else(|| panic!("no request to {path}"))
     }
 
     pub fn span(&self, name: &str) -> &Span {

@@ -1,5 +1,11 @@
 //! The standard variables, as they work in a process.
 
+mod destinations;
+mod limits;
+mod propagation;
+mod security;
+mod timing;
+
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -7,6 +13,43 @@ use telemetry::{HttpLayer, InitError, Span};
 use tower::{Layer, ServiceExt};
 
 use crate::support::{self, Behaviour, Problem, json_lines, value};
+
+/// The signals as variables spell them, with their paths.
+const SIGNALS: [(&str, &str); 3] = [
+    ("TRACES", "/v1/traces"),
+    ("METRICS", "/v1/metrics"),
+    ("LOGS", "/v1/logs"),
+];
+
+/// Longer than anything takes that works.
+const LONG: Duration = Duration::from_secs(20);
+
+fn set(name: &str, value: impl Into<String>) -> (String, String) {
+    (name.to_owned(), value.into())
+}
+
+/// The variable of one signal.
+fn own(signal: &str, name: &str) -> String {
+    format!("OTEL_EXPORTER_OTLP_{signal}_{name}")
+}
+
+/// A span, a measurement and a log record.
+fn one_of_each() {
+    static ONES: telemetry::Counter = telemetry::counter("ones", "{one}", "Ones.");
+    support::block_on(Span::internal("one").run(async {
+        ONES.add(1, &[]);
+        tracing::info!("one");
+        Ok::<_, Problem>(())
+    }))
+    .unwrap();
+}
+
+/// The shortest scenario: one of each signal, all delivered.
+fn record() {
+    let telemetry = telemetry::init(support::SERVICE).unwrap();
+    one_of_each();
+    telemetry.shutdown(LONG).unwrap();
+}
 
 /// One request with a span inside; gives the trace id that the request saw and its `traceresponse`.
 fn request(traceparent: Option<&str>) -> (String, String) {

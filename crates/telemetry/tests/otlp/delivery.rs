@@ -1,0 +1,225 @@
+//! What is sent again and what is not, against collectors that refuse, as the specification of OTLP has it.
+
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use prost::bytes::Bytes;
+use tonic::{Code, Status};
+
+use crate::support::{self, Behaviour, Collector, GrpcCollector, Problem, run_prepared};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Only spans, so that requests can be counted.
+const SPANS_ALONE: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
+
+/// One span, and a shutdown that takes no longer than the time-out of one export allows; gives what was not delivered.
+fn record() -> Vec<&'static str> {
+    let telemetry = telemetry::init(support::SERVICE).unwrap();
+    support::block_on(telemetry::Span::internal("one").run(async { Ok::<_, Problem>(()) })).unwrap();
+    let started = Instant::now();
+    let result = telemetry.shutdown(LONG);
+    assert!(started.elapsed() < LONG, "{:?}", started.elapsed());
+    result.map_or_else(|error| error.signals, |()| Vec::new())
+}
+
+fn delivered() {
+    assert_eq!(record(), Vec::<&str>::new());
+}
+
+fn lost() {
+    assert_eq!(record(), ["traces"]);
+}
+
+fn over_grpc(collector: &GrpcCollector) -> Vec<(String, String)> {
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    SPANS_ALONE
+        .map(own)
+        .into_iter()
+        .chain([
+            own(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")),
+            own(("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())),
+        ])
+        .collect()
+}
+
+#[test]
+fn a_request_is_repeated_until_it_is_taken() {
+    let name = "delivery::a_request_is_repeated_until_it_is_taken";
+    // Refusals, a broken answer and a broken connection.
+    let answers = Behaviour::Answers(&[
+        "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+        "\x16\x03 no HTTP at all\r\n\r\n",
+        "",
+    ]);
+    if let Some(run) = support::run(name, answers, &SPANS_ALONE, delivered) {
+        assert_eq!(run.received.span_names(), ["one"]);
+        assert_eq!(run.received.requests, 4);
+    }
+}
+
+#[test]
+fn the_collectors_retry_after_is_waited_for() {
+    let name = "delivery::the_collectors_retry_after_is_waited_for";
+    let answers = Behaviour::Answers(&["HTTP/1.1 429 No\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n"]);
+    let scenario = || {
+        let started = Instant::now();
+        delivered();
+        // The pause of the back-off would be less than one second.
+        assert!(
+            started.elapsed() >= Duration::from_secs(3),
+            "{:?}",
+            started.elapsed()
+        );
+    };
+    if let Some(run) = support::run(name, answers, &SPANS_ALONE, scenario) {
+        assert_eq!(
+            (run.received.span_names(), run.received.requests),
+            (vec!["one"], 2)
+        );
+    }
+}
+
+#[test]
+fn what_the_collector_refuses_for_good_is_not_repeated() {
+    let name = "delivery::what_the_collector_refuses_for_good_is_not_repeated";
+    for status in [
+        Behaviour::Answers(&["HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n"]),
+        Behaviour::Answers(&["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"]),
+    ] {
+        let Some(run) = support::run(name, status, &SPANS_ALONE, lost) else {
+            return;
+        };
+        assert_eq!(run.received.requests, 1);
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let name = "delivery::a_redirect_is_not_followed";
+    let answers = Behaviour::Answers(&[
+        "HTTP/1.1 307 There\r\nlocation: /elsewhere/v1/traces\r\ncontent-length: 0\r\n\r\n",
+    ]);
+    if let Some(run) = support::run(name, answers, &SPANS_ALONE, lost) {
+        assert_eq!(run.received.requests, 1);
+    }
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    let name = "delivery::an_answer_without_end_is_not_read_to_its_end";
+    if let Some(run) = support::run(name, Behaviour::Endless, &SPANS_ALONE, delivered) {
+        assert_eq!(run.received.span_names(), ["one"]);
+        assert_eq!(run.received.requests, 1);
+    }
+}
+
+#[test]
+fn garbage_after_a_success_changes_nothing() {
+    let name = "delivery::garbage_after_a_success_changes_nothing";
+    let answers = Behaviour::Answers(&[
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 4\r\n\r\n\x0f\x0f\x0f\x0f",
+    ]);
+    if let Some(run) = support::run(name, answers, &SPANS_ALONE, delivered) {
+        assert_eq!(run.received.requests, 1);
+    }
+}
+
+#[test]
+fn a_call_is_repeated_until_it_is_taken() {
+    let name = "delivery::a_call_is_repeated_until_it_is_taken";
+    let prepare = || {
+        let collector = GrpcCollector::refusing(|call| {
+            let code = [Code::Unavailable, Code::Aborted].get(call)?;
+            Some(Status::new(*code, "later"))
+        });
+        let environment = over_grpc(&collector);
+        (collector, environment)
+    };
+    if let Some((collector, _)) = run_prepared(name, prepare, delivered) {
+        let received = collector.take();
+        assert_eq!((received.span_names(), received.requests), (vec!["one"], 3));
+    }
+}
+
+#[test]
+fn a_call_that_is_refused_for_good_is_not_repeated() {
+    let name = "delivery::a_call_that_is_refused_for_good_is_not_repeated";
+    let prepare = || {
+        // Without a word about when it will be better, exhaustion is for good.
+        let collector = GrpcCollector::refusing(|_| Some(Status::resource_exhausted("no")));
+        let environment = over_grpc(&collector);
+        (collector, environment)
+    };
+    if let Some((collector, _)) = run_prepared(name, prepare, lost) {
+        assert_eq!(collector.take().requests, 1);
+    }
+}
+
+/// `google.rpc.Status` with a `RetryInfo` of three seconds.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Details {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[test]
+fn the_retry_info_of_an_exhausted_collector_is_waited_for() {
+    let name = "delivery::the_retry_info_of_an_exhausted_collector_is_waited_for";
+    let refusal = |call| {
+        let details = Details {
+            details: vec![Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                // retry_delay { seconds: 3 }
+                value: vec![0x0a, 2, 0x08, 3],
+            }],
+        };
+        let details = Bytes::from(details.encode_to_vec());
+        (call == 0).then(|| Status::with_details(Code::ResourceExhausted, "later", details))
+    };
+    let prepare = || {
+        let collector = GrpcCollector::refusing(refusal);
+        let environment = over_grpc(&collector);
+        (collector, environment)
+    };
+    let scenario = || {
+        let started = Instant::now();
+        delivered();
+        assert!(
+            started.elapsed() >= Duration::from_secs(3),
+            "{:?}",
+            started.elapsed()
+        );
+    };
+    if let Some((collector, _)) = run_prepared(name, prepare, scenario) {
+        let received = collector.take();
+        assert_eq!((received.span_names(), received.requests), (vec!["one"], 2));
+    }
+}
+
+#[test]
+fn a_grpc_exporter_that_finds_http_gives_up_at_its_time_out() {
+    let name = "delivery::a_grpc_exporter_that_finds_http_gives_up_at_its_time_out";
+    let prepare = || {
+        let collector = Collector::start(Behaviour::Answers(&[
+            "HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n",
+        ]));
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let mut environment = SPANS_ALONE.map(own).to_vec();
+        environment.push(own(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")));
+        environment.push(own(("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())));
+        environment.push(own(("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")));
+        (collector, environment)
+    };
+    if let Some((collector, _)) = run_prepared(name, prepare, lost) {
+        assert_eq!(collector.take().span_names(), Vec::<&str>::new());
+    }
+}

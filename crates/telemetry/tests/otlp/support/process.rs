@@ -1,0 +1,77 @@
+//! Running a test's scenario in a process of its own, with the environment that the test is about.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CHILD: &str = "TELEMETRY_TEST_CHILD";
+
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// In the test's own process: prepares what the scenario needs, runs the test again in a child with the environment
+/// that came of it and returns what was prepared and what standard output got. In the child: runs `scenario` and returns
+/// `None`.
+pub fn run_prepared<P>(
+    test: &str,
+    prepare: impl FnOnce() -> (P, Vec<(String, String)>),
+    scenario: impl FnOnce(),
+) -> Option<(P, String)> {
+    if std::env::var_os(CHILD).is_some() {
+        scenario();
+        return None;
+    }
+    let (prepared, environment) = prepare();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env(CHILD, "1")
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        stdout.read_to_string(&mut text).map(|_| text)
+    });
+    let deadline = Instant::now() + LONGEST;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("{test}: the scenario hangs");
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let stdout = reader.join().unwrap().unwrap();
+    assert!(status.success(), "{test}: the scenario failed\n{stdout}");
+    assert!(stdout.contains("1 passed"), "{test} did not run\n{stdout}");
+    Some((prepared, stdout))
+}
+
+/// In a scenario: waits until the collector of `OTEL_EXPORTER_OTLP_ENDPOINT` has taken `count` requests to `path`.
+pub fn wait_until_received(path: &str, count: usize) {
+    let endpoint = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
+    let address = endpoint.to_str().unwrap().strip_prefix("http://").unwrap();
+    let deadline = Instant::now() + LONGEST;
+    loop {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        if answer.trim().parse::<usize>().unwrap() >= count {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{path} has been sent {} times",
+            answer.trim()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
