@@ -59,42 +59,6 @@ fn a_request_is_repeated_until_it_is_taken() {
 }
 
 #[test]
-fn the_collectors_retry_after_is_waited_for() {
-    let name = "delivery::the_collectors_retry_after_is_waited_for";
-    let answers = Behaviour::Answers(&["HTTP/1.1 429 No\r\nretry-after: 3\r\ncontent-length: 0\r\n\r\n"]);
-    let scenario = || {
-        let started = Instant::now();
-        delivered();
-        // The pause of the back-off would be less than one second.
-        assert!(
-            started.elapsed() >= Duration::from_secs(3),
-            "{:?}",
-            started.elapsed()
-        );
-    };
-    if let Some(run) = support::run(name, answers, &SPANS_ALONE, scenario) {
-        assert_eq!(
-            (run.received.span_names(), run.received.requests),
-            (vec!["one"], 2)
-        );
-    }
-}
-
-#[test]
-fn what_the_collector_refuses_for_good_is_not_repeated() {
-    let name = "delivery::what_the_collector_refuses_for_good_is_not_repeated";
-    for status in [
-        Behaviour::Answers(&["HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n"]),
-        Behaviour::Answers(&["HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"]),
-    ] {
-        let Some(run) = support::run(name, status, &SPANS_ALONE, lost) else {
-            return;
-        };
-        assert_eq!(run.received.requests, 1);
-    }
-}
-
-#[test]
 fn a_redirect_is_not_followed() {
     let name = "delivery::a_redirect_is_not_followed";
     let answers = Behaviour::Answers(&[
@@ -114,14 +78,46 @@ fn an_answer_without_end_is_not_read_to_its_end() {
     }
 }
 
+/// The reason that standard output has for what was lost.
+fn told(stdout: &str) -> String {
+    let lines = support::json_lines(stdout);
+    let line = lines.iter().find(|line| line["target"] == "telemetry::export");
+    line.unwrap_or_else(|| panic!("nothing told: {stdout}"))["fields"]["error"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
 #[test]
-fn garbage_after_a_success_changes_nothing() {
-    let name = "delivery::garbage_after_a_success_changes_nothing";
-    let answers = Behaviour::Answers(&[
-        "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 4\r\n\r\n\x0f\x0f\x0f\x0f",
-    ]);
-    if let Some(run) = support::run(name, answers, &SPANS_ALONE, delivered) {
-        assert_eq!(run.received.requests, 1);
+fn a_partial_success_is_told_and_not_sent_again() {
+    let name = "delivery::a_partial_success_is_told_and_not_sent_again";
+    for (protocol, answer) in [
+        (
+            "http/protobuf",
+            // partial_success { rejected_spans: 1, error_message: "too old for me" }
+            Behaviour::Answers(&[
+                "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 20\r\n\r\n\
+                \x0a\x12\x08\x01\x12\x0etoo old for me",
+            ]),
+        ),
+        (
+            "http/json",
+            Behaviour::Answers(&[
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 72\r\n\r\n\
+                {\"partialSuccess\":{\"rejectedSpans\":\"1\",\"errorMessage\":\"too old for me\"}}",
+            ]),
+        ),
+    ] {
+        let environment = [
+            SPANS_ALONE[0],
+            SPANS_ALONE[1],
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ];
+        let Some(run) = support::run(name, answer, &environment, lost) else {
+            return;
+        };
+        assert_eq!(run.received.requests, 1, "{protocol}");
+        assert_eq!(told(&run.stdout), "the collector rejected 1: too old for me");
     }
 }
 
@@ -139,6 +135,20 @@ fn a_call_is_repeated_until_it_is_taken() {
     if let Some((collector, _)) = run_prepared(name, prepare, delivered) {
         let received = collector.take();
         assert_eq!((received.span_names(), received.requests), (vec!["one"], 3));
+    }
+}
+
+#[test]
+fn a_partial_success_of_a_call_is_told_and_not_sent_again() {
+    let name = "delivery::a_partial_success_of_a_call_is_told_and_not_sent_again";
+    let prepare = || {
+        let collector = GrpcCollector::rejecting(1);
+        let environment = over_grpc(&collector);
+        (collector, environment)
+    };
+    if let Some((collector, stdout)) = run_prepared(name, prepare, lost) {
+        assert_eq!(collector.take().requests, 1);
+        assert_eq!(told(&stdout), "the collector rejected 1: too old for me");
     }
 }
 

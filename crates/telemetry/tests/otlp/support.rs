@@ -24,7 +24,7 @@ use prost::Message;
 pub use certificates::Certificates;
 pub use collector::Collector;
 pub use grpc::GrpcCollector;
-pub use process::{run_prepared, wait_until_received};
+pub use process::run_prepared;
 
 pub const SERVICE: telemetry::Service = telemetry::Service::new("test-service", "9.8.7");
 
@@ -54,8 +54,6 @@ pub struct Received {
     pub logs: Vec<LogRecord>,
     /// Of the requests that were taken; `:path` is among them.
     pub headers: Vec<BTreeMap<String, String>>,
-    /// How many spans, metrics or log records each of them had, by its path.
-    pub batches: Vec<(String, usize)>,
     /// All requests, taken or not.
     pub requests: usize,
     seen: BTreeMap<String, usize>,
@@ -94,7 +92,6 @@ pub fn run(
 impl Received {
     /// Keeps a request in protobuf, whose path ends in that of its signal.
     fn keep(&mut self, path: &str, body: &[u8]) {
-        let before = self.items();
         match &path[path.find("/v1/").unwrap_or_default()..] {
             "/v1/traces" => {
                 for group in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
@@ -122,11 +119,6 @@ impl Received {
             }
             other => panic!("unexpected path {other}"),
         }
-        self.batches.push((path.to_owned(), self.items() - before));
-    }
-
-    fn items(&self) -> usize {
-        self.spans.len() + self.metrics.len() + self.logs.len()
     }
 
     /// The headers of the last request whose path ends in `path`, without its query.

@@ -1,7 +1,7 @@
 //! The standard variables, as they work in a process.
 
 mod destinations;
-mod limits;
+mod preferences;
 mod propagation;
 mod security;
 mod timing;

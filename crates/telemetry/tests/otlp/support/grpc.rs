@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -44,27 +44,35 @@ type Refusals = fn(usize) -> Option<Status>;
 struct Services {
     received: Arc<Mutex<Received>>,
     refusals: Refusals,
+    /// Of the spans of every call.
+    rejected: i64,
 }
 
 impl GrpcCollector {
     pub fn start() -> Self {
-        Self::listen(|_| None, None)
+        Self::listen(|_| None, 0, None)
+    }
+
+    /// Says of every call with spans that so many were rejected, because they were too old.
+    pub fn rejecting(spans: i64) -> Self {
+        Self::listen(|_| None, spans, None)
     }
 
     /// Answers the first calls of each signal with what `refusals` has for their numbers.
     pub fn refusing(refusals: Refusals) -> Self {
-        Self::listen(refusals, None)
+        Self::listen(refusals, 0, None)
     }
 
     pub fn with_tls(tls: ServerTlsConfig) -> Self {
-        Self::listen(|_| None, Some(tls))
+        Self::listen(|_| None, 0, Some(tls))
     }
 
-    fn listen(refusals: Refusals, tls: Option<ServerTlsConfig>) -> Self {
+    fn listen(refusals: Refusals, rejected: i64, tls: Option<ServerTlsConfig>) -> Self {
         let received = Arc::new(Mutex::new(Received::default()));
         let services = Services {
             received: Arc::clone(&received),
             refusals,
+            rejected,
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (bound, address) = oneshot::channel();
@@ -138,7 +146,12 @@ impl TraceService for Services {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.take("/v1/traces", &request)
+        let taken = self.take("/v1/traces", &request)?;
+        let partial_success = (self.rejected > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: self.rejected,
+            error_message: "too old for me".to_owned(),
+        });
+        Ok(taken.map(|()| ExportTraceServiceResponse { partial_success }))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Running a test's scenario in a process of its own, with the environment that the test is about.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,26 +51,4 @@ pub fn run_prepared<P>(
     assert!(status.success(), "{test}: the scenario failed\n{stdout}");
     assert!(stdout.contains("1 passed"), "{test} did not run\n{stdout}");
     Some((prepared, stdout))
-}
-
-/// In a scenario: waits until the collector of `OTEL_EXPORTER_OTLP_ENDPOINT` has taken `count` requests to `path`.
-pub fn wait_until_received(path: &str, count: usize) {
-    let endpoint = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
-    let address = endpoint.to_str().unwrap().strip_prefix("http://").unwrap();
-    let deadline = Instant::now() + LONGEST;
-    loop {
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        if answer.trim().parse::<usize>().unwrap() >= count {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{path} has been sent {} times",
-            answer.trim()
-        );
-        thread::sleep(Duration::from_millis(10));
-    }
 }
