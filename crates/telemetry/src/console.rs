@@ -3,10 +3,12 @@
 
 use std::io::{self, Write};
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::otlp::Request;
@@ -18,7 +20,8 @@ use crate::otlp::Request;
 pub(crate) fn write(request: &Request) -> io::Result<()> {
     match request {
         Request::Traces(request) => lines(
-            request
+            ExportTraceServiceRequest::decode(request.clone())
+                .map_err(io::Error::other)?
                 .resource_spans
                 .iter()
                 .flat_map(|group| &group.scope_spans)

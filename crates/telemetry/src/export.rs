@@ -19,6 +19,7 @@ mod stop;
 mod thread;
 mod tidy;
 mod traces;
+mod wire;
 
 pub(crate) use delivery::TARGET;
 pub(crate) use logs::{LogEntry, QueuedLogs};

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use prost::bytes::Bytes;
 use tokio::time::Instant;
@@ -29,7 +28,8 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 /// What a collector is asked to take.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Traces(ExportTraceServiceRequest),
+    /// An `ExportTraceServiceRequest`, encoded already.
+    Traces(Bytes),
     Metrics(ExportMetricsServiceRequest),
     Logs(ExportLogsServiceRequest),
 }
@@ -37,7 +37,7 @@ pub(crate) enum Request {
 impl Request {
     fn protobuf(&self) -> Bytes {
         let bytes = match self {
-            Self::Traces(request) => request.encode_to_vec(),
+            Self::Traces(request) => return request.clone(),
             Self::Metrics(request) => request.encode_to_vec(),
             Self::Logs(request) => request.encode_to_vec(),
         };

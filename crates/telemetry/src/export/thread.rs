@@ -24,7 +24,7 @@ use super::outlet::{Exporter, Outlet};
 use super::queue::Queue;
 use super::stop::{End, Stop};
 use super::tidy::Tidy;
-use super::traces;
+use super::traces::SpanEncoder;
 use crate::config::{Batches, Destination, Signal};
 use crate::otlp::Request;
 
@@ -187,11 +187,9 @@ fn run(
         };
         let resource = exports.resource;
         if let Some(traces) = exports.traces {
-            let (resource, tidy) = (resource.clone(), traces.tidy);
+            let encoder = SpanEncoder::new(&resource, traces.tidy);
             loops.queued(Signal::Traces, traces, move |batch| {
-                let mut request = traces::request(&resource, batch);
-                tidy.traces(&mut request);
-                Request::Traces(request)
+                Request::Traces(encoder.request(batch))
             });
         }
         if let Some(logs) = exports.logs {

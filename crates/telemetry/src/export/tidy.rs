@@ -1,17 +1,15 @@
 //! What is done to every signal before it leaves the process, on the export thread: one value for each key, the limits
-//! of the specification that the SDK lacks, and masking.
+//! of the specification that the SDK lacks, and masking. Spans are tidied as they are written, the others as messages.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::Span;
 
 use crate::mask::mask;
 
@@ -27,19 +25,13 @@ pub(crate) struct Tidy {
 }
 
 impl Tidy {
-    pub(crate) fn traces(self, request: &mut ExportTraceServiceRequest) {
-        for group in &mut request.resource_spans {
-            self.resource(group.resource.as_mut());
-            for span in group.scope_spans.iter_mut().flat_map(|scope| &mut scope.spans) {
-                self.span(span);
-            }
-        }
-    }
-
     /// Log texts were masked when they were written to standard output; limits are left to do.
     pub(crate) fn logs(self, request: &mut ExportLogsServiceRequest) {
         for group in &mut request.resource_logs {
-            self.resource(group.resource.as_mut());
+            group
+                .resource
+                .iter_mut()
+                .for_each(|resource| self.resource(resource));
             for record in group
                 .scope_logs
                 .iter_mut()
@@ -57,7 +49,10 @@ impl Tidy {
             return;
         }
         for group in &mut request.resource_metrics {
-            self.resource(group.resource.as_mut());
+            group
+                .resource
+                .iter_mut()
+                .for_each(|resource| self.resource(resource));
             for metric in group
                 .scope_metrics
                 .iter_mut()
@@ -68,47 +63,26 @@ impl Tidy {
         }
     }
 
-    fn resource(self, resource: Option<&mut Resource>) {
-        if let Some(resource) = resource
-            && self.masking
-        {
+    pub(crate) fn resource(self, resource: &mut Resource) {
+        if self.masking {
             mask_attributes(&mut resource.attributes);
         }
     }
 
-    fn span(self, span: &mut Span) {
-        self.attributes(&mut span.attributes);
-        for event in &mut span.events {
-            self.text(&mut event.name);
-            self.attributes(&mut event.attributes);
-        }
-        for link in &mut span.links {
-            self.text(&mut link.trace_state);
-            self.attributes(&mut link.attributes);
-        }
-        self.text(&mut span.name);
-        self.text(&mut span.trace_state);
-        if let Some(status) = &mut span.status {
-            self.text(&mut status.message);
+    /// `text` as it may leave.
+    pub(crate) fn masked(self, text: &str) -> Cow<'_, str> {
+        if self.masking {
+            mask(text)
+        } else {
+            Cow::Borrowed(text)
         }
     }
 
-    fn text(self, text: &mut String) {
-        if self.masking {
-            mask_text(text);
-        }
-    }
-
-    fn attributes(self, attributes: &mut Vec<KeyValue>) {
-        keep_last(attributes);
-        if self.masking {
-            mask_attributes(attributes);
-        }
-        if let Some(limit) = self.value_limit {
-            for attribute in attributes {
-                cut(attribute.value.as_mut(), limit);
-            }
-        }
+    /// `text` cut to the limit of an attribute's.
+    pub(crate) fn limited(self, text: &str) -> &str {
+        self.value_limit
+            .and_then(|limit| truncated(text, limit))
+            .unwrap_or(text)
     }
 
     fn drop_beyond_limit(self, attributes: &mut Vec<KeyValue>) -> u32 {
@@ -196,27 +170,10 @@ fn mask_text(text: &mut String) {
     }
 }
 
-/// Texts, also those in arrays, are cut to `limit` characters.
-fn cut(value: Option<&mut AnyValue>, limit: usize) {
-    match value.and_then(|value| value.value.as_mut()) {
-        Some(Value::StringValue(text)) => {
-            if let Some(end) = truncated(text, limit).map(str::len) {
-                text.truncate(end);
-            }
-        }
-        Some(Value::ArrayValue(array)) => {
-            array.values.iter_mut().for_each(|value| cut(Some(value), limit));
-        }
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::common::v1::ArrayValue;
     use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
     use opentelemetry_proto::tonic::metrics::v1::{Gauge, NumberDataPoint, ResourceMetrics, ScopeMetrics};
-    use opentelemetry_proto::tonic::trace::v1::{Status, span};
 
     use super::*;
 
@@ -242,21 +199,6 @@ mod tests {
         }
     }
 
-    fn texts(values: &[&str]) -> KeyValue {
-        KeyValue {
-            key: "texts".to_owned(),
-            value: Some(AnyValue {
-                value: Some(Value::ArrayValue(ArrayValue {
-                    values: values
-                        .iter()
-                        .map(|text| AnyValue::from(opentelemetry::Value::from((*text).to_owned())))
-                        .collect(),
-                })),
-            }),
-            ..KeyValue::default()
-        }
-    }
-
     #[test]
     fn the_last_value_of_a_key_is_kept() {
         let mut attributes = vec![
@@ -266,69 +208,6 @@ mod tests {
         ];
         keep_last(&mut attributes);
         assert_eq!(attributes, [attribute("a", "x"), attribute("user.id", 2)]);
-    }
-
-    #[test]
-    fn text_is_cut_at_characters_after_masking() {
-        let tidy = Tidy {
-            value_limit: Some(9),
-            ..MASKING
-        };
-        let mut attributes = vec![
-            attribute("mail", "alice@example.com"),
-            attribute("short", "ünïcödé"),
-            attribute("number", 1_234_567_890_123),
-            texts(&["bob@example.com", "0123456789"]),
-        ];
-        tidy.attributes(&mut attributes);
-        assert_eq!(
-            attributes,
-            [
-                attribute("mail", "al***@exa"),
-                attribute("short", "ünïcödé"),
-                attribute("number", 1_234_567_890_123),
-                texts(&["bo***@exa", "012345678"]),
-            ]
-        );
-    }
-
-    #[test]
-    fn every_text_of_a_span_is_masked() {
-        let mail = || "alice@example.com".to_owned();
-        let hidden = "al***@example.com";
-        let mut span = Span {
-            name: mail(),
-            trace_state: format!("tenant={}", mail()),
-            attributes: vec![attribute("mail", mail())],
-            events: vec![span::Event {
-                name: mail(),
-                attributes: vec![attribute("mail", mail())],
-                ..span::Event::default()
-            }],
-            links: vec![span::Link {
-                trace_state: format!("tenant={}", mail()),
-                attributes: vec![texts(&[&mail()])],
-                ..span::Link::default()
-            }],
-            status: Some(Status {
-                message: mail(),
-                ..Status::default()
-            }),
-            ..Span::default()
-        };
-        let untouched = span.clone();
-        PLAIN.span(&mut span);
-        assert_eq!(span, untouched);
-
-        MASKING.span(&mut span);
-        assert_eq!(span.name, hidden);
-        assert_eq!(span.trace_state, format!("tenant={hidden}"));
-        assert_eq!(span.attributes, [attribute("mail", hidden)]);
-        assert_eq!(span.events[0].name, hidden);
-        assert_eq!(span.events[0].attributes, [attribute("mail", hidden)]);
-        assert_eq!(span.links[0].trace_state, format!("tenant={hidden}"));
-        assert_eq!(span.links[0].attributes, [texts(&[hidden])]);
-        assert_eq!(span.status.unwrap().message, hidden);
     }
 
     #[test]

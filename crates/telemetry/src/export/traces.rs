@@ -1,21 +1,23 @@
-//! Spans: from their end in the SDK into the queue, and on the export thread from the queue into a request.
+//! Spans: from their end in the SDK into the queue, and on the export thread from the queue into the bytes of a request.
+//! What is done to them on the way out (one value for each key, masking, limits of length) is done while they are written.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status};
 use opentelemetry::{Array, Context, InstrumentationScope, KeyValue, StringValue, Value};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{self as proto, any_value};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ProtoScope;
 use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span, SpanFlags, Status as ProtoStatus, span, status,
-};
+use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self, SpanData, SpanProcessor};
+use prost::Message;
+use prost::bytes::Bytes;
 
 use super::queue::Queue;
+use super::tidy::Tidy;
+use super::wire::Wire;
 
 /// Puts ended spans into the queue.
 #[derive(Debug)]
@@ -43,78 +45,184 @@ impl SpanProcessor for QueuedSpans {
     }
 }
 
-/// The request of a batch, which is left empty. Texts are moved, not copied: this runs for every span there is.
-pub(crate) fn request(resource: &Resource, batch: &mut Vec<SpanData>) -> ExportTraceServiceRequest {
-    let mut scopes: Vec<(InstrumentationScope, Vec<Span>)> = Vec::new();
-    for span in batch.drain(..) {
-        let scope = &span.instrumentation_scope;
-        let place = scopes.iter().rposition(|(known, _)| known == scope);
-        let place = place.unwrap_or_else(|| {
-            scopes.push((scope.clone(), Vec::new()));
-            scopes.len() - 1
-        });
-        scopes[place].1.push(encoded(span));
-    }
-    ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans {
-            resource: Some(ProtoResource::from(resource)),
+/// About the bytes of a span with its attributes.
+const USUAL_SPAN: usize = 512;
+
+/// More than the heads of the fields around spans take.
+const HEADS: usize = 64;
+
+/// Writes batches of spans as `ExportTraceServiceRequest`s. The numbers are those of the fields in OTLP's
+/// `trace/v1/trace.proto` and `common/v1/common.proto`.
+#[derive(Clone, Debug)]
+pub(crate) struct SpanEncoder {
+    /// As it is in every request.
+    resource: Vec<u8>,
+    schema_url: String,
+    tidy: Tidy,
+}
+
+impl SpanEncoder {
+    pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
+        let mut message = ProtoResource::from(resource);
+        tidy.resource(&mut message);
+        Self {
+            resource: message.encode_to_vec(),
             schema_url: resource.schema_url().unwrap_or_default().to_owned(),
-            scope_spans: scopes
-                .into_iter()
-                .map(|(scope, spans)| ScopeSpans {
-                    schema_url: scope.schema_url().unwrap_or_default().to_owned(),
-                    scope: Some((scope, None).into()),
-                    spans,
-                })
-                .collect(),
-        }],
+            tidy,
+        }
     }
-}
 
-fn encoded(span: SpanData) -> Span {
-    let context = &span.span_context;
-    Span {
-        trace_id: context.trace_id().to_bytes().to_vec(),
-        span_id: context.span_id().to_bytes().to_vec(),
-        trace_state: context.trace_state().header(),
-        parent_span_id: if span.parent_span_id == SpanId::INVALID {
-            Vec::new()
-        } else {
-            span.parent_span_id.to_bytes().to_vec()
-        },
-        flags: flags(context, span.parent_span_is_remote),
-        name: span.name.into_owned(),
-        kind: kind(&span.span_kind) as i32,
-        start_time_unix_nano: nanoseconds(span.start_time),
-        end_time_unix_nano: nanoseconds(span.end_time),
-        attributes: attributes(span.attributes),
-        dropped_attributes_count: span.dropped_attributes_count,
-        dropped_events_count: span.events.dropped_count,
-        events: span.events.events.into_iter().map(event).collect(),
-        dropped_links_count: span.links.dropped_count,
-        links: span.links.links.into_iter().map(link).collect(),
-        status: Some(status(span.status)),
+    /// The request of a batch, which is left empty.
+    pub(crate) fn request(&self, batch: &mut Vec<SpanData>) -> Bytes {
+        let usual = batch.len() * USUAL_SPAN;
+        let mut scopes: Vec<(InstrumentationScope, Wire)> = Vec::new();
+        for span in batch.drain(..) {
+            let scope = &span.instrumentation_scope;
+            let place = scopes.iter().rposition(|(known, _)| known == scope);
+            let place = place.unwrap_or_else(|| {
+                // Most services have one scope only.
+                let capacity = if scopes.is_empty() { usual } else { 0 };
+                scopes.push((scope.clone(), Wire::with_capacity(capacity)));
+                scopes.len() - 1
+            });
+            let scope_spans = &mut scopes[place].1;
+            scope_spans.message(2, |wire| self.span(wire, &span));
+        }
+        for (scope, scope_spans) in &mut scopes {
+            scope_spans.text(3, scope.schema_url().unwrap_or_default());
+            let scope = ProtoScope::from((&*scope, None)).encode_to_vec();
+            scope_spans.bytes_set(1, &scope);
+        }
+
+        let length: usize = scopes.iter().map(|(_, spans)| spans.len() + HEADS).sum();
+        let mut request = Wire::with_capacity(self.resource.len() + length + HEADS);
+        request.message(1, |wire| {
+            wire.bytes_set(1, &self.resource);
+            for (_, scope_spans) in scopes {
+                wire.bytes_set(2, &scope_spans.into_bytes());
+            }
+            wire.text(3, &self.schema_url);
+        });
+        request.into_bytes().into()
     }
-}
 
-fn event(event: Event) -> span::Event {
-    span::Event {
-        time_unix_nano: nanoseconds(event.timestamp),
-        name: event.name.into_owned(),
-        attributes: attributes(event.attributes),
-        dropped_attributes_count: event.dropped_attributes_count,
+    fn span(&self, wire: &mut Wire, span: &SpanData) {
+        let context = &span.span_context;
+        wire.bytes_set(1, &context.trace_id().to_bytes());
+        wire.bytes_set(2, &context.span_id().to_bytes());
+        self.text(wire, 3, &context.trace_state().header());
+        if span.parent_span_id != SpanId::INVALID {
+            wire.bytes_set(4, &span.parent_span_id.to_bytes());
+        }
+        self.text(wire, 5, &span.name);
+        wire.number(6, kind(&span.span_kind) as u64);
+        wire.fixed64(7, nanoseconds(span.start_time));
+        wire.fixed64(8, nanoseconds(span.end_time));
+        self.attributes(wire, 9, &span.attributes);
+        wire.number(10, span.dropped_attributes_count.into());
+        for event in &span.events.events {
+            wire.message(11, |wire| self.event(wire, event));
+        }
+        wire.number(12, span.events.dropped_count.into());
+        for link in &span.links.links {
+            wire.message(13, |wire| self.link(wire, link));
+        }
+        wire.number(14, span.links.dropped_count.into());
+        wire.message(15, |wire| self.status(wire, &span.status));
+        wire.fixed32(16, flags(context, span.parent_span_is_remote));
     }
-}
 
-fn link(link: Link) -> span::Link {
-    let context = &link.span_context;
-    span::Link {
-        trace_id: context.trace_id().to_bytes().to_vec(),
-        span_id: context.span_id().to_bytes().to_vec(),
-        trace_state: context.trace_state().header(),
-        flags: flags(context, context.is_remote()),
-        attributes: attributes(link.attributes),
-        dropped_attributes_count: link.dropped_attributes_count,
+    fn event(&self, wire: &mut Wire, event: &Event) {
+        wire.fixed64(1, nanoseconds(event.timestamp));
+        self.text(wire, 2, &event.name);
+        self.attributes(wire, 3, &event.attributes);
+        wire.number(4, event.dropped_attributes_count.into());
+    }
+
+    fn link(&self, wire: &mut Wire, link: &Link) {
+        let context = &link.span_context;
+        wire.bytes_set(1, &context.trace_id().to_bytes());
+        wire.bytes_set(2, &context.span_id().to_bytes());
+        self.text(wire, 3, &context.trace_state().header());
+        self.attributes(wire, 4, &link.attributes);
+        wire.number(5, link.dropped_attributes_count.into());
+        wire.fixed32(6, flags(context, context.is_remote()));
+    }
+
+    fn status(&self, wire: &mut Wire, status: &Status) {
+        let code = match status {
+            Status::Unset => status::StatusCode::Unset,
+            Status::Ok => status::StatusCode::Ok,
+            Status::Error { description } => {
+                self.text(wire, 2, description);
+                status::StatusCode::Error
+            }
+        };
+        wire.number(3, code as u64);
+    }
+
+    /// The SDK keeps every value that a key was given; OTLP allows one, and the last one counts.
+    fn attributes(&self, wire: &mut Wire, field: u32, attributes: &[KeyValue]) {
+        for (index, attribute) in attributes.iter().enumerate() {
+            let is_replaced = attributes[index + 1..]
+                .iter()
+                .any(|later| later.key == attribute.key);
+            if !is_replaced {
+                wire.message(field, |wire| {
+                    wire.text(1, attribute.key.as_str());
+                    wire.message(2, |wire| self.value(wire, &attribute.value));
+                });
+            }
+        }
+    }
+
+    fn value(&self, wire: &mut Wire, value: &Value) {
+        match value {
+            Value::String(text) => self.text_value(wire, text),
+            Value::Bool(truth) => wire.number_set(2, u64::from(*truth)),
+            Value::I64(number) => wire.number_set(3, number.cast_unsigned()),
+            Value::F64(number) => wire.double_set(4, *number),
+            Value::Array(array) => wire.message(5, |wire| self.array(wire, array)),
+            // A kind that a later version of the API brings.
+            other => self.text_value(wire, &other.as_str().into_owned().into()),
+        }
+    }
+
+    fn array(&self, wire: &mut Wire, array: &Array) {
+        match array {
+            Array::String(texts) => {
+                for text in texts {
+                    wire.message(1, |wire| self.text_value(wire, text));
+                }
+            }
+            Array::Bool(truths) => {
+                for truth in truths {
+                    wire.message(1, |wire| wire.number_set(2, u64::from(*truth)));
+                }
+            }
+            Array::I64(numbers) => {
+                for number in numbers {
+                    wire.message(1, |wire| wire.number_set(3, number.cast_unsigned()));
+                }
+            }
+            Array::F64(numbers) => {
+                for number in numbers {
+                    wire.message(1, |wire| wire.double_set(4, *number));
+                }
+            }
+            // A kind that a later version of the API brings.
+            _ => {}
+        }
+    }
+
+    /// An attribute's text, which has a limit.
+    fn text_value(&self, wire: &mut Wire, text: &StringValue) {
+        let masked = self.tidy.masked(text.as_str());
+        wire.bytes_set(1, self.tidy.limited(&masked).as_bytes());
+    }
+
+    fn text(&self, wire: &mut Wire, field: u32, text: &str) {
+        wire.text(field, &self.tidy.masked(text));
     }
 }
 
@@ -137,47 +245,6 @@ fn kind(kind: &SpanKind) -> span::SpanKind {
     }
 }
 
-fn status(status: Status) -> ProtoStatus {
-    let (code, message) = match status {
-        Status::Unset => (status::StatusCode::Unset, String::new()),
-        Status::Ok => (status::StatusCode::Ok, String::new()),
-        Status::Error { description } => (status::StatusCode::Error, description.into_owned()),
-    };
-    ProtoStatus {
-        code: code as i32,
-        message,
-    }
-}
-
-fn attributes(attributes: Vec<KeyValue>) -> Vec<proto::KeyValue> {
-    attributes
-        .into_iter()
-        .map(|attribute| proto::KeyValue {
-            key: attribute.key.into(),
-            value: Some(value(attribute.value)),
-            ..proto::KeyValue::default()
-        })
-        .collect()
-}
-
-fn value(value: Value) -> proto::AnyValue {
-    match value {
-        Value::String(text) => text_value(text),
-        Value::Array(Array::String(texts)) => proto::AnyValue {
-            value: Some(any_value::Value::ArrayValue(proto::ArrayValue {
-                values: texts.into_iter().map(text_value).collect(),
-            })),
-        },
-        plain => plain.into(),
-    }
-}
-
-fn text_value(text: StringValue) -> proto::AnyValue {
-    proto::AnyValue {
-        value: Some(any_value::Value::StringValue(text.into())),
-    }
-}
-
 fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -188,6 +255,8 @@ mod tests {
     use std::borrow::Cow;
 
     use opentelemetry::trace::{TraceFlags, TraceId, TraceState};
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::Span;
     use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
     use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
     use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
@@ -207,8 +276,15 @@ mod tests {
                 KeyValue::new("number", 7),
                 KeyValue::new("fraction", 0.5),
                 KeyValue::new("truth", true),
+                KeyValue::new("falsehood", false),
+                KeyValue::new("zero", 0),
+                KeyValue::new("below", -1),
+                KeyValue::new("empty", ""),
+                KeyValue::new("long", "x".repeat(200)),
                 KeyValue::new("texts", Value::Array(vec![StringValue::from("a")].into())),
-                KeyValue::new("numbers", Value::Array(vec![1_i64, 2].into())),
+                KeyValue::new("numbers", Value::Array(vec![1_i64, 0, -2].into())),
+                KeyValue::new("fractions", Value::Array(vec![0.0, -1.5].into())),
+                KeyValue::new("truths", Value::Array(vec![true, false].into())),
             ]
         };
         let time = UNIX_EPOCH + Duration::from_nanos(1_234_567_890_123_456_789);
@@ -240,7 +316,30 @@ mod tests {
         }
     }
 
-    /// The upstream transform copies where this module moves; the outcome is the same.
+    const PLAIN: Tidy = Tidy {
+        masking: false,
+        value_limit: None,
+        attribute_limit: None,
+    };
+
+    fn decoded(tidy: Tidy, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
+        let resource = Resource::builder_empty()
+            .with_schema_url(
+                [KeyValue::new("service.name", "test")],
+                "https://example.com/resource",
+            )
+            .build();
+        let mut batch = batch;
+        let request = SpanEncoder::new(&resource, tidy).request(&mut batch);
+        assert!(batch.is_empty());
+        ExportTraceServiceRequest::decode(request).unwrap()
+    }
+
+    fn only(tidy: Tidy, span: SpanData) -> Span {
+        let mut request = decoded(tidy, vec![span]);
+        request.resource_spans[0].scope_spans[0].spans.remove(0)
+    }
+
     #[test]
     fn a_request_is_what_the_upstream_transform_makes() {
         let batch = vec![
@@ -249,14 +348,90 @@ mod tests {
             span(3, "a", Status::error("it failed")),
         ];
         let resource = Resource::builder_empty()
-            .with_attribute(KeyValue::new("service.name", "test"))
+            .with_schema_url(
+                [KeyValue::new("service.name", "test")],
+                "https://example.com/resource",
+            )
             .build();
-        let expected =
+        let mut expected =
             group_spans_by_resource_and_scope(batch.clone(), &ResourceAttributesWithSchema::from(&resource));
-        let mut emptied = batch;
-        let request = request(&resource, &mut emptied);
-        assert_eq!(request.resource_spans, expected);
-        assert!(emptied.is_empty());
+        expected[0]
+            .scope_spans
+            .sort_by_key(|scope| scope.scope.as_ref().map(|scope| scope.name.clone()));
+        assert_eq!(decoded(PLAIN, batch).resource_spans, expected);
+    }
+
+    #[test]
+    fn the_last_value_of_a_key_is_kept() {
+        let mut twice = span(1, "a", Status::Unset);
+        twice.attributes = vec![
+            KeyValue::new("user.id", 1),
+            KeyValue::new("a", "x"),
+            KeyValue::new("user.id", 2),
+        ];
+        let mut once = twice.clone();
+        once.attributes.remove(0);
+        assert_eq!(only(PLAIN, twice), only(PLAIN, once));
+    }
+
+    #[test]
+    fn every_text_of_a_span_is_masked() {
+        let mail = "alice@example.com";
+        let state = || TraceState::from_key_value([("tenant", "alice@example.com")]).unwrap();
+        let of = |id: u64| {
+            SpanContext::new(
+                TraceId::from(7),
+                SpanId::from(id),
+                TraceFlags::SAMPLED,
+                true,
+                state(),
+            )
+        };
+        let mut span = span(1, "a", Status::error(mail));
+        let attributes = || {
+            vec![
+                KeyValue::new("mail", mail),
+                KeyValue::new("mails", Value::Array(vec![StringValue::from(mail)].into())),
+            ]
+        };
+        span.span_context = of(1);
+        span.name = Cow::Borrowed(mail);
+        span.attributes = attributes();
+        span.events.events = vec![Event::new(mail, UNIX_EPOCH, attributes(), 0)];
+        span.links.links = vec![Link::new(of(2), attributes(), 0)];
+        let count = |tidy, text: &str| format!("{:?}", only(tidy, span.clone())).matches(text).count();
+        assert_eq!(count(PLAIN, mail), 11);
+        let masking = Tidy {
+            masking: true,
+            ..PLAIN
+        };
+        assert_eq!(count(masking, mail), 0);
+        assert_eq!(count(masking, "al***@example.com"), 11);
+    }
+
+    #[test]
+    fn attributes_are_cut_at_characters_after_masking_and_names_are_not() {
+        let tidy = Tidy {
+            masking: true,
+            value_limit: Some(9),
+            ..PLAIN
+        };
+        let mut long = span(1, "a", Status::error("a long description"));
+        long.attributes = vec![
+            KeyValue::new("mail", "alice@example.com"),
+            KeyValue::new("short", "ünïcödé"),
+            KeyValue::new("number", 1_234_567_890_123),
+            KeyValue::new(
+                "texts",
+                Value::Array(vec![StringValue::from("0123456789")].into()),
+            ),
+        ];
+        long.events.events.clear();
+        long.links.links.clear();
+        let mut cut = long.clone();
+        cut.attributes[0] = KeyValue::new("mail", "al***@exa");
+        cut.attributes[3] = KeyValue::new("texts", Value::Array(vec![StringValue::from("012345678")].into()));
+        assert_eq!(only(tidy, long), only(PLAIN, cut));
     }
 
     #[test]

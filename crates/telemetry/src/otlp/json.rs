@@ -4,12 +4,14 @@
 
 mod metrics;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, EntityRef, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use prost::Message;
 use serde_json::{Map, Value, json};
 
 use super::Request;
@@ -17,17 +19,21 @@ use super::Request;
 /// `request` as a body of `application/json`.
 pub(super) fn body(request: &Request) -> Vec<u8> {
     let value = match request {
-        Request::Traces(request) => Fields::new().list("resourceSpans", &request.resource_spans, |group| {
-            Fields::new()
-                .resource(group.resource.as_ref())
-                .list("scopeSpans", &group.scope_spans, |scope| {
-                    Fields::new()
-                        .scope(scope.scope.as_ref())
-                        .list("spans", &scope.spans, span)
-                        .text("schemaUrl", &scope.schema_url)
-                })
-                .text("schemaUrl", &group.schema_url)
-        }),
+        Request::Traces(request) => {
+            let request = ExportTraceServiceRequest::decode(request.clone())
+                .expect("the bytes are those of this message");
+            Fields::new().list("resourceSpans", &request.resource_spans, |group| {
+                Fields::new()
+                    .resource(group.resource.as_ref())
+                    .list("scopeSpans", &group.scope_spans, |scope| {
+                        Fields::new()
+                            .scope(scope.scope.as_ref())
+                            .list("spans", &scope.spans, span)
+                            .text("schemaUrl", &scope.schema_url)
+                    })
+                    .text("schemaUrl", &group.schema_url)
+            })
+        }
         Request::Metrics(request) => {
             Fields::new().list("resourceMetrics", &request.resource_metrics, |group| {
                 Fields::new()

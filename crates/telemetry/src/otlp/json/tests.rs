@@ -286,7 +286,7 @@ fn text(request: &Request) -> String {
 /// By the reader of `opentelemetry-proto`, which knows nothing of this writer.
 #[test]
 fn everything_that_is_written_comes_back() {
-    let written = text(&Request::Traces(traces()));
+    let written = text(&Request::Traces(traces().encode_to_vec().into()));
     assert_eq!(
         serde_json::from_str::<ExportTraceServiceRequest>(&written).unwrap(),
         traces()
@@ -305,7 +305,8 @@ fn everything_that_is_written_comes_back() {
 
 #[test]
 fn the_mapping_is_that_of_the_specification() {
-    let value: Value = serde_json::from_slice(&body(&Request::Traces(traces()))).unwrap();
+    let value: Value =
+        serde_json::from_slice(&body(&Request::Traces(traces().encode_to_vec().into()))).unwrap();
     let group = &value["resourceSpans"][0];
     assert_eq!(group["resource"]["droppedAttributesCount"], 1);
     let span = &group["scopeSpans"][0]["spans"][0];

@@ -1,0 +1,137 @@
+//! Protobuf's wire format, the little of it that spans take
+//! (<https://protobuf.dev/programming-guides/encoding/>). Spans are many: writing them straight into bytes costs a
+//! fraction of building messages first and encoding those.
+
+/// A message being written. Fields at their defaults are left out where a method does not say otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Wire(Vec<u8>);
+
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const LENGTH: u32 = 2;
+const FIXED32: u32 = 5;
+
+impl Wire {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn number(&mut self, field: u32, number: u64) {
+        if number != 0 {
+            self.number_set(field, number);
+        }
+    }
+
+    /// Also zero: for members of a `oneof`.
+    pub(super) fn number_set(&mut self, field: u32, number: u64) {
+        self.tag(field, VARINT);
+        self.varint(number);
+    }
+
+    pub(super) fn fixed32(&mut self, field: u32, number: u32) {
+        if number != 0 {
+            self.tag(field, FIXED32);
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    pub(super) fn fixed64(&mut self, field: u32, number: u64) {
+        if number != 0 {
+            self.tag(field, FIXED64);
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Also zero: for members of a `oneof`.
+    pub(super) fn double_set(&mut self, field: u32, number: f64) {
+        self.tag(field, FIXED64);
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    pub(super) fn text(&mut self, field: u32, text: &str) {
+        if !text.is_empty() {
+            self.bytes_set(field, text.as_bytes());
+        }
+    }
+
+    /// Also no bytes at all: for members of a `oneof`, and for messages that are there and empty.
+    pub(super) fn bytes_set(&mut self, field: u32, bytes: &[u8]) {
+        self.tag(field, LENGTH);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// A message in the message, empty or not. Its length is known when it is written, so one that is longer than most
+    /// is moved by a byte or some.
+    pub(super) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+        self.tag(field, LENGTH);
+        let start = self.0.len();
+        self.0.push(0);
+        write(self);
+        let length = self.0.len() - start - 1;
+        match u8::try_from(length) {
+            Ok(short @ 0..=0x7f) => self.0[start] = short,
+            _ => {
+                let mut head = Self::default();
+                head.varint(length as u64);
+                self.0.splice(start..=start, head.0);
+            }
+        }
+    }
+
+    fn tag(&mut self, field: u32, kind: u32) {
+        self.varint(u64::from(field << 3 | kind));
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number > 0x7f {
+            self.0.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_as_many_bytes_as_they_need() {
+        for (number, bytes) in [
+            (1_u64, &[0x08, 0x01][..]),
+            (127, &[0x08, 0x7f]),
+            (128, &[0x08, 0x80, 0x01]),
+            (300, &[0x08, 0xac, 0x02]),
+            (u64::MAX, &[8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]),
+        ] {
+            let mut wire = Wire::default();
+            wire.number(1, number);
+            assert_eq!(wire.into_bytes(), bytes, "{number}");
+        }
+        let mut wire = Wire::default();
+        wire.number(1, 0);
+        wire.number_set(16, 0);
+        assert_eq!(wire.into_bytes(), [0x80, 0x01, 0x00]);
+    }
+
+    #[test]
+    fn messages_of_every_length_have_it_before_them() {
+        for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000] {
+            let content = vec![7; length];
+            let mut wire = Wire::default();
+            wire.message(2, |inner| inner.0.extend_from_slice(&content));
+            let mut expected = Wire::default();
+            expected.bytes_set(2, &content);
+            assert_eq!(wire.into_bytes(), expected.into_bytes(), "{length}");
+        }
+    }
+}
