@@ -1,0 +1,199 @@
+//! What an e-mail address is made of, for [`super::mask`].
+
+use std::ops::Range;
+
+/// Symbols beyond ASCII, which are no part of an address though nothing forbids them: an arrow, a dash or a full-width
+/// comma before an address is punctuation. No letter or digit is among them.
+const SYMBOLS: [(char, char); 17] = [
+    ('\u{80}', '\u{a9}'),
+    ('\u{ab}', '\u{b1}'),
+    ('\u{b4}', '\u{b4}'),
+    ('\u{b6}', '\u{b8}'),
+    ('\u{bb}', '\u{bb}'),
+    ('\u{bf}', '\u{bf}'),
+    ('\u{d7}', '\u{d7}'),
+    ('\u{f7}', '\u{f7}'),
+    ('\u{2000}', '\u{206f}'),
+    ('\u{2190}', '\u{245f}'),
+    ('\u{2500}', '\u{2775}'),
+    ('\u{3000}', '\u{3004}'),
+    ('\u{3008}', '\u{3020}'),
+    ('\u{ff00}', '\u{ff0f}'),
+    ('\u{ff1a}', '\u{ff20}'),
+    ('\u{ff3b}', '\u{ff40}'),
+    ('\u{1f300}', '\u{1faff}'),
+];
+
+/// ASCII that RFC 5322 allows in a local part beside `._%+-`, but that also stands before addresses; `*` is apart.
+const DELIMITERS: &str = "!#$&'/=?^`{|}~";
+
+/// The next sign (`@`, `%40`, `%2540`) at or after `from`.
+pub(super) fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
+    let mut searched = from;
+    loop {
+        let at = searched + text[searched..].find(['@', '%'])?;
+        searched = at + 1;
+        if text[at..].starts_with('@') {
+            return Some(at..at + 1);
+        }
+        if let Some(length) = encoded_sign(&text[at..]) {
+            return Some(at..at + length);
+        }
+    }
+}
+
+/// The length of the `%40`, of any depth of encoding, that `text` begins with.
+fn encoded_sign(text: &str) -> Option<usize> {
+    let digits = text.strip_prefix('%')?;
+    let depth = digits.len() - digits.trim_start_matches("25").len();
+    digits[depth..].starts_with("40").then_some(1 + depth + 2)
+}
+
+/// What stands before a sign.
+#[derive(Clone, Copy)]
+pub(super) struct Local<'a> {
+    /// The text up to the sign.
+    pub(super) text: &'a str,
+    /// Where the part begins that no earlier address has taken.
+    pub(super) from: usize,
+}
+
+impl<'a> Local<'a> {
+    /// `"john doe"`: nothing stays.
+    pub(super) fn quoted(self) -> Option<(usize, usize)> {
+        let inner = self.free().strip_suffix('"')?;
+        Some((self.from + inner.rfind('"')?, 0))
+    }
+
+    /// Three characters or more: the first two stay.
+    pub(super) fn long(self) -> Option<(usize, usize)> {
+        let local = self.run(is_word);
+        let third = local.char_indices().nth(2)?;
+        Some((self.text.len() - local.len(), third.0))
+    }
+
+    /// One character or two: nothing stays.
+    pub(super) fn short(self) -> Option<(usize, usize)> {
+        let local = self.run(is_word);
+        let (start, _) = local.char_indices().rev().take(2).last()?;
+        Some((self.text.len() - local.len() + start, 0))
+    }
+
+    /// Symbols that end a local part: they go.
+    pub(super) fn symbols(self) -> Option<(usize, usize)> {
+        let symbols = self.run(is_symbol);
+        (!symbols.is_empty()).then(|| (self.text.len() - symbols.len(), 0))
+    }
+
+    /// Stars: they become three, as they are after a mask.
+    pub(super) fn stars(self) -> Option<(usize, usize)> {
+        let stars = self.run(|c| c == '*');
+        (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
+    }
+
+    fn free(self) -> &'a str {
+        &self.text[self.from..]
+    }
+
+    /// The longest end of the text that is made of these characters.
+    fn run(self, of: fn(char) -> bool) -> &'a str {
+        let free = self.free();
+        &free[free.trim_end_matches(of).len()..]
+    }
+}
+
+/// Whether a local part keeps this character.
+fn is_word(c: char) -> bool {
+    if c.is_ascii() {
+        c.is_ascii_alphanumeric() || "._%+-".contains(c)
+    } else {
+        !is_beyond_ascii_symbol(c)
+    }
+}
+
+fn is_symbol(c: char) -> bool {
+    if c.is_ascii() {
+        DELIMITERS.contains(c)
+    } else {
+        is_beyond_ascii_symbol(c)
+    }
+}
+
+fn is_beyond_ascii_symbol(c: char) -> bool {
+    SYMBOLS.iter().any(|(first, last)| (*first..=*last).contains(&c))
+}
+
+/// Where the part of a domain ends that proves it one: its first dot with a letter before and two behind, its bracket,
+/// or `localhost`. `None` when `text` has no domain at `start`.
+pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {
+    let domain = &text[start..];
+    if let Some(end) =
+        literal(domain).or_else(|| domain.starts_with("localhost").then_some("localhost".len()))
+    {
+        return Some(start + end);
+    }
+    let mut at = match unit(domain)? {
+        (Unit::Word, length) => length,
+        _ => return None,
+    };
+    loop {
+        let (kind, length) = unit(&domain[at..])?;
+        at += length;
+        if kind == Unit::Dot {
+            let top = (0..2).try_fold(at, |at, _| match unit(&domain[at..])? {
+                (Unit::Dot, _) => None,
+                (_, length) => Some(at + length),
+            });
+            if let Some(end) = top {
+                return Some(start + end);
+            }
+        }
+    }
+}
+
+/// `[192.0.2.1]`, brackets encoded or not.
+fn literal(domain: &str) -> Option<usize> {
+    let inner = ["[", "%5B", "%5b"]
+        .iter()
+        .find_map(|open| domain.strip_prefix(open))?;
+    let end = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == ':'))?;
+    let close = ["]", "%5D", "%5d"]
+        .iter()
+        .find(|close| inner[end..].starts_with(**close))?;
+    (end > 0).then(|| domain.len() - inner.len() + end + close.len())
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Unit {
+    /// A letter, a digit, `_`, or a byte of one that is percent-encoded.
+    Word,
+    Dash,
+    Dot,
+}
+
+/// The unit that `text` begins with, and its length.
+fn unit(text: &str) -> Option<(Unit, usize)> {
+    let c = text.chars().next()?;
+    match c {
+        '.' => Some((Unit::Dot, 1)),
+        '-' => Some((Unit::Dash, 1)),
+        '%' => {
+            let digits = text.get(1..3)?;
+            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            let byte = u8::from_str_radix(digits, 16).ok()?;
+            let kind = match byte {
+                b'.' => Unit::Dot,
+                b'-' => Unit::Dash,
+                b'_' | 0x80.. => Unit::Word,
+                byte if byte.is_ascii_alphanumeric() => Unit::Word,
+                _ => return None,
+            };
+            Some((kind, 3))
+        }
+        '_' | '\u{a1}'.. => Some((Unit::Word, c.len_utf8())),
+        c if c.is_ascii_alphanumeric() => Some((Unit::Word, 1)),
+        _ => None,
+    }
+}
