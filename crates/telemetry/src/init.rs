@@ -26,7 +26,7 @@ use crate::export::{
     ExportThread, Exported, Exports, LogEntry, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
     observe_queue,
 };
-use crate::logs::{Format, LogLayer};
+use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
 use crate::process;
 use crate::sampler::QuietSampler;
@@ -129,6 +129,10 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         telemetry.shutdown(Duration::ZERO).ok();
         return Err(error.into());
     }
+    if let Err(error) = logs::bridge_log() {
+        warnings.push(format!("events of the crate log are not ours: {error}"));
+    }
+    logs::log_panics();
     // The three signals share most variables, and with them most complaints.
     warnings.sort_unstable();
     warnings.dedup();

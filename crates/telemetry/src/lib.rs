@@ -44,6 +44,9 @@ pub use context::{
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement};
 pub use failure::{Failure, Fault};
 pub use init::{InitError, ShutdownError, Telemetry, init};
+#[doc(hidden)]
+pub use logs::function;
+pub use logs::panic_message;
 pub use mask::mask;
 pub use messaging::{Command, Messaging, Outcome, Processed, QueueDepth, RedisServer, Sending, TaskMessage};
 pub use metrics::{Counter, Histogram, counter, histogram, meter, observe_gauge};
@@ -51,3 +54,5 @@ pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
 pub use runtime::observe_runtime;
 pub use span::Span;
+#[doc(hidden)]
+pub use tracing;

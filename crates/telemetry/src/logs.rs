@@ -1,39 +1,74 @@
 //! Log events: each goes once to standard output (readable on a terminal, JSON lines otherwise) and once to the OTLP
 //! logger, with the trace and span in force. A layer of our own and not the upstream bridge, because a record's
 //! attributes cannot be masked once the bridge has set them, and a bridge gives neither `code.*` nor `otelTraceID`.
+//! Events of the crate `log` come through it as well.
 
+mod events;
 mod fields;
 mod line;
+mod panics;
+mod place;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::io::Write;
 use std::time::SystemTime;
 
 use opentelemetry::Context;
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, Severity};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
-use opentelemetry_sdk::logs::SdkLogger;
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger};
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_log::NormalizeEvent;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer;
 
 use crate::export::truncated;
 use crate::mask::mask;
+pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
+pub(crate) use panics::log_panics;
+pub use panics::panic_message;
+use place::Place;
 
 /// Crates that the exporters are made of; their events never go to the exporters.
-const EXPORTER_CRATES: [&str; 9] = [
+const EXPORTER_CRATES: [&str; 13] = [
     "hyper",
     "hyper_util",
     "hyper_rustls",
+    "hyper_timeout",
     "reqwest",
     "h2",
-    "rustls",
-    "rustls_platform_verifier",
     "tonic",
     "tower",
+    "rustls",
+    "rustls_native_certs",
+    "rustls_platform_verifier",
+    "tokio_rustls",
+    "webpki",
 ];
+
+/// Makes events of the crate `log` events of `tracing`, as far as `RUST_LOG` lets any through.
+///
+/// # Errors
+/// When the program has a logger for `log` already; that one stays.
+pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
+    let most = match tracing::level_filters::LevelFilter::current().into_level() {
+        None => tracing_log::log::LevelFilter::Off,
+        Some(level) => tracing_log::AsLog::as_log(&level).to_level_filter(),
+    };
+    tracing_log::LogTracer::builder().with_max_level(most).init()
+}
+
+thread_local! {
+    static EXPORTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps the events of this thread, whatever crate they are from, off the exporters: it runs them.
+pub(crate) fn keep_this_thread_off_the_exporters() {
+    EXPORTS.set(true);
+}
 
 /// The `tracing` layer of this crate.
 #[derive(Debug)]
@@ -48,7 +83,9 @@ pub(crate) struct LogLayer {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
-        let metadata = event.metadata();
+        // Those of `log` share one callsite; where they are from is in their fields.
+        let normalised = event.normalized_metadata();
+        let metadata = normalised.as_ref().unwrap_or_else(|| event.metadata());
         if is_repeated_export_error(metadata) {
             return;
         }
@@ -58,50 +95,47 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         }
         let span = Context::map_current(|cx| cx.span().span_context().clone());
         let span = span.is_valid().then_some(span);
+        let place = Place::of(metadata, &mut fields);
 
-        let line = self.format.line(metadata, &fields, span.as_ref());
+        let line = self.format.line(metadata, &place, &fields, span.as_ref());
         // Nobody is left to tell when standard output is closed.
         let _ = std::io::stdout().lock().write_all(line.as_bytes());
 
         if let Some(logger) = &self.logger
+            && !EXPORTS.get()
             && !is_of_exporter(metadata.target())
         {
-            self.emit(logger, metadata, fields, span.as_ref());
+            let mut record = logger.create_log_record();
+            // Events without a name of their own have one made of file and line, or of nothing.
+            let name = event.metadata().name();
+            if normalised.is_none() && !name.starts_with("event ") {
+                record.set_event_name(name);
+            }
+            record.set_target(metadata.target().to_owned());
+            record.set_severity_number(severity(metadata.level()));
+            record.set_severity_text(metadata.level().as_str());
+            self.fill(&mut record, place, fields, span.as_ref());
+            logger.emit(record);
         }
     }
 }
 
 impl LogLayer {
-    fn emit(
-        &self,
-        logger: &SdkLogger,
-        metadata: &'static Metadata<'static>,
-        fields: Fields,
-        span: Option<&SpanContext>,
-    ) {
-        let mut record = logger.create_log_record();
+    fn fill(&self, record: &mut SdkLogRecord, place: Place, fields: Fields, span: Option<&SpanContext>) {
         record.set_timestamp(SystemTime::now());
-        record.set_target(metadata.target());
-        record.set_severity_number(severity(metadata.level()));
-        record.set_severity_text(metadata.level().as_str());
-        // Events without a name of their own have one made of file and line.
-        if !metadata.name().starts_with("event ") {
-            record.set_event_name(metadata.name());
-        }
         if let Some(span) = span {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
             record.add_attribute("otelTraceID", span.trace_id().to_string());
             record.add_attribute("otelSpanID", span.span_id().to_string());
         }
-        if let Some(file) = metadata.file() {
-            record.add_attribute("code.file.path", within_crates(file));
+        if let Some(file) = place.file {
+            record.add_attribute(place::FILE, file);
         }
-        // The function is not known to `tracing`; the module is the nearest.
-        if let Some(module) = metadata.module_path() {
-            record.add_attribute("code.function.name", module);
+        if let Some(function) = place.function {
+            record.add_attribute(place::FUNCTION, function);
         }
-        if let Some(line) = metadata.line() {
-            record.add_attribute("code.line.number", i64::from(line));
+        if let Some(line) = place.line {
+            record.add_attribute(place::LINE, line);
         }
         if let Some(message) = fields.message {
             record.set_body(message.into());
@@ -109,7 +143,6 @@ impl LogLayer {
         for (name, value) in fields.others {
             record.add_attribute(name, self.limited(value));
         }
-        logger.emit(record);
     }
 
     fn limited(&self, value: AnyValue) -> AnyValue {
@@ -148,22 +181,3 @@ fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
 
 /// A way to mask text.
 type Masker = fn(&str) -> Cow<'_, str>;
-/// A source file's path without the place where the building machine keeps its dependencies.
-pub(super) fn within_crates(file: &str) -> &str {
-    let Some((_, in_registry)) = file.split_once("/registry/src/") else {
-        return file;
-    };
-    in_registry.split_once('/').map_or(in_registry, |(_, path)| path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_building_machines_folders_are_not_told() {
-        let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
-        assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
-        assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");
-    }
-}

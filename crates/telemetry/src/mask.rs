@@ -38,12 +38,10 @@ pub fn mask(text: &str) -> Cow<'_, str> {
 type Rule = fn(Local<'_>) -> Option<(usize, usize)>;
 
 /// Applied one after the other to the whole text.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 3] = [
     |local| local.quoted(),
     |local| local.long(),
     |local| local.short(),
-    |local| local.symbols(),
-    |local| local.stars(),
 ];
 
 /// `text` with every address masked that `rule` is for; `None` when there is none.

@@ -26,6 +26,7 @@ use super::stop::{End, Stop};
 use super::tidy::Tidy;
 use super::traces::SpanEncoder;
 use crate::config::{Batches, Destination, Signal};
+use crate::logs::keep_this_thread_off_the_exporters;
 use crate::otlp::Request;
 
 const NAME: &str = "telemetry";
@@ -159,6 +160,7 @@ fn run(
     tell_start: &mpsc::Sender<Started>,
     tell_results: &mpsc::Sender<(Signal, bool)>,
 ) {
+    keep_this_thread_off_the_exporters();
     let mut started = Started::default();
     // Threads of the pool collect metrics and look names up.
     let runtime = match Builder::new_current_thread()

@@ -39,6 +39,12 @@ impl Fields {
         }
     }
 
+    /// Takes a field out.
+    pub(super) fn take(&mut self, name: &str) -> Option<AnyValue> {
+        let index = self.others.iter().position(|(other, _)| *other == name)?;
+        Some(self.others.remove(index).1)
+    }
+
     fn text(&mut self, field: &Field, text: String) {
         if field.name() == "message" {
             self.message = Some(text);
@@ -48,7 +54,10 @@ impl Fields {
     }
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        self.others.push((field.name(), value.into()));
+        // The place that `tracing-log` notes of an event of `log`; it is in the normalised metadata.
+        if !field.name().starts_with("log.") {
+            self.others.push((field.name(), value.into()));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::fields::Fields;
-use super::within_crates;
+use super::place::Place;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,18 +32,30 @@ impl Format {
     }
 
     /// The event with its line end.
-    pub(super) fn line(self, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) -> String {
+    pub(super) fn line(
+        self,
+        metadata: &Metadata<'_>,
+        place: &Place,
+        fields: &Fields,
+        span: Option<&SpanContext>,
+    ) -> String {
         let mut line = String::with_capacity(256);
         match self {
             Self::Terminal => terminal(&mut line, metadata, fields, span),
-            Self::Json => json(&mut line, metadata, fields, span),
+            Self::Json => json(&mut line, metadata, place, fields, span),
         }
         line.push('\n');
         line
     }
 }
 
-fn json(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Option<&SpanContext>) {
+fn json(
+    line: &mut String,
+    metadata: &Metadata<'_>,
+    place: &Place,
+    fields: &Fields,
+    span: Option<&SpanContext>,
+) {
     line.push_str("{\"timestamp\":\"");
     timestamp(line);
     put(line, format_args!("\",\"level\":\"{}\"", metadata.level()));
@@ -61,9 +73,9 @@ fn json(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: Optio
             ),
         );
     }
-    if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+    if let (Some(file), Some(number)) = (&place.file, place.line) {
         line.push_str(",\"file\":");
-        quoted(line, within_crates(file));
+        quoted(line, file);
         put(line, format_args!(",\"line\":{number}"));
     }
     if !fields.others.is_empty() {

@@ -72,23 +72,20 @@ impl<'a> Local<'a> {
         Some((self.text.len() - local.len(), third.0))
     }
 
-    /// One character or two: nothing stays.
+    /// One character or two, or symbols that end a local part: nothing stays. Stars become three, as they are after a
+    /// mask.
     pub(super) fn short(self) -> Option<(usize, usize)> {
-        let local = self.run(is_word);
-        let (start, _) = local.char_indices().rev().take(2).last()?;
-        Some((self.text.len() - local.len() + start, 0))
-    }
-
-    /// Symbols that end a local part: they go.
-    pub(super) fn symbols(self) -> Option<(usize, usize)> {
-        let symbols = self.run(is_symbol);
-        (!symbols.is_empty()).then(|| (self.text.len() - symbols.len(), 0))
-    }
-
-    /// Stars: they become three, as they are after a mask.
-    pub(super) fn stars(self) -> Option<(usize, usize)> {
-        let stars = self.run(|c| c == '*');
-        (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
+        let last = self.free().chars().next_back()?;
+        let local = match last {
+            '*' => self.run(|c| c == '*'),
+            c if is_word(c) => {
+                let run = self.run(is_word);
+                let (start, _) = run.char_indices().rev().take(2).last()?;
+                &run[start..]
+            }
+            _ => self.run(is_symbol),
+        };
+        (!local.is_empty()).then(|| (self.text.len() - local.len(), 0))
     }
 
     fn free(self) -> &'a str {

@@ -13,7 +13,7 @@ fn scenario() {
         Span::internal("user.login")
             .run(async {
                 tokio::task::yield_now().await;
-                tracing::warn!(
+                telemetry::warn!(
                     count = 3_u64,
                     ratio = 0.5,
                     flag = true,
@@ -63,6 +63,8 @@ fn an_event_goes_once_to_each_output_with_its_trace() {
     let outside = received.log("outside");
     assert!(outside.trace_id.is_empty());
     assert_eq!(value(&outside.attributes, "otelTraceID"), None);
+    // `tracing` does not know the function, and the module is none.
+    assert_eq!(value(&outside.attributes, "code.function.name"), None);
     let expected_line = value(&outside.attributes, "line").unwrap();
 
     let log = received.log("hello al***@example.com");
@@ -74,7 +76,7 @@ fn an_event_goes_once_to_each_output_with_its_trace() {
         shown(&log.attributes),
         [
             "code.file.path=\"crates/telemetry/tests/otlp/logs.rs\"".to_owned(),
-            "code.function.name=\"otlp::logs\"".to_owned(),
+            "code.function.name=\"otlp::logs::scenario\"".to_owned(),
             format!("code.line.number={expected_line}"),
             "count=3".to_owned(),
             "error=\"bo***@example.com is gone\"".to_owned(),
@@ -138,4 +140,104 @@ fn rust_log_sets_levels_and_never_removes_spans() {
     assert!(run.stdout.contains("bad for alice@example.com"));
     let span = run.received.span("user.login");
     assert_eq!(span.status.as_ref().unwrap().message, "of bob@example.com");
+}
+
+#[test]
+fn events_of_the_crate_log_are_events_like_others() {
+    let line = line!() + 9;
+    let Some(run) = support::run(
+        "logs::events_of_the_crate_log_are_events_like_others",
+        Behaviour::Takes,
+        &[("RUST_LOG", "info,chatty=debug,quiet=off")],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let inside = async {
+                    tracing_log::log::warn!("for {}", "alice@example.com");
+                    Ok::<_, Problem>(())
+                };
+                Span::internal("user.login").run(inside).await.unwrap();
+            });
+            tracing_log::log::debug!("hidden");
+            tracing_log::log::debug!(target: "chatty", "shown");
+            tracing_log::log::error!(target: "quiet", "hidden");
+            tracing_log::log::warn!(target: "hyper_util::client", "of an exporter");
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let received = &run.received;
+    let mut bodies: Vec<_> = received.logs.iter().filter_map(support::body_of).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["for al***@example.com", "shown"]);
+    let span = received.span("user.login");
+    let log = received.log("for al***@example.com");
+    assert_eq!((&log.trace_id, &log.span_id), (&span.trace_id, &span.span_id));
+    assert_eq!(log.event_name, "");
+    assert_eq!(log.severity_number(), SeverityNumber::Warn);
+    let (trace_id, span_id) = (support::hex(&span.trace_id), support::hex(&span.span_id));
+    assert_eq!(
+        shown(&log.attributes),
+        [
+            "code.file.path=\"crates/telemetry/tests/otlp/logs.rs\"".to_owned(),
+            format!("code.line.number={line}"),
+            format!("otelSpanID=\"{span_id}\""),
+            format!("otelTraceID=\"{trace_id}\""),
+        ]
+    );
+    let lines = json_lines(&run.stdout);
+    let target = |message: &str| {
+        let line = lines.iter().find(|line| line["message"] == message);
+        line.map(|line| line["target"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(target("for al***@example.com").as_deref(), Some("otlp::logs"));
+    assert_eq!(target("shown").as_deref(), Some("chatty"));
+    assert!(target("of an exporter").is_some());
+    assert!(!run.stdout.contains("hidden"));
+}
+
+#[test]
+fn a_panic_is_one_event_with_its_place_and_without_values() {
+    let line = line!() + 10;
+    let Some(run) = support::run(
+        "logs::a_panic_is_one_event_with_its_place_and_without_values",
+        Behaviour::Takes,
+        &[],
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            let secret = std::hint::black_box("hunter2");
+            support::block_on(async {
+                let work = Span::internal("user.login").run::<(), Problem>(async move {
+                    panic!("the secret is {secret}");
+                });
+                assert!(tokio::spawn(work).await.unwrap_err().is_panic());
+            });
+            assert!(std::panic::catch_unwind(|| panic!("a constant")).is_err());
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let panics: Vec<_> = run
+        .received
+        .logs
+        .iter()
+        .filter(|log| support::body_of(log) == Some("panicked"))
+        .collect();
+    assert_eq!(panics.len(), 2, "{:?}", run.received.logs);
+    let of_work = &panics[0].attributes;
+    assert_eq!(value(of_work, "code.line.number").unwrap(), line.to_string());
+    assert_eq!(
+        value(of_work, "code.file.path").unwrap(),
+        "\"crates/telemetry/tests/otlp/logs.rs\""
+    );
+    assert_eq!(value(of_work, "exception.type").unwrap(), "\"panic\"");
+    assert!(!panics[0].trace_id.is_empty());
+    let constant = value(&panics[1].attributes, "exception.message");
+    assert_eq!(constant.unwrap(), "\"a constant\"");
+    let told: Vec<_> = json_lines(&run.stdout);
+    let told = told.iter().filter(|line| line["message"] == "panicked");
+    assert_eq!(told.count(), 2);
+    assert!(!run.stdout.contains("hunter2"));
 }
