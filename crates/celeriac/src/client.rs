@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
-use tracing::debug;
 
 use crate::{
     async_result::{AsyncResult, ResultTree, WaitError},
@@ -13,6 +12,7 @@ use crate::{
     canvas::{Canvas, CanvasError, Sender},
     control::clock::Clock,
     event::{self, Event},
+    log::debug,
     message::Message,
     observer::{Observer, SendInfo, SendSpan, Unobserved},
     result::ResultMeta,

@@ -54,6 +54,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod json;
+mod log;
 mod memory;
 mod message;
 mod observer;

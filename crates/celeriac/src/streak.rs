@@ -1,9 +1,10 @@
 //! What a loop says when the broker fails it: one line for a streak of failures and one for its end. About a broker
 //! that is away the loops say nothing, because the broker's connection has said it for all of them.
 
-use tracing::{debug, info, warn};
-
-use crate::broker::BrokerError;
+use crate::{
+    broker::BrokerError,
+    log::{debug, info, warn},
+};
 
 #[derive(Debug)]
 pub(crate) struct Streak {

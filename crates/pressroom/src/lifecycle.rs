@@ -52,9 +52,9 @@ impl Lifecycle {
         let mut failure = None;
         tokio::select! {
             biased;
-            _ = terminate.recv() => tracing::info!("SIGTERM received, stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT received, stopping"),
-            () = self.shutdown.cancelled() => tracing::info!("stopping"),
+            _ = terminate.recv() => telemetry::info!("SIGTERM received, stopping"),
+            _ = interrupt.recv() => telemetry::info!("SIGINT received, stopping"),
+            () = self.shutdown.cancelled() => telemetry::info!("stopping"),
             Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
         }
         tokio::spawn(async move {
@@ -62,7 +62,7 @@ impl Lifecycle {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            tracing::warn!("second signal received, aborting");
+            telemetry::warn!("second signal received, aborting");
             std::process::exit(ABORTED);
         });
         draining();
@@ -89,6 +89,6 @@ fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::Join
         Ok((name, Err(error))) => error.context(name),
         Err(error) => error.into(),
     };
-    tracing::error!(error = format!("{error:#}"), "stopping");
+    telemetry::error!(error = format!("{error:#}"), "stopping");
     error
 }

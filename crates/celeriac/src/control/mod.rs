@@ -12,7 +12,6 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
 };
-use tracing::debug;
 
 use self::{
     clock::Clock,
@@ -22,6 +21,7 @@ use self::{
 use crate::{
     broker::{Broker, BrokerError},
     bus::ReplyTo,
+    log::debug,
     system,
 };
 

@@ -24,12 +24,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use tracing::warn;
-
 use self::state::{Kept, State, step};
 use crate::{
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
     dead::encode as dead_letter,
+    log::warn,
     message::Message,
     result::ResultMeta,
 };

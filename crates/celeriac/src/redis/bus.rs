@@ -15,12 +15,12 @@ use redis::{
     cmd, pipe,
 };
 use tokio::time::timeout;
-use tracing::debug;
 
 use super::{RedisBroker, names, restore};
 use crate::{
     broker::BrokerError,
     bus::{Bus, ReplyTo, ServerInfo},
+    log::debug,
 };
 
 /// How long kombu 5.7 keeps bindings that nobody declares again.

@@ -7,13 +7,13 @@
 
 use redis::{Pipeline, Script, pipe};
 use serde_json::Value;
-use tracing::warn;
 
 use super::{RedisBroker, commands, names};
 use crate::{
     backend::{ChordPart, ChordState},
     broker::{BrokerError, Delivery, Publication, Settled, Settlement},
     json,
+    log::warn,
 };
 
 /// How long a claim on a body is good for, when whoever has it dies. Shorter than any lease.

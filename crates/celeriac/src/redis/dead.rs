@@ -3,12 +3,12 @@
 
 use async_trait::async_trait;
 use redis::cmd;
-use tracing::warn;
 
 use super::{RedisBroker, commands, connection::Connection, names, scripts::Scripts};
 use crate::{
     broker::BrokerError,
     dead::{self, DeadLetter, DeadLetters, Revived},
+    log::warn,
 };
 
 /// Moves a reserved message to the dead-letter list, if the delivery is still held.

@@ -12,8 +12,8 @@ use std::{
     },
 };
 
+use crate::log::{debug, info, warn};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
 
 /// Kinds of requests that are remembered as refused.
 const MOST_REFUSED: usize = 16;

@@ -12,12 +12,12 @@ use std::collections::{HashMap, HashSet};
 
 use redis::cmd;
 use serde_json::{Value, value::RawValue};
-use tracing::error;
 
 use super::{config::RedisConfig, connection::Connection, names, scripts::Scripts};
 use crate::{
     broker::BrokerError,
     dead,
+    log::error,
     message::{Message, mark_abandoned},
     result::ResultMeta,
     system,

@@ -18,10 +18,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::debug;
 
 use super::{connection::Connection, names};
-use crate::{backoff::Backoff, broker::BrokerError, result::ResultMeta, streak::Streak};
+use crate::{backoff::Backoff, broker::BrokerError, log::debug, result::ResultMeta, streak::Streak};
 
 /// Results that can be waited for at a time on one broker handle.
 const MOST_WAITERS: usize = 100_000;

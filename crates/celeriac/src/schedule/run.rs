@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::{Entry, LastTicks, due};
 use crate::{
     backoff::Backoff,
     broker::{Broker, BrokerError},
+    log::{info, warn},
     message::Message,
     streak::Streak,
     system, time,

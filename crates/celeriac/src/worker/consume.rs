@@ -9,10 +9,16 @@ use futures_util::{
     poll,
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
-use tracing::{error, warn};
 
 use super::{Shared, events, execute, inflight::Entry, settle};
-use crate::{backoff::Backoff, broker::Delivery, message::Message, streak::Streak, system};
+use crate::{
+    backoff::Backoff,
+    broker::Delivery,
+    log::{error, warn},
+    message::Message,
+    streak::Streak,
+    system,
+};
 
 /// The wall clock may be set while a task waits for its time, so it is looked at this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);

@@ -15,11 +15,11 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-use tracing::warn;
 
 use super::Shared;
 use crate::{
     event::{self, EXCHANGE, Event, TASK_BATCH},
+    log::warn,
     message::Message,
     repr,
     streak::Streak,

@@ -14,7 +14,6 @@ use futures_util::{
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{debug, error, warn};
 
 use super::{
     Shared, events, follow,
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     broker::Delivery,
     canvas::MAX_RETRIES,
+    log::{debug, error, warn},
     message::{Headers, Message, TimeLimit, seconds},
     observer::TaskInfo,
     result::ResultMeta,

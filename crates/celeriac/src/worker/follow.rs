@@ -10,7 +10,6 @@ mod join;
 use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
-use tracing::{debug, error, warn};
 
 use self::join::{chord_error, join};
 use super::{Shared, settle::until_confirmed};
@@ -19,6 +18,7 @@ use crate::{
     backend::{ChordPart, ChordState},
     broker::{BrokerError, Delivery, Publication, Settled, Settlement},
     canvas::{Kind, Node, Sender, list},
+    log::{debug, error, warn},
     message::{Embed, Message},
     observer::{SendInfo, SendSpan},
     result::{ResultMeta, Status},

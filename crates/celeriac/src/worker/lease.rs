@@ -4,11 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
 
 use super::Shared;
 use crate::{
     broker::{BrokerError, Delivery, Renewal},
+    log::{info, warn},
     streak::Streak,
 };
 

@@ -6,7 +6,6 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, timeout};
-use tracing::{debug, error, warn};
 
 use super::{Shared, methods, mingle};
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
         command::{Command, EXCHANGE},
         envelope::{self, Address},
     },
+    log::{debug, error, warn},
     streak::Streak,
 };
 

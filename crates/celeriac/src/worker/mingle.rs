@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use tracing::{debug, info, warn};
 
 use super::Shared;
-use crate::control::Control;
+use crate::{
+    control::Control,
+    log::{debug, info, warn},
+};
 
 /// How long the others have to answer; fewer when all have.
 const PATIENCE: Duration = Duration::from_secs(1);

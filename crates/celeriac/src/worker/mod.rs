@@ -38,12 +38,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use self::{events::Events, follow::Origin, inflight::Inflight, registry::Registry, revoked::Revoked};
 use crate::{
     broker::Broker,
     control::clock::Clock,
+    log::info,
     observer::{Observer, Unobserved},
     system,
     task::{TaskContext, TaskError, TaskOptions},

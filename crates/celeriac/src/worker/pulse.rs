@@ -7,12 +7,12 @@ use std::{
 
 use serde_json::{Map, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tracing::debug;
 
 use super::Shared;
 use crate::{
     broker::BrokerError,
     event::{EXCHANGE, Event},
+    log::debug,
     system,
 };
 

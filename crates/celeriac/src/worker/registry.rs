@@ -10,10 +10,12 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use tracing::debug;
 
 use super::limits::Limits;
-use crate::task::{Exception, TaskContext, TaskError, TaskOptions};
+use crate::{
+    log::debug,
+    task::{Exception, TaskContext, TaskError, TaskOptions},
+};
 
 type Handler = dyn Fn(
         TaskContext,

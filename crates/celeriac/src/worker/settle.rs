@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tracing::error;
 
 use super::{Shared, follow, inflight::Entry};
 use crate::{
     backoff::Backoff,
     broker::{BrokerError, Delivery, Publication, Settlement},
+    log::error,
     message::{Headers, Message, Poison},
     result::ResultMeta,
     signature::later,

@@ -7,10 +7,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
-use tracing::{info, warn};
 
 use super::{Shared, WorkerError, consume};
-use crate::broker::Delivery;
+use crate::{
+    broker::Delivery,
+    log::{info, warn},
+};
 
 /// How long giving back may take beyond the grace period; after that the lease's end does it.
 const GIVE_BACK: Duration = Duration::from_secs(5);

@@ -117,7 +117,7 @@ impl Accounts {
                 };
                 let user = self.store.insert_user(user).await?;
                 telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                tracing::info!(user.id = user.id.0, "User registered: {}", user.email);
+                telemetry::info!(user.id = user.id.0, "User registered: {}", user.email);
                 Ok(self.sign_in(user))
             })
             .await
@@ -141,7 +141,7 @@ impl Accounts {
 
                 let user = result?;
                 telemetry::set_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                tracing::info!(user.id = user.id.0, "User logged in: {}", user.email);
+                telemetry::info!(user.id = user.id.0, "User logged in: {}", user.email);
                 Ok(self.sign_in(user))
             })
             .await
@@ -188,7 +188,7 @@ impl Accounts {
             .attribute(KeyValue::new("user.id", i64::from(user.id.0)))
             .run(async {
                 self.store.revoke_token(&claims.key, claims.expires_at).await?;
-                tracing::info!(user.id = user.id.0, "User logged out");
+                telemetry::info!(user.id = user.id.0, "User logged out");
                 Ok(())
             })
             .await
@@ -209,7 +209,7 @@ impl Accounts {
                     .await;
                 // The login is good either way; the next one tries again.
                 if let Err(error) = upgraded {
-                    tracing::warn!(user.id = found.user.id.0, %error, "password hash not upgraded");
+                    telemetry::warn!(user.id = found.user.id.0, %error, "password hash not upgraded");
                 }
             }
         }

@@ -179,12 +179,12 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(reason) => {
-                tracing::warn!(reason, "database unavailable");
+                telemetry::warn!(reason, "database unavailable");
                 Self::unavailable().caused_by("database_unavailable", reason)
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug) | StoreError::Failed(_)) => {
-                tracing::error!(%error, "store failed");
+                telemetry::error!(%error, "store failed");
                 Self::internal().caused_by("database_error", error.to_string())
             }
         }
@@ -207,7 +207,7 @@ impl From<AccountError> for ApiError {
             }
             AccountError::UserNotFound => unauthorized("user_not_found", "User not found"),
             AccountError::Overloaded(error) => {
-                tracing::warn!(%error, "turned away");
+                telemetry::warn!(%error, "turned away");
                 Self::unavailable().caused_by("overloaded", error.to_string())
             }
             AccountError::Store(error) => error.into(),

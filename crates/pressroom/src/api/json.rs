@@ -37,7 +37,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
                 ([(header::CONTENT_TYPE, json)], body).into_response()
             }
             Err(error) => {
-                tracing::error!(%error, "answer not serialised");
+                telemetry::error!(%error, "answer not serialised");
                 ApiError::internal().into_response()
             }
         }

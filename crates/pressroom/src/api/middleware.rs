@@ -58,11 +58,11 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
                 .copied()
                 .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("of unknown kind");
-            tracing::error!(reason, "a handler panicked");
+            telemetry::error!(reason, "a handler panicked");
             ApiError::panicked(reason).into_response()
         }
         Err(_) => {
-            tracing::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");
+            telemetry::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");
             ApiError::timeout().into_response()
         }
     };

@@ -100,7 +100,7 @@ impl Articles {
                 telemetry::set_attribute(KeyValue::new("article.slug", article.slug.clone()));
                 CREATED.add(1, &[KeyValue::new("author_id", author.id.to_string())]);
                 self.outbox.notify_one();
-                tracing::info!(article.id = article.id.0, article.slug, "Article created");
+                telemetry::info!(article.id = article.id.0, article.slug, "Article created");
                 Ok(article)
             })
             .await
@@ -150,7 +150,7 @@ impl Articles {
                     .await?
                     .ok_or(ArticleError::NotFound)?;
                 self.outbox.notify_one();
-                tracing::info!(
+                telemetry::info!(
                     article.id = updated.id.0,
                     article.slug = updated.slug,
                     "Article updated"
@@ -174,7 +174,7 @@ impl Articles {
                 if !self.store.delete_article(article.id).await? {
                     return Err(ArticleError::NotFound);
                 }
-                tracing::info!(article.id = article.id.0, article.slug, "Article deleted");
+                telemetry::info!(article.id = article.id.0, article.slug, "Article deleted");
                 Ok(())
             })
             .await
@@ -230,7 +230,7 @@ impl Articles {
             {
                 Err(StoreError::Conflict(Constraint::ArticleSlug)) if attempt < SLUG_ATTEMPTS => {
                     attempt += 1;
-                    tracing::debug!(attempt, "slug taken, trying another");
+                    telemetry::debug!(attempt, "slug taken, trying another");
                     let id = self.ids.next().simple().to_string();
                     suffix = Some(id[..8].to_owned());
                 }

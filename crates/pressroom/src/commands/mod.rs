@@ -85,7 +85,7 @@ where
     telemetry::observe_runtime(runtime.handle());
     let result = runtime.block_on(command(telemetry.service_name().to_owned()));
     if let Err(error) = &result {
-        tracing::error!(error = format!("{error:#}"), "ended");
+        telemetry::error!(error = format!("{error:#}"), "ended");
     }
     // Work that outlived the grace period is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -187,12 +187,12 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     {
         let now = clock.now();
         match telemetry::without_spans(store.purge_revoked_tokens(now)).await {
-            Ok(tokens) => tracing::debug!(tokens, "expired tokens forgotten"),
-            Err(error) => tracing::warn!(%error, "expired tokens not forgotten"),
+            Ok(tokens) => telemetry::debug!(tokens, "expired tokens forgotten"),
+            Err(error) => telemetry::warn!(%error, "expired tokens not forgotten"),
         }
         match telemetry::without_spans(store.purge_deliveries(deliveries_to_forget(now))).await {
-            Ok(deliveries) => tracing::debug!(deliveries, "old deliveries forgotten"),
-            Err(error) => tracing::warn!(%error, "old deliveries not forgotten"),
+            Ok(deliveries) => telemetry::debug!(deliveries, "old deliveries forgotten"),
+            Err(error) => telemetry::warn!(%error, "old deliveries not forgotten"),
         }
     }
 }

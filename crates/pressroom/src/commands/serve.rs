@@ -66,7 +66,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
-    tracing::info!(address = %listener.local_addr()?, "Serving");
+    telemetry::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {
         Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
     });

@@ -45,7 +45,7 @@ async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
 
     let mut lifecycle = Lifecycle::new();
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
-    tracing::info!(
+    telemetry::info!(
         queues = config.queues.join(","),
         concurrency = config.concurrency,
         "Working"

@@ -70,13 +70,13 @@ pub async fn serve(
                 tokio::spawn(async move {
                     let _place = place;
                     if let Err(error) = connection.await {
-                        tracing::debug!(%error, "connection ended");
+                        telemetry::debug!(%error, "connection ended");
                     }
                 });
             }
-            Err(error) if is_the_clients(&error) => tracing::debug!(%error, "connection not accepted"),
+            Err(error) if is_the_clients(&error) => telemetry::debug!(%error, "connection not accepted"),
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted; trying again");
+                telemetry::error!(%error, "no connection can be accepted; trying again");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
@@ -98,7 +98,7 @@ fn connection(
 > {
     // Answers are small and written whole: waiting to fill a segment only delays them.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY not set");
+        telemetry::debug!(%error, "TCP_NODELAY not set");
     }
     let stream = Watched::new(stream);
     let framing = stream.found();

@@ -85,8 +85,8 @@ impl Dispatcher {
         if self.durability == Durability::OutboxUntilDone {
             match self.store.release_all_outbox().await {
                 Ok(0) => {}
-                Ok(tasks) => tracing::info!(tasks, "tasks of an earlier run are taken up again"),
-                Err(error) => tracing::error!(%error, "claims of an earlier run not released"),
+                Ok(tasks) => telemetry::info!(tasks, "tasks of an earlier run are taken up again"),
+                Err(error) => telemetry::error!(%error, "claims of an earlier run not released"),
             }
         }
         let mut publishing = FuturesUnordered::new();
@@ -121,7 +121,7 @@ impl Dispatcher {
                 }
                 Err(error) => {
                     if failures == 0 {
-                        tracing::warn!(%error, "outbox not readable; trying until it is");
+                        telemetry::warn!(%error, "outbox not readable; trying until it is");
                     }
                     failures += 1;
                     pause = backoff(failures);
@@ -157,7 +157,7 @@ impl Dispatcher {
             None => self.store.delete_outbox(&[task.id]).await,
             Some(reason) => {
                 let pause = backoff(task.attempts.unsigned_abs());
-                tracing::warn!(task.id = %task.task_id, task.attempts, retry_in_s = pause.as_secs_f64(), reason, "task not published");
+                telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = pause.as_secs_f64(), reason, "task not published");
                 self.store
                     .release_outbox(&[task.id], later(self.clock.now(), pause))
                     .await
@@ -165,7 +165,7 @@ impl Dispatcher {
         };
         if let Err(error) = written {
             // Its claim runs out, and it is published again under the same id.
-            tracing::warn!(task.id = %task.task_id, %error, "outbox not updated");
+            telemetry::warn!(task.id = %task.task_id, %error, "outbox not updated");
         }
         refusal.is_none()
     }

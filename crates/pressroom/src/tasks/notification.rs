@@ -174,7 +174,7 @@ impl NotificationTask {
             if begun.elapsed() + pause > OUTAGE_PATIENCE {
                 return Err(error);
             }
-            tracing::warn!(%error, pause_s = pause.as_secs_f64(), "notifications wait");
+            telemetry::warn!(%error, pause_s = pause.as_secs_f64(), "notifications wait");
             tokio::time::sleep(pause).await;
             backoff = (backoff * 2).min(MAX_PAUSE);
         }
@@ -187,7 +187,7 @@ impl NotificationTask {
         event: ArticleEvent,
     ) -> Result<Value, RunError> {
         let Some(article) = self.store.find_article_by_id(article_id).await? else {
-            tracing::warn!(article.id = article_id.0, "article not found, nobody notified");
+            telemetry::warn!(article.id = article_id.0, "article not found, nobody notified");
             return Ok(json!({"status": "error", "error": "Article not found"}));
         };
         telemetry::set_attribute(KeyValue::new("article.slug", article.slug.clone()));
@@ -220,7 +220,7 @@ impl NotificationTask {
                 }
             }
         }
-        tracing::info!(
+        telemetry::info!(
             article.id = article_id.0,
             article.slug,
             event.type = event.as_str(),
@@ -276,7 +276,7 @@ impl NotificationTask {
             }
             Err(error) => {
                 self.store.release_delivery(&key).await?;
-                tracing::warn!(
+                telemetry::warn!(
                     channel = channel.name(),
                     recipient.id = recipient.id.0,
                     %error,
@@ -294,7 +294,7 @@ impl NotificationTask {
         loop {
             match self.store.complete_delivery(key, self.clock.now()).await {
                 Err(error @ StoreError::Unavailable(_)) if begun.elapsed() + backoff < OUTAGE_PATIENCE => {
-                    tracing::warn!(%error, pause_s = backoff.as_secs_f64(), "a delivery is not marked yet");
+                    telemetry::warn!(%error, pause_s = backoff.as_secs_f64(), "a delivery is not marked yet");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_PAUSE);
                 }

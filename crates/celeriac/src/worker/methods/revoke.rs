@@ -6,10 +6,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tracing::{info, warn};
 
 use super::{nok, ok, one_or_many, truthy};
 use crate::{
+    log::{info, warn},
     message::Headers,
     result::{ResultMeta, Status},
     system,

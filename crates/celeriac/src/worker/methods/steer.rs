@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tracing::{debug, error, info, warn};
 
 use super::{Answer, Failure, nok, ok};
 use crate::{
+    log::{debug, error, info, warn},
     message::TimeLimit,
     worker::{Shared, limits::Rate, pulse},
 };

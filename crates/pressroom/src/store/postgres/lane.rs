@@ -183,7 +183,7 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    tracing::info!(connection = number, "the database connection is back");
+                    telemetry::info!(connection = number, "the database connection is back");
                 }
                 let opened = Instant::now();
                 let session = Arc::new(Session::new(client));
@@ -195,7 +195,7 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
                 // Whoever still waits for an answer learns now that none will come.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                tracing::warn!(connection = number, reason, "the database connection is lost");
+                telemetry::warn!(connection = number, reason, "the database connection is lost");
                 reported = true;
                 if opened.elapsed() >= LONGEST_BACK_OFF {
                     back_off = FIRST_BACK_OFF;
@@ -204,7 +204,7 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
             }
             Err(reason) => {
                 if !reported {
-                    tracing::warn!(connection = number, reason, "the database cannot be reached");
+                    telemetry::warn!(connection = number, reason, "the database cannot be reached");
                     reported = true;
                 }
                 publish.send_replace(Link::Down(reason.into()));

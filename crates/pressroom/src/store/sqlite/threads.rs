@@ -40,7 +40,7 @@ impl Threads {
                 while let Some(job) = next(&jobs) {
                     // Whoever waits learns of a panic through the dropped answer.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                        tracing::error!("a database job panicked");
+                        telemetry::error!("a database job panicked");
                     }
                 }
             })?;

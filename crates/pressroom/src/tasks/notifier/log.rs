@@ -15,7 +15,7 @@ impl Channel for LogChannel {
     }
 
     async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError> {
-        tracing::info!(
+        telemetry::info!(
             notification.id = %notification.id,
             event.type = notification.event.as_str(),
             article.id = notification.article.id.0,
