@@ -3,5 +3,7 @@
 mod command_line;
 mod dead_letters;
 mod embedded;
+mod installation;
 mod production;
 mod remote_control;
+mod telemetry;

@@ -1,6 +1,7 @@
 //! An OTLP receiver (http/protobuf) that keeps what it is given.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -16,6 +17,7 @@ use opentelemetry_proto::tonic::{
     },
     common::v1::{KeyValue, any_value::Value},
     logs::v1::LogRecord,
+    metrics::v1::Metric,
     resource::v1::Resource,
     trace::v1::Span,
 };
@@ -26,8 +28,10 @@ use tokio::net::TcpListener;
 #[derive(Debug, Default)]
 struct Received {
     spans: Vec<(String, Span)>,
-    metrics: Vec<(String, String)>,
+    metrics: Vec<(String, Metric)>,
     logs: Vec<(String, LogRecord)>,
+    /// Every text in what was received, wherever it stood.
+    texts: Vec<String>,
     /// The payloads as they came.
     raw: Vec<Vec<u8>>,
 }
@@ -74,13 +78,41 @@ impl Receiver {
         received.logs.iter().filter(of_trace).cloned().collect()
     }
 
-    /// Whether a service has sent a metric of this name.
-    pub fn has_metric(&self, service: &str, name: &str) -> bool {
+    /// All spans, each with the service it is from.
+    pub fn spans(&self) -> Vec<(String, Span)> {
+        self.received.lock().unwrap().spans.clone()
+    }
+
+    /// All logs, each with the service it is from.
+    pub fn all_logs(&self) -> Vec<(String, LogRecord)> {
+        self.received.lock().unwrap().logs.clone()
+    }
+
+    /// What a service has last sent of a metric.
+    pub fn metric(&self, service: &str, name: &str) -> Option<Metric> {
         let received = self.received.lock().unwrap();
-        received
+        let newest = received
             .metrics
             .iter()
-            .any(|(from, metric)| from == service && metric == name)
+            .rfind(|(from, metric)| from == service && metric.name == name);
+        newest.map(|(_, metric)| metric.clone())
+    }
+
+    /// The names of the metrics that a service has sent.
+    pub fn metric_names(&self, service: &str) -> BTreeSet<String> {
+        let received = self.received.lock().unwrap();
+        let of_service = received.metrics.iter().filter(|(from, _)| from == service);
+        of_service.map(|(_, metric)| metric.name.clone()).collect()
+    }
+
+    /// Whether a service has sent a metric of this name.
+    pub fn has_metric(&self, service: &str, name: &str) -> bool {
+        self.metric(service, name).is_some()
+    }
+
+    /// Every text in what was received, keys of attributes included.
+    pub fn texts(&self) -> Vec<String> {
+        self.received.lock().unwrap().texts.clone()
     }
 
     /// Whether anything that was received contains this text.
@@ -104,20 +136,18 @@ async fn take(
     let mut received = received.lock().unwrap();
     match path.as_str() {
         "/v1/traces" => {
-            for of_resource in ExportTraceServiceRequest::decode(body.clone())
-                .unwrap()
-                .resource_spans
-            {
+            let request = ExportTraceServiceRequest::decode(body.clone()).unwrap();
+            received.texts.extend(texts_in(&request));
+            for of_resource in request.resource_spans {
                 let service = service_name(of_resource.resource.as_ref());
                 let spans = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
                 received.spans.extend(spans.map(|span| (service.clone(), span)));
             }
         }
         "/v1/metrics" => {
-            for of_resource in ExportMetricsServiceRequest::decode(body.clone())
-                .unwrap()
-                .resource_metrics
-            {
+            let request = ExportMetricsServiceRequest::decode(body.clone()).unwrap();
+            received.texts.extend(texts_in(&request));
+            for of_resource in request.resource_metrics {
                 let service = service_name(of_resource.resource.as_ref());
                 let metrics = of_resource
                     .scope_metrics
@@ -125,14 +155,13 @@ async fn take(
                     .flat_map(|scope| scope.metrics);
                 received
                     .metrics
-                    .extend(metrics.map(|metric| (service.clone(), metric.name)));
+                    .extend(metrics.map(|metric| (service.clone(), metric)));
             }
         }
         "/v1/logs" => {
-            for of_resource in ExportLogsServiceRequest::decode(body.clone())
-                .unwrap()
-                .resource_logs
-            {
+            let request = ExportLogsServiceRequest::decode(body.clone()).unwrap();
+            received.texts.extend(texts_in(&request));
+            for of_resource in request.resource_logs {
                 let service = service_name(of_resource.resource.as_ref());
                 let logs = of_resource
                     .scope_logs
@@ -145,6 +174,26 @@ async fn take(
     }
     received.raw.push(body.to_vec());
     Ok(Response::new(Empty::new()))
+}
+
+/// All texts of a message of the protocol.
+fn texts_in(message: &impl serde::Serialize) -> Vec<String> {
+    fn walk(value: serde_json::Value, texts: &mut Vec<String>) {
+        match value {
+            serde_json::Value::String(text) => texts.push(text),
+            serde_json::Value::Array(values) => values.into_iter().for_each(|value| walk(value, texts)),
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    texts.push(name);
+                    walk(value, texts);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut texts = Vec::new();
+    walk(serde_json::to_value(message).unwrap(), &mut texts);
+    texts
 }
 
 fn service_name(resource: Option<&Resource>) -> String {
@@ -167,7 +216,8 @@ pub fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
     }
 }
 
-fn value(attributes: &[KeyValue], key: &str) -> Option<Value> {
+/// An attribute of any type.
+pub fn value(attributes: &[KeyValue], key: &str) -> Option<Value> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
     attribute.value.clone()?.value
 }

@@ -1,0 +1,170 @@
+//! A whole installation: PostgreSQL, Redis, a mail server, an OTLP receiver, and the processes that a
+//! test starts on them.
+
+use std::net::SocketAddr;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    mail::MailServer,
+    otlp::Receiver,
+    postgres::Database,
+    process::{self, Folder, Process},
+    raw,
+    redis_server::RedisServer,
+};
+
+/// An installation of its own.
+pub(super) struct Installation {
+    folder: Folder,
+    database_url: String,
+    /// Kept for as long as this, where it is one of the shared server's.
+    _database: Option<Database>,
+    pub(super) redis: RedisServer,
+    pub(super) otlp: Receiver,
+    pub(super) mail: MailServer,
+}
+
+impl Installation {
+    /// Everything but our own processes; the schema is migrated by the program.
+    pub(super) async fn new() -> Self {
+        let database = Database::empty().await;
+        Self::on(database.url.clone(), Some(database)).await
+    }
+
+    pub(super) async fn on(database_url: String, database: Option<Database>) -> Self {
+        let installation = Self {
+            folder: Folder::new(),
+            database_url,
+            _database: database,
+            redis: RedisServer::start(),
+            otlp: Receiver::start().await,
+            mail: MailServer::start().await,
+        };
+        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &installation.database_url)]);
+        assert!(
+            migrated.status.success(),
+            "{}",
+            String::from_utf8_lossy(&migrated.stderr)
+        );
+        installation
+    }
+
+    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("APP_ENV", "production".to_owned()),
+            ("SECRET_KEY", "0123456789abcdef0123456789abcdef".to_owned()),
+            ("DATABASE_URL", self.database_url.clone()),
+            ("REDIS_URL", self.redis.url()),
+            ("SMTP_URL", self.mail.url()),
+            ("SMTP_FROM", "Press <press@example.com>".to_owned()),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", self.otlp.url()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
+        ]
+    }
+
+    pub(super) async fn serve(&self) -> (Process, SocketAddr) {
+        let variables = self.variables();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        process::start_api(&["serve"], &variables, self.folder.path()).await
+    }
+
+    pub(super) fn worker(&self) -> Process {
+        self.worker_with(&[])
+    }
+
+    /// A worker with further variables.
+    pub(super) fn worker_with(&self, more: &[(&'static str, &str)]) -> Process {
+        let variables = self.variables();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .chain(more.iter().copied())
+            .collect();
+        process::start("worker", &["worker"], &variables, self.folder.path())
+    }
+
+    /// Puts a task into the queue as Celery writes it; `arguments` are the positional ones, `change` may change the
+    /// message.
+    pub(super) fn send_task(&self, id: &str, arguments: &Value, change: impl FnOnce(&mut Value)) {
+        let mut message: Value =
+            serde_json::from_str(include_str!("../../vectors/celery-message.json")).unwrap();
+        message.as_object_mut().unwrap().remove("_body_decoded");
+        message["body"] = STANDARD.encode(json!([arguments, {}, {}]).to_string()).into();
+        message["headers"]["id"] = id.into();
+        message["headers"]["root_id"] = id.into();
+        message["properties"]["correlation_id"] = id.into();
+        message["properties"]["delivery_tag"] = id.into();
+        change(&mut message);
+        self.redis
+            .command(&["LPUSH", "celery", &message.to_string()])
+            .unwrap();
+    }
+
+    /// The oldest message that waits in the queue.
+    pub(super) async fn waiting_message(&self) -> String {
+        eventually("a message in Redis", async || {
+            let answer = self.redis.command(&["LRANGE", "celery", "-1", "-1"])?;
+            let (start, end) = (answer.find('{')?, answer.rfind('}')?);
+            Some(answer[start..=end].to_owned())
+        })
+        .await
+    }
+
+    pub(super) async fn mails(&self, count: usize) {
+        eventually("the mails", async || {
+            (self.mail.received().len() >= count).then_some(())
+        })
+        .await;
+        assert_eq!(self.mail.received().len(), count, "{:?}", self.mail.received());
+    }
+}
+
+/// Alice, one of whose articles Bob likes. Nothing waits in the queue afterwards.
+pub(super) struct People {
+    pub(super) alice: String,
+}
+
+impl People {
+    pub(super) async fn new(api: SocketAddr, installation: &Installation) -> Self {
+        let alice = raw::register(api, "alice@example.com").await;
+        let bob = raw::register(api, "bob@example.com").await;
+        let first = create(api, &alice, "First", None).await;
+        let target = format!(
+            "/api/articles/{}/favorite",
+            first.json()["slug"].as_str().unwrap()
+        );
+        assert_eq!(
+            raw::request(api, "POST", &target, Some(&bob), None).await.status,
+            200
+        );
+        installation.waiting_message().await;
+        installation.redis.command(&["DEL", "celery"]).unwrap();
+        Self { alice }
+    }
+}
+
+pub(super) async fn create(
+    api: SocketAddr,
+    token: &str,
+    title: &str,
+    traceparent: Option<&str>,
+) -> raw::Answer {
+    let body = json!({"title": title, "body": "x"}).to_string();
+    let trace = traceparent.map_or(String::new(), |parent| format!("traceparent: {parent}\r\n"));
+    let request = format!(
+        "POST /api/articles/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{trace}Authorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw::send(api, request.as_bytes()).await;
+    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    answer
+}
