@@ -2,8 +2,8 @@
 #![cfg(test)]
 
 mod batching;
-mod exemplars;
 mod delivery;
+mod exemplars;
 mod logs;
 mod measures;
 mod outages;
