@@ -88,8 +88,8 @@ mod tests {
 
     impl<T> Wide<T> {
         async fn method(&self) -> &'static str {
-            let within = async { (|| function_here!())() };
-            within.await
+            let within = async { Some(()).map(|()| function_here!()) };
+            within.await.unwrap()
         }
     }
 
