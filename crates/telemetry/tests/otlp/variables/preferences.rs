@@ -1,5 +1,7 @@
 //! What is made: the sampler's argument, the resource, and the preferences of the metric exporter.
 
+use std::time::Duration;
+
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 
@@ -60,11 +62,7 @@ fn measure() {
     super::one_of_each();
     let active = telemetry::meter().i64_up_down_counter("active").build();
     active.add(1, &[]);
-    let times = telemetry::meter()
-        .f64_histogram("times")
-        .with_boundaries(vec![1.0, 2.0])
-        .build();
-    times.record(1.5, &[]);
+    telemetry::histogram("times", "").record(Duration::from_millis(1_500), &[]);
     telemetry.shutdown(LONG).unwrap();
 }
 
@@ -119,6 +117,7 @@ fn histograms_are_of_the_preferred_kind() {
 #[test]
 fn histograms_have_explicit_buckets_otherwise() {
     if let Some(run) = run_with("histograms_have_explicit_buckets_otherwise", &[], measure) {
-        assert_eq!(run.received.histogram("times")[0].explicit_bounds, [1.0, 2.0]);
+        let bounds = &run.received.histogram("times")[0].explicit_bounds;
+        assert_eq!((bounds.len(), bounds[0], bounds[13]), (14, 0.005, 10.0));
     }
 }
