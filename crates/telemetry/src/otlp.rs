@@ -88,7 +88,7 @@ pub(crate) struct Sender {
 #[derive(Debug)]
 enum Transport {
     Http(http::Http),
-    Grpc(grpc::Grpc),
+    Grpc(Box<grpc::Grpc>),
 }
 
 impl Sender {
@@ -103,7 +103,7 @@ impl Sender {
         warnings: &mut Vec<String>,
     ) -> Result<Self, TransportError> {
         let transport = match otlp.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(signal, otlp, warnings)?),
+            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Grpc::new(signal, otlp, warnings)?)),
             Protocol::HttpProtobuf | Protocol::HttpJson => Transport::Http(http::Http::new(otlp, warnings)?),
         };
         Ok(Self {
@@ -120,14 +120,18 @@ impl Sender {
     /// The last attempt's.
     pub(crate) async fn send(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
         let end = deadline.min(Instant::now() + self.timeout);
-        match &self.transport {
+        match &mut self.transport {
             Transport::Http(http) => {
                 let body = http.body(request);
                 retry::until(self.signal, end, || http.attempt(body.clone())).await
             }
             Transport::Grpc(grpc) => {
                 let message = request.protobuf();
-                retry::until(self.signal, end, || grpc.attempt(message.clone())).await
+                let sent = retry::until(self.signal, end, || grpc.attempt(message.clone())).await;
+                if matches!(&sent, Err(error) if error.error_type == retry::TIMEOUT) {
+                    grpc.reconnect();
+                }
+                sent
             }
         }
     }

@@ -42,19 +42,21 @@ pub(crate) fn resource(
     builder.build()
 }
 
-/// `key=value` pairs, comma separated, values percent-encoded.
+/// `key=value` pairs, comma separated, both percent-encoded. The specification of the resource has the whole variable
+/// left out when a part of it is wrong.
 fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
-    let mut attributes = Vec::new();
-    for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
-        match entry.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => attributes.push(KeyValue::new(
-                key.trim().to_owned(),
-                percent_decode(value.trim()).into_owned(),
-            )),
-            _ => warnings.push("OTEL_RESOURCE_ATTRIBUTES: an entry without key=value".to_owned()),
-        }
-    }
-    attributes
+    let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
+    let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
+    parsed.unwrap_or_else(|| {
+        warnings.push("OTEL_RESOURCE_ATTRIBUTES has an entry without key=value and is left out".to_owned());
+        Vec::new()
+    })
+}
+
+fn attribute(entry: &str) -> Option<KeyValue> {
+    let (key, value) = entry.split_once('=')?;
+    let (key, value) = (percent_decode(key.trim()), percent_decode(value.trim()));
+    (!key.is_empty()).then(|| KeyValue::new(key.into_owned(), value.into_owned()))
 }
 
 /// A random UUID (version 4) that tells this process from its replicas.
@@ -114,7 +116,7 @@ mod tests {
         let resource = resource(
             SERVICE,
             Some("named".to_owned()),
-            Some("service.name=other,deployment.environment.name=a%2Cb, broken ,x=1"),
+            Some("service.name=other,deployment.environment.name=a%2Cb, , %78 = 1 "),
             &mut warnings,
         );
         assert_eq!(get(&resource, "service.name"), Some("named".into()));
@@ -122,7 +124,18 @@ mod tests {
         assert_eq!(get(&resource, "x"), Some("1".into()));
         assert_eq!(get(&resource, "service.version"), Some("1.2.3".into()));
         assert_eq!(get(&resource, "telemetry.sdk.language"), Some("rust".into()));
-        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn attributes_with_an_error_are_left_out_as_a_whole() {
+        for broken in ["x=1,broken", "x=1,=2"] {
+            let mut warnings = Vec::new();
+            let resource = resource(SERVICE, None, Some(broken), &mut warnings);
+            assert_eq!(get(&resource, "x"), None);
+            assert_eq!(warnings.len(), 1);
+            assert!(!warnings[0].contains("broken"), "{warnings:?}");
+        }
     }
 
     #[test]

@@ -74,16 +74,17 @@ impl Url {
             Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
             _ => text.parse().ok()?,
         };
-        let scheme = uri
-            .scheme_str()
-            .filter(|scheme| matches!(*scheme, "http" | "https"))?;
+        let scheme = uri.scheme_str()?.to_ascii_lowercase();
+        if !matches!(scheme.as_str(), "http" | "https") {
+            return None;
+        }
         let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
         let (user_info, host) = match authority.as_str().rsplit_once('@') {
             Some((user_info, host)) => (Some(user_info.to_owned()), host),
             None => (None, authority.as_str()),
         };
         Some(Self {
-            scheme: scheme.to_owned(),
+            scheme,
             host: host.to_owned(),
             user_info,
             path: uri.path().to_owned(),
@@ -142,6 +143,7 @@ mod tests {
             (COMMON, "http://all:4318", "http://all:4318/v1/traces"),
             (COMMON, "http://all/base/", "http://all/base/v1/traces"),
             (COMMON, "http://all/base?key=1", "http://all/base/v1/traces?key=1"),
+            (COMMON, "HTTP://all:4318", "http://all:4318/v1/traces"),
             (OWN, "https://traces", "https://traces/"),
             (OWN, "https://traces/in/", "https://traces/in/"),
             (OWN, "https://traces/in?key=1", "https://traces/in?key=1"),

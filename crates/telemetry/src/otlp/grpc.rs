@@ -22,6 +22,8 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 #[derive(Debug)]
 pub(super) struct Grpc {
+    endpoint: Endpoint,
+    compression: Compression,
     client: client::Grpc<Channel>,
     path: PathAndQuery,
     headers: http::HeaderMap,
@@ -37,12 +39,10 @@ impl Grpc {
         if let Some(tls) = tls(Tls::read(otlp, warnings)) {
             endpoint = endpoint.tls_config(tls)?;
         }
-        let mut client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(LONGEST_ANSWER);
-        if otlp.compression == Compression::Gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
-        }
         Ok(Self {
-            client,
+            client: client(&endpoint, otlp.compression),
+            endpoint,
+            compression: otlp.compression,
             path: PathAndQuery::from_static(match signal {
                 Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
                 Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -50,6 +50,12 @@ impl Grpc {
             }),
             headers: otlp.headers.clone(),
         })
+    }
+
+    /// Leaves the connection for a new one. Over HTTP/2 a call that was given up leaves the connection as it is, and where
+    /// the other end has vanished without a word every later call would wait on it in vain.
+    pub(super) fn reconnect(&mut self) {
+        self.client = client(&self.endpoint, self.compression);
     }
 
     pub(super) async fn attempt(&self, message: Bytes) -> Result<Accepted, Failure> {
@@ -64,6 +70,15 @@ impl Grpc {
             Ok(answer) => Ok(response::of_protobuf(answer.get_ref(), &self.headers)),
             Err(status) => Err(refused(&status)),
         }
+    }
+}
+
+/// A client that connects with its first call.
+fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
+    let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(LONGEST_ANSWER);
+    match compression {
+        Compression::None => client,
+        Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
     }
 }
 

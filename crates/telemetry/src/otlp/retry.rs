@@ -16,6 +16,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// No collector keeps us away longer, whatever it says.
 const LONGEST_WISH: Duration = Duration::from_secs(3_600);
 
+/// The `error.type` of an attempt that the deadline ended.
+pub(super) const TIMEOUT: &str = "timeout";
+
 /// An attempt that failed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Failure {
@@ -45,7 +48,7 @@ impl Failure {
 
     fn timeout() -> Self {
         Self {
-            error_type: "timeout",
+            error_type: TIMEOUT,
             message: "the collector did not answer in time".to_owned(),
             again: Again::Never,
         }

@@ -1,12 +1,14 @@
 //! What is sent again and what is not, against collectors that refuse, as the specification of OTLP has it.
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost::bytes::Bytes;
 use tonic::{Code, Status};
 
-use crate::support::{self, Behaviour, Collector, GrpcCollector, Problem, run_prepared};
+use crate::support::{self, Behaviour, Collector, GrpcCollector, Problem, gate, run_prepared, wait_at};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -231,5 +233,70 @@ fn a_grpc_exporter_that_finds_http_gives_up_at_its_time_out() {
     };
     if let Some((collector, _)) = run_prepared(name, prepare, lost) {
         assert_eq!(collector.take().span_names(), Vec::<&str>::new());
+    }
+}
+
+/// Two collectors behind one address: the first connection is never answered, every later one leads to `collector`.
+fn after_a_silent_connection(collector: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let silent = listener.accept().unwrap();
+        for near in listener.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(collector).unwrap());
+            for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+        drop(silent);
+    });
+    address
+}
+
+#[test]
+fn a_connection_that_fell_silent_is_left_for_a_new_one() {
+    let name = "delivery::a_connection_that_fell_silent_is_left_for_a_new_one";
+    for protocol in ["grpc", "http/protobuf"] {
+        let prepare = || {
+            let (grpc, http) = (GrpcCollector::start(), Collector::start(Behaviour::Takes));
+            let address = match protocol {
+                "grpc" => grpc.address,
+                _ => http.address,
+            };
+            let endpoint = format!("http://{}", after_a_silent_connection(address));
+            let mut environment = SPANS_ALONE
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec();
+            let (of_grpc, of_http) = (grpc.clone(), http.clone());
+            let delivered = gate(move || of_grpc.has_taken() || of_http.has_taken()).to_string();
+            for (name, value) in [
+                ("DELIVERED", &*delivered),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+                ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+            ] {
+                environment.push((name.to_owned(), value.to_owned()));
+            }
+            ((grpc, http), environment)
+        };
+        let scenario = || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            for name in ["one", "two"] {
+                support::block_on(telemetry::Span::internal(name).run(async { Ok::<_, Problem>(()) }))
+                    .unwrap();
+            }
+            wait_at("DELIVERED");
+            telemetry.shutdown(LONG).unwrap();
+        };
+        let Some(((grpc, http), _)) = run_prepared(name, prepare, scenario) else {
+            return;
+        };
+        let received = if protocol == "grpc" {
+            grpc.take()
+        } else {
+            http.take()
+        };
+        assert_eq!(received.span_names(), ["two"], "{protocol}");
     }
 }

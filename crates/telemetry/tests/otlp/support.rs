@@ -24,7 +24,7 @@ use prost::Message;
 pub use certificates::Certificates;
 pub use collector::Collector;
 pub use grpc::GrpcCollector;
-pub use process::run_prepared;
+pub use process::{gate, run_prepared, wait_at};
 
 pub const SERVICE: telemetry::Service = telemetry::Service::new("test-service", "9.8.7");
 

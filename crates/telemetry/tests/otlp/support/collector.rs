@@ -15,7 +15,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{Behaviour, Received};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Collector {
     pub address: SocketAddr,
     received: Arc<Mutex<Received>>,
@@ -60,6 +60,11 @@ impl Collector {
 
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Whether anything was taken.
+    pub fn has_taken(&self) -> bool {
+        !self.received.lock().unwrap().headers.is_empty()
     }
 
     pub fn take(&self) -> Received {

@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status};
 
 use super::Received;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GrpcCollector {
     pub address: SocketAddr,
     received: Arc<Mutex<Received>>,
@@ -86,6 +86,11 @@ impl GrpcCollector {
 
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Whether anything was taken.
+    pub fn has_taken(&self) -> bool {
+        !self.received.lock().unwrap().headers.is_empty()
     }
 
     pub fn take(&self) -> Received {

@@ -1,6 +1,7 @@
 //! Running a test's scenario in a process of its own, with the environment that the test is about.
 
 use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,4 +52,25 @@ pub fn run_prepared<P>(
     assert!(status.success(), "{test}: the scenario failed\n{stdout}");
     assert!(stdout.contains("1 passed"), "{test} did not run\n{stdout}");
     Some((prepared, stdout))
+}
+
+/// In the test's own process: an address for [`wait_at`], where a scenario waits until `open` says so.
+pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let _waiting = listener.accept().unwrap();
+        while !open() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    address
+}
+
+/// In a scenario: waits at the [`gate`] whose address is in `variable`.
+pub fn wait_at(variable: &str) {
+    let address = std::env::var_os(variable).unwrap().into_string().unwrap();
+    let mut gate = TcpStream::connect(address).unwrap();
+    gate.set_read_timeout(Some(LONGEST)).unwrap();
+    assert_eq!(gate.read(&mut [0]).unwrap(), 0);
 }

@@ -76,6 +76,25 @@ fn a_certificate_that_is_named_is_trusted_over_grpc() {
 }
 
 #[test]
+fn the_systems_certificates_are_trusted_when_none_is_named() {
+    let name = "variables::security::the_systems_certificates_are_trusted_when_none_is_named";
+    let prepare = || {
+        let certificates = Certificates::make();
+        let http = Collector::with_tls(certificates.http(false));
+        let grpc = GrpcCollector::with_tls(certificates.grpc(false));
+        let mut environment = to("http/protobuf", http.url());
+        environment.push(set(&own("TRACES", "PROTOCOL"), "grpc"));
+        environment.push(set(&own("TRACES", "ENDPOINT"), grpc.url()));
+        // Where the system keeps them.
+        environment.push(set("SSL_CERT_FILE", certificates.path("server.crt")));
+        ((certificates, http, grpc), environment)
+    };
+    if let Some(((_, http, grpc), _)) = run_prepared(name, prepare, record) {
+        assert_eq!((signals(&http.take()), signals(&grpc.take())), (2, 1));
+    }
+}
+
+#[test]
 fn a_collector_with_another_certificate_than_the_named_one_gets_nothing() {
     let name = "variables::security::a_collector_with_another_certificate_than_the_named_one_gets_nothing";
     let prepare = || {
