@@ -16,6 +16,9 @@ mod metrics;
 mod outlet;
 mod queue;
 mod stop;
+mod supervision;
+#[cfg(test)]
+mod testing;
 mod thread;
 mod tidy;
 mod traces;

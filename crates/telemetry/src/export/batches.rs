@@ -112,3 +112,149 @@ pub(crate) async fn watch_overflow<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::super::outlet::Outlet;
+    use super::super::stop::End;
+    use super::super::testing::{Outcome, Scripted, Told};
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(5);
+
+    /// A loop over `queue` that sends to `exporter`; the way to stop it, and its end.
+    fn start(
+        queue: &Arc<Queue<u32>>,
+        exporter: &Scripted,
+    ) -> (
+        tokio::sync::watch::Sender<Option<End>>,
+        tokio::task::JoinHandle<bool>,
+    ) {
+        let (ask, outlet): (_, Outlet<Scripted>) = exporter.outlet(Duration::from_secs(30));
+        let batching = Batching {
+            queue: Arc::clone(queue),
+            delay: DELAY,
+            encode: |batch: &mut Vec<u32>| {
+                batch.clear();
+                Request::Traces(Bytes::new())
+            },
+            outlet,
+        };
+        (ask, tokio::spawn(batching.run()))
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_batches_leave_at_once_and_the_rest_after_the_delay() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 3)));
+        let exporter = Scripted::new(&[]);
+        let (_ask, _run) = start(&queue, &exporter);
+        sleep(seconds(1)).await;
+        (0..7).for_each(|entry| queue.push(entry));
+        sleep(seconds(20)).await;
+        assert_eq!(exporter.calls(began), [1_000, 1_000, 6_000]);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_asks_for_time_is_left_alone_while_entries_wait() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+        let exporter = Scripted::new(&[Outcome::Later(seconds(60))]);
+        let (_ask, _run) = start(&queue, &exporter);
+        (0..4).for_each(|entry| queue.push(entry));
+        sleep(seconds(59)).await;
+        assert_eq!((exporter.calls(began).len(), queue.len()), (1, 3));
+        sleep(seconds(10)).await;
+        assert_eq!(exporter.calls(began), [0, 60_000, 60_000, 60_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_cannot_ask_for_more_than_five_minutes() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+        let exporter = Scripted::new(&[Outcome::Later(seconds(1_000_000))]);
+        let (_ask, _run) = start(&queue, &exporter);
+        (0..2).for_each(|entry| queue.push(entry));
+        sleep(seconds(1_000)).await;
+        assert_eq!(exporter.calls(began), [0, 300_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_sends_what_is_left_and_takes_nothing_more() {
+        let queue = Arc::new(Queue::new(100, 3));
+        let exporter = Scripted::new(&[]);
+        let (ask, run) = start(&queue, &exporter);
+        (0..2).for_each(|entry| queue.push(entry));
+        ask.send_replace(Some(End::by(Instant::now() + seconds(5))));
+        assert!(run.await.unwrap());
+        queue.push(2);
+        assert_eq!((exporter.calls(Instant::now()).len(), queue.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_comes_at_its_deadline_whatever_the_exporter_does() {
+        for outcome in [Outcome::Silence, Outcome::Stuck] {
+            let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+            let exporter = Scripted::new(&[outcome; 9]);
+            let (ask, run) = start(&queue, &exporter);
+            (0..9).for_each(|entry| queue.push(entry));
+            sleep(seconds(2)).await;
+            ask.send_replace(Some(End::by(Instant::now() + seconds(5))));
+            assert!(!run.await.unwrap());
+            assert_eq!(began.elapsed().as_secs(), 7, "{outcome:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_has_been_failing_is_not_waited_for_at_the_end() {
+        let queue = Arc::new(Queue::new(100, 1));
+        let exporter = Scripted::new(&[Outcome::Failed, Outcome::Stuck]);
+        let (ask, run) = start(&queue, &exporter);
+        (0..3).for_each(|entry| queue.push(entry));
+        sleep(seconds(2)).await;
+        let asked = Instant::now();
+        ask.send_replace(Some(End::by(asked + seconds(60))));
+        assert!(!run.await.unwrap());
+        assert_eq!(asked.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_any_length_keeps_no_more_than_the_queue_holds() {
+        let queue = Arc::new(Queue::new(100, 10));
+        let exporter = Scripted::new(&[Outcome::Silence; 1_000]);
+        let (_ask, _run) = start(&queue, &exporter);
+        for _ in 0..500 {
+            (0..1_000).for_each(|entry| queue.push(entry));
+            assert!(queue.len() <= 100);
+            sleep(seconds(7)).await;
+        }
+        let counts = queue.counts();
+        assert_eq!(counts.taken + counts.dropped + queue.len() as u64, 500_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overflow_is_told_when_it_begins_and_when_it_has_been_over_for_a_while() {
+        let told = Told::new();
+        let (ask, stop) = Stop::new();
+        let queue = Arc::new(Queue::new(2, 1));
+        let watch = tokio::spawn(watch_overflow("logs", Arc::clone(&queue), seconds(5), stop));
+        for _ in 0..10 {
+            (0..10).for_each(|entry| queue.push(entry));
+            while queue.take().is_some() {}
+            sleep(seconds(3)).await;
+        }
+        assert_eq!((told.count("does not fit"), told.count("room again")), (1, 0));
+        sleep(seconds(10)).await;
+        assert_eq!(told.count("dropped=80"), 1);
+        (0..10).for_each(|entry| queue.push(entry));
+        sleep(seconds(1)).await;
+        ask.send_replace(Some(End::by(Instant::now())));
+        watch.await.unwrap();
+        assert_eq!((told.count("does not fit"), told.count("dropped=8 ")), (2, 1));
+    }
+}

@@ -1,5 +1,4 @@
-//! The thread itself: it makes the exporters, keeps a loop per signal running, and ends within a deadline. A loop that
-//! panics is reported and started again, a few times and with growing pauses.
+//! The thread itself: it makes the exporters, keeps a loop per signal running, and ends within a deadline.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::batches::{Batching, watch_overflow};
 use super::delivery::{Delivery, TARGET};
@@ -23,6 +22,7 @@ use super::metrics::{Metering, Reader};
 use super::outlet::{Exporter, Outlet};
 use super::queue::Queue;
 use super::stop::{End, Stop};
+use super::supervision::supervised;
 use super::tidy::Tidy;
 use super::traces::SpanEncoder;
 use crate::config::{Batches, Destination, Signal};
@@ -30,10 +30,6 @@ use crate::logs::keep_this_thread_off_the_exporters;
 use crate::otlp::Request;
 
 const NAME: &str = "telemetry";
-
-/// A loop that has panicked as often as this is not started again.
-const MOST_STARTS: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An overflow is over when nothing was dropped for at least this long.
 const SHORTEST_QUIET: Duration = Duration::from_secs(1);
@@ -312,30 +308,4 @@ impl Loops<'_> {
         });
         true
     }
-}
-
-/// Runs what `make` makes, and again when it panics. Gives what it gave, or `false` when it is given up.
-async fn supervised<L>(signal: &'static str, mut stop: Stop, mut make: impl FnMut() -> Option<L>) -> bool
-where
-    L: Future<Output = bool> + Send + 'static,
-{
-    let mut pause = FIRST_PAUSE;
-    for _ in 0..MOST_STARTS {
-        let Some(work) = make() else { break };
-        match tokio::spawn(work).await {
-            Ok(delivered) => return delivered,
-            // What the panic said may quote what was exported; the process's panic hook has it.
-            Err(_) => tracing::error!(
-                target: TARGET,
-                signal,
-                "the export of a signal panicked; it is started again"
-            ),
-        }
-        tokio::select! {
-            () = sleep(pause) => pause *= 2,
-            _ = stop.asked() => {}
-        }
-    }
-    tracing::error!(target: TARGET, signal, "a signal is no longer exported");
-    false
 }
