@@ -1,37 +1,27 @@
 //! Sets everything up in the order that matters: providers first, then the globals, then the log subscriber, and only
 //! then does anything make an instrument. [`Telemetry`] owns the providers and flushes them at the end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Key, global};
-use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::b3::B3Propagator;
-use crate::config::{Batches, Config, Destination, Propagator, Service, Signal};
+use crate::config::{Config, Propagator, Service, Signal};
 use crate::context;
 use crate::exemplar;
-use crate::export::{
-    ExportThread, Exported, Exports, LogEntry, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
-    observe_queue,
-};
+use crate::export::ExportThread;
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
 use crate::process;
-use crate::sampler::QuietSampler;
-
-const SCOPE: &str = "pressroom.telemetry";
+use crate::providers::{Providers, SCOPE};
 
 /// Why telemetry could not be set up. No value of a variable leads here.
 #[derive(Debug, thiserror::Error)]
@@ -61,14 +51,6 @@ pub struct Telemetry {
     thread: Option<ExportThread>,
 }
 
-/// The providers of the signals that are made.
-#[derive(Debug, Default)]
-struct Providers {
-    traces: Option<SdkTracerProvider>,
-    metrics: Option<SdkMeterProvider>,
-    logs: Option<SdkLoggerProvider>,
-}
-
 /// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators and installs the `tracing`
 /// subscriber. May be called inside or outside of an async runtime. A value that cannot be read is logged as a warning
 /// and replaced by its default.
@@ -90,7 +72,7 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     let (providers, thread) = if config.disabled {
         (Providers::default(), None)
     } else {
-        export(&config, &mut warnings)
+        Providers::start(&config, &mut warnings)
     };
 
     global::set_text_map_propagator(propagator(&config.propagators));
@@ -157,25 +139,13 @@ impl Telemetry {
     /// # Errors
     /// Names the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        let Providers {
-            traces,
-            metrics,
-            logs,
-        } = &self.providers;
-        // These close the queues and come back at once; meters are read once more before they are closed.
-        if let Some(provider) = traces {
-            provider.shutdown().ok();
-        }
-        if let Some(provider) = logs {
-            provider.shutdown().ok();
-        }
+        // Meters are read once more before they are closed.
+        self.providers.close_queues();
         let undelivered = self
             .thread
             .map(|thread| thread.finish(deadline))
             .unwrap_or_default();
-        if let Some(provider) = metrics {
-            provider.shutdown().ok();
-        }
+        self.providers.close_meters();
         if undelivered.is_empty() {
             return Ok(());
         }
@@ -183,124 +153,6 @@ impl Telemetry {
             signals: undelivered.into_iter().map(Signal::name).collect(),
         })
     }
-}
-
-/// Makes the providers and starts the thread that exports what they are given.
-fn export(config: &Config, warnings: &mut Vec<String>) -> (Providers, Option<ExportThread>) {
-    let tidy = Tidy {
-        masking: config.masking,
-        value_limit: None,
-        attribute_limit: None,
-    };
-    let traces: Option<Queued<SpanData>> = queued(
-        Signal::Traces,
-        &config.traces,
-        config.span_batches,
-        Tidy {
-            value_limit: config.span_value_limit,
-            ..tidy
-        },
-    );
-    // The lines of standard output are the console's log records.
-    let logs: Option<Queued<LogEntry>> = match &config.logs {
-        Destination::Otlp(_) => queued(
-            Signal::Logs,
-            &config.logs,
-            config.log_batches,
-            Tidy {
-                attribute_limit: Some(config.log_limits.attributes),
-                ..tidy
-            },
-        ),
-        Destination::Off | Destination::Console => None,
-    };
-    let metrics = (config.metrics != Destination::Off).then(|| Read {
-        reader: Reader::new(match &config.metrics {
-            Destination::Otlp(_) => config.measuring.temporality,
-            Destination::Off | Destination::Console => Temporality::Cumulative,
-        }),
-        destination: config.metrics.clone(),
-        interval: config.measuring.interval,
-        timeout: config.measuring.timeout,
-        tidy,
-        exported: Arc::new(Exported::new(Signal::Metrics, &config.metrics)),
-    });
-
-    let span_queue = traces
-        .as_ref()
-        .map(|traces| (Arc::clone(&traces.queue), Arc::clone(&traces.exported)));
-    let log_queue = logs
-        .as_ref()
-        .map(|logs| (Arc::clone(&logs.queue), Arc::clone(&logs.exported)));
-    let reader = metrics
-        .as_ref()
-        .map(|metrics| (metrics.reader.clone(), Arc::clone(&metrics.exported)));
-    let thread = ExportThread::start(
-        Exports {
-            resource: config.resource.clone(),
-            traces,
-            logs,
-            metrics,
-        },
-        warnings,
-    );
-    let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
-    let span_queue = span_queue.filter(|_| runs(Signal::Traces));
-    let log_queue = log_queue.filter(|_| runs(Signal::Logs));
-    let reader = reader.filter(|_| runs(Signal::Metrics));
-
-    let mut tracers = SdkTracerProvider::builder()
-        .with_resource(config.resource.clone())
-        .with_span_limits(config.span_limits)
-        .with_sampler(QuietSampler {
-            inner: config.sampler.clone(),
-        });
-    // Without a queue there are still ids, for logs, answers and whoever is called.
-    if let Some((queue, _)) = &span_queue {
-        tracers = tracers.with_span_processor(QueuedSpans(Arc::clone(queue)));
-    }
-    let loggers = log_queue.as_ref().map(|(queue, _)| {
-        SdkLoggerProvider::builder()
-            .with_resource(config.resource.clone())
-            .with_log_processor(QueuedLogs(Arc::clone(queue)))
-            .build()
-    });
-    let meters = reader.map(|(reader, exported)| {
-        let histograms = config.measuring.histograms;
-        let provider = SdkMeterProvider::builder()
-            .with_resource(config.resource.clone())
-            .with_view(move |instrument: &_| histograms.stream(instrument))
-            .with_reader(reader)
-            .build();
-        let meter = provider.meter(SCOPE);
-        exported.observe(&meter);
-        if let Some((queue, exported)) = &span_queue {
-            observe_queue(&meter, Signal::Traces, queue);
-            exported.observe(&meter);
-        }
-        if let Some((queue, exported)) = &log_queue {
-            observe_queue(&meter, Signal::Logs, queue);
-            exported.observe(&meter);
-        }
-        provider
-    });
-    let providers = Providers {
-        traces: Some(tracers.build()),
-        metrics: meters,
-        logs: loggers,
-    };
-    (providers, thread)
-}
-
-/// A signal with a queue, unless it goes nowhere.
-fn queued<T>(signal: Signal, destination: &Destination, batches: Batches, tidy: Tidy) -> Option<Queued<T>> {
-    (*destination != Destination::Off).then(|| Queued {
-        queue: Arc::new(Queue::new(batches.queue_size, batches.batch_size)),
-        destination: destination.clone(),
-        batches,
-        tidy,
-        exported: Arc::new(Exported::new(signal, destination)),
-    })
 }
 
 fn propagator(propagators: &[Propagator]) -> TextMapCompositePropagator {

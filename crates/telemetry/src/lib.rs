@@ -30,6 +30,7 @@ mod messaging;
 mod metrics;
 mod otlp;
 mod process;
+mod providers;
 mod query;
 mod resource;
 mod runtime;
