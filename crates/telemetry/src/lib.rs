@@ -9,7 +9,7 @@
 //! use telemetry::{Service, init};
 //!
 //! let telemetry = init(Service::new("my-service", env!("CARGO_PKG_VERSION")))?;
-//! tracing::info!(answer = 42, "started");
+//! telemetry::info!(answer = 42, "started");
 //! telemetry.shutdown(Duration::from_secs(5)).ok();
 //! # Ok::<(), telemetry::InitError>(())
 //! ```

@@ -162,7 +162,7 @@ impl ApiError {
     }
 
     /// A handler panicked.
-    pub fn panicked(message: &str) -> Self {
+    pub fn panicked(message: &'static str) -> Self {
         Self::internal().caused_by("panic", message)
     }
 

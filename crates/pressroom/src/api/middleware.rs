@@ -52,15 +52,8 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let mut response = match tokio::time::timeout(limits.request, answer).await {
         Ok(Ok(response)) => response,
-        Ok(Err(panic)) => {
-            let reason = panic
-                .downcast_ref::<&str>()
-                .copied()
-                .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-                .unwrap_or("of unknown kind");
-            telemetry::error!(reason, "a handler panicked");
-            ApiError::panicked(reason).into_response()
-        }
+        // It was logged where it happened.
+        Ok(Err(panic)) => ApiError::panicked(telemetry::panic_message(panic.as_ref())).into_response(),
         Err(_) => {
             telemetry::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");
             ApiError::timeout().into_response()

@@ -160,3 +160,92 @@ fn put(line: &mut String, arguments: std::fmt::Arguments<'_>) {
     line.write_fmt(arguments)
         .expect("writing to a String cannot fail");
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+    use tracing::Callsite as _;
+
+    use super::*;
+
+    struct Site;
+
+    static SITE: Site = Site;
+    static METADATA: Metadata<'static> = tracing::metadata! {
+        name: "event", target: "app::orders", level: Level::WARN, fields: &["message"], callsite: &SITE,
+        kind: tracing::metadata::Kind::EVENT
+    };
+
+    impl tracing::Callsite for Site {
+        fn set_interest(&self, _: tracing::subscriber::Interest) {}
+
+        fn metadata(&self) -> &Metadata<'_> {
+            &METADATA
+        }
+    }
+
+    fn line(format: Format) -> String {
+        let span = SpanContext::new(
+            TraceId::from(0xabc),
+            SpanId::from(0xdef),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        );
+        let fields = Fields {
+            message: Some("order\u{1b}[2J\nlost".to_owned()),
+            others: vec![
+                ("order.id", AnyValue::Int(7)),
+                ("ratio", AnyValue::Double(1.0)),
+                ("first", AnyValue::Boolean(true)),
+                ("name", AnyValue::from("a\"b\n")),
+            ],
+        };
+        let place = Place {
+            file: Some("src/orders.rs".to_owned()),
+            line: Some(12),
+            function: None,
+        };
+        format.line(SITE.metadata(), &place, &fields, Some(&span))
+    }
+
+    #[test]
+    fn a_line_for_people_ends_with_the_trace_and_cannot_move_the_cursor() {
+        let line = line(Format::Terminal);
+        let plain = strip_colours(&line);
+        let (_, said) = plain.split_once(' ').unwrap();
+        assert_eq!(
+            said,
+            " WARN app::orders: order\\u{1b}[2J\\nlost order.id=7 ratio=1 first=true name=a\"b\\n \
+             trace_id=00000000000000000000000000000abc\n"
+        );
+    }
+
+    #[test]
+    fn a_line_for_programs_is_one_json_object() {
+        let line = line(Format::Json);
+        assert_eq!(line.lines().count(), 1);
+        let mut value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let timestamp = value.as_object_mut().unwrap().remove("timestamp").unwrap();
+        assert!(timestamp.as_str().unwrap().ends_with('Z'), "{timestamp}");
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "level": "WARN", "target": "app::orders", "message": "order\u{1b}[2J\nlost",
+                "trace_id": "00000000000000000000000000000abc", "span_id": "0000000000000def",
+                "file": "src/orders.rs", "line": 12,
+                "fields": {"order.id": 7, "ratio": 1.0, "first": true, "name": "a\"b\n"},
+            })
+        );
+    }
+
+    fn strip_colours(line: &str) -> String {
+        let mut plain = String::new();
+        let mut rest = line;
+        while let Some((before, after)) = rest.split_once('\u{1b}') {
+            plain.push_str(before);
+            rest = after.split_once('m').unwrap().1;
+        }
+        plain + rest
+    }
+}
