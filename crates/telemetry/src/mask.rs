@@ -38,10 +38,11 @@ pub fn mask(text: &str) -> Cow<'_, str> {
 type Rule = fn(Local<'_>) -> Option<(usize, usize)>;
 
 /// Applied one after the other to the whole text.
-const RULES: [Rule; 3] = [
+const RULES: [Rule; 4] = [
     |local| local.quoted(),
     |local| local.long(),
     |local| local.short(),
+    |local| local.stars(),
 ];
 
 /// `text` with every address masked that `rule` is for; `None` when there is none.

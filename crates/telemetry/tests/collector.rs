@@ -258,7 +258,7 @@ fn texts_of_all_signals_are_masked_by_the_same_rules() {
             .collect()
     };
     let first = shown(&masking["log.body"]);
-    assert_eq!(first.len(), 3);
+    assert_eq!(first.len(), 4);
     for (target, rules) in &masking {
         assert_eq!(shown(rules), first, "{target}");
     }
@@ -340,13 +340,13 @@ fn the_collector_agrees_on_any_text() {
         state ^= state << 17;
         (state % limit as u64) as usize
     };
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         let text: String = (0..1 + next(20)).map(|_| parts[next(parts.len())]).collect();
         assert_eq!(collectors(rules, &text), telemetry::mask(&text), "{text:?}");
     }
     // Every kind of character, before the sign and behind it.
     for code in (0..0x3_0000_u32)
-        .step_by(7)
+        .step_by(31)
         .chain(0..0x300)
         .chain(0x2000..0x3040)
         .chain(0xfe00..0x1_0000)

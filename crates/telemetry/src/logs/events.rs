@@ -111,10 +111,7 @@ mod tests {
             format!("{module}::a_function_is_named_in_full_without_closures")
         );
         let method = Wide("x").method().await;
-        assert_eq!(
-            method,
-            format!("{module}::Wide<T>::method").replace("<T>", "<&str>")
-        );
+        assert_eq!(method, format!("{module}::Wide<_>::method"));
         assert_eq!(
             Wide(1).name(),
             format!("<{module}::Wide<u8> as {module}::Named>::name")

@@ -72,20 +72,20 @@ impl<'a> Local<'a> {
         Some((self.text.len() - local.len(), third.0))
     }
 
-    /// One character or two, or symbols that end a local part: nothing stays. Stars become three, as they are after a
-    /// mask.
+    /// One character or two, or symbols that end a local part: nothing stays.
     pub(super) fn short(self) -> Option<(usize, usize)> {
-        let last = self.free().chars().next_back()?;
-        let local = match last {
-            '*' => self.run(|c| c == '*'),
-            c if is_word(c) => {
-                let run = self.run(is_word);
-                let (start, _) = run.char_indices().rev().take(2).last()?;
-                &run[start..]
-            }
-            _ => self.run(is_symbol),
+        let run = self.run(is_word);
+        let start = match run.char_indices().rev().take(2).last() {
+            Some((start, _)) => self.text.len() - run.len() + start,
+            None => self.text.len() - self.run(is_symbol).len(),
         };
-        (!local.is_empty()).then(|| (self.text.len() - local.len(), 0))
+        (start < self.text.len()).then_some((start, 0))
+    }
+
+    /// Stars become three, as they are after a mask.
+    pub(super) fn stars(self) -> Option<(usize, usize)> {
+        let stars = self.run(|c| c == '*');
+        (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
     }
 
     fn free(self) -> &'a str {
