@@ -190,7 +190,7 @@ fn layers() {
         |()| redis.command("LPUSH", "LPUSH ? ?").finish(Ok(())),
     );
 
-    let layer = HttpLayer::new(|_| Some("/api/articles/{slug}".to_owned()));
+    let layer = HttpLayer::new(|_| Some("/api/articles/{slug}"));
     let mut service = layer.layer(tower::service_fn(answer));
     case("request through HttpLayer", request, |request| {
         black_box(now(service.call(request))).ok();

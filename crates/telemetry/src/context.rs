@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::{
-    FutureExt, SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
+    FutureExt, Link, SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
 };
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer};
@@ -16,6 +16,12 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 /// The server span of the request, kept beside the span in force so that inner code can reach it.
 struct ServerSpan(Context);
 
+/// Links that are kept for one span: the specification's default limit.
+const MOST_LINKS: usize = 128;
+
+/// What commands are sent for, when it is more than one thing.
+struct OnBehalfOf(Vec<Link>);
+
 /// Marks a context in which no spans are to be made (health endpoints); the sampler looks for it.
 pub(crate) struct Quiet;
 
@@ -24,12 +30,19 @@ pub(crate) fn install_tracer(tracer: SdkTracer) {
     TRACER.get_or_init(|| tracer);
 }
 
-/// Starts a span below `parent` and returns the context that carries it. Without a tracer the new context carries the
-/// parent's identity and records nothing.
-pub(crate) fn start(builder: SpanBuilder, parent: &Context) -> Context {
+/// Whether spans are made at all.
+pub(crate) fn has_tracer() -> bool {
+    TRACER.get().is_some()
+}
+
+/// Starts a span below `parent` and returns the context that carries it. Where no spans are made that is the parent's,
+/// and nothing is built.
+pub(crate) fn start(parent: &Context, build: impl FnOnce() -> SpanBuilder) -> Context {
     match TRACER.get() {
-        Some(tracer) => parent.with_span(tracer.build_with_context(builder, parent)),
-        None => parent.with_remote_span_context(parent.span().span_context().clone()),
+        Some(tracer) if parent.get::<Quiet>().is_none() => {
+            parent.with_span(tracer.build_with_context(build(), parent))
+        }
+        _ => parent.clone(),
     }
 }
 
@@ -57,6 +70,36 @@ pub(crate) fn untraced(parent: &Context) -> Context {
 /// their own that tell nothing. Measurements and logs are made as ever.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
     work.with_context(untraced(&Context::current())).await
+}
+
+/// A link to the span of `cx`, if that is sampled.
+pub(crate) fn link(cx: &Context) -> Option<Link> {
+    let span = cx.span();
+    let span_context = span.span_context();
+    span_context
+        .is_sampled()
+        .then(|| Link::new(span_context.clone(), Vec::new(), 0))
+}
+
+/// The context for what is done at once for all that `contexts` stand for: below the first that is sampled, and with links
+/// to all of them on the commands that are sent in it. `None` when none is sampled.
+pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
+    let mut sampled = contexts
+        .into_iter()
+        .filter(|cx| cx.span().span_context().is_sampled());
+    let first = sampled.next()?;
+    let others: Vec<Link> = sampled.filter_map(link).collect();
+    if others.is_empty() {
+        return Some(first.clone());
+    }
+    let links = link(first).into_iter().chain(others).take(MOST_LINKS).collect();
+    Some(first.with_value(OnBehalfOf(links)))
+}
+
+/// The links of commands in the context `cx`.
+pub(crate) fn links_of_commands(cx: &Context) -> Vec<Link> {
+    cx.get::<OnBehalfOf>()
+        .map_or_else(Vec::new, |OnBehalfOf(links)| links.clone())
 }
 
 /// Makes the span of `cx` the one that [`set_server_attribute`] writes to.
@@ -101,6 +144,11 @@ pub fn extract_context(headers: &[(String, String)]) -> Context {
 /// Sets an attribute on the span in force.
 pub fn set_attribute(attribute: KeyValue) {
     Context::map_current(|cx| cx.span().set_attribute(attribute));
+}
+
+/// Adds an event to the span in force: something worth knowing that happened on the way.
+pub fn add_event(name: &'static str, attributes: Vec<KeyValue>) {
+    Context::map_current(|cx| cx.span().add_event(name, attributes));
 }
 
 /// Sets an attribute on the server span of the request in force, from however deep below it; `user.id` once known.

@@ -13,7 +13,7 @@ use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
-use crate::failure::{Failure, record_failure};
+use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
 
 pub use connections::ConnectionTimes;
@@ -130,7 +130,7 @@ impl Database {
     }
 
     /// Runs `work`, which is `statement` being carried out, in a client span named after its summary, and records
-    /// `db.client.operation.duration`.
+    /// `db.client.operation.duration`. A statement that is sent again belongs to one call, and so to one span.
     ///
     /// # Errors
     /// Those of `work`; one that is a [`Failure`] marks the span.
@@ -139,32 +139,26 @@ impl Database {
         statement: &Statement,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let cx = self.start(statement);
-        let mut timer = Timer {
-            database: self,
-            statement,
-            cx: &cx,
-            started: Instant::now(),
-            ended: None,
-        };
-        let result = work.with_context(cx.clone()).await;
-        let span = cx.span();
-        match &result {
-            Ok(returned) => {
-                if let Some(rows) = returned.returned_rows() {
-                    span.set_attribute(KeyValue::new("db.response.returned_rows", rows));
-                }
-                timer.ended = Some((None, None));
-            }
-            Err(error) => {
-                let status_code = error.status_code();
-                if let Some(code) = &status_code {
-                    span.set_attribute(KeyValue::new("db.response.status_code", code.clone()));
-                }
-                timer.ended = Some((record_failure(&cx, error), status_code));
-            }
-        }
-        span.end();
+        let call = Call::start(self, statement);
+        let result = work.with_context(call.cx.clone()).await;
+        call.answered(&result);
+        result
+    }
+
+    /// [`Database::observe`] for a database that blocks.
+    ///
+    /// # Errors
+    /// Those of `work`; one that is a [`Failure`] marks the span.
+    pub fn observe_blocking<T: Returned, E: Failure + DbError>(
+        &self,
+        statement: &Statement,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let call = Call::start(self, statement);
+        let attached = call.cx.clone().attach();
+        let result = work();
+        drop(attached);
+        call.answered(&result);
         result
     }
 
@@ -206,75 +200,112 @@ impl Database {
             .with_callback(move |observer| observer.observe(signed(read().pending), &attributes))
             .build();
     }
+}
 
-    fn start(&self, statement: &Statement) -> Context {
-        let mut attributes = Vec::with_capacity(self.0.fixed.len() + 6);
-        attributes.extend_from_slice(&self.0.fixed);
-        attributes.push(KeyValue::new("db.operation.name", statement.operation));
-        if !statement.collection.is_empty() {
-            attributes.push(KeyValue::new("db.collection.name", statement.collection));
+/// A statement under way. Dropped without an answer it counts as cancelled.
+struct Call<'a> {
+    database: &'a Database,
+    statement: &'a Statement,
+    cx: Context,
+    started: Instant,
+    ended: Option<Ended>,
+}
+
+/// What the duration says of the end.
+#[derive(Default, Eq, PartialEq)]
+struct Ended {
+    error_type: Option<Cow<'static, str>>,
+    status_code: Option<String>,
+}
+
+impl<'a> Call<'a> {
+    fn start(database: &'a Database, statement: &'a Statement) -> Self {
+        let build = || {
+            let mut attributes = Vec::with_capacity(database.0.fixed.len() + 6);
+            attributes.extend_from_slice(&database.0.fixed);
+            attributes.push(KeyValue::new("db.operation.name", statement.operation));
+            if !statement.collection.is_empty() {
+                attributes.push(KeyValue::new("db.collection.name", statement.collection));
+            }
+            attributes.push(KeyValue::new("db.query.summary", statement.summary));
+            attributes.push(KeyValue::new("db.query.text", statement.text));
+            SpanBuilder::from_name(statement.summary)
+                .with_kind(SpanKind::Client)
+                .with_attributes(attributes)
+        };
+        Self {
+            database,
+            statement,
+            cx: Context::map_current(|current| context::start(current, build)),
+            started: Instant::now(),
+            ended: None,
         }
-        attributes.push(KeyValue::new("db.query.summary", statement.summary));
-        attributes.push(KeyValue::new("db.query.text", statement.text));
-        let builder = SpanBuilder::from_name(statement.summary)
-            .with_kind(SpanKind::Client)
-            .with_attributes(attributes);
-        Context::map_current(|current| context::start(builder, current))
+    }
+
+    fn answered<T: Returned, E: Failure + DbError>(mut self, result: &Result<T, E>) {
+        let span = self.cx.span();
+        let mut ended = Ended::default();
+        match result {
+            Ok(returned) => {
+                if let Some(rows) = returned.returned_rows() {
+                    span.set_attribute(KeyValue::new("db.response.returned_rows", rows));
+                }
+            }
+            Err(error) => {
+                ended.status_code = error.status_code();
+                if let Some(code) = &ended.status_code {
+                    span.set_attribute(KeyValue::new("db.response.status_code", code.clone()));
+                }
+                ended.error_type = record_failure(&self.cx, error);
+            }
+        }
+        self.ended = Some(ended);
     }
 }
 
-/// Records the duration when the statement ends, also when its future is dropped half-way.
-struct Timer<'a> {
-    database: &'a Database,
-    statement: &'a Statement,
-    cx: &'a Context,
-    started: Instant,
-    ended: Option<(Option<Cow<'static, str>>, Option<String>)>,
-}
-
-impl Drop for Timer<'_> {
-    fn drop(&mut self) {
+impl Call<'_> {
+    fn record(&self, ended: Ended) {
         let Some(duration) = duration() else { return };
         let seconds = self.started.elapsed().as_secs_f64();
         let span = self.cx.span();
-        let (error_type, status_code) = self
-            .ended
-            .take()
-            .unwrap_or((Some(Cow::Borrowed("cancelled")), None));
-        if error_type.is_none() && status_code.is_none() {
+        if ended == Ended::default() {
             let recorded = self.database.0.succeeded.with(
                 &(self.statement.operation, self.statement.collection),
-                || duration.series(&self.attributes(None, None)),
+                || duration.series(&self.attributes(Ended::default())),
                 |series| series.record(seconds, span.span_context()),
             );
             if recorded.is_some() {
                 return;
             }
         }
-        let attributes = self.attributes(error_type, status_code);
-        duration.record(seconds, &attributes, span.span_context());
+        duration.record(seconds, &self.attributes(ended), span.span_context());
     }
-}
 
-impl Timer<'_> {
-    fn attributes(
-        &self,
-        error_type: Option<Cow<'static, str>>,
-        status_code: Option<String>,
-    ) -> Vec<KeyValue> {
+    fn attributes(&self, ended: Ended) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
         attributes.extend_from_slice(&self.database.0.fixed);
         attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
         if !self.statement.collection.is_empty() {
             attributes.push(KeyValue::new("db.collection.name", self.statement.collection));
         }
-        if let Some(error_type) = error_type {
+        if let Some(error_type) = ended.error_type {
             attributes.push(KeyValue::new("error.type", error_type));
         }
-        if let Some(code) = status_code {
+        if let Some(code) = ended.status_code {
             attributes.push(KeyValue::new("db.response.status_code", code));
         }
         attributes
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let ended = self.ended.take().unwrap_or_else(|| Ended {
+            error_type: Some(failure::record_unfinished(&self.cx)),
+            status_code: None,
+        });
+        self.record(ended);
+        self.cx.span().end();
     }
 }
 

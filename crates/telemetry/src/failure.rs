@@ -7,6 +7,12 @@ use std::convert::Infallible;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
+/// `error.type` of work that nobody waited for any longer.
+pub(crate) const CANCELLED: &str = "cancelled";
+
+/// `error.type` of work that panicked.
+pub(crate) const PANIC: &str = "panic";
+
 /// An error as telemetry sees it.
 pub trait Failure {
     /// The value of `error.type`: low cardinality, as `io.timeout` or the type's name. `None` says that this is an
@@ -69,4 +75,16 @@ pub(crate) fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<
     let error_type = failure.error_type()?;
     record(cx, error_type.clone(), failure.message());
     Some(error_type)
+}
+
+/// Writes on the span of `cx` that its work was given up half-way, which is no failure unless it panicked; gives its
+/// `error.type`.
+pub(crate) fn record_unfinished(cx: &Context) -> Cow<'static, str> {
+    if std::thread::panicking() {
+        record(cx, PANIC.into(), "the work panicked".to_owned());
+        PANIC.into()
+    } else {
+        cx.span().set_attribute(KeyValue::new("error.type", CANCELLED));
+        CANCELLED.into()
+    }
 }

@@ -37,10 +37,11 @@ mod runtime;
 mod sampler;
 mod span;
 
-pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseFuture};
+pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use config::{Export, Service};
 pub use context::{
-    current_trace_id, extract_context, inject_context, set_attribute, set_server_attribute, without_spans,
+    add_event, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
+    set_server_attribute, without_spans,
 };
 pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement};
 pub use failure::{Failure, Fault};

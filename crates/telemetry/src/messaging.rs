@@ -131,12 +131,14 @@ impl Messaging {
     /// Starts `celery.send_task`, a producer span below `parent` or else below the span in force. What it returns has
     /// the headers to write into the message, and is finished when the broker has answered.
     pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
-        let builder = SpanBuilder::from_name("celery.send_task")
-            .with_kind(SpanKind::Producer)
-            .with_attributes(attributes(message, "send_task", "send", 6));
+        let build = || {
+            SpanBuilder::from_name("celery.send_task")
+                .with_kind(SpanKind::Producer)
+                .with_attributes(attributes(message, "send_task", "send", 6))
+        };
         let cx = match parent {
-            Some(parent) => context::start(builder, parent),
-            None => Context::map_current(|current| context::start(builder, current)),
+            Some(parent) => context::start(parent, build),
+            None => Context::map_current(|current| context::start(current, build)),
         };
         Sending {
             cx,
@@ -156,13 +158,14 @@ impl Messaging {
         describe: impl FnOnce(&T) -> Processed,
     ) -> T {
         let started = Instant::now();
-        let mut of_span = attributes(message, "run", "process", 9);
-        of_span.push(KeyValue::new("celery.retries", i64::from(retries)));
-        of_span.push(KeyValue::new("celery.hostname", self.hostname.clone()));
-        let builder = SpanBuilder::from_name("celery.run")
-            .with_kind(SpanKind::Consumer)
-            .with_attributes(of_span);
-        let cx = context::start(builder, &parent);
+        let cx = context::start(&parent, || {
+            let mut of_span = attributes(message, "run", "process", 9);
+            of_span.push(KeyValue::new("celery.retries", i64::from(retries)));
+            of_span.push(KeyValue::new("celery.hostname", self.hostname.clone()));
+            SpanBuilder::from_name("celery.run")
+                .with_kind(SpanKind::Consumer)
+                .with_attributes(of_span)
+        });
         if let Some(instruments) = instruments() {
             instruments
                 .consumed
@@ -196,21 +199,30 @@ impl Messaging {
     }
 
     /// Starts a client span for one Redis command (or pipeline) and its `db.client.operation.duration`. Arguments are
-    /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`.
+    /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`. In a context of
+    /// [`crate::on_behalf_of`] the span links to what the command is for.
     pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
-        let mut attributes = self.redis.to_vec();
-        attributes.push(KeyValue::new("db.operation.name", operation));
-        attributes.push(KeyValue::new("db.query.summary", operation));
-        attributes.push(KeyValue::new("db.query.text", text));
-        let builder = SpanBuilder::from_name(operation)
-            .with_kind(SpanKind::Client)
-            .with_attributes(attributes);
+        let start = |current: &Context| {
+            context::start(current, || {
+                let mut attributes = Vec::with_capacity(self.redis.len() + 5);
+                attributes.extend_from_slice(&self.redis);
+                attributes.push(KeyValue::new("db.operation.name", operation));
+                attributes.push(KeyValue::new("db.query.summary", operation));
+                attributes.push(KeyValue::new("db.query.text", text));
+                SpanBuilder::from_name(operation)
+                    .with_kind(SpanKind::Client)
+                    .with_attributes(attributes)
+                    .with_links(context::links_of_commands(current))
+            })
+        };
         Command {
-            cx: Context::map_current(|current| context::start(builder, current)),
+            cx: Context::map_current(start),
             redis: Arc::clone(&self.redis),
             operation,
             started: Instant::now(),
-            error_type: Some(Cow::Borrowed("cancelled")),
+            status_code: None,
+            error_type: None,
+            answered: false,
         }
     }
 

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 /// Parts of a parameter's name that make it a secret.
-const SECRET_PARTS: [&str; 9] = [
+const SECRET_PARTS: [&str; 10] = [
     "token",
     "password",
     "passwd",
     "secret",
     "apikey",
+    "accesskey",
     "signature",
     "authorization",
     "credential",
@@ -90,6 +91,7 @@ mod tests {
             ("access_token=abc&page=2", "access_token=REDACTED&page=2"),
             ("%74oken=abc", "%74oken=REDACTED"),
             ("API-Key=abc", "API-Key=REDACTED"),
+            ("AWSAccessKeyId=abc", "AWSAccessKeyId=REDACTED"),
             ("user[password]=x", "user[password]=REDACTED"),
             ("code=1&state=2", "code=REDACTED&state=2"),
             ("author=ann&limit=5", "author=ann&limit=5"),

@@ -1,12 +1,13 @@
 //! Business spans: `article.create`, `user.login` and their like, around a piece of asynchronous work.
 
 use std::future::Future;
+use std::time::SystemTime;
 
-use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::trace::{FutureExt, Link, SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
 use crate::context;
-use crate::failure::{Failure, record_failure};
+use crate::failure::{self, Failure, record_failure};
 
 /// A span that is yet to start. It starts when [`Span::run`] is first polled.
 ///
@@ -26,6 +27,8 @@ use crate::failure::{Failure, record_failure};
 pub struct Span {
     name: &'static str,
     attributes: Vec<KeyValue>,
+    links: Vec<Link>,
+    since: Option<SystemTime>,
     parent: Option<Context>,
 }
 
@@ -35,6 +38,8 @@ impl Span {
         Span {
             name,
             attributes: Vec::new(),
+            links: Vec::new(),
+            since: None,
             parent: None,
         }
     }
@@ -51,28 +56,73 @@ impl Span {
         self
     }
 
+    /// Links the span to the ones in force in `contexts`: those of the things that it works on together. Contexts that are
+    /// not sampled are left out; the span limits bound how many links there may be.
+    pub fn links<'a>(mut self, contexts: impl IntoIterator<Item = &'a Context>) -> Span {
+        self.links.extend(contexts.into_iter().filter_map(context::link));
+        self
+    }
+
+    /// Lets the span begin at `time` and not when it is first polled, for work that is known to be worth a span only when
+    /// it is done.
+    pub fn since(mut self, time: SystemTime) -> Span {
+        self.since = Some(time);
+        self
+    }
+
     /// Runs `work` inside the span. An error that is a [`Failure`] sets the status Error and records the exception;
-    /// otherwise the status stays unset. A dropped future ends the span.
+    /// otherwise the status stays unset. A dropped future ends the span with `error.type` `cancelled`, a panic marks it as
+    /// failed.
     ///
     /// # Errors
     /// Those of `work`.
     pub async fn run<T, E: Failure>(self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let cx = self.start();
-        let result = work.with_context(cx.clone()).await;
+        let mut running = Running {
+            cx: self.start(),
+            ended: false,
+        };
+        let result = work.with_context(running.cx.clone()).await;
         if let Err(error) = &result {
-            record_failure(&cx, error);
+            record_failure(&running.cx, error);
         }
-        cx.span().end();
+        running.ended = true;
         result
     }
 
     fn start(self) -> Context {
-        let builder = SpanBuilder::from_name(self.name)
-            .with_kind(SpanKind::Internal)
-            .with_attributes(self.attributes);
-        match &self.parent {
-            Some(parent) => context::start(builder, parent),
-            None => Context::map_current(|current| context::start(builder, current)),
+        let Self {
+            name,
+            attributes,
+            links,
+            since,
+            parent,
+        } = self;
+        let build = || {
+            let mut builder = SpanBuilder::from_name(name)
+                .with_kind(SpanKind::Internal)
+                .with_attributes(attributes)
+                .with_links(links);
+            builder.start_time = since;
+            builder
+        };
+        match &parent {
+            Some(parent) => context::start(parent, build),
+            None => Context::map_current(|current| context::start(current, build)),
         }
+    }
+}
+
+/// A span whose work is under way; it ends with it, however that is.
+struct Running {
+    cx: Context,
+    ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            failure::record_unfinished(&self.cx);
+        }
+        self.cx.span().end();
     }
 }

@@ -120,9 +120,8 @@ fn to_json(document: &utoipa::openapi::OpenApi) -> String {
         .expect("the document is made of our own types, which all serialise")
 }
 
-fn route(request: &request::Parts) -> Option<String> {
-    let path = request.extensions.get::<MatchedPath>()?;
-    Some(path.as_str().to_owned())
+fn route(request: &request::Parts) -> Option<&str> {
+    request.extensions.get().map(MatchedPath::as_str)
 }
 
 async fn to_trailing_slash(RawQuery(query): RawQuery) -> Response {

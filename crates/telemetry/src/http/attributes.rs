@@ -1,5 +1,7 @@
 //! The attributes of the server span.
 
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use ::http::header::{HOST, USER_AGENT};
@@ -53,6 +55,18 @@ pub(super) fn route_value(route: &Arc<str>) -> StringValue {
     StringValue::from(Arc::clone(route))
 }
 
+/// `{METHOD} {route}`, as far as both are known.
+pub(super) fn span_name(of_request: &Method, route: Option<&Arc<str>>) -> Cow<'static, str> {
+    let method = match method(of_request) {
+        OTHER_METHOD => "HTTP",
+        known => known,
+    };
+    match route {
+        Some(route) => [method, " ", &**route].concat().into(),
+        None => method.into(),
+    }
+}
+
 /// What is known of the request before it is answered.
 pub(super) fn of_request(parts: &Parts, route: Option<&Arc<str>>) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
@@ -92,12 +106,70 @@ pub(super) fn of_request(parts: &Parts, route: Option<&Arc<str>>) -> Vec<KeyValu
 
 /// Host and port that the client asked for; the port is the scheme's when it named none.
 fn server(parts: &Parts) -> Option<(String, u16)> {
-    let authority = match parts.uri.authority() {
-        Some(authority) => authority.clone(),
-        None => parts.headers.get(HOST)?.to_str().ok()?.parse().ok()?,
+    let (host, port) = match parts.uri.authority() {
+        Some(authority) => (authority.host(), authority.port_u16()),
+        None => host_and_port(parts.headers.get(HOST)?.to_str().ok()?)?,
     };
-    let port = authority
-        .port_u16()
-        .unwrap_or(if scheme(parts) == "https" { 443 } else { 80 });
-    Some((authority.host().to_owned(), port))
+    let of_scheme = if scheme(parts) == "https" { 443 } else { 80 };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Some((host.to_owned(), port.unwrap_or(of_scheme)))
+}
+
+/// The parts of a `Host` header; `None` of one that names no host.
+fn host_and_port(value: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match value.rsplit_once(':') {
+        // The last colon of a bare IPv6 address in brackets is inside of them.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (value, None),
+    };
+    let is_valid = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_');
+    let is_name = match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => host.bytes().all(is_valid),
+    };
+    if host.is_empty() || !is_name {
+        return None;
+    }
+    match port {
+        None | Some("") => Some((host, None)),
+        Some(port) => Some((host, Some(port.parse().ok()?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_header_names_a_host_and_perhaps_a_port() {
+        for (value, expected) in [
+            ("blog.test", Some(("blog.test", None))),
+            ("blog.test:8443", Some(("blog.test", Some(8443)))),
+            ("blog.test:", Some(("blog.test", None))),
+            ("192.0.2.1:80", Some(("192.0.2.1", Some(80)))),
+            ("[2001:db8::1]", Some(("[2001:db8::1]", None))),
+            ("[2001:db8::1]:5000", Some(("[2001:db8::1]", Some(5000)))),
+            ("", None),
+            (":80", None),
+            ("blog.test:99999", None),
+            ("user:secret@blog.test", None),
+            ("2001:db8::1", None),
+            ("[nobody]", None),
+            ("blog test", None),
+        ] {
+            assert_eq!(host_and_port(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_named_after_what_is_known() {
+        let route = Arc::from("/articles/{slug}");
+        assert_eq!(span_name(&Method::GET, Some(&route)), "GET /articles/{slug}");
+        assert_eq!(span_name(&Method::GET, None), "GET");
+        let brew = Method::from_bytes(b"BREW").unwrap();
+        assert_eq!(span_name(&brew, Some(&route)), "HTTP /articles/{slug}");
+        assert_eq!(span_name(&brew, None), "HTTP");
+    }
 }

@@ -13,9 +13,6 @@ use super::attributes;
 use super::series::{Active, Http, Outcome, instruments};
 use crate::failure::Fault;
 
-/// `error.type` of a request whose client, or time-out, did not wait for the answer.
-pub(super) const CANCELLED: &str = "cancelled";
-
 /// A request being measured.
 #[derive(Debug)]
 pub(super) struct Measured {
@@ -34,7 +31,7 @@ impl Measured {
             version: attributes::version(parts.version),
             route,
             status: None,
-            error_type: Some(Cow::Borrowed(CANCELLED)),
+            error_type: None,
         };
         Self {
             instruments: instruments().map(|http| (http, http.begin(outcome.method, outcome.scheme))),
@@ -52,14 +49,22 @@ impl Measured {
         });
     }
 
-    pub(super) fn failed(&mut self, error_type: Cow<'static, str>) {
-        self.outcome.status = Some(500);
-        self.outcome.error_type = Some(error_type);
+    /// Keeps why the request ended without its answer; false when an earlier failure is known already.
+    pub(super) fn failed(&mut self, error_type: &'static str) -> bool {
+        let error = &mut self.outcome.error_type;
+        if error.is_some() {
+            return false;
+        }
+        *error = Some(Cow::Borrowed(error_type));
+        true
     }
 
-    /// Whether the request was answered or has failed.
-    pub(super) fn is_over(&self) -> bool {
-        self.outcome.status.is_some()
+    /// Whether answers with this status have no body, whatever the service gives them (RFC 9110).
+    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
+        status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.outcome.method == "HEAD"
+            || self.outcome.method == "CONNECT" && status.is_success()
     }
 }
 

@@ -9,6 +9,7 @@ use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, Meter, U
 use opentelemetry::trace::SpanContext;
 
 use super::attributes;
+use crate::failure::CANCELLED;
 use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
 
 /// `route` of a request that no route matches.
@@ -142,7 +143,11 @@ impl Outcome {
             Some(route) => KeyValue::new("route", attributes::route_value(route)),
             None => KeyValue::new("route", UNMATCHED),
         };
-        let status = i64::from(self.status.unwrap_or(CLIENT_CLOSED_REQUEST));
+        // These metrics have no place for an answer that was not given.
+        let status = i64::from(self.status.unwrap_or(match self.error_type.as_deref() {
+            Some(CANCELLED) => CLIENT_CLOSED_REQUEST,
+            _ => 500,
+        }));
         [
             KeyValue::new("method", self.method),
             route,

@@ -11,7 +11,7 @@ use opentelemetry::{Context, KeyValue};
 use super::measures::{instruments, of_metric};
 use crate::context;
 use crate::db;
-use crate::failure::{Failure, record_failure};
+use crate::failure::{self, Failure, record_failure};
 
 /// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
 #[derive(Debug)]
@@ -52,7 +52,8 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if !self.finished {
-            self.end(Some(Cow::Borrowed("cancelled")));
+            let error_type = failure::record_unfinished(&self.cx);
+            self.end(Some(error_type));
         }
     }
 }
@@ -64,28 +65,46 @@ pub struct Command {
     pub(super) redis: Arc<[KeyValue]>,
     pub(super) operation: &'static str,
     pub(super) started: Instant,
+    pub(super) status_code: Option<String>,
     pub(super) error_type: Option<Cow<'static, str>>,
+    pub(super) answered: bool,
 }
 
 impl Command {
     /// Ends the span with the server's answer.
     pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        self.answered = true;
         self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+    }
+
+    /// Ends the span with the server's refusal, whose code (`WRONGTYPE`) is `db.response.status_code`.
+    pub fn refused(mut self, code: String, failure: &dyn Failure) {
+        self.cx
+            .span()
+            .set_attribute(KeyValue::new("db.response.status_code", code.clone()));
+        self.status_code = Some(code);
+        self.finish(Err(failure));
     }
 }
 
 impl Drop for Command {
     fn drop(&mut self) {
-        self.cx.span().end();
-        let Some(duration) = db::duration() else {
-            return;
-        };
-        let mut attributes = self.redis.to_vec();
-        attributes.push(KeyValue::new("db.operation.name", self.operation));
-        if let Some(error_type) = self.error_type.take() {
-            attributes.push(KeyValue::new("error.type", error_type));
+        if !self.answered {
+            self.error_type = Some(failure::record_unfinished(&self.cx));
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        duration.record(seconds, &attributes, self.cx.span().span_context());
+        if let Some(duration) = db::duration() {
+            let mut attributes = Vec::with_capacity(self.redis.len() + 3);
+            attributes.extend_from_slice(&self.redis);
+            attributes.push(KeyValue::new("db.operation.name", self.operation));
+            if let Some(error_type) = self.error_type.take() {
+                attributes.push(KeyValue::new("error.type", error_type));
+            }
+            if let Some(code) = self.status_code.take() {
+                attributes.push(KeyValue::new("db.response.status_code", code));
+            }
+            let seconds = self.started.elapsed().as_secs_f64();
+            duration.record(seconds, &attributes, self.cx.span().span_context());
+        }
+        self.cx.span().end();
     }
 }

@@ -38,7 +38,7 @@ async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
 fn scenario() {
     let telemetry = telemetry::init(support::SERVICE).unwrap();
     support::block_on(async {
-        let layer = HttpLayer::new(|parts| Some(parts.uri.path().to_owned())).quiet(|path| path == "/health");
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).quiet(|path| path == "/health");
         let mut service = layer.layer(tower::service_fn(answer));
         let article = Request::builder().uri("/article").body(()).unwrap();
         drop(service.call(article).await.unwrap());

@@ -3,6 +3,7 @@
 
 mod batching;
 mod delivery;
+mod endings;
 mod exemplars;
 mod logs;
 mod measures;

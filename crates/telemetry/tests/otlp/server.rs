@@ -39,10 +39,6 @@ fn scenario() {
                 std::future::pending::<()>().await;
             }
         });
-        let route = |parts: &http::request::Parts| {
-            let matched = parts.extensions.get::<MatchedPath>()?;
-            Some(matched.as_str().to_owned())
-        };
         let router = Router::new()
             .route("/slow/{id}", slow)
             .nest(
@@ -50,7 +46,9 @@ fn scenario() {
                 Router::new().route("/articles/{slug}", get(|| async { "found" })),
             )
             .fallback(|| async { http::StatusCode::NOT_FOUND })
-            .layer(HttpLayer::new(route));
+            .layer(HttpLayer::new(|parts| {
+                parts.extensions.get().map(MatchedPath::as_str)
+            }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await });

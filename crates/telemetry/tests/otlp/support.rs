@@ -8,6 +8,7 @@ mod process;
 
 use std::collections::BTreeMap;
 
+use http_body_util::BodyExt as _;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -238,6 +239,19 @@ pub fn json_lines(stdout: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
+/// Waits for an answer and reads it to its end.
+pub async fn read<B, E>(
+    answer: impl Future<Output = Result<http::Response<B>, E>>,
+) -> (http::response::Parts, String)
+where
+    B: http_body::Body<Error: std::fmt::Debug>,
+    E: std::fmt::Debug,
+{
+    let (head, body) = answer.await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head, String::from_utf8(body.to_vec()).unwrap())
+}
+
 /// An async runtime for a scenario.
 pub fn block_on<F: Future>(work: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
@@ -253,6 +267,12 @@ pub fn block_on<F: Future>(work: F) -> F::Output {
 pub enum Problem {
     Refused,
     Broken(String),
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&telemetry::Failure::message(self))
+    }
 }
 
 impl telemetry::Failure for Problem {

@@ -1,0 +1,114 @@
+//! The body of an answer, which carries the end of its request: the request is over when the body has been sent to its
+//! end, fails, or is dropped because nobody reads on.
+
+use std::fmt::Display;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use ::http::Response;
+use ::http::header::CONTENT_LENGTH;
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::exchange::Exchange;
+
+pin_project! {
+    /// The body of an answer of [`HttpService`](super::HttpService): the service's own, whose end is the end of the request's
+    /// span and of its duration. Its frames are made with the span in force.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        #[pin]
+        inner: B,
+        // Gone when the request is over.
+        exchange: Option<Exchange>,
+        // How many bytes are left, where that is known.
+        left: Option<u64>,
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    /// The response with its body in charge of the exchange, which ends now if there is nothing to send.
+    pub(super) fn wrap(mut response: Response<B>, exchange: Option<Exchange>) -> Response<Self> {
+        let Some(mut exchange) = exchange else {
+            return response.map(|inner| Self {
+                inner,
+                exchange: None,
+                left: None,
+            });
+        };
+        exchange.answered(&mut response);
+        // A server reads no further than the announced length, and asks a complete body for nothing.
+        let left = response.body().size_hint().exact();
+        let left = left.or_else(|| content_length(&response));
+        let complete =
+            left == Some(0) || exchange.is_bodiless(response.status()) || response.body().is_end_stream();
+        if complete {
+            exchange.end();
+        }
+        response.map(|inner| Self {
+            inner,
+            exchange: (!complete).then_some(exchange),
+            left,
+        })
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: Display,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        task: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let Some(exchange) = this.exchange else {
+            return this.inner.poll_frame(task);
+        };
+        let frame = ready!(exchange.during(|| this.inner.as_mut().poll_frame(task)));
+        let last = match &frame {
+            None => true,
+            Some(Ok(frame)) => {
+                let sent = frame.data_ref().map_or(0, Buf::remaining) as u64;
+                let left = this.left.as_mut().map(|left| {
+                    *left = left.saturating_sub(sent);
+                    *left
+                });
+                // Nothing comes after trailers.
+                left == Some(0) || frame.is_trailers() || this.inner.is_end_stream()
+            }
+            Some(Err(error)) => {
+                exchange.failed("response_body", error.to_string());
+                true
+            }
+        };
+        if last {
+            exchange.end();
+            *this.exchange = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn content_length<B>(response: &Response<B>) -> Option<u64> {
+    response
+        .headers()
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,176 @@
+//! One request and its answer, from the first look at the request until the answer is sent, fails, or is given up. It is a
+//! drop guard: whichever way it ends, the span ends once and the measurements are made once.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use ::http::request::Parts;
+use ::http::{HeaderName, HeaderValue, Response, StatusCode};
+use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+
+use super::attributes;
+use super::measures::Measured;
+use crate::context;
+use crate::failure::{self, CANCELLED, Fault, PANIC};
+
+static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    cx: Context,
+    /// Gone when the exchange is over.
+    measured: Option<Measured>,
+}
+
+impl Exchange {
+    pub(super) fn start(parts: &Parts, route: Option<Arc<str>>, parent: &Context, quiet: bool) -> Self {
+        let cx = if quiet {
+            context::untraced(parent)
+        } else {
+            server_span(parts, route.as_ref(), parent)
+        };
+        Self {
+            measured: Some(Measured::start(parts, route, cx.span().span_context())),
+            cx,
+        }
+    }
+
+    /// Does a piece of the request's work (one poll) with its span in force. A panic is recorded, and goes on.
+    pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let attached = self.cx.clone().attach();
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(done) => done,
+            Err(panic) => {
+                drop(attached);
+                self.failed(PANIC, words(&*panic).to_owned());
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// The head of the answer is there; its body may take its time. Gives the answer a `traceresponse` header.
+    pub(super) fn answered<B>(&mut self, response: &mut Response<B>) {
+        let status = response.status();
+        let fault = response.extensions().get::<Fault>();
+        let span = self.cx.span();
+        span.set_attribute(KeyValue::new(
+            "http.response.status_code",
+            i64::from(status.as_u16()),
+        ));
+        if status.is_server_error() {
+            match fault {
+                Some(fault) => {
+                    failure::record(&self.cx, fault.error_type.clone(), fault.message.clone());
+                }
+                None => {
+                    span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
+                    // The code says it all; a description is for causes.
+                    span.set_status(Status::error(""));
+                }
+            }
+        }
+        if let Some(measured) = &mut self.measured {
+            measured.answered(status, fault);
+        }
+        if let Some(value) = traceresponse(&self.cx) {
+            response.headers_mut().insert(TRACERESPONSE.clone(), value);
+        }
+    }
+
+    /// Whether an answer with this status has no body, whatever the service gives it.
+    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
+        self.measured
+            .as_ref()
+            .is_some_and(|measured| measured.is_bodiless(status))
+    }
+
+    /// The service could not give an answer, or not all of it.
+    pub(super) fn failed(&mut self, error_type: &'static str, message: String) {
+        if let Some(measured) = &mut self.measured {
+            // The first failure is the cause of those after it.
+            if measured.failed(error_type) {
+                failure::record(&self.cx, error_type.into(), message);
+            }
+            self.end();
+        }
+    }
+
+    /// The answer is sent, or nothing more can be said of it.
+    pub(super) fn end(&mut self) {
+        if let Some(measured) = self.measured.take() {
+            drop(measured);
+            // A task that was spawned from the request may hold its context; the request ends now.
+            self.cx.span().end();
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Some(measured) = &mut self.measured else {
+            return;
+        };
+        if std::thread::panicking() {
+            self.failed(PANIC, "what the request was served by panicked".to_owned());
+        } else {
+            // A client that goes away is no failure of the service.
+            if measured.failed(CANCELLED) {
+                self.cx
+                    .span()
+                    .set_attribute(KeyValue::new("error.type", CANCELLED));
+            }
+            self.end();
+        }
+    }
+}
+
+/// Starts the server span. Without tracing there is still a trace id.
+fn server_span(parts: &Parts, route: Option<&Arc<str>>, parent: &Context) -> Context {
+    if !context::has_tracer() {
+        return context::untraced(parent);
+    }
+    let cx = context::start(parent, || {
+        SpanBuilder::from_name(attributes::span_name(&parts.method, route))
+            .with_kind(SpanKind::Server)
+            .with_attributes(attributes::of_request(parts, route))
+    });
+    if cx.span().span_context().is_valid() {
+        context::with_server_span(&cx)
+    } else {
+        context::untraced(parent)
+    }
+}
+
+/// `00-<trace id>-<span id>-<flags>`, the draft W3C response header.
+fn traceresponse(cx: &Context) -> Option<HeaderValue> {
+    let span = cx.span();
+    let span_context = span.span_context();
+    if !span_context.is_valid() {
+        return None;
+    }
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..35], &span_context.trace_id().to_bytes());
+    write_hex(&mut text[36..52], &span_context.span_id().to_bytes());
+    write_hex(&mut text[53..], &[span_context.trace_flags().to_u8()]);
+    HeaderValue::from_bytes(&text).ok()
+}
+
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("the request panicked")
+}
