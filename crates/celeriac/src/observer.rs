@@ -24,7 +24,7 @@ pub trait Observer: Send + Sync + 'static {
     /// Headers that carry the trace context in force. Asked within a run, for the tasks that follow from it.
     fn context(&self) -> Map<String, Value>;
 
-    /// A command is about to go to the broker's server. Idle polling is not reported.
+    /// A command is about to go to the broker's server. All of them are reported, also those that no task asked for.
     fn command(&self, command: Command) -> Box<dyn CommandSpan>;
 
     /// A message went to the dead-letter list.
@@ -46,7 +46,16 @@ pub trait SendSpan: Send {
 /// A command in progress.
 pub trait CommandSpan: Send {
     /// The server has answered.
-    fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
+    fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>);
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandFailure<'a> {
+    /// The error as its caller gets it.
+    pub error: &'a BrokerError,
+    /// What the server calls it, as `WRONGTYPE`; nothing when the server did not answer.
+    pub code: Option<&'a str>,
 }
 
 /// A task that is being sent.
@@ -127,5 +136,5 @@ impl SendSpan for Unobserved {
 }
 
 impl CommandSpan for Unobserved {
-    fn finish(self: Box<Self>, _: Result<(), &BrokerError>) {}
+    fn finish(self: Box<Self>, _: Result<(), CommandFailure<'_>>) {}
 }

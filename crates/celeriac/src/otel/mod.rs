@@ -16,7 +16,7 @@ use telemetry::{
 pub use self::queues::QueueWatch;
 use crate::{
     broker::{Broker, BrokerError},
-    observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo},
+    observer::{Command, CommandFailure, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
     redis::RedisConfig,
     task::TaskOutcome,
 };
@@ -108,12 +108,12 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // A command of nobody's would be a trace of its own. The end of a task is one: its run has ended, and the broker
-        // hears of many ends at once.
-        let in_force = Context::map_current(|context| context.span().span_context().is_valid());
-        Box::new(Commanding(
-            in_force.then(|| self.messaging.command(command.name, command.text)),
-        ))
+        // A command of nobody's would be a trace of its own: polling, leases, looking after the dead.
+        if Context::map_current(|context| context.span().span_context().is_valid()) {
+            Box::new(Commanding(self.messaging.command(command.name, command.text)))
+        } else {
+            Box::new(Unobserved)
+        }
     }
 
     fn buried(&self, queue: &str) {
@@ -147,12 +147,17 @@ impl SendSpan for Send {
     }
 }
 
-struct Commanding(Option<telemetry::Command>);
+struct Commanding(telemetry::Command);
 
 impl CommandSpan for Commanding {
-    fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
-        if let Some(command) = self.0 {
-            command.finish(result.map_err(|error| error as &dyn Failure));
+    fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
+        match result {
+            Ok(()) => self.0.finish(Ok(())),
+            Err(CommandFailure { error, code: None }) => self.0.finish(Err(error)),
+            Err(CommandFailure {
+                error,
+                code: Some(code),
+            }) => self.0.refused(code.to_owned(), error),
         }
     }
 }

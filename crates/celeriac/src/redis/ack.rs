@@ -9,7 +9,7 @@ use std::{
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
-use super::{connection::Connection, names};
+use super::{commands, connection::Connection, names};
 use crate::broker::{BrokerError, DeliveryTag};
 
 /// Deliveries that one transaction ends at most.
@@ -92,7 +92,12 @@ impl Acks {
             }
             command.ignore();
         }
-        let answer = connection.pipeline::<()>(&pipeline).await;
+        let command = if acks.iter().any(|ack| ack.result.is_some()) {
+            commands::ACK_WITH_RESULT
+        } else {
+            commands::ACK
+        };
+        let answer = connection.pipeline::<()>(command, &pipeline).await;
         for ack in acks {
             // Who does not wait any more has been given up by its worker.
             let _ = ack.answer.send(answer.clone());

@@ -34,8 +34,7 @@ impl ResultBackend for RedisBroker {
         let mut pipeline = pipe();
         pipeline.atomic();
         self.stored(meta).add_to(&mut pipeline);
-        self.observed(commands::STORE, self.commands.pipeline(&pipeline))
-            .await
+        self.commands.pipeline(commands::STORE, &pipeline).await
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
@@ -44,14 +43,13 @@ impl ResultBackend for RedisBroker {
             .key(names::result(&meta.task_id))
             .arg(meta.encode())
             .arg(self.result_seconds());
-        self.observed(commands::EVALSHA, self.commands.script(&script))
-            .await
+        self.commands.script(&script).await
     }
 
     async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
         let mut get = cmd("GET");
         get.arg(names::result(id));
-        let raw: Option<Vec<u8>> = self.observed(commands::GET, self.commands.command(&get)).await?;
+        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, &get).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 

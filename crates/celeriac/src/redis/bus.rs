@@ -16,7 +16,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, names, restore};
+use super::{RedisBroker, commands, names, restore};
 use crate::{
     broker::BrokerError,
     bus::{Bus, ReplyTo, ServerInfo},
@@ -50,7 +50,9 @@ impl Bus for RedisBroker {
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
         let channel = names::channel(self.commands.database(), exchange, routing_key);
-        self.commands.command(cmd("PUBLISH").arg(channel).arg(text)).await
+        let mut publish = cmd("PUBLISH");
+        publish.arg(channel).arg(text);
+        self.commands.command(commands::PUBLISH, &publish).await
     }
 
     async fn listen(
@@ -88,7 +90,7 @@ impl Bus for RedisBroker {
         unbind
             .arg(names::binding_key(exchange))
             .arg(names::exchange_binding("", &queue));
-        self.commands.command(&unbind).await
+        self.commands.command(commands::SREM, &unbind).await
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
@@ -111,7 +113,7 @@ impl Bus for RedisBroker {
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
         let mut take = cmd("RPOP");
         take.arg(to.queue()).arg(MOST_REPLIES);
-        let replies: Option<Vec<Vec<u8>>> = self.commands.command(&take).await?;
+        let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, &take).await?;
         Ok(replies.unwrap_or_default())
     }
 
@@ -124,7 +126,7 @@ impl Bus for RedisBroker {
             .arg(names::exchange_binding(&to.routing_key, &queue))
             .ignore();
         pipeline.cmd("DEL").arg(&queue).ignore();
-        self.commands.pipeline(&pipeline).await
+        self.commands.pipeline(commands::CLOSE_REPLIES, &pipeline).await
     }
 }
 
@@ -145,7 +147,7 @@ impl RedisBroker {
             .arg(deadline)
             .arg(exchange)
             .ignore();
-        self.commands.pipeline(&pipeline).await
+        self.commands.pipeline(commands::BIND, &pipeline).await
     }
 }
 

@@ -142,7 +142,8 @@ impl RedisBroker {
             let list = names::list(queue, message.properties.priority);
             pipeline.cmd("LPUSH").arg(list).arg(message.encode()).ignore();
         }
-        self.observed(commands::PUBLISH_TOGETHER, self.commands.pipeline(&pipeline))
+        self.commands
+            .pipeline(commands::PUBLISH_TOGETHER, &pipeline)
             .await
     }
 
@@ -170,9 +171,7 @@ impl RedisBroker {
             .arg(&part.task_id)
             .arg(self.result_seconds())
             .arg(CLAIM_SECONDS);
-        let mut answer: Vec<redis::Value> = self
-            .observed(commands::EVALSHA, self.commands.script(&script))
-            .await?;
+        let mut answer: Vec<redis::Value> = self.commands.script(&script).await?;
         if answer.first() == Some(&redis::Value::Int(0)) && self.regained(delivery).await? {
             answer = self.commands.script(&script).await?;
         }
@@ -195,9 +194,7 @@ impl RedisBroker {
             .key(names::early(delivery.tag.as_str()))
             .arg(delivery.tag.as_str())
             .arg(EARLY_SECONDS);
-        let held: bool = self
-            .observed(commands::EVALSHA, self.commands.script(&script))
-            .await?;
+        let held: bool = self.commands.script(&script).await?;
         if !held && self.regained(delivery).await? {
             return self.commands.script(&script).await;
         }
@@ -248,9 +245,7 @@ impl RedisBroker {
                 .arg(names::binding(queue))
                 .arg(message.encode());
         }
-        let mut answer: i64 = self
-            .observed(commands::EVALSHA, self.commands.script(&script))
-            .await?;
+        let mut answer: i64 = self.commands.script(&script).await?;
         if answer == 0 && self.regained(delivery).await? {
             answer = self.commands.script(&script).await?;
         }

@@ -1,27 +1,40 @@
-//! How commands appear in telemetry: their names, and their texts with `?` for every argument.
+//! How commands appear in telemetry: their names, and their texts with `?` for every argument. What takes any number of
+//! arguments shows a few: a text must not be a series of its own for every length.
 
 use crate::observer::Command;
 
-pub(super) const LPUSH: Command = Command {
-    name: "LPUSH",
-    text: "LPUSH ? ?",
-};
-pub(super) const GET: Command = Command {
-    name: "GET",
-    text: "GET ?",
-};
-pub(super) const LRANGE: Command = Command {
-    name: "LRANGE",
-    text: "LRANGE ? ? ?",
-};
-pub(super) const LLEN: Command = Command {
-    name: "LLEN",
-    text: "LLEN ?",
-};
-pub(super) const EVALSHA: Command = Command {
-    name: "EVALSHA",
-    text: "EVALSHA ? ?",
-};
+macro_rules! single {
+    ($($name:ident $text:literal),* $(,)?) => {$(
+        pub(super) const $name: Command = Command {
+            name: stringify!($name),
+            text: $text,
+        };
+    )*};
+}
+
+single! {
+    BLMOVE "BLMOVE ? ? RIGHT RIGHT ?",
+    EVALSHA "EVALSHA ? ?",
+    GET "GET ?",
+    HMGET "HMGET ? ?",
+    LLEN "LLEN ?",
+    LPUSH "LPUSH ? ?",
+    LRANGE "LRANGE ? ? ?",
+    MGET "MGET ?",
+    PING "PING",
+    PUBLISH "PUBLISH ? ?",
+    RPOP "RPOP ? ?",
+    SREM "SREM ? ?",
+    TIME "TIME",
+    ZCOUNT "ZCOUNT ? ? ?",
+    ZMSCORE "ZMSCORE ? ?",
+    ZRANGE "ZRANGE ? ? ?",
+    ZRANGEBYSCORE "ZRANGEBYSCORE ? ? ? LIMIT ? ?",
+    ZREM "ZREM ? ?",
+    ZREMRANGEBYSCORE "ZREMRANGEBYSCORE ? ? ?",
+    ZSCORE "ZSCORE ? ?",
+}
+
 pub(super) const ACK: Command = Command {
     name: "MULTI",
     text: "MULTI; ZREM ? ?; HDEL ? ?; EXEC",
@@ -37,4 +50,28 @@ pub(super) const STORE: Command = Command {
 pub(super) const PUBLISH_TOGETHER: Command = Command {
     name: "MULTI",
     text: "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC",
+};
+pub(super) const BIND: Command = Command {
+    name: "PIPELINE",
+    text: "SADD ? ?; ZADD ? GT ? ?",
+};
+pub(super) const CLOSE_REPLIES: Command = Command {
+    name: "PIPELINE",
+    text: "SREM ? ?; DEL ?",
+};
+pub(super) const DEPTH: Command = Command {
+    name: "PIPELINE",
+    text: "LLEN ?; HLEN ?",
+};
+pub(super) const HEADS: Command = Command {
+    name: "PIPELINE",
+    text: "LINDEX ? ?",
+};
+pub(super) const LAST_TICKS: Command = Command {
+    name: "PIPELINE",
+    text: "TIME; HMGET ? ?",
+};
+pub(super) const RENEW: Command = Command {
+    name: "PIPELINE",
+    text: "ZADD ? ? ?; ZADD ? XX ? ?",
 };

@@ -1,6 +1,12 @@
 //! One connection to Redis that comes back by itself. It connects on first use; after a failure it tries again
 //! no faster than a growing, capped back-off allows and answers [`BrokerError::Unavailable`] at once in between.
 //! The connections of one broker handle share what they say about their server, see [`Outages`].
+//!
+//! There is no way to the server around this, and none through it without saying how the command is to be reported.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is where commands are sent, each reported to the observer"
+)]
 
 use std::{
     collections::BTreeSet,
@@ -14,8 +20,12 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::{endpoint::Endpoint, fault::Fault, outage::Outages};
-use crate::{broker::BrokerError, bus::ServerInfo};
+use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages};
+use crate::{
+    broker::BrokerError,
+    bus::ServerInfo,
+    observer::{Command, CommandFailure, Observer},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -32,6 +42,7 @@ const PIPELINE_BUFFER: usize = 1024;
 pub(super) struct Connection {
     endpoint: Arc<Endpoint>,
     outages: Arc<Outages>,
+    observer: Arc<dyn Observer>,
     response_timeout: Duration,
     state: Mutex<State>,
     /// Held while connecting, so that one caller connects and the others wait for it.
@@ -68,11 +79,25 @@ pub(super) struct Live {
     pub since: Instant,
 }
 
+/// A request without the answer it asked for.
+struct Failed {
+    error: BrokerError,
+    /// What the server calls it.
+    code: Option<String>,
+}
+
+impl From<BrokerError> for Failed {
+    fn from(error: BrokerError) -> Self {
+        Self { error, code: None }
+    }
+}
+
 impl Connection {
-    pub fn new(endpoint: Endpoint, response_timeout: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
             outages: Arc::default(),
+            observer,
             response_timeout,
             state: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -81,9 +106,15 @@ impl Connection {
 
     /// Another connection of the same broker handle.
     pub fn another(&self) -> Self {
+        self.reporting_to(Arc::clone(&self.observer))
+    }
+
+    /// Another connection to the same server, which reports its commands to this observer.
+    pub fn reporting_to(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::clone(&self.endpoint),
             outages: Arc::clone(&self.outages),
+            observer,
             response_timeout: self.response_timeout,
             state: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -100,35 +131,69 @@ impl Connection {
         self.endpoint.server_info()
     }
 
-    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, BrokerError> {
-        let mut live = self.live().await?;
-        let answer = command.query_async(&mut live.connection).await;
-        self.judged(live.generation, answer, || name(command))
+    /// Runs a command that is reported as `reported`.
+    pub async fn command<T: FromRedisValue>(
+        &self,
+        reported: Command,
+        command: &Cmd,
+    ) -> Result<T, BrokerError> {
+        let answer = async {
+            let mut live = self.live().await?;
+            let answer = command.query_async(&mut live.connection).await;
+            self.judged(live.generation, answer, || name(command))
+        };
+        self.observed(reported, answer).await
     }
 
-    pub async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, BrokerError> {
-        let mut live = self.live().await?;
-        let answer = pipeline.query_async(&mut live.connection).await;
-        self.judged(live.generation, answer, || {
-            let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
-            Vec::from_iter(names).join(" ")
-        })
+    /// Runs several commands in one round trip, which is reported as `reported`.
+    pub async fn pipeline<T: FromRedisValue>(
+        &self,
+        reported: Command,
+        pipeline: &Pipeline,
+    ) -> Result<T, BrokerError> {
+        let answer = async {
+            let mut live = self.live().await?;
+            let answer = pipeline.query_async(&mut live.connection).await;
+            self.judged(live.generation, answer, || {
+                let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
+                Vec::from_iter(names).join(" ")
+            })
+        };
+        self.observed(reported, answer).await
     }
 
     /// Runs a script by its hash, and loads it first where the server does not know it.
     pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, BrokerError> {
-        let mut live = self.live().await?;
-        let mut answer = script.invoke_async(&mut live.connection).await;
-        // The scripts may be flushed between loading this one and running it.
-        for _ in 0..MOST_LOADS {
-            match &answer {
-                Err(error) if error.code() == Some("NOSCRIPT") => {
-                    answer = script.invoke_async(&mut live.connection).await;
+        let answer = async {
+            let mut live = self.live().await?;
+            let mut answer = script.invoke_async(&mut live.connection).await;
+            // The scripts may be flushed between loading this one and running it.
+            for _ in 0..MOST_LOADS {
+                match &answer {
+                    Err(error) if error.code() == Some("NOSCRIPT") => {
+                        answer = script.invoke_async(&mut live.connection).await;
+                    }
+                    _ => break,
                 }
-                _ => break,
             }
-        }
-        self.judged(live.generation, answer, || script_name(script))
+            self.judged(live.generation, answer, || script_name(script))
+        };
+        self.observed(commands::EVALSHA, answer).await
+    }
+
+    /// Tells the observer when `answer` is asked for and how it ends.
+    async fn observed<T>(
+        &self,
+        reported: Command,
+        answer: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, BrokerError> {
+        let span = self.observer.command(reported);
+        let answer = answer.await;
+        span.finish(answer.as_ref().map(|_| ()).map_err(|failed| CommandFailure {
+            error: &failed.error,
+            code: failed.code.as_deref(),
+        }));
+        answer.map_err(|failed| failed.error)
     }
 
     /// A connection for pub/sub of its own, not counted as part of this one.
@@ -236,13 +301,16 @@ impl Connection {
         generation: u64,
         answer: RedisResult<T>,
         request: impl FnOnce() -> String,
-    ) -> Result<T, BrokerError> {
+    ) -> Result<T, Failed> {
         match answer {
             Ok(answer) => {
                 self.outages.answered(request);
                 Ok(answer)
             }
-            Err(error) => Err(self.failed(generation, &error, request)),
+            Err(error) => Err(Failed {
+                error: self.failed(generation, &error, request),
+                code: Fault::code(&error),
+            }),
         }
     }
 

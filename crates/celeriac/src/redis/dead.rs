@@ -55,17 +55,14 @@ impl DeadLetters for RedisBroker {
         let first = last.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX) - 1);
         let mut range = cmd("LRANGE");
         range.arg(names::DEAD).arg(-first).arg(-last);
-        let entries: Vec<Vec<u8>> = self
-            .observed(commands::LRANGE, self.commands.command(&range))
-            .await?;
+        let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, &range).await?;
         Ok(entries.into_iter().rev().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
         let mut length = cmd("LLEN");
         length.arg(names::DEAD);
-        self.observed(commands::LLEN, self.commands.command(&length))
-            .await
+        self.commands.command(commands::LLEN, &length).await
     }
 
     async fn take_dead_letter(
@@ -82,7 +79,6 @@ impl DeadLetters for RedisBroker {
                 .arg(names::binding(queue))
                 .arg(raw);
         }
-        self.observed(commands::EVALSHA, self.commands.script(&script))
-            .await
+        self.commands.script(&script).await
     }
 }

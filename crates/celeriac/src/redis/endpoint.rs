@@ -147,6 +147,10 @@ impl Sentinels {
         Err(format!("no sentinel names the primary: {}", causes.join("; ")))
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a sentinel is not the server, and asking it is part of connecting"
+    )]
     async fn ask(&self, sentinel: &Client) -> RedisResult<Option<(String, u16)>> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))

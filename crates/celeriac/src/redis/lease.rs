@@ -9,7 +9,7 @@ use std::sync::{
 
 use redis::{Script, cmd, pipe};
 
-use super::{config::RedisConfig, connection::Connection, names, restore};
+use super::{commands, config::RedisConfig, connection::Connection, names, restore};
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
 /// Deliveries that one script reserves.
@@ -75,7 +75,7 @@ impl Lease {
             index.ignore();
         }
         let was_held = self.is_held();
-        let (added,): (u64,) = connection.pipeline(&pipeline).await?;
+        let (added,): (u64,) = connection.pipeline(commands::RENEW, &pipeline).await?;
         self.set(was_held, added > 0);
         let before = self.renewed().replace(now);
         if before.is_some_and(|before| now - before > LONG_AGO_SECONDS) {
@@ -90,9 +90,9 @@ impl Lease {
 
     /// Whether the server has lost what this handle had reserved, which its next renewal would find.
     pub async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
-        let known: Option<f64> = connection
-            .command(cmd("ZSCORE").arg(names::LEASES).arg(instance))
-            .await?;
+        let mut score = cmd("ZSCORE");
+        score.arg(names::LEASES).arg(instance);
+        let known: Option<f64> = connection.command(commands::ZSCORE, &score).await?;
         let vanished = known.is_none() && self.is_held();
         Ok(vanished || self.vanished.load(Ordering::Acquire))
     }

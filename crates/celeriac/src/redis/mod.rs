@@ -39,7 +39,7 @@ use crate::{
     backend::ResultBackend,
     broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
     message::{Message, mark_redelivered},
-    observer::{Command, Observer, Unobserved},
+    observer::{Observer, Unobserved},
     result::ResultMeta,
     system,
 };
@@ -74,7 +74,13 @@ impl RedisBroker {
     /// # Errors
     /// When the URL is not one of Redis.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let commands = Arc::new(Connection::new(Endpoint::new(&config)?, config.response_timeout));
+        let observer: Arc<dyn Observer> = Arc::new(Unobserved);
+        let endpoint = Endpoint::new(&config)?;
+        let commands = Arc::new(Connection::new(
+            endpoint,
+            config.response_timeout,
+            Arc::clone(&observer),
+        ));
         Ok(Self {
             receiver: Receiver::new(commands.another()),
             watch: Watch::new(Arc::clone(&commands), config.response_timeout),
@@ -84,34 +90,28 @@ impl RedisBroker {
             lease: Lease::new(),
             bindings: Bindings::default(),
             acks: Acks::default(),
-            observer: Arc::new(Unobserved),
+            observer,
             config,
         })
     }
 
-    /// Reports commands to this observer.
+    /// Reports commands to this observer. To be said before the handle is used: it connects anew.
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
-        Self { observer, ..self }
-    }
-
-    async fn observed<T>(
-        &self,
-        command: Command,
-        work: impl Future<Output = Result<T, BrokerError>>,
-    ) -> Result<T, BrokerError> {
-        let span = self.observer.command(command);
-        let answer = work.await;
-        span.finish(answer.as_ref().map(|_| ()));
-        answer
+        let commands = Arc::new(self.commands.reporting_to(Arc::clone(&observer)));
+        Self {
+            receiver: Receiver::new(commands.another()),
+            watch: Watch::new(Arc::clone(&commands), self.config.response_timeout),
+            commands,
+            observer,
+            ..self
+        }
     }
 
     /// Runs a script that ends a delivery and answers whether it was held. Where it was not because the server has lost
     /// its data, the delivery is reserved again first: its message must go on.
     async fn end(&self, delivery: &Delivery, script: &ScriptInvocation<'_>) -> Result<(), BrokerError> {
-        let held: bool = self
-            .observed(commands::EVALSHA, self.commands.script(script))
-            .await?;
+        let held: bool = self.commands.script(script).await?;
         if !held && self.regained(delivery).await? {
             self.commands.script::<()>(script).await?;
         }
@@ -132,21 +132,11 @@ impl RedisBroker {
 #[async_trait]
 impl Broker for RedisBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        let messages = [message];
-        self.observed(
-            commands::LPUSH,
-            publish::push(&self.commands, &self.bindings, &messages),
-        )
-        .await
+        publish::push(&self.commands, &self.bindings, &[message]).await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = self
-            .observed(
-                commands::LPUSH,
-                publish::push(&self.commands, &self.bindings, &messages),
-            )
-            .await;
+        let answer = publish::push(&self.commands, &self.bindings, &messages).await;
         vec![answer; messages.len()]
     }
 
@@ -175,17 +165,8 @@ impl Broker for RedisBroker {
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let command = if result.is_some() {
-            commands::ACK_WITH_RESULT
-        } else {
-            commands::ACK
-        };
         let stored = result.map(|meta| self.stored(meta));
-        self.observed(
-            command,
-            self.acks.ack(&self.commands, delivery.tag.clone(), stored),
-        )
-        .await
+        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
     }
 
     async fn replace(
@@ -232,7 +213,7 @@ impl Broker for RedisBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let bury = dead::bury(
+        dead::bury(
             &self.commands,
             &self.scripts,
             self.config.dead_letter_capacity,
@@ -240,8 +221,8 @@ impl Broker for RedisBroker {
             &delivery.queue,
             &delivery.raw,
             reason,
-        );
-        self.observed(commands::EVALSHA, bury).await?;
+        )
+        .await?;
         self.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
@@ -288,7 +269,7 @@ impl Broker for RedisBroker {
             pipeline.cmd("LLEN").arg(names::list(queue, step));
         }
         pipeline.cmd("HLEN").arg(names::UNACKED);
-        let lengths: Vec<u64> = self.commands.pipeline(&pipeline).await?;
+        let lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
         match lengths.split_last() {
             Some((unacked, waiting)) => Ok(Depth {
                 waiting: waiting.iter().sum(),
@@ -303,11 +284,12 @@ impl Broker for RedisBroker {
         for step in names::STEPS {
             pipeline.cmd("LINDEX").arg(names::list(queue, step)).arg(-1);
         }
-        let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(&pipeline).await?;
+        let heads: Vec<Option<Vec<u8>>> = self.commands.pipeline(commands::HEADS, &pipeline).await?;
         Ok(heads.into_iter().flatten().collect())
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        self.commands.command::<String>(&cmd("PING")).await.map(|_| ())
+        let pong: Result<String, _> = self.commands.command(commands::PING, &cmd("PING")).await;
+        pong.map(|_| ())
     }
 }

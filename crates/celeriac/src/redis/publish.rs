@@ -11,7 +11,7 @@ use std::{
 use redis::pipe;
 use tokio::time::Instant;
 
-use super::{connection::Connection, names};
+use super::{commands, connection::Connection, names};
 use crate::{broker::BrokerError, message::Message};
 
 /// Queues whose binding is remembered as declared; more are declared every time.
@@ -65,7 +65,7 @@ pub(super) async fn push(
     for (list, texts) in lists {
         pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
     }
-    connection.pipeline::<()>(&pipeline).await?;
+    connection.pipeline::<()>(commands::LPUSH, &pipeline).await?;
     bindings.add(generation, declared);
     Ok(())
 }

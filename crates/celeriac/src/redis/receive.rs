@@ -17,7 +17,7 @@ use std::{
 use redis::{Script, cmd};
 use tokio::sync::Mutex;
 
-use super::{connection::Connection, lease::Lease, names};
+use super::{commands, connection::Connection, lease::Lease, names};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// How long an idle receive waits: the latency of messages it cannot wait for.
@@ -92,7 +92,8 @@ impl Receiver {
             .arg("RIGHT")
             .arg("RIGHT")
             .arg(WAIT.as_secs_f64());
-        self.connection.command::<redis::Value>(&wait).await.map(|_| ())
+        let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, &wait).await;
+        woken.map(|_| ())
     }
 
     async fn take(&self, tags: &mut Tags, take: &Take<'_>) -> Result<Vec<Delivery>, BrokerError> {
@@ -155,7 +156,7 @@ impl Receiver {
         for tag in &lost {
             get.arg(tag.as_str());
         }
-        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(&get).await?;
+        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(commands::HMGET, &get).await?;
         tags.unanswered = 0;
         Ok(lost
             .into_iter()

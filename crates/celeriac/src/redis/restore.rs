@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use redis::cmd;
 use serde_json::{Value, value::RawValue};
 
-use super::{config::RedisConfig, connection::Connection, names, scripts::Scripts};
+use super::{commands, config::RedisConfig, connection::Connection, names, scripts::Scripts};
 use crate::{
     broker::BrokerError,
     dead,
@@ -39,7 +39,7 @@ pub(super) type Buried = (String, Option<ResultMeta>);
 
 /// The server's clock, which all workers share, in seconds since 1970.
 pub(super) async fn server_time(connection: &Connection) -> Result<f64, BrokerError> {
-    let (seconds, microseconds): (f64, f64) = connection.command(&cmd("TIME")).await?;
+    let (seconds, microseconds): (f64, f64) = connection.command(commands::TIME, &cmd("TIME")).await?;
     Ok(seconds + microseconds / 1e6)
 }
 
@@ -101,7 +101,7 @@ impl Restoring<'_> {
         for delivery in &free {
             get.arg(&delivery.tag);
         }
-        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(&get).await?;
+        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(commands::HMGET, &get).await?;
         // The latest first, so that the oldest ends up at the head of its list.
         for (delivery, reservation) in free.iter().zip(reservations).rev() {
             match reservation {
@@ -110,7 +110,7 @@ impl Restoring<'_> {
                 None => {
                     let mut forget = cmd("ZREM");
                     forget.arg(names::UNACKED_INDEX).arg(&delivery.tag);
-                    self.connection.command::<()>(&forget).await?;
+                    self.connection.command::<()>(commands::ZREM, &forget).await?;
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Restoring<'_> {
         let mut overdue = cmd("ZRANGEBYSCORE");
         overdue.arg(names::UNACKED_INDEX).arg("-inf").arg(cutoff);
         overdue.arg("LIMIT").arg(0).arg(BATCH);
-        let tags: Vec<String> = self.connection.command(&overdue).await?;
+        let tags: Vec<String> = self.connection.command(commands::ZRANGEBYSCORE, &overdue).await?;
         let free = tags.into_iter().map(|tag| Free {
             tag,
             cutoff,
@@ -135,7 +135,7 @@ impl Restoring<'_> {
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
         let mut count = cmd("ZCOUNT");
         count.arg(names::LEASES).arg("-inf").arg(now);
-        if self.connection.command::<u64>(&count).await? == 0 {
+        if self.connection.command::<u64>(commands::ZCOUNT, &count).await? == 0 {
             return Ok(Vec::new());
         }
         let mut orphans = Vec::new();
@@ -145,7 +145,7 @@ impl Restoring<'_> {
             let mut oldest = cmd("ZRANGE");
             oldest.arg(names::UNACKED_INDEX);
             oldest.arg(page * PAGE).arg((page + 1) * PAGE - 1);
-            let tags: Vec<String> = self.connection.command(&oldest).await?;
+            let tags: Vec<String> = self.connection.command(commands::ZRANGE, &oldest).await?;
             self.look_at_leases(&tags, now, &mut ended).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
@@ -166,7 +166,9 @@ impl Restoring<'_> {
             .arg(names::LEASES)
             .arg("-inf")
             .arg(now - FORGET_LEASE_SECONDS);
-        self.connection.command::<()>(&forget).await?;
+        self.connection
+            .command::<()>(commands::ZREMRANGEBYSCORE, &forget)
+            .await?;
         Ok(orphans)
     }
 
@@ -188,7 +190,7 @@ impl Restoring<'_> {
         let unknown: Vec<&str> = unknown.into_iter().collect();
         let mut leases = cmd("ZMSCORE");
         leases.arg(names::LEASES).arg(&unknown);
-        let leases: Vec<Option<f64>> = self.connection.command(&leases).await?;
+        let leases: Vec<Option<f64>> = self.connection.command(commands::ZMSCORE, &leases).await?;
         ended.extend(
             unknown
                 .into_iter()

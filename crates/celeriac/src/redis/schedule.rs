@@ -22,7 +22,7 @@ impl Timetable for RedisBroker {
             .arg(names::SCHEDULE)
             .arg(entries);
         let ((seconds, microseconds), ticks): ((i64, i64), Vec<Option<Vec<u8>>>) =
-            self.commands.pipeline(&pipeline).await?;
+            self.commands.pipeline(commands::LAST_TICKS, &pipeline).await?;
         let now = seconds
             .checked_mul(1_000_000)
             .and_then(|time| Timestamp::from_microsecond(time.checked_add(microseconds)?).ok());
@@ -55,7 +55,6 @@ impl Timetable for RedisBroker {
                 .arg(names::binding(queue))
                 .arg(message.encode());
         }
-        self.observed(commands::EVALSHA, self.commands.script(&script))
-            .await
+        self.commands.script(&script).await
     }
 }

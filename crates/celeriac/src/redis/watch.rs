@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{connection::Connection, names};
+use super::{commands, connection::Connection, names};
 use crate::{backoff::Backoff, broker::BrokerError, log::debug, result::ResultMeta, streak::Streak};
 
 /// Results that can be waited for at a time on one broker handle.
@@ -170,7 +170,7 @@ impl Shared {
             for id in ids {
                 get.arg(names::result(id));
             }
-            let results: Vec<Option<Vec<u8>>> = self.commands.command(&get).await?;
+            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, &get).await?;
             for (id, raw) in ids.iter().zip(results) {
                 match raw.map(|raw| ResultMeta::decode(&raw)) {
                     Some(Some(meta)) => self.deliver(&ResultMeta {

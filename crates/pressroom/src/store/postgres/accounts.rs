@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use telemetry::Statement;
 use tokio_postgres::Row;
 
-use super::{PostgresStore, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError, value::Utc};
 use crate::{
     accounts::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     store::Constraint,
@@ -57,7 +57,7 @@ const INSERT_USER: Statement = Statement::new(
     ),
 );
 
-pub(super) async fn insert_user(store: &PostgresStore, new: &NewUser) -> Result<User, StatementError> {
+pub(super) async fn insert_user(store: &Connections, new: &NewUser) -> Result<User, StatementError> {
     let email = new.email.as_str();
     let insert: super::Params<'_> = &[&email, &new.password_hash.0, &new.name, &Utc(new.created_at)];
     let rows = store
@@ -85,7 +85,7 @@ const FIND_CREDENTIALS: Statement = Statement::new(
 );
 
 pub(super) async fn find_credentials(
-    store: &PostgresStore,
+    store: &Connections,
     email: &Email,
 ) -> Result<Option<Credentials>, StatementError> {
     let row = store.row(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
@@ -130,7 +130,7 @@ const UPDATE_USER: Statement = Statement::new(
 );
 
 pub(super) async fn update_user(
-    store: &PostgresStore,
+    store: &Connections,
     id: UserId,
     changes: &UserChanges,
     now: Timestamp,
@@ -171,7 +171,7 @@ const UPGRADE_PASSWORD_HASH: Statement = Statement::new(
 );
 
 pub(super) async fn upgrade_password_hash(
-    store: &PostgresStore,
+    store: &Connections,
     id: UserId,
     old: &PasswordHash,
     new: &PasswordHash,
@@ -196,7 +196,7 @@ const FIND_SESSION: Statement = Statement::new(
 );
 
 pub(super) async fn find_session(
-    store: &PostgresStore,
+    store: &Connections,
     id: UserId,
     token: &TokenKey,
 ) -> Result<Option<Session>, StatementError> {
@@ -218,7 +218,7 @@ const REVOKE_TOKEN: Statement = Statement::new(
 );
 
 pub(super) async fn revoke_token(
-    store: &PostgresStore,
+    store: &Connections,
     token: &TokenKey,
     expires_at: Timestamp,
 ) -> Result<(), StatementError> {
@@ -235,9 +235,6 @@ const PURGE_REVOKED_TOKENS: Statement = Statement::new(
     "DELETE FROM revoked_tokens WHERE expires_at <= $1",
 );
 
-pub(super) async fn purge_revoked_tokens(
-    store: &PostgresStore,
-    now: Timestamp,
-) -> Result<u64, StatementError> {
+pub(super) async fn purge_revoked_tokens(store: &Connections, now: Timestamp) -> Result<u64, StatementError> {
     store.sweep(&PURGE_REVOKED_TOKENS, &[&Utc(now)]).await
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use telemetry::Statement;
 use tokio_postgres::Row;
 
-use super::{PostgresStore, error::StatementError, outbox, value::Utc};
+use super::{connections::Connections, error::StatementError, outbox, value::Utc};
 use crate::{
     accounts::UserId,
     articles::{Article, ArticleChanges, ArticleId, Author, NewArticle},
@@ -76,7 +76,7 @@ const INSERT_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn insert_article(
-    store: &PostgresStore,
+    store: &Connections,
     new: &NewArticle,
     task: &NewOutboxTask,
 ) -> Result<Article, StatementError> {
@@ -120,7 +120,7 @@ const FIND_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn find_article(
-    store: &PostgresStore,
+    store: &Connections,
     slug: &str,
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
@@ -143,7 +143,7 @@ const FIND_ARTICLE_BY_ID: Statement = Statement::new(
 );
 
 pub(super) async fn find_article_by_id(
-    store: &PostgresStore,
+    store: &Connections,
     id: ArticleId,
 ) -> Result<Option<Article>, StatementError> {
     optional(store.row(&FIND_ARTICLE_BY_ID, &[&id.0]).await?.as_ref())
@@ -178,7 +178,7 @@ const UPDATE_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn update_article(
-    store: &PostgresStore,
+    store: &Connections,
     id: ArticleId,
     changes: &ArticleChanges,
     viewer: UserId,
@@ -227,7 +227,7 @@ const DELETE_ARTICLE: Statement = Statement::new(
 
 /// Three statements rather than one: each sees what was committed before it began, so a favourite
 /// that came in while the lock was waited for is seen, and deleted too.
-pub(super) async fn delete_article(store: &PostgresStore, id: ArticleId) -> Result<bool, StatementError> {
+pub(super) async fn delete_article(store: &Connections, id: ArticleId) -> Result<bool, StatementError> {
     let id: super::Params<'_> = &[&id.0];
     let gone = store
         .transaction(
@@ -272,7 +272,7 @@ const FAVORITE: Statement = Statement::new(
 );
 
 pub(super) async fn favorite(
-    store: &PostgresStore,
+    store: &Connections,
     slug: &str,
     user: UserId,
     now: Timestamp,
@@ -314,7 +314,7 @@ const UNFAVORITE: Statement = Statement::new(
 );
 
 pub(super) async fn unfavorite(
-    store: &PostgresStore,
+    store: &Connections,
     slug: &str,
     user: UserId,
 ) -> Result<Option<Article>, StatementError> {

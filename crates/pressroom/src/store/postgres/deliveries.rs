@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError, value::Utc};
 use crate::{
     accounts::UserId,
     articles::ArticleId,
@@ -49,7 +49,7 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn recipients(
-    store: &PostgresStore,
+    store: &Connections,
     article: ArticleId,
     event: ArticleEvent,
     after: UserId,
@@ -98,7 +98,7 @@ const FIND_DELIVERY: Statement = Statement::new(
 );
 
 pub(super) async fn claim_delivery(
-    store: &PostgresStore,
+    store: &Connections,
     key: &DeliveryKey,
     now: Timestamp,
     lease: Duration,
@@ -150,7 +150,7 @@ const COMPLETE_DELIVERY: Statement = Statement::new(
 );
 
 pub(super) async fn complete_delivery(
-    store: &PostgresStore,
+    store: &Connections,
     key: &DeliveryKey,
     now: Timestamp,
 ) -> Result<(), StatementError> {
@@ -172,7 +172,7 @@ const RELEASE_DELIVERY: Statement = Statement::new(
         WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND delivered_at IS NULL",
 );
 
-pub(super) async fn release_delivery(store: &PostgresStore, key: &DeliveryKey) -> Result<(), StatementError> {
+pub(super) async fn release_delivery(store: &Connections, key: &DeliveryKey) -> Result<(), StatementError> {
     store
         .execute(&RELEASE_DELIVERY, &[&key.task_id, &key.recipient.0, &key.channel])
         .await?;
@@ -186,9 +186,6 @@ const PURGE_DELIVERIES: Statement = Statement::new(
     "DELETE FROM notification_deliveries WHERE delivered_at < $1",
 );
 
-pub(super) async fn purge_deliveries(
-    store: &PostgresStore,
-    before: Timestamp,
-) -> Result<u64, StatementError> {
+pub(super) async fn purge_deliveries(store: &Connections, before: Timestamp) -> Result<u64, StatementError> {
     store.sweep(&PURGE_DELIVERIES, &[&Utc(before)]).await
 }

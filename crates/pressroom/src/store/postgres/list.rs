@@ -6,8 +6,8 @@
 use telemetry::Statement;
 
 use super::{
-    PostgresStore,
     articles::{article, article_columns},
+    connections::Connections,
     error::StatementError,
     value::Utc,
 };
@@ -59,7 +59,7 @@ const FOUND_FROM_OFFSET: Statement = list!("title ILIKE $4", "true", "OFFSET $3"
 const FOUND_AFTER: Statement = list!("title ILIKE $5", "(created_at, id) < ($3, $4)", "");
 
 pub(super) async fn list_articles(
-    store: &PostgresStore,
+    store: &Connections,
     query: &ListQuery,
 ) -> Result<ArticlePage, StatementError> {
     let viewer = query.viewer.map(|viewer| viewer.0);

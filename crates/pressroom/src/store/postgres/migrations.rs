@@ -6,7 +6,12 @@ use telemetry::Statement;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
-use super::{PostgresStore, SetupError, config::PostgresConfig, connector::Connector, error::StatementError};
+use super::{
+    SetupError,
+    config::PostgresConfig,
+    connections::{Connections, Connector},
+    error::StatementError,
+};
 use crate::store::StoreError;
 
 mod embedded {
@@ -29,6 +34,10 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked by
 /// others for five seconds; [`StoreError::Failed`] when a migration is refused. What was applied
 /// before that stays applied.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "migrating is nobody's request, and its statements are the migrations' own"
+)]
 pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
     let connector = Connector::new(config, STATEMENT_TIMEOUT).map_err(setup)?;
     let (mut client, driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
@@ -91,7 +100,7 @@ const NEWEST_MIGRATION: Statement = Statement::new(
 
 /// Newer than ours is current too: migrations only add, and while a release rolls out its
 /// predecessor must stay ready.
-pub(super) async fn schema_is_current(store: &PostgresStore) -> Result<bool, StatementError> {
+pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
     let row = match store.row(&NEWEST_MIGRATION, &[]).await {
         Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
         row => row?,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use telemetry::Statement;
 use tokio_postgres::Row;
 
-use super::{PostgresStore, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError, value::Utc};
 use crate::{
     store::outbox_row,
     tasks::{Backlog, OutboxTask},
@@ -57,7 +57,7 @@ const CLAIM_OUTBOX: Statement = Statement::new(
 );
 
 pub(super) async fn claim_outbox(
-    store: &PostgresStore,
+    store: &Connections,
     now: Timestamp,
     lease: Duration,
     limit: i64,
@@ -76,7 +76,7 @@ const DELETE_OUTBOX: Statement = Statement::new(
     "DELETE FROM outbox WHERE id = ANY ($1)",
 );
 
-pub(super) async fn delete_outbox(store: &PostgresStore, ids: &[i64]) -> Result<(), StatementError> {
+pub(super) async fn delete_outbox(store: &Connections, ids: &[i64]) -> Result<(), StatementError> {
     if !ids.is_empty() {
         store.execute(&DELETE_OUTBOX, &[&ids]).await?;
     }
@@ -91,7 +91,7 @@ const RELEASE_OUTBOX: Statement = Statement::new(
 );
 
 pub(super) async fn release_outbox(
-    store: &PostgresStore,
+    store: &Connections,
     ids: &[i64],
     retry_at: Timestamp,
 ) -> Result<(), StatementError> {
@@ -108,7 +108,7 @@ const RELEASE_ALL_OUTBOX: Statement = Statement::new(
     "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
 );
 
-pub(super) async fn release_all_outbox(store: &PostgresStore) -> Result<u64, StatementError> {
+pub(super) async fn release_all_outbox(store: &Connections) -> Result<u64, StatementError> {
     store.sweep(&RELEASE_ALL_OUTBOX, &[]).await
 }
 
@@ -119,7 +119,7 @@ const OUTBOX_BACKLOG: Statement = Statement::new(
     "SELECT count(*), min(created_at) FROM outbox",
 );
 
-pub(super) async fn outbox_backlog(store: &PostgresStore) -> Result<Backlog, StatementError> {
+pub(super) async fn outbox_backlog(store: &Connections) -> Result<Backlog, StatementError> {
     let rows = store.scan(&OUTBOX_BACKLOG, &[]).await?;
     let Some(row) = rows.first() else {
         return Err(StatementError::failed("a count gave no row"));

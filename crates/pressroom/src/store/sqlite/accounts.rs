@@ -2,10 +2,10 @@
 //! them unique, letter case aside.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 use telemetry::Statement;
 
-use super::{SqliteStore, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError, value::Utc};
 use crate::accounts::{
     Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId,
 };
@@ -43,7 +43,7 @@ const INSERT_USER: Statement = Statement::new(
     ),
 );
 
-pub(super) async fn insert_user(store: &SqliteStore, new: NewUser) -> Result<User, StatementError> {
+pub(super) async fn insert_user(store: &Connections, new: NewUser) -> Result<User, StatementError> {
     let inserted = store.write(&INSERT_USER, move |db| {
         let params = params![
             new.email.as_str(),
@@ -52,7 +52,7 @@ pub(super) async fn insert_user(store: &SqliteStore, new: NewUser) -> Result<Use
             new.name,
             Utc(new.created_at),
         ];
-        Ok(Some(db.query_row(INSERT_USER.text, params, user)?))
+        db.row(&INSERT_USER, params, user)
     });
     inserted
         .await?
@@ -71,7 +71,7 @@ const FIND_CREDENTIALS: Statement = Statement::new(
 );
 
 pub(super) async fn find_credentials(
-    store: &SqliteStore,
+    store: &Connections,
     email: &Email,
 ) -> Result<Option<Credentials>, StatementError> {
     let folded = email.folded();
@@ -82,9 +82,7 @@ pub(super) async fn find_credentials(
                 password_hash: PasswordHash(row.get(6)?),
             })
         };
-        Ok(db
-            .query_row(FIND_CREDENTIALS.text, [folded], credentials)
-            .optional()?)
+        db.row(&FIND_CREDENTIALS, [folded], credentials)
     });
     found.await
 }
@@ -110,7 +108,7 @@ const UPDATE_USER: Statement = Statement::new(
 );
 
 pub(super) async fn update_user(
-    store: &SqliteStore,
+    store: &Connections,
     id: UserId,
     changes: UserChanges,
     now: Timestamp,
@@ -126,7 +124,7 @@ pub(super) async fn update_user(
             changes.image,
             Utc(now),
         ];
-        Ok(db.query_row(UPDATE_USER.text, params, user).optional()?)
+        db.row(&UPDATE_USER, params, user)
     });
     updated.await
 }
@@ -139,13 +137,13 @@ const UPGRADE_PASSWORD_HASH: Statement = Statement::new(
 );
 
 pub(super) async fn upgrade_password_hash(
-    store: &SqliteStore,
+    store: &Connections,
     id: UserId,
     old: PasswordHash,
     new: PasswordHash,
 ) -> Result<(), StatementError> {
     let upgraded = store.write(&UPGRADE_PASSWORD_HASH, move |db| {
-        db.execute(UPGRADE_PASSWORD_HASH.text, params![id.0, old.0, new.0])?;
+        db.execute(&UPGRADE_PASSWORD_HASH, params![id.0, old.0, new.0])?;
         Ok(())
     });
     upgraded.await
@@ -163,7 +161,7 @@ const FIND_SESSION: Statement = Statement::new(
 );
 
 pub(super) async fn find_session(
-    store: &SqliteStore,
+    store: &Connections,
     id: UserId,
     token: TokenKey,
 ) -> Result<Option<Session>, StatementError> {
@@ -175,7 +173,7 @@ pub(super) async fn find_session(
             })
         };
         let params = params![id.0, token.0];
-        Ok(db.query_row(FIND_SESSION.text, params, session).optional()?)
+        db.row(&FIND_SESSION, params, session)
     });
     found.await
 }
@@ -188,12 +186,12 @@ const REVOKE_TOKEN: Statement = Statement::new(
 );
 
 pub(super) async fn revoke_token(
-    store: &SqliteStore,
+    store: &Connections,
     token: TokenKey,
     expires_at: Timestamp,
 ) -> Result<(), StatementError> {
     let revoked = store.write(&REVOKE_TOKEN, move |db| {
-        db.execute(REVOKE_TOKEN.text, params![token.0, Utc(expires_at)])?;
+        db.execute(&REVOKE_TOKEN, params![token.0, Utc(expires_at)])?;
         Ok(())
     });
     revoked.await
@@ -206,9 +204,9 @@ const PURGE_REVOKED_TOKENS: Statement = Statement::new(
     "DELETE FROM revoked_tokens WHERE expires_at <= ?1",
 );
 
-pub(super) async fn purge_revoked_tokens(store: &SqliteStore, now: Timestamp) -> Result<u64, StatementError> {
+pub(super) async fn purge_revoked_tokens(store: &Connections, now: Timestamp) -> Result<u64, StatementError> {
     let purged = store.write(&PURGE_REVOKED_TOKENS, move |db| {
-        Ok(db.execute(PURGE_REVOKED_TOKENS.text, [Utc(now)])? as u64)
+        Ok(db.execute(&PURGE_REVOKED_TOKENS, [Utc(now)])? as u64)
     });
     purged.await
 }

@@ -1,11 +1,11 @@
 //! Articles and their favourites, each change together with its outbox row or its count.
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Row, params};
 use telemetry::Statement;
 
 use super::{
-    SqliteStore,
+    connections::{Connections, Moment},
     error::StatementError,
     outbox,
     value::{Utc, folded},
@@ -65,13 +65,13 @@ const FIND_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn find_article(
-    store: &SqliteStore,
+    store: &Connections,
     slug: String,
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let found = store.read(&FIND_ARTICLE, move |db| {
         let params = params![slug, viewer.map(|viewer| viewer.0)];
-        Ok(db.query_row(FIND_ARTICLE.text, params, article).optional()?)
+        db.row(&FIND_ARTICLE, params, article)
     });
     found.await
 }
@@ -92,17 +92,16 @@ const FIND_ARTICLE_BY_ID: Statement = Statement::new(
 );
 
 /// The article as `viewer` sees it, within a transaction that may have changed it.
-fn seen(db: &Transaction<'_>, id: i32, viewer: Option<i32>) -> rusqlite::Result<Option<Article>> {
-    db.query_row(FIND_ARTICLE_BY_ID.text, params![id, viewer], article)
-        .optional()
+fn seen(db: &Moment<'_>, id: i32, viewer: Option<i32>) -> Result<Option<Article>, StatementError> {
+    db.row(&FIND_ARTICLE_BY_ID, params![id, viewer], article)
 }
 
 pub(super) async fn find_article_by_id(
-    store: &SqliteStore,
+    store: &Connections,
     id: ArticleId,
 ) -> Result<Option<Article>, StatementError> {
     store
-        .read(&FIND_ARTICLE_BY_ID, move |db| Ok(seen(db, id.0, None)?))
+        .read(&FIND_ARTICLE_BY_ID, move |db| seen(db, id.0, None))
         .await
 }
 
@@ -119,7 +118,7 @@ const INSERT_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn insert_article(
-    store: &SqliteStore,
+    store: &Connections,
     new: NewArticle,
     task: NewOutboxTask,
 ) -> Result<Article, StatementError> {
@@ -133,9 +132,11 @@ pub(super) async fn insert_article(
             new.author.0,
             Utc(new.created_at),
         ];
-        let id = db.query_row(INSERT_ARTICLE.text, params, |row| row.get(0))?;
+        let Some(id) = db.row(&INSERT_ARTICLE, params, |row| row.get(0))? else {
+            return Ok(None);
+        };
         outbox::insert(db, &task, id)?;
-        Ok(seen(db, id, None)?)
+        seen(db, id, None)
     });
     inserted
         .await?
@@ -157,7 +158,7 @@ const UPDATE_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn update_article(
-    store: &SqliteStore,
+    store: &Connections,
     id: ArticleId,
     changes: ArticleChanges,
     viewer: UserId,
@@ -172,11 +173,11 @@ pub(super) async fn update_article(
             changes.body,
             Utc(task.created_at),
         ];
-        if db.execute(UPDATE_ARTICLE.text, params)? == 0 {
+        if db.execute(&UPDATE_ARTICLE, params)? == 0 {
             return Ok(None);
         }
         outbox::insert(db, &task, id.0)?;
-        Ok(seen(db, id.0, Some(viewer.0))?)
+        seen(db, id.0, Some(viewer.0))
     });
     updated.await
 }
@@ -195,10 +196,10 @@ const DELETE_ARTICLE: Statement = Statement::new(
     "DELETE FROM articles WHERE id = ?1",
 );
 
-pub(super) async fn delete_article(store: &SqliteStore, id: ArticleId) -> Result<bool, StatementError> {
+pub(super) async fn delete_article(store: &Connections, id: ArticleId) -> Result<bool, StatementError> {
     let deleted = store.write(&DELETE_ARTICLE, move |db| {
-        db.execute(DELETE_FAVORITES.text, [id.0])?;
-        Ok(db.execute(DELETE_ARTICLE.text, [id.0])? > 0)
+        db.execute(&DELETE_FAVORITES, [id.0])?;
+        Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
     });
     deleted.await
 }
@@ -234,7 +235,7 @@ const COUNT_FAVORITE: Statement = Statement::new(
 );
 
 pub(super) async fn favorite(
-    store: &SqliteStore,
+    store: &Connections,
     slug: String,
     user: UserId,
     now: Timestamp,
@@ -243,16 +244,16 @@ pub(super) async fn favorite(
         let Some(id) = find_id(db, &slug)? else {
             return Ok(None);
         };
-        if db.execute(ADD_FAVORITE.text, params![user.0, id, Utc(now)])? > 0 {
-            db.execute(COUNT_FAVORITE.text, params![id, 1])?;
+        if db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])? > 0 {
+            db.execute(&COUNT_FAVORITE, params![id, 1])?;
         }
-        Ok(seen(db, id, Some(user.0))?)
+        seen(db, id, Some(user.0))
     });
     favorited.await
 }
 
 pub(super) async fn unfavorite(
-    store: &SqliteStore,
+    store: &Connections,
     slug: String,
     user: UserId,
 ) -> Result<Option<Article>, StatementError> {
@@ -260,15 +261,14 @@ pub(super) async fn unfavorite(
         let Some(id) = find_id(db, &slug)? else {
             return Ok(None);
         };
-        if db.execute(REMOVE_FAVORITE.text, params![user.0, id])? > 0 {
-            db.execute(COUNT_FAVORITE.text, params![id, -1])?;
+        if db.execute(&REMOVE_FAVORITE, params![user.0, id])? > 0 {
+            db.execute(&COUNT_FAVORITE, params![id, -1])?;
         }
-        Ok(seen(db, id, Some(user.0))?)
+        seen(db, id, Some(user.0))
     });
     unfavorited.await
 }
 
-fn find_id(db: &Transaction<'_>, slug: &str) -> rusqlite::Result<Option<i32>> {
-    db.query_row(FIND_ARTICLE_ID.text, [slug], |row| row.get(0))
-        .optional()
+fn find_id(db: &Moment<'_>, slug: &str) -> Result<Option<i32>, StatementError> {
+    db.row(&FIND_ARTICLE_ID, [slug], |row| row.get(0))
 }

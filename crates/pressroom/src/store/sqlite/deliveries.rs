@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 use telemetry::Statement;
 
 use super::{
-    SqliteStore,
+    connections::Connections,
     error::StatementError,
     value::{Id, Utc},
 };
@@ -55,7 +55,7 @@ const FOLLOWERS_OF_THE_ARTICLE: Statement = Statement::new(
 );
 
 pub(super) async fn recipients(
-    store: &SqliteStore,
+    store: &Connections,
     article: ArticleId,
     event: ArticleEvent,
     after: UserId,
@@ -73,9 +73,7 @@ pub(super) async fn recipients(
                 name: row.get(2)?,
             })
         };
-        let mut followers = db.prepare(statement.text)?;
-        let rows = followers.query_map(params![article.0, after.0, limit.max(0)], recipient)?;
-        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        db.rows(&statement, params![article.0, after.0, limit.max(0)], recipient)
     });
     found.await
 }
@@ -105,26 +103,21 @@ const FIND_DELIVERY: Statement = Statement::new(
 );
 
 pub(super) async fn claim_delivery(
-    store: &SqliteStore,
+    store: &Connections,
     key: DeliveryKey,
     now: Timestamp,
     lease: Duration,
 ) -> Result<DeliveryClaim, StoreError> {
     let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
     let claim = store.write(&CLAIM_DELIVERY, move |db| {
-        let claimed = db
-            .query_row(
-                CLAIM_DELIVERY.text,
-                params![
-                    Id(key.task_id),
-                    key.recipient.0,
-                    key.channel,
-                    Utc(now),
-                    Utc(until)
-                ],
-                |_| Ok(()),
-            )
-            .optional()?;
+        let params = params![
+            Id(key.task_id),
+            key.recipient.0,
+            key.channel,
+            Utc(now),
+            Utc(until)
+        ];
+        let claimed = db.row(&CLAIM_DELIVERY, params, |_| Ok(()))?;
         if claimed.is_some() {
             return Ok(Some(DeliveryClaim::Claimed));
         }
@@ -139,7 +132,7 @@ pub(super) async fn claim_delivery(
             })
         };
         let params = params![Id(key.task_id), key.recipient.0, key.channel];
-        Ok(db.query_row(FIND_DELIVERY.text, params, holder).optional()?)
+        db.row(&FIND_DELIVERY, params, holder)
     });
     claim
         .await?
@@ -160,13 +153,13 @@ const COMPLETE_DELIVERY: Statement = Statement::new(
 );
 
 pub(super) async fn complete_delivery(
-    store: &SqliteStore,
+    store: &Connections,
     key: DeliveryKey,
     now: Timestamp,
 ) -> Result<(), StatementError> {
     let completed = store.write(&COMPLETE_DELIVERY, move |db| {
         let params = params![Id(key.task_id), key.recipient.0, key.channel, Utc(now)];
-        db.execute(COMPLETE_DELIVERY.text, params)?;
+        db.execute(&COMPLETE_DELIVERY, params)?;
         Ok(())
     });
     completed.await
@@ -181,10 +174,10 @@ const RELEASE_DELIVERY: Statement = Statement::new(
         WHERE task_id = ?1 AND recipient_id = ?2 AND channel = ?3 AND delivered_at IS NULL",
 );
 
-pub(super) async fn release_delivery(store: &SqliteStore, key: DeliveryKey) -> Result<(), StatementError> {
+pub(super) async fn release_delivery(store: &Connections, key: DeliveryKey) -> Result<(), StatementError> {
     let released = store.write(&RELEASE_DELIVERY, move |db| {
         let params = params![Id(key.task_id), key.recipient.0, key.channel];
-        db.execute(RELEASE_DELIVERY.text, params)?;
+        db.execute(&RELEASE_DELIVERY, params)?;
         Ok(())
     });
     released.await
@@ -197,9 +190,9 @@ const PURGE_DELIVERIES: Statement = Statement::new(
     "DELETE FROM notification_deliveries WHERE delivered_at < ?1",
 );
 
-pub(super) async fn purge_deliveries(store: &SqliteStore, before: Timestamp) -> Result<u64, StatementError> {
+pub(super) async fn purge_deliveries(store: &Connections, before: Timestamp) -> Result<u64, StatementError> {
     let purged = store.write(&PURGE_DELIVERIES, move |db| {
-        Ok(db.execute(PURGE_DELIVERIES.text, [Utc(before)])? as u64)
+        Ok(db.execute(&PURGE_DELIVERIES, [Utc(before)])? as u64)
     });
     purged.await
 }

@@ -4,8 +4,8 @@ use rusqlite::params;
 use telemetry::Statement;
 
 use super::{
-    SqliteStore,
     articles::{article, article_columns},
+    connections::Connections,
     error::StatementError,
     value::{Utc, folded},
 };
@@ -47,7 +47,7 @@ const COUNT: Statement = Statement::new(
 );
 
 pub(super) async fn list_articles(
-    store: &SqliteStore,
+    store: &Connections,
     query: ListQuery,
 ) -> Result<ArticlePage, StatementError> {
     let search = query.search.as_deref().map(folded);
@@ -61,20 +61,19 @@ pub(super) async fn list_articles(
     };
     let (total_of, total) = tokio::sync::oneshot::channel();
     let articles = store.read(&statement, move |db| {
-        let mut page = db.prepare(statement.text)?;
-        let rows = match query.start {
+        let articles = match query.start {
             PageStart::Offset(offset) => {
-                page.query_map(params![search, viewer, fetched, offset.max(0)], article)?
+                let params = params![search, viewer, fetched, offset.max(0)];
+                db.rows(&statement, params, article)?
             }
-            PageStart::After(last) => page.query_map(
-                params![search, viewer, fetched, Utc(last.created_at), last.id.0],
-                article,
-            )?,
+            PageStart::After(last) => {
+                let params = params![search, viewer, fetched, Utc(last.created_at), last.id.0];
+                db.rows(&statement, params, article)?
+            }
         };
-        let articles = rows.collect::<Result<Vec<_>, _>>()?;
-        let total: i64 = db.query_row(COUNT.text, [search], |row| row.get(0))?;
+        let total: Option<i64> = db.row(&COUNT, [search], |row| row.get(0))?;
         // A caller that has gone needs no total.
-        let _ = total_of.send(total);
+        let _ = total_of.send(total.unwrap_or_default());
         Ok(articles)
     });
     let mut articles = articles.await?;

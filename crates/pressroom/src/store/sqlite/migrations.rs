@@ -3,7 +3,10 @@
 use rusqlite::Connection;
 use telemetry::Statement;
 
-use super::{SqliteStore, connect, error::StatementError, path_of};
+use super::{
+    connections::{Connections, connect, path_of},
+    error::StatementError,
+};
 use crate::store::StoreError;
 
 mod embedded {
@@ -11,7 +14,7 @@ mod embedded {
 }
 
 /// Brings the schema of `sqlite://path` up to date and returns the names of the migrations that
-/// were applied. [`SqliteStore::open`] does the same. Blocks while it does.
+/// were applied. [`connections::Connections::open`] does the same. Blocks while it does.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when the file cannot be opened or is locked,
@@ -38,10 +41,10 @@ const NEWEST_MIGRATION: Statement = Statement::new(
     "SELECT max(version) FROM refinery_schema_history",
 );
 
-pub(super) async fn schema_is_current(store: &SqliteStore) -> Result<bool, StatementError> {
+pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
     let applied = store.read(&NEWEST_MIGRATION, |db| {
-        let newest: Option<i64> = db.query_row(NEWEST_MIGRATION.text, [], |row| row.get(0))?;
-        Ok(newest)
+        let newest: Option<Option<i64>> = db.row(&NEWEST_MIGRATION, [], |row| row.get(0))?;
+        Ok(newest.flatten())
     });
     let newest = embedded::migrations::runner()
         .get_migrations()

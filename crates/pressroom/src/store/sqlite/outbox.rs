@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Row, params};
 use serde_json::{Value, json};
 use telemetry::Statement;
 
 use super::{
-    SqliteStore,
+    connections::{Connections, Moment},
     error::StatementError,
     value::{Id, Utc},
 };
@@ -43,7 +43,7 @@ const INSERT_OUTBOX: Statement = Statement::new(
 );
 
 /// Writes the task of a change to `article`, within the transaction of that change.
-pub(super) fn insert(db: &Transaction<'_>, task: &NewOutboxTask, article: i32) -> rusqlite::Result<()> {
+pub(super) fn insert(db: &Moment<'_>, task: &NewOutboxTask, article: i32) -> Result<(), StatementError> {
     let params = params![
         Id(task.task_id),
         outbox_row::TASK_NAME,
@@ -51,7 +51,7 @@ pub(super) fn insert(db: &Transaction<'_>, task: &NewOutboxTask, article: i32) -
         outbox_row::trace_column(&task.trace).to_string(),
         Utc(task.created_at),
     ];
-    db.execute(INSERT_OUTBOX.text, params)?;
+    db.execute(&INSERT_OUTBOX, params)?;
     Ok(())
 }
 
@@ -67,16 +67,15 @@ const CLAIM_OUTBOX: Statement = Statement::new(
 );
 
 pub(super) async fn claim_outbox(
-    store: &SqliteStore,
+    store: &Connections,
     now: Timestamp,
     lease: Duration,
     limit: i64,
 ) -> Result<Vec<OutboxTask>, StatementError> {
     let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
     let claimed = store.write(&CLAIM_OUTBOX, move |db| {
-        let mut claim = db.prepare(CLAIM_OUTBOX.text)?;
-        let rows = claim.query_map(params![Utc(now), Utc(until), limit.max(0)], task)?;
-        let mut tasks = rows.collect::<Result<Vec<_>, _>>()?;
+        let params = params![Utc(now), Utc(until), limit.max(0)];
+        let mut tasks = db.rows(&CLAIM_OUTBOX, params, task)?;
         // RETURNING promises no order.
         tasks.sort_by_key(|task| task.id);
         Ok(tasks)
@@ -91,12 +90,9 @@ const DELETE_OUTBOX: Statement = Statement::new(
     "DELETE FROM outbox WHERE id = ?1",
 );
 
-pub(super) async fn delete_outbox(store: &SqliteStore, ids: Vec<i64>) -> Result<(), StatementError> {
+pub(super) async fn delete_outbox(store: &Connections, ids: Vec<i64>) -> Result<(), StatementError> {
     let deleted = store.write(&DELETE_OUTBOX, move |db| {
-        let mut delete = db.prepare(DELETE_OUTBOX.text)?;
-        for id in ids {
-            delete.execute([id])?;
-        }
+        db.execute_each(&DELETE_OUTBOX, ids.into_iter().map(|id| [id]))?;
         Ok(())
     });
     deleted.await
@@ -110,15 +106,12 @@ const RELEASE_OUTBOX: Statement = Statement::new(
 );
 
 pub(super) async fn release_outbox(
-    store: &SqliteStore,
+    store: &Connections,
     ids: Vec<i64>,
     retry_at: Timestamp,
 ) -> Result<(), StatementError> {
     let released = store.write(&RELEASE_OUTBOX, move |db| {
-        let mut release = db.prepare(RELEASE_OUTBOX.text)?;
-        for id in ids {
-            release.execute(params![id, Utc(retry_at)])?;
-        }
+        db.execute_each(&RELEASE_OUTBOX, ids.into_iter().map(|id| (id, Utc(retry_at))))?;
         Ok(())
     });
     released.await
@@ -131,9 +124,9 @@ const RELEASE_ALL_OUTBOX: Statement = Statement::new(
     "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
 );
 
-pub(super) async fn release_all_outbox(store: &SqliteStore) -> Result<u64, StatementError> {
+pub(super) async fn release_all_outbox(store: &Connections) -> Result<u64, StatementError> {
     let released = store.write(&RELEASE_ALL_OUTBOX, |db| {
-        Ok(db.execute(RELEASE_ALL_OUTBOX.text, [])? as u64)
+        Ok(db.execute(&RELEASE_ALL_OUTBOX, [])? as u64)
     });
     released.await
 }
@@ -145,7 +138,7 @@ const OUTBOX_BACKLOG: Statement = Statement::new(
     "SELECT count(*), min(created_at) FROM outbox",
 );
 
-pub(super) async fn outbox_backlog(store: &SqliteStore) -> Result<Backlog, StoreError> {
+pub(super) async fn outbox_backlog(store: &Connections) -> Result<Backlog, StoreError> {
     let counted = store.read(&OUTBOX_BACKLOG, |db| {
         let backlog = |row: &Row<'_>| {
             let oldest: Option<Utc> = row.get(1)?;
@@ -154,7 +147,7 @@ pub(super) async fn outbox_backlog(store: &SqliteStore) -> Result<Backlog, Store
                 oldest: oldest.map(|Utc(oldest)| oldest),
             })
         };
-        Ok(Some(db.query_row(OUTBOX_BACKLOG.text, [], backlog)?))
+        db.row(&OUTBOX_BACKLOG, [], backlog)
     });
     counted
         .await?

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::error::StatementError;
+use crate::store::sqlite::error::StatementError;
 
 /// How long a caller waits, for its turn and for the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

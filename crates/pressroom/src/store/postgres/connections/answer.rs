@@ -3,6 +3,7 @@
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
+use telemetry::Returned;
 use tokio_postgres::{Client, Row};
 
 use super::Params;
@@ -11,6 +12,15 @@ use super::Params;
 pub(super) struct Answer {
     pub(super) rows: Vec<Row>,
     pub(super) affected: u64,
+    /// Whether the statement is one that gives rows.
+    gives_rows: bool,
+}
+
+impl Returned for Answer {
+    fn returned_rows(&self) -> Option<i64> {
+        self.gives_rows
+            .then(|| i64::try_from(self.rows.len()).unwrap_or(i64::MAX))
+    }
 }
 
 impl Answer {
@@ -27,6 +37,10 @@ impl Answer {
             rows.push(row);
         }
         let affected = answers.rows_affected().unwrap_or_default();
-        Ok(Self { rows, affected })
+        Ok(Self {
+            rows,
+            affected,
+            gives_rows: !prepared.columns().is_empty(),
+        })
     }
 }

@@ -16,14 +16,14 @@ use tokio::{
 use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::config::{CONNECT_TIMEOUT, Certificates, PostgresConfig};
+use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PostgresConfig};
 
 /// The task that moves a connection's bytes; it ends with the connection.
-pub(super) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
+pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Opens connections to one database.
 #[derive(Clone)]
-pub(super) struct Connector {
+pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,
     /// How long the server lets a statement run.
@@ -44,7 +44,10 @@ pub enum TlsError {
 }
 
 impl Connector {
-    pub(super) fn new(config: &PostgresConfig, statement_timeout: Duration) -> Result<Self, TlsError> {
+    pub(in crate::store::postgres) fn new(
+        config: &PostgresConfig,
+        statement_timeout: Duration,
+    ) -> Result<Self, TlsError> {
         let tls = match config.connection.get_ssl_mode() {
             SslMode::Disable => None,
             _ => Some(MakeRustlsConnect::new(client_config(&config.certificates)?)),
@@ -69,7 +72,7 @@ impl Connector {
     ///
     /// # Errors
     /// In words, without credentials.
-    pub(super) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
+    pub(in crate::store::postgres) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
         match timeout(CONNECT_TIMEOUT, self.open()).await {
             Ok(opened) => opened.map_err(|error| in_words(&error)),
             Err(_elapsed) => Err("timed out while connecting".to_owned()),

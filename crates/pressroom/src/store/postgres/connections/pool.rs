@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, RecyclingMethod};
 use futures_util::{
-    FutureExt,
-    future::{BoxFuture, join_all, join3, try_join},
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, join_all, join4, try_join},
 };
-use telemetry::{ConnectionCounts, ConnectionTimes, Statement};
+use telemetry::{ConnectionCounts, ConnectionTimes, Database, Statement};
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -16,10 +16,10 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    Params,
+    super::error::StatementError,
+    Params, again,
     answer::Answer,
     connector::{Connector, in_words},
-    error::StatementError,
 };
 
 /// How long a caller waits for a connection, opening one included.
@@ -72,6 +72,7 @@ impl Pool {
         for _ in 0..self.connections.status().max_size {
             match answer {
                 Err(error) if error.may_be_read_again(statement) => {
+                    again(&error);
                     answer = self.run(work, begun).await;
                 }
                 answer => return answer,
@@ -80,9 +81,16 @@ impl Pool {
         answer
     }
 
-    /// Runs the steps as one transaction and answers with the last one's answer.
-    pub(super) async fn transaction(&self, steps: &[Step<'_>]) -> Result<Answer, StatementError> {
-        self.run(Work::Transaction(steps), Instant::now()).await
+    /// Runs `before` and then `last` as one transaction and answers with the last one's answer. Each statement before it
+    /// is observed; the whole, which is named after the last, is the caller's to observe.
+    pub(super) async fn transaction(
+        &self,
+        database: &Database,
+        before: &[Step<'_>],
+        last: Step<'_>,
+    ) -> Result<Answer, StatementError> {
+        let work = Work::Transaction(database, before, last);
+        self.run(work, Instant::now()).await
     }
 
     pub(super) fn counts(&self) -> ConnectionCounts {
@@ -103,10 +111,14 @@ impl Pool {
         let client = lease.client();
         let answer = match work.on(client, deadline).await {
             Err(error) if error.outdated_statement() => {
+                again(&error);
                 client.statement_cache.clear();
                 work.on(client, deadline).await
             }
-            Err(error) if error.lost_to_another() => work.on(client, deadline).await,
+            Err(error) if error.lost_to_another() => {
+                again(&error);
+                work.on(client, deadline).await
+            }
             answer => answer,
         };
         if answer.as_ref().map_or_else(StatementError::is_answer, |_| true) {
@@ -135,7 +147,7 @@ impl Pool {
 #[derive(Clone, Copy)]
 enum Work<'a> {
     Scan(&'a Statement, Params<'a>),
-    Transaction(&'a [Step<'a>]),
+    Transaction(&'a Database, &'a [Step<'a>], Step<'a>),
 }
 
 impl Work<'_> {
@@ -143,7 +155,9 @@ impl Work<'_> {
     async fn on(self, client: &Object, deadline: Instant) -> Result<Answer, StatementError> {
         match self {
             Self::Scan(statement, params) => scan(client, deadline, statement, params).await,
-            Self::Transaction(steps) => transaction(client, deadline, steps).await,
+            Self::Transaction(database, before, last) => {
+                transaction(client, deadline, database, before, last).await
+            }
         }
     }
 }
@@ -170,29 +184,35 @@ async fn scan(
 async fn transaction(
     client: &Object,
     deadline: Instant,
-    steps: &[Step<'_>],
+    database: &Database,
+    before: &[Step<'_>],
+    last: Step<'_>,
 ) -> Result<Answer, StatementError> {
-    let mut prepared = Vec::with_capacity(steps.len());
-    for (statement, params) in steps {
-        prepared.push((prepare(client, statement, deadline).await?, *params));
+    let mut first = Vec::with_capacity(before.len());
+    for (statement, params) in before {
+        let prepared = prepare(client, statement, deadline).await?;
+        first.push(async move {
+            let step = Answer::to(client, &prepared, params).map_err(StatementError::from);
+            database.observe(statement, step).await
+        });
     }
-    let work = join3(
+    let (statement, params) = last;
+    let last = prepare(client, statement, deadline).await?;
+    let work = join4(
         client.batch_execute("BEGIN"),
-        join_all(
-            prepared
-                .iter()
-                .map(|(statement, params)| Answer::to(client, statement, params)),
-        ),
+        join_all(first),
+        Answer::to(client, &last, params),
         // After a failed step the server rolls back here.
         client.batch_execute("COMMIT"),
     );
-    let (begun, answers, committed) = timeout_at(deadline, work)
+    let (begun, first, answer, committed) = timeout_at(deadline, work)
         .await
         .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?;
     begun?;
-    let last = answers.into_iter().collect::<Result<Vec<_>, _>>()?.pop();
+    first.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let answer = answer?;
     committed?;
-    last.ok_or_else(|| StatementError::failed("a transaction without statements"))
+    Ok(answer)
 }
 
 /// A connection on loan. It goes back only after an answer: one given up on, for a time-out or by a

@@ -12,7 +12,7 @@ use telemetry::Statement;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
-use super::{Params, answer::Answer, error::StatementError};
+use super::{super::error::StatementError, Params, again, answer::Answer};
 
 /// An open connection with its prepared statements.
 pub(super) struct Session {
@@ -56,6 +56,7 @@ impl Session {
     ) -> Result<Answer, StatementError> {
         match self.run_prepared(statement, params).await {
             Err(error) if error.outdated_statement() => {
+                again(&error);
                 self.write_prepared(|prepared| prepared.remove(&key(statement)));
                 self.run_prepared(statement, params).await
             }

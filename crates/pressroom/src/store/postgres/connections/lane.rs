@@ -16,7 +16,9 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{Params, answer::Answer, connector::Connector, error::StatementError, session::Session};
+use super::{
+    super::error::StatementError, Params, again, answer::Answer, connector::Connector, session::Session,
+};
 
 /// How long a caller waits for an answer, waiting for a connection included.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
@@ -78,6 +80,7 @@ impl Lane {
         for _ in &self.slots {
             match answer {
                 Err(error) if error.may_be_read_again(statement) => {
+                    again(&error);
                     answer = self.run_by(deadline, statement, params).await;
                 }
                 answer => return answer,
@@ -99,7 +102,10 @@ impl Lane {
         let answers = session.answers();
         let answer = timeout_at(deadline, async {
             match session.run(statement, params).await {
-                Err(error) if error.lost_to_another() => session.run(statement, params).await,
+                Err(error) if error.lost_to_another() => {
+                    again(&error);
+                    session.run(statement, params).await
+                }
                 answer => answer,
             }
         });
