@@ -3,6 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -14,7 +15,7 @@ use crate::{
     event::{self, Event},
     log::debug,
     message::Message,
-    observer::{Observer, SendInfo, SendSpan, Unobserved},
+    observer::{Observer, Origin, SendInfo, SendSpan, Unobserved},
     result::ResultMeta,
     signature::Signature,
     system,
@@ -119,7 +120,10 @@ impl Client {
             events.push(self.sent(&message));
             messages.push(message);
         }
-        let answers = self.broker.publish_batch(messages).await;
+        let origins: Vec<Origin> = pending.iter().map(|(span, ..)| span.origin()).collect();
+        let mut answers = Vec::new();
+        let publish = async { answers = self.broker.publish_batch(messages).await };
+        self.observer.on_behalf_of(&origins, publish.boxed()).await;
         let sent = events
             .into_iter()
             .zip(&answers)
@@ -168,11 +172,10 @@ impl Client {
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
         let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
-        let work = self.broker.publish_together(&publication);
-        let answer = match spans.first() {
-            Some(span) => span.during(work).await,
-            None => work.await,
-        };
+        let origins: Vec<Origin> = spans.iter().map(|span| span.origin()).collect();
+        let mut answer = Ok(());
+        let publish = async { answer = self.broker.publish_together(&publication).await };
+        self.observer.on_behalf_of(&origins, publish.boxed()).await;
         for span in spans {
             span.finish(answer.as_ref().copied());
         }

@@ -84,7 +84,9 @@ pub use self::{
     event::Event,
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
-    observer::{Command, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
+    observer::{
+        Command, CommandFailure, CommandSpan, Observer, Origin, SendInfo, SendSpan, TaskInfo, Unobserved,
+    },
     redis::{ConfigError, RedisBroker, RedisConfig},
     result::{ResultMeta, Status},
     retry::RetryDelay,

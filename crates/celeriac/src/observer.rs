@@ -1,6 +1,8 @@
 //! Where telemetry looks on. Client, worker and broker tell an [`Observer`] what they do; the default one does
 //! nothing, and `celeriac::otel` (feature `telemetry`) makes spans and metrics of it.
 
+use std::{any::Any, fmt, sync::Arc};
+
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
@@ -24,6 +26,17 @@ pub trait Observer: Send + Sync + 'static {
     /// Headers that carry the trace context in force. Asked within a run, for the tasks that follow from it.
     fn context(&self) -> Map<String, Value>;
 
+    /// The span in force, for what is done later on its behalf.
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    /// Work that is done at once for all that these spans stand for: the commands sent in it belong to the first of them
+    /// and are linked to the others.
+    fn on_behalf_of<'a>(&self, _: &[Origin], work: BoxFuture<'a, ()>) -> BoxFuture<'a, ()> {
+        work
+    }
+
     /// A command is about to go to the broker's server. All of them are reported, also those that no task asked for.
     fn command(&self, command: Command) -> Box<dyn CommandSpan>;
 
@@ -39,8 +52,42 @@ pub trait SendSpan: Send {
         work: BoxFuture<'a, Result<(), BrokerError>>,
     ) -> BoxFuture<'a, Result<(), BrokerError>>;
 
-    /// The broker has answered.
+    /// The send itself, for what is sent together with others.
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
+
+    /// The broker has answered. A send that is dropped before was called off.
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
+}
+
+/// A span, as its observer remembers it: something that only that one understands, or nothing.
+#[derive(Clone, Default)]
+pub struct Origin(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Origin {
+    /// What an observer remembers.
+    pub fn new(remembered: impl Any + Send + Sync) -> Self {
+        Self(Some(Arc::new(remembered)))
+    }
+
+    /// What was remembered, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.as_deref()?.downcast_ref()
+    }
+
+    /// Whether there is anything to remember.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").finish_non_exhaustive()
+    }
 }
 
 /// A command in progress.

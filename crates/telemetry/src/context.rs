@@ -88,11 +88,11 @@ pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Opti
         .into_iter()
         .filter(|cx| cx.span().span_context().is_sampled());
     let first = sampled.next()?;
-    let others: Vec<Link> = sampled.filter_map(link).collect();
-    if others.is_empty() {
+    let mut links: Vec<Link> = sampled.filter_map(link).take(MOST_LINKS - 1).collect();
+    if links.is_empty() {
         return Some(first.clone());
     }
-    let links = link(first).into_iter().chain(others).take(MOST_LINKS).collect();
+    links.extend(link(first));
     Some(first.with_value(OnBehalfOf(links)))
 }
 

@@ -1,7 +1,7 @@
 //! Business spans: `article.create`, `user.login` and their like, around a piece of asynchronous work.
 
 use std::future::Future;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use opentelemetry::trace::{FutureExt, Link, SpanBuilder, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
@@ -65,8 +65,8 @@ impl Span {
 
     /// Lets the span begin at `time` and not when it is first polled, for work that is known to be worth a span only when
     /// it is done.
-    pub fn since(mut self, time: SystemTime) -> Span {
-        self.since = Some(time);
+    pub fn since(mut self, time: Instant) -> Span {
+        self.since = SystemTime::now().checked_sub(time.elapsed());
         self
     }
 

@@ -16,7 +16,9 @@ use telemetry::{
 pub use self::queues::QueueWatch;
 use crate::{
     broker::{Broker, BrokerError},
-    observer::{Command, CommandFailure, CommandSpan, Observer, SendInfo, SendSpan, TaskInfo, Unobserved},
+    observer::{
+        Command, CommandFailure, CommandSpan, Observer, Origin, SendInfo, SendSpan, TaskInfo, Unobserved,
+    },
     redis::RedisConfig,
     task::TaskOutcome,
 };
@@ -107,6 +109,17 @@ impl Observer for OtelObserver {
             .collect()
     }
 
+    fn origin(&self) -> Origin {
+        Context::map_current(origin)
+    }
+
+    fn on_behalf_of<'a>(&self, origins: &[Origin], work: BoxFuture<'a, ()>) -> BoxFuture<'a, ()> {
+        match telemetry::on_behalf_of(origins.iter().filter_map(Origin::get::<Context>)) {
+            Some(context) => work.with_context(context).boxed(),
+            None => work,
+        }
+    }
+
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
         // A command of nobody's would be a trace of its own: polling, leases, looking after the dead.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
@@ -142,6 +155,10 @@ impl SendSpan for Send {
         work.with_context(self.0.context().clone()).boxed()
     }
 
+    fn origin(&self) -> Origin {
+        origin(self.0.context())
+    }
+
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
         self.0.finish(result.map_err(|error| error as &dyn Failure));
     }
@@ -169,6 +186,15 @@ impl Failure for BrokerError {
 
     fn message(&self) -> String {
         self.to_string()
+    }
+}
+
+/// What is not sampled need not be remembered.
+fn origin(context: &Context) -> Origin {
+    if context.span().span_context().is_sampled() {
+        Origin::new(context.clone())
+    } else {
+        Origin::default()
     }
 }
 

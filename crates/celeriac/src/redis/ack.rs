@@ -6,11 +6,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use futures_util::FutureExt as _;
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
 use super::{commands, connection::Connection, names};
-use crate::broker::{BrokerError, DeliveryTag};
+use crate::{
+    broker::{BrokerError, DeliveryTag},
+    observer::{Observer, Origin},
+};
 
 /// Deliveries that one transaction ends at most.
 const MOST: usize = 500;
@@ -26,6 +30,8 @@ pub(super) struct Acks {
 struct Ack {
     tag: DeliveryTag,
     result: Option<StoredResult>,
+    /// The run that has ended.
+    origin: Origin,
     answer: oneshot::Sender<Result<(), BrokerError>>,
 }
 
@@ -53,6 +59,7 @@ impl Acks {
     pub async fn ack(
         &self,
         connection: &Connection,
+        observer: &dyn Observer,
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
@@ -60,18 +67,19 @@ impl Acks {
         self.waiting().push_back(Ack {
             tag,
             result,
+            origin: observer.origin(),
             answer: sender,
         });
         loop {
             tokio::select! {
                 biased;
                 answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _turn = self.turn.lock() => Box::pin(self.transaction(connection)).await,
+                _turn = self.turn.lock() => Box::pin(self.transaction(connection, observer)).await,
             }
         }
     }
 
-    async fn transaction(&self, connection: &Connection) {
+    async fn transaction(&self, connection: &Connection, observer: &dyn Observer) {
         let acks: Vec<Ack> = {
             let mut waiting = self.waiting();
             let many = waiting.len().min(MOST);
@@ -97,7 +105,10 @@ impl Acks {
         } else {
             commands::ACK
         };
-        let answer = connection.pipeline::<()>(command, &pipeline).await;
+        let mut answer = Ok(());
+        let end = async { answer = connection.pipeline(command, &pipeline).await };
+        let origins: Vec<Origin> = acks.iter().map(|ack| ack.origin.clone()).collect();
+        observer.on_behalf_of(&origins, end.boxed()).await;
         for ack in acks {
             // Who does not wait any more has been given up by its worker.
             let _ = ack.answer.send(answer.clone());

@@ -166,7 +166,14 @@ impl Broker for RedisBroker {
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
         let stored = result.map(|meta| self.stored(meta));
-        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
+        self.acks
+            .ack(
+                &self.commands,
+                self.observer.as_ref(),
+                delivery.tag.clone(),
+                stored,
+            )
+            .await
     }
 
     async fn replace(

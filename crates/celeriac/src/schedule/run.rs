@@ -1,7 +1,8 @@
 //! Running entries: what is due is sent, and then this sleeps until something is.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use crate::{
     broker::{Broker, BrokerError},
     log::{info, warn},
     message::Message,
+    observer::{Observer, SendInfo, Unobserved},
     streak::Streak,
     system, time,
 };
@@ -38,6 +40,7 @@ const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Debug)]
 pub struct Scheduler {
     broker: Arc<dyn Broker>,
+    observer: Watching,
     entries: Vec<Entry>,
     origin: String,
     reply_to: String,
@@ -49,6 +52,7 @@ impl Scheduler {
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
+            observer: Watching(Arc::new(Unobserved)),
             entries: Vec::new(),
             origin: format!("gen{}@{}", std::process::id(), system::hostname()),
             reply_to: system::random_id().to_string(),
@@ -64,6 +68,15 @@ impl Scheduler {
         self.entries.retain(|other| other.name != entry.name);
         self.entries.push(entry);
         self
+    }
+
+    /// Reports every send to this observer. Of several schedulers one sends what is due; the others' sends are called off.
+    #[must_use]
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            observer: Watching(observer),
+            ..self
+        }
     }
 
     /// Sends what is due until `shutdown`. While the broker is away this goes on trying; what was missed until it is
@@ -166,11 +179,7 @@ impl Scheduler {
         loop {
             let to = time::format(tick);
             let message = first.send.then(|| self.message(entry, tick, now));
-            if !self
-                .broker
-                .advance(&entry.name, Some(&from), &to, message)
-                .await?
-            {
+            if !self.advance(&entry.name, &from, &to, message).await? {
                 // Another scheduler was quicker: see what it has left.
                 return Ok(Some(now));
             }
@@ -189,10 +198,48 @@ impl Scheduler {
         }
     }
 
+    /// Moves an entry on, and with a message sends that, which is reported. False when another scheduler was quicker.
+    async fn advance(
+        &self,
+        entry: &str,
+        from: &[u8],
+        to: &str,
+        message: Option<Message>,
+    ) -> Result<bool, BrokerError> {
+        let Some(mut message) = message else {
+            return self.broker.advance(entry, Some(from), to, None).await;
+        };
+        let info = SendInfo {
+            task: &message.headers.task,
+            id: &message.headers.id,
+            queue: &message.properties.delivery_info.routing_key,
+        };
+        let span = self.observer.0.send(&info, &mut message.headers.extra);
+        let mut moved = false;
+        let advance = async {
+            moved = self.broker.advance(entry, Some(from), to, Some(message)).await?;
+            Ok(())
+        };
+        let answer = span.during(advance.boxed()).await;
+        if moved || answer.is_err() {
+            span.finish(answer.as_ref().copied());
+        }
+        answer.map(|()| moved)
+    }
+
     fn message(&self, entry: &Entry, tick: Timestamp, now: Timestamp) -> Message {
         (entry.signature)(tick)
             .id(entry.task_id(tick))
             .into_message(now, &self.origin, &self.reply_to)
+    }
+}
+
+/// The observer, which has nothing to show.
+struct Watching(Arc<dyn Observer>);
+
+impl fmt::Debug for Watching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }
 

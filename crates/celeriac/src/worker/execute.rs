@@ -27,7 +27,7 @@ use crate::{
     canvas::MAX_RETRIES,
     log::{debug, error, warn},
     message::{Headers, Message, TimeLimit, seconds},
-    observer::TaskInfo,
+    observer::{Origin, TaskInfo},
     result::ResultMeta,
     retry,
     streak::Streak,
@@ -113,10 +113,12 @@ pub(super) async fn execute(
         decide(ended, registered, headers.retries, asked_retries)
     };
     let mut trace = Map::new();
+    let mut origin = Origin::default();
     let work = async {
         let outcome = attempt.await;
         // While the observer's span is in force, so that the line carries its trace, and what follows belongs to it.
         log(headers, &outcome);
+        origin = shared.observer.origin();
         if follow::follows(&message.embed) {
             trace = shared.observer.context();
         }
@@ -137,6 +139,7 @@ pub(super) async fn execute(
         ignore_result,
         early,
         trace,
+        origin,
     };
     settle::settle(shared, delivery, &message, end).await;
 }

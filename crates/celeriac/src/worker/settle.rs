@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::{Shared, follow, inflight::Entry};
@@ -11,6 +12,7 @@ use crate::{
     broker::{BrokerError, Delivery, Publication, Settlement},
     log::error,
     message::{Headers, Message, Poison},
+    observer::Origin,
     result::ResultMeta,
     signature::later,
     streak::Streak,
@@ -29,14 +31,28 @@ pub(super) struct End {
     pub early: bool,
     /// Headers with the trace context of the run, if anything follows from it.
     pub trace: Map<String, Value>,
+    /// The run, which telling the broker of its end belongs to.
+    pub origin: Origin,
 }
 
+/// Tells the broker how a delivery ended, as the last thing that its run does.
 pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
+    let origin = end.origin.clone();
+    let told = tell(shared, delivery, message, end);
+    if origin.is_known() {
+        shared.observer.on_behalf_of(&[origin], told.boxed()).await;
+    } else {
+        told.await;
+    }
+}
+
+async fn tell(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
     let End {
         outcome,
         ignore_result,
         early,
         trace,
+        origin: _,
     } = end;
     let headers = &message.headers;
     let now = system::now();

@@ -18,6 +18,7 @@ with_every_celery! {
 
 const TASKS: usize = 10_000;
 
+#[expect(clippy::disallowed_methods, reason = "a task's own store, not the broker")]
 async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
     let server = Server::start();
     let connection = &mut server.connection();

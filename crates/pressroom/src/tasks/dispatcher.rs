@@ -3,12 +3,16 @@
 //! A task may be published twice (a crash between publishing and removing), never not at all; its
 //! id stays the same, so that running it twice delivers once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use celeriac::{Client, Signature};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use jiff::{SignedDuration, Timestamp};
-use telemetry::opentelemetry::trace::FutureExt as _;
+use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +107,7 @@ impl Dispatcher {
                 () = self.wake.notified(), if failures == 0 => {}
             }
             let room = MAX_PUBLISHING - count(publishing.len());
+            let began = Instant::now();
             let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
@@ -113,11 +118,14 @@ impl Dispatcher {
                     } else {
                         POLL_INTERVAL
                     };
-                    publishing.extend(tasks.into_iter().map(|task| {
-                        // All of it belongs to the trace of the request that asked for it.
-                        let trace = telemetry::extract_context(&task.trace);
-                        self.publish(task).with_context(trace)
-                    }));
+                    let traces: Vec<Context> = tasks
+                        .iter()
+                        .map(|task| telemetry::extract_context(&task.trace))
+                        .collect();
+                    claimed(began, &traces).await;
+                    // All of it belongs to the trace of the request that asked for it.
+                    let tasks = tasks.into_iter().zip(traces);
+                    publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
                 }
                 Err(error) => {
                     if failures == 0 {
@@ -177,6 +185,23 @@ impl Dispatcher {
             Durability::OutboxUntilDone => Duration::from_hours(24 * 365),
         }
     }
+}
+
+/// A claim is a span of nobody's request, linked to those whose tasks it brought; one that brought
+/// none is not worth a span.
+async fn claimed(began: Instant, traces: &[Context]) {
+    if traces.is_empty() {
+        return;
+    }
+    let span = Span::internal("outbox.claim")
+        .since(began)
+        .attribute(KeyValue::new(
+            "messaging.batch.message_count",
+            count(traces.len()),
+        ))
+        .links(traces);
+    let done: Result<(), Infallible> = span.run(std::future::ready(Ok(()))).await;
+    done.unwrap_or_else(|never| match never {});
 }
 
 /// How long to wait after this many failures in a row. There is no last try: a task waits for its

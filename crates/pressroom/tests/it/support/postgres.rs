@@ -1,5 +1,9 @@
 //! PostgreSQL for tests: the server that `TEST_DATABASE_URL` names, or one started for this
 //! process; and on it a fresh database for each test, copied from a migrated template.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests make databases, and have no configuration"
+)]
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -104,7 +108,6 @@ pub fn with_database(url: &str, name: &str) -> String {
     url.into()
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
 fn server_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     static SERVER: OnceLock<Server> = OnceLock::new();
