@@ -28,6 +28,7 @@ mod logs;
 mod mask;
 mod messaging;
 mod metrics;
+pub mod names;
 mod otlp;
 mod process;
 mod providers;

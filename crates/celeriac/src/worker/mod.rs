@@ -178,7 +178,7 @@ impl Worker {
     /// When tasks did not end within `grace`, or messages could not be given back.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
         let shared = self.shared;
-        info!(hostname = shared.hostname, queues = ?shared.queues(), tasks = ?shared.registry, "worker starts");
+        info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker starts");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
         background.spawn(lease::leases(Arc::clone(&shared)));

@@ -62,6 +62,7 @@ impl Http {
         Self {
             requests: meter
                 .u64_counter("http_requests_total")
+                .with_unit("{request}")
                 .with_description("HTTP requests by method, route and status.")
                 .build(),
             seconds: Durations::new(

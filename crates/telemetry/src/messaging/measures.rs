@@ -23,6 +23,7 @@ pub(super) fn instruments() -> Option<&'static Tasks> {
     INSTRUMENTS.get(|meter| Tasks {
         total: meter
             .u64_counter("celery_tasks_total")
+            .with_unit("{task}")
             .with_description("Tasks that ended, by name and status.")
             .build(),
         seconds: Durations::new(

@@ -98,7 +98,7 @@ where
             target: TARGET,
             signal = signal.name(),
             attempts,
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            retry_in_s = wait.as_secs_f64(),
             error = %failure.message,
             "telemetry is sent again"
         );

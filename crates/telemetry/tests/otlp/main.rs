@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod batching;
+mod declared;
 mod delivery;
 mod endings;
 mod exemplars;

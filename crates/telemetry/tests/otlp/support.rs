@@ -6,7 +6,7 @@ mod collector;
 mod grpc;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http_body_util::BodyExt as _;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -21,6 +21,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use telemetry_registry::Finding;
+
+use crate::declared;
 
 pub use certificates::Certificates;
 pub use collector::Collector;
@@ -58,6 +61,8 @@ pub struct Received {
     /// All requests, taken or not.
     pub requests: usize,
     seen: BTreeMap<String, usize>,
+    /// What is not as the telemetry registry declares it.
+    pub findings: BTreeSet<Finding>,
     /// Bodies with a `content-encoding`, as they came.
     pub compressed: Vec<Vec<u8>>,
 }
@@ -91,28 +96,37 @@ pub fn run(
 }
 
 impl Received {
+    /// Fails the test unless everything is as the telemetry registry declares it.
+    fn held_to_the_registry(self) -> Self {
+        assert_eq!(declared::serious(&self.findings), Vec::<String>::new());
+        self
+    }
+
     /// Keeps a request in protobuf, whose path ends in that of its signal.
     fn keep(&mut self, path: &str, body: &[u8]) {
         match &path[path.find("/v1/").unwrap_or_default()..] {
             "/v1/traces" => {
-                for group in ExportTraceServiceRequest::decode(body).unwrap().resource_spans {
+                let request = ExportTraceServiceRequest::decode(body).unwrap();
+                self.findings.extend(declared::REGISTRY.check_traces(&request));
+                for group in request.resource_spans {
                     self.resources.extend(group.resource);
                     self.spans
                         .extend(group.scope_spans.into_iter().flat_map(|scope| scope.spans));
                 }
             }
             "/v1/metrics" => {
-                for group in ExportMetricsServiceRequest::decode(body)
-                    .unwrap()
-                    .resource_metrics
-                {
+                let request = ExportMetricsServiceRequest::decode(body).unwrap();
+                self.findings.extend(declared::REGISTRY.check_metrics(&request));
+                for group in request.resource_metrics {
                     self.resources.extend(group.resource);
                     self.metrics
                         .extend(group.scope_metrics.into_iter().flat_map(|scope| scope.metrics));
                 }
             }
             "/v1/logs" => {
-                for group in ExportLogsServiceRequest::decode(body).unwrap().resource_logs {
+                let request = ExportLogsServiceRequest::decode(body).unwrap();
+                self.findings.extend(declared::REGISTRY.check_logs(&request));
+                for group in request.resource_logs {
                     self.resources.extend(group.resource);
                     self.logs
                         .extend(group.scope_logs.into_iter().flat_map(|scope| scope.log_records));

@@ -1,10 +1,11 @@
-//! An OTLP receiver (http/protobuf) that keeps what it is given.
+//! An OTLP receiver (http/protobuf) that keeps what it is given, and holds it against the telemetry registry: a name
+//! that nobody declares, or one of another type, unit, kind or instrument, fails the test that the receiver belongs to.
 
 use std::{
     collections::BTreeSet,
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use http_body_util::{BodyExt as _, Empty};
@@ -22,7 +23,10 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message as _;
+use telemetry_registry::{Finding, Registry};
 use tokio::net::TcpListener;
+
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::load().unwrap());
 
 /// Everything received, and by which service it was sent.
 #[derive(Debug, Default)]
@@ -34,6 +38,8 @@ struct Received {
     texts: Vec<String>,
     /// The payloads as they came.
     raw: Vec<Vec<u8>>,
+    /// What is not as declared.
+    findings: BTreeSet<Finding>,
 }
 
 /// The receiver; it ends with the test's runtime.
@@ -127,6 +133,17 @@ impl Receiver {
     }
 }
 
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let received = self.received.lock().unwrap();
+        let findings: Vec<String> = received.findings.iter().map(Finding::to_string).collect();
+        assert_eq!(findings, Vec::<String>::new());
+    }
+}
+
 async fn take(
     request: Request<Incoming>,
     received: Arc<Mutex<Received>>,
@@ -138,6 +155,7 @@ async fn take(
         "/v1/traces" => {
             let request = ExportTraceServiceRequest::decode(body.clone()).unwrap();
             received.texts.extend(texts_in(&request));
+            received.findings.extend(REGISTRY.check_traces(&request));
             for of_resource in request.resource_spans {
                 let service = service_name(of_resource.resource.as_ref());
                 let spans = of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
@@ -147,6 +165,7 @@ async fn take(
         "/v1/metrics" => {
             let request = ExportMetricsServiceRequest::decode(body.clone()).unwrap();
             received.texts.extend(texts_in(&request));
+            received.findings.extend(REGISTRY.check_metrics(&request));
             for of_resource in request.resource_metrics {
                 let service = service_name(of_resource.resource.as_ref());
                 let metrics = of_resource
@@ -161,6 +180,7 @@ async fn take(
         "/v1/logs" => {
             let request = ExportLogsServiceRequest::decode(body.clone()).unwrap();
             received.texts.extend(texts_in(&request));
+            received.findings.extend(REGISTRY.check_logs(&request));
             for of_resource in request.resource_logs {
                 let service = service_name(of_resource.resource.as_ref());
                 let logs = of_resource

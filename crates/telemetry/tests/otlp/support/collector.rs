@@ -67,7 +67,13 @@ impl Collector {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
+    /// What was received, all of it as declared.
     pub fn take(&self) -> Received {
+        self.take_unchecked().held_to_the_registry()
+    }
+
+    /// What was received, however it is called.
+    pub fn take_unchecked(&self) -> Received {
         std::mem::take(&mut *self.received.lock().unwrap())
     }
 }

@@ -93,8 +93,9 @@ impl GrpcCollector {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
+    /// What was received, all of it as declared.
     pub fn take(&self) -> Received {
-        std::mem::take(&mut *self.received.lock().unwrap())
+        std::mem::take(&mut *self.received.lock().unwrap()).held_to_the_registry()
     }
 }
 

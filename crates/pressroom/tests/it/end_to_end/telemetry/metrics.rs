@@ -171,7 +171,7 @@ async fn of_http(installation: &Installation) {
         ("status", Is::AnyInteger),
     ];
     let name = "http_requests_total";
-    metric(installation, APP, name, (Kind::Counter, ""), &plain).await;
+    metric(installation, APP, name, (Kind::Counter, "{request}"), &plain).await;
     counted(installation, APP, name, &login, 2).await;
     counted(
         installation,
@@ -250,7 +250,7 @@ async fn of_business(installation: &Installation) {
 async fn of_tasks(installation: &Installation) {
     let name = "celery_tasks_total";
     let success = [("name", Is::Text(TASK)), ("status", Is::Text("success"))];
-    metric(installation, WORKER, name, (Kind::Counter, ""), &success).await;
+    metric(installation, WORKER, name, (Kind::Counter, "{task}"), &success).await;
     counted(installation, WORKER, name, &success, 1).await;
     let seconds = metric(
         installation,

@@ -1,0 +1,189 @@
+//! The YAML of a registry as it is written: the groups of the semantic convention definition language (version 1) that
+//! OpenTelemetry Weaver reads, as far as we use them. A field that is not known is an error.
+
+use serde::Deserialize;
+
+/// One file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    #[serde(default)]
+    pub(crate) groups: Vec<Group>,
+    #[serde(default)]
+    pub(crate) imports: Imports,
+}
+
+/// What is used of upstream as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Imports {
+    #[serde(default)]
+    pub(crate) metrics: Vec<String>,
+    #[serde(default)]
+    pub(crate) events: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    pub(crate) id: String,
+    #[serde(rename = "type")]
+    pub(crate) signal: Signal,
+    pub(crate) brief: String,
+    pub(crate) note: Option<String>,
+    pub(crate) stability: Option<Stability>,
+    pub(crate) extends: Option<String>,
+    #[serde(default)]
+    pub(crate) attributes: Vec<Attribute>,
+    #[serde(default)]
+    pub(crate) annotations: Annotations,
+    pub(crate) span_kind: Option<SpanKind>,
+    pub(crate) metric_name: Option<String>,
+    pub(crate) instrument: Option<Instrument>,
+    pub(crate) unit: Option<String>,
+    /// Of an event.
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Signal {
+    AttributeGroup,
+    Event,
+    Metric,
+    Span,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stability {
+    Alpha,
+    Beta,
+    Development,
+    ReleaseCandidate,
+    Stable,
+}
+
+impl Stability {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Alpha => "alpha",
+            Self::Beta => "beta",
+            Self::Development => "development",
+            Self::ReleaseCandidate => "release candidate",
+            Self::Stable => "stable",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SpanKind {
+    Client,
+    Consumer,
+    Internal,
+    Producer,
+    Server,
+}
+
+impl SpanKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Consumer => "consumer",
+            Self::Internal => "internal",
+            Self::Producer => "producer",
+            Self::Server => "server",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Instrument {
+    Counter,
+    Gauge,
+    Histogram,
+    #[serde(rename = "updowncounter")]
+    UpDownCounter,
+}
+
+impl Instrument {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::UpDownCounter => "updowncounter",
+        }
+    }
+}
+
+/// An attribute that is declared (`id`) or used (`ref`).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Attribute {
+    pub(crate) id: Option<String>,
+    #[serde(rename = "ref")]
+    pub(crate) reference: Option<String>,
+    #[serde(rename = "type")]
+    pub(crate) value_type: Option<AttributeType>,
+    pub(crate) brief: Option<String>,
+    pub(crate) note: Option<String>,
+    pub(crate) stability: Option<Stability>,
+    #[serde(default)]
+    pub(crate) requirement_level: RequirementLevel,
+    pub(crate) examples: Option<Vec<serde_json::Value>>,
+    #[serde(default)]
+    pub(crate) annotations: Annotations,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum AttributeType {
+    Simple(String),
+    Enumeration { members: Vec<Member> },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Member {
+    #[expect(
+        dead_code,
+        reason = "part of the form: it has to be there and tells readers nothing"
+    )]
+    id: String,
+    pub(crate) value: String,
+    pub(crate) brief: Option<String>,
+    #[expect(
+        dead_code,
+        reason = "part of the form: it has to be there, as the attribute's own"
+    )]
+    stability: Stability,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RequirementLevel {
+    Required,
+    ConditionallyRequired(String),
+    #[default]
+    Recommended,
+    OptIn,
+}
+
+/// Ours; the registry's README says what they mean.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Annotations {
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
+    pub(crate) parent: Option<String>,
+    #[serde(default)]
+    pub(crate) measures: Vec<String>,
+    #[serde(default)]
+    pub(crate) resource: bool,
+    pub(crate) logs: Option<String>,
+    #[serde(rename = "type")]
+    pub(crate) value_type: Option<String>,
+}

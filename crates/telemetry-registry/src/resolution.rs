@@ -1,0 +1,271 @@
+//! From declarations to a registry. What contradicts itself or upstream is refused with all that is wrong with it.
+
+use std::collections::BTreeMap;
+
+use crate::declaration::{Attribute, AttributeType, File, Group, Signal};
+use crate::registry::{Event, Logs, Metric, OwnAttribute, Registry, Span, Use};
+use crate::upstream::Upstream;
+use crate::value::{Scalar, ValueType};
+
+/// Resolves files, each with its name; gives what is wrong with them.
+pub(crate) fn resolve(upstream: Upstream, files: &[(&str, File)]) -> Result<Registry, Vec<String>> {
+    let mut resolution = Resolution {
+        registry: Registry {
+            upstream,
+            ..Registry::default()
+        },
+        groups: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    resolution.run(files);
+    if resolution.problems.is_empty() {
+        Ok(resolution.registry)
+    } else {
+        Err(resolution.problems)
+    }
+}
+
+/// Work under way.
+struct Resolution<'a> {
+    registry: Registry,
+    groups: BTreeMap<&'a str, &'a Group>,
+    problems: Vec<String>,
+}
+
+impl<'a> Resolution<'a> {
+    fn run(&mut self, files: &'a [(&'a str, File)]) {
+        for (concern, file) in files {
+            for group in &file.groups {
+                if self.groups.insert(&group.id, group).is_some() {
+                    self.problem(format!("{}: the group is there twice", group.id));
+                }
+                for attribute in &group.attributes {
+                    self.declare(concern, group, attribute);
+                }
+            }
+        }
+        for (concern, file) in files {
+            for group in &file.groups {
+                self.resolve(concern, group);
+            }
+            self.import(file);
+        }
+    }
+
+    fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    fn declare(&mut self, concern: &str, group: &Group, attribute: &Attribute) {
+        let Some(name) = &attribute.id else { return };
+        let at = format!("{}: {name}", group.id);
+        if attribute.reference.is_some() {
+            self.problem(format!("{at} is declared and referred to at once"));
+        }
+        if self.registry.upstream.attributes.contains_key(name)
+            || self.registry.upstream.attribute(name).is_some()
+        {
+            self.problem(format!("{at} is upstream's and cannot be declared again"));
+        }
+        let (value_type, members) = match &attribute.value_type {
+            Some(AttributeType::Simple(text)) => match ValueType::parse(text).filter(|_| text != "enum") {
+                Some(value_type) => (value_type, Vec::new()),
+                None => return self.problem(format!("{at} has no type {text}")),
+            },
+            Some(AttributeType::Enumeration { members }) => (ValueType::One(Scalar::String), members.clone()),
+            None => return self.problem(format!("{at} has no type")),
+        };
+        let (Some(stability), Some(brief)) = (attribute.stability, &attribute.brief) else {
+            return self.problem(format!("{at} has no stability, or no brief"));
+        };
+        let examples = attribute.examples.clone().unwrap_or_default();
+        if value_type == ValueType::One(Scalar::String) && members.is_empty() && examples.is_empty() {
+            self.problem(format!("{at} is text and has no examples"));
+        }
+        let own = OwnAttribute {
+            value_type,
+            members,
+            brief: brief.clone(),
+            note: attribute.note.clone(),
+            stability,
+            examples,
+            concern: concern.to_owned(),
+        };
+        if self.registry.attributes.insert(name.clone(), own).is_some() {
+            self.problem(format!("{at} is declared twice"));
+        }
+    }
+
+    fn resolve(&mut self, concern: &str, group: &'a Group) {
+        let attributes = self.attributes(group);
+        if group.signal != Signal::AttributeGroup && group.stability.is_none() {
+            self.problem(format!("{} has no stability", group.id));
+        }
+        match group.signal {
+            Signal::AttributeGroup => self.attribute_group(group, &attributes),
+            Signal::Span => self.span(concern, group, attributes),
+            Signal::Metric => self.metric(concern, group, attributes),
+            Signal::Event => self.event(concern, group, attributes),
+        }
+    }
+
+    fn attribute_group(&mut self, group: &Group, attributes: &[Use]) {
+        for metric in &group.annotations.measures {
+            if metric != "*" && !self.registry.upstream.metrics.contains_key(metric) {
+                self.problem(format!("{}: upstream has no metric {metric}", group.id));
+            }
+            let of_metric = self.registry.measures.entry(metric.clone()).or_default();
+            of_metric.extend_from_slice(attributes);
+        }
+        if group.annotations.resource {
+            self.registry.resource.extend_from_slice(attributes);
+        }
+        if let Some(of) = &group.annotations.logs {
+            self.registry.logs.push(Logs {
+                of: of.clone(),
+                brief: group.brief.clone(),
+                attributes: attributes.to_vec(),
+            });
+        }
+    }
+
+    fn span(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+        let Some(kind) = group.span_kind.filter(|_| !group.annotations.names.is_empty()) else {
+            return self.problem(format!("{} has no kind, or no names", group.id));
+        };
+        self.registry.spans.push(Span {
+            names: group.annotations.names.clone(),
+            kind,
+            parent: group.annotations.parent.clone(),
+            brief: group.brief.clone(),
+            note: group.note.clone(),
+            attributes,
+            concern: concern.to_owned(),
+        });
+    }
+
+    fn metric(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+        let (Some(name), Some(instrument), Some(unit)) = (&group.metric_name, group.instrument, &group.unit)
+        else {
+            return self.problem(format!("{} has no name, instrument or unit", group.id));
+        };
+        if self.registry.upstream.metrics.contains_key(name) {
+            self.problem(format!("{} is upstream's and cannot be declared again", group.id));
+        }
+        let metric = Metric {
+            instrument,
+            unit: unit.clone(),
+            brief: group.brief.clone(),
+            attributes,
+            concern: concern.to_owned(),
+        };
+        if self.registry.metrics.insert(name.clone(), metric).is_some() {
+            self.problem(format!("{} is declared twice", group.id));
+        }
+    }
+
+    fn event(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+        let Some(name) = &group.name else {
+            return self.problem(format!("{} has no name", group.id));
+        };
+        if self.registry.upstream.events.contains_key(name) {
+            self.problem(format!("{} is upstream's and cannot be declared again", group.id));
+        }
+        let event = Event {
+            brief: group.brief.clone(),
+            attributes,
+            concern: concern.to_owned(),
+        };
+        if self.registry.events.insert(name.clone(), event).is_some() {
+            self.problem(format!("{} is declared twice", group.id));
+        }
+    }
+
+    fn import(&mut self, file: &File) {
+        for name in &file.imports.metrics {
+            match self.registry.upstream.metrics.get(name) {
+                Some(metric) if !metric.deprecated => {
+                    self.registry.imported_metrics.insert(name.clone());
+                }
+                _ => self.problem(format!("{name}: no such metric of upstream, or a deprecated one")),
+            }
+        }
+        for name in &file.imports.events {
+            match self.registry.upstream.events.get(name) {
+                Some(false) => {
+                    self.registry.imported_events.insert(name.clone());
+                }
+                _ => self.problem(format!("{name}: no such event of upstream, or a deprecated one")),
+            }
+        }
+    }
+
+    /// The attributes of a group, those of the groups it extends first.
+    fn attributes(&mut self, group: &'a Group) -> Vec<Use> {
+        let mut chain = vec![group];
+        let mut youngest = group;
+        while let Some(above) = &youngest.extends {
+            let Some(found) = self.groups.get(above.as_str()).filter(|_| chain.len() < 10) else {
+                self.problem(format!("{}: {above} cannot be extended", youngest.id));
+                break;
+            };
+            youngest = found;
+            chain.push(youngest);
+        }
+        let mut uses: Vec<Use> = Vec::new();
+        for (group, attribute) in chain
+            .iter()
+            .rev()
+            .flat_map(|group| group.attributes.iter().map(move |attribute| (group, attribute)))
+        {
+            if let Some(used) = self.used(group, attribute) {
+                uses.retain(|earlier| earlier.name != used.name);
+                uses.push(used);
+            }
+        }
+        uses
+    }
+
+    fn used(&mut self, group: &Group, attribute: &Attribute) -> Option<Use> {
+        let name = attribute.id.as_ref().or(attribute.reference.as_ref())?;
+        let Some(declared) = self.registry.value_type(name) else {
+            if attribute.reference.is_some() {
+                self.problem(format!("{}: nobody declares {name}", group.id));
+            }
+            return None;
+        };
+        if attribute.reference.is_some() && (attribute.value_type.is_some() || attribute.stability.is_some())
+        {
+            self.problem(format!(
+                "{}: a reference to {name} has a type or stability",
+                group.id
+            ));
+        }
+        if self
+            .registry
+            .upstream
+            .attribute(name)
+            .is_some_and(|attribute| attribute.deprecated)
+        {
+            self.problem(format!("{}: {name} is deprecated", group.id));
+        }
+        let narrowed = match &attribute.annotations.value_type {
+            Some(text) if declared == ValueType::Any || attribute.note.is_some() => ValueType::parse(text),
+            Some(_) => None,
+            None => Some(declared),
+        };
+        if narrowed.is_none() {
+            self.problem(format!(
+                "{}: {name} has another type, and no note that says why",
+                group.id
+            ));
+        }
+        let own_brief = self.registry.attributes.get(name).map(|own| own.brief.clone());
+        Some(Use {
+            name: name.clone(),
+            value_type: narrowed?,
+            brief: attribute.brief.clone().or(own_brief),
+            requirement_level: attribute.requirement_level.clone(),
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! The names of the OpenTelemetry semantic conventions, from `upstream.txt`.
+
+use std::collections::BTreeMap;
+
+use crate::value::ValueType;
+
+/// What a version of the semantic conventions declares.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Upstream {
+    pub(crate) version: String,
+    pub(crate) attributes: BTreeMap<String, UpstreamAttribute>,
+    pub(crate) metrics: BTreeMap<String, UpstreamMetric>,
+    /// Whether each is deprecated.
+    pub(crate) events: BTreeMap<String, bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UpstreamAttribute {
+    pub(crate) value_type: ValueType,
+    /// Whether it is a family of attributes, `NAME.<key>`.
+    pub(crate) template: bool,
+    pub(crate) deprecated: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamMetric {
+    pub(crate) instrument: String,
+    pub(crate) unit: String,
+    pub(crate) deprecated: bool,
+}
+
+impl Upstream {
+    /// Reads the file; gives the line that it does not understand.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut upstream = Self::default();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["version", version] => version.clone_into(&mut upstream.version),
+                ["attribute", name, value_type, stability] => {
+                    let of_template = value_type
+                        .strip_prefix("template[")
+                        .and_then(|rest| rest.strip_suffix(']'));
+                    let attribute = UpstreamAttribute {
+                        value_type: ValueType::parse(of_template.unwrap_or(value_type)).ok_or(line)?,
+                        template: of_template.is_some(),
+                        deprecated: stability == "deprecated",
+                    };
+                    upstream.attributes.insert(name.to_owned(), attribute);
+                }
+                ["metric", name, instrument, unit, stability] => {
+                    let metric = UpstreamMetric {
+                        instrument: instrument.to_owned(),
+                        unit: unit.to_owned(),
+                        deprecated: stability == "deprecated",
+                    };
+                    upstream.metrics.insert(name.to_owned(), metric);
+                }
+                ["event", name, stability] => {
+                    upstream.events.insert(name.to_owned(), stability == "deprecated");
+                }
+                _ => return Err(line.to_owned()),
+            }
+        }
+        Ok(upstream)
+    }
+
+    /// The attribute of this name, or the family that it is of.
+    pub(crate) fn attribute(&self, name: &str) -> Option<&UpstreamAttribute> {
+        if let Some(attribute) = self.attributes.get(name) {
+            return Some(attribute).filter(|attribute| !attribute.template);
+        }
+        let mut family = name;
+        while let Some((above, _)) = family.rsplit_once('.') {
+            if let Some(attribute) = self.attributes.get(above)
+                && attribute.template
+            {
+                return Some(attribute);
+            }
+            family = above;
+        }
+        None
+    }
+}

@@ -1,0 +1,323 @@
+//! What is received and not as declared is found, and nothing else is.
+#![cfg(test)]
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span,
+    span::{Event, SpanKind},
+};
+use telemetry_registry::{Finding, Registry};
+
+fn registry() -> Registry {
+    Registry::load().unwrap()
+}
+
+fn text(name: &str, value: &str) -> KeyValue {
+    attribute(name, Value::StringValue(value.to_owned()))
+}
+
+fn int(name: &str, value: i64) -> KeyValue {
+    attribute(name, Value::IntValue(value))
+}
+
+fn attribute(name: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: name.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+fn resource() -> Resource {
+    let names = [
+        "service.name",
+        "service.version",
+        "service.instance.id",
+        "telemetry.sdk.name",
+        "telemetry.sdk.language",
+        "telemetry.sdk.version",
+        "process.runtime.name",
+        "os.type",
+        "host.arch",
+    ];
+    let mut attributes: Vec<_> = names.iter().map(|name| text(name, "x")).collect();
+    attributes.push(int("process.pid", 1));
+    Resource {
+        attributes,
+        ..Resource::default()
+    }
+}
+
+fn shown(findings: impl IntoIterator<Item = Finding>) -> Vec<String> {
+    findings.into_iter().map(|finding| finding.to_string()).collect()
+}
+
+fn of_span(span: Span) -> Vec<String> {
+    shown(registry().check_traces(&ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(resource()),
+            scope_spans: vec![ScopeSpans {
+                spans: vec![span],
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    }))
+}
+
+fn span(name: &str, kind: SpanKind, attributes: Vec<KeyValue>) -> Span {
+    Span {
+        name: name.to_owned(),
+        kind: kind.into(),
+        attributes,
+        ..Span::default()
+    }
+}
+
+fn of_metric(name: &str, unit: &str, data: Data) -> Vec<String> {
+    shown(registry().check_metrics(&ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource()),
+            scope_metrics: vec![ScopeMetrics {
+                metrics: vec![Metric {
+                    name: name.to_owned(),
+                    unit: unit.to_owned(),
+                    data: Some(data),
+                    ..Metric::default()
+                }],
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    }))
+}
+
+fn sum(is_monotonic: bool, attributes: Vec<KeyValue>) -> Data {
+    Data::Sum(Sum {
+        is_monotonic,
+        data_points: vec![NumberDataPoint {
+            attributes,
+            ..NumberDataPoint::default()
+        }],
+        ..Sum::default()
+    })
+}
+
+fn of_log(attributes: Vec<KeyValue>) -> Vec<String> {
+    shown(registry().check_logs(&ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(resource()),
+            scope_logs: vec![ScopeLogs {
+                log_records: vec![LogRecord {
+                    attributes,
+                    ..LogRecord::default()
+                }],
+                ..ScopeLogs::default()
+            }],
+            ..ResourceLogs::default()
+        }],
+    }))
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn a_span_as_declared_is_no_finding() {
+    let login = vec![text("auth.status", "failed"), int("user.id", 7)];
+    assert_eq!(of_span(span("user.login", SpanKind::Internal, login)), NONE);
+}
+
+#[test]
+fn a_name_that_stands_for_attributes_has_their_values() {
+    let request = |name: &str| {
+        let attributes = vec![
+            text("http.request.method", "GET"),
+            text("http.route", "/api/articles/{slug}"),
+            text("url.path", "/api/articles/a-b"),
+            text("url.scheme", "http"),
+            text("network.protocol.version", "1.1"),
+            int("http.response.status_code", 200),
+        ];
+        of_span(span(name, SpanKind::Server, attributes))
+    };
+    assert_eq!(request("GET /api/articles/{slug}"), NONE);
+    assert_eq!(request("GET"), NONE);
+    assert_eq!(
+        request("GET /api/articles/a-b"),
+        ["span GET /api/articles/a-b: is not declared"]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_span_is_found() {
+    let attributes = vec![
+        text("auth.status", "maybe"),
+        text("auth.statuss", "failed"),
+        text("user.id", "7"),
+        text("http.status_code", "200"),
+        text("url.path", "/"),
+        text("url.path", "/"),
+    ];
+    let mut wrong = span("user.login", SpanKind::Server, attributes);
+    wrong.events.push(Event {
+        name: "surprise".to_owned(),
+        attributes: vec![text("exception.kind", "x")],
+        ..Event::default()
+    });
+    assert_eq!(
+        of_span(wrong),
+        [
+            "event surprise of span user.login: is not declared",
+            "event surprise of span user.login: the attribute exception.kind is not declared",
+            "span user.login: the attribute auth.statuss is not declared",
+            "span user.login: the attribute http.status_code is deprecated",
+            "span user.login: the attribute http.status_code is not declared for it",
+            "span user.login: the attribute url.path is not declared for it",
+            "span user.login: the attribute url.path is there more than once",
+            "span user.login: the attribute http.status_code is declared as int and is string",
+            "span user.login: the attribute user.id is declared as int and is string",
+            "span user.login: the attribute auth.status has no member \"maybe\"",
+            "span user.login: its kind is server and not internal",
+        ]
+    );
+    assert_eq!(
+        of_span(span("user.logout", SpanKind::Internal, Vec::new())),
+        ["span user.logout: the attribute user.id is required and not there"]
+    );
+}
+
+#[test]
+fn attributes_that_were_dropped_are_not_missed() {
+    let mut limited = span("user.logout", SpanKind::Internal, Vec::new());
+    limited.dropped_attributes_count = 1;
+    assert_eq!(of_span(limited), NONE);
+}
+
+#[test]
+fn a_metric_as_declared_is_no_finding() {
+    let plain = |status| vec![text("method", "GET"), text("route", "/"), status];
+    let of_requests = |status| of_metric("http_requests_total", "{request}", sum(true, plain(status)));
+    assert_eq!(of_requests(int("status", 200)), NONE);
+    assert_eq!(
+        of_requests(text("status", "200")),
+        ["metric http_requests_total: the attribute status is declared as int and is string"]
+    );
+    let overflow = attribute("otel.metric.overflow", Value::BoolValue(true));
+    assert_eq!(of_requests_overflow(overflow), NONE);
+}
+
+fn of_requests_overflow(overflow: KeyValue) -> Vec<String> {
+    of_metric("http_requests_total", "{request}", sum(true, vec![overflow]))
+}
+
+#[test]
+fn what_is_wrong_with_a_metric_is_found() {
+    let active = |unit: &str, data: Data| of_metric("http.server.active_requests", unit, data);
+    let attributes = || vec![text("http.request.method", "GET"), text("url.scheme", "http")];
+    assert_eq!(active("{request}", sum(false, attributes())), NONE);
+    assert_eq!(
+        active("1", sum(true, attributes())),
+        [
+            "metric http.server.active_requests: its instrument is counter and not updowncounter",
+            "metric http.server.active_requests: its unit is \"1\" and not \"{request}\"",
+        ]
+    );
+    let gauge = Data::Gauge(Gauge {
+        data_points: vec![NumberDataPoint::default()],
+    });
+    assert_eq!(
+        active("{request}", gauge),
+        [
+            "metric http.server.active_requests: the attribute http.request.method is required and not there",
+            "metric http.server.active_requests: the attribute url.scheme is required and not there",
+            "metric http.server.active_requests: its instrument is gauge and not updowncounter",
+        ]
+    );
+    let mut more = attributes();
+    more.push(text("url.path", "/unbounded"));
+    assert_eq!(
+        active("{request}", sum(false, more)),
+        ["metric http.server.active_requests: the attribute url.path is not declared for it"]
+    );
+    assert_eq!(
+        of_metric("requests", "1", sum(true, vec![text("who", "me")])),
+        [
+            "metric requests: is not declared",
+            "metric requests: the attribute who is not declared",
+        ]
+    );
+    assert_eq!(
+        of_metric("http.server.request.body.size", "By", sum(true, Vec::new()))[0],
+        "metric http.server.request.body.size: is upstream's and not imported"
+    );
+}
+
+#[test]
+fn the_fields_of_our_log_events_are_declared() {
+    let record = |source: &str, field: KeyValue| {
+        of_log(vec![
+            text("code.file.path", source),
+            int("code.line.number", 7),
+            field,
+        ])
+    };
+    let ours = "crates/pressroom/src/main.rs";
+    assert_eq!(record(ours, int("task.attempts", 3)), NONE);
+    assert_eq!(
+        record(ours, text("task.attempts", "3")),
+        [format!(
+            "log of {ours}: the attribute task.attempts is declared as int and is string"
+        )]
+    );
+    assert_eq!(
+        record(ours, int("tries", 3)),
+        [format!("log of {ours}: the attribute tries is not declared")]
+    );
+    assert_eq!(record("hyper-1.0.0/src/lib.rs", int("tries", 3)), NONE);
+}
+
+#[test]
+fn a_family_of_attributes_has_any_key_and_one_type() {
+    let list = Value::ArrayValue(ArrayValue {
+        values: vec![AnyValue {
+            value: Some(Value::StringValue("text/html".to_owned())),
+        }],
+    });
+    let of_header = |value| {
+        let header = attribute("http.request.header.accept", value);
+        of_span(span("made.up", SpanKind::Internal, vec![header]))
+    };
+    assert_eq!(of_header(list), ["span made.up: is not declared"]);
+    assert_eq!(
+        of_header(Value::StringValue("text/html".to_owned())),
+        [
+            "span made.up: is not declared",
+            "span made.up: the attribute http.request.header.accept is declared as string[] and is string",
+        ]
+    );
+}
+
+#[test]
+fn the_resource_is_checked_with_every_signal() {
+    let findings = registry().check_logs(&ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(Resource {
+                attributes: resource().attributes.split_off(1),
+                ..Resource::default()
+            }),
+            ..ResourceLogs::default()
+        }],
+    });
+    assert_eq!(
+        shown(findings),
+        ["resource: the attribute service.name is required and not there"]
+    );
+}

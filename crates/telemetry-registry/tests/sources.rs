@@ -1,0 +1,138 @@
+//! Names in the sources are declared, also those of events that no test brings about: the fields of log events, and
+//! names given as literals to attributes, spans and instruments.
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use telemetry_registry::Registry;
+
+const CRATES: [&str; 3] = ["celeriac", "pressroom", "telemetry"];
+const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+/// How functions end that take an instrument's name, alone or behind the meter.
+const INSTRUMENTS: [&str; 5] = ["counter(", "gauge(", "histogram(", " seconds(", " count("];
+
+/// Every source file of the three crates, without its tests and comments.
+fn sources() -> Vec<(PathBuf, String)> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut folders: Vec<PathBuf> = CRATES.iter().map(|name| crates.join(name).join("src")).collect();
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let program = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+                let lines = program
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with("//"));
+                sources.push((path, lines.collect::<Vec<_>>().join("\n")));
+            }
+        }
+    }
+    sources
+}
+
+/// The text from behind an opening bracket to the closing one, cut at commas outside of brackets and strings.
+fn arguments(text: &str) -> Vec<String> {
+    let (mut arguments, mut depth, mut quoted, mut escaped) = (vec![String::new()], 0_u32, false, false);
+    for c in text.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '(' | '[' | '{' if !quoted => depth += 1,
+            ')' | ']' | '}' if !quoted && depth == 0 => break,
+            ')' | ']' | '}' if !quoted => depth -= 1,
+            ',' if !quoted && depth == 0 => {
+                arguments.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        arguments.last_mut().unwrap().push(c);
+    }
+    arguments
+        .iter()
+        .map(|argument| argument.trim().to_owned())
+        .collect()
+}
+
+/// What follows each of `starts` in `text`.
+fn behind<'a>(text: &'a str, starts: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    starts.iter().flat_map(move |start| {
+        text.match_indices(start)
+            .map(move |(index, start)| &text[index + start.len()..])
+    })
+}
+
+/// The text of a literal, when it is one.
+fn literal(argument: &str) -> Option<&str> {
+    argument.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// The names of an event's fields.
+fn fields(arguments: &[String]) -> Vec<&str> {
+    arguments
+        .iter()
+        .take_while(|argument| !argument.starts_with('"'))
+        .filter(|argument| !argument.starts_with("target:") && !argument.is_empty())
+        .map(|argument| {
+            let name = argument
+                .split_once(" = ")
+                .map_or(argument.as_str(), |(name, _)| name);
+            name.trim_start_matches(['%', '?'])
+        })
+        .collect()
+}
+
+#[test]
+fn every_name_in_the_sources_is_declared() {
+    let registry = Registry::load().unwrap();
+    let (mut undeclared, mut seen) = (BTreeSet::new(), [0; 4]);
+    for (path, text) in sources() {
+        let mut look = |index: usize, kind: &str, name: &str, declared: bool| {
+            seen[index] += 1;
+            if !declared {
+                undeclared.insert(format!("{}: {kind} {name}", path.display()));
+            }
+        };
+        for rest in behind(&text, &LEVELS) {
+            for name in fields(&arguments(rest)) {
+                look(0, "field", name, registry.declares_attribute(name));
+            }
+        }
+        for rest in behind(&text, &["KeyValue::new("]) {
+            if let Some(name) = literal(&arguments(rest)[0]) {
+                look(1, "attribute", name, registry.declares_attribute(name));
+            }
+        }
+        for rest in behind(&text, &["Span::internal(", "SpanBuilder::from_name("]) {
+            if let Some(name) = literal(&arguments(rest)[0]) {
+                look(2, "span", name, registry.declares_span(name));
+            }
+        }
+        for rest in behind(&text, &INSTRUMENTS) {
+            let given = arguments(rest);
+            let of_meter = matches!(given[0].as_str(), "meter" | "&runtime");
+            let name = given.get(usize::from(of_meter)).and_then(|name| literal(name));
+            // Names in capitals are variables.
+            if let Some(name) = name.filter(|name| name.contains(char::is_lowercase)) {
+                look(3, "metric", name, registry.declares_metric(name));
+            }
+        }
+    }
+    assert_eq!(undeclared, BTreeSet::new());
+    // That there are any shows that they are looked for.
+    assert!(seen[0] > 100 && seen[1] > 20 && seen[3] > 5, "{seen:?}");
+}
+
+#[test]
+fn fields_are_found_in_every_form() {
+    let found =
+        arguments(r#"target: "t", count = f(1, "a,b"), %error, ?list, lone, article.id = 7, "said {}", x)"#);
+    assert_eq!(fields(&found), ["count", "error", "list", "lone", "article.id"]);
+}
