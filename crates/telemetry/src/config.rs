@@ -216,6 +216,14 @@ mod tests {
             ("OTEL_SPAN_EVENT_COUNT_LIMIT", "few"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "carrier-pigeon"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+            ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "key.pem"),
+            ("OTEL_EXPORTER_OTLP_INSECURE", "perhaps"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "eternal"),
+            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "heap"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "-1"),
+            ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "few"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
         ]);
         assert_eq!(otlp(config.traces).endpoint, "http://localhost:4318/v1/traces");
         assert_eq!(otlp(config.logs).timeout, Duration::from_secs(10));
@@ -244,6 +252,14 @@ mod tests {
             "OTEL_SPAN_EVENT_COUNT_LIMIT",
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
             "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY",
+            "OTEL_EXPORTER_OTLP_INSECURE",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "OTEL_METRICS_EXEMPLAR_FILTER",
+            "OTEL_METRIC_EXPORT_TIMEOUT",
+            "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_RESOURCE_ATTRIBUTES",
         ] {
             assert!(
                 config.warnings.iter().any(|warning| warning.contains(name)),
@@ -251,6 +267,44 @@ mod tests {
                 config.warnings
             );
         }
+    }
+
+    #[test]
+    fn no_warning_tells_a_value() {
+        let config = Config::read(SERVICE, &|name| {
+            (name != "OTEL_SDK_DISABLED").then(|| "s3cret".to_owned())
+        });
+        assert!(config.warnings.len() > 20, "{:?}", config.warnings);
+        let shown = format!("{:?}", config.warnings);
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    #[test]
+    fn printing_what_was_read_shows_no_secret() {
+        let config = read(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:s3cret@collector"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
+        ]);
+        let shown = format!("{config:?}");
+        assert!(shown.contains("http://collector/v1/traces"), "{shown}");
+        assert!(
+            !shown.contains("s3cret") && !shown.contains("bWU6czNjcmV0"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_timeout_of_zero_is_none_to_speak_of() {
+        let config = read(&[
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "0"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "0"),
+        ]);
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(otlp(config.logs).timeout, hour);
+        assert_eq!(config.span_batches.timeout, hour);
+        assert_eq!(config.measuring.timeout, hour);
+        assert_eq!(config.warnings, Vec::<String>::new());
     }
 
     #[test]
