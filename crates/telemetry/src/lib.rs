@@ -22,6 +22,7 @@ mod db;
 mod exemplar;
 mod export;
 mod failure;
+mod gauges;
 mod http;
 mod init;
 mod logs;

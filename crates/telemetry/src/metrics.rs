@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use opentelemetry::metrics::Meter;
 use opentelemetry::{KeyValue, global};
 
+pub use crate::gauges::observe_gauge;
 pub(crate) use durations::{Durations, SERIES_LIMIT, Series};
 pub use durations::{Histogram, histogram};
 pub(crate) use table::Table;
@@ -95,24 +96,4 @@ impl Counter {
             instrument.add(count, attributes);
         }
     }
-}
-
-/// Declares a gauge that is read when metrics are collected, on the exporter's thread: `read` must be quick and must not
-/// block. Call it after [`crate::init`]; before, it does nothing.
-pub fn observe_gauge(
-    name: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    read: impl Fn() -> Vec<(f64, Vec<KeyValue>)> + Send + Sync + 'static,
-) {
-    meter()
-        .f64_observable_gauge(name)
-        .with_unit(unit)
-        .with_description(description)
-        .with_callback(move |observer| {
-            for (value, attributes) in read() {
-                observer.observe(value, &attributes);
-            }
-        })
-        .build();
 }

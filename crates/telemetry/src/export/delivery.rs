@@ -78,3 +78,53 @@ impl Delivery {
 fn presentable(message: &str) -> String {
     mask(message).chars().take(LONGEST_MESSAGE).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Told;
+    use super::*;
+
+    fn failed() -> Result<Accepted, SendError> {
+        Err(SendError {
+            error_type: "503",
+            retry_after: None,
+            message: "HTTP 503".to_owned(),
+        })
+    }
+
+    fn rejected(rejected: u64) -> Result<Accepted, SendError> {
+        Ok(Accepted {
+            rejected,
+            message: Some("no room for alice@example.com".to_owned()),
+        })
+    }
+
+    #[test]
+    fn an_outage_is_told_once_and_with_what_was_lost_when_it_is_over() {
+        let (told, delivery) = (Told::new(), Delivery::new("traces"));
+        for _ in 0..3 {
+            delivery.note(&failed(), 10);
+            assert!(delivery.is_failing());
+        }
+        for _ in 0..3 {
+            delivery.note(&Ok(Accepted::default()), 10);
+            assert!(!delivery.is_failing());
+        }
+        assert_eq!(told.count("cannot be delivered"), 1);
+        assert_eq!(told.count("lost=30"), 1);
+        delivery.note(&failed(), 7);
+        delivery.note(&Ok(Accepted::default()), 10);
+        assert_eq!(told.count("cannot be delivered"), 2);
+        assert_eq!(told.count("lost=7"), 1);
+    }
+
+    #[test]
+    fn a_partial_success_loses_what_was_rejected() {
+        let (told, delivery) = (Told::new(), Delivery::new("logs"));
+        delivery.note(&rejected(3), 10);
+        assert!(delivery.is_failing());
+        delivery.note(&rejected(0), 10);
+        assert_eq!(told.count("rejected 3: no room for al***@example.com"), 1);
+        assert_eq!(told.count("lost=3"), 1);
+    }
+}

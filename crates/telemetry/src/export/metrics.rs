@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::outlet::{Export, Outlet};
 use super::tidy::Tidy;
 use crate::exemplar;
+use crate::gauges;
 use crate::otlp::Request;
 
 /// The reader that the meter provider knows; the export thread keeps the other hand on it.
@@ -130,9 +131,12 @@ impl<E: Export> Metering<E> {
         let collecting = self.collecting.get_or_insert_with(|| {
             let reader = self.reader.clone();
             let mut metrics = mem::take(&mut self.kept);
-            spawn_blocking(move || match reader.collect(&mut metrics) {
-                Ok(()) => Ok(metrics),
-                Err(error) => Err(error.to_string()),
+            spawn_blocking(move || {
+                gauges::read_all();
+                match reader.collect(&mut metrics) {
+                    Ok(()) => Ok(metrics),
+                    Err(error) => Err(error.to_string()),
+                }
             })
         });
         let Ok(joined) = timeout_at(until, collecting).await else {

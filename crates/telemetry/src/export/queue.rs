@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The first piece of memory of a batch; it grows with what is recorded.
-const FIRST_CAPACITY: usize = 64;
+/// What a new batch has room for at first: a usual one need not grow, which would be done under the lock.
+const USUAL_BATCH: usize = 512;
 
 /// Entries on their way to the export thread, gathered into batches as they come.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl<T> Queue<T> {
             return;
         }
         if state.open.capacity() == 0 {
-            state.open.reserve(self.batch_size.min(FIRST_CAPACITY));
+            state.open.reserve(self.batch_size.min(USUAL_BATCH));
         }
         state.open.push(entry);
         if state.open.len() < self.batch_size {

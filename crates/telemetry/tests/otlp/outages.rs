@@ -356,6 +356,9 @@ fn a_gauge_that_hangs_costs_metrics_alone() {
                 }
             });
             is_reached.recv_timeout(Duration::from_secs(20)).unwrap();
+            // An instrument made meanwhile keeps nobody waiting.
+            static LATE: telemetry::Counter = telemetry::counter("late", "1", "Made late.");
+            LATE.add(1, &[]);
             support::block_on(Span::internal("after").run(async { Ok::<_, Problem>(()) })).unwrap();
             scripted::wait_for("/v1/traces", 1, Duration::from_secs(20));
             let started = Instant::now();
@@ -369,6 +372,29 @@ fn a_gauge_that_hangs_costs_metrics_alone() {
         assert_eq!(complaints(&run.stdout), ["metrics"]);
         let line = told(&run.stdout, "metrics", "cannot be delivered");
         assert!(line["fields"]["error"].as_str().unwrap().contains("callback"));
+    }
+}
+
+#[test]
+fn a_gauge_that_panics_costs_itself_alone() {
+    let name = "outages::a_gauge_that_panics_costs_itself_alone";
+    let environment = [("OTEL_METRIC_EXPORT_INTERVAL", "20")];
+    let run = scripted::run(
+        name,
+        |_, _| Answer::Takes,
+        &environment,
+        || {
+            let telemetry = telemetry::init(support::SERVICE).unwrap();
+            telemetry::observe_gauge("broken", "1", "Panics.", || panic!("of the scenario"));
+            telemetry::observe_gauge("whole", "1", "Does not.", || vec![(7.0, Vec::new())]);
+            scripted::wait_for("/v1/metrics", 3, Duration::from_secs(20));
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    );
+    if let Some((seen, run)) = run {
+        seen.metric("whole");
+        let line = told(&run.stdout, "metrics", "the reading of a gauge panicked");
+        assert_eq!(line["fields"]["gauge"], "broken");
     }
 }
 
