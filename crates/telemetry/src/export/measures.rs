@@ -1,4 +1,4 @@
-//! What the export thread tells about itself: the SDK metrics of the semantic conventions 1.37 (in development there),
+//! What the export thread tells about itself: the SDK metrics of the semantic conventions 1.44 (in development there),
 //! `otel.sdk.*`. They are read from counters when metrics are collected, so that recording pays nothing for them.
 
 use std::collections::BTreeMap;
