@@ -12,6 +12,10 @@ const SPAN_ID: &str = "x-b3-spanid";
 const SAMPLED: &str = "x-b3-sampled";
 const FLAGS: &str = "x-b3-flags";
 
+/// Marks a context whose caller asked for debugging: that goes on with every call, as the specification of OpenTelemetry's
+/// propagators has it.
+struct Debug;
+
 /// Which headers are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Encoding {
@@ -47,20 +51,33 @@ impl TextMapPropagator for B3Propagator {
             return;
         }
         let (trace_id, span_id) = (span_context.trace_id(), span_context.span_id());
-        let sampled = if span_context.is_sampled() { "1" } else { "0" };
+        let debug = cx.get::<Debug>().is_some();
+        let sampled = match (debug, span_context.is_sampled()) {
+            (true, _) => "d",
+            (false, true) => "1",
+            (false, false) => "0",
+        };
         match self.encoding {
             Encoding::Single => injector.set(SINGLE, format!("{trace_id}-{span_id}-{sampled}")),
             Encoding::Multiple => {
                 injector.set(TRACE_ID, trace_id.to_string());
                 injector.set(SPAN_ID, span_id.to_string());
-                injector.set(SAMPLED, sampled.to_owned());
+                // The flag of debugging says that it is sampled.
+                if debug {
+                    injector.set(FLAGS, "1".to_owned());
+                } else {
+                    injector.set(SAMPLED, sampled.to_owned());
+                }
             }
         }
     }
 
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
         match single(extractor).or_else(|| multiple(extractor)) {
-            Some(span_context) => cx.with_remote_span_context(span_context),
+            Some((span_context, debug)) => {
+                let cx = cx.with_remote_span_context(span_context);
+                if debug { cx.with_value(Debug) } else { cx }
+            }
             None => cx.clone(),
         }
     }
@@ -70,20 +87,23 @@ impl TextMapPropagator for B3Propagator {
     }
 }
 
-/// `{trace id}-{span id}[-{sampled}[-{parent}]]`.
-fn single(extractor: &dyn Extractor) -> Option<SpanContext> {
+/// `{trace id}-{span id}[-{sampled}[-{parent}]]`, and whether it asks for debugging.
+fn single(extractor: &dyn Extractor) -> Option<(SpanContext, bool)> {
     let mut parts = extractor.get(SINGLE)?.trim().split('-');
-    let (trace_id, span_id) = (parts.next()?, parts.next()?);
-    remote(trace_id, span_id, sampled(parts.next())?)
+    let (trace_id, span_id, decision) = (parts.next()?, parts.next()?, parts.next());
+    let span_context = remote(trace_id, span_id, sampled(decision)?)?;
+    Some((span_context, decision == Some("d")))
 }
 
-fn multiple(extractor: &dyn Extractor) -> Option<SpanContext> {
-    let decision = if extractor.get(FLAGS) == Some("1") {
+fn multiple(extractor: &dyn Extractor) -> Option<(SpanContext, bool)> {
+    let debug = extractor.get(FLAGS) == Some("1");
+    let decision = if debug {
         TraceFlags::SAMPLED
     } else {
         sampled(extractor.get(SAMPLED))?
     };
-    remote(extractor.get(TRACE_ID)?, extractor.get(SPAN_ID)?, decision)
+    let span_context = remote(extractor.get(TRACE_ID)?, extractor.get(SPAN_ID)?, decision)?;
+    Some((span_context, debug))
 }
 
 /// The sampling decision; one that is left to us is taken as yes. `None` when it cannot be read.
@@ -198,5 +218,42 @@ mod tests {
             written(Encoding::Multiple),
             [pair(SAMPLED, "1"), pair(SPAN_ID, SPAN), pair(TRACE_ID, TRACE)]
         );
+    }
+    #[test]
+    fn debugging_goes_on_in_either_form() {
+        for headers in [
+            &[(SINGLE, format!("{TRACE}-{SPAN}-d"))][..],
+            &[
+                (TRACE_ID, TRACE.to_owned()),
+                (SPAN_ID, SPAN.to_owned()),
+                (FLAGS, "1".to_owned()),
+            ],
+        ] {
+            let carrier: HashMap<String, String> = headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect();
+            for (encoding, expected) in [
+                (Encoding::Single, &[(SINGLE, format!("{TRACE}-{SPAN}-d"))][..]),
+                (
+                    Encoding::Multiple,
+                    &[
+                        (FLAGS, "1".to_owned()),
+                        (SPAN_ID, SPAN.to_owned()),
+                        (TRACE_ID, TRACE.to_owned()),
+                    ],
+                ),
+            ] {
+                let propagator = B3Propagator::new(encoding);
+                let cx = propagator.extract_with_context(&Context::new(), &carrier);
+                assert!(cx.span().span_context().is_sampled());
+                let mut written = HashMap::new();
+                propagator.inject_context(&cx, &mut written);
+                let expected = expected
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), value.clone()));
+                assert_eq!(written, expected.collect());
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod response;
 mod retry;
 mod tls;
 
+use std::error::Error;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -135,4 +136,16 @@ impl Sender {
             }
         }
     }
+}
+
+/// An error and what it comes from.
+fn described(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

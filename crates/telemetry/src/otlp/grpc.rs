@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use super::retry::{Again, Failure};
 use super::tls::{Roots, Tls};
-use super::{Accepted, LONGEST_ANSWER, TransportError, response};
+use super::{Accepted, LONGEST_ANSWER, TransportError, described, response};
 use crate::config::{Compression, Otlp, Signal};
 
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
@@ -137,18 +137,6 @@ fn name(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
-}
-
-/// An error and what it comes from.
-fn described(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The `retry_delay` of the `google.rpc.RetryInfo` among the status's details.

@@ -1,6 +1,5 @@
 //! OTLP over HTTP, with protobuf or JSON in the body.
 
-use std::error::Error;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 
 use super::retry::{Again, Failure};
 use super::tls::{Roots, Tls};
-use super::{Accepted, LONGEST_ANSWER, Request, TransportError, json, response};
+use super::{Accepted, LONGEST_ANSWER, Request, TransportError, described, json, response};
 use crate::config::{Compression, Otlp, Protocol};
 
 /// For reading what a collector says about a request that it has taken; that is not worth more waiting.
@@ -85,7 +84,7 @@ impl Http {
             .body(body)
             .send()
             .await
-            .map_err(|error| Failure::connection(described(error)))?;
+            .map_err(|error| Failure::connection(described(&error.without_url())))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refused(status, response.headers()));
@@ -195,19 +194,6 @@ fn error_type(status: StatusCode) -> &'static str {
     }
 }
 
-/// An error and what it comes from, without the URL.
-fn described(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,16 +241,23 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_does_not_tell_the_url() {
-        // A port of this machine that nobody can listen at.
-        let tls = Tls {
-            roots: Roots::None,
+        let otlp = Otlp {
+            protocol: Protocol::HttpProtobuf,
+            // A port that nobody can listen at.
+            endpoint: "http://127.0.0.1:0/in?key=s3cret".to_owned(),
+            headers: HeaderMap::new(),
+            timeout: Duration::from_secs(1),
+            compression: Compression::None,
+            certificate: None,
             client: None,
         };
-        let request = client(&tls)
-            .unwrap()
-            .get("http://me:s3cret@127.0.0.1:0/in?key=s3cret");
-        let error = request.send().await;
-        let text = described(error.unwrap_err());
+        let http = Http::new(&otlp, &mut Vec::new()).unwrap();
+        let failure = http.attempt(Bytes::new()).await.unwrap_err();
+        assert_eq!(
+            (failure.error_type, failure.again),
+            ("connection_error", Again::AfterPause)
+        );
+        let text = failure.message;
         assert!(!text.contains("s3cret") && !text.contains("/in"), "{text}");
     }
 }
