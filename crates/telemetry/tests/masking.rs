@@ -1,5 +1,6 @@
 //! Masking of any text: generated addresses among generated text, and the same result from the regular expressions
 //! that a collector is given.
+#![cfg(test)]
 
 use std::fmt::Write as _;
 

@@ -185,7 +185,7 @@ async fn started(shared: &Shared, headers: &Headers) {
 /// How the code of a task ended.
 enum Ended {
     Returned(Result<Value, TaskError>),
-    Panicked(String),
+    Panicked(&'static str),
     Limit(TaskOutcome),
 }
 
@@ -239,12 +239,13 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
+/// The message of a panic where it is a constant of the program. One that was put together may hold any value that the
+/// task had, and results and logs are for more eyes than those.
+fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
+    panic
+        .downcast_ref::<&'static str>()
         .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
+        .unwrap_or("with a message that may hold values, and is withheld")
 }
 
 fn decide(ended: Ended, registered: &Registered, retries: u32, asked: Option<&Value>) -> TaskOutcome {
@@ -264,7 +265,7 @@ fn decide(ended: Ended, registered: &Registered, retries: u32, asked: Option<&Va
         Ended::Panicked(message) => TaskOutcome::Failure(Exception {
             type_name: "Panic".to_owned(),
             module: "celeriac".to_owned(),
-            message,
+            message: message.to_owned(),
         }),
         Ended::Limit(outcome) => outcome,
     }

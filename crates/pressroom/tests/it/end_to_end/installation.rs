@@ -94,6 +94,17 @@ impl Installation {
     /// Puts a task into the queue as Celery writes it; `arguments` are the positional ones, `change` may change the
     /// message.
     pub(super) fn send_task(&self, id: &str, arguments: &Value, change: impl FnOnce(&mut Value)) {
+        self.send_task_to("celery", id, arguments, change);
+    }
+
+    /// Like [`Installation::send_task`], into any queue.
+    pub(super) fn send_task_to(
+        &self,
+        queue: &str,
+        id: &str,
+        arguments: &Value,
+        change: impl FnOnce(&mut Value),
+    ) {
         let mut message: Value =
             serde_json::from_str(include_str!("../../vectors/celery-message.json")).unwrap();
         message.as_object_mut().unwrap().remove("_body_decoded");
@@ -104,7 +115,7 @@ impl Installation {
         message["properties"]["delivery_tag"] = id.into();
         change(&mut message);
         self.redis
-            .command(&["LPUSH", "celery", &message.to_string()])
+            .command(&["LPUSH", queue, &message.to_string()])
             .unwrap();
     }
 

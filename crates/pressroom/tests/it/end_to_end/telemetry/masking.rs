@@ -269,7 +269,11 @@ async fn no_address_leaves_unmasked_and_no_secret_at_all() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
-    let mut worker = installation.worker_with(&[("RUST_LOG", "debug")]);
+    let queue = format!("of-alice@{DOMAIN}");
+    let mut worker = installation.worker_with(&[
+        ("RUST_LOG", "debug"),
+        ("CELERY_QUEUES", &format!("celery,{queue}")),
+    ]);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let slug = register_and_write(api, &mut random).await;
     for _ in 0..300 {
@@ -284,7 +288,9 @@ async fn no_address_leaves_unmasked_and_no_secret_at_all() {
     .await;
     // One more task of the ordinary kind, behind all others.
     let last = "99999999-1111-4111-8111-111111111111";
-    installation.send_task(last, &json!([1, "created"]), |_| {});
+    installation.send_task_to(&queue, last, &json!([1, "created"]), |message| {
+        message["properties"]["delivery_info"]["routing_key"] = queue.as_str().into();
+    });
     eventually("the last task's span", async || {
         let spans = installation.otlp.spans();
         let is_last = |id: Option<String>| id.as_deref() == Some(last);
