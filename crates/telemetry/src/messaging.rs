@@ -16,7 +16,7 @@ use crate::context;
 use crate::db;
 use crate::failure;
 use crate::metrics;
-use measures::{instruments, of_metric};
+use measures::instruments;
 pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
@@ -167,9 +167,7 @@ impl Messaging {
                 .with_attributes(of_span)
         });
         if let Some(instruments) = instruments() {
-            instruments
-                .consumed
-                .add(1, &of_metric(message.queue, "run", None));
+            instruments.consumed(message.queue);
         }
 
         let result = work.with_context(cx.clone()).await;
@@ -184,16 +182,8 @@ impl Messaging {
         }
         span.end();
         if let Some(instruments) = instruments() {
-            let elapsed = started.elapsed().as_secs_f64();
-            let name = KeyValue::new("name", message.task.to_owned());
-            instruments
-                .total
-                .add(1, &[name.clone(), KeyValue::new("status", outcome.status())]);
-            instruments.seconds.record(elapsed, &[name], span.span_context());
-            let of_message = of_metric(message.queue, "run", error_type);
-            instruments
-                .process
-                .record(elapsed, &of_message, span.span_context());
+            let seconds = started.elapsed().as_secs_f64();
+            instruments.processed(message, outcome, error_type, seconds, span.span_context());
         }
         result
     }

@@ -1,62 +1,163 @@
-//! The instruments of a task queue.
+//! The instruments of a task queue. The series of what is usual, of tasks that succeed and messages that are sent, are
+//! looked up once; failures take the long way.
 
 use std::borrow::Cow;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Counter;
+use opentelemetry::metrics::{BoundCounter, Counter, Meter};
+use opentelemetry::trace::SpanContext;
 
-use super::SYSTEM;
-use crate::metrics::{Durations, Instruments, SECONDS};
+use super::{Outcome, SYSTEM, TaskMessage};
+use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+
+/// How many queues have their series looked up once.
+const QUEUE_LIMIT: usize = 64;
+
+const SEND: &str = "send_task";
+const RUN: &str = "run";
 
 static INSTRUMENTS: Instruments<Tasks> = Instruments::new();
 
-#[derive(Debug)]
-pub(super) struct Tasks {
-    pub(super) total: Counter<u64>,
-    pub(super) seconds: Durations,
-    pub(super) sent: Counter<u64>,
-    pub(super) consumed: Counter<u64>,
-    pub(super) process: Durations,
+/// The instruments, once metrics are on.
+pub(super) fn instruments() -> Option<&'static Tasks> {
+    INSTRUMENTS.get(Tasks::new)
 }
 
-pub(super) fn instruments() -> Option<&'static Tasks> {
-    INSTRUMENTS.get(|meter| Tasks {
-        total: meter
-            .u64_counter("celery_tasks_total")
-            .with_unit("{task}")
-            .with_description("Tasks that ended, by name and status.")
-            .build(),
-        seconds: Durations::new(
-            meter,
-            "celery_task_duration_seconds",
-            "Duration of tasks by name.",
-            &SECONDS,
-        ),
-        sent: meter
-            .u64_counter("messaging.client.sent.messages")
-            .with_unit("{message}")
-            .with_description("Messages that a producer tried to send.")
-            .build(),
-        consumed: meter
-            .u64_counter("messaging.client.consumed.messages")
-            .with_unit("{message}")
-            .with_description("Messages given to the application.")
-            .build(),
-        process: Durations::new(
-            meter,
-            "messaging.process.duration",
-            "Duration of processing messages.",
-            &SECONDS,
-        ),
-    })
+#[derive(Debug)]
+pub(super) struct Tasks {
+    total: Counter<u64>,
+    seconds: Durations,
+    sent: Counter<u64>,
+    consumed: Counter<u64>,
+    process: Durations,
+    /// By queue.
+    sent_to: Table<String, BoundCounter<u64>>,
+    consumed_from: Table<String, BoundCounter<u64>>,
+    succeeded_of: Table<String, Succeeded>,
+}
+
+/// The tasks of one queue that succeeded.
+#[derive(Debug)]
+struct Succeeded {
+    process: Series,
+    by_task: Table<String, (BoundCounter<u64>, Series)>,
+}
+
+impl Tasks {
+    fn new(meter: &Meter) -> Self {
+        Self {
+            total: meter
+                .u64_counter("celery_tasks_total")
+                .with_unit("{task}")
+                .with_description("Tasks that ended, by name and status.")
+                .build(),
+            seconds: Durations::new(
+                meter,
+                "celery_task_duration_seconds",
+                "Duration of tasks by name.",
+                &SECONDS,
+            ),
+            sent: meter
+                .u64_counter("messaging.client.sent.messages")
+                .with_unit("{message}")
+                .with_description("Messages that a producer tried to send.")
+                .build(),
+            consumed: meter
+                .u64_counter("messaging.client.consumed.messages")
+                .with_unit("{message}")
+                .with_description("Messages given to the application.")
+                .build(),
+            process: Durations::new(
+                meter,
+                "messaging.process.duration",
+                "Duration of processing messages.",
+                &SECONDS,
+            ),
+            sent_to: Table::new(QUEUE_LIMIT),
+            consumed_from: Table::new(QUEUE_LIMIT),
+            succeeded_of: Table::new(QUEUE_LIMIT),
+        }
+    }
+
+    /// Counts a message that was given to the broker, or was to be.
+    pub(super) fn sent(&self, queue: &str, error_type: Option<Cow<'static, str>>) {
+        let attributes = |error_type| of_messages(queue, SEND, error_type);
+        let counted = error_type.is_none().then(|| {
+            let bind = || self.sent.bind(&attributes(None));
+            self.sent_to.with(queue, bind, |counter| counter.add(1))
+        });
+        if counted.flatten().is_none() {
+            self.sent.add(1, &attributes(error_type));
+        }
+    }
+
+    /// Counts a message that was taken from the broker.
+    pub(super) fn consumed(&self, queue: &str) {
+        let attributes = || of_messages(queue, RUN, None);
+        let bind = || self.consumed.bind(&attributes());
+        let counted = self.consumed_from.with(queue, bind, |counter| counter.add(1));
+        if counted.is_none() {
+            self.consumed.add(1, &attributes());
+        }
+    }
+
+    /// Records a task that took so many seconds and whose span is `span`.
+    pub(super) fn processed(
+        &self,
+        message: &TaskMessage<'_>,
+        outcome: Outcome,
+        error_type: Option<Cow<'static, str>>,
+        seconds: f64,
+        span: &SpanContext,
+    ) {
+        let usual = outcome == Outcome::Success && error_type.is_none();
+        if usual && self.succeeded(message, seconds, span).is_some() {
+            return;
+        }
+        self.total.add(1, &of_ended(message.task, outcome));
+        self.seconds.record(seconds, &of_task(message.task), span);
+        let attributes = of_messages(message.queue, RUN, error_type);
+        self.process.record(seconds, &attributes, span);
+    }
+
+    /// `None`, and nothing recorded, when there are too many queues or tasks.
+    fn succeeded(&self, message: &TaskMessage<'_>, seconds: f64, span: &SpanContext) -> Option<()> {
+        let of_queue = || Succeeded {
+            process: self.process.series(&of_messages(message.queue, RUN, None)),
+            by_task: Table::new(SERIES_LIMIT),
+        };
+        let of_task = || {
+            (
+                self.total.bind(&of_ended(message.task, Outcome::Success)),
+                self.seconds.series(&of_task(message.task)),
+            )
+        };
+        let recorded = self.succeeded_of.with(message.queue, of_queue, |succeeded| {
+            let recorded = succeeded.by_task.with(message.task, of_task, |(total, series)| {
+                total.add(1);
+                series.record(seconds, span);
+            });
+            recorded.inspect(|()| succeeded.process.record(seconds, span))
+        });
+        recorded.flatten()
+    }
+}
+
+/// Attributes of `celery_tasks_total`.
+fn of_ended(task: &str, outcome: Outcome) -> [KeyValue; 2] {
+    [
+        KeyValue::new("name", task.to_owned()),
+        KeyValue::new("status", outcome.status()),
+    ]
+}
+
+/// Attributes of `celery_task_duration_seconds`.
+fn of_task(task: &str) -> [KeyValue; 1] {
+    [KeyValue::new("name", task.to_owned())]
 }
 
 /// Attributes of the `messaging.*` metrics.
-pub(super) fn of_metric(
-    queue: &str,
-    operation: &'static str,
-    error_type: Option<Cow<'static, str>>,
-) -> Vec<KeyValue> {
+fn of_messages(queue: &str, operation: &'static str, error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("messaging.system", SYSTEM),
         KeyValue::new("messaging.operation.name", operation),

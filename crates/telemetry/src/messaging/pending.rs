@@ -8,7 +8,7 @@ use std::time::Instant;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::measures::{instruments, of_metric};
+use super::measures::instruments;
 use crate::context;
 use crate::db;
 use crate::failure::{self, Failure, record_failure};
@@ -42,9 +42,7 @@ impl Sending {
         self.finished = true;
         self.cx.span().end();
         if let Some(instruments) = instruments() {
-            instruments
-                .sent
-                .add(1, &of_metric(&self.queue, "send_task", error_type));
+            instruments.sent(&self.queue, error_type);
         }
     }
 }
