@@ -120,8 +120,8 @@ impl Messaging {
         Self {
             redis: Arc::new([
                 KeyValue::new("db.system.name", "redis"),
-                KeyValue::new("db.namespace", server.database.to_string()),
-                KeyValue::new("server.address", server.address),
+                KeyValue::new("db.namespace", db::shared(server.database.to_string())),
+                KeyValue::new("server.address", db::shared(server.address)),
                 KeyValue::new("server.port", i64::from(server.port)),
             ]),
             ..self

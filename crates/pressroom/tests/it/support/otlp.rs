@@ -104,6 +104,16 @@ impl Receiver {
         newest.map(|(_, metric)| metric.clone())
     }
 
+    /// All that a service has sent of a metric, oldest first.
+    pub fn metrics(&self, service: &str, name: &str) -> Vec<Metric> {
+        let received = self.received.lock().unwrap();
+        let of_name = received
+            .metrics
+            .iter()
+            .filter(|(from, metric)| from == service && metric.name == name);
+        of_name.map(|(_, metric)| metric.clone()).collect()
+    }
+
     /// The names of the metrics that a service has sent.
     pub fn metric_names(&self, service: &str) -> BTreeSet<String> {
         let received = self.received.lock().unwrap();

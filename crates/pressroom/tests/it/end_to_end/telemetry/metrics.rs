@@ -4,6 +4,7 @@
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
     metrics::v1::{HistogramDataPoint, Metric, NumberDataPoint, metric::Data, number_data_point},
+    trace::v1::span::SpanKind,
 };
 use serde_json::json;
 
@@ -157,6 +158,7 @@ async fn every_metric_has_its_kind_unit_and_attributes() {
     of_the_database(&installation).await;
     of_queues(&installation).await;
     of_the_process(&installation).await;
+    exemplars(&installation).await;
 }
 
 async fn of_http(installation: &Installation) {
@@ -320,6 +322,41 @@ async fn of_the_database(installation: &Installation) {
         ] {
             metric(installation, service, name, (Kind::UpDown, unit), &[pool]).await;
         }
+        let name = "db.client.connection.create_time";
+        metric(installation, service, name, (Kind::Histogram, "s"), &[pool]).await;
+    }
+    // Transactions borrow their connection.
+    let pool = ("db.client.connection.pool.name", Is::Text("postgres.pool"));
+    for name in ["db.client.connection.wait_time", "db.client.connection.use_time"] {
+        metric(installation, APP, name, (Kind::Histogram, "s"), &[pool]).await;
+    }
+}
+
+/// Every exemplar leads to the span whose work was measured.
+async fn exemplars(installation: &Installation) {
+    for (service, name, kind) in [
+        (APP, "http.server.request.duration", SpanKind::Server),
+        (APP, "http_request_duration_seconds", SpanKind::Server),
+        (APP, "db.client.operation.duration", SpanKind::Client),
+        (WORKER, "messaging.process.duration", SpanKind::Consumer),
+        (WORKER, "celery_task_duration_seconds", SpanKind::Consumer),
+    ] {
+        eventually(&format!("exemplars of {name} and their spans"), async || {
+            let sent = installation.otlp.metrics(service, name);
+            let points = sent.iter().flat_map(distributions);
+            let exemplars: Vec<_> = points.flat_map(|point| &point.exemplars).collect();
+            let spans = installation.otlp.spans();
+            let each_has_its_span = exemplars.iter().all(|exemplar| {
+                spans.iter().any(|(from, span)| {
+                    from == service
+                        && span.trace_id == exemplar.trace_id
+                        && span.span_id == exemplar.span_id
+                        && span.kind() == kind
+                })
+            });
+            (!exemplars.is_empty() && each_has_its_span).then_some(())
+        })
+        .await;
     }
 }
 
