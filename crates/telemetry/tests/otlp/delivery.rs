@@ -273,7 +273,7 @@ fn a_connection_that_fell_silent_is_left_for_a_new_one() {
                 ("DELIVERED", &*delivered),
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
-                ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "3000"),
                 ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
             ] {
                 environment.push((name.to_owned(), value.to_owned()));
