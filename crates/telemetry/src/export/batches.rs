@@ -86,6 +86,8 @@ pub(crate) async fn watch_overflow<T>(
 ) {
     loop {
         tokio::select! {
+            // What overflows just before the end is told too.
+            biased;
             () = queue.overflow() => {}
             _ = stop.asked() => return,
         }
