@@ -15,6 +15,7 @@ pub mod config;
 pub mod health;
 pub mod ids;
 pub mod lifecycle;
+pub mod names;
 pub mod server;
 pub mod store;
 pub mod tasks;

@@ -63,6 +63,9 @@ pub mod span {
     /// Readers are told of an article. Its kind is internal.
     pub const JOB_SEND_NOTIFICATION: &str = "job.send_notification";
 
+    /// Tasks are taken from the outbox, several at once. Its kind is internal.
+    pub const OUTBOX_CLAIM: &str = "outbox.claim";
+
     /// A login. A wrong password is no failure of the service and leaves the status unset. Its kind is
     /// internal.
     pub const USER_LOGIN: &str = "user.login";

@@ -25,6 +25,7 @@ use tracing_subscriber::layer;
 
 use crate::export::truncated;
 use crate::mask::mask;
+use crate::names::attribute;
 pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
@@ -125,8 +126,8 @@ impl LogLayer {
         record.set_timestamp(SystemTime::now());
         if let Some(span) = span {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
-            record.add_attribute("otelTraceID", span.trace_id().to_string());
-            record.add_attribute("otelSpanID", span.span_id().to_string());
+            record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
+            record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
         }
         if let Some(file) = place.file {
             record.add_attribute(place::FILE, file);

@@ -16,6 +16,7 @@ use crate::context;
 use crate::db;
 use crate::failure;
 use crate::metrics;
+use crate::names::{attribute, metric, span};
 use measures::instruments;
 pub use pending::{Command, Sending};
 
@@ -132,7 +133,7 @@ impl Messaging {
     /// the headers to write into the message, and is finished when the broker has answered.
     pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
         let build = || {
-            SpanBuilder::from_name("celery.send_task")
+            SpanBuilder::from_name(span::CELERY_SEND_TASK)
                 .with_kind(SpanKind::Producer)
                 .with_attributes(attributes(message, "send_task", "send", 6))
         };
@@ -160,9 +161,9 @@ impl Messaging {
         let started = Instant::now();
         let cx = context::start(&parent, || {
             let mut of_span = attributes(message, "run", "process", 9);
-            of_span.push(KeyValue::new("celery.retries", i64::from(retries)));
-            of_span.push(KeyValue::new("celery.hostname", self.hostname.clone()));
-            SpanBuilder::from_name("celery.run")
+            of_span.push(KeyValue::new(attribute::CELERY_RETRIES, i64::from(retries)));
+            of_span.push(KeyValue::new(attribute::CELERY_HOSTNAME, self.hostname.clone()));
+            SpanBuilder::from_name(span::CELERY_RUN)
                 .with_kind(SpanKind::Consumer)
                 .with_attributes(of_span)
         });
@@ -174,7 +175,7 @@ impl Messaging {
 
         let Processed { outcome, exception } = describe(&result);
         let span = cx.span();
-        span.set_attribute(KeyValue::new("celery.state", outcome.state()));
+        span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
         let mut error_type = None;
         if let Some((kind, text)) = exception {
             error_type = Some(kind.clone());
@@ -222,20 +223,20 @@ impl Messaging {
         let read = Arc::new(read);
         let waiting = Arc::clone(&read);
         metrics::observe_gauge(
-            "celery.queue.waiting",
+            metric::CELERY_QUEUE_WAITING,
             "{message}",
             "Messages that wait in the queue.",
             move || gauge(&waiting(), |queue| Some(queue.waiting as f64)),
         );
         let unacknowledged = Arc::clone(&read);
         metrics::observe_gauge(
-            "celery.queue.unacknowledged",
+            metric::CELERY_QUEUE_UNACKNOWLEDGED,
             "{message}",
             "Messages taken from the queue and not yet acknowledged.",
             move || gauge(&unacknowledged(), |queue| Some(queue.unacknowledged as f64)),
         );
         metrics::observe_gauge(
-            "celery.queue.oldest_age",
+            metric::CELERY_QUEUE_OLDEST_AGE,
             "s",
             "How long the oldest waiting message waits.",
             move || gauge(&read(), |queue| Some(queue.oldest?.as_secs_f64())),
@@ -257,7 +258,7 @@ fn attributes(
         KeyValue::new("messaging.operation.type", kind),
         KeyValue::new("messaging.destination.name", message.queue.to_owned()),
         KeyValue::new("messaging.message.id", message.id.to_owned()),
-        KeyValue::new("celery.task_name", message.task.to_owned()),
+        KeyValue::new(attribute::CELERY_TASK_NAME, message.task.to_owned()),
     ]);
     attributes
 }

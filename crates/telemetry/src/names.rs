@@ -33,6 +33,9 @@ pub mod attribute {
     /// Its type is string.
     pub const OTEL_TRACE_ID: &str = "otelTraceID";
 
+    /// Why, in a word or a sentence of ours. Its type is string.
+    pub const REASON: &str = "reason";
+
     /// The route's template; `unmatched` for a path that no route matches. Its type is string.
     pub const ROUTE: &str = "route";
 

@@ -8,6 +8,7 @@ use opentelemetry::metrics::AsyncInstrument;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
 use crate::metrics;
+use crate::names::{attribute, metric};
 
 /// Reports the runtime of `handle` whenever metrics are collected: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
 /// `tokio.runtime.global_queue.depth` and, for each worker, `tokio.runtime.worker.busy_time` in seconds and
@@ -30,28 +31,28 @@ pub fn observe_runtime(handle: &Handle) {
     let meter = metrics::meter();
     count(
         &runtime,
-        "tokio.runtime.workers",
+        metric::TOKIO_RUNTIME_WORKERS,
         "{worker}",
         "Threads that run asynchronous tasks.",
         RuntimeMetrics::num_workers,
     );
     count(
         &runtime,
-        "tokio.runtime.alive_tasks",
+        metric::TOKIO_RUNTIME_ALIVE_TASKS,
         "{task}",
         "Tasks that have been spawned and have not ended.",
         RuntimeMetrics::num_alive_tasks,
     );
     count(
         &runtime,
-        "tokio.runtime.global_queue.depth",
+        metric::TOKIO_RUNTIME_GLOBAL_QUEUE_DEPTH,
         "{task}",
         "Tasks ready to run that no worker has taken yet.",
         RuntimeMetrics::global_queue_depth,
     );
     let workers = runtime.clone();
     meter
-        .f64_observable_counter("tokio.runtime.worker.busy_time")
+        .f64_observable_counter(metric::TOKIO_RUNTIME_WORKER_BUSY_TIME)
         .with_unit("s")
         .with_description("Time that the worker has been running tasks, and not waiting for any.")
         .with_callback(move |observer| {
@@ -61,7 +62,7 @@ pub fn observe_runtime(handle: &Handle) {
         })
         .build();
     meter
-        .u64_observable_counter("tokio.runtime.worker.parks")
+        .u64_observable_counter(metric::TOKIO_RUNTIME_WORKER_PARKS)
         .with_unit("{park}")
         .with_description("How often the worker went to sleep because no task was ready.")
         .with_callback(move |observer| {
@@ -91,6 +92,9 @@ fn count(
 fn each_worker<T>(runtime: &RuntimeMetrics, observer: &dyn AsyncInstrument<T>, read: impl Fn(usize) -> T) {
     for worker in 0..runtime.num_workers() {
         let index = i64::try_from(worker).unwrap_or(i64::MAX);
-        observer.observe(read(worker), &[KeyValue::new("tokio.worker.index", index)]);
+        observer.observe(
+            read(worker),
+            &[KeyValue::new(attribute::TOKIO_WORKER_INDEX, index)],
+        );
     }
 }

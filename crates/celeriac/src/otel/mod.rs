@@ -10,6 +10,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::{Map, Value};
 use telemetry::{
     Context, Failure, Messaging, Outcome, Processed, RedisServer, Sending, TaskMessage,
+    names::metric,
     opentelemetry::trace::{FutureExt as _, TraceContextExt as _},
 };
 
@@ -131,7 +132,7 @@ impl Observer for OtelObserver {
 
     fn buried(&self, queue: &str) {
         telemetry::counter(
-            "celeriac.messages.buried",
+            metric::CELERIAC_MESSAGES_BURIED,
             "{message}",
             "Messages that went to the dead-letter list.",
         )

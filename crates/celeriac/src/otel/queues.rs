@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use telemetry::{KeyValue, Messaging, QueueDepth};
+use telemetry::{KeyValue, Messaging, QueueDepth, names::metric};
 use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
@@ -47,7 +47,7 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
     messaging.observe_queues(move || lock(&reported).depths.clone());
     let reported = Arc::clone(&seen);
     telemetry::observe_gauge(
-        "celery.dead_letters",
+        metric::CELERY_DEAD_LETTERS,
         "{message}",
         "Messages in the dead-letter list.",
         move || {

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use telemetry::{Failure, KeyValue, Span};
+use telemetry::{
+    Failure, KeyValue, Span,
+    names::attribute::{REASON, STATUS},
+};
 
 use super::{
     Claims, Email, InvalidToken, NewUser, Overloaded, Password, Passwords, Tokens, User, UserChanges, Verdict,
 };
 use crate::{
     clock::Clock,
+    names::{attribute, metric, span},
     store::{Constraint, Store, StoreError},
 };
 
-static LOGIN_ATTEMPTS: telemetry::Counter =
-    telemetry::counter("auth.login.attempts", "{attempt}", "Login attempts by outcome");
+static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
+    metric::AUTH_LOGIN_ATTEMPTS,
+    "{attempt}",
+    "Login attempts by outcome",
+);
 
 /// Why something could not be done with an account.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +114,7 @@ impl Accounts {
         password: Password,
         name: String,
     ) -> Result<SignedIn, AccountError> {
-        Span::internal("user.register")
+        Span::internal(span::USER_REGISTER)
             .run(async {
                 let user = NewUser {
                     email,
@@ -126,7 +133,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::InvalidCredentials`], whichever of the two is wrong, or a failure.
     pub async fn login(&self, email: Email, password: Password) -> Result<SignedIn, AccountError> {
-        Span::internal("user.login")
+        Span::internal(span::USER_LOGIN)
             .run(async {
                 let result = self.verify_login(&email, password).await;
                 let (status, reason) = match &result {
@@ -134,9 +141,9 @@ impl Accounts {
                     Err(AccountError::InvalidCredentials) => ("failed", Some("invalid_credentials")),
                     Err(_) => ("failed", Some("unavailable")),
                 };
-                telemetry::set_attribute(KeyValue::new("auth.status", status));
-                let mut attributes = vec![KeyValue::new("status", status)];
-                attributes.extend(reason.map(|reason| KeyValue::new("reason", reason)));
+                telemetry::set_attribute(KeyValue::new(attribute::AUTH_STATUS, status));
+                let mut attributes = vec![KeyValue::new(STATUS, status)];
+                attributes.extend(reason.map(|reason| KeyValue::new(REASON, reason)));
                 LOGIN_ATTEMPTS.add(1, &attributes);
 
                 let user = result?;
@@ -184,7 +191,7 @@ impl Accounts {
     /// # Errors
     /// A failure of the store.
     pub async fn logout(&self, user: &User, claims: &Claims) -> Result<(), AccountError> {
-        Span::internal("user.logout")
+        Span::internal(span::USER_LOGOUT)
             .attribute(KeyValue::new("user.id", i64::from(user.id.0)))
             .run(async {
                 self.store.revoke_token(&claims.key, claims.expires_at).await?;

@@ -10,12 +10,16 @@ use crate::{
     accounts::{User, UserId},
     clock::Clock,
     ids::IdSource,
+    names::{attribute, metric, span},
     store::{Constraint, Store, StoreError},
     tasks::{ArticleEvent, NewOutboxTask},
 };
 
-static CREATED: telemetry::Counter =
-    telemetry::counter("articles.created", "{article}", "Articles created, by author");
+static CREATED: telemetry::Counter = telemetry::counter(
+    metric::ARTICLES_CREATED,
+    "{article}",
+    "Articles created, by author",
+);
 
 /// How many slugs are tried for one article. The second one is already random.
 const SLUG_ATTEMPTS: u32 = 5;
@@ -93,12 +97,12 @@ impl Articles {
     /// # Errors
     /// A failure of the store.
     pub async fn create(&self, author: &User, draft: Draft) -> Result<Article, ArticleError> {
-        Span::internal("article.create")
+        Span::internal(span::ARTICLE_CREATE)
             .attribute(user_id(author.id))
             .run(async {
                 let article = self.insert(author.id, draft).await?;
-                telemetry::set_attribute(KeyValue::new("article.slug", article.slug.clone()));
-                CREATED.add(1, &[KeyValue::new("author_id", author.id.to_string())]);
+                telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
+                CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.to_string())]);
                 self.outbox.notify_one();
                 telemetry::info!(article.id = article.id.0, article.slug, "Article created");
                 Ok(article)
@@ -139,9 +143,9 @@ impl Articles {
         changes: ArticleChanges,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
-        Span::internal("article.update")
+        Span::internal(span::ARTICLE_UPDATE)
             .attribute(user_id(article.author.id))
-            .attribute(KeyValue::new("article.slug", article.slug.clone()))
+            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()))
             .run(async {
                 let task = self.task(ArticleEvent::Updated);
                 let updated = self
@@ -163,9 +167,9 @@ impl Articles {
     /// # Errors
     /// [`ArticleError::NotFound`], [`ArticleError::DeleteForbidden`], or a failure of the store.
     pub async fn delete(&self, slug: &str, user: &User) -> Result<(), ArticleError> {
-        Span::internal("article.delete")
+        Span::internal(span::ARTICLE_DELETE)
             .attribute(user_id(user.id))
-            .attribute(KeyValue::new("article.slug", slug.to_owned()))
+            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
             .run(async {
                 let article = self.get(slug, None).await?;
                 if article.author.id != user.id {
@@ -185,9 +189,9 @@ impl Articles {
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
     pub async fn favorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
-        Span::internal("article.favorite")
+        Span::internal(span::ARTICLE_FAVORITE)
             .attribute(user_id(user.id))
-            .attribute(KeyValue::new("article.slug", slug.to_owned()))
+            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
             .run(async {
                 let article = self.store.favorite(slug, user.id, self.clock.now()).await?;
                 article.ok_or(ArticleError::NotFound)
@@ -200,9 +204,9 @@ impl Articles {
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
     pub async fn unfavorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
-        Span::internal("article.unfavorite")
+        Span::internal(span::ARTICLE_UNFAVORITE)
             .attribute(user_id(user.id))
-            .attribute(KeyValue::new("article.slug", slug.to_owned()))
+            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
             .run(async {
                 let article = self.store.unfavorite(slug, user.id).await?;
                 article.ok_or(ArticleError::NotFound)

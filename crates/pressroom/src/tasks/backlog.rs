@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Backlog;
-use crate::{clock::Clock, store::Store};
+use crate::{clock::Clock, names::metric, store::Store};
 
 /// How often the outbox is counted.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub async fn watch_backlog(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdow
     let seen: Arc<Mutex<Option<(Backlog, Timestamp)>>> = Arc::default();
     let tasks = seen.clone();
     telemetry::observe_gauge(
-        "outbox.tasks",
+        metric::OUTBOX_TASKS,
         "{task}",
         "Tasks that wait to be published",
         move || {
@@ -31,7 +31,7 @@ pub async fn watch_backlog(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdow
     );
     let oldest = seen.clone();
     telemetry::observe_gauge(
-        "outbox.age",
+        metric::OUTBOX_AGE,
         "s",
         "Age of the oldest task that waits to be published",
         move || {

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::OutboxTask;
-use crate::{clock::Clock, store::Store};
+use crate::{clock::Clock, names::span, store::Store};
 
 /// How many tasks may be on their way to the broker; in one process, how many may wait and run.
 const MAX_PUBLISHING: i64 = 256;
@@ -193,14 +193,14 @@ async fn claimed(began: Instant, traces: &[Context]) {
     if traces.is_empty() {
         return;
     }
-    let span = Span::internal("outbox.claim")
+    let claim = Span::internal(span::OUTBOX_CLAIM)
         .since(began)
         .attribute(KeyValue::new(
             "messaging.batch.message_count",
             count(traces.len()),
         ))
         .links(traces);
-    let done: Result<(), Infallible> = span.run(std::future::ready(Ok(()))).await;
+    let done: Result<(), Infallible> = claim.run(std::future::ready(Ok(()))).await;
     done.unwrap_or_else(|never| match never {});
 }
 

@@ -23,6 +23,7 @@ use crate::{
     accounts::UserId,
     articles::{Article, ArticleId},
     clock::Clock,
+    names::{attribute, span},
     store::{Store, StoreError},
 };
 
@@ -134,12 +135,15 @@ impl NotificationTask {
                 )));
             }
         };
-        let result = Span::internal("job.send_notification")
-            .attribute(KeyValue::new("job.name", "send_article_notification"))
-            .attribute(KeyValue::new("job.id", context.id.clone()))
-            .attribute(KeyValue::new("job.attempt", i64::from(context.retries) + 1))
-            .attribute(KeyValue::new("article.id", i64::from(article_id.0)))
-            .attribute(KeyValue::new("event.type", event.as_str()))
+        let result = Span::internal(span::JOB_SEND_NOTIFICATION)
+            .attribute(KeyValue::new(attribute::JOB_NAME, "send_article_notification"))
+            .attribute(KeyValue::new(attribute::JOB_ID, context.id.clone()))
+            .attribute(KeyValue::new(
+                attribute::JOB_ATTEMPT,
+                i64::from(context.retries) + 1,
+            ))
+            .attribute(KeyValue::new(attribute::ARTICLE_ID, i64::from(article_id.0)))
+            .attribute(KeyValue::new(attribute::EVENT_TYPE, event.as_str()))
             .run(self.notify_patiently(context, article_id, event))
             .await;
         result.map_err(|error| TaskError::Retry {
@@ -190,7 +194,7 @@ impl NotificationTask {
             telemetry::warn!(article.id = article_id.0, "article not found, nobody notified");
             return Ok(json!({"status": "error", "error": "Article not found"}));
         };
-        telemetry::set_attribute(KeyValue::new("article.slug", article.slug.clone()));
+        telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
 
         let task_id = task_uuid(&context.id);
         let (mut told, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);

@@ -11,6 +11,7 @@ use opentelemetry::trace::SpanContext;
 use super::attributes;
 use crate::failure::CANCELLED;
 use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+use crate::names::{attribute, metric};
 
 /// `route` of a request that no route matches.
 const UNMATCHED: &str = "unmatched";
@@ -61,13 +62,13 @@ impl Http {
     fn new(meter: &Meter) -> Self {
         Self {
             requests: meter
-                .u64_counter("http_requests_total")
+                .u64_counter(metric::HTTP_REQUESTS_TOTAL)
                 .with_unit("{request}")
                 .with_description("HTTP requests by method, route and status.")
                 .build(),
             seconds: Durations::new(
                 meter,
-                "http_request_duration_seconds",
+                metric::HTTP_REQUEST_DURATION_SECONDS,
                 "Duration of HTTP requests by method, route and status.",
                 &SECONDS,
             ),
@@ -141,8 +142,8 @@ impl Outcome {
     /// The attributes of `http_requests_total` and `http_request_duration_seconds`.
     fn plain(&self) -> [KeyValue; 3] {
         let route = match &self.route {
-            Some(route) => KeyValue::new("route", attributes::route_value(route)),
-            None => KeyValue::new("route", UNMATCHED),
+            Some(route) => KeyValue::new(attribute::ROUTE, attributes::route_value(route)),
+            None => KeyValue::new(attribute::ROUTE, UNMATCHED),
         };
         // These metrics have no place for an answer that was not given.
         let status = i64::from(self.status.unwrap_or(match self.error_type.as_deref() {
@@ -150,9 +151,9 @@ impl Outcome {
             _ => 500,
         }));
         [
-            KeyValue::new("method", self.method),
+            KeyValue::new(attribute::METHOD, self.method),
             route,
-            KeyValue::new("status", status),
+            KeyValue::new(attribute::STATUS, status),
         ]
     }
 

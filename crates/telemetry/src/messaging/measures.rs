@@ -9,6 +9,7 @@ use opentelemetry::trace::SpanContext;
 
 use super::{Outcome, SYSTEM, TaskMessage};
 use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+use crate::names::{attribute, metric};
 
 /// How many queues have their series looked up once.
 const QUEUE_LIMIT: usize = 64;
@@ -47,13 +48,13 @@ impl Tasks {
     fn new(meter: &Meter) -> Self {
         Self {
             total: meter
-                .u64_counter("celery_tasks_total")
+                .u64_counter(metric::CELERY_TASKS_TOTAL)
                 .with_unit("{task}")
                 .with_description("Tasks that ended, by name and status.")
                 .build(),
             seconds: Durations::new(
                 meter,
-                "celery_task_duration_seconds",
+                metric::CELERY_TASK_DURATION_SECONDS,
                 "Duration of tasks by name.",
                 &SECONDS,
             ),
@@ -146,14 +147,14 @@ impl Tasks {
 /// Attributes of `celery_tasks_total`.
 fn of_ended(task: &str, outcome: Outcome) -> [KeyValue; 2] {
     [
-        KeyValue::new("name", task.to_owned()),
-        KeyValue::new("status", outcome.status()),
+        KeyValue::new(attribute::NAME, task.to_owned()),
+        KeyValue::new(attribute::STATUS, outcome.status()),
     ]
 }
 
 /// Attributes of `celery_task_duration_seconds`.
 fn of_task(task: &str) -> [KeyValue; 1] {
-    [KeyValue::new("name", task.to_owned())]
+    [KeyValue::new(attribute::NAME, task.to_owned())]
 }
 
 /// Attributes of the `messaging.*` metrics.
