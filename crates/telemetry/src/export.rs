@@ -10,6 +10,7 @@
 
 mod batches;
 mod delivery;
+mod frame;
 mod logs;
 mod measures;
 mod metrics;

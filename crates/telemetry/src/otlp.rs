@@ -12,7 +12,6 @@ mod tls;
 use std::error::Error;
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -32,17 +31,16 @@ pub(crate) enum Request {
     /// An `ExportTraceServiceRequest`, encoded already.
     Traces(Bytes),
     Metrics(ExportMetricsServiceRequest),
-    Logs(ExportLogsServiceRequest),
+    /// An `ExportLogsServiceRequest`, encoded already.
+    Logs(Bytes),
 }
 
 impl Request {
     fn protobuf(&self) -> Bytes {
-        let bytes = match self {
-            Self::Traces(request) => return request.clone(),
-            Self::Metrics(request) => request.encode_to_vec(),
-            Self::Logs(request) => request.encode_to_vec(),
-        };
-        bytes.into()
+        match self {
+            Self::Traces(request) | Self::Logs(request) => request.clone(),
+            Self::Metrics(request) => request.encode_to_vec().into(),
+        }
     }
 }
 

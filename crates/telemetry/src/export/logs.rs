@@ -1,18 +1,24 @@
-//! Log records: from the log layer through the SDK into the queue, and on the export thread from the queue into a
-//! request.
+//! Log records: from the log layer through the SDK into the queue, and on the export thread from the queue into the bytes
+//! of a request. They were masked when they were written to standard output; what is left to do is one value for each
+//! key and the limit of their number.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::InstrumentationScope;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
+use opentelemetry::logs::AnyValue;
+use opentelemetry::{InstrumentationScope, Key};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogBatch, LogProcessor, SdkLogRecord};
+use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
+use prost::bytes::Bytes;
 
+use super::frame::{Frame, ScopeEntries};
 use super::queue::Queue;
+use super::tidy::Tidy;
+use super::wire::{Wire, nanoseconds};
 
 /// A record with the scope that it was made in.
 pub(crate) type LogEntry = (SdkLogRecord, InstrumentationScope);
@@ -39,13 +45,107 @@ impl LogProcessor for QueuedLogs {
     }
 }
 
-/// The request of a batch, which is left empty.
-pub(crate) fn request(resource: &Resource, batch: &mut Vec<LogEntry>) -> ExportLogsServiceRequest {
-    let entries: Vec<_> = batch.iter().map(|(record, scope)| (record, scope)).collect();
-    let resource_logs = group_logs_by_resource_and_scope(
-        &LogBatch::new(&entries),
-        &ResourceAttributesWithSchema::from(resource),
-    );
-    batch.clear();
-    ExportLogsServiceRequest { resource_logs }
+/// Writes batches of log records as `ExportLogsServiceRequest`s. The numbers are those of the fields in OTLP's
+/// `logs/v1/logs.proto` and `common/v1/common.proto`.
+#[derive(Clone, Debug)]
+pub(crate) struct LogEncoder {
+    frame: Frame,
+    tidy: Tidy,
+}
+
+impl LogEncoder {
+    pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
+        Self {
+            frame: Frame::new(resource, tidy),
+            tidy,
+        }
+    }
+
+    /// The request of a batch, which is left empty. Records of one target make a scope with its name.
+    pub(crate) fn request(&self, batch: &mut Vec<LogEntry>) -> Bytes {
+        let mut scopes: Vec<ScopeEntries> = Vec::new();
+        for (record, scope) in batch.drain(..) {
+            let target = record.target().map(AsRef::as_ref);
+            let place = scopes.iter().rposition(|known| known.is_of(&scope, target));
+            let place = place.unwrap_or_else(|| {
+                scopes.push(ScopeEntries::new(&scope, target, 0));
+                scopes.len() - 1
+            });
+            scopes[place].add(|wire| self.record(wire, &record));
+        }
+        self.frame.request(scopes)
+    }
+
+    fn record(&self, wire: &mut Wire, record: &SdkLogRecord) {
+        wire.fixed64(1, record.timestamp().map(nanoseconds).unwrap_or_default());
+        wire.number(
+            2,
+            record
+                .severity_number()
+                .map(|severity| severity as u64)
+                .unwrap_or_default(),
+        );
+        wire.text(3, record.severity_text().unwrap_or_default());
+        if let Some(body) = record.body() {
+            wire.message(5, |wire| value(wire, body));
+        }
+        let dropped = self.attributes(wire, record);
+        wire.number(7, dropped);
+        if let Some(context) = record.trace_context() {
+            let flags = context.trace_flags.unwrap_or_default();
+            wire.fixed32(8, flags.to_u8().into());
+            wire.bytes_set(9, &context.trace_id.to_bytes());
+            wire.bytes_set(10, &context.span_id.to_bytes());
+        }
+        let observed = record.observed_timestamp().map(nanoseconds);
+        wire.fixed64(11, observed.unwrap_or_default());
+        wire.text(12, record.event_name().unwrap_or_default());
+    }
+
+    /// Of a key that is there more than once the last value counts. Gives how many are beyond the limit.
+    fn attributes(&self, wire: &mut Wire, record: &SdkLogRecord) -> u64 {
+        let all: Vec<&(Key, AnyValue)> = record.attributes_iter().collect();
+        let unique = all
+            .iter()
+            .enumerate()
+            .filter(|(index, (key, _))| !all[index + 1..].iter().any(|(later, _)| later == key));
+        let limit = self.tidy.attribute_limit.unwrap_or(usize::MAX);
+        let mut count = 0;
+        for (_, (key, attribute)) in unique {
+            if count < limit {
+                wire.message(6, |wire| entry(wire, key, attribute));
+            }
+            count += 1;
+        }
+        count.saturating_sub(limit) as u64
+    }
+}
+
+/// A `KeyValue`.
+fn entry(wire: &mut Wire, key: &Key, of_key: &AnyValue) {
+    wire.text(1, key.as_str());
+    wire.message(2, |wire| value(wire, of_key));
+}
+
+/// An `AnyValue`.
+fn value(wire: &mut Wire, any: &AnyValue) {
+    match any {
+        AnyValue::String(text) => wire.bytes_set(1, text.as_str().as_bytes()),
+        AnyValue::Boolean(truth) => wire.number_set(2, u64::from(*truth)),
+        AnyValue::Int(number) => wire.number_set(3, number.cast_unsigned()),
+        AnyValue::Double(number) => wire.double_set(4, *number),
+        AnyValue::ListAny(values) => wire.message(5, |wire| {
+            for any in values.iter() {
+                wire.message(1, |wire| value(wire, any));
+            }
+        }),
+        AnyValue::Map(entries) => wire.message(6, |wire| {
+            for (key, any) in entries.iter() {
+                wire.message(1, |wire| entry(wire, key, any));
+            }
+        }),
+        AnyValue::Bytes(bytes) => wire.bytes_set(7, bytes),
+        // A kind that a later version of the API brings.
+        _ => {}
+    }
 }

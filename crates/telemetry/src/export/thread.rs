@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::batches::{Batching, watch_overflow};
 use super::delivery::{Delivery, TARGET};
-use super::logs::{self, LogEntry};
+use super::logs::{LogEncoder, LogEntry};
 use super::measures::Exported;
 use super::metrics::{Metering, Reader};
 use super::outlet::{Exporter, Outlet};
@@ -191,11 +191,9 @@ fn run(
             });
         }
         if let Some(logs) = exports.logs {
-            let (resource, tidy) = (resource.clone(), logs.tidy);
+            let encoder = LogEncoder::new(&resource, logs.tidy);
             loops.queued(Signal::Logs, logs, move |batch| {
-                let mut request = logs::request(&resource, batch);
-                tidy.logs(&mut request);
-                Request::Logs(request)
+                Request::Logs(encoder.request(batch))
             });
         }
         if let Some(metrics) = exports.metrics {

@@ -1,10 +1,8 @@
 //! What is done to every signal before it leaves the process, on the export thread: one value for each key, the limits
-//! of the specification that the SDK lacks, and masking. Spans are tidied as they are written, the others as messages.
+//! of the specification that the SDK lacks, and masking. Spans and log records are tidied as they are written, metrics as messages.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -25,24 +23,6 @@ pub(crate) struct Tidy {
 }
 
 impl Tidy {
-    /// Log texts were masked when they were written to standard output; limits are left to do.
-    pub(crate) fn logs(self, request: &mut ExportLogsServiceRequest) {
-        for group in &mut request.resource_logs {
-            group
-                .resource
-                .iter_mut()
-                .for_each(|resource| self.resource(resource));
-            for record in group
-                .scope_logs
-                .iter_mut()
-                .flat_map(|scope| &mut scope.log_records)
-            {
-                keep_last(&mut record.attributes);
-                record.dropped_attributes_count += self.drop_beyond_limit(&mut record.attributes);
-            }
-        }
-    }
-
     /// The specification's limits are not for metrics, whose attributes name a series.
     pub(crate) fn metrics(self, request: &mut ExportMetricsServiceRequest) {
         if !self.masking {
@@ -84,34 +64,11 @@ impl Tidy {
             .and_then(|limit| truncated(text, limit))
             .unwrap_or(text)
     }
-
-    fn drop_beyond_limit(self, attributes: &mut Vec<KeyValue>) -> u32 {
-        let limit = self.attribute_limit.unwrap_or(usize::MAX);
-        let beyond = attributes.len().saturating_sub(limit);
-        attributes.truncate(limit);
-        u32::try_from(beyond).unwrap_or(u32::MAX)
-    }
 }
 
 /// `text` cut to `limit` characters; `None` when it is not longer.
 pub(crate) fn truncated(text: &str, limit: usize) -> Option<&str> {
     text.char_indices().nth(limit).map(|(end, _)| &text[..end])
-}
-
-/// The SDK keeps every value that a key was given; OTLP allows one, and the last one counts.
-fn keep_last(attributes: &mut Vec<KeyValue>) {
-    let repeats = attributes.iter().enumerate().any(|(index, attribute)| {
-        attributes[..index]
-            .iter()
-            .any(|earlier| earlier.key == attribute.key)
-    });
-    if !repeats {
-        return;
-    }
-    let mut seen = HashSet::new();
-    attributes.reverse();
-    attributes.retain(|attribute| seen.insert(attribute.key.clone()));
-    attributes.reverse();
 }
 
 fn mask_points(metric: &mut Metric) {
@@ -172,7 +129,6 @@ fn mask_text(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
     use opentelemetry_proto::tonic::metrics::v1::{Gauge, NumberDataPoint, ResourceMetrics, ScopeMetrics};
 
     use super::*;
@@ -197,17 +153,6 @@ mod tests {
             value: value(text),
             ..KeyValue::default()
         }
-    }
-
-    #[test]
-    fn the_last_value_of_a_key_is_kept() {
-        let mut attributes = vec![
-            attribute("user.id", 1),
-            attribute("a", "x"),
-            attribute("user.id", 2),
-        ];
-        keep_last(&mut attributes);
-        assert_eq!(attributes, [attribute("a", "x"), attribute("user.id", 2)]);
     }
 
     #[test]
@@ -246,30 +191,5 @@ mod tests {
         ] {
             assert!(!shown.contains(mail) && shown.contains(hidden), "{shown}");
         }
-    }
-
-    #[test]
-    fn log_attributes_beyond_the_limit_are_dropped_and_counted() {
-        let tidy = Tidy {
-            attribute_limit: Some(2),
-            ..PLAIN
-        };
-        let attributes = ["a", "b", "a", "c", "d"].map(|key| attribute(key, 1));
-        let mut request = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                scope_logs: vec![ScopeLogs {
-                    log_records: vec![LogRecord {
-                        attributes: attributes.to_vec(),
-                        ..LogRecord::default()
-                    }],
-                    ..ScopeLogs::default()
-                }],
-                ..ResourceLogs::default()
-            }],
-        };
-        tidy.logs(&mut request);
-        let record = &request.resource_logs[0].scope_logs[0].log_records[0];
-        assert_eq!(record.attributes, [attribute("b", 1), attribute("a", 1)]);
-        assert_eq!(record.dropped_attributes_count, 2);
     }
 }

@@ -2,22 +2,20 @@
 //! What is done to them on the way out (one value for each key, masking, limits of length) is done while they are written.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status};
-use opentelemetry::{Array, Context, InstrumentationScope, KeyValue, StringValue, Value};
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ProtoScope;
-use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self, SpanData, SpanProcessor};
-use prost::Message;
 use prost::bytes::Bytes;
 
+use super::frame::{Frame, ScopeEntries};
 use super::queue::Queue;
 use super::tidy::Tidy;
-use super::wire::Wire;
+use super::wire::{Wire, nanoseconds};
 
 /// Puts ended spans into the queue.
 #[derive(Debug)]
@@ -48,26 +46,18 @@ impl SpanProcessor for QueuedSpans {
 /// About the bytes of a span with its attributes.
 const USUAL_SPAN: usize = 512;
 
-/// More than the heads of the fields around spans take.
-const HEADS: usize = 64;
-
 /// Writes batches of spans as `ExportTraceServiceRequest`s. The numbers are those of the fields in OTLP's
 /// `trace/v1/trace.proto` and `common/v1/common.proto`.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanEncoder {
-    /// As it is in every request.
-    resource: Vec<u8>,
-    schema_url: String,
+    frame: Frame,
     tidy: Tidy,
 }
 
 impl SpanEncoder {
     pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
-        let mut message = ProtoResource::from(resource);
-        tidy.resource(&mut message);
         Self {
-            resource: message.encode_to_vec(),
-            schema_url: resource.schema_url().unwrap_or_default().to_owned(),
+            frame: Frame::new(resource, tidy),
             tidy,
         }
     }
@@ -75,35 +65,19 @@ impl SpanEncoder {
     /// The request of a batch, which is left empty.
     pub(crate) fn request(&self, batch: &mut Vec<SpanData>) -> Bytes {
         let usual = batch.len() * USUAL_SPAN;
-        let mut scopes: Vec<(InstrumentationScope, Wire)> = Vec::new();
+        let mut scopes: Vec<ScopeEntries> = Vec::new();
         for span in batch.drain(..) {
             let scope = &span.instrumentation_scope;
-            let place = scopes.iter().rposition(|(known, _)| known == scope);
+            let place = scopes.iter().rposition(|known| known.is_of(scope, None));
             let place = place.unwrap_or_else(|| {
                 // Most services have one scope only.
                 let capacity = if scopes.is_empty() { usual } else { 0 };
-                scopes.push((scope.clone(), Wire::with_capacity(capacity)));
+                scopes.push(ScopeEntries::new(scope, None, capacity));
                 scopes.len() - 1
             });
-            let scope_spans = &mut scopes[place].1;
-            scope_spans.message(2, |wire| self.span(wire, &span));
+            scopes[place].add(|wire| self.span(wire, &span));
         }
-        for (scope, scope_spans) in &mut scopes {
-            scope_spans.text(3, scope.schema_url().unwrap_or_default());
-            let scope = ProtoScope::from((&*scope, None)).encode_to_vec();
-            scope_spans.bytes_set(1, &scope);
-        }
-
-        let length: usize = scopes.iter().map(|(_, spans)| spans.len() + HEADS).sum();
-        let mut request = Wire::with_capacity(self.resource.len() + length + HEADS);
-        request.message(1, |wire| {
-            wire.bytes_set(1, &self.resource);
-            for (_, scope_spans) in scopes {
-                wire.bytes_set(2, &scope_spans.into_bytes());
-            }
-            wire.text(3, &self.schema_url);
-        });
-        request.into_bytes().into()
+        self.frame.request(scopes)
     }
 
     fn span(&self, wire: &mut Wire, span: &SpanData) {
@@ -243,11 +217,6 @@ fn kind(kind: &SpanKind) -> span::SpanKind {
         SpanKind::Consumer => span::SpanKind::Consumer,
         SpanKind::Internal => span::SpanKind::Internal,
     }
-}
-
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

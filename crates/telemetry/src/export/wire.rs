@@ -1,6 +1,8 @@
-//! Protobuf's wire format, the little of it that spans take
-//! (<https://protobuf.dev/programming-guides/encoding/>). Spans are many: writing them straight into bytes costs a
+//! Protobuf's wire format, the little of it that spans and log records take
+//! (<https://protobuf.dev/programming-guides/encoding/>). They are many: writing them straight into bytes costs a
 //! fraction of building messages first and encoding those.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A message being written. Fields at their defaults are left out where a method does not say otherwise.
 #[derive(Debug, Default)]
@@ -18,10 +20,6 @@ impl Wire {
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     pub(super) fn number(&mut self, field: u32, number: u64) {
@@ -98,6 +96,12 @@ impl Wire {
         }
         self.0.push(number as u8);
     }
+}
+
+/// Since 1970, as OTLP has all times.
+pub(super) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

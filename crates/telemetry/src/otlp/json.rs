@@ -4,6 +4,7 @@
 
 mod metrics;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, EntityRef, InstrumentationScope, KeyValue};
@@ -47,17 +48,21 @@ pub(super) fn body(request: &Request) -> Vec<u8> {
                     .text("schemaUrl", &group.schema_url)
             })
         }
-        Request::Logs(request) => Fields::new().list("resourceLogs", &request.resource_logs, |group| {
-            Fields::new()
-                .resource(group.resource.as_ref())
-                .list("scopeLogs", &group.scope_logs, |scope| {
-                    Fields::new()
-                        .scope(scope.scope.as_ref())
-                        .list("logRecords", &scope.log_records, log_record)
-                        .text("schemaUrl", &scope.schema_url)
-                })
-                .text("schemaUrl", &group.schema_url)
-        }),
+        Request::Logs(request) => {
+            let request = ExportLogsServiceRequest::decode(request.clone())
+                .expect("the bytes are those of this message");
+            Fields::new().list("resourceLogs", &request.resource_logs, |group| {
+                Fields::new()
+                    .resource(group.resource.as_ref())
+                    .list("scopeLogs", &group.scope_logs, |scope| {
+                        Fields::new()
+                            .scope(scope.scope.as_ref())
+                            .list("logRecords", &scope.log_records, log_record)
+                            .text("schemaUrl", &scope.schema_url)
+                    })
+                    .text("schemaUrl", &group.schema_url)
+            })
+        }
     };
     Value::Object(value.0).to_string().into_bytes()
 }

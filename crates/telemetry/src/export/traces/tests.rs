@@ -1,6 +1,9 @@
 //! What is written is compared with what the upstream transform makes of the same spans.
 
 use std::borrow::Cow;
+use std::time::UNIX_EPOCH;
+
+use opentelemetry::InstrumentationScope;
 
 use opentelemetry::trace::{TraceFlags, TraceId, TraceState};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -8,6 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+use prost::Message;
 
 use super::*;
 

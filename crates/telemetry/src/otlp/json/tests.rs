@@ -291,7 +291,7 @@ fn everything_that_is_written_comes_back() {
         serde_json::from_str::<ExportTraceServiceRequest>(&written).unwrap(),
         traces()
     );
-    let written = text(&Request::Logs(logs()));
+    let written = text(&Request::Logs(logs().encode_to_vec().into()));
     assert_eq!(
         serde_json::from_str::<ExportLogsServiceRequest>(&written).unwrap(),
         logs()
