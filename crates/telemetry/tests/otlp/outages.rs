@@ -208,18 +208,16 @@ fn a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once()
     ];
     let run = scripted::run(name, script, &environment, || {
         let telemetry = telemetry::init(support::SERVICE).unwrap();
-        let slowest = support::block_on(async {
-            let mut slowest = Duration::ZERO;
+        let started = Instant::now();
+        support::block_on(async {
             for _ in 0..SPANS {
-                let started = Instant::now();
                 let work = async { Ok::<_, Problem>(()) };
                 Span::internal("work").run(work).await.unwrap();
-                slowest = slowest.max(started.elapsed());
             }
-            slowest
         });
-        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
-        // The collector is well again, and a while has passed without a drop.
+        // One export alone is waited for as long as a fifth of that.
+        assert!(started.elapsed() < Duration::from_secs(10));
+        // The collector is well again.
         scripted::wait_for("/v1/traces", 2, Duration::from_secs(20));
         telemetry.shutdown(Duration::from_secs(20)).unwrap();
     });
