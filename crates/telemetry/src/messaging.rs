@@ -18,6 +18,7 @@ use crate::failure;
 use crate::metrics;
 use crate::names::{attribute, metric, span};
 use measures::instruments;
+use pending::Redis;
 pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
@@ -103,7 +104,7 @@ pub struct RedisServer {
 #[derive(Clone, Debug)]
 pub struct Messaging {
     hostname: StringValue,
-    redis: Arc<[KeyValue]>,
+    redis: Arc<Redis>,
 }
 
 impl Messaging {
@@ -111,7 +112,7 @@ impl Messaging {
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: db::shared(hostname.into()),
-            redis: Arc::new([KeyValue::new("db.system.name", "redis")]),
+            redis: Arc::new(Redis::new(vec![KeyValue::new("db.system.name", "redis")])),
         }
     }
 
@@ -119,12 +120,12 @@ impl Messaging {
     #[must_use]
     pub fn with_redis(self, server: RedisServer) -> Self {
         Self {
-            redis: Arc::new([
+            redis: Arc::new(Redis::new(vec![
                 KeyValue::new("db.system.name", "redis"),
                 KeyValue::new("db.namespace", db::shared(server.database.to_string())),
                 KeyValue::new("server.address", db::shared(server.address)),
                 KeyValue::new("server.port", i64::from(server.port)),
-            ]),
+            ])),
             ..self
         }
     }
@@ -195,8 +196,8 @@ impl Messaging {
     pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
         let start = |current: &Context| {
             context::start(current, || {
-                let mut attributes = Vec::with_capacity(self.redis.len() + 5);
-                attributes.extend_from_slice(&self.redis);
+                let mut attributes = Vec::with_capacity(self.redis.fixed.len() + 5);
+                attributes.extend_from_slice(&self.redis.fixed);
                 attributes.push(KeyValue::new("db.operation.name", operation));
                 attributes.push(KeyValue::new("db.query.summary", operation));
                 attributes.push(KeyValue::new("db.query.text", text));

@@ -12,6 +12,7 @@ use super::measures::instruments;
 use crate::context;
 use crate::db;
 use crate::failure::{self, Failure, record_failure};
+use crate::metrics::{Durations, SERIES_LIMIT, Series, Table};
 
 /// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
 #[derive(Debug)]
@@ -56,11 +57,47 @@ impl Drop for Sending {
     }
 }
 
+/// The Redis that commands go to.
+#[derive(Debug)]
+pub(super) struct Redis {
+    /// The attributes that never change: system, namespace, server.
+    pub(super) fixed: Vec<KeyValue>,
+    /// The durations of commands that went well, by operation.
+    succeeded: Table<&'static str, Series>,
+}
+
+impl Redis {
+    pub(super) fn new(fixed: Vec<KeyValue>) -> Self {
+        Self {
+            fixed,
+            succeeded: Table::new(SERIES_LIMIT),
+        }
+    }
+
+    fn attributes(
+        &self,
+        operation: &'static str,
+        error_type: Option<Cow<'static, str>>,
+        status_code: Option<String>,
+    ) -> Vec<KeyValue> {
+        let mut attributes = Vec::with_capacity(self.fixed.len() + 3);
+        attributes.extend_from_slice(&self.fixed);
+        attributes.push(KeyValue::new("db.operation.name", operation));
+        if let Some(error_type) = error_type {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        if let Some(code) = status_code {
+            attributes.push(KeyValue::new("db.response.status_code", code));
+        }
+        attributes
+    }
+}
+
 /// A Redis command under way. Dropped without [`Command::finish`] it counts as cancelled.
 #[derive(Debug)]
 pub struct Command {
     pub(super) cx: Context,
-    pub(super) redis: Arc<[KeyValue]>,
+    pub(super) redis: Arc<Redis>,
     pub(super) operation: &'static str,
     pub(super) started: Instant,
     pub(super) status_code: Option<String>,
@@ -91,18 +128,27 @@ impl Drop for Command {
             self.error_type = Some(failure::record_unfinished(&self.cx));
         }
         if let Some(duration) = db::duration() {
-            let mut attributes = Vec::with_capacity(self.redis.len() + 3);
-            attributes.extend_from_slice(&self.redis);
-            attributes.push(KeyValue::new("db.operation.name", self.operation));
-            if let Some(error_type) = self.error_type.take() {
-                attributes.push(KeyValue::new("error.type", error_type));
-            }
-            if let Some(code) = self.status_code.take() {
-                attributes.push(KeyValue::new("db.response.status_code", code));
-            }
-            let seconds = self.started.elapsed().as_secs_f64();
-            duration.record(seconds, &attributes, self.cx.span().span_context());
+            self.measure(duration, self.started.elapsed().as_secs_f64());
         }
         self.cx.span().end();
+    }
+}
+
+impl Command {
+    fn measure(&mut self, duration: &Durations, seconds: f64) {
+        let (error_type, status_code) = (self.error_type.take(), self.status_code.take());
+        let span = self.cx.span();
+        if error_type.is_none() && status_code.is_none() {
+            let recorded = self.redis.succeeded.with(
+                &self.operation,
+                || duration.series(&self.redis.attributes(self.operation, None, None)),
+                |series| series.record(seconds, span.span_context()),
+            );
+            if recorded.is_some() {
+                return;
+            }
+        }
+        let attributes = self.redis.attributes(self.operation, error_type, status_code);
+        duration.record(seconds, &attributes, span.span_context());
     }
 }
