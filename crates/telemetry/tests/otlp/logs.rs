@@ -241,3 +241,27 @@ fn a_panic_is_one_event_with_its_place_and_without_values() {
     assert_eq!(told.count(), 2);
     assert!(!run.stdout.contains("hunter2"));
 }
+
+#[test]
+fn the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged() {
+    let name = "logs::the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged";
+    let environment = [("RUST_LOG", "trace"), ("OTEL_BLRP_SCHEDULE_DELAY", "10")];
+    let Some(run) = support::run(name, Behaviour::Takes, &environment, || {
+        let telemetry = telemetry::init(support::SERVICE).unwrap();
+        // Several exports, each of which makes the client talk.
+        for number in 0..5 {
+            tracing::info!(number, "mine");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        telemetry.shutdown(Duration::from_secs(10)).unwrap();
+    }) else {
+        return;
+    };
+    let bodies: Vec<_> = run.received.logs.iter().filter_map(support::body_of).collect();
+    assert_eq!(bodies, ["mine"; 5]);
+    let lines = json_lines(&run.stdout);
+    assert!(
+        lines.len() > 5,
+        "the exporters say nothing, and this tests nothing: {lines:?}"
+    );
+}
