@@ -7,6 +7,7 @@ mod delivery;
 mod endings;
 mod exemplars;
 mod logs;
+mod masked;
 mod measures;
 mod outages;
 mod pipeline;
