@@ -1,6 +1,6 @@
 //! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without a sign costs a search
-//! for one byte or two. Each rule is a regular expression carried out by hand, so that a collector can apply the same
-//! ones to the same effect: `config/otel-config.yaml` has them, and a test compares.
+//! for one byte or two. The collector's configuration (`config/otel-config.yaml`) has rules for the usual of these
+//! addresses, and a test compares.
 
 mod address;
 
