@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use telemetry::{Database, HttpLayer, Messaging, Outcome, Processed, Statement, TaskMessage};
 use tower::{Layer, Service};
@@ -128,5 +129,32 @@ fn spans_that_are_not_sampled_give_exemplars_only_when_always_on() {
         for (name, _) in MEASURED {
             assert_eq!(exemplars(&run.received, name).len(), kept, "{name} {filter}");
         }
+    }
+}
+
+#[test]
+fn exponential_histograms_have_exemplars_too() {
+    let Some(run) = support::run(
+        "exemplars::exponential_histograms_have_exemplars_too",
+        Behaviour::Takes,
+        &[(
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "base2_exponential_bucket_histogram",
+        )],
+        scenario,
+    ) else {
+        return;
+    };
+    for (name, span) in MEASURED {
+        let Some(Data::ExponentialHistogram(histogram)) = run.received.metric(name).data else {
+            panic!("{name} is not exponential");
+        };
+        let kept: Vec<_> = histogram
+            .data_points
+            .iter()
+            .flat_map(|point| &point.exemplars)
+            .collect();
+        assert_eq!(kept.len(), 1, "{name}");
+        assert!(leads_to(kept[0], run.received.span(span)), "{name}");
     }
 }
