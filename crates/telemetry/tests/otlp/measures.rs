@@ -1,9 +1,13 @@
 //! What is measured without anybody recording it, and what happens to instruments that are given too many attributes.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{Request, Response};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use telemetry::KeyValue;
+use telemetry::{HttpLayer, KeyValue, Messaging, Outcome, Processed, TaskMessage};
+use tower::{Layer, Service};
 
 use crate::support::{self, Behaviour, number, value};
 
@@ -151,4 +155,72 @@ fn too_many_attributes_overflow_into_one_point_and_take_no_memory() {
         .map(|point| point.count)
         .collect();
     assert_eq!(overflow, [VISITORS as u64 - 2_000]);
+}
+
+/// More than the routes, queues and tasks whose series are looked up once.
+const KINDS: u64 = 700;
+
+fn many_kinds() {
+    let telemetry = telemetry::init(support::SERVICE).unwrap();
+    support::block_on(async {
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
+        let answer = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
+        let mut service = layer.layer(tower::service_fn(answer));
+        let messaging = Messaging::new("worker@host");
+        // Twice: the first makes a series, the second finds it or not.
+        for kind in (0..KINDS).chain(0..KINDS) {
+            let request = Request::builder().uri(format!("/{kind}")).body(()).unwrap();
+            drop(service.call(request).await.unwrap());
+            let (task, queue) = (format!("task-{kind}"), format!("queue-{}", kind % 100));
+            let message = TaskMessage {
+                task: &task,
+                id: "1",
+                queue: &queue,
+            };
+            messaging.send(&message, None).finish(Ok(()));
+            let describe = |(): &()| Processed {
+                outcome: Outcome::Success,
+                exception: None,
+            };
+            let parent = telemetry::Context::new();
+            messaging.process(&message, 0, parent, async {}, describe).await;
+        }
+    });
+    telemetry.shutdown(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn kinds_that_no_series_is_kept_for_are_measured_all_the_same() {
+    let Some(run) = support::run(
+        "measures::kinds_that_no_series_is_kept_for_are_measured_all_the_same",
+        Behaviour::Takes,
+        &[],
+        many_kinds,
+    ) else {
+        return;
+    };
+    let kinds = KINDS as usize;
+    for (name, points, each) in [
+        ("http_requests_total", kinds, 2.0),
+        ("celery_tasks_total", kinds, 2.0),
+        ("messaging.client.sent.messages", 100, 14.0),
+        ("messaging.client.consumed.messages", 100, 14.0),
+    ] {
+        assert_eq!(numbers(&run.received, name), vec![each; points], "{name}");
+    }
+    for (name, points, each) in [
+        ("http_request_duration_seconds", kinds, 2),
+        ("http.server.request.duration", kinds, 2),
+        ("celery_task_duration_seconds", kinds, 2),
+        ("messaging.process.duration", 100, 14),
+    ] {
+        let counts: Vec<u64> = run
+            .received
+            .histogram(name)
+            .iter()
+            .map(|point| point.count)
+            .collect();
+        assert_eq!(counts, vec![each; points], "{name}");
+    }
+    assert_eq!(numbers(&run.received, "http.server.active_requests"), [0.0]);
 }
