@@ -13,7 +13,7 @@ mod support;
 
 use std::{process::Command, sync::Arc, time::Duration};
 
-use celeriac::{Client, RedisBroker, Signature, Status, otel::OtelObserver};
+use celeriac::{Client, Entry, RedisBroker, Schedule, Scheduler, Signature, Status, otel::OtelObserver};
 use redis::cmd;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ use crate::{
 
 const CHILD: &str = "CELERIAC_TEST_CHILD";
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const CALLERS_SPAN: &str = "b7ad6b7169203331";
+/// Tasks that are sent in one batch, and end at about the same time.
+const TOGETHER: usize = 30;
 
 fn calls(server: &Server, command: &str) -> u64 {
     let stats: String = cmd("INFO")
@@ -58,6 +61,32 @@ async fn scenario() {
         let id = client.send(task).await.unwrap();
         assert_eq!(final_result(&client, &id).await.status, status);
     }
+    let together = (0..TOGETHER).map(|number| {
+        Signature::new("add")
+            .arg(number)
+            .arg(1)
+            .header("traceparent", CALLER)
+    });
+    for sent in client.send_batch(together.collect()).await {
+        let id = sent.unwrap();
+        assert_eq!(final_result(&client, &id).await.status, Status::Success);
+    }
+    let every = Schedule::every(Duration::from_millis(200)).unwrap();
+    let entry = Entry::new("tick", every, |_| Signature::new("ticked").queue("periodic"));
+    let scheduler = Scheduler::new(broker.clone())
+        .observer(observer.clone())
+        .entry(entry);
+    let stop = CancellationToken::new();
+    let scheduler = tokio::spawn(scheduler.run(stop.clone()));
+    let ticked = || {
+        cmd("LLEN")
+            .arg("periodic")
+            .query::<u64>(&mut server.connection())
+            .unwrap()
+    };
+    eventually("a tick is sent", async || (ticked() > 0).then_some(())).await;
+    stop.cancel();
+    scheduler.await.unwrap();
     let sum = Signature::new("add").arg(1).arg(2);
     let chained = client
         .apply(sum.then(Signature::new("add").arg(3)))
@@ -121,6 +150,23 @@ fn attributes(span: &Value) -> String {
         .collect();
     shown.sort();
     shown.join(" ")
+}
+
+/// The ids of the spans that a span is linked to, in order.
+fn linked(span: &Value) -> Vec<&str> {
+    let links = span["links"].as_array().into_iter().flatten();
+    let mut ids: Vec<&str> = links.map(|link| link["span_id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn ids_of<'a>(spans: &[&'a Value]) -> Vec<&'a str> {
+    let mut ids: Vec<&str> = spans
+        .iter()
+        .map(|span| span["span_id"].as_str().unwrap())
+        .collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// The points of a metric as `attributes: value`, or `attributes: count` for a histogram.
@@ -206,8 +252,17 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
                 r#"celery.hostname="celery@test" celery.retries={retries} celery.state="{state}" celery.task_name="flaky"{error} messaging.destination.name="celery" messaging.operation.name="run" messaging.operation.type="process" messaging.system="celery""#
             )
         );
-        let started = below(run, "EVALSHA");
-        assert_eq!(started.len(), 1, "STARTED is stored within the run");
+        let scripts = below(run, "EVALSHA").len();
+        let ends = below(run, "MULTI").len();
+        let (stored, ended) = if state == "RETRY" {
+            (
+                (2, 0),
+                "STARTED, and the message goes back in the place of its delivery",
+            )
+        } else {
+            ((1, 1), "STARTED, and the delivery ends with its result")
+        };
+        assert_eq!((scripts, ends), stored, "{ended}");
     }
     assert_eq!(runs[1]["error"], Value::Null);
     assert_eq!(
@@ -243,12 +298,41 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         "the next task of a chain is sent by the run of the one before"
     );
 
+    let together: Vec<&Value> = spans("celery.send_task", "add")
+        .into_iter()
+        .filter(|sent| sent["parent_span_id"] == CALLERS_SPAN)
+        .collect();
+    assert_eq!(together.len(), TOGETHER);
+    let pushes: Vec<&Value> = spans("LPUSH", "")
+        .into_iter()
+        .filter(|push| !linked(push).is_empty())
+        .collect();
+    assert_eq!(pushes.len(), 1, "one command for all");
+    assert_eq!(linked(pushes[0]), ids_of(&together));
+    assert!(ids_of(&together).contains(&pushes[0]["parent_span_id"].as_str().unwrap()));
+
+    let ended = together.iter().flat_map(|sent| below(sent, "celery.run"));
+    for run in ended {
+        let id = run["span_id"].as_str().unwrap();
+        let belongs = |end: &&Value| match linked(end).as_slice() {
+            [] => end["parent_span_id"] == id,
+            several => several.contains(&id),
+        };
+        let ends = spans("MULTI", "").into_iter().filter(belongs).count();
+        assert_eq!(ends, 1, "the end of a run is told by one command");
+    }
+
+    let periodic = spans("celery.send_task", "ticked");
+    assert!(!periodic.is_empty(), "periodic tasks have their spans");
+    for sent in periodic {
+        assert_eq!(sent["error"], Value::Null);
+        assert_eq!(below(sent, "EVALSHA").len(), 1);
+    }
+
     let ids: Vec<&Value> = lines.iter().filter(|line| line["span"].is_string()).collect();
     let parent_is_known = |span: &&&Value| {
         let parent = &span["parent_span_id"];
-        parent.is_null()
-            || *parent == "b7ad6b7169203331"
-            || ids.iter().any(|other| other["span_id"] == *parent)
+        parent.is_null() || *parent == CALLERS_SPAN || ids.iter().any(|other| other["span_id"] == *parent)
     };
     assert_eq!(ids.iter().filter(parent_is_known).count(), ids.len());
     let roots = ids.iter().filter(|span| span["parent_span_id"].is_null());
@@ -261,7 +345,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     assert_eq!(
         points(&lines, "celery_tasks_total"),
         [
-            r#"name="add" status="success": 2"#,
+            &format!(r#"name="add" status="success": {}"#, TOGETHER + 2),
             r#"name="broken" status="failure": 1"#,
             r#"name="flaky" status="retry": 1"#,
             r#"name="flaky" status="success": 1"#,
@@ -270,21 +354,24 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     );
     let of_queue = |queue: &str| format!(r#"messaging.destination.name="{queue}""#);
     let sends = r#"messaging.operation.name="send_task" messaging.system="celery""#;
+    let mut sent = points(&lines, "messaging.client.sent.messages");
+    sent.retain(|point| !point.starts_with(&of_queue("periodic")));
     assert_eq!(
-        points(&lines, "messaging.client.sent.messages"),
+        sent,
         [
-            format!("{} {sends}: 5", of_queue("celery")),
+            format!("{} {sends}: {}", of_queue("celery"), TOGETHER + 5),
             format!("{} {sends}: 1", of_queue("unserved")),
         ]
     );
     assert_eq!(
         points(&lines, "messaging.client.consumed.messages"),
         [format!(
-            r#"{} messaging.operation.name="run" messaging.system="celery": 6"#,
-            of_queue("celery")
+            r#"{} messaging.operation.name="run" messaging.system="celery": {}"#,
+            of_queue("celery"),
+            TOGETHER + 6
         )]
     );
-    let processed = |error: &str, count: u32| {
+    let processed = |error: &str, count: usize| {
         let queue = of_queue("celery");
         format!(r#"{error}{queue} messaging.operation.name="run" messaging.system="celery": {count}"#)
     };
@@ -293,7 +380,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         [
             processed(r#"error.type="NotRegistered" "#, 1),
             processed(r#"error.type="OperationalError" "#, 2),
-            processed("", 3),
+            processed("", TOGETHER + 3),
         ]
     );
     assert_eq!(

@@ -68,6 +68,11 @@ fn span(span: &Span) -> Value {
             .iter()
             .map(|event| json!({"name": event.name, "attributes": attributes(&event.attributes)}))
             .collect::<Vec<_>>(),
+        "links": span
+            .links
+            .iter()
+            .map(|link| json!({"trace_id": hex(&link.trace_id), "span_id": hex(&link.span_id)}))
+            .collect::<Vec<_>>(),
     })
 }
 

@@ -146,11 +146,6 @@ pub fn set_attribute(attribute: KeyValue) {
     Context::map_current(|cx| cx.span().set_attribute(attribute));
 }
 
-/// Adds an event to the span in force: something worth knowing that happened on the way.
-pub fn add_event(name: &'static str, attributes: Vec<KeyValue>) {
-    Context::map_current(|cx| cx.span().add_event(name, attributes));
-}
-
 /// Sets an attribute on the server span of the request in force, from however deep below it; `user.id` once known.
 /// Outside a request nothing happens.
 pub fn set_server_attribute(attribute: KeyValue) {

@@ -15,6 +15,7 @@ use opentelemetry::{Context, KeyValue, StringValue};
 use crate::context;
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
+use crate::names::event;
 
 pub use connections::ConnectionTimes;
 
@@ -200,6 +201,22 @@ impl Database {
             .with_callback(move |observer| observer.observe(signed(read().pending), &attributes))
             .build();
     }
+}
+
+/// Says on the span in force, which is a statement's, that the statement is sent again, and how the last attempt ended.
+pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
+    Context::map_current(|cx| {
+        let span = cx.span();
+        if !span.is_recording() {
+            return;
+        }
+        let error_type = last.error_type().map(|name| KeyValue::new("error.type", name));
+        let code = last
+            .status_code()
+            .map(|code| KeyValue::new("db.response.status_code", code));
+        let attributes = error_type.into_iter().chain(code).collect();
+        span.add_event(event::DB_STATEMENT_RETRY, attributes);
+    });
 }
 
 /// A statement under way. Dropped without an answer it counts as cancelled.

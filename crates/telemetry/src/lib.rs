@@ -42,10 +42,12 @@ mod span;
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use config::{Export, Service};
 pub use context::{
-    add_event, current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute,
-    set_server_attribute, without_spans,
+    current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
+    without_spans,
 };
-pub use db::{ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement};
+pub use db::{
+    ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_sent_again,
+};
 pub use failure::{Failure, Fault};
 pub use init::{InitError, ShutdownError, Telemetry, init};
 #[doc(hidden)]

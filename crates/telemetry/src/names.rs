@@ -47,6 +47,13 @@ pub mod attribute {
     pub const TOKIO_WORKER_INDEX: &str = "tokio.worker.index";
 }
 
+/// Events.
+pub mod event {
+    /// A statement is sent again within its span: its connection was lost before the answer, the schema
+    /// changed, or another transaction got in the way. The attributes say how the last attempt ended.
+    pub const DB_STATEMENT_RETRY: &str = "db.statement.retry";
+}
+
 /// Metrics.
 pub mod metric {
     /// Messages that went to the dead-letter list. A counter in `{message}`.

@@ -18,7 +18,7 @@ mod session;
 use std::sync::Arc;
 
 use futures_util::TryFutureExt;
-use telemetry::{Database, DbError as _, Failure as _, KeyValue, Statement};
+use telemetry::{Database, Failure as _, Statement};
 use tokio_postgres::{Row, types::ToSql};
 
 pub(super) use self::connector::Connector;
@@ -140,15 +140,8 @@ impl Connections {
     }
 }
 
-/// Says on the span in force that its statement is sent again, and why.
+/// A statement is sent again, for this reason: its span says so.
 fn again(error: &StatementError) {
-    let mut attributes = Vec::new();
-    attributes.extend(error.error_type().map(|name| KeyValue::new("error.type", name)));
-    attributes.extend(
-        error
-            .status_code()
-            .map(|code| KeyValue::new("db.response.status_code", code)),
-    );
-    telemetry::add_event("db.statement.retry", attributes);
+    telemetry::statement_sent_again(error);
     telemetry::debug!(cause = error.message(), "a statement is sent again");
 }
