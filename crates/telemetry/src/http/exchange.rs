@@ -1,7 +1,6 @@
 //! One request and its answer, from the first look at the request until the answer is sent, fails, or is given up. It is a
 //! drop guard: whichever way it ends, the span ends once and the measurements are made once.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use super::attributes;
 use super::measures::Measured;
 use crate::context;
 use crate::failure::{self, CANCELLED, Fault, PANIC};
+use crate::panic_message;
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -45,7 +45,7 @@ impl Exchange {
             Ok(done) => done,
             Err(panic) => {
                 drop(attached);
-                self.failed(PANIC, words(&*panic).to_owned());
+                self.failed(PANIC, panic_message(panic.as_ref()).to_owned());
                 resume_unwind(panic)
             }
         }
@@ -164,13 +164,4 @@ fn write_hex(text: &mut [u8], bytes: &[u8]) {
         digits[0] = DIGITS[usize::from(byte >> 4)];
         digits[1] = DIGITS[usize::from(byte & 15)];
     }
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("the request panicked")
 }

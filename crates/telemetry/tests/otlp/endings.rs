@@ -117,7 +117,7 @@ fn router() -> Router {
         )
         .route(
             "/panicking",
-            get(|| async { pieces(1, || panic!("in the body")) }),
+            get(|| async { pieces(1, || panic!("by process {}", std::process::id())) }),
         )
         .route("/plain", any(|| async { "plain" }))
         .route("/none", get(|| async { answer(StatusCode::NO_CONTENT, "x") }))
@@ -304,7 +304,10 @@ fn however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active()
         ("GET /late cancelled", TIMES),
         ("GET /none 204", 1),
         ("GET /panic panic: in the handler", TIMES),
-        ("GET /panicking 200 panic: in the body", 1),
+        (
+            "GET /panicking 200 panic: with a message that may hold values, and is withheld",
+            1,
+        ),
         ("GET /pending/{turn} cancelled", TIMES),
         ("GET /plain 200", TIMES),
         ("GET /same 304", 1),
