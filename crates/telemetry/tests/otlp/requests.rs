@@ -8,7 +8,10 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
-use telemetry::{ClientAddress, Database, Fault, HttpLayer, KeyValue, Span, Statement, set_server_attribute};
+use telemetry::{
+    ClientAddress, Database, Fault, HttpLayer, KeyValue, Span, Statement, set_server_attribute,
+    statement_sent_again,
+};
 use tower::{Layer, Service, ServiceExt};
 
 const FIND: Statement = Statement::new(
@@ -45,7 +48,11 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                     telemetry::set_attribute(KeyValue::new("user.id", 7));
                     set_server_attribute(KeyValue::new("user.id", 7));
                     let rows = database
-                        .observe(&FIND, async { Ok::<_, Problem>(vec![1, 2, 3]) })
+                        .observe(&FIND, async {
+                            // Its connection was lost the first time.
+                            statement_sent_again(&Problem::Broken("lost".to_owned()));
+                            Ok::<_, Problem>(vec![1, 2, 3])
+                        })
                         .await?;
                     // A refusal of the database that the service expects.
                     let refused = database
@@ -238,6 +245,15 @@ fn a_request_is_a_span_with_its_work_below_and_is_measured() {
             "db.system.name=\"postgresql\"",
             "server.address=\"db.internal\"",
             "server.port=5432",
+        ]
+    );
+    assert_eq!(statement.events.len(), 1);
+    assert_eq!(statement.events[0].name, "db.statement.retry");
+    assert_eq!(
+        shown(&statement.events[0].attributes),
+        [
+            "db.response.status_code=\"57014\"",
+            "error.type=\"problem.broken\""
         ]
     );
     let refused = received.span("INSERT users");
