@@ -118,10 +118,10 @@ impl Database {
     pub fn new(system: &'static str, namespace: String, server: Option<(String, u16)>) -> Self {
         let mut fixed = vec![
             KeyValue::new("db.system.name", system),
-            KeyValue::new("db.namespace", shared(namespace)),
+            KeyValue::new("db.namespace", kept(namespace)),
         ];
         if let Some((address, port)) = server {
-            fixed.push(KeyValue::new("server.address", shared(address)));
+            fixed.push(KeyValue::new("server.address", kept(address)));
             fixed.push(KeyValue::new("server.port", i64::from(port)));
         }
         Self(Arc::new(Target {
@@ -338,9 +338,10 @@ pub(crate) fn duration() -> Option<&'static Durations> {
     })
 }
 
-/// A value whose copies share their text.
-pub(crate) fn shared(text: String) -> StringValue {
-    StringValue::from(Arc::<str>::from(text))
+/// A value that is kept for as long as the process lives, so that its copies cost nothing, on whichever thread they are
+/// made and dropped. For what a program sets up once.
+pub(crate) fn kept(text: String) -> StringValue {
+    StringValue::from(&*text.leak())
 }
 
 fn signed(count: u64) -> i64 {

@@ -6,12 +6,12 @@ mod attributes;
 mod body;
 mod exchange;
 mod measures;
+mod route;
 mod series;
 
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use ::http::request::Parts;
@@ -25,6 +25,7 @@ use tower_service::Service;
 
 pub use body::ResponseBody;
 use exchange::Exchange;
+use route::Route;
 
 /// The address of the client, put into the request's extensions by whoever accepted the connection (and knows which
 /// proxies to trust).
@@ -99,7 +100,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let route = (self.layer.route)(&parts).map(Arc::<str>::from);
+        let route = (self.layer.route)(&parts).map(Route::of);
         let quiet = (self.layer.quiet)(parts.uri.path());
         let parent = global::get_text_map_propagator(|propagator| {
             propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))

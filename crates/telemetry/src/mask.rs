@@ -1,5 +1,5 @@
 //! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without a sign costs a search
-//! for one byte or two. The collector's configuration (`config/otel-config.yaml`) has rules for the usual of these
+//! for two bytes at once. The collector's configuration (`config/otel-config.yaml`) has rules for the usual of these
 //! addresses, and a test compares.
 
 mod address;
@@ -7,6 +7,7 @@ mod address;
 use std::borrow::Cow;
 
 use address::{Local, domain_end, next_sign};
+use memchr::memchr2;
 
 /// Masks every e-mail address in `text`: the first two characters of the local part stay, or none when it has only one
 /// or two, or is quoted. The domain stays. Text without an address is returned as it is.
@@ -21,8 +22,7 @@ use address::{Local, domain_end, next_sign};
 /// assert_eq!(telemetry::mask("al@example.com"), "***@example.com");
 /// ```
 pub fn mask(text: &str) -> Cow<'_, str> {
-    // One byte is found much faster than either of two, and hardly any text has one of them.
-    if !text.contains('@') && !text.contains('%') || next_sign(text, 0).is_none() {
+    if memchr2(b'@', b'%', text.as_bytes()).is_none() || next_sign(text, 0).is_none() {
         return Cow::Borrowed(text);
     }
     let mut masked = Cow::Borrowed(text);

@@ -111,7 +111,7 @@ impl Messaging {
     /// `hostname` is the worker's name, `celery.hostname` of what it processes.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
-            hostname: db::shared(hostname.into()),
+            hostname: db::kept(hostname.into()),
             redis: Arc::new(Redis::new(vec![KeyValue::new("db.system.name", "redis")])),
         }
     }
@@ -122,8 +122,8 @@ impl Messaging {
         Self {
             redis: Arc::new(Redis::new(vec![
                 KeyValue::new("db.system.name", "redis"),
-                KeyValue::new("db.namespace", db::shared(server.database.to_string())),
-                KeyValue::new("server.address", db::shared(server.address)),
+                KeyValue::new("db.namespace", db::kept(server.database.to_string())),
+                KeyValue::new("server.address", db::kept(server.address)),
                 KeyValue::new("server.port", i64::from(server.port)),
             ])),
             ..self

@@ -46,7 +46,7 @@ impl ScopeEntries {
 
     /// Writes one entry.
     pub(super) fn add(&mut self, write: impl FnOnce(&mut Wire)) {
-        self.wire.message(2, write);
+        self.wire.long_message(2, write);
     }
 
     fn into_bytes(self) -> Vec<u8> {

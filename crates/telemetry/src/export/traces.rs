@@ -137,13 +137,21 @@ impl SpanEncoder {
 
     /// The SDK keeps every value that a key was given; OTLP allows one, and the last one counts.
     fn attributes(&self, wire: &mut Wire, field: u32, attributes: &[KeyValue]) {
+        let mut marks = [0; MARKED];
+        for (mark, attribute) in marks.iter_mut().zip(attributes) {
+            *mark = mark_of(attribute.key.as_str());
+        }
         for (index, attribute) in attributes.iter().enumerate() {
-            let is_replaced = attributes[index + 1..]
-                .iter()
-                .any(|later| later.key == attribute.key);
-            if !is_replaced {
+            if is_replaced(attributes, &marks, index) {
+                continue;
+            }
+            let key = attribute.key.as_str();
+            if let Value::String(text) = &attribute.value {
+                let masked = self.tidy.masked(text.as_str());
+                wire.text_attribute(field, key, self.tidy.limited(&masked));
+            } else {
                 wire.message(field, |wire| {
-                    wire.text(1, attribute.key.as_str());
+                    wire.text(1, key);
                     wire.message(2, |wire| self.value(wire, &attribute.value));
                 });
             }
@@ -198,6 +206,32 @@ impl SpanEncoder {
     fn text(&self, wire: &mut Wire, field: u32, text: &str) {
         wire.text(field, &self.tidy.masked(text));
     }
+}
+
+/// How many of a span's attributes have a mark, which is nearly always all.
+const MARKED: usize = 32;
+
+/// Keys with different marks are different: comparing bytes is most of what telling keys apart takes.
+fn mark_of(key: &str) -> u8 {
+    let bytes = key.as_bytes();
+    let at = |index: usize| bytes.get(index).copied().unwrap_or_default();
+    let last = at(bytes.len().wrapping_sub(1));
+    (bytes.len() as u8)
+        .wrapping_mul(31)
+        .wrapping_add(last.wrapping_mul(7))
+        .wrapping_add(at(bytes.len() / 2))
+}
+
+/// Whether a later attribute has the key of the one at `index`.
+fn is_replaced(attributes: &[KeyValue], marks: &[u8; MARKED], index: usize) -> bool {
+    let key = &attributes[index].key;
+    let marked = attributes.len().min(MARKED);
+    let by_mark = marks.get(index).is_some_and(|mark| {
+        let mut later = index + 1..marked;
+        later.any(|later| marks[later] == *mark && attributes[later].key == *key)
+    });
+    let unmarked = attributes.get(marked.max(index + 1)..).unwrap_or_default();
+    by_mark || unmarked.iter().any(|later| later.key == *key)
 }
 
 /// The W3C flags, and above them whether the parent, or what is linked to, is in another process.

@@ -77,12 +77,41 @@ impl Wire {
         let length = self.0.len() - start - 1;
         match u8::try_from(length) {
             Ok(short @ 0..=0x7f) => self.0[start] = short,
-            _ => {
-                let mut head = Self::default();
-                head.varint(length as u64);
-                self.0.splice(start..=start, head.0);
-            }
+            _ => self.set_length(start..start + 1, length),
         }
+    }
+
+    /// A message that is most likely between 128 bytes and 16 KiB long: the place of its length is left for two bytes.
+    pub(super) fn long_message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
+        self.tag(field, LENGTH);
+        let start = self.0.len();
+        self.0.extend_from_slice(&[0; 2]);
+        write(self);
+        let length = self.0.len() - start - 2;
+        if let 0x80..=0x3fff = length {
+            self.0[start] = length as u8 | 0x80;
+            self.0[start + 1] = (length >> 7) as u8;
+        } else {
+            self.set_length(start..start + 2, length);
+        }
+    }
+
+    /// A key with a text: `KeyValue` of OTLP. Its lengths are known before it is written.
+    pub(super) fn text_attribute(&mut self, field: u32, key: &str, text: &str) {
+        let value = 1 + varint_length(text.len()) + text.len();
+        let attribute = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(value) + value;
+        self.tag(field, LENGTH);
+        self.varint(attribute as u64);
+        self.bytes_set(1, key.as_bytes());
+        self.tag(2, LENGTH);
+        self.varint(value as u64);
+        self.bytes_set(1, text.as_bytes());
+    }
+
+    fn set_length(&mut self, place: std::ops::Range<usize>, length: usize) {
+        let mut head = Self::default();
+        head.varint(length as u64);
+        self.0.splice(place, head.0);
     }
 
     fn tag(&mut self, field: u32, kind: u32) {
@@ -102,6 +131,12 @@ impl Wire {
 pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How many bytes a number takes.
+fn varint_length(number: usize) -> usize {
+    let bits = usize::BITS - number.leading_zeros();
+    bits.div_ceil(7).max(1) as usize
 }
 
 #[cfg(test)]
@@ -135,6 +170,25 @@ mod tests {
             wire.message(2, |inner| inner.0.extend_from_slice(&content));
             let mut expected = Wire::default();
             expected.bytes_set(2, &content);
+            let expected = expected.into_bytes();
+            assert_eq!(wire.into_bytes(), expected, "{length}");
+            let mut long = Wire::default();
+            long.long_message(2, |inner| inner.0.extend_from_slice(&content));
+            assert_eq!(long.into_bytes(), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_every_length_is_an_attribute() {
+        for length in [0, 1, 110, 120, 127, 128, 16_370, 16_384, 70_000] {
+            let (key, text) = ("a.key", "x".repeat(length));
+            let mut wire = Wire::default();
+            wire.text_attribute(9, key, &text);
+            let mut expected = Wire::default();
+            expected.message(9, |wire| {
+                wire.text(1, key);
+                wire.message(2, |wire| wire.bytes_set(1, text.as_bytes()));
+            });
             assert_eq!(wire.into_bytes(), expected.into_bytes(), "{length}");
         }
     }

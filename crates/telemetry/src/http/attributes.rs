@@ -2,18 +2,23 @@
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
-use std::sync::Arc;
 
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::KeyValue;
 
 use super::ClientAddress;
+use super::route::Route;
 use crate::query::redact;
 
 /// `http.request.method` of a method that the conventions do not know.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
+
+/// What a span's name begins with: a known method, or `HTTP` for any other.
+pub(super) const METHODS: [&str; 10] = [
+    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "HTTP",
+];
 
 /// A known method's name, or `_OTHER`: the caller must not choose the values of our attributes.
 pub(super) fn method(method: &Method) -> &'static str {
@@ -50,25 +55,20 @@ pub(super) fn scheme(parts: &Parts) -> &'static str {
     }
 }
 
-/// The value of `http.route`; its copies share the text.
-pub(super) fn route_value(route: &Arc<str>) -> StringValue {
-    StringValue::from(Arc::clone(route))
-}
-
 /// `{METHOD} {route}`, as far as both are known.
-pub(super) fn span_name(of_request: &Method, route: Option<&Arc<str>>) -> Cow<'static, str> {
+pub(super) fn span_name(of_request: &Method, route: Option<&Route>) -> Cow<'static, str> {
     let method = match method(of_request) {
         OTHER_METHOD => "HTTP",
         known => known,
     };
     match route {
-        Some(route) => [method, " ", &**route].concat().into(),
+        Some(route) => route.span_name(method),
         None => method.into(),
     }
 }
 
 /// What is known of the request before it is answered.
-pub(super) fn of_request(parts: &Parts, route: Option<&Arc<str>>) -> Vec<KeyValue> {
+pub(super) fn of_request(parts: &Parts, route: Option<&Route>) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
     let name = method(&parts.method);
     attributes.push(KeyValue::new("http.request.method", name));
@@ -79,7 +79,7 @@ pub(super) fn of_request(parts: &Parts, route: Option<&Arc<str>>) -> Vec<KeyValu
         ));
     }
     if let Some(route) = route {
-        attributes.push(KeyValue::new("http.route", route_value(route)));
+        attributes.push(KeyValue::new("http.route", route.value()));
     }
     attributes.push(KeyValue::new("url.path", parts.uri.path().to_owned()));
     attributes.push(KeyValue::new("url.scheme", scheme(parts)));
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_span_is_named_after_what_is_known() {
-        let route = Arc::from("/articles/{slug}");
+        let route = Route::of("/articles/{slug}");
         assert_eq!(span_name(&Method::GET, Some(&route)), "GET /articles/{slug}");
         assert_eq!(span_name(&Method::GET, None), "GET");
         let brew = Method::from_bytes(b"BREW").unwrap();

@@ -2,7 +2,6 @@
 //! drop guard: whichever way it ends, the span ends once and the measurements are made once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -11,6 +10,7 @@ use opentelemetry::{Context, KeyValue};
 
 use super::attributes;
 use super::measures::Measured;
+use super::route::Route;
 use crate::context;
 use crate::failure::{self, CANCELLED, Fault, PANIC};
 use crate::panic_message;
@@ -26,7 +26,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn start(parts: &Parts, route: Option<Arc<str>>, parent: &Context, quiet: bool) -> Self {
+    pub(super) fn start(parts: &Parts, route: Option<Route>, parent: &Context, quiet: bool) -> Self {
         let cx = if quiet {
             context::untraced(parent)
         } else {
@@ -128,7 +128,7 @@ impl Drop for Exchange {
 }
 
 /// Starts the server span. Without tracing there is still a trace id.
-fn server_span(parts: &Parts, route: Option<&Arc<str>>, parent: &Context) -> Context {
+fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Context {
     if !context::has_tracer() {
         return context::untraced(parent);
     }

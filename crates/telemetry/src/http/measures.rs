@@ -2,7 +2,6 @@
 //! `http.server.active_requests` goes back down.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::StatusCode;
@@ -10,6 +9,7 @@ use ::http::request::Parts;
 use opentelemetry::trace::SpanContext;
 
 use super::attributes;
+use super::route::Route;
 use super::series::{Active, Http, Outcome, instruments};
 use crate::failure::Fault;
 
@@ -24,7 +24,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn start(parts: &Parts, route: Option<Arc<str>>, span: &SpanContext) -> Self {
+    pub(super) fn start(parts: &Parts, route: Option<Route>, span: &SpanContext) -> Self {
         let outcome = Outcome {
             method: attributes::method(&parts.method),
             scheme: attributes::scheme(parts),

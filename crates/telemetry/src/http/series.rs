@@ -2,13 +2,12 @@
 //! to in each instrument are looked up once for all, which is most of what measuring a request costs.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, Meter, UpDownCounter};
 use opentelemetry::trace::SpanContext;
 
-use super::attributes;
+use super::route::Route;
 use crate::failure::CANCELLED;
 use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
 use crate::names::{attribute, metric};
@@ -30,7 +29,7 @@ pub(super) struct Outcome {
     pub(super) method: &'static str,
     pub(super) scheme: &'static str,
     pub(super) version: &'static str,
-    pub(super) route: Option<Arc<str>>,
+    pub(super) route: Option<Route>,
     pub(super) status: Option<u16>,
     pub(super) error_type: Option<Cow<'static, str>>,
 }
@@ -142,7 +141,7 @@ impl Outcome {
     /// The attributes of `http_requests_total` and `http_request_duration_seconds`.
     fn plain(&self) -> [KeyValue; 3] {
         let route = match &self.route {
-            Some(route) => KeyValue::new(attribute::ROUTE, attributes::route_value(route)),
+            Some(route) => KeyValue::new(attribute::ROUTE, route.value()),
             None => KeyValue::new(attribute::ROUTE, UNMATCHED),
         };
         // These metrics have no place for an answer that was not given.
@@ -165,7 +164,7 @@ impl Outcome {
             KeyValue::new("network.protocol.version", self.version),
         ];
         if let Some(route) = &self.route {
-            attributes.push(KeyValue::new("http.route", attributes::route_value(route)));
+            attributes.push(KeyValue::new("http.route", route.value()));
         }
         if let Some(status) = self.status {
             attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));
