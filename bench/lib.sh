@@ -214,8 +214,9 @@ load() {
 
 # --- what others do to a round
 
-# Everybody's processor time so far, and what there was of it, in clock ticks.
-busy_ticks() { awk '/^cpu / { print $2 + $3 + $4 }' /proc/stat; }
+# Everybody's processor time so far, other virtual machines' included as far as we are told, and what there was of it,
+# in clock ticks.
+busy_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $9 }' /proc/stat; }
 all_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
 
 # This run's part of it: the script with the programs that it waited for, and what it started.
@@ -228,7 +229,8 @@ own_ticks() { ticks $$ $(cut -d ' ' -f 1 "$work/started") $(postgres_pids) "$(ca
 # choice looks at them only, not at the figures.
 measured_rounds() {
     local count=$1 measure=$2 round=0 tries=$(($1 * 3)) busy all own others file
-    mkdir -p "$work/round"
+    rm -rf "$work/round"
+    mkdir "$work/round"
     while [ "$round" -lt "$count" ]; do
         tries=$((tries - 1))
         busy=$(busy_ticks) all=$(all_ticks) own=$(own_ticks)
