@@ -41,6 +41,7 @@ fn main() -> io::Result<()> {
 fn write_count(file: &str) {
     let mut written = 0;
     loop {
+        // Often enough for a script that reads the file, and too seldom to take time from what is measured.
         thread::sleep(Duration::from_millis(250));
         let spans = SPANS.load(Ordering::Relaxed);
         if spans != written && fs::write(file, spans.to_string()).is_ok() {

@@ -181,6 +181,7 @@ mod tests {
         tokio::pin!(waits);
         tokio::select! {
             () = &mut waits => panic!("it did not wait"),
+            // On the test's own clock, which is paused: any time at which nothing is due.
             () = tokio::time::sleep(Duration::from_secs(60)) => limits.set_rate(None),
         }
         waits.await;

@@ -68,6 +68,7 @@ async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
                 break again;
             }
             assert!(Instant::now() < deadline, "{task} does not come back");
+            // Between two looks at the journal; the deadline above is what is waited for.
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         let took = Duration::from_millis((again - at).try_into().unwrap());
@@ -120,6 +121,7 @@ async fn every_task_ends_though_workers_and_the_server_are_killed() {
             break;
         }
         assert!(Instant::now() < deadline, "not done: {depth:?}");
+        // Between two looks at the queue.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let end = now();

@@ -191,6 +191,7 @@ async fn queues_come_and_go() {
     // What a receive that was under way has still taken is run; from then on messages stay.
     eventually("messages stay in their queue", async || {
         stage.client.send(Signature::new("note").arg("x")).await.unwrap();
+        // Time in which a worker that still receives would take it; too little of it only means another round.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let waiting = stage.broker.depth("celery").await.unwrap().waiting;
         (waiting > 0).then_some(())

@@ -52,7 +52,7 @@ async fn an_outage_is_said_once_and_its_end_once() {
         client.result(&ids[0]).await.err()
     })
     .await;
-    // Tasks end, heartbeats and leases are due, and everybody tries again and again.
+    // How long the server is away: tasks end, heartbeats and leases are due, and everybody tries again and again.
     gate.cancel();
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.start_again();
