@@ -1,6 +1,7 @@
 //! The OpenTelemetry context in force: starting spans in it, reading its trace id, carrying it across a queue.
 //! A context is attached during polls only (`FutureExt::with_context`), never across an await.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -13,8 +14,11 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer};
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// The server span of the request, kept beside the span in force so that inner code can reach it.
-struct ServerSpan(Context);
+thread_local! {
+    /// The context of the request whose work this thread does at the moment, so that inner code can reach its server
+    /// span, whichever span is in force.
+    static SERVER: RefCell<Option<Context>> = const { RefCell::new(None) };
+}
 
 /// Links that are kept for one span: the specification's default limit.
 const MOST_LINKS: usize = 128;
@@ -102,9 +106,20 @@ pub(crate) fn links_of_commands(cx: &Context) -> Vec<Link> {
         .map_or_else(Vec::new, |OnBehalfOf(links)| links.clone())
 }
 
-/// Makes the span of `cx` the one that [`set_server_attribute`] writes to.
-pub(crate) fn with_server_span(cx: &Context) -> Context {
-    cx.with_value(ServerSpan(cx.clone()))
+/// Does `work` with the span of `cx` in force, which is also the one that [`set_server_attribute`] writes to.
+pub(crate) fn serving<T>(cx: &Context, work: impl FnOnce() -> T) -> T {
+    let _attached = cx.clone().attach();
+    let _served = Served(SERVER.replace(Some(cx.clone())));
+    work()
+}
+
+/// Puts back what was served before, also when the work panics.
+struct Served(Option<Context>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        SERVER.set(self.0.take());
+    }
 }
 
 /// The trace id of the context in force, sampled or not, as 32 lower-case hexadecimal digits.
@@ -146,11 +161,11 @@ pub fn set_attribute(attribute: KeyValue) {
     Context::map_current(|cx| cx.span().set_attribute(attribute));
 }
 
-/// Sets an attribute on the server span of the request in force, from however deep below it; `user.id` once known.
-/// Outside a request nothing happens.
+/// Sets an attribute on the server span of the request that is being served, from however deep below it, on its own task;
+/// `user.id` once known. On other tasks, and outside a request, nothing happens.
 pub fn set_server_attribute(attribute: KeyValue) {
-    Context::map_current(|cx| {
-        if let Some(ServerSpan(server)) = cx.get::<ServerSpan>() {
+    SERVER.with_borrow(|server| {
+        if let Some(server) = server {
             server.span().set_attribute(attribute);
         }
     });

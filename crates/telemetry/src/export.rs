@@ -1,12 +1,15 @@
 //! The export of all three signals: one thread, "telemetry", with a runtime of its own. What is recorded waits in bounded
-//! queues and in the meters; a loop per signal takes it from there, tidies and encodes it and sends it. Recording never
-//! waits for this thread, and nothing that happens on it reaches whoever records.
+//! queues and in the meters; a loop per signal takes it from there and sends it. Recording never waits for this thread, and
+//! nothing that happens on it reaches whoever records.
 //!
 //! ```text
-//! span ends   ─▶ Queue<SpanData> ─▶ Batching ─┐
-//! event logged ─▶ Queue<LogEntry> ─▶ Batching ─┼─▶ Tidy ─▶ Outlet ─▶ collector or console
-//! meters       ─▶ Reader ─────────▶ Metering ─┘
+//! span ends    ─▶ masked, encoded ─▶ Queue ─▶ Batching ─┐
+//! event logged ─▶ masked, encoded ─▶ Queue ─▶ Batching ─┼─▶ Outlet ─▶ collector or console
+//! meters ──────────▶ Reader ─▶ masked, encoded by Metering ─┘
 //! ```
+//!
+//! Spans and log records are encoded where they are made: what they consist of is in that processor's caches and was
+//! allocated by that thread, so that encoding them elsewhere costs several times as much as doing it at once.
 
 mod batches;
 mod delivery;
@@ -26,7 +29,8 @@ mod traces;
 mod wire;
 
 pub(crate) use delivery::TARGET;
-pub(crate) use logs::{LogEntry, QueuedLogs};
+pub(crate) use frame::Batch;
+pub(crate) use logs::QueuedLogs;
 pub(crate) use measures::{Exported, observe_queue};
 pub(crate) use metrics::Reader;
 pub(crate) use queue::Queue;

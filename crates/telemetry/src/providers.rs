@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::config::{Batches, Config, Destination, Signal};
 use crate::export::{
-    ExportThread, Exported, Exports, LogEntry, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
+    Batch, ExportThread, Exported, Exports, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
     observe_queue,
 };
 use crate::sampler::QuietSampler;
@@ -29,8 +29,8 @@ impl Providers {
     /// Makes the providers, and starts the thread when there is anything to export.
     pub(crate) fn start(config: &Config, warnings: &mut Vec<String>) -> (Self, Option<ExportThread>) {
         let exports = exports(config);
-        let spans = exports.traces.as_ref().map(Measured::of);
-        let records = exports.logs.as_ref().map(Measured::of);
+        let spans = exports.traces.as_ref().map(Shared::of);
+        let records = exports.logs.as_ref().map(Shared::of);
         let reader = exports
             .metrics
             .as_ref()
@@ -50,12 +50,12 @@ impl Providers {
             });
         // Without a queue there are still ids, for logs, answers and whoever is called.
         if let Some(spans) = &spans {
-            traces = traces.with_span_processor(QueuedSpans(Arc::clone(&spans.queue)));
+            traces = traces.with_span_processor(QueuedSpans::new(Arc::clone(&spans.queue), spans.tidy));
         }
         let logs = records.as_ref().map(|records| {
             SdkLoggerProvider::builder()
                 .with_resource(config.resource.clone())
-                .with_log_processor(QueuedLogs(Arc::clone(&records.queue)))
+                .with_log_processor(QueuedLogs::new(Arc::clone(&records.queue), records.tidy))
                 .build()
         });
         let metrics = reader.map(|(reader, exported)| {
@@ -104,16 +104,18 @@ impl Providers {
     }
 }
 
-/// What of a queued signal is shared with its provider and its measures.
-struct Measured<T> {
-    queue: Arc<Queue<T>>,
+/// What of a queued signal its provider and its measures need too.
+struct Shared {
+    queue: Arc<Queue<Batch>>,
+    tidy: Tidy,
     exported: Arc<Exported>,
 }
 
-impl<T> Measured<T> {
-    fn of(queued: &Queued<T>) -> Self {
+impl Shared {
+    fn of(queued: &Queued) -> Self {
         Self {
             queue: Arc::clone(&queued.queue),
+            tidy: queued.tidy,
             exported: Arc::clone(&queued.exported),
         }
     }
@@ -139,9 +141,7 @@ fn exports(config: &Config) -> Exports {
         traces: queued(Signal::Traces, &config.traces, config.span_batches, of_spans),
         // The lines of standard output are the console's log records.
         logs: match &config.logs {
-            Destination::Otlp(_) => {
-                queued::<LogEntry>(Signal::Logs, &config.logs, config.log_batches, of_records)
-            }
+            Destination::Otlp(_) => queued(Signal::Logs, &config.logs, config.log_batches, of_records),
             Destination::Off | Destination::Console => None,
         },
         metrics: (config.metrics != Destination::Off).then(|| Read {
@@ -159,7 +159,7 @@ fn exports(config: &Config) -> Exports {
 }
 
 /// A signal with a queue, unless it goes nowhere.
-fn queued<T>(signal: Signal, destination: &Destination, batches: Batches, tidy: Tidy) -> Option<Queued<T>> {
+fn queued(signal: Signal, destination: &Destination, batches: Batches, tidy: Tidy) -> Option<Queued> {
     (*destination != Destination::Off).then(|| Queued {
         queue: Arc::new(Queue::new(batches.queue_size, batches.batch_size)),
         destination: destination.clone(),

@@ -8,25 +8,26 @@ use tokio::time::sleep;
 
 use super::delivery::TARGET;
 use super::outlet::{Export, Outlet};
-use super::queue::Queue;
+use super::queue::{Entries, Queue};
 use super::stop::Stop;
 use crate::otlp::Request;
 
 /// What moves one signal's batches from the queue to the outlet.
 #[derive(Debug)]
-pub(crate) struct Batching<T, E, F> {
-    pub(crate) queue: Arc<Queue<T>>,
+pub(crate) struct Batching<B, E, F> {
+    pub(crate) queue: Arc<Queue<B>>,
     /// Between two exports of batches that are not full.
     pub(crate) delay: Duration,
-    /// Empties a batch into a request.
-    pub(crate) encode: F,
+    /// Makes a request of a batch.
+    pub(crate) request: F,
     pub(crate) outlet: Outlet<E>,
 }
 
-impl<T, E, F> Batching<T, E, F>
+impl<B, E, F> Batching<B, E, F>
 where
+    B: Entries,
     E: Export,
-    F: FnMut(&mut Vec<T>) -> Request,
+    F: Fn(&B) -> Request,
 {
     /// Runs until it is stopped; says whether everything was delivered.
     pub(crate) async fn run(mut self) -> bool {
@@ -68,9 +69,9 @@ where
         !self.outlet.delivery.is_failing()
     }
 
-    async fn export(&mut self, mut batch: Vec<T>) {
-        let items = batch.len() as u64;
-        let request = (self.encode)(&mut batch);
+    async fn export(&mut self, batch: B) {
+        let items = batch.count() as u64;
+        let request = (self.request)(&batch);
         self.queue.recycle(batch);
         let until = self.outlet.until();
         self.outlet.send(&request, items, until).await;
@@ -78,9 +79,9 @@ where
 }
 
 /// Tells the log when `queue` begins to overflow and, once nothing was dropped for as long as `quiet`, that it is over.
-pub(crate) async fn watch_overflow<T>(
+pub(crate) async fn watch_overflow<B: Entries>(
     signal: &'static str,
-    queue: Arc<Queue<T>>,
+    queue: Arc<Queue<B>>,
     quiet: Duration,
     mut stop: Stop,
 ) {
@@ -129,7 +130,7 @@ mod tests {
 
     /// A loop over `queue` that sends to `exporter`; the way to stop it, and its end.
     fn start(
-        queue: &Arc<Queue<u32>>,
+        queue: &Arc<Queue<Vec<u32>>>,
         exporter: &Scripted,
     ) -> (
         tokio::sync::watch::Sender<Option<End>>,
@@ -139,10 +140,7 @@ mod tests {
         let batching = Batching {
             queue: Arc::clone(queue),
             delay: DELAY,
-            encode: |batch: &mut Vec<u32>| {
-                batch.clear();
-                Request::Traces(Bytes::new())
-            },
+            request: |_: &Vec<u32>| Request::Traces(Bytes::new()),
             outlet,
         };
         (ask, tokio::spawn(batching.run()))
@@ -158,7 +156,7 @@ mod tests {
         let exporter = Scripted::new(&[]);
         let (_ask, _run) = start(&queue, &exporter);
         sleep(seconds(1)).await;
-        (0..7).for_each(|entry| queue.push(entry));
+        (0..7).for_each(|entry| queue.push_one(entry));
         sleep(seconds(20)).await;
         assert_eq!(exporter.calls(began), [1_000, 1_000, 6_000]);
         assert_eq!(queue.len(), 0);
@@ -169,7 +167,7 @@ mod tests {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let exporter = Scripted::new(&[Outcome::Later(seconds(60))]);
         let (_ask, _run) = start(&queue, &exporter);
-        (0..4).for_each(|entry| queue.push(entry));
+        (0..4).for_each(|entry| queue.push_one(entry));
         sleep(seconds(59)).await;
         assert_eq!((exporter.calls(began).len(), queue.len()), (1, 3));
         sleep(seconds(10)).await;
@@ -181,7 +179,7 @@ mod tests {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let exporter = Scripted::new(&[Outcome::Later(seconds(1_000_000))]);
         let (_ask, _run) = start(&queue, &exporter);
-        (0..2).for_each(|entry| queue.push(entry));
+        (0..2).for_each(|entry| queue.push_one(entry));
         sleep(seconds(1_000)).await;
         assert_eq!(exporter.calls(began), [0, 300_000]);
     }
@@ -191,10 +189,10 @@ mod tests {
         let queue = Arc::new(Queue::new(100, 3));
         let exporter = Scripted::new(&[]);
         let (ask, run) = start(&queue, &exporter);
-        (0..2).for_each(|entry| queue.push(entry));
+        (0..2).for_each(|entry| queue.push_one(entry));
         ask.send_replace(Some(End::by(Instant::now() + seconds(5))));
         assert!(run.await.unwrap());
-        queue.push(2);
+        queue.push_one(2);
         assert_eq!((exporter.calls(Instant::now()).len(), queue.len()), (1, 0));
     }
 
@@ -204,7 +202,7 @@ mod tests {
             let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
             let exporter = Scripted::new(&[outcome; 9]);
             let (ask, run) = start(&queue, &exporter);
-            (0..9).for_each(|entry| queue.push(entry));
+            (0..9).for_each(|entry| queue.push_one(entry));
             sleep(seconds(2)).await;
             ask.send_replace(Some(End::by(Instant::now() + seconds(5))));
             assert!(!run.await.unwrap());
@@ -217,7 +215,7 @@ mod tests {
         let queue = Arc::new(Queue::new(100, 1));
         let exporter = Scripted::new(&[Outcome::Failed, Outcome::Stuck]);
         let (ask, run) = start(&queue, &exporter);
-        (0..3).for_each(|entry| queue.push(entry));
+        (0..3).for_each(|entry| queue.push_one(entry));
         sleep(seconds(2)).await;
         let asked = Instant::now();
         ask.send_replace(Some(End::by(asked + seconds(60))));
@@ -231,7 +229,7 @@ mod tests {
         let exporter = Scripted::new(&[Outcome::Silence; 1_000]);
         let (_ask, _run) = start(&queue, &exporter);
         for _ in 0..500 {
-            (0..1_000).for_each(|entry| queue.push(entry));
+            (0..1_000).for_each(|entry| queue.push_one(entry));
             assert!(queue.len() <= 100);
             sleep(seconds(7)).await;
         }
@@ -246,14 +244,14 @@ mod tests {
         let queue = Arc::new(Queue::new(2, 1));
         let watch = tokio::spawn(watch_overflow("logs", Arc::clone(&queue), seconds(5), stop));
         for _ in 0..10 {
-            (0..10).for_each(|entry| queue.push(entry));
+            (0..10).for_each(|entry| queue.push_one(entry));
             while queue.take().is_some() {}
             sleep(seconds(3)).await;
         }
         assert_eq!((told.count("does not fit"), told.count("room again")), (1, 0));
         sleep(seconds(10)).await;
         assert_eq!(told.count("dropped=80"), 1);
-        (0..10).for_each(|entry| queue.push(entry));
+        (0..10).for_each(|entry| queue.push_one(entry));
         sleep(seconds(1)).await;
         ask.send_replace(Some(End::by(Instant::now())));
         watch.await.unwrap();

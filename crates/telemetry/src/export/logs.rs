@@ -1,5 +1,5 @@
-//! Log records: from the log layer through the SDK into the queue, and on the export thread from the queue into the bytes
-//! of a request. They were masked when they were written to standard output; what is left to do is one value for each
+//! Log records: they come from the log layer through the SDK and are written into the queue as the bytes that they will be
+//! in a request. They were masked when they were written to standard output; what is left to do is one value for each
 //! key and the limit of their number.
 
 #[cfg(test)]
@@ -10,72 +10,60 @@ use std::time::Duration;
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry::{InstrumentationScope, Key};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
-use prost::bytes::Bytes;
 
-use super::frame::{Frame, ScopeEntries};
+use super::frame::Batch;
 use super::queue::Queue;
 use super::tidy::Tidy;
-use super::wire::{Wire, nanoseconds};
-
-/// A record with the scope that it was made in.
-pub(crate) type LogEntry = (SdkLogRecord, InstrumentationScope);
+use super::wire::{Wire, nanoseconds, with_scratch};
 
 /// Puts log records into the queue.
 #[derive(Debug)]
-pub(crate) struct QueuedLogs(pub(crate) Arc<Queue<LogEntry>>);
+pub(crate) struct QueuedLogs {
+    queue: Arc<Queue<Batch>>,
+    encoder: LogEncoder,
+}
+
+impl QueuedLogs {
+    pub(crate) fn new(queue: Arc<Queue<Batch>>, tidy: Tidy) -> Self {
+        Self {
+            queue,
+            encoder: LogEncoder { tidy },
+        }
+    }
+}
 
 impl LogProcessor for QueuedLogs {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        self.0.push((record.clone(), scope.clone()));
+        // Records of one target make a scope with its name.
+        let target = record.target().map(AsRef::as_ref);
+        with_scratch(|entry| {
+            entry.long_message(2, |wire| self.encoder.record(wire, record));
+            self.queue.push(|batch| batch.add(scope, target, entry));
+        });
     }
 
     /// Asks for an export and does not wait for it.
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.flush();
+        self.queue.flush();
         Ok(())
     }
 
     /// Takes no more records; the export thread sees to those that wait.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        self.0.close();
+        self.queue.close();
         Ok(())
     }
 }
 
-/// Writes batches of log records as `ExportLogsServiceRequest`s. The numbers are those of the fields in OTLP's
-/// `logs/v1/logs.proto` and `common/v1/common.proto`.
+/// Writes log records. The numbers are those of the fields in OTLP's `logs/v1/logs.proto` and `common/v1/common.proto`.
 #[derive(Clone, Debug)]
-pub(crate) struct LogEncoder {
-    frame: Frame,
+struct LogEncoder {
     tidy: Tidy,
 }
 
 impl LogEncoder {
-    pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
-        Self {
-            frame: Frame::new(resource, tidy),
-            tidy,
-        }
-    }
-
-    /// The request of a batch, which is left empty. Records of one target make a scope with its name.
-    pub(crate) fn request(&self, batch: &mut Vec<LogEntry>) -> Bytes {
-        let mut scopes: Vec<ScopeEntries> = Vec::new();
-        for (record, scope) in batch.drain(..) {
-            let target = record.target().map(AsRef::as_ref);
-            let place = scopes.iter().rposition(|known| known.is_of(&scope, target));
-            let place = place.unwrap_or_else(|| {
-                scopes.push(ScopeEntries::new(&scope, target, 0));
-                scopes.len() - 1
-            });
-            scopes[place].add(|wire| self.record(wire, &record));
-        }
-        self.frame.request(scopes)
-    }
-
     fn record(&self, wire: &mut Wire, record: &SdkLogRecord) {
         wire.fixed64(1, record.timestamp().map(nanoseconds).unwrap_or_default());
         wire.number(

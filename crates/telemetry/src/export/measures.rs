@@ -9,6 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use opentelemetry::trace::SpanContext;
 
+use super::frame::Batch;
 use super::queue::Queue;
 use crate::config::{Destination, Otlp, Protocol, Signal};
 use crate::metrics::{Durations, SECONDS};
@@ -99,7 +100,7 @@ impl Exported {
 }
 
 /// Makes the instruments of a queue, which is a batching processor in the terms of the conventions.
-pub(crate) fn observe_queue<T: Send + 'static>(meter: &Meter, signal: Signal, queue: &Arc<Queue<T>>) {
+pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Batch>>) {
     let (processor, unit, [processed, size, capacity]) = match signal {
         Signal::Logs => (
             "batching_log_processor",

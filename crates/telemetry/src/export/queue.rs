@@ -1,32 +1,39 @@
 //! The bounded queue between whoever records and the export thread. Recording costs one short lock; the export thread is
-//! woken when a batch is full and left asleep otherwise. What does not fit is dropped and counted.
+//! woken when a batch is full and left asleep otherwise. What does not fit is dropped and counted. Entries are gathered
+//! into batches as they come, and a batch that was exported lends its memory to the next.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What a new batch has room for at first: a usual one need not grow, which would be done under the lock.
-const USUAL_BATCH: usize = 512;
+/// What is gathered for one export.
+pub(crate) trait Entries: Default {
+    /// How many there are.
+    fn count(&self) -> usize;
 
-/// Entries on their way to the export thread, gathered into batches as they come.
+    /// Forgets them; memory for the next ones may stay.
+    fn clear(&mut self);
+}
+
+/// Entries on their way to the export thread, in batches `B`.
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub(crate) struct Queue<B> {
     capacity: usize,
     batch_size: usize,
-    state: Mutex<State<T>>,
+    state: Mutex<State<B>>,
     ready: Notify,
     overflow: Notify,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct State<B> {
     /// Batches of full size, oldest first.
-    full: VecDeque<Vec<T>>,
+    full: VecDeque<B>,
     /// The batch that is being filled.
-    open: Vec<T>,
+    open: B,
     /// An empty batch whose memory is used again.
-    spare: Vec<T>,
+    spare: B,
     closed: bool,
     flush: bool,
     overflowing: bool,
@@ -46,7 +53,7 @@ pub(crate) struct Counts {
     pub(crate) late: u64,
 }
 
-impl<T> Queue<T> {
+impl<B: Entries> Queue<B> {
     /// `batch_size` is at most `capacity`; both count entries and are at least one.
     pub(crate) fn new(capacity: usize, batch_size: usize) -> Self {
         Self {
@@ -54,8 +61,8 @@ impl<T> Queue<T> {
             batch_size,
             state: Mutex::new(State {
                 full: VecDeque::new(),
-                open: Vec::new(),
-                spare: Vec::new(),
+                open: B::default(),
+                spare: B::default(),
                 closed: false,
                 flush: false,
                 overflowing: false,
@@ -67,8 +74,9 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds an entry, or drops it when the queue is full or closed. Never blocks for longer than a few moves of memory.
-    pub(crate) fn push(&self, entry: T) {
+    /// Has `add` add one entry to a batch, or drops it when the queue is full or closed. `add` runs under the lock and must
+    /// do no more than move memory.
+    pub(crate) fn push(&self, add: impl FnOnce(&mut B)) {
         let mut state = self.lock();
         if state.closed {
             state.counts.late += 1;
@@ -84,11 +92,8 @@ impl<T> Queue<T> {
             }
             return;
         }
-        if state.open.capacity() == 0 {
-            state.open.reserve(self.batch_size.min(USUAL_BATCH));
-        }
-        state.open.push(entry);
-        if state.open.len() < self.batch_size {
+        add(&mut state.open);
+        if state.open.count() < self.batch_size {
             return;
         }
         let empty = std::mem::take(&mut state.spare);
@@ -109,7 +114,7 @@ impl<T> Queue<T> {
     }
 
     /// The oldest batch of full size; after [`Queue::flush`] a smaller one too.
-    pub(crate) fn take_ready(&self) -> Option<Vec<T>> {
+    pub(crate) fn take_ready(&self) -> Option<B> {
         let mut state = self.lock();
         if state.flush && state.full.is_empty() {
             state.flush = false;
@@ -119,17 +124,17 @@ impl<T> Queue<T> {
     }
 
     /// The oldest batch of whatever size.
-    pub(crate) fn take(&self) -> Option<Vec<T>> {
+    pub(crate) fn take(&self) -> Option<B> {
         let mut state = self.lock();
         take_full(&mut state).or_else(|| take_open(&mut state))
     }
 
-    /// Gives the memory of an emptied batch back.
-    pub(crate) fn recycle(&self, batch: Vec<T>) {
-        let mut state = self.lock();
-        if batch.is_empty() && state.spare.capacity() < batch.capacity() {
-            state.spare = batch;
-        }
+    /// Gives the memory of a batch back.
+    pub(crate) fn recycle(&self, mut batch: B) {
+        batch.clear();
+        let unused = std::mem::replace(&mut self.lock().spare, batch);
+        // Not under the lock.
+        drop(unused);
     }
 
     /// Asks for what is there to be exported without waiting for more.
@@ -168,30 +173,48 @@ impl<T> Queue<T> {
         Some(dropped - std::mem::replace(&mut state.dropped_before, dropped))
     }
 
-    fn length(&self, state: &State<T>) -> usize {
-        state.full.len() * self.batch_size + state.open.len()
+    fn length(&self, state: &State<B>) -> usize {
+        state.full.len() * self.batch_size + state.open.count()
     }
 
     /// No code that can panic runs under the lock but the allocator's; the state is whole whatever happened.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn take_full<T>(state: &mut State<T>) -> Option<Vec<T>> {
+fn take_full<B: Entries>(state: &mut State<B>) -> Option<B> {
     let batch = state.full.pop_front()?;
-    state.counts.taken += batch.len() as u64;
+    state.counts.taken += batch.count() as u64;
     Some(batch)
 }
 
-fn take_open<T>(state: &mut State<T>) -> Option<Vec<T>> {
-    if state.open.is_empty() {
+fn take_open<B: Entries>(state: &mut State<B>) -> Option<B> {
+    if state.open.count() == 0 {
         return None;
     }
     let empty = std::mem::take(&mut state.spare);
     let batch = std::mem::replace(&mut state.open, empty);
-    state.counts.taken += batch.len() as u64;
+    state.counts.taken += batch.count() as u64;
     Some(batch)
+}
+
+#[cfg(test)]
+impl<T> Entries for Vec<T> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn clear(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+impl<T> Queue<Vec<T>> {
+    pub(super) fn push_one(&self, entry: T) {
+        self.push(|batch| batch.push(entry));
+    }
 }
 
 #[cfg(test)]
@@ -203,14 +226,14 @@ mod tests {
     use super::*;
 
     /// Whether the export thread would have been woken.
-    fn is_ready(queue: &Queue<u32>) -> bool {
+    fn is_ready(queue: &Queue<Vec<u32>>) -> bool {
         let ready = pin!(queue.ready());
         ready.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
     }
 
-    fn filled(capacity: usize, batch_size: usize, entries: u32) -> Queue<u32> {
+    fn filled(capacity: usize, batch_size: usize, entries: u32) -> Queue<Vec<u32>> {
         let queue = Queue::new(capacity, batch_size);
-        (0..entries).for_each(|entry| queue.push(entry));
+        (0..entries).for_each(|entry| queue.push_one(entry));
         queue
     }
 
@@ -219,7 +242,7 @@ mod tests {
         let queue = filled(10, 3, 2);
         assert!(!is_ready(&queue));
         assert_eq!(queue.take_ready(), None);
-        queue.push(2);
+        queue.push_one(2);
         assert!(is_ready(&queue));
         assert_eq!(queue.take_ready(), Some(vec![0, 1, 2]));
     }
@@ -229,9 +252,8 @@ mod tests {
         let queue = filled(10, 3, 7);
         assert_eq!(queue.len(), 7);
         let mut taken = Vec::new();
-        while let Some(mut batch) = queue.take() {
+        while let Some(batch) = queue.take() {
             taken.push(batch.clone());
-            batch.clear();
             queue.recycle(batch);
         }
         assert_eq!(taken, [vec![0, 1, 2], vec![3, 4, 5], vec![6]]);
@@ -244,24 +266,24 @@ mod tests {
         assert_eq!(queue.len(), 4);
         assert_eq!(queue.counts().dropped, 996);
         assert_eq!(queue.take(), Some(vec![0, 1, 2]));
-        queue.push(7);
+        queue.push_one(7);
         assert_eq!(queue.len(), 2);
     }
 
     #[test]
     fn an_overflow_begins_once_and_ends_when_nothing_was_dropped_since() {
         let queue = filled(1, 1, 3);
-        let begins = |queue: &Queue<u32>| {
+        let begins = |queue: &Queue<Vec<u32>>| {
             let overflow = pin!(queue.overflow());
             overflow.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
         };
         assert!(begins(&queue));
-        queue.push(4);
+        queue.push_one(4);
         assert!(!begins(&queue));
         assert_eq!(queue.end_overflow(2), None);
         assert_eq!(queue.end_overflow(3), Some(3));
         assert_eq!(queue.end_overflow(3), None);
-        queue.push(5);
+        queue.push_one(5);
         assert!(begins(&queue));
         assert_eq!(queue.end_overflow(4), Some(1));
     }
@@ -272,7 +294,7 @@ mod tests {
         queue.flush();
         assert!(is_ready(&queue));
         assert_eq!(queue.take_ready(), Some(vec![0]));
-        queue.push(1);
+        queue.push_one(1);
         assert_eq!(queue.take_ready(), None);
     }
 
@@ -280,7 +302,7 @@ mod tests {
     fn a_closed_queue_takes_nothing_in_and_gives_out_what_it_has() {
         let queue = filled(10, 3, 1);
         queue.close();
-        queue.push(1);
+        queue.push_one(1);
         assert_eq!(queue.counts().late, 1);
         assert_eq!(queue.take(), Some(vec![0]));
         assert_eq!(queue.take(), None);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 
 use super::batches::{Batching, watch_overflow};
 use super::delivery::{Delivery, TARGET};
-use super::logs::{LogEncoder, LogEntry};
+use super::frame::{Batch, Frame};
 use super::measures::Exported;
 use super::metrics::{Metering, Reader};
 use super::outlet::{Exporter, Outlet};
@@ -24,7 +23,6 @@ use super::queue::Queue;
 use super::stop::{End, Stop};
 use super::supervision::supervised;
 use super::tidy::Tidy;
-use super::traces::SpanEncoder;
 use crate::config::{Batches, Destination, Signal};
 use crate::logs::keep_this_thread_off_the_exporters;
 use crate::otlp::Request;
@@ -41,15 +39,15 @@ const LONGEST_END: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(crate) struct Exports {
     pub(crate) resource: Resource,
-    pub(crate) traces: Option<Queued<SpanData>>,
-    pub(crate) logs: Option<Queued<LogEntry>>,
+    pub(crate) traces: Option<Queued>,
+    pub(crate) logs: Option<Queued>,
     pub(crate) metrics: Option<Read>,
 }
 
 /// A signal whose entries are queued.
 #[derive(Debug)]
-pub(crate) struct Queued<T> {
-    pub(crate) queue: Arc<Queue<T>>,
+pub(crate) struct Queued {
+    pub(crate) queue: Arc<Queue<Batch>>,
     pub(crate) destination: Destination,
     pub(crate) batches: Batches,
     pub(crate) tidy: Tidy,
@@ -185,15 +183,15 @@ fn run(
         };
         let resource = exports.resource;
         if let Some(traces) = exports.traces {
-            let encoder = SpanEncoder::new(&resource, traces.tidy);
+            let frame = Frame::new(&resource, traces.tidy);
             loops.queued(Signal::Traces, traces, move |batch| {
-                Request::Traces(encoder.request(batch))
+                Request::Traces(frame.request(batch))
             });
         }
         if let Some(logs) = exports.logs {
-            let encoder = LogEncoder::new(&resource, logs.tidy);
+            let frame = Frame::new(&resource, logs.tidy);
             loops.queued(Signal::Logs, logs, move |batch| {
-                Request::Logs(encoder.request(batch))
+                Request::Logs(frame.request(batch))
             });
         }
         if let Some(metrics) = exports.metrics {
@@ -221,10 +219,9 @@ struct Loops<'a> {
 }
 
 impl Loops<'_> {
-    fn queued<T, F>(&mut self, signal: Signal, queued: Queued<T>, encode: F)
+    fn queued<F>(&mut self, signal: Signal, queued: Queued, request: F)
     where
-        T: Send + 'static,
-        F: Fn(&mut Vec<T>) -> Request + Clone + Send + 'static,
+        F: Fn(&Batch) -> Request + Clone + Send + 'static,
     {
         let Queued {
             queue,
@@ -239,7 +236,7 @@ impl Loops<'_> {
             Batching {
                 queue: Arc::clone(&queue),
                 delay: batches.delay,
-                encode: encode.clone(),
+                request: request.clone(),
                 outlet,
             }
             .run()

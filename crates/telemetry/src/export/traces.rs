@@ -1,5 +1,5 @@
-//! Spans: from their end in the SDK into the queue, and on the export thread from the queue into the bytes of a request.
-//! What is done to them on the way out (one value for each key, masking, limits of length) is done while they are written.
+//! Spans: at their end in the SDK they are written into the queue as the bytes that they will be in a request. What is done
+//! to them on the way out (one value for each key, masking, limits of length) is done while they are written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,77 +7,66 @@ use std::time::Duration;
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{self, SpanData, SpanProcessor};
-use prost::bytes::Bytes;
 
-use super::frame::{Frame, ScopeEntries};
+use super::frame::Batch;
 use super::queue::Queue;
 use super::tidy::Tidy;
-use super::wire::{Wire, nanoseconds};
+use super::wire::{Wire, nanoseconds, with_scratch};
 
 /// Puts ended spans into the queue.
 #[derive(Debug)]
-pub(crate) struct QueuedSpans(pub(crate) Arc<Queue<SpanData>>);
+pub(crate) struct QueuedSpans {
+    queue: Arc<Queue<Batch>>,
+    encoder: SpanEncoder,
+}
+
+impl QueuedSpans {
+    pub(crate) fn new(queue: Arc<Queue<Batch>>, tidy: Tidy) -> Self {
+        Self {
+            queue,
+            encoder: SpanEncoder { tidy },
+        }
+    }
+}
 
 impl SpanProcessor for QueuedSpans {
     fn on_start(&self, _: &mut trace::Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.push(span);
+            with_scratch(|entry| {
+                self.encoder.entry(entry, &span);
+                self.queue
+                    .push(|batch| batch.add(&span.instrumentation_scope, None, entry));
+            });
         }
     }
 
     /// Asks for an export and does not wait for it.
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.flush();
+        self.queue.flush();
         Ok(())
     }
 
     /// Takes no more spans; the export thread sees to those that wait.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        self.0.close();
+        self.queue.close();
         Ok(())
     }
 }
 
-/// About the bytes of a span with its attributes.
-const USUAL_SPAN: usize = 512;
-
-/// Writes batches of spans as `ExportTraceServiceRequest`s. The numbers are those of the fields in OTLP's
-/// `trace/v1/trace.proto` and `common/v1/common.proto`.
+/// Writes spans. The numbers are those of the fields in OTLP's `trace/v1/trace.proto` and `common/v1/common.proto`.
 #[derive(Clone, Debug)]
-pub(crate) struct SpanEncoder {
-    frame: Frame,
+struct SpanEncoder {
     tidy: Tidy,
 }
 
 impl SpanEncoder {
-    pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
-        Self {
-            frame: Frame::new(resource, tidy),
-            tidy,
-        }
-    }
-
-    /// The request of a batch, which is left empty.
-    pub(crate) fn request(&self, batch: &mut Vec<SpanData>) -> Bytes {
-        let usual = batch.len() * USUAL_SPAN;
-        let mut scopes: Vec<ScopeEntries> = Vec::new();
-        for span in batch.drain(..) {
-            let scope = &span.instrumentation_scope;
-            let place = scopes.iter().rposition(|known| known.is_of(scope, None));
-            let place = place.unwrap_or_else(|| {
-                // Most services have one scope only.
-                let capacity = if scopes.is_empty() { usual } else { 0 };
-                scopes.push(ScopeEntries::new(scope, None, capacity));
-                scopes.len() - 1
-            });
-            scopes[place].add(|wire| self.span(wire, &span));
-        }
-        self.frame.request(scopes)
+    /// Writes `span` as a field of a `ScopeSpans`.
+    fn entry(&self, wire: &mut Wire, span: &SpanData) {
+        wire.long_message(2, |wire| self.span(wire, span));
     }
 
     fn span(&self, wire: &mut Wire, span: &SpanData) {

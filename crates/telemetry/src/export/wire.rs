@@ -2,11 +2,28 @@
 //! (<https://protobuf.dev/programming-guides/encoding/>). They are many: writing them straight into bytes costs a
 //! fraction of building messages first and encoding those.
 
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A message being written. Fields at their defaults are left out where a method does not say otherwise.
-#[derive(Debug, Default)]
-pub(super) struct Wire(Vec<u8>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wire(Vec<u8>);
+
+/// The most bytes that a thread keeps for what it writes next.
+const KEPT_SCRATCH: usize = 16 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Wire> = const { Cell::new(Wire(Vec::new())) };
+}
+
+/// Has `write` fill an empty message whose memory this thread uses again and again.
+pub(super) fn with_scratch(write: impl FnOnce(&mut Wire)) {
+    // At the end of a thread there may be none left.
+    let mut wire = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    write(&mut wire);
+    wire.clear(KEPT_SCRATCH);
+    let _ = SCRATCH.try_with(|scratch| scratch.set(wire));
+}
 
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
@@ -20,6 +37,22 @@ impl Wire {
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+
+    /// In bytes.
+    pub(super) fn length(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Empties it; of its memory at most `kept` bytes stay.
+    pub(super) fn clear(&mut self, kept: usize) {
+        self.0.clear();
+        self.0.shrink_to(kept);
+    }
+
+    /// The fields of `other` after those that are there.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
     }
 
     pub(super) fn number(&mut self, field: u32, number: u64) {
@@ -62,9 +95,14 @@ impl Wire {
 
     /// Also no bytes at all: for members of a `oneof`, and for messages that are there and empty.
     pub(super) fn bytes_set(&mut self, field: u32, bytes: &[u8]) {
-        self.tag(field, LENGTH);
-        self.varint(bytes.len() as u64);
+        self.head(field, bytes.len());
         self.0.extend_from_slice(bytes);
+    }
+
+    /// The beginning of a text or a message of `length` bytes, which must follow.
+    pub(super) fn head(&mut self, field: u32, length: usize) {
+        self.tag(field, LENGTH);
+        self.varint(length as u64);
     }
 
     /// A message in the message, empty or not. Its length is known when it is written, so one that is longer than most
@@ -98,13 +136,11 @@ impl Wire {
 
     /// A key with a text: `KeyValue` of OTLP. Its lengths are known before it is written.
     pub(super) fn text_attribute(&mut self, field: u32, key: &str, text: &str) {
-        let value = 1 + varint_length(text.len()) + text.len();
-        let attribute = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(value) + value;
-        self.tag(field, LENGTH);
-        self.varint(attribute as u64);
+        let value = field_length(1, text.len());
+        let attribute = field_length(1, key.len()) + field_length(2, value);
+        self.head(field, attribute);
         self.bytes_set(1, key.as_bytes());
-        self.tag(2, LENGTH);
-        self.varint(value as u64);
+        self.head(2, value);
         self.bytes_set(1, text.as_bytes());
     }
 
@@ -131,6 +167,11 @@ impl Wire {
 pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How many bytes a text or message of `length` bytes takes as a field.
+pub(super) fn field_length(field: u32, length: usize) -> usize {
+    varint_length((field << 3 | LENGTH) as usize) + varint_length(length) + length
 }
 
 /// How many bytes a number takes.

@@ -40,11 +40,9 @@ impl Exchange {
 
     /// Does a piece of the request's work (one poll) with its span in force. A panic is recorded, and goes on.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let attached = self.cx.clone().attach();
-        match catch_unwind(AssertUnwindSafe(work)) {
+        match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
             Ok(done) => done,
             Err(panic) => {
-                drop(attached);
                 self.failed(PANIC, panic_message(panic.as_ref()).to_owned());
                 resume_unwind(panic)
             }
@@ -138,7 +136,7 @@ fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Contex
             .with_attributes(attributes::of_request(parts, route))
     });
     if cx.span().span_context().is_valid() {
-        context::with_server_span(&cx)
+        cx
     } else {
         context::untraced(parent)
     }

@@ -1,6 +1,7 @@
 //! What is written is compared with what the upstream transform makes of the same records.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use opentelemetry::logs::{LogRecord as _, Logger, LoggerProvider, Severity};
@@ -9,9 +10,11 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LogBatch, SdkLogger, SdkLoggerProvider};
 use prost::Message;
 
+use super::super::frame::Frame;
 use super::*;
 
 const PLAIN: Tidy = Tidy {
@@ -20,14 +23,35 @@ const PLAIN: Tidy = Tidy {
     attribute_limit: None,
 };
 
-/// What `fill` makes of records, as the queue gets them.
-fn entries(fill: impl Fn(&SdkLogger)) -> Vec<LogEntry> {
-    let queue = Arc::new(Queue::new(100, 100));
+/// A record with the scope that it was made in.
+type Entry = (SdkLogRecord, InstrumentationScope);
+
+/// Keeps what a processor is given.
+#[derive(Clone, Debug, Default)]
+struct Given(Arc<Mutex<Vec<Entry>>>);
+
+impl LogProcessor for Given {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        self.0.lock().unwrap().push((record.clone(), scope.clone()));
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// What `fill` makes of records, as a processor gets them.
+fn entries(fill: impl Fn(&SdkLogger)) -> Vec<Entry> {
+    let given = Given::default();
     let provider = SdkLoggerProvider::builder()
-        .with_log_processor(QueuedLogs(Arc::clone(&queue)))
+        .with_log_processor(given.clone())
         .build();
     fill(&provider.logger("scope"));
-    queue.take().unwrap()
+    given.0.lock().unwrap().split_off(0)
 }
 
 fn resource() -> Resource {
@@ -36,13 +60,17 @@ fn resource() -> Resource {
         .build()
 }
 
-fn decoded(tidy: Tidy, mut batch: Vec<LogEntry>) -> ExportLogsServiceRequest {
-    let request = LogEncoder::new(&resource(), tidy).request(&mut batch);
-    assert!(batch.is_empty());
+fn decoded(tidy: Tidy, batch: Vec<Entry>) -> ExportLogsServiceRequest {
+    let queue = Arc::new(Queue::new(100, 100));
+    let processor = QueuedLogs::new(Arc::clone(&queue), tidy);
+    for (mut record, scope) in batch {
+        processor.emit(&mut record, &scope);
+    }
+    let request = Frame::new(&resource(), tidy).request(&queue.take().unwrap());
     ExportLogsServiceRequest::decode(request).unwrap()
 }
 
-fn only(tidy: Tidy, batch: Vec<LogEntry>) -> LogRecord {
+fn only(tidy: Tidy, batch: Vec<Entry>) -> LogRecord {
     let mut request = decoded(tidy, batch);
     request.resource_logs[0].scope_logs[0].log_records.remove(0)
 }
@@ -119,7 +147,7 @@ fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_k
 #[test]
 fn a_provider_that_is_shut_down_queues_nothing() {
     let queue = Arc::new(Queue::new(10, 5));
-    let processor = QueuedLogs(Arc::clone(&queue));
+    let processor = QueuedLogs::new(Arc::clone(&queue), PLAIN);
     processor.shutdown().unwrap();
     let (mut record, scope) = entries(|logger| logger.emit(logger.create_log_record())).remove(0);
     processor.emit(&mut record, &scope);

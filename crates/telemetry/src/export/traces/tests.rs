@@ -10,9 +10,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 use prost::Message;
 
+use super::super::frame::Frame;
 use super::*;
 
 fn context(id: u64, flags: TraceFlags) -> SpanContext {
@@ -81,9 +83,10 @@ fn decoded(tidy: Tidy, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
             "https://example.com/resource",
         )
         .build();
-    let mut batch = batch;
-    let request = SpanEncoder::new(&resource, tidy).request(&mut batch);
-    assert!(batch.is_empty());
+    let queue = Arc::new(Queue::new(100, 100));
+    let processor = QueuedSpans::new(Arc::clone(&queue), tidy);
+    batch.into_iter().for_each(|span| processor.on_end(span));
+    let request = Frame::new(&resource, tidy).request(&queue.take().unwrap());
     ExportTraceServiceRequest::decode(request).unwrap()
 }
 
@@ -189,7 +192,7 @@ fn attributes_are_cut_at_characters_after_masking_and_names_are_not() {
 #[test]
 fn spans_that_are_not_sampled_are_not_queued() {
     let queue = Arc::new(Queue::new(10, 5));
-    let processor = QueuedSpans(Arc::clone(&queue));
+    let processor = QueuedSpans::new(Arc::clone(&queue), PLAIN);
     let mut unsampled = span(1, "a", Status::Unset);
     unsampled.span_context = context(1, TraceFlags::default());
     processor.on_end(unsampled);
