@@ -286,12 +286,10 @@ impl Call<'_> {
         let seconds = self.started.elapsed().as_secs_f64();
         let span = self.cx.span();
         if ended == Ended::default() {
-            let recorded = self.database.0.succeeded.with(
-                &(self.statement.operation, self.statement.collection),
-                || duration.series(&self.attributes(Ended::default())),
-                |series| series.record(seconds, span.span_context()),
-            );
-            if recorded.is_some() {
+            let key = (self.statement.operation, self.statement.collection);
+            let bind = || duration.series(&self.attributes(Ended::default()));
+            if let Some(series) = self.database.0.succeeded.get(&key, bind) {
+                series.record(seconds, span.span_context());
                 return;
             }
         }

@@ -126,12 +126,9 @@ impl SpanEncoder {
 
     /// The SDK keeps every value that a key was given; OTLP allows one, and the last one counts.
     fn attributes(&self, wire: &mut Wire, field: u32, attributes: &[KeyValue]) {
-        let mut marks = [0; MARKED];
-        for (mark, attribute) in marks.iter_mut().zip(attributes) {
-            *mark = mark_of(attribute.key.as_str());
-        }
+        let perhaps = perhaps_repeated(attributes);
         for (index, attribute) in attributes.iter().enumerate() {
-            if is_replaced(attributes, &marks, index) {
+            if is_repeated(attributes, perhaps, index) {
                 continue;
             }
             let key = attribute.key.as_str();
@@ -197,30 +194,26 @@ impl SpanEncoder {
     }
 }
 
-/// How many of a span's attributes have a mark, which is nearly always all.
-const MARKED: usize = 32;
-
-/// Keys with different marks are different: comparing bytes is most of what telling keys apart takes.
-fn mark_of(key: &str) -> u8 {
-    let bytes = key.as_bytes();
-    let at = |index: usize| bytes.get(index).copied().unwrap_or_default();
-    let last = at(bytes.len().wrapping_sub(1));
-    (bytes.len() as u8)
-        .wrapping_mul(31)
-        .wrapping_add(last.wrapping_mul(7))
-        .wrapping_add(at(bytes.len() / 2))
+/// Which of the first 64 attributes may have a key that comes again later, as bits: those with a key of the same length
+/// behind them. Telling keys apart by their bytes is most of what looking for repeated ones takes.
+fn perhaps_repeated(attributes: &[KeyValue]) -> u64 {
+    let mut lengths = 0_u64;
+    let mut repeated = 0;
+    for (index, attribute) in attributes.iter().enumerate().rev() {
+        let length = 1 << (attribute.key.as_str().len() % 64);
+        if index < 64 && lengths & length != 0 {
+            repeated |= 1 << index;
+        }
+        lengths |= length;
+    }
+    repeated
 }
 
 /// Whether a later attribute has the key of the one at `index`.
-fn is_replaced(attributes: &[KeyValue], marks: &[u8; MARKED], index: usize) -> bool {
+fn is_repeated(attributes: &[KeyValue], perhaps: u64, index: usize) -> bool {
+    let is_candidate = index >= 64 || perhaps & (1 << index) != 0;
     let key = &attributes[index].key;
-    let marked = attributes.len().min(MARKED);
-    let by_mark = marks.get(index).is_some_and(|mark| {
-        let mut later = index + 1..marked;
-        later.any(|later| marks[later] == *mark && attributes[later].key == *key)
-    });
-    let unmarked = attributes.get(marked.max(index + 1)..).unwrap_or_default();
-    by_mark || unmarked.iter().any(|later| later.key == *key)
+    is_candidate && attributes[index + 1..].iter().any(|later| later.key == *key)
 }
 
 /// The W3C flags, and above them whether the parent, or what is linked to, is in another process.

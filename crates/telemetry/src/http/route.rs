@@ -25,8 +25,8 @@ pub(super) struct Route {
 
 impl Route {
     pub(super) fn of(template: &str) -> Self {
-        match KNOWN.with(template, || keep(template), |known| *known) {
-            Some((template, names)) => Self {
+        match KNOWN.get(template, || keep(template)) {
+            Some(&(template, names)) => Self {
                 template: template.into(),
                 names,
             },

@@ -88,37 +88,33 @@ impl Http {
     }
 
     /// Counts a request as being answered. The same change the other way round must follow, through what this returns.
-    pub(super) fn begin(&self, method: &'static str, scheme: &'static str) -> Active {
+    pub(super) fn begin(&'static self, method: &'static str, scheme: &'static str) -> Active {
         let bind = || {
             self.active.bind(&[
                 KeyValue::new("http.request.method", method),
                 KeyValue::new("url.scheme", scheme),
             ])
         };
-        let counter = self
-            .being_answered
-            .with(&(method, scheme), bind, BoundUpDownCounter::clone)
-            .unwrap_or_else(bind);
+        let counter = match self.being_answered.get(&(method, scheme), bind) {
+            Some(counter) => Cow::Borrowed(counter),
+            None => Cow::Owned(bind()),
+        };
         counter.add(1);
         Active(counter)
     }
 
     /// Records a request that took so many seconds and whose span is `span`.
     pub(super) fn record(&self, outcome: &Outcome, seconds: f64, span: &SpanContext) {
-        let recorded = self.answered.with(
-            outcome,
-            || Answered {
-                requests: self.requests.bind(&outcome.plain()),
-                seconds: self.seconds.series(&outcome.plain()),
-                duration: self.duration.series(&outcome.conventional()),
-            },
-            |series| {
-                series.requests.add(1);
-                series.seconds.record(seconds, span);
-                series.duration.record(seconds, span);
-            },
-        );
-        if recorded.is_none() {
+        let bind = || Answered {
+            requests: self.requests.bind(&outcome.plain()),
+            seconds: self.seconds.series(&outcome.plain()),
+            duration: self.duration.series(&outcome.conventional()),
+        };
+        if let Some(series) = self.answered.get(outcome, bind) {
+            series.requests.add(1);
+            series.seconds.record(seconds, span);
+            series.duration.record(seconds, span);
+        } else {
             let plain = outcome.plain();
             self.requests.add(1, &plain);
             self.seconds.record(seconds, &plain, span);
@@ -129,7 +125,7 @@ impl Http {
 
 /// A request that counts as being answered until this is dropped.
 #[derive(Debug)]
-pub(super) struct Active(BoundUpDownCounter<i64>);
+pub(super) struct Active(Cow<'static, BoundUpDownCounter<i64>>);
 
 impl Drop for Active {
     fn drop(&mut self) {

@@ -83,12 +83,11 @@ impl Tasks {
     /// Counts a message that was given to the broker, or was to be.
     pub(super) fn sent(&self, queue: &str, error_type: Option<Cow<'static, str>>) {
         let attributes = |error_type| of_messages(queue, SEND, error_type);
-        let counted = error_type.is_none().then(|| {
-            let bind = || self.sent.bind(&attributes(None));
-            self.sent_to.with(queue, bind, |counter| counter.add(1))
-        });
-        if counted.flatten().is_none() {
-            self.sent.add(1, &attributes(error_type));
+        let bind = || self.sent.bind(&attributes(None));
+        let usual = error_type.is_none();
+        match usual.then(|| self.sent_to.get(queue, bind)).flatten() {
+            Some(counter) => counter.add(1),
+            None => self.sent.add(1, &attributes(error_type)),
         }
     }
 
@@ -96,9 +95,9 @@ impl Tasks {
     pub(super) fn consumed(&self, queue: &str) {
         let attributes = || of_messages(queue, RUN, None);
         let bind = || self.consumed.bind(&attributes());
-        let counted = self.consumed_from.with(queue, bind, |counter| counter.add(1));
-        if counted.is_none() {
-            self.consumed.add(1, &attributes());
+        match self.consumed_from.get(queue, bind) {
+            Some(counter) => counter.add(1),
+            None => self.consumed.add(1, &attributes()),
         }
     }
 
@@ -133,14 +132,12 @@ impl Tasks {
                 self.seconds.series(&of_task(message.task)),
             )
         };
-        let recorded = self.succeeded_of.with(message.queue, of_queue, |succeeded| {
-            let recorded = succeeded.by_task.with(message.task, of_task, |(total, series)| {
-                total.add(1);
-                series.record(seconds, span);
-            });
-            recorded.inspect(|()| succeeded.process.record(seconds, span))
-        });
-        recorded.flatten()
+        let succeeded = self.succeeded_of.get(message.queue, of_queue)?;
+        let (total, series) = succeeded.by_task.get(message.task, of_task)?;
+        total.add(1);
+        series.record(seconds, span);
+        succeeded.process.record(seconds, span);
+        Some(())
     }
 }
 

@@ -139,12 +139,9 @@ impl Command {
         let (error_type, status_code) = (self.error_type.take(), self.status_code.take());
         let span = self.cx.span();
         if error_type.is_none() && status_code.is_none() {
-            let recorded = self.redis.succeeded.with(
-                &self.operation,
-                || duration.series(&self.redis.attributes(self.operation, None, None)),
-                |series| series.record(seconds, span.span_context()),
-            );
-            if recorded.is_some() {
+            let bind = || duration.series(&self.redis.attributes(self.operation, None, None));
+            if let Some(series) = self.redis.succeeded.get(&self.operation, bind) {
+                series.record(seconds, span.span_context());
                 return;
             }
         }

@@ -50,22 +50,16 @@ impl Durations {
 
     /// Records a duration that was measured in `span`.
     pub(crate) fn record(&self, seconds: f64, attributes: &[KeyValue], span: &SpanContext) {
-        let recorded = self.series.with(
-            attributes,
-            || self.bind(attributes),
-            |series| series.record(seconds, span),
-        );
-        if recorded.is_none() {
-            self.histogram.record(seconds, attributes);
+        match self.series.get(attributes, || self.bind(attributes)) {
+            Some(series) => series.record(seconds, span),
+            None => self.histogram.record(seconds, attributes),
         }
     }
 
     /// The series of `attributes`, for whoever keeps it rather than to name the attributes at every measurement.
     pub(crate) fn series(&self, attributes: &[KeyValue]) -> Series {
-        let series = self
-            .series
-            .with(attributes, || self.bind(attributes), Series::clone);
-        series.unwrap_or_else(|| Series {
+        let series = self.series.get(attributes, || self.bind(attributes));
+        series.cloned().unwrap_or_else(|| Series {
             histogram: self.histogram.bind(attributes),
             reservoir: None,
         })

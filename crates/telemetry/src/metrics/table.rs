@@ -1,51 +1,85 @@
-//! A bounded map that is read at every measurement and written when something is seen for the first time. What comes
-//! after the limit is not kept: whoever measures must have a way without the table.
+//! A bounded map that is read at every measurement and written when something is seen for the first time. Reading writes
+//! to no memory, so that processors do not take it from each other. What comes after the limit is not kept: whoever
+//! measures must have a way without the table.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::sync::{PoisonError, RwLock};
+use std::fmt::{self, Debug};
+use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// At most `limit` entries, which are never removed.
-#[derive(Debug)]
+type Slot<K, V> = OnceLock<Box<(K, V)>>;
+
+/// At most `limit` entries, which are never removed: hashing with open addressing, one slot after the other.
 pub(crate) struct Table<K, V> {
-    entries: RwLock<HashMap<K, V, BuildHasherDefault<Mixer>>>,
+    /// At least twice as many as there are entries, and a power of two, so that a search soon meets an empty one.
+    slots: Box<[Slot<K, V>]>,
+    count: AtomicUsize,
     limit: usize,
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
     pub(crate) fn new(limit: usize) -> Self {
+        let slots = (limit * 2).next_power_of_two();
         Self {
-            entries: RwLock::default(),
+            slots: (0..slots).map(|_| OnceLock::new()).collect(),
+            count: AtomicUsize::new(0),
             limit,
         }
     }
 
-    /// Applies `with` to the entry of `key`, which `make` makes when there is none. `None` when the table is full.
-    pub(crate) fn with<Q, R>(
-        &self,
-        key: &Q,
-        make: impl FnOnce() -> V,
-        with: impl FnOnce(&V) -> R,
-    ) -> Option<R>
+    /// The entry of `key`, which `make` makes when there is none. `None` when the table is full.
+    pub(crate) fn get<Q>(&self, key: &Q, make: impl FnOnce() -> V) -> Option<&V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        {
-            let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(entry) = entries.get(key) {
-                return Some(with(entry));
+        let mut mixer = Mixer::default();
+        key.hash(&mut mixer);
+        let mut place = mixer.finish() as usize;
+        let mut make = Some(make);
+        loop {
+            let slot = &self.slots[place & (self.slots.len() - 1)];
+            let (known, value) = match slot.get() {
+                Some(entry) => &**entry,
+                None => {
+                    if !self.reserve() {
+                        return None;
+                    }
+                    let mut filled = false;
+                    let entry = slot.get_or_init(|| {
+                        filled = true;
+                        let make = make.take().expect("a search ends where it fills a slot");
+                        Box::new((key.to_owned(), make()))
+                    });
+                    // Another thread was first, perhaps with the same key.
+                    if !filled {
+                        self.count.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    entry
+                }
+            };
+            if known.borrow() == key {
+                return Some(value);
             }
-            if entries.len() >= self.limit {
-                return None;
-            }
+            place = place.wrapping_add(1);
         }
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= self.limit && !entries.contains_key(key) {
-            return None;
-        }
-        Some(with(entries.entry(key.to_owned()).or_insert_with(make)))
+    }
+
+    fn reserve(&self) -> bool {
+        let one_more = |count| (count < self.limit).then_some(count + 1);
+        self.count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
+    }
+}
+
+impl<K, V> Debug for Table<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("count", &self.count)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,11 +141,30 @@ mod tests {
     fn a_full_table_keeps_what_it_has_and_takes_nothing_more() {
         let table = Table::<String, usize>::new(2);
         for (key, value) in [("a", 1), ("b", 2), ("a", 3)] {
-            assert!(table.with(key, || value, |_| ()).is_some());
+            assert!(table.get(key, || value).is_some());
         }
-        assert_eq!(table.with("c", || 4, |value| *value), None);
-        assert_eq!(table.with("a", || 5, |value| *value), Some(1));
-        assert_eq!(table.with("b", || 5, |value| *value), Some(2));
+        assert_eq!(table.get("c", || 4), None);
+        assert_eq!(table.get("a", || 5), Some(&1));
+        assert_eq!(table.get("b", || 5), Some(&2));
+    }
+
+    #[test]
+    fn threads_that_look_for_the_same_keys_find_the_same_entries() {
+        const KEYS: usize = 300;
+        let table = Table::<String, usize>::new(KEYS);
+        let made = AtomicUsize::new(0);
+        let found = || {
+            let keys = (0..KEYS).map(|key| key.to_string());
+            let entries = keys.map(|key| table.get(&*key, || made.fetch_add(1, Ordering::Relaxed)).copied());
+            entries.collect::<Option<Vec<_>>>()
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(found)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all[0].is_some());
+        assert!(all.iter().all(|entries| *entries == all[0]));
+        assert_eq!(made.into_inner(), KEYS);
     }
 
     #[test]
