@@ -18,7 +18,7 @@ pub trait Observer: Send + Sync + 'static {
     /// context.
     fn process<'a>(
         &self,
-        task: &TaskInfo<'_>,
+        task: &TaskInfo<'a>,
         headers: &Map<String, Value>,
         work: BoxFuture<'a, TaskOutcome>,
     ) -> BoxFuture<'a, TaskOutcome>;

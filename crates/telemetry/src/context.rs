@@ -2,7 +2,6 @@
 //! A context is attached during polls only (`FutureExt::with_context`), never across an await.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use opentelemetry::propagation::{Extractor, Injector};
@@ -146,13 +145,8 @@ pub(crate) fn inject(cx: &Context) -> Vec<(String, String)> {
 }
 
 /// The remote parent that `headers` describe; an empty context when they describe none. Header names match in any case.
-pub fn extract_context(headers: &[(String, String)]) -> Context {
-    let carrier = Carrier(
-        headers
-            .iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
-            .collect(),
-    );
+pub fn extract_context<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Context {
+    let carrier = Carrier(headers.into_iter().collect());
     global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &carrier))
 }
 
@@ -182,14 +176,17 @@ impl Injector for Headers {
     }
 }
 
-struct Carrier<'a>(HashMap<String, &'a str>);
+struct Carrier<'a>(Vec<(&'a str, &'a str)>);
 
 impl Extractor for Carrier<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(&key.to_ascii_lowercase()).copied()
+        let mut headers = self.0.iter().rev();
+        headers
+            .find(|(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| *value)
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).collect()
+        self.0.iter().map(|(name, _)| *name).collect()
     }
 }

@@ -6,7 +6,7 @@ mod pending;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
@@ -15,13 +15,16 @@ use opentelemetry::{Context, KeyValue, StringValue};
 use crate::context;
 use crate::db;
 use crate::failure;
-use crate::metrics;
+use crate::metrics::{self, SERIES_LIMIT, Table};
 use crate::names::{attribute, metric, span};
 use measures::instruments;
 use pending::Redis;
 pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
+
+/// The names of queues and tasks, which are few: those seen first are kept, so that copies of them cost nothing.
+static NAMES: LazyLock<Table<String, &'static str>> = LazyLock::new(|| Table::new(SERIES_LIMIT));
 
 /// One task message, as both sides see it.
 #[derive(Clone, Copy, Debug)]
@@ -257,11 +260,18 @@ fn attributes(
         KeyValue::new("messaging.system", SYSTEM),
         KeyValue::new("messaging.operation.name", operation),
         KeyValue::new("messaging.operation.type", kind),
-        KeyValue::new("messaging.destination.name", message.queue.to_owned()),
+        KeyValue::new("messaging.destination.name", name(message.queue)),
         KeyValue::new("messaging.message.id", message.id.to_owned()),
-        KeyValue::new(attribute::CELERY_TASK_NAME, message.task.to_owned()),
+        KeyValue::new(attribute::CELERY_TASK_NAME, name(message.task)),
     ]);
     attributes
+}
+
+fn name(of: &str) -> StringValue {
+    match NAMES.get(of, || of.to_owned().leak()) {
+        Some(&name) => name.into(),
+        None => of.to_owned().into(),
+    }
 }
 
 fn gauge(queues: &[QueueDepth], value: impl Fn(&QueueDepth) -> Option<f64>) -> Vec<(f64, Vec<KeyValue>)> {

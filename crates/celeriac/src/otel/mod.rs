@@ -83,19 +83,17 @@ impl Observer for OtelObserver {
 
     fn process<'a>(
         &self,
-        task: &TaskInfo<'_>,
+        task: &TaskInfo<'a>,
         headers: &Map<String, Value>,
         work: BoxFuture<'a, TaskOutcome>,
     ) -> BoxFuture<'a, TaskOutcome> {
-        let name = if task.registered { task.task } else { UNREGISTERED };
-        let (name, id, queue) = (name.to_owned(), task.id.to_owned(), task.queue.to_owned());
+        let message = TaskMessage {
+            task: if task.registered { task.task } else { UNREGISTERED },
+            id: task.id,
+            queue: task.queue,
+        };
         let (messaging, parent, retries) = (self.messaging.clone(), carried_context(headers), task.retries);
         async move {
-            let message = TaskMessage {
-                task: &name,
-                id: &id,
-                queue: &queue,
-            };
             messaging
                 .process(&message, retries, parent, work, processed)
                 .await
@@ -201,11 +199,10 @@ fn origin(context: &Context) -> Origin {
 
 /// The context that a message's headers carry; an empty one when they carry none.
 fn carried_context(headers: &Map<String, Value>) -> Context {
-    let carried: Vec<(String, String)> = headers
+    let texts = headers
         .iter()
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-        .collect();
-    telemetry::extract_context(&carried)
+        .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    telemetry::extract_context(texts)
 }
 
 fn processed(outcome: &TaskOutcome) -> Processed {

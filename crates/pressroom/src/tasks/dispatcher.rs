@@ -118,10 +118,7 @@ impl Dispatcher {
                     } else {
                         POLL_INTERVAL
                     };
-                    let traces: Vec<Context> = tasks
-                        .iter()
-                        .map(|task| telemetry::extract_context(&task.trace))
-                        .collect();
+                    let traces: Vec<Context> = tasks.iter().map(parent).collect();
                     claimed(began, &traces).await;
                     // All of it belongs to the trace of the request that asked for it.
                     let tasks = tasks.into_iter().zip(traces);
@@ -202,6 +199,12 @@ async fn claimed(began: Instant, traces: &[Context]) {
         .links(traces);
     let done: Result<(), Infallible> = claim.run(std::future::ready(Ok(()))).await;
     done.unwrap_or_else(|never| match never {});
+}
+
+/// The context of the request that asked for `task`.
+fn parent(task: &OutboxTask) -> Context {
+    let headers = task.trace.iter();
+    telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// How long to wait after this many failures in a row. There is no last try: a task waits for its

@@ -22,7 +22,7 @@ async fn run_task(messaging: &Messaging, headers: &[(String, String)], outcome: 
         .process(
             &MESSAGE,
             2,
-            telemetry::extract_context(headers),
+            telemetry::extract_context(headers.iter().map(|(name, value)| (&**name, &**value))),
             Span::internal("job.send_notification").run(async {
                 tokio::task::yield_now().await;
                 Ok::<_, Problem>(5)
@@ -72,9 +72,9 @@ fn scenario() {
         run_task(&messaging, &sent, Outcome::Success).await;
         run_task(&messaging, &[], Outcome::Retry).await;
 
-        let parent = telemetry::extract_context(&[(
-            "Traceparent".to_owned(),
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
+        let parent = telemetry::extract_context([(
+            "Traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )]);
         let failed = messaging.send(&MESSAGE, Some(&parent));
         let problem = Problem::Broken("connection refused".to_owned());

@@ -219,7 +219,7 @@ fn b3_headers_are_carried_when_the_variable_says_so() {
         let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
         let headers = support::block_on(
             Span::internal("inner")
-                .parent(telemetry::extract_context(&[("B3".to_owned(), header)]))
+                .parent(telemetry::extract_context([("B3", &*header)]))
                 .run(async { Ok::<_, Problem>(telemetry::inject_context()) }),
         )
         .unwrap();

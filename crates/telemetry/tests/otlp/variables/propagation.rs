@@ -63,7 +63,7 @@ fn look() -> Carried {
     sending.finish(Ok(()));
     for headers in [&task, &telemetry::inject_context()] {
         // Whatever form is written can be read again.
-        let written = telemetry::extract_context(headers);
+        let written = telemetry::extract_context(headers.iter().map(|(name, value)| (&**name, &**value)));
         let trace_id = written.span().span_context().trace_id().to_string();
         let carries_a_trace = headers.iter().any(|(name, _)| name != "baggage");
         assert_eq!(
