@@ -87,7 +87,7 @@ pub use self::{
     observer::{
         Command, CommandFailure, CommandSpan, Observer, Origin, SendInfo, SendSpan, TaskInfo, Unobserved,
     },
-    redis::{ConfigError, RedisBroker, RedisConfig},
+    redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
     result::{ResultMeta, Status},
     retry::RetryDelay,
     schedule::{

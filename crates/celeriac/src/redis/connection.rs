@@ -121,6 +121,14 @@ impl Connection {
         }
     }
 
+    /// Another connection of the same broker handle, on which an answer may take this long.
+    pub fn answering_within(&self, response_timeout: Duration) -> Self {
+        Self {
+            response_timeout,
+            ..self.another()
+        }
+    }
+
     /// The database number, which is part of channel names.
     pub fn database(&self) -> i64 {
         self.endpoint.database()

@@ -17,6 +17,7 @@ mod fault;
 mod lease;
 mod names;
 mod outage;
+mod own_script;
 mod publish;
 mod receive;
 mod restore;
@@ -30,10 +31,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use redis::{ScriptInvocation, cmd, pipe};
 
-pub use self::config::{ConfigError, RedisConfig};
 use self::{
     ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
     receive::Receiver, scripts::Scripts, watch::Watch,
+};
+pub use self::{
+    config::{ConfigError, RedisConfig},
+    own_script::RedisScript,
 };
 use crate::{
     backend::ResultBackend,
