@@ -7,6 +7,7 @@
 mod display;
 mod options;
 mod parse;
+mod protection;
 mod secret;
 
 use std::{
@@ -21,7 +22,11 @@ use url::Url;
 
 use self::parse::{hours, parse, seconds};
 pub use self::{options::Options, secret::Secret};
-use crate::{accounts::PasswordScheme, store::postgres::PostgresConfig};
+use crate::{
+    accounts::{PasswordScheme, Rates},
+    api::TrustedProxies,
+    store::postgres::PostgresConfig,
+};
 
 /// The shortest key that signs tokens in production, in characters.
 const SECRET_KEY_MIN_CHARS: usize = 32;
@@ -91,6 +96,8 @@ pub struct Config {
     pub body_limit: usize,
     pub request_timeout: Duration,
     pub shutdown_grace: Duration,
+    pub rates: Rates,
+    pub trusted_proxies: TrustedProxies,
     pub token_lifetime: Duration,
     pub password_scheme: PasswordScheme,
     pub queues: Vec<String>,
@@ -152,6 +159,8 @@ impl Config {
             "an IP address to listen on",
         )?;
         let port: u16 = parse("PORT", options.port.as_deref(), "8000", "a port number")?;
+        let rates = protection::rates(&options)?;
+        let trusted_proxies = protection::trusted_proxies(&options)?;
         let data_dir: PathBuf = options.data_dir.unwrap_or_else(|| "./data".to_owned()).into();
         Ok(Self {
             production,
@@ -167,6 +176,8 @@ impl Config {
             body_limit: parse_body_limit(options.body_limit.as_deref())?,
             request_timeout: seconds("REQUEST_TIMEOUT", options.request_timeout.as_deref(), "30")?,
             shutdown_grace: seconds("SHUTDOWN_GRACE", options.shutdown_grace.as_deref(), "25")?,
+            rates,
+            trusted_proxies,
             token_lifetime: hours(
                 "JWT_EXPIRATION_HOURS",
                 options.jwt_expiration_hours.as_deref(),

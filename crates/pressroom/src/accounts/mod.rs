@@ -4,6 +4,7 @@
 
 mod email;
 mod password;
+mod rate_limit;
 mod service;
 mod token;
 mod werkzeug;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 pub use self::{
     email::{Email, InvalidEmail},
     password::{Overloaded, Password, PasswordScheme, Passwords, Verdict},
+    rate_limit::{RateLimiter, Rates, TooManyAttempts},
     service::{AccountError, Accounts, ProfileUpdate, SignedIn},
     token::{Claims, InvalidToken, SecretKey, Tokens},
 };

@@ -1,6 +1,6 @@
 //! What can be done with accounts: register, sign in, change, sign out.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use telemetry::{
     Failure, KeyValue, Span,
@@ -8,7 +8,8 @@ use telemetry::{
 };
 
 use super::{
-    Claims, Email, InvalidToken, NewUser, Overloaded, Password, Passwords, Tokens, User, UserChanges, Verdict,
+    Claims, Email, InvalidToken, NewUser, Overloaded, Password, Passwords, RateLimiter, Tokens,
+    TooManyAttempts, User, UserChanges, Verdict,
 };
 use crate::{
     clock::Clock,
@@ -35,6 +36,8 @@ pub enum AccountError {
     #[error("User not found")]
     UserNotFound,
     #[error(transparent)]
+    TooManyAttempts(#[from] TooManyAttempts),
+    #[error(transparent)]
     Overloaded(#[from] Overloaded),
     #[error(transparent)]
     Store(StoreError),
@@ -54,7 +57,11 @@ impl Failure for AccountError {
         match self {
             Self::Store(error) => error.error_type(),
             Self::Overloaded(_) => Some("overloaded".into()),
-            Self::EmailTaken | Self::InvalidCredentials | Self::InvalidToken(_) | Self::UserNotFound => None,
+            Self::EmailTaken
+            | Self::InvalidCredentials
+            | Self::InvalidToken(_)
+            | Self::UserNotFound
+            | Self::TooManyAttempts(_) => None,
         }
     }
 
@@ -86,6 +93,7 @@ pub struct Accounts {
     store: Arc<dyn Store>,
     passwords: Passwords,
     tokens: Tokens,
+    limiter: Arc<RateLimiter>,
     clock: Arc<dyn Clock>,
 }
 
@@ -97,25 +105,35 @@ impl std::fmt::Debug for Accounts {
 
 impl Accounts {
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, passwords: Passwords, tokens: Tokens, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        passwords: Passwords,
+        tokens: Tokens,
+        limiter: RateLimiter,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             store,
             passwords,
             tokens,
+            limiter: Arc::new(limiter),
             clock,
         }
     }
 
     /// # Errors
-    /// [`AccountError::EmailTaken`], or a failure of what it stands on.
+    /// [`AccountError::TooManyAttempts`], [`AccountError::EmailTaken`], or a failure of what it
+    /// stands on.
     pub async fn register(
         &self,
         email: Email,
         password: Password,
         name: String,
+        client: Option<IpAddr>,
     ) -> Result<SignedIn, AccountError> {
         Span::internal(span::USER_REGISTER)
             .run(async {
+                self.limiter.registration(client).await?;
                 let user = NewUser {
                     email,
                     password_hash: self.passwords.hash(password).await?,
@@ -131,14 +149,21 @@ impl Accounts {
     }
 
     /// # Errors
+    /// [`AccountError::TooManyAttempts`], whether there is such an account or not,
     /// [`AccountError::InvalidCredentials`], whichever of the two is wrong, or a failure.
-    pub async fn login(&self, email: Email, password: Password) -> Result<SignedIn, AccountError> {
+    pub async fn login(
+        &self,
+        email: Email,
+        password: Password,
+        client: Option<IpAddr>,
+    ) -> Result<SignedIn, AccountError> {
         Span::internal(span::USER_LOGIN)
             .run(async {
-                let result = self.verify_login(&email, password).await;
+                let result = self.verify_login(&email, password, client).await;
                 let (status, reason) = match &result {
                     Ok(_) => ("success", None),
                     Err(AccountError::InvalidCredentials) => ("failed", Some("invalid_credentials")),
+                    Err(AccountError::TooManyAttempts(_)) => ("failed", Some("rate_limited")),
                     Err(_) => ("failed", Some("unavailable")),
                 };
                 telemetry::set_attribute(KeyValue::new(attribute::AUTH_STATUS, status));
@@ -201,7 +226,13 @@ impl Accounts {
             .await
     }
 
-    async fn verify_login(&self, email: &Email, password: Password) -> Result<User, AccountError> {
+    async fn verify_login(
+        &self,
+        email: &Email,
+        password: Password,
+        client: Option<IpAddr>,
+    ) -> Result<User, AccountError> {
+        self.limiter.login(email, client).await?;
         let found = self.store.find_credentials(email).await?;
         let stored = found.as_ref().map(|found| found.password_hash.clone());
         let verdict = self.passwords.verify(password, stored).await?;

@@ -27,6 +27,21 @@ impl SecretKey {
     pub fn new(secret: &str) -> Self {
         Self(secret.as_bytes().to_vec())
     }
+
+    /// What stands for `text` where it must not be readable. The same for everybody with the key,
+    /// and another one for each purpose. No token's signature is one: a NUL is in no token.
+    pub(super) fn digest(&self, purpose: &str, text: &str) -> [u8; 16] {
+        let mac = self.mac(&format!("{purpose}\0{text}"));
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        digest
+    }
+
+    fn mac(&self, text: &str) -> Hmac<Sha256> {
+        Hmac::<Sha256>::new_from_slice(&self.0)
+            .expect("HMAC takes a key of any length")
+            .chain_update(text)
+    }
 }
 
 impl std::fmt::Debug for SecretKey {
@@ -103,7 +118,7 @@ impl Tokens {
         let header = json!({"alg": "HS256", "typ": "JWT"});
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let signed = format!("{}.{}", encode(&header), encode(claims));
-        let signature = URL_SAFE_NO_PAD.encode(self.mac(&signed).finalize().into_bytes());
+        let signature = URL_SAFE_NO_PAD.encode(self.secret.mac(&signed).finalize().into_bytes());
         format!("{signed}.{signature}")
     }
 
@@ -116,7 +131,8 @@ impl Tokens {
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
             .map_err(|_| InvalidToken::Untrusted)?;
-        self.mac(signed)
+        self.secret
+            .mac(signed)
             .verify_slice(&signature)
             .map_err(|_| InvalidToken::Untrusted)?;
 
@@ -150,12 +166,6 @@ impl Tokens {
             && text_if_present("jti")
             && claims.get("aud").is_none_or(Value::is_null);
         holds.then(|| Timestamp::from_second(expires).unwrap_or(Timestamp::MAX))
-    }
-
-    fn mac(&self, signed: &str) -> Hmac<Sha256> {
-        Hmac::<Sha256>::new_from_slice(&self.secret.0)
-            .expect("HMAC takes a key of any length")
-            .chain_update(signed)
     }
 }
 

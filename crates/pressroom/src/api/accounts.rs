@@ -1,7 +1,10 @@
 //! Registering, signing in and out, and one's own profile.
 
-use axum::{extract::State, http::StatusCode, response::IntoResponse};
+use std::net::IpAddr;
+
+use axum::{Extension, extract::State, http::StatusCode, response::IntoResponse};
 use serde::Serialize;
+use telemetry::ClientAddress;
 use utoipa::ToSchema;
 
 use super::{
@@ -127,11 +130,13 @@ pub struct Message {
         (status = CONFLICT, body = ErrorBody, description = "The address is taken, letter case aside"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Try again after `Retry-After` seconds"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn register(
     State(accounts): State<Accounts>,
+    client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let mut form = body.into_form()?;
@@ -140,7 +145,9 @@ pub async fn register(
     let name = form.required("name", NAME);
     form.finish()?;
     let email = email.ok_or_else(ApiError::bad_request)?;
-    let signed_in = accounts.register(email, Password(password), name).await?;
+    let signed_in = accounts
+        .register(email, Password(password), name, address(client))
+        .await?;
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
@@ -153,16 +160,21 @@ pub async fn register(
         (status = UNAUTHORIZED, body = ErrorBody, description = "No such account, or not its password"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Try again after `Retry-After` seconds"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
-pub async fn login(State(accounts): State<Accounts>, body: JsonBody) -> Result<impl IntoResponse, ApiError> {
+pub async fn login(
+    State(accounts): State<Accounts>,
+    client: Option<Extension<ClientAddress>>,
+    body: JsonBody,
+) -> Result<impl IntoResponse, ApiError> {
     let mut form = body.into_form()?;
     let email = form.required_email("email");
     let password = form.required_secret("password");
     form.finish()?;
     let email = email.ok_or_else(ApiError::bad_request)?;
-    let signed_in = accounts.login(email, Password(password)).await?;
+    let signed_in = accounts.login(email, Password(password), address(client)).await?;
     Ok(Json(SignedInView::from(signed_in)))
 }
 
@@ -226,4 +238,8 @@ pub async fn logout(State(accounts): State<Accounts>, caller: Caller) -> Result<
     Ok(Json(Message {
         message: "Logged out successfully",
     }))
+}
+
+fn address(client: Option<Extension<ClientAddress>>) -> Option<IpAddr> {
+    client.map(|Extension(ClientAddress(client))| client.ip())
 }

@@ -2,19 +2,29 @@
 
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
-    http::{StatusCode, request::Parts},
-    response::IntoResponse,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     auth::Caller,
+    entity_tag::{self, entity_tag},
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, Length},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::{Article, ArticleChanges, Articles, Draft};
+use crate::articles::{Article, ArticleChanges, Articles, Draft, IdempotencyKey};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Whoever keeps an answer asks before using it again; what an anonymous reader was shown is not
+/// shown to others, and what a reader with a token was shown is not kept by shared caches.
+const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    (header::VARY, HeaderValue::from_static("Authorization")),
+];
 
 const TITLE: Length = Length::Between(1, 255);
 const DESCRIPTION: Length = Length::AtMost(1000);
@@ -142,6 +152,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     }
 }
 
+/// The conditions that a request puts on the state of what it is about.
+#[derive(Debug)]
+pub struct Conditions(HeaderMap);
+
+impl<S: Send + Sync> FromRequestParts<S> for Conditions {
+    type Rejection = std::convert::Infallible;
+
+    /// Only these fields are copied: most requests have none.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let mut conditions = HeaderMap::new();
+        for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
+            for value in parts.headers.get_all(&name) {
+                conditions.append(name.clone(), value.clone());
+            }
+        }
+        Ok(Self(conditions))
+    }
+}
+
+/// What the client calls this request, if it does.
+#[derive(Debug)]
+pub struct Keyed(Option<IdempotencyKey>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Keyed {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let mut keys = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
+        let Some(key) = keys.next() else {
+            return Ok(Self(None));
+        };
+        let key = IdempotencyKey::parse(key.as_bytes()).filter(|_| keys.next().is_none());
+        key.map(|key| Self(Some(key)))
+            .ok_or_else(ApiError::invalid_idempotency_key)
+    }
+}
+
 /// List articles, newest first
 #[utoipa::path(
     get, path = "/api/articles/", tag = "articles", params(ListParams), security((), ("bearer" = [])),
@@ -175,18 +222,29 @@ pub async fn list(
 /// Create an article
 #[utoipa::path(
     post, path = "/api/articles/", tag = "articles", security(("bearer" = [])), request_body = NewArticle,
+    params(
+        ("Idempotency-Key" = Option<String>, Header, max_length = 255,
+            description = "Makes the request safe to repeat: for 24 hours the same request with the same key is \
+                answered as the first time and creates nothing. Printable ASCII; each user has keys of their own."),
+    ),
     responses(
-        (status = CREATED, body = ArticleView),
+        (status = CREATED, body = ArticleView, headers(
+            ("Location" = String, description = "Where the article is"),
+            ("ETag" = String, description = "Its entity tag"),
+        )),
         (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
+        (status = UNPROCESSABLE_ENTITY, body = ErrorBody,
+            description = "The key was used for a request with another body"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn create(
     State(articles): State<Articles>,
     caller: Caller,
+    Keyed(key): Keyed,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let mut form = body.into_form()?;
@@ -196,16 +254,29 @@ pub async fn create(
         body: form.required("body", BODY),
     };
     form.finish()?;
-    let article = articles.create(&caller.user, draft).await?;
-    Ok((StatusCode::CREATED, Json(ArticleView::from(article))))
+    let article = articles.create(&caller.user, draft, key).await?;
+    // A slug of ours is ASCII.
+    let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
+    let headers = [
+        Some((header::ETAG, entity_tag::field(entity_tag(&article)))),
+        location.map(|location| (header::LOCATION, location)),
+    ];
+    let headers = AppendHeaders(headers.into_iter().flatten());
+    Ok((StatusCode::CREATED, headers, Json(ArticleView::from(article))))
 }
 
 /// One article
 #[utoipa::path(
     get, path = "/api/articles/{slug}", tag = "articles", security((), ("bearer" = [])),
-    params(("slug" = String, Path)),
+    params(
+        ("slug" = String, Path),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+    ),
     responses(
-        (status = OK, body = ArticleView),
+        (status = OK, body = ArticleView, headers(
+            ("ETag" = String, description = "Changes with whatever this reader is shown"),
+        )),
+        (status = NOT_MODIFIED, description = "The client has it"),
         (status = NOT_FOUND, body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
@@ -214,21 +285,36 @@ pub async fn get(
     State(articles): State<Articles>,
     caller: Option<Caller>,
     Slug(slug): Slug,
-) -> Result<Json<ArticleView>, ApiError> {
+    Conditions(conditions): Conditions,
+) -> Result<Response, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
-    Ok(Json(articles.get(&slug, viewer).await?.into()))
+    let article = articles.get(&slug, viewer).await?;
+    let tag = entity_tag(&article);
+    let known = entity_tag::is_known(&conditions, &tag);
+    let headers = (REVALIDATED, [(header::ETAG, entity_tag::field(tag))]);
+    Ok(if known {
+        (StatusCode::NOT_MODIFIED, headers.0, headers.1).into_response()
+    } else {
+        (headers.0, headers.1, Json(ArticleView::from(article))).into_response()
+    })
 }
 
 /// Change your own article
 #[utoipa::path(
     put, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
-    params(("slug" = String, Path)), request_body = ArticleUpdate,
+    params(
+        ("slug" = String, Path),
+        ("If-Match" = Option<String>, Header,
+            description = "Entity tags of the versions that may be replaced. Somebody's favourite makes no new version."),
+    ),
+    request_body = ArticleUpdate,
     responses(
-        (status = OK, body = ArticleView),
+        (status = OK, body = ArticleView, headers(("ETag" = String, description = "Of what is there now"))),
         (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
         (status = NOT_FOUND, body = ErrorBody),
+        (status = PRECONDITION_FAILED, body = ErrorBody, description = "It is another version by now"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
@@ -238,8 +324,10 @@ pub async fn update(
     State(articles): State<Articles>,
     caller: Caller,
     Slug(slug): Slug,
+    uri: Uri,
+    Conditions(conditions): Conditions,
     body: JsonBody,
-) -> Result<Json<ArticleView>, ApiError> {
+) -> Result<impl IntoResponse, ApiError> {
     let article = articles.find_to_update(&slug, &caller.user).await?;
     let mut form = body.into_form()?;
     let changes = ArticleChanges {
@@ -248,18 +336,31 @@ pub async fn update(
         body: form.optional("body", BODY),
     };
     form.finish()?;
-    Ok(Json(articles.update(&article, changes).await?.into()))
+    let precondition = entity_tag::precondition(&conditions);
+    let article = articles.update(&article, changes, precondition).await?;
+    // Says that the answer's content is what is there now, and so whose tag this is: the request's
+    // content is something else.
+    let place = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal())?;
+    let headers = [
+        (header::CONTENT_LOCATION, place),
+        (header::ETAG, entity_tag::field(entity_tag(&article))),
+    ];
+    Ok((headers, Json(ArticleView::from(article))))
 }
 
 /// Delete your own article
 #[utoipa::path(
     delete, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
-    params(("slug" = String, Path)),
+    params(
+        ("slug" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be deleted"),
+    ),
     responses(
         (status = NO_CONTENT),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
         (status = NOT_FOUND, body = ErrorBody),
+        (status = PRECONDITION_FAILED, body = ErrorBody, description = "It is another version by now"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
@@ -267,8 +368,10 @@ pub async fn delete(
     State(articles): State<Articles>,
     caller: Caller,
     Slug(slug): Slug,
+    Conditions(conditions): Conditions,
 ) -> Result<StatusCode, ApiError> {
-    articles.delete(&slug, &caller.user).await?;
+    let precondition = entity_tag::precondition(&conditions);
+    articles.delete(&slug, &caller.user, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

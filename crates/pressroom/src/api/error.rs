@@ -9,7 +9,7 @@
 //! away is 503, never 500. [`ApiError::internal`] is for our own defects; what happened is logged,
 //! not sent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -21,13 +21,13 @@ use utoipa::ToSchema;
 
 use super::json::Json;
 use crate::{
-    accounts::{AccountError, InvalidToken},
+    accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
     store::{Constraint, StoreError},
 };
 
-/// How long a client should wait before it tries an unavailable service again, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// How long a client should wait before it tries an unavailable service again.
+const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Every fault of every field, by field name.
 pub type Faults = BTreeMap<String, Vec<String>>;
@@ -39,6 +39,7 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<Faults>,
+    retry_after: Option<Duration>,
     /// What went wrong on our side; recorded on the server span, not sent.
     cause: Option<Fault>,
 }
@@ -74,6 +75,7 @@ impl ApiError {
             code,
             message,
             fields: None,
+            retry_after: None,
             cause: None,
         }
     }
@@ -86,6 +88,11 @@ impl ApiError {
         self
     }
 
+    const fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
     pub fn bad_request() -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
     }
@@ -94,6 +101,14 @@ impl ApiError {
         let mut error = Self::new(StatusCode::BAD_REQUEST, "validation_error", "Validation failed");
         error.fields = Some(fields);
         error
+    }
+
+    pub fn invalid_idempotency_key() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_idempotency_key",
+            "Idempotency-Key must be one text of 1 to 255 printable ASCII characters",
+        )
     }
 
     pub fn missing_token() -> Self {
@@ -150,6 +165,7 @@ impl ApiError {
             "request_timeout",
             "Request timed out",
         )
+        .retry_after(UNAVAILABLE_FOR)
         .caused_by("timeout", "the request took longer than it may")
     }
 
@@ -159,6 +175,7 @@ impl ApiError {
             "service_unavailable",
             "Service temporarily unavailable",
         )
+        .retry_after(UNAVAILABLE_FOR)
     }
 
     /// A handler panicked.
@@ -183,7 +200,8 @@ impl From<StoreError> for ApiError {
                 Self::unavailable().caused_by("database_unavailable", reason)
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
-            error @ (StoreError::Conflict(Constraint::ArticleSlug) | StoreError::Failed(_)) => {
+            error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)
+            | StoreError::Failed(_)) => {
                 telemetry::error!(%error, "store failed");
                 Self::internal().caused_by("database_error", error.to_string())
             }
@@ -206,6 +224,12 @@ impl From<AccountError> for ApiError {
                 unauthorized("invalid_token_payload", "Invalid token payload")
             }
             AccountError::UserNotFound => unauthorized("user_not_found", "User not found"),
+            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_attempts",
+                "Too many attempts, try again later",
+            )
+            .retry_after(retry_after),
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "turned away");
                 Self::unavailable().caused_by("overloaded", error.to_string())
@@ -222,6 +246,16 @@ impl From<ArticleError> for ApiError {
             ArticleError::NotFound => Self::article_not_found(),
             ArticleError::UpdateForbidden => forbidden("You can only update your own articles"),
             ArticleError::DeleteForbidden => forbidden("You can only delete your own articles"),
+            ArticleError::PreconditionFailed => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "The article is not in the state that the request demands",
+            ),
+            ArticleError::IdempotencyKeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "Idempotency-Key was used for another request",
+            ),
             ArticleError::Store(error) => error.into(),
         }
     }
@@ -243,14 +277,13 @@ impl IntoResponse for ApiError {
             response.extensions_mut().insert(cause);
         }
         let headers = response.headers_mut();
-        match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
-            }
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            _ => {}
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and not one too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,9 +16,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
+use telemetry::ClientAddress;
 use tower::Service;
 
-use super::{Limits, error::ApiError};
+use super::{Limits, error::ApiError, proxies::TrustedProxies};
 use crate::server::AmbiguousFraming;
 
 /// The longest request target, and the longest header field, in bytes: the reference's server's.
@@ -75,15 +77,20 @@ fn target_bytes(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-/// The router behind a doorstep that brings request targets into shape before routes are chosen.
+/// The router behind a doorstep that brings request targets into shape before routes are chosen, and
+/// finds out which client a request is from before anybody asks.
 #[derive(Debug, Clone)]
 pub struct Front {
     router: Router,
+    proxies: Arc<TrustedProxies>,
 }
 
 impl Front {
-    pub(super) const fn new(router: Router) -> Self {
-        Self { router }
+    pub(super) fn new(router: Router, proxies: TrustedProxies) -> Self {
+        Self {
+            router,
+            proxies: Arc::new(proxies),
+        }
     }
 }
 
@@ -99,6 +106,10 @@ impl Service<Request<Body>> for Front {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if let Some(uri) = without_leading_slashes(request.uri()) {
             *request.uri_mut() = uri;
+        }
+        if let Some(&ClientAddress(peer)) = request.extensions().get() {
+            let client = self.proxies.client(peer, request.headers());
+            request.extensions_mut().insert(ClientAddress(client));
         }
         self.router.call(request)
     }

@@ -7,11 +7,13 @@ mod accounts;
 mod articles;
 mod auth;
 mod docs;
+mod entity_tag;
 mod error;
 mod health;
 mod json;
 mod middleware;
 mod paging;
+mod proxies;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +28,10 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
-pub use self::middleware::Front;
+pub use self::{
+    middleware::Front,
+    proxies::{InvalidNetwork, TrustedProxies},
+};
 use crate::{accounts::Accounts, articles::Articles, health::Health};
 
 /// What one request may take.
@@ -45,6 +50,7 @@ pub struct App {
     pub articles: Articles,
     pub health: Health,
     pub limits: Limits,
+    pub proxies: TrustedProxies,
 }
 
 impl FromRef<Arc<App>> for Accounts {
@@ -77,7 +83,7 @@ impl FromRef<Arc<App>> for Limits {
 /// Never: the document is made of our own types.
 #[must_use]
 pub fn service(app: App) -> Front {
-    let limits = app.limits;
+    let (limits, proxies) = (app.limits, app.proxies.clone());
     let (router, document) = described_routes().split_for_parts();
     let document = docs::Document(to_json(&document).into());
     let router = router
@@ -91,7 +97,7 @@ pub fn service(app: App) -> Front {
         .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
         .layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
-    Front::new(router)
+    Front::new(router, proxies)
 }
 
 /// The OpenAPI 3.1 document, as JSON.

@@ -3,12 +3,14 @@
 //! Pure types and decisions; SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod entities;
+mod idempotency;
 mod service;
 mod slug;
 
 use jiff::Timestamp;
 
 pub use self::{
+    idempotency::{FirstAnswer, IdempotencyKey, OnceOnly, forgotten_before},
     service::{ArticleError, Articles, Draft, OwnArticle},
     slug::slug,
 };
@@ -65,6 +67,30 @@ pub struct ArticleChanges {
     pub title: Option<String>,
     pub description: Option<String>,
     pub body: Option<String>,
+}
+
+/// What a change demands of the version that it replaces. A version is an article's `updated_at`,
+/// which every change moves on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Precondition {
+    /// It must be one of these; `None` is any.
+    pub one_of: Option<Vec<Timestamp>>,
+    /// It must be none of these.
+    pub none_of: Vec<Timestamp>,
+}
+
+impl Precondition {
+    /// No version will do.
+    pub const NEVER: Self = Self {
+        one_of: Some(Vec::new()),
+        none_of: Vec::new(),
+    };
+
+    /// Whether this version may be replaced.
+    #[must_use]
+    pub fn holds(&self, version: Timestamp) -> bool {
+        self.one_of.as_ref().is_none_or(|list| list.contains(&version)) && !self.none_of.contains(&version)
+    }
 }
 
 /// A place in the list: everything older than this article follows.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use telemetry::{Failure, KeyValue, Span};
 use tokio::sync::Notify;
 
-use super::{Article, ArticleChanges, ArticlePage, ListQuery, NewArticle, slug};
+use super::{
+    Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, ListQuery, NewArticle, OnceOnly,
+    Precondition, slug,
+};
 use crate::{
     accounts::{User, UserId},
     clock::Clock,
@@ -24,6 +27,9 @@ static CREATED: telemetry::Counter = telemetry::counter(
 /// How many slugs are tried for one article. The second one is already random.
 const SLUG_ATTEMPTS: u32 = 5;
 
+/// How often a request with a key is begun anew that another one with its key came before.
+const ONCE_ATTEMPTS: u32 = 3;
+
 /// Why something could not be done with an article.
 #[derive(Debug, thiserror::Error)]
 pub enum ArticleError {
@@ -33,6 +39,12 @@ pub enum ArticleError {
     UpdateForbidden,
     #[error("You can only delete your own articles")]
     DeleteForbidden,
+    /// The article is another version than the caller demands.
+    #[error("Article has changed")]
+    PreconditionFailed,
+    /// The key was another request's.
+    #[error("Idempotency-Key was used for another request")]
+    IdempotencyKeyReused,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -41,7 +53,11 @@ impl Failure for ArticleError {
     fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
         match self {
             Self::Store(error) => error.error_type(),
-            Self::NotFound | Self::UpdateForbidden | Self::DeleteForbidden => None,
+            Self::NotFound
+            | Self::UpdateForbidden
+            | Self::DeleteForbidden
+            | Self::PreconditionFailed
+            | Self::IdempotencyKeyReused => None,
         }
     }
 
@@ -94,14 +110,28 @@ impl Articles {
         }
     }
 
+    /// Creates an article; under a key once in a day, and the same answer is given each time.
+    ///
     /// # Errors
-    /// A failure of the store.
-    pub async fn create(&self, author: &User, draft: Draft) -> Result<Article, ArticleError> {
+    /// [`ArticleError::IdempotencyKeyReused`], or a failure of the store.
+    pub async fn create(
+        &self,
+        author: &User,
+        draft: Draft,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Article, ArticleError> {
         Span::internal(span::ARTICLE_CREATE)
             .attribute(user_id(author.id))
             .run(async {
-                let article = self.insert(author.id, draft).await?;
+                let (article, new) = match key {
+                    None => (self.insert(author.id, &draft, None).await?, true),
+                    Some(key) => self.insert_once(author.id, &draft, key).await?,
+                };
                 telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
+                if !new {
+                    telemetry::debug!(article.id = article.id.0, "answered as the first time");
+                    return Ok(article);
+                }
                 CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.to_string())]);
                 self.outbox.notify_one();
                 telemetry::info!(article.id = article.id.0, article.slug, "Article created");
@@ -135,12 +165,16 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
+    /// Changes an article, if it is still a version that the caller means.
+    ///
     /// # Errors
-    /// [`ArticleError::NotFound`] when it was deleted meanwhile, or a failure of the store.
+    /// [`ArticleError::NotFound`] when it was deleted meanwhile,
+    /// [`ArticleError::PreconditionFailed`], or a failure of the store.
     pub async fn update(
         &self,
         article: &OwnArticle,
         changes: ArticleChanges,
+        precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
         Span::internal(span::ARTICLE_UPDATE)
@@ -150,9 +184,11 @@ impl Articles {
                 let task = self.task(ArticleEvent::Updated);
                 let updated = self
                     .store
-                    .update_article(article.id, changes, article.author.id, task)
-                    .await?
-                    .ok_or(ArticleError::NotFound)?;
+                    .update_article(article.id, changes, precondition, article.author.id, task)
+                    .await?;
+                let Some(updated) = updated else {
+                    return Err(self.why_not(article.id).await?);
+                };
                 self.outbox.notify_one();
                 telemetry::info!(
                     article.id = updated.id.0,
@@ -164,9 +200,17 @@ impl Articles {
             .await
     }
 
+    /// Deletes an article, if it is a version that the caller means.
+    ///
     /// # Errors
-    /// [`ArticleError::NotFound`], [`ArticleError::DeleteForbidden`], or a failure of the store.
-    pub async fn delete(&self, slug: &str, user: &User) -> Result<(), ArticleError> {
+    /// [`ArticleError::NotFound`], [`ArticleError::DeleteForbidden`],
+    /// [`ArticleError::PreconditionFailed`], or a failure of the store.
+    pub async fn delete(
+        &self,
+        slug: &str,
+        user: &User,
+        precondition: Precondition,
+    ) -> Result<(), ArticleError> {
         Span::internal(span::ARTICLE_DELETE)
             .attribute(user_id(user.id))
             .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
@@ -175,8 +219,8 @@ impl Articles {
                 if article.author.id != user.id {
                     return Err(ArticleError::DeleteForbidden);
                 }
-                if !self.store.delete_article(article.id).await? {
-                    return Err(ArticleError::NotFound);
+                if !self.store.delete_article(article.id, precondition).await? {
+                    return Err(self.why_not(article.id).await?);
                 }
                 telemetry::info!(article.id = article.id.0, article.slug, "Article deleted");
                 Ok(())
@@ -214,7 +258,52 @@ impl Articles {
             .await
     }
 
-    async fn insert(&self, author: UserId, draft: Draft) -> Result<Article, StoreError> {
+    /// Why an article could not be changed that was there a moment ago.
+    async fn why_not(&self, id: ArticleId) -> Result<ArticleError, StoreError> {
+        Ok(match self.store.find_article_by_id(id).await? {
+            Some(_) => ArticleError::PreconditionFailed,
+            None => ArticleError::NotFound,
+        })
+    }
+
+    /// The article, and whether it is new. Of several requests at once that have one key, one
+    /// inserts; the others wait for it in the database and find what it was answered.
+    async fn insert_once(
+        &self,
+        author: UserId,
+        draft: &Draft,
+        key: IdempotencyKey,
+    ) -> Result<(Article, bool), ArticleError> {
+        let once = OnceOnly::new(key, draft, self.clock.now());
+        for attempt in 1..=ONCE_ATTEMPTS {
+            let first = self
+                .store
+                .find_first_answer(author, &once.key, once.since)
+                .await?;
+            if let Some(first) = first {
+                return if first.fingerprint == once.fingerprint {
+                    Ok((first.article, false))
+                } else {
+                    Err(ArticleError::IdempotencyKeyReused)
+                };
+            }
+            match self.insert(author, draft, Some(&once)).await {
+                Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
+                    telemetry::debug!(attempt, "another request with this key came before");
+                }
+                inserted => return Ok((inserted?, true)),
+            }
+        }
+        let reason = "requests with one key overtake each other";
+        Err(StoreError::Unavailable(reason.to_owned()).into())
+    }
+
+    async fn insert(
+        &self,
+        author: UserId,
+        draft: &Draft,
+        once: Option<&OnceOnly>,
+    ) -> Result<Article, StoreError> {
         let now = self.clock.now();
         let mut attempt = 1;
         let mut suffix = None;
@@ -227,11 +316,12 @@ impl Articles {
                 author,
                 created_at: now,
             };
-            match self
-                .store
-                .insert_article(article, self.task(ArticleEvent::Created))
-                .await
-            {
+            let task = self.task(ArticleEvent::Created);
+            let inserted = match once {
+                None => self.store.insert_article(article, task).await,
+                Some(once) => self.store.insert_article_once(article, once, task).await,
+            };
+            match inserted {
                 Err(StoreError::Conflict(Constraint::ArticleSlug)) if attempt < SLUG_ATTEMPTS => {
                     attempt += 1;
                     telemetry::debug!(attempt, "slug taken, trying another");

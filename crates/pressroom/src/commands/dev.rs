@@ -7,7 +7,7 @@ use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserv
 
 use super::{GRACE_MARGIN, Sources, app, channels, listen, spawn_background, with_telemetry, worker};
 use crate::{
-    accounts::SecretKey,
+    accounts::{RateLimiter, SecretKey},
     api,
     config::{Config, Database},
     health::{Health, Queue},
@@ -55,7 +55,8 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         &config,
         &sources,
         store.clone(),
-        secret,
+        secret.clone(),
+        RateLimiter::new(config.rates, secret),
         outbox.clone(),
         health.clone(),
     );

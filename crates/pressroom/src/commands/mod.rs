@@ -10,6 +10,7 @@ mod worker;
 use std::{io::Write as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use telemetry::{Export, Service, Telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,15 +24,15 @@ pub use self::{
     worker::worker,
 };
 use crate::{
-    accounts::{Accounts, Passwords, SecretKey, Tokens},
+    accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
     api::{App, Limits},
-    articles::Articles,
+    articles::{Articles, forgotten_before},
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, Database, Notifications},
     health::Health,
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
-    store::Store,
+    store::{Store, StoreError},
     tasks::{
         Dispatcher, deliveries_to_forget,
         notifier::{Channel, InvalidSmtp, LogChannel, SmtpChannel, WebhookChannel},
@@ -110,6 +111,7 @@ fn app(
     sources: &Sources,
     store: Arc<dyn Store>,
     secret: SecretKey,
+    limiter: RateLimiter,
     outbox: Arc<tokio::sync::Notify>,
     health: Health,
 ) -> App {
@@ -119,13 +121,14 @@ fn app(
     let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
     let tokens = Tokens::new(secret, config.token_lifetime, clock.clone(), ids.clone());
     App {
-        accounts: Accounts::new(store.clone(), passwords, tokens, clock.clone()),
+        accounts: Accounts::new(store.clone(), passwords, tokens, limiter, clock.clone()),
         articles: Articles::new(store, clock, ids, outbox),
         health,
         limits: Limits {
             body: config.body_limit,
             request: config.request_timeout,
         },
+        proxies: config.trusted_proxies.clone(),
     }
 }
 
@@ -194,7 +197,27 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
             Ok(deliveries) => telemetry::debug!(deliveries, "old deliveries forgotten"),
             Err(error) => telemetry::warn!(%error, "old deliveries not forgotten"),
         }
+        match telemetry::without_spans(forget_requests(&store, forgotten_before(now))).await {
+            Ok(keys) => telemetry::debug!(keys, "idempotency keys forgotten"),
+            Err(error) => telemetry::warn!(%error, "idempotency keys not forgotten"),
+        }
     }
+}
+
+/// Forgets requests a batch at a time, so that no statement runs long, and leaves what is too much
+/// for one turn to the next.
+async fn forget_requests(store: &Arc<dyn Store>, before: Timestamp) -> Result<u64, StoreError> {
+    const BATCH: i64 = 1000;
+    const BATCHES: u32 = 1000;
+    let mut forgotten = 0;
+    for _ in 0..BATCHES {
+        let batch = store.purge_idempotency_keys(before, BATCH).await?;
+        forgotten += batch;
+        if batch < BATCH.unsigned_abs() {
+            break;
+        }
+    }
+    Ok(forgotten)
 }
 
 /// The URL of a PostgreSQL database; the configuration has seen to it that it is one.

@@ -6,7 +6,7 @@ use celeriac::{Broker, Client, RedisBroker, RedisConfig, default_node_name, otel
 
 use super::{GRACE_MARGIN, Sources, app, listen, postgres_url, spawn_background, with_telemetry};
 use crate::{
-    accounts::SecretKey,
+    accounts::{RateLimiter, SecretKey},
     api,
     config::Config,
     health::{Health, Queue},
@@ -41,7 +41,10 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         .ok_or_else(|| anyhow::anyhow!("SECRET_KEY: is required"))?;
     let redis = redis_config(&config)?;
     let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
+    let secret = SecretKey::new(secret.expose());
+    let broker = RedisBroker::new(redis)?.with_observer(observer.clone());
+    let limiter = RateLimiter::new(config.rates, secret.clone()).shared_through(&broker);
+    let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
@@ -51,7 +54,8 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         &config,
         &sources,
         store.clone(),
-        SecretKey::new(secret.expose()),
+        secret,
+        limiter,
         outbox.clone(),
         health.clone(),
     );

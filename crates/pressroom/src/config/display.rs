@@ -1,6 +1,6 @@
 //! The settings in effect, as an environment file would have them.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 use super::{Config, Database, Secret};
 use crate::accounts::PasswordScheme;
@@ -55,6 +55,21 @@ impl fmt::Display for Config {
             f,
             "SHUTDOWN_GRACE",
             Some(self.shutdown_grace.as_secs_f64().to_string()),
+        )?;
+        // As three numbers, of which none is in force when `RATE_LIMIT` was off.
+        let rate = |rate: Option<NonZeroU32>| Some(rate.map_or("off".to_owned(), |rate| rate.to_string()));
+        line(f, "RATE_LIMIT_LOGIN_ACCOUNT", rate(self.rates.login_account))?;
+        line(f, "RATE_LIMIT_LOGIN_ADDRESS", rate(self.rates.login_address))?;
+        line(
+            f,
+            "RATE_LIMIT_REGISTER_ADDRESS",
+            rate(self.rates.register_address),
+        )?;
+        let proxies = self.trusted_proxies.to_string();
+        line(
+            f,
+            "TRUSTED_PROXIES",
+            Some(proxies).filter(|list| !list.is_empty()),
         )?;
         line(
             f,

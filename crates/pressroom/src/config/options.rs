@@ -153,6 +153,57 @@ pub struct Options {
     )]
     pub shutdown_grace: Option<String>,
 
+    /// Limits of logins and registrations: `on`, or `off` for all of them [default: on]
+    #[arg(
+        long,
+        global = true,
+        env = "RATE_LIMIT",
+        hide_env_values = true,
+        value_name = "NAME"
+    )]
+    pub rate_limit: Option<String>,
+
+    /// Logins to one account a minute, or `off` [default: 10]
+    #[arg(
+        long,
+        global = true,
+        env = "RATE_LIMIT_LOGIN_ACCOUNT",
+        hide_env_values = true,
+        value_name = "NUMBER"
+    )]
+    pub rate_limit_login_account: Option<String>,
+
+    /// Logins from one client address a minute, or `off` [default: 60]
+    #[arg(
+        long,
+        global = true,
+        env = "RATE_LIMIT_LOGIN_ADDRESS",
+        hide_env_values = true,
+        value_name = "NUMBER"
+    )]
+    pub rate_limit_login_address: Option<String>,
+
+    /// Registrations from one client address a minute, or `off` [default: 30]
+    #[arg(
+        long,
+        global = true,
+        env = "RATE_LIMIT_REGISTER_ADDRESS",
+        hide_env_values = true,
+        value_name = "NUMBER"
+    )]
+    pub rate_limit_register_address: Option<String>,
+
+    /// Addresses and networks (as 10.0.0.0/8) of proxies whose X-Forwarded-For is believed, separated by commas
+    /// [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "TRUSTED_PROXIES",
+        hide_env_values = true,
+        value_name = "NETWORKS"
+    )]
+    pub trusted_proxies: Option<String>,
+
     /// How long a token is valid, in hours [default: 24]
     #[arg(
         long,
@@ -238,6 +289,11 @@ impl Options {
             body_limit: set(self.body_limit),
             request_timeout: set(self.request_timeout),
             shutdown_grace: set(self.shutdown_grace),
+            rate_limit: set(self.rate_limit),
+            rate_limit_login_account: set(self.rate_limit_login_account),
+            rate_limit_login_address: set(self.rate_limit_login_address),
+            rate_limit_register_address: set(self.rate_limit_register_address),
+            trusted_proxies: set(self.trusted_proxies),
             jwt_expiration_hours: set(self.jwt_expiration_hours),
             password_scheme: set(self.password_scheme),
             celery_queues: set(self.celery_queues),

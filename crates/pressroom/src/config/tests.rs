@@ -224,6 +224,41 @@ fn a_wrong_value_is_refused_with_its_variable() {
             },
         ),
         (
+            "RATE_LIMIT",
+            Options {
+                rate_limit: some("maybe"),
+                ..serve()
+            },
+        ),
+        (
+            "RATE_LIMIT_LOGIN_ACCOUNT",
+            Options {
+                rate_limit_login_account: some("0"),
+                ..serve()
+            },
+        ),
+        (
+            "RATE_LIMIT_LOGIN_ADDRESS",
+            Options {
+                rate_limit_login_address: some("many"),
+                ..serve()
+            },
+        ),
+        (
+            "RATE_LIMIT_REGISTER_ADDRESS",
+            Options {
+                rate_limit_register_address: some("-1"),
+                ..serve()
+            },
+        ),
+        (
+            "TRUSTED_PROXIES",
+            Options {
+                trusted_proxies: some("10.0.0.0/8,proxy"),
+                ..serve()
+            },
+        ),
+        (
             "JWT_EXPIRATION_HOURS",
             Options {
                 jwt_expiration_hours: some("NaN"),
@@ -305,4 +340,44 @@ fn no_secret_is_printed() {
             .to_string()
             .contains("DATABASE_URL=postgresql://app:***@db/press\n")
     );
+}
+
+#[test]
+fn rates_are_set_one_by_one_or_off_together() {
+    let rates = |options| Config::load(Mode::Serve, options).unwrap().rates;
+    assert_eq!(rates(serve()), Rates::default());
+    let one = Options {
+        rate_limit_login_account: some("off"),
+        rate_limit_register_address: some("5"),
+        ..serve()
+    };
+    let expected = Rates {
+        login_account: None,
+        register_address: std::num::NonZeroU32::new(5),
+        ..Rates::default()
+    };
+    assert_eq!(rates(one.clone()), expected);
+    let off = Options {
+        rate_limit: some("off"),
+        ..one
+    };
+    assert_eq!(rates(off), Rates::UNLIMITED);
+}
+
+#[test]
+fn the_settings_in_effect_say_whom_to_believe_and_what_to_let_through() {
+    let options = Options {
+        rate_limit_login_address: some("600"),
+        trusted_proxies: some("10.0.0.0/8, ::ffff:192.0.2.1"),
+        ..serve()
+    };
+    let printed = Config::load(Mode::Serve, options).unwrap().to_string();
+    for line in [
+        "RATE_LIMIT_LOGIN_ACCOUNT=10\n",
+        "RATE_LIMIT_LOGIN_ADDRESS=600\n",
+        "RATE_LIMIT_REGISTER_ADDRESS=30\n",
+        "TRUSTED_PROXIES=10.0.0.0/8,192.0.2.1/32\n",
+    ] {
+        assert!(printed.contains(line), "{line}{printed}");
+    }
 }

@@ -14,7 +14,10 @@ use jiff::Timestamp;
 
 use crate::{
     accounts::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
-    articles::{Article, ArticleChanges, ArticleId, ArticlePage, ListQuery, NewArticle},
+    articles::{
+        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
+        OnceOnly, Precondition,
+    },
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask, Recipient},
 };
 
@@ -52,6 +55,7 @@ impl telemetry::Failure for StoreError {
 pub enum Constraint {
     UserEmail,
     ArticleSlug,
+    IdempotencyKey,
 }
 
 /// The result of a store method.
@@ -94,6 +98,30 @@ pub trait Store: Send + Sync + 'static {
     /// [`Constraint::ArticleSlug`] when the slug is taken.
     async fn insert_article(&self, article: NewArticle, task: NewOutboxTask) -> Result<Article>;
 
+    /// Inserts an article and its task, and keeps what it was answered under its author's key, in one
+    /// commit.
+    ///
+    /// # Errors
+    /// [`Constraint::IdempotencyKey`] when an answer is kept under the key,
+    /// [`Constraint::ArticleSlug`] when the slug is taken.
+    async fn insert_article_once(
+        &self,
+        article: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article>;
+
+    /// What was kept under this key after `since`.
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>>;
+
+    /// Forgets up to `limit` answers kept at or before `before`, the oldest first; returns how many.
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;
+
     /// The article with this slug.
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>>;
 
@@ -103,18 +131,21 @@ pub trait Store: Send + Sync + 'static {
     /// One page of the list, in at most two statements.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
-    /// Changes an article and writes its task in one commit; `None` when it is gone. `viewer`
-    /// decides `favorited`.
+    /// Changes an article and writes its task in one commit; `None` when it is gone or not a version
+    /// that `precondition` allows. Its `updated_at` becomes the task's time, or the next microsecond
+    /// where that is not later: no two versions share one. `viewer` decides `favorited`.
     async fn update_article(
         &self,
         id: ArticleId,
         changes: ArticleChanges,
+        precondition: Precondition,
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>>;
 
-    /// Deletes an article with its favourites; false when it was gone.
-    async fn delete_article(&self, id: ArticleId) -> Result<bool>;
+    /// Deletes an article with its favourites; false when it was gone or not a version that
+    /// `precondition` allows.
+    async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool>;
 
     /// Favourites an article; idempotent. `None` when there is no such article.
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>>;

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::{connections::Connections, error::StatementError, outbox, value::Utc};
 use crate::{
     accounts::UserId,
-    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle},
+    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle, Precondition},
     tasks::NewOutboxTask,
 };
 
@@ -149,6 +149,12 @@ pub(super) async fn find_article_by_id(
     optional(store.row(&FIND_ARTICLE_BY_ID, &[&id.0]).await?.as_ref())
 }
 
+/// The versions of a [`Precondition`], as parameters.
+fn versions(list: &[Timestamp]) -> Vec<Utc> {
+    list.iter().copied().map(Utc).collect()
+}
+
+/// Who waits for another update of the row looks at its new version again before changing it.
 const UPDATE_ARTICLE: Statement = Statement::new(
     "UPDATE",
     "articles",
@@ -160,8 +166,10 @@ const UPDATE_ARTICLE: Statement = Statement::new(
             SET title = COALESCE($2::text, title),
                 description = COALESCE($3::text, description),
                 body = COALESCE($4::text, body),
-                updated_at = $9
+                updated_at = GREATEST($9, updated_at + interval '1 microsecond')
             WHERE id = $1
+                AND ($11::timestamp[] IS NULL OR updated_at = ANY ($11))
+                AND updated_at <> ALL ($12)
             RETURNING *
         ), task AS (
             INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
@@ -181,6 +189,7 @@ pub(super) async fn update_article(
     store: &Connections,
     id: ArticleId,
     changes: &ArticleChanges,
+    precondition: &Precondition,
     viewer: UserId,
     task: &NewOutboxTask,
 ) -> Result<Option<Article>, StatementError> {
@@ -198,12 +207,15 @@ pub(super) async fn update_article(
                 &outbox::trace_column(&task.trace),
                 &Utc(task.created_at),
                 &viewer.0,
+                &precondition.one_of.as_deref().map(versions),
+                &versions(&precondition.none_of),
             ],
         )
         .await?;
     optional(row.as_ref())
 }
 
+/// Nobody but the holder of the lock changes what is deleted or not deleted below.
 const LOCK_ARTICLE: Statement = Statement::new(
     "SELECT",
     "articles",
@@ -215,24 +227,41 @@ const DELETE_FAVORITES: Statement = Statement::new(
     "DELETE",
     "favorites",
     "DELETE favorites",
-    "DELETE FROM favorites WHERE article_id = $1",
+    "
+        DELETE FROM favorites
+        USING articles
+        WHERE favorites.article_id = $1
+            AND articles.id = $1
+            AND ($2::timestamp[] IS NULL OR articles.updated_at = ANY ($2))
+            AND articles.updated_at <> ALL ($3)",
 );
 
 const DELETE_ARTICLE: Statement = Statement::new(
     "DELETE",
     "articles",
     "DELETE articles",
-    "DELETE FROM articles WHERE id = $1 RETURNING id",
+    "
+        DELETE FROM articles
+        WHERE id = $1
+            AND ($2::timestamp[] IS NULL OR updated_at = ANY ($2))
+            AND updated_at <> ALL ($3)
+        RETURNING id",
 );
 
 /// Three statements rather than one: each sees what was committed before it began, so a favourite
 /// that came in while the lock was waited for is seen, and deleted too.
-pub(super) async fn delete_article(store: &Connections, id: ArticleId) -> Result<bool, StatementError> {
-    let id: super::Params<'_> = &[&id.0];
+pub(super) async fn delete_article(
+    store: &Connections,
+    id: ArticleId,
+    precondition: &Precondition,
+) -> Result<bool, StatementError> {
+    let one_of = precondition.one_of.as_deref().map(versions);
+    let none_of = versions(&precondition.none_of);
+    let allowed: super::Params<'_> = &[&id.0, &one_of, &none_of];
     let gone = store
         .transaction(
-            &[(&LOCK_ARTICLE, id), (&DELETE_FAVORITES, id)],
-            (&DELETE_ARTICLE, id),
+            &[(&LOCK_ARTICLE, &[&id.0]), (&DELETE_FAVORITES, allowed)],
+            (&DELETE_ARTICLE, allowed),
         )
         .await?;
     Ok(!gone.is_empty())

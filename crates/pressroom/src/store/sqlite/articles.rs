@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     accounts::UserId,
-    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle},
+    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle, Precondition},
     tasks::NewOutboxTask,
 };
 
@@ -105,7 +105,7 @@ pub(super) async fn find_article_by_id(
         .await
 }
 
-const INSERT_ARTICLE: Statement = Statement::new(
+pub(super) const INSERT_ARTICLE: Statement = Statement::new(
     "INSERT",
     "articles",
     "INSERT articles",
@@ -117,30 +117,52 @@ const INSERT_ARTICLE: Statement = Statement::new(
         RETURNING id",
 );
 
+/// Inserts an article and its task, within a transaction.
+pub(super) fn insert(
+    db: &Moment<'_>,
+    new: &NewArticle,
+    task: &NewOutboxTask,
+) -> Result<Article, StatementError> {
+    let params = params![
+        new.slug,
+        new.title,
+        folded(&new.title),
+        new.description,
+        new.body,
+        new.author.0,
+        Utc(new.created_at),
+    ];
+    let lost = || StatementError::failed("an inserted article gave no row");
+    let id = db
+        .row(&INSERT_ARTICLE, params, |row| row.get(0))?
+        .ok_or_else(lost)?;
+    outbox::insert(db, task, id)?;
+    seen(db, id, None)?.ok_or_else(lost)
+}
+
 pub(super) async fn insert_article(
     store: &Connections,
     new: NewArticle,
     task: NewOutboxTask,
 ) -> Result<Article, StatementError> {
-    let inserted = store.write(&INSERT_ARTICLE, move |db| {
-        let params = params![
-            new.slug,
-            new.title,
-            folded(&new.title),
-            new.description,
-            new.body,
-            new.author.0,
-            Utc(new.created_at),
-        ];
-        let Some(id) = db.row(&INSERT_ARTICLE, params, |row| row.get(0))? else {
-            return Ok(None);
-        };
-        outbox::insert(db, &task, id)?;
-        seen(db, id, None)
-    });
+    let inserted = store.write(&INSERT_ARTICLE, move |db| Ok(Some(insert(db, &new, &task)?)));
     inserted
         .await?
         .ok_or_else(|| StatementError::failed("an inserted article gave no row"))
+}
+
+const FIND_VERSION: Statement = Statement::new(
+    "SELECT",
+    "articles",
+    "SELECT articles",
+    "SELECT updated_at FROM articles WHERE id = ?1",
+);
+
+/// Whether the article is there, in a version that `precondition` allows: nobody else writes until
+/// the transaction ends.
+fn may_change(db: &Moment<'_>, id: i32, precondition: &Precondition) -> Result<bool, StatementError> {
+    let version = db.row(&FIND_VERSION, [id], |row| row.get(0))?;
+    Ok(version.is_some_and(|Utc(version)| precondition.holds(version)))
 }
 
 const UPDATE_ARTICLE: Statement = Statement::new(
@@ -153,7 +175,7 @@ const UPDATE_ARTICLE: Statement = Statement::new(
             title_folded = coalesce(?3, title_folded),
             description = coalesce(?4, description),
             body = coalesce(?5, body),
-            updated_at = ?6
+            updated_at = max(?6, updated_at + 1)
         WHERE id = ?1",
 );
 
@@ -161,10 +183,14 @@ pub(super) async fn update_article(
     store: &Connections,
     id: ArticleId,
     changes: ArticleChanges,
+    precondition: Precondition,
     viewer: UserId,
     task: NewOutboxTask,
 ) -> Result<Option<Article>, StatementError> {
     let updated = store.write(&UPDATE_ARTICLE, move |db| {
+        if !may_change(db, id.0, &precondition)? {
+            return Ok(None);
+        }
         let params = params![
             id.0,
             changes.title,
@@ -173,9 +199,7 @@ pub(super) async fn update_article(
             changes.body,
             Utc(task.created_at),
         ];
-        if db.execute(&UPDATE_ARTICLE, params)? == 0 {
-            return Ok(None);
-        }
+        db.execute(&UPDATE_ARTICLE, params)?;
         outbox::insert(db, &task, id.0)?;
         seen(db, id.0, Some(viewer.0))
     });
@@ -196,8 +220,15 @@ const DELETE_ARTICLE: Statement = Statement::new(
     "DELETE FROM articles WHERE id = ?1",
 );
 
-pub(super) async fn delete_article(store: &Connections, id: ArticleId) -> Result<bool, StatementError> {
+pub(super) async fn delete_article(
+    store: &Connections,
+    id: ArticleId,
+    precondition: Precondition,
+) -> Result<bool, StatementError> {
     let deleted = store.write(&DELETE_ARTICLE, move |db| {
+        if !may_change(db, id.0, &precondition)? {
+            return Ok(false);
+        }
         db.execute(&DELETE_FAVORITES, [id.0])?;
         Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
     });

@@ -22,6 +22,14 @@ impl StatementError {
         }
     }
 
+    /// A row would break a constraint that the statement itself checks.
+    pub(super) fn conflict(constraint: Constraint) -> Self {
+        Self {
+            code: None,
+            error: StoreError::Conflict(constraint),
+        }
+    }
+
     pub(super) fn failed(reason: impl Into<String>) -> Self {
         Self {
             code: None,

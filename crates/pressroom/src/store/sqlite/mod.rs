@@ -8,6 +8,7 @@ mod articles;
 mod connections;
 mod deliveries;
 mod error;
+mod idempotency;
 mod list;
 mod migrations;
 mod outbox;
@@ -24,7 +25,10 @@ pub use self::migrations::migrate;
 use super::{Result, Store};
 use crate::{
     accounts::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
-    articles::{Article, ArticleChanges, ArticleId, ArticlePage, ListQuery, NewArticle},
+    articles::{
+        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
+        OnceOnly, Precondition,
+    },
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask, Recipient},
 };
 
@@ -85,6 +89,28 @@ impl Store for SqliteStore {
         Ok(articles::insert_article(&self.0, article, task).await?)
     }
 
+    async fn insert_article_once(
+        &self,
+        article: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article> {
+        Ok(idempotency::insert_article_once(&self.0, article, once.clone(), task).await?)
+    }
+
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>> {
+        Ok(idempotency::find_first_answer(&self.0, user, key.clone(), since).await?)
+    }
+
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        Ok(idempotency::purge_idempotency_keys(&self.0, before, limit).await?)
+    }
+
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         Ok(articles::find_article(&self.0, slug.to_owned(), viewer).await?)
     }
@@ -101,14 +127,15 @@ impl Store for SqliteStore {
         &self,
         id: ArticleId,
         changes: ArticleChanges,
+        precondition: Precondition,
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        Ok(articles::update_article(&self.0, id, changes, viewer, task).await?)
+        Ok(articles::update_article(&self.0, id, changes, precondition, viewer, task).await?)
     }
 
-    async fn delete_article(&self, id: ArticleId) -> Result<bool> {
-        Ok(articles::delete_article(&self.0, id).await?)
+    async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
+        Ok(articles::delete_article(&self.0, id, precondition).await?)
     }
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {

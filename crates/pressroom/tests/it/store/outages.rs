@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use pressroom::{
     accounts::{Email, NewUser, PasswordHash, TokenKey, UserId},
-    articles::{ArticleId, ListQuery, PageStart},
+    articles::{ArticleId, ListQuery, PageStart, Precondition},
     store::{
         Result, Store, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
@@ -58,7 +58,12 @@ fn one_of_each(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
         }),
         Box::pin(async { store.list_articles(list()).await.map(drop) }),
         Box::pin(async { store.purge_revoked_tokens(Timestamp::UNIX_EPOCH).await.map(drop) }),
-        Box::pin(async { store.delete_article(ArticleId(1)).await.map(drop) }),
+        Box::pin(async {
+            store
+                .delete_article(ArticleId(1), Precondition::default())
+                .await
+                .map(drop)
+        }),
     ]
 }
 

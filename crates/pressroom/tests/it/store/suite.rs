@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use pressroom::{
     accounts::{Email, PasswordHash, TokenKey, UserChanges, UserId},
-    articles::{ArticleChanges, ArticleId, Cursor, ListQuery, PageStart},
+    articles::{ArticleChanges, ArticleId, Cursor, ListQuery, PageStart, Precondition},
     store::{Constraint, StoreError},
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey},
 };
@@ -369,7 +369,7 @@ async fn an_article_update_changes_what_it_names(fixture: Fixture) {
     let mut update = task(2, at(5));
     update.event = ArticleEvent::Updated;
     let updated = store
-        .update_article(article.id, changes, ann.id, update)
+        .update_article(article.id, changes, Precondition::default(), ann.id, update)
         .await
         .unwrap()
         .unwrap();
@@ -396,7 +396,13 @@ async fn an_update_of_a_missing_article_leaves_no_task(fixture: Fixture) {
     let ann = fixture.user("ann@example.com").await;
     let missing = fixture
         .store
-        .update_article(ArticleId(999), ArticleChanges::default(), ann.id, task(1, at(0)))
+        .update_article(
+            ArticleId(999),
+            ArticleChanges::default(),
+            Precondition::default(),
+            ann.id,
+            task(1, at(0)),
+        )
         .await;
     assert!(missing.unwrap().is_none());
     assert_eq!(
@@ -415,8 +421,18 @@ async fn a_deleted_article_takes_its_favorites_along(fixture: Fixture) {
     let kept = fixture.article("Kept", ann.id, at(0)).await;
     store.favorite(&gone.slug, ann.id, at(1)).await.unwrap();
     store.favorite(&kept.slug, ann.id, at(1)).await.unwrap();
-    assert!(store.delete_article(gone.id).await.unwrap());
-    assert!(!store.delete_article(gone.id).await.unwrap());
+    assert!(
+        store
+            .delete_article(gone.id, Precondition::default())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .delete_article(gone.id, Precondition::default())
+            .await
+            .unwrap()
+    );
     assert!(store.find_article(&gone.slug, None).await.unwrap().is_none());
     assert!(store.find_article(&kept.slug, None).await.unwrap().is_some());
     assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 1);
@@ -506,7 +522,10 @@ async fn deletions_racing_favorites_fail_nobody(fixture: Fixture) {
             store.favorite(&article.slug, *user, at(1)).await.unwrap();
         }
         let race = users.iter().enumerate().map(async |(n, user)| match n {
-            4 => store.delete_article(article.id).await.map(|_| ()),
+            4 => store
+                .delete_article(article.id, Precondition::default())
+                .await
+                .map(|_| ()),
             n if n < 8 => store.unfavorite(&article.slug, *user).await.map(|_| ()),
             _ => store.favorite(&article.slug, *user, at(2)).await.map(|_| ()),
         });

@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Accounts, PasswordScheme, Passwords, SecretKey, Tokens},
-    api::{self, App, Limits},
+    accounts::{Accounts, PasswordScheme, Passwords, RateLimiter, Rates, SecretKey, Tokens},
+    api::{self, App, Limits, TrustedProxies},
     articles::Articles,
     clock::Clock,
     health::{Health, Queue},
@@ -47,18 +47,39 @@ pub async fn start(store: Arc<dyn Store>) -> Api {
 }
 
 pub async fn start_with(store: Arc<dyn Store>, queue: Queue, clock: Arc<dyn Clock>) -> Api {
+    start_as(store, queue, clock, |_| ()).await
+}
+
+/// What a test may set up otherwise than [`start`] does: no limits, nobody trusted.
+pub struct Setup {
+    pub limiter: RateLimiter,
+    pub proxies: TrustedProxies,
+}
+
+pub async fn start_as(
+    store: Arc<dyn Store>,
+    queue: Queue,
+    clock: Arc<dyn Clock>,
+    change: impl FnOnce(&mut Setup),
+) -> Api {
+    let mut setup = Setup {
+        limiter: RateLimiter::new(Rates::UNLIMITED, SecretKey::new(SECRET_KEY)),
+        proxies: TrustedProxies::default(),
+    };
+    change(&mut setup);
     let ids = Arc::new(RandomIds);
     let passwords = Passwords::new(PasswordScheme::Argon2id, 2, ids.clone());
     let day = Duration::from_hours(24);
     let tokens = Tokens::new(SecretKey::new(SECRET_KEY), day, clock.clone(), ids.clone());
     let app = App {
-        accounts: Accounts::new(store.clone(), passwords, tokens, clock.clone()),
+        accounts: Accounts::new(store.clone(), passwords, tokens, setup.limiter, clock.clone()),
         articles: Articles::new(store.clone(), clock, ids, Arc::default()),
         health: Health::new("pressroom-test".to_owned(), store, queue),
         limits: Limits {
             body: 1 << 20,
             request: Duration::from_secs(30),
         },
+        proxies: setup.proxies,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

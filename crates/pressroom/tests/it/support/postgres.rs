@@ -19,9 +19,10 @@ use tokio_postgres::{Client, NoTls};
 
 use super::postgres_server::Server;
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/postgres/V1__reference_tables.sql"),
     include_str!("../../../migrations/postgres/V2__outbox_revocations_deliveries.sql"),
+    include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
 ];
 
 /// A database of one test's own, dropped at its end.

@@ -1,0 +1,20 @@
+-- What clients called the requests that created articles, with what they were answered, for a day.
+-- A table by itself: no row of the reference's tables is held by one of these, or holds one.
+CREATE TABLE idempotency_keys (
+    user_id INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    -- SHA-256 of what was asked for.
+    fingerprint BYTEA NOT NULL,
+    created_at TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+    -- The article as it was created; it may have changed since.
+    article_id INTEGER NOT NULL,
+    slug TEXT NOT NULL,
+    title TEXT NOT NULL,
+    description TEXT NOT NULL,
+    body TEXT NOT NULL,
+    author_email TEXT NOT NULL,
+    author_name TEXT NOT NULL,
+    PRIMARY KEY (user_id, key)
+);
+
+CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);

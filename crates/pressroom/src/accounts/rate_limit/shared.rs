@@ -1,0 +1,74 @@
+//! The windows that all API processes share, on Redis: the same counting as in memory, as one
+//! script, so that no attempt slips through between looking and counting.
+//!
+//! A window is a counter that expires with it: what is kept is bounded by the attempts of a minute.
+
+use std::time::Duration;
+
+use celeriac::{BrokerError, RedisBroker, RedisScript};
+
+use super::{Limit, TooManyAttempts, WINDOW};
+
+/// How long an answer may take: a login that Redis holds up is worse than one that is not counted
+/// by all.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// KEYS: the windows. ARGV: how long a window lasts in ms, then how many attempts fit into each.
+/// Answers how many ms to wait, 0 when the attempt is counted.
+const ADMIT: &str = "
+    local length = tonumber(ARGV[1])
+    local wait = 0
+    for i, window in ipairs(KEYS) do
+        if tonumber(redis.call('GET', window) or '0') >= tonumber(ARGV[i + 1]) then
+            local left = redis.call('PTTL', window)
+            if left < 0 then
+                redis.call('PEXPIRE', window, length)
+                left = length
+            end
+            wait = math.max(wait, left, 1)
+        end
+    end
+    if wait > 0 then
+        return wait
+    end
+    for _, window in ipairs(KEYS) do
+        if redis.call('INCR', window) == 1 then
+            redis.call('PEXPIRE', window, length)
+        end
+    end
+    return 0
+";
+
+#[derive(Debug)]
+pub(super) struct SharedWindows {
+    admit: RedisScript,
+}
+
+impl SharedWindows {
+    pub(super) fn new(broker: &RedisBroker) -> Self {
+        Self {
+            admit: broker.script(ADMIT, PATIENCE),
+        }
+    }
+
+    /// Counts an attempt in each of its windows, or in none when one of them is full.
+    ///
+    /// # Errors
+    /// [`BrokerError`] when nobody could be asked.
+    pub(super) async fn admit(&self, limits: &[Limit]) -> Result<Result<(), TooManyAttempts>, BrokerError> {
+        let keys: Vec<String> = limits
+            .iter()
+            .map(|limit| format!("pressroom:rate:{:032x}", u128::from_be_bytes(limit.key)))
+            .collect();
+        let length = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
+        let mut arguments = vec![length];
+        arguments.extend(limits.iter().map(|limit| u64::from(limit.most.get())));
+        let wait = self.admit.run(&keys, &arguments).await?;
+        Ok(match u64::try_from(wait) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(wait) => Err(TooManyAttempts {
+                retry_after: Duration::from_millis(wait),
+            }),
+        })
+    }
+}
