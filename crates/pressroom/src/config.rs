@@ -24,7 +24,7 @@ use self::parse::{hours, parse, seconds};
 pub use self::{options::Options, secret::Secret};
 use crate::{
     accounts::{PasswordScheme, Rates},
-    api::TrustedProxies,
+    api::{AllowedOrigins, TrustedProxies},
     store::postgres::PostgresConfig,
 };
 
@@ -98,6 +98,7 @@ pub struct Config {
     pub shutdown_grace: Duration,
     pub rates: Rates,
     pub trusted_proxies: TrustedProxies,
+    pub cors_allowed_origins: AllowedOrigins,
     pub token_lifetime: Duration,
     pub password_scheme: PasswordScheme,
     pub queues: Vec<String>,
@@ -161,6 +162,7 @@ impl Config {
         let port: u16 = parse("PORT", options.port.as_deref(), "8000", "a port number")?;
         let rates = protection::rates(&options)?;
         let trusted_proxies = protection::trusted_proxies(&options)?;
+        let cors_allowed_origins = protection::cors_allowed_origins(&options)?;
         let data_dir: PathBuf = options.data_dir.unwrap_or_else(|| "./data".to_owned()).into();
         Ok(Self {
             production,
@@ -178,6 +180,7 @@ impl Config {
             shutdown_grace: seconds("SHUTDOWN_GRACE", options.shutdown_grace.as_deref(), "25")?,
             rates,
             trusted_proxies,
+            cors_allowed_origins,
             token_lifetime: hours(
                 "JWT_EXPIRATION_HOURS",
                 options.jwt_expiration_hours.as_deref(),

@@ -138,7 +138,8 @@ impl Tag<'_> {
     fn version(&self) -> Option<Timestamp> {
         let (version, view) = std::str::from_utf8(self.opaque).ok()?.split_once('-')?;
         u64::from_str_radix(view, 16).ok()?;
-        Timestamp::from_microsecond(i64::from_str_radix(version, 16).ok()?).ok()
+        let version = u64::from_str_radix(version, 16).ok()?;
+        Timestamp::from_microsecond(version.cast_signed()).ok()
     }
 }
 

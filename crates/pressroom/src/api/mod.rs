@@ -1,11 +1,13 @@
 //! The HTTP API: a handler parses and answers, a domain module decides.
 //!
 //! A route cannot exist without its description in the OpenAPI document. Around every route, from
-//! the outside in: telemetry, panics and time-outs turned into the error envelope, then the handler.
+//! the outside in: which client it is from, telemetry, other sites' pages, panics and time-outs turned
+//! into the error envelope, then the handler.
 
 mod accounts;
 mod articles;
 mod auth;
+mod cors;
 mod docs;
 mod entity_tag;
 mod error;
@@ -29,6 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
 pub use self::{
+    cors::{AllowedOrigins, InvalidOrigin},
     middleware::Front,
     proxies::{InvalidNetwork, TrustedProxies},
 };
@@ -51,6 +54,7 @@ pub struct App {
     pub health: Health,
     pub limits: Limits,
     pub proxies: TrustedProxies,
+    pub origins: AllowedOrigins,
 }
 
 impl FromRef<Arc<App>> for Accounts {
@@ -83,7 +87,7 @@ impl FromRef<Arc<App>> for Limits {
 /// Never: the document is made of our own types.
 #[must_use]
 pub fn service(app: App) -> Front {
-    let (limits, proxies) = (app.limits, app.proxies.clone());
+    let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
     let (router, document) = described_routes().split_for_parts();
     let document = docs::Document(to_json(&document).into());
     let router = router
@@ -95,8 +99,17 @@ pub fn service(app: App) -> Front {
         // Cloned for every request, twice: shared, so that this copies none of its parts.
         .with_state(Arc::new(app))
         .layer(Extension(document))
-        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard))
-        .layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
+        .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
+    let router = if origins.is_empty() {
+        router
+    } else {
+        // Around everything that answers, so that pages can read refusals too.
+        router.layer(axum::middleware::from_fn_with_state(
+            Arc::new(origins),
+            cors::share,
+        ))
+    };
+    let router = router.layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
     Front::new(router, proxies)
 }
 

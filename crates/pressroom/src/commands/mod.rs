@@ -129,6 +129,7 @@ fn app(
             request: config.request_timeout,
         },
         proxies: config.trusted_proxies.clone(),
+        origins: config.cors_allowed_origins.clone(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU32};
 
 use super::{Config, Database, Secret};
-use crate::accounts::PasswordScheme;
+use crate::accounts::{PasswordScheme, Rates};
 
 /// One `NAME=value` a line, secrets masked.
 impl fmt::Display for Config {
@@ -56,8 +56,14 @@ impl fmt::Display for Config {
             "SHUTDOWN_GRACE",
             Some(self.shutdown_grace.as_secs_f64().to_string()),
         )?;
-        // As three numbers, of which none is in force when `RATE_LIMIT` was off.
         let rate = |rate: Option<NonZeroU32>| Some(rate.map_or("off".to_owned(), |rate| rate.to_string()));
+        let limited = self.rates != Rates::UNLIMITED;
+        let list = |list: String| Some(list).filter(|list| !list.is_empty());
+        line(
+            f,
+            "RATE_LIMIT",
+            Some(if limited { "on" } else { "off" }.to_owned()),
+        )?;
         line(f, "RATE_LIMIT_LOGIN_ACCOUNT", rate(self.rates.login_account))?;
         line(f, "RATE_LIMIT_LOGIN_ADDRESS", rate(self.rates.login_address))?;
         line(
@@ -65,11 +71,11 @@ impl fmt::Display for Config {
             "RATE_LIMIT_REGISTER_ADDRESS",
             rate(self.rates.register_address),
         )?;
-        let proxies = self.trusted_proxies.to_string();
+        line(f, "TRUSTED_PROXIES", list(self.trusted_proxies.to_string()))?;
         line(
             f,
-            "TRUSTED_PROXIES",
-            Some(proxies).filter(|list| !list.is_empty()),
+            "CORS_ALLOWED_ORIGINS",
+            list(self.cors_allowed_origins.to_string()),
         )?;
         line(
             f,

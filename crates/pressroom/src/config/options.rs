@@ -204,6 +204,17 @@ pub struct Options {
     )]
     pub trusted_proxies: Option<String>,
 
+    /// Origins (as https://app.example.com) whose pages may read answers in a browser, separated by commas, or *
+    /// [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "CORS_ALLOWED_ORIGINS",
+        hide_env_values = true,
+        value_name = "ORIGINS"
+    )]
+    pub cors_allowed_origins: Option<String>,
+
     /// How long a token is valid, in hours [default: 24]
     #[arg(
         long,
@@ -294,6 +305,7 @@ impl Options {
             rate_limit_login_address: set(self.rate_limit_login_address),
             rate_limit_register_address: set(self.rate_limit_register_address),
             trusted_proxies: set(self.trusted_proxies),
+            cors_allowed_origins: set(self.cors_allowed_origins),
             jwt_expiration_hours: set(self.jwt_expiration_hours),
             password_scheme: set(self.password_scheme),
             celery_queues: set(self.celery_queues),

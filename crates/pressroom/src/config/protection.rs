@@ -3,7 +3,10 @@
 use std::num::NonZeroU32;
 
 use super::{ConfigError, Options, parse::parse};
-use crate::{accounts::Rates, api::TrustedProxies};
+use crate::{
+    accounts::Rates,
+    api::{AllowedOrigins, TrustedProxies},
+};
 
 /// How often one may log in and register.
 pub(super) fn rates(options: &Options) -> Result<Rates, ConfigError> {
@@ -56,4 +59,9 @@ fn rate(
 pub(super) fn trusted_proxies(options: &Options) -> Result<TrustedProxies, ConfigError> {
     TrustedProxies::parse(options.trusted_proxies.as_deref().unwrap_or_default())
         .map_err(|error| ConfigError::new("TRUSTED_PROXIES", error))
+}
+
+pub(super) fn cors_allowed_origins(options: &Options) -> Result<AllowedOrigins, ConfigError> {
+    AllowedOrigins::parse(options.cors_allowed_origins.as_deref().unwrap_or_default())
+        .map_err(|error| ConfigError::new("CORS_ALLOWED_ORIGINS", error))
 }

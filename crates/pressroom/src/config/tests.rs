@@ -259,6 +259,13 @@ fn a_wrong_value_is_refused_with_its_variable() {
             },
         ),
         (
+            "CORS_ALLOWED_ORIGINS",
+            Options {
+                cors_allowed_origins: some("app.example.com"),
+                ..serve()
+            },
+        ),
+        (
             "JWT_EXPIRATION_HOURS",
             Options {
                 jwt_expiration_hours: some("NaN"),
@@ -369,6 +376,7 @@ fn the_settings_in_effect_say_whom_to_believe_and_what_to_let_through() {
     let options = Options {
         rate_limit_login_address: some("600"),
         trusted_proxies: some("10.0.0.0/8, ::ffff:192.0.2.1"),
+        cors_allowed_origins: some("https://a.example, http://localhost:3000"),
         ..serve()
     };
     let printed = Config::load(Mode::Serve, options).unwrap().to_string();
@@ -377,6 +385,7 @@ fn the_settings_in_effect_say_whom_to_believe_and_what_to_let_through() {
         "RATE_LIMIT_LOGIN_ADDRESS=600\n",
         "RATE_LIMIT_REGISTER_ADDRESS=30\n",
         "TRUSTED_PROXIES=10.0.0.0/8,192.0.2.1/32\n",
+        "CORS_ALLOWED_ORIGINS=https://a.example,http://localhost:3000\n",
     ] {
         assert!(printed.contains(line), "{line}{printed}");
     }

@@ -25,17 +25,29 @@ pub use self::framing::AmbiguousFraming;
 use self::framing::Watched;
 use crate::api::Front;
 
-/// How long a client may take to send the head of a request, and to begin another one.
-const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How many connections may be open; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 10_000;
-
 /// The largest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long to wait after the machine had no descriptor or memory for a connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// What clients may take of the server by being connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// How many connections may be open; more wait to be accepted.
+    pub open: usize,
+    /// How long a client may take to send the head of a request, and to begin another one.
+    pub header_read: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            open: 10_000,
+            header_read: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Requests were still in progress at the deadline, and were cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,11 +62,12 @@ pub struct GraceExceeded;
 pub async fn serve(
     listener: TcpListener,
     front: Front,
+    limits: ConnectionLimits,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), GraceExceeded> {
     let connections = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(limits.open));
     loop {
         let accepted = async {
             let place = room.clone().acquire_owned().await;
@@ -66,7 +79,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, client)) => {
-                let connection = connections.watch(connection(stream, client, front.clone()));
+                let connection =
+                    connections.watch(connection(stream, client, front.clone(), limits.header_read));
                 tokio::spawn(async move {
                     let _place = place;
                     if let Err(error) = connection.await {
@@ -91,6 +105,7 @@ fn connection(
     stream: TcpStream,
     client: SocketAddr,
     front: Front,
+    header_read: Duration,
 ) -> http1::Connection<
     TokioIo<Watched<TcpStream>>,
     impl hyper::service::HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible, Future: Send>
@@ -111,7 +126,7 @@ fn connection(
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .header_read_timeout(header_read)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
 }

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use pressroom::{
     accounts::{Accounts, PasswordScheme, Passwords, RateLimiter, Rates, SecretKey, Tokens},
-    api::{self, App, Limits, TrustedProxies},
+    api::{self, AllowedOrigins, App, Limits, TrustedProxies},
     articles::Articles,
     clock::Clock,
     health::{Health, Queue},
     ids::RandomIds,
-    server,
+    server::{self, ConnectionLimits},
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -50,10 +50,12 @@ pub async fn start_with(store: Arc<dyn Store>, queue: Queue, clock: Arc<dyn Cloc
     start_as(store, queue, clock, |_| ()).await
 }
 
-/// What a test may set up otherwise than [`start`] does: no limits, nobody trusted.
+/// What a test may set up otherwise than [`start`] does: no rate limits, nobody trusted, no other origins.
 pub struct Setup {
     pub limiter: RateLimiter,
     pub proxies: TrustedProxies,
+    pub origins: AllowedOrigins,
+    pub connections: ConnectionLimits,
 }
 
 pub async fn start_as(
@@ -65,6 +67,8 @@ pub async fn start_as(
     let mut setup = Setup {
         limiter: RateLimiter::new(Rates::UNLIMITED, SecretKey::new(SECRET_KEY)),
         proxies: TrustedProxies::default(),
+        origins: AllowedOrigins::default(),
+        connections: ConnectionLimits::default(),
     };
     change(&mut setup);
     let ids = Arc::new(RandomIds);
@@ -80,6 +84,7 @@ pub async fn start_as(
             request: Duration::from_secs(30),
         },
         proxies: setup.proxies,
+        origins: setup.origins,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -87,6 +92,7 @@ pub async fn start_as(
     let served = server::serve(
         listener,
         api::service(app),
+        setup.connections,
         shutdown.clone(),
         Duration::from_secs(5),
     );

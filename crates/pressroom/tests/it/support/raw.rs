@@ -55,9 +55,24 @@ pub async fn request(
     token: Option<&str>,
     body: Option<&Value>,
 ) -> Answer {
+    request_with(address, method, target, token, &[], body).await
+}
+
+/// Sends a well-formed request with further header fields.
+pub async fn request_with(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    token: Option<&str>,
+    fields: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Answer {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     if let Some(token) = token {
         text.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    for (name, value) in fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
     }
     let body = body.map(Value::to_string).unwrap_or_default();
     if !body.is_empty() {

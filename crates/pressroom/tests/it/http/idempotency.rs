@@ -1,0 +1,169 @@
+//! Articles created under an `Idempotency-Key`.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use futures_util::future::join_all;
+use pressroom::store::Store;
+use serde_json::{Value, json};
+
+use super::over_both_stores;
+use crate::support::{api, raw};
+
+over_both_stores! {
+    a_repeated_request_gets_the_first_answer
+    another_request_under_the_same_key_is_refused
+    keys_are_each_users_own
+    of_many_requests_at_once_with_one_key_one_creates
+    different_requests_at_once_with_one_key_create_one_article
+    a_request_that_failed_may_be_corrected_under_its_key
+    a_key_that_cannot_be_one_is_refused
+}
+
+async fn create(address: SocketAddr, token: &str, key: &str, body: &Value) -> raw::Answer {
+    let fields = [("Idempotency-Key", key)];
+    raw::request_with(
+        address,
+        "POST",
+        "/api/articles/",
+        Some(token),
+        &fields,
+        Some(body),
+    )
+    .await
+}
+
+async fn total(address: SocketAddr) -> Value {
+    raw::request(address, "GET", "/api/articles/", None, None)
+        .await
+        .json()["total"]
+        .clone()
+}
+
+async fn a_repeated_request_gets_the_first_answer(store: Arc<dyn Store>) {
+    let api = api::start(store.clone()).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let body = json!({"title": "Once", "description": "d", "body": "x"});
+    let first = create(api.address, &alice, "key-1", &body).await;
+    assert_eq!(first.status, 201);
+    // However its JSON is written.
+    let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
+    let again = format!(
+        "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{same}",
+        same.len()
+    );
+    // Also after the article and its author have changed, and when it is gone.
+    let target = first.header("location").unwrap().to_owned();
+    let changes = [
+        ("GET", target.as_str(), None),
+        ("PUT", &target, Some(json!({"title": "Changed"}))),
+        (
+            "PUT",
+            "/api/user",
+            Some(json!({"name": "Changed", "email": "changed@example.com"})),
+        ),
+        ("DELETE", &target, None),
+    ];
+    for (method, target, change) in changes {
+        let changed = raw::request(api.address, method, target, Some(&alice), change.as_ref()).await;
+        assert!(changed.status < 300, "{method} {target}");
+        let repeated = raw::send(api.address, again.as_bytes()).await;
+        assert_eq!(repeated.status, 201);
+        assert_eq!(repeated.body, first.body);
+        for field in ["location", "etag", "content-type"] {
+            assert_eq!(repeated.header(field), first.header(field), "{field}");
+        }
+    }
+    assert_eq!(total(api.address).await, 0);
+    // One article, and one task for it and for its change each.
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 2);
+}
+
+async fn another_request_under_the_same_key_is_refused(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let body = json!({"title": "Once", "body": "x"});
+    assert_eq!(create(api.address, &alice, "key", &body).await.status, 201);
+    for other in [
+        json!({"title": "Twice", "body": "x"}),
+        json!({"title": "Once", "body": "y"}),
+        json!({"title": "Once", "body": "x", "description": "d"}),
+    ] {
+        let refused = create(api.address, &alice, "key", &other).await;
+        assert_eq!(refused.status, 422);
+        assert_eq!(refused.json()["error"]["code"], "idempotency_key_reused");
+    }
+    assert_eq!(
+        create(api.address, &alice, "Key", &body).await.status,
+        201,
+        "another key"
+    );
+    assert_eq!(total(api.address).await, 2);
+}
+
+async fn keys_are_each_users_own(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let bob = raw::register(api.address, "bob@example.com").await;
+    let alices = create(api.address, &alice, "key", &json!({"title": "Hers", "body": "x"})).await;
+    let bobs = create(api.address, &bob, "key", &json!({"title": "His", "body": "x"})).await;
+    assert_eq!((alices.status, bobs.status), (201, 201));
+    assert_eq!(bobs.json()["author"]["email"], "bob@example.com");
+    assert_eq!(total(api.address).await, 2);
+}
+
+async fn of_many_requests_at_once_with_one_key_one_creates(store: Arc<dyn Store>) {
+    let api = api::start(store.clone()).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let body = json!({"title": "Once", "body": "x"});
+    let answers = join_all((0..64).map(|_| create(api.address, &alice, "key", &body))).await;
+    let mut bodies = BTreeSet::new();
+    for answer in answers {
+        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+        bodies.insert(answer.body);
+    }
+    assert_eq!(bodies.len(), 1, "all are told of the same article");
+    assert_eq!(total(api.address).await, 1);
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
+}
+
+async fn different_requests_at_once_with_one_key_create_one_article(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let answers = join_all((0..16).map(async |client| {
+        let body = json!({"title": format!("By {client}"), "body": "x"});
+        create(api.address, &alice, "key", &body).await.status
+    }))
+    .await;
+    let created = answers.iter().filter(|status| **status == 201).count();
+    let refused = answers.iter().filter(|status| **status == 422).count();
+    assert_eq!((created, refused), (1, 15), "{answers:?}");
+    assert_eq!(total(api.address).await, 1);
+}
+
+async fn a_request_that_failed_may_be_corrected_under_its_key(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let faulty = create(api.address, &alice, "key", &json!({"title": ""})).await;
+    assert_eq!(faulty.status, 400);
+    let corrected = create(api.address, &alice, "key", &json!({"title": "Now", "body": "x"})).await;
+    assert_eq!(corrected.status, 201);
+}
+
+async fn a_key_that_cannot_be_one_is_refused(store: Arc<dyn Store>) {
+    let api = api::start(store).await;
+    let alice = raw::register(api.address, "alice@example.com").await;
+    let body = json!({"title": "Never", "body": "x"});
+    for key in ["", &"x".repeat(256), "ключ", "a\tb", "a\r\nIdempotency-Key: b"] {
+        let refused = create(api.address, &alice, key, &body).await;
+        assert_eq!(refused.status, 400, "{key:?}");
+        assert_eq!(refused.json()["error"]["code"], "invalid_idempotency_key");
+    }
+    let fields = [("Idempotency-Key", "")];
+    let anonymous =
+        raw::request_with(api.address, "POST", "/api/articles/", None, &fields, Some(&body)).await;
+    assert_eq!(anonymous.status, 401, "authentication comes first");
+    let longest = "x".repeat(255);
+    assert_eq!(create(api.address, &alice, &longest, &body).await.status, 201);
+    assert_eq!(total(api.address).await, 1);
+}

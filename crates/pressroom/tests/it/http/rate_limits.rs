@@ -1,0 +1,181 @@
+//! How often one may log in and register, and who is meant by "one".
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Instant};
+
+use celeriac::{RedisBroker, RedisConfig};
+use futures_util::future::join_all;
+use pressroom::{
+    accounts::{RateLimiter, Rates, SecretKey},
+    api::TrustedProxies,
+    health::Queue,
+};
+use serde_json::json;
+
+use super::{Kept, on_sqlite};
+use crate::support::{
+    api::{self, Api, RecordedTime, Setup},
+    raw,
+    redis_server::RedisServer,
+    sqlite::File,
+};
+
+/// An API on the store of `kept`, set up as a test wants it.
+async fn api_with(kept: &Kept<File>, change: impl FnOnce(&mut Setup)) -> Api {
+    let clock = Arc::new(RecordedTime);
+    api::start_as(kept.store.clone(), Queue::InProcess, clock, change).await
+}
+
+fn limiter(rates: Rates) -> RateLimiter {
+    RateLimiter::new(rates, SecretKey::new(api::SECRET_KEY))
+}
+
+fn only_accounts(most: u32) -> Rates {
+    Rates {
+        login_account: NonZeroU32::new(most),
+        ..Rates::UNLIMITED
+    }
+}
+
+async fn login(address: SocketAddr, email: &str, forwarded: &str) -> raw::Answer {
+    let body = json!({"email": email, "password": "a wrong one"});
+    let fields = [("X-Forwarded-For", forwarded)];
+    raw::request_with(address, "POST", "/api/login", None, &fields, Some(&body)).await
+}
+
+fn assert_is_refused(answer: &raw::Answer) {
+    assert_eq!(answer.status, 429, "{}", answer.head);
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(answer.json()["error"]["code"], "too_many_attempts");
+    assert_eq!(answer.json()["error"]["status_code"], 429);
+}
+
+#[tokio::test]
+async fn the_eleventh_login_to_an_account_waits_whether_it_exists_or_not() {
+    let kept = on_sqlite();
+    let api = api_with(&kept, |setup| setup.limiter = limiter(Rates::default())).await;
+    raw::register(api.address, "alice@example.com").await;
+    for email in ["alice@example.com", "nobody@example.com"] {
+        for _ in 0..10 {
+            assert_eq!(login(api.address, email, "").await.status, 401);
+        }
+        assert_is_refused(&login(api.address, &email.to_uppercase(), "").await);
+    }
+    // Not even with the right password, which would tell it from a wrong one.
+    let right = json!({"email": "alice@example.com", "password": "password123"});
+    let answer = raw::request(api.address, "POST", "/api/login", None, Some(&right)).await;
+    assert_is_refused(&answer);
+    assert_eq!(login(api.address, "bob@example.com", "").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_login_that_is_refused_hashes_nothing() {
+    let kept = on_sqlite();
+    let api = api_with(&kept, |setup| setup.limiter = limiter(only_accounts(1))).await;
+    assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
+    let hashed = Instant::now();
+    assert_eq!(login(api.address, "b@example.com", "").await.status, 401);
+    let hashed = hashed.elapsed();
+    let refused = Instant::now();
+    for _ in 0..5 {
+        assert_is_refused(&login(api.address, "a@example.com", "").await);
+    }
+    let refused = refused.elapsed() / 5;
+    assert!(refused < hashed / 2, "{refused:?} beside {hashed:?}");
+}
+
+#[tokio::test]
+async fn a_faulty_request_is_no_attempt() {
+    let kept = on_sqlite();
+    let api = api_with(&kept, |setup| setup.limiter = limiter(only_accounts(1))).await;
+    for _ in 0..3 {
+        let body = json!({"email": "a@example.com"});
+        let answer = raw::request(api.address, "POST", "/api/login", None, Some(&body)).await;
+        assert_eq!(answer.status, 400);
+    }
+    assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
+}
+
+#[tokio::test]
+async fn registrations_are_limited_by_address() {
+    let kept = on_sqlite();
+    let rates = Rates {
+        register_address: NonZeroU32::new(2),
+        ..Rates::UNLIMITED
+    };
+    let api = api_with(&kept, |setup| setup.limiter = limiter(rates)).await;
+    for email in ["a@example.com", "b@example.com"] {
+        raw::register(api.address, email).await;
+    }
+    let body = json!({"email": "c@example.com", "password": "password123", "name": "C"});
+    let answer = raw::request(api.address, "POST", "/api/register", None, Some(&body)).await;
+    assert_is_refused(&answer);
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_has_a_limit_of_its_own() {
+    let kept = on_sqlite();
+    let rates = Rates {
+        login_address: NonZeroU32::new(1),
+        ..Rates::UNLIMITED
+    };
+    let behind = api_with(&kept, |setup| {
+        setup.limiter = limiter(rates);
+        setup.proxies = TrustedProxies::parse("127.0.0.0/8, 10.0.0.0/8").unwrap();
+    })
+    .await;
+    let first = login(behind.address, "a@example.com", "192.0.2.1").await;
+    assert_eq!(first.status, 401);
+    let second = login(behind.address, "a@example.com", "198.51.100.7, 10.0.0.2").await;
+    assert_eq!(second.status, 401);
+    // What a client invents stands left of what the proxy saw.
+    assert_is_refused(&login(behind.address, "a@example.com", "203.0.113.1, 192.0.2.1").await);
+
+    let direct = api_with(&kept, |setup| setup.limiter = limiter(rates)).await;
+    let first = login(direct.address, "a@example.com", "192.0.2.1").await;
+    assert_eq!(first.status, 401);
+    assert_is_refused(&login(direct.address, "a@example.com", "192.0.2.2").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_limit_holds_for_all_processes_and_keeps_holding_in_each_without_redis() {
+    let redis = RedisServer::start();
+    let kept = on_sqlite();
+    let shared = || {
+        let broker = RedisBroker::new(RedisConfig::new(redis.url())).unwrap();
+        limiter(only_accounts(5)).shared_through(&broker)
+    };
+    let one = api_with(&kept, |setup| setup.limiter = shared()).await;
+    let other = api_with(&kept, |setup| setup.limiter = shared()).await;
+    let addresses = [one.address, other.address];
+
+    let attempts = (0..32).map(|i| login(addresses[i % 2], "alice@example.com", ""));
+    let answers = join_all(attempts).await;
+    let let_through = answers.iter().filter(|answer| answer.status == 401).count();
+    assert_eq!(let_through, 5);
+    for answer in answers.iter().filter(|answer| answer.status != 401) {
+        assert_is_refused(answer);
+    }
+    let keys = redis.command(&["KEYS", "*"]).unwrap();
+    assert!(keys.starts_with("*1\r\n") && !keys.contains("alice"), "{keys}");
+    let key = keys.lines().last().unwrap();
+    let left = redis.command(&["TTL", key]).unwrap();
+    let left: i64 = left.trim_start_matches(':').trim().parse().unwrap();
+    assert!((1..=60).contains(&left), "{left}");
+
+    redis.stop();
+    for address in addresses {
+        for _ in 0..5 {
+            let asked = Instant::now();
+            assert_eq!(login(address, "alice@example.com", "").await.status, 401);
+            assert!(asked.elapsed().as_secs() < 2, "{:?}", asked.elapsed());
+        }
+        assert_is_refused(&login(address, "alice@example.com", "").await);
+    }
+    redis.resume();
+    crate::support::eventually("the processes to count together again", async || {
+        login(one.address, "bob@example.com", "").await;
+        (redis.command(&["KEYS", "pressroom:rate:*"])? != "*0\r\n").then_some(())
+    })
+    .await;
+}
