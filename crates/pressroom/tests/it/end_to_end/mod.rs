@@ -5,5 +5,6 @@ mod dead_letters;
 mod embedded;
 mod installation;
 mod production;
+mod rate_limits;
 mod remote_control;
 mod telemetry;

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use futures_util::future::join_all;
 use pressroom::{
     accounts::{Email, PasswordHash, TokenKey, UserChanges, UserId},
-    articles::{ArticleChanges, ArticleId, Cursor, ListQuery, PageStart, Precondition},
+    articles::{
+        ArticleChanges, ArticleId, Cursor, IdempotencyKey, ListQuery, OnceOnly, PageStart, Precondition,
+        forgotten_before,
+    },
     store::{Constraint, StoreError},
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey},
 };
@@ -50,6 +53,13 @@ over_both_stores! {
     a_taken_slug_is_refused_and_leaves_no_task
     an_article_update_changes_what_it_names
     an_update_of_a_missing_article_leaves_no_task
+    no_two_versions_of_an_article_share_a_time
+    an_update_replaces_only_the_versions_it_names
+    a_deletion_of_another_version_deletes_nothing
+    an_article_is_inserted_once_under_a_key
+    a_taken_slug_leaves_the_key_free
+    a_key_is_free_again_when_its_day_is_over
+    old_keys_are_forgotten_so_many_at_a_time
     a_deleted_article_takes_its_favorites_along
     favoriting_twice_counts_once
     concurrent_favorites_never_drift
@@ -412,6 +422,182 @@ async fn an_update_of_a_missing_article_leaves_no_task(fixture: Fixture) {
             oldest: None
         }
     );
+}
+
+async fn no_two_versions_of_an_article_share_a_time(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(5)).await;
+    let update = async |second| {
+        let changes = ArticleChanges::default();
+        let any = Precondition::default();
+        let updated = store.update_article(article.id, changes, any, ann.id, task(2, at(second)));
+        updated.await.unwrap().unwrap().updated_at
+    };
+    let microsecond = jiff::SignedDuration::from_micros(1);
+    // A clock that stands still, and one that is behind.
+    assert_eq!(update(5).await, at(5) + microsecond);
+    assert_eq!(update(3).await, at(5) + microsecond * 2);
+    assert_eq!(update(6).await, at(6));
+}
+
+async fn an_update_replaces_only_the_versions_it_names(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(0)).await;
+    let update = async |second, one_of: Option<Vec<_>>, none_of| {
+        let changes = ArticleChanges {
+            body: Some(format!("at {second}")),
+            ..ArticleChanges::default()
+        };
+        let precondition = Precondition { one_of, none_of };
+        let updated = store.update_article(article.id, changes, precondition, ann.id, task(2, at(second)));
+        updated.await.unwrap().is_some()
+    };
+    assert!(!update(1, Some(vec![]), vec![]).await);
+    assert!(!update(2, Some(vec![at(9)]), vec![]).await);
+    assert!(!update(3, None, vec![at(9), at(0)]).await);
+    assert!(!update(4, Some(vec![at(0)]), vec![at(0)]).await);
+    assert_eq!(
+        store.outbox_backlog().await.unwrap().tasks,
+        1,
+        "refusals have no task"
+    );
+    assert!(update(5, Some(vec![at(9), at(0)]), vec![at(8)]).await);
+    assert!(!update(6, Some(vec![at(0)]), vec![]).await);
+    let kept = store.find_article_by_id(article.id).await.unwrap().unwrap();
+    assert_eq!((kept.body.as_str(), kept.updated_at), ("at 5", at(5)));
+}
+
+async fn a_deletion_of_another_version_deletes_nothing(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let article = fixture.article("One", ann.id, at(0)).await;
+    store.favorite(&article.slug, ann.id, at(1)).await.unwrap();
+    let only = |time| Precondition {
+        one_of: Some(vec![time]),
+        none_of: vec![],
+    };
+    assert!(!store.delete_article(article.id, only(at(1))).await.unwrap());
+    assert_eq!(fixture.favorites_of(article.id).await, (1, 1));
+    assert!(store.delete_article(article.id, only(at(0))).await.unwrap());
+    assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 0);
+}
+
+/// A request at this second, under a key.
+fn once(key: &str, fingerprint: u8, second: i64) -> OnceOnly {
+    OnceOnly {
+        key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
+        fingerprint: [fingerprint; 32],
+        since: forgotten_before(at(second)),
+    }
+}
+
+const KEYS: &str = "SELECT count(*) FROM idempotency_keys";
+
+async fn an_article_is_inserted_once_under_a_key(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let eve = fixture.user("eve@example.com").await;
+    let request = once("key", 1, 0);
+    let new = |slug| new_article(slug, ann.id, at(0));
+    let created = store
+        .insert_article_once(new("One"), &request, task(1, at(0)))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.find_article_by_id(created.id).await.unwrap().as_ref(),
+        Some(&created)
+    );
+    let again = store
+        .insert_article_once(new("Two"), &request, task(2, at(0)))
+        .await;
+    assert!(
+        matches!(again, Err(StoreError::Conflict(Constraint::IdempotencyKey))),
+        "{again:?}"
+    );
+    assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
+    assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
+    let first = store
+        .find_first_answer(ann.id, &request.key, request.since)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((first.fingerprint, &first.article), ([1; 32], &created));
+    let others = store
+        .find_first_answer(eve.id, &request.key, request.since)
+        .await
+        .unwrap();
+    assert!(others.is_none(), "keys are each user's own");
+    // Others' numbers go on after the one that was drawn beforehand.
+    let next = fixture.article("Three", ann.id, at(1)).await;
+    assert!(next.id > created.id);
+}
+
+async fn a_taken_slug_leaves_the_key_free(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    fixture.article("One", ann.id, at(0)).await;
+    let request = once("key", 1, 0);
+    let new = |slug| new_article(slug, ann.id, at(0));
+    let taken = store
+        .insert_article_once(new("One"), &request, task(2, at(0)))
+        .await;
+    assert!(
+        matches!(taken, Err(StoreError::Conflict(Constraint::ArticleSlug))),
+        "{taken:?}"
+    );
+    assert_eq!(fixture.count(KEYS).await, 0);
+    store
+        .insert_article_once(new("Two"), &request, task(2, at(0)))
+        .await
+        .unwrap();
+}
+
+async fn a_key_is_free_again_when_its_day_is_over(fixture: Fixture) {
+    const DAY: i64 = 24 * 60 * 60;
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    let new = |slug, second| new_article(slug, ann.id, at(second));
+    let insert = async |slug, fingerprint, second| {
+        let request = once("key", fingerprint, second);
+        let inserted = store.insert_article_once(new(slug, second), &request, task(second + 1, at(second)));
+        inserted.await.is_ok()
+    };
+    assert!(insert("One", 1, 0).await);
+    assert!(!insert("Two", 2, DAY - 1).await);
+    let late = once("key", 2, DAY);
+    let found = store
+        .find_first_answer(ann.id, &late.key, late.since)
+        .await
+        .unwrap();
+    assert!(found.is_none());
+    assert!(insert("Two", 2, DAY).await);
+    let found = store
+        .find_first_answer(ann.id, &late.key, late.since)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.fingerprint, found.article.slug.as_str()), ([2; 32], "Two"));
+    assert_eq!(fixture.count(KEYS).await, 1);
+}
+
+async fn old_keys_are_forgotten_so_many_at_a_time(fixture: Fixture) {
+    let store = &fixture.store;
+    let ann = fixture.user("ann@example.com").await;
+    for second in 0..5 {
+        let slug = format!("No {second}");
+        let request = once(&slug, 1, second);
+        let new = new_article(&slug, ann.id, at(second));
+        store
+            .insert_article_once(new, &request, task(second + 1, at(second)))
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.purge_idempotency_keys(at(3), 3).await.unwrap(), 3);
+    assert_eq!(store.purge_idempotency_keys(at(3), 3).await.unwrap(), 1);
+    assert_eq!(store.purge_idempotency_keys(at(3), 3).await.unwrap(), 0);
+    assert_eq!(fixture.count(KEYS).await, 1);
 }
 
 async fn a_deleted_article_takes_its_favorites_along(fixture: Fixture) {
