@@ -294,6 +294,37 @@ request POST "/api/articles/$slug" '{}'
 expect "an article cannot be posted to" 405
 expect_header "405 says what is allowed" allow '*DELETE*'
 
+section "Conditions and repeated requests"
+request GET "/api/articles/$slug"
+tag=$(header etag)
+with=(--header "If-None-Match: $tag")
+request GET "/api/articles/$slug"
+expect "a reader who has the article is not sent it again" 304
+token=$alice_token
+with=(--header "If-Match: \"0-0\"")
+request PUT "/api/articles/$slug" '{"body": "They hover still."}'
+expect "a change of another version is refused" 412 '"code":"precondition_failed"'
+with=(--header "If-Match: \"0-0\"")
+request DELETE "/api/articles/$slug"
+expect "so is a deletion" 412
+with=(--header "If-Match: $tag")
+request PUT "/api/articles/$slug" '{"body": "They hover."}'
+expect "a change of this version is made" 200
+keyed="{\"title\": \"Keyed-$run\", \"body\": \"x\"}"
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "$keyed"
+expect "an article under a key" 201
+keyed_slug=$(member slug)
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "$keyed"
+expect "the same request again" 201 "\"slug\":\"$keyed_slug\""
+with=(--header "Idempotency-Key: $run")
+request POST /api/articles/ "{\"title\": \"Other\", \"body\": \"x\"}"
+expect "another request under the same key is refused" 422 '"code":"idempotency_key_reused"'
+request DELETE "/api/articles/$keyed_slug"
+expect "what was created is one article" 204
+token=""
+
 section "Lists"
 request GET /api/articles/
 expect "the list has its default size" 200 '"articles":[' '"total":' '"page":1' '"per_page":20'

@@ -109,7 +109,9 @@ impl Service<Request<Body>> for Front {
         }
         if let Some(&ClientAddress(peer)) = request.extensions().get() {
             let client = self.proxies.client(peer, request.headers());
-            request.extensions_mut().insert(ClientAddress(client));
+            if client != peer {
+                request.extensions_mut().insert(ClientAddress(client));
+            }
         }
         self.router.call(request)
     }

@@ -29,7 +29,7 @@ async fn what_was_accepted_is_there_after_reopening() {
 #[tokio::test]
 async fn a_file_is_migrated_once() {
     let file = File::new();
-    assert_eq!(migrate(&file.url()).unwrap().len(), 1);
+    assert_eq!(migrate(&file.url()).unwrap().len(), 2);
     assert!(migrate(&file.url()).unwrap().is_empty());
     assert!(file.store().schema_is_current().await.unwrap());
 }
