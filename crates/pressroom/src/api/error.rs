@@ -9,7 +9,7 @@
 //! away is 503, never 500. [`ApiError::internal`] is for our own defects; what happened is logged,
 //! not sent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -39,7 +39,8 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<Faults>,
-    retry_after: Option<Duration>,
+    /// In whole seconds.
+    retry_after: Option<NonZeroU32>,
     /// What went wrong on our side; recorded on the server span, not sent.
     cause: Option<Fault>,
 }
@@ -88,8 +89,11 @@ impl ApiError {
         self
     }
 
-    const fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+    /// Rounded up, so as not to say a moment too early.
+    fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        self.retry_after = Some(NonZeroU32::new(seconds).unwrap_or(NonZeroU32::MIN));
         self
     }
 
@@ -278,9 +282,7 @@ impl IntoResponse for ApiError {
         }
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after {
-            // Whole seconds, and not one too early.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+            headers.insert(header::RETRY_AFTER, wait.get().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

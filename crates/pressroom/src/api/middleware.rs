@@ -19,7 +19,11 @@ use futures_util::FutureExt as _;
 use telemetry::ClientAddress;
 use tower::Service;
 
-use super::{Limits, error::ApiError, proxies::TrustedProxies};
+use super::{
+    Limits,
+    error::ApiError,
+    proxies::{Clients, TrustedProxies},
+};
 use crate::server::AmbiguousFraming;
 
 /// The longest request target, and the longest header field, in bytes: the reference's server's.
@@ -82,14 +86,14 @@ fn target_bytes(uri: &Uri) -> usize {
 #[derive(Debug, Clone)]
 pub struct Front {
     router: Router,
-    proxies: Arc<TrustedProxies>,
+    clients: Arc<Clients>,
 }
 
 impl Front {
     pub(super) fn new(router: Router, proxies: TrustedProxies) -> Self {
         Self {
             router,
-            proxies: Arc::new(proxies),
+            clients: Arc::new(Clients::behind(proxies)),
         }
     }
 }
@@ -108,7 +112,7 @@ impl Service<Request<Body>> for Front {
             *request.uri_mut() = uri;
         }
         if let Some(&ClientAddress(peer)) = request.extensions().get() {
-            let client = self.proxies.client(peer, request.headers());
+            let client = self.clients.address(peer, request.headers());
             if client != peer {
                 request.extensions_mut().insert(ClientAddress(client));
             }

@@ -6,7 +6,10 @@
 //! long as the address that wrote an entry is trusted, and ends at the first that is not. `Forwarded`
 //! (RFC 7239) is not read.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use axum::http::HeaderMap;
 
@@ -24,6 +27,39 @@ pub struct TrustedProxies(Vec<Network>);
 struct Network {
     address: IpAddr,
     bits: u8,
+}
+
+/// Finds out who is asking.
+#[derive(Debug)]
+pub(super) struct Clients {
+    proxies: TrustedProxies,
+    /// Whether it was said that somebody's `X-Forwarded-For` is not believed.
+    told: AtomicBool,
+}
+
+impl Clients {
+    pub(super) fn behind(proxies: TrustedProxies) -> Self {
+        Self {
+            proxies,
+            told: AtomicBool::new(false),
+        }
+    }
+
+    /// The address that a request really comes from, connected to us from `peer`. Says once when a
+    /// peer that is not trusted names another one: it may be a proxy that nobody thought of, all of
+    /// whose clients are taken for one.
+    pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+        if self.proxies.contains(peer.ip()) {
+            return self.proxies.client(peer, headers);
+        }
+        if !self.told.load(Ordering::Relaxed)
+            && headers.contains_key(FORWARDED_FOR)
+            && !self.told.swap(true, Ordering::Relaxed)
+        {
+            telemetry::warn!("X-Forwarded-For is not believed of a peer that TRUSTED_PROXIES does not name");
+        }
+        peer
+    }
 }
 
 /// A part of the list that is neither an address nor a network.
@@ -45,13 +81,8 @@ impl TrustedProxies {
             .map(Self)
     }
 
-    /// The address that a request really comes from, connected to us from `peer`. A client behind a
-    /// proxy has no port that we know of.
-    #[must_use]
-    pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
-        if !self.contains(peer.ip()) {
-            return peer;
-        }
+    /// The address that a proxy at `peer` tells. A client behind a proxy has no port that we know of.
+    fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let values = headers.get_all(FORWARDED_FOR).iter();
         let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
         let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
@@ -135,8 +166,8 @@ mod tests {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
         }
         let peer = SocketAddr::new(peer.parse().unwrap(), 40_000);
-        let client = TrustedProxies::parse(trusted).unwrap().client(peer, &headers);
-        client.ip().to_string()
+        let clients = Clients::behind(TrustedProxies::parse(trusted).unwrap());
+        clients.address(peer, &headers).ip().to_string()
     }
 
     #[test]

@@ -68,10 +68,16 @@ impl Installation {
     }
 
     pub(super) async fn serve(&self) -> (Process, SocketAddr) {
+        self.serve_with(&[]).await
+    }
+
+    /// An API with further variables.
+    pub(super) async fn serve_with(&self, more: &[(&'static str, &str)]) -> (Process, SocketAddr) {
         let variables = self.variables();
         let variables: Vec<_> = variables
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
+            .chain(more.iter().copied())
             .collect();
         process::start_api(&["serve"], &variables, self.folder.path()).await
     }

@@ -1,0 +1,84 @@
+//! How often clients are let in, and where they are from, on processes that share a Redis.
+
+use std::net::SocketAddr;
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::json;
+
+use super::installation::Installation;
+use crate::support::{eventually, otlp::text, raw};
+
+async fn login(address: SocketAddr, email: &str) -> u16 {
+    let body = json!({"email": email, "password": "a wrong one"});
+    raw::request(address, "POST", "/api/login", None, Some(&body))
+        .await
+        .status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_count_together_and_say_once_when_they_cannot() {
+    const ALONE: &str = "rate limits hold for this process alone until Redis is back";
+    let installation = Installation::new().await;
+    let (one, first) = installation.serve().await;
+    let (_other, second) = installation.serve().await;
+    for address in [first, second] {
+        for _ in 0..5 {
+            assert_eq!(login(address, "nobody@example.com").await, 401);
+        }
+    }
+    for address in [first, second] {
+        assert_eq!(login(address, "nobody@example.com").await, 429);
+    }
+
+    installation.redis.stop();
+    for _ in 0..10 {
+        assert_eq!(login(first, "nobody@example.com").await, 401);
+    }
+    assert_eq!(login(first, "nobody@example.com").await, 429);
+    eventually("the line in the log", async || {
+        one.output().contains(ALONE).then_some(())
+    })
+    .await;
+    assert_eq!(one.output().matches(ALONE).count(), 1, "{}", one.output());
+    assert!(!one.output().contains("nobody@example.com"), "{}", one.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
+    const UNTRUSTED: &str = "TRUSTED_PROXIES does not name";
+    let installation = Installation::new().await;
+    let (behind, trusting) = installation
+        .serve_with(&[("TRUSTED_PROXIES", "127.0.0.0/8")])
+        .await;
+    let (direct, plain) = installation.serve().await;
+    for (address, trace, client) in [
+        (trusting, "11111111111111111111111111111111", "198.51.100.7"),
+        (plain, "22222222222222222222222222222222", "127.0.0.1"),
+    ] {
+        let parent = format!("00-{trace}-b7ad6b7169203331-01");
+        let fields = [
+            ("X-Forwarded-For", "203.0.113.1, 198.51.100.7"),
+            ("traceparent", parent.as_str()),
+        ];
+        for _ in 0..2 {
+            let answer = raw::request_with(address, "GET", "/api/articles/", None, &fields, None).await;
+            assert_eq!(answer.status, 200);
+        }
+        let span = eventually("the server span", async || {
+            let spans = installation.otlp.trace(trace);
+            spans
+                .into_iter()
+                .find(|(_, span)| span.kind() == SpanKind::Server)
+        })
+        .await;
+        let address = text(&span.1.attributes, "client.address");
+        assert_eq!(address.as_deref(), Some(client));
+    }
+    assert_eq!(
+        direct.output().matches(UNTRUSTED).count(),
+        1,
+        "{}",
+        direct.output()
+    );
+    assert!(!behind.output().contains(UNTRUSTED), "{}", behind.output());
+}
