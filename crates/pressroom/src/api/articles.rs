@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
+    http::{HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts},
     response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Serialize;
@@ -10,14 +10,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     auth::Caller,
+    conditions::Conditions,
     entity_tag::{self, entity_tag},
     error::{ApiError, ErrorBody},
+    idempotency_key::Keyed,
     json::{Json, JsonBody, Length},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::{Article, ArticleChanges, Articles, Draft, IdempotencyKey};
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+use crate::articles::{Article, ArticleChanges, Articles, Draft};
 
 /// Whoever keeps an answer asks before using it again; what an anonymous reader was shown is not
 /// shown to others, and what a reader with a token was shown is not kept by shared caches.
@@ -152,43 +152,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     }
 }
 
-/// The conditions that a request puts on the state of what it is about.
-#[derive(Debug)]
-pub struct Conditions(HeaderMap);
-
-impl<S: Send + Sync> FromRequestParts<S> for Conditions {
-    type Rejection = std::convert::Infallible;
-
-    /// Only these fields are copied: most requests have none.
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let mut conditions = HeaderMap::new();
-        for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
-            for value in parts.headers.get_all(&name) {
-                conditions.append(name.clone(), value.clone());
-            }
-        }
-        Ok(Self(conditions))
-    }
-}
-
-/// What the client calls this request, if it does.
-#[derive(Debug)]
-pub struct Keyed(Option<IdempotencyKey>);
-
-impl<S: Send + Sync> FromRequestParts<S> for Keyed {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let mut keys = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
-        let Some(key) = keys.next() else {
-            return Ok(Self(None));
-        };
-        let key = IdempotencyKey::parse(key.as_bytes()).filter(|_| keys.next().is_none());
-        key.map(|key| Self(Some(key)))
-            .ok_or_else(ApiError::invalid_idempotency_key)
-    }
-}
-
 /// List articles, newest first
 #[utoipa::path(
     get, path = "/api/articles/", tag = "articles", params(ListParams), security((), ("bearer" = [])),
@@ -285,12 +248,12 @@ pub async fn get(
     State(articles): State<Articles>,
     caller: Option<Caller>,
     Slug(slug): Slug,
-    Conditions(conditions): Conditions,
+    conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
     let article = articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
-    let known = entity_tag::is_known(&conditions, &tag);
+    let known = conditions.include(&tag);
     let headers = (REVALIDATED, [(header::ETAG, entity_tag::field(tag))]);
     Ok(if known {
         (StatusCode::NOT_MODIFIED, headers.0, headers.1).into_response()
@@ -325,7 +288,7 @@ pub async fn update(
     caller: Caller,
     Slug(slug): Slug,
     uri: Uri,
-    Conditions(conditions): Conditions,
+    conditions: Conditions,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let article = articles.find_to_update(&slug, &caller.user).await?;
@@ -336,7 +299,7 @@ pub async fn update(
         body: form.optional("body", BODY),
     };
     form.finish()?;
-    let precondition = entity_tag::precondition(&conditions);
+    let precondition = conditions.precondition();
     let article = articles.update(&article, changes, precondition).await?;
     // Says that the answer's content is what is there now, and so whose tag this is: the request's
     // content is something else.
@@ -368,9 +331,9 @@ pub async fn delete(
     State(articles): State<Articles>,
     caller: Caller,
     Slug(slug): Slug,
-    Conditions(conditions): Conditions,
+    conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
-    let precondition = entity_tag::precondition(&conditions);
+    let precondition = conditions.precondition();
     articles.delete(&slug, &caller.user, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,11 +7,13 @@
 mod accounts;
 mod articles;
 mod auth;
+mod conditions;
 mod cors;
 mod docs;
 mod entity_tag;
 mod error;
 mod health;
+mod idempotency_key;
 mod json;
 mod middleware;
 mod paging;

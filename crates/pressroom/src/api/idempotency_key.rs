@@ -1,0 +1,29 @@
+//! What a client calls a request that it may have to repeat: the `Idempotency-Key` field.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderName, request::Parts},
+};
+
+use super::error::ApiError;
+use crate::articles::IdempotencyKey;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the client calls this request, if it does.
+#[derive(Debug)]
+pub struct Keyed(pub Option<IdempotencyKey>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Keyed {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let mut keys = parts.headers.get_all(&IDEMPOTENCY_KEY).iter();
+        let Some(key) = keys.next() else {
+            return Ok(Self(None));
+        };
+        let key = IdempotencyKey::parse(key.as_bytes()).filter(|_| keys.next().is_none());
+        key.map(|key| Self(Some(key)))
+            .ok_or_else(ApiError::invalid_idempotency_key)
+    }
+}
