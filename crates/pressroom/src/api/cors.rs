@@ -91,7 +91,10 @@ impl std::fmt::Display for AllowedOrigins {
 
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
-    let exact = matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
+    // A star is a valid character of a host, and no host's name has one: a pattern was meant.
+    let exact = matches!(url.scheme(), "http" | "https")
+        && url.origin().ascii_serialization() == text
+        && !text.contains('*');
     HeaderValue::try_from(text).ok().filter(|_| exact)
 }
 
