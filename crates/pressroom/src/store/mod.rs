@@ -98,30 +98,6 @@ pub trait Store: Send + Sync + 'static {
     /// [`Constraint::ArticleSlug`] when the slug is taken.
     async fn insert_article(&self, article: NewArticle, task: NewOutboxTask) -> Result<Article>;
 
-    /// Inserts an article and its task, and keeps what it was answered under its author's key, in one
-    /// commit.
-    ///
-    /// # Errors
-    /// [`Constraint::IdempotencyKey`] when an answer is kept under the key,
-    /// [`Constraint::ArticleSlug`] when the slug is taken.
-    async fn insert_article_once(
-        &self,
-        article: NewArticle,
-        once: &OnceOnly,
-        task: NewOutboxTask,
-    ) -> Result<Article>;
-
-    /// What was kept under this key after `since`.
-    async fn find_first_answer(
-        &self,
-        user: UserId,
-        key: &IdempotencyKey,
-        since: Timestamp,
-    ) -> Result<Option<FirstAnswer>>;
-
-    /// Forgets up to `limit` answers kept at or before `before`, the oldest first; returns how many.
-    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;
-
     /// The article with this slug.
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>>;
 
@@ -152,6 +128,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a favourite back; idempotent. `None` when there is no such article.
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>>;
+
+    /// Inserts an article and its task, and keeps what it was answered under its author's key, in one
+    /// commit.
+    ///
+    /// # Errors
+    /// [`Constraint::IdempotencyKey`] when an answer is kept under the key,
+    /// [`Constraint::ArticleSlug`] when the slug is taken.
+    async fn insert_article_once(
+        &self,
+        article: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article>;
+
+    /// What was kept under this key after `since`.
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>>;
+
+    /// Forgets up to `limit` answers kept at or before `before`, the oldest first; returns how many.
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;
 
     /// Claims up to `limit` waiting tasks, oldest first, so that no other process publishes them
     /// for `lease`. A claim that runs out makes the task claimable again.

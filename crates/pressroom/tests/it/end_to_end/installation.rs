@@ -71,7 +71,7 @@ impl Installation {
         self.serve_with(&[]).await
     }
 
-    /// An API with further variables.
+    /// The API with further variables.
     pub(super) async fn serve_with(&self, more: &[(&'static str, &str)]) -> (Process, SocketAddr) {
         let variables = self.variables();
         let variables: Vec<_> = variables
