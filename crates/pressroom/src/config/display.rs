@@ -45,17 +45,6 @@ impl fmt::Display for Config {
             "WEBHOOK_SECRET",
             webhook.map(|webhook| webhook.secret.to_string()),
         )?;
-        line(f, "BODY_LIMIT", Some(self.body_limit.to_string()))?;
-        line(
-            f,
-            "REQUEST_TIMEOUT",
-            Some(self.request_timeout.as_secs_f64().to_string()),
-        )?;
-        line(
-            f,
-            "SHUTDOWN_GRACE",
-            Some(self.shutdown_grace.as_secs_f64().to_string()),
-        )?;
         let rate = |rate: Option<NonZeroU32>| Some(rate.map_or("off".to_owned(), |rate| rate.to_string()));
         let limited = self.rates != Rates::UNLIMITED;
         let list = |list: String| Some(list).filter(|list| !list.is_empty());
@@ -76,6 +65,17 @@ impl fmt::Display for Config {
             f,
             "CORS_ALLOWED_ORIGINS",
             list(self.cors_allowed_origins.to_string()),
+        )?;
+        line(f, "BODY_LIMIT", Some(self.body_limit.to_string()))?;
+        line(
+            f,
+            "REQUEST_TIMEOUT",
+            Some(self.request_timeout.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
+            "SHUTDOWN_GRACE",
+            Some(self.shutdown_grace.as_secs_f64().to_string()),
         )?;
         line(
             f,

@@ -123,36 +123,6 @@ pub struct Options {
     )]
     pub webhook_secret: Option<String>,
 
-    /// Largest request body, in bytes [default: 1048576]
-    #[arg(
-        long,
-        global = true,
-        env = "BODY_LIMIT",
-        hide_env_values = true,
-        value_name = "BYTES"
-    )]
-    pub body_limit: Option<String>,
-
-    /// How long a request may take, in seconds [default: 30]
-    #[arg(
-        long,
-        global = true,
-        env = "REQUEST_TIMEOUT",
-        hide_env_values = true,
-        value_name = "SECONDS"
-    )]
-    pub request_timeout: Option<String>,
-
-    /// How long requests and tasks in progress may take to finish at shutdown, in seconds [default: 25]
-    #[arg(
-        long,
-        global = true,
-        env = "SHUTDOWN_GRACE",
-        hide_env_values = true,
-        value_name = "SECONDS"
-    )]
-    pub shutdown_grace: Option<String>,
-
     /// Limits of logins and registrations: `on`, or `off` for all of them [default: on]
     #[arg(
         long,
@@ -214,6 +184,36 @@ pub struct Options {
         value_name = "ORIGINS"
     )]
     pub cors_allowed_origins: Option<String>,
+
+    /// Largest request body, in bytes [default: 1048576]
+    #[arg(
+        long,
+        global = true,
+        env = "BODY_LIMIT",
+        hide_env_values = true,
+        value_name = "BYTES"
+    )]
+    pub body_limit: Option<String>,
+
+    /// How long a request may take, in seconds [default: 30]
+    #[arg(
+        long,
+        global = true,
+        env = "REQUEST_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    pub request_timeout: Option<String>,
+
+    /// How long requests and tasks in progress may take to finish at shutdown, in seconds [default: 25]
+    #[arg(
+        long,
+        global = true,
+        env = "SHUTDOWN_GRACE",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    pub shutdown_grace: Option<String>,
 
     /// How long a token is valid, in hours [default: 24]
     #[arg(
@@ -297,15 +297,15 @@ impl Options {
             smtp_from: set(self.smtp_from),
             webhook_url: set(self.webhook_url),
             webhook_secret: set(self.webhook_secret),
-            body_limit: set(self.body_limit),
-            request_timeout: set(self.request_timeout),
-            shutdown_grace: set(self.shutdown_grace),
             rate_limit: set(self.rate_limit),
             rate_limit_login_account: set(self.rate_limit_login_account),
             rate_limit_login_address: set(self.rate_limit_login_address),
             rate_limit_register_address: set(self.rate_limit_register_address),
             trusted_proxies: set(self.trusted_proxies),
             cors_allowed_origins: set(self.cors_allowed_origins),
+            body_limit: set(self.body_limit),
+            request_timeout: set(self.request_timeout),
+            shutdown_grace: set(self.shutdown_grace),
             jwt_expiration_hours: set(self.jwt_expiration_hours),
             password_scheme: set(self.password_scheme),
             celery_queues: set(self.celery_queues),

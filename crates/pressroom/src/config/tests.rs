@@ -203,27 +203,6 @@ fn a_wrong_value_is_refused_with_its_variable() {
             },
         ),
         (
-            "BODY_LIMIT",
-            Options {
-                body_limit: some("0"),
-                ..serve()
-            },
-        ),
-        (
-            "REQUEST_TIMEOUT",
-            Options {
-                request_timeout: some("-1"),
-                ..serve()
-            },
-        ),
-        (
-            "SHUTDOWN_GRACE",
-            Options {
-                shutdown_grace: some("soon"),
-                ..serve()
-            },
-        ),
-        (
             "RATE_LIMIT",
             Options {
                 rate_limit: some("maybe"),
@@ -262,6 +241,27 @@ fn a_wrong_value_is_refused_with_its_variable() {
             "CORS_ALLOWED_ORIGINS",
             Options {
                 cors_allowed_origins: some("app.example.com"),
+                ..serve()
+            },
+        ),
+        (
+            "BODY_LIMIT",
+            Options {
+                body_limit: some("0"),
+                ..serve()
+            },
+        ),
+        (
+            "REQUEST_TIMEOUT",
+            Options {
+                request_timeout: some("-1"),
+                ..serve()
+            },
+        ),
+        (
+            "SHUTDOWN_GRACE",
+            Options {
+                shutdown_grace: some("soon"),
                 ..serve()
             },
         ),
