@@ -13,7 +13,7 @@ use crate::{
     health::{Health, Queue},
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
-    server::{self, ConnectionLimits},
+    server,
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
@@ -86,8 +86,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {
-        let limits = ConnectionLimits::default();
-        Ok(server::serve(listener, api::service(app), limits, shutdown, grace).await?)
+        Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
     });
     welcome(address.port(), path)?;
     lifecycle

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     health::{Health, Queue},
     lifecycle::Lifecycle,
-    server::{self, ConnectionLimits},
+    server,
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
@@ -72,8 +72,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
     telemetry::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {
-        let limits = ConnectionLimits::default();
-        Ok(server::serve(listener, api::service(app), limits, shutdown, grace).await?)
+        Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
     });
     lifecycle
         .run(config.shutdown_grace + GRACE_MARGIN, || health.drain())

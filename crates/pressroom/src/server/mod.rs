@@ -62,7 +62,20 @@ pub struct GraceExceeded;
 pub async fn serve(
     listener: TcpListener,
     front: Front,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> Result<(), GraceExceeded> {
+    serve_within(ConnectionLimits::default(), listener, front, shutdown, grace).await
+}
+
+/// The same within other limits than the usual ones.
+///
+/// # Errors
+/// [`GraceExceeded`] when some did not finish.
+pub async fn serve_within(
     limits: ConnectionLimits,
+    listener: TcpListener,
+    front: Front,
     shutdown: CancellationToken,
     grace: Duration,
 ) -> Result<(), GraceExceeded> {

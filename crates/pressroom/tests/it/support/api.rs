@@ -89,10 +89,10 @@ pub async fn start_as(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = server::serve(
+    let served = server::serve_within(
+        setup.connections,
         listener,
         api::service(app),
-        setup.connections,
         shutdown.clone(),
         Duration::from_secs(5),
     );
