@@ -20,7 +20,7 @@ use std::{
 
 use url::Url;
 
-use self::parse::{hours, parse, seconds};
+use self::parse::{delay, hours, parse, seconds};
 pub use self::{options::Options, secret::Secret};
 use crate::{
     accounts::{PasswordScheme, Rates},
@@ -99,6 +99,8 @@ pub struct Config {
     pub body_limit: usize,
     pub request_timeout: Duration,
     pub shutdown_grace: Duration,
+    /// How long requests are still accepted after readiness has turned 503; may be zero.
+    pub shutdown_delay: Duration,
     pub token_lifetime: Duration,
     pub password_scheme: PasswordScheme,
     pub queues: Vec<String>,
@@ -181,6 +183,7 @@ impl Config {
             body_limit: parse_body_limit(options.body_limit.as_deref())?,
             request_timeout: seconds("REQUEST_TIMEOUT", options.request_timeout.as_deref(), "30")?,
             shutdown_grace: seconds("SHUTDOWN_GRACE", options.shutdown_grace.as_deref(), "25")?,
+            shutdown_delay: delay("SHUTDOWN_DELAY", options.shutdown_delay.as_deref())?,
             token_lifetime: hours(
                 "JWT_EXPIRATION_HOURS",
                 options.jwt_expiration_hours.as_deref(),

@@ -19,6 +19,15 @@ pub struct Lifecycle {
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
+/// How much time the end of a process takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// For how long everything goes on, so that whoever sends requests here notices that it should not.
+    pub delay: Duration,
+    /// How long the parts may take to stop after that.
+    pub grace: Duration,
+}
+
 impl Lifecycle {
     #[must_use]
     pub fn new() -> Self {
@@ -41,12 +50,12 @@ impl Lifecycle {
         self.parts.spawn(async move { (name, part.await) });
     }
 
-    /// Runs until SIGTERM, SIGINT or a part says that all are to stop, then calls `draining`, asks every part to stop and waits for
-    /// them, `grace` at most.
+    /// Runs until SIGTERM, SIGINT or a part says that all are to stop. Then calls `draining`, lets the parts go on for
+    /// `ending.delay`, asks each to stop and waits for them, `ending.grace` at most.
     ///
     /// # Errors
     /// When a part failed, ended by itself, or did not end in time.
-    pub async fn run(mut self, grace: Duration, draining: impl FnOnce()) -> anyhow::Result<()> {
+    pub async fn run(mut self, ending: Ending, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut failure = None;
@@ -66,8 +75,14 @@ impl Lifecycle {
             std::process::exit(ABORTED);
         });
         draining();
+        if failure.is_none() {
+            tokio::select! {
+                () = tokio::time::sleep(ending.delay) => {}
+                Some(ended) = self.parts.join_next(), if !ending.delay.is_zero() => failure = Some(early_end(ended)),
+            }
+        }
         self.shutdown.cancel();
-        let stopped = tokio::time::timeout(grace, async {
+        let stopped = tokio::time::timeout(ending.grace, async {
             while let Some(ended) = self.parts.join_next().await {
                 match ended {
                     Ok((_, Ok(()))) => {}

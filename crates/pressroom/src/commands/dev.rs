@@ -1,6 +1,6 @@
 //! Everything in one process: API, worker, SQLite, in-process queue.
 
-use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
@@ -12,8 +12,8 @@ use crate::{
     config::{Config, Database},
     health::{Health, Queue},
     ids::{IdSource, RandomIds},
-    lifecycle::Lifecycle,
-    server,
+    lifecycle::{Ending, Lifecycle},
+    server::{self, Stopping},
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
@@ -83,15 +83,22 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
-    let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
+    // Nobody stands before this process who would have to notice its end first.
+    let stopping = Stopping {
+        draining: lifecycle.shutdown(),
+        shutdown: lifecycle.shutdown(),
+        grace: config.shutdown_grace,
+    };
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
+        Ok(server::serve(listener, api::service(app), stopping).await?)
     });
     welcome(address.port(), path)?;
-    lifecycle
-        .run(config.shutdown_grace + GRACE_MARGIN, || health.drain())
-        .await
+    let ending = Ending {
+        delay: Duration::ZERO,
+        grace: config.shutdown_grace + GRACE_MARGIN,
+    };
+    lifecycle.run(ending, || health.drain()).await
 }
 
 fn open(path: &Path) -> anyhow::Result<SqliteStore> {

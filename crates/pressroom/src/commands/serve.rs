@@ -10,8 +10,8 @@ use crate::{
     api,
     config::Config,
     health::{Health, Queue},
-    lifecycle::Lifecycle,
-    server,
+    lifecycle::{Ending, Lifecycle},
+    server::{self, Stopping},
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
@@ -19,6 +19,7 @@ use crate::{
     tasks::{Dispatcher, Durability},
 };
 use telemetry::Export;
+use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "pressroom-app";
 
@@ -69,14 +70,25 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
         outbox,
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
-    let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
+    let draining = CancellationToken::new();
+    let stopping = Stopping {
+        draining: draining.clone(),
+        shutdown: lifecycle.shutdown(),
+        grace: config.shutdown_grace,
+    };
     telemetry::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), shutdown, grace).await?)
+        Ok(server::serve(listener, api::service(app), stopping).await?)
     });
-    lifecycle
-        .run(config.shutdown_grace + GRACE_MARGIN, || health.drain())
-        .await
+    let ending = Ending {
+        delay: config.shutdown_delay,
+        grace: config.shutdown_grace + GRACE_MARGIN,
+    };
+    let drain = || {
+        health.drain();
+        draining.cancel();
+    };
+    lifecycle.run(ending, drain).await
 }
 
 pub(super) fn redis_config(config: &Config) -> anyhow::Result<RedisConfig> {

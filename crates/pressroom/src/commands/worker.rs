@@ -1,13 +1,13 @@
 //! The task worker on PostgreSQL and Redis.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 
 use super::{GRACE_MARGIN, Sources, channels, postgres_url, serve::redis_config, with_telemetry};
 use crate::{
     config::Config,
-    lifecycle::Lifecycle,
+    lifecycle::{Ending, Lifecycle},
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
@@ -56,7 +56,12 @@ async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
         shutdown.cancel();
         Ok(ended?)
     });
-    lifecycle.run(config.shutdown_grace + GRACE_MARGIN, || {}).await
+    // Nobody sends anything to a worker: it takes, and stops taking.
+    let ending = Ending {
+        delay: Duration::ZERO,
+        grace: config.shutdown_grace + GRACE_MARGIN,
+    };
+    lifecycle.run(ending, || {}).await
 }
 
 pub(super) fn builder(config: &Config, broker: Arc<dyn Broker>) -> WorkerBuilder {

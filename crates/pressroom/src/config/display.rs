@@ -79,6 +79,11 @@ impl fmt::Display for Config {
         )?;
         line(
             f,
+            "SHUTDOWN_DELAY",
+            Some(self.shutdown_delay.as_secs_f64().to_string()),
+        )?;
+        line(
+            f,
             "JWT_EXPIRATION_HOURS",
             Some((self.token_lifetime.as_secs_f64() / 3600.0).to_string()),
         )?;

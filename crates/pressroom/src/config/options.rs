@@ -215,6 +215,17 @@ pub struct Options {
     )]
     pub shutdown_grace: Option<String>,
 
+    /// For how long serve still accepts requests after it was told to stop and readiness has turned 503, in
+    /// seconds: as long as a load balancer takes to notice [default: 0]
+    #[arg(
+        long,
+        global = true,
+        env = "SHUTDOWN_DELAY",
+        hide_env_values = true,
+        value_name = "SECONDS"
+    )]
+    pub shutdown_delay: Option<String>,
+
     /// How long a token is valid, in hours [default: 24]
     #[arg(
         long,
@@ -306,6 +317,7 @@ impl Options {
             body_limit: set(self.body_limit),
             request_timeout: set(self.request_timeout),
             shutdown_grace: set(self.shutdown_grace),
+            shutdown_delay: set(self.shutdown_delay),
             jwt_expiration_hours: set(self.jwt_expiration_hours),
             password_scheme: set(self.password_scheme),
             celery_queues: set(self.celery_queues),

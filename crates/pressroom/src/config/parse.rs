@@ -20,6 +20,16 @@ pub(super) fn seconds(
     duration(variable, given, default, 1.0, "a number of seconds above 0")
 }
 
+/// Seconds of which none is an answer too, and the default.
+pub(super) fn delay(variable: &'static str, given: Option<&str>) -> Result<Duration, ConfigError> {
+    const EXPECTED: &str = "a number of seconds, from 0";
+    let number: f64 = parse(variable, given, "0", EXPECTED)?;
+    Duration::try_from_secs_f64(number)
+        .ok()
+        .filter(|delay| *delay <= Duration::from_hours(1))
+        .ok_or_else(|| ConfigError::new(variable, format!("{number} is not {EXPECTED}, an hour at most")))
+}
+
 fn duration(
     variable: &'static str,
     given: Option<&str>,

@@ -266,6 +266,13 @@ fn a_wrong_value_is_refused_with_its_variable() {
             },
         ),
         (
+            "SHUTDOWN_DELAY",
+            Options {
+                shutdown_delay: some("-1"),
+                ..serve()
+            },
+        ),
+        (
             "JWT_EXPIRATION_HOURS",
             Options {
                 jwt_expiration_hours: some("NaN"),

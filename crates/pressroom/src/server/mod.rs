@@ -9,7 +9,12 @@ mod framing;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -27,6 +32,8 @@ use crate::api::Front;
 
 /// The largest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// How long to wait after the machine had no descriptor or memory for a connection.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -49,23 +56,29 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// How serving ends.
+#[derive(Debug, Clone)]
+pub struct Stopping {
+    /// From here on each answer closes its connection (`Connection: close`, RFC 9112, section 9.6), so that its client
+    /// opens the next one elsewhere; requests on new connections are answered as before.
+    pub draining: CancellationToken,
+    /// From here on no connection is accepted.
+    pub shutdown: CancellationToken,
+    /// How long the requests in progress may then take.
+    pub grace: Duration,
+}
+
 /// Requests were still in progress at the deadline, and were cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("requests were still in progress after the grace period")]
 pub struct GraceExceeded;
 
-/// Serves until `shutdown`, then closes the listener and waits up to `grace` for the requests in
-/// progress.
+/// Serves until `stopping.shutdown`, then closes the listener and waits for the requests in progress.
 ///
 /// # Errors
 /// [`GraceExceeded`] when some did not finish.
-pub async fn serve(
-    listener: TcpListener,
-    front: Front,
-    shutdown: CancellationToken,
-    grace: Duration,
-) -> Result<(), GraceExceeded> {
-    serve_within(ConnectionLimits::default(), listener, front, shutdown, grace).await
+pub async fn serve(listener: TcpListener, front: Front, stopping: Stopping) -> Result<(), GraceExceeded> {
+    serve_within(ConnectionLimits::default(), listener, front, stopping).await
 }
 
 /// The same within other limits than the usual ones.
@@ -76,8 +89,7 @@ pub async fn serve_within(
     limits: ConnectionLimits,
     listener: TcpListener,
     front: Front,
-    shutdown: CancellationToken,
-    grace: Duration,
+    stopping: Stopping,
 ) -> Result<(), GraceExceeded> {
     let connections = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(limits.open));
@@ -87,13 +99,14 @@ pub async fn serve_within(
             (place, listener.accept().await)
         };
         let (place, accepted) = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = stopping.shutdown.cancelled() => break,
             accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, client)) => {
-                let connection =
-                    connections.watch(connection(stream, client, front.clone(), limits.header_read));
+                let draining = stopping.draining.clone();
+                let connection = connection(stream, client, front.clone(), limits.header_read, draining);
+                let connection = connections.watch(connection);
                 tokio::spawn(async move {
                     let _place = place;
                     if let Err(error) = connection.await {
@@ -109,7 +122,7 @@ pub async fn serve_within(
         }
     }
     drop(listener);
-    tokio::time::timeout(grace, connections.shutdown())
+    tokio::time::timeout(stopping.grace, connections.shutdown())
         .await
         .map_err(|_| GraceExceeded)
 }
@@ -119,6 +132,7 @@ fn connection(
     client: SocketAddr,
     front: Front,
     header_read: Duration,
+    draining: CancellationToken,
 ) -> http1::Connection<
     TokioIo<Watched<TcpStream>>,
     impl hyper::service::HttpService<Incoming, ResBody = Body, Error = std::convert::Infallible, Future: Send>
@@ -135,7 +149,15 @@ fn connection(
         let extensions = request.extensions_mut();
         extensions.insert(telemetry::ClientAddress(client));
         extensions.insert(framing.clone());
-        front.clone().call(request)
+        let mut front = front.clone();
+        let draining = draining.clone();
+        async move {
+            let mut answer = front.call(request).await?;
+            if draining.is_cancelled() {
+                answer.headers_mut().insert(CONNECTION, CLOSE);
+            }
+            Ok(answer)
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,7 +1,7 @@
 //! A whole installation: PostgreSQL, Redis, a mail server, an OTLP receiver, and the processes that a
 //! test starts on them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -35,21 +35,34 @@ impl Installation {
     }
 
     pub(super) async fn on(database_url: String, database: Option<Database>) -> Self {
-        let installation = Self {
+        let installation = Self::unmigrated(database_url, database).await;
+        installation.migrate();
+        installation
+    }
+
+    /// With nothing in its database yet.
+    pub(super) async fn unmigrated(database_url: String, database: Option<Database>) -> Self {
+        Self {
             folder: Folder::new(),
             database_url,
             _database: database,
             redis: RedisServer::start(),
             otlp: Receiver::start().await,
             mail: MailServer::start().await,
-        };
-        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &installation.database_url)]);
+        }
+    }
+
+    pub(super) fn migrate(&self) {
+        let migrated = process::run(&["migrate"], &[("DATABASE_URL", &self.database_url)]);
         assert!(
             migrated.status.success(),
             "{}",
             String::from_utf8_lossy(&migrated.stderr)
         );
-        installation
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
@@ -65,6 +78,13 @@ impl Installation {
             ("OTEL_BLRP_SCHEDULE_DELAY", "100".to_owned()),
             ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
         ]
+    }
+
+    /// The value of one of them.
+    pub(super) fn variable(&self, name: &str) -> String {
+        let mut variables = self.variables().into_iter();
+        let found = variables.find(|(known, _)| *known == name);
+        found.unwrap_or_else(|| panic!("{name} is not set")).1
     }
 
     pub(super) async fn serve(&self) -> (Process, SocketAddr) {

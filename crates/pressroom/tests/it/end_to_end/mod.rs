@@ -1,8 +1,10 @@
 //! Real processes against real servers: what a team that runs Pressroom would see.
 
 mod clients;
+mod coexistence;
 mod command_line;
 mod dead_letters;
+mod draining;
 mod embedded;
 mod installation;
 mod production;

@@ -10,7 +10,7 @@ use pressroom::{
     clock::Clock,
     health::{Health, Queue},
     ids::RandomIds,
-    server::{self, ConnectionLimits},
+    server::{self, ConnectionLimits, Stopping},
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -89,13 +89,12 @@ pub async fn start_as(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = server::serve_within(
-        setup.connections,
-        listener,
-        api::service(app),
-        shutdown.clone(),
-        Duration::from_secs(5),
-    );
+    let stopping = Stopping {
+        draining: shutdown.clone(),
+        shutdown: shutdown.clone(),
+        grace: Duration::from_secs(5),
+    };
+    let served = server::serve_within(setup.connections, listener, api::service(app), stopping);
     tokio::spawn(served);
     Api { address, shutdown }
 }

@@ -34,13 +34,18 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
 
 /// Starts the program; its output goes to a file that a failing test shows.
 pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Process {
+    start_command(name, pressroom(arguments, variables, folder), folder)
+}
+
+/// Starts any program, its output likewise in a file of `folder`.
+pub fn start_command(name: &str, mut command: Command, folder: &Path) -> Process {
     let log = folder.join(format!("{name}.log"));
     let output = std::fs::File::options()
         .create(true)
         .append(true)
         .open(&log)
         .unwrap();
-    let child = pressroom(arguments, variables, folder)
+    let child = command
         .stdout(output.try_clone().unwrap())
         .stderr(output)
         .spawn()
@@ -60,21 +65,26 @@ pub async fn start_api(
     variables.extend([("PORT", text.as_str()), ("HOST", "127.0.0.1")]);
     let mut process = start("api", arguments, &variables, folder);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("the API to be ready", async || {
-        assert!(
-            process.child.try_wait().unwrap().is_none(),
-            "ended: {}",
-            process.output()
-        );
-        tokio::net::TcpStream::connect(address).await.ok()?;
-        let answer = raw::request(address, "GET", "/api/health/ready", None, None).await;
-        (answer.status == 200).then_some(())
-    })
-    .await;
+    process.answers(address, "/api/health/ready").await;
     (process, address)
 }
 
 impl Process {
+    /// Waits until a GET of `target` is answered 200.
+    pub async fn answers(&mut self, address: SocketAddr, target: &str) {
+        eventually("the service to answer", async || {
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "ended: {}",
+                self.output()
+            );
+            tokio::net::TcpStream::connect(address).await.ok()?;
+            let answer = raw::request(address, "GET", target, None, None).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+
     /// What it has printed.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -88,11 +98,16 @@ impl Process {
 
     /// Asks it to stop as an orchestrator does, and waits for its end.
     pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.ended().await
+    }
+
+    /// Asks it to stop and does not wait.
+    pub fn ask_to_stop(&self) {
         let signal = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
         assert!(signal.unwrap().success());
-        self.ended().await
     }
 
     /// Waits for its end.

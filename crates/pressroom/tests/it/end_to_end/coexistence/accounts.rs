@@ -1,0 +1,121 @@
+//! Users, passwords and tokens of either side at the other.
+
+use serde_json::json;
+
+use super::{PASSWORD, SideBySide, expect, login};
+use crate::support::raw;
+
+async fn hash_of(sides: &SideBySide, email: &str) -> String {
+    let row = sides
+        .database()
+        .await
+        .query_one("SELECT password_hash FROM users WHERE email = $1", &[&email])
+        .await;
+    row.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_registered_at_one_side_logs_in_at_the_other_with_a_token_that_both_accept() {
+    let sides = SideBySide::start().await;
+    for (number, (here, there)) in sides.both().into_iter().enumerate() {
+        let email = format!("user{number}@example.com");
+        let registered = raw::register(here, &email).await;
+        assert!(hash_of(&sides, &email).await.starts_with("scrypt:32768:8:1$"));
+
+        let logged_in = login(200, there, &email, PASSWORD).await;
+        login(401, there, &email, "password124").await;
+        let token = logged_in["token"]["access_token"].as_str().unwrap();
+        for token in [registered.as_str(), token] {
+            for side in [here, there] {
+                let profile = expect(200, side, ("GET", "/api/user"), Some(token), None).await;
+                assert_eq!(profile["email"], email);
+                assert_eq!(profile["id"], logged_in["user"]["id"]);
+            }
+        }
+
+        let again = json!({"email": email, "password": PASSWORD, "name": "Twin"});
+        expect(409, there, ("POST", "/api/register"), None, Some(again)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_signed_with_another_key_is_accepted_by_neither() {
+    let sides = SideBySide::start().await;
+    let token = raw::register(sides.old, "alice@example.com").await;
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let forged: String = signature.chars().rev().collect();
+    for side in [sides.old, sides.new] {
+        let forged = format!("{signed}.{forged}");
+        expect(401, side, ("GET", "/api/user"), Some(&forged), None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_changed_at_pressroom_is_the_one_that_flask_knows() {
+    let sides = SideBySide::start().await;
+    let token = raw::register(sides.old, "alice@example.com").await;
+    let change = json!({"password": "another secret"});
+    expect(200, sides.new, ("PUT", "/api/user"), Some(&token), Some(change)).await;
+    for side in [sides.old, sides.new] {
+        login(401, side, "alice@example.com", PASSWORD).await;
+        login(200, side, "alice@example.com", "another secret").await;
+    }
+}
+
+/// werkzeug made this one of [`PASSWORD`], before scrypt was its default.
+const OLD_HASH: &str =
+    "pbkdf2:sha256:1000$vm6Hacswb6YiIVxm$04c1384ae78445162043801ab38f351fb61ee8046c62eb67bcc7cbe11a67c831";
+
+async fn give_old_hash(sides: &SideBySide, email: &str) {
+    let changed = sides
+        .database()
+        .await
+        .execute(
+            "UPDATE users SET password_hash = $1 WHERE email = $2",
+            &[&OLD_HASH, &email],
+        )
+        .await;
+    assert_eq!(changed.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hash_that_a_login_at_pressroom_upgraded_is_verified_by_flask() {
+    let sides = SideBySide::start().await;
+    raw::register(sides.old, "alice@example.com").await;
+    give_old_hash(&sides, "alice@example.com").await;
+    login(200, sides.old, "alice@example.com", PASSWORD).await;
+    login(200, sides.new, "alice@example.com", PASSWORD).await;
+    assert!(
+        hash_of(&sides, "alice@example.com")
+            .await
+            .starts_with("scrypt:32768:8:1$")
+    );
+    login(200, sides.old, "alice@example.com", PASSWORD).await;
+    login(401, sides.old, "alice@example.com", "password124").await;
+}
+
+/// Why `PASSWORD_SCHEME` is set while both run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_password_scheme_whoever_logs_in_at_pressroom_is_locked_out_of_flask() {
+    let sides = SideBySide::with(&[]).await;
+    raw::register(sides.old, "alice@example.com").await;
+    login(200, sides.new, "alice@example.com", PASSWORD).await;
+    assert!(
+        hash_of(&sides, "alice@example.com")
+            .await
+            .starts_with("$argon2id$")
+    );
+    login(500, sides.old, "alice@example.com", PASSWORD).await;
+    login(200, sides.new, "alice@example.com", PASSWORD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_pressroom_remembers_who_logged_out() {
+    let sides = SideBySide::start().await;
+    for (here, _) in sides.both() {
+        let token = raw::register(here, &format!("{}@example.com", here.port())).await;
+        expect(200, sides.new, ("POST", "/api/logout"), Some(&token), None).await;
+        expect(401, sides.new, ("GET", "/api/user"), Some(&token), None).await;
+        expect(200, sides.old, ("GET", "/api/user"), Some(&token), None).await;
+    }
+}

@@ -1,0 +1,123 @@
+//! The Flask application of `tests/flask` and its Celery worker, as processes.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use super::Installation;
+use crate::support::{
+    eventually,
+    postgres_server::free_port,
+    process::{self, Process},
+};
+
+/// The list into which each run of the task puts a line.
+const RAN: &str = "flask.ran";
+
+/// Flask's API.
+pub(super) struct Flask {
+    pub(super) address: SocketAddr,
+    process: Process,
+}
+
+impl Flask {
+    /// What `flask db upgrade` is for others.
+    pub(super) fn create_tables(installation: &Installation) {
+        let output = python(installation, &["-m", "flask", "--app", "app", "create-tables"]).output();
+        let output = output.unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    pub(super) async fn start(installation: &Installation) -> Self {
+        let port = free_port();
+        let number = port.to_string();
+        let command = python(
+            installation,
+            &["-m", "flask", "--app", "app", "run", "--port", &number],
+        );
+        let mut process = process::start_command("flask", command, installation.folder());
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        process.answers(address, "/api/health").await;
+        Self { address, process }
+    }
+
+    pub(super) async fn stop(mut self) {
+        self.process.terminate().await;
+    }
+}
+
+/// Flask's Celery worker, which runs one task at a time.
+pub(super) struct Celery {
+    process: Process,
+}
+
+impl Celery {
+    /// Returns when it takes tasks.
+    pub(super) async fn start(installation: &Installation) -> Self {
+        let name = format!("flask{}@test", free_port());
+        let arguments = ["-m", "celery", "-A", "tasks", "worker", "--pool", "solo"];
+        let mut command = python(installation, &arguments);
+        command.args(["--loglevel", "INFO", "--hostname", &name]);
+        let process = process::start_command(&name, command, installation.folder());
+        eventually("Celery to be ready", async || {
+            process.output().contains(&format!("{name} ready.")).then_some(())
+        })
+        .await;
+        Self { process }
+    }
+
+    /// Asks it to finish what it does and give the rest back, and waits for that.
+    pub(super) async fn stop(mut self) {
+        let status = self.process.terminate().await;
+        assert!(status.success(), "{}", self.process.output());
+    }
+}
+
+/// What Celery has run so far: `task`, `article`, `event`, `title` and `trace` of each.
+pub(super) fn ran_by_celery(installation: &Installation) -> Vec<Value> {
+    let answer = installation.redis.command(&["LRANGE", RAN, "0", "-1"]).unwrap();
+    let lines = answer.lines().filter(|line| line.starts_with('{'));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The database's URL as SQLAlchemy wants it.
+pub(super) fn flask_url(url: &str) -> String {
+    let (_, rest) = url.split_once("://").unwrap();
+    format!("postgresql+psycopg://{rest}")
+}
+
+/// A program of the interpreter that has Flask, on what Pressroom runs on.
+pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command {
+    let mut command = Command::new(interpreter());
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(["DATABASE_URL", "REDIS_URL", "SECRET_KEY"].map(|name| (name, installation.variable(name))))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
+        .current_dir(source())
+        .stdin(Stdio::null());
+    command
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment where Flask is"
+)]
+pub(super) fn interpreter() -> PathBuf {
+    let named = std::env::var("TEST_FLASK_PYTHON")
+        .expect("TEST_FLASK_PYTHON must name a Python interpreter that has Flask; scripts/test sets it");
+    named.into()
+}
+
+pub(super) fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/flask")
+}

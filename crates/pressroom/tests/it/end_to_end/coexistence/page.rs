@@ -1,0 +1,1 @@
+//! The commands of `docs/coming-from-flask.md`, run as they stand there.

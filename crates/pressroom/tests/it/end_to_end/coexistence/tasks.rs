@@ -1,0 +1,152 @@
+//! The task, sent by either side and run by either side.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{
+    SideBySide, create, expect,
+    flask::{Celery, ran_by_celery},
+    slug,
+};
+use crate::{
+    end_to_end::installation::{Installation, create as create_traced},
+    support::{
+        eventually,
+        otlp::{hex, integer, text},
+        raw,
+    },
+};
+
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// The articles that Pressroom's workers ran the task for, with the task's id and the trace's.
+fn ran_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
+    let spans = installation.otlp.spans().into_iter();
+    spans
+        .filter(|(_, span)| span.name == "job.send_notification")
+        .map(|(_, span)| {
+            let article = integer(&span.attributes, "article.id").unwrap();
+            let task = text(&span.attributes, "job.id").unwrap();
+            (article, task, hex(&span.trace_id))
+        })
+        .collect()
+}
+
+/// Alice's token; Bob likes one of her articles, and hears of the next ones. Nothing waits in the queue.
+async fn people(sides: &SideBySide) -> String {
+    let alice = raw::register(sides.old, "alice@example.com").await;
+    let bob = raw::register(sides.new, "bob@example.com").await;
+    let first = create(sides.old, &alice, "First").await;
+    let target = format!("/api/articles/{}/favorite", slug(&first));
+    expect(200, sides.old, ("POST", &target), Some(&bob), None).await;
+    sides.installation.waiting_message().await;
+    sides.installation.redis.command(&["DEL", "celery"]).unwrap();
+    alice
+}
+
+/// The result that a worker left for a task.
+async fn result_of(sides: &SideBySide, task: &str) -> Value {
+    eventually("the result", async || {
+        let key = format!("celery-task-meta-{task}");
+        let answer = sides.installation.redis.command(&["GET", &key])?;
+        let result: Value = serde_json::from_str(&answer[answer.find('{')?..]).ok()?;
+        (result["status"] == "SUCCESS").then_some(result)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_flask_sent_is_run_by_pressroom_in_the_same_trace() {
+    let sides = SideBySide::start().await;
+    let alice = people(&sides).await;
+    let _worker = sides.installation.worker();
+    create_traced(sides.old, &alice, "From Flask", Some(TRACEPARENT)).await;
+
+    sides.installation.mails(1).await;
+    let mail = &sides.installation.mail.received()[0];
+    assert_eq!(mail.recipient, "bob@example.com");
+    assert!(mail.text.contains("From Flask"));
+    let (article, task, trace) = eventually("the span of the run", async || {
+        ran_by_pressroom(&sides.installation).pop()
+    })
+    .await;
+    assert_eq!((article, trace.as_str()), (2, TRACE_ID));
+    let result = result_of(&sides, &task).await;
+    assert_eq!(result["result"], json!({"status": "success", "article_id": 2}));
+    assert_eq!(ran_by_celery(&sides.installation), [] as [Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_pressroom_sent_is_run_by_celery_in_the_same_trace() {
+    let sides = SideBySide::start().await;
+    let alice = people(&sides).await;
+    let celery = Celery::start(&sides.installation).await;
+    create_traced(sides.new, &alice, "From Pressroom", Some(TRACEPARENT)).await;
+
+    let ran = eventually("the run", async || ran_by_celery(&sides.installation).pop()).await;
+    assert_eq!(ran["article"], 2);
+    assert_eq!(ran["event"], "created");
+    assert_eq!(
+        ran["title"], "From Pressroom",
+        "the article was committed before its task was sent"
+    );
+    assert_eq!(ran["trace"], TRACE_ID);
+    let result = result_of(&sides, ran["task"].as_str().unwrap()).await;
+    assert_eq!(result["result"], json!({"status": "success", "article_id": 2}));
+
+    let health = expect(200, sides.new, ("GET", "/api/health"), None, None).await;
+    assert_eq!(
+        health["components"]["celery"], "healthy",
+        "a worker in Python counts"
+    );
+    celery.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_workers_of_both_on_one_queue_each_task_runs_once_while_they_come_and_go() {
+    const EACH: usize = 30;
+    let sides = SideBySide::start().await;
+    let alice = people(&sides).await;
+    let mut expected = BTreeSet::new();
+    let mut send = async |round: usize| {
+        for number in 0..EACH {
+            let side = if number % 2 == 0 { sides.old } else { sides.new };
+            create(side, &alice, &format!("Round {round}, number {number}")).await;
+            expected.insert(expected.len() as i64 + 2);
+        }
+    };
+
+    // Celery alone, as it was; then Pressroom beside it, one task at a time so that both have their share; then
+    // Celery leaves with tasks reserved; and comes back when Pressroom leaves.
+    let celery = Celery::start(&sides.installation).await;
+    send(0).await;
+    let mut worker = sides.installation.worker_with(&[("CELERY_CONCURRENCY", "1")]);
+    send(1).await;
+    eventually("both to have run some", async || {
+        let both = !ran_by_celery(&sides.installation).is_empty()
+            && !ran_by_pressroom(&sides.installation).is_empty();
+        both.then_some(())
+    })
+    .await;
+    celery.stop().await;
+    send(2).await;
+    let celery = Celery::start(&sides.installation).await;
+    assert!(worker.terminate().await.success(), "{}", worker.output());
+    send(3).await;
+
+    let ran = eventually("every task to run", async || {
+        let theirs = ran_by_celery(&sides.installation);
+        let theirs = theirs.iter().map(|run| run["article"].as_i64().unwrap());
+        let ours = ran_by_pressroom(&sides.installation);
+        let mut ran: Vec<_> = theirs
+            .chain(ours.into_iter().map(|(article, ..)| article))
+            .collect();
+        ran.sort_unstable();
+        (ran.len() >= 4 * EACH).then_some(ran)
+    })
+    .await;
+    assert_eq!(ran, expected.into_iter().collect::<Vec<_>>(), "each once");
+    celery.stop().await;
+}

@@ -1,0 +1,184 @@
+"""Steady traffic through a proxy, with every failure counted, and the receiver of the notifications that it causes.
+
+    traffic.py <url of the API> <port of the webhook receiver> <folder>
+
+Registers an author and a reader who is told of each new article, then reads and creates articles until SIGTERM. It
+says so in the file `steady` of the folder when the load has begun. Afterwards it waits for the notifications that are
+still due, prints what it counted, and exits with 1 when a request failed or a notification is missing or came twice.
+"""
+
+import collections
+import http.client
+import http.server
+import itertools
+import json
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+import urllib.parse
+
+THREADS = 8
+# Of all threads together, per second.
+REQUESTS = 120
+# One of so many requests creates an article.
+CREATE_EVERY = 6
+# How long a notification takes its receiver: long enough for some to be under way whenever a worker stops.
+RECEIVER_SECONDS = 0.3
+# How long anything may take that is waited for.
+PATIENCE = 60
+SHOWN_FAILURES = 20
+
+stopping = threading.Event()
+lock = threading.Lock()
+counts = collections.Counter()
+failures = []
+seconds = []
+slugs = []
+notified = collections.Counter()
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        time.sleep(RECEIVER_SECONDS)
+        with lock:
+            notified[body["data"]["article"]["slug"]] += 1
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+
+
+class Client:
+    """One connection that is kept open, as a browser's or a service's is."""
+
+    def __init__(self, url):
+        self.url = urllib.parse.urlsplit(url)
+        self.connection = None
+
+    def ask(self, method, path, token=None, body=None):
+        """The answer's body; raises what went wrong with the connection, or Unexpected for a status that is no 2xx."""
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        if self.connection is None:
+            self.connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=PATIENCE)
+        try:
+            self.connection.request(method, path, body and json.dumps(body), headers)
+            answer = self.connection.getresponse()
+            content = answer.read()
+        except Exception:
+            self.connection.close()
+            self.connection = None
+            raise
+        if not 200 <= answer.status < 300:
+            raise Unexpected(f"{answer.status} {content[:200]!r}")
+        return json.loads(content or "null")
+
+
+class Unexpected(Exception):
+    pass
+
+
+def one_request(client, token, number):
+    if number % CREATE_EVERY == 0:
+        body = {"title": f"Article {number}", "body": "x" * 1000}
+        article = client.ask("POST", "/api/articles/", token, body)
+        with lock:
+            slugs.append(article["slug"])
+        return "created"
+    if number % CREATE_EVERY == 1:
+        client.ask("GET", "/api/articles/?per_page=5")
+        return "listed"
+    with lock:
+        slug = random.choice(slugs)
+    client.ask("GET", f"/api/articles/{slug}")
+    return "read"
+
+
+def load(url, token, numbers):
+    client = Client(url)
+    pause = THREADS / REQUESTS
+    due = time.monotonic()
+    while not stopping.is_set():
+        due += pause
+        time.sleep(max(0.0, due - time.monotonic()))
+        begun = time.monotonic()
+        try:
+            what = one_request(client, token, next(numbers))
+        except Exception as error:  # whatever it is, it is a failed request
+            what = "failed"
+            with lock:
+                failures.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
+        with lock:
+            counts[what] += 1
+            seconds.append(time.monotonic() - begun)
+
+
+def sign_up(client, name):
+    body = {"email": f"{name}@example.com", "password": "correct horse battery", "name": name}
+    return client.ask("POST", "/api/register", body=body)["token"]["access_token"]
+
+
+def main():
+    url, port, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    receiver = Server(("127.0.0.1", port), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+
+    client = Client(url)
+    author, reader = sign_up(client, "author"), sign_up(client, "reader")
+    first = client.ask("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
+    # Whoever likes one article of an author is told of the next ones. Of the first nobody is: its task may run before
+    # or after this, so what it does is not counted.
+    client.ask("POST", f"/api/articles/{first}/favorite", reader)
+    slugs.append(first)
+
+    begun = time.monotonic()
+    numbers = itertools.count(1)
+    threads = [threading.Thread(target=load, args=(url, author, numbers)) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    (folder / "steady").touch()
+    stopping.wait()
+    for thread in threads:
+        thread.join()
+    lasted = time.monotonic() - begun
+
+    created = set(slugs) - {first}
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        with lock:
+            if created <= notified.keys():
+                break
+        time.sleep(0.1)
+    # One that comes twice may come late.
+    time.sleep(2 * RECEIVER_SECONDS)
+
+    with lock:
+        missing = created - notified.keys()
+        twice = [slug for slug in created if notified[slug] > 1]
+    total = counts.total()
+    waits = sorted(seconds)
+    print(f"requests: {total} in {lasted:.1f} s, {total / lasted:.0f} per second over {THREADS} connections")
+    print(f"  {counts['read']} articles read, {counts['listed']} lists, {counts['created']} articles created")
+    print(f"  median {waits[len(waits) // 2] * 1000:.1f} ms, longest {waits[-1] * 1000:.0f} ms")
+    print(f"failed requests: {counts['failed']}")
+    for failure in failures[:SHOWN_FAILURES]:
+        print(f"  {failure}")
+    print(f"notifications: {len(created) - len(missing)} of {len(created)} arrived, {len(twice)} of them twice")
+    receiver.shutdown()
+    sys.exit(1 if failures or missing or twice or not created else 0)
+
+
+main()

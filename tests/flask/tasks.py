@@ -1,0 +1,51 @@
+"""The Celery application and its one task: `celery -A tasks worker`.
+
+Each run leaves a line in the Redis list `flask.ran`, from which the tests know who ran what.
+"""
+
+import json
+import os
+
+import redis
+from celery import Celery
+from opentelemetry import trace
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+
+from models import Article, sessions
+
+REDIS_URL = os.environ["REDIS_URL"]
+
+celery = Celery("app", broker=REDIS_URL, backend=REDIS_URL)
+celery.conf.update(
+    broker_connection_retry_on_startup=True,
+    task_serializer="json",
+    accept_content=["json"],
+    timezone="UTC",
+    task_track_started=True,
+    task_time_limit=300,
+    task_soft_time_limit=240,
+)
+
+# Spans go nowhere; what matters is that their context travels with the messages.
+trace.set_tracer_provider(TracerProvider())
+CeleryInstrumentor().instrument()
+
+store = redis.Redis.from_url(REDIS_URL)
+
+
+@celery.task(name="app.jobs.tasks.send_article_notification", bind=True, max_retries=3)
+def send_article_notification(self, article_id, event_type):
+    with sessions() as session:
+        article = session.get(Article, article_id)
+        title = article and article.title
+    context = trace.get_current_span().get_span_context()
+    ran = {
+        "task": self.request.id,
+        "article": article_id,
+        "event": event_type,
+        "title": title,
+        "trace": format(context.trace_id, "032x"),
+    }
+    store.rpush("flask.ran", json.dumps(ran))
+    return {"status": "success", "article_id": article_id}
