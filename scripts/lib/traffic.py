@@ -12,6 +12,7 @@ import http.client
 import http.server
 import itertools
 import json
+import os
 import pathlib
 import random
 import signal
@@ -20,9 +21,9 @@ import threading
 import time
 import urllib.parse
 
-THREADS = 8
-# Of all threads together, per second.
-REQUESTS = 120
+CONNECTIONS = int(os.environ.get("CONNECTIONS", "8"))
+# Over all connections together, per second.
+REQUESTS = int(os.environ.get("REQUESTS", "120"))
 # One of so many requests creates an article.
 CREATE_EVERY = 6
 # How long a notification takes its receiver: long enough for some to be under way whenever a worker stops.
@@ -108,7 +109,7 @@ def one_request(client, token, number):
 
 def load(url, token, numbers):
     client = Client(url)
-    pause = THREADS / REQUESTS
+    pause = CONNECTIONS / REQUESTS
     due = time.monotonic()
     while not stopping.is_set():
         due += pause
@@ -146,7 +147,7 @@ def main():
 
     begun = time.monotonic()
     numbers = itertools.count(1)
-    threads = [threading.Thread(target=load, args=(url, author, numbers)) for _ in range(THREADS)]
+    threads = [threading.Thread(target=load, args=(url, author, numbers)) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     (folder / "steady").touch()
@@ -170,7 +171,7 @@ def main():
         twice = [slug for slug in created if notified[slug] > 1]
     total = counts.total()
     waits = sorted(seconds)
-    print(f"requests: {total} in {lasted:.1f} s, {total / lasted:.0f} per second over {THREADS} connections")
+    print(f"requests: {total} in {lasted:.1f} s, {total / lasted:.0f} per second over {CONNECTIONS} connections")
     print(f"  {counts['read']} articles read, {counts['listed']} lists, {counts['created']} articles created")
     print(f"  median {waits[len(waits) // 2] * 1000:.1f} ms, longest {waits[-1] * 1000:.0f} ms")
     print(f"failed requests: {counts['failed']}")

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use super::{
@@ -11,6 +12,9 @@ use super::{
     login,
 };
 use crate::support::{eventually, postgres_server::free_port, raw};
+
+/// How long the commands may take together.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAGE: &str = include_str!("../../../../../../docs/coming-from-flask.md");
 
@@ -57,8 +61,8 @@ async fn the_commands_of_the_page_lead_there_and_back() {
         .current_dir(installation.folder())
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || shell.output().unwrap());
-    let output = tokio::time::timeout(std::time::Duration::from_secs(60), output).await;
-    let output = output.expect("the page ends").unwrap();
+    let output = tokio::time::timeout(PATIENCE, output).await;
+    let output = output.expect("the commands end").unwrap();
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -67,5 +71,7 @@ async fn the_commands_of_the_page_lead_there_and_back() {
     );
 
     login(200, flask.address, "alice@example.com", PASSWORD).await;
+    // The page's article was made at Pressroom while Celery alone ran tasks.
+    eventually("its task", async || ran_by_celery(&installation).pop()).await;
     celery.stop().await;
 }
