@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.parse
 
-CONNECTIONS = int(os.environ.get("CONNECTIONS", "8"))
+CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
 # Over all connections together, per second.
 REQUESTS = int(os.environ.get("REQUESTS", "120"))
 # One of so many requests creates an article.

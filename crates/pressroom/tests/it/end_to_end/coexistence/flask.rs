@@ -112,12 +112,12 @@ pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command
     clippy::disallowed_methods,
     reason = "tests are told by the environment where Flask is"
 )]
-pub(super) fn interpreter() -> PathBuf {
+fn interpreter() -> PathBuf {
     let named = std::env::var("TEST_FLASK_PYTHON")
         .expect("TEST_FLASK_PYTHON must name a Python interpreter that has Flask; scripts/test sets it");
     named.into()
 }
 
-pub(super) fn source() -> PathBuf {
+fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/flask")
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Database, Flask, Installation, PASSWORD,
-    flask::{Celery, flask_url, interpreter, ran_by_celery},
+    flask::{Celery, flask_url, ran_by_celery},
     login,
 };
 use crate::support::{eventually, postgres_server::free_port, raw};

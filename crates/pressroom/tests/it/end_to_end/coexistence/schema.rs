@@ -1,4 +1,8 @@
 //! One schema, whoever makes it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "looks at the database behind the store's back"
+)]
 
 use super::{
     Database, Flask, Installation, PASSWORD, create, expect,
