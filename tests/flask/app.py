@@ -25,6 +25,9 @@ SECRET_KEY = os.environ["SECRET_KEY"]
 
 app = Flask(__name__)
 
+# As small applications do; others have Alembic for it.
+Base.metadata.create_all(engine)
+
 
 class Refused(Exception):
     def __init__(self, status, message):
@@ -44,11 +47,6 @@ def fail(error):
         return error
     app.logger.exception("unexpected")
     return jsonify(error="Internal server error", status=500), 500
-
-
-@app.cli.command("create-tables")
-def create_tables():
-    Base.metadata.create_all(engine)
 
 
 @app.before_request

@@ -25,10 +25,9 @@ pub(super) struct Flask {
 }
 
 impl Flask {
-    /// What `flask db upgrade` is for others.
+    /// What its start begins with: SQLAlchemy creates the tables that are missing.
     pub(super) fn create_tables(installation: &Installation) {
-        let output = python(installation, &["-m", "flask", "--app", "app", "create-tables"]).output();
-        let output = output.unwrap();
+        let output = python(installation, &["-c", "import app"]).output().unwrap();
         assert!(
             output.status.success(),
             "{}",

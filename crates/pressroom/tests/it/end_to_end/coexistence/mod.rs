@@ -44,7 +44,6 @@ impl SideBySide {
     async fn with(variables: &[(&'static str, &str)]) -> Self {
         let database = Database::empty().await;
         let installation = Installation::unmigrated(flask_url(&database.url), Some(database)).await;
-        Flask::create_tables(&installation);
         let flask = Flask::start(&installation).await;
         installation.migrate();
         let (serve, new) = installation.serve_with(variables).await;

@@ -39,7 +39,6 @@ fn file_here() -> &'static str {
 async fn the_commands_of_the_page_lead_there_and_back() {
     let database = Database::empty().await;
     let installation = Installation::unmigrated(flask_url(&database.url), Some(database)).await;
-    Flask::create_tables(&installation);
     let flask = Flask::start(&installation).await;
     raw::register(flask.address, "alice@example.com").await;
     let celery = Celery::start(&installation).await;
