@@ -75,7 +75,8 @@ impl Lifecycle {
             std::process::exit(ABORTED);
         });
         draining();
-        if failure.is_none() {
+        // Parts that were told already are ending.
+        if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(ending.delay) => {}
                 Some(ended) = self.parts.join_next(), if !ending.delay.is_zero() => failure = Some(early_end(ended)),
@@ -106,4 +107,36 @@ fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::Join
     };
     telemetry::error!(error = format!("{error:#}"), "stopping");
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// One thread, so that the signal is sent when it is waited for, and no other test of this process sends any.
+    #[tokio::test]
+    async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
+        let mut lifecycle = Lifecycle::new();
+        let (drained, draining) = tokio::sync::oneshot::channel();
+        lifecycle.spawn("broken", async move {
+            let pid = std::process::id().to_string();
+            Command::new("kill").args(["-TERM", &pid]).status()?;
+            draining.await?;
+            anyhow::bail!("no more")
+        });
+        let shutdown = lifecycle.shutdown();
+        lifecycle.spawn("sound", async move {
+            shutdown.cancelled().await;
+            Ok(())
+        });
+        let ending = Ending {
+            delay: Duration::from_hours(1),
+            grace: Duration::from_hours(1),
+        };
+        let running = lifecycle.run(ending, || drained.send(()).expect("it is waited for"));
+        let error = tokio::time::timeout(Duration::from_secs(20), running).await;
+        assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
+    }
 }
