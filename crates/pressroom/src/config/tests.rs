@@ -322,6 +322,21 @@ fn a_wrong_value_is_refused_with_its_variable() {
 }
 
 #[test]
+fn the_delay_of_a_shutdown_may_be_nothing() {
+    let delay = |given: Option<String>| {
+        let options = Options {
+            shutdown_delay: given,
+            ..serve()
+        };
+        Config::load(Mode::Serve, options).map(|config| config.shutdown_delay)
+    };
+    assert_eq!(delay(None).unwrap(), Duration::ZERO);
+    assert_eq!(delay(some("0")).unwrap(), Duration::ZERO);
+    assert_eq!(delay(some("2.5")).unwrap(), Duration::from_millis(2500));
+    assert!(delay(some("86400")).is_err(), "longer than anybody waits");
+}
+
+#[test]
 fn a_workers_name_may_leave_the_host_to_the_machine() {
     let named = |name: Option<String>| {
         let options = Options {
