@@ -3,7 +3,7 @@
 # Finds PostgreSQL on the machine, starts a private server in a folder, stops it. Needs machine.sh.
 
 # Every tool that the tests use; a folder without one of them is of no use.
-POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump psql pgbench"
+POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump pg_basebackup psql pgbench"
 
 has_postgres_tools() {
     local tool

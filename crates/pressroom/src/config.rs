@@ -88,6 +88,8 @@ pub struct Config {
     /// Absent in dev mode, which makes one and keeps it, and where nothing is signed.
     pub secret_key: Option<Secret>,
     pub database: Database,
+    /// The replica of a PostgreSQL database; in serve mode only.
+    pub database_read_url: Option<Secret>,
     /// Absent in dev mode.
     pub redis_url: Option<Secret>,
     pub data_dir: PathBuf,
@@ -171,6 +173,7 @@ impl Config {
             listen: SocketAddr::new(host, port),
             secret_key: secret_key(mode, options.secret_key)?,
             database: database(mode, options.database_url, &data_dir)?,
+            database_read_url: database_read_url(mode, options.database_read_url)?,
             redis_url: redis_url(mode, options.redis_url)?,
             data_dir,
             notifications: Notifications {
@@ -237,15 +240,34 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
         ("postgres" | "postgresql", Mode::Dev) => {
             refuse("is PostgreSQL, which embedded mode does not use; run `pressroom serve`, or unset it")
         }
-        ("postgres" | "postgresql", _) => match PostgresConfig::parse(&url) {
-            Ok(_) => Ok(Database::Postgres(Secret::new(format!("postgresql://{rest}")))),
-            Err(error) => refuse(&format!("is refused: {error}")),
-        },
+        ("postgres" | "postgresql", _) => postgres_url("DATABASE_URL", &url).map(Database::Postgres),
         ("sqlite", Mode::Dev | Mode::Migrate | Mode::Tasks | Mode::Probe) if !rest.is_empty() => {
             Ok(Database::Sqlite(rest.into()))
         }
         ("sqlite", _) => refuse("is SQLite, which only embedded mode uses; run `pressroom dev`"),
         _ => refuse("is no URL that begins with postgresql:// (or sqlite:// in embedded mode)"),
+    }
+}
+
+/// The `url` of a PostgreSQL database, without the driver that SQLAlchemy names in the scheme.
+fn postgres_url(variable: &'static str, url: &str) -> Result<Secret, ConfigError> {
+    match PostgresConfig::parse(url) {
+        Ok(_) => {
+            let (_, rest) = url.split_once("://").unwrap_or(("", url));
+            Ok(Secret::new(format!("postgresql://{rest}")))
+        }
+        Err(error) => Err(ConfigError::new(variable, format!("is refused: {error}"))),
+    }
+}
+
+fn database_read_url(mode: Mode, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
+    match (mode, given) {
+        (Mode::Serve, Some(url)) => postgres_url("DATABASE_READ_URL", &url).map(Some),
+        (Mode::Dev, Some(_)) => Err(ConfigError::new(
+            "DATABASE_READ_URL",
+            "is not used in embedded mode; run `pressroom serve`, or unset it",
+        )),
+        _ => Ok(None),
     }
 }
 

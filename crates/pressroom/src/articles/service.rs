@@ -215,7 +215,7 @@ impl Articles {
             .attribute(user_id(user.id))
             .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
             .run(async {
-                let article = self.get(slug, None).await?;
+                let article = self.get(slug, Some(user.id)).await?;
                 if article.author.id != user.id {
                     return Err(ArticleError::DeleteForbidden);
                 }

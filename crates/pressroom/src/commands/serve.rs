@@ -35,7 +35,11 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let listener = listen(&config).await?;
     let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
-    let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
+    let mut store = PostgresStore::connect(&postgres)?;
+    if let Some(url) = &config.database_read_url {
+        store = store.reading_from(&PostgresConfig::parse(url.expose())?)?;
+    }
+    let store: Arc<dyn Store> = Arc::new(store);
     let secret = config
         .secret_key
         .as_ref()

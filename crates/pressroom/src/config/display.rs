@@ -33,6 +33,11 @@ impl fmt::Display for Config {
         line(f, "DATABASE_URL", Some(self.database.to_string()))?;
         line(
             f,
+            "DATABASE_READ_URL",
+            self.database_read_url.as_ref().map(Secret::masked_url),
+        )?;
+        line(
+            f,
             "REDIS_URL",
             self.redis_url.as_ref().map(|url| url.masked_url()),
         )?;

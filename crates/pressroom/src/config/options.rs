@@ -62,6 +62,16 @@ pub struct Options {
     )]
     pub database_url: Option<String>,
 
+    /// A replica of that database, for what people without a token read; serve only
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_READ_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_read_url: Option<String>,
+
     /// redis://, rediss:// or sentinel:// [default: redis://localhost:6379/0; embedded: none]
     #[arg(
         long,
@@ -302,6 +312,7 @@ impl Options {
             port: set(self.port),
             secret_key: set(self.secret_key),
             database_url: set(self.database_url),
+            database_read_url: set(self.database_read_url),
             redis_url: set(self.redis_url),
             data_dir: set(self.data_dir),
             smtp_url: set(self.smtp_url),

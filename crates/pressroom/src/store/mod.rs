@@ -98,13 +98,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Constraint::ArticleSlug`] when the slug is taken.
     async fn insert_article(&self, article: NewArticle, task: NewOutboxTask) -> Result<Article>;
 
-    /// The article with this slug.
+    /// The article with this slug. Without a viewer it may be as it was some seconds ago.
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>>;
 
     /// The article with this id, as an anonymous caller sees it.
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>>;
 
-    /// One page of the list, in at most two statements.
+    /// One page of the list, in at most two statements. Without a viewer it may be as it was some
+    /// seconds ago.
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
 
     /// Changes an article and writes its task in one commit; `None` when it is gone or not a version

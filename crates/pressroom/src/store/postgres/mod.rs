@@ -13,19 +13,23 @@ mod idempotency;
 mod list;
 mod migrations;
 mod outbox;
+mod replica;
 mod value;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use self::connections::{Connections, Params};
 pub use self::{
     config::{InvalidUrl, PostgresConfig},
     connections::TlsError,
     migrations::migrate,
+};
+use self::{
+    connections::{Connections, Params, Role},
+    replica::Replica,
 };
 use super::{Result, Store};
 use crate::{
@@ -37,8 +41,11 @@ use crate::{
     tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey, NewOutboxTask, OutboxTask, Recipient},
 };
 
-/// The store on PostgreSQL.
-pub struct PostgresStore(Connections);
+/// The store on PostgreSQL: the primary, and the replica if there is one.
+///
+/// A replica is a little behind, so it is asked only for callers who cannot have written anything:
+/// those without an account. An article that it does not have is asked for at the primary.
+pub struct PostgresStore(Arc<Connections>, Option<Replica>);
 
 /// Why a store could not be set up. None of these passes by itself.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +64,26 @@ impl PostgresStore {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
-        Connections::open(config).map(Self)
+        let primary = Connections::open(config, Role::Primary)?;
+        Ok(Self(Arc::new(primary), None))
+    }
+
+    /// Reads for callers without an account from a replica, whenever it is there. Must be called
+    /// inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`SetupError`] when the trusted certificates cannot be read.
+    pub fn reading_from(self, replica: &PostgresConfig) -> Result<Self, SetupError> {
+        let replica = Replica::open(replica, Arc::clone(&self.0))?;
+        Ok(Self(self.0, Some(replica)))
+    }
+
+    /// The replica, for a read by this viewer.
+    fn replica_for(&self, viewer: Option<UserId>) -> Option<&Connections> {
+        match viewer {
+            Some(_) => None,
+            None => self.1.as_ref().and_then(Replica::usable),
+        }
     }
 }
 
@@ -126,6 +152,12 @@ impl Store for PostgresStore {
     }
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
+        if let Some(replica) = self.replica_for(viewer)
+            && let Some(answer) = replica::in_short(articles::find_article(replica, slug, None)).await
+            && let Some(article) = answer?
+        {
+            return Ok(Some(article));
+        }
         Ok(articles::find_article(&self.0, slug, viewer).await?)
     }
 
@@ -134,6 +166,11 @@ impl Store for PostgresStore {
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
+        if let Some(replica) = self.replica_for(query.viewer)
+            && let Some(page) = replica::conclusive(list::list_articles(replica, &query).await)
+        {
+            return Ok(page?);
+        }
         Ok(list::list_articles(&self.0, &query).await?)
     }
 

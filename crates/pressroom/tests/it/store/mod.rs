@@ -9,5 +9,6 @@ mod durability;
 mod fixture;
 mod migrations;
 mod outages;
+mod replica;
 mod suite;
 mod tls;

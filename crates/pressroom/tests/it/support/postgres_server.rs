@@ -47,6 +47,38 @@ impl Server {
     /// Like [`Server::start`], with settings (`name=value`) that `prepare` gives; it may put files
     /// into the folder.
     pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        Self::on(
+            as_owner("initdb").args([
+                "--username=postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ]),
+            prepare,
+        )
+    }
+
+    /// A replica of this server, which follows it and can be read from.
+    pub fn replica(&self) -> Self {
+        let port = self.port.to_string();
+        Self::on(
+            as_owner("pg_basebackup").args([
+                "--host=127.0.0.1",
+                "--port",
+                &port,
+                "--username=postgres",
+                "--checkpoint=fast",
+                "--wal-method=stream",
+                "--write-recovery-conf",
+                "--no-sync",
+            ]),
+            |_folder| Vec::new(),
+        )
+    }
+
+    /// Starts a server on the data that `maker` puts into the folder that `-D` tells it.
+    fn on(maker: &mut Command, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pressroom-postgres-{}-{number}", std::process::id()));
@@ -60,20 +92,13 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap();
-        let made = as_owner("initdb")
+        let made = maker
             .arg("-D")
             .arg(folder.join("data"))
-            .args([
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "--no-sync",
-            ])
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        assert!(made.success(), "initdb failed");
+        assert!(made.success(), "{maker:?} failed");
         let settings = prepare(&folder);
         for file in fs::read_dir(&folder).unwrap() {
             std::os::unix::fs::chown(file.unwrap().path(), Some(owner.0), Some(owner.1)).unwrap();

@@ -52,11 +52,11 @@ enum Link {
 }
 
 impl Lane {
-    /// Starts `connections` supervisors; must be called inside a Tokio runtime.
-    pub(super) fn new(connector: &Connector, connections: usize) -> Self {
+    /// Starts `connections` supervisors, which call it `name` in the log; must be called inside a Tokio runtime.
+    pub(super) fn new(name: &'static str, connector: &Connector, connections: usize) -> Self {
         let slots = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let supervisor = tokio::spawn(supervise(connector.clone(), publish, number));
+            let supervisor = tokio::spawn(supervise(name, connector.clone(), publish, number));
             Slot {
                 link,
                 supervisor: supervisor.abort_handle(),
@@ -182,14 +182,18 @@ impl Slot {
 
 /// Keeps one connection open for ever: logs once when it is lost and once when it is back, and
 /// waits between attempts, longer each time up to [`LONGEST_BACK_OFF`].
-async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: usize) {
+async fn supervise(name: &'static str, connector: Connector, publish: watch::Sender<Link>, number: usize) {
     let mut back_off = FIRST_BACK_OFF;
     let mut reported = false;
     loop {
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    telemetry::info!(connection = number, "the database connection is back");
+                    telemetry::info!(
+                        pool = name,
+                        connection = number,
+                        "the database connection is back"
+                    );
                 }
                 let opened = Instant::now();
                 let session = Arc::new(Session::new(client));
@@ -201,7 +205,12 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
                 // Whoever still waits for an answer learns now that none will come.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                telemetry::warn!(connection = number, reason, "the database connection is lost");
+                telemetry::warn!(
+                    pool = name,
+                    connection = number,
+                    reason,
+                    "the database connection is lost"
+                );
                 reported = true;
                 if opened.elapsed() >= LONGEST_BACK_OFF {
                     back_off = FIRST_BACK_OFF;
@@ -210,7 +219,12 @@ async fn supervise(connector: Connector, publish: watch::Sender<Link>, number: u
             }
             Err(reason) => {
                 if !reported {
-                    telemetry::warn!(connection = number, reason, "the database cannot be reached");
+                    telemetry::warn!(
+                        pool = name,
+                        connection = number,
+                        reason,
+                        "the database cannot be reached"
+                    );
                     reported = true;
                 }
                 publish.send_replace(Link::Down(reason.into()));

@@ -29,9 +29,28 @@ use self::{
 };
 use super::{SetupError, config::PostgresConfig, error::StatementError};
 
-/// The names of the two kinds of connections in metrics.
-const LANE: &str = "postgres.lane";
-const POOL: &str = "postgres.pool";
+/// Which server connections lead to; it decides the names of their pools in metrics and logs.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    Primary,
+    Replica,
+}
+
+impl Role {
+    fn lane(self) -> &'static str {
+        match self {
+            Self::Primary => "postgres.lane",
+            Self::Replica => "postgres.replica.lane",
+        }
+    }
+
+    fn pool(self) -> &'static str {
+        match self {
+            Self::Primary => "postgres.pool",
+            Self::Replica => "postgres.replica.pool",
+        }
+    }
+}
 
 /// A statement's parameters.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -50,23 +69,23 @@ impl Connections {
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
-    pub(super) fn open(config: &PostgresConfig) -> Result<Self, SetupError> {
-        let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?.measured_for(LANE);
-        let scans = Connector::new(config, pool::SCAN_TIMEOUT)?.measured_for(POOL);
-        let lane = Arc::new(Lane::new(&single, config.lanes));
-        let pool =
-            Pool::new(POOL, scans, config.pool_size).map_err(|error| SetupError::Pool(error.to_string()))?;
+    pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
+        let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?.measured_for(role.lane());
+        let scans = Connector::new(config, pool::SCAN_TIMEOUT)?.measured_for(role.pool());
+        let lane = Arc::new(Lane::new(role.lane(), &single, config.lanes));
+        let pool = Pool::new(role.pool(), scans, config.pool_size)
+            .map_err(|error| SetupError::Pool(error.to_string()))?;
         let pool = Arc::new(pool);
         let database = Database::new("postgresql", config.database(), config.server());
         // Metrics outlive the store; they must not keep its connections open.
         let (lane_counts, pool_counts) = (Arc::downgrade(&lane), Arc::downgrade(&pool));
-        database.observe_connections(LANE, move || {
+        database.observe_connections(role.lane(), move || {
             lane_counts
                 .upgrade()
                 .map(|lane| lane.counts())
                 .unwrap_or_default()
         });
-        database.observe_connections(POOL, move || {
+        database.observe_connections(role.pool(), move || {
             pool_counts
                 .upgrade()
                 .map(|pool| pool.counts())

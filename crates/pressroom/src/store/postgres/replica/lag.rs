@@ -1,0 +1,79 @@
+//! How far a replica is behind, in time. Its own clock cannot tell: the last transaction that it
+//! replayed is old both when it is behind and when nobody writes. So it is told by what the primary
+//! had written when.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+/// How many of the primary's positions are remembered; with one a second, more than a minute's.
+const REMEMBERED: usize = 100;
+
+/// Positions that the primary had reached and the replica has not, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Lag(VecDeque<(Instant, u64)>);
+
+impl Lag {
+    /// How far behind the replica is that has replayed up to `replayed`, when at `now` the primary
+    /// has written up to `written`, if that is known.
+    pub(super) fn after(&mut self, now: Instant, written: Option<u64>, replayed: u64) -> Duration {
+        if let Some(written) = written
+            && self.0.len() < REMEMBERED
+            && self.0.back().is_none_or(|(_, last)| *last < written)
+        {
+            self.0.push_back((now, written));
+        }
+        while self.0.front().is_some_and(|(_, position)| *position <= replayed) {
+            self.0.pop_front();
+        }
+        self.0
+            .front()
+            .map_or(Duration::ZERO, |(reached, _)| now.duration_since(*reached))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn what_has_been_replayed_is_not_behind_however_old_it_is() {
+        let (start, mut lag) = (Instant::now(), Lag::default());
+        assert_eq!(lag.after(start, Some(10), 10), Duration::ZERO);
+        assert_eq!(lag.after(start + seconds(3600), Some(10), 10), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_oldest_position_that_is_missing_counts() {
+        let (start, mut lag) = (Instant::now(), Lag::default());
+        for second in 0..5 {
+            let behind = lag.after(start + seconds(second), Some(20 + second), 10);
+            assert_eq!(behind, seconds(second));
+        }
+        assert_eq!(lag.after(start + seconds(5), Some(25), 22), seconds(2));
+        assert_eq!(lag.after(start + seconds(6), Some(25), 25), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_primary_that_cannot_be_asked_adds_nothing() {
+        let (start, mut lag) = (Instant::now(), Lag::default());
+        assert_eq!(lag.after(start, None, 10), Duration::ZERO);
+        lag.after(start, Some(20), 10);
+        assert_eq!(lag.after(start + seconds(4), None, 10), seconds(4));
+    }
+
+    #[test]
+    fn a_replica_that_stands_still_for_long_is_remembered_in_bounded_memory() {
+        let (start, mut lag) = (Instant::now(), Lag::default());
+        for second in 0..1000 {
+            lag.after(start + seconds(second), Some(20 + second), 10);
+        }
+        assert_eq!(lag.0.len(), REMEMBERED);
+        assert_eq!(lag.after(start + seconds(1000), Some(2000), 10), seconds(1000));
+        assert_eq!(lag.after(start + seconds(1001), Some(2000), 2000), Duration::ZERO);
+    }
+}

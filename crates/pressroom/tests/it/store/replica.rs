@@ -1,0 +1,292 @@
+//! A streaming replica: who is sent to it, what is not, and how an outage of it, or of the primary, is
+//! lived through.
+
+use std::time::{Duration, Instant};
+
+use pressroom::{
+    articles::{ArticleChanges, ListQuery, PageStart},
+    store::{
+        Store, StoreError,
+        postgres::{PostgresConfig, PostgresStore, migrate},
+    },
+};
+use tokio_postgres::Client;
+
+use super::fixture::{at, new_article, new_user, task};
+use crate::support::{eventually, postgres, postgres_proxy::Proxy, postgres_server::Server};
+
+/// A migrated primary and its replica.
+struct Pair {
+    primary: Server,
+    replica: Server,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let primary = Server::start();
+        migrate(&config(&primary.url())).await.unwrap();
+        let replica = primary.replica();
+        Self { primary, replica }
+    }
+
+    /// A store on both, once it reads from the replica.
+    async fn store(&self) -> PostgresStore {
+        let store = connect(&self.primary.url(), &self.replica.url());
+        let reads = Reads::at(&self.replica).await;
+        reads.arrive(&store).await;
+        store
+    }
+
+    /// What was written is there, and nothing that is written from now on gets there.
+    async fn pause_replay(&self) -> Client {
+        let primary = postgres::client(&self.primary.url()).await;
+        let replica = postgres::client(&self.replica.url()).await;
+        let row = primary
+            .query_one("SELECT pg_current_wal_lsn()::text", &[])
+            .await
+            .unwrap();
+        let written: String = row.get(0);
+        eventually("the replica has all", async || {
+            let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
+            let row = replica.query_one(replayed, &[&written]).await.unwrap();
+            row.get::<_, bool>(0).then_some(())
+        })
+        .await;
+        replica
+            .batch_execute("SELECT pg_wal_replay_pause()")
+            .await
+            .unwrap();
+        eventually("replay to pause", async || {
+            let row = replica
+                .query_one("SELECT pg_get_wal_replay_pause_state()", &[])
+                .await
+                .unwrap();
+            (row.get::<_, String>(0) == "paused").then_some(())
+        })
+        .await;
+        replica
+    }
+}
+
+/// Whether reads of articles reach a server, as the server sees it.
+struct Reads(Client);
+
+impl Reads {
+    async fn at(server: &Server) -> Self {
+        Self(postgres::client(&server.url()).await)
+    }
+
+    /// Waits until anonymous reads arrive here.
+    async fn arrive(&self, store: &PostgresStore) {
+        let now = "SELECT clock_timestamp()::text";
+        let since: String = self.0.query_one(now, &[]).await.unwrap().get(0);
+        eventually("reads at this server", async || {
+            store.list_articles(list()).await.unwrap();
+            let read = "SELECT FROM pg_stat_activity WHERE application_name = 'pressroom'
+                AND query LIKE '%FROM articles%' AND query_start > $1::text::timestamptz";
+            let read = self.0.query(read, &[&since]).await.unwrap();
+            (!read.is_empty()).then_some(())
+        })
+        .await;
+    }
+}
+
+fn config(url: &str) -> PostgresConfig {
+    PostgresConfig::parse(url).unwrap()
+}
+
+fn connect(primary: &str, replica: &str) -> PostgresStore {
+    PostgresStore::connect(&config(primary))
+        .unwrap()
+        .reading_from(&config(replica))
+        .unwrap()
+}
+
+fn list() -> ListQuery {
+    ListQuery {
+        start: PageStart::Offset(0),
+        limit: 20,
+        search: None,
+        viewer: None,
+    }
+}
+
+fn titles(page: &pressroom::articles::ArticlePage) -> Vec<&str> {
+    page.articles
+        .iter()
+        .map(|article| article.title.as_str())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_without_an_account_are_sent_to_the_replica_and_users_see_what_they_wrote() {
+    let pair = Pair::start().await;
+    let store = pair.store().await;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let old = store
+        .insert_article(new_article("old", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    let _paused = pair.pause_replay().await;
+
+    let changes = ArticleChanges {
+        title: Some("changed".to_owned()),
+        ..ArticleChanges::default()
+    };
+    store
+        .update_article(old.id, changes, user.id, task(2, at(2)))
+        .await
+        .unwrap();
+    store
+        .insert_article(new_article("new", user.id, at(3)), task(3, at(3)))
+        .await
+        .unwrap();
+
+    // The author, at once and by slug as in the list.
+    let own = store.find_article("old", Some(user.id)).await.unwrap().unwrap();
+    assert_eq!(own.title, "changed");
+    let query = ListQuery {
+        viewer: Some(user.id),
+        ..list()
+    };
+    assert_eq!(
+        titles(&store.list_articles(query).await.unwrap()),
+        ["new", "changed"]
+    );
+    // Anybody else, from the replica, which knows nothing of it.
+    for _ in 0..4 {
+        let theirs = store.find_article("old", None).await.unwrap().unwrap();
+        assert_eq!(theirs.title, "old");
+        assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["old"]);
+    }
+    // A link to an article works from the moment that it exists.
+    let linked = store.find_article("new", None).await.unwrap().unwrap();
+    assert_eq!(linked.title, "new");
+    assert!(store.find_article("never", None).await.unwrap().is_none());
+    // What is no article for readers is read where it is written.
+    let by_id = store.find_article_by_id(old.id).await.unwrap().unwrap();
+    assert_eq!(by_id.title, "changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_when_it_is_back() {
+    let pair = Pair::start().await;
+    let store = pair.store().await;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    store
+        .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        pair.replica.stop();
+        let stopped = Instant::now();
+        while stopped.elapsed() < Duration::from_secs(3) {
+            let asked = Instant::now();
+            store.find_article("first", None).await.unwrap().unwrap();
+            assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        }
+        pair.replica.resume();
+        Reads::at(&pair.replica).await.arrive(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_replica_costs_one_wait_and_then_none() {
+    let pair = Pair::start().await;
+    let proxy = Proxy::before(&pair.replica.url()).await;
+    let store = connect(&pair.primary.url(), &proxy.url(&pair.replica.url()));
+    let reads = Reads::at(&pair.replica).await;
+    reads.arrive(&store).await;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    store
+        .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    proxy.swallow();
+    // Within the time that the watch needs to find out, a read waits for its bound at most.
+    let swallowed = Instant::now();
+    while swallowed.elapsed() < Duration::from_secs(2) {
+        let asked = Instant::now();
+        store.find_article("first", None).await.unwrap().unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    for _ in 0..100 {
+        let asked = Instant::now();
+        store.find_article("first", None).await.unwrap().unwrap();
+        store.list_articles(list()).await.unwrap();
+        assert!(
+            asked.elapsed() < Duration::from_millis(400),
+            "{:?}",
+            asked.elapsed()
+        );
+    }
+    proxy.forward();
+    reads.arrive(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_primary_readers_are_still_answered_and_nothing_is_written() {
+    let pair = Pair::start().await;
+    let store = pair.store().await;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    store
+        .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    drop(pair.pause_replay().await);
+    pair.primary.stop();
+    for _ in 0..3 {
+        store.find_article("first", None).await.unwrap().unwrap();
+        assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
+        let written = store.insert_user(new_user("bob@example.com")).await;
+        assert!(matches!(written, Err(StoreError::Unavailable(_))), "{written:?}");
+        let missing = store.find_article("missing", None).await;
+        assert!(matches!(missing, Err(StoreError::Unavailable(_))), "{missing:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_without_the_schema_is_not_asked() {
+    let database = postgres::Database::migrated().await;
+    let empty = postgres::Database::empty().await;
+    let store = connect(&database.url, &empty.url);
+    // Long enough for the watch to have looked twice.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        store.list_articles(list()).await.unwrap();
+    }
+    let asked = empty.client().await;
+    let errors = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let row = asked.query_one(errors, &[]).await.unwrap();
+    assert!(row.get::<_, i64>(0) < 20, "{row:?}: reads reach it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_address_of_the_primary_will_do() {
+    let database = postgres::Database::migrated().await;
+    let store = connect(&database.url, &database.url);
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    store
+        .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_store_leaves_the_replica() {
+    let pair = Pair::start().await;
+    let store = pair.store().await;
+    drop(store);
+    let watcher = postgres::client(&pair.replica.url()).await;
+    eventually("its connections to end", async || {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pressroom'";
+        let row = watcher.query_one(open, &[]).await.unwrap();
+        (row.get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+}
