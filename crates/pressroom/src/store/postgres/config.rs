@@ -12,6 +12,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
     pub(super) certificates: Certificates,
+    pub(super) pool_mode: PoolMode,
     /// Shared connections for single statements.
     pub lanes: usize,
     /// Connections for transactions and scans.
@@ -29,6 +30,15 @@ pub(super) enum Certificates {
     File(PathBuf),
 }
 
+/// What a connection keeps from one transaction to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PoolMode {
+    /// Everything: it leads to one session of the server.
+    Session,
+    /// Nothing: a pooler gives each transaction to any of its own connections.
+    Transaction,
+}
+
 /// A `DATABASE_URL` that cannot be used. It never quotes the URL, which holds a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
@@ -36,6 +46,8 @@ pub enum InvalidUrl {
     Scheme,
     #[error("sslmode is none of disable, allow, prefer, require, verify-ca, verify-full")]
     SslMode,
+    #[error("pool_mode is neither session nor transaction")]
+    PoolMode,
     #[error("the URL names no host")]
     Host,
     #[error("the URL cannot be read; are special characters in the password percent-encoded?")]
@@ -46,7 +58,8 @@ impl PostgresConfig {
     /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
     ///
     /// `sslmode=require` and `verify-ca` mean what `verify-full` means: the certificate must be
-    /// trusted, by the system or through `sslrootcert`, and name the host.
+    /// trusted, by the system or through `sslrootcert`, and name the host. `pool_mode=transaction`
+    /// says that a pooler stands before the server which gives connections away after each transaction.
     ///
     /// # Errors
     /// [`InvalidUrl`] says what is wrong without quoting the URL.
@@ -64,9 +77,9 @@ impl PostgresConfig {
             Some((place, query)) => (&rest[..host_at + place.len()], query),
             None => (rest, ""),
         };
-        let tls = TlsParameters::take(query)?;
+        let ours = Parameters::take(query)?;
 
-        let mut connection: tokio_postgres::Config = format!("postgresql://{place}?{}", tls.others)
+        let mut connection: tokio_postgres::Config = format!("postgresql://{place}?{}", ours.others)
             .parse()
             .map_err(|_quotes_the_url| InvalidUrl::Malformed)?;
         let hosts = connection.get_hosts().len().max(connection.get_hostaddrs().len());
@@ -75,7 +88,7 @@ impl PostgresConfig {
         }
         let per_host = CONNECT_TIMEOUT / u32::try_from(hosts).unwrap_or(u32::MAX);
         connection
-            .ssl_mode(tls.mode)
+            .ssl_mode(ours.ssl_mode)
             .connect_timeout(per_host)
             .tcp_user_timeout(Duration::from_secs(5))
             .keepalives_idle(Duration::from_secs(10))
@@ -86,7 +99,8 @@ impl PostgresConfig {
         }
         Ok(Self {
             connection,
-            certificates: tls.certificates,
+            certificates: ours.certificates,
+            pool_mode: ours.pool_mode,
             lanes: 2,
             pool_size: 8,
         })
@@ -119,17 +133,19 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// The URL parameters about TLS that the driver reads otherwise than `libpq`, and all others.
-struct TlsParameters {
-    mode: SslMode,
+/// The URL parameters that the driver does not know or reads otherwise than `libpq`, and all others.
+struct Parameters {
+    ssl_mode: SslMode,
     certificates: Certificates,
+    pool_mode: PoolMode,
     others: String,
 }
 
-impl TlsParameters {
+impl Parameters {
     fn take(query: &str) -> Result<Self, InvalidUrl> {
         let mut mode = SslMode::Prefer;
         let mut root = None;
+        let mut pool_mode = PoolMode::Session;
         let mut others = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
@@ -139,6 +155,13 @@ impl TlsParameters {
                         "allow" | "prefer" => SslMode::Prefer,
                         "require" | "verify-ca" | "verify-full" => SslMode::Require,
                         _ => return Err(InvalidUrl::SslMode),
+                    };
+                }
+                Some(("pool_mode", value)) => {
+                    pool_mode = match value {
+                        "session" => PoolMode::Session,
+                        "transaction" => PoolMode::Transaction,
+                        _ => return Err(InvalidUrl::PoolMode),
                     };
                 }
                 Some(("sslrootcert", "system")) => {}
@@ -156,8 +179,9 @@ impl TlsParameters {
             _ => Certificates::Any,
         };
         Ok(Self {
-            mode,
+            ssl_mode: mode,
             certificates,
+            pool_mode,
             others: others.join("&"),
         })
     }
@@ -206,6 +230,16 @@ mod tests {
             Certificates::File("/etc/ca.pem".into())
         );
         assert_eq!(of("sslmode=on").unwrap_err(), InvalidUrl::SslMode);
+    }
+
+    #[test]
+    fn a_pooler_in_transaction_mode_is_named_in_the_url() {
+        let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
+        assert_eq!(of("").unwrap().pool_mode, PoolMode::Session);
+        assert_eq!(of("pool_mode=session").unwrap().pool_mode, PoolMode::Session);
+        let pooled = of("sslmode=disable&pool_mode=transaction").unwrap();
+        assert_eq!(pooled.pool_mode, PoolMode::Transaction);
+        assert_eq!(of("pool_mode=statement").unwrap_err(), InvalidUrl::PoolMode);
     }
 
     #[test]

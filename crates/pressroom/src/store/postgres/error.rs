@@ -100,6 +100,10 @@ impl From<tokio_postgres::Error> for StatementError {
     }
 }
 
+/// Said with errors that only a pooler can bring about which gives connections away in between.
+const POOLER_HINT: &str =
+    " (a pooler in transaction mode? then the database's URL needs pool_mode=transaction)";
+
 /// The server answered with an error.
 fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     let state = refusal.code();
@@ -114,7 +118,15 @@ fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     } else {
         refusal.message()
     };
-    let message = format!("{}: {message}", state.code());
+    let hint = if matches!(
+        *state,
+        SqlState::DUPLICATE_PSTATEMENT | SqlState::INVALID_SQL_STATEMENT_NAME
+    ) {
+        POOLER_HINT
+    } else {
+        ""
+    };
+    let message = format!("{}: {message}{hint}", state.code());
     if is_temporary(state) {
         StoreError::Unavailable(message)
     } else {

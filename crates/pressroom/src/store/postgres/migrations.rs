@@ -2,9 +2,14 @@
 
 use std::{error::Error as _, time::Duration};
 
+use futures_util::TryFutureExt;
+use refinery_core::{
+    AsyncMigrate, Migration,
+    traits::r#async::{AsyncQuery, AsyncTransaction},
+};
 use telemetry::Statement;
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     SetupError,
@@ -40,19 +45,25 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
     let connector = Connector::new(config, STATEMENT_TIMEOUT).map_err(setup)?;
-    let (mut client, driver) = connector.open_in_time().await.map_err(StoreError::Unavailable)?;
+    let open = || connector.open_in_time().map_err(StoreError::Unavailable);
+    let (turn, turn_driver) = open().await?;
+    let (client, driver) = open().await?;
     let work = async {
-        // Held by the session and so let go with it. A short lock time-out afterwards: a migration
-        // that queues for a table behind a long transaction stops everybody queueing behind it.
-        let turn = format!(
-            "SET lock_timeout TO '{}s';
-            SELECT pg_advisory_lock(hashtextextended('pressroom migrations', 0));
-            SET lock_timeout TO '5s'",
-            TURN_TIMEOUT.as_secs()
+        // Held by an open transaction and so let go with its connection, through a pooler too.
+        let wait = format!(
+            "BEGIN;
+            SET LOCAL lock_timeout TO '{timeout}s';
+            SET LOCAL statement_timeout TO '{timeout}s';
+            SET LOCAL idle_in_transaction_session_timeout TO 0;
+            SELECT pg_advisory_xact_lock(hashtextextended('pressroom migrations', 0))",
+            timeout = TURN_TIMEOUT.as_secs()
         );
-        client.batch_execute(&turn).await.map_err(statement)?;
-        let report = embedded::migrations::runner().run_async(&mut client).await;
+        turn.batch_execute(&wait).await.map_err(statement)?;
+        let report = embedded::migrations::runner()
+            .run_async(&mut Target(client))
+            .await;
         let report = report.map_err(|error| refused(&error))?;
+        turn.batch_execute("COMMIT").await.map_err(statement)?;
         Ok(report
             .applied_migrations()
             .iter()
@@ -63,8 +74,49 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
         .await
         .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable("migrating took too long".to_owned())));
     driver.abort();
+    turn_driver.abort();
     applied
 }
+
+/// The connection that migrations run on, each in a transaction with settings of its own.
+struct Target(Client);
+
+impl AsyncTransaction for Target {
+    type Error = tokio_postgres::Error;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "migrating is nobody's request, and its statements are the migrations' own"
+    )]
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        statements: T,
+    ) -> Result<usize, Self::Error> {
+        // A short lock time-out: a migration that queues for a table behind a long transaction stops
+        // everybody queueing behind it.
+        let settings = format!(
+            "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '5s'",
+            STATEMENT_TIMEOUT.as_secs()
+        );
+        let transaction = self.0.transaction().await?;
+        transaction.batch_execute(&settings).await?;
+        let mut count = 0;
+        for statement in statements {
+            transaction.batch_execute(statement).await?;
+            count += 1;
+        }
+        transaction.commit().await?;
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for Target {
+    async fn query<'a>(&'a mut self, query: &'a str) -> Result<Vec<Migration>, tokio_postgres::Error> {
+        AsyncQuery::query(&mut self.0, query).await
+    }
+}
+
+impl AsyncMigrate for Target {}
 
 fn setup(error: super::TlsError) -> StoreError {
     StoreError::Failed(SetupError::from(error).to_string())

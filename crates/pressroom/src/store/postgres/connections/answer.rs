@@ -1,12 +1,21 @@
 //! What a statement gave back.
 
-use std::pin::pin;
+use std::{pin::pin, sync::Arc};
 
 use futures_util::TryStreamExt;
 use telemetry::Returned;
 use tokio_postgres::{Client, Row};
 
-use super::Params;
+use super::{Params, signature::Signature};
+
+/// A statement that can be sent.
+#[derive(Clone)]
+pub(super) enum Prepared {
+    /// The server knows it by a name, for as long as the connection lives.
+    Named(tokio_postgres::Statement),
+    /// The server is told all of it each time.
+    InFull(&'static str, Arc<Signature>),
+}
 
 /// Rows, and how many were selected or changed.
 pub(super) struct Answer {
@@ -28,10 +37,21 @@ impl Answer {
     /// after another are pipelined in that order.
     pub(super) async fn to(
         client: &Client,
-        prepared: &tokio_postgres::Statement,
+        prepared: &Prepared,
         params: Params<'_>,
     ) -> Result<Self, tokio_postgres::Error> {
-        let mut answers = pin!(client.query_raw(prepared, params.iter().copied()).await?);
+        let (answers, gives_rows) = match prepared {
+            Prepared::Named(statement) => (
+                client.query_raw(statement, params.iter().copied()).await?,
+                !statement.columns().is_empty(),
+            ),
+            Prepared::InFull(text, signature) => {
+                let types = signature.parameters.iter().cloned();
+                let answers = client.query_typed_raw(text, params.iter().copied().zip(types));
+                (answers.await?, signature.gives_rows)
+            }
+        };
+        let mut answers = pin!(answers);
         let mut rows = Vec::new();
         while let Some(row) = answers.try_next().await? {
             rows.push(row);
@@ -40,7 +60,7 @@ impl Answer {
         Ok(Self {
             rows,
             affected,
-            gives_rows: !prepared.columns().is_empty(),
+            gives_rows,
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_postgres::{Client, NoTls, Socket, config::SslMode, tls::MakeTlsConnect, tls::TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PostgresConfig};
+use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
 
 /// The task that moves a connection's bytes; it ends with the connection.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
@@ -26,6 +26,7 @@ pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgre
 pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,
+    pool_mode: PoolMode,
     /// How long the server lets a statement run.
     statement_timeout: Duration,
     /// Of the pool that connections are opened for.
@@ -55,6 +56,7 @@ impl Connector {
         Ok(Self {
             config: config.connection.clone(),
             tls,
+            pool_mode: config.pool_mode,
             statement_timeout,
             times: None,
         })
@@ -102,12 +104,19 @@ impl Connector {
     {
         let (client, connection) = self.config.connect(tls).await?;
         let driver = tokio::spawn(batched(connection));
-        // Sent as a statement, since poolers refuse these as start-up options.
-        let settings = format!(
-            "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
-            self.statement_timeout.as_millis()
-        );
-        client.batch_execute(&settings).await?;
+        match self.pool_mode {
+            // Sent as a statement, since poolers refuse these as start-up options.
+            PoolMode::Session => {
+                let settings = format!(
+                    "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
+                    self.statement_timeout.as_millis()
+                );
+                client.batch_execute(&settings).await?;
+            }
+            // Settings would stay with a connection of the server, which others use next. The pooler
+            // answers logins by itself; only a statement tells whether there is a server behind it.
+            PoolMode::Transaction => client.check_connection().await?,
+        }
         Ok((client, driver))
     }
 }

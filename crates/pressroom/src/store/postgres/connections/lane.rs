@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     super::error::StatementError, Params, again, answer::Answer, connector::Connector, session::Session,
+    signature::Signatures,
 };
 
 /// How long a caller waits for an answer, waiting for a connection included.
@@ -51,12 +52,32 @@ enum Link {
     Down(Arc<str>),
 }
 
+/// What a slot's connection is opened with, and what it is called in the log.
+struct Opening {
+    pool: &'static str,
+    connection: usize,
+    connector: Connector,
+    signatures: Option<Arc<Signatures>>,
+}
+
 impl Lane {
-    /// Starts `connections` supervisors, which call it `name` in the log; must be called inside a Tokio runtime.
-    pub(super) fn new(name: &'static str, connector: &Connector, connections: usize) -> Self {
+    /// Starts `connections` supervisors, which call it `name` in the log; must be called inside a Tokio
+    /// runtime. With `signatures`, statements are not prepared on the connections.
+    pub(super) fn new(
+        name: &'static str,
+        connector: &Connector,
+        signatures: Option<&Arc<Signatures>>,
+        connections: usize,
+    ) -> Self {
         let slots = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let supervisor = tokio::spawn(supervise(name, connector.clone(), publish, number));
+            let open = Opening {
+                pool: name,
+                connection: number,
+                connector: connector.clone(),
+                signatures: signatures.cloned(),
+            };
+            let supervisor = tokio::spawn(supervise(open, publish));
             Slot {
                 link,
                 supervisor: supervisor.abort_handle(),
@@ -182,21 +203,23 @@ impl Slot {
 
 /// Keeps one connection open for ever: logs once when it is lost and once when it is back, and
 /// waits between attempts, longer each time up to [`LONGEST_BACK_OFF`].
-async fn supervise(name: &'static str, connector: Connector, publish: watch::Sender<Link>, number: usize) {
+async fn supervise(slot: Opening, publish: watch::Sender<Link>) {
+    let Opening {
+        pool,
+        connection,
+        connector,
+        signatures,
+    } = slot;
     let mut back_off = FIRST_BACK_OFF;
     let mut reported = false;
     loop {
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    telemetry::info!(
-                        pool = name,
-                        connection = number,
-                        "the database connection is back"
-                    );
+                    telemetry::info!(pool, connection, "the database connection is back");
                 }
                 let opened = Instant::now();
-                let session = Arc::new(Session::new(client));
+                let session = Arc::new(Session::new(client, signatures.clone()));
                 publish.send_replace(Link::Up(Arc::clone(&session)));
                 let reason = tokio::select! {
                     ended = &mut driver => end_of(ended),
@@ -205,12 +228,7 @@ async fn supervise(name: &'static str, connector: Connector, publish: watch::Sen
                 // Whoever still waits for an answer learns now that none will come.
                 driver.abort();
                 publish.send_replace(Link::Opening);
-                telemetry::warn!(
-                    pool = name,
-                    connection = number,
-                    reason,
-                    "the database connection is lost"
-                );
+                telemetry::warn!(pool, connection, reason, "the database connection is lost");
                 reported = true;
                 if opened.elapsed() >= LONGEST_BACK_OFF {
                     back_off = FIRST_BACK_OFF;
@@ -219,12 +237,7 @@ async fn supervise(name: &'static str, connector: Connector, publish: watch::Sen
             }
             Err(reason) => {
                 if !reported {
-                    telemetry::warn!(
-                        pool = name,
-                        connection = number,
-                        reason,
-                        "the database cannot be reached"
-                    );
+                    telemetry::warn!(pool, connection, reason, "the database cannot be reached");
                     reported = true;
                 }
                 publish.send_replace(Link::Down(reason.into()));

@@ -14,6 +14,7 @@ mod connector;
 mod lane;
 mod pool;
 mod session;
+mod signature;
 
 use std::sync::Arc;
 
@@ -26,8 +27,13 @@ pub use self::connector::TlsError;
 use self::{
     lane::Lane,
     pool::{Pool, Step},
+    signature::Signatures,
 };
-use super::{SetupError, config::PostgresConfig, error::StatementError};
+use super::{
+    SetupError,
+    config::{PoolMode, PostgresConfig},
+    error::StatementError,
+};
 
 /// Which server connections lead to; it decides the names of their pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +78,12 @@ impl Connections {
     pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
         let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?.measured_for(role.lane());
         let scans = Connector::new(config, pool::SCAN_TIMEOUT)?.measured_for(role.pool());
-        let lane = Arc::new(Lane::new(role.lane(), &single, config.lanes));
-        let pool = Pool::new(role.pool(), scans, config.pool_size)
+        let signatures = match config.pool_mode {
+            PoolMode::Session => None,
+            PoolMode::Transaction => Some(Arc::new(Signatures::new(single.clone()))),
+        };
+        let lane = Arc::new(Lane::new(role.lane(), &single, signatures.as_ref(), config.lanes));
+        let pool = Pool::new(role.pool(), scans, signatures, config.pool_size)
             .map_err(|error| SetupError::Pool(error.to_string()))?;
         let pool = Arc::new(pool);
         let database = Database::new("postgresql", config.database(), config.server());

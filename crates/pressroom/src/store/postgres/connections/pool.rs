@@ -1,7 +1,7 @@
 //! The pool for what must not hold up single statements: transactions and scans. A connection is
 //! checked while it is used, not before: the check travels with the work.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, RecyclingMethod};
 use futures_util::{
@@ -18,8 +18,9 @@ use tokio_postgres::Client;
 use super::{
     super::error::StatementError,
     Params, again,
-    answer::Answer,
+    answer::{Answer, Prepared},
     connector::{Connector, in_words},
+    signature::Signatures,
 };
 
 /// How long a caller waits for a connection, opening one included.
@@ -32,6 +33,8 @@ pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that have one user at a time.
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
+    /// There where statements are not prepared on the connections.
+    signatures: Option<Arc<Signatures>>,
     times: ConnectionTimes,
 }
 
@@ -43,6 +46,7 @@ impl Pool {
     pub(super) fn new(
         name: &'static str,
         connector: Connector,
+        signatures: Option<Arc<Signatures>>,
         size: usize,
     ) -> Result<Self, deadpool_postgres::BuildError> {
         let settings = ManagerConfig {
@@ -54,6 +58,7 @@ impl Pool {
             .build()?;
         Ok(Self {
             connections,
+            signatures,
             times: ConnectionTimes::new(name),
         })
     }
@@ -108,16 +113,20 @@ impl Pool {
     async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
         let lease = self.borrow(begun + CHECKOUT_TIMEOUT).await?;
         let deadline = begun + ANSWER_TIMEOUT;
-        let client = lease.client();
-        let answer = match work.on(client, deadline).await {
+        let session = PoolSession {
+            client: lease.client(),
+            signatures: self.signatures.as_deref(),
+            deadline,
+        };
+        let answer = match work.on(session).await {
             Err(error) if error.outdated_statement() => {
                 again(&error);
-                client.statement_cache.clear();
-                work.on(client, deadline).await
+                session.client.statement_cache.clear();
+                work.on(session).await
             }
             Err(error) if error.lost_to_another() => {
                 again(&error);
-                work.on(client, deadline).await
+                work.on(session).await
             }
             answer => answer,
         };
@@ -151,68 +160,82 @@ enum Work<'a> {
 }
 
 impl Work<'_> {
-    /// The first answer must come by `deadline`.
-    async fn on(self, client: &Object, deadline: Instant) -> Result<Answer, StatementError> {
+    async fn on(self, session: PoolSession<'_>) -> Result<Answer, StatementError> {
         match self {
-            Self::Scan(statement, params) => scan(client, deadline, statement, params).await,
-            Self::Transaction(database, before, last) => {
-                transaction(client, deadline, database, before, last).await
-            }
+            Self::Scan(statement, params) => session.scan(statement, params).await,
+            Self::Transaction(database, before, last) => session.transaction(database, before, last).await,
         }
     }
 }
 
-/// A check goes ahead of the statement in the same flight: it tells a server that works from one
-/// that is gone.
-async fn scan(
-    client: &Object,
+/// A borrowed connection at work; the first answer must come by the deadline.
+#[derive(Clone, Copy)]
+struct PoolSession<'a> {
+    client: &'a Object,
+    signatures: Option<&'a Signatures>,
     deadline: Instant,
-    statement: &Statement,
-    params: Params<'_>,
-) -> Result<Answer, StatementError> {
-    let prepared = prepare(client, statement, deadline).await?;
-    let alive = in_time(deadline, client.check_connection());
-    let scan = in_time(
-        Instant::now() + SCAN_TIMEOUT,
-        Answer::to(client, &prepared, params),
-    );
-    try_join(alive, scan).await.map(|((), answer)| answer)
 }
 
-/// All is sent at once: one round trip, and a caller that goes away leaves no transaction open,
-/// since its end was sent with its beginning.
-async fn transaction(
-    client: &Object,
-    deadline: Instant,
-    database: &Database,
-    before: &[Step<'_>],
-    last: Step<'_>,
-) -> Result<Answer, StatementError> {
-    let mut first = Vec::with_capacity(before.len());
-    for (statement, params) in before {
-        let prepared = prepare(client, statement, deadline).await?;
-        first.push(async move {
-            let step = Answer::to(client, &prepared, params).map_err(StatementError::from);
-            database.observe(statement, step).await
-        });
+impl PoolSession<'_> {
+    /// A check goes ahead of the statement in the same flight: it tells a server that works from one
+    /// that is gone.
+    async fn scan(self, statement: &Statement, params: Params<'_>) -> Result<Answer, StatementError> {
+        let prepared = self.prepare(statement).await?;
+        let alive = in_time(self.deadline, self.client.check_connection());
+        let scan = in_time(
+            Instant::now() + SCAN_TIMEOUT,
+            Answer::to(self.client, &prepared, params),
+        );
+        try_join(alive, scan).await.map(|((), answer)| answer)
     }
-    let (statement, params) = last;
-    let last = prepare(client, statement, deadline).await?;
-    let work = join4(
-        client.batch_execute("BEGIN"),
-        join_all(first),
-        Answer::to(client, &last, params),
-        // After a failed step the server rolls back here.
-        client.batch_execute("COMMIT"),
-    );
-    let (begun, first, answer, committed) = timeout_at(deadline, work)
-        .await
-        .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?;
-    begun?;
-    first.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let answer = answer?;
-    committed?;
-    Ok(answer)
+
+    /// All is sent at once: one round trip, and a caller that goes away leaves no transaction open,
+    /// since its end was sent with its beginning.
+    async fn transaction(
+        self,
+        database: &Database,
+        before: &[Step<'_>],
+        last: Step<'_>,
+    ) -> Result<Answer, StatementError> {
+        let client = self.client;
+        let mut first = Vec::with_capacity(before.len());
+        for (statement, params) in before {
+            let prepared = self.prepare(statement).await?;
+            first.push(async move {
+                let step = Answer::to(client, &prepared, params).map_err(StatementError::from);
+                database.observe(statement, step).await
+            });
+        }
+        let (statement, params) = last;
+        let last = self.prepare(statement).await?;
+        let work = join4(
+            client.batch_execute("BEGIN"),
+            join_all(first),
+            Answer::to(client, &last, params),
+            // After a failed step the server rolls back here.
+            client.batch_execute("COMMIT"),
+        );
+        let (begun, first, answer, committed) = timeout_at(self.deadline, work)
+            .await
+            .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?;
+        begun?;
+        first.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let answer = answer?;
+        committed?;
+        Ok(answer)
+    }
+
+    async fn prepare(self, statement: &Statement) -> Result<Prepared, StatementError> {
+        match self.signatures {
+            Some(signatures) => timeout_at(self.deadline, signatures.of(statement))
+                .await
+                .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?
+                .map(|signature| Prepared::InFull(statement.text, signature)),
+            None => in_time(self.deadline, self.client.prepare_cached(statement.text))
+                .await
+                .map(Prepared::Named),
+        }
+    }
 }
 
 /// A connection on loan. It goes back only after an answer: one given up on, for a time-out or by a
@@ -240,14 +263,6 @@ impl Drop for Lease<'_> {
         }
         self.times.used(self.since.elapsed());
     }
-}
-
-async fn prepare(
-    client: &Object,
-    statement: &Statement,
-    deadline: Instant,
-) -> Result<tokio_postgres::Statement, StatementError> {
-    in_time(deadline, client.prepare_cached(statement.text)).await
 }
 
 async fn in_time<T>(

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        PoisonError, RwLock,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -12,14 +12,19 @@ use telemetry::Statement;
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
-use super::{super::error::StatementError, Params, again, answer::Answer};
+use super::{
+    super::error::StatementError,
+    Params, again,
+    answer::{Answer, Prepared},
+    signature::{Signatures, key},
+};
 
 /// An open connection with its prepared statements.
 pub(super) struct Session {
     client: Client,
-    /// By the address of the text: texts are constants, and hashing a kilobyte of SQL for each
-    /// call would cost more than the rest of the look-up.
-    prepared: RwLock<HashMap<(usize, usize), tokio_postgres::Statement>>,
+    prepared: RwLock<HashMap<(usize, usize), Prepared>>,
+    /// There where statements are not prepared on the connection.
+    signatures: Option<Arc<Signatures>>,
     /// Answers received. One that does not grow while a caller runs out of time means that
     /// nobody is there.
     answers: AtomicU64,
@@ -30,10 +35,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, signatures: Option<Arc<Signatures>>) -> Self {
         Self {
             client,
             prepared: RwLock::default(),
+            signatures,
             answers: AtomicU64::new(0),
             unusable: Notify::new(),
             ending: AtomicBool::new(false),
@@ -73,7 +79,7 @@ impl Session {
         self.answered(Answer::to(&self.client, &prepared, params).await)
     }
 
-    async fn prepare(&self, statement: &Statement) -> Result<tokio_postgres::Statement, StatementError> {
+    async fn prepare(&self, statement: &Statement) -> Result<Prepared, StatementError> {
         let known = {
             let prepared = self.prepared.read().unwrap_or_else(PoisonError::into_inner);
             prepared.get(&key(statement)).cloned()
@@ -81,8 +87,11 @@ impl Session {
         if let Some(known) = known {
             return Ok(known);
         }
-        // Two first callers may both prepare it; one of the two is then forgotten.
-        let fresh = self.answered(self.client.prepare(statement.text).await)?;
+        let fresh = match &self.signatures {
+            Some(signatures) => Prepared::InFull(statement.text, signatures.of(statement).await?),
+            // Two first callers may both prepare it; one of the two is then forgotten.
+            None => Prepared::Named(self.answered(self.client.prepare(statement.text).await)?),
+        };
         self.write_prepared(|prepared| prepared.insert(key(statement), fresh.clone()));
         Ok(fresh)
     }
@@ -103,14 +112,7 @@ impl Session {
         })
     }
 
-    fn write_prepared<T>(
-        &self,
-        change: impl FnOnce(&mut HashMap<(usize, usize), tokio_postgres::Statement>) -> T,
-    ) -> T {
+    fn write_prepared<T>(&self, change: impl FnOnce(&mut HashMap<(usize, usize), Prepared>) -> T) -> T {
         change(&mut self.prepared.write().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn key(statement: &Statement) -> (usize, usize) {
-    (statement.text.as_ptr().addr(), statement.text.len())
 }
