@@ -4,16 +4,20 @@ use jiff::Timestamp;
 use pressroom::{
     accounts::{Email, NewUser, PasswordHash, User, UserId},
     articles::{Article, ArticleId, NewArticle},
-    store::{Store, postgres::PostgresStore},
+    store::{
+        Store,
+        postgres::{PostgresConfig, PostgresStore},
+    },
     tasks::{ArticleEvent, NewOutboxTask},
 };
 use uuid::Uuid;
 
-use crate::support::{postgres, sqlite};
+use crate::support::{pgbouncer::PgBouncer, postgres, sqlite};
 
 pub struct Fixture {
     pub store: Box<dyn Store>,
     behind: Behind,
+    _pooler: Option<PgBouncer>,
 }
 
 enum Behind {
@@ -31,6 +35,21 @@ impl Fixture {
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
             behind: Behind::Postgres(database),
+            _pooler: None,
+        }
+    }
+
+    /// PostgreSQL behind a pooler in transaction mode.
+    pub async fn pgbouncer() -> Self {
+        let database = postgres::Database::migrated().await;
+        let pooler = PgBouncer::before(&database.url);
+        let mut config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
+        config.lanes = 6;
+        config.pool_size = 20;
+        Self {
+            store: Box::new(PostgresStore::connect(&config).unwrap()),
+            behind: Behind::Postgres(database),
+            _pooler: Some(pooler),
         }
     }
 
@@ -39,6 +58,7 @@ impl Fixture {
         Self {
             store: Box::new(file.store()),
             behind: Behind::Sqlite(file),
+            _pooler: None,
         }
     }
 

@@ -9,6 +9,7 @@ mod durability;
 mod fixture;
 mod migrations;
 mod outages;
+mod pooler;
 mod replica;
 mod suite;
 mod tls;

@@ -1,4 +1,4 @@
-//! What every store does, run over both of them.
+//! What every store does, run over both of them, and over PostgreSQL behind a pooler.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, at, new_article, new_user, task};
 
-/// Runs each function over a fresh PostgreSQL database and over a fresh SQLite file.
+/// Runs each function over a fresh PostgreSQL database, directly and through PgBouncer, and over a fresh
+/// SQLite file.
 macro_rules! over_both_stores {
     ($($name:ident)*) => {
         mod on_postgres {
@@ -25,6 +26,14 @@ macro_rules! over_both_stores {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     super::$name(super::Fixture::postgres().await).await;
+                }
+            )*
+        }
+        mod on_pgbouncer {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(super::Fixture::pgbouncer().await).await;
                 }
             )*
         }

@@ -199,7 +199,7 @@ fn is_root() -> bool {
 }
 
 /// This user, or instead of root `postgres` or, without one, `nobody`.
-fn owner() -> (u32, u32) {
+pub(super) fn owner() -> (u32, u32) {
     if !is_root() {
         let own = fs::metadata("/proc/self").unwrap();
         return (own.uid(), own.gid());
