@@ -3,6 +3,7 @@
 mod clients;
 mod coexistence;
 mod command_line;
+mod databases;
 mod dead_letters;
 mod draining;
 mod embedded;

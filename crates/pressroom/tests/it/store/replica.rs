@@ -177,18 +177,16 @@ async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_
         .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
         .await
         .unwrap();
-    for _ in 0..2 {
-        pair.replica.stop();
-        let stopped = Instant::now();
-        while stopped.elapsed() < Duration::from_secs(3) {
-            let asked = Instant::now();
-            store.find_article("first", None).await.unwrap().unwrap();
-            assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
-            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-        }
-        pair.replica.resume();
-        Reads::at(&pair.replica).await.arrive(&store).await;
+    pair.replica.stop();
+    let stopped = Instant::now();
+    while stopped.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        store.find_article("first", None).await.unwrap().unwrap();
+        assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
+    pair.replica.resume();
+    Reads::at(&pair.replica).await.arrive(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
