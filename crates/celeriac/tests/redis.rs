@@ -544,3 +544,39 @@ async fn what_follows_a_task_that_ends_while_redis_is_away_runs_once() {
     assert_eq!(lines, ["body", "next", "part", "part", "part"]);
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_the_url_reaches_the_server() {
+    let server = Server::start_with(Some("s3cret"));
+    redis::cmd("ACL")
+        .arg(&["SETUSER", "app", "on", ">p@ss", "~*", "&*", "+@all"])
+        .exec(&mut server.connection())
+        .unwrap();
+    let (port, socket) = (server.port, server.folder.join("redis.sock"));
+    let socket = socket.to_str().unwrap();
+    for (database, url) in [
+        format!("redis://:s3cret@127.0.0.1:{port}/0"),
+        format!("redis://app:p%40ss@localhost:{port}/1"),
+        format!("unix://{socket}?db=2&pass=s3cret"),
+        format!("unix://{socket}?db=3&user=app&pass=p%40ss"),
+        format!("redis+socket://{socket}?virtual_host=4&pass=s3cret"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let broker = Arc::new(RedisBroker::new(RedisConfig::new(url.as_str())).unwrap());
+        let client = Client::new(broker.clone());
+        let (journal, gate) = (Journal::default(), CancellationToken::new());
+        let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
+        let id = client.send(Signature::new("add").arg(1).arg(2)).await.unwrap();
+        assert_eq!(final_result(&client, &id).await.status, Status::Success, "{url}");
+        running.stop().await.unwrap();
+        let mut connection = server.connection();
+        redis::cmd("SELECT").arg(database).exec(&mut connection).unwrap();
+        let kept: bool = redis::cmd("EXISTS")
+            .arg(format!("celery-task-meta-{id}"))
+            .query(&mut connection)
+            .unwrap();
+        assert!(kept, "{url} is another database");
+    }
+}

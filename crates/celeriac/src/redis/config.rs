@@ -13,7 +13,12 @@ pub struct RedisConfig {
     /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS; or the sentinels that know the server,
     /// `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>`, or `sentinels://` for TLS to
     /// them and to the server. User and password are those of the server; a sentinel's own, where it wants some, are the
-    /// parameters `sentinel_username` and `sentinel_password`.
+    /// parameters `sentinel_username` and `sentinel_password`. Celery's form of the same is understood too, a URL for
+    /// each sentinel with semicolons in between; the name, which Celery takes from its transport options, is then
+    /// `master` or `master_name` of any of them.
+    ///
+    /// A Unix socket is `unix:///path[?db=<number>&user=<name>&pass=<password>]`, or Celery's
+    /// `redis+socket:///path[?virtual_host=<number>]`.
     ///
     /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files as they do for Python's
     /// Celery. The server's certificate is always verified, so `ssl_cert_reqs` may only be `required`.

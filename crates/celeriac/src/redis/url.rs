@@ -27,9 +27,10 @@ impl Location {
             "sentinels" => Some("rediss"),
             _ => None,
         };
-        let urls = match sentinels {
-            Some(scheme) => each_host(scheme, rest)?,
-            None => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
+        let urls = match (sentinels, scheme) {
+            (Some(plain), _) => each_host(scheme, plain, rest)?,
+            (None, "redis+socket") => vec![socket(rest)?],
+            (None, _) => vec![Url::parse(url).map_err(|_| ConfigError::Url)?],
         };
         let parameters: HashMap<String, String> = urls
             .iter()
@@ -41,7 +42,10 @@ impl Location {
         if !verified || url.ends_with("#insecure") {
             return Err(ConfigError::Unverified);
         }
-        let master = parameters.get("master").filter(|name| !name.is_empty()).cloned();
+        let master = ["master", "master_name"]
+            .into_iter()
+            .find_map(|name| parameters.get(name).filter(|name| !name.is_empty()))
+            .cloned();
         if sentinels.is_some() && master.is_none() {
             return Err(ConfigError::Master);
         }
@@ -66,28 +70,38 @@ impl Location {
     }
 }
 
-/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, a URL for each host.
-fn each_host(scheme: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
-    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    let (account, hosts) = authority
-        .rsplit_once('@')
-        .map_or(("", authority), |(account, hosts)| (account, hosts));
-    let account = if account.is_empty() {
-        String::new()
-    } else {
-        format!("{account}@")
-    };
-    hosts
-        .split(',')
-        .map(|host| {
-            let mut url =
-                Url::parse(&format!("{scheme}://{account}{host}{tail}")).map_err(|_| ConfigError::Url)?;
+/// What follows `sentinel://`, a URL for each host: `[user:password@]host[:port][,host[:port]...][/database][?parameters]`,
+/// or Celery's own form, where each host has a URL and a semicolon is in between.
+fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
+    let mut urls = Vec::new();
+    for part in rest.split(&format!(";{scheme}://")) {
+        let (authority, tail) = part.split_at(part.find(['/', '?', '#']).unwrap_or(part.len()));
+        let (account, hosts) = match authority.rsplit_once('@') {
+            Some((account, hosts)) => (format!("{account}@"), hosts),
+            None => (String::new(), authority),
+        };
+        for host in hosts.split(',') {
+            let url = format!("{plain}://{account}{host}{tail}");
+            let mut url = Url::parse(&url).map_err(|_| ConfigError::Url)?;
             if url.port().is_none() {
                 url.set_port(Some(SENTINEL_PORT)).map_err(|()| ConfigError::Url)?;
             }
-            Ok(url)
-        })
-        .collect()
+            urls.push(url);
+        }
+    }
+    Ok(urls)
+}
+
+/// What follows Celery's `redis+socket://`, `/path[?virtual_host=database]`, as redis-rs writes it.
+fn socket(rest: &str) -> Result<Url, ConfigError> {
+    let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
+    if let Some(database) = url
+        .query_pairs()
+        .find_map(|(name, value)| (name == "virtual_host").then(|| value.into_owned()))
+    {
+        url.query_pairs_mut().append_pair("db", &database);
+    }
+    Ok(url)
 }
 
 #[cfg(test)]
@@ -124,11 +138,26 @@ mod tests {
             redis::ConnectionAddr::TcpTls { .. }
         ));
         assert_eq!(addresses("redis://one"), ["one:6379 0 (None, None)"]);
-        assert_eq!(
-            addresses("unix:///run/redis.sock?db=2"),
-            ["/run/redis.sock 2 (None, None)"]
-        );
+        for url in [
+            "unix:///run/redis.sock?db=2",
+            "redis+socket:///run/redis.sock?virtual_host=2",
+        ] {
+            assert_eq!(addresses(url), ["/run/redis.sock 2 (None, None)"], "{url}");
+        }
         assert_eq!(Location::parse("redis://one?master=news").unwrap().master, None);
+    }
+
+    #[test]
+    fn celerys_list_of_sentinels_is_understood() {
+        let url = "sentinel://:p;w@one:26380/3;sentinel://:p;w@two/3?master_name=news";
+        assert_eq!(
+            addresses(url),
+            [
+                r#"one:26380 3 (None, Some("p;w"))"#,
+                r#"two:26379 3 (None, Some("p;w"))"#,
+            ]
+        );
+        assert_eq!(Location::parse(url).unwrap().master.as_deref(), Some("news"));
     }
 
     #[test]
@@ -139,6 +168,8 @@ mod tests {
         for url in [
             "sentinel://?master=x",
             "sentinel://one,,two?master=x",
+            "sentinel://one;redis://two?master=x",
+            "redis+socket://host/run/redis.sock",
             "sentinel://one/zero?master=x",
             "postgres://one",
             "one:6379",

@@ -12,7 +12,8 @@ use celeriac::{RedisBroker, RedisConfig};
 pub struct Server {
     child: Child,
     pub port: u16,
-    folder: PathBuf,
+    /// Where its data is, and the Unix socket `redis.sock`.
+    pub folder: PathBuf,
     password: Option<&'static str>,
     /// More arguments for the next start.
     pub arguments: &'static [&'static str],
@@ -95,6 +96,7 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
         // Every change is written before it is answered, which is what a killed process needs. Only a power cut would
         // need it on the disk as well, and waiting for a busy one holds up tests for minutes.
         .args(["--appendonly", "yes", "--appendfsync", "no"])
+        .args(["--unixsocket", "redis.sock"])
         .args(arguments)
         .current_dir(folder)
         .stdout(Stdio::null())

@@ -40,6 +40,36 @@ fn sqlalchemys_form_of_the_database_url_is_understood() {
 }
 
 #[test]
+fn a_replica_is_for_serve_alone() {
+    let with = |url: &str| Options {
+        database_read_url: some(url),
+        ..serve()
+    };
+    let replica = "postgresql+psycopg://app:hunter2@replica/press?pool_mode=transaction";
+    let config = Config::load(Mode::Serve, with(replica)).unwrap();
+    let known = Secret::new("postgresql://app:hunter2@replica/press?pool_mode=transaction");
+    assert_eq!(config.database_read_url, Some(known));
+    assert!(!config.to_string().contains("hunter2"));
+    for mode in [Mode::Worker, Mode::Migrate] {
+        let config = Config::load(mode, with(replica)).unwrap();
+        assert_eq!(config.database_read_url, None, "{mode:?}");
+    }
+    for url in [
+        "sqlite://replica.db",
+        "postgresql://replica/press?pool_mode=hunter2",
+    ] {
+        let message = refusal(Mode::Serve, with(url));
+        assert!(message.starts_with("DATABASE_READ_URL: "), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let embedded = Options {
+        database_read_url: some(replica),
+        ..Options::default()
+    };
+    assert!(refusal(Mode::Dev, embedded).starts_with("DATABASE_READ_URL: "));
+}
+
+#[test]
 fn serve_refuses_a_key_that_protects_nothing() {
     for key in [
         None,

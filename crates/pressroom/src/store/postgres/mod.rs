@@ -153,7 +153,8 @@ impl Store for PostgresStore {
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
         if let Some(replica) = self.replica_for(viewer)
-            && let Some(answer) = replica::in_short(articles::find_article(replica, slug, None)).await
+            && let Some(answer) =
+                Box::pin(replica::in_short(articles::find_article(replica, slug, None))).await
             && let Some(article) = answer?
         {
             return Ok(Some(article));
@@ -167,7 +168,7 @@ impl Store for PostgresStore {
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
         if let Some(replica) = self.replica_for(query.viewer)
-            && let Some(page) = replica::conclusive(list::list_articles(replica, &query).await)
+            && let Some(page) = replica::conclusive(Box::pin(list::list_articles(replica, &query)).await)
         {
             return Ok(page?);
         }

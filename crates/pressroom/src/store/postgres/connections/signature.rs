@@ -45,8 +45,9 @@ impl Signatures {
         if let Some(known) = known {
             return Ok(known);
         }
-        // Two first callers may both ask.
-        let signature = Arc::new(self.ask(statement).await?);
+        // Two first callers may both ask. Boxed: it is rare, and would make the future of each statement
+        // several times as large.
+        let signature = Arc::new(Box::pin(self.ask(statement)).await?);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(key, Arc::clone(&signature));
         Ok(signature)
