@@ -13,6 +13,8 @@ pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
     pub(super) certificates: Certificates,
     pub(super) pool_mode: PoolMode,
+    /// Whether the server may be told to remember a statement.
+    pub(super) prepared_statements: bool,
     /// Shared connections for single statements.
     pub lanes: usize,
     /// Connections for transactions and scans.
@@ -48,6 +50,8 @@ pub enum InvalidUrl {
     SslMode,
     #[error("pool_mode is neither session nor transaction")]
     PoolMode,
+    #[error("prepared_statements is neither on nor off")]
+    PreparedStatements,
     #[error("the URL names no host")]
     Host,
     #[error("the URL cannot be read; are special characters in the password percent-encoded?")]
@@ -59,7 +63,8 @@ impl PostgresConfig {
     ///
     /// `sslmode=require` and `verify-ca` mean what `verify-full` means: the certificate must be
     /// trusted, by the system or through `sslrootcert`, and name the host. `pool_mode=transaction`
-    /// says that a pooler stands before the server which gives connections away after each transaction.
+    /// says that a pooler stands before the server which gives connections away after each transaction;
+    /// then statements are prepared only with `prepared_statements=on`, for poolers that know of them.
     ///
     /// # Errors
     /// [`InvalidUrl`] says what is wrong without quoting the URL.
@@ -101,6 +106,7 @@ impl PostgresConfig {
             connection,
             certificates: ours.certificates,
             pool_mode: ours.pool_mode,
+            prepared_statements: ours.prepared_statements,
             lanes: 2,
             pool_size: 8,
         })
@@ -138,6 +144,7 @@ struct Parameters {
     ssl_mode: SslMode,
     certificates: Certificates,
     pool_mode: PoolMode,
+    prepared_statements: bool,
     others: String,
 }
 
@@ -146,6 +153,7 @@ impl Parameters {
         let mut mode = SslMode::Prefer;
         let mut root = None;
         let mut pool_mode = PoolMode::Session;
+        let mut prepared_statements = None;
         let mut others = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
@@ -162,6 +170,13 @@ impl Parameters {
                         "session" => PoolMode::Session,
                         "transaction" => PoolMode::Transaction,
                         _ => return Err(InvalidUrl::PoolMode),
+                    };
+                }
+                Some(("prepared_statements", value)) => {
+                    prepared_statements = match value {
+                        "on" => Some(true),
+                        "off" => Some(false),
+                        _ => return Err(InvalidUrl::PreparedStatements),
                     };
                 }
                 Some(("sslrootcert", "system")) => {}
@@ -182,6 +197,7 @@ impl Parameters {
             ssl_mode: mode,
             certificates,
             pool_mode,
+            prepared_statements: prepared_statements.unwrap_or(pool_mode == PoolMode::Session),
             others: others.join("&"),
         })
     }
@@ -237,8 +253,16 @@ mod tests {
         let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
         assert_eq!(of("").unwrap().pool_mode, PoolMode::Session);
         assert_eq!(of("pool_mode=session").unwrap().pool_mode, PoolMode::Session);
+        assert!(of("").unwrap().prepared_statements);
         let pooled = of("sslmode=disable&pool_mode=transaction").unwrap();
         assert_eq!(pooled.pool_mode, PoolMode::Transaction);
+        assert!(!pooled.prepared_statements);
+        let pooled = of("pool_mode=transaction&prepared_statements=on").unwrap();
+        assert_eq!(pooled.pool_mode, PoolMode::Transaction);
+        assert!(pooled.prepared_statements);
+        assert!(!of("prepared_statements=off").unwrap().prepared_statements);
+        let error = of("prepared_statements=1").unwrap_err();
+        assert_eq!(error, InvalidUrl::PreparedStatements);
         assert_eq!(of("pool_mode=statement").unwrap_err(), InvalidUrl::PoolMode);
     }
 

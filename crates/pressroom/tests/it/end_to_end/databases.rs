@@ -1,5 +1,9 @@
 //! What stands between the program and PostgreSQL in a region: a replica for readers, a pooler before
 //! the primary.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests look at the server behind the program's back"
+)]
 
 use std::net::SocketAddr;
 
@@ -98,8 +102,17 @@ async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_works_through_pgbouncer_in_transaction_mode() {
+    everything_works_through(PgBouncer::before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_works_through_pgbouncer_with_prepared_statements() {
+    everything_works_through(PgBouncer::with_prepared_statements).await;
+}
+
+async fn everything_works_through(pooler: fn(&str) -> PgBouncer) {
     let database = Database::empty().await;
-    let pooler = PgBouncer::before(&database.url);
+    let pooler = pooler(&database.url);
     let installation = Installation::on(pooler.url(&database.url), None).await;
     let again = process::run(&["migrate"], &[("DATABASE_URL", &pooler.url(&database.url))]);
     assert!(again.status.success());

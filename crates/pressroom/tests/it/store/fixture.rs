@@ -41,8 +41,17 @@ impl Fixture {
 
     /// PostgreSQL behind a pooler in transaction mode.
     pub async fn pgbouncer() -> Self {
+        Self::through(PgBouncer::before).await
+    }
+
+    /// The same, with statements that are prepared.
+    pub async fn pgbouncer_with_prepared_statements() -> Self {
+        Self::through(PgBouncer::with_prepared_statements).await
+    }
+
+    async fn through(pooler: fn(&str) -> PgBouncer) -> Self {
         let database = postgres::Database::migrated().await;
-        let pooler = PgBouncer::before(&database.url);
+        let pooler = pooler(&database.url);
         let mut config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
         config.lanes = 6;
         config.pool_size = 20;

@@ -7,12 +7,13 @@ use pressroom::store::{
     Store, StoreError,
     postgres::{PostgresConfig, PostgresStore, migrate},
 };
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::fixture::{at, new_article, new_user, task};
 use crate::support::{
     eventually,
     pgbouncer::{CONNECTIONS, PgBouncer},
-    postgres::Database,
+    postgres::{self, Database},
     postgres_server::Server,
 };
 
@@ -83,25 +84,44 @@ async fn several_processes_share_few_connections_and_leave_nothing_on_them() {
     assert!((1..=CONNECTIONS).contains(&row.get::<_, i64>(0)), "{row:?}");
     let kept = client.query_one("SELECT count(*) FROM articles", &[]);
     assert_eq!(kept.await.unwrap().get::<_, i64>(0), 100);
-    // What another application finds on the same connections.
-    let (other, connection) =
-        tokio_postgres::connect(&pooler.url_as_if_direct(&database.url), tokio_postgres::NoTls)
-            .await
-            .unwrap();
-    tokio::spawn(connection);
+    let other = postgres::client(&pooler.url_as_if_direct(&database.url)).await;
     for _ in 0..20 {
-        let left =
-            "SELECT current_setting('statement_timeout'), (SELECT count(*) FROM pg_prepared_statements)";
-        let answers = other.simple_query(left).await.unwrap();
-        let row = answers
-            .iter()
-            .find_map(|answer| match answer {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .unwrap();
-        assert_eq!((row.get(0), row.get(1)), (Some("0"), Some("0")));
+        assert_eq!(left_behind(&other).await, ["0", "0"]);
     }
+}
+
+/// What another application finds on a connection that it is given: the time-out of statements, and how
+/// many are prepared.
+async fn left_behind(other: &Client) -> [String; 2] {
+    let left = "SELECT current_setting('statement_timeout'), (SELECT count(*) FROM pg_prepared_statements)";
+    let answers = other.simple_query(left).await.unwrap();
+    let row = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    [0, 1].map(|column| row.unwrap().get(column).unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_knows_prepared_statements_is_given_them() {
+    let database = Database::migrated().await;
+    let pooler = PgBouncer::with_prepared_statements(&database.url);
+    let url = pooler.url(&database.url);
+    let stores: Vec<_> = (0..4).map(|_| connect(&url)).collect();
+    for _ in 0..5 {
+        let asked = stores
+            .iter()
+            .cycle()
+            .take(40)
+            .map(|store| store.schema_is_current());
+        for answer in join_all(asked).await {
+            assert!(answer.unwrap());
+        }
+    }
+    let other = postgres::client(&pooler.url_as_if_direct(&database.url)).await;
+    let [time_out, prepared] = left_behind(&other).await;
+    assert_eq!(time_out, "0");
+    assert_ne!(prepared, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]

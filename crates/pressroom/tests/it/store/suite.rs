@@ -37,6 +37,14 @@ macro_rules! over_both_stores {
                 }
             )*
         }
+        mod on_pgbouncer_with_prepared_statements {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(super::Fixture::pgbouncer_with_prepared_statements().await).await;
+                }
+            )*
+        }
         mod on_sqlite {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

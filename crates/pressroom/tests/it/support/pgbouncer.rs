@@ -21,15 +21,26 @@ pub struct PgBouncer {
     child: Child,
     port: u16,
     folder: PathBuf,
+    prepares: bool,
 }
 
 impl PgBouncer {
-    /// Panics where no PgBouncer is installed: a test that cannot run has failed.
+    /// One that knows nothing of prepared statements, as those before 1.21. Panics where no PgBouncer is
+    /// installed: a test that cannot run has failed.
+    pub fn before(url: &str) -> Self {
+        Self::start(url, 0)
+    }
+
+    /// One that has prepared statements wherever they are used.
+    pub fn with_prepared_statements(url: &str) -> Self {
+        Self::start(url, 100)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment tells tests where the binary is"
     )]
-    pub fn before(url: &str) -> Self {
+    fn start(url: &str, prepared_statements: u32) -> Self {
         let url = url::Url::parse(url).unwrap();
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("pressroom-pgbouncer-{}-{port}", std::process::id()));
@@ -38,7 +49,8 @@ impl PgBouncer {
             "[databases]\n* = host={} port={} user={}{}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = any\npool_mode = transaction\ndefault_pool_size = {CONNECTIONS}\n\
-             max_client_conn = 500\nserver_login_retry = 1\n",
+             max_client_conn = 500\nserver_login_retry = 1\n\
+             max_prepared_statements = {prepared_statements}\n",
             url.host_str().unwrap(),
             url.port().unwrap_or(5432),
             url.username(),
@@ -64,7 +76,12 @@ impl PgBouncer {
             .stderr(log)
             .spawn()
             .unwrap();
-        let bouncer = Self { child, port, folder };
+        let bouncer = Self {
+            child,
+            port,
+            folder,
+            prepares: prepared_statements > 0,
+        };
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
@@ -79,9 +96,12 @@ impl PgBouncer {
 
     /// `url` through this pooler, which the program is told of.
     pub fn url(&self, url: &str) -> String {
-        let mut url = self.url_as_if_direct(url).parse::<url::Url>().unwrap();
-        url.set_query(Some("pool_mode=transaction"));
-        url.into()
+        let prepared = if self.prepares {
+            "&prepared_statements=on"
+        } else {
+            ""
+        };
+        format!("{}?pool_mode=transaction{prepared}", self.url_as_if_direct(url))
     }
 
     /// `url` through this pooler, which the program is not told of.

@@ -29,11 +29,7 @@ use self::{
     pool::{Pool, Step},
     signature::Signatures,
 };
-use super::{
-    SetupError,
-    config::{PoolMode, PostgresConfig},
-    error::StatementError,
-};
+use super::{SetupError, config::PostgresConfig, error::StatementError};
 
 /// Which server connections lead to; it decides the names of their pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
@@ -78,10 +74,7 @@ impl Connections {
     pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
         let single = Connector::new(config, lane::STATEMENT_TIMEOUT)?.measured_for(role.lane());
         let scans = Connector::new(config, pool::SCAN_TIMEOUT)?.measured_for(role.pool());
-        let signatures = match config.pool_mode {
-            PoolMode::Session => None,
-            PoolMode::Transaction => Some(Arc::new(Signatures::new(single.clone()))),
-        };
+        let signatures = (!config.prepared_statements).then(|| Arc::new(Signatures::new(single.clone())));
         let lane = Arc::new(Lane::new(role.lane(), &single, signatures.as_ref(), config.lanes));
         let pool = Pool::new(role.pool(), scans, signatures, config.pool_size)
             .map_err(|error| SetupError::Pool(error.to_string()))?;

@@ -1,6 +1,6 @@
 //! What is known of a statement without the server remembering it, for connections through a pooler
 //! in transaction mode: the next transaction may reach another connection of the server, where no
-//! statement that was prepared before exists. So a statement's text goes along each time, with the
+//! statement that was prepared before exists, unless the pooler sees to that. So a statement's text goes along each time, with the
 //! types of its parameters, which the server was asked for once.
 
 use std::{
