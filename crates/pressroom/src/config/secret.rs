@@ -26,6 +26,10 @@ impl Secret {
         let Ok(mut url) = Url::parse(&self.0) else {
             return self.to_string();
         };
+        // Of a list of URLs, as Celery's of sentinels, all but the first are a path.
+        if url.path().contains('@') {
+            return self.to_string();
+        }
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return self.to_string();
         }

@@ -399,6 +399,19 @@ fn no_secret_is_printed() {
             .to_string()
             .contains("DATABASE_URL=postgresql://app:***@db/press\n")
     );
+    for url in [
+        "sentinel://:hunter2@one:26379/0;sentinel://:hunter2@two:26379/0?master=news",
+        "sentinel://:hunter2@one,two/0?master=news",
+        "unix:///run/redis.sock?pass=hunter2",
+    ] {
+        let options = Options {
+            redis_url: some(url),
+            ..serve()
+        };
+        let config = Config::load(Mode::Serve, options).unwrap();
+        let printed = format!("{config}{config:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
 }
 
 #[test]
