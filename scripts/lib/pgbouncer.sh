@@ -27,12 +27,20 @@ find_pgbouncer() {
     return 1
 }
 
+# The version that apt would install.
+packaged_pgbouncer() { apt-cache policy pgbouncer 2>/dev/null | sed -n 's/^ *Candidate: //p'; }
+
 # `install_pgbouncer <cache folder> <folder to make>`; sets PGBOUNCER_BIN.
 install_pgbouncer() {
     local cache=$1/pgbouncer home=$2 packaged
     PGBOUNCER_BIN=$(find_pgbouncer) && return 0
     if [ ! -x "$cache/pgbouncer" ]; then
-        packaged=$(apt-cache policy pgbouncer 2>/dev/null | sed -n 's/^ *Candidate: //p')
+        packaged=$(packaged_pgbouncer)
+        if [ -z "$packaged" ] && command -v apt-get >/dev/null 2>&1; then
+            # A fresh container has no package lists yet.
+            if [ "$(id -u)" = 0 ]; then apt-get update -q; else sudo apt-get update -q; fi >/dev/null
+            packaged=$(packaged_pgbouncer)
+        fi
         if ! command -v apt-get >/dev/null 2>&1 || is_new_pgbouncer "$packaged"; then
             install_packages "pgbouncer" "pgbouncer"
             PGBOUNCER_BIN=$(find_pgbouncer) || fail "PgBouncer was installed, but not where it is looked for"

@@ -169,6 +169,31 @@ async fn readers_without_an_account_are_sent_to_the_replica_and_users_see_what_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_far_behind_is_left_until_it_has_caught_up() {
+    let pair = Pair::start().await;
+    let store = pair.store().await;
+    let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
+    let replica = pair.pause_replay().await;
+    store
+        .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
+        .await
+        .unwrap();
+    assert!(store.list_articles(list()).await.unwrap().articles.is_empty());
+    // Half a minute, by the promise.
+    eventually("readers to be sent to the primary", async || {
+        let page = store.list_articles(list()).await.unwrap();
+        (!page.articles.is_empty()).then_some(())
+    })
+    .await;
+    replica
+        .batch_execute("SELECT pg_wal_replay_resume()")
+        .await
+        .unwrap();
+    Reads::at(&pair.replica).await.arrive(&store).await;
+    assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_when_it_is_back() {
     let pair = Pair::start().await;
     let store = pair.store().await;
