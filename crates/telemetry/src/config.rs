@@ -130,6 +130,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use crate::b3::Encoding;
@@ -266,6 +268,33 @@ mod tests {
                 "no warning for {name}: {:?}",
                 config.warnings
             );
+        }
+    }
+
+    #[test]
+    fn the_sample_environment_file_names_every_variable() {
+        let sample = include_str!("../../../.env.example");
+        let asked = RefCell::new(BTreeSet::new());
+        // With this sampler its argument is asked for too.
+        Config::read(SERVICE, &|name| {
+            asked.borrow_mut().insert(name.to_owned());
+            (name == "OTEL_TRACES_SAMPLER").then(|| "traceidratio".to_owned())
+        });
+        let asked = asked.into_inner();
+        assert!(asked.len() > 60, "{asked:?}");
+        for name in asked {
+            // Those for one signal are said in a sentence.
+            let common = ["TRACES_", "METRICS_", "LOGS_"].into_iter().find_map(|signal| {
+                let rest = name.strip_prefix("OTEL_EXPORTER_OTLP_")?.strip_prefix(signal)?;
+                Some(format!("OTEL_EXPORTER_OTLP_{rest}"))
+            });
+            let named = [Some(name.clone()), common].into_iter().flatten().any(|name| {
+                let line = format!("{name}=");
+                sample
+                    .lines()
+                    .any(|text| text.trim_start_matches('#').starts_with(&line))
+            });
+            assert!(named, "{name} is not in .env.example");
         }
     }
 

@@ -123,6 +123,25 @@ fn the_sample_environment_file_has_a_key_that_is_refused() {
 }
 
 #[test]
+fn the_sample_environment_file_names_every_setting() {
+    let sample = include_str!("../../../../.env.example");
+    let named = |name: &str| {
+        sample.lines().any(|line| {
+            line.trim_start_matches('#')
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('='))
+        })
+    };
+    let command = <Options as clap::Args>::augment_args(clap::Command::new("pressroom"));
+    let variables: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+    assert!(variables.len() > 20, "{variables:?}");
+    for variable in variables {
+        let variable = variable.to_str().unwrap();
+        assert!(named(variable), "{variable} is not in .env.example");
+    }
+}
+
+#[test]
 fn embedded_mode_refuses_what_it_would_ignore() {
     let cases = [
         (

@@ -17,7 +17,7 @@ pub struct Asked {
     /// How long to wait for answers, in seconds
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
-    /// Only this worker (celery@host); may be given several times
+    /// Only this worker (celery@host, %h for this host); may be given several times
     #[arg(long, value_name = "WORKER")]
     destination: Vec<String>,
 }
@@ -156,10 +156,13 @@ pub(super) async fn steer(broker: Arc<dyn Broker>, command: &Steer) -> anyhow::R
 
 fn control(broker: Arc<dyn Broker>, asked: &Asked) -> Control {
     let control = Control::new(broker).timeout(asked.timeout);
-    match asked.destination.as_slice() {
-        [] => control,
-        nodes => control.destination(nodes),
+    if asked.destination.is_empty() {
+        return control;
     }
+    // A container's host name is known only in there: so can a health check ask the worker beside it.
+    let own = celeriac::default_node_name();
+    let host = own.split_once('@').map_or("", |(_, host)| host);
+    control.destination(asked.destination.iter().map(|node| node.replace("%h", host)))
 }
 
 fn print(replies: Vec<Reply>) -> anyhow::Result<()> {

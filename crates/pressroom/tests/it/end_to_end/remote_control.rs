@@ -69,6 +69,11 @@ async fn workers_are_asked_and_steered_from_the_command_line() {
     assert_eq!(query, json!({}));
     let elsewhere = tasks(&redis, &["inspect", "ping", "--destination", "celery@elsewhere"]);
     assert_eq!(elsewhere.status.code(), Some(1));
+    let beside = tasks(
+        &redis,
+        &["inspect", "ping", "--destination", "celery@%h", "--timeout", "10"],
+    );
+    assert_eq!(answer(&beside), json!({"ok": "pong"}));
 
     let id = "11111111-1111-4111-8111-111111111111";
     let revoked = answer(&tasks(&redis, &["control", "revoke", id]));
