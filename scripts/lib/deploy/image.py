@@ -1,0 +1,106 @@
+"""The Dockerfile and .dockerignore, beyond what hadolint looks at."""
+
+import json
+import re
+
+from facts import SECRET, fact, pinned
+
+LABELS = ["title", "description", "source", "licenses", "version", "revision"]
+KEPT_OUT = [
+    "target/debug/pressroom",
+    "crates/pressroom/target/x",
+    "fuzz/target/x",
+    ".git/config",
+    ".env",
+    ".env.production",
+    "data/pressroom.db",
+    "crates/pressroom/tests/it/main.rs",
+]
+LET_IN = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs", "crates/celeriac/benches/throughput.rs"]
+RELEASES = {"bookworm": "debian12", "trixie": "debian13", "forky": "debian14"}
+
+
+def instructions(text):
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n", " ", "\n".join(lines))
+    for line in joined.splitlines():
+        if line.strip():
+            word, _, rest = line.strip().partition(" ")
+            yield word.upper(), rest.strip()
+
+
+def exec_form(words):
+    try:
+        words = json.loads(words)
+    except ValueError:
+        return None
+    return words if isinstance(words, list) else None
+
+
+def ignored(path, patterns):
+    """Docker's rule: a pattern also names everything below it, and the last one that fits decides."""
+    outcome = False
+    for pattern in patterns:
+        wanted = not pattern.startswith("!")
+        expression = re.escape(pattern.lstrip("!").strip("/"))
+        expression = expression.replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+        if re.fullmatch(expression + "(/.*)?", path):
+            outcome = wanted
+    return outcome
+
+
+def check(project):
+    steps = list(instructions(project.text("Dockerfile")))
+    arguments = dict(rest.split("=", 1) for word, rest in steps if word == "ARG" and "=" in rest)
+    bases, stages = [], set()
+    for word, rest in steps:
+        if word == "FROM":
+            words = [part for part in rest.split() if not part.startswith("--")]
+            name = re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], words[0])
+            if name not in stages:
+                bases.append(name)
+            if len(words) == 3:
+                stages.add(words[2])
+    for base in bases:
+        fact(pinned(base), f"Dockerfile: {base} names no version")
+    release = next((RELEASES[name] for name in RELEASES if name in bases[0]), None)
+    fact(release and release in bases[-1], f"Dockerfile: {bases[0]} and {bases[-1]} are of different Debian releases")
+
+    last = max(index for index, (word, _) in enumerate(steps) if word == "FROM")
+    final = {}
+    for word, rest in steps[last:]:
+        final.setdefault(word, []).append(rest)
+    fact("RUN" not in final, "Dockerfile: the last stage runs something, and has no shell for it")
+    user = re.fullmatch(r"(\d+):(\d+)", (final.get("USER") or [""])[-1])
+    fact(user and "0" not in user.groups(), "Dockerfile: USER is not two numbers other than 0")
+    probe = (final.get("HEALTHCHECK") or [""])[-1].partition("CMD ")[2]
+    fact(exec_form(probe) == ["/usr/local/bin/pressroom", "healthcheck"],
+         "Dockerfile: HEALTHCHECK is not `pressroom healthcheck` in exec form")
+    fact(exec_form((final.get("ENTRYPOINT") or [""])[-1]) == ["/usr/local/bin/pressroom"],
+         "Dockerfile: ENTRYPOINT is not pressroom in exec form")
+    fact(exec_form((final.get("CMD") or [""])[-1]) == ["serve"], "Dockerfile: CMD is not serve in exec form")
+    labels = " ".join(final.get("LABEL", []))
+    for label in LABELS:
+        fact(f"org.opencontainers.image.{label}=" in labels, f"Dockerfile: no label {label}")
+
+    for word, rest in steps:
+        if word in ("ARG", "ENV"):
+            for name in re.findall(r"(?:^|\s)([A-Za-z_]\w*)(?==|$)", rest):
+                fact(not SECRET.search(name.upper()), f"Dockerfile: {word} {name} would keep a secret in the image")
+        if word == "RUN":
+            for command in re.split(r"&&|;", rest):
+                if "cargo install" in command or re.search(r"cargo .*build", command):
+                    fact("--locked" in command, f"Dockerfile: not --locked: {command.strip()}")
+                if "cargo install" in command:
+                    fact(re.search(r"--version \d+\.\d+\.\d+", command),
+                         f"Dockerfile: no exact version: {command.strip()}")
+    fact(any("cargo auditable build" in rest for word, rest in steps if word == "RUN"),
+         "Dockerfile: the binary would not know its crates (cargo auditable)")
+    fact(arguments.get("VERSION") == project.version(), "Dockerfile: VERSION is not that of Cargo.toml")
+
+    patterns = [line.strip() for line in project.text(".dockerignore").splitlines()
+                if line.strip() and not line.startswith("#")]
+    for path in KEPT_OUT:
+        fact(ignored(path, patterns), f".dockerignore: {path} would be sent to the builder")
+    for path in LET_IN:
+        fact(not ignored(path, patterns), f".dockerignore: {path} is kept from the builder")
