@@ -12,7 +12,7 @@ from facts import FAILED, Project
 project, rendered = Project(sys.argv[1]), Path(sys.argv[2])
 image.check(project)
 compose.check(project, rendered / "compose.json", rendered / "compose-profiles.json", sys.argv[3])
-for overlay in ("single-node", "region"):
+for overlay in ("single-node", "region", "example"):
     manifests.check(project, overlay, rendered / f"{overlay}.yaml")
 for text in FAILED:
     print(text, file=sys.stderr)

@@ -170,7 +170,7 @@ def check(project, overlay, path):
     deny = by.get(("NetworkPolicy", "default-deny"), {}).get("spec")
     fact(deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, f"{overlay}: traffic is not denied first")
     kinds = {kind for kind, _ in by}
-    if overlay == "region":
+    if overlay != "single-node":
         fact({"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} <= kinds, f"{overlay}: does not scale")
         queue = project.sample_settings()["CELERY_QUEUES"].split(",")[0]
         lists = [trigger["metadata"]["listName"] for trigger in by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]]
