@@ -122,23 +122,32 @@ fn the_sample_environment_file_has_a_key_that_is_refused() {
     assert!(SAMPLE_SECRET_KEYS.contains(&key));
 }
 
+/// Names and values of `.env.example`, those that are commented out too.
+fn sample_settings() -> Vec<(&'static str, &'static str)> {
+    include_str!("../../../../.env.example")
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect()
+}
+
 #[test]
-fn the_sample_environment_file_names_every_setting() {
-    let sample = include_str!("../../../../.env.example");
-    let named = |name: &str| {
-        sample.lines().any(|line| {
-            line.trim_start_matches('#')
-                .strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with('='))
-        })
-    };
+fn the_sample_environment_file_names_every_setting_with_a_value_that_can_be_used() {
+    let sample = sample_settings();
     let command = <Options as clap::Args>::augment_args(clap::Command::new("pressroom"));
-    let variables: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
-    assert!(variables.len() > 20, "{variables:?}");
-    for variable in variables {
-        let variable = variable.to_str().unwrap();
-        assert!(named(variable), "{variable} is not in .env.example");
+    let mut arguments = vec!["pressroom".to_owned()];
+    for argument in command.get_arguments() {
+        let variable = argument.get_env().and_then(|name| name.to_str()).unwrap();
+        let value = sample.iter().find(|(name, _)| *name == variable);
+        let (_, value) = value.unwrap_or_else(|| panic!("{variable} is not in .env.example"));
+        let value = if variable == "SECRET_KEY" { KEY } else { value };
+        arguments.push(format!("--{}={value}", argument.get_long().unwrap()));
     }
+    assert!(arguments.len() > 20, "{arguments:?}");
+    let matches = command.try_get_matches_from(arguments).unwrap();
+    let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+    let config = Config::load(Mode::Serve, options).unwrap();
+    assert!(config.production && config.notifications.smtp.is_some());
 }
 
 #[test]
