@@ -74,7 +74,7 @@ def container_of(where, spec, known):
         fact(name in known, f"{where}: sets {name}, which is not in .env.example")
         fact("valueFrom" in variable or not SECRET.search(name), f"{where}: {name} is not taken from a Secret")
         reference = variable.get("valueFrom", {}).get("secretKeyRef", {})
-        fact(reference.get("optional") or name not in ("SCOUT_ENDPOINT", "SMTP_URL"), f"{where}: {name} is not optional")
+        fact(reference.get("optional") or name not in ("DATABASE_READ_URL", "SCOUT_ENDPOINT", "SMTP_URL"), f"{where}: {name} is not optional")
     ports = {port["name"] for port in spec.get("ports", [])}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         port = spec.get(probe, {}).get("httpGet", {}).get("port")
@@ -130,7 +130,7 @@ def fits(where, resources, by):
 def check(project, overlay, path):
     resources = [resource for resource in yaml.safe_load_all(path.read_text()) if resource]
     by = {(resource["kind"], resource["metadata"]["name"]): resource for resource in resources}
-    known = set(project.sample_settings()) | {"MIGRATE_DATABASE_URL"}
+    known = set(project.sample_settings())
     for resource in resources:
         where = f"{overlay}: {resource['kind']} {resource['metadata']['name']}"
         schemas(where, resource)
