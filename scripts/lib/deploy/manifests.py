@@ -68,7 +68,9 @@ def container_of(where, spec, known):
     fact(security.get("capabilities", {}).get("drop") == ["ALL"], f"{where}: keeps capabilities")
     resources = spec.get("resources", {})
     fact({"cpu", "memory"} <= set(resources.get("requests", {})), f"{where}: requests no processor or memory")
-    fact("memory" in resources.get("limits", {}), f"{where}: has no limit of memory")
+    limits = resources.get("limits", {})
+    fact("memory" in limits, f"{where}: has no limit of memory")
+    fact("cpu" in limits or "pressroom" not in spec["image"], f"{where}: sizes itself by the node's processors")
     for variable in spec.get("env", []):
         name = variable["name"]
         fact(name in known, f"{where}: sets {name}, which is not in .env.example")
