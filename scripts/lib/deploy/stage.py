@@ -1,0 +1,13 @@
+"""Prints what a stage of a Dockerfile runs, one command a line: `stage.py <Dockerfile> <stage>`."""
+
+import sys
+from pathlib import Path
+
+from image import instructions
+
+inside = False
+for word, rest in instructions(Path(sys.argv[1]).read_text(encoding="utf-8")):
+    if word == "FROM":
+        inside = rest.split()[-1] == sys.argv[2]
+    elif inside and word == "RUN":
+        print(rest)
