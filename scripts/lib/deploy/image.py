@@ -15,8 +15,9 @@ KEPT_OUT = [
     ".env.production",
     "data/pressroom.db",
     "crates/pressroom/tests/it/main.rs",
+    "crates/celeriac/benches/throughput.rs",
 ]
-LET_IN = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs", "crates/celeriac/benches/throughput.rs"]
+LET_IN = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs"]
 RELEASES = {"bookworm": "debian12", "trixie": "debian13", "forky": "debian14"}
 
 
