@@ -55,7 +55,8 @@ def keda(where, resource):
         for part in value if isinstance(value, list) else [value]:
             fact(set(part) <= expected, f"{where}: spec.{field} has {sorted(set(part) - expected)}")
     for trigger in resource["spec"].get("triggers", []):
-        fact(trigger["type"] == "redis" and set(trigger["metadata"]) <= REDIS_TRIGGER, f"{where}: no trigger on a Redis list")
+        known = trigger["type"] == "redis" and set(trigger["metadata"]) <= REDIS_TRIGGER
+        fact(known, f"{where}: no trigger on a Redis list")
         # The API server takes only texts here.
         fact(all(isinstance(value, str) for value in trigger["metadata"].values()), f"{where}: metadata is not all text")
 
@@ -76,7 +77,8 @@ def container_of(where, spec, known):
         fact(name in known, f"{where}: sets {name}, which is not in .env.example")
         fact("valueFrom" in variable or not SECRET.search(name), f"{where}: {name} is not taken from a Secret")
         reference = variable.get("valueFrom", {}).get("secretKeyRef", {})
-        fact(reference.get("optional") or name not in ("DATABASE_READ_URL", "SCOUT_ENDPOINT", "SMTP_URL"), f"{where}: {name} is not optional")
+        required = name not in ("DATABASE_READ_URL", "SCOUT_ENDPOINT", "SMTP_URL", "WEBHOOK_URL")
+        fact(required or reference.get("optional"), f"{where}: {name} is not optional")
     ports = {port["name"] for port in spec.get("ports", [])}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         port = spec.get(probe, {}).get("httpGet", {}).get("port")
@@ -118,9 +120,10 @@ def fits(where, resources, by):
             target = spec["scaleTargetRef"]["name"]
             deployment = by.get(("Deployment", target))
             fact(deployment, f"{where}: {kind} {name} scales {target}, which is not there")
-            fact(deployment and "replicas" not in deployment["spec"], f"{where}: {target} has replicas and {kind} {name}")
+            fact(deployment and "replicas" not in deployment["spec"], f"{where}: {target} has replicas of its own")
         fact(kind != "Secret", f"{where}: a Secret is written down: {name}")
-        fact(kind == "Namespace" or resource["metadata"].get("namespace") == "pressroom", f"{where}: {name} is elsewhere")
+        inside = kind == "Namespace" or resource["metadata"].get("namespace") == "pressroom"
+        fact(inside, f"{where}: {name} is in another namespace")
     for template in templates:
         for spec in template["spec"]["containers"]:
             for source in spec.get("envFrom", []):
@@ -153,7 +156,7 @@ def check(project, overlay, path):
     spec = pod["containers"][0]
     pause = spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     fact(pause >= 5, f"{overlay}: the API closes its listener before load balancers know")
-    needed = pause + grace + 10
+    needed = pause + int(settings["data"]["SHUTDOWN_DELAY"]) + grace + 10
     fact(pod["terminationGracePeriodSeconds"] >= needed, f"{overlay}: the API is killed before {needed} s")
     needed = grace + 10
     given = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
@@ -175,7 +178,8 @@ def check(project, overlay, path):
     if overlay != "single-node":
         fact({"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} <= kinds, f"{overlay}: does not scale")
         queue = project.sample_settings()["CELERY_QUEUES"].split(",")[0]
-        lists = [trigger["metadata"]["listName"] for trigger in by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]]
+        triggers = by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]
+        lists = [trigger["metadata"]["listName"] for trigger in triggers]
         fact(queue in lists, f"{overlay}: workers are scaled on {lists}, tasks are sent to {queue}")
         parameters = {target["parameter"] for target in
                       by[("TriggerAuthentication", "pressroom-redis")]["spec"]["secretTargetRef"]}
