@@ -1,0 +1,117 @@
+"""What scripts/lib/docs.py finds wrong, and what not. Run by scripts/check-docs before it trusts the checker."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import docs
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.root = Path(temporary.name)
+
+    def page(self, text, name="page.md"):
+        path = self.root / name
+        path.write_text(text)
+        return docs.read(path)
+
+    def fault(self, faults, text):
+        self.assertTrue(any(text in fault for fault in faults), f"{text!r} is not in {faults}")
+
+
+class WhatIsWritten(Folder):
+    def links(self, text):
+        page = self.page(text)
+        return docs.check_links({page.path.resolve(): page})
+
+    def test_links_that_lead_somewhere_hold(self):
+        text = "# One & two\n# Again\n# Again\n[a](#one--two) [b](page.md#again-1) [c](https://example.com/#x) `[d](e)`\n"
+        self.assertEqual(self.links(text), [])
+
+    def test_a_link_to_a_file_that_is_gone_is_found(self):
+        self.fault(self.links("see [it](gone.md)"), "page.md:1: gone.md: there is no such file")
+
+    def test_a_link_to_a_heading_that_is_gone_is_found(self):
+        self.fault(self.links("# Here\n\nsee [it](#there)"), "there is no such heading")
+
+    def test_a_heading_in_a_block_is_none(self):
+        self.fault(self.links("```sh\n# comment\n```\n[it](#comment)"), "there is no such heading")
+
+    def blocks(self, text):
+        page = self.page(text)
+        return page.faults + docs.check_blocks(page, self.root)
+
+    def test_code_that_nothing_compiles_is_found(self):
+        self.fault(self.blocks("```rust\nfn main() {}\n```\n"), "nothing runs or compiles this block (rust)")
+
+    def test_an_excerpt_is_compared_with_its_file(self):
+        (self.root / "a.rs").write_text("fn main() {\n    one();\n}\n")
+        excerpt = "<!-- part of: a.rs -->\n```rust\n    {}();\n```\n"
+        self.assertEqual(self.blocks(excerpt.format("one")), [])
+        self.fault(self.blocks(excerpt.format("two")), "is not what a.rs says")
+        self.fault(self.blocks(excerpt.replace("a.rs", "b.rs")), "there is no b.rs")
+
+    def test_a_test_that_is_gone_is_found(self):
+        self.fault(self.blocks("<!-- run by: tests/gone -->\n```sh\nx\n```\n"), "there is no tests/gone")
+
+    def test_a_reason_is_asked_for(self):
+        self.fault(self.blocks("<!-- not run: -->\n```sh\nx\n```\n"), "`not run` says nothing")
+
+    def test_a_mark_needs_its_block(self):
+        self.fault(self.blocks("<!-- not run: no Docker -->\ntext\n```sh\nx\n```\n"), "belongs to no block")
+
+    def test_a_block_without_end_is_found(self):
+        self.fault(self.blocks("```sh\ntrue\n"), "has no end")
+
+
+class WhatIsRun(Folder):
+    def run_page(self, text):
+        page = self.page(text)
+        folder = Path(tempfile.mkdtemp(dir=self.root))
+        return docs.run(page, folder, lambda text: text, {"PATH": docs.os.environ["PATH"]})
+
+    def test_blocks_share_a_shell_and_their_promises_hold(self):
+        text = "```sh\nname=world\n```\n\n```sh\necho hello $name  # => hello world\necho '{\"at\": 1}'\n```\n\n```json\n{\"at\":1}\n```\n"
+        self.assertEqual(self.run_page(text), [])
+
+    def test_a_command_that_fails_is_found_with_its_place_and_what_it_said(self):
+        faults = self.run_page("```sh\ntrue\n```\n\n```sh\necho oops >&2; false\ntrue\n```\n")
+        self.fault(faults, "page.md:5: ended with 1\noops")
+
+    def test_a_command_that_fails_in_a_pipe_is_found(self):
+        self.fault(self.run_page("```sh\nfalse | true\n```\n"), "ended with 1")
+
+    def test_a_variable_that_is_not_there_is_found(self):
+        self.fault(self.run_page("```sh\necho $NOBODY_SET_IT\n```\n"), "unbound variable")
+
+    def test_a_promise_that_is_not_kept_is_found(self):
+        self.fault(self.run_page("```sh\necho 500  # => 201\n```\n"), "promised `201`")
+
+    def test_each_promise_is_about_its_own_command(self):
+        self.fault(self.run_page("```sh\necho 201\necho 500  # => 500\necho 1  # => 201\n```\n"), "promised `201`")
+
+    def test_shown_output_that_differs_is_found(self):
+        text = "```sh\necho '{{\"id\": 1, \"at\": \"2026-01-01T00:00:00Z\"}}'\n```\n\n```json\n{}\n```\n"
+        shown = '{"id":1,"at":"1999-12-31T23:59:59.5Z"}'
+        self.assertEqual(self.run_page(text.format(shown)), [])
+        self.fault(self.run_page(text.format(shown.replace("1,", "2,"))), "but it said")
+
+    def test_a_background_that_does_not_get_ready_is_found(self):
+        self.fault(self.run_page("<!-- background: false -->\n```sh\necho it broke\nfalse\n```\n"), "it broke")
+
+    def test_the_background_runs_until_it_is_stopped(self):
+        text = (
+            "<!-- background: test -e up -->\n```sh\ntouch up\nsleep 600\n```\n\n"
+            "```sh\npid=$running\nkill -0 $pid\n```\n\n<!-- stop -->\n```sh\n! kill -0 $pid 2>&1  # => No such process\n```\n"
+        )
+        self.assertEqual(self.run_page(text), [])
+
+    def test_marked_blocks_are_left_alone(self):
+        self.assertEqual(self.run_page("<!-- not run: it fails -->\n```sh\nfalse\n```\n"), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
