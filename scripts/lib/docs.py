@@ -321,7 +321,9 @@ def prepare(folder: Path, root: Path, localise) -> None:
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
     """What a page may count on. README begins with nothing; other pages with an empty database and the addresses."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
-    sql = ["DROP DATABASE IF EXISTS pressroom WITH (FORCE)", "DROP ROLE IF EXISTS pressroom"]
+    made = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
+    databases = subprocess.run(["psql", "-XAtc", made], check=True, capture_output=True, text=True).stdout.split()
+    sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "OTEL_SDK_DISABLED": "true", "HOST": "127.0.0.1"}
     if page.path.name != "README.md":
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]

@@ -7,6 +7,7 @@ mod constants;
 mod declaration;
 mod document;
 mod finding;
+mod prometheus;
 mod registry;
 mod resolution;
 mod upstream;

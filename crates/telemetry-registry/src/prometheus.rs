@@ -1,0 +1,125 @@
+//! What metrics are called once Prometheus has them: by the rules of OpenTelemetry's specification "Prometheus and
+//! OpenMetrics Compatibility", which the Collector's prometheus exporter and Prometheus' own OTLP receiver follow
+//! unless they are told otherwise. Dashboards and alerts are written in these names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::registry::{Registry, Use};
+
+/// What every series has, beside its metric's attributes: `service.name` and `service.instance.id`.
+const EVERYWHERE: [&str; 2] = ["job", "instance"];
+
+impl Registry {
+    /// Every series that the declared metrics become, with the labels that it may have.
+    pub fn prometheus_series(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let own = self.metrics.iter().map(|(name, metric)| {
+            let instrument = metric.instrument.as_str();
+            (
+                name,
+                instrument,
+                metric.unit.as_str(),
+                metric.attributes.as_slice(),
+            )
+        });
+        let imported = self.imported_metrics.iter().map(|name| {
+            let metric = &self.upstream.metrics[name];
+            let uses = self.measures.get(name).map_or(&[][..], Vec::as_slice);
+            (name, metric.instrument.as_str(), metric.unit.as_str(), uses)
+        });
+        let mut series = BTreeMap::new();
+        for (name, instrument, unit, uses) in own.chain(imported) {
+            let name = series_name(name, instrument, unit);
+            let labels = labels(uses.iter().chain(self.measures.get("*").into_iter().flatten()));
+            if instrument == "histogram" {
+                let mut of_buckets = labels.clone();
+                of_buckets.insert("le".to_owned());
+                series.insert(format!("{name}_bucket"), of_buckets);
+                series.insert(format!("{name}_sum"), labels.clone());
+                series.insert(format!("{name}_count"), labels);
+            } else {
+                series.insert(name, labels);
+            }
+        }
+        series
+    }
+}
+
+fn labels<'a>(uses: impl Iterator<Item = &'a Use>) -> BTreeSet<String> {
+    let of_metric = uses.map(|used| words(&used.name).join("_"));
+    of_metric.chain(EVERYWHERE.map(str::to_owned)).collect()
+}
+
+/// The name with its unit in words, unless it says it already, and with `total` last where it counts up.
+fn series_name(name: &str, instrument: &str, unit: &str) -> String {
+    let mut words = words(name);
+    let unit = match unit {
+        "s" => Some("seconds"),
+        "By" => Some("bytes"),
+        "1" if instrument == "gauge" => Some("ratio"),
+        // What is in braces is no unit, and the registry has no others.
+        _ => None,
+    };
+    words.extend(unit.filter(|unit| !words.contains(unit)));
+    if instrument == "counter" {
+        words.retain(|word| *word != "total");
+        words.push("total");
+    }
+    words.join("_")
+}
+
+fn words(name: &str) -> Vec<&str> {
+    name.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::series_name;
+
+    #[test]
+    fn names_are_those_of_the_specification() {
+        for (name, instrument, unit, expected) in [
+            (
+                "http.server.request.duration",
+                "histogram",
+                "s",
+                "http_server_request_duration_seconds",
+            ),
+            (
+                "http_request_duration_seconds",
+                "histogram",
+                "s",
+                "http_request_duration_seconds",
+            ),
+            (
+                "http_requests_total",
+                "counter",
+                "{request}",
+                "http_requests_total",
+            ),
+            (
+                "process.cpu.time",
+                "counter",
+                "s",
+                "process_cpu_time_seconds_total",
+            ),
+            (
+                "process.memory.usage",
+                "updowncounter",
+                "By",
+                "process_memory_usage_bytes",
+            ),
+            (
+                "http.server.active_requests",
+                "updowncounter",
+                "{request}",
+                "http_server_active_requests",
+            ),
+            ("outbox.age", "gauge", "s", "outbox_age_seconds"),
+            ("share", "gauge", "1", "share_ratio"),
+        ] {
+            assert_eq!(series_name(name, instrument, unit), expected);
+        }
+    }
+}
