@@ -2,7 +2,8 @@
 
 A page is read from top to bottom. Its `sh` blocks run in one shell in an empty folder, its `sql` blocks in psql in
 between, and whatever a block promises (`# => text` after a command, a `json` or `http` block right below) is compared
-with what came out. A comment of its own line, just before a block, says what else is to be done with it:
+with what came out. A comment of its own line,
+before a block or on the line right below its end, says what else is to be done with it:
 
     <!-- not run: reason -->       it cannot run here
     <!-- run by: path -->          a test or script in the project runs it; the path must exist
@@ -67,12 +68,13 @@ def anchor(heading: str) -> str:
 def read(path: Path) -> Page:
     """Takes a page apart. Faults of its form are noted in it."""
     page = Page(path)
-    block, indent, mark, stops, touching = None, "", None, False, None
+    block, indent, mark, stops, touching, ended = None, "", None, False, None, 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
         fence = FENCE.match(line)
         if block is not None:
             if fence and not fence[2]:
                 page.blocks.append(block)
+                ended = number
                 if block.language in OUTPUT and touching is not None:
                     touching.output = block
                 touching = block if block.language in RUN and not block.mark else None
@@ -90,6 +92,9 @@ def read(path: Path) -> Page:
                 mark = (comment[1], (comment[2] or "").strip())
                 if not mark[1]:
                     page.faults.append(f"{path}:{number}: `{comment[1]}` says nothing")
+                if page.blocks and ended == number - 1 and not page.blocks[-1].mark:
+                    page.blocks[-1].mark, page.blocks[-1].argument = mark
+                    mark, touching = None, None
         elif line.strip():
             if mark is not None:
                 page.faults.append(f"{path}:{number}: a comment above belongs to no block")

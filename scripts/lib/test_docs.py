@@ -57,6 +57,11 @@ class WhatIsWritten(Folder):
     def test_a_test_that_is_gone_is_found(self):
         self.fault(self.blocks("<!-- run by: tests/gone -->\n```sh\nx\n```\n"), "there is no tests/gone")
 
+    def test_a_mark_on_the_line_below_is_of_the_block_above(self):
+        page = self.page("```sh\na\n```\n<!-- not run: one -->\n\n<!-- not run: two -->\n```sh\nb\n```\n")
+        self.assertEqual([(block.text, block.argument) for block in page.blocks], [("a\n", "one"), ("b\n", "two")])
+        self.assertEqual(page.faults, [])
+
     def test_a_reason_is_asked_for(self):
         self.fault(self.blocks("<!-- not run: -->\n```sh\nx\n```\n"), "`not run` says nothing")
 

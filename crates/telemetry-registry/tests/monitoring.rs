@@ -58,6 +58,13 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
         .collect()
 }
 
+/// Whether a word with this behind it is a function, such as `rate (` or `sum by (`.
+fn is_function(next: &str) -> bool {
+    ["(", "by ", "by(", "without ", "without("]
+        .iter()
+        .any(|start| next.starts_with(start))
+}
+
 /// What is asked for that is not there: series, and labels that no series of the expression has.
 fn unknown(expression: &str, series: &Series) -> Vec<String> {
     let mut unknown = Vec::new();
@@ -81,7 +88,7 @@ fn unknown(expression: &str, series: &Series) -> Vec<String> {
             let labels = labels.split(',').map(|label| label.trim().to_owned());
             listed.extend(labels.filter(|label| !label.is_empty()));
             rest = after;
-        } else if first.is_ascii_digit() || OPERATORS.contains(&word) || next.starts_with('(') {
+        } else if first.is_ascii_digit() || OPERATORS.contains(&word) || is_function(next) {
         } else if let Some(labels) = series.get(word) {
             known_labels.extend(labels.iter().cloned());
             if let Some(matchers) = next.strip_prefix('{') {

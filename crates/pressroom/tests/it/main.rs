@@ -9,6 +9,8 @@ mod end_to_end;
 #[cfg(test)]
 mod http;
 #[cfg(test)]
+mod own_task;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

@@ -1,0 +1,158 @@
+//! A task of one's own beside the one that Pressroom has, as docs/writing-a-task.md shows it: with the store, with a
+//! span, and through the outbox.
+#![expect(clippy::disallowed_methods, reason = "rows are put in beside the store")]
+
+use std::{sync::Arc, time::Duration};
+
+use celeriac::{
+    Broker, Client, Exception, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker,
+    WorkerBuilder,
+};
+use pressroom::{
+    articles::ArticleId,
+    clock::SystemClock,
+    store::{Store, StoreError},
+    tasks::{Dispatcher, Durability},
+};
+use serde_json::{Value, json};
+use telemetry::Span;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{eventually, postgres::Database};
+
+/// Counts the words of an article.
+#[derive(Clone)]
+pub struct WordCount {
+    pub store: Arc<dyn Store>,
+}
+
+impl WordCount {
+    pub const NAME: &str = "app.jobs.tasks.count_words";
+
+    /// Teaches a worker this task.
+    #[must_use]
+    pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
+        let options = TaskOptions {
+            time_limit: Some(Duration::from_secs(30)),
+            parameters: &["article_id"],
+            ..TaskOptions::default()
+        };
+        worker.task(
+            Self::NAME,
+            options,
+            move |_: TaskContext, (article_id,): (i32,)| {
+                let task = self.clone();
+                async move {
+                    let counted = Span::internal("job.count_words").run(task.run(ArticleId(article_id)));
+                    counted.await.map_err(|error| TaskError::Retry {
+                        cause: Exception {
+                            type_name: "StoreError".to_owned(),
+                            module: "pressroom".to_owned(),
+                            message: error.to_string(),
+                        },
+                        countdown: None,
+                    })
+                }
+            },
+        )
+    }
+
+    async fn run(&self, id: ArticleId) -> Result<Value, StoreError> {
+        let Some(article) = self.store.find_article_by_id(id).await? else {
+            return Ok(json!({"status": "error", "error": "Article not found"}));
+        };
+        let words = article.body.split_whitespace().count();
+        telemetry::info!(article.id = id.0, "Words counted");
+        Ok(json!({"status": "success", "words": words}))
+    }
+}
+
+/// A worker that knows the task, until the token is cancelled.
+fn start_worker(store: Arc<dyn Store>, broker: Arc<dyn Broker>, shutdown: CancellationToken) {
+    let worker = WordCount { store }.register(Worker::builder(broker)).build();
+    tokio::spawn(worker.run(shutdown, Duration::from_secs(5)));
+}
+
+async fn insert_article(database: &Database) -> i32 {
+    let row = database
+        .client()
+        .await
+        .query_one(
+            "WITH author AS (
+                INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
+                VALUES ('ann@example.com', 'x', 'Ann', '', '', now(), now())
+                RETURNING id
+            )
+            INSERT INTO articles (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
+            SELECT 'one', 'One', '', 'four words of text', id, 0, now(), now()
+            FROM author
+            RETURNING id",
+            &[],
+        )
+        .await
+        .unwrap();
+    row.get(0)
+}
+
+#[tokio::test]
+async fn a_task_of_ones_own_reads_the_store_and_returns_its_result() {
+    let database = Database::migrated().await;
+    let id = insert_article(&database).await;
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
+    let shutdown = CancellationToken::new();
+    start_worker(Arc::new(database.store()), broker.clone(), shutdown.clone());
+
+    let client = Client::new(broker);
+    for (article, expected) in [
+        (id, json!({"status": "success", "words": 4})),
+        (id + 1, json!({"status": "error", "error": "Article not found"})),
+    ] {
+        let sent = client
+            .send(Signature::new(WordCount::NAME).kwarg("article_id", article))
+            .await
+            .unwrap();
+        let result = client.wait(&sent, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(result, expected);
+    }
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_row_of_the_outbox_is_a_task_of_whatever_name() {
+    let database = Database::migrated().await;
+    let id = insert_article(&database).await;
+    let store: Arc<dyn Store> = Arc::new(database.store());
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
+    let shutdown = CancellationToken::new();
+    start_worker(store.clone(), broker.clone(), shutdown.clone());
+    let task_id = "5f2f6d5e-7a59-4f0c-8f58-1c7b3f1f0a01";
+    database
+        .client()
+        .await
+        .batch_execute(&format!(
+            "INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
+            VALUES ('{task_id}', '{}', jsonb_build_array({id}), '[]', now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')",
+            WordCount::NAME,
+        ))
+        .await
+        .unwrap();
+
+    let client = Client::new(broker.clone());
+    let dispatcher = Dispatcher::new(
+        store.clone(),
+        client.clone(),
+        Arc::new(SystemClock),
+        "celery".to_owned(),
+        Durability::Broker,
+        Arc::new(Notify::new()),
+    );
+    tokio::spawn(dispatcher.run(shutdown.clone()));
+    let result = client.wait(task_id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(result, json!({"status": "success", "words": 4}));
+    eventually("the outbox is empty", async || {
+        (store.outbox_backlog().await.unwrap().tasks == 0).then_some(())
+    })
+    .await;
+    shutdown.cancel();
+}
