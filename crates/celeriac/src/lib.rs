@@ -98,3 +98,8 @@ pub use self::{
     task::{Exception, TaskContext, TaskError, TaskOptions, TaskOutcome},
     worker::{Worker, WorkerBuilder, WorkerError},
 };
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

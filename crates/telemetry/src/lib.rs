@@ -62,3 +62,8 @@ pub use runtime::observe_runtime;
 pub use span::Span;
 #[doc(hidden)]
 pub use tracing;
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
