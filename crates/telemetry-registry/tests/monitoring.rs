@@ -193,3 +193,37 @@ fn alerts_ask_for_what_there_is_and_lead_to_the_runbook() {
     }
     assert_eq!(described, BTreeSet::new(), "there are no such alerts");
 }
+
+/// The text of every source file of the crates.
+fn sources() -> String {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("tests") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                text.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn alerts_compare_with_values_that_are_sent() {
+    let sources = sources();
+    let mut compared = BTreeSet::new();
+    for alert in alerts() {
+        let values = alert.expr.split("=\"").skip(1);
+        compared.extend(values.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+    }
+    assert!(compared.contains("pressroom-app"), "found only {compared:?}");
+    for value in compared {
+        assert!(
+            sources.contains(&format!("\"{value}\"")),
+            "nothing says {value:?}"
+        );
+    }
+}
