@@ -60,9 +60,11 @@ RUN find crates -name '*.rs' -exec touch {} + \
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# Where the code is published.
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="Pressroom" \
     org.opencontainers.image.description="An articles service: REST API, background tasks, OpenTelemetry" \
-    org.opencontainers.image.source="https://github.com/pressroom-rs/pressroom" \
+    org.opencontainers.image.source="${SOURCE}" \
     org.opencontainers.image.licenses="MIT" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
