@@ -112,12 +112,12 @@ fn every_name_in_the_sources_is_declared() {
                 look(0, "field", name, registry.declares_attribute(name));
             }
         }
-        for rest in behind(&text, &["KeyValue::new("]) {
+        for rest in behind(&text, &["KeyValue::new(", "into.text(", "into.number("]) {
             if let Some(name) = literal(&arguments(rest)[0]) {
                 look(1, "attribute", name, registry.declares_attribute(name));
             }
         }
-        for rest in behind(&text, &["Span::internal(", "SpanBuilder::from_name("]) {
+        for rest in behind(&text, &["Span::internal(", "Beginning::new("]) {
             if let Some(name) = literal(&arguments(rest)[0]) {
                 look(2, "span", name, registry.declares_span(name));
             }

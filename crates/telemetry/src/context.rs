@@ -5,13 +5,14 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use opentelemetry::propagation::{Extractor, Injector};
-use opentelemetry::trace::{
-    FutureExt, Link, SpanBuilder, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer,
-};
+use opentelemetry::trace::{FutureExt, Link, SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry::{Context, KeyValue, global};
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
+use crate::export::Attributes;
+use crate::recording::{Beginning, Recorder};
+
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
 thread_local! {
     /// The context of the request whose work this thread does at the moment, so that inner code can reach its server
@@ -28,22 +29,26 @@ struct OnBehalfOf(Vec<Link>);
 /// Marks a context in which no spans are to be made (health endpoints); the sampler looks for it.
 pub(crate) struct Quiet;
 
-/// Keeps the tracer that every span of this crate is made with. Later calls change nothing.
-pub(crate) fn install_tracer(tracer: SdkTracer) {
-    TRACER.get_or_init(|| tracer);
+/// Keeps what every span of this crate is made by. Later calls change nothing.
+pub(crate) fn install_recorder(recorder: Recorder) {
+    RECORDER.get_or_init(|| recorder);
 }
 
-/// Whether spans are made at all.
-pub(crate) fn has_tracer() -> bool {
-    TRACER.get().is_some()
+/// What makes spans, when any are made.
+pub(crate) fn recorder() -> Option<&'static Recorder> {
+    RECORDER.get()
 }
 
-/// Starts a span below `parent` and returns the context that carries it. Where no spans are made that is the parent's,
-/// and nothing is built.
-pub(crate) fn start(parent: &Context, build: impl FnOnce() -> SpanBuilder) -> Context {
-    match TRACER.get() {
-        Some(tracer) if parent.get::<Quiet>().is_none() => {
-            parent.with_span(tracer.build_with_context(build(), parent))
+/// Starts a span below `parent` and returns the context that carries it; `describe` writes the attributes of one that is
+/// recorded. Where no spans are made the context is the parent's.
+pub(crate) fn start(
+    parent: &Context,
+    beginning: Beginning,
+    describe: impl FnOnce(&mut Attributes),
+) -> Context {
+    match recorder() {
+        Some(recorder) if parent.get::<Quiet>().is_none() => {
+            parent.with_span(recorder.start(parent, beginning, describe))
         }
         _ => parent.clone(),
     }

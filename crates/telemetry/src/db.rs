@@ -9,13 +9,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
-use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
+use crate::export::{Attributes, Fixed};
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
 use crate::names::event;
+use crate::recording::Beginning;
 
 pub use connections::ConnectionTimes;
 
@@ -48,6 +50,13 @@ impl Statement {
             summary,
             text,
         }
+    }
+}
+
+impl Statement {
+    fn place(&self) -> Place {
+        let texts = [self.operation, self.collection, self.summary, self.text];
+        texts.map(|text| (text.as_ptr().addr(), text.len()))
     }
 }
 
@@ -108,8 +117,32 @@ pub struct Database(Arc<Target>);
 struct Target {
     /// The attributes that never change: system, namespace, server.
     fixed: Vec<KeyValue>,
+    /// The attributes of statements' spans, by where the statements stand.
+    known: Table<Place, Arc<Fixed>>,
     /// The durations of statements that went well, by operation and collection.
     succeeded: Table<(&'static str, &'static str), Series>,
+}
+
+/// Where the texts of a statement stand in the program, and how long they are: it is not worth comparing the texts.
+type Place = [(usize, usize); 4];
+
+impl Target {
+    /// What is always said of `statement`; `None` when there are too many of them.
+    fn known(&self, statement: &Statement) -> Option<Arc<Fixed>> {
+        let recorder = context::recorder()?;
+        let write = || Arc::new(recorder.fixed(|into| self.describe(statement, into)));
+        self.known.get(&statement.place(), write).cloned()
+    }
+
+    fn describe(&self, statement: &Statement, into: &mut Attributes) {
+        self.fixed.iter().for_each(|attribute| into.set(attribute));
+        into.text("db.operation.name", statement.operation);
+        if !statement.collection.is_empty() {
+            into.text("db.collection.name", statement.collection);
+        }
+        into.text("db.query.summary", statement.summary);
+        into.text("db.query.text", statement.text);
+    }
 }
 
 impl Database {
@@ -126,6 +159,7 @@ impl Database {
         }
         Self(Arc::new(Target {
             fixed,
+            known: Table::new(SERIES_LIMIT),
             succeeded: Table::new(SERIES_LIMIT),
         }))
     }
@@ -237,23 +271,15 @@ struct Ended {
 
 impl<'a> Call<'a> {
     fn start(database: &'a Database, statement: &'a Statement) -> Self {
-        let build = || {
-            let mut attributes = Vec::with_capacity(database.0.fixed.len() + 6);
-            attributes.extend_from_slice(&database.0.fixed);
-            attributes.push(KeyValue::new("db.operation.name", statement.operation));
-            if !statement.collection.is_empty() {
-                attributes.push(KeyValue::new("db.collection.name", statement.collection));
-            }
-            attributes.push(KeyValue::new("db.query.summary", statement.summary));
-            attributes.push(KeyValue::new("db.query.text", statement.text));
-            SpanBuilder::from_name(statement.summary)
-                .with_kind(SpanKind::Client)
-                .with_attributes(attributes)
+        let beginning = Beginning::new(statement.summary, SpanKind::Client);
+        let describe = |into: &mut Attributes| match database.0.known(statement) {
+            Some(known) => into.begin_with(known),
+            None => database.0.describe(statement, into),
         };
         Self {
             database,
             statement,
-            cx: Context::map_current(|current| context::start(current, build)),
+            cx: Context::map_current(|current| context::start(current, beginning, describe)),
             started: Instant::now(),
             ended: None,
         }

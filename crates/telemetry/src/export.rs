@@ -11,6 +11,7 @@
 //! Spans and log records are encoded where they are made: what they consist of is in that processor's caches and was
 //! allocated by that thread, so that encoding them elsewhere costs several times as much as doing it at once.
 
+mod attributes;
 mod batches;
 mod delivery;
 mod frame;
@@ -28,6 +29,7 @@ mod tidy;
 mod traces;
 mod wire;
 
+pub(crate) use attributes::{Attributes, Fixed};
 pub(crate) use delivery::TARGET;
 pub(crate) use frame::Batch;
 pub(crate) use logs::QueuedLogs;
@@ -36,4 +38,4 @@ pub(crate) use metrics::Reader;
 pub(crate) use queue::Queue;
 pub(crate) use thread::{ExportThread, Exports, Queued, Read};
 pub(crate) use tidy::{Tidy, truncated};
-pub(crate) use traces::QueuedSpans;
+pub(crate) use traces::{Ended, QueuedSpans, Recorded};

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Key, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use tracing_subscriber::EnvFilter;
@@ -69,8 +68,8 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         .get(&Key::from_static_str("service.name"))
         .map(|name| name.to_string())
         .unwrap_or_default();
-    let (providers, thread) = if config.disabled {
-        (Providers::default(), None)
+    let (providers, recorder, thread) = if config.disabled {
+        (Providers::default(), None, None)
     } else {
         Providers::start(&config, &mut warnings)
     };
@@ -78,7 +77,9 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
     global::set_text_map_propagator(propagator(&config.propagators));
     if let Some(provider) = &providers.traces {
         global::set_tracer_provider(provider.clone());
-        context::install_tracer(provider.tracer(SCOPE));
+    }
+    if let Some(recorder) = recorder {
+        context::install_recorder(recorder);
     }
     if let Some(provider) = &providers.metrics {
         global::set_meter_provider(provider.clone());

@@ -34,6 +34,7 @@ mod otlp;
 mod process;
 mod providers;
 mod query;
+mod recording;
 mod resource;
 mod runtime;
 mod sampler;

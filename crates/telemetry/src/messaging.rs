@@ -6,25 +6,27 @@ mod pending;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry::trace::{FutureExt, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::db;
+use crate::export::Attributes;
 use crate::failure;
-use crate::metrics::{self, SERIES_LIMIT, Table};
+use crate::metrics;
 use crate::names::{attribute, metric, span};
+use crate::recording::Beginning;
 use measures::instruments;
 use pending::Redis;
 pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
 
-/// The names of queues and tasks, which are few: those seen first are kept, so that copies of them cost nothing.
-static NAMES: LazyLock<Table<String, &'static str>> = LazyLock::new(|| Table::new(SERIES_LIMIT));
+/// More than the attributes of a task's span take.
+const USUAL_BYTES: usize = 512;
 
 /// One task message, as both sides see it.
 #[derive(Clone, Copy, Debug)]
@@ -136,14 +138,15 @@ impl Messaging {
     /// Starts `celery.send_task`, a producer span below `parent` or else below the span in force. What it returns has
     /// the headers to write into the message, and is finished when the broker has answered.
     pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
-        let build = || {
-            SpanBuilder::from_name(span::CELERY_SEND_TASK)
-                .with_kind(SpanKind::Producer)
-                .with_attributes(attributes(message, "send_task", "send", 6))
+        let start = |parent: &Context| {
+            let beginning = Beginning::new(span::CELERY_SEND_TASK, SpanKind::Producer);
+            context::start(parent, beginning, |into| {
+                describe(message, "send_task", "send", into);
+            })
         };
         let cx = match parent {
-            Some(parent) => context::start(parent, build),
-            None => Context::map_current(|current| context::start(current, build)),
+            Some(parent) => start(parent),
+            None => Context::map_current(start),
         };
         Sending {
             cx,
@@ -152,7 +155,7 @@ impl Messaging {
         }
     }
 
-    /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]); `describe` says how
+    /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]); `ended` says how
     /// it ended. A work that is dropped half-way counts as nothing and only ends its span.
     pub async fn process<T>(
         &self,
@@ -160,16 +163,14 @@ impl Messaging {
         retries: u32,
         parent: Context,
         work: impl Future<Output = T>,
-        describe: impl FnOnce(&T) -> Processed,
+        ended: impl FnOnce(&T) -> Processed,
     ) -> T {
         let started = Instant::now();
-        let cx = context::start(&parent, || {
-            let mut of_span = attributes(message, "run", "process", 9);
-            of_span.push(KeyValue::new(attribute::CELERY_RETRIES, i64::from(retries)));
-            of_span.push(KeyValue::new(attribute::CELERY_HOSTNAME, self.hostname.clone()));
-            SpanBuilder::from_name(span::CELERY_RUN)
-                .with_kind(SpanKind::Consumer)
-                .with_attributes(of_span)
+        let beginning = Beginning::new(span::CELERY_RUN, SpanKind::Consumer);
+        let cx = context::start(&parent, beginning, |into| {
+            describe(message, "run", "process", into);
+            into.number(attribute::CELERY_RETRIES, i64::from(retries));
+            into.text(attribute::CELERY_HOSTNAME, self.hostname.as_str());
         });
         if let Some(instruments) = instruments() {
             instruments.consumed(message.queue);
@@ -177,7 +178,7 @@ impl Messaging {
 
         let result = work.with_context(cx.clone()).await;
 
-        let Processed { outcome, exception } = describe(&result);
+        let Processed { outcome, exception } = ended(&result);
         let span = cx.span();
         span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
         let mut error_type = None;
@@ -198,16 +199,15 @@ impl Messaging {
     /// [`crate::on_behalf_of`] the span links to what the command is for.
     pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
         let start = |current: &Context| {
-            context::start(current, || {
-                let mut attributes = Vec::with_capacity(self.redis.fixed.len() + 5);
-                attributes.extend_from_slice(&self.redis.fixed);
-                attributes.push(KeyValue::new("db.operation.name", operation));
-                attributes.push(KeyValue::new("db.query.summary", operation));
-                attributes.push(KeyValue::new("db.query.text", text));
-                SpanBuilder::from_name(operation)
-                    .with_kind(SpanKind::Client)
-                    .with_attributes(attributes)
-                    .with_links(context::links_of_commands(current))
+            let beginning = Beginning {
+                links: context::links_of_commands(current),
+                ..Beginning::new(operation, SpanKind::Client)
+            };
+            context::start(current, beginning, |into| {
+                self.redis.fixed.iter().for_each(|attribute| into.set(attribute));
+                into.text("db.operation.name", operation);
+                into.text("db.query.summary", operation);
+                into.text("db.query.text", text);
             })
         };
         Command {
@@ -249,29 +249,14 @@ impl Messaging {
 }
 
 /// What both spans say of a message.
-fn attributes(
-    message: &TaskMessage<'_>,
-    operation: &'static str,
-    kind: &'static str,
-    capacity: usize,
-) -> Vec<KeyValue> {
-    let mut attributes = Vec::with_capacity(capacity);
-    attributes.extend([
-        KeyValue::new("messaging.system", SYSTEM),
-        KeyValue::new("messaging.operation.name", operation),
-        KeyValue::new("messaging.operation.type", kind),
-        KeyValue::new("messaging.destination.name", name(message.queue)),
-        KeyValue::new("messaging.message.id", message.id.to_owned()),
-        KeyValue::new(attribute::CELERY_TASK_NAME, name(message.task)),
-    ]);
-    attributes
-}
-
-fn name(of: &str) -> StringValue {
-    match NAMES.get(of, || of.to_owned().leak()) {
-        Some(&name) => name.into(),
-        None => of.to_owned().into(),
-    }
+fn describe(message: &TaskMessage<'_>, operation: &str, kind: &str, into: &mut Attributes) {
+    into.reserve(USUAL_BYTES);
+    into.text("messaging.system", SYSTEM);
+    into.text("messaging.operation.name", operation);
+    into.text("messaging.operation.type", kind);
+    into.text("messaging.destination.name", message.queue);
+    into.text("messaging.message.id", message.id);
+    into.text(attribute::CELERY_TASK_NAME, message.task);
 }
 
 fn gauge(queues: &[QueueDepth], value: impl Fn(&QueueDepth) -> Option<f64>) -> Vec<(f64, Vec<KeyValue>)> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
@@ -12,6 +13,7 @@ use crate::export::{
     Batch, ExportThread, Exported, Exports, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
     observe_queue,
 };
+use crate::recording::Recorder;
 use crate::sampler::QuietSampler;
 
 /// The instrumentation scope of this crate.
@@ -27,7 +29,10 @@ pub(crate) struct Providers {
 
 impl Providers {
     /// Makes the providers, and starts the thread when there is anything to export.
-    pub(crate) fn start(config: &Config, warnings: &mut Vec<String>) -> (Self, Option<ExportThread>) {
+    pub(crate) fn start(
+        config: &Config,
+        warnings: &mut Vec<String>,
+    ) -> (Self, Option<Recorder>, Option<ExportThread>) {
         let exports = exports(config);
         let spans = exports.traces.as_ref().map(Shared::of);
         let records = exports.logs.as_ref().map(Shared::of);
@@ -42,13 +47,13 @@ impl Providers {
         let records = records.filter(|_| runs(Signal::Logs));
         let reader = reader.filter(|_| runs(Signal::Metrics));
 
+        let sampler = QuietSampler {
+            inner: config.sampler.clone(),
+        };
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(QuietSampler {
-                inner: config.sampler.clone(),
-            });
-        // Without a queue there are still ids, for logs, answers and whoever is called.
+            .with_sampler(sampler.clone());
         if let Some(spans) = &spans {
             traces = traces.with_span_processor(QueuedSpans::new(Arc::clone(&spans.queue), spans.tidy));
         }
@@ -82,7 +87,14 @@ impl Providers {
             metrics,
             logs,
         };
-        (providers, thread)
+        let recorder = Recorder {
+            queue: spans.as_ref().map(|spans| Arc::clone(&spans.queue)),
+            tidy: tidy_of_spans(config),
+            limits: config.span_limits,
+            sampler,
+            scope: InstrumentationScope::builder(SCOPE).build(),
+        };
+        (providers, Some(recorder), thread)
     }
 
     /// Takes no more spans and log records, and comes back at once.
@@ -121,6 +133,14 @@ impl Shared {
     }
 }
 
+fn tidy_of_spans(config: &Config) -> Tidy {
+    Tidy {
+        masking: config.masking,
+        value_limit: config.span_value_limit,
+        attribute_limit: None,
+    }
+}
+
 /// Where everything goes, and how.
 fn exports(config: &Config) -> Exports {
     let tidy = Tidy {
@@ -128,17 +148,18 @@ fn exports(config: &Config) -> Exports {
         value_limit: None,
         attribute_limit: None,
     };
-    let of_spans = Tidy {
-        value_limit: config.span_value_limit,
-        ..tidy
-    };
     let of_records = Tidy {
         attribute_limit: Some(config.log_limits.attributes),
         ..tidy
     };
     Exports {
         resource: config.resource.clone(),
-        traces: queued(Signal::Traces, &config.traces, config.span_batches, of_spans),
+        traces: queued(
+            Signal::Traces,
+            &config.traces,
+            config.span_batches,
+            tidy_of_spans(config),
+        ),
         // The lines of standard output are the console's log records.
         logs: match &config.logs {
             Destination::Otlp(_) => queued(Signal::Logs, &config.logs, config.log_batches, of_records),

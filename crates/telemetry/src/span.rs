@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::time::{Instant, SystemTime};
 
-use opentelemetry::trace::{FutureExt, Link, SpanBuilder, SpanKind, TraceContextExt};
+use opentelemetry::trace::{FutureExt, Link, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
 use crate::context;
 use crate::failure::{self, Failure, record_failure};
+use crate::recording::Beginning;
 
 /// A span that is yet to start. It starts when [`Span::run`] is first polled.
 ///
@@ -97,17 +98,19 @@ impl Span {
             since,
             parent,
         } = self;
-        let build = || {
-            let mut builder = SpanBuilder::from_name(name)
-                .with_kind(SpanKind::Internal)
-                .with_attributes(attributes)
-                .with_links(links);
-            builder.start_time = since;
-            builder
+        let beginning = Beginning {
+            links,
+            since,
+            ..Beginning::new(name, SpanKind::Internal)
+        };
+        let start = |parent: &Context| {
+            context::start(parent, beginning, |into| {
+                attributes.iter().for_each(|attribute| into.set(attribute));
+            })
         };
         match &parent {
-            Some(parent) => context::start(parent, build),
-            None => Context::map_current(|current| context::start(current, build)),
+            Some(parent) => start(parent),
+            None => Context::map_current(start),
         }
     }
 }

@@ -1,47 +1,213 @@
-//! Spans: at their end in the SDK they are written into the queue as the bytes that they will be in a request. What is done
-//! to them on the way out (one value for each key, masking, limits of length) is done while they are written.
+//! Spans as the bytes that they will be in a request: written while they are recorded, put together when they end, and
+//! handed to the queue. What is done to them on the way out (one value for each key, masking, limits) is done while they
+//! are written. The numbers are those of the fields in OTLP's `trace/v1/trace.proto`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status};
-use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{self, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{self, SpanData, SpanLimits, SpanProcessor};
 
+use super::attributes::Attributes;
 use super::frame::Batch;
 use super::queue::Queue;
 use super::tidy::Tidy;
 use super::wire::{Wire, nanoseconds, with_scratch};
 
-/// Puts ended spans into the queue.
+const OF_SPANS: u32 = 9;
+const OF_EVENTS: u32 = 3;
+const OF_LINKS: u32 = 4;
+
+/// What a span consists of besides its name and its end, as far as it has been recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) attributes: Attributes,
+    events: Parts,
+    links: Parts,
+    limits: SpanLimits,
+    tidy: Tidy,
+}
+
+/// Events or links.
+#[derive(Debug, Default)]
+struct Parts {
+    wire: Wire,
+    count: u32,
+    dropped: u32,
+}
+
+impl Parts {
+    fn admits(&mut self, limit: u32) -> bool {
+        let admitted = self.count < limit;
+        *(if admitted {
+            &mut self.count
+        } else {
+            &mut self.dropped
+        }) += 1;
+        admitted
+    }
+}
+
+impl Recorded {
+    pub(crate) fn new(tidy: Tidy, limits: SpanLimits) -> Self {
+        Self {
+            attributes: Attributes::new(OF_SPANS, tidy, limits.max_attributes_per_span),
+            events: Parts::default(),
+            links: Parts::default(),
+            limits,
+            tidy,
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: &Event) {
+        if !self.events.admits(self.limits.max_events_per_span) {
+            return;
+        }
+        let limit = self.limits.max_attributes_per_event;
+        let (tidy, attributes) = (self.tidy, self.part(OF_EVENTS, limit, &event.attributes));
+        self.events.wire.message(11, |wire| {
+            wire.fixed64(1, nanoseconds(event.timestamp));
+            wire.text(2, &tidy.masked(&event.name));
+            attributes.write(wire);
+            let dropped = event.dropped_attributes_count + attributes.dropped();
+            wire.number(4, dropped.into());
+        });
+    }
+
+    pub(crate) fn link(&mut self, link: &Link) {
+        if !self.links.admits(self.limits.max_links_per_span) {
+            return;
+        }
+        let limit = self.limits.max_attributes_per_link;
+        let (tidy, attributes) = (self.tidy, self.part(OF_LINKS, limit, &link.attributes));
+        let context = &link.span_context;
+        self.links.wire.message(13, |wire| {
+            wire.bytes_set(1, &context.trace_id().to_bytes());
+            wire.bytes_set(2, &context.span_id().to_bytes());
+            wire.text(3, &tidy.masked(&context.trace_state().header()));
+            attributes.write(wire);
+            let dropped = link.dropped_attributes_count + attributes.dropped();
+            wire.number(5, dropped.into());
+            wire.fixed32(6, flags(context, context.is_remote()));
+        });
+    }
+
+    fn part(&self, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
+        let mut attributes = Attributes::new(field, self.tidy, limit);
+        given.iter().for_each(|attribute| attributes.set(attribute));
+        attributes
+    }
+}
+
+/// A span that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended<'a> {
+    pub(crate) context: &'a SpanContext,
+    pub(crate) parent: SpanId,
+    pub(crate) parent_is_remote: bool,
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a SpanKind,
+    pub(crate) start: SystemTime,
+    pub(crate) end: SystemTime,
+    pub(crate) recorded: &'a Recorded,
+    pub(crate) status: &'a Status,
+}
+
+impl Ended<'_> {
+    /// Puts the span into the queue, as one of `scope`.
+    pub(crate) fn push(&self, queue: &Queue<Batch>, scope: &InstrumentationScope) {
+        with_scratch(|entry| {
+            entry.long_message(2, |wire| self.write(wire));
+            queue.push(|batch| batch.add(scope, None, entry));
+        });
+    }
+
+    fn write(&self, wire: &mut Wire) {
+        let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.tidy);
+        wire.bytes_set(1, &context.trace_id().to_bytes());
+        wire.bytes_set(2, &context.span_id().to_bytes());
+        wire.text(3, &tidy.masked(&context.trace_state().header()));
+        if self.parent != SpanId::INVALID {
+            wire.bytes_set(4, &self.parent.to_bytes());
+        }
+        wire.text(5, &tidy.masked(self.name));
+        wire.number(6, kind(self.kind) as u64);
+        wire.fixed64(7, nanoseconds(self.start));
+        wire.fixed64(8, nanoseconds(self.end));
+        recorded.attributes.write(wire);
+        wire.number(10, recorded.attributes.dropped().into());
+        wire.append(&recorded.events.wire);
+        wire.number(12, recorded.events.dropped.into());
+        wire.append(&recorded.links.wire);
+        wire.number(14, recorded.links.dropped.into());
+        wire.message(15, |wire| {
+            let code = match self.status {
+                Status::Unset => status::StatusCode::Unset,
+                Status::Ok => status::StatusCode::Ok,
+                Status::Error { description } => {
+                    wire.text(2, &tidy.masked(description));
+                    status::StatusCode::Error
+                }
+            };
+            wire.number(3, code as u64);
+        });
+        wire.fixed32(16, flags(context, self.parent_is_remote));
+    }
+}
+
+/// Puts the spans of the SDK's tracers into the queue: those that are not made by this crate.
 #[derive(Debug)]
 pub(crate) struct QueuedSpans {
     queue: Arc<Queue<Batch>>,
-    encoder: SpanEncoder,
+    tidy: Tidy,
 }
 
 impl QueuedSpans {
     pub(crate) fn new(queue: Arc<Queue<Batch>>, tidy: Tidy) -> Self {
-        Self {
-            queue,
-            encoder: SpanEncoder { tidy },
-        }
+        Self { queue, tidy }
     }
 }
+
+/// What the SDK has limited already.
+const UNLIMITED: SpanLimits = SpanLimits {
+    max_events_per_span: u32::MAX,
+    max_attributes_per_span: u32::MAX,
+    max_links_per_span: u32::MAX,
+    max_attributes_per_event: u32::MAX,
+    max_attributes_per_link: u32::MAX,
+};
 
 impl SpanProcessor for QueuedSpans {
     fn on_start(&self, _: &mut trace::Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() {
-            with_scratch(|entry| {
-                self.encoder.entry(entry, &span);
-                self.queue
-                    .push(|batch| batch.add(&span.instrumentation_scope, None, entry));
-            });
+        if !span.span_context.is_sampled() {
+            return;
         }
+        let mut recorded = Recorded::new(self.tidy, UNLIMITED);
+        recorded.attributes.dropped_before(span.dropped_attributes_count);
+        span.attributes
+            .iter()
+            .for_each(|attribute| recorded.attributes.set(attribute));
+        span.events.events.iter().for_each(|event| recorded.event(event));
+        recorded.events.dropped = span.events.dropped_count;
+        span.links.links.iter().for_each(|link| recorded.link(link));
+        recorded.links.dropped = span.links.dropped_count;
+        let ended = Ended {
+            context: &span.span_context,
+            parent: span.parent_span_id,
+            parent_is_remote: span.parent_span_is_remote,
+            name: &span.name,
+            kind: &span.span_kind,
+            start: span.start_time,
+            end: span.end_time,
+            recorded: &recorded,
+            status: &span.status,
+        };
+        ended.push(&self.queue, &span.instrumentation_scope);
     }
 
     /// Asks for an export and does not wait for it.
@@ -55,165 +221,6 @@ impl SpanProcessor for QueuedSpans {
         self.queue.close();
         Ok(())
     }
-}
-
-/// Writes spans. The numbers are those of the fields in OTLP's `trace/v1/trace.proto` and `common/v1/common.proto`.
-#[derive(Clone, Debug)]
-struct SpanEncoder {
-    tidy: Tidy,
-}
-
-impl SpanEncoder {
-    /// Writes `span` as a field of a `ScopeSpans`.
-    fn entry(&self, wire: &mut Wire, span: &SpanData) {
-        wire.long_message(2, |wire| self.span(wire, span));
-    }
-
-    fn span(&self, wire: &mut Wire, span: &SpanData) {
-        let context = &span.span_context;
-        wire.bytes_set(1, &context.trace_id().to_bytes());
-        wire.bytes_set(2, &context.span_id().to_bytes());
-        self.text(wire, 3, &context.trace_state().header());
-        if span.parent_span_id != SpanId::INVALID {
-            wire.bytes_set(4, &span.parent_span_id.to_bytes());
-        }
-        self.text(wire, 5, &span.name);
-        wire.number(6, kind(&span.span_kind) as u64);
-        wire.fixed64(7, nanoseconds(span.start_time));
-        wire.fixed64(8, nanoseconds(span.end_time));
-        self.attributes(wire, 9, &span.attributes);
-        wire.number(10, span.dropped_attributes_count.into());
-        for event in &span.events.events {
-            wire.message(11, |wire| self.event(wire, event));
-        }
-        wire.number(12, span.events.dropped_count.into());
-        for link in &span.links.links {
-            wire.message(13, |wire| self.link(wire, link));
-        }
-        wire.number(14, span.links.dropped_count.into());
-        wire.message(15, |wire| self.status(wire, &span.status));
-        wire.fixed32(16, flags(context, span.parent_span_is_remote));
-    }
-
-    fn event(&self, wire: &mut Wire, event: &Event) {
-        wire.fixed64(1, nanoseconds(event.timestamp));
-        self.text(wire, 2, &event.name);
-        self.attributes(wire, 3, &event.attributes);
-        wire.number(4, event.dropped_attributes_count.into());
-    }
-
-    fn link(&self, wire: &mut Wire, link: &Link) {
-        let context = &link.span_context;
-        wire.bytes_set(1, &context.trace_id().to_bytes());
-        wire.bytes_set(2, &context.span_id().to_bytes());
-        self.text(wire, 3, &context.trace_state().header());
-        self.attributes(wire, 4, &link.attributes);
-        wire.number(5, link.dropped_attributes_count.into());
-        wire.fixed32(6, flags(context, context.is_remote()));
-    }
-
-    fn status(&self, wire: &mut Wire, status: &Status) {
-        let code = match status {
-            Status::Unset => status::StatusCode::Unset,
-            Status::Ok => status::StatusCode::Ok,
-            Status::Error { description } => {
-                self.text(wire, 2, description);
-                status::StatusCode::Error
-            }
-        };
-        wire.number(3, code as u64);
-    }
-
-    /// The SDK keeps every value that a key was given; OTLP allows one, and the last one counts.
-    fn attributes(&self, wire: &mut Wire, field: u32, attributes: &[KeyValue]) {
-        let perhaps = perhaps_repeated(attributes);
-        for (index, attribute) in attributes.iter().enumerate() {
-            if is_repeated(attributes, perhaps, index) {
-                continue;
-            }
-            let key = attribute.key.as_str();
-            if let Value::String(text) = &attribute.value {
-                let masked = self.tidy.masked(text.as_str());
-                wire.text_attribute(field, key, self.tidy.limited(&masked));
-            } else {
-                wire.message(field, |wire| {
-                    wire.text(1, key);
-                    wire.message(2, |wire| self.value(wire, &attribute.value));
-                });
-            }
-        }
-    }
-
-    fn value(&self, wire: &mut Wire, value: &Value) {
-        match value {
-            Value::String(text) => self.text_value(wire, text),
-            Value::Bool(truth) => wire.number_set(2, u64::from(*truth)),
-            Value::I64(number) => wire.number_set(3, number.cast_unsigned()),
-            Value::F64(number) => wire.double_set(4, *number),
-            Value::Array(array) => wire.message(5, |wire| self.array(wire, array)),
-            // A kind that a later version of the API brings.
-            other => self.text_value(wire, &other.as_str().into_owned().into()),
-        }
-    }
-
-    fn array(&self, wire: &mut Wire, array: &Array) {
-        match array {
-            Array::String(texts) => {
-                for text in texts {
-                    wire.message(1, |wire| self.text_value(wire, text));
-                }
-            }
-            Array::Bool(truths) => {
-                for truth in truths {
-                    wire.message(1, |wire| wire.number_set(2, u64::from(*truth)));
-                }
-            }
-            Array::I64(numbers) => {
-                for number in numbers {
-                    wire.message(1, |wire| wire.number_set(3, number.cast_unsigned()));
-                }
-            }
-            Array::F64(numbers) => {
-                for number in numbers {
-                    wire.message(1, |wire| wire.double_set(4, *number));
-                }
-            }
-            // A kind that a later version of the API brings.
-            _ => {}
-        }
-    }
-
-    /// An attribute's text, which has a limit.
-    fn text_value(&self, wire: &mut Wire, text: &StringValue) {
-        let masked = self.tidy.masked(text.as_str());
-        wire.bytes_set(1, self.tidy.limited(&masked).as_bytes());
-    }
-
-    fn text(&self, wire: &mut Wire, field: u32, text: &str) {
-        wire.text(field, &self.tidy.masked(text));
-    }
-}
-
-/// Which of the first 64 attributes may have a key that comes again later, as bits: those with a key of the same length
-/// behind them. Telling keys apart by their bytes is most of what looking for repeated ones takes.
-fn perhaps_repeated(attributes: &[KeyValue]) -> u64 {
-    let mut lengths = 0_u64;
-    let mut repeated = 0;
-    for (index, attribute) in attributes.iter().enumerate().rev() {
-        let length = 1 << (attribute.key.as_str().len() % 64);
-        if index < 64 && lengths & length != 0 {
-            repeated |= 1 << index;
-        }
-        lengths |= length;
-    }
-    repeated
-}
-
-/// Whether a later attribute has the key of the one at `index`.
-fn is_repeated(attributes: &[KeyValue], perhaps: u64, index: usize) -> bool {
-    let is_candidate = index >= 64 || perhaps & (1 << index) != 0;
-    let key = &attributes[index].key;
-    is_candidate && attributes[index + 1..].iter().any(|later| later.key == *key)
 }
 
 /// The W3C flags, and above them whether the parent, or what is linked to, is in another process.

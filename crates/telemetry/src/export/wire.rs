@@ -3,6 +3,7 @@
 //! fraction of building messages first and encoding those.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A message being written. Fields at their defaults are left out where a method does not say otherwise.
@@ -37,6 +38,19 @@ impl Wire {
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.0.reserve(bytes);
+    }
+
+    /// Takes whole fields out.
+    pub(super) fn remove(&mut self, place: Range<usize>) {
+        self.0.drain(place);
     }
 
     /// In bytes.
@@ -144,7 +158,7 @@ impl Wire {
         self.bytes_set(1, text.as_bytes());
     }
 
-    fn set_length(&mut self, place: std::ops::Range<usize>, length: usize) {
+    fn set_length(&mut self, place: Range<usize>, length: usize) {
         let mut head = Self::default();
         head.varint(length as u64);
         self.0.splice(place, head.0);
@@ -172,6 +186,20 @@ pub(super) fn nanoseconds(time: SystemTime) -> u64 {
 /// How many bytes a text or message of `length` bytes takes as a field.
 pub(super) fn field_length(field: u32, length: usize) -> usize {
     varint_length((field << 3 | LENGTH) as usize) + varint_length(length) + length
+}
+
+/// The content of the text or message whose field begins at `start`, and whose field number is below 16. `None` when
+/// that is not what is there.
+pub(super) fn field_at(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+    let mut length = 0_usize;
+    for (index, byte) in bytes.get(start + 1..)?.iter().take(9).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            let content = start + index + 2;
+            return Some(content..content.checked_add(length)?).filter(|content| content.end <= bytes.len());
+        }
+    }
+    None
 }
 
 /// How many bytes a number takes.

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
+use super::ClientAddress;
+use super::route::Route;
+use crate::export::Attributes;
+use crate::query::redact;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
-use opentelemetry::KeyValue;
-
-use super::ClientAddress;
-use super::route::Route;
-use crate::query::redact;
 
 /// `http.request.method` of a method that the conventions do not know.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
@@ -67,52 +66,51 @@ pub(super) fn span_name(of_request: &Method, route: Option<&Route>) -> Cow<'stat
     }
 }
 
-/// What is known of the request before it is answered.
-pub(super) fn of_request(parts: &Parts, route: Option<&Route>) -> Vec<KeyValue> {
-    let mut attributes = Vec::with_capacity(14);
+/// More than what is usually known of a request takes, in bytes.
+const USUAL_BYTES: usize = 768;
+
+/// Writes what is known of the request before it is answered.
+pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attributes) {
+    into.reserve(USUAL_BYTES);
     let name = method(&parts.method);
-    attributes.push(KeyValue::new("http.request.method", name));
+    into.text("http.request.method", name);
     if name == OTHER_METHOD {
-        attributes.push(KeyValue::new(
-            "http.request.method_original",
-            parts.method.as_str().to_owned(),
-        ));
+        into.text("http.request.method_original", parts.method.as_str());
     }
     if let Some(route) = route {
-        attributes.push(KeyValue::new("http.route", route.value()));
+        into.text("http.route", route.value().as_str());
     }
-    attributes.push(KeyValue::new("url.path", parts.uri.path().to_owned()));
-    attributes.push(KeyValue::new("url.scheme", scheme(parts)));
+    into.text("url.path", parts.uri.path());
+    into.text("url.scheme", scheme(parts));
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
-        attributes.push(KeyValue::new("url.query", redact(query).into_owned()));
+        into.text("url.query", &redact(query));
     }
     if let Some((address, port)) = server(parts) {
-        attributes.push(KeyValue::new("server.address", address));
-        attributes.push(KeyValue::new("server.port", i64::from(port)));
+        into.text("server.address", address);
+        into.number("server.port", i64::from(port));
     }
     if let Some(ClientAddress(client)) = parts.extensions.get() {
-        attributes.push(KeyValue::new("client.address", client.ip().to_string()));
+        into.text("client.address", &client.ip().to_string());
     }
     if let Some(agent) = parts
         .headers
         .get(USER_AGENT)
         .and_then(|value| value.to_str().ok())
     {
-        attributes.push(KeyValue::new("user_agent.original", agent.to_owned()));
+        into.text("user_agent.original", agent);
     }
-    attributes.push(KeyValue::new("network.protocol.version", version(parts.version)));
-    attributes
+    into.text("network.protocol.version", version(parts.version));
 }
 
 /// Host and port that the client asked for; the port is the scheme's when it named none.
-fn server(parts: &Parts) -> Option<(String, u16)> {
+fn server(parts: &Parts) -> Option<(&str, u16)> {
     let (host, port) = match parts.uri.authority() {
         Some(authority) => (authority.host(), authority.port_u16()),
         None => host_and_port(parts.headers.get(HOST)?.to_str().ok()?)?,
     };
     let of_scheme = if scheme(parts) == "https" { 443 } else { 80 };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Some((host.to_owned(), port.unwrap_or(of_scheme)))
+    Some((host, port.unwrap_or(of_scheme)))
 }
 
 /// The parts of a `Host` header; `None` of one that names no host.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode};
-use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt};
+use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
 use super::attributes;
@@ -14,6 +14,7 @@ use super::route::Route;
 use crate::context;
 use crate::failure::{self, CANCELLED, Fault, PANIC};
 use crate::panic_message;
+use crate::recording::Beginning;
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -127,13 +128,13 @@ impl Drop for Exchange {
 
 /// Starts the server span. Without tracing there is still a trace id.
 fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Context {
-    if !context::has_tracer() {
+    if context::recorder().is_none() {
         return context::untraced(parent);
     }
-    let cx = context::start(parent, || {
-        SpanBuilder::from_name(attributes::span_name(&parts.method, route))
-            .with_kind(SpanKind::Server)
-            .with_attributes(attributes::of_request(parts, route))
+    let name = attributes::span_name(&parts.method, route);
+    let beginning = Beginning::new(name, SpanKind::Server);
+    let cx = context::start(parent, beginning, |into| {
+        attributes::describe(parts, route, into);
     });
     if cx.span().span_context().is_valid() {
         cx

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::time::UNIX_EPOCH;
 
-use opentelemetry::InstrumentationScope;
-
 use opentelemetry::trace::{TraceFlags, TraceId, TraceState};
+use opentelemetry::{StringValue, Value};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
@@ -202,28 +201,4 @@ fn spans_that_are_not_sampled_are_not_queued() {
     processor.shutdown().unwrap();
     processor.on_end(span(3, "a", Status::Unset));
     assert_eq!(queue.len(), 1);
-}
-
-#[test]
-fn a_key_that_comes_again_is_found_wherever_it_stands() {
-    // Some of these have one length, and there are more than have a bit.
-    let keys = ["ab.cd", "ab.dd", "a", "", "http.route", "url.path."];
-    for length in (0..32).chain([63, 64, 65, 100]) {
-        let attributes: Vec<KeyValue> = (0..length)
-            .map(|index| match index % 7 {
-                0 => KeyValue::new(format!("only.{index}"), 1),
-                other => KeyValue::new(keys[other - 1], 1),
-            })
-            .collect();
-        let perhaps = perhaps_repeated(&attributes);
-        for (index, attribute) in attributes.iter().enumerate() {
-            let later = &attributes[index + 1..];
-            let expected = later.iter().any(|later| later.key == attribute.key);
-            assert_eq!(
-                is_repeated(&attributes, perhaps, index),
-                expected,
-                "{index} of {length}"
-            );
-        }
-    }
 }

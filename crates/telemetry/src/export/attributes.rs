@@ -1,0 +1,297 @@
+//! Attributes as the bytes that they are in OTLP, written when they are set. A key has one value, the last one.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use opentelemetry::{Array, KeyValue, Value};
+
+use super::tidy::Tidy;
+use super::wire::{Wire, field_at};
+
+/// The attributes of one span, event or link.
+#[derive(Debug)]
+pub(crate) struct Attributes {
+    /// Their number as a field of what has them.
+    field: u32,
+    tidy: Tidy,
+    /// The most that are kept.
+    limit: u32,
+    /// Those that are before the others, written long ago.
+    fixed: Option<Arc<Fixed>>,
+    wire: Wire,
+    count: u32,
+    dropped: u32,
+    /// The lengths of the keys that are there, as bits: telling keys apart by their bytes is most of what looking for
+    /// repeated ones takes.
+    lengths: u64,
+}
+
+/// Attributes that are the same again and again.
+#[derive(Debug)]
+pub(crate) struct Fixed {
+    wire: Wire,
+    count: u32,
+    lengths: u64,
+}
+
+impl Attributes {
+    pub(crate) fn new(field: u32, tidy: Tidy, limit: u32) -> Self {
+        Self {
+            field,
+            tidy,
+            limit,
+            fixed: None,
+            wire: Wire::default(),
+            count: 0,
+            dropped: 0,
+            lengths: 0,
+        }
+    }
+
+    /// Makes room for so many bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.wire.reserve(bytes);
+    }
+
+    /// Begins with attributes that were written before, by others with the same field and [`Tidy`].
+    pub(crate) fn begin_with(&mut self, fixed: Arc<Fixed>) {
+        self.count = fixed.count;
+        self.lengths = fixed.lengths;
+        self.fixed = Some(fixed);
+    }
+
+    /// What has been written, to begin others with.
+    pub(crate) fn into_fixed(self) -> Fixed {
+        Fixed {
+            wire: self.wire,
+            count: self.count,
+            lengths: self.lengths,
+        }
+    }
+
+    pub(crate) fn text(&mut self, key: &str, text: &str) {
+        if self.admits(key) {
+            let masked = self.tidy.masked(text);
+            self.wire
+                .text_attribute(self.field, key, self.tidy.limited(&masked));
+        }
+    }
+
+    pub(crate) fn number(&mut self, key: &str, number: i64) {
+        if self.admits(key) {
+            self.wire.message(self.field, |wire| {
+                wire.text(1, key);
+                wire.message(2, |wire| wire.number_set(3, number.cast_unsigned()));
+            });
+        }
+    }
+
+    pub(crate) fn set(&mut self, attribute: &KeyValue) {
+        let key = attribute.key.as_str();
+        match &attribute.value {
+            Value::String(text) => self.text(key, text.as_str()),
+            Value::I64(number) => self.number(key, *number),
+            other => {
+                if self.admits(key) {
+                    let tidy = self.tidy;
+                    self.wire.message(self.field, |wire| {
+                        wire.text(1, key);
+                        wire.message(2, |wire| value(tidy, wire, other));
+                    });
+                }
+            }
+        }
+    }
+
+    /// Writes all of them.
+    pub(super) fn write(&self, wire: &mut Wire) {
+        if let Some(fixed) = &self.fixed {
+            wire.append(&fixed.wire);
+        }
+        wire.append(&self.wire);
+    }
+
+    /// So many have been left out by others.
+    pub(super) fn dropped_before(&mut self, count: u32) {
+        self.dropped = count;
+    }
+
+    /// How many were beyond the limit.
+    pub(super) fn dropped(&self) -> u32 {
+        self.dropped
+    }
+
+    /// Whether there is a place for `key`, which has none any longer where it had one.
+    fn admits(&mut self, key: &str) -> bool {
+        let length = 1 << (key.len() % 64);
+        if self.lengths & length != 0 {
+            self.remove(key);
+        }
+        if self.count >= self.limit {
+            self.dropped += 1;
+            return false;
+        }
+        self.lengths |= length;
+        self.count += 1;
+        true
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(fixed) = &self.fixed
+            && find(&fixed.wire, key).is_some()
+        {
+            let mut all = fixed.wire.clone();
+            all.append(&self.wire);
+            self.wire = all;
+            self.fixed = None;
+        }
+        if let Some(place) = find(&self.wire, key) {
+            self.wire.remove(place);
+            self.count -= 1;
+        }
+    }
+}
+
+/// Where the attribute with this key stands.
+fn find(attributes: &Wire, key: &str) -> Option<Range<usize>> {
+    let bytes = attributes.bytes();
+    let mut start = 0;
+    while start < bytes.len() {
+        let content = field_at(bytes, start)?;
+        // An empty key is not written.
+        let named = match bytes.get(content.start) {
+            Some(&tag) if tag == 1 << 3 | 2 => &bytes[field_at(bytes, content.start)?],
+            _ => &[],
+        };
+        if named == key.as_bytes() {
+            return Some(start..content.end);
+        }
+        start = content.end;
+    }
+    None
+}
+
+/// The content of an `AnyValue`.
+fn value(tidy: Tidy, wire: &mut Wire, of: &Value) {
+    match of {
+        Value::String(text) => text_value(tidy, wire, text.as_str()),
+        Value::Bool(truth) => wire.number_set(2, u64::from(*truth)),
+        Value::I64(number) => wire.number_set(3, number.cast_unsigned()),
+        Value::F64(number) => wire.double_set(4, *number),
+        Value::Array(of) => wire.message(5, |wire| array(tidy, wire, of)),
+        // A kind that a later version of the API brings.
+        other => text_value(tidy, wire, &other.as_str()),
+    }
+}
+
+fn array(tidy: Tidy, wire: &mut Wire, array: &Array) {
+    match array {
+        Array::String(texts) => {
+            for text in texts {
+                wire.message(1, |wire| text_value(tidy, wire, text.as_str()));
+            }
+        }
+        Array::Bool(truths) => {
+            for truth in truths {
+                wire.message(1, |wire| wire.number_set(2, u64::from(*truth)));
+            }
+        }
+        Array::I64(numbers) => {
+            for number in numbers {
+                wire.message(1, |wire| wire.number_set(3, number.cast_unsigned()));
+            }
+        }
+        Array::F64(numbers) => {
+            for number in numbers {
+                wire.message(1, |wire| wire.double_set(4, *number));
+            }
+        }
+        // A kind that a later version of the API brings.
+        _ => {}
+    }
+}
+
+/// An attribute's text, which has a limit.
+fn text_value(tidy: Tidy, wire: &mut Wire, text: &str) {
+    let masked = tidy.masked(text);
+    wire.bytes_set(1, tidy.limited(&masked).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use prost::Message;
+
+    use super::*;
+
+    const PLAIN: Tidy = Tidy {
+        masking: false,
+        value_limit: None,
+        attribute_limit: None,
+    };
+
+    /// Keys in their order, with the value where it is a number.
+    fn shown(attributes: &Attributes) -> Vec<String> {
+        let mut wire = Wire::default();
+        attributes.write(&mut wire);
+        let span = Span::decode(&*wire.into_bytes()).unwrap();
+        let value = |attribute: &opentelemetry_proto::tonic::common::v1::KeyValue| {
+            format!("{} {:?}", attribute.key, attribute.value.as_ref().unwrap().value)
+        };
+        span.attributes.iter().map(value).collect()
+    }
+
+    fn of(numbers: &[(&str, i64)]) -> Attributes {
+        let mut attributes = Attributes::new(9, PLAIN, 128);
+        for (key, number) in numbers {
+            attributes.number(key, *number);
+        }
+        attributes
+    }
+
+    #[test]
+    fn the_last_value_of_a_key_counts_whatever_the_others_are() {
+        let long = "k".repeat(200);
+        let keys = ["ab.cd", "ab.dd", "", "a", &*long, "b"];
+        for again in keys {
+            let mut attributes = of(&keys.map(|key| (key, 1)));
+            attributes.text("text.of.some.length", &"x".repeat(300));
+            attributes.number(again, 2);
+            let shown = shown(&attributes);
+            assert_eq!(shown.len(), 7, "{shown:?}");
+            assert_eq!(shown[6], format!("{again} Some(IntValue(2))"));
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_counted_and_a_known_key_is_not() {
+        let mut attributes = Attributes::new(9, PLAIN, 2);
+        for (key, number) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
+            attributes.number(key, number);
+        }
+        assert_eq!(shown(&attributes), ["b Some(IntValue(2))", "a Some(IntValue(4))"]);
+        assert_eq!(attributes.dropped(), 1);
+    }
+
+    #[test]
+    fn fixed_attributes_come_first_and_give_way_to_others() {
+        let fixed = Arc::new(of(&[("a", 1), ("b", 2)]).into_fixed());
+        let mut attributes = Attributes::new(9, PLAIN, 4);
+        attributes.begin_with(fixed);
+        attributes.number("cc", 3);
+        assert_eq!(
+            shown(&attributes),
+            [
+                "a Some(IntValue(1))",
+                "b Some(IntValue(2))",
+                "cc Some(IntValue(3))"
+            ]
+        );
+        attributes.number("a", 4);
+        attributes.number("dd", 5);
+        attributes.number("ee", 6);
+        assert_eq!(attributes.dropped(), 1);
+        assert_eq!(shown(&attributes).len(), 4);
+        assert_eq!(shown(&attributes)[2], "a Some(IntValue(4))");
+    }
+}
