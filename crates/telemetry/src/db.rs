@@ -32,7 +32,7 @@ pub struct Statement {
     pub collection: &'static str,
     /// `db.query.summary` and the span's name, as `SELECT articles`.
     pub summary: &'static str,
-    /// `db.query.text`, with placeholders.
+    /// `db.query.text`, with placeholders; told on one line.
     pub text: &'static str,
 }
 
@@ -141,8 +141,14 @@ impl Target {
             into.text("db.collection.name", statement.collection);
         }
         into.text("db.query.summary", statement.summary);
-        into.text("db.query.text", statement.text);
+        into.text("db.query.text", &on_one_line(statement.text));
     }
+}
+
+/// `text` without its line breaks and what they are indented with, which are the program's layout.
+fn on_one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 impl Database {
@@ -370,4 +376,23 @@ pub(crate) fn kept(text: String) -> StringValue {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_is_told_on_one_line() {
+        for (text, told) in [
+            ("SELECT 1", "SELECT 1"),
+            (
+                "\n    SELECT '  a'\n        FROM b\n\n    WHERE c = $1\n",
+                "SELECT '  a' FROM b WHERE c = $1",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(on_one_line(text), told);
+        }
+    }
 }
