@@ -94,7 +94,7 @@ impl Recorder {
                 .iter()
                 .for_each(|attribute| recorded.attributes.set(attribute));
             links.iter().for_each(|link| recorded.link(link));
-            Live {
+            Box::new(Live {
                 queue,
                 scope: &self.scope,
                 parent: parent_id,
@@ -104,7 +104,7 @@ impl Recorder {
                 start: since.unwrap_or_else(SystemTime::now),
                 recorded,
                 status: Status::Unset,
-            }
+            })
         });
         Recording { context, live }
     }
@@ -121,8 +121,9 @@ impl Recorder {
 #[derive(Debug)]
 pub(crate) struct Recording {
     context: SpanContext,
-    /// Gone when the span has ended; not there in one that is not recorded.
-    live: Option<Live>,
+    /// Gone when the span has ended; not there in one that is not recorded. In a place of its own, because spans are moved
+    /// several times on their way into a context.
+    live: Option<Box<Live>>,
 }
 
 #[derive(Debug)]
