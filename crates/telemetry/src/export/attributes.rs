@@ -8,6 +8,9 @@ use opentelemetry::{Array, KeyValue, Value};
 use super::tidy::Tidy;
 use super::wire::{Wire, field_at};
 
+/// The bytes that a few attributes take; growing from nothing would move the first ones several times.
+const A_FEW: usize = 256;
+
 /// The attributes of one span, event or link.
 #[derive(Debug)]
 pub(crate) struct Attributes {
@@ -133,6 +136,9 @@ impl Attributes {
         }
         self.lengths |= length;
         self.count += 1;
+        if self.wire.length() == 0 {
+            self.wire.reserve(A_FEW);
+        }
         true
     }
 
