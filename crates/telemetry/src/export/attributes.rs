@@ -34,6 +34,7 @@ pub(crate) struct Attributes {
 pub(crate) struct Fixed {
     wire: Wire,
     count: u32,
+    dropped: u32,
     lengths: u64,
 }
 
@@ -59,6 +60,7 @@ impl Attributes {
     /// Begins with attributes that were written before, by others with the same field and [`Tidy`].
     pub(crate) fn begin_with(&mut self, fixed: Arc<Fixed>) {
         self.count = fixed.count;
+        self.dropped = fixed.dropped;
         self.lengths = fixed.lengths;
         self.fixed = Some(fixed);
     }
@@ -68,6 +70,7 @@ impl Attributes {
         Fixed {
             wire: self.wire,
             count: self.count,
+            dropped: self.dropped,
             lengths: self.lengths,
         }
     }
@@ -277,6 +280,19 @@ mod tests {
         }
         assert_eq!(shown(&attributes), ["b Some(IntValue(2))", "a Some(IntValue(4))"]);
         assert_eq!(attributes.dropped(), 1);
+    }
+
+    #[test]
+    fn what_was_beyond_the_limit_of_fixed_attributes_is_counted_in_every_span() {
+        let mut some = Attributes::new(9, PLAIN, 2);
+        for key in ["a", "bb", "ccc", "dddd"] {
+            some.number(key, 1);
+        }
+        let fixed = Arc::new(some.into_fixed());
+        let mut attributes = Attributes::new(9, PLAIN, 2);
+        attributes.begin_with(fixed);
+        attributes.number("eeeee", 1);
+        assert_eq!((shown(&attributes).len(), attributes.dropped()), (2, 3));
     }
 
     #[test]
