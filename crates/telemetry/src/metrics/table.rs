@@ -5,8 +5,8 @@
 use std::borrow::Borrow;
 use std::fmt::{self, Debug};
 use std::hash::{Hash, Hasher};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 type Slot<K, V> = OnceLock<Box<(K, V)>>;
 
@@ -14,8 +14,10 @@ type Slot<K, V> = OnceLock<Box<(K, V)>>;
 pub(crate) struct Table<K, V> {
     /// At least twice as many as there are entries, and a power of two, so that a search soon meets an empty one.
     slots: Box<[Slot<K, V>]>,
+    /// Written by whoever holds `filling`, after the slot that it counts.
     count: AtomicUsize,
     limit: usize,
+    filling: Mutex<()>,
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
@@ -25,6 +27,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
             slots: (0..slots).map(|_| OnceLock::new()).collect(),
             count: AtomicUsize::new(0),
             limit,
+            filling: Mutex::new(()),
         }
     }
 
@@ -43,20 +46,9 @@ impl<K: Hash + Eq, V> Table<K, V> {
             let (known, value) = match slot.get() {
                 Some(entry) => &**entry,
                 None => {
-                    if !self.reserve() {
-                        return None;
-                    }
-                    let mut filled = false;
-                    let entry = slot.get_or_init(|| {
-                        filled = true;
-                        let make = make.take().expect("a search ends where it fills a slot");
-                        Box::new((key.to_owned(), make()))
-                    });
-                    // Another thread was first, perhaps with the same key.
-                    if !filled {
-                        self.count.fetch_sub(1, Ordering::Relaxed);
-                    }
-                    entry
+                    self.fill(slot, key, &mut make);
+                    // Empty only when the table is full; what another thread put here may be of another key.
+                    slot.get()?
                 }
             };
             if known.borrow() == key {
@@ -66,11 +58,24 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
-    fn reserve(&self) -> bool {
-        let one_more = |count| (count < self.limit).then_some(count + 1);
-        self.count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .is_ok()
+    /// Fills an empty slot unless the table is full or another thread was first. One thread at a time: a place that is
+    /// taken and given back would turn others away meanwhile.
+    fn fill<Q>(&self, slot: &Slot<K, V>, key: &Q, make: &mut Option<impl FnOnce() -> V>)
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        // Seen without the lock, so that a full table makes nobody wait.
+        if self.count.load(Ordering::Acquire) >= self.limit {
+            return;
+        }
+        let _alone = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.count.load(Ordering::Relaxed);
+        if count >= self.limit || slot.get().is_some() {
+            return;
+        }
+        let make = make.take().expect("a search ends where it fills a slot");
+        slot.get_or_init(|| Box::new((key.to_owned(), make())));
+        self.count.store(count + 1, Ordering::Release);
     }
 }
 
