@@ -112,7 +112,10 @@ fn every_name_in_the_sources_is_declared() {
                 look(0, "field", name, registry.declares_attribute(name));
             }
         }
-        for rest in behind(&text, &["KeyValue::new(", "into.text(", "into.number("]) {
+        for rest in behind(
+            &text,
+            &["KeyValue::new(", "into.text(", "into.literal(", "into.number("],
+        ) {
             if let Some(name) = literal(&arguments(rest)[0]) {
                 look(1, "attribute", name, registry.declares_attribute(name));
             }

@@ -14,9 +14,9 @@ use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::db;
-use crate::export::Attributes;
+use crate::export::{Attributes, Fixed};
 use crate::failure;
-use crate::metrics;
+use crate::metrics::{self, Table};
 use crate::names::{attribute, metric, span};
 use crate::recording::Beginning;
 use measures::instruments;
@@ -25,8 +25,9 @@ pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
 
-/// More than the attributes of a task's span take.
-const USUAL_BYTES: usize = 512;
+/// How many queues, and tasks of each, have what is always said of them written once.
+const QUEUE_LIMIT: usize = 64;
+const TASK_LIMIT: usize = 512;
 
 /// One task message, as both sides see it.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +111,8 @@ pub struct RedisServer {
 pub struct Messaging {
     hostname: StringValue,
     redis: Arc<Redis>,
+    /// The attributes of `celery.run`, by queue and task.
+    runs: Arc<Table<String, Table<String, Arc<Fixed>>>>,
 }
 
 impl Messaging {
@@ -118,6 +121,7 @@ impl Messaging {
         Self {
             hostname: db::kept(hostname.into()),
             redis: Arc::new(Redis::new(vec![KeyValue::new("db.system.name", "redis")])),
+            runs: Arc::new(Table::new(QUEUE_LIMIT)),
         }
     }
 
@@ -142,6 +146,7 @@ impl Messaging {
             let beginning = Beginning::new(span::CELERY_SEND_TASK, SpanKind::Producer);
             context::start(parent, beginning, |into| {
                 describe(message, "send_task", "send", into);
+                into.text("messaging.message.id", message.id);
             })
         };
         let cx = match parent {
@@ -168,9 +173,12 @@ impl Messaging {
         let started = Instant::now();
         let beginning = Beginning::new(span::CELERY_RUN, SpanKind::Consumer);
         let cx = context::start(&parent, beginning, |into| {
-            describe(message, "run", "process", into);
+            match self.known_run(message) {
+                Some(known) => into.begin_with(known),
+                None => self.describe_run(message, into),
+            }
+            into.text("messaging.message.id", message.id);
             into.number(attribute::CELERY_RETRIES, i64::from(retries));
-            into.text(attribute::CELERY_HOSTNAME, self.hostname.as_str());
         });
         if let Some(instruments) = instruments() {
             instruments.consumed(message.queue);
@@ -194,6 +202,19 @@ impl Messaging {
         result
     }
 
+    /// What is always said of running `message`'s task; `None` when there are too many of them.
+    fn known_run(&self, message: &TaskMessage<'_>) -> Option<Arc<Fixed>> {
+        let recorder = context::recorder()?;
+        let of_queue = self.runs.get(message.queue, || Table::new(TASK_LIMIT))?;
+        let write = || Arc::new(recorder.fixed(|into| self.describe_run(message, into)));
+        of_queue.get(message.task, write).cloned()
+    }
+
+    fn describe_run(&self, message: &TaskMessage<'_>, into: &mut Attributes) {
+        describe(message, "run", "process", into);
+        into.text(attribute::CELERY_HOSTNAME, self.hostname.as_str());
+    }
+
     /// Starts a client span for one Redis command (or pipeline) and its `db.client.operation.duration`. Arguments are
     /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`. In a context of
     /// [`crate::on_behalf_of`] the span links to what the command is for.
@@ -205,9 +226,9 @@ impl Messaging {
             };
             context::start(current, beginning, |into| {
                 self.redis.fixed.iter().for_each(|attribute| into.set(attribute));
-                into.text("db.operation.name", operation);
-                into.text("db.query.summary", operation);
-                into.text("db.query.text", text);
+                into.literal("db.operation.name", operation);
+                into.literal("db.query.summary", operation);
+                into.literal("db.query.text", text);
             })
         };
         Command {
@@ -248,14 +269,12 @@ impl Messaging {
     }
 }
 
-/// What both spans say of a message.
-fn describe(message: &TaskMessage<'_>, operation: &str, kind: &str, into: &mut Attributes) {
-    into.reserve(USUAL_BYTES);
-    into.text("messaging.system", SYSTEM);
-    into.text("messaging.operation.name", operation);
-    into.text("messaging.operation.type", kind);
+/// What both spans say of every message of a queue and task.
+fn describe(message: &TaskMessage<'_>, operation: &'static str, kind: &'static str, into: &mut Attributes) {
+    into.literal("messaging.system", SYSTEM);
+    into.literal("messaging.operation.name", operation);
+    into.literal("messaging.operation.type", kind);
     into.text("messaging.destination.name", message.queue);
-    into.text("messaging.message.id", message.id);
     into.text(attribute::CELERY_TASK_NAME, message.task);
 }
 

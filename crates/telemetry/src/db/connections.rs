@@ -2,13 +2,14 @@
 //! (OpenTelemetry semantic conventions 1.4x): how long they wait for a connection, use it, and how long opening one
 //! takes. How many there are is reported by [`crate::Database::observe_connections`].
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use opentelemetry::metrics::Counter;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use crate::metrics::{DATABASE_SECONDS, Durations, Instruments};
+use crate::metrics::{DATABASE_SECONDS, Durations, Instruments, Series};
 
 static INSTRUMENTS: Instruments<Pools> = Instruments::new();
 
@@ -58,42 +59,60 @@ fn instruments() -> Option<&'static Pools> {
 /// times.waited(asked.elapsed());
 /// ```
 #[derive(Clone, Debug)]
-pub struct ConnectionTimes([KeyValue; 1]);
+pub struct ConnectionTimes {
+    attributes: [KeyValue; 1],
+    measured: Arc<OnceLock<Measured>>,
+}
+
+/// The series of one pool.
+#[derive(Debug)]
+struct Measured {
+    create: Series,
+    wait: Series,
+    hold: Series,
+}
 
 impl ConnectionTimes {
     /// `pool` is the pool's `db.client.connection.pool.name`.
     #[must_use]
     pub fn new(pool: &'static str) -> Self {
-        Self([KeyValue::new("db.client.connection.pool.name", pool)])
+        Self {
+            attributes: [KeyValue::new("db.client.connection.pool.name", pool)],
+            measured: Arc::default(),
+        }
     }
 
     /// A connection was opened: `db.client.connection.create_time`.
     pub fn created(&self, after: Duration) {
-        self.record(|pools| &pools.create, after);
+        self.record(|measured| &measured.create, after);
     }
 
     /// A caller got a connection: `db.client.connection.wait_time`.
     pub fn waited(&self, time: Duration) {
-        self.record(|pools| &pools.wait, time);
+        self.record(|measured| &measured.wait, time);
     }
 
     /// A caller gave its connection back: `db.client.connection.use_time`.
     pub fn used(&self, time: Duration) {
-        self.record(|pools| &pools.hold, time);
+        self.record(|measured| &measured.hold, time);
     }
 
     /// A caller did not get a connection in time: `db.client.connection.timeouts`.
     pub fn timed_out(&self) {
         if let Some(pools) = instruments() {
-            pools.timeouts.add(1, &self.0);
+            pools.timeouts.add(1, &self.attributes);
         }
     }
 
-    fn record(&self, histogram: fn(&Pools) -> &Durations, time: Duration) {
-        if let Some(pools) = instruments() {
-            Context::map_current(|cx| {
-                histogram(pools).record(time.as_secs_f64(), &self.0, cx.span().span_context());
-            });
-        }
+    fn record(&self, series: fn(&Measured) -> &Series, time: Duration) {
+        let Some(pools) = instruments() else { return };
+        let measured = self.measured.get_or_init(|| Measured {
+            create: pools.create.series(&self.attributes),
+            wait: pools.wait.series(&self.attributes),
+            hold: pools.hold.series(&self.attributes),
+        });
+        Context::map_current(|cx| {
+            series(measured).record(time.as_secs_f64(), cx.span().span_context());
+        });
     }
 }

@@ -8,9 +8,6 @@ use opentelemetry::{Array, KeyValue, Value};
 use super::tidy::Tidy;
 use super::wire::{Wire, field_at};
 
-/// The bytes that a few attributes take; growing from nothing would move the first ones several times.
-const A_FEW: usize = 256;
-
 /// The attributes of one span, event or link.
 #[derive(Debug)]
 pub(crate) struct Attributes {
@@ -24,9 +21,9 @@ pub(crate) struct Attributes {
     wire: Wire,
     count: u32,
     dropped: u32,
-    /// The lengths of the keys that are there, as bits: telling keys apart by their bytes is most of what looking for
-    /// repeated ones takes.
-    lengths: u64,
+    /// The keys that are there, a bit for each: telling keys apart by their bytes is most of what looking for repeated
+    /// ones takes.
+    keys: u128,
 }
 
 /// Attributes that are the same again and again.
@@ -35,7 +32,7 @@ pub(crate) struct Fixed {
     wire: Wire,
     count: u32,
     dropped: u32,
-    lengths: u64,
+    keys: u128,
 }
 
 impl Attributes {
@@ -48,30 +45,32 @@ impl Attributes {
             wire: Wire::default(),
             count: 0,
             dropped: 0,
-            lengths: 0,
+            keys: 0,
         }
-    }
-
-    /// Makes room for so many bytes.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.wire.reserve(bytes);
     }
 
     /// Begins with attributes that were written before, by others with the same field and [`Tidy`].
     pub(crate) fn begin_with(&mut self, fixed: Arc<Fixed>) {
         self.count = fixed.count;
         self.dropped = fixed.dropped;
-        self.lengths = fixed.lengths;
+        self.keys = fixed.keys;
         self.fixed = Some(fixed);
     }
 
     /// What has been written, to begin others with.
-    pub(crate) fn into_fixed(self) -> Fixed {
+    pub(crate) fn into_fixed(mut self) -> Fixed {
         Fixed {
-            wire: self.wire,
+            wire: std::mem::take(&mut self.wire),
             count: self.count,
             dropped: self.dropped,
-            lengths: self.lengths,
+            keys: self.keys,
+        }
+    }
+
+    /// A text that the program's author wrote, which is nobody's address.
+    pub(crate) fn literal(&mut self, key: &str, text: &'static str) {
+        if self.admits(key) {
+            self.wire.text_attribute(self.field, key, self.tidy.limited(text));
         }
     }
 
@@ -129,18 +128,18 @@ impl Attributes {
 
     /// Whether there is a place for `key`, which has none any longer where it had one.
     fn admits(&mut self, key: &str) -> bool {
-        let length = 1 << (key.len() % 64);
-        if self.lengths & length != 0 {
+        let bit = bit_of(key);
+        if self.keys & bit != 0 {
             self.remove(key);
         }
         if self.count >= self.limit {
             self.dropped += 1;
             return false;
         }
-        self.lengths |= length;
+        self.keys |= bit;
         self.count += 1;
         if self.wire.length() == 0 {
-            self.wire.reserve(A_FEW);
+            self.wire = Wire::spare();
         }
         true
     }
@@ -159,6 +158,23 @@ impl Attributes {
             self.count -= 1;
         }
     }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.wire).give_back();
+    }
+}
+
+/// One of 128 bits, which keys share seldom: those of one span differ in their lengths or in how they end.
+fn bit_of(key: &str) -> u128 {
+    let bytes = key.as_bytes();
+    let (last, middle) = match bytes {
+        [.., last] => (*last, bytes[bytes.len() / 2]),
+        [] => (0, 0),
+    };
+    let mixed = bytes.len() + usize::from(last) * 5 + usize::from(middle) * 3;
+    1 << (mixed % 128)
 }
 
 /// Where the attribute with this key stands.

@@ -82,8 +82,8 @@ impl LogEncoder {
         if let Some(context) = record.trace_context() {
             let flags = context.trace_flags.unwrap_or_default();
             wire.fixed32(8, flags.to_u8().into());
-            wire.bytes_set(9, &context.trace_id.to_bytes());
-            wire.bytes_set(10, &context.span_id.to_bytes());
+            wire.id(9, context.trace_id.to_bytes());
+            wire.id(10, context.span_id.to_bytes());
         }
         let observed = record.observed_timestamp().map(nanoseconds);
         wire.fixed64(11, observed.unwrap_or_default());

@@ -85,9 +85,9 @@ impl Recorded {
         let (tidy, attributes) = (self.tidy, self.part(OF_LINKS, limit, &link.attributes));
         let context = &link.span_context;
         self.links.wire.message(13, |wire| {
-            wire.bytes_set(1, &context.trace_id().to_bytes());
-            wire.bytes_set(2, &context.span_id().to_bytes());
-            wire.text(3, &tidy.masked(&context.trace_state().header()));
+            wire.id(1, context.trace_id().to_bytes());
+            wire.id(2, context.span_id().to_bytes());
+            trace_state(tidy, wire, context);
             attributes.write(wire);
             let dropped = link.dropped_attributes_count + attributes.dropped();
             wire.number(5, dropped.into());
@@ -127,11 +127,11 @@ impl Ended<'_> {
 
     fn write(&self, wire: &mut Wire) {
         let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.tidy);
-        wire.bytes_set(1, &context.trace_id().to_bytes());
-        wire.bytes_set(2, &context.span_id().to_bytes());
-        wire.text(3, &tidy.masked(&context.trace_state().header()));
+        wire.id(1, context.trace_id().to_bytes());
+        wire.id(2, context.span_id().to_bytes());
+        trace_state(tidy, wire, context);
         if self.parent != SpanId::INVALID {
-            wire.bytes_set(4, &self.parent.to_bytes());
+            wire.id(4, self.parent.to_bytes());
         }
         wire.text(5, &tidy.masked(self.name));
         wire.number(6, kind(self.kind) as u64);
@@ -220,6 +220,13 @@ impl SpanProcessor for QueuedSpans {
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         self.queue.close();
         Ok(())
+    }
+}
+
+fn trace_state(tidy: Tidy, wire: &mut Wire, of: &SpanContext) {
+    let header = of.trace_state().header();
+    if !header.is_empty() {
+        wire.text(3, &tidy.masked(&header));
     }
 }
 

@@ -2,7 +2,7 @@
 //! (<https://protobuf.dev/programming-guides/encoding/>). They are many: writing them straight into bytes costs a
 //! fraction of building messages first and encoding those.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +13,16 @@ pub(crate) struct Wire(Vec<u8>);
 /// The most bytes that a thread keeps for what it writes next.
 const KEPT_SCRATCH: usize = 16 * 1024;
 
+/// What a thread keeps for the attributes of its next spans: so many pieces of memory, of at most so many bytes each.
+const KEPT_SPARE: usize = 32;
+const LARGEST_SPARE: usize = 2 * 1024;
+
+/// More than the attributes of most spans take; growing would move the first ones several times.
+const USUAL_BYTES: usize = 768;
+
 thread_local! {
     static SCRATCH: Cell<Wire> = const { Cell::new(Wire(Vec::new())) };
+    static SPARE: RefCell<Vec<Wire>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Has `write` fill an empty message whose memory this thread uses again and again.
@@ -36,16 +44,33 @@ impl Wire {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// An empty message with memory that this thread has kept, or with new memory.
+    pub(super) fn spare() -> Self {
+        let kept = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        let kept = kept.ok().flatten();
+        kept.unwrap_or_else(|| Self::with_capacity(USUAL_BYTES))
+    }
+
+    /// Keeps the memory for whoever asks this thread next.
+    pub(super) fn give_back(mut self) {
+        if !(USUAL_BYTES..=LARGEST_SPARE).contains(&self.0.capacity()) {
+            return;
+        }
+        self.0.clear();
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT_SPARE {
+                spare.push(self);
+            }
+        });
+    }
+
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    pub(super) fn reserve(&mut self, bytes: usize) {
-        self.0.reserve(bytes);
     }
 
     /// Takes whole fields out.
@@ -88,11 +113,22 @@ impl Wire {
         }
     }
 
+    /// `field` is below 16.
     pub(super) fn fixed64(&mut self, field: u32, number: u64) {
         if number != 0 {
-            self.tag(field, FIXED64);
-            self.0.extend_from_slice(&number.to_le_bytes());
+            let mut whole = [(field << 3 | FIXED64) as u8; 9];
+            whole[1..].copy_from_slice(&number.to_le_bytes());
+            self.0.extend_from_slice(&whole);
         }
+    }
+
+    /// A trace's or a span's id; `field` is below 16. Written at once, because every span has several.
+    pub(super) fn id<const LENGTH_OF_ID: usize>(&mut self, field: u32, id: [u8; LENGTH_OF_ID]) {
+        let mut whole = [0; 18];
+        whole[0] = (field << 3 | LENGTH) as u8;
+        whole[1] = LENGTH_OF_ID as u8;
+        whole[2..2 + LENGTH_OF_ID].copy_from_slice(&id);
+        self.0.extend_from_slice(&whole[..2 + LENGTH_OF_ID]);
     }
 
     /// Also zero: for members of a `oneof`.
@@ -152,6 +188,19 @@ impl Wire {
     pub(super) fn text_attribute(&mut self, field: u32, key: &str, text: &str) {
         let value = field_length(1, text.len());
         let attribute = field_length(1, key.len()) + field_length(2, value);
+        if let (1..16, 0..=0x7f) = (field, attribute) {
+            // Every head is two bytes then, as those of nearly all attributes are.
+            let tag = |field: u32| (field << 3 | LENGTH) as u8;
+            let first = [tag(field), attribute as u8, tag(1), key.len() as u8];
+            let second = [tag(2), value as u8, tag(1), text.len() as u8];
+            self.0
+                .reserve(first.len() + key.len() + second.len() + text.len());
+            self.0.extend_from_slice(&first);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&second);
+            self.0.extend_from_slice(text.as_bytes());
+            return;
+        }
         self.head(field, attribute);
         self.bytes_set(1, key.as_bytes());
         self.head(2, value);
@@ -260,5 +309,34 @@ mod tests {
             });
             assert_eq!(wire.into_bytes(), expected.into_bytes(), "{length}");
         }
+    }
+
+    #[test]
+    fn memory_that_is_used_again_is_empty_and_bounded() {
+        for _ in 0..2 * KEPT_SPARE {
+            let mut wires: Vec<Wire> = (0..2 * KEPT_SPARE).map(|_| Wire::spare()).collect();
+            for wire in &mut wires {
+                assert_eq!(wire.length(), 0);
+                wire.text(1, "left behind");
+            }
+            wires[0].text(2, &"x".repeat(LARGEST_SPARE));
+            wires.into_iter().for_each(Wire::give_back);
+            // What was never used has nothing to keep.
+            Wire::default().give_back();
+        }
+        let kept = SPARE.with_borrow(|spare| spare.iter().map(|wire| wire.0.capacity()).collect::<Vec<_>>());
+        assert_eq!(kept.len(), KEPT_SPARE);
+        let bounds = USUAL_BYTES..=LARGEST_SPARE;
+        assert!(kept.iter().all(|capacity| bounds.contains(capacity)), "{kept:?}");
+    }
+
+    #[test]
+    fn an_id_is_its_bytes() {
+        let (mut wire, mut expected) = (Wire::default(), Wire::default());
+        wire.id(1, [7; 16]);
+        wire.id(4, [9; 8]);
+        expected.bytes_set(1, &[7; 16]);
+        expected.bytes_set(4, &[9; 8]);
+        assert_eq!(wire.into_bytes(), expected.into_bytes());
     }
 }

@@ -66,14 +66,10 @@ pub(super) fn span_name(of_request: &Method, route: Option<&Route>) -> Cow<'stat
     }
 }
 
-/// More than what is usually known of a request takes, in bytes.
-const USUAL_BYTES: usize = 768;
-
 /// Writes what is known of the request before it is answered.
 pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attributes) {
-    into.reserve(USUAL_BYTES);
     let name = method(&parts.method);
-    into.text("http.request.method", name);
+    into.literal("http.request.method", name);
     if name == OTHER_METHOD {
         into.text("http.request.method_original", parts.method.as_str());
     }
@@ -81,7 +77,7 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
         into.text("http.route", route.value().as_str());
     }
     into.text("url.path", parts.uri.path());
-    into.text("url.scheme", scheme(parts));
+    into.literal("url.scheme", scheme(parts));
     if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
         into.text("url.query", &redact(query));
     }
@@ -99,7 +95,7 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
     {
         into.text("user_agent.original", agent);
     }
-    into.text("network.protocol.version", version(parts.version));
+    into.literal("network.protocol.version", version(parts.version));
 }
 
 /// Host and port that the client asked for; the port is the scheme's when it named none.
