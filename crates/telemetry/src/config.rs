@@ -406,7 +406,10 @@ mod tests {
             (config.metrics, "metrics"),
             (config.logs, "logs"),
         ] {
-            assert_eq!(otlp(destination).endpoint, format!("http://127.0.0.1:9/v1/{path}"));
+            assert_eq!(
+                otlp(destination).endpoint,
+                format!("http://127.0.0.1:9/v1/{path}")
+            );
         }
         assert_eq!(config.span_batches.delay, Duration::from_millis(500));
         assert_eq!(config.log_batches.delay, Duration::from_millis(500));
