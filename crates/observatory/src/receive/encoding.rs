@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{ids::RejectedSpans, refusal::Refusal};
+use super::{ids::RejectedSpans, json, refusal::Refusal};
 use crate::export::{Export, Signal};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,7 +45,7 @@ impl Encoding {
             Self::Protobuf => {
                 decode_protobuf(signal, body).map_err(|error| Refusal::Undecodable(error.to_string()))
             }
-            Self::Json => decode_json(signal, body).map_err(|error| Refusal::Undecodable(error.to_string())),
+            Self::Json => json::decode(signal, body).map_err(|error| Refusal::Undecodable(error.to_string())),
         }
     }
 
@@ -54,7 +54,7 @@ impl Encoding {
         let bytes = match (self, rejected) {
             (Self::Protobuf, rejected) => RejectedSpans::response(rejected).encode_to_vec(),
             (Self::Json, None) => b"{}".to_vec(),
-            (Self::Json, Some(rejected)) => json(&serde_json::json!({"partialSuccess": {
+            (Self::Json, Some(rejected)) => written(&serde_json::json!({"partialSuccess": {
                 "rejectedSpans": rejected.count.to_string(),
                 "errorMessage": RejectedSpans::REASON,
             }})),
@@ -66,7 +66,7 @@ impl Encoding {
         let status = refusal.status();
         let bytes = match self {
             Self::Protobuf => status.encode_to_vec(),
-            Self::Json => json(&status),
+            Self::Json => written(&status),
         };
         let mut response = self.response(refusal.http_status(), bytes);
         if let Some(delay) = refusal.retry_after() {
@@ -99,14 +99,6 @@ fn decode_protobuf(signal: Signal, body: &[u8]) -> Result<Export, prost::DecodeE
     })
 }
 
-fn decode_json(signal: Signal, body: &[u8]) -> Result<Export, serde_json::Error> {
-    Ok(match signal {
-        Signal::Traces => Export::Traces(serde_json::from_slice(body)?),
-        Signal::Metrics => Export::Metrics(serde_json::from_slice(body)?),
-        Signal::Logs => Export::Logs(serde_json::from_slice(body)?),
-    })
-}
-
-fn json(value: &impl Serialize) -> Vec<u8> {
+fn written(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("there are only texts and numbers in it")
 }

@@ -10,6 +10,7 @@ pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
 mod ids;
+mod json;
 mod refusal;
 mod status;
 
