@@ -16,6 +16,7 @@ mod mask;
 mod observatory;
 mod pages;
 mod receive;
+mod serve;
 mod store;
 
 pub use forward::{Credentials, Forwarding, Secret};

@@ -1,11 +1,27 @@
-//! The parts, put together: sockets are bound first, so that a port that is taken is known before anything runs.
+//! The parts, put together: sockets are bound first, so that a port that is taken is known before anything runs; what
+//! was accepted is kept and queued for the backend before it ends.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use axum::Router;
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{forward::Forwarding, ingest::Ingest, pages, store::Store};
+use crate::{
+    forward::Forwarding,
+    ingest::{Counts, Ingest, Ingesting},
+    pages,
+    receive::{grpc, health, http},
+    serve::{GraceExceeded, Protocol, serve},
+    store::Store,
+};
+
+/// How long requests in progress may take after the end was asked for, and then how long what was accepted may take
+/// into the store and the forwarder.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Where it listens, what it keeps and where it forwards to. Port 0 is any free port.
 #[derive(Clone, Debug)]
@@ -67,9 +83,18 @@ pub struct Addresses {
 /// Listens already, and serves as soon as it runs.
 #[derive(Debug)]
 pub struct Observatory {
-    pages: TcpListener,
-    store: Arc<Store>,
-    _ingest: Ingest,
+    http: Socket,
+    grpc: Option<Socket>,
+    health: Option<Socket>,
+    pages: Socket,
+    memory: usize,
+    forward: Option<Forwarding>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
 impl Observatory {
@@ -78,31 +103,136 @@ impl Observatory {
     /// # Errors
     /// The first address that cannot be listened on; nothing stays bound then.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
-        let pages = bind(config.pages, "the pages").await?;
-        let store = Arc::new(Store::new(config.memory));
-        let ingest = Ingest::start(store.clone(), None);
+        let http = Socket::bind(config.http, "OTLP over HTTP").await?;
+        let grpc = match config.grpc {
+            Some(address) => Some(Socket::bind(address, "OTLP over gRPC").await?),
+            None => None,
+        };
+        let health = match config.health {
+            Some(address) => Some(Socket::bind(address, "health").await?),
+            None => None,
+        };
+        let pages = Socket::bind(config.pages, "the pages").await?;
         Ok(Self {
+            http,
+            grpc,
+            health,
             pages,
-            store,
-            _ingest: ingest,
+            memory: config.memory,
+            forward: config.forward,
         })
+    }
+
+    /// Where it listens, with the ports that it got.
+    pub fn addresses(&self) -> Addresses {
+        let address = |socket: &Option<Socket>| socket.as_ref().map(|socket| socket.address);
+        Addresses {
+            http: self.http.address,
+            grpc: address(&self.grpc),
+            health: address(&self.health),
+            pages: self.pages.address,
+        }
     }
 
     /// Serves until `shutdown`; what was accepted by then is kept, and queued for the backend.
     ///
     /// # Errors
-    /// When a listener fails for good.
+    /// When a part cannot be started, or ends by itself.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        axum::serve(self.pages, pages::router(self.store))
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
+        let store = Arc::new(Store::new(self.memory));
+        let counts = Arc::new(Counts::default());
+        let forwarder = None;
+        let (ingest, ingesting) = Ingest::start(store.clone(), forwarder, counts)?;
+
+        let mut servers = Servers::new(shutdown.child_token());
+        servers.start(
+            "OTLP over HTTP",
+            self.http,
+            Protocol::Http1,
+            http::router(ingest.clone()),
+        );
+        if let Some(socket) = self.grpc {
+            servers.start("OTLP over gRPC", socket, Protocol::Http2, grpc::router(ingest));
+        }
+        servers.start("the pages", self.pages, Protocol::Http1, pages::router(store));
+        // Health says that it is ending until the others have ended.
+        let mut last = Servers::new(CancellationToken::new());
+        if let Some(socket) = self.health {
+            last.start(
+                "health",
+                socket,
+                Protocol::Http1,
+                health::router(shutdown.clone()),
+            );
+        }
+
+        let ended = servers.finish().await;
+        drain(ingesting).await;
+        last.shutdown.cancel();
+        ended.and(last.finish().await)
     }
 }
 
-async fn bind(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, BindError> {
-    TcpListener::bind(address).await.map_err(|source| BindError {
-        address,
-        purpose,
-        source,
-    })
+/// What was accepted is put where it belongs.
+async fn drain(ingesting: Ingesting) {
+    if tokio::time::timeout(GRACE, ingesting.finish()).await.is_err() {
+        telemetry::error!("some of what was accepted was not kept in time");
+    }
+}
+
+/// Servers that end together.
+struct Servers {
+    shutdown: CancellationToken,
+    running: JoinSet<(&'static str, Result<(), GraceExceeded>)>,
+}
+
+impl Servers {
+    fn new(shutdown: CancellationToken) -> Self {
+        Self {
+            shutdown,
+            running: JoinSet::new(),
+        }
+    }
+
+    fn start(&mut self, purpose: &'static str, socket: Socket, protocol: Protocol, router: Router) {
+        let shutdown = self.shutdown.clone();
+        self.running.spawn(async move {
+            let ended = serve(socket.listener, protocol, router, shutdown, GRACE).await;
+            (purpose, ended)
+        });
+    }
+
+    /// Waits until all have ended. One that ends by itself ends the others.
+    async fn finish(mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        while let Some(ended) = self.running.join_next().await {
+            self.shutdown.cancel();
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((purpose, Err(error))) => telemetry::warn!(purpose, %error, "connections were cut off"),
+                Err(error) => result = Err(panicked(error)),
+            }
+        }
+        result
+    }
+}
+
+/// Servers end only by panicking, or when told.
+fn panicked(error: JoinError) -> io::Error {
+    io::Error::other(error)
+}
+
+impl Socket {
+    async fn bind(address: SocketAddr, purpose: &'static str) -> Result<Self, BindError> {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        };
+        bound.await.map_err(|source| BindError {
+            address,
+            purpose,
+            source,
+        })
+    }
 }

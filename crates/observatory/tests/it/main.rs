@@ -1,0 +1,4 @@
+//! The observatory over real sockets.
+
+mod receive;
+mod support;

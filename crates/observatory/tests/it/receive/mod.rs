@@ -1,0 +1,4 @@
+//! What senders see of the receivers.
+
+mod requests;
+mod walking;
