@@ -139,6 +139,7 @@ impl Observatory {
     /// # Errors
     /// When a part cannot be started, or ends by itself.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+        let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
         let counts = Arc::new(Counts::default());
         let forwarder = None;
@@ -154,7 +155,14 @@ impl Observatory {
         if let Some(socket) = self.grpc {
             servers.start("OTLP over gRPC", socket, Protocol::Http2, grpc::router(ingest));
         }
-        servers.start("the pages", self.pages, Protocol::Http1, pages::router(store));
+        let explorer = pages::Explorer {
+            store,
+            pages: self.pages.address,
+            http: addresses.http,
+            grpc: addresses.grpc,
+            status: Box::new(pages::SiteStatus::default),
+        };
+        servers.start("the pages", self.pages, Protocol::Http1, pages::router(explorer));
         // Health says that it is ending until the others have ended.
         let mut last = Servers::new(CancellationToken::new());
         if let Some(socket) = self.health {
