@@ -18,5 +18,5 @@ mod pages;
 mod receive;
 mod store;
 
-pub use forward::{Credentials, Forwarding, Secret};
+pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{Addresses, BindError, Config, Observatory};
