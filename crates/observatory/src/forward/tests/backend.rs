@@ -97,7 +97,7 @@ struct Memory {
     /// The next answers to `/token`, and to everything else.
     tokens: VecDeque<Answer>,
     answers: VecDeque<Answer>,
-    /// Decides about requests with these spans, before any answer that was told.
+    /// Decides about requests to `/v1/traces` with these spans, before any answer that was told.
     judge: Option<fn(&[u64]) -> Option<u16>>,
     asked: Vec<Asked>,
 }
@@ -132,6 +132,14 @@ impl Backend {
         self.server = Some(tokio::spawn(async move {
             axum::serve(listener, router).await.unwrap();
         }));
+    }
+
+    /// Takes no new connection any more.
+    pub(super) async fn go_down(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _ = server.await;
+        }
     }
 
     pub(super) fn url(&self, path: &str) -> Url {
@@ -200,7 +208,8 @@ async fn answer(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> R
         let token = || Answer::token("token", 3600);
         memory.tokens.pop_front().unwrap_or_else(token)
     } else {
-        let judged = memory.judge.and_then(|judge| judge(&asked.spans()));
+        let judge = memory.judge.filter(|_| asked.path == "/v1/traces");
+        let judged = judge.and_then(|judge| judge(&asked.spans()));
         let told = || memory.answers.pop_front().unwrap_or(Answer::status(200));
         judged.map_or_else(told, Answer::status)
     };
