@@ -8,7 +8,7 @@ use std::{
 use axum::http::{HeaderName, HeaderValue};
 use observatory::{Config, Credentials, Forwarding, Secret};
 use percent_encoding::percent_decode_str;
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     ConfigError, Mode, ObservatoryOptions,
@@ -133,15 +133,16 @@ fn scout(options: ObservatoryOptions) -> Result<Option<(Url, Credentials, String
         Some(value) => Ok(value),
         None => Err(required(variable, first)),
     });
+    let endpoint = http_url("SCOUT_ENDPOINT", &endpoint?)?;
     let credentials = Credentials {
-        token_url: http_url("SCOUT_TOKEN_URL", &token_url?)?,
         client_id: client_id?,
         client_secret: Secret::new(client_secret?),
+        token_url: http_url("SCOUT_TOKEN_URL", &token_url?)?,
         audience: Some(SCOUT_AUDIENCE.to_owned()),
     };
     let environment = options.scout_environment;
     Ok(Some((
-        http_url("SCOUT_ENDPOINT", &endpoint?)?,
+        endpoint,
         credentials,
         environment.unwrap_or_else(|| "development".to_owned()),
     )))
@@ -151,7 +152,7 @@ fn required(variable: &'static str, with: &str) -> ConfigError {
     ConfigError::new(variable, format!("is required with {with}"))
 }
 
-/// A URL that may be shown, and that a path can be appended to.
+/// A URL that may be shown, that a path can be appended to, and that is safe to send secrets to.
 fn http_url(variable: &'static str, text: &str) -> Result<Url, ConfigError> {
     let refuse = |problem| Err(ConfigError::new(variable, problem));
     match Url::parse(text.trim()) {
@@ -162,8 +163,20 @@ fn http_url(variable: &'static str, text: &str) -> Result<Url, ConfigError> {
         Ok(url) if url.query().is_some() || url.fragment().is_some() => {
             refuse("must hold neither a query nor a fragment")
         }
+        Ok(url) if url.scheme() == "http" && !is_local(&url) => {
+            refuse("must be https://, because it is not on this machine")
+        }
         Ok(url) => Ok(url),
         Err(_) => refuse("is no http:// or https:// URL"),
+    }
+}
+
+fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 

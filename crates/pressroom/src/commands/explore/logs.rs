@@ -21,6 +21,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The most that the observatory answers.
 const MOST_AT_ONCE: u16 = 500;
 
+/// Attributes that repeat fields of the record.
+const TOLD_ELSEWHERE: [&str; 2] = ["otelTraceID", "otelSpanID"];
+
 /// Lists log records.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Logs {
@@ -85,7 +88,8 @@ impl Record {
 
     fn said(&self) -> String {
         let mut text = value(&self.body);
-        for (name, attribute) in &self.attributes {
+        let told = |name: &str| !name.starts_with("code.") && !TOLD_ELSEWHERE.contains(&name);
+        for (name, attribute) in self.attributes.iter().filter(|(name, _)| told(name)) {
             text.push_str(&format!("  {}={}", escaped(name), value(attribute)));
         }
         text

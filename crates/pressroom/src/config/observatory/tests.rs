@@ -220,13 +220,17 @@ fn a_wrong_value_is_refused_with_its_variable_and_without_itself() {
             "OBSERVATORY_QUEUE_LIMIT",
             ObservatoryOptions {
                 observatory_queue_limit: some("much"),
-                ..forward("http://all")
+                ..forward("https://all")
             },
         ),
         ("OBSERVATORY_FORWARD_ENDPOINT", forward("hunter2")),
         ("OBSERVATORY_FORWARD_ENDPOINT", forward("ftp://all")),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("http://me:hunter2@all")),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("http://all?key=hunter2")),
+        ("OBSERVATORY_FORWARD_ENDPOINT", forward("https://me:hunter2@all")),
+        ("OBSERVATORY_FORWARD_ENDPOINT", forward("https://all?key=hunter2")),
+        (
+            "OBSERVATORY_FORWARD_ENDPOINT",
+            forward("http://collector.example.com:4318"),
+        ),
         (
             "OBSERVATORY_FORWARD_ENDPOINT",
             ObservatoryOptions {
@@ -237,7 +241,7 @@ fn a_wrong_value_is_refused_with_its_variable_and_without_itself() {
         (
             "OBSERVATORY_FORWARD_ENDPOINT",
             ObservatoryOptions {
-                observatory_forward_endpoint: some("http://all"),
+                observatory_forward_endpoint: some("https://all"),
                 ..scout_options()
             },
         ),
@@ -245,14 +249,14 @@ fn a_wrong_value_is_refused_with_its_variable_and_without_itself() {
             "OBSERVATORY_FORWARD_HEADERS",
             ObservatoryOptions {
                 observatory_forward_headers: some("ok=1,hunter2"),
-                ..forward("http://all")
+                ..forward("https://all")
             },
         ),
         (
             "OBSERVATORY_FORWARD_HEADERS",
             ObservatoryOptions {
                 observatory_forward_headers: some("x=%0Ahunter2"),
-                ..forward("http://all")
+                ..forward("https://all")
             },
         ),
         (
