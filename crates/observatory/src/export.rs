@@ -15,6 +15,17 @@ pub(crate) enum Signal {
     Logs,
 }
 
+impl Signal {
+    /// As in the path of OTLP/HTTP.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+}
+
 /// An export request, decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Export {

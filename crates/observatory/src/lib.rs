@@ -21,5 +21,5 @@ mod samples;
 mod serve;
 mod store;
 
-pub use forward::{Credentials, Forwarding, Secret};
+pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{Addresses, BindError, Config, Observatory};
