@@ -1,4 +1,5 @@
 //! The observatory over real sockets.
+#![cfg(test)]
 
 mod receive;
 mod support;

@@ -10,20 +10,37 @@ use crate::support::config;
 async fn a_port_that_is_taken_is_named_and_the_others_stay_free() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let purposes: [(&str, fn(Config, std::net::SocketAddr) -> Config); 4] = [
-        ("OTLP over HTTP", |config, http| Config { http, ..config }),
-        ("OTLP over gRPC", |config, grpc| Config {
-            grpc: Some(grpc),
-            ..config
-        }),
-        ("health", |config, health| Config {
-            health: Some(health),
-            ..config
-        }),
-        ("the pages", |config, pages| Config { pages, ..config }),
-    ];
-    for (purpose, with) in purposes {
-        let error = Observatory::bind(with(config(), address)).await.unwrap_err();
+    for (purpose, config) in [
+        (
+            "OTLP over HTTP",
+            Config {
+                http: address,
+                ..config()
+            },
+        ),
+        (
+            "OTLP over gRPC",
+            Config {
+                grpc: Some(address),
+                ..config()
+            },
+        ),
+        (
+            "health",
+            Config {
+                health: Some(address),
+                ..config()
+            },
+        ),
+        (
+            "the pages",
+            Config {
+                pages: address,
+                ..config()
+            },
+        ),
+    ] {
+        let error = Observatory::bind(config).await.unwrap_err();
         assert!(error.is_taken());
         assert_eq!((error.purpose, error.address), (purpose, address));
         assert!(error.to_string().contains(&address.to_string()), "{error}");
