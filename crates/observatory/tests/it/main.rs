@@ -2,4 +2,5 @@
 #![cfg(test)]
 
 mod receive;
+mod sdks;
 mod support;
