@@ -69,6 +69,7 @@ impl Export {
     }
 
     /// As OTLP's protobuf.
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
             Self::Traces(request) => request.encode_to_vec(),

@@ -64,6 +64,13 @@ impl Ingest {
         Ok((ingest, Ingesting { queue, ended }))
     }
 
+    /// Takes nothing, ever.
+    #[cfg(test)]
+    pub(crate) fn that_is_full(counts: Arc<Counts>) -> Self {
+        let queue = Arc::new(Queue::new(0));
+        Self { queue, counts }
+    }
+
     /// Accepts `export`, or refuses it whole. Never blocks.
     pub(crate) fn accept(&self, export: Export) -> Result<(), Refused> {
         let (signal, items) = (export.signal(), export.items());

@@ -16,6 +16,8 @@ mod mask;
 mod observatory;
 mod pages;
 mod receive;
+#[cfg(test)]
+mod samples;
 mod serve;
 mod store;
 

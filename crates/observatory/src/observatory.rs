@@ -11,16 +11,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    forward::Forwarding,
+    forward::{Forwarder, Forwarding},
     ingest::{Counts, Ingest, Ingesting},
-    pages,
+    pages::{self, Explorer, SiteStatus},
     receive::{grpc, health, http},
     serve::{GraceExceeded, Protocol, serve},
-    store::Store,
+    store::{self, Store},
 };
 
-/// How long requests in progress may take after the end was asked for, and then how long what was accepted may take
-/// into the store and the forwarder.
+/// How long each step of the end may take: requests in progress, what was accepted on its way into the store and the
+/// forwarder, what is queued on its way to the backend, health.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Where it listens, what it keeps and where it forwards to. Port 0 is any free port.
@@ -134,57 +134,67 @@ impl Observatory {
         }
     }
 
-    /// Serves until `shutdown`; what was accepted by then is kept, and queued for the backend.
+    /// Serves until `shutdown`. What was accepted by then is kept, and is sent on or waits on disk.
     ///
     /// # Errors
-    /// When a part cannot be started, or ends by itself.
+    /// When forwarding cannot be started ([`StartError`](crate::StartError) is inside), or a part ends by itself.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
         let counts = Arc::new(Counts::default());
-        let forwarder = None;
-        let (ingest, ingesting) = Ingest::start(store.clone(), forwarder, counts)?;
+        let forwarder = match &self.forward {
+            Some(forwarding) => Some(Forwarder::start(forwarding).map_err(io::Error::other)?),
+            None => None,
+        };
+        let (ingest, ingesting) = Ingest::start(store.clone(), forwarder.clone(), counts.clone())?;
+        let pages = pages::router(Explorer {
+            store,
+            pages: addresses.pages,
+            http: addresses.http,
+            grpc: addresses.grpc,
+            status: status(counts, forwarder.clone()),
+        });
 
         let mut servers = Servers::new(shutdown.child_token());
-        servers.start(
-            "OTLP over HTTP",
-            self.http,
-            Protocol::Http1,
-            http::router(ingest.clone()),
-        );
+        let http = http::router(ingest.clone());
+        servers.start("OTLP over HTTP", self.http, Protocol::Http1, http);
         if let Some(socket) = self.grpc {
             servers.start("OTLP over gRPC", socket, Protocol::Http2, grpc::router(ingest));
         }
-        let explorer = pages::Explorer {
-            store,
-            pages: self.pages.address,
-            http: addresses.http,
-            grpc: addresses.grpc,
-            status: Box::new(pages::SiteStatus::default),
-        };
-        servers.start("the pages", self.pages, Protocol::Http1, pages::router(explorer));
+        servers.start("the pages", self.pages, Protocol::Http1, pages);
         // Health says that it is ending until the others have ended.
         let mut last = Servers::new(CancellationToken::new());
+        let stopping = servers.shutdown.clone();
         if let Some(socket) = self.health {
-            last.start(
-                "health",
-                socket,
-                Protocol::Http1,
-                health::router(shutdown.clone()),
-            );
+            last.start("health", socket, Protocol::Http1, health::router(stopping));
         }
 
         let ended = servers.finish().await;
-        drain(ingesting).await;
+        drain(ingesting, forwarder).await;
         last.shutdown.cancel();
         ended.and(last.finish().await)
     }
 }
 
-/// What was accepted is put where it belongs.
-async fn drain(ingesting: Ingesting) {
+fn status(counts: Arc<Counts>, forwarder: Option<Forwarder>) -> Box<dyn Fn() -> SiteStatus + Send + Sync> {
+    Box::new(move || SiteStatus {
+        received: store::Counts {
+            spans: counts.spans(),
+            logs: counts.logs(),
+            points: counts.points(),
+        },
+        refused_requests: counts.refused_requests(),
+        forwarding: forwarder.as_ref().map(Forwarder::status),
+    })
+}
+
+/// What was accepted is put where it belongs: first into the forwarder's queue, then from there to the backend.
+async fn drain(ingesting: Ingesting, forwarder: Option<Forwarder>) {
     if tokio::time::timeout(GRACE, ingesting.finish()).await.is_err() {
         telemetry::error!("some of what was accepted was not kept in time");
+    }
+    if let Some(forwarder) = forwarder {
+        forwarder.finish(GRACE).await;
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{export::Export, ingest::Ingest};
 
 /// The three services.
 pub(crate) fn router(ingest: Ingest) -> Router {
-    let receiver = Receiver { ingest };
+    let receiver = Receiver::new(ingest);
     let traces = TraceServiceServer::new(receiver.clone())
         .accept_compressed(Gzip)
         .max_decoding_message_size(MAX_GRPC_MESSAGE);
@@ -58,11 +58,15 @@ async fn within_time(request: Request, next: Next) -> Response {
 }
 
 #[derive(Clone, Debug)]
-struct Receiver {
+pub(super) struct Receiver {
     ingest: Ingest,
 }
 
 impl Receiver {
+    pub(super) fn new(ingest: Ingest) -> Self {
+        Self { ingest }
+    }
+
     fn receive(&self, mut export: Export) -> Result<Option<RejectedSpans>, Status> {
         let rejected = ids::check(&mut export);
         match self.ingest.accept(export) {

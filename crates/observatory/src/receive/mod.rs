@@ -28,3 +28,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// When a sender that was turned away may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

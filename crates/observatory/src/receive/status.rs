@@ -66,3 +66,18 @@ impl Status {
         self
     }
 }
+
+#[cfg(test)]
+impl Status {
+    pub(super) fn retry_delay(&self) -> Option<Duration> {
+        let info = self
+            .details
+            .iter()
+            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
+        Some(Duration::new(
+            delay.seconds.try_into().ok()?,
+            delay.nanos.try_into().ok()?,
+        ))
+    }
+}

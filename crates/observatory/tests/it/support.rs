@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use observatory::{Addresses, Config, Observatory};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,32 @@ impl Running {
     /// `http://…` at the OTLP/HTTP port.
     pub fn http(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses.http)
+    }
+}
+
+impl Running {
+    /// The JSON at `path` of the pages.
+    pub async fn json(&self, path: &str) -> Value {
+        let response = within(
+            client()
+                .get(format!("http://{}{path}", self.addresses.pages))
+                .send(),
+        );
+        let body = response.await.unwrap().bytes().await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// The JSON at `path` as soon as `holds` does.
+    pub async fn json_when(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let json = self.json(path).await;
+            if holds(&json) {
+                return json;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{path} stays {json:#}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

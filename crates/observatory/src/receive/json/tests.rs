@@ -1,26 +1,15 @@
 use opentelemetry_proto::tonic::{
-    collector::{
-        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
-        trace::v1::ExportTraceServiceRequest,
-    },
-    common::v1::{
-        AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList, any_value::Value,
-    },
-    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
-    metrics::v1::{
-        Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
-        Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exemplar,
-        exponential_histogram_data_point::Buckets, metric::Data, number_data_point,
-        summary_data_point::ValueAtQuantile,
-    },
-    resource::v1::Resource,
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value::Value},
+    metrics::v1::{NumberDataPoint, metric::Data, number_data_point},
     trace::v1::{
-        ResourceSpans, ScopeSpans, Span, Status,
+        ResourceSpans, Span, Status,
         span::{Event, Link},
     },
 };
 
 use super::*;
+use crate::samples;
 
 fn traces(body: &str) -> ExportTraceServiceRequest {
     match decode(Signal::Traces, body.as_bytes()).unwrap() {
@@ -155,18 +144,14 @@ fn a_body_of_the_javascript_sdk_is_understood() {
 
 #[test]
 fn every_field_comes_back_as_it_was_written() {
-    assert_eq!(
-        decode(Signal::Traces, &serde_json::to_vec(&full_traces()).unwrap()).unwrap(),
-        Export::Traces(full_traces())
-    );
-    assert_eq!(
-        decode(Signal::Logs, &serde_json::to_vec(&full_logs()).unwrap()).unwrap(),
-        Export::Logs(full_logs())
-    );
-    assert_eq!(
-        decode(Signal::Metrics, &serde_json::to_vec(&full_metrics()).unwrap()).unwrap(),
-        Export::Metrics(full_metrics())
-    );
+    for export in samples::exports("") {
+        let body = match &export {
+            Export::Traces(request) => serde_json::to_vec(request),
+            Export::Logs(request) => serde_json::to_vec(request),
+            Export::Metrics(request) => serde_json::to_vec(request),
+        };
+        assert_eq!(decode(export.signal(), &body.unwrap()).unwrap(), export);
+    }
 }
 
 #[test]
@@ -371,225 +356,4 @@ fn nesting_is_bounded() {
         "]".repeat(1_000_000)
     );
     assert!(decode(Signal::Logs, ignored.as_bytes()).is_ok());
-}
-
-fn attributes() -> Vec<KeyValue> {
-    vec![
-        attribute("text", Value::StringValue("t".to_owned())),
-        attribute("int", Value::IntValue(-5)),
-        attribute("double", Value::DoubleValue(0.25)),
-        attribute("bool", Value::BoolValue(true)),
-        attribute("bytes", Value::BytesValue(vec![0, 255])),
-        attribute(
-            "list",
-            Value::KvlistValue(KeyValueList {
-                values: vec![attribute(
-                    "array",
-                    Value::ArrayValue(ArrayValue {
-                        values: vec![AnyValue {
-                            value: Some(Value::IntValue(1)),
-                        }],
-                    }),
-                )],
-            }),
-        ),
-    ]
-}
-
-fn resource() -> Option<Resource> {
-    Some(Resource {
-        attributes: attributes(),
-        dropped_attributes_count: 1,
-        entity_refs: vec![EntityRef {
-            schema_url: "s".to_owned(),
-            r#type: "host".to_owned(),
-            id_keys: vec!["host.id".to_owned()],
-            description_keys: vec!["host.name".to_owned()],
-        }],
-    })
-}
-
-fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope {
-        name: "scope".to_owned(),
-        version: "1".to_owned(),
-        attributes: attributes(),
-        dropped_attributes_count: 2,
-    })
-}
-
-fn full_traces() -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest {
-        resource_spans: vec![ResourceSpans {
-            resource: resource(),
-            scope_spans: vec![ScopeSpans {
-                scope: scope(),
-                spans: vec![Span {
-                    trace_id: (1..=16).collect(),
-                    span_id: (1..=8).collect(),
-                    trace_state: "a=b".to_owned(),
-                    parent_span_id: (2..=9).collect(),
-                    flags: 0x101,
-                    name: "name".to_owned(),
-                    kind: 5,
-                    start_time_unix_nano: 1,
-                    end_time_unix_nano: u64::MAX,
-                    attributes: attributes(),
-                    dropped_attributes_count: 3,
-                    events: vec![Event {
-                        time_unix_nano: 4,
-                        name: "event".to_owned(),
-                        attributes: attributes(),
-                        dropped_attributes_count: 5,
-                    }],
-                    dropped_events_count: 6,
-                    links: vec![Link {
-                        trace_id: (3..=18).collect(),
-                        span_id: (3..=10).collect(),
-                        trace_state: "c=d".to_owned(),
-                        attributes: attributes(),
-                        dropped_attributes_count: 7,
-                        flags: 0x200,
-                    }],
-                    dropped_links_count: 8,
-                    status: Some(Status {
-                        message: "message".to_owned(),
-                        code: 1,
-                    }),
-                }],
-                schema_url: "scope schema".to_owned(),
-            }],
-            schema_url: "resource schema".to_owned(),
-        }],
-    }
-}
-
-fn full_logs() -> ExportLogsServiceRequest {
-    ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs {
-            resource: resource(),
-            scope_logs: vec![ScopeLogs {
-                scope: scope(),
-                log_records: vec![LogRecord {
-                    time_unix_nano: 1,
-                    observed_time_unix_nano: 2,
-                    severity_number: 17,
-                    severity_text: "ERROR".to_owned(),
-                    body: text("body"),
-                    attributes: attributes(),
-                    dropped_attributes_count: 3,
-                    flags: 1,
-                    trace_id: (1..=16).collect(),
-                    span_id: (1..=8).collect(),
-                    event_name: "event".to_owned(),
-                }],
-                schema_url: "scope schema".to_owned(),
-            }],
-            schema_url: "resource schema".to_owned(),
-        }],
-    }
-}
-
-fn full_metrics() -> ExportMetricsServiceRequest {
-    let exemplars = vec![
-        Exemplar {
-            filtered_attributes: attributes(),
-            time_unix_nano: 3,
-            span_id: (1..=8).collect(),
-            trace_id: (1..=16).collect(),
-            value: Some(exemplar::Value::AsDouble(0.5)),
-        },
-        Exemplar {
-            value: Some(exemplar::Value::AsInt(i64::MIN)),
-            ..Exemplar::default()
-        },
-    ];
-    let number = |value| NumberDataPoint {
-        attributes: attributes(),
-        start_time_unix_nano: 1,
-        time_unix_nano: 2,
-        exemplars: exemplars.clone(),
-        flags: 1,
-        value: Some(value),
-    };
-    let data = [
-        Data::Gauge(Gauge {
-            data_points: vec![number(number_data_point::Value::AsDouble(-0.5))],
-        }),
-        Data::Sum(Sum {
-            data_points: vec![number(number_data_point::Value::AsInt(9))],
-            aggregation_temporality: 2,
-            is_monotonic: true,
-        }),
-        Data::Histogram(Histogram {
-            data_points: vec![HistogramDataPoint {
-                attributes: attributes(),
-                start_time_unix_nano: 1,
-                time_unix_nano: 2,
-                count: 3,
-                sum: Some(4.5),
-                bucket_counts: vec![1, 2, u64::MAX],
-                explicit_bounds: vec![0.5, 10.0],
-                exemplars: exemplars.clone(),
-                flags: 1,
-                min: Some(0.0),
-                max: Some(5.0),
-            }],
-            aggregation_temporality: 1,
-        }),
-        Data::ExponentialHistogram(ExponentialHistogram {
-            data_points: vec![ExponentialHistogramDataPoint {
-                attributes: attributes(),
-                start_time_unix_nano: 1,
-                time_unix_nano: 2,
-                count: 3,
-                sum: Some(-1.0),
-                scale: -3,
-                zero_count: 4,
-                positive: Some(Buckets {
-                    offset: -2,
-                    bucket_counts: vec![5, 6],
-                }),
-                negative: Some(Buckets::default()),
-                flags: 1,
-                exemplars: exemplars.clone(),
-                min: Some(-2.0),
-                max: Some(2.0),
-                zero_threshold: 0.125,
-            }],
-            aggregation_temporality: 2,
-        }),
-        Data::Summary(Summary {
-            data_points: vec![SummaryDataPoint {
-                attributes: attributes(),
-                start_time_unix_nano: 1,
-                time_unix_nano: 2,
-                count: 3,
-                sum: 4.0,
-                quantile_values: vec![ValueAtQuantile {
-                    quantile: 0.5,
-                    value: f64::INFINITY,
-                }],
-                flags: 1,
-            }],
-        }),
-    ];
-    let metric = |data| Metric {
-        name: "name".to_owned(),
-        description: "description".to_owned(),
-        unit: "s".to_owned(),
-        metadata: attributes(),
-        data: Some(data),
-    };
-    ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource: resource(),
-            scope_metrics: vec![ScopeMetrics {
-                scope: scope(),
-                metrics: data.map(metric).to_vec(),
-                schema_url: "scope schema".to_owned(),
-            }],
-            schema_url: "resource schema".to_owned(),
-        }],
-    }
 }
