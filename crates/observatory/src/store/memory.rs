@@ -25,6 +25,6 @@ pub(crate) const fn table<Entry>(capacity: usize) -> usize {
 /// Makes room for one more, a quarter of what is there at a time: doubling would take half of the budget at once.
 pub(crate) fn grow<T>(queue: &mut VecDeque<T>) {
     if queue.len() == queue.capacity() {
-        queue.reserve_exact(queue.len() / 4 + 16);
+        queue.reserve_exact(queue.len() / 4 + 4);
     }
 }
