@@ -214,16 +214,19 @@ impl Metrics {
         let series = place.as_mut()?;
         let before = series.bytes();
         let points = series.points.len();
+        // Before there is a need to grow: what is allocated does not shrink by taking one out.
+        while series.points.len() >= MAX_POINTS
+            || (series.points.len() > 1 && series.bytes() + series.bytes_for(&point) > allowance)
+        {
+            series.pop();
+            series.gone += 1;
+            self.evicted += 1;
+        }
         series.push(point);
         for exemplar in exemplars.iter().filter_map(KeptExemplar::new) {
             if exemplar.heap_bytes() <= allowance / (4 * MAX_EXEMPLARS) {
                 series.push_exemplar(exemplar);
             }
-        }
-        while series.points.len() > MAX_POINTS || (series.bytes() > allowance && series.points.len() > 1) {
-            series.pop();
-            series.gone += 1;
-            self.evicted += 1;
         }
         self.points = self.points + series.points.len() - points;
         self.series_bytes = self.series_bytes + series.bytes() - before;
@@ -283,6 +286,7 @@ impl Metrics {
             }
             let before = series.bytes();
             series.pop();
+            series.shrink();
             self.points -= 1;
             self.evicted += 1;
             self.series_bytes = self.series_bytes + series.bytes() - before;
@@ -378,6 +382,19 @@ impl Series {
         if let Some(point) = self.points.pop_front() {
             self.content_bytes -= point.heap_bytes();
             self.is_cut = true;
+        }
+    }
+
+    /// What it takes to push `point`.
+    fn bytes_for(&self, point: &Point) -> usize {
+        let more = memory::growth(&self.points) * size_of::<Point>();
+        point.heap_bytes() + more
+    }
+
+    /// Gives back what points took that left.
+    fn shrink(&mut self) {
+        if self.points.capacity() > self.points.len() / 4 * 5 + 8 {
+            self.points.shrink_to_fit();
         }
     }
 
