@@ -97,7 +97,7 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_accepted_arrives_under_faults_of_all_kinds() {
     let mut schedules = JoinSet::new();
-    for seed in 0..30 {
+    for seed in 0..12 {
         schedules.spawn(nothing_is_lost(seed));
     }
     let (mut accepted, mut refused) = (0, 0);
@@ -107,5 +107,5 @@ async fn what_is_accepted_arrives_under_faults_of_all_kinds() {
         refused += refused_of_seed;
     }
     // Both were tried.
-    assert!(accepted > 3000 && refused > 50, "{accepted} {refused}");
+    assert!(accepted > 1500 && refused > 20, "{accepted} {refused}");
 }
