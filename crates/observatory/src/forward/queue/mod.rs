@@ -299,6 +299,7 @@ impl State {
         self.sent = 0;
         self.segments.pop_front();
         if self.segments.is_empty() {
+            // The disk has its room back when the file is closed.
             self.open = None;
         }
         Some(first)
