@@ -66,18 +66,15 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(forwarding: &Forwarding, pace: &Pace) -> Result<Self, StartError> {
         check(&forwarding.endpoint, "endpoint")?;
-        let mut urls = vec![&forwarding.endpoint];
-        if let Some(credentials) = &forwarding.credentials {
-            check(&credentials.token_url, "token URL")?;
-            urls.push(&credentials.token_url);
-        }
-        let client = client(&urls)?;
-        let tokens = forwarding
-            .credentials
-            .as_ref()
-            .map(|credentials| Tokens::new(credentials, client.clone(), pace));
+        let tokens = match &forwarding.credentials {
+            Some(credentials) => {
+                check(&credentials.token_url, "token URL")?;
+                Some(Tokens::new(credentials, client(&credentials.token_url)?, pace))
+            }
+            None => None,
+        };
         Ok(Self {
-            client,
+            client: client(&forwarding.endpoint)?,
             urls: SIGNALS.map(|signal| url(&forwarding.endpoint, signal)),
             headers: headers(forwarding)?,
             tokens,

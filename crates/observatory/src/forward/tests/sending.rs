@@ -250,6 +250,24 @@ async fn what_the_backend_will_never_take_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.judge(|_| Some(404));
+    let pace = Pace {
+        first_pause: Duration::from_millis(200),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for dropped in 1..=2 {
+        forwarder.accept(&one(dropped));
+        until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
+    }
+    let asked = backend.asked("/v1/traces");
+    let waited = asked[1].at - asked[0].at;
+    assert!(waited >= Duration::from_millis(100), "{waited:?}");
+}
+
+#[tokio::test]
 async fn only_the_request_that_is_refused_is_dropped_of_a_batch() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.judge(|spans| spans.contains(&37).then_some(400));
@@ -304,7 +322,7 @@ async fn a_signal_that_is_stuck_does_not_stop_the_others() {
         id += 1;
     }
     for number in 0..10 {
-        forwarder.accept(&log("started"));
+        forwarder.accept(&log(&"x".repeat(2000)));
         until("logs are taken", || forwarder.status().sent.logs == number + 1).await;
     }
     assert_eq!(forwarder.status().sent.spans, 0);
