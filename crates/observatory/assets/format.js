@@ -6,13 +6,13 @@ const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 /** `12,345` @param {number} value */
 export const count = (value) => count0.format(value);
 
-/** Three significant digits, without trailing zeros. @param {number} value */
-export function short(value) {
+/** The significant digits, without trailing zeros; numbers of a thousand and more are whole. @param {number} value */
+export function short(value, digits = 3) {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const magnitude = Math.abs(value);
   if (magnitude >= 1e15 || magnitude < 1e-4) return value.toExponential(2);
-  if (magnitude >= 1000) return count0.format(value);
-  return String(Number(value.toPrecision(3)));
+  if (magnitude >= 10 ** digits) return count0.format(value);
+  return String(Number(value.toPrecision(digits)));
 }
 
 const DURATIONS = /** @type {const} */ ([
@@ -36,8 +36,8 @@ export function duration(ns) {
 
 /** `0.4/s`, and `24/min` below one in ten seconds. @param {number} perSecond */
 export function rate(perSecond) {
-  if (perSecond > 0 && perSecond < 0.1) return `${short(perSecond * 60)}/min`;
-  return `${short(perSecond)}/s`;
+  if (perSecond > 0 && perSecond < 0.1) return `${short(perSecond * 60, 2)}/min`;
+  return `${short(perSecond, 2)}/s`;
 }
 
 /** `2.1 %` @param {number} part @param {number} whole */

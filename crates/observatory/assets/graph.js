@@ -3,8 +3,10 @@ import { Graph, layout } from './vendor/dagre.esm.js';
 import { clip } from './text.js';
 
 const NODE_HEIGHT = 46;
-const CHARACTER = 7.4;
-const LABEL = { width: 96, height: 34 };
+const CHARACTER = 8.4;
+
+/** Room for the figures of an edge. */
+export const LABEL = { width: 78, height: 32 };
 const LONGEST_NAME = 32;
 
 /** What is written into a node. @param {string} name */
@@ -17,10 +19,10 @@ export const nodeName = (name) => (name.length > LONGEST_NAME ? `${clip(name, LO
  */
 export function layOutGraph(nodes, edges, upright) {
   const graph = new Graph({ directed: true, multigraph: false, compound: false });
-  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: upright ? 56 : 60, edgesep: 16, marginx: 12, marginy: 12 });
+  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: 40, edgesep: 16, marginx: 12, marginy: 12 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const { id, name } of nodes) {
-    graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 48), height: NODE_HEIGHT });
+    graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 50), height: NODE_HEIGHT });
   }
   const known = new Set(nodes.map(({ id }) => id));
   const drawn = edges.filter(({ from, to }) => known.has(from) && known.has(to));

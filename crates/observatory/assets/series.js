@@ -9,13 +9,20 @@ const FIELDS = {
   gauge: ['value'],
   histogram: ['p50', 'p95', 'p99'],
   exponential_histogram: ['p50', 'p95', 'p99'],
-  summary: ['quantiles'],
 };
 
 export const isHistogram = (/** @type {string} */ type) => type === 'histogram' || type === 'exponential_histogram';
 
 /** @param {string} type */
 export const fieldsOf = (type) => FIELDS[type] ?? ['value'];
+
+/** The one number of a metric's points that says most. @param {any} metric */
+export function headline(metric) {
+  if (isHistogram(metric.type)) return 'p95';
+  if (metric.type !== 'summary') return fieldsOf(metric.type)[0];
+  const quantiles = Object.keys(metric.series[0]?.points.at(-1)?.quantiles ?? {});
+  return quantiles.length > 0 ? `quantiles:${quantiles[quantiles.length - 1]}` : 'count';
+}
 
 /** Attributes in one line; the same attributes always give the same. @param {Record<string, unknown>} attributes */
 export function labelOf(attributes) {

@@ -10,15 +10,15 @@ const PAGE = 200;
 const MOST_NEW = 500;
 
 /**
- * What is shown after an answer came. An answer as long as was asked for may lack what lies between: then it takes
- * the place of what is shown, rather than leaving a gap that nobody sees. Pure.
+ * What is shown after an answer came. One that does not reach back to what is shown takes its place, rather than
+ * leaving a gap that nobody sees. Pure.
  *
  * @param {any[]} shown newest first
  * @param {any[]} came newest first
- * @param {number} asked at most how many
+ * @param {boolean} reaches whether nothing lies between
  */
-export function join(shown, came, asked) {
-  if (came.length >= asked) return came;
+export function join(shown, came, reaches) {
+  if (!reaches) return came;
   const newest = shown[0]?.sequence ?? -1;
   return [...came.filter((log) => log.sequence > newest), ...shown].slice(0, MOST_LINES);
 }
@@ -39,13 +39,14 @@ export function useTail(filters) {
       question,
       1000,
       (body) => {
-        const asked = newest === null ? null : MOST_NEW;
+        const isFirst = newest === null;
         if (body.logs.length > 0) newest = body.logs[0].sequence;
         setState((before) => {
-          if (asked === null || before.address !== address) return { address, logs: body.logs, next: body.next, refusal: null };
+          if (isFirst || before.address !== address) return { address, logs: body.logs, next: body.next, refusal: null };
           if (body.logs.length === 0) return { ...before, refusal: null };
-          const next = body.logs.length >= asked ? body.next : before.next;
-          return { address, logs: join(before.logs ?? [], body.logs, asked), next, refusal: null };
+          const reaches = body.next === null;
+          const logs = join(before.logs ?? [], body.logs, reaches);
+          return { address, logs, next: reaches ? before.next : body.next, refusal: null };
         });
       },
       (refusal) => setState((before) => ({ ...before, refusal })),

@@ -12,6 +12,9 @@ const COLORS = 8;
 const MOST_EXEMPLARS = 200;
 const FONT = '11px system-ui, sans-serif';
 
+/** Round numbers of bytes are powers of two. */
+const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
 /**
  * @typedef {object} Line
  * @property {string} label
@@ -35,14 +38,15 @@ function optionsOf(lines, unit, height, legend, onDraw) {
     width: 320,
     height,
     legend: { show: legend },
+    padding: [8, 14, 0, 0],
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) } },
     axes: [
-      { ...axis, size: 26, space: 70 },
-      { ...axis, size: 62, space: 32, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => measured(tick, unit)) },
+      { ...axis, size: 26, space: 74, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => timesOf(ticks) },
+      { ...axis, size: 62, space: 32, incrs: unit === 'By' ? POWERS_OF_TWO : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => measured(tick, unit)) },
     ],
     series: [
-      { label: 'time', value: (/** @type {any} */ _, /** @type {number | null} */ time) => (time === null ? '' : new Date(time * 1000).toLocaleTimeString()) },
+      { label: 'at', value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)) },
       ...lines.map(({ label, color, fill }, index) => {
         const stroke = color ?? `var(--line-${index % COLORS})`;
         return {
@@ -52,13 +56,27 @@ function optionsOf(lines, unit, height, legend, onDraw) {
           spanGaps: true,
           points: { size: 4 },
           fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
-          value: (/** @type {any} */ _, /** @type {number | null} */ value) => measured(value, unit),
+          // Where nothing is pointed at, the newest.
+          value: (/** @type {any} */ it, /** @type {number | null} */ value, /** @type {number} */ column, /** @type {number | null} */ row) =>
+            measured(row === null ? newest(it.data[column]) : value, unit),
         };
       }),
     ],
     hooks: { draw: [onDraw] },
   };
 }
+
+/** `14:03:22` @param {number | undefined} seconds since 1970 */
+const timeOf = (seconds) => (seconds === undefined ? '' : new Date(seconds * 1000).toLocaleTimeString('en-GB'));
+
+/** Times for an axis: with seconds where minutes would not tell them apart. @param {number[]} ticks */
+function timesOf(ticks) {
+  const whole = ticks.every((tick) => tick % 60 === 0);
+  return ticks.map((tick) => timeOf(tick).slice(0, whole ? 5 : 8));
+}
+
+/** @param {(number | null)[]} column */
+const newest = (column) => column.findLast((value) => value !== null) ?? null;
 
 /** From zero, with air above; a flat line still has a scale. @param {number | null} min @param {number | null} max @returns {[number, number]} */
 function rangeOf(min, max) {
@@ -139,8 +157,8 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
 
 /** Opens the newest exemplar: what the key does for those without a mouse. @param {any[]} exemplars */
 export function openNewest(exemplars) {
-  const newest = exemplars.findLast(({ trace_id: traceId }) => isId(traceId));
-  if (!newest) return false;
-  navigate(traceAddress(newest.trace_id, newest.span_id));
+  const exemplar = exemplars.findLast(({ trace_id: traceId }) => isId(traceId));
+  if (!exemplar) return false;
+  navigate(traceAddress(exemplar.trace_id, exemplar.span_id));
   return undefined;
 }

@@ -88,7 +88,7 @@ function SpanRow({ row, index, selected, folded, marks, onSelect, onFold }) {
       <span class="span-bar" style=${{ left: `${100 * row.left}%`, width: `${100 * row.width}%` }}></span>
       ${marks.map((at) => html`<span class="span-mark" style=${{ left: `${100 * at}%` }}></span>`)}
       <span
-        class="span-duration"
+        class="span-duration ${end >= 0.8 && row.left <= 0.2 ? 'is-inside' : ''}"
         style=${end < 0.8 ? { left: `${100 * end}%` } : row.left > 0.2 ? { right: `${100 * (1 - row.left)}%` } : { right: '0' }}
         >${duration(span.duration_ns)}</span
       >

@@ -5,7 +5,7 @@ import { Choice, Empty, Loading, Panel, Refusal } from '../components/parts.js';
 import { Text } from '../components/text.js';
 import { readFilters } from '../filters.js';
 import { count, duration, percent, rate } from '../format.js';
-import { curve, edgeId, layOutGraph, nodeName } from '../graph.js';
+import { LABEL, curve, edgeId, layOutGraph, nodeName } from '../graph.js';
 import { hueOf } from '../hue.js';
 import { useLive } from '../live.js';
 import { address, navigate } from '../router.js';
@@ -17,6 +17,9 @@ const WINDOWS = [
   ['15m', '15 min'],
   ['1h', '1 h'],
 ];
+
+/** A map that is wider than the page gets smaller, until it could not be read; then it scrolls. */
+const LEAST_SCALE = 0.7;
 
 const NARROW = '(max-width: 760px)';
 
@@ -72,10 +75,18 @@ function Node({ node, place }) {
 function Edge({ edge, place }) {
   return html`<g class="edge ${edge.errors > 0 ? 'is-error' : ''}" data-testid="edge">
     <path class="edge-line" d=${curve(place.points)} marker-end=${`url(#${edge.errors > 0 ? 'arrow-error' : 'arrow'})`} />
-    <text class="edge-label" x=${place.x} y=${place.y - 4}>
+    <rect
+      class="edge-ground"
+      x=${place.x - LABEL.width / 2}
+      y=${place.y - LABEL.height / 2}
+      width=${LABEL.width}
+      height=${LABEL.height}
+      rx="4"
+    />
+    <text class="edge-label" x=${place.x} y=${place.y - 3}>
       ${rate(edge.rate)}${edge.errors > 0 && html`<tspan class="edge-errors"> ${percent(edge.errors, edge.calls)}</tspan>`}
     </text>
-    <text class="edge-label edge-latency" x=${place.x} y=${place.y + 10}>p95 ${duration(edge.p95_ns)}</text>
+    <text class="edge-label edge-latency" x=${place.x} y=${place.y + 11}>p95 ${duration(edge.p95_ns)}</text>
   </g>`;
 }
 
@@ -100,6 +111,7 @@ function Drawing({ nodes, edges }) {
       width=${places.width}
       height=${places.height}
       viewBox=${`0 0 ${places.width} ${places.height}`}
+      style=${{ minWidth: `${LEAST_SCALE * places.width}px` }}
     >
       <defs><${Arrow} id="arrow" /><${Arrow} id="arrow-error" error /></defs>
       ${edges.map((edge) => {

@@ -9,7 +9,7 @@ import { count, measured } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address } from '../router.js';
-import { columns, fieldsOf, isHistogram, labelOf, largest, latest } from '../series.js';
+import { columns, headline, labelOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
 const MOST_LINES = 4;
@@ -36,14 +36,20 @@ function useOnScreen(element) {
 
 /** @param {{metric: any}} props */
 function Sparkline({ metric }) {
-  const field = isHistogram(metric.type) ? 'p95' : metric.type === 'summary' ? 'sum' : fieldsOf(metric.type)[0];
+  const field = headline(metric);
   const series = useMemo(() => largest(metric.series, field, MOST_LINES), [metric]);
   const data = useMemo(() => columns(series.map(({ points }) => ({ label: '', field, points }))), [series]);
   const unit = field === 'rate' ? '' : metric.unit;
   const value = series.length > 0 ? latest(series[0].points, field) : null;
+  const about = [
+    field === 'value' ? '' : field.replace('quantiles:', 'quantile '),
+    metric.series.length > 1 ? `largest of ${count(metric.series.length)} series` : '',
+  ]
+    .filter(Boolean)
+    .join(', ');
   return html`<p class="card-value num">
       <strong>${measured(value, unit)}${field === 'rate' ? '/s' : ''}</strong>
-      <span class="muted"> ${field === 'value' ? '' : field}${metric.series.length > 1 ? `, largest of ${count(metric.series.length)}` : ''}</span>
+      <span class="muted"> ${about}</span>
     </p>
     <${Chart}
       lines=${series.map(({ attributes }) => ({ label: labelOf(attributes), fill: series.length === 1 }))}

@@ -15,6 +15,9 @@ const MOST_ROWS = 1000;
 
 const MOST_SERVICES = 4;
 
+/** Percent of the longest, by square roots: one slow trace must not make all others look alike. @param {number} duration @param {number} longest */
+const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / longest));
+
 /** @param {{trace: any, longest: number}} props */
 function Row({ trace, longest }) {
   const { root, services } = trace;
@@ -26,7 +29,7 @@ function Row({ trace, longest }) {
     </td>
     <td class="num duration">
       <span class="duration-bar" aria-hidden="true"
-        ><span style=${{ width: `${Math.max(1, (100 * trace.duration_ns) / longest)}%` }}></span></span
+        ><span style=${{ width: `${barOf(trace.duration_ns, longest)}%` }}></span></span
       >${duration(trace.duration_ns)}
     </td>
     <td class="num">${count(trace.spans)}</td>
