@@ -68,6 +68,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Observatory {
     pages: TcpListener,
+    http: SocketAddr,
+    grpc: Option<SocketAddr>,
     store: Arc<Store>,
     _ingest: Ingest,
 }
@@ -83,6 +85,8 @@ impl Observatory {
         let ingest = Ingest::start(store.clone(), None);
         Ok(Self {
             pages,
+            http: config.http,
+            grpc: config.grpc,
             store,
             _ingest: ingest,
         })
@@ -93,7 +97,14 @@ impl Observatory {
     /// # Errors
     /// When a listener fails for good.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        axum::serve(self.pages, pages::router(self.store))
+        let explorer = pages::Explorer {
+            store: self.store,
+            pages: self.pages.local_addr()?,
+            http: self.http,
+            grpc: self.grpc,
+            status: Box::new(pages::SiteStatus::default),
+        };
+        axum::serve(self.pages, pages::router(explorer))
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
     }

@@ -1,16 +1,243 @@
-//! The newest telemetry in bounded memory, oldest first out, whole traces kept together.
+//! The newest telemetry in bounded memory, oldest first out, whole traces kept together. One thread inserts; the pages only
+//! read, and hold the locks for milliseconds. Nothing is kept anywhere else, and nothing survives the process.
+//!
+//! Senders' clocks and names may say anything. Windows of time go by when something came, unless the sender's word is close
+//! to that; eviction goes only by when it came.
+
+mod filter;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod ids;
+mod intern;
+mod logs;
+mod memory;
+mod origin;
+mod search;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod traces;
+mod waterfall;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+pub(crate) use filter::{Attribute, Text};
+pub(crate) use ids::{SpanId, TraceId, UnixNano};
+pub(crate) use logs::{KeptRecord, LogSearch};
+pub(crate) use origin::Origin;
+pub(crate) use search::{Found, Outcome, TraceSearch, TraceSummary};
 
 use crate::export::Export;
+use logs::Logs;
+use traces::{SpanEntry, Traces};
+
+/// How many records of a trace are shown with it.
+const RECORDS_OF_TRACE: usize = 1_000;
 
 /// What is kept. Shared between the thread that inserts and the pages, which only read.
 #[derive(Debug)]
-pub(crate) struct Store {}
+pub(crate) struct Store {
+    limit: usize,
+    started: u64,
+    generation: AtomicU64,
+    traces: RwLock<Traces>,
+    logs: RwLock<Logs>,
+}
+
+/// Numbers of each signal.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
+pub(crate) struct Counts {
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
+    pub(crate) points: u64,
+}
+
+/// How full the store is.
+#[derive(Clone, Debug)]
+pub(crate) struct Fill {
+    pub(crate) limit_bytes: usize,
+    pub(crate) traces_bytes: usize,
+    pub(crate) logs_bytes: usize,
+    pub(crate) metrics_bytes: usize,
+    pub(crate) traces: usize,
+    pub(crate) series: usize,
+    pub(crate) kept: Counts,
+    pub(crate) evicted: Counts,
+    pub(crate) refused: Counts,
+    pub(crate) oldest: Option<u64>,
+    pub(crate) services: BTreeSet<Arc<str>>,
+}
+
+/// A trace, taken out.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptTrace {
+    pub(crate) summary: TraceSummary,
+    /// Where its spans come from.
+    pub(crate) origins: Vec<Origin>,
+    /// In the order of the waterfall.
+    pub(crate) spans: Vec<KeptSpan>,
+    /// Oldest first.
+    pub(crate) logs: Vec<KeptRecord>,
+}
+
+/// A span, taken out.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptSpan {
+    /// The place in [`KeptTrace::origins`].
+    pub(crate) origin: usize,
+    pub(crate) encoded: Arc<[u8]>,
+}
 
 impl Store {
     /// Keeps at most `limit` bytes.
-    pub(crate) fn new(_limit: usize) -> Self {
-        Self {}
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            started: now(),
+            generation: AtomicU64::new(0),
+            traces: RwLock::new(Traces::new(limit / 100 * 60)),
+            logs: RwLock::new(Logs::new(limit / 100 * 25)),
+        }
     }
 
-    pub(crate) fn insert(&self, _export: Export) {}
+    /// Keeps what just came.
+    pub(crate) fn insert(&self, export: Export) {
+        self.insert_at(export, now());
+    }
+
+    /// Keeps what came at `now`.
+    pub(crate) fn insert_at(&self, export: Export, now: u64) {
+        match export {
+            Export::Traces(request) => write(&self.traces).insert(request.resource_spans, now),
+            Export::Logs(request) => write(&self.logs).insert(request.resource_logs, now),
+            Export::Metrics(_) => {}
+        }
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Grows with everything received.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// When it was made.
+    pub(crate) fn started(&self) -> u64 {
+        self.started
+    }
+
+    pub(crate) fn search_traces(&self, search: &TraceSearch) -> Found<(TraceSummary, u64)> {
+        let found = search::search(&self.traces, search);
+        let logs = read(&self.logs);
+        let with_logs = |trace: TraceSummary| {
+            let records = logs.of_trace(trace.id);
+            (trace, records)
+        };
+        Found {
+            entries: found.entries.into_iter().map(with_logs).collect(),
+            next: found.next,
+        }
+    }
+
+    pub(crate) fn search_logs(&self, search: &LogSearch) -> Found<KeptRecord> {
+        logs::search(&self.logs, search)
+    }
+
+    pub(crate) fn trace(&self, id: TraceId) -> Option<KeptTrace> {
+        let (summary, origins, spans) = self.spans_of(id)?;
+        let places: Vec<_> = spans
+            .iter()
+            .map(|(entry, _)| waterfall::Place::from(entry))
+            .collect();
+        let taken = |place: usize| {
+            let (entry, origin) = &spans[place];
+            KeptSpan {
+                origin: *origin,
+                encoded: entry.encoded.clone(),
+            }
+        };
+        let mut logs = self.search_logs(&LogSearch {
+            trace: Some(id),
+            limit: RECORDS_OF_TRACE,
+            ..LogSearch::default()
+        });
+        logs.entries.reverse();
+        Some(KeptTrace {
+            summary,
+            origins,
+            spans: waterfall::order(&places).into_iter().map(taken).collect(),
+            logs: logs.entries,
+        })
+    }
+
+    /// Copies of a trace's entries, each with the place of its origin.
+    fn spans_of(&self, id: TraceId) -> Option<(TraceSummary, Vec<Origin>, Vec<(SpanEntry, usize)>)> {
+        let traces = read(&self.traces);
+        let trace = traces.get(id)?;
+        let mut origins = Vec::new();
+        let mut places = std::collections::HashMap::new();
+        let mut spans = Vec::with_capacity(trace.spans.len());
+        for span in &trace.spans {
+            let place = *places
+                .entry(traces.shapes.get(span.shape).origin)
+                .or_insert_with(|| {
+                    origins.push(traces.origin(span).clone());
+                    origins.len() - 1
+                });
+            spans.push((span.clone(), place));
+        }
+        Some((search::summary(&traces, trace), origins, spans))
+    }
+
+    pub(crate) fn fill(&self) -> Fill {
+        let traces = read(&self.traces);
+        let logs = read(&self.logs);
+        let origins = traces.origins.iter().chain(logs.origins.iter());
+        Fill {
+            limit_bytes: self.limit,
+            traces_bytes: traces.bytes(),
+            logs_bytes: logs.bytes(),
+            metrics_bytes: 0,
+            traces: traces.len(),
+            series: 0,
+            kept: Counts {
+                spans: traces.spans() as u64,
+                logs: logs.len() as u64,
+                points: 0,
+            },
+            evicted: Counts {
+                spans: traces.evicted,
+                logs: logs.evicted,
+                points: 0,
+            },
+            refused: Counts {
+                spans: traces.refused,
+                logs: logs.refused,
+                points: 0,
+            },
+            oldest: [traces.oldest(), logs.oldest()].into_iter().flatten().min(),
+            services: origins.map(|origin| origin.service.clone()).collect(),
+        }
+    }
+}
+
+/// The wall clock, in nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A thread that panicked while it held the lock leaves counts that may be off, and entries that are whole.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
