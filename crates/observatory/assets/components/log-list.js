@@ -1,0 +1,80 @@
+// Log records as lines that open: level, service and what was said; then everything else about the record.
+import { html, useState } from '../html.js';
+import { clock, moment } from '../format.js';
+import { address, isId, traceAddress } from '../router.js';
+import { Attributes } from './attributes.js';
+import { Copy } from './parts.js';
+import { Level, Service, Text } from './text.js';
+
+/** An exception that a record carries is the reason to read it. @param {any} log */
+const stackOf = (log) => log.attributes?.['exception.stacktrace'];
+
+/** @param {{log: any}} props */
+function Whole({ log }) {
+  const facts = [
+    ['time', moment(log.time_unix_nano)],
+    ['service', log.service],
+    ['logger', log.scope],
+    ['event', log.event_name],
+    ['trace', log.trace_id],
+    ['span', log.span_id],
+  ].filter(([, value]) => value);
+  const stack = stackOf(log);
+  return html`<div class="log-whole">
+    <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
+    <div class="log-actions">
+      ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Its trace</a>`}
+      ${isId(log.trace_id) &&
+      html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>All logs of the trace</a>`}
+      <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
+    </div>
+    ${stack && html`<h4>Exception</h4><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    <div class="log-facts">
+      <div><h4>Attributes</h4><${Attributes} attributes=${log.attributes} page="/logs" /></div>
+      <div><h4>Record</h4><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
+      <div><h4>Resource</h4><${Attributes} attributes=${log.resource} page=${null} /></div>
+    </div>
+  </div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {any} props.log
+ * @param {(log: any) => string} [props.time] what stands in the place of the time
+ * @param {(log: any) => void} [props.onSpan] where the record's span is on the same page
+ */
+function Line({ log, time, onSpan }) {
+  const [open, setOpen] = useState(false);
+  const level = log.level ?? '';
+  return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
+    <div class="log-line">
+      <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => setOpen(!open)}>
+        <time class="log-time" title=${moment(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
+        <${Level} level=${level} text=${log.severity_text} />
+        <${Service} name=${log.service} />
+        <span class="log-text"><${Text} value=${log.body} limit=${400} /></span>
+      </button>
+      ${isId(log.trace_id) &&
+      html`<a
+        class="log-trace"
+        data-testid="log-trace"
+        href=${traceAddress(log.trace_id, log.span_id)}
+        onClick=${onSpan &&
+        log.span_id &&
+        ((/** @type {Event} */ event) => {
+          event.preventDefault();
+          onSpan(log);
+        })}
+        >${onSpan ? 'span' : 'trace'}</a
+      >`}
+    </div>
+    ${open && html`<${Whole} log=${log} />`}
+  </li>`;
+}
+
+/** @param {{logs: any[], time?: (log: any) => string, onSpan?: (log: any) => void, label?: string}} props */
+export function LogList({ logs, time, onSpan, label = 'Log records' }) {
+  return html`<ol class="logs" aria-label=${label} data-testid="logs">
+    ${logs.map((log) => html`<${Line} key=${log.sequence} log=${log} time=${time} onSpan=${onSpan} />`)}
+  </ol>`;
+}

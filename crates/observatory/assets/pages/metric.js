@@ -1,0 +1,155 @@
+// One instrument: its rates and percentiles as charts, exemplars that open their trace, and its series as a table.
+import { html, useEffect, useMemo } from '../html.js';
+import { Chart, openNewest } from '../components/chart.js';
+import { AGES, FilterForm } from '../components/filters.js';
+import { Empty, Loading, Panel, Refusal } from '../components/parts.js';
+import { Service, Text } from '../components/text.js';
+import { filterAddress, readFilters, withFilter } from '../filters.js';
+import { count, measured } from '../format.js';
+import { useKeys } from '../keys.js';
+import { useLive } from '../live.js';
+import { address, back, decode, navigate } from '../router.js';
+import { columns, fieldsOf, isHistogram, labelOf, largest, latest } from '../series.js';
+import { plain } from '../text.js';
+
+const MOST_LINES = 8;
+const MOST_SERIES = 200;
+
+const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({ p50: 'var(--line-2)', p95: 'var(--line-0)', p99: 'var(--line-1)' });
+
+/** The lines of an instrument's points: percentiles of the chosen series, else the number of each. @param {any} metric @param {any} chosen */
+function mainLines(metric, chosen) {
+  if (isHistogram(metric.type)) {
+    return fieldsOf(metric.type).map((field) => ({ label: field, field, points: chosen?.points ?? [], color: PERCENTILE_COLORS[field] }));
+  }
+  if (metric.type === 'summary') {
+    const quantiles = Object.keys(chosen?.points.at(-1)?.quantiles ?? {});
+    return quantiles.map((quantile) => ({ label: quantile, field: `quantiles:${quantile}`, points: chosen.points }));
+  }
+  const [field] = fieldsOf(metric.type);
+  return largest(metric.series, field, MOST_LINES).map(({ attributes, points }) => ({ label: labelOf(attributes), field, points }));
+}
+
+/** @param {{metric: any, chosen: any}} props */
+function Charts({ metric, chosen }) {
+  const main = useMemo(() => mainLines(metric, chosen), [metric, chosen]);
+  const data = useMemo(() => columns(main), [main]);
+  const distribution = isHistogram(metric.type);
+  const rates = useMemo(
+    () => largest(metric.series, 'rate', MOST_LINES).map(({ attributes, points }) => ({ label: labelOf(attributes), field: 'rate', points })),
+    [metric],
+  );
+  const rateData = useMemo(() => columns(rates), [rates]);
+  const single = distribution || metric.type === 'summary';
+  const title = distribution ? 'Percentiles' : metric.type === 'counter' ? 'Rate per second' : metric.type === 'summary' ? 'Quantiles' : 'Value';
+  return html`<div class="charts">
+    <${Panel}
+      title=${title}
+      testid="main-chart"
+      actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelOf(chosen.attributes)} /></span>`}
+    >
+      <${Chart}
+        lines=${main.map(({ label, color }) => ({ label, color, fill: main.length === 1 }))}
+        data=${data}
+        unit=${metric.type === 'counter' ? '' : metric.unit}
+        height=${260}
+        exemplars=${metric.exemplars}
+        label=${`${title} of ${plain(metric.name)}`}
+      />
+    <//>
+    ${distribution &&
+    html`<${Panel} title="Rate per second" testid="rate-chart">
+      <${Chart}
+        lines=${rates.map(({ label }) => ({ label, fill: rates.length === 1 }))}
+        data=${rateData}
+        unit=""
+        height=${260}
+        label=${`Rate of ${plain(metric.name)}`}
+      />
+    <//>`}
+  </div>`;
+}
+
+/** @param {{metric: any, chosen: any, onChoose: (label: string) => void}} props */
+function SeriesTable({ metric, chosen, onChoose }) {
+  const fields = isHistogram(metric.type) ? ['rate', ...fieldsOf(metric.type)] : metric.type === 'summary' ? ['count', 'sum'] : metric.type === 'counter' ? ['rate', 'value'] : ['value'];
+  const unitOf = (/** @type {string} */ field) => (field === 'rate' || field === 'count' ? '' : metric.unit);
+  return html`<div class="scroll-x">
+    <table class="table" data-testid="series">
+      <thead>
+        <tr>
+          <th scope="col">Attributes</th>
+          ${fields.map((field) => html`<th scope="col" class="num">${field}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${largest(metric.series, fields[0], MOST_SERIES).map((series) => {
+          const label = labelOf(series.attributes);
+          return html`<tr key=${label} class=${series === chosen ? 'is-selected' : ''}>
+            <td>
+              <button type="button" class="row-link" aria-pressed=${series === chosen} onClick=${() => onChoose(label)}>
+                <${Text} value=${label} limit=${300} />
+              </button>
+            </td>
+            ${fields.map((field) => html`<td class="num">${measured(latest(series.points, field), unitOf(field))}</td>`)}
+          </tr>`;
+        })}
+      </tbody>
+    </table>
+    ${metric.series.length > MOST_SERIES && html`<p class="muted pad">and ${count(metric.series.length - MOST_SERIES)} more</p>`}
+  </div>`;
+}
+
+/** @param {{argument: string, path: string, query: string, fragment: string}} props */
+export function Page({ argument, path, query, fragment }) {
+  const filters = readFilters(query);
+  const { body: metric, refusal } = useLive(filterAddress(path, { from: '15m', ...filters }));
+  useKeys({
+    Escape: ['all metrics', () => back('/metrics')],
+    e: ['open the newest exemplar', () => openNewest(metric?.exemplars ?? [])],
+  });
+  useEffect(() => {
+    document.title = `${plain(argument)} · Observatory`;
+  }, [argument]);
+  const form = html`<${FilterForm}
+    path=${path}
+    query=${query}
+    fields=${[{ name: 'from', label: 'Time', options: [['', 'last 15 min'], ...AGES.filter(([age]) => age !== '' && age !== '15m')], narrow: true }]}
+  />`;
+  if (!metric) {
+    if (!refusal) return html`<${Loading} />`;
+    return html`${form}<${Empty} title="This metric is not here."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
+  }
+  const wanted = decode(fragment);
+  const chosen = metric.series.find((/** @type {any} */ one) => labelOf(one.attributes) === wanted) ?? largest(metric.series, 'rate', 1)[0];
+  const others = (metric.matches ?? []).filter((/** @type {any} */ one) => one.service !== metric.service);
+  return html`
+    <p class="crumbs"><a href="/metrics">Metrics</a></p>
+    <header class="trace-head">
+      <div>
+        <h1 class="mono"><${Text} value=${metric.name} limit=${200} /></h1>
+        <p class="facts">
+          <${Service} name=${metric.service} />
+          <span class="tag">${metric.type.replace('_', ' ')}</span>
+          ${metric.unit && html`<span>unit <code><${Text} value=${metric.unit} limit=${40} /></code></span>`}
+          <span>${count(metric.series.length)} series</span>
+          <span>${count(metric.exemplars.length)} exemplars</span>
+          ${others.map((/** @type {any} */ one) => html`<a href=${address(path, { service: one.service })}><${Service} name=${one.service} /></a>`)}
+        </p>
+        ${metric.description && html`<p class="muted"><${Text} value=${metric.description} limit=${400} expand /></p>`}
+      </div>
+    </header>
+    ${form}
+    <${Refusal} refusal=${refusal} />
+    ${metric.series.length === 0
+      ? html`<${Empty} title="No points in this time."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>The last day</a></p><//>`
+      : html`<${Charts} metric=${metric} chosen=${chosen} />
+          <${Panel} title="Series">
+            <${SeriesTable}
+              metric=${metric}
+              chosen=${chosen}
+              onChoose=${(/** @type {string} */ label) => navigate(`${path}${query}#${encodeURIComponent(label)}`, { replace: true })}
+            />
+          <//>`}
+  `;
+}
