@@ -14,6 +14,7 @@ const TYPING_MS = 250;
  * @property {string} label
  * @property {[value: string, text: string][]} [options] a choice rather than a text
  * @property {string} [placeholder]
+ * @property {string} [pattern] what it must look like before anything is asked with it
  * @property {boolean} [search] where `/` puts the cursor
  * @property {boolean} [narrow]
  */
@@ -44,8 +45,10 @@ function Input({ field, value, onChange }) {
     if (element.current && element.current !== document.activeElement) element.current.value = value;
   }, [value]);
   const change = (/** @type {Event} */ event, wait = 0) => {
-    const { value: next } = /** @type {HTMLInputElement} */ (event.target);
+    const input = /** @type {HTMLInputElement} */ (event.target);
+    const next = input.value;
     clearTimeout(timer.current);
+    if (!input.checkValidity()) return;
     timer.current = setTimeout(() => onChange(next.trim()), wait);
   };
   const id = `filter-${field.name}`;
@@ -66,6 +69,7 @@ function Input({ field, value, onChange }) {
           ref=${element}
           defaultValue=${value}
           placeholder=${field.placeholder}
+          pattern=${field.pattern}
           data-search=${field.search}
           spellcheck=${false}
           autocomplete="off"

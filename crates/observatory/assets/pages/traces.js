@@ -13,6 +13,9 @@ import { traceAddress } from '../router.js';
 // More rows than these make a list that nobody reads and a page that stutters.
 const MOST_ROWS = 1000;
 
+// While a duration is typed, most of what is there is none yet.
+const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
+
 const MOST_SERVICES = 4;
 
 /** Percent of the longest, by square roots: one slow trace must not make all others look alike. @param {number} duration @param {number} longest */
@@ -88,8 +91,8 @@ export function Page({ query }) {
         { name: 'service', label: 'Service', options: services },
         { name: 'name', label: 'Route or span', placeholder: 'a part of it' },
         { name: 'status', label: 'Status', options: [['', 'any'], ['ok', 'ok'], ['error', 'error']], narrow: true },
-        { name: 'min_duration', label: 'At least', placeholder: '10ms', narrow: true },
-        { name: 'max_duration', label: 'At most', placeholder: '1.5s', narrow: true },
+        { name: 'min_duration', label: 'At least', placeholder: '10ms', pattern: DURATION, narrow: true },
+        { name: 'max_duration', label: 'At most', placeholder: '1.5s', pattern: DURATION, narrow: true },
         { name: 'from', label: 'Time', options: AGES, narrow: true },
       ]}
     />
