@@ -16,7 +16,10 @@ mod mask;
 mod observatory;
 mod pages;
 mod receive;
+#[cfg(test)]
+mod samples;
+mod serve;
 mod store;
 
-pub use forward::{Credentials, Forwarding, Secret};
+pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{Addresses, BindError, Config, Observatory};

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::Serialize;
 
 use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
-use crate::store::{Counts, UnixNano};
+use crate::{
+    forward,
+    store::{Counts, UnixNano},
+};
 
 pub(super) const STATUS: Page = Page {
     takes: &[],
@@ -14,27 +17,14 @@ pub(super) const STATUS: Page = Page {
 };
 
 /// How receiving and forwarding go.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct SiteStatus {
     /// What was accepted.
     pub(crate) received: Counts,
     /// Requests that were answered with an error.
     pub(crate) refused_requests: u64,
     /// `None` when nothing is forwarded.
-    pub(crate) forwarding: Option<ForwardingStatus>,
-}
-
-/// How forwarding goes.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ForwardingStatus {
-    pub(crate) endpoint: String,
-    pub(crate) queued_bytes: u64,
-    pub(crate) limit_bytes: u64,
-    pub(crate) sent: Counts,
-    pub(crate) dropped_requests: u64,
-    /// Since when nothing could be sent.
-    pub(crate) failing_since_unix_nano: Option<UnixNano>,
-    pub(crate) last_error: Option<String>,
+    pub(crate) forwarding: Option<forward::Status>,
 }
 
 #[derive(Serialize)]
@@ -48,7 +38,7 @@ struct Status {
     evicted: Counts,
     refused: Refused,
     services: BTreeSet<Arc<str>>,
-    forwarding: Option<ForwardingStatus>,
+    forwarding: Option<forward::Status>,
 }
 
 #[derive(Serialize)]

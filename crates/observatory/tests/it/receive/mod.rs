@@ -1,0 +1,8 @@
+//! What senders see of the receivers.
+
+mod binding;
+mod grpc;
+mod health;
+mod http;
+mod mutated;
+mod requests;

@@ -1,0 +1,87 @@
+//! Bodies that nobody would send by intention.
+
+use prost::Message as _;
+use reqwest::StatusCode;
+
+use super::requests::{ADDRESSES, gzip, logs, metrics, traces};
+use crate::support::{Running, client, within};
+
+/// Xorshift: the same bodies in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(256).to_le_bytes()[0]
+    }
+
+    /// A few changes to a valid body, or nothing like it.
+    fn mutated(&mut self, valid: &[u8]) -> Vec<u8> {
+        if self.below(8) == 0 {
+            let length = self.below(300);
+            return (0..length).map(|_| self.byte()).collect();
+        }
+        let mut body = valid.to_vec();
+        for _ in 0..=self.below(6) {
+            let at = self.below(body.len() + 1);
+            match self.below(4) {
+                0 => body.insert(at, self.byte()),
+                1 => body.truncate(at),
+                2 if at < body.len() => body[at] = self.byte(),
+                3 if at < body.len() => {
+                    body.remove(at);
+                }
+                _ => body.extend_from_within(at..),
+            }
+        }
+        body
+    }
+}
+
+#[tokio::test]
+async fn whatever_comes_is_accepted_or_is_the_senders_error() {
+    let observatory = Running::start().await;
+    let client = client();
+    let valid = [
+        (traces(2).encode_to_vec(), serde_json::to_vec(&traces(2)).unwrap()),
+        (metrics().encode_to_vec(), serde_json::to_vec(&metrics()).unwrap()),
+        (logs().encode_to_vec(), serde_json::to_vec(&logs()).unwrap()),
+    ];
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut refused = 0;
+    for _ in 0..150 {
+        for (path, (protobuf, json)) in ADDRESSES.into_iter().zip(&valid) {
+            for (content_type, valid) in [("application/x-protobuf", protobuf), ("application/json", json)] {
+                let mut body = random.mutated(valid);
+                let mut request = client
+                    .post(observatory.http(path))
+                    .header("content-type", content_type);
+                if random.below(4) == 0 {
+                    request = request.header("content-encoding", "gzip");
+                    body = random.mutated(&gzip(&body));
+                }
+                let shown = String::from_utf8_lossy(&body).into_owned();
+                let status = within(request.body(body).send()).await.unwrap().status();
+                assert!(
+                    status == StatusCode::OK || status.is_client_error(),
+                    "{path} {content_type} {status} {shown}"
+                );
+                refused += usize::from(status != StatusCode::OK);
+            }
+        }
+    }
+    assert!(refused > 300, "the bodies were hardly changed: {refused}");
+    // It lives, and takes what is valid.
+    let request = client
+        .post(observatory.http(ADDRESSES[0]))
+        .header("content-type", "application/x-protobuf")
+        .body(valid[0].0.clone());
+    assert_eq!(within(request.send()).await.unwrap().status(), 200);
+    observatory.stop().await.unwrap();
+}
