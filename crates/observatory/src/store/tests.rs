@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::span::SpanKind};
+use serde_json::json;
 
 use super::{
-    fixture::{MS, NOW, attribute, failed, lasting, of_kind, record, records, span, spans, text},
+    fixture::{
+        MS, NOW, attribute, counted, failed, lasting, metrics, of_kind, record, records, span, spans, text,
+    },
     *,
 };
 
@@ -93,9 +96,12 @@ fn the_limit_holds_whatever_is_sent() {
         broken.trace_id = vec![1; 15];
         store.insert_at(spans(&name, vec![mine, endless, broken]), NOW);
         store.insert_at(records(&name, vec![record(round, 9, &name)]), NOW);
+        let sums = vec![counted("steady", "/", NOW, 1), counted(&name, &name, NOW, 1)];
+        store.insert_at(metrics(&name, sums), NOW);
         let fill = store.fill();
         assert!(fill.traces_bytes <= LIMIT / 100 * 60, "{}", fill.traces_bytes);
         assert!(fill.logs_bytes <= LIMIT / 100 * 25, "{}", fill.logs_bytes);
+        assert!(fill.metrics_bytes <= LIMIT / 100 * 15, "{}", fill.metrics_bytes);
     }
     let fill = store.fill();
     assert!(
@@ -103,7 +109,10 @@ fn the_limit_holds_whatever_is_sent() {
         "it is used: {}",
         fill.traces_bytes
     );
-    assert!(fill.kept.spans > 10 && fill.kept.logs > 10, "{fill:?}");
+    assert!(
+        fill.kept.spans > 10 && fill.kept.logs > 10 && fill.kept.points > 10,
+        "{fill:?}"
+    );
 }
 
 #[test]
@@ -167,7 +176,7 @@ fn filters_hold_for_one_span_together() {
     let store = Store::new(LIMIT);
     let sql = of_kind(
         span(1, 2, 1, "SELECT articles"),
-        opentelemetry_proto::tonic::trace::v1::span::SpanKind::Client,
+        SpanKind::Client,
         &[
             ("db.system.name", "postgresql"),
             ("db.query.text", "select * from Articles"),
@@ -175,7 +184,7 @@ fn filters_hold_for_one_span_together() {
     );
     let mut request = of_kind(
         span(1, 1, 0, "GET /api/articles/"),
-        opentelemetry_proto::tonic::trace::v1::span::SpanKind::Server,
+        SpanKind::Server,
         &[("http.request.method", "GET"), ("http.route", "/api/articles/")],
     );
     request
@@ -458,4 +467,232 @@ fn the_records_of_a_trace_stay_found_while_older_ones_leave() {
         bodies(&store, &of_trace),
         expected.into_iter().take(500).collect::<Vec<_>>()
     );
+}
+
+/// The values of the counter's points, by series, as they are read.
+fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
+    let search = SeriesSearch {
+        name: Some(name.to_owned()),
+        ..SeriesSearch::default()
+    };
+    let value = |reading: &Reading| match reading.value {
+        readings::ReadingValue::Counter { value, .. } => value,
+        ref other => panic!("{other:?}"),
+    };
+    let readings = store.readings(&search, 100);
+    readings
+        .iter()
+        .map(|series| series.readings.iter().map(value).collect())
+        .collect()
+}
+
+#[test]
+fn a_series_keeps_its_newest_points_and_leaves_with_the_last() {
+    let store = Store::new(8 * LIMIT);
+    store.insert_at(metrics("app", vec![counted("old", "/", NOW, 1)]), NOW);
+    for round in 0..2_000 {
+        store.insert_at(
+            metrics("app", vec![counted("busy", "/", NOW + round, round as i64)]),
+            NOW + round,
+        );
+    }
+    assert_eq!(
+        values(&store, "old"),
+        [[1.0]],
+        "others' points are no reason to go while there is room"
+    );
+    let busy: Vec<_> = (2_000 - 720..2_000).map(|round| round as f64).collect();
+    assert_eq!(values(&store, "busy"), [busy]);
+    assert_eq!(store.fill().kept.points, 721);
+
+    for round in 0..5_000 {
+        let route = format!("/{round}");
+        store.insert_at(metrics("app", vec![counted("many", &route, NOW, 1)]), NOW);
+    }
+    assert!(
+        values(&store, "old").is_empty(),
+        "the oldest point left, and its series with it"
+    );
+    let fill = store.fill();
+    assert_eq!(fill.kept.points + fill.evicted.points, 7_001);
+    assert!(fill.series > 100, "{}", fill.series);
+}
+
+#[test]
+fn the_same_attributes_in_another_order_are_the_same_series() {
+    let store = Store::new(LIMIT);
+    let with = |attributes| {
+        let mut metric = counted("requests", "/", NOW, 1);
+        if let Some(opentelemetry_proto::tonic::metrics::v1::metric::Data::Sum(sum)) = &mut metric.data {
+            sum.data_points[0].attributes = attributes;
+        }
+        metrics("app", vec![metric])
+    };
+    store.insert_at(with(vec![text("a", "1"), text("b", "2")]), NOW);
+    store.insert_at(with(vec![text("b", "2"), text("a", "1")]), NOW);
+    store.insert_at(with(vec![text("a", "1"), text("b", "3")]), NOW);
+    assert_eq!(store.fill().series, 2);
+}
+
+/// Two requests of which one failed, one that is too old, and a task.
+fn busy_store() -> Store {
+    let store = Store::new(LIMIT);
+    let http = [("http.request.method", "GET"), ("http.route", "/articles/{slug}")];
+    let request = |trace, duration| {
+        of_kind(
+            lasting(span(trace, 1, 0, "GET"), duration),
+            SpanKind::Server,
+            &http,
+        )
+    };
+    let sql = [("db.system.name", "postgresql"), ("db.namespace", "pressroom")];
+    let queue = [
+        ("messaging.system", "celery"),
+        ("messaging.destination.name", "celery"),
+        ("messaging.operation.type", "process"),
+        ("celery.task_name", "notify"),
+        ("celery.state", "RETRY"),
+    ];
+    let long_ago = NOW - 3_600_000 * MS;
+    store.insert_at(spans("app", vec![request(9, MS)]), long_ago);
+    store.insert_at(
+        spans(
+            "app",
+            vec![
+                request(1, 10 * MS),
+                of_kind(lasting(span(1, 2, 1, "SELECT"), 3 * MS), SpanKind::Client, &sql),
+                of_kind(span(1, 3, 1, "send"), SpanKind::Producer, &queue[..2]),
+                of_kind(
+                    span(1, 5, 1, "call"),
+                    SpanKind::Client,
+                    &[("server.address", "api.example.com")],
+                ),
+                of_kind(
+                    span(1, 6, 1, "call"),
+                    SpanKind::Client,
+                    &[("server.address", "billing.internal")],
+                ),
+                failed(request(2, 20 * MS)),
+            ],
+        ),
+        NOW,
+    );
+    store.insert_at(
+        spans(
+            "worker",
+            vec![of_kind(span(1, 4, 3, "run"), SpanKind::Consumer, &queue)],
+        ),
+        NOW,
+    );
+    store.insert_at(
+        spans(
+            "billing",
+            vec![of_kind(span(1, 7, 6, "POST /bill"), SpanKind::Server, &[])],
+        ),
+        NOW,
+    );
+    store
+}
+
+#[test]
+fn the_overview_counts_requests_and_tasks_of_its_window() {
+    let overview = busy_store().overview(300_000 * MS, NOW);
+    let overview = serde_json::to_value(&overview).expect("JSON");
+    let rate = 2.0 / 300.0;
+    assert_eq!(
+        overview["routes"][0],
+        json!({
+            "service": "app", "route": "GET /articles/{slug}", "requests": 2, "rate": rate, "errors": 1,
+            "p50_ns": 10_000_000, "p95_ns": 20_000_000, "p99_ns": 20_000_000,
+        })
+    );
+    assert_eq!(overview["services"][0]["service"], "app");
+    assert_eq!(overview["services"][0]["requests"], 2);
+    assert_eq!(overview["services"][0]["last_seen_unix_nano"], NOW.to_string());
+    assert_eq!(overview["services"][2]["service"], "worker");
+    assert_eq!(overview["services"][2]["p50_ns"], json!(null));
+    assert_eq!(
+        overview["tasks"],
+        json!([{
+            "service": "worker", "task": "notify", "states": {"RETRY": 1}, "rate": 1.0 / 300.0,
+            "p50_ns": 1_000_000, "p95_ns": 1_000_000, "p99_ns": 1_000_000,
+        }])
+    );
+    let steps = overview["series"]["requests"].as_array().expect("steps");
+    assert_eq!(steps.len(), 60);
+    assert_eq!(steps[59], 3, "billing's too");
+    assert_eq!(overview["series"]["errors"][59], 1);
+    assert_eq!(overview["series"]["p95_ns"][59], 20_000_000);
+    assert_eq!(overview["series"]["p95_ns"][0], json!(null));
+}
+
+#[test]
+fn a_senders_clock_counts_only_while_it_can_be_believed() {
+    let store = Store::new(LIMIT);
+    let at = |trace, end| {
+        let mut request = of_kind(span(trace, 1, 0, "GET"), SpanKind::Server, &[]);
+        request.end_time_unix_nano = end;
+        request
+    };
+    let late = NOW - 30_000 * MS;
+    store.insert_at(spans("app", vec![at(1, late), at(2, 0), at(3, u64::MAX)]), NOW);
+    let overview = serde_json::to_value(store.overview(60_000 * MS, NOW)).expect("JSON");
+    let steps = overview["series"]["requests"].as_array().expect("steps");
+    assert_eq!((&steps[30], &steps[59]), (&json!(1), &json!(2)));
+}
+
+#[test]
+fn the_map_shows_who_calls_whom() {
+    let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW)).expect("JSON");
+    let edges = map["edges"].as_array().expect("edges").iter();
+    let mut edges: Vec<_> = edges
+        .map(|edge| {
+            format!(
+                "{} > {} {}/{}",
+                edge["from"], edge["to"], edge["calls"], edge["errors"]
+            )
+            .replace('"', "")
+        })
+        .collect();
+    edges.sort();
+    assert_eq!(
+        edges,
+        [
+            "external:clients > service:app 2/1",
+            "queue:celery/celery > service:worker 1/0",
+            "service:app > database:postgresql/pressroom 1/0",
+            "service:app > external:api.example.com 1/0",
+            "service:app > queue:celery/celery 1/0",
+            "service:app > service:billing 1/0",
+        ]
+    );
+    assert_eq!(
+        map["nodes"][0],
+        json!({"id": "database:postgresql/pressroom", "kind": "database", "name": "pressroom", "system": "postgresql"})
+    );
+    let all = serde_json::to_value(busy_store().map(u64::MAX, NOW)).expect("JSON");
+    assert_eq!(all["edges"][0]["calls"], 3);
+}
+
+#[test]
+fn a_trace_with_many_spans_has_the_same_callers_as_a_short_one() {
+    let store = Store::new(16 << 20);
+    let kind = |span, kind| of_kind(span, kind, &[]);
+    let many = (10..500).map(|id| span(1, id, 1, "step"));
+    let app = [kind(span(1, 1, 0, "GET"), SpanKind::Server)]
+        .into_iter()
+        .chain(many);
+    store.insert_at(spans("app", app.collect()), NOW);
+    store.insert_at(
+        spans("billing", vec![kind(span(1, 2, 400, "POST"), SpanKind::Server)]),
+        NOW,
+    );
+    let map = serde_json::to_value(store.map(300_000 * MS, NOW)).expect("JSON");
+    let froms: Vec<_> = map["edges"]
+        .as_array()
+        .expect("edges")
+        .iter()
+        .map(|edge| &edge["from"])
+        .collect();
+    assert_eq!(froms, ["service:app", "external:clients"]);
 }
