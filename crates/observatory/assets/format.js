@@ -89,7 +89,15 @@ export function ago(unixNano, nowMs) {
   return `${Math.floor(seconds / 86_400)} d ago`;
 }
 
-const SECONDS_OF = /** @type {Record<string, number>} */ ({ s: 1, ms: 1e-3, us: 1e-6, µs: 1e-6, ns: 1e-9, min: 60, h: 3600 });
+const SECONDS_OF = /** @type {Record<string, number>} */ ({
+  s: 1,
+  ms: 1e-3,
+  us: 1e-6,
+  µs: 1e-6,
+  ns: 1e-9,
+  min: 60,
+  h: 3600,
+});
 
 /** A measured value in its instrument's unit (UCUM). @param {number | null | undefined} value @param {string} unit */
 export function measured(value, unit) {

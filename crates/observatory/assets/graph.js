@@ -32,8 +32,18 @@ export function layOutGraph(nodes, edges, upright) {
   return {
     width,
     height,
-    nodes: new Map(nodes.map(({ id }) => [id, /** @type {{x: number, y: number, width: number, height: number}} */ (graph.node(id))])),
-    edges: new Map(drawn.map(({ from, to }) => [edgeId(from, to), /** @type {{x: number, y: number, points: {x: number, y: number}[]}} */ (graph.edge(from, to))])),
+    nodes: new Map(
+      nodes.map(({ id }) => [
+        id,
+        /** @type {{x: number, y: number, width: number, height: number}} */ (graph.node(id)),
+      ]),
+    ),
+    edges: new Map(
+      drawn.map(({ from, to }) => [
+        edgeId(from, to),
+        /** @type {{x: number, y: number, points: {x: number, y: number}[]}} */ (graph.edge(from, to)),
+      ]),
+    ),
   };
 }
 
@@ -42,7 +52,7 @@ export const edgeId = (from, to) => JSON.stringify([from, to]);
 
 /** A smooth path through points, as SVG. @param {{x: number, y: number}[]} points */
 export function curve(points) {
-  const at = ({ x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`;
+  const at = (/** @type {{x: number, y: number}} */ { x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`;
   if (points.length < 3) return `M${points.map(at).join('L')}`;
   let path = `M${at(points[0])}`;
   for (let index = 1; index < points.length - 1; index += 1) {

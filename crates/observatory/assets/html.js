@@ -2,14 +2,7 @@
 // Preact from here, so that the vendored files are named in one place.
 import htm from './vendor/htm.module.js';
 import { Fragment, h, render } from './vendor/preact.mjs';
-import {
-  useCallback,
-  useEffect,
-  useLayoutEffect,
-  useMemo,
-  useRef,
-  useState,
-} from './vendor/preact-hooks.mjs';
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from './vendor/preact-hooks.mjs';
 
 export const html = htm.bind(h);
 export { Fragment, render, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState };

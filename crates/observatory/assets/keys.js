@@ -55,15 +55,17 @@ export function start() {
  * @param {{current: HTMLElement | null}} list
  */
 export function useRowKeys(list) {
-  const move = (/** @type {number} */ step, onlyFromRow = false) => () => {
-    const rows = /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll('[data-row]') ?? [])]);
-    const at = rows.findIndex((row) => row === document.activeElement);
-    if (rows.length === 0 || (onlyFromRow && at < 0)) return false;
-    const next = rows[at < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, at + step))];
-    next.focus({ preventScroll: true });
-    next.scrollIntoView({ block: 'nearest' });
-    return undefined;
-  };
+  const move =
+    (/** @type {number} */ step, onlyFromRow = false) =>
+    () => {
+      const rows = /** @type {HTMLElement[]} */ ([...(list.current?.querySelectorAll('[data-row]') ?? [])]);
+      const at = rows.findIndex((row) => row === document.activeElement);
+      if (rows.length === 0 || (onlyFromRow && at < 0)) return false;
+      const next = rows[at < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, at + step))];
+      next.focus({ preventScroll: true });
+      next.scrollIntoView({ block: 'nearest' });
+      return undefined;
+    };
   useKeys({
     j: ['next row', move(1)],
     k: ['previous row', move(-1)],

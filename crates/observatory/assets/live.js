@@ -92,6 +92,8 @@ export function follow(address, every, onAnswer, onRefusal) {
         if (error instanceof Refused) {
           report(signal, null);
           onRefusal(error);
+          // What is not there may come; what was not understood stays so.
+          if (error.status !== 404) return;
         } else {
           report(signal, error instanceof Error ? error.message : String(error));
         }

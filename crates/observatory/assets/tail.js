@@ -29,12 +29,19 @@ export function join(shown, came, reaches) {
  */
 export function useTail(filters) {
   const address = filterAddress('/logs', withFilter(filters, 'limit', String(PAGE)));
-  const [state, setState] = useState({ address: '', logs: /** @type {any[] | null} */ (null), next: /** @type {string | null} */ (null), refusal: /** @type {any} */ (null) });
+  const [state, setState] = useState({
+    address: '',
+    logs: /** @type {any[] | null} */ (null),
+    next: /** @type {string | null} */ (null),
+    refusal: /** @type {any} */ (null),
+  });
   useEffect(() => {
     /** The sequence of the newest record. @type {number | null} */
     let newest = null;
     const question = () =>
-      newest === null ? address : filterAddress('/logs', { ...filters, after: String(newest), limit: String(MOST_NEW) });
+      newest === null
+        ? address
+        : filterAddress('/logs', { ...filters, after: String(newest), limit: String(MOST_NEW) });
     return follow(
       question,
       1000,
@@ -42,7 +49,8 @@ export function useTail(filters) {
         const isFirst = newest === null;
         if (body.logs.length > 0) newest = body.logs[0].sequence;
         setState((before) => {
-          if (isFirst || before.address !== address) return { address, logs: body.logs, next: body.next, refusal: null };
+          if (isFirst || before.address !== address)
+            return { address, logs: body.logs, next: body.next, refusal: null };
           if (body.logs.length === 0) return { ...before, refusal: null };
           const reaches = body.next === null;
           const logs = join(before.logs ?? [], body.logs, reaches);

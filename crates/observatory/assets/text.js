@@ -2,7 +2,8 @@
 // turn the text around them about, are split off so that they can be shown by their name. Pure.
 
 // Controls but tab and line breaks, zero-width characters, and what changes the direction of text.
-const UNSEEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/gu;
+const UNSEEN =
+  /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/gu;
 
 /** @typedef {{text: string, unseen: boolean}} Piece */
 
@@ -40,5 +41,5 @@ export function clip(text, limit) {
 
 /** Any JSON value as text: strings as they are, the rest as JSON. @param {unknown} value @param {number} [indent] */
 export function textOf(value, indent) {
-  return typeof value === 'string' ? value : JSON.stringify(value, null, indent) ?? '';
+  return typeof value === 'string' ? value : (JSON.stringify(value, null, indent) ?? '');
 }

@@ -23,15 +23,17 @@ export function Attributes({ attributes, page = '/traces' }) {
           <th scope="row"><${Text} value=${name} limit=${120} /></th>
           <td class=${typeof value === 'string' ? '' : 'value-other'}>
             <${Text} value=${value} limit=${600} expand />
-            ${page &&
-            scalar &&
-            html`<a
+            ${
+              page &&
+              scalar &&
+              html`<a
               class="find"
               href=${address(page, { attribute: `${name}=${text}` })}
               aria-label=${`${page.slice(1)} with ${plain(name)} = ${plain(text)}`}
               title=${`Find ${page.slice(1)} with this value`}
               >find</a
-            >`}
+            >`
+            }
           </td>
         </tr>`;
       })}

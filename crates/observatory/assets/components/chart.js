@@ -33,20 +33,36 @@ const variable = (value) => () => resolve(`var(--${value})`);
  * @param {(chart: any) => void} onDraw
  */
 function optionsOf(lines, unit, height, legend, onDraw) {
-  const axis = { stroke: variable('muted'), font: FONT, grid: { stroke: variable('grid'), width: 1 }, ticks: { show: false } };
+  const axis = {
+    stroke: variable('muted'),
+    font: FONT,
+    grid: { stroke: variable('grid'), width: 1 },
+    ticks: { show: false },
+  };
   return {
     width: 320,
     height,
     legend: { show: legend },
     padding: [8, 14, 0, 0],
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
-    scales: { y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) } },
+    scales: {
+      y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
+    },
     axes: [
       { ...axis, size: 26, space: 74, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => timesOf(ticks) },
-      { ...axis, size: 62, space: 32, incrs: unit === 'By' ? POWERS_OF_TWO : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => measured(tick, unit)) },
+      {
+        ...axis,
+        size: 62,
+        space: 32,
+        incrs: unit === 'By' ? POWERS_OF_TWO : undefined,
+        values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => measured(tick, unit)),
+      },
     ],
     series: [
-      { label: 'at', value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)) },
+      {
+        label: 'at',
+        value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)),
+      },
       ...lines.map(({ label, color, fill }, index) => {
         const stroke = color ?? `var(--line-${index % COLORS})`;
         return {
@@ -57,8 +73,12 @@ function optionsOf(lines, unit, height, legend, onDraw) {
           points: { size: 4 },
           fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
           // Where nothing is pointed at, the newest.
-          value: (/** @type {any} */ it, /** @type {number | null} */ value, /** @type {number} */ column, /** @type {number | null} */ row) =>
-            measured(row === null ? newest(it.data[column]) : value, unit),
+          value: (
+            /** @type {any} */ it,
+            /** @type {number | null} */ value,
+            /** @type {number} */ column,
+            /** @type {number | null} */ row,
+          ) => measured(row === null ? newest(it.data[column]) : value, unit),
         };
       }),
     ],

@@ -14,6 +14,7 @@ const TYPING_MS = 250;
  * @property {string} label
  * @property {[value: string, text: string][]} [options] a choice rather than a text
  * @property {string} [placeholder]
+ * @property {string} [pattern] what it must look like before anything is asked with it
  * @property {boolean} [search] where `/` puts the cursor
  * @property {boolean} [narrow]
  */
@@ -44,33 +45,41 @@ function Input({ field, value, onChange }) {
     if (element.current && element.current !== document.activeElement) element.current.value = value;
   }, [value]);
   const change = (/** @type {Event} */ event, wait = 0) => {
-    const { value: next } = /** @type {HTMLInputElement} */ (event.target);
+    const input = /** @type {HTMLInputElement} */ (event.target);
+    const next = input.value;
     clearTimeout(timer.current);
+    if (!input.checkValidity()) return;
     timer.current = setTimeout(() => onChange(next.trim()), wait);
   };
   const id = `filter-${field.name}`;
   return html`<div class="field ${field.narrow ? 'field-narrow' : ''} ${field.search ? 'field-search' : ''}">
     <label for=${id}>${field.label}</label>
-    ${field.options
-      ? html`<select id=${id} name=${field.name} ref=${element} onChange=${change}>
+    ${
+      field.options
+        ? html`<select id=${id} name=${field.name} ref=${element} onChange=${change}>
           ${field.options.map(
-            ([option, text]) => html`<option key=${option} value=${option} selected=${option === value}>${text}</option>`,
+            ([option, text]) =>
+              html`<option key=${option} value=${option} selected=${option === value}>${text}</option>`,
           )}
-          ${value &&
-          !field.options.some(([option]) => option === value) &&
-          html`<option key=${value} value=${value} selected>${plain(value)}</option>`}
+          ${
+            value &&
+            !field.options.some(([option]) => option === value) &&
+            html`<option key=${value} value=${value} selected>${plain(value)}</option>`
+          }
         </select>`
-      : html`<input
+        : html`<input
           id=${id}
           name=${field.name}
           ref=${element}
           defaultValue=${value}
           placeholder=${field.placeholder}
+          pattern=${field.pattern}
           data-search=${field.search}
           spellcheck=${false}
           autocomplete="off"
           onInput=${(/** @type {Event} */ event) => change(event, TYPING_MS)}
-        />`}
+        />`
+    }
   </div>`;
 }
 
@@ -95,7 +104,11 @@ export function FilterForm({ path, query, fields, attributes: byAttribute = true
   const chips = [
     ...attributes.map((value) => ({
       text: value,
-      drop: () => set('attribute', attributes.filter((other) => other !== value)),
+      drop: () =>
+        set(
+          'attribute',
+          attributes.filter((other) => other !== value),
+        ),
     })),
     ...others.map(([name, value]) => ({ text: `${name}=${value}`, drop: () => set(name, '') })),
   ];
@@ -109,21 +122,27 @@ export function FilterForm({ path, query, fields, attributes: byAttribute = true
           onChange=${(/** @type {string} */ value) => set(field.name, value)}
         />`,
     )}
-    ${byAttribute &&
-    html`<div class="field">
+    ${
+      byAttribute &&
+      html`<div class="field">
       <label for="filter-attribute">Attribute</label>
       <input id="filter-attribute" placeholder="key=value, Enter" spellcheck=${false} autocomplete="off" onKeyDown=${addAttribute} />
-    </div>`}
-    ${chips.length > 0 &&
-    html`<ul class="filter-chips" aria-label="More filters">
+    </div>`
+    }
+    ${
+      chips.length > 0 &&
+      html`<ul class="filter-chips" aria-label="More filters">
       ${chips.map(
         ({ text, drop }) =>
           html`<li key=${text}>
             <${Text} value=${text} limit=${80} /><button type="button" aria-label=${`Remove ${plain(text)}`} onClick=${drop}>×</button>
           </li>`,
       )}
-    </ul>`}
-    ${Object.keys(filters).length > 0 &&
-    html`<a class="button filters-clear" href=${path} data-testid="clear-filters">Clear</a>`}
+    </ul>`
+    }
+    ${
+      Object.keys(filters).length > 0 &&
+      html`<a class="button filters-clear" href=${path} data-testid="clear-filters">Clear</a>`
+    }
   </form>`;
 }

@@ -47,8 +47,9 @@ export function FirstVisit({ status }) {
           <p>Every OpenTelemetry SDK reads this, in any language:</p>
           <${Command} label="endpoint" text=${`OTEL_EXPORTER_OTLP_ENDPOINT=${endpoint}`} />
           <p class="muted">
-            OTLP over HTTP (protobuf or JSON) at <code>${endpoint}</code>${grpc &&
-            html`, over gRPC at <code>${String(grpc).replace('127.0.0.1', 'localhost')}</code>`}.
+            OTLP over HTTP (protobuf or JSON) at <code>${endpoint}</code>${
+              grpc && html`, over gRPC at <code>${String(grpc).replace('127.0.0.1', 'localhost')}</code>`
+            }.
           </p>
         </div>
       <//>

@@ -24,8 +24,10 @@ function Whole({ log }) {
     <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
     <div class="log-actions">
       ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Its trace</a>`}
-      ${isId(log.trace_id) &&
-      html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>All logs of the trace</a>`}
+      ${
+        isId(log.trace_id) &&
+        html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>All logs of the trace</a>`
+      }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
     ${stack && html`<h4>Exception</h4><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
@@ -54,19 +56,23 @@ function Line({ log, time, onSpan }) {
         <${Service} name=${log.service} />
         <span class="log-text"><${Text} value=${log.body} limit=${400} /></span>
       </button>
-      ${isId(log.trace_id) &&
-      html`<a
+      ${
+        isId(log.trace_id) &&
+        html`<a
         class="log-trace"
         data-testid="log-trace"
         href=${traceAddress(log.trace_id, log.span_id)}
-        onClick=${onSpan &&
-        log.span_id &&
-        ((/** @type {Event} */ event) => {
-          event.preventDefault();
-          onSpan(log);
-        })}
+        onClick=${
+          onSpan &&
+          log.span_id &&
+          ((/** @type {Event} */ event) => {
+            event.preventDefault();
+            onSpan(log);
+          })
+        }
         >${onSpan ? 'span' : 'trace'}</a
-      >`}
+      >`
+      }
     </div>
     ${open && html`<${Whole} log=${log} />`}
   </li>`;

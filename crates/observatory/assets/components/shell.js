@@ -20,7 +20,8 @@ const THEMES = /** @type {const} */ (['system', 'light', 'dark']);
 
 /** @param {{path: string}} props */
 function Navigation({ path }) {
-  const isHere = (/** @type {string} */ page) => (page === '/' ? path === '/' : path === page || path.startsWith(`${page}/`));
+  const isHere = (/** @type {string} */ page) =>
+    page === '/' ? path === '/' : path === page || path.startsWith(`${page}/`);
   return html`<nav class="nav" aria-label="Pages">
     ${PAGES.map(
       ([page, title]) => html`<a href=${page} aria-current=${isHere(page) ? 'page' : undefined}>${title}</a>`,
@@ -114,10 +115,12 @@ export function Shell({ path, children }) {
         <button type="button" class="button icon" aria-label="Keys" title="Keys (?)" onClick=${() => setHelping(true)}>?</button>
       </div>
     </header>
-    ${lost !== null &&
-    html`<p class="lost" role="alert" data-testid="connection-lost">
+    ${
+      lost !== null &&
+      html`<p class="lost" role="alert" data-testid="connection-lost">
       Connection lost: what is shown is not new. Trying again…
-    </p>`}
+    </p>`
+    }
     <main id="main" tabindex="-1">${children}</main>
     ${helping && html`<${Help} onClose=${() => setHelping(false)} />`}
   `;

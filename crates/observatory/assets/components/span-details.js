@@ -22,7 +22,12 @@ function Section({ title, size, open = true, children }) {
 
 /** @param {{event: any, start: string}} props */
 function Event({ event, start }) {
-  const { 'exception.type': type, 'exception.message': message, 'exception.stacktrace': stack, ...rest } = event.attributes ?? {};
+  const {
+    'exception.type': type,
+    'exception.message': message,
+    'exception.stacktrace': stack,
+    ...rest
+  } = event.attributes ?? {};
   const isException = event.name === 'exception';
   return html`<li class="event ${isException ? 'event-exception' : ''}" data-testid=${isException ? 'exception' : 'event'}>
     <p class="event-head">
@@ -39,9 +44,11 @@ function Event({ event, start }) {
 function Link({ link }) {
   return html`<li class="event">
     <p class="event-head">
-      ${isId(link.trace_id)
-        ? html`<a class="mono" href=${traceAddress(link.trace_id, link.span_id)}>${link.trace_id}</a>`
-        : html`<${Text} value=${link.trace_id} />`}
+      ${
+        isId(link.trace_id)
+          ? html`<a class="mono" href=${traceAddress(link.trace_id, link.span_id)}>${link.trace_id}</a>`
+          : html`<${Text} value=${link.trace_id} />`
+      }
     </p>
     ${Object.keys(link.attributes ?? {}).length > 0 && html`<${Attributes} attributes=${link.attributes} page=${null} />`}
   </li>`;
@@ -71,25 +78,31 @@ export function SpanDetails({ trace, span, onClose }) {
     </p>
     ${span.status_message && html`<p class="refusal"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
     ${query && html`<pre class="query" data-testid="sql"><${Text} value=${query} limit=${4000} expand /></pre>`}
-    ${span.events.length > 0 &&
-    html`<${Section} title="Events" size=${span.events.length}>
+    ${
+      span.events.length > 0 &&
+      html`<${Section} title="Events" size=${span.events.length}>
       <ul class="events">
         ${span.events
           .slice(0, MOST_EVENTS)
           .map((/** @type {any} */ event) => html`<${Event} event=${event} start=${span.start_unix_nano} />`)}
       </ul>
       ${span.events.length > MOST_EVENTS && html`<p class="muted">and ${count(span.events.length - MOST_EVENTS)} more, in its JSON</p>`}
-    <//>`}
-    ${logs.length > 0 &&
-    html`<${Section} title="Logs" size=${logs.length}>
+    <//>`
+    }
+    ${
+      logs.length > 0 &&
+      html`<${Section} title="Logs" size=${logs.length}>
       <${LogList} label="Logs of the span" logs=${logs.slice(0, MOST_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
       <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>These on the logs page</a></p>
-    <//>`}
+    <//>`
+    }
     <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
-    ${span.links.length > 0 &&
-    html`<${Section} title="Links" size=${span.links.length}>
+    ${
+      span.links.length > 0 &&
+      html`<${Section} title="Links" size=${span.links.length}>
       <ul class="events">${span.links.slice(0, MOST_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
-    <//>`}
+    <//>`
+    }
     <${Section} title="Span" open=${false}>
       <${Attributes}
         page=${null}

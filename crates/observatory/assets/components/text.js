@@ -14,20 +14,25 @@ export function Text({ value, limit = 300, expand = false }) {
   const shown = whole ? text : clip(text, limit);
   return html`<bdi class="text"
     >${pieces(shown).map((piece) =>
-      piece.unseen ? html`<span class="unseen" title="a character that cannot be seen">${piece.text}</span>` : piece.text,
+      piece.unseen
+        ? html`<span class="unseen" title="a character that cannot be seen">${piece.text}</span>`
+        : piece.text,
     )}${shown.length < text.length && !expand && '…'}</bdi
-  >${expand &&
-  text.length > limit &&
-  html` <button type="button" class="link" onClick=${() => setWhole(!whole)}>
+  >${
+    expand &&
+    text.length > limit &&
+    html` <button type="button" class="link" onClick=${() => setWhole(!whole)}>
     ${whole ? 'show less' : `show all ${count(text.length)} characters`}
-  </button>`}`;
+  </button>`
+  }`;
 }
 
 /** A service's name with its colour. @param {{name: string, detail?: unknown}} props */
 export function Service({ name, detail }) {
   return html`<span class="service" style=${{ '--hue': hueOf(name) }} title=${plain(name)}
-    ><${Text} value=${name || 'unknown service'} limit=${60} />${detail !== undefined &&
-    html`<span class="service-detail">${detail}</span>`}</span
+    ><${Text} value=${name || 'unknown service'} limit=${60} />${
+      detail !== undefined && html`<span class="service-detail">${detail}</span>`
+    }</span
   >`;
 }
 

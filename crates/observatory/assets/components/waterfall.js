@@ -64,8 +64,9 @@ function SpanRow({ row, index, selected, folded, marks, onSelect, onFold }) {
     onClick=${onSelect}
   >
     <div class="span-label" style=${{ '--depth': Math.min(row.depth, MOST_INDENT) }}>
-      ${row.descendants > 0
-        ? html`<button
+      ${
+        row.descendants > 0
+          ? html`<button
             type="button"
             class="fold"
             tabindex="-1"
@@ -77,7 +78,8 @@ function SpanRow({ row, index, selected, folded, marks, onSelect, onFold }) {
           >
             ${folded ? '▸' : '▾'}
           </button>`
-        : html`<span class="fold"></span>`}
+          : html`<span class="fold"></span>`
+      }
       <span class="span-service-mark" aria-hidden="true"></span>
       ${failed && html`<span class="span-error" aria-hidden="true">!</span>`}
       <span class="span-name"><${Text} value=${span.name || '(no name)'} limit=${120} /></span>
@@ -129,7 +131,8 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
     if (!current || at < 0) return;
     const top = at * ROW_HEIGHT;
     if (top < current.scrollTop) current.scrollTop = top;
-    else if (top + ROW_HEIGHT > current.scrollTop + current.clientHeight) current.scrollTop = top + ROW_HEIGHT - current.clientHeight;
+    else if (top + ROW_HEIGHT > current.scrollTop + current.clientHeight)
+      current.scrollTop = top + ROW_HEIGHT - current.clientHeight;
   }, [selected, rows.length]);
 
   const move = (/** @type {number} */ step) => () => {
@@ -139,7 +142,8 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
   const fold = (/** @type {boolean} */ close) => () => {
     const row = rows[at];
     if (row?.descendants > 0 && folded.has(row.span.span_id) !== close) setFold(row.span.span_id, close);
-    else if (close && row && all.some(({ span }) => span.span_id === row.span.parent_span_id)) onSelect(row.span.parent_span_id);
+    else if (close && row && all.some(({ span }) => span.span_id === row.span.parent_span_id))
+      onSelect(row.span.parent_span_id);
     else if (!close) move(1)();
   };
   useKeys({

@@ -62,16 +62,20 @@ export function Page({ query }) {
       ]}
     />
     <${Refusal} refusal=${refusal} />
-    ${logs === null
-      ? !refusal && html`<${Loading} />`
-      : logs.length === 0
-        ? html`<${Empty} title=${filtered ? 'No record fits these filters.' : 'No logs yet.'}>
+    ${
+      logs === null
+        ? !refusal && html`<${Loading} />`
+        : logs.length === 0
+          ? html`<${Empty} title=${filtered ? 'No record fits these filters.' : 'No logs yet.'}>
             <p>${filtered ? html`<a href="/logs">Show all</a>` : html`<a href="/">How to send some</a>`}</p>
           <//>`
-        : html`<div class="panel" ref=${list}><${LogList} logs=${logs} /></div>`}
-    ${next &&
-    logs !== null &&
-    logs.length < MOST_LINES &&
-    html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older records</button></p>`}
+          : html`<div class="panel" ref=${list}><${LogList} logs=${logs} /></div>`
+    }
+    ${
+      next &&
+      logs !== null &&
+      logs.length < MOST_LINES &&
+      html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older records</button></p>`
+    }
   `;
 }

@@ -35,7 +35,8 @@ const ICONS = /** @type {Record<string, string>} */ ({
 /** The traces that a node takes part in; null where no filter says so. @param {any} node */
 function tracesOf(node) {
   if (node.kind === 'service') return address('/traces', { service: node.name });
-  if (node.kind === 'database' && node.system) return address('/traces', { attribute: `db.system.name=${node.system}` });
+  if (node.kind === 'database' && node.system)
+    return address('/traces', { attribute: `db.system.name=${node.system}` });
   if (node.kind === 'queue') return address('/traces', { attribute: `messaging.destination.name=${node.name}` });
   if (node.kind === 'external') return address('/traces', { attribute: `server.address=${node.name}` });
   return null;
@@ -67,7 +68,12 @@ function Node({ node, place }) {
     <text class="node-kind" x=${left + 38} y=${place.y + 13}>${nodeName(plain(node.system ?? node.kind))}</text>
   `;
   const hue = node.kind === 'service' ? { '--hue': hueOf(node.name) } : undefined;
-  const attributes = { class: `node node-${ICONS[node.kind] ? node.kind : 'external'}`, style: hue, 'data-testid': 'node', 'data-node': node.id };
+  const attributes = {
+    class: `node node-${ICONS[node.kind] ? node.kind : 'external'}`,
+    style: hue,
+    'data-testid': 'node',
+    'data-node': node.id,
+  };
   return href ? html`<a ...${attributes} href=${href}>${inside}</a>` : html`<g ...${attributes}>${inside}</g>`;
 }
 
@@ -101,7 +107,11 @@ function Arrow({ id, error = false }) {
 function Drawing({ nodes, edges }) {
   const upright = useMedia(NARROW);
   // Figures change every second; places only when something appears or goes.
-  const shape = JSON.stringify([nodes.map(({ id, name }) => [id, name]), edges.map(({ from, to }) => [from, to]), upright]);
+  const shape = JSON.stringify([
+    nodes.map(({ id, name }) => [id, name]),
+    edges.map(({ from, to }) => [from, to]),
+    upright,
+  ]);
   const places = useMemo(() => layOutGraph(nodes, edges, upright), [shape]);
   return html`<div class="map-scroll">
     <svg
@@ -171,9 +181,11 @@ export function Page({ query }) {
         onChange=${(/** @type {string} */ next) => navigate(address('/map', { window: next === '5m' ? '' : next }), { replace: true })}
       />
     </div>
-    ${body.nodes.length === 0
-      ? html`<${Empty} title="No calls in this time."><p><a href="/">How to send some</a></p><//>`
-      : html`<div class="panel"><${Drawing} nodes=${body.nodes} edges=${body.edges} /></div>
-          <${Panel} title="Calls"><${Calls} nodes=${body.nodes} edges=${body.edges} /><//>`}
+    ${
+      body.nodes.length === 0
+        ? html`<${Empty} title="No calls in this time."><p><a href="/">How to send some</a></p><//>`
+        : html`<div class="panel"><${Drawing} nodes=${body.nodes} edges=${body.edges} /></div>
+          <${Panel} title="Calls"><${Calls} nodes=${body.nodes} edges=${body.edges} /><//>`
+    }
   `;
 }

@@ -15,19 +15,32 @@ import { plain } from '../text.js';
 const MOST_LINES = 8;
 const MOST_SERIES = 200;
 
-const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({ p50: 'var(--line-2)', p95: 'var(--line-0)', p99: 'var(--line-1)' });
+const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
+  p50: 'var(--line-2)',
+  p95: 'var(--line-0)',
+  p99: 'var(--line-1)',
+});
 
 /** The lines of an instrument's points: percentiles of the chosen series, else the number of each. @param {any} metric @param {any} chosen */
 function mainLines(metric, chosen) {
   if (isHistogram(metric.type)) {
-    return fieldsOf(metric.type).map((field) => ({ label: field, field, points: chosen?.points ?? [], color: PERCENTILE_COLORS[field] }));
+    return fieldsOf(metric.type).map((field) => ({
+      label: field,
+      field,
+      points: chosen?.points ?? [],
+      color: PERCENTILE_COLORS[field],
+    }));
   }
   if (metric.type === 'summary') {
     const quantiles = Object.keys(chosen?.points.at(-1)?.quantiles ?? {});
     return quantiles.map((quantile) => ({ label: quantile, field: `quantiles:${quantile}`, points: chosen.points }));
   }
   const [field] = fieldsOf(metric.type);
-  return largest(metric.series, field, MOST_LINES).map(({ attributes, points }) => ({ label: labelOf(attributes), field, points }));
+  return largest(metric.series, field, MOST_LINES).map(({ attributes, points }) => ({
+    label: labelOf(attributes),
+    field,
+    points,
+  }));
 }
 
 /** @param {{metric: any, chosen: any}} props */
@@ -36,12 +49,23 @@ function Charts({ metric, chosen }) {
   const data = useMemo(() => columns(main), [main]);
   const distribution = isHistogram(metric.type);
   const rates = useMemo(
-    () => largest(metric.series, 'rate', MOST_LINES).map(({ attributes, points }) => ({ label: labelOf(attributes), field: 'rate', points })),
+    () =>
+      largest(metric.series, 'rate', MOST_LINES).map(({ attributes, points }) => ({
+        label: labelOf(attributes),
+        field: 'rate',
+        points,
+      })),
     [metric],
   );
   const rateData = useMemo(() => columns(rates), [rates]);
   const single = distribution || metric.type === 'summary';
-  const title = distribution ? 'Percentiles' : metric.type === 'counter' ? 'Rate per second' : metric.type === 'summary' ? 'Quantiles' : 'Value';
+  const title = distribution
+    ? 'Percentiles'
+    : metric.type === 'counter'
+      ? 'Rate per second'
+      : metric.type === 'summary'
+        ? 'Quantiles'
+        : 'Value';
   return html`<div class="charts">
     <${Panel}
       title=${title}
@@ -57,8 +81,9 @@ function Charts({ metric, chosen }) {
         label=${`${title} of ${plain(metric.name)}`}
       />
     <//>
-    ${distribution &&
-    html`<${Panel} title="Rate per second" testid="rate-chart">
+    ${
+      distribution &&
+      html`<${Panel} title="Rate per second" testid="rate-chart">
       <${Chart}
         lines=${rates.map(({ label }) => ({ label, fill: rates.length === 1 }))}
         data=${rateData}
@@ -66,13 +91,20 @@ function Charts({ metric, chosen }) {
         height=${260}
         label=${`Rate of ${plain(metric.name)}`}
       />
-    <//>`}
+    <//>`
+    }
   </div>`;
 }
 
 /** @param {{metric: any, chosen: any, onChoose: (label: string) => void}} props */
 function SeriesTable({ metric, chosen, onChoose }) {
-  const fields = isHistogram(metric.type) ? ['rate', ...fieldsOf(metric.type)] : metric.type === 'summary' ? ['count', 'sum'] : metric.type === 'counter' ? ['rate', 'value'] : ['value'];
+  const fields = isHistogram(metric.type)
+    ? ['rate', ...fieldsOf(metric.type)]
+    : metric.type === 'summary'
+      ? ['count', 'sum']
+      : metric.type === 'counter'
+        ? ['rate', 'value']
+        : ['value'];
   const unitOf = (/** @type {string} */ field) => (field === 'rate' || field === 'count' ? '' : metric.unit);
   return html`<div class="scroll-x">
     <table class="table" data-testid="series">
@@ -121,7 +153,9 @@ export function Page({ argument, path, query, fragment }) {
     return html`${form}<${Empty} title="This metric is not here."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const wanted = decode(fragment);
-  const chosen = metric.series.find((/** @type {any} */ one) => labelOf(one.attributes) === wanted) ?? largest(metric.series, 'rate', 1)[0];
+  const chosen =
+    metric.series.find((/** @type {any} */ one) => labelOf(one.attributes) === wanted) ??
+    largest(metric.series, 'rate', 1)[0];
   const others = (metric.matches ?? []).filter((/** @type {any} */ one) => one.service !== metric.service);
   return html`
     <p class="crumbs"><a href="/metrics">Metrics</a></p>
@@ -141,15 +175,17 @@ export function Page({ argument, path, query, fragment }) {
     </header>
     ${form}
     <${Refusal} refusal=${refusal} />
-    ${metric.series.length === 0
-      ? html`<${Empty} title="No points in this time."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>The last day</a></p><//>`
-      : html`<${Charts} metric=${metric} chosen=${chosen} />
+    ${
+      metric.series.length === 0
+        ? html`<${Empty} title="No points in this time."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>The last day</a></p><//>`
+        : html`<${Charts} metric=${metric} chosen=${chosen} />
           <${Panel} title="Series">
             <${SeriesTable}
               metric=${metric}
               chosen=${chosen}
               onChoose=${(/** @type {string} */ label) => navigate(`${path}${query}#${encodeURIComponent(label)}`, { replace: true })}
             />
-          <//>`}
+          <//>`
+    }
   `;
 }

@@ -96,16 +96,19 @@ export function Page({ query }) {
       ]}
     />
     <${Refusal} refusal=${refusal} />
-    ${body === null
-      ? !refusal && html`<${Loading} />`
-      : body.instruments.length === 0
-        ? html`<${Empty} title=${filtered ? 'No instrument fits these filters.' : 'No metrics yet.'}>
+    ${
+      body === null
+        ? !refusal && html`<${Loading} />`
+        : body.instruments.length === 0
+          ? html`<${Empty} title=${filtered ? 'No instrument fits these filters.' : 'No metrics yet.'}>
             <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'Services send them every minute or so, unless told otherwise.'}</p>
           <//>`
-        : html`<ul class="cards" ref=${list} data-testid="instruments">
+          : html`<ul class="cards" ref=${list} data-testid="instruments">
             ${body.instruments.map(
-              (/** @type {any} */ one) => html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
+              (/** @type {any} */ one) =>
+                html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
             )}
-          </ul>`}
+          </ul>`
+    }
   `;
 }

@@ -107,7 +107,10 @@ function Tasks({ tasks }) {
           <td><${Service} name=${one.service} /></td>
           <td class="states">
             ${Object.entries(one.states).map(
-              ([state, tasksIn]) => html`<span class="tag ${BAD_STATES.has(state) ? 'tag-error' : state === 'SUCCESS' ? 'tag-ok' : 'tag-warn'}"
+              ([
+                state,
+                tasksIn,
+              ]) => html`<span class="tag ${BAD_STATES.has(state) ? 'tag-error' : state === 'SUCCESS' ? 'tag-ok' : 'tag-warn'}"
                 ><${Text} value=${state} limit=${24} /> ${count(Number(tasksIn))}</span
               >`,
             )}
@@ -124,7 +127,9 @@ function Tasks({ tasks }) {
 function Charts({ series }) {
   const { requests, latency } = useMemo(() => {
     const first = milliseconds(series.start_unix_nano) / 1000;
-    const times = series.requests.map((/** @type {number} */ _, /** @type {number} */ index) => first + index * series.step_seconds);
+    const times = series.requests.map(
+      (/** @type {number} */ _, /** @type {number} */ index) => first + index * series.step_seconds,
+    );
     const perSecond = (/** @type {number[]} */ counts) => counts.map((value) => value / series.step_seconds);
     return {
       requests: [times, perSecond(series.requests), perSecond(series.errors)],
@@ -159,10 +164,15 @@ export function Page({ query }) {
   const { received } = status;
   if (received.spans + received.logs + received.points === 0) return html`<${FirstVisit} status=${status} />`;
 
-  const total = (/** @type {string} */ what) => body.services.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one[what], 0);
+  const total = (/** @type {string} */ what) =>
+    body.services.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one[what], 0);
   const requests = total('requests');
   const errors = total('errors');
-  const slowest = body.services.reduce((/** @type {number | null} */ most, /** @type {any} */ one) => (one.requests > 0 ? Math.max(most ?? 0, one.p95_ns ?? 0) : most), null);
+  const slowest = body.services.reduce(
+    (/** @type {number | null} */ most, /** @type {any} */ one) =>
+      one.requests > 0 ? Math.max(most ?? 0, one.p95_ns ?? 0) : most,
+    null,
+  );
   return html`
     <div class="title-row">
       <h1>Overview</h1>

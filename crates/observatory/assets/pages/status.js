@@ -14,11 +14,13 @@ function Facts({ facts }) {
 function Forwarding({ forwarding }) {
   if (!forwarding) return html`<p class="muted pad">Nothing is forwarded.</p>`;
   const { sent } = forwarding;
-  return html`${forwarding.last_error &&
+  return html`${
+    forwarding.last_error &&
     html`<p class="refusal">
       <${Text} value=${forwarding.last_error} limit=${400} expand />
       ${forwarding.failing_since_unix_nano && html` <span>since ${moment(forwarding.failing_since_unix_nano)}</span>`}
-    </p>`}
+    </p>`
+  }
     <${Facts}
       facts=${[
         ['to', html`<${Text} value=${forwarding.endpoint} limit=${120} />`],

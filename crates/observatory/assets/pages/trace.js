@@ -55,7 +55,8 @@ export function Page({ argument, path, fragment }) {
   const { body: trace, refusal } = useLive(path, { every: size.current > LARGE ? 10_000 : 1000 });
   size.current = trace?.spans.length ?? 0;
   const selected = trace?.spans.find((/** @type {any} */ span) => span.span_id === fragment) ?? null;
-  const select = (/** @type {string | null} */ spanId) => navigate(`${path}${spanId ? `#${spanId}` : ''}`, { replace: true });
+  const select = (/** @type {string | null} */ spanId) =>
+    navigate(`${path}${spanId ? `#${spanId}` : ''}`, { replace: true });
 
   const read = () => document.getElementById('details')?.focus();
   useKeys({
@@ -91,14 +92,16 @@ export function Page({ argument, path, fragment }) {
       testid="trace-logs"
       actions=${html`<a href=${address('/logs', { trace_id: argument })}>On the logs page</a>`}
     >
-      ${trace.logs.length === 0
-        ? html`<p class="muted pad">No log record names this trace.</p>`
-        : html`<${LogList}
+      ${
+        trace.logs.length === 0
+          ? html`<p class="muted pad">No log record names this trace.</p>`
+          : html`<${LogList}
             label="Logs of the trace"
             logs=${trace.logs.slice(0, MOST_LOGS)}
             time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`}
             onSpan=${(/** @type {any} */ log) => select(log.span_id)}
-          />`}
+          />`
+      }
     <//>
   </div>`;
 }

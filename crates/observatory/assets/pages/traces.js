@@ -13,6 +13,9 @@ import { traceAddress } from '../router.js';
 // More rows than these make a list that nobody reads and a page that stutters.
 const MOST_ROWS = 1000;
 
+// While a duration is typed, most of what is there is none yet.
+const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
+
 const MOST_SERVICES = 4;
 
 /** Percent of the longest, by square roots: one slow trace must not make all others look alike. @param {number} duration @param {number} longest */
@@ -35,9 +38,12 @@ function Row({ trace, longest }) {
     <td class="num">${count(trace.spans)}</td>
     <td class="num">${trace.logs > 0 ? count(trace.logs) : html`<span class="muted">–</span>`}</td>
     <td class="services">
-      ${services.slice(0, MOST_SERVICES).map(
-        (/** @type {any} */ one) => html`<${Service} key=${one.service} name=${one.service} detail=${count(one.spans)} />`,
-      )}
+      ${services
+        .slice(0, MOST_SERVICES)
+        .map(
+          (/** @type {any} */ one) =>
+            html`<${Service} key=${one.service} name=${one.service} detail=${count(one.spans)} />`,
+        )}
       ${services.length > MOST_SERVICES && html`<span class="muted">+${services.length - MOST_SERVICES}</span>`}
     </td>
   </tr>`;
@@ -55,7 +61,11 @@ export function Page({ query }) {
   const filters = readFilters(query);
   const address = filterAddress('/traces', filters);
   const { body, refusal, stale } = useLive(address);
-  const [older, setOlder] = useState({ address, traces: /** @type {any[]} */ ([]), next: /** @type {string | null} */ (null) });
+  const [older, setOlder] = useState({
+    address,
+    traces: /** @type {any[]} */ ([]),
+    next: /** @type {string | null} */ (null),
+  });
   const [fetching, setFetching] = useState(false);
   const list = useRef(null);
   useRowKeys(list);
@@ -87,20 +97,30 @@ export function Page({ query }) {
         { name: 'text', label: 'Text', placeholder: 'anything in a span', search: true },
         { name: 'service', label: 'Service', options: services },
         { name: 'name', label: 'Route or span', placeholder: 'a part of it' },
-        { name: 'status', label: 'Status', options: [['', 'any'], ['ok', 'ok'], ['error', 'error']], narrow: true },
-        { name: 'min_duration', label: 'At least', placeholder: '10ms', narrow: true },
-        { name: 'max_duration', label: 'At most', placeholder: '1.5s', narrow: true },
+        {
+          name: 'status',
+          label: 'Status',
+          options: [
+            ['', 'any'],
+            ['ok', 'ok'],
+            ['error', 'error'],
+          ],
+          narrow: true,
+        },
+        { name: 'min_duration', label: 'At least', placeholder: '10ms', pattern: DURATION, narrow: true },
+        { name: 'max_duration', label: 'At most', placeholder: '1.5s', pattern: DURATION, narrow: true },
         { name: 'from', label: 'Time', options: AGES, narrow: true },
       ]}
     />
     <${Refusal} refusal=${refusal} />
-    ${body === null
-      ? !refusal && html`<${Loading} />`
-      : traces.length === 0
-        ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No trace fits these filters.' : 'No traces yet.'}>
+    ${
+      body === null
+        ? !refusal && html`<${Loading} />`
+        : traces.length === 0
+          ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No trace fits these filters.' : 'No traces yet.'}>
             <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send some</a>`}</p>
           <//>`
-        : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
+          : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
             <table class="table traces" data-testid="traces">
               <thead>
                 <tr>
@@ -116,9 +136,12 @@ export function Page({ query }) {
                 ${traces.map((trace) => html`<${Row} key=${trace.trace_id} trace=${trace} longest=${longest} />`)}
               </tbody>
             </table>
-          </div>`}
-    ${next &&
-    traces.length < MOST_ROWS &&
-    html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older traces</button></p>`}
+          </div>`
+    }
+    ${
+      next &&
+      traces.length < MOST_ROWS &&
+      html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older traces</button></p>`
+    }
   `;
 }
