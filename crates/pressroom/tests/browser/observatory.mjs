@@ -105,7 +105,6 @@ function watch(page) {
   });
 }
 
-const rows = (page, testid) => page.getByTestId(testid);
 const rowOf = (page, traceId) => page.locator(`[data-testid="trace-row"][data-trace-id="${traceId}"]`);
 
 async function firstVisit(page) {
@@ -149,7 +148,7 @@ async function filterByStatus(page, hostile, article) {
   await page.getByLabel('Status', { exact: true }).selectOption('error');
   await rowOf(page, article).waitFor({ state: 'detached' });
   await rowOf(page, hostile).waitFor();
-  assert.equal(await rows(page, 'trace-row').count(), 1);
+  assert.equal(await page.getByTestId('trace-row').count(), 1);
   assert.match(page.url(), /status=error/);
   assert.match(await rowOf(page, hostile).innerText(), /<script>/);
   await shoot(page, 'failed-traces');
@@ -162,15 +161,15 @@ async function filterByStatus(page, hostile, article) {
 
 async function findALogRecord(page, article) {
   await page.goto(`${pages}/logs`);
-  await rows(page, 'log-row').first().waitFor();
+  await page.getByTestId('log-row').first().waitFor();
   await page.getByLabel('Text', { exact: true }).fill('article created');
-  await eventually('the search', async () => (await rows(page, 'log-row').count()) === 1);
+  await eventually('the search', async () => (await page.getByTestId('log-row').count()) === 1);
   await shoot(page, 'logs');
-  await rows(page, 'log-row').first().getByTestId('log-trace').click();
+  await page.getByTestId('log-row').first().getByTestId('log-trace').click();
   await page.locator(`[data-testid="trace"][data-trace-id="${article}"]`).waitFor();
 
   await page.goto(`${pages}/logs?level=error`);
-  const record = rows(page, 'log-row').filter({ hasText: 'no such cart' });
+  const record = page.getByTestId('log-row').filter({ hasText: 'no such cart' });
   await record.getByRole('button').first().click();
   assert.match(await record.innerText(), /<script>window\.hostile/);
   await shoot(page, 'hostile-log');
@@ -192,9 +191,13 @@ async function followAnExemplar(page) {
 }
 
 async function otherPages(page) {
-  for (const name of ['', 'map', 'status']) {
+  for (const [name, sign] of [
+    ['', page.getByText('POST /api/articles/')],
+    ['map', page.getByTestId('edge')],
+    ['status', page.getByTestId('kept')],
+  ]) {
     await page.goto(`${pages}/${name}`);
-    await page.getByText('pressroom').first().waitFor();
+    await sign.first().waitFor();
     await shoot(page, name || 'overview');
   }
 }
