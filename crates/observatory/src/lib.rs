@@ -23,3 +23,8 @@ mod store;
 
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{Addresses, BindError, Config, Observatory};
+
+/// The program in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
