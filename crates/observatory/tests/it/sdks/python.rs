@@ -1,4 +1,4 @@
-//! What SDKs send is what the JSON says: the OpenTelemetry SDK for Python by each of the three protocols.
+//! The OpenTelemetry SDK for Python, by each of the three protocols.
 
 use std::{path::Path, process::Command};
 
