@@ -126,7 +126,7 @@ impl Progress {
                 signal = signal.name(),
                 after_s = ended.lasted.as_secs_f64(),
                 requests = ended.failures,
-                "telemetry is queued for the backend again; so many requests were left out"
+                "telemetry is queued for the backend again; some requests were left out"
             );
         }
     }
