@@ -1,4 +1,4 @@
-//! The HTTP client for the backend and its tokens, and which addresses it may be used for.
+//! HTTP clients for the backend and its tokens, and which addresses they may be used for.
 
 use std::{error::Error, net::IpAddr, time::Duration};
 
@@ -9,17 +9,18 @@ use super::StartError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Makes a client that follows no redirect: a redirected body would be lost, and secrets would go to somebody else.
-pub(super) fn client(urls: &[&Url]) -> reqwest::Result<Client> {
+/// A client for `url`. It follows no redirect: a redirected body would be lost, and secrets would go to somebody else.
+pub(super) fn client(url: &Url) -> reqwest::Result<Client> {
     // Another part of the process may have chosen a provider already; any will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder()
         .redirect(Policy::none())
         .connect_timeout(CONNECT_TIMEOUT);
-    match urls.iter().any(|url| url.scheme() == "https") {
-        true => builder.build(),
-        // The system's certificates are not read, which a small image may not even have.
-        false => builder.tls_certs_only([]).build(),
+    match url.scheme() {
+        "https" => builder.build(),
+        // It stays on this machine: not by a proxy, and without the system's certificates, which a small image may not
+        // even have.
+        _ => builder.no_proxy().tls_certs_only([]).build(),
     }
 }
 

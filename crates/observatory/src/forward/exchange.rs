@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -40,6 +40,13 @@ pub(super) enum SendError {
     Token(#[from] TokenError),
 }
 
+impl SendError {
+    /// Whether the backend may take a part of what it refused.
+    pub(super) fn is_about_content(&self) -> bool {
+        matches!(self, Self::Status(400 | 413 | 422))
+    }
+}
+
 /// What became of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -66,18 +73,15 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(forwarding: &Forwarding, pace: &Pace) -> Result<Self, StartError> {
         check(&forwarding.endpoint, "endpoint")?;
-        let mut urls = vec![&forwarding.endpoint];
-        if let Some(credentials) = &forwarding.credentials {
-            check(&credentials.token_url, "token URL")?;
-            urls.push(&credentials.token_url);
-        }
-        let client = client(&urls)?;
-        let tokens = forwarding
-            .credentials
-            .as_ref()
-            .map(|credentials| Tokens::new(credentials, client.clone(), pace));
+        let tokens = match &forwarding.credentials {
+            Some(credentials) => {
+                check(&credentials.token_url, "token URL")?;
+                Some(Tokens::new(credentials, client(&credentials.token_url)?, pace))
+            }
+            None => None,
+        };
         Ok(Self {
-            client,
+            client: client(&forwarding.endpoint)?,
             urls: SIGNALS.map(|signal| url(&forwarding.endpoint, signal)),
             headers: headers(forwarding)?,
             tokens,
@@ -125,16 +129,6 @@ impl Exchange {
             300..=399 => Outcome::Later(error, None),
             _ => Outcome::Refused(error),
         }
-    }
-
-    /// Whether a request that was refused is one whose parts may be taken.
-    pub(super) fn is_about_content(error: &SendError) -> bool {
-        let content = [
-            StatusCode::BAD_REQUEST,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ];
-        matches!(error, SendError::Status(status) if content.iter().any(|code| code == status))
     }
 }
 

@@ -44,6 +44,17 @@ pub(super) enum TokenError {
     Unreadable,
 }
 
+impl TokenError {
+    /// Whether another request may be answered differently.
+    fn is_about_request(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Unreadable => true,
+            Self::Status(status) => is_about_request(*status),
+            Self::Connection(_) | Self::Timeout => false,
+        }
+    }
+}
+
 /// No token now; not worth asking for one before this time has passed.
 #[derive(Debug)]
 pub(super) struct NoToken {
@@ -159,7 +170,7 @@ impl Tokens {
                 *auth_type = Some(first);
                 Ok(token)
             }
-            Err(TokenError::Refused(_) | TokenError::Unreadable) if known.is_none() => {
+            Err(error) if known.is_none() && error.is_about_request() => {
                 let token = self.request_as(AuthType::RequestBody).await?;
                 *auth_type = Some(AuthType::RequestBody);
                 Ok(token)
@@ -188,13 +199,17 @@ impl Tokens {
         *request.timeout_mut() = Some(self.timeout);
         let response = self.http.execute(request).await.map_err(connection)?;
         let status = response.status();
-        if !status.is_success() && !matches!(status.as_u16(), 400 | 401) {
-            return Err(TokenError::Status(status.as_u16()));
+        let refused = TokenError::Status(status.as_u16());
+        if !status.is_success() && !is_about_request(status.as_u16()) {
+            return Err(refused);
         }
         let headers = response.headers().clone();
         let body = body(response, LONGEST_ANSWER)
             .await
             .ok_or(TokenError::Unreadable)?;
+        if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
+            return Err(refused);
+        }
         let mut answer = HttpResponse::new(body);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
@@ -209,6 +224,10 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     fn call(&'a self, request: HttpRequest) -> Self::Future {
         Box::pin(self.fetch(request))
     }
+}
+
+fn is_about_request(status: u16) -> bool {
+    (400..500).contains(&status) && status != 429
 }
 
 fn token(answer: &BasicTokenResponse, asked: Instant) -> Result<Token, TokenError> {

@@ -6,6 +6,7 @@ mod budget;
 mod cursor;
 mod folder;
 mod record;
+mod recovery;
 mod segment;
 
 use std::{
@@ -23,6 +24,7 @@ pub use self::folder::FolderError;
 pub(super) use self::{budget::Budget, folder::Folder, record::HEADER};
 use self::{
     record::{Header, Position},
+    recovery::recover,
     segment::{Next, Reader},
 };
 use crate::export::Signal;
@@ -221,6 +223,11 @@ impl Queue {
         cursor.and(deleted)
     }
 
+    /// Whether something was appended since the last [`Self::sync`].
+    pub(super) fn is_unsynced(&self) -> bool {
+        !self.state().unsynced.is_empty()
+    }
+
     /// Waits until all that was appended is on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         let unsynced = std::mem::take(&mut self.state().unsynced);
@@ -297,77 +304,10 @@ impl State {
         self.sent = 0;
         self.segments.pop_front();
         if self.segments.is_empty() {
+            // The disk has its room back when the file is closed.
             self.open = None;
         }
         Some(first)
-    }
-}
-
-/// What the last process left. What it was writing when it ended is cut off; what is damaged elsewhere is found when it
-/// is read.
-fn recover(folder: &Path) -> io::Result<State> {
-    let cursor = cursor::read(folder)?.unwrap_or_default();
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if let Some(id) = entry.file_name().to_str().and_then(segment::id) {
-            let length = entry.metadata()?.len();
-            segments.push(Segment { id, length });
-        }
-    }
-    segments.sort_by_key(|segment| segment.id);
-    let newest = segments.last().map_or(0, |last| last.id);
-    let sent = |segment: &Segment| match segment.id == cursor.segment {
-        true => cursor.offset.min(segment.length),
-        false => 0,
-    };
-    if let Some(last) = segments.last_mut() {
-        let whole = whole_length(folder, *last, sent(last))?;
-        if whole < last.length {
-            telemetry::warn!(
-                folder = %folder.display(),
-                bytes = last.length - whole,
-                "the end of the forwarding queue was not written to its end and is cut off"
-            );
-            OpenOptions::new()
-                .write(true)
-                .open(segment::path(folder, last.id))?
-                .set_len(whole)?;
-            last.length = whole;
-        }
-    }
-    let mut state = State {
-        next_id: newest.max(cursor.segment) + 1,
-        ..State::default()
-    };
-    for segment in segments {
-        if segment.id < cursor.segment || sent(&segment) == segment.length {
-            fs::remove_file(segment::path(folder, segment.id))?;
-            continue;
-        }
-        if state.segments.is_empty() {
-            state.sent = sent(&segment);
-        }
-        state.pending += segment.length - sent(&segment);
-        state.segments.push_back(segment);
-    }
-    Ok(state)
-}
-
-/// Up to where `segment` has whole records.
-fn whole_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64> {
-    let begin = Position {
-        segment: segment.id,
-        offset: sent,
-    };
-    let mut reader = Reader::open(folder, begin, segment.length)?;
-    let mut whole = sent;
-    loop {
-        match reader.next(u64::MAX)? {
-            Next::Record { .. } => whole = reader.at().offset,
-            Next::Damaged(_) => {}
-            Next::TooLong | Next::End => return Ok(whole),
-        }
     }
 }
 

@@ -162,6 +162,19 @@ async fn a_damaged_record_costs_no_other() {
 }
 
 #[test]
+fn a_record_behind_a_long_damaged_one_is_found_wherever_it_stands() {
+    // Around the end of what is looked at in one go.
+    for length in (256 << 10) - 45..(256 << 10) - 15 {
+        let scratch = Scratch::new();
+        let queue = queue(&scratch, 64 << 20);
+        append(&queue, &vec![7; length]).unwrap();
+        append(&queue, b"next").unwrap();
+        damage(&scratch.queue().join("0000000000000001.segment"), 0);
+        assert_eq!(drain(&queue), [b"next"], "{length}");
+    }
+}
+
+#[test]
 fn text_that_looks_like_a_record_is_not_taken_for_one() {
     let scratch = Scratch::new();
     {

@@ -3,6 +3,7 @@
 mod backend;
 mod contents;
 mod disk;
+mod logs;
 mod random;
 mod sending;
 mod tokens;

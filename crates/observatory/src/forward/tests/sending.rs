@@ -250,6 +250,24 @@ async fn what_the_backend_will_never_take_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.judge(|_| Some(404));
+    let pace = Pace {
+        first_pause: Duration::from_millis(200),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for dropped in 1..=2 {
+        forwarder.accept(&one(dropped));
+        until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
+    }
+    let asked = backend.asked("/v1/traces");
+    let waited = asked[1].at - asked[0].at;
+    assert!(waited >= Duration::from_millis(100), "{waited:?}");
+}
+
+#[tokio::test]
 async fn only_the_request_that_is_refused_is_dropped_of_a_batch() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.judge(|spans| spans.contains(&37).then_some(400));
@@ -304,10 +322,32 @@ async fn a_signal_that_is_stuck_does_not_stop_the_others() {
         id += 1;
     }
     for number in 0..10 {
-        forwarder.accept(&log("started"));
+        forwarder.accept(&log(&"x".repeat(2000)));
         until("logs are taken", || forwarder.status().sent.logs == number + 1).await;
     }
     assert_eq!(forwarder.status().sent.spans, 0);
+}
+
+#[tokio::test]
+async fn nothing_goes_to_https_before_the_server_is_verified() {
+    use tokio::io::AsyncReadExt as _;
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let scratch = Scratch::new();
+    let forwarder = start(&Forwarding {
+        endpoint: format!("https://localhost:{port}").parse().unwrap(),
+        ..to(&Backend::down().await, &scratch)
+    });
+    forwarder.accept(&one(1));
+    let (mut connection, _) = server.accept().await.unwrap();
+    let mut begin = [0; 6];
+    connection.read_exact(&mut begin).await.unwrap();
+    // A handshake record, and in it a client's hello.
+    assert_eq!((begin[0], begin[5]), (22, 1));
+    drop(connection);
+    until("it is told", || forwarder.status().last_error.is_some()).await;
+    assert!(forwarder.status().queued_bytes > 0);
 }
 
 #[tokio::test]
