@@ -13,6 +13,17 @@ pub(super) struct Attributes<'a>(pub(super) &'a [KeyValue]);
 /// A value; `None` is null.
 pub(super) struct Value<'a>(pub(super) Option<&'a AnyValue>);
 
+impl Value<'_> {
+    /// As a label: a text as it is, anything else as JSON.
+    pub(super) fn to_text(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(text)) => text,
+            Ok(other) => other.to_string(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
 impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;

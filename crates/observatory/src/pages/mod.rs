@@ -6,6 +6,8 @@ mod assets;
 mod guard;
 mod json;
 mod logs;
+mod metrics;
+mod overview;
 mod parameters;
 mod refusal;
 mod status;
@@ -67,9 +69,13 @@ pub(crate) fn router(explorer: Explorer) -> Router {
         answers: Semaphore::new(ANSWERS_AT_ONCE),
     });
     Router::new()
+        .route("/", page(&overview::OVERVIEW))
+        .route("/map", page(&overview::MAP))
         .route("/traces", page(&traces::LIST))
         .route("/traces/{trace_id}", page(&traces::ONE))
         .route("/logs", page(&logs::LIST))
+        .route("/metrics", page(&metrics::LIST))
+        .route("/metrics/{*name}", page(&metrics::ONE))
         .route("/status", page(&status::STATUS))
         .with_state(shared)
         .merge(assets::routes())

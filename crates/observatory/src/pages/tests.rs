@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::store::fixture::{NOW, failed, of_kind, record, records, span, spans};
+use crate::store::fixture::{
+    NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans,
+};
 
 const SCRIPT: &str = "</script><script>alert(1)</script>";
 
@@ -156,6 +158,11 @@ async fn what_cannot_be_read_is_named() {
         ("/traces/xyz", "trace_id"),
         ("/traces/00000000000000000000000000000000", "trace_id"),
         ("/traces/00000000000000000000000000000001?x=1", "x"),
+        ("/?window=0s", "window"),
+        ("/?window=5", "window"),
+        ("/map?windw=5m", "windw"),
+        ("/metrics?attribute=a", "attribute"),
+        ("/metrics/a?text=b", "text"),
         ("/logs?level=loud", "level"),
         ("/logs?trace_id=1", "trace_id"),
         ("/status?verbose=1", "verbose"),
@@ -263,4 +270,53 @@ async fn a_name_that_was_rebound_to_this_machine_reads_nothing() {
     // Told to listen elsewhere, it is called by whatever name it has there.
     let (status, _, _) = send(explorer(store(), [0, 0, 0, 0]), from("observatory.example")).await;
     assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn instruments_are_listed_and_one_is_read() {
+    let store = store();
+    for (service, value) in [("app", 5), ("app", 15), ("worker", 7)] {
+        let metric = counted(
+            "http/requests total",
+            "/api/",
+            NOW + value * 1_000_000_000,
+            value as i64,
+        );
+        store.insert_at(metrics_of(service, vec![metric]), NOW);
+    }
+    let explore = || explorer(store.clone(), [127, 0, 0, 1]);
+    let (status, json) = get_json(explore(), "/metrics?service=app&text=REQUESTS").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        json["instruments"],
+        json!([{
+            "name": "http/requests total", "service": "app", "type": "counter", "unit": "{request}",
+            "description": "Requests.", "series": 1, "attributes": {"http.route": ["/api/"]},
+            "last_unix_nano": (NOW + 15_000_000_000).to_string(),
+        }])
+    );
+
+    let (status, json) = get_json(
+        explore(),
+        "/metrics/http/requests%20total?attribute=http.route=/api/",
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK, "{json}");
+    assert_eq!(json["service"], "app");
+    assert_eq!(json["matches"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["series"][0]["attributes"], json!({"http.route": "/api/"}));
+    assert_eq!(json["series"][0]["points"][1]["rate"], 1.0);
+    assert_eq!(json["series"][0]["points"][1]["value"], 15.0);
+    let (_, json) = get_json(explore(), "/metrics/http/requests%20total?service=worker").await;
+    assert_eq!(json["series"][0]["points"][0]["value"], 7.0);
+    let (status, _) = get_json(explore(), "/metrics/nothing").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_overview_and_the_map_are_json_too() {
+    let (status, json) = get_json(explore(), "/?window=15m").await;
+    assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(900.0)));
+    let (status, json) = get_json(explore(), "/map").await;
+    assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(300.0)));
 }

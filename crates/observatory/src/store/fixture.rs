@@ -1,9 +1,16 @@
 //! Telemetry for tests.
 
 use opentelemetry_proto::tonic::{
-    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    metrics::v1::{
+        AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
+        number_data_point,
+    },
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode},
 };
@@ -136,6 +143,42 @@ pub(crate) fn records(service: &str, log_records: Vec<LogRecord>) -> Export {
                 ..ScopeLogs::default()
             }],
             ..ResourceLogs::default()
+        }],
+    })
+}
+
+/// A cumulative point of the counter `name` of the series `route`, counted since a second before [`NOW`].
+pub(crate) fn counted(name: &str, route: &str, time: u64, value: i64) -> Metric {
+    let point = NumberDataPoint {
+        attributes: vec![text("http.route", route)],
+        start_time_unix_nano: NOW - 1_000 * MS,
+        time_unix_nano: time,
+        value: Some(number_data_point::Value::AsInt(value)),
+        ..NumberDataPoint::default()
+    };
+    Metric {
+        name: name.to_owned(),
+        unit: "{request}".to_owned(),
+        description: "Requests.".to_owned(),
+        data: Some(metric::Data::Sum(Sum {
+            data_points: vec![point],
+            aggregation_temporality: AggregationTemporality::Cumulative as i32,
+            is_monotonic: true,
+        })),
+        ..Metric::default()
+    }
+}
+
+pub(crate) fn metrics(service: &str, metrics: Vec<Metric>) -> Export {
+    Export::Metrics(ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource(service)),
+            scope_metrics: vec![ScopeMetrics {
+                scope: Some(scope("test")),
+                metrics,
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
         }],
     })
 }

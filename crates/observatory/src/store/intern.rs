@@ -131,6 +131,13 @@ impl<T: Footprint> Interner<T> {
         self.slots.len()
     }
 
+    /// By number, with gaps where a number is not in use.
+    pub(crate) fn slot_values(&self) -> impl Iterator<Item = Option<&T>> {
+        self.slots
+            .iter()
+            .map(|slot| slot.as_ref().map(|slot| &slot.value))
+    }
+
     /// Everything kept here, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.values_bytes

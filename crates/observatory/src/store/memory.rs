@@ -24,7 +24,14 @@ pub(crate) const fn table<Entry>(capacity: usize) -> usize {
 
 /// Makes room for one more, a quarter of what is there at a time: doubling would take half of the budget at once.
 pub(crate) fn grow<T>(queue: &mut VecDeque<T>) {
+    queue.reserve_exact(growth(queue));
+}
+
+/// By how many entries [`grow`] would.
+pub(crate) fn growth<T>(queue: &VecDeque<T>) -> usize {
     if queue.len() == queue.capacity() {
-        queue.reserve_exact(queue.len() / 4 + 16);
+        queue.len() / 4 + 4
+    } else {
+        0
     }
 }

@@ -7,12 +7,23 @@
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod histogram;
 mod ids;
+mod instrument;
 mod intern;
+mod latency;
+mod log_search;
 mod logs;
+mod map;
 mod memory;
+mod metrics;
 mod origin;
+mod overview;
+mod points;
+mod readings;
 mod search;
+mod selection;
+mod series;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -20,7 +31,7 @@ mod traces;
 mod waterfall;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -30,16 +41,27 @@ use std::{
 
 pub(crate) use filter::{Attribute, Text};
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
-pub(crate) use logs::{KeptRecord, LogSearch};
+pub(crate) use instrument::InstrumentType;
+pub(crate) use log_search::{KeptRecord, LogSearch};
+pub(crate) use map::Map;
 pub(crate) use origin::Origin;
+pub(crate) use overview::Overview;
+pub(crate) use points::KeptExemplar;
+pub(crate) use readings::Reading;
 pub(crate) use search::{Found, Outcome, TraceSearch, TraceSummary};
+pub(crate) use selection::{SeriesHead, SeriesReadings, SeriesSearch};
 
 use crate::export::Export;
 use logs::Logs;
-use traces::{SpanEntry, Traces};
+use metrics::Metrics;
+use selection::TakenSeries;
+use traces::Traces;
 
 /// How many records of a trace are shown with it.
 const RECORDS_OF_TRACE: usize = 1_000;
+
+/// A series that began this long before the store did is taken as one that was watched from its start.
+const BEFORE_START: u64 = 60_000_000_000;
 
 /// What is kept. Shared between the thread that inserts and the pages, which only read.
 #[derive(Debug)]
@@ -49,6 +71,7 @@ pub(crate) struct Store {
     generation: AtomicU64,
     traces: RwLock<Traces>,
     logs: RwLock<Logs>,
+    metrics: RwLock<Metrics>,
 }
 
 /// Numbers of each signal.
@@ -104,6 +127,7 @@ impl Store {
             generation: AtomicU64::new(0),
             traces: RwLock::new(Traces::new(limit / 100 * 60)),
             logs: RwLock::new(Logs::new(limit / 100 * 25)),
+            metrics: RwLock::new(Metrics::new(limit / 100 * 15)),
         }
     }
 
@@ -117,7 +141,7 @@ impl Store {
         match export {
             Export::Traces(request) => write(&self.traces).insert(request.resource_spans, now),
             Export::Logs(request) => write(&self.logs).insert(request.resource_logs, now),
-            Export::Metrics(_) => {}
+            Export::Metrics(request) => write(&self.metrics).insert(request.resource_metrics, now),
         }
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -146,82 +170,123 @@ impl Store {
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> Found<KeptRecord> {
-        logs::search(&self.logs, search)
+        log_search::search(&self.logs, search)
     }
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<KeptTrace> {
-        let (summary, origins, spans) = self.spans_of(id)?;
-        let places: Vec<_> = spans
-            .iter()
-            .map(|(entry, _)| waterfall::Place::from(entry))
+        let (mut trace, places) = self.copied(id)?;
+        trace.spans = waterfall::order(&places)
+            .into_iter()
+            .map(|place| trace.spans[place].clone())
             .collect();
-        let taken = |place: usize| {
-            let (entry, origin) = &spans[place];
-            KeptSpan {
-                origin: *origin,
-                encoded: entry.encoded.clone(),
-            }
-        };
-        let mut logs = self.search_logs(&LogSearch {
+        let of_trace = LogSearch {
             trace: Some(id),
             limit: RECORDS_OF_TRACE,
             ..LogSearch::default()
-        });
-        logs.entries.reverse();
-        Some(KeptTrace {
-            summary,
-            origins,
-            spans: waterfall::order(&places).into_iter().map(taken).collect(),
-            logs: logs.entries,
-        })
+        };
+        trace.logs = self.search_logs(&of_trace).entries;
+        trace.logs.reverse();
+        Some(trace)
     }
 
-    /// Copies of a trace's entries, each with the place of its origin.
-    fn spans_of(&self, id: TraceId) -> Option<(TraceSummary, Vec<Origin>, Vec<(SpanEntry, usize)>)> {
+    /// A trace as it is kept, in the order it came, and where its spans belong.
+    fn copied(&self, id: TraceId) -> Option<(KeptTrace, Vec<waterfall::Place>)> {
         let traces = read(&self.traces);
         let trace = traces.get(id)?;
         let mut origins = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        let mut spans = Vec::with_capacity(trace.spans.len());
-        for span in &trace.spans {
-            let place = *places
+        let mut known = HashMap::new();
+        let spans = trace.spans.iter().map(|span| KeptSpan {
+            origin: *known
                 .entry(traces.shapes.get(span.shape).origin)
                 .or_insert_with(|| {
                     origins.push(traces.origin(span).clone());
                     origins.len() - 1
-                });
-            spans.push((span.clone(), place));
-        }
-        Some((search::summary(&traces, trace), origins, spans))
+                }),
+            encoded: span.encoded.clone(),
+        });
+        let spans = spans.collect();
+        let kept = KeptTrace {
+            summary: search::summary(&traces, trace),
+            origins,
+            spans,
+            logs: Vec::new(),
+        };
+        Some((kept, trace.spans.iter().map(waterfall::Place::from).collect()))
+    }
+
+    /// Every series of which `wanted` holds, without its points.
+    pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesHead> {
+        let metrics = read(&self.metrics);
+        let series = metrics.series().filter(|series| wanted.holds(&metrics, series));
+        series.map(|series| SeriesHead::of(&metrics, series)).collect()
+    }
+
+    /// The most recently updated `limit` series of which `wanted` holds, with what they say.
+    pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
+        let metrics = read(&self.metrics);
+        let mut series: Vec<_> = metrics
+            .series()
+            .filter(|series| wanted.holds(&metrics, series))
+            .collect();
+        series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.came)));
+        series.truncate(limit);
+        let taken: Vec<_> = series
+            .into_iter()
+            .map(|series| TakenSeries::of(&metrics, series))
+            .collect();
+        drop(metrics);
+        let watched_since = self.started.saturating_sub(BEFORE_START);
+        taken
+            .into_iter()
+            .map(|series| series.read(watched_since))
+            .collect()
+    }
+
+    /// The `window` nanoseconds before `now`.
+    pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
+        overview::overview(&self.traces, window, now)
+    }
+
+    /// Who called whom in the `window` nanoseconds before `now`.
+    pub(crate) fn map(&self, window: u64, now: u64) -> Map {
+        map::map(&self.traces, window, now)
     }
 
     pub(crate) fn fill(&self) -> Fill {
         let traces = read(&self.traces);
         let logs = read(&self.logs);
-        let origins = traces.origins.iter().chain(logs.origins.iter());
+        let metrics = read(&self.metrics);
+        let origins = traces
+            .origins
+            .iter()
+            .chain(logs.origins.iter())
+            .chain(metrics.origins.iter());
         Fill {
             limit_bytes: self.limit,
             traces_bytes: traces.bytes(),
             logs_bytes: logs.bytes(),
-            metrics_bytes: 0,
+            metrics_bytes: metrics.bytes(),
             traces: traces.len(),
-            series: 0,
+            series: metrics.len(),
             kept: Counts {
                 spans: traces.spans() as u64,
                 logs: logs.len() as u64,
-                points: 0,
+                points: metrics.points() as u64,
             },
             evicted: Counts {
                 spans: traces.evicted,
                 logs: logs.evicted,
-                points: 0,
+                points: metrics.evicted,
             },
             refused: Counts {
                 spans: traces.refused,
                 logs: logs.refused,
-                points: 0,
+                points: metrics.refused,
             },
-            oldest: [traces.oldest(), logs.oldest()].into_iter().flatten().min(),
+            oldest: [traces.oldest(), logs.oldest(), metrics.oldest()]
+                .into_iter()
+                .flatten()
+                .min(),
             services: origins.map(|origin| origin.service.clone()).collect(),
         }
     }
