@@ -55,7 +55,8 @@ impl Ingest {
             .name("observatory-ingest".into())
             .spawn(move || {
                 let _alive = alive;
-                exports.take_each(|export| take(export, &store, forwarder.as_ref()));
+                exports
+                    .take_each(|export| guarded(export, |export| take(export, &store, forwarder.as_ref())));
             })?;
         let ingest = Self {
             queue: queue.clone(),
@@ -101,17 +102,19 @@ impl Drop for Ingesting {
     }
 }
 
-/// A panic costs this one export. What could not be masked goes nowhere.
+/// What could not be masked goes nowhere.
 fn take(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
+    mask::mask(&mut export);
+    if let Some(forwarder) = forwarder {
+        forwarder.accept(&export);
+    }
+    store.insert(export);
+}
+
+/// A panic costs this one export; the thread lives on.
+fn guarded(export: Export, take: impl FnOnce(Export)) {
     let signal = export.signal();
-    let taken = catch_unwind(AssertUnwindSafe(|| {
-        mask::mask(&mut export);
-        if let Some(forwarder) = forwarder {
-            forwarder.accept(&export);
-        }
-        store.insert(export);
-    }));
-    if taken.is_err() {
+    if catch_unwind(AssertUnwindSafe(|| take(export))).is_err() {
         telemetry::error!(?signal, "a received request was lost to a panic");
     }
 }

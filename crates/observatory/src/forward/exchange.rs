@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -38,6 +38,13 @@ pub(super) enum SendError {
     Status(u16),
     #[error(transparent)]
     Token(#[from] TokenError),
+}
+
+impl SendError {
+    /// Whether the backend may take a part of what it refused.
+    pub(super) fn is_about_content(&self) -> bool {
+        matches!(self, Self::Status(400 | 413 | 422))
+    }
 }
 
 /// What became of a request.
@@ -122,16 +129,6 @@ impl Exchange {
             300..=399 => Outcome::Later(error, None),
             _ => Outcome::Refused(error),
         }
-    }
-
-    /// Whether a request that was refused is one whose parts may be taken.
-    pub(super) fn is_about_content(error: &SendError) -> bool {
-        let content = [
-            StatusCode::BAD_REQUEST,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ];
-        matches!(error, SendError::Status(status) if content.iter().any(|code| code == status))
     }
 }
 

@@ -18,11 +18,14 @@ struct State {
     told_at: Option<Instant>,
 }
 
+/// What does not work.
 #[derive(Clone, Debug)]
-struct Current {
-    since: SystemTime,
+pub(super) struct Current {
+    pub(super) since: SystemTime,
+    /// The last failure.
+    pub(super) last: Instant,
+    pub(super) error: String,
     began: Instant,
-    error: String,
     failures: u64,
     is_told: bool,
 }
@@ -39,20 +42,22 @@ impl Outage {
     pub(super) fn failed(&self, error: &impl fmt::Display) -> bool {
         let mut state = self.state();
         let error = error.to_string();
+        let now = Instant::now();
         if let Some(current) = &mut state.current {
             current.error = error;
+            current.last = now;
             current.failures += 1;
             return false;
         }
-        let now = Instant::now();
         let is_told = state.told_at.is_none_or(|at| now.duration_since(at) >= QUIET);
         if is_told {
             state.told_at = Some(now);
         }
         state.current = Some(Current {
             since: SystemTime::now(),
-            began: now,
+            last: now,
             error,
+            began: now,
             failures: 1,
             is_told,
         });
@@ -68,13 +73,8 @@ impl Outage {
         })
     }
 
-    /// Since when it does not work, and what was said last.
-    pub(super) fn current(&self) -> Option<(SystemTime, String)> {
-        let state = self.state();
-        state
-            .current
-            .as_ref()
-            .map(|current| (current.since, current.error.clone()))
+    pub(super) fn current(&self) -> Option<Current> {
+        self.state().current.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     SIGNALS,
     exchange::SendError,
-    outage::Outage,
+    outage::{Current, Outage},
     queue::{AppendError, Batch},
 };
 use crate::export::Signal;
@@ -25,8 +25,10 @@ struct OfSignal {
     sent: AtomicU64,
     dropped_requests: AtomicU64,
     rejected: AtomicU64,
-    /// Its requests are not taken.
+    /// Its requests cannot be sent now.
     backend: Outage,
+    /// Its requests are dropped, because the backend will never take them.
+    refusal: Outage,
     /// Items of its requests are not taken.
     partial: Outage,
     /// Its requests find no place in the queue.
@@ -73,6 +75,14 @@ impl Progress {
                 "telemetry is forwarded again"
             );
         }
+        if let Some(ended) = of.refusal.ended() {
+            telemetry::info!(
+                signal = signal.name(),
+                after_s = ended.lasted.as_secs_f64(),
+                refusals = ended.failures,
+                "the backend takes telemetry again"
+            );
+        }
         if rejected == 0 {
             of.partial.ended();
             return;
@@ -100,7 +110,7 @@ impl Progress {
     pub(super) fn dropped(&self, signal: Signal, batch: &Batch, error: &SendError) {
         let of = self.of(signal);
         of.dropped_requests.fetch_add(batch.records as u64, Relaxed);
-        if of.backend.failed(error) {
+        if of.refusal.failed(error) {
             telemetry::warn!(
                 signal = signal.name(),
                 error = %error,
@@ -116,7 +126,7 @@ impl Progress {
                 signal = signal.name(),
                 after_s = ended.lasted.as_secs_f64(),
                 requests = ended.failures,
-                "telemetry is queued for the backend again; so many requests were left out"
+                "telemetry is queued for the backend again; some requests were left out"
             );
         }
     }
@@ -156,11 +166,10 @@ impl Progress {
         let sum = |count: fn(&OfSignal) -> &AtomicU64| -> u64 {
             self.0.iter().map(|of| count(of).load(Relaxed)).sum()
         };
-        let failing = self
-            .0
-            .iter()
-            .filter_map(|of| of.backend.current())
-            .min_by_key(|(since, _)| *since);
+        let outages = self.0.iter().flat_map(|of| [&of.backend, &of.refusal]);
+        let current: Vec<Current> = outages.filter_map(Outage::current).collect();
+        let since = current.iter().map(|outage| outage.since).min();
+        let newest = current.into_iter().max_by_key(|outage| outage.last);
         let sent = |signal| self.of(signal).sent.load(Relaxed);
         Status {
             endpoint,
@@ -173,8 +182,8 @@ impl Progress {
             },
             dropped_requests: sum(|of| &of.dropped_requests),
             rejected_items: sum(|of| &of.rejected),
-            failing_since_unix_nano: failing.as_ref().map(|(since, _)| unix_nano(*since)),
-            last_error: failing.map(|(_, error)| error),
+            failing_since_unix_nano: since.map(unix_nano),
+            last_error: newest.map(|outage| outage.error),
         }
     }
 

@@ -61,22 +61,21 @@ impl Sender {
                 self.commit(batch).await;
                 continue;
             }
+            let more = (most * 2).min(self.pace.batch_records);
             match self.deliver(&batch, body, &mut back_off).await? {
-                Delivery::Done => most = (most * 2).min(self.pace.batch_records),
-                // One of them may be what the backend does not like: only that one shall be lost.
-                Delivery::Smaller => {
-                    most = batch.records / 2;
-                    continue;
+                Delivery::Done => {
+                    self.commit(batch).await;
+                    most = more;
                 }
                 Delivery::Dropped => {
-                    most = (most * 2).min(self.pace.batch_records);
                     self.commit(batch).await;
+                    most = more;
                     // A backend that refuses everything should not get, and lose, everything at full speed.
                     self.pause(back_off.pause()).await?;
-                    continue;
                 }
+                // One of them may be what the backend does not like: only that one shall be lost.
+                Delivery::Smaller => most = batch.records / 2,
             }
-            self.commit(batch).await;
         }
         Ok(())
     }
@@ -137,7 +136,7 @@ impl Sender {
                     self.progress.taken(self.signal, batch.items, rejected);
                     return Ok(Delivery::Done);
                 }
-                Outcome::Refused(error) if batch.records > 1 && Exchange::is_about_content(&error) => {
+                Outcome::Refused(error) if batch.records > 1 && error.is_about_content() => {
                     return Ok(Delivery::Smaller);
                 }
                 Outcome::Refused(error) => {
@@ -224,7 +223,7 @@ pub(super) async fn sync_regularly(
 }
 
 pub(super) async fn sync(queues: &[Arc<Queue>], progress: &Progress) {
-    for queue in queues {
+    for queue in queues.iter().filter(|queue| queue.is_unsynced()) {
         let (signal, queue) = (queue.signal(), queue.clone());
         let synced = spawn_blocking(move || queue.sync()).await;
         if let Err(error) = synced.unwrap_or_else(|panic| Err(io::Error::other(panic))) {

@@ -87,3 +87,24 @@ async fn dropping_the_thread_s_end_ends_the_thread() {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn a_panic_costs_one_export_and_its_room_in_the_queue_is_free_again() {
+    let queue = Queue::new(100);
+    queue.push(export(), 60).unwrap();
+    queue.push(export(), 40).unwrap();
+    let mut taken = 0;
+    queue.take_each(|export| {
+        taken += 1;
+        guarded(export, |_| {
+            if taken == 1 {
+                panic!("on purpose")
+            }
+        });
+        if taken == 2 {
+            queue.push(self::export(), 60).unwrap();
+            queue.close();
+        }
+    });
+    assert_eq!(taken, 3);
+}

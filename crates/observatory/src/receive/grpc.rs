@@ -2,7 +2,9 @@
 
 use axum::{
     Router,
-    extract::Request,
+    body::Body,
+    extract::{Request, State},
+    http::HeaderValue,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
@@ -20,7 +22,7 @@ use opentelemetry_proto::tonic::collector::{
         trace_service_server::{TraceService, TraceServiceServer},
     },
 };
-use tonic::{Status, codec::CompressionEncoding::Gzip, service::Routes};
+use tonic::{Code, Status, codec::CompressionEncoding::Gzip, service::Routes};
 
 use super::{
     MAX_GRPC_MESSAGE, READ_TIMEOUT,
@@ -31,7 +33,7 @@ use crate::{export::Export, ingest::Ingest};
 
 /// The three services.
 pub(crate) fn router(ingest: Ingest) -> Router {
-    let receiver = Receiver::new(ingest);
+    let receiver = Receiver::new(ingest.clone());
     let traces = TraceServiceServer::new(receiver.clone())
         .accept_compressed(Gzip)
         .max_decoding_message_size(MAX_GRPC_MESSAGE);
@@ -45,16 +47,32 @@ pub(crate) fn router(ingest: Ingest) -> Router {
         .add_service(metrics)
         .add_service(logs)
         .into_axum_router()
-        .layer(middleware::from_fn(within_time))
+        .layer(middleware::from_fn_with_state(ingest, answer))
 }
 
-async fn within_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(READ_TIMEOUT, next.run(request)).await {
+/// What holds for every answer: it comes within a time, and one that is an error is counted and is none that a sender
+/// takes for passing when it is not.
+async fn answer(State(ingest): State<Ingest>, request: Request, next: Next) -> Response {
+    let mut response = match tokio::time::timeout(READ_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Status::from(Refusal::TooSlow { after: READ_TIMEOUT })
-            .into_http::<axum::body::Body>()
+            .into_http::<Body>()
             .into_response(),
+    };
+    // Errors have their status here; a success has it after the body.
+    let headers = response.headers_mut();
+    let status = headers
+        .get(Status::GRPC_STATUS)
+        .map(|status| Code::from_bytes(status.as_bytes()));
+    if status.is_some_and(|status| status != Code::Ok) {
+        ingest.count_refused();
     }
+    if status == Some(Code::OutOfRange) {
+        // `tonic`'s word for a message that is too large, which OTLP's senders would send again.
+        let too_large = HeaderValue::from(Code::ResourceExhausted as i32);
+        headers.insert(Status::GRPC_STATUS, too_large);
+    }
+    response
 }
 
 #[derive(Clone, Debug)]
@@ -67,15 +85,10 @@ impl Receiver {
         Self { ingest }
     }
 
-    fn receive(&self, mut export: Export) -> Result<Option<RejectedSpans>, Status> {
+    fn receive(&self, mut export: Export) -> Result<Option<RejectedSpans>, Refusal> {
         let rejected = ids::check(&mut export);
-        match self.ingest.accept(export) {
-            Ok(()) => Ok(rejected),
-            Err(refused) => {
-                self.ingest.count_refused();
-                Err(Refusal::from(refused).into())
-            }
-        }
+        self.ingest.accept(export)?;
+        Ok(rejected)
     }
 }
 

@@ -78,19 +78,17 @@ impl Distribution {
             .fold(0_u64, |total, bin| total.saturating_add(bin.count));
         let rank = quantile * total as f64;
         let mut below = 0.0;
-        let filled = self.bins.iter().filter(|bin| bin.count > 0);
-        for bin in filled.clone() {
+        let mut reached = None;
+        for bin in self.bins.iter().filter(|bin| bin.count > 0) {
             let count = bin.count as f64;
-            if below + count >= rank {
-                let part = ((rank - below) / count).clamp(0.0, 1.0);
-                return Some(bin.low + (bin.high - bin.low) * part).filter(|value| value.is_finite());
-            }
+            let part = ((rank - below) / count).clamp(0.0, 1.0);
+            reached = Some(bin.low + (bin.high - bin.low) * part);
             below += count;
+            if below >= rank {
+                break;
+            }
         }
-        filled
-            .last()
-            .map(|bin| bin.high)
-            .filter(|value| value.is_finite())
+        reached.filter(|value| value.is_finite())
     }
 }
 

@@ -4,24 +4,17 @@
 use std::{
     collections::{HashMap, VecDeque},
     mem::size_of,
-    sync::{Arc, RwLock},
-    time::Instant,
+    sync::Arc,
 };
 
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    logs::v1::{LogRecord, ResourceLogs},
-};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs};
 use prost::Message as _;
 
 use super::{
-    filter::{Attribute, Text},
-    ids::{SpanId, TraceId},
+    ids::TraceId,
     intern::{Interner, Shared},
     memory,
     origin::Origin,
-    read,
-    search::{AT_A_TIME, Found, PATIENCE},
 };
 
 /// One record may take this part of the limit.
@@ -29,16 +22,16 @@ const SHARE_OF_ONE: usize = 16;
 
 /// Where a record is among the others, without decoding it.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// As the sender said, else when it came.
-    time: u64,
-    trace: Option<TraceId>,
+    pub(super) time: u64,
+    pub(super) trace: Option<TraceId>,
     /// The record before of the same trace, by sequence.
-    previous: u64,
-    origin: Shared,
+    pub(super) previous: u64,
+    pub(super) origin: Shared,
     /// OTLP's severity number; 0 when there is none.
-    severity: u8,
-    encoded: Arc<[u8]>,
+    pub(super) severity: u8,
+    pub(super) encoded: Arc<[u8]>,
 }
 
 /// The newest record of a trace, and how many it has.
@@ -62,32 +55,6 @@ pub(crate) struct Logs {
     /// Records that alone would take too much.
     pub(crate) refused: u64,
     buffer: Vec<u8>,
-}
-
-/// Which records are looked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LogSearch {
-    pub(crate) service: Option<String>,
-    /// The least severity number.
-    pub(crate) severity: Option<u8>,
-    pub(crate) text: Option<Text>,
-    pub(crate) attributes: Vec<Attribute>,
-    pub(crate) trace: Option<TraceId>,
-    pub(crate) span: Option<SpanId>,
-    pub(crate) from: Option<u64>,
-    pub(crate) to: Option<u64>,
-    pub(crate) before: Option<u64>,
-    pub(crate) after: Option<u64>,
-    pub(crate) limit: usize,
-}
-
-/// A record, taken out.
-#[derive(Clone, Debug)]
-pub(crate) struct KeptRecord {
-    pub(crate) sequence: u64,
-    pub(crate) time: u64,
-    pub(crate) origin: Origin,
-    pub(crate) encoded: Arc<[u8]>,
 }
 
 impl Logs {
@@ -210,125 +177,24 @@ impl Logs {
         self.chains.get(&trace).map_or(0, |chain| chain.records)
     }
 
-    fn get(&self, sequence: u64) -> Option<&Entry> {
+    pub(super) fn get(&self, sequence: u64) -> Option<&Entry> {
         let place = sequence.checked_sub(self.first)?;
         self.entries.get(usize::try_from(place).ok()?)
     }
 
-    /// Where a search begins: at the newest that may match and comes before `before`.
-    fn newest(&self, search: &LogSearch, before: u64) -> Option<u64> {
-        match search.trace {
-            None => {
-                let end = self.first + self.entries.len() as u64;
-                before
-                    .min(end)
-                    .checked_sub(1)
-                    .filter(|newest| *newest >= self.first)
-            }
-            Some(trace) => {
-                let mut sequence = self.chains.get(&trace)?.newest;
-                while sequence >= before {
-                    sequence = self.get(sequence)?.previous;
-                }
-                Some(sequence)
-            }
+    /// The newest record before `before`, of `trace` if one is given: its sequence. It may have left already.
+    pub(super) fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
+        let Some(trace) = trace else {
+            let end = self.first + self.entries.len() as u64;
+            return before.min(end).checked_sub(1);
+        };
+        if let Some(entry) = self.get(before).filter(|entry| entry.trace == Some(trace)) {
+            return Some(entry.previous);
         }
-    }
-
-    fn taken(&self, sequence: u64, entry: &Entry) -> KeptRecord {
-        KeptRecord {
-            sequence,
-            time: entry.time,
-            origin: self.origins.get(entry.origin).clone(),
-            encoded: entry.encoded.clone(),
+        let mut sequence = self.chains.get(&trace)?.newest;
+        while sequence >= before {
+            sequence = self.get(sequence)?.previous;
         }
+        Some(sequence)
     }
-}
-
-/// Looks for records as `search` says, newest first, as [`super::search::search`] does.
-pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecord> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut entries = Vec::new();
-    let mut before = search.before.unwrap_or(u64::MAX);
-    loop {
-        let logs = read(logs);
-        let pause = Instant::now() + AT_A_TIME;
-        let mut resources = HashMap::new();
-        let mut next = logs.newest(search, before);
-        while let Some(sequence) = next {
-            let Some(entry) = logs
-                .get(sequence)
-                .filter(|_| search.after.is_none_or(|after| sequence > after))
-            else {
-                next = None;
-                break;
-            };
-            if entries.len() == search.limit || (sequence % 64 == 0 && Instant::now() >= pause) {
-                break;
-            }
-            before = sequence;
-            if holds(search, &logs, entry, &mut resources) {
-                entries.push(logs.taken(sequence, entry));
-            }
-            next = match search.trace {
-                Some(_) => Some(entry.previous),
-                None => sequence.checked_sub(1),
-            };
-        }
-        if next.is_none() {
-            return Found { entries, next };
-        }
-        if entries.len() == search.limit || Instant::now() >= deadline {
-            return Found {
-                entries,
-                next: Some(before),
-            };
-        }
-    }
-}
-
-fn holds(
-    search: &LogSearch,
-    logs: &Logs,
-    entry: &Entry,
-    resources: &mut HashMap<Shared, Vec<KeyValue>>,
-) -> bool {
-    let origin = logs.origins.get(entry.origin);
-    let indexed = search.severity.is_none_or(|least| entry.severity >= least)
-        && search.from.is_none_or(|from| entry.time >= from)
-        && search.to.is_none_or(|to| entry.time <= to)
-        && search
-            .service
-            .as_deref()
-            .is_none_or(|service| service == &*origin.service)
-        && search.text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
-    if !indexed {
-        return false;
-    }
-    if search.text.is_none() && search.attributes.is_empty() && search.span.is_none() {
-        return true;
-    }
-    let Ok(record) = LogRecord::decode(&*entry.encoded) else {
-        return false;
-    };
-    let mut is_attribute = |wanted: &Attribute| {
-        wanted.is_in(&record.attributes)
-            || wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()))
-    };
-    search
-        .span
-        .is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
-        && search.attributes.iter().all(&mut is_attribute)
-        && search
-            .text
-            .as_ref()
-            .is_none_or(|text| is_in_record(text, &record))
-}
-
-/// Whether `text` is in the record's body, names or attributes.
-fn is_in_record(text: &Text, record: &LogRecord) -> bool {
-    record.body.as_ref().is_some_and(|body| text.is_in_value(body))
-        || text.is_in(record.event_name.as_bytes())
-        || text.is_in(record.severity_text.as_bytes())
-        || text.is_in_attributes(&record.attributes)
 }

@@ -5,71 +5,24 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     mem::size_of,
-    sync::Arc,
 };
 
 use opentelemetry_proto::tonic::{
-    common::v1::{KeyValue, KeyValueList},
-    metrics::v1::{
-        AggregationTemporality, DataPointFlags, Exemplar, Gauge, Metric, ResourceMetrics, Sum, metric,
-    },
+    common::v1::KeyValue,
+    metrics::v1::{DataPointFlags, Exemplar, Gauge, Metric, ResourceMetrics, Sum, metric::Data},
 };
-use prost::Message as _;
 
 use super::{
-    intern::{Footprint, Interner, Novelty, Shared},
+    instrument::Instrument,
+    intern::{Interner, Shared},
     memory,
     origin::Origin,
     points::{KeptExemplar, Point},
+    series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
 };
-
-/// How many points a series keeps: two hours of one every ten seconds.
-const MAX_POINTS: usize = 720;
-
-/// How many exemplars a series keeps.
-const MAX_EXEMPLARS: usize = 64;
 
 /// One series may take this part of the limit.
 const SHARE_OF_ONE: usize = 16;
-
-/// What an instrument measures, and how its points are to be read.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) enum InstrumentType {
-    Counter,
-    UpDownCounter,
-    Gauge,
-    Histogram,
-    ExponentialHistogram,
-    Summary,
-}
-
-/// An instrument of one origin.
-#[derive(Clone, Debug)]
-pub(crate) struct Instrument {
-    origin: Shared,
-    pub(crate) name: Arc<str>,
-    pub(crate) unit: Arc<str>,
-    pub(crate) description: Arc<str>,
-    pub(crate) instrument_type: InstrumentType,
-    /// Whether a point counts since the one before, not since the start.
-    pub(crate) is_delta: bool,
-}
-
-/// The points of an instrument for one set of attributes.
-#[derive(Debug)]
-pub(crate) struct Series {
-    hash: u64,
-    instrument: Shared,
-    /// Sorted by key, in OTLP's protobuf.
-    attributes: Arc<[u8]>,
-    pub(crate) points: VecDeque<Point>,
-    pub(crate) exemplars: VecDeque<KeptExemplar>,
-    /// Points that left while they still stand in the order of all.
-    gone: usize,
-    /// Whether points left: what the first one is to be compared with is not known then.
-    pub(crate) is_cut: bool,
-    content_bytes: usize,
-}
 
 /// What is kept of metrics, within a limit.
 #[derive(Debug)]
@@ -126,34 +79,10 @@ impl Metrics {
     }
 
     fn keep_metric(&mut self, mut metric: Metric, origin: Shared, now: u64) {
-        use InstrumentType as Type;
         let Some(data) = metric.data.take() else {
             return;
         };
-        let delta = AggregationTemporality::Delta as i32;
-        let (instrument_type, is_delta) = match &data {
-            metric::Data::Gauge(_) => (Type::Gauge, false),
-            metric::Data::Sum(sum) if sum.is_monotonic => {
-                (Type::Counter, sum.aggregation_temporality == delta)
-            }
-            metric::Data::Sum(sum) => (Type::UpDownCounter, sum.aggregation_temporality == delta),
-            metric::Data::Histogram(histogram) => {
-                (Type::Histogram, histogram.aggregation_temporality == delta)
-            }
-            metric::Data::ExponentialHistogram(histogram) => (
-                Type::ExponentialHistogram,
-                histogram.aggregation_temporality == delta,
-            ),
-            metric::Data::Summary(_) => (Type::Summary, false),
-        };
-        let instrument = Instrument::intern(
-            &mut self.instruments,
-            &mut self.origins,
-            &metric,
-            origin,
-            instrument_type,
-            is_delta,
-        );
+        let instrument = Instrument::intern(&mut self.instruments, &mut self.origins, &metric, &data, origin);
         let mut keep = |attributes, flags: u32, point: Option<Point>, exemplars: &[Exemplar]| {
             let is_empty = flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
             let kept = point
@@ -165,7 +94,7 @@ impl Metrics {
             self.evict();
         };
         match data {
-            metric::Data::Gauge(Gauge { data_points }) | metric::Data::Sum(Sum { data_points, .. }) => {
+            Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
                 for point in data_points {
                     keep(
                         point.attributes.clone(),
@@ -175,19 +104,19 @@ impl Metrics {
                     );
                 }
             }
-            metric::Data::Histogram(histogram) => {
+            Data::Histogram(histogram) => {
                 for point in histogram.data_points {
                     let kept = Point::histogram(&point, now);
                     keep(point.attributes, point.flags, Some(kept), &point.exemplars);
                 }
             }
-            metric::Data::ExponentialHistogram(histogram) => {
+            Data::ExponentialHistogram(histogram) => {
                 for point in histogram.data_points {
                     let kept = Point::exponential(&point, now);
                     keep(point.attributes, point.flags, Some(kept), &point.exemplars);
                 }
             }
-            metric::Data::Summary(summary) => {
+            Data::Summary(summary) => {
                 for point in summary.data_points {
                     let kept = Point::summary(&point, now);
                     keep(point.attributes, point.flags, Some(kept), &[]);
@@ -250,16 +179,7 @@ impl Metrics {
             return number;
         }
         self.instruments.retain(instrument);
-        let series = Box::new(Series {
-            hash,
-            instrument,
-            attributes: attributes.into(),
-            points: VecDeque::new(),
-            exemplars: VecDeque::new(),
-            gone: 0,
-            is_cut: false,
-            content_bytes: memory::shared(attributes.len()),
-        });
+        let series = Box::new(Series::new(hash, instrument, attributes));
         self.series_bytes += series.bytes();
         let number = self.free.pop().unwrap_or_else(|| {
             self.series.push(None);
@@ -362,133 +282,4 @@ impl Metrics {
     pub(crate) fn origin(&self, series: &Series) -> &Origin {
         self.origins.get(self.instrument(series).origin)
     }
-}
-
-impl Series {
-    fn bytes(&self) -> usize {
-        memory::heap(size_of::<Self>())
-            + memory::heap(self.points.capacity() * size_of::<Point>())
-            + memory::heap(self.exemplars.capacity() * size_of::<KeptExemplar>())
-            + self.content_bytes
-    }
-
-    fn push(&mut self, point: Point) {
-        self.content_bytes += point.heap_bytes();
-        memory::grow(&mut self.points);
-        self.points.push_back(point);
-    }
-
-    fn pop(&mut self) {
-        if let Some(point) = self.points.pop_front() {
-            self.content_bytes -= point.heap_bytes();
-            self.is_cut = true;
-        }
-    }
-
-    /// What it takes to push `point`.
-    fn bytes_for(&self, point: &Point) -> usize {
-        let more = memory::growth(&self.points) * size_of::<Point>();
-        point.heap_bytes() + more
-    }
-
-    /// Gives back what points took that left.
-    fn shrink(&mut self) {
-        if self.points.capacity() > self.points.len() / 4 * 5 + 8 {
-            self.points.shrink_to_fit();
-        }
-    }
-
-    fn push_exemplar(&mut self, exemplar: KeptExemplar) {
-        // Senders of cumulative points repeat them until they have others.
-        if self
-            .exemplars
-            .iter()
-            .any(|known| known.encoded == exemplar.encoded)
-        {
-            return;
-        }
-        if self.exemplars.len() == MAX_EXEMPLARS
-            && let Some(oldest) = self.exemplars.pop_front()
-        {
-            self.content_bytes -= oldest.heap_bytes();
-        }
-        self.content_bytes += exemplar.heap_bytes();
-        memory::grow(&mut self.exemplars);
-        self.exemplars.push_back(exemplar);
-    }
-
-    /// The attributes in OTLP's protobuf, cheap to take out.
-    pub(crate) fn attributes(&self) -> Arc<[u8]> {
-        self.attributes.clone()
-    }
-}
-
-impl Instrument {
-    fn intern(
-        instruments: &mut Interner<Self>,
-        origins: &mut Interner<Origin>,
-        metric: &Metric,
-        origin: Shared,
-        instrument_type: InstrumentType,
-        is_delta: bool,
-    ) -> Shared {
-        let key = (
-            origin,
-            &metric.name,
-            &metric.unit,
-            &metric.description,
-            instrument_type,
-            is_delta,
-        );
-        let same = |known: &Self| {
-            let Self {
-                origin,
-                name,
-                unit,
-                description,
-                instrument_type,
-                is_delta,
-            } = known;
-            [&**name, &**unit, &**description] == [&*metric.name, &*metric.unit, &*metric.description]
-                && (*origin, *instrument_type, *is_delta) == (key.0, key.4, key.5)
-        };
-        let make = || Self {
-            origin,
-            name: metric.name.as_str().into(),
-            unit: metric.unit.as_str().into(),
-            description: metric.description.as_str().into(),
-            instrument_type,
-            is_delta,
-        };
-        let (shared, novelty) = instruments.intern(&key, same, make);
-        if novelty == Novelty::New {
-            origins.retain(origin);
-        }
-        shared
-    }
-
-    /// One user of an instrument less.
-    fn release(instruments: &mut Interner<Self>, origins: &mut Interner<Origin>, instrument: Shared) {
-        if let Some(last) = instruments.release(instrument) {
-            origins.release(last.origin);
-        }
-    }
-}
-
-impl Footprint for Instrument {
-    fn heap_bytes(&self) -> usize {
-        let texts = [&self.name, &self.unit, &self.description];
-        texts.into_iter().map(|text| memory::shared(text.len())).sum()
-    }
-}
-
-/// Attributes in the order of their keys, so that the same set is the same series whatever order it came in.
-fn encode_sorted(mut attributes: Vec<KeyValue>) -> Vec<u8> {
-    attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    KeyValueList { values: attributes }.encode_to_vec()
-}
-
-/// What [`encode_sorted`] made.
-pub(crate) fn decode_attributes(encoded: &[u8]) -> Vec<KeyValue> {
-    KeyValueList::decode(encoded).unwrap_or_default().values
 }

@@ -9,8 +9,10 @@ mod filter;
 pub(crate) mod fixture;
 mod histogram;
 mod ids;
+mod instrument;
 mod intern;
 mod latency;
+mod log_search;
 mod logs;
 mod map;
 mod memory;
@@ -20,6 +22,7 @@ mod overview;
 mod points;
 mod readings;
 mod search;
+mod selection;
 mod series;
 mod shape;
 #[cfg(test)]
@@ -28,7 +31,7 @@ mod traces;
 mod waterfall;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -38,21 +41,21 @@ use std::{
 
 pub(crate) use filter::{Attribute, Text};
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
-pub(crate) use logs::{KeptRecord, LogSearch};
+pub(crate) use instrument::InstrumentType;
+pub(crate) use log_search::{KeptRecord, LogSearch};
 pub(crate) use map::Map;
-pub(crate) use metrics::InstrumentType;
 pub(crate) use origin::Origin;
 pub(crate) use overview::Overview;
 pub(crate) use points::KeptExemplar;
 pub(crate) use readings::Reading;
 pub(crate) use search::{Found, Outcome, TraceSearch, TraceSummary};
-pub(crate) use series::{SeriesHead, SeriesReadings, SeriesSearch};
+pub(crate) use selection::{SeriesHead, SeriesReadings, SeriesSearch};
 
 use crate::export::Export;
 use logs::Logs;
 use metrics::Metrics;
-use series::TakenSeries;
-use traces::{SpanEntry, Traces};
+use selection::TakenSeries;
+use traces::Traces;
 
 /// How many records of a trace are shown with it.
 const RECORDS_OF_TRACE: usize = 1_000;
@@ -167,53 +170,48 @@ impl Store {
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> Found<KeptRecord> {
-        logs::search(&self.logs, search)
+        log_search::search(&self.logs, search)
     }
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<KeptTrace> {
-        let (summary, origins, spans) = self.spans_of(id)?;
-        let places: Vec<_> = spans
-            .iter()
-            .map(|(entry, _)| waterfall::Place::from(entry))
+        let (mut trace, places) = self.copied(id)?;
+        trace.spans = waterfall::order(&places)
+            .into_iter()
+            .map(|place| trace.spans[place].clone())
             .collect();
-        let taken = |place: usize| {
-            let (entry, origin) = &spans[place];
-            KeptSpan {
-                origin: *origin,
-                encoded: entry.encoded.clone(),
-            }
-        };
-        let mut logs = self.search_logs(&LogSearch {
+        let of_trace = LogSearch {
             trace: Some(id),
             limit: RECORDS_OF_TRACE,
             ..LogSearch::default()
-        });
-        logs.entries.reverse();
-        Some(KeptTrace {
-            summary,
-            origins,
-            spans: waterfall::order(&places).into_iter().map(taken).collect(),
-            logs: logs.entries,
-        })
+        };
+        trace.logs = self.search_logs(&of_trace).entries;
+        trace.logs.reverse();
+        Some(trace)
     }
 
-    /// Copies of a trace's entries, each with the place of its origin.
-    fn spans_of(&self, id: TraceId) -> Option<(TraceSummary, Vec<Origin>, Vec<(SpanEntry, usize)>)> {
+    /// A trace as it is kept, in the order it came, and where its spans belong.
+    fn copied(&self, id: TraceId) -> Option<(KeptTrace, Vec<waterfall::Place>)> {
         let traces = read(&self.traces);
         let trace = traces.get(id)?;
         let mut origins = Vec::new();
-        let mut places = std::collections::HashMap::new();
-        let mut spans = Vec::with_capacity(trace.spans.len());
-        for span in &trace.spans {
-            let place = *places
+        let mut known = HashMap::new();
+        let spans = trace.spans.iter().map(|span| KeptSpan {
+            origin: *known
                 .entry(traces.shapes.get(span.shape).origin)
                 .or_insert_with(|| {
                     origins.push(traces.origin(span).clone());
                     origins.len() - 1
-                });
-            spans.push((span.clone(), place));
-        }
-        Some((search::summary(&traces, trace), origins, spans))
+                }),
+            encoded: span.encoded.clone(),
+        });
+        let spans = spans.collect();
+        let kept = KeptTrace {
+            summary: search::summary(&traces, trace),
+            origins,
+            spans,
+            logs: Vec::new(),
+        };
+        Some((kept, trace.spans.iter().map(waterfall::Place::from).collect()))
     }
 
     /// Every series of which `wanted` holds, without its points.

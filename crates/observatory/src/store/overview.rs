@@ -96,6 +96,13 @@ struct SeenSpan {
     failed: bool,
 }
 
+/// The runs of a task.
+#[derive(Default)]
+struct Runs {
+    latencies: Latencies,
+    states: BTreeMap<Arc<str>, usize>,
+}
+
 /// The overview of the `window` nanoseconds before `now`.
 pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
@@ -104,7 +111,7 @@ pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overvi
 
     let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
     let mut routes: HashMap<(Arc<str>, Arc<str>), Latencies> = HashMap::new();
-    let mut tasks: HashMap<(Arc<str>, Arc<str>), (Latencies, BTreeMap<Arc<str>, usize>)> = HashMap::new();
+    let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
     let step = window.div_ceil(STEPS).max(1);
     let mut steps = vec![Latencies::default(); STEPS as usize];
     for shape in seen {
@@ -121,11 +128,14 @@ pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overvi
                 }
             }
             Counted::Task { task, state } => {
-                let (runs, states) = tasks.entry((shape.service, task)).or_default();
+                let runs = tasks.entry((shape.service, task)).or_default();
                 for span in shape.spans {
-                    runs.add(span.duration, span.failed);
+                    runs.latencies.add(span.duration, span.failed);
                     let by_status = || if span.failed { "FAILURE" } else { "SUCCESS" }.into();
-                    *states.entry(state.clone().unwrap_or_else(by_status)).or_default() += 1;
+                    *runs
+                        .states
+                        .entry(state.clone().unwrap_or_else(by_status))
+                        .or_default() += 1;
                 }
             }
             Counted::Nothing => {}
@@ -150,13 +160,13 @@ pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overvi
         }),
         tasks: most_frequent(
             tasks,
-            |(runs, _)| runs.count(),
-            |(service, task), (runs, states)| Task {
+            |runs| runs.latencies.count(),
+            |(service, task), runs| Task {
                 service,
                 task,
-                states,
-                rate: runs.count() as f64 / seconds,
-                percentiles: runs.percentiles(),
+                states: runs.states,
+                rate: runs.latencies.count() as f64 / seconds,
+                percentiles: runs.latencies.percentiles(),
             },
         ),
         series: Series {

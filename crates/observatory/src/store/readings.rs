@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     UnixNano,
     histogram::Distribution,
-    metrics::InstrumentType,
+    instrument::InstrumentType,
     points::{Histogram, Point, PointValue},
 };
 

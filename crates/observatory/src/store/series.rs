@@ -1,125 +1,112 @@
-//! Series as they are looked for and taken out.
+//! A series: the points of an instrument for one set of attributes, with the exemplars that came with them, both bounded.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, mem::size_of, sync::Arc};
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, KeyValueList};
+use prost::Message as _;
 
 use super::{
-    Attribute, Origin, Text,
-    metrics::{InstrumentType, Metrics, Series, decode_attributes},
+    intern::Shared,
+    memory,
     points::{KeptExemplar, Point},
-    readings::{Reader, Reading},
 };
 
-/// Which series are looked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SeriesSearch {
-    pub(crate) name: Option<String>,
-    pub(crate) service: Option<String>,
-    pub(crate) instrument_type: Option<InstrumentType>,
-    /// In the instrument's name, unit or description.
-    pub(crate) text: Option<Text>,
-    pub(crate) attributes: Vec<Attribute>,
-}
+/// How many points a series keeps: two hours of one every ten seconds.
+pub(super) const MAX_POINTS: usize = 720;
 
-impl SeriesSearch {
-    pub(super) fn holds(&self, metrics: &Metrics, series: &Series) -> bool {
-        let instrument = metrics.instrument(series);
-        let texts = [&instrument.name, &instrument.unit, &instrument.description];
-        let is_in_texts = |text: &Text| texts.iter().any(|of| text.is_in(of.as_bytes()));
-        self.name.as_deref().is_none_or(|name| name == &*instrument.name)
-            && self
-                .instrument_type
-                .is_none_or(|wanted| wanted == instrument.instrument_type)
-            && self.text.as_ref().is_none_or(is_in_texts)
-            && self
-                .service
-                .as_deref()
-                .is_none_or(|service| service == &*metrics.origin(series).service)
-            && (self.attributes.is_empty() || self.attributes_hold(metrics, series))
-    }
+/// How many exemplars a series keeps.
+pub(super) const MAX_EXEMPLARS: usize = 64;
 
-    fn attributes_hold(&self, metrics: &Metrics, series: &Series) -> bool {
-        let attributes = decode_attributes(&series.attributes());
-        let resource = metrics.origin(series).resource();
-        self.attributes
-            .iter()
-            .all(|wanted| wanted.is_in(&attributes) || wanted.is_in(&resource))
-    }
-}
-
-/// A series without its points.
-#[derive(Clone, Debug)]
-pub(crate) struct SeriesHead {
-    pub(crate) origin: Origin,
-    pub(crate) name: Arc<str>,
-    pub(crate) unit: Arc<str>,
-    pub(crate) description: Arc<str>,
-    pub(crate) instrument_type: InstrumentType,
-    /// The time of the newest point, as the sender said.
-    pub(crate) last: u64,
-    attributes: Arc<[u8]>,
-}
-
-impl SeriesHead {
-    pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
-        let instrument = metrics.instrument(series);
-        Self {
-            origin: metrics.origin(series).clone(),
-            name: instrument.name.clone(),
-            unit: instrument.unit.clone(),
-            description: instrument.description.clone(),
-            instrument_type: instrument.instrument_type,
-            last: series.points.back().map_or(0, |point| point.time),
-            attributes: series.attributes(),
-        }
-    }
-
-    pub(crate) fn attributes(&self) -> Vec<KeyValue> {
-        decode_attributes(&self.attributes)
-    }
-}
-
-/// A series with what its points say.
-#[derive(Clone, Debug)]
-pub(crate) struct SeriesReadings {
-    pub(crate) head: SeriesHead,
-    pub(crate) readings: Vec<Reading>,
-    pub(crate) exemplars: Vec<KeptExemplar>,
-}
-
-/// A series with its points, copied out so that the lock is held shortly.
+/// The points of an instrument for one set of attributes.
 #[derive(Debug)]
-pub(super) struct TakenSeries {
-    head: SeriesHead,
-    is_delta: bool,
-    is_cut: bool,
-    points: Vec<Point>,
-    exemplars: Vec<KeptExemplar>,
+pub(crate) struct Series {
+    pub(super) hash: u64,
+    pub(super) instrument: Shared,
+    /// Sorted by key, in OTLP's protobuf.
+    pub(super) attributes: Arc<[u8]>,
+    pub(crate) points: VecDeque<Point>,
+    pub(crate) exemplars: VecDeque<KeptExemplar>,
+    /// Points that left while they still stand in the order of all.
+    pub(super) gone: usize,
+    /// Whether points left: what the first one is to be compared with is not known then.
+    pub(crate) is_cut: bool,
+    content_bytes: usize,
 }
 
-impl TakenSeries {
-    pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
+impl Series {
+    pub(super) fn new(hash: u64, instrument: Shared, attributes: &[u8]) -> Self {
         Self {
-            head: SeriesHead::of(metrics, series),
-            is_delta: metrics.instrument(series).is_delta,
-            is_cut: series.is_cut,
-            points: series.points.iter().cloned().collect(),
-            exemplars: series.exemplars.iter().cloned().collect(),
+            hash,
+            instrument,
+            attributes: attributes.into(),
+            points: VecDeque::new(),
+            exemplars: VecDeque::new(),
+            gone: 0,
+            is_cut: false,
+            content_bytes: memory::shared(attributes.len()),
         }
     }
 
-    pub(super) fn read(self, watched_since: u64) -> SeriesReadings {
-        let reader = Reader {
-            instrument_type: self.head.instrument_type,
-            is_delta: self.is_delta,
-            is_cut: self.is_cut,
-            watched_since,
-        };
-        SeriesReadings {
-            readings: reader.read(&self.points),
-            head: self.head,
-            exemplars: self.exemplars,
+    pub(super) fn bytes(&self) -> usize {
+        memory::heap(size_of::<Self>())
+            + memory::heap(self.points.capacity() * size_of::<Point>())
+            + memory::heap(self.exemplars.capacity() * size_of::<KeptExemplar>())
+            + self.content_bytes
+    }
+
+    pub(super) fn push(&mut self, point: Point) {
+        self.content_bytes += point.heap_bytes();
+        memory::grow(&mut self.points);
+        self.points.push_back(point);
+    }
+
+    pub(super) fn pop(&mut self) {
+        if let Some(point) = self.points.pop_front() {
+            self.content_bytes -= point.heap_bytes();
+            self.is_cut = true;
         }
     }
+
+    /// What it takes to push `point`.
+    pub(super) fn bytes_for(&self, point: &Point) -> usize {
+        let more = memory::growth(&self.points) * size_of::<Point>();
+        point.heap_bytes() + more
+    }
+
+    /// Gives back what points took that left.
+    pub(super) fn shrink(&mut self) {
+        if self.points.capacity() > self.points.len() / 4 * 5 + 8 {
+            self.points.shrink_to_fit();
+        }
+    }
+
+    pub(super) fn push_exemplar(&mut self, exemplar: KeptExemplar) {
+        // Senders of cumulative points repeat them until they have others.
+        if self
+            .exemplars
+            .iter()
+            .any(|known| known.encoded == exemplar.encoded)
+        {
+            return;
+        }
+        if self.exemplars.len() == MAX_EXEMPLARS
+            && let Some(oldest) = self.exemplars.pop_front()
+        {
+            self.content_bytes -= oldest.heap_bytes();
+        }
+        self.content_bytes += exemplar.heap_bytes();
+        memory::grow(&mut self.exemplars);
+        self.exemplars.push_back(exemplar);
+    }
+}
+
+/// Attributes in the order of their keys, so that the same set is the same series whatever order it came in.
+pub(super) fn encode_sorted(mut attributes: Vec<KeyValue>) -> Vec<u8> {
+    attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    KeyValueList { values: attributes }.encode_to_vec()
+}
+
+/// What [`encode_sorted`] made.
+pub(super) fn decode_attributes(encoded: &[u8]) -> Vec<KeyValue> {
+    KeyValueList::decode(encoded).unwrap_or_default().values
 }

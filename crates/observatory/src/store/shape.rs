@@ -21,7 +21,7 @@ pub(crate) struct Shape {
 }
 
 /// What a span does, with the names the conventions give it.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Role<S> {
     /// Work of its own.
     Internal,
@@ -44,7 +44,7 @@ pub(crate) enum Role<S> {
 }
 
 /// A queue, as `messaging.*` names it.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Queue<S> {
     pub(crate) system: Option<S>,
     pub(crate) destination: Option<S>,
@@ -77,7 +77,7 @@ impl Shape {
             origin,
             name: name.into(),
             kind,
-            role: role.to_owned(),
+            role: role.owned(),
         };
         let (shared, novelty) = shapes.intern(&(origin, name, kind, &role), same, make);
         if novelty == Novelty::New {
@@ -149,7 +149,7 @@ impl<'a> Role<&'a str> {
         }
     }
 
-    fn to_owned(&self) -> Role<Arc<str>> {
+    fn owned(&self) -> Role<Arc<str>> {
         self.map_ref(|text| Arc::from(*text))
     }
 }

@@ -223,6 +223,11 @@ impl Queue {
         cursor.and(deleted)
     }
 
+    /// Whether something was appended since the last [`Self::sync`].
+    pub(super) fn is_unsynced(&self) -> bool {
+        !self.state().unsynced.is_empty()
+    }
+
     /// Waits until all that was appended is on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         let unsynced = std::mem::take(&mut self.state().unsynced);

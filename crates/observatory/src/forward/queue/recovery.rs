@@ -46,7 +46,7 @@ pub(super) fn recover(folder: &Path) -> io::Result<State> {
         }
     }
     let mut state = State {
-        next_id: newest.max(cursor.segment) + 1,
+        next_id: newest.max(cursor.segment).saturating_add(1),
         ..State::default()
     };
     for segment in segments {

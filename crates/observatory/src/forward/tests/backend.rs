@@ -92,13 +92,16 @@ impl Asked {
     }
 }
 
+/// The status that a request with these spans is answered with, if it is to be a certain one.
+type Judge = fn(&[u64]) -> Option<u16>;
+
 #[derive(Debug, Default)]
 struct Memory {
     /// The next answers to `/token`, and to everything else.
     tokens: VecDeque<Answer>,
     answers: VecDeque<Answer>,
     /// Decides about requests to `/v1/traces` with these spans, before any answer that was told.
-    judge: Option<fn(&[u64]) -> Option<u16>>,
+    judge: Option<Judge>,
     asked: Vec<Asked>,
 }
 
@@ -154,7 +157,7 @@ impl Backend {
         self.memory().tokens.push_back(answer);
     }
 
-    pub(super) fn judge(&self, judge: fn(&[u64]) -> Option<u16>) {
+    pub(super) fn judge(&self, judge: Judge) {
         self.memory().judge = Some(judge);
     }
 

@@ -103,7 +103,10 @@ async fn outages_that_come_and_go_are_told_once() {
         forwarder.accept(&one(2 * id + 1));
         until("it is taken", || forwarder.status().sent.spans == id).await;
     }
-    assert_eq!(lines.all().len(), 2, "{:?}", lines.all());
+    // Each of the two, and its end.
+    assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
+    assert_eq!(lines.with("the backend will not take it"), 1);
+    assert_eq!(lines.with("it waits on disk"), 1);
 }
 
 #[tokio::test]

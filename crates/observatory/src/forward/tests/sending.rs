@@ -329,6 +329,28 @@ async fn a_signal_that_is_stuck_does_not_stop_the_others() {
 }
 
 #[tokio::test]
+async fn nothing_goes_to_https_before_the_server_is_verified() {
+    use tokio::io::AsyncReadExt as _;
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let scratch = Scratch::new();
+    let forwarder = start(&Forwarding {
+        endpoint: format!("https://localhost:{port}").parse().unwrap(),
+        ..to(&Backend::down().await, &scratch)
+    });
+    forwarder.accept(&one(1));
+    let (mut connection, _) = server.accept().await.unwrap();
+    let mut begin = [0; 6];
+    connection.read_exact(&mut begin).await.unwrap();
+    // A handshake record, and in it a client's hello.
+    assert_eq!((begin[0], begin[5]), (22, 1));
+    drop(connection);
+    until("it is told", || forwarder.status().last_error.is_some()).await;
+    assert!(forwarder.status().queued_bytes > 0);
+}
+
+#[tokio::test]
 async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     let endpoint = |url: &str| Forwarding {

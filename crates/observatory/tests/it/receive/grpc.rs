@@ -63,8 +63,9 @@ async fn spans_without_valid_ids_are_a_partial_success() {
     assert_eq!(answer.partial_success.unwrap().rejected_spans, 1);
 }
 
+/// Without `RetryInfo`, which would have it sent again.
 #[tokio::test]
-async fn a_message_that_is_too_large_is_refused_compressed_or_not() {
+async fn a_message_that_is_too_large_is_refused_for_good_compressed_or_not() {
     let observatory = Running::start().await;
     let mut client = TraceServiceClient::new(channel(&observatory).await);
     let request = spans([Span {
@@ -72,7 +73,15 @@ async fn a_message_that_is_too_large_is_refused_compressed_or_not() {
         ..span(1)
     }]);
     let refused = client.export(request.clone()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange);
+    assert_eq!(
+        (refused.code(), refused.details()),
+        (Code::ResourceExhausted, &[][..])
+    );
     let refused = client.send_compressed(Gzip).export(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        (refused.code(), refused.details()),
+        (Code::ResourceExhausted, &[][..])
+    );
+    let status = observatory.json("/status").await;
+    assert_eq!(status["refused"]["requests"], 2);
 }

@@ -5,4 +5,5 @@ mod grpc;
 mod health;
 mod http;
 mod mutated;
+mod passing_on;
 mod requests;

@@ -1,7 +1,14 @@
 //! Bodies that nobody would send by intention.
 
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use reqwest::StatusCode;
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Endpoint,
+};
 
 use super::requests::{ADDRESSES, gzip, logs, metrics, traces};
 use crate::support::{Running, client, within};
@@ -84,4 +91,74 @@ async fn whatever_comes_is_accepted_or_is_the_senders_error() {
         .body(valid[0].0.clone());
     assert_eq!(within(request.send()).await.unwrap().status(), 200);
     observatory.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn whatever_comes_over_grpc_is_accepted_or_is_an_error_that_is_final() {
+    let observatory = Running::start().await;
+    let address = observatory.addresses.grpc.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut grpc = Grpc::new(within(endpoint.connect()).await.unwrap());
+    let valid = [
+        ("trace.v1.TraceService", traces(2).encode_to_vec()),
+        ("metrics.v1.MetricsService", metrics().encode_to_vec()),
+        ("logs.v1.LogsService", logs().encode_to_vec()),
+    ];
+    let mut random = Random(0x853c_49e6_748f_ea9b);
+    let mut refused = 0;
+    for _ in 0..150 {
+        for (service, valid) in &valid {
+            let path = format!("/opentelemetry.proto.collector.{service}/Export")
+                .parse()
+                .unwrap();
+            let message = Bytes::from(random.mutated(valid));
+            within(grpc.ready()).await.unwrap();
+            let answer = within(grpc.unary(Request::new(message.clone()), path, Raw)).await;
+            let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+            assert!(
+                matches!(code, Code::Ok | Code::Internal),
+                "{service} {code:?} {message:?}"
+            );
+            refused += usize::from(code != Code::Ok);
+        }
+    }
+    assert!(refused > 100, "the messages were hardly changed: {refused}");
+    observatory.stop().await.unwrap();
+}
+
+/// Messages as they are.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
 }

@@ -1,4 +1,4 @@
-//! What SDKs send is what the JSON says: the OpenTelemetry SDK for Python by each of the three protocols.
+//! The OpenTelemetry SDK for Python, by each of the three protocols.
 
 use std::{path::Path, process::Command};
 
@@ -131,10 +131,44 @@ fn assert_log(trace: &Value, service: &str) {
     assert_eq!(log["span_id"], trace["spans"][0]["span_id"]);
 }
 
-async fn assert_metrics(observatory: &Running, _service: &str, _trace: &Value) {
-    observatory
-        .json_when("/status", |status| status["received"]["points"] == 4)
-        .await;
+async fn assert_metrics(observatory: &Running, service: &str, trace: &Value) {
+    let all_came = |status: &Value| status["kept"]["points"] == 4;
+    observatory.json_when("/status", all_came).await;
+
+    let counter = metric(observatory, "sent.total", service).await;
+    assert_eq!(counter["type"], "counter");
+    assert_eq!(counter["unit"], "{thing}");
+    assert_eq!(counter["description"], "Things");
+    assert_eq!(counter["series"][0]["attributes"], json!({"kind": "a"}));
+    assert_eq!(counter["series"][0]["points"][0]["value"], 5.0);
+
+    let open = metric(observatory, "sent.open", service).await;
+    assert_eq!(open["type"], "updowncounter");
+    assert_eq!(open["series"][0]["points"][0]["value"], -2.0);
+
+    let level = metric(observatory, "sent.level", service).await;
+    assert_eq!(level["type"], "gauge");
+    assert_eq!(level["series"][0]["points"][0]["value"], 36.6);
+
+    let histogram = metric(observatory, "sent.duration", service).await;
+    assert_eq!(histogram["type"], "histogram");
+    assert_eq!(histogram["unit"], "s");
+    let point = &histogram["series"][0]["points"][0];
+    assert_eq!(point["count"], 3);
+    assert_eq!(point["sum"], 5.55);
+    let exemplars = histogram["exemplars"].as_array().unwrap();
+    assert!(!exemplars.is_empty());
+    for exemplar in exemplars {
+        assert_eq!(exemplar["trace_id"], trace["trace_id"]);
+        assert_eq!(exemplar["span_id"], trace["spans"][0]["span_id"]);
+    }
+}
+
+async fn metric(observatory: &Running, name: &str, service: &str) -> Value {
+    let metric = observatory.json(&format!("/metrics/{name}")).await;
+    assert_eq!(metric["name"], name);
+    assert_eq!(metric["service"], service);
+    metric
 }
 
 #[tokio::test]

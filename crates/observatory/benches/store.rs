@@ -1,0 +1,313 @@
+//! What the store costs: microseconds for each span it takes in, memory as the system sees it against what is counted, and
+//! how long the pages' questions take over a full store, with telemetry coming in beside them and without.
+//!
+//! `cargo bench -p observatory --bench store` prints all of it. The store is compiled in, since it is no public interface.
+
+#[expect(dead_code, reason = "only what the store takes is needed of it")]
+#[path = "../src/export.rs"]
+mod export;
+#[expect(dead_code, unused_imports, reason = "only filled and asked, not shown")]
+#[path = "../src/store/mod.rs"]
+mod store;
+
+use std::{
+    fs,
+    hint::black_box,
+    io::{self, Write, stdout},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span, span::SpanKind},
+};
+
+use export::Export;
+use store::{Store, Text, TraceSearch};
+
+const LIMIT: usize = 256 << 20;
+const SPANS_OF_TRACE: u64 = 9;
+const TRACES_OF_BATCH: u64 = 57;
+const WINDOW: u64 = 3_600_000_000_000;
+
+fn main() -> io::Result<()> {
+    // Compiled and started as a test.
+    if std::env::args().nth(1).as_deref() != Some("--bench") {
+        return Ok(());
+    }
+    let mut out = stdout().lock();
+
+    let before = resident()?;
+    let store = Arc::new(Store::new(LIMIT));
+    let mut next = 1;
+    fill(&store, &mut next, 1_500_000, usual);
+    let taken = fill(&store, &mut next, 500_000, usual);
+    writeln!(
+        out,
+        "usual spans: {:.2} µs for each",
+        taken.as_secs_f64() * 1e6 / 500_000.0
+    )?;
+    memory(&mut out, &store, before)?;
+    questions(&mut out, &store)?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let sender = {
+        let (store, stop) = (store.clone(), stop.clone());
+        thread::spawn(move || steady(&store, next, &stop))
+    };
+    writeln!(out, "with 20,000 spans a second coming in:")?;
+    questions(&mut out, &store)?;
+    stop.store(true, Ordering::Relaxed);
+    if let Ok((busy, longest)) = sender.join() {
+        let (busy, longest) = (busy * 100.0, longest.as_secs_f64() * 1e3);
+        writeln!(
+            out,
+            "  taking them in: {busy:.1} % of a core, {longest:.1} ms for the slowest batch"
+        )?;
+    }
+    drop(store);
+
+    let before = resident()?;
+    let hostile = Store::new(LIMIT);
+    let mut next = 1;
+    let taken = fill(&hostile, &mut next, 3_000_000, unique);
+    writeln!(
+        out,
+        "traces of one small span with a name of its own: {:.2} µs for each",
+        taken.as_secs_f64() * 1e6 / 3e6
+    )?;
+    memory(&mut out, &hostile, before)?;
+    questions(&mut out, &hostile)
+}
+
+/// Puts in about `spans` and gives the time of the store.
+fn fill(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -> Duration {
+    let mut taken = Duration::ZERO;
+    let mut put = 0;
+    while put < spans {
+        let batch = batch(next, make);
+        put += batch.1;
+        let start = Instant::now();
+        store.insert(batch.0);
+        taken += start.elapsed();
+    }
+    taken
+}
+
+/// Puts in 20,000 spans a second until told to stop: the part of a core it took, and the slowest batch.
+fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, Duration) {
+    let begun = Instant::now();
+    let (mut busy, mut longest, mut put) = (Duration::ZERO, Duration::ZERO, 0);
+    while !stop.load(Ordering::Relaxed) {
+        let due = begun + Duration::from_secs_f64(put as f64 / 20_000.0);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let batch = batch(&mut next, usual);
+        put += batch.1;
+        let start = Instant::now();
+        store.insert(batch.0);
+        busy += start.elapsed();
+        longest = longest.max(start.elapsed());
+    }
+    (busy.as_secs_f64() / begun.elapsed().as_secs_f64(), longest)
+}
+
+fn memory(out: &mut impl Write, store: &Store, before: usize) -> io::Result<()> {
+    let fill = store.fill();
+    let counted = fill.traces_bytes + fill.logs_bytes + fill.metrics_bytes;
+    let grown = resident()?.saturating_sub(before);
+    writeln!(
+        out,
+        "  {} spans in {} traces kept: {:.1} MiB counted, {:.1} MiB more resident",
+        fill.kept.spans,
+        fill.traces,
+        mib(counted),
+        mib(grown),
+    )
+}
+
+fn questions(out: &mut impl Write, store: &Store) -> io::Result<()> {
+    let all = TraceSearch {
+        limit: 50,
+        ..TraceSearch::default()
+    };
+    let nowhere = TraceSearch {
+        text: Some(Text::new("occurs nowhere")),
+        ..all.clone()
+    };
+    let other = TraceSearch {
+        service: Some("nobody".to_owned()),
+        ..all.clone()
+    };
+    let mut ask = |question: &str, answer: &dyn Fn()| {
+        let mut times: Vec<_> = (0..15)
+            .map(|_| {
+                let start = Instant::now();
+                answer();
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        writeln!(
+            out,
+            "  {question}: {:.1} ms (slowest of 15: {:.1} ms)",
+            times[7], times[14]
+        )
+    };
+    ask("overview", &|| {
+        black_box(store.overview(WINDOW, store::now()));
+    })?;
+    ask("map", &|| {
+        black_box(store.map(WINDOW, store::now()));
+    })?;
+    ask("newest 50 traces", &|| {
+        black_box(store.search_traces(&all));
+    })?;
+    ask("traces of a service that is not there", &|| {
+        black_box(store.search_traces(&other));
+    })?;
+    ask("traces with a text that is not there", &|| {
+        black_box(store.search_traces(&nowhere));
+    })
+}
+
+/// A request of an exporter, and how many spans it has.
+fn batch(next: &mut u64, make: fn(u64) -> Vec<Span>) -> (Export, u64) {
+    let traces = *next..*next + TRACES_OF_BATCH;
+    *next = traces.end;
+    let spans: Vec<_> = traces.flat_map(make).collect();
+    let count = spans.len() as u64;
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource {
+                attributes: vec![text("service.name", "app"), text("service.version", "1.0")],
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(InstrumentationScope {
+                    name: "bench".to_owned(),
+                    ..InstrumentationScope::default()
+                }),
+                spans,
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    };
+    (Export::Traces(request), count)
+}
+
+/// A request with its statements, as a service with automatic instrumentation makes it.
+fn usual(trace: u64) -> Vec<Span> {
+    let request = span(
+        trace,
+        1,
+        0,
+        SpanKind::Server,
+        format!("GET /api/articles/{}", trace % 7),
+        vec![
+            text("http.request.method", "GET"),
+            text("http.route", "/api/articles/{slug}"),
+            text("url.path", &format!("/api/articles/an-article-about-{trace}")),
+            text("url.scheme", "http"),
+            int("http.response.status_code", 200),
+            text("server.address", "localhost"),
+            int("server.port", 8000),
+            text("client.address", "127.0.0.1"),
+            text(
+                "user_agent.original",
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+            ),
+            text("network.protocol.version", "1.1"),
+        ],
+    );
+    let statements = (2..=SPANS_OF_TRACE).map(|id| {
+        span(
+            trace,
+            id,
+            1,
+            SpanKind::Client,
+            "SELECT articles".to_owned(),
+            vec![
+                text("db.system.name", "postgresql"),
+                text("db.namespace", "pressroom"),
+                text("db.operation.name", "SELECT"),
+                text("db.collection.name", "articles"),
+                text("db.query.summary", "SELECT articles"),
+                text(
+                    "db.query.text",
+                    "SELECT a.id, a.slug, a.title, a.description FROM articles a WHERE a.slug = $1",
+                ),
+                text("server.address", "localhost"),
+                int("server.port", 5432),
+                int("db.response.returned_rows", 1),
+            ],
+        )
+    });
+    [request].into_iter().chain(statements).collect()
+}
+
+/// A trace of one span that shares nothing with others.
+fn unique(trace: u64) -> Vec<Span> {
+    vec![span(
+        trace,
+        1,
+        0,
+        SpanKind::Server,
+        format!("GET /{trace}"),
+        Vec::new(),
+    )]
+}
+
+fn span(trace: u64, id: u64, parent: u64, kind: SpanKind, name: String, attributes: Vec<KeyValue>) -> Span {
+    let now = store::now();
+    Span {
+        trace_id: (u128::from(trace) << 64 | 1).to_be_bytes().to_vec(),
+        span_id: (trace << 8 | id).to_be_bytes().to_vec(),
+        parent_span_id: if parent == 0 {
+            Vec::new()
+        } else {
+            (trace << 8 | parent).to_be_bytes().to_vec()
+        },
+        name,
+        kind: kind as i32,
+        start_time_unix_nano: now - 1_000_000 - trace % 1_000,
+        end_time_unix_nano: now,
+        attributes,
+        ..Span::default()
+    }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, Value::StringValue(value.to_owned()))
+}
+
+fn int(key: &str, value: i64) -> KeyValue {
+    attribute(key, Value::IntValue(value))
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+/// What the process has in memory (`VmRSS`), in bytes.
+fn resident() -> io::Result<usize> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
+    Ok(kibibytes.unwrap_or(0) * 1024)
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
