@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     instrument::Instrument,
-    intern::{Interner, Shared},
+    intern::{Footprint as _, Interner, Shared},
     memory,
     origin::Origin,
     points::{KeptExemplar, Point},
@@ -69,7 +69,12 @@ impl Metrics {
                     &mut self.origins,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
+                    self.limit / SHARE_OF_ONE,
                 );
+                let Some(origin) = origin else {
+                    self.refused += from_scope.metrics.len() as u64;
+                    continue;
+                };
                 for metric in from_scope.metrics {
                     self.keep_metric(metric, origin, now);
                 }
@@ -135,7 +140,8 @@ impl Metrics {
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
         let allowance = self.limit / SHARE_OF_ONE;
-        if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
+        let texts = self.instruments.get(instrument).heap_bytes();
+        if texts + memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
             return None;
         }
         let number = self.number(instrument, &attributes);
