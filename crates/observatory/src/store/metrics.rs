@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     instrument::Instrument,
-    intern::{Footprint as _, Interner, Shared},
+    intern::{Interner, Shared},
     memory,
     origin::Origin,
     points::{KeptExemplar, Point},
@@ -87,6 +87,11 @@ impl Metrics {
         let Some(data) = metric.data.take() else {
             return;
         };
+        let texts = metric.name.len() + metric.unit.len() + metric.description.len();
+        if texts > self.limit / SHARE_OF_ONE / 4 {
+            self.refused += points_of(&data) as u64;
+            return;
+        }
         let instrument = Instrument::intern(&mut self.instruments, &mut self.origins, &metric, &data, origin);
         let mut keep = |attributes, flags: u32, point: Option<Point>, exemplars: &[Exemplar]| {
             let is_empty = flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
@@ -140,8 +145,7 @@ impl Metrics {
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
         let allowance = self.limit / SHARE_OF_ONE;
-        let texts = self.instruments.get(instrument).heap_bytes();
-        if texts + memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
+        if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
             return None;
         }
         let number = self.number(instrument, &attributes);
@@ -287,5 +291,15 @@ impl Metrics {
 
     pub(crate) fn origin(&self, series: &Series) -> &Origin {
         self.origins.get(self.instrument(series).origin)
+    }
+}
+
+fn points_of(data: &Data) -> usize {
+    match data {
+        Data::Gauge(gauge) => gauge.data_points.len(),
+        Data::Sum(sum) => sum.data_points.len(),
+        Data::Histogram(histogram) => histogram.data_points.len(),
+        Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
+        Data::Summary(summary) => summary.data_points.len(),
     }
 }
