@@ -23,6 +23,9 @@ use crate::store::{
 const MAX_VALUES: usize = 20;
 const MAX_KEYS: usize = 32;
 
+/// How many instruments are told.
+const MAX_INSTRUMENTS: usize = 1_000;
+
 /// How many series of an instrument are told: those updated last.
 const MAX_SERIES: usize = 100;
 
@@ -119,7 +122,7 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
             .or_insert_with(|| Instrument::new(&series))
             .add(&series);
     }
-    let instruments = instruments.into_values().collect();
+    let instruments = instruments.into_values().take(MAX_INSTRUMENTS).collect();
     json(generation, List { instruments })
 }
 

@@ -1,6 +1,6 @@
 //! `/status`: how full the store is, what came and what did not, how forwarding goes, and where to send telemetry.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -37,7 +37,7 @@ struct Status {
     received: Counts,
     evicted: Counts,
     refused: Refused,
-    services: BTreeSet<Arc<str>>,
+    services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
 }
 

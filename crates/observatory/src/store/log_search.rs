@@ -16,7 +16,7 @@ use super::{
     logs::{Entry, Logs},
     origin::Origin,
     read,
-    search::{AT_A_TIME, Found, PATIENCE},
+    search::{ANSWER_BYTES, AT_A_TIME, Found, PATIENCE},
 };
 
 /// Which records are looked for.
@@ -50,6 +50,7 @@ pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecor
     let deadline = Instant::now() + PATIENCE;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
+    let mut bytes = 0;
     loop {
         let logs = read(logs);
         let pause = Instant::now() + AT_A_TIME;
@@ -63,11 +64,15 @@ pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecor
                 next = None;
                 break;
             };
-            if entries.len() == search.limit || (sequence % 64 == 0 && Instant::now() >= pause) {
+            if entries.len() == search.limit
+                || bytes > ANSWER_BYTES
+                || (sequence % 64 == 0 && Instant::now() >= pause)
+            {
                 break;
             }
             before = sequence;
             if holds(search, &logs, entry, &mut resources) {
+                bytes += entry.encoded.len() + logs.origins.get(entry.origin).len();
                 entries.push(KeptRecord {
                     sequence,
                     time: entry.time,
@@ -83,7 +88,7 @@ pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecor
         if next.is_none() {
             return Found { entries, next };
         }
-        if entries.len() == search.limit || Instant::now() >= deadline {
+        if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= deadline {
             return Found {
                 entries,
                 next: Some(before),

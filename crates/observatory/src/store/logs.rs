@@ -80,7 +80,12 @@ impl Logs {
                     &mut self.origins,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
+                    self.limit / SHARE_OF_ONE,
                 );
+                let Some(origin) = origin else {
+                    self.refused += from_scope.log_records.len() as u64;
+                    continue;
+                };
                 for record in &from_scope.log_records {
                     self.keep(record, origin, now);
                     self.evict();

@@ -69,7 +69,12 @@ impl Metrics {
                     &mut self.origins,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
+                    self.limit / SHARE_OF_ONE,
                 );
+                let Some(origin) = origin else {
+                    self.refused += from_scope.metrics.len() as u64;
+                    continue;
+                };
                 for metric in from_scope.metrics {
                     self.keep_metric(metric, origin, now);
                 }
@@ -82,6 +87,11 @@ impl Metrics {
         let Some(data) = metric.data.take() else {
             return;
         };
+        let texts = metric.name.len() + metric.unit.len() + metric.description.len();
+        if texts > self.limit / SHARE_OF_ONE / 4 {
+            self.refused += points_of(&data) as u64;
+            return;
+        }
         let instrument = Instrument::intern(&mut self.instruments, &mut self.origins, &metric, &data, origin);
         let mut keep = |attributes, flags: u32, point: Option<Point>, exemplars: &[Exemplar]| {
             let is_empty = flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
@@ -281,5 +291,15 @@ impl Metrics {
 
     pub(crate) fn origin(&self, series: &Series) -> &Origin {
         self.origins.get(self.instrument(series).origin)
+    }
+}
+
+fn points_of(data: &Data) -> usize {
+    match data {
+        Data::Gauge(gauge) => gauge.data_points.len(),
+        Data::Sum(sum) => sum.data_points.len(),
+        Data::Histogram(histogram) => histogram.data_points.len(),
+        Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
+        Data::Summary(summary) => summary.data_points.len(),
     }
 }

@@ -60,6 +60,12 @@ use traces::Traces;
 /// How many records of a trace are shown with it.
 const RECORDS_OF_TRACE: usize = 1_000;
 
+/// How many bytes of spans, each with its resource, are shown of a trace.
+const TRACE_BYTES: usize = 16 << 20;
+
+/// How many services are told.
+const MAX_SERVICES: usize = 1_000;
+
 /// A series that began this long before the store did is taken as one that was watched from its start.
 const BEFORE_START: u64 = 60_000_000_000;
 
@@ -95,7 +101,7 @@ pub(crate) struct Fill {
     pub(crate) evicted: Counts,
     pub(crate) refused: Counts,
     pub(crate) oldest: Option<u64>,
-    pub(crate) services: BTreeSet<Arc<str>>,
+    pub(crate) services: Vec<Arc<str>>,
 }
 
 /// A trace, taken out.
@@ -175,7 +181,15 @@ impl Store {
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<KeptTrace> {
         let (mut trace, places) = self.copied(id)?;
-        trace.spans = waterfall::order(&places)
+        let mut bytes = 0;
+        let fits = |place: &usize| {
+            let span = &trace.spans[*place];
+            bytes += span.encoded.len() + trace.origins[span.origin].len();
+            bytes <= TRACE_BYTES
+        };
+        let shown: Vec<_> = waterfall::order(&places).into_iter().take_while(fits).collect();
+        trace.summary.dropped += (trace.spans.len() - shown.len()) as u64;
+        trace.spans = shown
             .into_iter()
             .map(|place| trace.spans[place].clone())
             .collect();
@@ -261,6 +275,7 @@ impl Store {
             .iter()
             .chain(logs.origins.iter())
             .chain(metrics.origins.iter());
+        let services: BTreeSet<_> = origins.map(|origin| &origin.service).collect();
         Fill {
             limit_bytes: self.limit,
             traces_bytes: traces.bytes(),
@@ -287,7 +302,7 @@ impl Store {
                 .into_iter()
                 .flatten()
                 .min(),
-            services: origins.map(|origin| origin.service.clone()).collect(),
+            services: services.into_iter().take(MAX_SERVICES).cloned().collect(),
         }
     }
 }

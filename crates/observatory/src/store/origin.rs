@@ -26,26 +26,37 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// How long its texts are, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.service.len() + self.scope.len() + self.resource.len()
+    }
+
     /// The resource's attributes.
     pub(crate) fn resource(&self) -> Vec<KeyValue> {
         // It was encoded here; that it cannot be read would be a mistake of ours, and no reason to fail a page.
         Resource::decode(&*self.resource).unwrap_or_default().attributes
     }
 
+    /// The origin of what comes with `resource` and `scope`; `None` when it would take more than `allowance`.
     pub(crate) fn intern(
         origins: &mut Interner<Self>,
         resource: Option<&Resource>,
         scope: Option<&InstrumentationScope>,
-    ) -> Shared {
+        allowance: usize,
+    ) -> Option<Shared> {
         let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
         let scope = scope.map_or("", |scope| scope.name.as_str());
+        // The service's name is a part of the resource.
+        if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
+            return None;
+        }
         let same = |origin: &Self| *origin.resource == *encoded && &*origin.scope == scope;
         let make = || Self {
             service: service_name(resource).into(),
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
-        origins.intern(&(&encoded, scope), same, make).0
+        Some(origins.intern(&(&encoded, scope), same, make).0)
     }
 }
 

@@ -22,6 +22,12 @@ use super::{
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) const AT_A_TIME: Duration = Duration::from_millis(5);
 
+/// How many bytes of texts an answer may have, before they are JSON; a list that would have more goes on on another page.
+pub(crate) const ANSWER_BYTES: usize = 4 << 20;
+
+/// How many services of a trace are told.
+const MAX_SERVICES: usize = 100;
+
 /// Which traces are looked for: those with a span for which all holds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TraceSearch {
@@ -64,6 +70,14 @@ pub(crate) struct TraceSummary {
     pub(crate) services: Vec<(Arc<str>, usize)>,
 }
 
+impl TraceSummary {
+    /// How long its texts are, in bytes.
+    fn len(&self) -> usize {
+        let services: usize = self.services.iter().map(|(service, _)| service.len()).sum();
+        self.root_service.len() + self.root_name.len() + services
+    }
+}
+
 /// What was found, and where to look on: `None` at the end.
 #[derive(Clone, Debug)]
 pub(crate) struct Found<T> {
@@ -76,25 +90,28 @@ pub(crate) fn search(traces: &RwLock<Traces>, search: &TraceSearch) -> Found<Tra
     let deadline = Instant::now() + PATIENCE;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
+    let mut bytes = 0;
     loop {
         let traces = read(traces);
         let pause = Instant::now() + AT_A_TIME;
         let mut matcher = Matcher::new(search, &traces);
         let mut done = true;
         for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || Instant::now() >= pause {
+            if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= pause {
                 done = false;
                 break;
             }
             before = number;
             if matcher.holds(trace) {
-                entries.push(summary(&traces, trace));
+                let found = summary(&traces, trace);
+                bytes += found.len();
+                entries.push(found);
             }
         }
         if done {
             return Found { entries, next: None };
         }
-        if entries.len() == search.limit || Instant::now() >= deadline {
+        if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= deadline {
             return Found {
                 entries,
                 next: Some(before),
@@ -116,6 +133,7 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     }
     let mut services: Vec<_> = services.into_iter().collect();
     services.sort_unstable_by_key(|&(service, (first, _))| (first, service));
+    services.truncate(MAX_SERVICES);
     let root = trace.root();
     TraceSummary {
         id: trace.id,

@@ -130,7 +130,12 @@ impl Traces {
                     &mut self.origins,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
+                    self.limit / SHARE_OF_ONE,
                 );
+                let Some(origin) = origin else {
+                    self.refused += from_scope.spans.len() as u64;
+                    continue;
+                };
                 for span in &from_scope.spans {
                     if self.keep(span, origin, now).is_none() {
                         self.refused += 1;

@@ -126,3 +126,54 @@ fn clocks_that_say_anything_are_no_matter() {
     assert_eq!(bodies(&store, &LogSearch::default()).len(), 5);
     assert!(store.fill().oldest.is_some());
 }
+
+#[test]
+fn a_resource_that_is_too_large_pushes_nothing_out() {
+    let store = Store::new(LIMIT);
+    store.insert_at(spans("app", vec![span(1, 1, 0, "kept")]), NOW);
+    store.insert_at(records("app", vec![record(1, 9, "kept")]), NOW);
+    store.insert_at(metrics("app", vec![counted("kept", "/", NOW, 1)]), NOW);
+    let huge = "x".repeat(LIMIT);
+    store.insert_at(spans(&huge, vec![span(2, 1, 0, "refused")]), NOW);
+    store.insert_at(records(&huge, vec![record(1, 9, "refused")]), NOW);
+    store.insert_at(metrics(&huge, vec![counted("refused", "/", NOW, 1)]), NOW);
+    store.insert_at(metrics("app", vec![counted(&huge, "/", NOW, 1)]), NOW);
+    let fill = store.fill();
+    assert_eq!((fill.kept.spans, fill.kept.logs, fill.kept.points), (1, 1, 1));
+    assert_eq!(
+        (fill.refused.spans, fill.refused.logs, fill.refused.points),
+        (1, 1, 2)
+    );
+}
+
+#[test]
+fn an_answer_has_an_end_whatever_there_is() {
+    let store = Store::new(512 * LIMIT);
+    let long = "x".repeat(100_000);
+    for number in 1..=300 {
+        store.insert_at(spans("app", vec![span(number, 1, 0, &long)]), NOW);
+        store.insert_at(records("app", vec![record(0, 9, &long)]), NOW);
+    }
+    let traces = store.search_traces(&TraceSearch {
+        limit: 500,
+        ..TraceSearch::default()
+    });
+    assert!(
+        (40..60).contains(&traces.entries.len()),
+        "{}",
+        traces.entries.len()
+    );
+    assert!(traces.next.is_some());
+    let logs = store.search_logs(&LogSearch {
+        limit: 500,
+        ..LogSearch::default()
+    });
+    assert!((40..60).contains(&logs.entries.len()), "{}", logs.entries.len());
+    assert!(logs.next.is_some());
+
+    let parts = (1..=200).map(|id| span(1_000, id, 0, &long)).collect();
+    store.insert_at(spans("app", parts), NOW);
+    let trace = store.trace(id(1_000)).expect("kept");
+    assert!((150..170).contains(&trace.spans.len()), "{}", trace.spans.len());
+    assert_eq!(trace.spans.len() as u64 + trace.summary.dropped, 200);
+}
