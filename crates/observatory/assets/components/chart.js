@@ -43,7 +43,7 @@ function optionsOf(lines, unit, height, legend, onDraw) {
     width: 320,
     height,
     legend: { show: legend },
-    padding: [8, 14, 0, 0],
+    padding: [8, 26, 0, 0],
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
       y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
