@@ -29,7 +29,8 @@ export function duration(ns) {
   if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
   if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
   for (const [size, unit] of DURATIONS) {
-    if (magnitude >= size) return `${short(ns / size)} ${unit}`;
+    // What would be rounded to a thousand is one of the next unit.
+    if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
   }
   return magnitude === 0 ? '0' : `${short(ns)} ns`;
 }

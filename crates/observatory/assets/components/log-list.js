@@ -42,11 +42,11 @@ function Whole({ log }) {
       }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
-    ${stack && html`<h4>Exception</h4><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${stack && html`<h2 class="label">Exception</h2><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
     <div class="log-facts">
-      <div><h4>Attributes</h4><${Attributes} attributes=${log.attributes} page="/logs" /></div>
-      <div><h4>Record</h4><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
-      <div><h4>Resource</h4><${Attributes} attributes=${log.resource} page=${null} /></div>
+      <div><h2 class="label">Attributes</h2><${Attributes} attributes=${log.attributes} page="/logs" /></div>
+      <div><h2 class="label">Record</h2><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
+      <div><h2 class="label">Resource</h2><${Attributes} attributes=${log.resource} page=${null} /></div>
     </div>
   </div>`;
 }
