@@ -6,6 +6,9 @@ const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 /** `12,345` @param {number} value */
 export const count = (value) => count0.format(value);
 
+/** `1 span`, `2 spans` @param {number} value @param {string} noun */
+export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+
 /** The significant digits, without trailing zeros; numbers of a thousand and more are whole. @param {number} value */
 export function short(value, digits = 3) {
   if (value === 0 || !Number.isFinite(value)) return String(value);

@@ -1,6 +1,6 @@
 // What is shown before the first request or task: what to type to see something, and where any service sends to.
 import { html } from '../html.js';
-import { count } from '../format.js';
+import { plural } from '../format.js';
 import { Copy, Panel } from './parts.js';
 
 const API = 'http://localhost:8000';
@@ -39,7 +39,7 @@ export function FirstVisit({ status }) {
       This page changes by itself as soon as a service answers one, or a worker runs a task.
       ${
         kept.spans + kept.logs > 0 &&
-        html`Received so far: <a href="/traces">${count(kept.spans)} spans</a>, <a href="/logs">${count(kept.logs)} log records</a>.`
+        html`Received so far: <a href="/traces">${plural(kept.spans, 'span')}</a>, <a href="/logs">${plural(kept.logs, 'log record')}</a>.`
       }
     </p>
     <div class="first-visit-ways">
