@@ -6,6 +6,9 @@ const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 /** `12,345` @param {number} value */
 export const count = (value) => count0.format(value);
 
+/** `1 span`, `2 spans` @param {number} value @param {string} noun */
+export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+
 /** The significant digits, without trailing zeros; numbers of a thousand and more are whole. @param {number} value */
 export function short(value, digits = 3) {
   if (value === 0 || !Number.isFinite(value)) return String(value);
@@ -29,7 +32,8 @@ export function duration(ns) {
   if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
   if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
   for (const [size, unit] of DURATIONS) {
-    if (magnitude >= size) return `${short(ns / size)} ${unit}`;
+    // What would be rounded to a thousand is one of the next unit.
+    if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
   }
   return magnitude === 0 ? '0' : `${short(ns)} ns`;
 }

@@ -19,7 +19,7 @@ export const nodeName = (name) => (name.length > LONGEST_NAME ? `${clip(name, LO
  */
 export function layOutGraph(nodes, edges, upright) {
   const graph = new Graph({ directed: true, multigraph: false, compound: false });
-  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: 40, edgesep: 16, marginx: 12, marginy: 12 });
+  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: 52, edgesep: 16, marginx: 12, marginy: 12 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const { id, name } of nodes) {
     graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 50), height: NODE_HEIGHT });

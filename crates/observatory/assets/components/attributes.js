@@ -20,7 +20,7 @@ export function Attributes({ attributes, page = '/traces' }) {
         const text = textOf(value);
         const scalar = typeof value !== 'object' && text.length <= LONGEST_FILTER;
         return html`<tr key=${name}>
-          <th scope="row"><${Text} value=${name} limit=${120} /></th>
+          <th scope="row"><${Text} value=${name} limit=${120} dotted /></th>
           <td class=${typeof value === 'string' ? '' : 'value-other'}>
             <${Text} value=${value} limit=${600} expand />
             ${

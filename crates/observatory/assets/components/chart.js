@@ -10,6 +10,7 @@ import { palette, resolve } from '../theme.js';
 /** As in css/tokens.css. */
 const COLORS = 8;
 const MOST_EXEMPLARS = 200;
+const SHORTEST_S = 30;
 const FONT = '11px system-ui, sans-serif';
 
 /** Round numbers of bytes are powers of two. */
@@ -30,9 +31,10 @@ const variable = (value) => () => resolve(`var(--${value})`);
  * @param {string} unit
  * @param {number} height
  * @param {boolean} legend
+ * @param {() => any[]} exemplars
  * @param {(chart: any) => void} onDraw
  */
-function optionsOf(lines, unit, height, legend, onDraw) {
+function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
   const axis = {
     stroke: variable('muted'),
     font: FONT,
@@ -43,9 +45,13 @@ function optionsOf(lines, unit, height, legend, onDraw) {
     width: 320,
     height,
     legend: { show: legend },
-    padding: [8, 14, 0, 0],
+    padding: [8, 26, 0, 0],
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: {
+      x: {
+        range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) =>
+          timeRange(min, max, exemplars()),
+      },
       y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
     },
     axes: [
@@ -70,7 +76,7 @@ function optionsOf(lines, unit, height, legend, onDraw) {
           stroke: () => resolve(stroke),
           width: 1.5,
           spanGaps: true,
-          points: { size: 4 },
+          points: { size: 4, filter: lonePoint },
           fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
           // Where nothing is pointed at, the newest.
           value: (
@@ -97,6 +103,36 @@ function timesOf(ticks) {
 
 /** @param {(number | null)[]} column */
 const newest = (column) => column.findLast((value) => value !== null) ?? null;
+
+/**
+ * From the first point to the last. Exemplars are from before the point that sums them up, and a lone point has no
+ * scale of its own.
+ *
+ * @param {number | null} min
+ * @param {number | null} max
+ * @param {any[]} exemplars
+ * @returns {[number | null, number | null]}
+ */
+function timeRange(min, max, exemplars) {
+  if (min === null || max === null) return [min, max];
+  const first = Math.min(min, ...exemplars.map((one) => milliseconds(one.time_unix_nano) / 1000));
+  return [Math.min(first, max - SHORTEST_S), max];
+}
+
+/**
+ * A line of one point has no length; the point is drawn then, however close the moments lie.
+ *
+ * @param {any} chart
+ * @param {number} column
+ * @param {boolean} all whether uPlot draws all points
+ */
+function lonePoint(chart, column, all) {
+  /** @type {(number | null)[]} */
+  const values = chart.data[column];
+  const first = values.findIndex((value) => value !== null);
+  if (all || first < 0 || values.findLastIndex((value) => value !== null) !== first) return null;
+  return [first];
+}
 
 /** From zero, with air above; a flat line still has a scale. @param {number | null} min @param {number | null} max @returns {[number, number]} */
 function rangeOf(min, max) {
@@ -154,7 +190,14 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
     const { current } = holder;
     if (!current) return undefined;
     const drawn = new uPlot(
-      optionsOf(lines, unit, height, legend, (it) => placeExemplars(it, dots.current, unit)),
+      optionsOf(
+        lines,
+        unit,
+        height,
+        legend,
+        () => dots.current,
+        (it) => placeExemplars(it, dots.current, unit),
+      ),
       data,
       current,
     );

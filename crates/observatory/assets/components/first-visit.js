@@ -1,5 +1,6 @@
-// What is shown while nothing has been received: what to type to see something, and where any service sends to.
+// What is shown before the first request or task: what to type to see something, and where any service sends to.
 import { html } from '../html.js';
+import { plural } from '../format.js';
 import { Copy, Panel } from './parts.js';
 
 const API = 'http://localhost:8000';
@@ -29,11 +30,18 @@ function Command({ text, label }) {
 /** @param {{status: any}} props */
 export function FirstVisit({ status }) {
   const { http, grpc } = status.endpoints;
+  const { kept } = status;
   // What people write; the address that is listened on may be another name of it.
   const endpoint = String(http).replace('127.0.0.1', 'localhost');
   return html`<div class="first-visit" data-testid="first-visit">
     <h1>Waiting for the first request</h1>
-    <p class="lead">Nothing has been received yet. This page changes by itself as soon as something is.</p>
+    <p class="lead">
+      This page changes by itself as soon as a service answers one, or a worker runs a task.
+      ${
+        kept.spans + kept.logs > 0 &&
+        html`Received so far: <a href="/traces">${plural(kept.spans, 'span')}</a>, <a href="/logs">${plural(kept.logs, 'log record')}</a>.`
+      }
+    </p>
     <div class="first-visit-ways">
       <${Panel} title="Try Pressroom">
         <ol class="steps">

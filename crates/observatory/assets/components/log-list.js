@@ -9,6 +9,18 @@ import { Level, Service, Text } from './text.js';
 /** An exception that a record carries is the reason to read it. @param {any} log */
 const stackOf = (log) => log.attributes?.['exception.stacktrace'];
 
+/** What is in every record of a program, or in the line already, says little about one. */
+const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
+
+const MOST_INLINE = 4;
+
+/** The first attributes that say what the record is about. @param {any} log @returns {[string, unknown][]} */
+function telling(log) {
+  return Object.entries(log.attributes ?? {})
+    .filter(([name, value]) => !COMMON.test(name) && typeof value !== 'object')
+    .slice(0, MOST_INLINE);
+}
+
 /** @param {{log: any}} props */
 function Whole({ log }) {
   const facts = [
@@ -30,11 +42,11 @@ function Whole({ log }) {
       }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
-    ${stack && html`<h4>Exception</h4><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${stack && html`<h2 class="label">Exception</h2><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
     <div class="log-facts">
-      <div><h4>Attributes</h4><${Attributes} attributes=${log.attributes} page="/logs" /></div>
-      <div><h4>Record</h4><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
-      <div><h4>Resource</h4><${Attributes} attributes=${log.resource} page=${null} /></div>
+      <div><h2 class="label">Attributes</h2><${Attributes} attributes=${log.attributes} page="/logs" /></div>
+      <div><h2 class="label">Record</h2><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
+      <div><h2 class="label">Resource</h2><${Attributes} attributes=${log.resource} page=${null} /></div>
     </div>
   </div>`;
 }
@@ -54,7 +66,12 @@ function Line({ log, time, onSpan }) {
         <time class="log-time" title=${moment(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} />
-        <span class="log-text"><${Text} value=${log.body} limit=${400} /></span>
+        <span class="log-text"
+          ><${Text} value=${log.body} limit=${400} />${telling(log).map(
+            ([name, value]) =>
+              html`<span class="log-attribute"> <${Text} value=${name} limit=${40} />=<${Text} value=${value} limit=${60} /></span>`,
+          )}</span
+        >
       </button>
       ${
         isId(log.trace_id) &&

@@ -5,10 +5,18 @@ import { count } from '../format.js';
 import { hueOf } from '../hue.js';
 import { clip, pieces, plain, textOf } from '../text.js';
 
+/** A line may end after each part of a name. @param {string} text */
+const breakable = (text) =>
+  text.split(/(?<=[._:/])(?=[^._:/])/).map((part, index) => [index > 0 && html`<wbr />`, part]);
+
 /**
- * @param {{value: unknown, limit?: number, expand?: boolean}} props `expand`: what is cut can be shown on demand
+ * @param {object} props
+ * @param {unknown} props.value
+ * @param {number} [props.limit] how many characters are shown
+ * @param {boolean} [props.expand] what is cut can be shown on demand
+ * @param {boolean} [props.dotted] a name of parts, which is broken between them rather than within
  */
-export function Text({ value, limit = 300, expand = false }) {
+export function Text({ value, limit = 300, expand = false, dotted = false }) {
   const [whole, setWhole] = useState(false);
   const text = textOf(value, expand ? 2 : undefined);
   const shown = whole ? text : clip(text, limit);
@@ -16,7 +24,9 @@ export function Text({ value, limit = 300, expand = false }) {
     >${pieces(shown).map((piece) =>
       piece.unseen
         ? html`<span class="unseen" title="a character that cannot be seen">${piece.text}</span>`
-        : piece.text,
+        : dotted
+          ? breakable(piece.text)
+          : piece.text,
     )}${shown.length < text.length && !expand && '…'}</bdi
   >${
     expand &&

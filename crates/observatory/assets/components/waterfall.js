@@ -37,6 +37,7 @@ function useViewport(element) {
 /**
  * @param {object} props
  * @param {import('../waterfall.js').Row} props.row
+ * @param {boolean} props.isEntry whether the span above is of another service
  * @param {number} props.index
  * @param {boolean} props.selected
  * @param {boolean} props.folded
@@ -44,7 +45,7 @@ function useViewport(element) {
  * @param {() => void} props.onSelect
  * @param {() => void} props.onFold
  */
-function SpanRow({ row, index, selected, folded, marks, onSelect, onFold }) {
+function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFold }) {
   const { span } = row;
   const failed = span.status === 'error';
   const end = row.left + row.width;
@@ -83,7 +84,7 @@ function SpanRow({ row, index, selected, folded, marks, onSelect, onFold }) {
       <span class="span-service-mark" aria-hidden="true"></span>
       ${failed && html`<span class="span-error" aria-hidden="true">!</span>`}
       <span class="span-name"><${Text} value=${span.name || '(no name)'} limit=${120} /></span>
-      <span class="span-service"><${Text} value=${span.service} limit=${40} /></span>
+      ${isEntry && html`<span class="span-service"><${Text} value=${span.service} limit=${40} /></span>`}
       ${folded && html`<span class="tag">+${row.descendants}</span>`}
     </div>
     <div class="span-track">
@@ -112,6 +113,10 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
   const all = useMemo(() => layOut(trace.spans, trace.start_unix_nano, trace.duration_ns), [trace]);
   const rows = useMemo(() => visible(all, folded), [all, folded]);
   const marks = useMemo(() => logMarks(trace), [trace]);
+  const services = useMemo(
+    () => new Map(trace.spans.map((/** @type {any} */ span) => [span.span_id, span.service])),
+    [trace],
+  );
   const at = rows.findIndex(({ span }) => span.span_id === selected);
 
   const setFold = (/** @type {string} */ spanId, /** @type {boolean} */ fold) => {
@@ -191,6 +196,7 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
             html`<${SpanRow}
               key=${row.span.span_id}
               row=${row}
+              isEntry=${services.get(row.span.parent_span_id) !== row.span.service}
               index=${first + index}
               selected=${row.span.span_id === selected}
               folded=${folded.has(row.span.span_id)}

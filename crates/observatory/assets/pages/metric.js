@@ -5,7 +5,7 @@ import { AGES, FilterForm } from '../components/filters.js';
 import { Empty, Loading, Panel, Refusal } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
-import { count, measured } from '../format.js';
+import { count, measured, plural } from '../format.js';
 import { useKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address, back, decode, navigate } from '../router.js';
@@ -167,7 +167,7 @@ export function Page({ argument, path, query, fragment }) {
           <span class="tag">${metric.type.replace('_', ' ')}</span>
           ${metric.unit && html`<span>unit <code><${Text} value=${metric.unit} limit=${40} /></code></span>`}
           <span>${count(metric.series.length)} series</span>
-          <span>${count(metric.exemplars.length)} exemplars</span>
+          <span>${plural(metric.exemplars.length, 'exemplar')}</span>
           ${others.map((/** @type {any} */ one) => html`<a href=${address(path, { service: one.service })}><${Service} name=${one.service} /></a>`)}
         </p>
         ${metric.description && html`<p class="muted"><${Text} value=${metric.description} limit=${400} expand /></p>`}

@@ -17,6 +17,9 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
+/** As far back as anybody looks; more than memory holds. */
+const EVER = '24h';
+
 /** @param {{label: string, value: string, hint?: any, bad?: boolean, testid: string}} props */
 function Figure({ label, value, hint, bad = false, testid }) {
   return html`<div class="figure ${bad ? 'is-bad' : ''}" data-testid=${testid}>
@@ -155,14 +158,21 @@ function Charts({ series }) {
   </div>`;
 }
 
+/** Whether no service had anything to do. @param {any} overview */
+const isIdle = (overview) =>
+  overview.tasks.length === 0 && overview.services.every((/** @type {any} */ one) => one.requests === 0);
+
 /** @param {{path: string, query: string}} props */
 export function Page({ query }) {
   const window = String(readFilters(query).window ?? '5m');
   const { body, refusal } = useLive(address('/', { window }));
   const { body: status } = useLive('/status');
-  if (!body || !status) return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
-  const { received } = status;
-  if (received.spans + received.logs + received.points === 0) return html`<${FirstVisit} status=${status} />`;
+  // A service tells of its own start too: what counts is whether there was anything to do, ever.
+  const idle = body !== null && isIdle(body);
+  const before = useLive(idle ? address('/', { window: EVER }) : null);
+  if (!body || !status || (idle && !before.body))
+    return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
+  if (idle && isIdle(before.body)) return html`<${FirstVisit} status=${status} />`;
 
   const total = (/** @type {string} */ what) =>
     body.services.reduce((/** @type {number} */ sum, /** @type {any} */ one) => sum + one[what], 0);

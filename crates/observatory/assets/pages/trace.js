@@ -6,7 +6,7 @@ import { LogList } from '../components/log-list.js';
 import { Service, Text } from '../components/text.js';
 import { SpanDetails } from '../components/span-details.js';
 import { Waterfall } from '../components/waterfall.js';
-import { between, count, duration, moment } from '../format.js';
+import { between, count, duration, moment, plural } from '../format.js';
 import { useKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address, back, navigate } from '../router.js';
@@ -36,9 +36,9 @@ function Head({ trace }) {
       <p class="facts">
         <strong class="num">${duration(trace.duration_ns)}</strong>
         <span>${moment(trace.start_unix_nano)}</span>
-        <span>${count(trace.spans.length)} spans</span>
-        ${errors > 0 && html`<span class="tag tag-error">${count(errors)} ${errors === 1 ? 'error' : 'errors'}</span>`}
-        ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${count(trace.dropped_spans)} spans not kept</span>`}
+        <span>${plural(trace.spans.length, 'span')}</span>
+        ${errors > 0 && html`<span class="tag tag-error">${plural(errors, 'error')}</span>`}
+        ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} not kept</span>`}
         ${servicesOf(trace.spans).map(([name, spans]) => html`<${Service} key=${name} name=${name} detail=${count(spans)} />`)}
       </p>
     </div>

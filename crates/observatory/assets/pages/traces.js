@@ -5,7 +5,7 @@ import { AGES, FilterForm, useServices } from '../components/filters.js';
 import { Empty, Loading, Refusal } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
-import { clock, count, duration, moment } from '../format.js';
+import { clock, count, duration, moment, plural } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { traceAddress } from '../router.js';
@@ -28,7 +28,7 @@ function Row({ trace, longest }) {
     <td class="num muted"><time title=${moment(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
-      ${trace.errors > 0 && html`<span class="tag tag-error">${count(trace.errors)} ${trace.errors === 1 ? 'error' : 'errors'}</span>`}
+      ${trace.errors > 0 && html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>`}
     </td>
     <td class="num duration">
       <span class="duration-bar" aria-hidden="true"
