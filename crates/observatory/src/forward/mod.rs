@@ -38,7 +38,7 @@ use crate::export::{Export, Signal};
 const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
 
 /// How long the disk may take for what is left when the time for sending is over.
-const LAST_SYNC: Duration = Duration::from_secs(2);
+const DISK_TIME: Duration = Duration::from_secs(2);
 
 /// A text that is never shown.
 #[derive(Clone, Eq, PartialEq)]
@@ -116,7 +116,6 @@ struct Shared {
     progress: Arc<Progress>,
     deadline: watch::Sender<Option<Instant>>,
     tasks: Mutex<JoinSet<()>>,
-    _folder: Folder,
 }
 
 impl Forwarder {
@@ -130,14 +129,11 @@ impl Forwarder {
 
     fn start_with(forwarding: &Forwarding, pace: Pace) -> Result<Self, StartError> {
         let exchange = Arc::new(Exchange::new(forwarding, &pace)?);
-        let folder = Folder::lock(&forwarding.queue)?;
+        let folder = Arc::new(Folder::lock(&forwarding.queue)?);
         let budget = Arc::new(Budget::new(forwarding.queue_limit));
         let queues: Arc<[Arc<Queue>]> = SIGNALS
             .into_iter()
-            .map(|signal| {
-                let path = folder.path().join(signal.name());
-                Queue::open(path, signal, budget.clone()).map(Arc::new)
-            })
+            .map(|signal| Queue::open(folder.clone(), signal, budget.clone()).map(Arc::new))
             .collect::<io::Result<_>>()
             .map_err(|source| FolderError::Io {
                 path: forwarding.queue.clone(),
@@ -171,7 +167,6 @@ impl Forwarder {
             progress,
             deadline,
             tasks: Mutex::new(tasks),
-            _folder: folder,
         })))
     }
 
@@ -194,11 +189,14 @@ impl Forwarder {
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
-        // Senders end by themselves: at the deadline, or when they are done.
         let mut tasks = self.0.tasks.lock().await;
-        while tasks.join_next().await.is_some() {}
-        let synced = timeout_at(Instant::now() + LAST_SYNC, sync(&self.0.queues, &self.0.progress));
-        if synced.await.is_err() {
+        let ended = async {
+            while tasks.join_next().await.is_some() {}
+            sync(&self.0.queues, &self.0.progress).await;
+        };
+        // They end by themselves at the deadline, unless the disk keeps them.
+        if timeout_at(deadline + DISK_TIME, ended).await.is_err() {
+            tasks.abort_all();
             telemetry::warn!("the disk takes too long to write the forwarding queue");
         }
         let bytes = self.queued_bytes();

@@ -41,13 +41,11 @@ pub(super) struct Sender {
 struct Stopped;
 
 impl Sender {
-    /// Sends until the deadline has passed, or the queue is empty after one was set.
+    /// Sends until the deadline has passed, or the queue is empty after one was set. What is done with the queue's files
+    /// is never broken off.
     pub(super) async fn run(self) {
-        let mut deadline = self.deadline.clone();
-        tokio::select! {
-            _ = self.send_all() => {}
-            () = passed(&mut deadline) => {}
-        }
+        // That there is no time left has no consequence but the end.
+        let _ = self.send_all().await;
     }
 
     async fn send_all(&self) -> Result<(), Stopped> {
@@ -62,7 +60,12 @@ impl Sender {
                 continue;
             }
             let more = (most * 2).min(self.pace.batch_records);
-            match self.deliver(&batch, body, &mut back_off).await? {
+            let delivery = tokio::select! {
+                biased;
+                () = self.time_is_up() => return Err(Stopped),
+                delivery = self.deliver(&batch, body, &mut back_off) => delivery?,
+            };
+            match delivery {
                 Delivery::Done => {
                     self.commit(batch).await;
                     most = more;
@@ -168,6 +171,18 @@ impl Sender {
         }
     }
 
+    /// Returns when there is a deadline, and it has passed; at once when nobody can set one any more.
+    async fn time_is_up(&self) {
+        let mut deadline = self.deadline.clone();
+        let end = match deadline.wait_for(Option::is_some).await {
+            Ok(end) => *end,
+            Err(_) => None,
+        };
+        if let Some(end) = end {
+            sleep_until(end).await;
+        }
+    }
+
     /// Waits, unless that would take longer than there is time for.
     async fn pause(&self, pause: Duration) -> Result<(), Stopped> {
         let mut deadline = self.deadline.clone();
@@ -193,17 +208,6 @@ enum Delivery {
     Done,
     Dropped,
     Smaller,
-}
-
-/// Returns when there is a deadline, and it has passed; at once when nobody can set one any more.
-async fn passed(deadline: &mut Deadline) {
-    let end = match deadline.wait_for(Option::is_some).await {
-        Ok(end) => *end,
-        Err(_) => None,
-    };
-    if let Some(end) = end {
-        sleep_until(end).await;
-    }
 }
 
 /// Puts what was accepted on the disk now and then, until nobody can accept any more.

@@ -24,7 +24,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 const LIFE_UNSAID: Duration = Duration::from_secs(300);
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// A token is renewed this long before it expires, or a tenth of its life before when that is less.
+/// A token is renewed this long before it expires, or after half of its life when that is later.
 const MARGIN: Duration = Duration::from_secs(60);
 
 type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
@@ -237,7 +237,7 @@ fn token(answer: &BasicTokenResponse, asked: Instant) -> Result<Token, TokenErro
     let life = answer.expires_in().unwrap_or(LIFE_UNSAID).min(LONGEST_LIFE);
     Ok(Token {
         authorization,
-        renew: asked + (life - MARGIN.min(life / 10)),
+        renew: asked + (life - MARGIN.min(life / 2)),
         expires: asked + life,
     })
 }
@@ -255,5 +255,32 @@ fn token_error(error: RequestTokenError<TokenError, BasicErrorResponse>) -> Toke
             BasicErrorResponseType::Extension(_) => "an error of its own",
         }),
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => TokenError::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_before_it_expires() {
+        for (expires_in, renew, expires) in [
+            (r#","expires_in":3600"#, 3540, 3600),
+            (r#","expires_in":100"#, 50, 100),
+            (r#","expires_in":0"#, 0, 0),
+            (r#","expires_in":18446744073709551615"#, 86_340, 86_400),
+            ("", 240, 300),
+        ] {
+            let answer = format!(r#"{{"access_token":"a","token_type":"bearer"{expires_in}}}"#);
+            let answer = serde_json::from_str(&answer).unwrap();
+            let asked = Instant::now();
+            let token = token(&answer, asked).unwrap();
+            assert_eq!(token.renew - asked, Duration::from_secs(renew), "{expires_in}");
+            assert_eq!(
+                token.expires - asked,
+                Duration::from_secs(expires),
+                "{expires_in}"
+            );
+        }
     }
 }

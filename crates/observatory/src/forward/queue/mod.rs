@@ -55,7 +55,9 @@ pub(super) struct Batch {
 
 #[derive(Debug)]
 pub(super) struct Queue {
-    folder: PathBuf,
+    path: PathBuf,
+    /// Locked as long as anything may write here.
+    _folder: Arc<Folder>,
     signal: Signal,
     budget: Arc<Budget>,
     segment_length: u64,
@@ -83,16 +85,15 @@ struct Segment {
 }
 
 impl Queue {
-    /// The queue in `folder`, which is made when it is not there, with what another process left in it.
-    pub(super) fn open(folder: PathBuf, signal: Signal, budget: Arc<Budget>) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        let state = recover(&folder)?;
+    /// The queue of `signal` in `folder`, with what another process left in it.
+    pub(super) fn open(folder: Arc<Folder>, signal: Signal, budget: Arc<Budget>) -> io::Result<Self> {
+        let path = folder.path().join(signal.name());
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        let state = recover(&path)?;
         budget.count(signal, state.segments.iter().map(|segment| segment.length).sum());
         Ok(Self {
-            folder,
+            path,
+            _folder: folder,
             signal,
             segment_length: SEGMENT.min(budget.limit() / 32),
             budget,
@@ -166,7 +167,7 @@ impl Queue {
             offset: segment.length,
             ..begin
         };
-        let mut reader = match Reader::open(&self.folder, begin, end.offset) {
+        let mut reader = match Reader::open(&self.path, begin, end.offset) {
             Ok(reader) => reader,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Some(Batch {
@@ -213,13 +214,13 @@ impl Queue {
                 "a part of the forwarding queue is damaged and left out"
             );
         }
-        let cursor = cursor::write(&self.folder, batch.end);
+        let cursor = cursor::write(&self.path, batch.end);
         let deleted = self.state().forget(batch.end);
         let Some(segment) = deleted else {
             return cursor;
         };
         self.budget.give_back(self.signal, segment.length);
-        let deleted = fs::remove_file(segment::path(&self.folder, segment.id));
+        let deleted = fs::remove_file(segment::path(&self.path, segment.id));
         cursor.and(deleted)
     }
 
@@ -238,7 +239,7 @@ impl Queue {
             file.sync_data()?;
         }
         // The names of new segments.
-        File::open(&self.folder)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 
     /// The segment to append to, and where its next record stands.
@@ -255,7 +256,7 @@ impl Queue {
         let id = state.next_id;
         // Not again, even if it cannot be made: something with its name may be there.
         state.next_id += 1;
-        let file = Arc::new(segment::create(&self.folder, id)?);
+        let file = Arc::new(segment::create(&self.path, id)?);
         state.open = Some(file.clone());
         state.segments.push_back(Segment { id, length: 0 });
         let place = Position {
@@ -273,7 +274,7 @@ impl Queue {
         // What stays is not read by this process and recognised as damaged by the next.
         if last.length == 0 {
             state.segments.pop_back();
-            let _ = fs::remove_file(segment::path(&self.folder, last.id));
+            let _ = fs::remove_file(segment::path(&self.path, last.id));
         } else {
             let _ = file.set_len(last.length);
         }

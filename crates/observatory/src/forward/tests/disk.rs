@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        queue::{AppendError, Budget, HEADER, Queue},
+        queue::{AppendError, Budget, Folder, HEADER, Queue},
         *,
     },
     *,
@@ -49,7 +49,8 @@ fn damage(path: &Path, at: u64) {
 
 fn queue(scratch: &Scratch, limit: u64) -> Queue {
     let budget = Arc::new(Budget::new(limit));
-    Queue::open(scratch.queue(), Signal::Traces, budget).unwrap()
+    let folder = Arc::new(Folder::lock(&scratch.queue()).unwrap());
+    Queue::open(folder, Signal::Traces, budget).unwrap()
 }
 
 fn append(queue: &Queue, request: &[u8]) -> Result<(), AppendError> {
@@ -169,7 +170,7 @@ fn a_record_behind_a_long_damaged_one_is_found_wherever_it_stands() {
         let queue = queue(&scratch, 64 << 20);
         append(&queue, &vec![7; length]).unwrap();
         append(&queue, b"next").unwrap();
-        damage(&scratch.queue().join("0000000000000001.segment"), 0);
+        damage(&scratch.queue().join("traces/0000000000000001.segment"), 0);
         assert_eq!(drain(&queue), [b"next"], "{length}");
     }
 }
@@ -181,7 +182,7 @@ fn text_that_looks_like_a_record_is_not_taken_for_one() {
         let queue = queue(&scratch, 1 << 20);
         append(&queue, b"forged").unwrap();
     }
-    let segment = |id: u64| scratch.queue().join(format!("{id:016x}.segment"));
+    let segment = |id: u64| scratch.queue().join(format!("traces/{id:016x}.segment"));
     let forged = fs::read(segment(1)).unwrap();
     let queue = queue(&scratch, 1 << 20);
     append(&queue, &[b"before", &forged[..], b"after"].concat()).unwrap();
@@ -198,13 +199,13 @@ fn a_segment_of_noise_is_left_out() {
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
         .collect();
     for id in 1..=3 {
-        fs::write(scratch.queue().join(format!("{id:016x}.segment")), &noise).unwrap();
+        fs::write(scratch.queue().join(format!("traces/{id:016x}.segment")), &noise).unwrap();
     }
-    fs::write(scratch.queue().join("notes.txt"), "not of the queue").unwrap();
+    fs::write(scratch.queue().join("traces/notes.txt"), "not of the queue").unwrap();
     let queue = queue(&scratch, 8 << 20);
     append(&queue, b"real").unwrap();
     assert_eq!(drain(&queue), [b"real"]);
-    assert!(scratch.queue().join("notes.txt").exists());
+    assert!(scratch.queue().join("traces/notes.txt").exists());
 }
 
 #[test]
@@ -212,7 +213,7 @@ fn a_segment_that_is_gone_is_left_out() {
     let scratch = Scratch::new();
     let queue = queue(&scratch, 1 << 20);
     append(&queue, b"first").unwrap();
-    fs::remove_file(scratch.queue().join("0000000000000001.segment")).unwrap();
+    fs::remove_file(scratch.queue().join("traces/0000000000000001.segment")).unwrap();
     let batch = queue.read(1, 1).unwrap().unwrap();
     assert_eq!(batch.records, 0);
     // The file cannot be deleted once more.
@@ -235,7 +236,7 @@ fn a_damaged_cursor_means_that_all_is_sent_again() {
     assert_eq!(drain(&queue(&reopened, 1 << 20)), [b"second"]);
     for damaged in [&b""[..], b"nonsense", &[0xff; 20]] {
         let copy = scratch.copy();
-        fs::write(copy.queue().join("cursor"), damaged).unwrap();
+        fs::write(copy.queue().join("traces/cursor"), damaged).unwrap();
         let all = [b"first".to_vec(), b"second".to_vec()];
         assert_eq!(drain(&queue(&copy, 1 << 20)), all);
     }
@@ -245,7 +246,7 @@ fn a_damaged_cursor_means_that_all_is_sent_again() {
 fn segments_are_deleted_as_they_are_sent() {
     let scratch = Scratch::new();
     let queue = queue(&scratch, 320 << 10);
-    let segments = || fs::read_dir(scratch.queue()).unwrap().count();
+    let segments = || fs::read_dir(scratch.queue().join("traces")).unwrap().count();
     for _ in 0..100 {
         append(&queue, &[7; 1000]).unwrap();
     }
@@ -298,6 +299,7 @@ async fn a_folder_is_of_one_process_at_a_time() {
     let text = error.to_string();
     assert!(text.contains("is used by another process"), "{text}");
     assert!(text.contains(scratch.queue().to_str().unwrap()), "{text}");
+    first.finish(Duration::ZERO).await;
     drop(first);
     Forwarder::start(&to(&backend, &scratch)).unwrap();
 }

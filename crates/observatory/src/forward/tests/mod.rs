@@ -86,7 +86,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        // A forwarder that was not finished may still write.
+        while self.0.exists() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 }
 

@@ -374,7 +374,8 @@ async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
     let text = error(&header);
     assert!(text.contains("x-key") && !text.contains('\n'), "{text}");
     for fine in ["http://localhost:1/", "http://[::1]:1/", "http://127.1.2.3:1/"] {
-        Forwarder::start(&endpoint(fine)).unwrap();
+        let forwarder = Forwarder::start(&endpoint(fine)).unwrap();
+        forwarder.finish(Duration::ZERO).await;
     }
 }
 
