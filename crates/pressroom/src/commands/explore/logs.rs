@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Query, block_on, given, print_json, print_line,
+    Query, block_on,
+    client::Client,
+    given, print_json, print_line,
     text::{escaped, escaped_json, moment, value},
 };
 use crate::config::Config;
@@ -113,23 +115,33 @@ async fn run(config: &Config, command: &Logs) -> anyhow::Result<()> {
     if source.json && !command.follow {
         return print_json(&answer);
     }
-    let mut newest = print_found(&client.read(&answer)?, source.json)?;
-    while command.follow {
+    let newest = print_found(&client.read(&answer)?, source.json)?;
+    if command.follow {
+        follow(&client, parameters, newest, source.json).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Prints what comes after the record `newest`, until the observatory is away.
+async fn follow(
+    client: &Client,
+    mut parameters: Vec<(&'static str, String)>,
+    mut newest: Option<u64>,
+    json: bool,
+) -> anyhow::Result<()> {
+    parameters.retain(|(name, _)| *name != "limit");
+    parameters.push(("limit", MOST_AT_ONCE.to_string()));
+    loop {
         tokio::time::sleep(POLL_INTERVAL).await;
-        let mut parameters: Vec<_> = parameters
-            .iter()
-            .filter(|(name, _)| *name != "limit")
-            .cloned()
-            .collect();
-        parameters.push(("limit", MOST_AT_ONCE.to_string()));
+        let mut parameters = parameters.clone();
         parameters.extend(newest.map(|sequence| ("after", sequence.to_string())));
         let found: Found = client.read(&client.get(&["logs"], &parameters).await?)?;
         if newest.is_some() && found.next.is_some() {
             writeln!(io::stderr(), "pressroom: more came than is shown")?;
         }
-        newest = print_found(&found, source.json)?.or(newest);
+        newest = print_found(&found, json)?.or(newest);
     }
-    Ok(())
 }
 
 /// Prints records in the order in which they came, and returns the last one's number.

@@ -17,7 +17,7 @@ use crate::commands::{install_cryptography, reachable};
 
 /// What becomes of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
-    Here(Running),
+    Here(Box<Running>),
     /// A variable decides.
     AsSaid(String),
     /// Something receives at the observatory's address already: a collector, or another observatory.
@@ -60,12 +60,12 @@ impl Embedded {
         let addresses = observatory.addresses();
         let shutdown = CancellationToken::new();
         let thread = spawn(runtime, observatory, shutdown.clone())?;
-        Ok(Self::Here(Running {
+        Ok(Self::Here(Box::new(Running {
             addresses,
             destination: settings.forward.map(|forward| forward.endpoint),
             shutdown,
             thread,
-        }))
+        })))
     }
 
     /// Where the service exports to.
