@@ -41,12 +41,11 @@ impl Encoding {
     }
 
     pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
-        match self {
-            Self::Protobuf => {
-                decode_protobuf(signal, body).map_err(|error| Refusal::Undecodable(error.to_string()))
-            }
-            Self::Json => json::decode(signal, body).map_err(|error| Refusal::Undecodable(error.to_string())),
-        }
+        let decoded = match self {
+            Self::Protobuf => decode_protobuf(signal, body).map_err(|error| error.to_string()),
+            Self::Json => json::decode(signal, body).map_err(|error| error.to_string()),
+        };
+        decoded.map_err(Refusal::Undecodable)
     }
 
     /// `Export*ServiceResponse` of any signal: without `partial_success` they are the same, and only spans are rejected.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::Request, http::HeaderMap, response::Response, routing::post};
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     body::{self, Compression},
@@ -14,7 +14,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    export::Signal,
+    export::{Export, Signal},
     ingest::{Ingest, Refused},
 };
 
@@ -91,7 +91,7 @@ impl Receiver {
         encoding: Encoding,
         compression: Compression,
         body: Bytes,
-    ) -> Result<(crate::export::Export, Option<RejectedSpans>), Refusal> {
+    ) -> Result<(Export, Option<RejectedSpans>), Refusal> {
         let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
         let decode = move || {
             let plain = body::decompress(body, compression)?;
@@ -102,10 +102,20 @@ impl Receiver {
         if is_small {
             return decode();
         }
-        let _turn = self.decoding.acquire().await.map_err(|_| Refused::Closed)?;
+        let turn = self.turn().await?;
+        let decode = move || {
+            // Not given up when the sender goes away, because the work goes on.
+            let _turn = turn;
+            decode()
+        };
         tokio::task::spawn_blocking(decode)
             .await
             .unwrap_or(Err(Refusal::Broken))
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let decoding = self.decoding.clone();
+        decoding.acquire_owned().await.map_err(|_| Refused::Closed)
     }
 
     fn refuse(&self, headers: &HeaderMap, refusal: &Refusal) -> Response {
