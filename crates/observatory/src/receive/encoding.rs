@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{ids::RejectedSpans, json, refusal::Refusal};
+use super::{ids::RejectedSpans, json, refusal::Refusal, weight};
 use crate::export::{Export, Signal};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,8 +42,14 @@ impl Encoding {
 
     pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
         let decoded = match self {
-            Self::Protobuf => decode_protobuf(signal, body).map_err(|error| error.to_string()),
-            Self::Json => json::decode(signal, body).map_err(|error| error.to_string()),
+            Self::Protobuf => {
+                weight::check_protobuf(signal, body)?;
+                decode_protobuf(signal, body).map_err(|error| error.to_string())
+            }
+            Self::Json => {
+                weight::check_json(body)?;
+                json::decode(signal, body).map_err(|error| error.to_string())
+            }
         };
         decoded.map_err(Refusal::Undecodable)
     }

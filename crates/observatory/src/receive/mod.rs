@@ -13,6 +13,7 @@ mod ids;
 mod json;
 mod refusal;
 mod status;
+mod weight;
 
 use std::time::Duration;
 
