@@ -5,6 +5,7 @@
 //! and in time.
 
 mod body;
+mod decoding;
 mod encoding;
 pub(crate) mod grpc;
 pub(crate) mod health;

@@ -142,23 +142,14 @@ const fn of<T>(parts: &'static [(u32, &'static Shape)]) -> Shape {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use prost::Message as _;
-
     use super::*;
     use crate::{export::Export, samples};
 
-    fn traces(spans: Vec<Span>) -> Vec<u8> {
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                scope_spans: vec![ScopeSpans {
-                    spans,
-                    ..ScopeSpans::default()
-                }],
-                ..ResourceSpans::default()
-            }],
-        };
-        request.encode_to_vec()
+    /// A message with `inner` as its field `tag`.
+    fn inside(tag: u32, inner: &[u8]) -> Vec<u8> {
+        let mut message = Vec::new();
+        prost::encoding::bytes::encode(tag, &inner.to_vec(), &mut message);
+        message
     }
 
     /// What `body` weighs.
@@ -170,21 +161,14 @@ mod tests {
 
     #[test]
     fn many_bytes_of_nothing_are_too_many() {
-        let empty = || vec![Span::default(); 400_000];
-        assert!(traces(empty()).len() < 1 << 20);
-        assert!(matches!(
-            check_protobuf(Signal::Traces, &traces(empty())),
-            Err(Refusal::TooMany)
-        ));
-        let attributes = vec![KeyValue::default(); 2_000_000];
-        let one = traces(vec![Span {
-            attributes,
-            ..Span::default()
-        }]);
-        assert!(matches!(
-            check_protobuf(Signal::Traces, &one),
-            Err(Refusal::TooMany)
-        ));
+        let spans = inside(1, &inside(2, &[0x12, 0].repeat(400_000)));
+        let attributes = inside(1, &inside(2, &inside(2, &[0x4a, 0].repeat(2_000_000))));
+        for body in [spans, attributes] {
+            assert!(matches!(
+                check_protobuf(Signal::Traces, &body),
+                Err(Refusal::TooMany)
+            ));
+        }
         let json = format!("[{}]", "{},".repeat(MAX_OBJECTS + 1));
         assert!(matches!(check_json(json.as_bytes()), Err(Refusal::TooMany)));
     }
