@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{ids::RejectedSpans, json, refusal::Refusal};
+use super::{ids::RejectedSpans, json, refusal::Refusal, weight};
 use crate::export::{Export, Signal};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,12 +41,17 @@ impl Encoding {
     }
 
     pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
-        match self {
+        let decoded = match self {
             Self::Protobuf => {
-                decode_protobuf(signal, body).map_err(|error| Refusal::Undecodable(error.to_string()))
+                weight::check_protobuf(signal, body)?;
+                decode_protobuf(signal, body).map_err(|error| error.to_string())
             }
-            Self::Json => json::decode(signal, body).map_err(|error| Refusal::Undecodable(error.to_string())),
-        }
+            Self::Json => {
+                weight::check_json(body)?;
+                json::decode(signal, body).map_err(|error| error.to_string())
+            }
+        };
+        decoded.map_err(Refusal::Undecodable)
     }
 
     /// `Export*ServiceResponse` of any signal: without `partial_success` they are the same, and only spans are rejected.

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::Request, http::HeaderMap, response::Response, routing::post};
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
     body::{self, Compression},
+    decoding::Decoder,
     encoding::Encoding,
-    ids::{self, RejectedSpans},
+    ids::RejectedSpans,
     refusal::Refusal,
 };
 use crate::{
@@ -21,20 +21,12 @@ use crate::{
 /// What all requests together may bring at a time, in bytes of their bodies as they come; more wait.
 const MAX_BODIES: u32 = 64 << 20;
 
-/// Bodies up to this length, in bytes, are decoded at once, in less than a millisecond; others, and compressed ones,
-/// whose length says little, leave the asynchronous threads to other requests.
-const SMALL_BODY: usize = 32 << 10;
-
-/// How many bodies that are not small are decompressed and decoded at a time: each may take many times its length in
-/// memory until it is found to be too large.
-const MAX_DECODING: usize = 2;
-
 /// The receiver's addresses.
 pub(crate) fn router(ingest: Ingest) -> Router {
     let receiver = Receiver {
         ingest,
         room: Arc::new(Semaphore::new(MAX_BODIES as usize)),
-        decoding: Arc::new(Semaphore::new(MAX_DECODING)),
+        decoder: Decoder::new(),
     };
     let route = |signal| {
         let receiver = receiver.clone();
@@ -54,7 +46,7 @@ pub(crate) fn router(ingest: Ingest) -> Router {
 struct Receiver {
     ingest: Ingest,
     room: Arc<Semaphore>,
-    decoding: Arc<Semaphore>,
+    decoder: Decoder,
 }
 
 impl Receiver {
@@ -80,32 +72,9 @@ impl Receiver {
             .map_err(|_| Refused::Overloaded)?
             .map_err(|_| Refused::Closed)?;
         let body = body::read(body).await?;
-        let (export, rejected) = self.decode(signal, encoding, compression, body).await?;
+        let (export, rejected) = self.decoder.decode(signal, encoding, compression, body).await?;
         self.ingest.accept(export)?;
         Ok((encoding, rejected))
-    }
-
-    async fn decode(
-        &self,
-        signal: Signal,
-        encoding: Encoding,
-        compression: Compression,
-        body: Bytes,
-    ) -> Result<(crate::export::Export, Option<RejectedSpans>), Refusal> {
-        let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
-        let decode = move || {
-            let plain = body::decompress(body, compression)?;
-            let mut export = encoding.decode(signal, &plain)?;
-            let rejected = ids::check(&mut export);
-            Ok((export, rejected))
-        };
-        if is_small {
-            return decode();
-        }
-        let _turn = self.decoding.acquire().await.map_err(|_| Refused::Closed)?;
-        tokio::task::spawn_blocking(decode)
-            .await
-            .unwrap_or(Err(Refusal::Broken))
     }
 
     fn refuse(&self, headers: &HeaderMap, refusal: &Refusal) -> Response {

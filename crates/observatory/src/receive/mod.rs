@@ -5,6 +5,7 @@
 //! and in time.
 
 mod body;
+mod decoding;
 mod encoding;
 pub(crate) mod grpc;
 pub(crate) mod health;
@@ -13,6 +14,7 @@ mod ids;
 mod json;
 mod refusal;
 mod status;
+mod weight;
 
 use std::time::Duration;
 

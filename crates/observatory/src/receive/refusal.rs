@@ -22,6 +22,8 @@ pub(super) enum Refusal {
     UnsupportedEncoding,
     #[error("the body is larger than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("there is too much in the body for one request")]
+    TooMany,
     #[error("the body did not come within {} seconds", .after.as_secs())]
     TooSlow { after: Duration },
     #[error("the body ended early")]
@@ -44,7 +46,7 @@ impl Refusal {
             Self::UnknownAddress => StatusCode::NOT_FOUND,
             Self::NotPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedType | Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::CutOff | Self::NotGzip | Self::Undecodable(_) => StatusCode::BAD_REQUEST,
             Self::NotTaken(Refused::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
@@ -74,6 +76,7 @@ impl Refusal {
             Self::UnsupportedType
             | Self::UnsupportedEncoding
             | Self::TooLarge { .. }
+            | Self::TooMany
             | Self::CutOff
             | Self::NotGzip
             | Self::Undecodable(_) => Code::InvalidArgument,

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::Request, http::StatusCode, response::Response};
 use http_body_util::BodyExt as _;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, trace_service_server::TraceService as _,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use tower_service::Service as _;
 
@@ -60,8 +58,17 @@ async fn a_full_queue_answers_in_json_too() {
 
 #[tokio::test]
 async fn a_full_queue_answers_grpc_with_retry_info() {
-    let receiver = grpc::Receiver::new(Ingest::that_is_full(Arc::default()));
-    let refused = receiver.export(tonic::Request::new(traces())).await.unwrap_err();
+    let counts = Arc::new(Counts::default());
+    let mut router = grpc::router(Ingest::that_is_full(counts.clone()));
+    let message = traces().encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0][..], &length, &message].concat();
+    let request = Request::post("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        .header("content-type", "application/grpc")
+        .body(Body::from(body))
+        .unwrap();
+    let response = router.call(request).await.unwrap();
+    let refused = tonic::Status::from_header_map(response.headers()).unwrap();
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
     let details = String::from_utf8_lossy(refused.details()).into_owned();
     assert!(
@@ -71,6 +78,7 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
     assert_eq!(status.retry_delay(), Some(super::RETRY_AFTER));
+    assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
 }
 
 #[tokio::test]

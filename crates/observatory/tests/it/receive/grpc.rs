@@ -85,3 +85,12 @@ async fn a_message_that_is_too_large_is_refused_for_good_compressed_or_not() {
     let status = observatory.json("/status").await;
     assert_eq!(status["refused"]["requests"], 2);
 }
+
+#[tokio::test]
+async fn a_message_that_would_take_far_more_in_memory_is_refused_for_good() {
+    let observatory = Running::start().await;
+    let mut client = TraceServiceClient::new(channel(&observatory).await);
+    let request = spans(vec![Span::default(); 400_000]);
+    let refused = client.export(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}

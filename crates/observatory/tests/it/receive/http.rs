@@ -263,6 +263,18 @@ async fn a_body_that_is_too_large_answers_413() {
     assert!(raw(&observatory, &chunked).await.starts_with("HTTP/1.1 413 "));
 }
 
+#[tokio::test]
+async fn a_body_that_would_take_far_more_in_memory_answers_413() {
+    let observatory = Running::start().await;
+    let body = spans(vec![Span::default(); 400_000]).encode_to_vec();
+    assert!(body.len() < 1 << 20);
+    let response = post(&observatory, ADDRESSES[0], &content_type(PROTOBUF), body).await;
+    assert_eq!(response.status(), 413);
+    let body = format!(r#"{{"resourceSpans":[{}{{}}]}}"#, "{},".repeat(700_000));
+    let response = post(&observatory, ADDRESSES[0], &content_type(JSON), body).await;
+    assert_eq!(response.status(), 413);
+}
+
 /// What is answered to `bytes`, up to the end of its head at least.
 async fn raw(observatory: &Running, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
