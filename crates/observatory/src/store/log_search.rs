@@ -1,21 +1,17 @@
 //! Looks for log records, newest first, as [`super::search`] looks for traces.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 
 use super::{
     filter::{Attribute, Text},
+    gated::Gated,
     ids::{SpanId, TraceId},
     intern::Shared,
     logs::{Entry, Logs},
     origin::Origin,
-    read,
     search::{ANSWER_BYTES, AT_A_TIME, Found, PATIENCE},
 };
 
@@ -46,13 +42,13 @@ pub(crate) struct KeptRecord {
 }
 
 /// Looks for records as `search` says, newest first, as [`super::search::search`] does.
-pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecord> {
+pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord> {
     let deadline = Instant::now() + PATIENCE;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
     let mut bytes = 0;
     loop {
-        let logs = read(logs);
+        let logs = logs.read();
         let pause = Instant::now() + AT_A_TIME;
         let mut resources = HashMap::new();
         let mut next = logs.newest_before(search.trace, before);

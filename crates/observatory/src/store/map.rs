@@ -3,15 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use super::{
+    gated::Gated,
     ids::SpanId,
     latency::{Latencies, Percentiles},
-    read,
     shape::{Queue, Role},
     traces::{SpanEntry, Status, Trace, Traces},
 };
@@ -78,10 +78,10 @@ enum Caller {
 }
 
 /// The map of the `window` nanoseconds before `now`.
-pub(crate) fn map(traces: &RwLock<Traces>, window: u64, now: u64) -> Map {
+pub(crate) fn map(traces: &Gated<Traces>, window: u64, now: u64) -> Map {
     let seconds = window as f64 / 1e9;
     let mut calls: Vec<_> = {
-        let traces = read(traces);
+        let traces = traces.read();
         Calls::since(&traces, now.saturating_sub(window))
             .by_ends(&traces)
             .into_iter()

@@ -3,15 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, RwLock},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use super::{
     UnixNano,
+    gated::Gated,
     latency::{Latencies, Percentiles},
-    read,
     shape::Role,
     traces::{Status, Traces},
 };
@@ -104,9 +104,9 @@ struct Runs {
 }
 
 /// The overview of the `window` nanoseconds before `now`.
-pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overview {
+pub(crate) fn overview(traces: &Gated<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
-    let seen = seen_since(&read(traces), start);
+    let seen = seen_since(&traces.read(), start);
     let seconds = window as f64 / 1e9;
 
     let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
