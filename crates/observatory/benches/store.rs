@@ -80,11 +80,11 @@ fn usual_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
     writeln!(out, "the same with 20,000 spans a second coming in:")?;
     questions(out, &store)?;
     stop.store(true, Ordering::Relaxed);
-    if let Ok((busy, longest)) = sender.join() {
+    if let Ok((rate, busy, longest)) = sender.join() {
         let (busy, longest) = (busy * 100.0, longest.as_secs_f64() * 1e3);
         writeln!(
             out,
-            "  taking them in: {busy:.1} % of a processor, {longest:.1} ms for the slowest batch"
+            "  taking in {rate:.0} a second: {busy:.1} % of a processor, {longest:.1} ms for the slowest batch"
         )?;
     }
     Ok(())
@@ -117,8 +117,8 @@ fn fill(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -
     taken
 }
 
-/// Puts in 20,000 spans a second until told to stop: the part of a core it took, and the slowest batch.
-fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, Duration) {
+/// Puts in 20,000 spans a second until told to stop: how many it were, the part of a processor, and the slowest batch.
+fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, f64, Duration) {
     let begun = Instant::now();
     let (mut busy, mut longest, mut put) = (Duration::ZERO, Duration::ZERO, 0);
     while !stop.load(Ordering::Relaxed) {
@@ -131,7 +131,8 @@ fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, Duration) {
         busy += processor_time() - worked;
         longest = longest.max(start.elapsed());
     }
-    (busy.as_secs_f64() / begun.elapsed().as_secs_f64(), longest)
+    let seconds = begun.elapsed().as_secs_f64();
+    (put as f64 / seconds, busy.as_secs_f64() / seconds, longest)
 }
 
 fn memory(out: &mut impl Write, store: &Store, before: usize) -> io::Result<()> {

@@ -30,3 +30,26 @@ impl<T> Gated<T> {
         self.content.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_writer_that_waits_is_before_readers_that_come_later() {
+        let shared = &Gated::new(0);
+        thread::scope(|scope| {
+            let earlier = shared.read();
+            scope.spawn(|| *shared.write() += 1);
+            while shared.gate.try_lock().is_ok() {
+                thread::yield_now();
+            }
+            let later = scope.spawn(|| *shared.read());
+            assert_eq!(*earlier, 0);
+            drop(earlier);
+            assert_eq!(later.join().expect("a value"), 1);
+        });
+    }
+}

@@ -60,10 +60,7 @@ pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord
                 next = None;
                 break;
             };
-            if entries.len() == search.limit
-                || bytes > ANSWER_BYTES
-                || (sequence % 64 == 0 && Instant::now() >= pause)
-            {
+            if entries.len() == search.limit || bytes > ANSWER_BYTES {
                 break;
             }
             before = sequence;
@@ -80,6 +77,9 @@ pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord
                 Some(_) => Some(entry.previous),
                 None => sequence.checked_sub(1),
             };
+            if Instant::now() >= pause {
+                break;
+            }
         }
         if next.is_none() {
             return Found { entries, next };
@@ -114,17 +114,21 @@ fn holds(
     if search.text.is_none() && search.attributes.is_empty() && search.span.is_none() {
         return true;
     }
+    let mut is_of_resource =
+        |wanted: &Attribute| wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()));
+    // Told by the encoding, most need not be decoded.
+    let may_have = |wanted: &Attribute| wanted.may_be_in(&entry.encoded) || is_of_resource(wanted);
+    if !search.attributes.iter().all(may_have) {
+        return false;
+    }
     let Ok(record) = LogRecord::decode(&*entry.encoded) else {
         return false;
     };
-    let mut is_attribute = |wanted: &Attribute| {
-        wanted.is_in(&record.attributes)
-            || wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()))
-    };
+    let is_attribute = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
     search
         .span
         .is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
-        && search.attributes.iter().all(&mut is_attribute)
+        && search.attributes.iter().all(is_attribute)
         && search
             .text
             .as_ref()

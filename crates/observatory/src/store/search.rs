@@ -97,7 +97,7 @@ pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<Trac
         let mut matcher = Matcher::new(search, &traces);
         let mut done = true;
         for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= pause {
+            if entries.len() == search.limit || bytes > ANSWER_BYTES {
                 done = false;
                 break;
             }
@@ -106,6 +106,10 @@ pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<Trac
                 let found = summary(&traces, trace);
                 bytes += found.len();
                 entries.push(found);
+            }
+            if Instant::now() >= pause {
+                done = false;
+                break;
             }
         }
         if done {
