@@ -55,6 +55,21 @@ impl Latencies {
     }
 }
 
+/// The `limit` groups that count most, those first. There may be very many: only what is left is sorted.
+pub(crate) fn most_frequent<K: Ord, V>(
+    mut groups: Vec<(K, V)>,
+    limit: usize,
+    count: impl Fn(&V) -> usize,
+) -> Vec<(K, V)> {
+    let order = |(a, of_a): &(K, V), (b, of_b): &(K, V)| count(of_b).cmp(&count(of_a)).then_with(|| a.cmp(b));
+    if groups.len() > limit {
+        groups.select_nth_unstable_by(limit, order);
+        groups.truncate(limit);
+    }
+    groups.sort_unstable_by(order);
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +85,14 @@ mod tests {
             p99_ns,
         } = latencies.percentiles();
         [p50_ns, p95_ns, p99_ns]
+    }
+
+    #[test]
+    fn the_most_frequent_come_first_and_the_rest_not_at_all() {
+        let groups: Vec<_> = (0..100).map(|key| (key, key % 10)).collect();
+        let most = most_frequent(groups, 12, |count| *count);
+        let keys: Vec<_> = most.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 8, 18]);
     }
 
     #[test]

@@ -1,21 +1,17 @@
 //! Looks for log records, newest first, as [`super::search`] looks for traces.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 
 use super::{
     filter::{Attribute, Text},
+    gated::Gated,
     ids::{SpanId, TraceId},
     intern::Shared,
     logs::{Entry, Logs},
     origin::Origin,
-    read,
     search::{ANSWER_BYTES, AT_A_TIME, Found, PATIENCE},
 };
 
@@ -46,13 +42,13 @@ pub(crate) struct KeptRecord {
 }
 
 /// Looks for records as `search` says, newest first, as [`super::search::search`] does.
-pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecord> {
+pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord> {
     let deadline = Instant::now() + PATIENCE;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
     let mut bytes = 0;
     loop {
-        let logs = read(logs);
+        let logs = logs.read();
         let pause = Instant::now() + AT_A_TIME;
         let mut resources = HashMap::new();
         let mut next = logs.newest_before(search.trace, before);
@@ -64,10 +60,7 @@ pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecor
                 next = None;
                 break;
             };
-            if entries.len() == search.limit
-                || bytes > ANSWER_BYTES
-                || (sequence % 64 == 0 && Instant::now() >= pause)
-            {
+            if entries.len() == search.limit || bytes > ANSWER_BYTES {
                 break;
             }
             before = sequence;
@@ -84,6 +77,9 @@ pub(crate) fn search(logs: &RwLock<Logs>, search: &LogSearch) -> Found<KeptRecor
                 Some(_) => Some(entry.previous),
                 None => sequence.checked_sub(1),
             };
+            if Instant::now() >= pause {
+                break;
+            }
         }
         if next.is_none() {
             return Found { entries, next };
@@ -118,17 +114,21 @@ fn holds(
     if search.text.is_none() && search.attributes.is_empty() && search.span.is_none() {
         return true;
     }
+    let mut is_of_resource =
+        |wanted: &Attribute| wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()));
+    // Told by the encoding, most need not be decoded.
+    let may_have = |wanted: &Attribute| wanted.may_be_in(&entry.encoded) || is_of_resource(wanted);
+    if !search.attributes.iter().all(may_have) {
+        return false;
+    }
     let Ok(record) = LogRecord::decode(&*entry.encoded) else {
         return false;
     };
-    let mut is_attribute = |wanted: &Attribute| {
-        wanted.is_in(&record.attributes)
-            || wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()))
-    };
+    let is_attribute = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
     search
         .span
         .is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
-        && search.attributes.iter().all(&mut is_attribute)
+        && search.attributes.iter().all(is_attribute)
         && search
             .text
             .as_ref()

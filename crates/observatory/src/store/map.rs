@@ -3,15 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, RwLock},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use super::{
+    gated::Gated,
     ids::SpanId,
-    latency::{Latencies, Percentiles},
-    read,
+    latency::{self, Latencies, Percentiles},
     shape::{Queue, Role},
     traces::{SpanEntry, Status, Trace, Traces},
 };
@@ -78,17 +78,13 @@ enum Caller {
 }
 
 /// The map of the `window` nanoseconds before `now`.
-pub(crate) fn map(traces: &RwLock<Traces>, window: u64, now: u64) -> Map {
+pub(crate) fn map(traces: &Gated<Traces>, window: u64, now: u64) -> Map {
     let seconds = window as f64 / 1e9;
-    let mut calls: Vec<_> = {
-        let traces = read(traces);
-        Calls::since(&traces, now.saturating_sub(window))
-            .by_ends(&traces)
-            .into_iter()
-            .collect()
+    let calls = {
+        let traces = traces.read();
+        Calls::since(&traces, now.saturating_sub(window)).by_ends(&traces)
     };
-    calls.sort_unstable_by(|(a, of_a), (b, of_b)| of_b.count().cmp(&of_a.count()).then_with(|| a.cmp(b)));
-    calls.truncate(MAX_EDGES);
+    let calls = latency::most_frequent(calls.into_iter().collect(), MAX_EDGES, Latencies::count);
     let mut nodes = BTreeMap::new();
     let edges = calls
         .into_iter()

@@ -7,6 +7,7 @@
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod gated;
 mod histogram;
 mod ids;
 mod instrument;
@@ -33,7 +34,7 @@ mod waterfall;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -52,6 +53,7 @@ pub(crate) use search::{Found, Outcome, TraceSearch, TraceSummary};
 pub(crate) use selection::{SeriesHead, SeriesReadings, SeriesSearch};
 
 use crate::export::Export;
+use gated::Gated;
 use logs::Logs;
 use metrics::Metrics;
 use selection::TakenSeries;
@@ -75,9 +77,9 @@ pub(crate) struct Store {
     limit: usize,
     started: u64,
     generation: AtomicU64,
-    traces: RwLock<Traces>,
-    logs: RwLock<Logs>,
-    metrics: RwLock<Metrics>,
+    traces: Gated<Traces>,
+    logs: Gated<Logs>,
+    metrics: Gated<Metrics>,
 }
 
 /// Numbers of each signal.
@@ -131,9 +133,9 @@ impl Store {
             limit,
             started: now(),
             generation: AtomicU64::new(0),
-            traces: RwLock::new(Traces::new(limit / 100 * 60)),
-            logs: RwLock::new(Logs::new(limit / 100 * 25)),
-            metrics: RwLock::new(Metrics::new(limit / 100 * 15)),
+            traces: Gated::new(Traces::new(limit / 100 * 60)),
+            logs: Gated::new(Logs::new(limit / 100 * 25)),
+            metrics: Gated::new(Metrics::new(limit / 100 * 15)),
         }
     }
 
@@ -145,9 +147,9 @@ impl Store {
     /// Keeps what came at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
         match export {
-            Export::Traces(request) => write(&self.traces).insert(request.resource_spans, now),
-            Export::Logs(request) => write(&self.logs).insert(request.resource_logs, now),
-            Export::Metrics(request) => write(&self.metrics).insert(request.resource_metrics, now),
+            Export::Traces(request) => self.traces.write().insert(request.resource_spans, now),
+            Export::Logs(request) => self.logs.write().insert(request.resource_logs, now),
+            Export::Metrics(request) => self.metrics.write().insert(request.resource_metrics, now),
         }
         self.generation.fetch_add(1, Ordering::Release);
     }
@@ -164,7 +166,7 @@ impl Store {
 
     pub(crate) fn search_traces(&self, search: &TraceSearch) -> Found<(TraceSummary, u64)> {
         let found = search::search(&self.traces, search);
-        let logs = read(&self.logs);
+        let logs = self.logs.read();
         let with_logs = |trace: TraceSummary| {
             let records = logs.of_trace(trace.id);
             (trace, records)
@@ -205,7 +207,7 @@ impl Store {
 
     /// A trace as it is kept, in the order it came, and where its spans belong.
     fn copied(&self, id: TraceId) -> Option<(KeptTrace, Vec<waterfall::Place>)> {
-        let traces = read(&self.traces);
+        let traces = self.traces.read();
         let trace = traces.get(id)?;
         let mut origins = Vec::new();
         let mut known = HashMap::new();
@@ -230,14 +232,14 @@ impl Store {
 
     /// Every series of which `wanted` holds, without its points.
     pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesHead> {
-        let metrics = read(&self.metrics);
+        let metrics = self.metrics.read();
         let series = metrics.series().filter(|series| wanted.holds(&metrics, series));
         series.map(|series| SeriesHead::of(&metrics, series)).collect()
     }
 
     /// The most recently updated `limit` series of which `wanted` holds, with what they say.
     pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
-        let metrics = read(&self.metrics);
+        let metrics = self.metrics.read();
         let mut series: Vec<_> = metrics
             .series()
             .filter(|series| wanted.holds(&metrics, series))
@@ -267,9 +269,9 @@ impl Store {
     }
 
     pub(crate) fn fill(&self) -> Fill {
-        let traces = read(&self.traces);
-        let logs = read(&self.logs);
-        let metrics = read(&self.metrics);
+        let traces = self.traces.read();
+        let logs = self.logs.read();
+        let metrics = self.metrics.read();
         let origins = traces
             .origins
             .iter()
@@ -311,13 +313,4 @@ impl Store {
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A thread that panicked while it held the lock leaves counts that may be off, and entries that are whole.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

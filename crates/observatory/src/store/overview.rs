@@ -3,16 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, RwLock},
+    sync::Arc,
 };
 
 use serde::Serialize;
 
 use super::{
     UnixNano,
-    latency::{Latencies, Percentiles},
-    read,
-    shape::Role,
+    gated::Gated,
+    latency::{self, Latencies, Percentiles},
+    shape::{Role, Shape},
     traces::{Status, Traces},
 };
 
@@ -75,18 +75,12 @@ struct Series {
     p95_ns: Vec<Option<u64>>,
 }
 
-/// What the spans of a shape count as.
-enum Counted {
-    Request { route: Arc<str> },
-    Task { task: Arc<str>, state: Option<Arc<str>> },
-    Nothing,
-}
-
 /// The spans of one shape in the window.
 struct Seen {
     service: Arc<str>,
-    counted: Counted,
+    shape: Shape,
     latest: u64,
+    /// Of requests and tasks only.
     spans: Vec<SeenSpan>,
 }
 
@@ -104,9 +98,9 @@ struct Runs {
 }
 
 /// The overview of the `window` nanoseconds before `now`.
-pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overview {
+pub(crate) fn overview(traces: &Gated<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
-    let seen = seen_since(&read(traces), start);
+    let seen = seen_since(&traces.read(), start);
     let seconds = window as f64 / 1e9;
 
     let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
@@ -114,22 +108,23 @@ pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overvi
     let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
     let step = window.div_ceil(STEPS).max(1);
     let mut steps = vec![Latencies::default(); STEPS as usize];
-    for shape in seen {
-        let (requests, latest) = services.entry(shape.service.clone()).or_default();
-        *latest = shape.latest.max(*latest);
-        match shape.counted {
-            Counted::Request { route } => {
-                let route = routes.entry((shape.service, route)).or_default();
-                for span in shape.spans {
+    for seen in seen {
+        let (requests, latest) = services.entry(seen.service.clone()).or_default();
+        *latest = seen.latest.max(*latest);
+        match &seen.shape.role {
+            Role::Request { .. } => {
+                let route = routes.entry((seen.service, seen.shape.route())).or_default();
+                for span in seen.spans {
                     requests.add(span.duration, span.failed);
                     route.add(span.duration, span.failed);
                     let step = (span.moment - start) / step;
                     steps[step.min(STEPS - 1) as usize].add(span.duration, span.failed);
                 }
             }
-            Counted::Task { task, state } => {
-                let runs = tasks.entry((shape.service, task)).or_default();
-                for span in shape.spans {
+            Role::Task { task, state, .. } => {
+                let task = task.as_ref().unwrap_or(&seen.shape.name).clone();
+                let runs = tasks.entry((seen.service, task)).or_default();
+                for span in seen.spans {
                     runs.latencies.add(span.duration, span.failed);
                     let by_status = || if span.failed { "FAILURE" } else { "SUCCESS" }.into();
                     *runs
@@ -138,7 +133,7 @@ pub(crate) fn overview(traces: &RwLock<Traces>, window: u64, now: u64) -> Overvi
                         .or_default() += 1;
                 }
             }
-            Counted::Nothing => {}
+            _ => {}
         }
     }
 
@@ -189,20 +184,13 @@ fn seen_since(traces: &Traces, start: u64) -> Vec<Seen> {
                 let shape = traces.shapes.get(span.shape);
                 Seen {
                     service: traces.origins.get(shape.origin).service.clone(),
-                    counted: match &shape.role {
-                        Role::Request { .. } => Counted::Request { route: shape.route() },
-                        Role::Task { task, state, .. } => Counted::Task {
-                            task: task.clone().unwrap_or_else(|| shape.name.clone()),
-                            state: state.clone(),
-                        },
-                        _ => Counted::Nothing,
-                    },
+                    shape: shape.clone(),
                     latest: 0,
                     spans: Vec::new(),
                 }
             });
             seen.latest = seen.latest.max(span.moment);
-            if !matches!(seen.counted, Counted::Nothing) {
+            if let Role::Request { .. } | Role::Task { .. } = seen.shape.role {
                 seen.spans.push(SeenSpan {
                     moment: span.moment,
                     duration: span.duration,
@@ -231,11 +219,6 @@ fn most_frequent<K: Ord, V, R>(
     count: impl Fn(&V) -> usize,
     row: impl Fn(K, V) -> R,
 ) -> Vec<R> {
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_unstable_by(|(a, of_a), (b, of_b)| count(of_b).cmp(&count(of_a)).then_with(|| a.cmp(b)));
-    groups
-        .into_iter()
-        .take(MAX_ROWS)
-        .map(|(key, value)| row(key, value))
-        .collect()
+    let groups = latency::most_frequent(groups.into_iter().collect(), MAX_ROWS, count);
+    groups.into_iter().map(|(key, value)| row(key, value)).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,9 +12,9 @@ use prost::Message as _;
 
 use super::{
     filter::{Attribute, Text},
+    gated::Gated,
     ids::TraceId,
     intern::Shared,
-    read,
     traces::{SpanEntry, Status, Trace, Traces},
 };
 
@@ -86,18 +86,18 @@ pub(crate) struct Found<T> {
 }
 
 /// Looks for traces as `search` says.
-pub(crate) fn search(traces: &RwLock<Traces>, search: &TraceSearch) -> Found<TraceSummary> {
+pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<TraceSummary> {
     let deadline = Instant::now() + PATIENCE;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
     let mut bytes = 0;
     loop {
-        let traces = read(traces);
+        let traces = traces.read();
         let pause = Instant::now() + AT_A_TIME;
         let mut matcher = Matcher::new(search, &traces);
         let mut done = true;
         for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= pause {
+            if entries.len() == search.limit || bytes > ANSWER_BYTES {
                 done = false;
                 break;
             }
@@ -106,6 +106,10 @@ pub(crate) fn search(traces: &RwLock<Traces>, search: &TraceSearch) -> Found<Tra
                 let found = summary(&traces, trace);
                 bytes += found.len();
                 entries.push(found);
+            }
+            if Instant::now() >= pause {
+                done = false;
+                break;
             }
         }
         if done {
