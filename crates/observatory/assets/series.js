@@ -30,6 +30,27 @@ export function labelOf(attributes) {
   return parts.map(([name, value]) => `${name}=${textOf(value)}`).join(', ') || 'all';
 }
 
+/**
+ * What tells each series from the others: the label of the attributes that differ among them. Pure.
+ *
+ * @param {any[]} series
+ * @returns {Map<any, string>}
+ */
+export function labelsOf(series) {
+  const texts = series.map(
+    ({ attributes }) => new Map(Object.entries(attributes).map(([name, value]) => [name, textOf(value)])),
+  );
+  const names = new Set(texts.flatMap((attributes) => [...attributes.keys()]));
+  const shared = [...names].filter((name) => texts.every((attributes) => attributes.get(name) === texts[0].get(name)));
+  if (series.length < 2) shared.length = 0;
+  return new Map(
+    series.map((one) => [
+      one,
+      labelOf(Object.fromEntries(Object.entries(one.attributes).filter(([name]) => !shared.includes(name)))),
+    ]),
+  );
+}
+
 /** A point's number. `quantiles:0.5` is that of a summary. @param {any} point @param {string} field @returns {number | null} */
 export function numberOf(point, field) {
   const value = field.startsWith('quantiles:') ? point.quantiles?.[field.slice(10)] : point[field];

@@ -9,7 +9,7 @@ import { count, measured, plural } from '../format.js';
 import { useKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address, back, decode, navigate } from '../router.js';
-import { columns, fieldsOf, isHistogram, labelOf, largest, latest } from '../series.js';
+import { columns, fieldsOf, isHistogram, labelOf, labelsOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
 const MOST_LINES = 8;
@@ -35,11 +35,16 @@ function mainLines(metric, chosen) {
     const quantiles = Object.keys(chosen?.points.at(-1)?.quantiles ?? {});
     return quantiles.map((quantile) => ({ label: quantile, field: `quantiles:${quantile}`, points: chosen.points }));
   }
-  const [field] = fieldsOf(metric.type);
-  return largest(metric.series, field, MOST_LINES).map(({ attributes, points }) => ({
-    label: labelOf(attributes),
+  return seriesLines(metric, fieldsOf(metric.type)[0]);
+}
+
+/** One line for each of the largest series. @param {any} metric @param {string} field */
+function seriesLines(metric, field) {
+  const labels = labelsOf(metric.series);
+  return largest(metric.series, field, MOST_LINES).map((series) => ({
+    label: labels.get(series) ?? '',
     field,
-    points,
+    points: series.points,
   }));
 }
 
@@ -48,15 +53,7 @@ function Charts({ metric, chosen }) {
   const main = useMemo(() => mainLines(metric, chosen), [metric, chosen]);
   const data = useMemo(() => columns(main), [main]);
   const distribution = isHistogram(metric.type);
-  const rates = useMemo(
-    () =>
-      largest(metric.series, 'rate', MOST_LINES).map(({ attributes, points }) => ({
-        label: labelOf(attributes),
-        field: 'rate',
-        points,
-      })),
-    [metric],
-  );
+  const rates = useMemo(() => seriesLines(metric, 'rate'), [metric]);
   const rateData = useMemo(() => columns(rates), [rates]);
   const single = distribution || metric.type === 'summary';
   const title = distribution
@@ -70,7 +67,7 @@ function Charts({ metric, chosen }) {
     <${Panel}
       title=${title}
       testid="main-chart"
-      actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelOf(chosen.attributes)} /></span>`}
+      actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelsOf(metric.series).get(chosen)} /></span>`}
     >
       <${Chart}
         lines=${main.map(({ label, color }) => ({ label, color, fill: main.length === 1 }))}

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { curve, edgeId, layOutGraph, nodeName } from '../../assets/graph.js';
 import { hueOf } from '../../assets/hue.js';
-import { columns, headline, labelOf, largest, latest } from '../../assets/series.js';
+import { columns, headline, labelOf, labelsOf, largest, latest } from '../../assets/series.js';
 
 const at = (seconds, values) => ({ time_unix_nano: `${seconds}000000000`, ...values });
 
@@ -41,6 +41,17 @@ test('attributes make the same label in any order', () => {
   assert.equal(labelOf({ b: 1, a: ['x'] }), 'a=["x"], b=1');
   assert.equal(labelOf({ a: ['x'], b: 1 }), labelOf({ b: 1, a: ['x'] }));
   assert.equal(labelOf({}), 'all');
+});
+
+test('what all series have in common is not in their labels', () => {
+  const series = [{ method: 'GET', route: '/a' }, { method: 'GET', route: '/b' }, { method: 'GET' }].map(
+    (attributes) => ({
+      attributes,
+    }),
+  );
+  assert.deepEqual([...labelsOf(series).values()], ['route=/a', 'route=/b', 'all']);
+  assert.deepEqual([...labelsOf(series.slice(0, 1)).values()], ['method=GET, route=/a']);
+  assert.deepEqual([...labelsOf([]).values()], []);
 });
 
 test('each type of instrument has a number that says most', () => {
