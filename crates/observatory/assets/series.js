@@ -1,5 +1,6 @@
 // Points of a metric as the columns that a chart draws. Pure.
 import { milliseconds } from './format.js';
+import { hashOf } from './hash.js';
 import { textOf } from './text.js';
 
 /** What can be drawn of an instrument's points, the most telling first. @type {Record<string, string[]>} */
@@ -28,6 +29,38 @@ export function headline(metric) {
 export function labelOf(attributes) {
   const parts = Object.entries(attributes ?? {}).sort(([one], [other]) => (one < other ? -1 : 1));
   return parts.map(([name, value]) => `${name}=${textOf(value)}`).join(', ') || 'all';
+}
+
+/** All that a series is known by: two processes may report the same attributes. @param {any} series */
+const identityOf = (series) => ({ ...series.resource, ...series.attributes });
+
+/** A short name of a series that stays the same, for addresses. @param {any} series */
+export const keyOf = (series) => hashOf(labelOf(identityOf(series))).toString(36);
+
+/**
+ * What tells each series from the others: the label of what differs among them; and what they have in common.
+ *
+ * @param {any[]} series
+ * @returns {{labels: Map<any, string>, common: Record<string, unknown>}}
+ */
+export function labelsOf(series) {
+  const identities = series.map(identityOf);
+  const [first = {}] = identities;
+  const isShared = (/** @type {string} */ name) =>
+    identities.every((identity) => Object.hasOwn(identity, name) && textOf(identity[name]) === textOf(first[name]));
+  const names = Object.keys(first).filter(isShared);
+  const shared = new Set(names);
+  return {
+    labels: new Map(
+      series.map((one, index) => [
+        one,
+        labelOf(Object.fromEntries(Object.entries(identities[index]).filter(([name]) => !shared.has(name)))),
+      ]),
+    ),
+    common: Object.fromEntries(
+      names.filter((name) => Object.hasOwn(series[0].attributes, name)).map((name) => [name, first[name]]),
+    ),
+  };
 }
 
 /** A point's number. `quantiles:0.5` is that of a summary. @param {any} point @param {string} field @returns {number | null} */

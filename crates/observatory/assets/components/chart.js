@@ -162,7 +162,8 @@ function placeExemplars(chart, exemplars, unit) {
     dot.title = `${measured(exemplar.value, unit)} at ${moment(exemplar.time_unix_nano)}: open its trace`;
     dot.setAttribute('aria-label', dot.title);
     dot.style.left = `${left}px`;
-    // One that is beyond the scale is at its edge, rather than nowhere.
+    // One that is beyond the scale is at its edge, and hollow, rather than nowhere.
+    dot.classList.toggle('is-beyond', top < 0);
     dot.style.top = `${Math.min(chart.over.clientHeight, Math.max(0, top))}px`;
     chart.over.append(dot);
   }

@@ -36,7 +36,7 @@ export function FirstVisit({ status }) {
   return html`<div class="first-visit" data-testid="first-visit">
     <h1>Waiting for the first request</h1>
     <p class="lead">
-      This page changes by itself as soon as a service answers one, or a worker runs a task.
+      This page changes by itself as soon as a service answers one, or a worker runs a task.${' '}
       ${
         kept.spans + kept.logs > 0 &&
         html`Received so far: <a href="/traces">${plural(kept.spans, 'span')}</a>, <a href="/logs">${plural(kept.logs, 'log record')}</a>.`

@@ -5,6 +5,7 @@ import { useCell } from '../cell.js';
 import { bindings, useKeys } from '../keys.js';
 import { connection, paused } from '../live.js';
 import { navigate } from '../router.js';
+import { plain } from '../text.js';
 import { choose, theme } from '../theme.js';
 
 const PAGES = [
@@ -117,7 +118,7 @@ export function Shell({ path, children }) {
     </header>
     ${
       lost !== null &&
-      html`<p class="lost" role="alert" data-testid="connection-lost">
+      html`<p class="lost" role="alert" data-testid="connection-lost" title=${plain(lost)}>
       Connection lost: what is shown is not new. Trying again…
     </p>`
     }

@@ -8,12 +8,11 @@ import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { count, measured, plural } from '../format.js';
 import { useKeys } from '../keys.js';
 import { useLive } from '../live.js';
-import { address, back, decode, navigate } from '../router.js';
-import { columns, fieldsOf, isHistogram, labelOf, largest, latest } from '../series.js';
+import { address, back, navigate } from '../router.js';
+import { columns, fieldsOf, isHistogram, keyOf, labelOf, labelsOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
 const MOST_LINES = 8;
-const MOST_SERIES = 200;
 
 const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
   p50: 'var(--line-2)',
@@ -35,11 +34,16 @@ function mainLines(metric, chosen) {
     const quantiles = Object.keys(chosen?.points.at(-1)?.quantiles ?? {});
     return quantiles.map((quantile) => ({ label: quantile, field: `quantiles:${quantile}`, points: chosen.points }));
   }
-  const [field] = fieldsOf(metric.type);
-  return largest(metric.series, field, MOST_LINES).map(({ attributes, points }) => ({
-    label: labelOf(attributes),
+  return seriesLines(metric, fieldsOf(metric.type)[0]);
+}
+
+/** One line for each of the largest series. @param {any} metric @param {string} field */
+function seriesLines(metric, field) {
+  const { labels } = labelsOf(metric.series);
+  return largest(metric.series, field, MOST_LINES).map((series) => ({
+    label: labels.get(series) ?? '',
     field,
-    points,
+    points: series.points,
   }));
 }
 
@@ -48,15 +52,7 @@ function Charts({ metric, chosen }) {
   const main = useMemo(() => mainLines(metric, chosen), [metric, chosen]);
   const data = useMemo(() => columns(main), [main]);
   const distribution = isHistogram(metric.type);
-  const rates = useMemo(
-    () =>
-      largest(metric.series, 'rate', MOST_LINES).map(({ attributes, points }) => ({
-        label: labelOf(attributes),
-        field: 'rate',
-        points,
-      })),
-    [metric],
-  );
+  const rates = useMemo(() => seriesLines(metric, 'rate'), [metric]);
   const rateData = useMemo(() => columns(rates), [rates]);
   const single = distribution || metric.type === 'summary';
   const title = distribution
@@ -70,7 +66,7 @@ function Charts({ metric, chosen }) {
     <${Panel}
       title=${title}
       testid="main-chart"
-      actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelOf(chosen.attributes)} /></span>`}
+      actions=${single && metric.series.length > 1 && html`<span class="muted clip"><${Text} value=${labelsOf(metric.series).labels.get(chosen)} /></span>`}
     >
       <${Chart}
         lines=${main.map(({ label, color }) => ({ label, color, fill: main.length === 1 }))}
@@ -96,7 +92,7 @@ function Charts({ metric, chosen }) {
   </div>`;
 }
 
-/** @param {{metric: any, chosen: any, onChoose: (label: string) => void}} props */
+/** @param {{metric: any, chosen: any, onChoose: (key: string) => void}} props */
 function SeriesTable({ metric, chosen, onChoose }) {
   const fields = isHistogram(metric.type)
     ? ['rate', ...fieldsOf(metric.type)]
@@ -106,7 +102,9 @@ function SeriesTable({ metric, chosen, onChoose }) {
         ? ['rate', 'value']
         : ['value'];
   const unitOf = (/** @type {string} */ field) => (field === 'rate' || field === 'count' ? '' : metric.unit);
+  const { labels, common } = labelsOf(metric.series);
   return html`<div class="scroll-x">
+    ${Object.keys(common).length > 0 && html`<p class="series-common"><${Text} value=${labelOf(common)} limit=${400} expand /></p>`}
     <table class="table" data-testid="series">
       <thead>
         <tr>
@@ -115,12 +113,12 @@ function SeriesTable({ metric, chosen, onChoose }) {
         </tr>
       </thead>
       <tbody>
-        ${largest(metric.series, fields[0], MOST_SERIES).map((series) => {
-          const label = labelOf(series.attributes);
-          return html`<tr key=${label} class=${series === chosen ? 'is-selected' : ''}>
+        ${largest(metric.series, fields[0], metric.series.length).map((series) => {
+          const key = keyOf(series);
+          return html`<tr key=${key} class=${series === chosen ? 'is-selected' : ''}>
             <td>
-              <button type="button" class="row-link" aria-pressed=${series === chosen} onClick=${() => onChoose(label)}>
-                <${Text} value=${label} limit=${300} />
+              <button type="button" class="row-link" aria-pressed=${series === chosen} onClick=${() => onChoose(key)}>
+                <${Text} value=${labels.get(series)} limit=${300} />
               </button>
             </td>
             ${fields.map((field) => html`<td class="num">${measured(latest(series.points, field), unitOf(field))}</td>`)}
@@ -128,7 +126,6 @@ function SeriesTable({ metric, chosen, onChoose }) {
         })}
       </tbody>
     </table>
-    ${metric.series.length > MOST_SERIES && html`<p class="muted pad">and ${count(metric.series.length - MOST_SERIES)} more</p>`}
   </div>`;
 }
 
@@ -152,10 +149,8 @@ export function Page({ argument, path, query, fragment }) {
     if (!refusal) return html`<${Loading} />`;
     return html`${form}<${Empty} title="This metric is not here."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
-  const wanted = decode(fragment);
   const chosen =
-    metric.series.find((/** @type {any} */ one) => labelOf(one.attributes) === wanted) ??
-    largest(metric.series, 'rate', 1)[0];
+    metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? largest(metric.series, 'rate', 1)[0];
   const others = (metric.matches ?? []).filter((/** @type {any} */ one) => one.service !== metric.service);
   return html`
     <p class="crumbs"><a href="/metrics">Metrics</a></p>
@@ -183,7 +178,7 @@ export function Page({ argument, path, query, fragment }) {
             <${SeriesTable}
               metric=${metric}
               chosen=${chosen}
-              onChoose=${(/** @type {string} */ label) => navigate(`${path}${query}#${encodeURIComponent(label)}`, { replace: true })}
+              onChoose=${(/** @type {string} */ key) => navigate(`${path}${query}#${key}`, { replace: true })}
             />
           <//>`
     }

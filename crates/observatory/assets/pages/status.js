@@ -29,6 +29,7 @@ function Forwarding({ forwarding }) {
         ['logs sent', count(sent.logs)],
         ['points sent', count(sent.points)],
         ['requests dropped', count(forwarding.dropped_requests)],
+        ['items rejected', count(forwarding.rejected_items)],
       ]}
     />`;
 }
@@ -67,6 +68,7 @@ export function Page() {
           ['traces', count(kept.traces)],
           ['series', count(kept.series)],
           ['requests refused', count(body.refused.requests)],
+          ['not fit to keep', count(body.refused.spans + body.refused.logs + body.refused.points)],
           ['oldest', kept.oldest_unix_nano ? moment(kept.oldest_unix_nano) : '–'],
         ]}
       />

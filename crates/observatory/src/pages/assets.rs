@@ -58,6 +58,7 @@ static ASSETS: &[Asset] = &assets![
     "filters.js",
     "format.js",
     "graph.js",
+    "hash.js",
     "html.js",
     "hue.js",
     "icon.svg",

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { curve, edgeId, layOutGraph, nodeName } from '../../assets/graph.js';
 import { hueOf } from '../../assets/hue.js';
-import { columns, headline, labelOf, largest, latest } from '../../assets/series.js';
+import { columns, headline, keyOf, labelOf, labelsOf, largest, latest } from '../../assets/series.js';
 
 const at = (seconds, values) => ({ time_unix_nano: `${seconds}000000000`, ...values });
 
@@ -41,6 +41,28 @@ test('attributes make the same label in any order', () => {
   assert.equal(labelOf({ b: 1, a: ['x'] }), 'a=["x"], b=1');
   assert.equal(labelOf({ a: ['x'], b: 1 }), labelOf({ b: 1, a: ['x'] }));
   assert.equal(labelOf({}), 'all');
+});
+
+const series = (attributes, resource = {}) => ({ attributes, resource });
+
+test('what all series have in common is not in their labels', () => {
+  const several = [
+    series({ method: 'GET', route: '/a' }, { host: 'x' }),
+    series({ method: 'GET', route: '/b' }, { host: 'x' }),
+    series({ method: 'GET' }, { host: 'x' }),
+  ];
+  const { labels, common } = labelsOf(several);
+  assert.deepEqual([...labels.values()], ['route=/a', 'route=/b', 'all']);
+  assert.deepEqual(common, { method: 'GET' });
+  assert.deepEqual([...labelsOf([]).labels.values()], []);
+});
+
+test('the same attributes of two processes are two series', () => {
+  const one = series({ route: '/a' }, { 'service.instance.id': '1' });
+  const other = series({ route: '/a' }, { 'service.instance.id': '2' });
+  assert.deepEqual([...labelsOf([one, other]).labels.values()], ['service.instance.id=1', 'service.instance.id=2']);
+  assert.notEqual(keyOf(one), keyOf(other));
+  assert.equal(keyOf(one), keyOf(structuredClone(one)));
 });
 
 test('each type of instrument has a number that says most', () => {
