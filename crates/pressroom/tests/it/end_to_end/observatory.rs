@@ -212,6 +212,24 @@ async fn a_taken_port_of_the_pages_does_not_keep_the_service_from_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_for_others_that_are_taken_leave_the_observatory_to_this_service() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port().to_string();
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let mut variables = ports.variables().to_vec();
+    variables.extend([
+        ("OBSERVATORY_OTLP_GRPC_PORT", taken.as_str()),
+        ("OBSERVATORY_HEALTH_PORT", taken.as_str()),
+    ]);
+    let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
+    let said = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    assert!(process.output().contains(&said), "{}", process.output());
+    assert_eq!(ports.get("/status").await["endpoints"]["grpc"], Value::Null);
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_telemetry_is_kept_when_the_service_ends_before_a_batch_is_due() {
     let ports = Ports::free();
     let (first, second) = (process::Folder::new(), process::Folder::new());
@@ -221,8 +239,11 @@ async fn the_last_telemetry_is_kept_when_the_service_ends_before_a_batch_is_due(
     let (mut process, api) = process::start_api(&[], &variables, second.path()).await;
     raw::register(api, "alice@example.com").await;
     assert!(process.terminate().await.success());
-    let found = ports.get("/traces?name=/api/register").await;
-    assert_eq!(found["traces"].as_array().unwrap().len(), 1, "{found}");
+    eventually("the trace of the registration", async || {
+        let found = ports.get("/traces?name=/api/register").await;
+        (found["traces"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
