@@ -24,8 +24,15 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    metrics::v1::{
+        AggregationTemporality, Histogram, HistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics, metric,
+    },
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span, span::SpanKind},
 };
@@ -41,9 +48,15 @@ const WINDOW: u64 = 3_600_000_000_000;
 fn main() -> io::Result<()> {
     let measure = match std::env::args().nth(1).as_deref() {
         // Each in a process of its own: memory that was given back is there to be taken again.
-        Some("--bench") => return ["usual", "unique"].into_iter().try_for_each(start),
+        Some("--bench") => {
+            return ["usual", "unique", "records", "points"]
+                .into_iter()
+                .try_for_each(start);
+        }
         Some("usual") => usual_spans,
         Some("unique") => unique_spans,
+        Some("records") => log_records,
+        Some("points") => points,
         // Compiled and started as a test.
         _ => return Ok(()),
     };
@@ -103,6 +116,47 @@ fn unique_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
     questions(out, &store)
 }
 
+fn log_records(out: &mut StdoutLock<'_>) -> io::Result<()> {
+    let before = resident()?;
+    let store = Store::new(LIMIT);
+    let mut taken = Duration::ZERO;
+    for batch in 0..1_000 {
+        let records = (0..512).map(|place| record(batch * 512 + place)).collect();
+        taken += taken_in(&store, log_request(records));
+    }
+    writeln!(
+        out,
+        "log records: {:.2} µs of a processor for each",
+        taken.as_secs_f64() * 1e6 / 512e3
+    )?;
+    memory(out, &store, before)
+}
+
+fn points(out: &mut StdoutLock<'_>) -> io::Result<()> {
+    let before = resident()?;
+    let store = Store::new(LIMIT);
+    let mut taken = Duration::ZERO;
+    for round in 1..=1_000 {
+        taken += taken_in(
+            &store,
+            metric_request((0..1_000).map(|series| point(series, round)).collect()),
+        );
+    }
+    writeln!(
+        out,
+        "points of histograms: {:.2} µs of a processor for each",
+        taken.as_secs_f64()
+    )?;
+    memory(out, &store, before)
+}
+
+/// Puts `request` in and gives the time of the store.
+fn taken_in(store: &Store, request: Export) -> Duration {
+    let start = processor_time();
+    store.insert(request);
+    processor_time() - start
+}
+
 /// Puts in about `spans` and gives the time of the store.
 fn fill(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -> Duration {
     let mut taken = Duration::ZERO;
@@ -110,9 +164,7 @@ fn fill(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -
     while put < spans {
         let batch = batch(next, make);
         put += batch.1;
-        let start = processor_time();
-        store.insert(batch.0);
-        taken += processor_time() - start;
+        taken += taken_in(store, batch.0);
     }
     taken
 }
@@ -141,9 +193,10 @@ fn memory(out: &mut impl Write, store: &Store, before: usize) -> io::Result<()> 
     let grown = resident()?.saturating_sub(before);
     writeln!(
         out,
-        "  {} spans in {} traces kept: {:.1} MiB counted, {:.1} MiB more resident",
+        "  {} spans, {} records, {} points kept: {:.1} MiB counted, {:.1} MiB more resident",
         fill.kept.spans,
-        fill.traces,
+        fill.kept.logs,
+        fill.kept.points,
         mib(counted),
         mib(grown),
     )
@@ -301,6 +354,78 @@ fn span(trace: u64, id: u64, parent: u64, kind: SpanKind, name: String, attribut
         attributes,
         ..Span::default()
     }
+}
+
+/// A record as one of a hundred requests would write it.
+fn record(number: u64) -> LogRecord {
+    let time = store::now();
+    LogRecord {
+        time_unix_nano: time,
+        observed_time_unix_nano: time,
+        severity_number: 9,
+        severity_text: "INFO".to_owned(),
+        body: text("", &format!("article {number} created")).value,
+        attributes: vec![
+            text("code.file.path", "crates/pressroom/src/articles.rs"),
+            int("code.line.number", 120),
+            text("article.slug", &format!("an-article-about-{number}")),
+        ],
+        trace_id: (u128::from(number / 3) << 64 | 1).to_be_bytes().to_vec(),
+        span_id: (number | 1 << 40).to_be_bytes().to_vec(),
+        ..LogRecord::default()
+    }
+}
+
+fn log_request(log_records: Vec<LogRecord>) -> Export {
+    Export::Logs(ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs: vec![ScopeLogs {
+                log_records,
+                ..ScopeLogs::default()
+            }],
+            ..ResourceLogs::default()
+        }],
+    })
+}
+
+/// A point of a cumulative histogram with the bounds that the conventions advise.
+fn point(series: u64, round: u64) -> HistogramDataPoint {
+    let bounds = [
+        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    ];
+    HistogramDataPoint {
+        attributes: vec![
+            text("http.route", &format!("/api/{series}")),
+            int("http.response.status_code", 200),
+        ],
+        start_time_unix_nano: 1,
+        time_unix_nano: round * 1_000_000_000,
+        count: round * 15,
+        sum: Some(round as f64),
+        bucket_counts: (0..15).map(|bucket| round * (15 - bucket) / 8).collect(),
+        explicit_bounds: bounds.to_vec(),
+        ..HistogramDataPoint::default()
+    }
+}
+
+fn metric_request(data_points: Vec<HistogramDataPoint>) -> Export {
+    let histogram = Histogram {
+        data_points,
+        aggregation_temporality: AggregationTemporality::Cumulative as i32,
+    };
+    Export::Metrics(ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics: vec![ScopeMetrics {
+                metrics: vec![Metric {
+                    name: "http.server.request.duration".to_owned(),
+                    data: Some(metric::Data::Histogram(histogram)),
+                    ..Metric::default()
+                }],
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    })
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
