@@ -1,5 +1,5 @@
 // Log records as lines that open: level, service and what was said; then everything else about the record.
-import { html, useState } from '../html.js';
+import { Component, html } from '../html.js';
 import { clock, moment } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
 import { Attributes } from './attributes.js';
@@ -52,17 +52,26 @@ function Whole({ log }) {
 }
 
 /**
- * @param {object} props
- * @param {any} props.log
- * @param {(log: any) => string} [props.time] what stands in the place of the time
- * @param {(log: any) => void} [props.onSpan] where the record's span is on the same page
+ * One record, which never changes: a tail of a thousand is only drawn where it is new.
+ *
+ * Its props: `log`; `time(log)`, what stands in the place of the time; `onSpan(log)`, where the record's span is on the
+ * same page.
  */
-function Line({ log, time, onSpan }) {
-  const [open, setOpen] = useState(false);
-  const level = log.level ?? '';
-  return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
+class Line extends Component {
+  state = { open: false };
+
+  /** @param {any} props @param {any} state */
+  shouldComponentUpdate(props, state) {
+    const { log, time, onSpan } = this.props;
+    return log !== props.log || time !== props.time || onSpan !== props.onSpan || state.open !== this.state.open;
+  }
+
+  /** @param {any} props @param {{open: boolean}} state */
+  render({ log, time, onSpan }, { open }) {
+    const level = log.level ?? '';
+    return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
     <div class="log-line">
-      <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => setOpen(!open)}>
+      <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
         <time class="log-time" title=${moment(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} />
@@ -93,6 +102,7 @@ function Line({ log, time, onSpan }) {
     </div>
     ${open && html`<${Whole} log=${log} />`}
   </li>`;
+  }
 }
 
 /** @param {{logs: any[], time?: (log: any) => string, onSpan?: (log: any) => void, label?: string}} props */
