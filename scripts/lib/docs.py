@@ -17,6 +17,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -284,9 +285,12 @@ def main() -> int:
     for page in asked:
         faults += page.faults + check_blocks(page, root)
 
+    pages, otlp = free_port(), free_port()
     addresses = {
         "localhost:8000": f"localhost:{port}",
         "127.0.0.1:8000": f"127.0.0.1:{port}",
+        "localhost:4319": f"localhost:{pages}",
+        "localhost:4318": f"localhost:{otlp}",
         "localhost:5432": os.environ["DOCS_POSTGRES"],
         "localhost:6379": os.environ["DOCS_REDIS"],
     }
@@ -303,7 +307,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="pressroom-docs.") as folder:
             folder = Path(folder)
             prepare(folder, root, localise)
-            environment = prepared_environment(page, localise, port)
+            environment = prepared_environment(page, localise, port) | {
+                "OBSERVATORY_PORT": str(pages),
+                "OBSERVATORY_OTLP_HTTP_PORT": str(otlp),
+                "OBSERVATORY_OTLP_GRPC_PORT": "0",
+                "OBSERVATORY_HEALTH_PORT": "0",
+            }
             found = run(page, folder, localise, environment)
         print(f"{page.path}: {'; '.join(found) if found else 'holds'}")
         faults += found
@@ -311,6 +320,12 @@ def main() -> int:
         print(f"FAULT {fault}", file=sys.stderr)
     print(f"{len(asked)} pages, {len(faults)} faults")
     return 1 if faults else 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def prepare(folder: Path, root: Path, localise) -> None:
@@ -329,8 +344,10 @@ def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
     made = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
     databases = subprocess.run(["psql", "-XAtc", made], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
-    environment = {**os.environ, "PORT": port, "OTEL_SDK_DISABLED": "true", "HOST": "127.0.0.1"}
+    environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
     if page.path.name != "README.md":
+        # README shows telemetry; elsewhere nobody receives it.
+        environment["OTEL_SDK_DISABLED"] = "true"
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]
         environment |= {
             "DATABASE_URL": localise("postgresql://pressroom:password@localhost:5432/pressroom"),

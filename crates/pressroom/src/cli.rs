@@ -2,13 +2,16 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{commands::Tasks, config::Options};
+use crate::{
+    commands::{Logs, Tasks, Traces},
+    config::Options,
+};
 
 /// Said at the end of `--help`: the variables that other parts read.
 const TELEMETRY_HELP: &str = "\
 Telemetry (environment variables only; the OpenTelemetry specification says what they mean):
   OTEL_EXPORTER_OTLP_ENDPOINT    where traces, metrics and logs go, by OTLP http/protobuf
-                                 [default: http://localhost:4318; embedded mode: nowhere]
+                                 [default: http://localhost:4318; embedded mode: the observatory]
   OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE, and the same per signal
   OTEL_SERVICE_NAME              [default: pressroom-app, pressroom-worker]
   OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_PROPAGATORS,
@@ -47,6 +50,12 @@ pub enum Command {
     /// Looks after tasks in Redis by hand
     #[command(subcommand)]
     Tasks(Tasks),
+    /// Shows traces, metrics and logs of services in any language in a browser (embedded mode has it too)
+    Observatory,
+    /// Prints traces that the observatory has
+    Traces(Traces),
+    /// Prints log records that the observatory has
+    Logs(Logs),
     /// Prints the OpenAPI document
     Openapi,
     /// Exits 0 when the API on this machine is healthy

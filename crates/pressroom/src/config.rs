@@ -5,6 +5,7 @@
 //! `telemetry` crate, which knows what they mean.
 
 mod display;
+mod observatory;
 mod options;
 mod parse;
 mod protection;
@@ -21,7 +22,10 @@ use std::{
 use url::Url;
 
 use self::parse::{delay, hours, parse, seconds};
-pub use self::{options::Options, secret::Secret};
+pub use self::{
+    options::{ObservatoryOptions, Options},
+    secret::Secret,
+};
 use crate::{
     accounts::{PasswordScheme, Rates},
     api::{AllowedOrigins, TrustedProxies},
@@ -47,7 +51,9 @@ pub enum Mode {
     Migrate,
     /// Looking after tasks; needs Redis and nothing else.
     Tasks,
-    /// Asking a running API how it is; needs its port and nothing else.
+    /// The observatory alone.
+    Observatory,
+    /// Asking a running process; needs its port and nothing else.
     Probe,
 }
 
@@ -110,6 +116,8 @@ pub struct Config {
     /// The worker's node name.
     pub hostname: String,
     pub visibility_timeout: Duration,
+    /// Absent in modes that have none.
+    pub observatory: Option<::observatory::Config>,
 }
 
 /// A setting that cannot be used, and which variable it comes from. Fits on one line, and never
@@ -155,7 +163,7 @@ impl Config {
         };
         let host = match mode {
             Mode::Dev => "127.0.0.1",
-            Mode::Serve | Mode::Worker | Mode::Migrate | Mode::Tasks | Mode::Probe => "0.0.0.0",
+            _ => "0.0.0.0",
         };
         let host: IpAddr = parse(
             "HOST",
@@ -168,6 +176,7 @@ impl Config {
         let trusted_proxies = protection::trusted_proxies(&options)?;
         let cors_allowed_origins = protection::cors_allowed_origins(&options)?;
         let data_dir: PathBuf = options.data_dir.unwrap_or_else(|| "./data".to_owned()).into();
+        let observatory = observatory::observatory(mode, options.observatory, &data_dir)?;
         Ok(Self {
             production,
             listen: SocketAddr::new(host, port),
@@ -201,6 +210,7 @@ impl Config {
                 options.celery_visibility_timeout.as_deref(),
                 "3600",
             )?,
+            observatory,
         })
     }
 }
@@ -227,7 +237,9 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
     let refuse = |problem: &str| Err(ConfigError::new("DATABASE_URL", problem));
     let Some(url) = given else {
         return match mode {
-            Mode::Dev | Mode::Tasks | Mode::Probe => Ok(Database::Sqlite(data_dir.join("pressroom.db"))),
+            Mode::Dev | Mode::Tasks | Mode::Observatory | Mode::Probe => {
+                Ok(Database::Sqlite(data_dir.join("pressroom.db")))
+            }
             Mode::Serve | Mode::Worker | Mode::Migrate => {
                 refuse("is required, as postgresql://user:password@host/database")
             }
@@ -241,7 +253,9 @@ fn database(mode: Mode, given: Option<String>, data_dir: &std::path::Path) -> Re
             refuse("is PostgreSQL, which embedded mode does not use; run `pressroom serve`, or unset it")
         }
         ("postgres" | "postgresql", _) => postgres_url("DATABASE_URL", &url).map(Database::Postgres),
-        ("sqlite", Mode::Dev | Mode::Migrate | Mode::Tasks | Mode::Probe) if !rest.is_empty() => {
+        ("sqlite", Mode::Dev | Mode::Migrate | Mode::Tasks | Mode::Observatory | Mode::Probe)
+            if !rest.is_empty() =>
+        {
             Ok(Database::Sqlite(rest.into()))
         }
         ("sqlite", _) => refuse("is SQLite, which only embedded mode uses; run `pressroom dev`"),
@@ -279,7 +293,7 @@ fn redis_url(mode: Mode, given: Option<String>) -> Result<Option<Secret>, Config
                 "is not used in embedded mode; run `pressroom serve`, or unset it",
             ));
         }
-        (Mode::Dev | Mode::Migrate | Mode::Probe, _) => return Ok(None),
+        (Mode::Dev | Mode::Migrate | Mode::Observatory | Mode::Probe, _) => return Ok(None),
         (Mode::Serve | Mode::Worker | Mode::Tasks, given) => {
             given.unwrap_or_else(|| "redis://localhost:6379/0".to_owned())
         }

@@ -37,6 +37,9 @@ fn run() -> anyhow::Result<()> {
         Command::Migrate => commands::migrate(&Config::load(Mode::Migrate, options)?),
         Command::Healthcheck => commands::healthcheck(&Config::load(Mode::Probe, options)?),
         Command::Tasks(command) => commands::tasks(&Config::load(Mode::Tasks, options)?, &command),
+        Command::Observatory => commands::observatory(Config::load(Mode::Observatory, options)?),
+        Command::Traces(command) => commands::traces(&Config::load(Mode::Probe, options)?, &command),
+        Command::Logs(command) => commands::logs(&Config::load(Mode::Probe, options)?, &command),
         Command::Openapi => print(&api::openapi()),
         Command::Config { embedded } => {
             let mode = if embedded { Mode::Dev } else { Mode::Serve };

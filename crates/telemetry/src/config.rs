@@ -7,8 +7,11 @@ mod headers;
 mod limits;
 mod metrics;
 mod otlp;
+mod pace;
 mod traces;
 mod variables;
+
+use std::net::SocketAddr;
 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
@@ -18,6 +21,7 @@ pub(crate) use destination::{Destination, Signal};
 pub(crate) use limits::{Batches, LogLimits};
 pub(crate) use metrics::{ExemplarFilter, Measuring};
 pub(crate) use otlp::{ClientFiles, Compression, Otlp, PemFile, Protocol};
+use pace::Pace;
 pub(crate) use traces::Propagator;
 use variables::Variables;
 
@@ -51,6 +55,28 @@ pub enum Export {
     /// `otlp` when an endpoint is set, else `none`: for programs that people start by hand on
     /// machines without a collector.
     WhenConfigured,
+    /// `otlp`, over HTTP to this address unless an endpoint is set: for programs with a receiver beside them that
+    /// somebody looks at. Unless variables say otherwise, spans and log records leave twice a second and metrics every
+    /// five seconds. What variables say of headers, protocol and TLS is for a collector that they name, not for this one.
+    Nearby(SocketAddr),
+    /// `none`, whatever any variable says: for programs that are themselves where telemetry goes.
+    Never,
+}
+
+/// The variable that decides where telemetry goes, or that it goes nowhere; `None` when the variables leave that open.
+/// For programs that have a destination of their own to offer: see [`Export::Nearby`].
+#[must_use]
+pub fn decided_by() -> Option<String> {
+    destination::decided_by(&mut Variables::new(&environment))
+}
+
+/// A variable of the process.
+fn environment(name: &str) -> Option<String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this module is where the telemetry variables are read"
+    )]
+    std::env::var(name).ok()
 }
 
 /// Everything [`crate::init`] needs to know.
@@ -83,14 +109,7 @@ pub(crate) struct Config {
 impl Config {
     /// Reads the process's environment.
     pub(crate) fn from_env(service: Service) -> Self {
-        Self::read(service, &|name| {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "this module is where the telemetry variables are read"
-            )]
-            let value = std::env::var(name).ok()?;
-            Some(value)
-        })
+        Self::read(service, &environment)
     }
 
     fn read(service: Service, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -101,6 +120,7 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
+        let pace = Pace::of(service.export);
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -114,9 +134,9 @@ impl Config {
             traces,
             metrics,
             logs,
-            span_batches: Batches::read("OTEL_BSP", 5_000, &mut variables),
-            log_batches: Batches::read("OTEL_BLRP", 1_000, &mut variables),
-            measuring: Measuring::read(&mut variables),
+            span_batches: Batches::read("OTEL_BSP", pace.spans, &mut variables),
+            log_batches: Batches::read("OTEL_BLRP", pace.records, &mut variables),
+            measuring: Measuring::read(pace.metrics, &mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
@@ -363,6 +383,85 @@ mod tests {
                 matches!(traces(variable, value), Destination::Otlp(_)),
                 "{variable}"
             );
+        }
+    }
+
+    /// What a service beside a receiver on port 9 makes of `set`.
+    fn read_nearby(set: &[(&str, &str)]) -> Config {
+        let service = Service {
+            export: Export::Nearby(([127, 0, 0, 1], 9).into()),
+            ..SERVICE
+        };
+        Config::read(service, &|name| {
+            let found = set.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn a_receiver_nearby_gets_everything_soon() {
+        let config = read_nearby(&[]);
+        for (destination, path) in [
+            (config.traces, "traces"),
+            (config.metrics, "metrics"),
+            (config.logs, "logs"),
+        ] {
+            assert_eq!(
+                otlp(destination).endpoint,
+                format!("http://127.0.0.1:9/v1/{path}")
+            );
+        }
+        assert_eq!(config.span_batches.delay, Duration::from_millis(500));
+        assert_eq!(config.log_batches.delay, Duration::from_millis(500));
+        assert_eq!(config.measuring.interval, Duration::from_secs(5));
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_variables_go_before_a_receiver_nearby() {
+        let config = read_nearby(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "otlp"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "4000"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "30000"),
+        ]);
+        assert_eq!(otlp(config.traces).endpoint, "https://traces/in");
+        assert_eq!(config.metrics, Destination::Off);
+        assert_eq!(otlp(config.logs).endpoint, "http://127.0.0.1:9/v1/logs");
+        assert_eq!(config.span_batches.delay, Duration::from_secs(4));
+        assert_eq!(config.measuring.interval, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_meant_for_a_collector_does_not_reach_a_receiver_nearby() {
+        let config = read_nearby(&[
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
+        ]);
+        let traces = otlp(config.traces);
+        assert_eq!(traces.protocol, Protocol::HttpProtobuf);
+        assert_eq!(traces.endpoint, "http://127.0.0.1:9/v1/traces");
+        assert!(traces.headers.is_empty() && traces.certificate.is_none());
+        assert_eq!(traces.timeout, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_service_that_never_exports_does_not_whatever_is_set() {
+        let service = Service {
+            export: Export::Never,
+            ..SERVICE
+        };
+        let config = Config::read(service, &|name| match name {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("http://localhost:4318".to_owned()),
+            "OTEL_TRACES_EXPORTER" => Some("otlp".to_owned()),
+            "OTEL_METRICS_EXPORTER" => Some("console".to_owned()),
+            _ => None,
+        });
+        for destination in [config.traces, config.metrics, config.logs] {
+            assert_eq!(destination, Destination::Off);
         }
     }
 

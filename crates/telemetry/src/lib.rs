@@ -41,7 +41,7 @@ mod sampler;
 mod span;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
-pub use config::{Export, Service};
+pub use config::{Export, Service, decided_by};
 pub use context::{
     current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
     without_spans,

@@ -1,11 +1,14 @@
-//! Everything in one process: API, worker, SQLite, in-process queue.
+//! Everything in one process: API, worker, SQLite, in-process queue, and the observatory that shows their telemetry.
 
 use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{GRACE_MARGIN, Sources, app, channels, listen, spawn_background, with_telemetry, worker};
+use super::{
+    GRACE_MARGIN, Sources, app, channels, listen, observatory::Embedded, spawn_background, with_telemetry,
+    worker,
+};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     api,
@@ -17,7 +20,6 @@ use crate::{
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
-use telemetry::Export;
 
 const NAME: &str = "pressroom";
 
@@ -29,10 +31,20 @@ const QUEUE_CAPACITY: usize = 1000;
 /// # Errors
 /// When it cannot start, or when a part fails.
 pub fn dev(config: Config) -> anyhow::Result<()> {
-    with_telemetry(NAME, Export::WhenConfigured, |name| run(config, name))
+    let settings = config
+        .observatory
+        .clone()
+        .context("no observatory in this mode")?;
+    let observatory = Embedded::start(settings)?;
+    let result = with_telemetry(NAME, observatory.export(), |name| {
+        run(config, name, observatory.introduce())
+    });
+    // The last telemetry has arrived.
+    observatory.stop();
+    result
 }
 
-async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
+async fn run(config: Config, service_name: String, telemetry: String) -> anyhow::Result<()> {
     let sources = Sources::real();
     let listener = listen(&config).await?;
     let Database::Sqlite(path) = &config.database else {
@@ -93,7 +105,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     lifecycle.spawn("server", async move {
         Ok(server::serve(listener, api::service(app), stopping).await?)
     });
-    welcome(address.port(), path)?;
+    welcome(address.port(), path, &telemetry)?;
     let ending = Ending {
         delay: Duration::ZERO,
         grace: config.shutdown_grace + GRACE_MARGIN,
@@ -144,14 +156,15 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 /// Tells a newcomer where to look and what to try first.
-fn welcome(port: u16, database: &Path) -> anyhow::Result<()> {
+fn welcome(port: u16, database: &Path, telemetry: &str) -> anyhow::Result<()> {
     let text = format!(
         r#"
 Pressroom is running: API, worker and database in this one process.
 
-  API     http://localhost:{port}/api/health
-  Docs    http://localhost:{port}/api/docs
-  Data    {database}
+  API        http://localhost:{port}/api/health
+  Docs       http://localhost:{port}/api/docs
+  Telemetry  {telemetry}
+  Data       {database}
 
 Try it:
 

@@ -1,13 +1,10 @@
 //! Asks the API on this machine how it is, for containers without an HTTP client.
 
-use std::{
-    io::Write as _,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
-};
+use std::{io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 
+use super::{install_cryptography, reachable};
 use crate::config::Config;
 
 /// How long the API may take to answer.
@@ -18,14 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// When it does not answer, or answers that it is unhealthy.
 pub fn healthcheck(config: &Config) -> anyhow::Result<()> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut address = config.listen;
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    let url = format!("http://{address}/api/health");
+    install_cryptography();
+    let url = format!("http://{}/api/health", reachable(config.listen));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 
+use super::install_cryptography;
 use crate::{
     config::{Config, Database},
     store::{postgres, postgres::PostgresConfig, sqlite},
@@ -14,7 +15,7 @@ use crate::{
 /// # Errors
 /// When the database cannot be reached or a migration fails; it is then as it was before.
 pub fn migrate(config: &Config) -> anyhow::Result<()> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_cryptography();
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let applied = runtime.block_on(async {
         match &config.database {

@@ -1,13 +1,20 @@
 //! What each command runs: the parts, put together.
 
 mod dev;
+mod explore;
 mod healthcheck;
 mod migrate;
+mod observatory;
 mod serve;
 mod tasks;
 mod worker;
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -17,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     dev::dev,
+    explore::{Logs, Traces, logs, traces},
     healthcheck::healthcheck,
     migrate::migrate,
+    observatory::observatory,
     serve::serve,
     tasks::{Tasks, tasks},
     worker::worker,
@@ -75,8 +84,7 @@ fn with_telemetry<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    // Two crates bring TLS; both use this provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_cryptography();
     let telemetry = telemetry::init(Service {
         name,
         version: env!("CARGO_PKG_VERSION"),
@@ -99,6 +107,22 @@ fn flush(telemetry: Telemetry) {
         // Logging has ended with it.
         let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
+}
+
+/// Two crates bring TLS; both use this provider. To install it again does nothing.
+fn install_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The address under which this process reaches what listens on `address`.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {

@@ -1,5 +1,7 @@
 //! The settings in effect, as an environment file would have them.
 
+mod observatory;
+
 use std::{fmt, num::NonZeroU32};
 
 use super::{Config, Database, Secret};
@@ -8,10 +10,6 @@ use crate::accounts::{PasswordScheme, Rates};
 /// One `NAME=value` a line, secrets masked.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>| match value {
-            Some(value) => writeln!(f, "{name}={value}"),
-            None => writeln!(f, "# {name} is not set"),
-        };
         let secret = |secret: &Option<Secret>| secret.as_ref().map(Secret::to_string);
         let smtp = self.notifications.smtp.as_ref();
         let webhook = self.notifications.webhook.as_ref();
@@ -104,7 +102,18 @@ impl fmt::Display for Config {
             f,
             "CELERY_VISIBILITY_TIMEOUT",
             Some(self.visibility_timeout.as_secs_f64().to_string()),
-        )
+        )?;
+        match &self.observatory {
+            Some(settings) => observatory::observatory(f, settings),
+            None => Ok(()),
+        }
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, name: &str, value: Option<String>) -> fmt::Result {
+    match value {
+        Some(value) => writeln!(f, "{name}={value}"),
+        None => writeln!(f, "# {name} is not set"),
     }
 }
 

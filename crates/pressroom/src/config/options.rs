@@ -1,6 +1,10 @@
 //! Every setting as text, from an option or from the environment variable of the same name.
 
+mod observatory;
+
 use clap::Args;
+
+pub use self::observatory::ObservatoryOptions;
 
 /// The settings as they were given. An option wins over its variable; `.env` fills in what neither says.
 #[derive(Debug, Clone, Default, Args)]
@@ -82,7 +86,8 @@ pub struct Options {
     )]
     pub redis_url: Option<String>,
 
-    /// Where embedded mode keeps its database and its key [default: ./data]
+    /// Where embedded mode keeps its database and its key, and the observatory what is still to be sent on
+    /// [default: ./data]
     #[arg(
         long,
         global = true,
@@ -298,6 +303,9 @@ pub struct Options {
         value_name = "SECONDS"
     )]
     pub celery_visibility_timeout: Option<String>,
+
+    #[command(flatten)]
+    pub observatory: ObservatoryOptions,
 }
 
 impl Options {
@@ -335,6 +343,7 @@ impl Options {
             celery_concurrency: set(self.celery_concurrency),
             celery_hostname: set(self.celery_hostname),
             celery_visibility_timeout: set(self.celery_visibility_timeout),
+            observatory: self.observatory.without_empty(),
         }
     }
 }

@@ -45,6 +45,28 @@ fn duration(
         .ok_or_else(|| ConfigError::new(variable, format!("{number} is not {expected}, a year at most")))
 }
 
+/// A number of bytes, as `1048576`, `1024KiB`, `1MiB` or `1GiB`.
+pub(super) fn size(
+    variable: &'static str,
+    given: Option<&str>,
+    default: &str,
+    least: u64,
+) -> Result<u64, ConfigError> {
+    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let text = given.unwrap_or(default).trim();
+    let (number, unit) = UNITS
+        .into_iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))
+        .unwrap_or((text, 1));
+    let size = number.trim_end().parse::<u64>().ok();
+    size.and_then(|number| number.checked_mul(unit))
+        .filter(|size| *size >= least)
+        .ok_or_else(|| {
+            let problem = format!("{text:?} is not a size from {least} bytes, as 64MiB or 1GiB");
+            ConfigError::new(variable, problem)
+        })
+}
+
 pub(super) fn parse<T: FromStr>(
     variable: &'static str,
     given: Option<&str>,

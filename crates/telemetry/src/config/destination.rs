@@ -12,6 +12,8 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
+    const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
     /// As people call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -52,16 +54,101 @@ pub(crate) enum Destination {
 
 impl Destination {
     pub(super) fn read(signal: Signal, default: Export, variables: &mut Variables<'_>) -> Self {
-        let exporter = format!("OTEL_{}_EXPORTER", signal.in_variables());
+        if default == Export::Never {
+            return Self::Off;
+        }
+        let exporter = exporter_of(signal);
+        let configured = Otlp::configured_by(signal, variables).is_some();
         match variables.keyword(&exporter).as_deref() {
-            None if default == Export::WhenConfigured && !Otlp::is_configured(signal, variables) => {
-                return Self::Off;
-            }
+            None if default == Export::WhenConfigured && !configured => return Self::Off,
             None | Some("otlp") => {}
             Some("none") => return Self::Off,
             Some("console") => return Self::Console,
             Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
         }
-        Self::Otlp(Box::new(Otlp::read(signal, variables)))
+        Self::Otlp(Box::new(match default {
+            Export::Nearby(address) if !configured => Otlp::nearby(signal, address, variables),
+            _ => Otlp::read(signal, variables),
+        }))
+    }
+}
+
+/// The variable that names the signal's exporter.
+fn exporter_of(signal: Signal) -> String {
+    format!("OTEL_{}_EXPORTER", signal.in_variables())
+}
+
+/// See [`crate::decided_by`]. One endpoint decides for all signals: whoever names it has a collector of their own.
+pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
+    const DISABLED: &str = "OTEL_SDK_DISABLED";
+    if variables.is_true(DISABLED) {
+        return Some(DISABLED.to_owned());
+    }
+    let mut exporter = None;
+    let mut elsewhere = 0;
+    for signal in Signal::ALL {
+        if let Some("none" | "console") = variables.keyword(&exporter_of(signal)).as_deref() {
+            exporter.get_or_insert(exporter_of(signal));
+            elsewhere += 1;
+        } else if let Some(endpoint) = Otlp::configured_by(signal, variables) {
+            return Some(endpoint);
+        }
+    }
+    exporter.filter(|_| elsewhere == Signal::ALL.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(set: &[(&str, &str)]) -> Option<String> {
+        let lookup = |name: &str| {
+            let found = set.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        decided_by(&mut Variables::new(&lookup))
+    }
+
+    #[test]
+    fn an_endpoint_or_no_telemetry_at_all_is_a_decision() {
+        for (set, expected) in [
+            (vec![("OTEL_SDK_DISABLED", "true")], "OTEL_SDK_DISABLED"),
+            (
+                vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318")],
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+            ),
+            (
+                vec![("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs")],
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+            ),
+            (
+                vec![
+                    ("OTEL_TRACES_EXPORTER", "none"),
+                    ("OTEL_METRICS_EXPORTER", "none"),
+                    ("OTEL_LOGS_EXPORTER", "console"),
+                ],
+                "OTEL_TRACES_EXPORTER",
+            ),
+        ] {
+            assert_eq!(decided(&set).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn what_names_no_place_leaves_it_open() {
+        for set in [
+            vec![],
+            vec![("OTEL_SDK_DISABLED", "false")],
+            vec![("OTEL_EXPORTER_OTLP_ENDPOINT", " ")],
+            vec![("OTEL_TRACES_EXPORTER", "otlp")],
+            vec![("OTEL_METRICS_EXPORTER", "none")],
+            // Of a signal that goes nowhere.
+            vec![
+                ("OTEL_METRICS_EXPORTER", "none"),
+                ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics"),
+            ],
+        ] {
+            assert_eq!(decided(&set), None, "{set:?}");
+        }
     }
 }

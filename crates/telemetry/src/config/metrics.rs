@@ -36,9 +36,10 @@ pub(crate) enum HistogramAggregation {
 }
 
 impl Measuring {
-    pub(super) fn read(variables: &mut Variables<'_>) -> Self {
+    /// `interval` in milliseconds holds where no variable says otherwise.
+    pub(super) fn read(interval: u64, variables: &mut Variables<'_>) -> Self {
         Self {
-            interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", 60_000),
+            interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", interval),
             timeout: variables.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000),
             temporality: temporality(variables),
             histograms: histograms(variables),

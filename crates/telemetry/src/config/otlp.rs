@@ -1,6 +1,7 @@
 //! How one signal reaches its collector: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x,
 //! of which the signal's own form goes before the common one.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -65,21 +66,34 @@ impl Otlp {
         if let Some(user_info) = user_info {
             authorize(&mut headers, &user_info);
         }
-        let timeout = in_force(signal, "TIMEOUT", variables);
         Self {
             protocol,
             endpoint,
             headers,
-            timeout: variables.timeout(&timeout, 10_000),
+            timeout: timeout(signal, variables),
             compression: compression(signal, variables),
             certificate: file(signal, "CERTIFICATE", variables),
             client: client(signal, variables),
         }
     }
 
-    /// Whether an endpoint is set.
-    pub(super) fn is_configured(signal: Signal, variables: &Variables<'_>) -> bool {
-        variables.text(&in_force(signal, "ENDPOINT", variables)).is_some()
+    /// To a receiver on this machine, of which the variables know nothing.
+    pub(super) fn nearby(signal: Signal, address: SocketAddr, variables: &mut Variables<'_>) -> Self {
+        Self {
+            protocol: Protocol::HttpProtobuf,
+            endpoint: format!("http://{address}{}", signal.http_path()),
+            headers: HeaderMap::new(),
+            timeout: timeout(signal, variables),
+            compression: Compression::None,
+            certificate: None,
+            client: None,
+        }
+    }
+
+    /// The variable that sets the endpoint, when one does.
+    pub(super) fn configured_by(signal: Signal, variables: &Variables<'_>) -> Option<String> {
+        let variable = in_force(signal, "ENDPOINT", variables);
+        variables.text(&variable).is_some().then_some(variable)
     }
 }
 
@@ -105,6 +119,11 @@ fn protocol(signal: Signal, variables: &mut Variables<'_>) -> Protocol {
             Protocol::HttpProtobuf
         }
     }
+}
+
+fn timeout(signal: Signal, variables: &mut Variables<'_>) -> Duration {
+    let variable = in_force(signal, "TIMEOUT", variables);
+    variables.timeout(&variable, 10_000)
 }
 
 fn compression(signal: Signal, variables: &mut Variables<'_>) -> Compression {

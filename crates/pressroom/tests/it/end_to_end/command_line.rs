@@ -8,7 +8,7 @@ const KEY: (&str, &str) = ("SECRET_KEY", "0123456789abcdef0123456789abcdef");
 #[test]
 fn a_wrong_setting_is_refused_in_one_line_that_names_its_variable() {
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 11] = [
         (&["serve"], &[DATABASE], "SECRET_KEY: "),
         (&["serve"], &[DATABASE, ("SECRET_KEY", "short")], "SECRET_KEY: "),
         (
@@ -28,6 +28,24 @@ fn a_wrong_setting_is_refused_in_one_line_that_names_its_variable() {
             &["migrate"],
             &[("DATABASE_URL", "mysql://app:hunter2@x/y")],
             "DATABASE_URL: ",
+        ),
+        (
+            &["observatory"],
+            &[("OBSERVATORY_MEMORY", "much")],
+            "OBSERVATORY_MEMORY: ",
+        ),
+        (
+            &["observatory"],
+            &[
+                ("SCOUT_ENDPOINT", "https://tenant.example.com:4318"),
+                ("SCOUT_CLIENT_SECRET", "hunter2"),
+            ],
+            "SCOUT_CLIENT_ID: ",
+        ),
+        (
+            &[],
+            &[("OBSERVATORY_FORWARD_ENDPOINT", "https://me:hunter2@example.com")],
+            "OBSERVATORY_FORWARD_ENDPOINT: ",
         ),
     ];
     for (arguments, variables, expected) in cases {

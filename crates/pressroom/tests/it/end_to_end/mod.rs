@@ -1,5 +1,6 @@
 //! Real processes against real servers: what a team that runs Pressroom would see.
 
+mod browser;
 mod clients;
 mod coexistence;
 mod command_line;
@@ -8,6 +9,7 @@ mod dead_letters;
 mod draining;
 mod embedded;
 mod installation;
+mod observatory;
 mod production;
 mod remote_control;
 mod telemetry;

@@ -14,12 +14,21 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// Any free port for all that the observatory listens on: tests run side by side.
+const ANY_PORT: [(&str, &str); 4] = [
+    ("OBSERVATORY_PORT", "0"),
+    ("OBSERVATORY_OTLP_HTTP_PORT", "0"),
+    ("OBSERVATORY_OTLP_GRPC_PORT", "0"),
+    ("OBSERVATORY_HEALTH_PORT", "0"),
+];
+
 /// The program with these variables and no others.
 pub fn pressroom(arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pressroom"));
     command
         .args(arguments)
         .env_clear()
+        .envs(ANY_PORT)
         .envs(variables.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null());

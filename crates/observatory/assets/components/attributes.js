@@ -1,0 +1,42 @@
+// Attributes as a table: each can be copied by selecting it and leads to the traces that have it too.
+import { html } from '../html.js';
+import { plain, textOf } from '../text.js';
+import { address } from '../router.js';
+import { Text } from './text.js';
+
+// Longer values make no filter that anybody wants to read in an address.
+const LONGEST_FILTER = 200;
+
+/**
+ * @param {{attributes: Record<string, unknown>, page?: string | null}} props
+ *   `page`: the list that a value filters when it is followed; null for none
+ */
+export function Attributes({ attributes, page = '/traces' }) {
+  const rows = Object.entries(attributes ?? {}).sort(([one], [other]) => (one < other ? -1 : 1));
+  if (rows.length === 0) return html`<p class="muted small">none</p>`;
+  return html`<table class="attributes">
+    <tbody>
+      ${rows.map(([name, value]) => {
+        const text = textOf(value);
+        const scalar = typeof value !== 'object' && text.length <= LONGEST_FILTER;
+        return html`<tr key=${name}>
+          <th scope="row"><${Text} value=${name} limit=${120} dotted /></th>
+          <td class=${typeof value === 'string' ? '' : 'value-other'}>
+            <${Text} value=${value} limit=${600} expand />
+            ${
+              page &&
+              scalar &&
+              html`<a
+              class="find"
+              href=${address(page, { attribute: `${name}=${text}` })}
+              aria-label=${`${page.slice(1)} with ${plain(name)} = ${plain(text)}`}
+              title=${`Find ${page.slice(1)} with this value`}
+              >find</a
+            >`
+            }
+          </td>
+        </tr>`;
+      })}
+    </tbody>
+  </table>`;
+}

@@ -1,0 +1,228 @@
+// A chart of lines over time, drawn by uPlot. Exemplars are real links that lie on it as dots.
+import uPlot from '../vendor/uPlot.esm.js';
+import { html, useEffect, useMemo, useRef } from '../html.js';
+import { useCell } from '../cell.js';
+import { measured, milliseconds, moment } from '../format.js';
+import { isId, navigate, traceAddress } from '../router.js';
+import { plain } from '../text.js';
+import { palette, resolve } from '../theme.js';
+
+/** As in css/tokens.css. */
+const COLORS = 8;
+const MOST_EXEMPLARS = 200;
+const SHORTEST_S = 30;
+const FONT = '11px system-ui, sans-serif';
+
+/** Round numbers of bytes are powers of two. */
+const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
+/**
+ * @typedef {object} Line
+ * @property {string} label
+ * @property {string} [color] a CSS colour; else the next of the palette
+ * @property {boolean} [fill]
+ */
+
+/** @param {string} value */
+const variable = (value) => () => resolve(`var(--${value})`);
+
+/**
+ * @param {Line[]} lines
+ * @param {string} unit
+ * @param {number} height
+ * @param {boolean} legend
+ * @param {() => any[]} exemplars
+ * @param {(chart: any) => void} onDraw
+ */
+function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
+  const axis = {
+    stroke: variable('muted'),
+    font: FONT,
+    grid: { stroke: variable('grid'), width: 1 },
+    ticks: { show: false },
+  };
+  return {
+    width: 320,
+    height,
+    legend: { show: legend },
+    padding: [8, 26, 0, 0],
+    cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
+    scales: {
+      x: {
+        range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) =>
+          timeRange(min, max, exemplars()),
+      },
+      y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
+    },
+    axes: [
+      { ...axis, size: 26, space: 74, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => timesOf(ticks) },
+      {
+        ...axis,
+        size: 62,
+        space: 32,
+        incrs: unit === 'By' ? POWERS_OF_TWO : undefined,
+        values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((tick) => measured(tick, unit)),
+      },
+    ],
+    series: [
+      {
+        label: 'at',
+        value: (/** @type {any} */ it, /** @type {number | null} */ time) => timeOf(time ?? it.data[0].at(-1)),
+      },
+      ...lines.map(({ label, color, fill }, index) => {
+        const stroke = color ?? `var(--line-${index % COLORS})`;
+        return {
+          label: plain(label),
+          stroke: () => resolve(stroke),
+          width: 1.5,
+          spanGaps: true,
+          points: { size: 4, filter: lonePoint },
+          fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
+          // Where nothing is pointed at, the newest.
+          value: (
+            /** @type {any} */ it,
+            /** @type {number | null} */ value,
+            /** @type {number} */ column,
+            /** @type {number | null} */ row,
+          ) => measured(row === null ? newest(it.data[column]) : value, unit),
+        };
+      }),
+    ],
+    hooks: { draw: [onDraw] },
+  };
+}
+
+/** `14:03:22` @param {number | undefined} seconds since 1970 */
+const timeOf = (seconds) => (seconds === undefined ? '' : new Date(seconds * 1000).toLocaleTimeString('en-GB'));
+
+/** Times for an axis: with seconds where minutes would not tell them apart. @param {number[]} ticks */
+function timesOf(ticks) {
+  const whole = ticks.every((tick) => tick % 60 === 0);
+  return ticks.map((tick) => timeOf(tick).slice(0, whole ? 5 : 8));
+}
+
+/** @param {(number | null)[]} column */
+const newest = (column) => column.findLast((value) => value !== null) ?? null;
+
+/**
+ * From the first point to the last. Exemplars are from before the point that sums them up, and a lone point has no
+ * scale of its own.
+ *
+ * @param {number | null} min
+ * @param {number | null} max
+ * @param {any[]} exemplars
+ * @returns {[number | null, number | null]}
+ */
+function timeRange(min, max, exemplars) {
+  if (min === null || max === null) return [min, max];
+  const first = Math.min(min, ...exemplars.map((one) => milliseconds(one.time_unix_nano) / 1000));
+  return [Math.min(first, max - SHORTEST_S), max];
+}
+
+/**
+ * A line of one point has no length; the point is drawn then, however close the moments lie.
+ *
+ * @param {any} chart
+ * @param {number} column
+ * @param {boolean} all whether uPlot draws all points
+ */
+function lonePoint(chart, column, all) {
+  /** @type {(number | null)[]} */
+  const values = chart.data[column];
+  const first = values.findIndex((value) => value !== null);
+  if (all || first < 0 || values.findLastIndex((value) => value !== null) !== first) return null;
+  return [first];
+}
+
+/** From zero, with air above; a flat line still has a scale. @param {number | null} min @param {number | null} max @returns {[number, number]} */
+function rangeOf(min, max) {
+  const low = Math.min(0, min ?? 0);
+  const high = Math.max(0, max ?? 0);
+  return low === high ? [0, 1] : [low * 1.1, high * 1.1];
+}
+
+/**
+ * Puts exemplars where the chart has their moment and value.
+ *
+ * @param {any} chart
+ * @param {any[]} exemplars
+ * @param {string} unit
+ */
+function placeExemplars(chart, exemplars, unit) {
+  for (const dot of chart.over.querySelectorAll('.exemplar')) dot.remove();
+  for (const exemplar of exemplars) {
+    if (!isId(exemplar.trace_id)) continue;
+    const left = chart.valToPos(milliseconds(exemplar.time_unix_nano) / 1000, 'x');
+    const top = chart.valToPos(exemplar.value, 'y');
+    if (!(left >= 0 && left <= chart.over.clientWidth)) continue;
+    const dot = document.createElement('a');
+    dot.className = 'exemplar';
+    dot.href = traceAddress(exemplar.trace_id, exemplar.span_id);
+    dot.dataset.testid = 'exemplar';
+    dot.title = `${measured(exemplar.value, unit)} at ${moment(exemplar.time_unix_nano)}: open its trace`;
+    dot.setAttribute('aria-label', dot.title);
+    dot.style.left = `${left}px`;
+    // One that is beyond the scale is at its edge, and hollow, rather than nowhere.
+    dot.classList.toggle('is-beyond', top < 0);
+    dot.style.top = `${Math.min(chart.over.clientHeight, Math.max(0, top))}px`;
+    chart.over.append(dot);
+  }
+}
+
+/**
+ * @param {object} props
+ * @param {Line[]} props.lines
+ * @param {(number | null)[][]} props.data seconds, then one column per line
+ * @param {string} props.unit as UCUM
+ * @param {string} props.label what the chart shows, for those who do not see it
+ * @param {number} [props.height]
+ * @param {boolean} [props.legend]
+ * @param {any[]} [props.exemplars]
+ */
+export function Chart({ lines, data, unit, label, height = 200, legend = true, exemplars = [] }) {
+  const holder = useRef(/** @type {HTMLElement | null} */ (null));
+  const chart = useRef(/** @type {any} */ (null));
+  const dots = useRef(exemplars);
+  dots.current = useMemo(() => exemplars.slice(-MOST_EXEMPLARS), [exemplars]);
+  const colors = useCell(palette);
+  const shape = JSON.stringify([lines, unit, height, legend]);
+
+  useEffect(() => {
+    const { current } = holder;
+    if (!current) return undefined;
+    const drawn = new uPlot(
+      optionsOf(
+        lines,
+        unit,
+        height,
+        legend,
+        () => dots.current,
+        (it) => placeExemplars(it, dots.current, unit),
+      ),
+      data,
+      current,
+    );
+    chart.current = drawn;
+    const observer = new ResizeObserver(([{ contentRect }]) => {
+      // uPlot never gets smaller than it is by itself.
+      if (contentRect.width > 0) drawn.setSize({ width: Math.floor(contentRect.width), height });
+    });
+    observer.observe(current);
+    return () => {
+      observer.disconnect();
+      drawn.destroy();
+      chart.current = null;
+    };
+  }, [shape, colors]);
+  useEffect(() => chart.current?.setData(data), [data, exemplars]);
+
+  return html`<div class="chart" role="group" aria-label=${label} data-testid="chart" ref=${holder}></div>`;
+}
+
+/** Opens the newest exemplar: what the key does for those without a mouse. @param {any[]} exemplars */
+export function openNewest(exemplars) {
+  const exemplar = exemplars.findLast(({ trace_id: traceId }) => isId(traceId));
+  if (!exemplar) return false;
+  navigate(traceAddress(exemplar.trace_id, exemplar.span_id));
+  return undefined;
+}

@@ -1,0 +1,113 @@
+// Log records as lines that open: level, service and what was said; then everything else about the record.
+import { Component, html } from '../html.js';
+import { clock, moment } from '../format.js';
+import { address, isId, traceAddress } from '../router.js';
+import { Attributes } from './attributes.js';
+import { Copy } from './parts.js';
+import { Level, Service, Text } from './text.js';
+
+/** An exception that a record carries is the reason to read it. @param {any} log */
+const stackOf = (log) => log.attributes?.['exception.stacktrace'];
+
+/** What is in every record of a program, or in the line already, says little about one. */
+const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
+
+const MOST_INLINE = 4;
+
+/** The first attributes that say what the record is about. @param {any} log @returns {[string, unknown][]} */
+function telling(log) {
+  return Object.entries(log.attributes ?? {})
+    .filter(([name, value]) => !COMMON.test(name) && typeof value !== 'object')
+    .slice(0, MOST_INLINE);
+}
+
+/** @param {{log: any}} props */
+function Whole({ log }) {
+  const facts = [
+    ['time', moment(log.time_unix_nano)],
+    ['service', log.service],
+    ['logger', log.scope],
+    ['event', log.event_name],
+    ['trace', log.trace_id],
+    ['span', log.span_id],
+  ].filter(([, value]) => value);
+  const stack = stackOf(log);
+  return html`<div class="log-whole">
+    <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
+    <div class="log-actions">
+      ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Its trace</a>`}
+      ${
+        isId(log.trace_id) &&
+        html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>All logs of the trace</a>`
+      }
+      <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
+    </div>
+    ${stack && html`<h2 class="label">Exception</h2><pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    <div class="log-facts">
+      <div><h2 class="label">Attributes</h2><${Attributes} attributes=${log.attributes} page="/logs" /></div>
+      <div><h2 class="label">Record</h2><${Attributes} attributes=${Object.fromEntries(facts)} page=${null} /></div>
+      <div><h2 class="label">Resource</h2><${Attributes} attributes=${log.resource} page=${null} /></div>
+    </div>
+  </div>`;
+}
+
+/**
+ * One record, which never changes: a tail of a thousand is only drawn where it is new.
+ *
+ * Its props: `log`; `time(log)`, what stands in the place of the time; `onSpan(log)`, where the record's span is on the
+ * same page.
+ */
+class Line extends Component {
+  state = { open: false };
+
+  /** @param {any} props @param {any} state */
+  shouldComponentUpdate(props, state) {
+    const { log, time, onSpan } = this.props;
+    return log !== props.log || time !== props.time || onSpan !== props.onSpan || state.open !== this.state.open;
+  }
+
+  /** @param {any} props @param {{open: boolean}} state */
+  render({ log, time, onSpan }, { open }) {
+    const level = log.level ?? '';
+    return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
+    <div class="log-line">
+      <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
+        <time class="log-time" title=${moment(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
+        <${Level} level=${level} text=${log.severity_text} />
+        <${Service} name=${log.service} />
+        <span class="log-text"
+          ><${Text} value=${log.body} limit=${400} />${telling(log).map(
+            ([name, value]) =>
+              html`<span class="log-attribute"> <${Text} value=${name} limit=${40} />=<${Text} value=${value} limit=${60} /></span>`,
+          )}</span
+        >
+      </button>
+      ${
+        isId(log.trace_id) &&
+        html`<a
+        class="log-trace"
+        data-testid="log-trace"
+        href=${traceAddress(log.trace_id, log.span_id)}
+        onClick=${
+          onSpan &&
+          log.span_id &&
+          ((/** @type {Event} */ event) => {
+            event.preventDefault();
+            onSpan(log);
+          })
+        }
+        >${onSpan ? 'span' : 'trace'}</a
+      >`
+      }
+    </div>
+    ${open && html`<${Whole} log=${log} />`}
+  </li>`;
+  }
+}
+
+/** @param {{logs: any[], time?: (log: any) => string, onSpan?: (log: any) => void, label?: string}} props */
+export function LogList({ logs, time, onSpan, label = 'Log records' }) {
+  return html`<ol class="logs" aria-label=${label} data-testid="logs">
+    ${logs.map((log) => html`<${Line} key=${log.sequence} log=${log} time=${time} onSpan=${onSpan} />`)}
+  </ol>`;
+}

@@ -1,0 +1,120 @@
+// Everything about the selected span: its attributes, events, exceptions, links and logs.
+import { html } from '../html.js';
+import { between, count, duration, moment } from '../format.js';
+import { address, isId, traceAddress } from '../router.js';
+import { Attributes } from './attributes.js';
+import { Copy } from './parts.js';
+import { LogList } from './log-list.js';
+import { Service, Text } from './text.js';
+
+// A span can have thousands; these are the first.
+const MOST_EVENTS = 100;
+
+const QUERY = ['db.query.text', 'db.statement'];
+
+/** @param {{title: string, size?: number, open?: boolean, children: any}} props */
+function Section({ title, size, open = true, children }) {
+  return html`<details class="section" open=${open}>
+    <summary>${title}${size !== undefined && html` <span class="muted">${count(size)}</span>`}</summary>
+    ${children}
+  </details>`;
+}
+
+/** @param {{event: any, start: string}} props */
+function Event({ event, start }) {
+  const {
+    'exception.type': type,
+    'exception.message': message,
+    'exception.stacktrace': stack,
+    ...rest
+  } = event.attributes ?? {};
+  const isException = event.name === 'exception';
+  return html`<li class="event ${isException ? 'event-exception' : ''}" data-testid=${isException ? 'exception' : 'event'}>
+    <p class="event-head">
+      <strong><${Text} value=${isException && type ? type : event.name} /></strong>
+      <span class="muted num">+${duration(between(start, event.time_unix_nano))}</span>
+    </p>
+    ${message && html`<p><${Text} value=${message} limit=${1000} expand /></p>`}
+    ${stack && html`<pre class="stack"><${Text} value=${stack} limit=${4000} expand /></pre>`}
+    ${Object.keys(rest).length > 0 && html`<${Attributes} attributes=${rest} page=${null} />`}
+  </li>`;
+}
+
+/** @param {{link: any}} props */
+function Link({ link }) {
+  return html`<li class="event">
+    <p class="event-head">
+      ${
+        isId(link.trace_id)
+          ? html`<a class="mono" href=${traceAddress(link.trace_id, link.span_id)}>${link.trace_id}</a>`
+          : html`<${Text} value=${link.trace_id} />`
+      }
+    </p>
+    ${Object.keys(link.attributes ?? {}).length > 0 && html`<${Attributes} attributes=${link.attributes} page=${null} />`}
+  </li>`;
+}
+
+/**
+ * @param {object} props
+ * @param {any} props.trace
+ * @param {any} props.span
+ * @param {() => void} props.onClose
+ */
+export function SpanDetails({ trace, span, onClose }) {
+  const logs = trace.logs.filter((/** @type {any} */ log) => log.span_id === span.span_id);
+  const query = QUERY.map((name) => span.attributes[name]).find((value) => typeof value === 'string');
+  const parent = trace.spans.find((/** @type {any} */ other) => other.span_id === span.parent_span_id);
+  const start = duration(between(trace.start_unix_nano, span.start_unix_nano));
+  return html`<aside class="details panel" id="details" tabindex="-1" aria-label="The selected span" data-testid="span-details" data-span-id=${span.span_id}>
+    <header class="details-head">
+      <h2><${Text} value=${span.name || '(no name)'} limit=${300} expand /></h2>
+      <button type="button" class="button icon" aria-label="Close" onClick=${onClose}>×</button>
+    </header>
+    <p class="details-facts">
+      <${Service} name=${span.service} />
+      <span class="tag">${span.kind}</span>
+      ${span.status !== 'unset' && html`<span class="tag tag-${span.status === 'error' ? 'error' : 'ok'}">${span.status}</span>`}
+      <span class="num"><strong>${duration(span.duration_ns)}</strong> <span class="muted">from ${start}</span></span>
+    </p>
+    ${span.status_message && html`<p class="refusal"><${Text} value=${span.status_message} limit=${1000} expand /></p>`}
+    ${query && html`<pre class="query" data-testid="sql"><${Text} value=${query} limit=${4000} expand /></pre>`}
+    ${
+      span.events.length > 0 &&
+      html`<${Section} title="Events" size=${span.events.length}>
+      <ul class="events">
+        ${span.events
+          .slice(0, MOST_EVENTS)
+          .map((/** @type {any} */ event) => html`<${Event} event=${event} start=${span.start_unix_nano} />`)}
+      </ul>
+      ${span.events.length > MOST_EVENTS && html`<p class="muted">and ${count(span.events.length - MOST_EVENTS)} more, in its JSON</p>`}
+    <//>`
+    }
+    ${
+      logs.length > 0 &&
+      html`<${Section} title="Logs" size=${logs.length}>
+      <${LogList} label="Logs of the span" logs=${logs.slice(0, MOST_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
+      <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>These on the logs page</a></p>
+    <//>`
+    }
+    <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
+    ${
+      span.links.length > 0 &&
+      html`<${Section} title="Links" size=${span.links.length}>
+      <ul class="events">${span.links.slice(0, MOST_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
+    <//>`
+    }
+    <${Section} title="Span" open=${false}>
+      <${Attributes}
+        page=${null}
+        attributes=${{
+          span: span.span_id,
+          parent: span.parent_span_id ? `${span.parent_span_id}${parent ? '' : ' (not received)'}` : 'none',
+          start: moment(span.start_unix_nano),
+          scope: span.scope,
+        }}
+      />
+    <//>
+    <${Section} title="Resource" size=${Object.keys(span.resource).length} open=${false}><${Attributes} attributes=${span.resource} page=${null} /><//>
+    <p class="details-actions"><${Copy} label="Copy span as JSON" testid="copy-span" text=${() => JSON.stringify(span, null, 2)} /></p>
+  </aside>`;
+}

@@ -1,0 +1,29 @@
+// Filters are the query of the address, under the names that the JSON has for them: what a page shows can be shared, and
+// its JSON is asked with the same words. Pure.
+import { address } from './router.js';
+
+/** @typedef {Record<string, string | string[]>} Filters */
+
+/** Parameters that may be given several times. */
+const REPEATABLE = new Set(['attribute']);
+
+/** @param {string} query @returns {Filters} */
+export function readFilters(query) {
+  /** @type {Filters} */
+  const filters = {};
+  const parameters = new URLSearchParams(query);
+  for (const name of new Set(parameters.keys())) {
+    const values = parameters.getAll(name).filter((value) => value !== '');
+    if (values.length > 0) filters[name] = REPEATABLE.has(name) ? values : values[values.length - 1];
+  }
+  return filters;
+}
+
+/** The filters with one changed; an empty value takes it away. @param {Filters} filters @param {string} name @param {string | string[]} value */
+export function withFilter(filters, name, value) {
+  const { [name]: _, ...rest } = filters;
+  return value.length === 0 ? rest : { ...rest, [name]: value };
+}
+
+/** @param {string} path @param {Filters} filters */
+export const filterAddress = (path, filters) => address(path, filters);

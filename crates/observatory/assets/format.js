@@ -1,0 +1,114 @@
+// Numbers, durations and moments as people read them. Moments are nanoseconds in decimal strings, because a number
+// cannot hold them. Pure: nothing here looks at the page or the clock.
+
+const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+
+/** `12,345` @param {number} value */
+export const count = (value) => count0.format(value);
+
+/** `1 span`, `2 spans` @param {number} value @param {string} noun */
+export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+
+/** The significant digits, without trailing zeros; numbers of a thousand and more are whole. @param {number} value */
+export function short(value, digits = 3) {
+  if (value === 0 || !Number.isFinite(value)) return String(value);
+  const magnitude = Math.abs(value);
+  if (magnitude >= 1e15 || magnitude < 1e-4) return value.toExponential(2);
+  if (magnitude >= 10 ** digits) return count0.format(value);
+  return String(Number(value.toPrecision(digits)));
+}
+
+const DURATIONS = /** @type {const} */ ([
+  [1e9, 's'],
+  [1e6, 'ms'],
+  [1e3, 'µs'],
+  [1, 'ns'],
+]);
+
+/** `850 ns`, `1.24 ms`, `12.3 s`, `2 min 5 s` @param {number | null | undefined} ns */
+export function duration(ns) {
+  if (ns === null || ns === undefined) return '–';
+  const magnitude = Math.abs(ns);
+  if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
+  if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
+  for (const [size, unit] of DURATIONS) {
+    // What would be rounded to a thousand is one of the next unit.
+    if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
+  }
+  return magnitude === 0 ? '0' : `${short(ns)} ns`;
+}
+
+/** `0.4/s`, and `24/min` below one in ten seconds. @param {number} perSecond */
+export function rate(perSecond) {
+  if (perSecond > 0 && perSecond < 0.1) return `${short(perSecond * 60, 2)}/min`;
+  return `${short(perSecond, 2)}/s`;
+}
+
+/** `2.1 %` @param {number} part @param {number} whole */
+export function percent(part, whole) {
+  if (whole === 0) return '–';
+  const value = (100 * part) / whole;
+  return `${value === 0 ? '0' : value < 0.1 ? '<0.1' : Number(value.toPrecision(2))} %`;
+}
+
+/** `268 MB` would lie: memory is counted in powers of two. @param {number} value */
+export function bytes(value) {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let size = value;
+  let unit = 0;
+  while (Math.abs(size) >= 1024 && unit < units.length - 1) {
+    size /= 1024;
+    unit += 1;
+  }
+  return `${short(size)} ${units[unit]}`;
+}
+
+/** Milliseconds since 1970 of nanoseconds since 1970. @param {string} unixNano */
+export const milliseconds = (unixNano) => Number(BigInt(unixNano) / 1_000_000n);
+
+/** Nanoseconds from one moment to another. @param {string} from @param {string} to */
+export const between = (from, to) => Number(BigInt(to) - BigInt(from));
+
+const pad = (/** @type {number} */ value, length = 2) => String(value).padStart(length, '0');
+
+/** `14:03:22.123`, in the reader's time zone. @param {string} unixNano */
+export function clock(unixNano) {
+  const date = new Date(milliseconds(unixNano));
+  return `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}.${pad(date.getMilliseconds(), 3)}`;
+}
+
+/** `2026-11-22 14:03:22.123`, in the reader's time zone. @param {string} unixNano */
+export function moment(unixNano) {
+  const date = new Date(milliseconds(unixNano));
+  if (Number.isNaN(date.getTime())) return unixNano;
+  return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${clock(unixNano)}`;
+}
+
+/** `12 s ago` @param {string} unixNano @param {number} nowMs */
+export function ago(unixNano, nowMs) {
+  const seconds = Math.max(0, Math.round((nowMs - milliseconds(unixNano)) / 1000));
+  if (seconds < 60) return `${seconds} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86_400)} d ago`;
+}
+
+const SECONDS_OF = /** @type {Record<string, number>} */ ({
+  s: 1,
+  ms: 1e-3,
+  us: 1e-6,
+  µs: 1e-6,
+  ns: 1e-9,
+  min: 60,
+  h: 3600,
+});
+
+/** A measured value in its instrument's unit (UCUM). @param {number | null | undefined} value @param {string} unit */
+export function measured(value, unit) {
+  if (value === null || value === undefined) return '–';
+  if (Object.hasOwn(SECONDS_OF, unit)) return duration(value * SECONDS_OF[unit] * 1e9);
+  if (unit === 'By') return bytes(value);
+  // `{request}` is an annotation: what is counted, not a unit to show with each number.
+  const shown = unit === '1' || unit === '' || unit.startsWith('{') ? '' : ` ${unit}`;
+  return `${short(value)}${shown}`;
+}

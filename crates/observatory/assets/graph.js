@@ -1,0 +1,64 @@
+// Where the nodes and edges of the map lie. The layout is dagre's; this says how large things are. Pure.
+import { Graph, layout } from './vendor/dagre.esm.js';
+import { clip } from './text.js';
+
+const NODE_HEIGHT = 46;
+const CHARACTER = 8.4;
+
+/** Room for the figures of an edge. */
+export const LABEL = { width: 78, height: 32 };
+const LONGEST_NAME = 32;
+
+/** What is written into a node. @param {string} name */
+export const nodeName = (name) => (name.length > LONGEST_NAME ? `${clip(name, LONGEST_NAME - 1)}…` : name);
+
+/**
+ * @param {{id: string, name: string}[]} nodes
+ * @param {{from: string, to: string}[]} edges
+ * @param {boolean} upright top to bottom rather than left to right
+ */
+export function layOutGraph(nodes, edges, upright) {
+  const graph = new Graph({ directed: true, multigraph: false, compound: false });
+  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: 52, edgesep: 16, marginx: 12, marginy: 12 });
+  graph.setDefaultEdgeLabel(() => ({}));
+  for (const { id, name } of nodes) {
+    graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 50), height: NODE_HEIGHT });
+  }
+  const known = new Set(nodes.map(({ id }) => id));
+  const drawn = edges.filter(({ from, to }) => known.has(from) && known.has(to));
+  for (const { from, to } of drawn) graph.setEdge(from, to, { ...LABEL, labelpos: 'c' });
+  layout(graph);
+  const { width = 0, height = 0 } = /** @type {any} */ (graph.graph());
+  return {
+    width,
+    height,
+    nodes: new Map(
+      nodes.map(({ id }) => [
+        id,
+        /** @type {{x: number, y: number, width: number, height: number}} */ (graph.node(id)),
+      ]),
+    ),
+    edges: new Map(
+      drawn.map(({ from, to }) => [
+        edgeId(from, to),
+        /** @type {{x: number, y: number, points: {x: number, y: number}[]}} */ (graph.edge(from, to)),
+      ]),
+    ),
+  };
+}
+
+/** @param {string} from @param {string} to */
+export const edgeId = (from, to) => JSON.stringify([from, to]);
+
+/** A smooth path through points, as SVG. @param {{x: number, y: number}[]} points */
+export function curve(points) {
+  const at = (/** @type {{x: number, y: number}} */ { x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`;
+  if (points.length < 3) return `M${points.map(at).join('L')}`;
+  let path = `M${at(points[0])}`;
+  for (let index = 1; index < points.length - 1; index += 1) {
+    const [here, next] = [points[index], points[index + 1]];
+    const end = index === points.length - 2 ? next : { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
+    path += `Q${at(here)} ${at(end)}`;
+  }
+  return path;
+}

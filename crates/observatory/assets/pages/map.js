@@ -1,0 +1,191 @@
+// Who calls whom: services, databases, queues and what is outside, with rate, errors and latency; drawn, and as a table
+// for those who read rather than look.
+import { html, useEffect, useMemo, useState } from '../html.js';
+import { Choice, Empty, Loading, Panel, Refusal } from '../components/parts.js';
+import { Text } from '../components/text.js';
+import { readFilters } from '../filters.js';
+import { count, duration, percent, rate } from '../format.js';
+import { LABEL, curve, edgeId, layOutGraph, nodeName } from '../graph.js';
+import { hueOf } from '../hue.js';
+import { useLive } from '../live.js';
+import { address, navigate } from '../router.js';
+import { plain } from '../text.js';
+
+/** @type {[string, string][]} */
+const WINDOWS = [
+  ['5m', '5 min'],
+  ['15m', '15 min'],
+  ['1h', '1 h'],
+];
+
+/** A map that is wider than the page gets smaller, until it could not be read; then it scrolls. */
+const LEAST_SCALE = 0.7;
+
+const NARROW = '(max-width: 760px)';
+
+/** Icons of the kinds, in a box of 16 by 16. */
+const ICONS = /** @type {Record<string, string>} */ ({
+  service: 'M2 3h12v4H2zM2 9h12v4H2zM4.5 5h1M4.5 11h1',
+  database: 'M2.5 4c0-3 11-3 11 0v8c0 3-11 3-11 0zM2.5 4c0 3 11 3 11 0M2.5 8c0 3 11 3 11 0',
+  queue: 'M1.5 4h3.5v8H1.5zM6.5 4h3v8h-3zM11 4h3.5v8H11z',
+  external: 'M8 1.5a6.5 6.5 0 1 0 .01 0M1.5 8h13M8 1.5c-4 4-4 9 0 13M8 1.5c4 4 4 9 0 13',
+  client: 'M8 8.2a3.2 3.2 0 1 0-.01 0M2.5 14.5c0-6 11-6 11 0',
+});
+
+/** The traces that a node takes part in; null where no filter says so. @param {any} node */
+function tracesOf(node) {
+  if (node.kind === 'service') return address('/traces', { service: node.name });
+  if (node.kind === 'database' && node.system)
+    return address('/traces', { attribute: `db.system.name=${node.system}` });
+  if (node.kind === 'queue') return address('/traces', { attribute: `messaging.destination.name=${node.name}` });
+  if (node.kind === 'external') return address('/traces', { attribute: `server.address=${node.name}` });
+  return null;
+}
+
+/** @param {string} query */
+function useMedia(query) {
+  const [is, setIs] = useState(() => matchMedia(query).matches);
+  useEffect(() => {
+    const media = matchMedia(query);
+    const look = () => setIs(media.matches);
+    media.addEventListener('change', look);
+    return () => media.removeEventListener('change', look);
+  }, [query]);
+  return is;
+}
+
+/** @param {{node: any, place: {x: number, y: number, width: number, height: number}}} props */
+function Node({ node, place }) {
+  const href = tracesOf(node);
+  const name = plain(node.name);
+  const left = place.x - place.width / 2;
+  const top = place.y - place.height / 2;
+  const inside = html`
+    <title>${name}</title>
+    <rect class="node-box" x=${left} y=${top} width=${place.width} height=${place.height} rx="8" />
+    <path class="node-icon" d=${ICONS[node.kind] ?? ICONS.external} transform=${`translate(${left + 12} ${place.y - 8})`} />
+    <text class="node-name" x=${left + 38} y=${place.y - 2}>${nodeName(name)}</text>
+    <text class="node-kind" x=${left + 38} y=${place.y + 13}>${nodeName(plain(node.system ?? node.kind))}</text>
+  `;
+  const hue = node.kind === 'service' ? { '--hue': hueOf(node.name) } : undefined;
+  const attributes = {
+    class: `node node-${ICONS[node.kind] ? node.kind : 'external'}`,
+    style: hue,
+    'data-testid': 'node',
+    'data-node': node.id,
+  };
+  return href ? html`<a ...${attributes} href=${href}>${inside}</a>` : html`<g ...${attributes}>${inside}</g>`;
+}
+
+/** @param {{edge: any, place: {x: number, y: number, points: {x: number, y: number}[]}}} props */
+function Edge({ edge, place }) {
+  return html`<g class="edge ${edge.errors > 0 ? 'is-error' : ''}" data-testid="edge">
+    <path class="edge-line" d=${curve(place.points)} marker-end=${`url(#${edge.errors > 0 ? 'arrow-error' : 'arrow'})`} />
+    <rect
+      class="edge-ground"
+      x=${place.x - LABEL.width / 2}
+      y=${place.y - LABEL.height / 2}
+      width=${LABEL.width}
+      height=${LABEL.height}
+      rx="4"
+    />
+    <text class="edge-label" x=${place.x} y=${place.y - 3}>
+      ${rate(edge.rate)}${edge.errors > 0 && html`<tspan class="edge-errors"> ${percent(edge.errors, edge.calls)}</tspan>`}
+    </text>
+    <text class="edge-label edge-latency" x=${place.x} y=${place.y + 11}>p95 ${duration(edge.p95_ns)}</text>
+  </g>`;
+}
+
+/** @param {{id: string, error?: boolean}} props */
+function Arrow({ id, error = false }) {
+  return html`<marker id=${id} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+    <path class=${error ? 'arrow arrow-error' : 'arrow'} d="M0 0.5L8 4L0 7.5z" />
+  </marker>`;
+}
+
+/** @param {{nodes: any[], edges: any[]}} props */
+function Drawing({ nodes, edges }) {
+  const upright = useMedia(NARROW);
+  // Figures change every second; places only when something appears or goes.
+  const shape = JSON.stringify([
+    nodes.map(({ id, name }) => [id, name]),
+    edges.map(({ from, to }) => [from, to]),
+    upright,
+  ]);
+  const places = useMemo(() => layOutGraph(nodes, edges, upright), [shape]);
+  return html`<div class="map-scroll">
+    <svg
+      class="map"
+      role="group"
+      aria-label="Services and their calls"
+      width=${places.width}
+      height=${places.height}
+      viewBox=${`0 0 ${places.width} ${places.height}`}
+      style=${{ minWidth: `${LEAST_SCALE * places.width}px` }}
+    >
+      <defs><${Arrow} id="arrow" /><${Arrow} id="arrow-error" error /></defs>
+      ${edges.map((edge) => {
+        const place = places.edges.get(edgeId(edge.from, edge.to));
+        return place && html`<${Edge} key=${edgeId(edge.from, edge.to)} edge=${edge} place=${place} />`;
+      })}
+      ${nodes.map((node) => {
+        const place = places.nodes.get(node.id);
+        return place && html`<${Node} key=${node.id} node=${node} place=${place} />`;
+      })}
+    </svg>
+  </div>`;
+}
+
+/** @param {{nodes: any[], edges: any[]}} props */
+function Calls({ nodes, edges }) {
+  const names = new Map(nodes.map((node) => [node.id, node.name]));
+  const name = (/** @type {string} */ id) => html`<${Text} value=${names.get(id) ?? id} limit=${80} />`;
+  return html`<div class="scroll-x"><table class="table" data-testid="calls">
+    <thead>
+      <tr>
+        <th scope="col">From</th><th scope="col">To</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Rate</th>
+        <th scope="col" class="num">Errors</th><th scope="col" class="num">p50</th><th scope="col" class="num">p95</th><th scope="col" class="num">p99</th>
+      </tr>
+    </thead>
+    <tbody>
+      ${[...edges]
+        .sort((one, other) => other.calls - one.calls)
+        .map(
+          (edge) => html`<tr key=${edgeId(edge.from, edge.to)}>
+            <td>${name(edge.from)}</td>
+            <td>${name(edge.to)}</td>
+            <td class="num">${count(edge.calls)}</td>
+            <td class="num">${rate(edge.rate)}</td>
+            <td class="num ${edge.errors > 0 ? 'bad' : 'muted'}">${count(edge.errors)}</td>
+            <td class="num">${duration(edge.p50_ns)}</td>
+            <td class="num">${duration(edge.p95_ns)}</td>
+            <td class="num">${duration(edge.p99_ns)}</td>
+          </tr>`,
+        )}
+    </tbody>
+  </table></div>`;
+}
+
+/** @param {{query: string}} props */
+export function Page({ query }) {
+  const window = String(readFilters(query).window ?? '5m');
+  const { body, refusal } = useLive(address('/map', { window }));
+  if (!body) return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
+  return html`
+    <div class="title-row">
+      <h1>Map</h1>
+      <${Choice}
+        label="Time"
+        options=${WINDOWS}
+        value=${window}
+        onChange=${(/** @type {string} */ next) => navigate(address('/map', { window: next === '5m' ? '' : next }), { replace: true })}
+      />
+    </div>
+    ${
+      body.nodes.length === 0
+        ? html`<${Empty} title="No calls in this time."><p><a href="/">How to send some</a></p><//>`
+        : html`<div class="panel"><${Drawing} nodes=${body.nodes} edges=${body.edges} /></div>
+          <${Panel} title="Calls"><${Calls} nodes=${body.nodes} edges=${body.edges} /><//>`
+    }
+  `;
+}

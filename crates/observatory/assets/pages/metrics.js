@@ -1,0 +1,114 @@
+// Every instrument as a small chart. A chart asks for its points only while it can be seen.
+import { html, useEffect, useMemo, useRef, useState } from '../html.js';
+import { Chart } from '../components/chart.js';
+import { FilterForm, useServices } from '../components/filters.js';
+import { Empty, Loading, Refusal } from '../components/parts.js';
+import { Service, Text } from '../components/text.js';
+import { filterAddress, readFilters } from '../filters.js';
+import { count, measured } from '../format.js';
+import { useRowKeys } from '../keys.js';
+import { useLive } from '../live.js';
+import { address } from '../router.js';
+import { columns, headline, labelOf, largest, latest } from '../series.js';
+import { plain } from '../text.js';
+
+const MOST_LINES = 4;
+const WINDOW = '15m';
+
+// Points come every few seconds at most, and many charts ask.
+const LIST_EVERY_MS = 5000;
+const CHART_EVERY_MS = 5000;
+
+/** @param {{name: string, service: string}} instrument @param {string} [from] */
+const metricAddress = ({ name, service }, from) => address(`/metrics/${encodeURIComponent(name)}`, { service, from });
+
+/** Whether an element is on the screen or close to it. @param {{current: HTMLElement | null}} element */
+function useOnScreen(element) {
+  const [is, setIs] = useState(false);
+  useEffect(() => {
+    if (!element.current) return undefined;
+    const observer = new IntersectionObserver(([entry]) => setIs(entry.isIntersecting), { rootMargin: '200px' });
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  }, []);
+  return is;
+}
+
+/** @param {{metric: any}} props */
+function Sparkline({ metric }) {
+  const field = headline(metric);
+  const series = useMemo(() => largest(metric.series, field, MOST_LINES), [metric]);
+  const data = useMemo(() => columns(series.map(({ points }) => ({ label: '', field, points }))), [series]);
+  const unit = field === 'rate' ? '' : metric.unit;
+  const value = series.length > 0 ? latest(series[0].points, field) : null;
+  const about = [
+    field === 'value' ? '' : field.replace('quantiles:', 'quantile '),
+    metric.series.length > 1 ? `largest of ${count(metric.series.length)} series` : '',
+  ]
+    .filter(Boolean)
+    .join(', ');
+  return html`<p class="card-value num">
+      <strong>${measured(value, unit)}${field === 'rate' ? '/s' : ''}</strong>
+      <span class="muted"> ${about}</span>
+    </p>
+    <${Chart}
+      lines=${series.map(({ attributes }) => ({ label: labelOf(attributes), fill: series.length === 1 }))}
+      data=${data}
+      unit=${unit}
+      height=${110}
+      legend=${false}
+      label=${`${plain(metric.name)}, ${field}`}
+    />`;
+}
+
+/** @param {{instrument: any}} props */
+function Card({ instrument }) {
+  const card = useRef(null);
+  const onScreen = useOnScreen(card);
+  const { body } = useLive(onScreen ? metricAddress(instrument, WINDOW) : null, { every: CHART_EVERY_MS });
+  return html`<li class="card" ref=${card} data-testid="instrument" data-name=${instrument.name}>
+    <div class="card-head">
+      <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} /></a>
+      <span class="tag">${instrument.type.replace('_', ' ')}</span>
+    </div>
+    <p class="card-about"><${Service} name=${instrument.service} /> <span class="muted"><${Text} value=${instrument.description} limit=${140} /></span></p>
+    ${body ? html`<${Sparkline} metric=${body} />` : html`<div class="chart-space"></div>`}
+  </li>`;
+}
+
+/** @param {{query: string}} props */
+export function Page({ query }) {
+  const services = useServices();
+  const filters = readFilters(query);
+  const { body, refusal } = useLive(filterAddress('/metrics', filters), { every: LIST_EVERY_MS });
+  const list = useRef(null);
+  useRowKeys(list);
+  const filtered = Object.keys(filters).length > 0;
+  return html`
+    <h1 class="unseen-title">Metrics</h1>
+    <${FilterForm}
+      path="/metrics"
+      query=${query}
+      attributes=${false}
+      fields=${[
+        { name: 'text', label: 'Text', placeholder: 'name, description', search: true },
+        { name: 'service', label: 'Service', options: services },
+      ]}
+    />
+    <${Refusal} refusal=${refusal} />
+    ${
+      body === null
+        ? !refusal && html`<${Loading} />`
+        : body.instruments.length === 0
+          ? html`<${Empty} title=${filtered ? 'No instrument fits these filters.' : 'No metrics yet.'}>
+            <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'Services send them every minute or so, unless told otherwise.'}</p>
+          <//>`
+          : html`<ul class="cards" ref=${list} data-testid="instruments">
+            ${body.instruments.map(
+              (/** @type {any} */ one) =>
+                html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
+            )}
+          </ul>`
+    }
+  `;
+}

@@ -1,0 +1,147 @@
+// Traces, newest first. The first page stays live; older ones are appended on demand and stay as they came.
+import { html, useEffect, useRef, useState } from '../html.js';
+import { get } from '../api.js';
+import { AGES, FilterForm, useServices } from '../components/filters.js';
+import { Empty, Loading, Refusal } from '../components/parts.js';
+import { Service, Text } from '../components/text.js';
+import { filterAddress, readFilters, withFilter } from '../filters.js';
+import { clock, count, duration, moment, plural } from '../format.js';
+import { useRowKeys } from '../keys.js';
+import { useLive } from '../live.js';
+import { traceAddress } from '../router.js';
+
+// More rows than these make a list that nobody reads and a page that stutters.
+const MOST_ROWS = 1000;
+
+// While a duration is typed, most of what is there is none yet.
+const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
+
+const MOST_SERVICES = 4;
+
+/** Percent of the longest, by square roots: one slow trace must not make all others look alike. @param {number} duration @param {number} longest */
+const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / longest));
+
+/** @param {{trace: any, longest: number}} props */
+function Row({ trace, longest }) {
+  const { root, services } = trace;
+  return html`<tr class=${trace.errors > 0 ? 'is-error' : ''} data-testid="trace-row" data-trace-id=${trace.trace_id}>
+    <td class="num muted"><time title=${moment(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
+    <td class="trace-name">
+      <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
+      ${trace.errors > 0 && html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>`}
+    </td>
+    <td class="num duration">
+      <span class="duration-bar" aria-hidden="true"
+        ><span style=${{ width: `${barOf(trace.duration_ns, longest)}%` }}></span></span
+      >${duration(trace.duration_ns)}
+    </td>
+    <td class="num">${count(trace.spans)}</td>
+    <td class="num">${trace.logs > 0 ? count(trace.logs) : html`<span class="muted">–</span>`}</td>
+    <td class="services">
+      ${services
+        .slice(0, MOST_SERVICES)
+        .map(
+          (/** @type {any} */ one) =>
+            html`<${Service} key=${one.service} name=${one.service} detail=${count(one.spans)} />`,
+        )}
+      ${services.length > MOST_SERVICES && html`<span class="muted">+${services.length - MOST_SERVICES}</span>`}
+    </td>
+  </tr>`;
+}
+
+/** The traces of the live page, then those that were fetched as older ones. @param {any[]} live @param {any[]} older */
+function merge(live, older) {
+  const known = new Set(live.map((trace) => trace.trace_id));
+  return [...live, ...older.filter((trace) => !known.has(trace.trace_id))].slice(0, MOST_ROWS);
+}
+
+/** @param {{query: string}} props */
+export function Page({ query }) {
+  const services = useServices();
+  const filters = readFilters(query);
+  const address = filterAddress('/traces', filters);
+  const { body, refusal, stale } = useLive(address);
+  const [older, setOlder] = useState({
+    address,
+    traces: /** @type {any[]} */ ([]),
+    next: /** @type {string | null} */ (null),
+  });
+  const [fetching, setFetching] = useState(false);
+  const list = useRef(null);
+  useRowKeys(list);
+  useEffect(() => setOlder({ address, traces: [], next: null }), [address]);
+
+  const more = older.address === address && older.traces.length > 0;
+  const traces = merge(body?.traces ?? [], more ? older.traces : []);
+  const next = more ? older.next : body?.next;
+  const longest = Math.max(1, ...traces.map((trace) => trace.duration_ns));
+  const fetchOlder = async () => {
+    setFetching(true);
+    try {
+      const answer = await get(filterAddress('/traces', withFilter(filters, 'before', next)));
+      // What is live moves on: what it has now is kept below it.
+      setOlder({ address, traces: [...traces, ...(answer?.body.traces ?? [])], next: answer?.body.next ?? null });
+    } catch {
+      // The live question finds out too, and says so.
+    } finally {
+      setFetching(false);
+    }
+  };
+
+  return html`
+    <h1 class="unseen-title">Traces</h1>
+    <${FilterForm}
+      path="/traces"
+      query=${query}
+      fields=${[
+        { name: 'text', label: 'Text', placeholder: 'anything in a span', search: true },
+        { name: 'service', label: 'Service', options: services },
+        { name: 'name', label: 'Route or span', placeholder: 'a part of it' },
+        {
+          name: 'status',
+          label: 'Status',
+          options: [
+            ['', 'any'],
+            ['ok', 'ok'],
+            ['error', 'error'],
+          ],
+          narrow: true,
+        },
+        { name: 'min_duration', label: 'At least', placeholder: '10ms', pattern: DURATION, narrow: true },
+        { name: 'max_duration', label: 'At most', placeholder: '1.5s', pattern: DURATION, narrow: true },
+        { name: 'from', label: 'Time', options: AGES, narrow: true },
+      ]}
+    />
+    <${Refusal} refusal=${refusal} />
+    ${
+      body === null
+        ? !refusal && html`<${Loading} />`
+        : traces.length === 0
+          ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No trace fits these filters.' : 'No traces yet.'}>
+            <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send some</a>`}</p>
+          <//>`
+          : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
+            <table class="table traces" data-testid="traces">
+              <thead>
+                <tr>
+                  <th scope="col">Start</th>
+                  <th scope="col">Trace</th>
+                  <th scope="col" class="num">Duration</th>
+                  <th scope="col" class="num">Spans</th>
+                  <th scope="col" class="num">Logs</th>
+                  <th scope="col">Services</th>
+                </tr>
+              </thead>
+              <tbody>
+                ${traces.map((trace) => html`<${Row} key=${trace.trace_id} trace=${trace} longest=${longest} />`)}
+              </tbody>
+            </table>
+          </div>`
+    }
+    ${
+      next &&
+      traces.length < MOST_ROWS &&
+      html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older traces</button></p>`
+    }
+  `;
+}

@@ -1,0 +1,203 @@
+//! Tests against a real HTTP server that answers as it is told: a backend with a token endpoint beside it.
+
+mod backend;
+mod contents;
+mod disk;
+mod logs;
+mod random;
+mod sending;
+mod tokens;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+
+use self::backend::Backend;
+use super::{Credentials, Forwarder, Forwarding, Secret, pace::Pace};
+use crate::export::Export;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of which no test may find a trace where it does not belong.
+const CLIENT_SECRET: &str = "s3cret-of-the-client";
+
+/// A folder that is deleted with the test.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let name = format!("observatory-forward-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn queue(&self) -> PathBuf {
+        self.0.join("queue")
+    }
+
+    /// What is there as after a crash: everything but the lock.
+    fn copy(&self) -> Self {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).unwrap();
+            for entry in fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                let to = to.join(entry.file_name());
+                if entry.file_type().unwrap().is_dir() {
+                    copy(&entry.path(), &to);
+                } else if let Err(error) = fs::copy(entry.path(), to) {
+                    // Sent and deleted in the meantime.
+                    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+                }
+            }
+        }
+        let other = Self::new();
+        copy(&self.0, &other.0);
+        other
+    }
+
+    /// The files of the spans' queue, oldest first.
+    fn segments(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.queue().join("traces")) else {
+            return Vec::new();
+        };
+        let mut segments: Vec<PathBuf> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "segment"))
+            .collect();
+        segments.sort();
+        segments
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A forwarder that was not finished may still write.
+        while self.0.exists() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+fn quick() -> Pace {
+    Pace {
+        linger: Duration::from_millis(5),
+        first_pause: Duration::from_millis(5),
+        longest_pause: Duration::from_millis(40),
+        request_timeout: Duration::from_secs(10),
+        ..Pace::default()
+    }
+}
+
+fn to(backend: &Backend, scratch: &Scratch) -> Forwarding {
+    Forwarding {
+        endpoint: backend.url(""),
+        headers: Vec::new(),
+        credentials: None,
+        environment: None,
+        queue: scratch.queue(),
+        queue_limit: 64 << 20,
+    }
+}
+
+fn with_tokens(backend: &Backend, scratch: &Scratch) -> Forwarding {
+    Forwarding {
+        credentials: Some(Credentials {
+            token_url: backend.url("/token"),
+            client_id: "pressroom".to_owned(),
+            client_secret: Secret::new(CLIENT_SECRET),
+            audience: Some("b14collector".to_owned()),
+        }),
+        ..to(backend, scratch)
+    }
+}
+
+fn start(forwarding: &Forwarding) -> Forwarder {
+    Forwarder::start_with(forwarding, quick()).unwrap()
+}
+
+/// A span with this id.
+fn span(id: u64) -> Span {
+    Span {
+        trace_id: vec![7; 16],
+        span_id: id.to_be_bytes().to_vec(),
+        name: "GET /articles".to_owned(),
+        ..Span::default()
+    }
+}
+
+fn spans(spans: Vec<Span>) -> Export {
+    Export::Traces(ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans: vec![ScopeSpans {
+                spans,
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    })
+}
+
+/// A request of one span.
+fn one(id: u64) -> Export {
+    spans(vec![span(id)])
+}
+
+/// A request of one span that is `length` bytes long, and a few more.
+fn long(id: u64, length: usize) -> Export {
+    let mut span = span(id);
+    span.attributes.push(text("long", &"x".repeat(length)));
+    spans(vec![span])
+}
+
+fn log(body: &str) -> Export {
+    Export::Logs(ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs: vec![ScopeLogs {
+                log_records: vec![LogRecord {
+                    body: text("", body).value,
+                    ..LogRecord::default()
+                }],
+                ..ScopeLogs::default()
+            }],
+            ..ResourceLogs::default()
+        }],
+    })
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(value.to_owned())),
+        }),
+        ..KeyValue::default()
+    }
+}
+
+fn set(ids: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+    ids.into_iter().collect()
+}
+
+/// Waits until `holds`.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,397 @@
+//! How the backend's answers are taken.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message as _;
+
+use super::{super::*, backend::Answer, *};
+
+const ENOUGH: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn what_is_accepted_arrives_compressed_and_with_the_headers() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let forwarder = start(&Forwarding {
+        endpoint: backend.url("/in/?key=1"),
+        headers: vec![("x-api-key".to_owned(), Secret::new("the key"))],
+        ..to(&backend, &scratch)
+    });
+    forwarder.accept(&one(1));
+    until("it arrives", || !backend.asked("/in/v1/traces").is_empty()).await;
+    let asked = backend.asked("/in/v1/traces").remove(0);
+    assert_eq!(asked.header("x-api-key"), "the key");
+    assert_eq!(asked.header("content-encoding"), "gzip");
+    assert_eq!(asked.header("content-type"), "application/x-protobuf");
+    assert_eq!(asked.header("authorization"), "");
+    assert_eq!(asked.request(), one(1).encode());
+}
+
+#[tokio::test]
+async fn requests_that_wait_are_sent_as_one() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let pace = Pace {
+        linger: Duration::from_secs(60),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for id in 0..10 {
+        forwarder.accept(&one(id));
+    }
+    forwarder.finish(ENOUGH).await;
+    let asked = backend.asked("/v1/traces");
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].spans(), Vec::from_iter(0..10));
+    assert_eq!(forwarder.status().sent.spans, 10);
+    assert_eq!(forwarder.status().queued_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_full_batch_does_not_wait() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let pace = Pace {
+        linger: Duration::from_secs(3600),
+        batch_bytes: 10_000,
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for id in 0..11 {
+        forwarder.accept(&long(id, 1000));
+    }
+    until("it arrives", || !backend.asked("/v1/traces").is_empty()).await;
+    let first = backend.asked("/v1/traces").remove(0);
+    assert!(first.request().len() <= 10_000, "{}", first.request().len());
+    assert!(first.spans().len() > 5, "{:?}", first.spans());
+}
+
+#[tokio::test]
+async fn every_signal_has_its_path_and_its_count() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let forwarder = start(&to(&backend, &scratch));
+    forwarder.accept(&one(1));
+    forwarder.accept(&log("started"));
+    forwarder.accept(&contents::gauge(&[1, 2, 3]));
+    forwarder.finish(ENOUGH).await;
+    for path in ["/v1/traces", "/v1/logs", "/v1/metrics"] {
+        assert_eq!(backend.asked(path).len(), 1, "{path}");
+    }
+    let sent = forwarder.status().sent;
+    assert_eq!((sent.spans, sent.logs, sent.points), (1, 1, 3));
+}
+
+#[tokio::test]
+async fn a_backend_that_asks_for_time_gets_it() {
+    for (status, wish) in [(503, "1"), (429, "1"), (503, "Sun, 06 Nov 1994 08:49:38 GMT")] {
+        let (backend, scratch) = (Backend::start().await, Scratch::new());
+        let busy = Answer::status(status)
+            .header("retry-after", wish)
+            .header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        backend.then(busy);
+        let forwarder = start(&to(&backend, &scratch));
+        forwarder.accept(&one(1));
+        until("it is taken", || backend.taken() == set([1])).await;
+        let asked = backend.asked("/v1/traces");
+        let waited = asked[1].at - asked[0].at;
+        assert!(waited >= Duration::from_secs(1), "{status} {wish}: {waited:?}");
+        assert_eq!(asked.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_cannot_ask_for_more_time_than_there_is() {
+    for wish in ["18446744073709551615", "Sun, 06 Nov 2094 08:49:37 GMT"] {
+        let (backend, scratch) = (Backend::start().await, Scratch::new());
+        backend.then(Answer::status(503).header("retry-after", wish));
+        let pace = Pace {
+            longest_wish: Duration::from_millis(20),
+            ..quick()
+        };
+        let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+        forwarder.accept(&one(1));
+        until("it is taken", || backend.taken() == set([1])).await;
+    }
+}
+
+#[tokio::test]
+async fn what_may_pass_is_sent_again_and_told_meanwhile() {
+    for status in [429, 502, 503, 504, 302, 307, 401, 403] {
+        let (backend, scratch) = (Backend::start().await, Scratch::new());
+        for _ in 0..4 {
+            backend.then(Answer::status(status).header("location", "/elsewhere"));
+        }
+        let forwarder = start(&to(&backend, &scratch));
+        forwarder.accept(&one(1));
+        until("it is told", || {
+            let error = forwarder.status().last_error;
+            error.is_some_and(|error| error == format!("the backend answered HTTP {status}"))
+        })
+        .await;
+        assert!(forwarder.status().failing_since_unix_nano.is_some());
+        until("it is taken", || forwarder.status().sent.spans == 1).await;
+        assert_eq!(backend.asked("/v1/traces").len(), 5, "{status}");
+        assert_eq!(backend.asked("/elsewhere").len(), 0);
+        let after = forwarder.status();
+        assert_eq!((after.failing_since_unix_nano, after.last_error), (None, None));
+        assert_eq!(after.dropped_requests, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_waited_for() {
+    let (mut backend, scratch) = (Backend::down().await, Scratch::new());
+    let forwarder = start(&to(&backend, &scratch));
+    forwarder.accept(&one(1));
+    until("it is told", || forwarder.status().last_error.is_some()).await;
+    let error = forwarder.status().last_error.unwrap();
+    assert!(error.starts_with("the backend cannot be reached: "), "{error}");
+    backend.up().await;
+    until("it is taken", || backend.taken() == set([1])).await;
+}
+
+#[tokio::test]
+async fn a_backend_that_says_nothing_is_asked_again() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scratch = Scratch::new();
+    let forwarding = Forwarding {
+        endpoint: format!("http://{}", silent.local_addr().unwrap())
+            .parse()
+            .unwrap(),
+        ..to(&Backend::down().await, &scratch)
+    };
+    let pace = Pace {
+        request_timeout: Duration::from_millis(30),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&forwarding, pace).unwrap();
+    forwarder.accept(&one(1));
+    for _ in 0..2 {
+        let _connection = silent.accept().await.unwrap();
+        until("it is told", || {
+            let error = forwarder.status().last_error;
+            error.as_deref() == Some("the backend did not answer in time")
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_instead_of_http_is_a_failure_that_may_pass() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let garbage = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let scratch = Scratch::new();
+    let forwarding = Forwarding {
+        endpoint: format!("http://{}", garbage.local_addr().unwrap())
+            .parse()
+            .unwrap(),
+        ..to(&Backend::down().await, &scratch)
+    };
+    let forwarder = start(&forwarding);
+    forwarder.accept(&one(1));
+    for _ in 0..3 {
+        let (mut connection, _) = garbage.accept().await.unwrap();
+        connection
+            .write_all(b"\x15\x03\x01\x00\x02nothing\r\n\r\n")
+            .await
+            .unwrap();
+    }
+    assert_eq!(forwarder.status().dropped_requests, 0);
+    assert!(forwarder.status().queued_bytes > 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_still_a_success() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.then(Answer::status(200).body(vec![0xff; 100]));
+    backend.then(Answer::status(200).body(vec![0; 1 << 20]));
+    let forwarder = start(&to(&backend, &scratch));
+    for id in 1..=2 {
+        forwarder.accept(&one(id));
+        until("it is taken", || forwarder.status().sent.spans == id).await;
+    }
+    assert_eq!(backend.asked("/v1/traces").len(), 2);
+}
+
+#[tokio::test]
+async fn items_that_the_backend_rejects_are_counted() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let partial = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 2,
+            error_message: "too old".to_owned(),
+        }),
+    };
+    backend.then(Answer::status(200).body(partial.encode_to_vec()));
+    let forwarder = start(&to(&backend, &scratch));
+    forwarder.accept(&spans((0..5).map(span).collect()));
+    until("it is taken", || forwarder.status().sent.spans == 3).await;
+    assert_eq!(forwarder.status().rejected_items, 2);
+    forwarder.finish(ENOUGH).await;
+    assert_eq!(backend.asked("/v1/traces").len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_backend_will_never_take_is_dropped_and_counted() {
+    for status in [400, 404, 413, 500] {
+        let (backend, scratch) = (Backend::start().await, Scratch::new());
+        backend.then(Answer::status(status));
+        let forwarder = start(&to(&backend, &scratch));
+        forwarder.accept(&one(1));
+        until("it is dropped", || forwarder.status().dropped_requests == 1).await;
+        let error = forwarder.status().last_error;
+        assert_eq!(error, Some(format!("the backend answered HTTP {status}")));
+        forwarder.accept(&one(2));
+        until("the next is taken", || forwarder.status().sent.spans == 1).await;
+        assert_eq!(backend.taken(), set([2]));
+        assert_eq!(forwarder.status().last_error, None);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.judge(|_| Some(404));
+    let pace = Pace {
+        first_pause: Duration::from_millis(200),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for dropped in 1..=2 {
+        forwarder.accept(&one(dropped));
+        until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
+    }
+    let asked = backend.asked("/v1/traces");
+    let waited = asked[1].at - asked[0].at;
+    assert!(waited >= Duration::from_millis(100), "{waited:?}");
+}
+
+#[tokio::test]
+async fn only_the_request_that_is_refused_is_dropped_of_a_batch() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.judge(|spans| spans.contains(&37).then_some(400));
+    let pace = Pace {
+        linger: Duration::from_secs(60),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    for id in 0..64 {
+        forwarder.accept(&one(id));
+    }
+    forwarder.finish(ENOUGH).await;
+    assert_eq!(backend.taken(), set((0..64).filter(|id| *id != 37)));
+    assert_eq!(forwarder.status().dropped_requests, 1);
+    let requests = backend.asked("/v1/traces").len();
+    assert!(requests <= 24, "{requests} requests to find one of 64");
+}
+
+#[tokio::test]
+async fn nothing_arrives_twice_while_nothing_fails() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let forwarder = start(&to(&backend, &scratch));
+    for id in 0..200 {
+        forwarder.accept(&one(id));
+        if id % 20 == 0 {
+            until("it is taken", || backend.taken().contains(&id)).await;
+        }
+    }
+    forwarder.finish(ENOUGH).await;
+    let mut times = BTreeMap::<u64, usize>::new();
+    for asked in backend.asked("/v1/traces") {
+        for id in asked.spans() {
+            *times.entry(id).or_default() += 1;
+        }
+    }
+    assert_eq!(times.len(), 200);
+    assert!(times.values().all(|times| *times == 1), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_signal_that_is_stuck_does_not_stop_the_others() {
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.judge(|_| Some(503));
+    let forwarder = start(&Forwarding {
+        queue_limit: 64 << 10,
+        ..to(&backend, &scratch)
+    });
+    // Traces fill all that they may have.
+    let mut id = 0;
+    while forwarder.status().dropped_requests == 0 {
+        forwarder.accept(&long(id, 1000));
+        id += 1;
+    }
+    for number in 0..10 {
+        forwarder.accept(&log(&"x".repeat(2000)));
+        until("logs are taken", || forwarder.status().sent.logs == number + 1).await;
+    }
+    assert_eq!(forwarder.status().sent.spans, 0);
+}
+
+#[tokio::test]
+async fn nothing_goes_to_https_before_the_server_is_verified() {
+    use tokio::io::AsyncReadExt as _;
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let scratch = Scratch::new();
+    let forwarder = start(&Forwarding {
+        endpoint: format!("https://localhost:{port}").parse().unwrap(),
+        ..to(&Backend::down().await, &scratch)
+    });
+    forwarder.accept(&one(1));
+    let (mut connection, _) = server.accept().await.unwrap();
+    let mut begin = [0; 6];
+    connection.read_exact(&mut begin).await.unwrap();
+    // A handshake record, and in it a client's hello.
+    assert_eq!((begin[0], begin[5]), (22, 1));
+    drop(connection);
+    until("it is told", || forwarder.status().last_error.is_some()).await;
+    assert!(forwarder.status().queued_bytes > 0);
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
+    let (backend, scratch) = (Backend::down().await, Scratch::new());
+    let endpoint = |url: &str| Forwarding {
+        endpoint: url.parse().unwrap(),
+        ..to(&backend, &scratch)
+    };
+    let error = |forwarding: &Forwarding| Forwarder::start(forwarding).unwrap_err().to_string();
+    assert_eq!(
+        error(&endpoint("http://scout.example/")),
+        "the endpoint for forwarding must be https: only to this machine http is safe"
+    );
+    assert!(error(&endpoint("ftp://localhost/")).contains("https"));
+    assert!(error(&endpoint("http://127.0.0.1.example/")).contains("https"));
+    let user = error(&endpoint("https://user:pass@scout.example/"));
+    assert!(user.contains("user name") && !user.contains("pass@"), "{user}");
+    let mut tokens = with_tokens(&backend, &scratch);
+    tokens.credentials.as_mut().unwrap().token_url = "http://scout.example/".parse().unwrap();
+    assert!(error(&tokens).starts_with("the token URL for forwarding must be https"));
+    let mut header = to(&backend, &scratch);
+    header.headers = vec![("x-key".to_owned(), Secret::new("a\nb"))];
+    let text = error(&header);
+    assert!(text.contains("x-key") && !text.contains('\n'), "{text}");
+    for fine in ["http://localhost:1/", "http://[::1]:1/", "http://127.1.2.3:1/"] {
+        let forwarder = Forwarder::start(&endpoint(fine)).unwrap();
+        forwarder.finish(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test]
+async fn finishing_takes_no_longer_than_it_may() {
+    let (backend, scratch) = (Backend::down().await, Scratch::new());
+    let pace = Pace {
+        first_pause: Duration::from_secs(3600),
+        longest_pause: Duration::from_secs(3600),
+        ..quick()
+    };
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    forwarder.accept(&one(1));
+    until("it is told", || forwarder.status().last_error.is_some()).await;
+    // Not even that long: the next attempt would be later.
+    let finished = tokio::time::timeout(ENOUGH, forwarder.finish(Duration::from_secs(60)));
+    finished.await.unwrap();
+    assert!(forwarder.status().queued_bytes > 0);
+}

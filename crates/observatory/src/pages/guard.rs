@@ -1,0 +1,115 @@
+//! What holds for every answer of the explorer: on loopback only this machine's own names are answered, so that a site whose
+//! name was rebound to 127.0.0.1 reads nothing; and headers by which a browser runs and loads nothing from elsewhere.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+
+use super::Refusal;
+
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// Sent with everything.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+
+/// Which hosts are answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guard {
+    loopback_only: bool,
+}
+
+impl Guard {
+    pub(super) fn new(pages: SocketAddr) -> Self {
+        Self {
+            loopback_only: pages.ip().is_loopback(),
+        }
+    }
+
+    fn answers(self, headers: &HeaderMap) -> bool {
+        if !self.loopback_only {
+            return true;
+        }
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().is_ok_and(is_this_machine),
+            _ => false,
+        }
+    }
+}
+
+pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let mut response = if guard.answers(request.headers()) {
+        next.run(request).await
+    } else {
+        Refusal::Host.into_response()
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    // Assets say themselves how long they are good for.
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether `host` is this machine whoever resolves it: its own name, or an address that no name was needed for.
+fn is_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machines_own_names_are_answered() {
+        for host in [
+            "localhost",
+            "LOCALHOST:4319",
+            "127.0.0.1",
+            "127.0.0.1:4319",
+            "[::1]:4319",
+            "[::1]",
+        ] {
+            assert!(is_this_machine(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:4319",
+            "localhost@evil.example",
+            "evil.example@localhost",
+            "10.0.0.1:4319",
+            "0.0.0.0",
+        ] {
+            assert!(!is_this_machine(host), "{host}");
+        }
+    }
+}

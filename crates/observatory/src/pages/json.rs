@@ -1,0 +1,99 @@
+//! Attributes and values of OTLP as plain JSON. Numbers that JSON in a browser cannot hold are strings.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
+
+/// The greatest integer up to which a double holds every one.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+/// Attributes as an object, in their order. Of a key that comes twice the first counts.
+pub(super) struct Attributes<'a>(pub(super) &'a [KeyValue]);
+
+/// A value; `None` is null.
+pub(super) struct Value<'a>(pub(super) Option<&'a AnyValue>);
+
+impl Value<'_> {
+    /// As a label: a text as it is, anything else as JSON.
+    pub(super) fn to_text(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(text)) => text,
+            Ok(other) => other.to_string(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
+impl Serialize for Attributes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for attribute in self.0 {
+            map.serialize_entry(&attribute.key, &Value(attribute.value.as_ref()))?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use any_value::Value as Any;
+        match self.0.and_then(|value| value.value.as_ref()) {
+            Some(Any::StringValue(text)) => serializer.serialize_str(text),
+            Some(Any::BoolValue(value)) => serializer.serialize_bool(*value),
+            Some(Any::IntValue(value)) if value.unsigned_abs() <= MAX_SAFE_INTEGER => {
+                serializer.serialize_i64(*value)
+            }
+            Some(Any::IntValue(value)) => serializer.collect_str(value),
+            Some(Any::DoubleValue(value)) if value.is_finite() => serializer.serialize_f64(*value),
+            Some(Any::DoubleValue(value)) => serializer.collect_str(value),
+            Some(Any::ArrayValue(array)) => {
+                serializer.collect_seq(array.values.iter().map(|value| Value(Some(value))))
+            }
+            Some(Any::KvlistValue(list)) => Attributes(&list.values).serialize(serializer),
+            Some(Any::BytesValue(bytes)) => serializer.serialize_str(&STANDARD.encode(bytes)),
+            // A place in a table of strings, which only profiles have.
+            Some(Any::StringValueStrindex(_)) | None => serializer.serialize_unit(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
+
+    use super::*;
+
+    fn written(value: any_value::Value) -> String {
+        let value = AnyValue { value: Some(value) };
+        serde_json::to_string(&Value(Some(&value))).expect("JSON")
+    }
+
+    #[test]
+    fn values_are_plain_json_and_nothing_loses_digits() {
+        use any_value::Value as Any;
+        for (value, expected) in [
+            (
+                Any::StringValue("</script>\u{0}".to_owned()),
+                r#""</script>\u0000""#,
+            ),
+            (Any::BoolValue(true), "true"),
+            (Any::IntValue(-5), "-5"),
+            (Any::IntValue((1 << 53) - 1), "9007199254740991"),
+            (Any::IntValue(1 << 53), r#""9007199254740992""#),
+            (Any::IntValue(i64::MIN), r#""-9223372036854775808""#),
+            (Any::DoubleValue(0.5), "0.5"),
+            (Any::DoubleValue(f64::NAN), r#""NaN""#),
+            (Any::DoubleValue(f64::NEG_INFINITY), r#""-inf""#),
+            (Any::BytesValue(vec![1, 2]), r#""AQI=""#),
+            (
+                Any::ArrayValue(ArrayValue {
+                    values: vec![AnyValue { value: None }],
+                }),
+                "[null]",
+            ),
+            (Any::KvlistValue(KeyValueList { values: Vec::new() }), "{}"),
+        ] {
+            assert_eq!(written(value), expected);
+        }
+    }
+}

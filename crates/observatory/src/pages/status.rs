@@ -1,0 +1,112 @@
+//! `/status`: how full the store is, what came and what did not, how forwarding goes, and where to send telemetry.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
+use crate::{
+    forward,
+    store::{Counts, UnixNano},
+};
+
+pub(super) const STATUS: Page = Page {
+    takes: &[],
+    by_the_clock: true,
+    answer: status,
+};
+
+/// How receiving and forwarding go.
+#[derive(Debug, Default)]
+pub(crate) struct SiteStatus {
+    /// What was accepted.
+    pub(crate) received: Counts,
+    /// Requests that were answered with an error.
+    pub(crate) refused_requests: u64,
+    /// `None` when nothing is forwarded.
+    pub(crate) forwarding: Option<forward::Status>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    started_unix_nano: UnixNano,
+    endpoints: Endpoints,
+    memory: Memory,
+    kept: Kept,
+    received: Counts,
+    evicted: Counts,
+    refused: Refused,
+    services: Vec<Arc<str>>,
+    forwarding: Option<forward::Status>,
+}
+
+#[derive(Serialize)]
+struct Endpoints {
+    http: String,
+    grpc: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    limit_bytes: usize,
+    traces_bytes: usize,
+    logs_bytes: usize,
+    metrics_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    traces: usize,
+    spans: u64,
+    logs: u64,
+    series: usize,
+    points: u64,
+    oldest_unix_nano: Option<UnixNano>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    requests: u64,
+    #[serde(flatten)]
+    entries: Counts,
+}
+
+fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
+    let generation = explorer.store.generation();
+    let fill = explorer.store.fill();
+    let site = (explorer.status)();
+    json(
+        generation,
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_nano: UnixNano(explorer.store.started()),
+            endpoints: Endpoints {
+                http: format!("http://{}", explorer.http),
+                grpc: explorer.grpc.map(|grpc| format!("http://{grpc}")),
+            },
+            memory: Memory {
+                limit_bytes: fill.limit_bytes,
+                traces_bytes: fill.traces_bytes,
+                logs_bytes: fill.logs_bytes,
+                metrics_bytes: fill.metrics_bytes,
+            },
+            kept: Kept {
+                traces: fill.traces,
+                spans: fill.kept.spans,
+                logs: fill.kept.logs,
+                series: fill.series,
+                points: fill.kept.points,
+                oldest_unix_nano: fill.oldest.map(UnixNano),
+            },
+            received: site.received,
+            evicted: fill.evicted,
+            refused: Refused {
+                requests: site.refused_requests,
+                entries: fill.refused,
+            },
+            services: fill.services,
+            forwarding: site.forwarding,
+        },
+    )
+}

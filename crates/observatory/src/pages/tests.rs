@@ -1,0 +1,322 @@
+//! The router, in this process, over a store with known telemetry.
+
+use std::net::Ipv4Addr;
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode, header},
+};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::store::fixture::{
+    NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans,
+};
+
+const SCRIPT: &str = "</script><script>alert(1)</script>";
+
+fn store() -> Arc<Store> {
+    use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+    let store = Arc::new(Store::new(16 << 20));
+    let request = of_kind(
+        span(1, 1, 0, "POST /api/articles/"),
+        SpanKind::Server,
+        &[
+            ("http.request.method", "POST"),
+            ("http.route", "/api/articles/"),
+            ("title", SCRIPT),
+        ],
+    );
+    store.insert_at(spans("app", vec![span(1, 2, 1, SCRIPT), request]), NOW);
+    store.insert_at(spans("worker", vec![failed(span(1, 3, 2, "celery.run"))]), NOW);
+    store.insert_at(records("app", vec![record(1, 9, "article created")]), NOW);
+    store
+}
+
+fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
+    router(Explorer {
+        store,
+        pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
+        http: SocketAddr::from(([127, 0, 0, 1], 4318)),
+        grpc: None,
+        status: Box::new(|| SiteStatus {
+            refused_requests: 3,
+            ..SiteStatus::default()
+        }),
+    })
+}
+
+async fn send(router: Router, request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+    let response = router.oneshot(request).await.expect("infallible");
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    (
+        head.status,
+        head.headers,
+        String::from_utf8(body.to_vec()).expect("text"),
+    )
+}
+
+fn request(address: &str) -> Request<Body> {
+    Request::get(address)
+        .header(header::HOST, "localhost:4319")
+        .body(Body::empty())
+        .expect("a request")
+}
+
+async fn get_json(router: Router, address: &str) -> (StatusCode, Value) {
+    let (status, headers, body) = send(router, request(address)).await;
+    assert_eq!(headers[header::CONTENT_TYPE], "application/json", "{address}");
+    (status, serde_json::from_str(&body).expect("JSON"))
+}
+
+fn explore() -> Router {
+    explorer(store(), [127, 0, 0, 1])
+}
+
+#[tokio::test]
+async fn traces_are_listed_with_their_services_and_logs() {
+    let (status, json) = get_json(explore(), "/traces?status=error&service=worker").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        json,
+        json!({
+            "generation": 3,
+            "next": null,
+            "traces": [{
+                "trace_id": "00000000000000000000000000000001",
+                "root": {"service": "app", "name": "POST /api/articles/"},
+                "start_unix_nano": "1799999999999000000",
+                "duration_ns": 1_000_000,
+                "spans": 3,
+                "errors": 1,
+                "logs": 1,
+                "services": [{"service": "app", "spans": 2}, {"service": "worker", "spans": 1}],
+            }],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_trace_is_its_waterfall_with_logs() {
+    let (status, json) = get_json(explore(), "/traces/00000000000000000000000000000001").await;
+    assert_eq!(status, StatusCode::OK);
+    let ids: Vec<_> = json["spans"]
+        .as_array()
+        .expect("spans")
+        .iter()
+        .map(|span| &span["span_id"])
+        .collect();
+    assert_eq!(ids, ["0000000000000001", "0000000000000002", "0000000000000003"]);
+    assert_eq!(json["spans"][0]["parent_span_id"], Value::Null);
+    assert_eq!(json["spans"][0]["kind"], "server");
+    assert_eq!(json["spans"][0]["resource"], json!({"service.name": "app"}));
+    assert_eq!(json["spans"][2]["status"], "error");
+    assert_eq!(json["spans"][2]["status_message"], "it failed");
+    assert_eq!(json["logs"][0]["body"], "article created");
+    assert_eq!(json["logs"][0]["span_id"], "0000000000000001");
+    assert_eq!(json["logs"][0]["level"], "info");
+}
+
+#[tokio::test]
+async fn script_in_names_leaves_as_text_of_json() {
+    let (_, headers, body) = send(explore(), request("/traces/00000000000000000000000000000001")).await;
+    assert_eq!(headers[header::CONTENT_TYPE], "application/json");
+    assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let json: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(json["spans"][1]["name"], SCRIPT);
+    assert_eq!(json["spans"][0]["attributes"]["title"], SCRIPT);
+}
+
+#[tokio::test]
+async fn status_says_what_is_kept_and_where_to_send() {
+    let (status, json) = get_json(explore(), "/status").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        json["endpoints"],
+        json!({"http": "http://127.0.0.1:4318", "grpc": null})
+    );
+    assert_eq!(json["kept"]["spans"], 3);
+    assert_eq!(json["refused"]["requests"], 3);
+    assert_eq!(json["services"], json!(["app", "worker"]));
+    assert_eq!(json["forwarding"], Value::Null);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named() {
+    for (address, name) in [
+        ("/traces?servcie=app", "servcie"),
+        ("/traces?limit=0", "limit"),
+        ("/traces?limit=501", "limit"),
+        ("/traces?status=bad", "status"),
+        ("/traces?min_duration=10", "min_duration"),
+        ("/traces?from=yesterday", "from"),
+        ("/traces?before=x", "before"),
+        ("/traces?service=a&service=b", "service"),
+        ("/traces/xyz", "trace_id"),
+        ("/traces/00000000000000000000000000000000", "trace_id"),
+        ("/traces/00000000000000000000000000000001?x=1", "x"),
+        ("/?window=0s", "window"),
+        ("/?window=5", "window"),
+        ("/map?windw=5m", "windw"),
+        ("/metrics?attribute=a", "attribute"),
+        ("/metrics/a?text=b", "text"),
+        ("/logs?level=loud", "level"),
+        ("/logs?trace_id=1", "trace_id"),
+        ("/status?verbose=1", "verbose"),
+    ] {
+        let (status, json) = get_json(explore(), address).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{address}");
+        let error = json["error"].as_str().expect("an error");
+        assert!(error.contains(&format!("`{name}`")), "{address}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn moments_are_ages_nanoseconds_or_rfc_3339() {
+    for from in [
+        "15m",
+        "1.5h",
+        "0",
+        "1799999999999000000",
+        "2027-01-15T07:00:00Z",
+        "2027-01-15T07:00:00%2B02:00",
+    ] {
+        let (status, json) = get_json(explore(), &format!("/traces?from={from}")).await;
+        assert_eq!(status, StatusCode::OK, "{from}: {json}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404_and_what_would_change_something_405() {
+    let (status, _) = get_json(explore(), "/traces/00000000000000000000000000000009").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let (status, _) = get_json(explore(), "/nowhere").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let mut post = request("/traces");
+    *post.method_mut() = Method::POST;
+    let (status, headers, _) = send(explore(), post).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(headers[header::ALLOW], "GET, HEAD");
+}
+
+#[tokio::test]
+async fn an_answer_is_not_sent_again_until_something_comes() {
+    let store = store();
+    let (_, headers, _) = send(explorer(store.clone(), [127, 0, 0, 1]), request("/traces")).await;
+    let tag = headers[header::ETAG].clone();
+    let mut again = request("/traces");
+    again.headers_mut().insert(header::IF_NONE_MATCH, tag.clone());
+    let (status, _, body) = send(explorer(store.clone(), [127, 0, 0, 1]), again).await;
+    assert_eq!((status, body.as_str()), (StatusCode::NOT_MODIFIED, ""));
+
+    store.insert_at(spans("app", vec![span(2, 1, 0, "new")]), NOW);
+    let mut again = request("/traces");
+    again.headers_mut().insert(header::IF_NONE_MATCH, tag);
+    let (status, _, body) = send(explorer(store, [127, 0, 0, 1]), again).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(body.contains("\"new\""));
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_page_and_head_no_body() {
+    let mut browser = request("/traces");
+    browser.headers_mut().insert(
+        header::ACCEPT,
+        "text/html,application/xhtml+xml,*/*;q=0.8"
+            .parse()
+            .expect("a value"),
+    );
+    let (status, headers, _) = send(explore(), browser).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+    assert_eq!(headers[header::VARY], "Accept");
+    assert!(
+        headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .expect("text")
+            .starts_with("default-src 'none'")
+    );
+
+    let mut head = request("/traces");
+    *head.method_mut() = Method::HEAD;
+    let (status, _, body) = send(explore(), head).await;
+    assert_eq!((status, body.as_str()), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn a_name_that_was_rebound_to_this_machine_reads_nothing() {
+    let from = |host: &str| {
+        let mut request = request("/traces");
+        request
+            .headers_mut()
+            .insert(header::HOST, host.parse().expect("a host"));
+        request
+    };
+    let (status, headers, body) = send(explore(), from("evil.example:4319")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(!body.contains("articles"));
+    assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    let (status, _, _) = send(explore(), from("127.0.0.1:4319")).await;
+    assert_eq!(status, StatusCode::OK);
+
+    let mut nameless = request("/traces");
+    nameless.headers_mut().remove(header::HOST);
+    let (status, _, _) = send(explore(), nameless).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+
+    // Told to listen elsewhere, it is called by whatever name it has there.
+    let (status, _, _) = send(explorer(store(), [0, 0, 0, 0]), from("observatory.example")).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn instruments_are_listed_and_one_is_read() {
+    let store = store();
+    for (service, value) in [("app", 5), ("app", 15), ("worker", 7)] {
+        let metric = counted(
+            "http/requests total",
+            "/api/",
+            NOW + value * 1_000_000_000,
+            value as i64,
+        );
+        store.insert_at(metrics_of(service, vec![metric]), NOW);
+    }
+    let explore = || explorer(store.clone(), [127, 0, 0, 1]);
+    let (status, json) = get_json(explore(), "/metrics?service=app&text=REQUESTS").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        json["instruments"],
+        json!([{
+            "name": "http/requests total", "service": "app", "type": "counter", "unit": "{request}",
+            "description": "Requests.", "series": 1, "attributes": {"http.route": ["/api/"]},
+            "last_unix_nano": (NOW + 15_000_000_000).to_string(),
+        }])
+    );
+
+    let (status, json) = get_json(
+        explore(),
+        "/metrics/http/requests%20total?attribute=http.route=/api/",
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK, "{json}");
+    assert_eq!(json["service"], "app");
+    assert_eq!(json["matches"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["series"][0]["attributes"], json!({"http.route": "/api/"}));
+    assert_eq!(json["series"][0]["points"][1]["rate"], 1.0);
+    assert_eq!(json["series"][0]["points"][1]["value"], 15.0);
+    let (_, json) = get_json(explore(), "/metrics/http/requests%20total?service=worker").await;
+    assert_eq!(json["series"][0]["points"][0]["value"], 7.0);
+    let (status, _) = get_json(explore(), "/metrics/nothing").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_overview_and_the_map_are_json_too() {
+    let (status, json) = get_json(explore(), "/?window=15m").await;
+    assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(900.0)));
+    let (status, json) = get_json(explore(), "/map").await;
+    assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(300.0)));
+}

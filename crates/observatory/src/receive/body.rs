@@ -1,0 +1,90 @@
+//! Reads the body of an HTTP request, compressed or not, within limits of size and time.
+
+use std::io::Read as _;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header::CONTENT_ENCODING},
+};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use super::{MAX_HTTP_BODY, READ_TIMEOUT, refusal::Refusal};
+
+const TOO_LARGE: Refusal = Refusal::TooLarge { limit: MAX_HTTP_BODY };
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Compression {
+    Identity,
+    Gzip,
+}
+
+impl Compression {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let mut named = headers.get_all(CONTENT_ENCODING).iter();
+        let compression = match named.next() {
+            None => Self::Identity,
+            Some(name) if name.as_bytes().eq_ignore_ascii_case(b"gzip") => Self::Gzip,
+            Some(name) if name.as_bytes().eq_ignore_ascii_case(b"identity") || name.is_empty() => {
+                Self::Identity
+            }
+            Some(_) => return Err(Refusal::UnsupportedEncoding),
+        };
+        // Compressed more than once.
+        match named.next() {
+            None => Ok(compression),
+            Some(_) => Err(Refusal::UnsupportedEncoding),
+        }
+    }
+}
+
+/// The length that `body` is to have: what its head says, else as much as is allowed.
+pub(super) fn announced_length(body: &Body) -> Result<u32, Refusal> {
+    let length = body
+        .size_hint()
+        .exact()
+        .map_or(Ok(MAX_HTTP_BODY), usize::try_from)
+        .unwrap_or(usize::MAX);
+    if length > MAX_HTTP_BODY {
+        return Err(TOO_LARGE);
+    }
+    Ok(u32::try_from(length).unwrap_or(u32::MAX))
+}
+
+/// The body as it came.
+pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, MAX_HTTP_BODY);
+    match tokio::time::timeout(READ_TIMEOUT, body.collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
+        Ok(Err(_)) => Err(Refusal::CutOff),
+        Err(_) => Err(Refusal::TooSlow { after: READ_TIMEOUT }),
+    }
+}
+
+/// What `body` is without its compression.
+pub(super) fn decompress(body: Bytes, compression: Compression) -> Result<Bytes, Refusal> {
+    match compression {
+        Compression::Identity => Ok(body),
+        Compression::Gzip => gunzip(&body, MAX_HTTP_BODY).map(Bytes::from),
+    }
+}
+
+fn gunzip(compressed: &[u8], limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut plain = Vec::new();
+    let one_more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(compressed)
+        .take(one_more)
+        .read_to_end(&mut plain)
+        .map_err(|_| Refusal::NotGzip)?;
+    if plain.len() > limit {
+        return Err(Refusal::TooLarge { limit });
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+use std::io::Write as _;
+
+use axum::http::HeaderValue;
+use flate2::{Compression as Level, write::GzEncoder};
+
+use super::*;
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Level::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn the_limit_is_on_what_is_decompressed() {
+    let bomb = gzip(&[0; 100_000]);
+    assert!(bomb.len() < 1000);
+    assert!(matches!(
+        gunzip(&bomb, 99_999),
+        Err(Refusal::TooLarge { limit: 99_999 })
+    ));
+    assert_eq!(gunzip(&bomb, 100_000).unwrap().len(), 100_000);
+}
+
+#[test]
+fn a_stream_of_several_members_is_one_body() {
+    let members = [gzip(b"one "), gzip(b"two")].concat();
+    assert_eq!(gunzip(&members, 100).unwrap(), b"one two");
+}
+
+#[test]
+fn what_is_not_gzip_or_not_whole_is_refused() {
+    let whole = gzip(b"something to compress");
+    for body in [&b"plain"[..], b"", &whole[..whole.len() - 1]] {
+        assert!(matches!(gunzip(body, 100), Err(Refusal::NotGzip)), "{body:?}");
+    }
+}
+
+#[test]
+fn gzip_and_identity_are_understood_in_any_case_and_once() {
+    let of = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(CONTENT_ENCODING, HeaderValue::from_static(value));
+        }
+        Compression::of(&headers).ok()
+    };
+    assert_eq!(of(&[]), Some(Compression::Identity));
+    assert_eq!(of(&["identity"]), Some(Compression::Identity));
+    assert_eq!(of(&["GZIP"]), Some(Compression::Gzip));
+    for refused in [&["br"][..], &["gzip, gzip"], &["gzip", "gzip"], &["x-gzip"]] {
+        assert_eq!(of(refused), None, "{refused:?}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The two encodings of OTLP over HTTP: what a request's `Content-Type` names, how its body is decoded, and how it is
+//! answered in the same encoding.
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
+    },
+    response::{IntoResponse as _, Response},
+};
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
+};
+use prost::Message as _;
+use serde::Serialize;
+
+use super::{ids::RejectedSpans, json, refusal::Refusal, weight};
+use crate::export::{Export, Signal};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Encoding {
+    Protobuf,
+    Json,
+}
+
+impl Encoding {
+    /// None for any other type, and for none at all: those a page of another site may send without the browser asking
+    /// first (the Fetch standard's "CORS-safelisted request-header") are among them, so no page can write here.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let essence = content_type.split(';').next()?.trim();
+        if essence.eq_ignore_ascii_case("application/x-protobuf") {
+            Some(Self::Protobuf)
+        } else if essence.eq_ignore_ascii_case("application/json") {
+            Some(Self::Json)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
+        let decoded = match self {
+            Self::Protobuf => {
+                weight::check_protobuf(signal, body)?;
+                decode_protobuf(signal, body).map_err(|error| error.to_string())
+            }
+            Self::Json => {
+                weight::check_json(body)?;
+                json::decode(signal, body).map_err(|error| error.to_string())
+            }
+        };
+        decoded.map_err(Refusal::Undecodable)
+    }
+
+    /// `Export*ServiceResponse` of any signal: without `partial_success` they are the same, and only spans are rejected.
+    pub(super) fn success(self, rejected: Option<RejectedSpans>) -> Response {
+        let bytes = match (self, rejected) {
+            (Self::Protobuf, rejected) => RejectedSpans::response(rejected).encode_to_vec(),
+            (Self::Json, None) => b"{}".to_vec(),
+            (Self::Json, Some(rejected)) => written(&serde_json::json!({"partialSuccess": {
+                "rejectedSpans": rejected.count.to_string(),
+                "errorMessage": RejectedSpans::REASON,
+            }})),
+        };
+        self.response(StatusCode::OK, bytes)
+    }
+
+    pub(super) fn refusal(self, refusal: &Refusal) -> Response {
+        let status = refusal.status();
+        let bytes = match self {
+            Self::Protobuf => status.encode_to_vec(),
+            Self::Json => written(&status),
+        };
+        let mut response = self.response(refusal.http_status(), bytes);
+        if let Some(delay) = refusal.retry_after() {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
+        }
+        if matches!(refusal, Refusal::NotPost) {
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+
+    fn response(self, status: StatusCode, bytes: Vec<u8>) -> Response {
+        let content_type = match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        };
+        (status, [(CONTENT_TYPE, content_type)], Body::from(bytes)).into_response()
+    }
+}
+
+fn decode_protobuf(signal: Signal, body: &[u8]) -> Result<Export, prost::DecodeError> {
+    Ok(match signal {
+        Signal::Traces => Export::Traces(ExportTraceServiceRequest::decode(body)?),
+        Signal::Metrics => Export::Metrics(ExportMetricsServiceRequest::decode(body)?),
+        Signal::Logs => Export::Logs(ExportLogsServiceRequest::decode(body)?),
+    })
+}
+
+fn written(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("there are only texts and numbers in it")
+}

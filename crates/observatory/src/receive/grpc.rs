@@ -1,0 +1,155 @@
+//! OTLP over gRPC: the `Export` of the three collector services.
+//!
+//! `tonic` reads the messages and bounds them. It does not decode them, as the services of `opentelemetry-proto` would
+//! have it do on an asynchronous thread: what came goes the same way as a body that came over HTTP.
+
+use std::{future::Future, pin::Pin};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::HeaderValue,
+    response::{IntoResponse as _, Response},
+    routing::any,
+};
+use bytes::{Buf as _, BufMut as _, Bytes};
+use prost::Message as _;
+use tonic::{
+    Code, Status,
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder as Decode, EncodeBuf, Encoder as Encode},
+    server::{Grpc, UnaryService},
+};
+
+use super::{
+    MAX_GRPC_MESSAGE, READ_TIMEOUT, body::Compression, decoding::Decoder, encoding::Encoding,
+    ids::RejectedSpans, refusal::Refusal,
+};
+use crate::{export::Signal, ingest::Ingest};
+
+/// The three services.
+pub(crate) fn router(ingest: Ingest) -> Router {
+    let receiver = Receiver {
+        ingest,
+        decoder: Decoder::new(),
+    };
+    let route = |signal| {
+        let receiver = receiver.clone();
+        any(move |request| async move { receiver.answer(signal, request).await })
+    };
+    let service =
+        |signal: &str, name: &str| format!("/opentelemetry.proto.collector.{signal}.v1.{name}/Export");
+    let elsewhere = receiver.clone();
+    Router::new()
+        .route(&service("trace", "TraceService"), route(Signal::Traces))
+        .route(&service("metrics", "MetricsService"), route(Signal::Metrics))
+        .route(&service("logs", "LogsService"), route(Signal::Logs))
+        .fallback(|| async move {
+            elsewhere.ingest.count_refused();
+            failed(Status::unimplemented("there is no such service here"))
+        })
+}
+
+#[derive(Clone, Debug)]
+struct Receiver {
+    ingest: Ingest,
+    decoder: Decoder,
+}
+
+impl Receiver {
+    async fn answer(self, signal: Signal, request: Request) -> Response {
+        let export = Export {
+            receiver: self.clone(),
+            signal,
+        };
+        let mut grpc = Grpc::new(Plain)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_GRPC_MESSAGE);
+        let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(export, request)).await {
+            Ok(response) => response.map(Body::new),
+            Err(_) => failed(Refusal::TooSlow { after: READ_TIMEOUT }.into()),
+        };
+        // Errors have their status here; a success has it after the body.
+        let headers = response.headers_mut();
+        if let Some(status) = headers.get(Status::GRPC_STATUS) {
+            self.ingest.count_refused();
+            if Code::from_bytes(status.as_bytes()) == Code::OutOfRange {
+                // `tonic`'s word for a message that is too large, which OTLP's senders would send again.
+                let too_large = HeaderValue::from(Code::ResourceExhausted as i32);
+                headers.insert(Status::GRPC_STATUS, too_large);
+            }
+        }
+        response
+    }
+
+    async fn receive(&self, signal: Signal, message: Bytes) -> Result<Option<RejectedSpans>, Refusal> {
+        let (export, rejected) = self
+            .decoder
+            .decode(signal, Encoding::Protobuf, Compression::Identity, message)
+            .await?;
+        self.ingest.accept(export)?;
+        Ok(rejected)
+    }
+}
+
+fn failed(status: Status) -> Response {
+    status.into_http::<Body>().into_response()
+}
+
+/// The method `Export` of one signal's service.
+struct Export {
+    receiver: Receiver,
+    signal: Signal,
+}
+
+impl UnaryService<Bytes> for Export {
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let (receiver, signal) = (self.receiver.clone(), self.signal);
+        Box::pin(async move {
+            let rejected = receiver.receive(signal, request.into_inner()).await?;
+            // Without rejected spans the answers of all signals are the same, nothing.
+            let answer = RejectedSpans::response(rejected).encode_to_vec();
+            Ok(tonic::Response::new(answer.into()))
+        })
+    }
+}
+
+/// Messages as they are.
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encode for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decode for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

@@ -1,0 +1,87 @@
+//! Health, as the collector's `health_check` extension answers it: GET at any address.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant, SystemTime},
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Answers 200 until `stopping`, then 503.
+pub(crate) fn router(stopping: CancellationToken) -> Router {
+    let since = Since {
+        moment: Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
+        instant: Instant::now(),
+    };
+    let answer = get(move || async move { since.answer(stopping.is_cancelled()) });
+    Router::new().route("/", answer.clone()).route("/{*path}", answer)
+}
+
+/// When it became available.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    moment: Timestamp,
+    instant: Instant,
+}
+
+impl Since {
+    fn answer(self, stopping: bool) -> Response {
+        let (code, body) = if stopping {
+            let never = "0001-01-01T00:00:00Z";
+            let body = json!({"status": "Server not available", "upSince": never, "uptime": ""});
+            (StatusCode::SERVICE_UNAVAILABLE, body)
+        } else {
+            let (since, uptime) = (self.moment.to_string(), go_duration(self.instant.elapsed()));
+            let body = json!({"status": "Server available", "upSince": since, "uptime": uptime});
+            (StatusCode::OK, body)
+        };
+        (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    }
+}
+
+/// `duration` as programs in Go print it: `1h2m3.4s`, `1m2.3s`, `2.3s`. Less than a second is `0.25s` here.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let mut text = String::new();
+    if hours > 0 {
+        let _ = write!(text, "{hours}h");
+    }
+    if hours > 0 || minutes > 0 {
+        let _ = write!(text, "{minutes}m");
+    }
+    let _ = write!(text, "{seconds}");
+    let nanos = format!("{:09}", duration.subsec_nanos());
+    let fraction = nanos.trim_end_matches('0');
+    if !fraction.is_empty() {
+        let _ = write!(text, ".{fraction}");
+    }
+    text.push('s');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_printed_as_in_go() {
+        for (duration, printed) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_millis(2300), "2.3s"),
+            (Duration::from_millis(62_300), "1m2.3s"),
+            (Duration::from_secs(3600), "1h0m0s"),
+            (Duration::new(90_061, 1), "25h1m1.000000001s"),
+        ] {
+            assert_eq!(go_duration(duration), printed);
+        }
+    }
+}

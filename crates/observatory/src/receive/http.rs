@@ -1,0 +1,84 @@
+//! OTLP over HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs`, in protobuf or JSON, gzip or not. No header allows
+//! another site's page anything.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body, extract::Request, http::HeaderMap, response::Response, routing::post};
+use tokio::sync::Semaphore;
+
+use super::{
+    body::{self, Compression},
+    decoding::Decoder,
+    encoding::Encoding,
+    ids::RejectedSpans,
+    refusal::Refusal,
+};
+use crate::{
+    export::Signal,
+    ingest::{Ingest, Refused},
+};
+
+/// What all requests together may bring at a time, in bytes of their bodies as they come; more wait.
+const MAX_BODIES: u32 = 64 << 20;
+
+/// The receiver's addresses.
+pub(crate) fn router(ingest: Ingest) -> Router {
+    let receiver = Receiver {
+        ingest,
+        room: Arc::new(Semaphore::new(MAX_BODIES as usize)),
+        decoder: Decoder::new(),
+    };
+    let route = |signal| {
+        let receiver = receiver.clone();
+        let wrong_method = receiver.clone();
+        post(move |request| async move { receiver.answer(signal, request).await })
+            .fallback(move |headers| async move { wrong_method.refuse(&headers, &Refusal::NotPost) })
+    };
+    let elsewhere = receiver.clone();
+    Router::new()
+        .route("/v1/traces", route(Signal::Traces))
+        .route("/v1/metrics", route(Signal::Metrics))
+        .route("/v1/logs", route(Signal::Logs))
+        .fallback(move |headers| async move { elsewhere.refuse(&headers, &Refusal::UnknownAddress) })
+}
+
+#[derive(Clone, Debug)]
+struct Receiver {
+    ingest: Ingest,
+    room: Arc<Semaphore>,
+    decoder: Decoder,
+}
+
+impl Receiver {
+    async fn answer(&self, signal: Signal, request: Request) -> Response {
+        let (head, body) = request.into_parts();
+        match self.receive(signal, &head.headers, body).await {
+            Ok((encoding, rejected)) => encoding.success(rejected),
+            Err(refusal) => self.refuse(&head.headers, &refusal),
+        }
+    }
+
+    async fn receive(
+        &self,
+        signal: Signal,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Encoding, Option<RejectedSpans>), Refusal> {
+        let encoding = Encoding::of(headers).ok_or(Refusal::UnsupportedType)?;
+        let compression = Compression::of(headers)?;
+        let length = body::announced_length(&body)?;
+        let _room = tokio::time::timeout(super::READ_TIMEOUT, self.room.acquire_many(length))
+            .await
+            .map_err(|_| Refused::Overloaded)?
+            .map_err(|_| Refused::Closed)?;
+        let body = body::read(body).await?;
+        let (export, rejected) = self.decoder.decode(signal, encoding, compression, body).await?;
+        self.ingest.accept(export)?;
+        Ok((encoding, rejected))
+    }
+
+    fn refuse(&self, headers: &HeaderMap, refusal: &Refusal) -> Response {
+        self.ingest.count_refused();
+        Encoding::of(headers).unwrap_or(Encoding::Json).refusal(refusal)
+    }
+}

@@ -1,0 +1,83 @@
+//! `google.rpc.Status` and the detail `RetryInfo` (googleapis, `google/rpc/status.proto` and `error_details.proto`):
+//! what OTLP answers with when a request failed.
+
+use std::time::Duration;
+
+use prost::Message;
+use serde::Serialize;
+
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub(super) struct Status {
+    /// One of [`tonic::Code`].
+    #[prost(int32, tag = "1")]
+    pub(super) code: i32,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    /// In protobuf only: over HTTP the header `Retry-After` says the same.
+    #[prost(message, repeated, tag = "3")]
+    #[serde(skip)]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`
+#[derive(Clone, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+impl Status {
+    pub(super) fn new(code: tonic::Code, message: String) -> Self {
+        Self {
+            code: code.into(),
+            message,
+            details: Vec::new(),
+        }
+    }
+
+    /// Tells when to try again: without it a sender takes `RESOURCE_EXHAUSTED` for final.
+    pub(super) fn retry_after(mut self, delay: Duration) -> Self {
+        let info = RetryInfo {
+            retry_delay: Some(Delay {
+                seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+                nanos: delay.subsec_nanos().cast_signed(),
+            }),
+        };
+        self.details.push(Any {
+            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+            value: info.encode_to_vec(),
+        });
+        self
+    }
+}
+
+#[cfg(test)]
+impl Status {
+    pub(super) fn retry_delay(&self) -> Option<Duration> {
+        let info = self
+            .details
+            .iter()
+            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
+        Some(Duration::new(
+            delay.seconds.try_into().ok()?,
+            delay.nanos.try_into().ok()?,
+        ))
+    }
+}

@@ -1,0 +1,98 @@
+//! A queue that is full, or closed, seen by senders.
+
+use std::sync::Arc;
+
+use axum::{Router, body::Body, extract::Request, http::StatusCode, response::Response};
+use http_body_util::BodyExt as _;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+use tower_service::Service as _;
+
+use super::{grpc, http, status::Status};
+use crate::{
+    export::Export,
+    ingest::{Counts, Ingest},
+    samples,
+};
+
+async fn post(mut router: Router, content_type: &str, body: Vec<u8>) -> Response {
+    let request = Request::post("/v1/traces")
+        .header("content-type", content_type)
+        .body(Body::from(body))
+        .unwrap();
+    router.call(request).await.unwrap()
+}
+
+async fn bytes(response: Response) -> Vec<u8> {
+    response.into_body().collect().await.unwrap().to_bytes().to_vec()
+}
+
+fn traces() -> ExportTraceServiceRequest {
+    samples::traces("")
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_429_and_when_to_come_back() {
+    let counts = Arc::new(Counts::default());
+    let router = http::router(Ingest::that_is_full(counts.clone()));
+    let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(response.headers()["content-type"], "application/x-protobuf");
+    let status = Status::decode(bytes(response).await.as_slice()).unwrap();
+    assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
+    assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_in_json_too() {
+    let router = http::router(Ingest::that_is_full(Arc::default()));
+    let body = serde_json::to_vec(&traces()).unwrap();
+    let response = post(router, "application/json", body).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let status: serde_json::Value = serde_json::from_slice(&bytes(response).await).unwrap();
+    assert_eq!(status["code"], 8);
+    assert!(!status["message"].as_str().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_grpc_with_retry_info() {
+    let counts = Arc::new(Counts::default());
+    let mut router = grpc::router(Ingest::that_is_full(counts.clone()));
+    let message = traces().encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0][..], &length, &message].concat();
+    let request = Request::post("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        .header("content-type", "application/grpc")
+        .body(Body::from(body))
+        .unwrap();
+    let response = router.call(request).await.unwrap();
+    let refused = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    let details = String::from_utf8_lossy(refused.details()).into_owned();
+    assert!(
+        details.contains("type.googleapis.com/google.rpc.RetryInfo"),
+        "{details}"
+    );
+    let status = Status::decode(refused.details()).unwrap();
+    assert_eq!(status.message, refused.message());
+    assert_eq!(status.retry_delay(), Some(super::RETRY_AFTER));
+    assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_closed_queue_answers_503() {
+    let (ingest, ingesting) =
+        Ingest::start(Arc::new(crate::store::Store::new(1 << 20)), None, Arc::default()).unwrap();
+    ingesting.finish().await;
+    assert!(ingest.accept(Export::Traces(traces())).is_err());
+    let response = post(
+        http::router(ingest),
+        "application/x-protobuf",
+        traces().encode_to_vec(),
+    )
+    .await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
+}

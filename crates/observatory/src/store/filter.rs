@@ -1,0 +1,189 @@
+//! What a search looks for in spans and log records: a text anywhere, an attribute. Most are told by their encoding, in which
+//! texts stand as they are; only what may match is decoded.
+
+use memchr::{memchr_iter, memchr2_iter, memmem};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+
+/// Letters by how often they come; a search starts from the rarest.
+const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
+
+/// A text to be found anywhere, in whichever case (of ASCII letters).
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    needle: Box<[u8]>,
+    /// The place of its rarest byte.
+    rarest: usize,
+}
+
+impl Text {
+    pub(crate) fn new(text: &str) -> Self {
+        let needle = text.as_bytes().to_ascii_lowercase();
+        let rank = |byte: &u8| {
+            BY_FREQUENCY
+                .iter()
+                .position(|letter| letter == byte)
+                .unwrap_or(usize::MAX)
+        };
+        let rarest = (0..needle.len())
+            .max_by_key(|&place| rank(&needle[place]))
+            .unwrap_or(0);
+        Self {
+            needle: needle.into(),
+            rarest,
+        }
+    }
+
+    /// Whether it is in `bytes`.
+    pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
+        let Some(&rarest) = self.needle.get(self.rarest) else {
+            return true;
+        };
+        let here = |place: usize| {
+            let start = place.checked_sub(self.rarest);
+            let found = start.and_then(|start| bytes.get(start..start.checked_add(self.needle.len())?));
+            found.is_some_and(|found| found.eq_ignore_ascii_case(&self.needle))
+        };
+        if rarest.is_ascii_lowercase() {
+            memchr2_iter(rarest, rarest.to_ascii_uppercase(), bytes).any(here)
+        } else {
+            memchr_iter(rarest, bytes).any(here)
+        }
+    }
+
+    /// Whether it is in a key or a value of `attributes`, at any depth.
+    pub(crate) fn is_in_attributes(&self, attributes: &[KeyValue]) -> bool {
+        attributes.iter().any(|attribute| {
+            self.is_in(attribute.key.as_bytes())
+                || attribute
+                    .value
+                    .as_ref()
+                    .is_some_and(|value| self.is_in_value(value))
+        })
+    }
+
+    /// Whether it is in `value`, at any depth.
+    pub(crate) fn is_in_value(&self, value: &AnyValue) -> bool {
+        match &value.value {
+            Some(Value::StringValue(text)) => self.is_in(text.as_bytes()),
+            Some(Value::BytesValue(bytes)) => self.is_in(bytes),
+            Some(Value::ArrayValue(array)) => array.values.iter().any(|value| self.is_in_value(value)),
+            Some(Value::KvlistValue(list)) => self.is_in_attributes(&list.values),
+            _ => false,
+        }
+    }
+}
+
+/// An attribute that must be there, with a value when one is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Attribute {
+    key: memmem::Finder<'static>,
+    value: Option<String>,
+}
+
+impl Attribute {
+    /// From `key=value` or `key`.
+    pub(crate) fn new(text: &str) -> Self {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (text, None),
+        };
+        Self {
+            key: memmem::Finder::new(key).into_owned(),
+            value,
+        }
+    }
+
+    /// Whether an encoding may have it: whether the key is in there.
+    pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
+        self.key.find(encoded).is_some()
+    }
+
+    /// Whether `attributes` have it.
+    pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
+        attributes.iter().any(|attribute| {
+            attribute.key.as_bytes() == self.key.needle()
+                && self.value.as_ref().is_none_or(|wanted| {
+                    attribute
+                        .value
+                        .as_ref()
+                        .is_some_and(|value| is_written(value, wanted))
+                })
+        })
+    }
+}
+
+/// Whether `value` is written as `wanted`; of an array, whether one of its values is.
+fn is_written(value: &AnyValue, wanted: &str) -> bool {
+    match &value.value {
+        Some(Value::StringValue(text)) => text == wanted,
+        Some(Value::BoolValue(value)) => wanted.parse() == Ok(*value),
+        Some(Value::IntValue(value)) => wanted.parse() == Ok(*value),
+        Some(Value::DoubleValue(value)) => wanted.parse() == Ok(*value),
+        Some(Value::ArrayValue(array)) => array.values.iter().any(|value| is_written(value, wanted)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::ArrayValue;
+
+    use super::*;
+
+    fn attribute(key: &str, value: Value) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue { value: Some(value) }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_text_is_found_in_any_case_at_any_place() {
+        for (needle, haystack, found) in [
+            ("zebra", "a ZEBRA", true),
+            ("Zebra", "zebr", false),
+            ("SELECT", "select 1", true),
+            ("a", "A", true),
+            ("é", "caf\u{e9}", true),
+            ("404", "a404", true),
+            ("aab", "aaab", true),
+            ("", "", true),
+            ("x", "", false),
+        ] {
+            assert_eq!(
+                Text::new(needle).is_in(haystack.as_bytes()),
+                found,
+                "{needle} in {haystack}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_attribute_is_compared_as_it_is_written() {
+        let array = ArrayValue {
+            values: vec![attribute("", Value::IntValue(7)).value.expect("a value")],
+        };
+        let attributes = [
+            attribute("http.response.status_code", Value::IntValue(500)),
+            attribute("ok", Value::BoolValue(true)),
+            attribute("ratio", Value::DoubleValue(0.5)),
+            attribute("query", Value::StringValue("a=b".to_owned())),
+            attribute("many", Value::ArrayValue(array)),
+        ];
+        for (filter, holds) in [
+            ("http.response.status_code=500", true),
+            ("http.response.status_code=50", false),
+            ("http.response.status_code", true),
+            ("http.response", false),
+            ("ok=true", true),
+            ("ok=false", false),
+            ("ratio=0.50", true),
+            ("query=a=b", true),
+            ("many=7", true),
+            ("many=8", false),
+        ] {
+            assert_eq!(Attribute::new(filter).is_in(&attributes), holds, "{filter}");
+        }
+    }
+}

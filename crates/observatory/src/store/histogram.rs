@@ -1,0 +1,320 @@
+//! Observations of an interval, from histograms of either kind: the difference of two points, and percentiles by linear
+//! interpolation within buckets. Bucket counts are the sender's and need not make sense.
+
+use std::collections::BTreeMap;
+
+use super::points::{Histogram, HistogramBuckets, Packed};
+
+/// How observations are spread.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Distribution {
+    pub(crate) count: u64,
+    /// NaN when it is not known.
+    pub(crate) sum: f64,
+    bins: Vec<Bin>,
+}
+
+/// Observations from `low` to `high`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bin {
+    low: f64,
+    high: f64,
+    count: u64,
+}
+
+impl Distribution {
+    /// All observations of `histogram`.
+    pub(crate) fn of(histogram: &Histogram) -> Self {
+        let bins = match &histogram.buckets {
+            HistogramBuckets::Explicit { bounds, counts } => explicit(bounds, counts.iter()),
+            HistogramBuckets::Exponential { .. } => Exponential::of(histogram)
+                .map(|buckets| buckets.bins())
+                .unwrap_or_default(),
+        };
+        Self {
+            count: histogram.count,
+            sum: histogram.sum,
+            bins,
+        }
+    }
+
+    /// The observations of `histogram` that are not of `before`; `None` when it is not its continuation.
+    pub(crate) fn between(before: &Histogram, histogram: &Histogram) -> Option<Self> {
+        let bins = match (&before.buckets, &histogram.buckets) {
+            (
+                HistogramBuckets::Explicit {
+                    bounds: old_bounds,
+                    counts: old,
+                },
+                HistogramBuckets::Explicit { bounds, counts: new },
+            ) => {
+                if old_bounds != bounds {
+                    return None;
+                }
+                let counts: Option<Vec<_>> = new
+                    .iter()
+                    .zip(old.iter())
+                    .map(|(new, old)| new.checked_sub(old))
+                    .collect();
+                explicit(bounds, counts?.into_iter())
+            }
+            (HistogramBuckets::Exponential { .. }, HistogramBuckets::Exponential { .. }) => {
+                Exponential::of(histogram)?.less(Exponential::of(before)?)?.bins()
+            }
+            _ => return None,
+        };
+        Some(Self {
+            count: histogram.count.checked_sub(before.count)?,
+            sum: histogram.sum - before.sum,
+            bins,
+        })
+    }
+
+    /// The value that the part `quantile` (0 to 1) of the observations does not exceed; `None` without any.
+    pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
+        let total = self
+            .bins
+            .iter()
+            .fold(0_u64, |total, bin| total.saturating_add(bin.count));
+        let rank = quantile * total as f64;
+        let mut below = 0.0;
+        let mut reached = None;
+        for bin in self.bins.iter().filter(|bin| bin.count > 0) {
+            let count = bin.count as f64;
+            let part = ((rank - below) / count).clamp(0.0, 1.0);
+            reached = Some(bin.low + (bin.high - bin.low) * part);
+            below += count;
+            if below >= rank {
+                break;
+            }
+        }
+        reached.filter(|value| value.is_finite())
+    }
+}
+
+/// Bins between explicit bounds. The first begins at 0 when its bound is above that; what is beyond the last bound counts
+/// as on it, as Prometheus has it.
+fn explicit(bounds: &[f64], counts: impl Iterator<Item = u64>) -> Vec<Bin> {
+    let low_of = |place: usize| match place.checked_sub(1) {
+        Some(before) => bounds.get(before).copied(),
+        None => bounds.first().map(|first| first.min(0.0)),
+    };
+    let bins = counts.enumerate().map_while(|(place, count)| {
+        let low = low_of(place)?;
+        let high = bounds.get(place).copied().unwrap_or(low);
+        Some(Bin { low, high, count })
+    });
+    bins.collect()
+}
+
+/// Exponential buckets, by index.
+#[derive(Debug)]
+struct Exponential {
+    scale: i32,
+    zero: u64,
+    positive: BTreeMap<i64, u64>,
+    negative: BTreeMap<i64, u64>,
+}
+
+impl Exponential {
+    fn of(histogram: &Histogram) -> Option<Self> {
+        let HistogramBuckets::Exponential {
+            scale,
+            zero,
+            positive,
+            negative,
+        } = &histogram.buckets
+        else {
+            return None;
+        };
+        let by_index = |(offset, counts): &(i32, Packed)| {
+            let indexes = i64::from(*offset)..;
+            indexes
+                .zip(counts.iter())
+                .filter(|(_, count)| *count > 0)
+                .collect()
+        };
+        Some(Self {
+            scale: *scale,
+            zero: *zero,
+            positive: by_index(positive),
+            negative: by_index(negative),
+        })
+    }
+
+    /// With as few buckets as `scale` has: two become one for every step.
+    fn at_scale(self, scale: i32) -> Self {
+        let steps = self.scale.saturating_sub(scale).clamp(0, 63);
+        let merged = |counts: BTreeMap<i64, u64>| {
+            let mut merged = BTreeMap::new();
+            for (index, count) in counts {
+                let sum: &mut u64 = merged.entry(index >> steps).or_default();
+                *sum = sum.saturating_add(count);
+            }
+            merged
+        };
+        Self {
+            scale,
+            zero: self.zero,
+            positive: merged(self.positive),
+            negative: merged(self.negative),
+        }
+    }
+
+    /// Without the observations of `before`; `None` when some of those are not in here.
+    fn less(self, before: Self) -> Option<Self> {
+        let scale = self.scale.min(before.scale);
+        let (mut rest, before) = (self.at_scale(scale), before.at_scale(scale));
+        rest.zero = rest.zero.checked_sub(before.zero)?;
+        for (counts, before) in [
+            (&mut rest.positive, before.positive),
+            (&mut rest.negative, before.negative),
+        ] {
+            for (index, count) in before {
+                let left = counts.get_mut(&index)?;
+                *left = left.checked_sub(count)?;
+            }
+        }
+        Some(rest)
+    }
+
+    fn bins(&self) -> Vec<Bin> {
+        let step = (-f64::from(self.scale)).exp2();
+        let bound = |index: i64| (index as f64 * step).exp2();
+        let negative = self.negative.iter().rev().map(|(index, count)| Bin {
+            low: -bound(index + 1),
+            high: -bound(*index),
+            count: *count,
+        });
+        let zero = Bin {
+            low: 0.0,
+            high: 0.0,
+            count: self.zero,
+        };
+        let positive = self.positive.iter().map(|(index, count)| Bin {
+            low: bound(*index),
+            high: bound(index + 1),
+            count: *count,
+        });
+        negative.chain([zero]).chain(positive).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::metrics::v1::{
+        ExponentialHistogramDataPoint, HistogramDataPoint, exponential_histogram_data_point::Buckets,
+    };
+
+    use super::*;
+    use crate::store::points::{Point, PointValue};
+
+    fn histogram(point: Point) -> Histogram {
+        match point.value {
+            PointValue::Histogram(histogram) => *histogram,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn explicit_of(bounds: &[f64], counts: &[u64]) -> Histogram {
+        histogram(Point::histogram(
+            &HistogramDataPoint {
+                count: counts.iter().copied().fold(0, u64::wrapping_add),
+                sum: Some(1.0),
+                explicit_bounds: bounds.to_vec(),
+                bucket_counts: counts.to_vec(),
+                ..HistogramDataPoint::default()
+            },
+            0,
+        ))
+    }
+
+    fn exponential_of(scale: i32, zero_count: u64, offset: i32, counts: &[u64]) -> Histogram {
+        histogram(Point::exponential(
+            &ExponentialHistogramDataPoint {
+                count: zero_count + counts.iter().sum::<u64>(),
+                sum: Some(1.0),
+                scale,
+                zero_count,
+                positive: Some(Buckets {
+                    offset,
+                    bucket_counts: counts.to_vec(),
+                }),
+                ..ExponentialHistogramDataPoint::default()
+            },
+            0,
+        ))
+    }
+
+    fn quantiles(histogram: &Histogram) -> [Option<f64>; 3] {
+        let distribution = Distribution::of(histogram);
+        // Twelve digits are enough.
+        let rounded = |value: f64| (value * 1e12).round() / 1e12;
+        [0.5, 0.95, 1.0].map(|quantile| distribution.quantile(quantile).map(rounded))
+    }
+
+    #[test]
+    fn percentiles_are_interpolated_within_their_bucket() {
+        // Ten from 0 to 1, ten from 1 to 2: the middle is at 1, 95 % at 0.9 of the second.
+        assert_eq!(
+            quantiles(&explicit_of(&[1.0, 2.0], &[10, 10, 0])),
+            [Some(1.0), Some(1.9), Some(2.0)]
+        );
+        assert_eq!(quantiles(&explicit_of(&[1.0, 2.0], &[0, 0, 5])), [Some(2.0); 3]);
+        assert_eq!(
+            quantiles(&explicit_of(&[-2.0, 2.0], &[0, 4, 0])),
+            [Some(0.0), Some(1.8), Some(2.0)]
+        );
+        assert_eq!(quantiles(&explicit_of(&[1.0], &[0, 0])), [None; 3]);
+        assert_eq!(quantiles(&explicit_of(&[], &[])), [None; 3]);
+    }
+
+    #[test]
+    fn exponential_buckets_are_powers_of_their_base() {
+        // Scale 0 has base 2: index 0 is from 1 to 2, index 1 from 2 to 4.
+        assert_eq!(
+            quantiles(&exponential_of(0, 0, 0, &[2, 2])),
+            [Some(2.0), Some(3.8), Some(4.0)]
+        );
+        // Scale 1 has base √2: indexes 2 and 3 are from 2 to 4.
+        assert_eq!(
+            quantiles(&exponential_of(1, 2, 2, &[2, 2]))[1..],
+            [Some(3.824_264_068_712), Some(4.0)]
+        );
+    }
+
+    #[test]
+    fn the_difference_of_two_points_is_what_came_between() {
+        let before = explicit_of(&[1.0, 2.0], &[10, 0, 0]);
+        let between =
+            Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[10, 4, 0])).expect("it goes on");
+        assert_eq!((between.count, between.quantile(0.5)), (4, Some(1.5)));
+        assert!(Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[9, 4, 0])).is_none());
+        assert!(Distribution::between(&before, &explicit_of(&[1.0, 3.0], &[10, 4, 0])).is_none());
+
+        // The later one has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4, of which 3 were there.
+        let before = exponential_of(1, 0, 0, &[2, 1]);
+        let between = Distribution::between(&before, &exponential_of(0, 0, 0, &[4, 2])).expect("it goes on");
+        assert_eq!((between.count, between.quantile(1.0)), (3, Some(4.0)));
+        assert!(Distribution::between(&before, &exponential_of(0, 0, 0, &[2, 2])).is_none());
+    }
+
+    #[test]
+    fn counts_that_make_no_sense_are_no_matter() {
+        for odd in [
+            explicit_of(&[f64::NAN, f64::INFINITY], &[u64::MAX, u64::MAX, u64::MAX, 5, 5]),
+            explicit_of(&[5.0, 1.0], &[1, 1, 1]),
+            explicit_of(&[1.0, 2.0, 3.0], &[1]),
+            exponential_of(i32::MAX, 0, i32::MAX, &[1, 1]),
+            exponential_of(i32::MIN, 0, i32::MIN, &[1, 1]),
+        ] {
+            let before = explicit_of(&[1.0], &[1, 1]);
+            Distribution::between(&before, &odd);
+            Distribution::between(&odd, &odd);
+            Distribution::between(&exponential_of(0, 0, 0, &[1]), &odd);
+            for value in quantiles(&odd).into_iter().flatten() {
+                assert!(value.is_finite(), "{odd:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The ids of traces and spans, and moments, as they are kept and as they are written.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// The id of a trace; never all zeros.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct TraceId(u128);
+
+impl TraceId {
+    /// From OTLP's 16 bytes. Anything else is no id.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let id = u128::from_be_bytes(bytes.try_into().ok()?);
+        (id != 0).then_some(Self(id))
+    }
+
+    /// From 32 hexadecimal digits.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        is_hex(text, 32)
+            .then(|| u128::from_str_radix(text, 16).ok())?
+            .filter(|id| *id != 0)
+            .map(Self)
+    }
+}
+
+/// The id of a span within its trace; never zero.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct SpanId(std::num::NonZeroU64);
+
+impl SpanId {
+    /// From OTLP's 8 bytes. Anything else is no id.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let id = u64::from_be_bytes(bytes.try_into().ok()?);
+        std::num::NonZeroU64::new(id).map(Self)
+    }
+
+    /// From 16 hexadecimal digits.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let id = is_hex(text, 16).then(|| u64::from_str_radix(text, 16).ok())??;
+        std::num::NonZeroU64::new(id).map(Self)
+    }
+}
+
+/// `from_str_radix` would take a sign as well.
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for SpanId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Nanoseconds since 1970. A decimal string in JSON, because a number of JavaScript cannot hold them.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct UnixNano(pub(crate) u64);
+
+impl Serialize for UnixNano {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_of_the_right_length_that_are_not_zero_are_ids() {
+        assert!(TraceId::from_bytes(&[0; 16]).is_none());
+        assert!(TraceId::from_bytes(&[1; 15]).is_none());
+        assert!(SpanId::from_bytes(&[0; 8]).is_none());
+        assert!(SpanId::from_bytes(&[1; 9]).is_none());
+        assert!(SpanId::from_hex("+000000000000001").is_none());
+        assert!(TraceId::from_hex("é0000000000000000000000000000").is_none());
+
+        let id = TraceId::from_hex("0af7651916cd43dd8448eb211c80319c").expect("an id");
+        assert_eq!(id.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        let id = SpanId::from_bytes(&[0, 0, 0, 0, 0, 0, 0, 0x0a]).expect("an id");
+        assert_eq!(id.to_string(), "000000000000000a");
+        assert_eq!(SpanId::from_hex("000000000000000a"), Some(id));
+    }
+}

@@ -1,0 +1,106 @@
+//! How long things took: percentiles of durations, exact.
+
+/// Durations in nanoseconds, and how many of those that took them failed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Latencies {
+    durations: Vec<u64>,
+    errors: usize,
+}
+
+/// Percentiles in nanoseconds; `None` of nothing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50_ns: Option<u64>,
+    pub(crate) p95_ns: Option<u64>,
+    pub(crate) p99_ns: Option<u64>,
+}
+
+impl Latencies {
+    pub(crate) fn add(&mut self, duration: u64, failed: bool) {
+        self.durations.push(duration);
+        self.errors += usize::from(failed);
+    }
+
+    pub(crate) fn append(&mut self, mut others: Self) {
+        self.durations.append(&mut others.durations);
+        self.errors += others.errors;
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.durations.len()
+    }
+
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// By nearest rank: the least duration that so many percent did not exceed.
+    pub(crate) fn percentiles(mut self) -> Percentiles {
+        // The greatest first: the smaller ones are then among those left of it.
+        let p99_ns = self.take(99);
+        let p95_ns = self.take(95);
+        let p50_ns = self.take(50);
+        Percentiles {
+            p50_ns,
+            p95_ns,
+            p99_ns,
+        }
+    }
+
+    /// The duration of rank `percent`, which may only fall from call to call.
+    fn take(&mut self, percent: usize) -> Option<u64> {
+        let rank = (self.durations.len() * percent).div_ceil(100).checked_sub(1)?;
+        let (_, duration, _) = self.durations.select_nth_unstable(rank);
+        Some(*duration)
+    }
+}
+
+/// The `limit` groups that count most, those first. There may be very many: only what is left is sorted.
+pub(crate) fn most_frequent<K: Ord, V>(
+    mut groups: Vec<(K, V)>,
+    limit: usize,
+    count: impl Fn(&V) -> usize,
+) -> Vec<(K, V)> {
+    let order = |(a, of_a): &(K, V), (b, of_b): &(K, V)| count(of_b).cmp(&count(of_a)).then_with(|| a.cmp(b));
+    if groups.len() > limit {
+        groups.select_nth_unstable_by(limit, order);
+        groups.truncate(limit);
+    }
+    groups.sort_unstable_by(order);
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn percentiles(durations: impl IntoIterator<Item = u64>) -> [Option<u64>; 3] {
+        let mut latencies = Latencies::default();
+        durations
+            .into_iter()
+            .for_each(|duration| latencies.add(duration, false));
+        let Percentiles {
+            p50_ns,
+            p95_ns,
+            p99_ns,
+        } = latencies.percentiles();
+        [p50_ns, p95_ns, p99_ns]
+    }
+
+    #[test]
+    fn the_most_frequent_come_first_and_the_rest_not_at_all() {
+        let groups: Vec<_> = (0..100).map(|key| (key, key % 10)).collect();
+        let most = most_frequent(groups, 12, |count| *count);
+        let keys: Vec<_> = most.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 8, 18]);
+    }
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        assert_eq!(percentiles([]), [None; 3]);
+        assert_eq!(percentiles([7]), [Some(7); 3]);
+        assert_eq!(percentiles([2, 1]), [Some(1), Some(2), Some(2)]);
+        assert_eq!(percentiles((1..=100).rev()), [Some(50), Some(95), Some(99)]);
+        assert_eq!(percentiles(1..=1_000), [Some(500), Some(950), Some(990)]);
+    }
+}

@@ -1,0 +1,303 @@
+//! What the points of a series say of each interval: rates, and observations since the point before. Cumulative points are
+//! compared with the one before them, delta points stand for themselves; both give the same.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{
+    UnixNano,
+    histogram::Distribution,
+    instrument::InstrumentType,
+    points::{Histogram, Point, PointValue},
+};
+
+/// What a chart shows at one time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Reading {
+    pub(crate) time_unix_nano: UnixNano,
+    #[serde(flatten)]
+    pub(crate) value: ReadingValue,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum ReadingValue {
+    Counter {
+        rate: Option<f64>,
+        value: f64,
+    },
+    Value {
+        value: f64,
+    },
+    Histogram {
+        rate: Option<f64>,
+        p50: Option<f64>,
+        p95: Option<f64>,
+        p99: Option<f64>,
+        count: u64,
+        sum: Option<f64>,
+    },
+    Summary {
+        count: u64,
+        sum: f64,
+        quantiles: BTreeMap<String, f64>,
+    },
+}
+
+/// The points of a series and how they are to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader {
+    pub(crate) instrument_type: InstrumentType,
+    pub(crate) is_delta: bool,
+    /// Points before the first left: it cannot be compared.
+    pub(crate) is_cut: bool,
+    /// A series that began after this was watched from its start, in nanoseconds since 1970.
+    pub(crate) watched_since: u64,
+}
+
+impl Reader {
+    /// The readings of `points`, which are in the order they came.
+    pub(crate) fn read(self, points: &[Point]) -> Vec<Reading> {
+        let before = std::iter::once(None).chain(points.iter().map(Some));
+        let readings = points.iter().zip(before).filter_map(|(point, before)| {
+            Some(Reading {
+                time_unix_nano: UnixNano(point.time),
+                value: self.value(before, point)?,
+            })
+        });
+        readings.collect()
+    }
+
+    fn value(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
+        match &point.value {
+            PointValue::Number(value) if self.instrument_type == InstrumentType::Counter => {
+                Some(self.counter(before, point, *value))
+            }
+            PointValue::Number(value) => Some(ReadingValue::Value { value: *value }),
+            PointValue::Histogram(histogram) => self.histogram(before, point, histogram),
+            PointValue::Summary(summary) => Some(ReadingValue::Summary {
+                count: summary.count,
+                sum: summary.sum,
+                quantiles: summary
+                    .quantiles
+                    .iter()
+                    .map(|(quantile, value)| (quantile.to_string(), *value))
+                    .collect(),
+            }),
+        }
+    }
+
+    fn counter(self, before: Option<&Point>, point: &Point, value: f64) -> ReadingValue {
+        let base = before.and_then(|before| match before.value {
+            PointValue::Number(number) => Some((before, number)),
+            _ => None,
+        });
+        let change = match base {
+            _ if self.is_delta => Some((value, since_start(before, point))),
+            Some((before, number)) if value >= number && !is_restarted(before, point) => {
+                Some((value - number, seconds(before.time, point.time)))
+            }
+            Some((before, _)) => Some((value, since_start(Some(before), point))),
+            None if self.saw_start(point) => Some((value, since_start(None, point))),
+            None => None,
+        };
+        let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
+        ReadingValue::Counter { rate, value }
+    }
+
+    fn histogram(self, before: Option<&Point>, point: &Point, histogram: &Histogram) -> Option<ReadingValue> {
+        let base = before.and_then(|before| match &before.value {
+            PointValue::Histogram(base) if !is_restarted(before, point) => Some((before, base)),
+            _ => None,
+        });
+        let continued = base.filter(|_| !self.is_delta).and_then(|(before, base)| {
+            let between = Distribution::between(base, histogram)?;
+            Some((between, seconds(before.time, point.time)))
+        });
+        let (observed, seconds) = match continued {
+            Some(continued) => continued,
+            // The first of a series that ran before is only what the next one is compared with.
+            None if before.is_none() && !self.is_delta && !self.saw_start(point) => return None,
+            None => (Distribution::of(histogram), since_start(before, point)),
+        };
+        Some(ReadingValue::Histogram {
+            rate: seconds.map(|seconds| observed.count as f64 / seconds),
+            p50: observed.quantile(0.50),
+            p95: observed.quantile(0.95),
+            p99: observed.quantile(0.99),
+            count: observed.count,
+            sum: Some(observed.sum).filter(|sum| sum.is_finite()),
+        })
+    }
+
+    /// Whether `point`, the first kept, is all there was since its start.
+    fn saw_start(self, point: &Point) -> bool {
+        !self.is_cut && point.start >= self.watched_since && point.start != 0
+    }
+}
+
+/// Whether the sender began to count anew after `before`.
+fn is_restarted(before: &Point, point: &Point) -> bool {
+    point.start != before.start && point.start >= before.time
+}
+
+/// From the start of what `point` counts to its time, or from the point before when it does not say.
+fn since_start(before: Option<&Point>, point: &Point) -> Option<f64> {
+    let said = Some(point.start).filter(|start| *start != 0);
+    seconds(said.or(before.map(|before| before.time))?, point.time)
+}
+
+/// `None` when no time passed.
+fn seconds(from: u64, to: u64) -> Option<f64> {
+    let passed = to.checked_sub(from).filter(|passed| *passed > 0)?;
+    Some(passed as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::metrics::v1::{
+        HistogramDataPoint, NumberDataPoint, number_data_point::Value,
+    };
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn reader(instrument_type: InstrumentType, is_delta: bool) -> Reader {
+        Reader {
+            instrument_type,
+            is_delta,
+            is_cut: false,
+            watched_since: 50 * SECOND,
+        }
+    }
+
+    /// A point of a sum at a second since a second.
+    fn sum(start: u64, time: u64, value: f64) -> Point {
+        let point = NumberDataPoint {
+            start_time_unix_nano: start * SECOND,
+            time_unix_nano: time * SECOND,
+            value: Some(Value::AsDouble(value)),
+            ..NumberDataPoint::default()
+        };
+        Point::number(&point, 0).expect("it has a value")
+    }
+
+    fn histogram(start: u64, time: u64, counts: [u64; 3]) -> Point {
+        let point = HistogramDataPoint {
+            start_time_unix_nano: start * SECOND,
+            time_unix_nano: time * SECOND,
+            count: counts.iter().sum(),
+            sum: Some(counts.iter().sum::<u64>() as f64),
+            explicit_bounds: vec![1.0, 2.0],
+            bucket_counts: counts.to_vec(),
+            ..HistogramDataPoint::default()
+        };
+        Point::histogram(&point, 0)
+    }
+
+    fn rates(reader: Reader, points: &[Point]) -> Vec<Option<f64>> {
+        let rate = |reading: Reading| match reading.value {
+            ReadingValue::Counter { rate, .. } | ReadingValue::Histogram { rate, .. } => rate,
+            other => panic!("{other:?}"),
+        };
+        reader.read(points).into_iter().map(rate).collect()
+    }
+
+    #[test]
+    fn cumulative_and_delta_give_the_same_rates() {
+        let cumulative = [sum(100, 110, 20.0), sum(100, 120, 20.0), sum(100, 140, 60.0)];
+        let delta = [sum(100, 110, 20.0), sum(110, 120, 0.0), sum(120, 140, 40.0)];
+        let expected = [Some(2.0), Some(0.0), Some(2.0)];
+        assert_eq!(
+            rates(reader(InstrumentType::Counter, false), &cumulative),
+            expected
+        );
+        assert_eq!(rates(reader(InstrumentType::Counter, true), &delta), expected);
+    }
+
+    #[test]
+    fn cumulative_and_delta_give_the_same_percentiles() {
+        let cumulative = [
+            histogram(100, 110, [10, 0, 0]),
+            histogram(100, 120, [10, 10, 0]),
+            histogram(100, 130, [10, 10, 0]),
+        ];
+        let delta = [
+            histogram(100, 110, [10, 0, 0]),
+            histogram(110, 120, [0, 10, 0]),
+            histogram(120, 130, [0, 0, 0]),
+        ];
+        let readings = reader(InstrumentType::Histogram, false).read(&cumulative);
+        assert_eq!(readings, reader(InstrumentType::Histogram, true).read(&delta));
+        let expected = |rate, p50, p95, p99, count, sum| ReadingValue::Histogram {
+            rate: Some(rate),
+            p50,
+            p95,
+            p99,
+            count,
+            sum: Some(sum),
+        };
+        assert_eq!(
+            readings[0].value,
+            expected(1.0, Some(0.5), Some(0.95), Some(0.99), 10, 10.0)
+        );
+        assert_eq!(
+            readings[1].value,
+            expected(1.0, Some(1.5), Some(1.95), Some(1.99), 10, 10.0)
+        );
+        assert_eq!(readings[2].value, expected(0.0, None, None, None, 0, 0.0));
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_counts_from_there() {
+        // Told by its start, though the value is greater; and by its value alone.
+        let told = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
+        assert_eq!(
+            rates(reader(InstrumentType::Counter, false), &told),
+            [Some(2.0), Some(5.0)]
+        );
+        let fell = [sum(100, 110, 20.0), sum(0, 120, 10.0)];
+        assert_eq!(
+            rates(reader(InstrumentType::Counter, false), &fell),
+            [Some(2.0), Some(1.0)]
+        );
+        let anew = [histogram(100, 110, [10, 0, 0]), histogram(115, 120, [5, 0, 0])];
+        assert_eq!(
+            rates(reader(InstrumentType::Histogram, false), &anew),
+            [Some(1.0), Some(1.0)]
+        );
+    }
+
+    #[test]
+    fn what_was_counted_before_it_was_watched_is_no_rate() {
+        let points = [sum(10, 110, 1_000.0), sum(10, 120, 1_010.0)];
+        assert_eq!(
+            rates(reader(InstrumentType::Counter, false), &points),
+            [None, Some(1.0)]
+        );
+        let points = [histogram(10, 110, [100, 0, 0]), histogram(10, 120, [110, 0, 0])];
+        assert_eq!(
+            rates(reader(InstrumentType::Histogram, false), &points),
+            [Some(1.0)]
+        );
+        let cut = Reader {
+            is_cut: true,
+            ..reader(InstrumentType::Counter, false)
+        };
+        assert_eq!(rates(cut, &[sum(100, 110, 20.0)]), [None]);
+    }
+
+    #[test]
+    fn times_that_make_no_sense_give_no_rate() {
+        let points = [
+            sum(100, 110, 20.0),
+            sum(100, 110, 30.0),
+            sum(100, 90, 40.0),
+            sum(u64::MAX / SECOND, 0, 50.0),
+        ];
+        let rates = rates(reader(InstrumentType::Counter, false), &points);
+        assert_eq!(rates, [Some(2.0), None, None, None]);
+    }
+}

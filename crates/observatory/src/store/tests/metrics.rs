@@ -1,0 +1,75 @@
+//! Series and their points.
+
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+
+use super::LIMIT;
+use crate::store::{
+    Reading, SeriesSearch, Store,
+    fixture::{NOW, counted, metrics, text},
+    readings::ReadingValue,
+};
+
+/// The values of the counter's points, by series, as they are read.
+fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
+    let search = SeriesSearch {
+        name: Some(name.to_owned()),
+        ..SeriesSearch::default()
+    };
+    let value = |reading: &Reading| match reading.value {
+        ReadingValue::Counter { value, .. } => value,
+        ref other => panic!("{other:?}"),
+    };
+    let readings = store.readings(&search, 100);
+    readings
+        .iter()
+        .map(|series| series.readings.iter().map(value).collect())
+        .collect()
+}
+
+#[test]
+fn a_series_keeps_its_newest_points_and_leaves_with_the_last() {
+    let store = Store::new(8 * LIMIT);
+    store.insert_at(metrics("app", vec![counted("old", "/", NOW, 1)]), NOW);
+    for round in 0..2_000 {
+        store.insert_at(
+            metrics("app", vec![counted("busy", "/", NOW + round, round as i64)]),
+            NOW + round,
+        );
+    }
+    assert_eq!(
+        values(&store, "old"),
+        [[1.0]],
+        "others' points are no reason to go while there is room"
+    );
+    let busy: Vec<_> = (2_000 - 720..2_000).map(|round| round as f64).collect();
+    assert_eq!(values(&store, "busy"), [busy]);
+    assert_eq!(store.fill().kept.points, 721);
+
+    for round in 0..5_000 {
+        let route = format!("/{round}");
+        store.insert_at(metrics("app", vec![counted("many", &route, NOW, 1)]), NOW);
+    }
+    assert!(
+        values(&store, "old").is_empty(),
+        "the oldest point left, and its series with it"
+    );
+    let fill = store.fill();
+    assert_eq!(fill.kept.points + fill.evicted.points, 7_001);
+    assert!(fill.series > 100, "{}", fill.series);
+}
+
+#[test]
+fn the_same_attributes_in_another_order_are_the_same_series() {
+    let store = Store::new(LIMIT);
+    let with = |attributes| {
+        let mut metric = counted("requests", "/", NOW, 1);
+        if let Some(Data::Sum(sum)) = &mut metric.data {
+            sum.data_points[0].attributes = attributes;
+        }
+        metrics("app", vec![metric])
+    };
+    store.insert_at(with(vec![text("a", "1"), text("b", "2")]), NOW);
+    store.insert_at(with(vec![text("b", "2"), text("a", "1")]), NOW);
+    store.insert_at(with(vec![text("a", "1"), text("b", "3")]), NOW);
+    assert_eq!(store.fill().series, 2);
+}

@@ -1,0 +1,43 @@
+//! What is kept, what goes, and what is found.
+
+mod bounds;
+mod metrics;
+mod search;
+mod window;
+
+use super::{KeptRecord, LogSearch, Store, TraceId, TraceSearch, fixture};
+use opentelemetry_proto::tonic::{common::v1::any_value::Value, logs::v1::LogRecord};
+use prost::Message as _;
+
+const LIMIT: usize = 1 << 20;
+
+/// The id of the trace with this number.
+fn id(number: u64) -> TraceId {
+    TraceId::from_bytes(&fixture::trace_id(number)).expect("an id")
+}
+
+/// The numbers of the traces that were found, newest first.
+fn found(store: &Store, search: &TraceSearch) -> Vec<String> {
+    let search = TraceSearch {
+        limit: 500,
+        ..search.clone()
+    };
+    let found = store.search_traces(&search);
+    let numbers = found.entries.iter().map(|(trace, _)| trace.id.to_string());
+    numbers.map(|id| id.trim_start_matches('0').to_owned()).collect()
+}
+
+fn bodies(store: &Store, search: &LogSearch) -> Vec<String> {
+    let search = LogSearch {
+        limit: 500,
+        ..search.clone()
+    };
+    let body = |record: &KeptRecord| {
+        let record = LogRecord::decode(&*record.encoded).expect("what was kept");
+        match record.body.and_then(|body| body.value) {
+            Some(Value::StringValue(body)) => body,
+            other => panic!("{other:?}"),
+        }
+    };
+    store.search_logs(&search).entries.iter().map(body).collect()
+}

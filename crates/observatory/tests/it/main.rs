@@ -1,0 +1,6 @@
+//! The observatory over real sockets.
+#![cfg(test)]
+
+mod receive;
+mod sdks;
+mod support;

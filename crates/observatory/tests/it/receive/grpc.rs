@@ -1,0 +1,96 @@
+//! OTLP over gRPC.
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::{ExportLogsServiceResponse, logs_service_client::LogsServiceClient},
+        metrics::v1::{ExportMetricsServiceResponse, metrics_service_client::MetricsServiceClient},
+        trace::v1::{ExportTraceServiceResponse, trace_service_client::TraceServiceClient},
+    },
+    trace::v1::Span,
+};
+use tonic::{
+    Code,
+    codec::CompressionEncoding::Gzip,
+    transport::{Channel, Endpoint},
+};
+
+use super::requests::{logs, metrics, span, spans, traces};
+use crate::support::{Running, within};
+
+async fn channel(observatory: &Running) -> Channel {
+    let address = observatory.addresses.grpc.unwrap();
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    within(endpoint.timeout(Duration::from_secs(30)).connect())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn each_signal_is_accepted_compressed_or_not() {
+    let observatory = Running::start().await;
+    let channel = channel(&observatory).await;
+    let mut traces_client = TraceServiceClient::new(channel.clone());
+    let mut metrics_client = MetricsServiceClient::new(channel.clone());
+    let mut logs_client = LogsServiceClient::new(channel);
+    for _ in 0..2 {
+        let answer = traces_client.export(traces(2)).await.unwrap().into_inner();
+        assert_eq!(answer, ExportTraceServiceResponse::default());
+        let answer = metrics_client.export(metrics()).await.unwrap().into_inner();
+        assert_eq!(answer, ExportMetricsServiceResponse::default());
+        let answer = logs_client.export(logs()).await.unwrap().into_inner();
+        assert_eq!(answer, ExportLogsServiceResponse::default());
+        traces_client = traces_client.send_compressed(Gzip);
+        metrics_client = metrics_client.send_compressed(Gzip);
+        logs_client = logs_client.send_compressed(Gzip);
+    }
+    observatory.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn spans_without_valid_ids_are_a_partial_success() {
+    let observatory = Running::start().await;
+    let mut client = TraceServiceClient::new(channel(&observatory).await);
+    let request = spans([
+        span(1),
+        Span {
+            trace_id: vec![],
+            ..span(2)
+        },
+    ]);
+    let answer = client.export(request).await.unwrap().into_inner();
+    assert_eq!(answer.partial_success.unwrap().rejected_spans, 1);
+}
+
+/// Without `RetryInfo`, which would have it sent again.
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_for_good_compressed_or_not() {
+    let observatory = Running::start().await;
+    let mut client = TraceServiceClient::new(channel(&observatory).await);
+    let request = spans([Span {
+        name: "x".repeat((4 << 20) + 1),
+        ..span(1)
+    }]);
+    let refused = client.export(request.clone()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.details()),
+        (Code::ResourceExhausted, &[][..])
+    );
+    let refused = client.send_compressed(Gzip).export(request).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.details()),
+        (Code::ResourceExhausted, &[][..])
+    );
+    let status = observatory.json("/status").await;
+    assert_eq!(status["refused"]["requests"], 2);
+}
+
+#[tokio::test]
+async fn a_message_that_would_take_far_more_in_memory_is_refused_for_good() {
+    let observatory = Running::start().await;
+    let mut client = TraceServiceClient::new(channel(&observatory).await);
+    let request = spans(vec![Span::default(); 400_000]);
+    let refused = client.export(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}

@@ -1,0 +1,4 @@
+//! What SDKs send is what the JSON says.
+
+mod python;
+mod rust;

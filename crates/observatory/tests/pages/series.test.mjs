@@ -1,0 +1,118 @@
+// Points as the columns of a chart, log records as a tail, and where the map's nodes lie.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { curve, edgeId, layOutGraph, nodeName } from '../../assets/graph.js';
+import { hueOf } from '../../assets/hue.js';
+import { columns, headline, keyOf, labelOf, labelsOf, largest, latest } from '../../assets/series.js';
+
+const at = (seconds, values) => ({ time_unix_nano: `${seconds}000000000`, ...values });
+
+test('lines with different moments share one scale', () => {
+  const one = { label: 'one', field: 'value', points: [at(1, { value: 10 }), at(3, { value: 30 })] };
+  const other = { label: 'other', field: 'value', points: [at(2, { value: '20' }), at(3, { value: null })] };
+  assert.deepEqual(columns([one, other]), [
+    [1, 2, 3],
+    [10, null, 30],
+    [null, 20, null],
+  ]);
+  assert.deepEqual(columns([]), [[]]);
+});
+
+test('what cannot be drawn is left out', () => {
+  const points = [at(1, { value: 'NaN' }), at(2, { value: {} }), at(3, {})];
+  assert.deepEqual(columns([{ label: '', field: 'value', points }])[1], [null, null, null]);
+});
+
+test('the newest number is the last that is one', () => {
+  assert.equal(latest([at(1, { p95: 5 }), at(2, { p95: null })], 'p95'), 5);
+  assert.equal(latest([], 'p95'), null);
+  assert.equal(latest([at(1, { quantiles: { 0.5: 7 } })], 'quantiles:0.5'), 7);
+});
+
+test('series are ordered by their newest number', () => {
+  const series = [3, null, 9].map((value) => ({ attributes: { value }, points: [at(1, { value })] }));
+  assert.deepEqual(
+    largest(series, 'value', 2).map(({ attributes }) => attributes.value),
+    [9, 3],
+  );
+});
+
+test('attributes make the same label in any order', () => {
+  assert.equal(labelOf({ b: 1, a: ['x'] }), 'a=["x"], b=1');
+  assert.equal(labelOf({ a: ['x'], b: 1 }), labelOf({ b: 1, a: ['x'] }));
+  assert.equal(labelOf({}), 'all');
+});
+
+const series = (attributes, resource = {}) => ({ attributes, resource });
+
+test('what all series have in common is not in their labels', () => {
+  const several = [
+    series({ method: 'GET', route: '/a' }, { host: 'x' }),
+    series({ method: 'GET', route: '/b' }, { host: 'x' }),
+    series({ method: 'GET' }, { host: 'x' }),
+  ];
+  const { labels, common } = labelsOf(several);
+  assert.deepEqual([...labels.values()], ['route=/a', 'route=/b', 'all']);
+  assert.deepEqual(common, { method: 'GET' });
+  assert.deepEqual([...labelsOf([]).labels.values()], []);
+});
+
+test('the same attributes of two processes are two series', () => {
+  const one = series({ route: '/a' }, { 'service.instance.id': '1' });
+  const other = series({ route: '/a' }, { 'service.instance.id': '2' });
+  assert.deepEqual([...labelsOf([one, other]).labels.values()], ['service.instance.id=1', 'service.instance.id=2']);
+  assert.notEqual(keyOf(one), keyOf(other));
+  assert.equal(keyOf(one), keyOf(structuredClone(one)));
+});
+
+test('each type of instrument has a number that says most', () => {
+  assert.equal(headline({ type: 'counter', series: [] }), 'rate');
+  assert.equal(headline({ type: 'exponential_histogram', series: [] }), 'p95');
+  assert.equal(
+    headline({ type: 'summary', series: [{ points: [{ quantiles: { 0.5: 1, 0.99: 2 } }] }] }),
+    'quantiles:0.99',
+  );
+  assert.equal(headline({ type: 'summary', series: [] }), 'count');
+});
+
+test('nodes of the map do not lie on each other', () => {
+  const nodes = ['clients', 'app', 'worker', 'db', 'queue'].map((name) => ({ id: name, name }));
+  const edges = [
+    ['clients', 'app'],
+    ['app', 'db'],
+    ['app', 'queue'],
+    ['queue', 'worker'],
+    ['worker', 'db'],
+    ['worker', 'worker'],
+    ['app', 'gone'],
+  ].map(([from, to]) => ({ from, to }));
+  for (const upright of [false, true]) {
+    const places = layOutGraph(nodes, edges, upright);
+    const boxes = [...places.nodes.values()];
+    for (const [index, one] of boxes.entries()) {
+      assert.ok(one.x - one.width / 2 >= 0 && one.x + one.width / 2 <= places.width);
+      for (const other of boxes.slice(index + 1)) {
+        const apart =
+          Math.abs(one.x - other.x) >= (one.width + other.width) / 2 ||
+          Math.abs(one.y - other.y) >= (one.height + other.height) / 2;
+        assert.ok(apart, JSON.stringify([one, other]));
+      }
+    }
+    assert.equal(places.edges.get(edgeId('app', 'gone')), undefined);
+    assert.match(curve(places.edges.get(edgeId('app', 'db')).points), /^M[\d.,-]+/);
+  }
+});
+
+test('long names of nodes are cut', () => {
+  assert.equal(nodeName('short'), 'short');
+  assert.equal(nodeName('x'.repeat(100)).length, 32);
+});
+
+test("a service's hue is its own, and never an error's red", () => {
+  assert.equal(hueOf('pressroom-app'), hueOf('pressroom-app'));
+  assert.notEqual(hueOf('pressroom-app'), hueOf('pressroom-worker'));
+  for (let index = 0; index < 500; index += 1) {
+    const hue = hueOf(`service ${index}`);
+    assert.ok(hue >= 60 && hue <= 330, String(hue));
+  }
+});

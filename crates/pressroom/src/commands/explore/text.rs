@@ -1,0 +1,137 @@
+//! How values look in a terminal. Whatever would move its cursor, change its colours or reorder what it shows is
+//! written as an escape.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// `text` on one line, nothing in it obeyed.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    escape(text, |c, escaped| match c {
+        '\n' => escaped.push_str("\\n"),
+        '\r' => escaped.push_str("\\r"),
+        '\t' => escaped.push_str("\\t"),
+        c => escaped.extend(c.escape_unicode()),
+    })
+}
+
+/// The same JSON, with escapes for what JSON lets through and a terminal obeys. Outside of strings JSON has line breaks
+/// alone, which stay.
+pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
+    escape(json, |c, escaped| match c {
+        '\n' => escaped.push(c),
+        c => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    })
+}
+
+fn escape(text: &str, replace: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_obeyed(c) {
+            replace(c, &mut escaped);
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Control characters, line and paragraph separators, and the invisible ones that change the direction or join what is
+/// around them.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A moment of the observatory's JSON, in UTC.
+pub(super) fn moment(unix_nano: &str) -> String {
+    let timestamp = unix_nano
+        .parse()
+        .ok()
+        .and_then(|nanoseconds| Timestamp::from_nanosecond(nanoseconds).ok());
+    match timestamp {
+        Some(timestamp) => timestamp.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string(),
+        None => escaped(unix_nano).into_owned(),
+    }
+}
+
+/// Nanoseconds, in the unit that people would choose.
+pub(super) fn duration(nanoseconds: f64) -> String {
+    match nanoseconds {
+        n if n < 1e3 => format!("{n:.0}ns"),
+        n if n < 1e6 => format!("{:.0}us", n / 1e3),
+        n if n < 1e9 => format!("{:.1}ms", n / 1e6),
+        n => format!("{:.2}s", n / 1e9),
+    }
+}
+
+/// A number of things.
+pub(super) fn count(number: u64, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
+/// Text as it is, anything else as JSON; on one line.
+pub(super) fn value(value: &Value) -> String {
+    match value {
+        Value::String(text) => escaped(text).into_owned(),
+        other => escaped(&other.to_string()).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_terminal_obeys_is_printed() {
+        for (text, expected) in [
+            ("plain, Ünïcode 漢字 🙂", "plain, Ünïcode 漢字 🙂"),
+            ("\u{1b}[2J\u{1b}]0;title\u{7}", "\\u{1b}[2J\\u{1b}]0;title\\u{7}"),
+            ("two\r\nlines\tand", "two\\r\\nlines\\tand"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}gnp.exe\u{2069}", "\\u{202e}gnp.exe\\u{2069}"),
+            ("a\u{7f}\0\u{2028}", "a\\u{7f}\\u{0}\\u{2028}"),
+        ] {
+            assert_eq!(escaped(text), expected);
+        }
+    }
+
+    #[test]
+    fn escaped_json_means_the_same() {
+        let value = serde_json::json!({"body": "\u{9b}31m \u{202e} \u{e0001} \u{1b} 漢字"});
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let escaped = escaped_json(&json);
+        assert!(
+            !escaped.contains(|c: char| c != '\n' && is_obeyed(c)),
+            "{escaped}"
+        );
+        assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), value);
+    }
+
+    #[test]
+    fn moments_and_durations_are_read_at_a_glance() {
+        assert_eq!(moment("1795342907097930000"), "2026-11-22 10:21:47.097Z");
+        assert_eq!(moment("\u{1b}soon"), "\\u{1b}soon");
+        for (nanoseconds, expected) in [
+            (0.0, "0ns"),
+            (999.0, "999ns"),
+            (1_500.0, "2us"),
+            (5_340_000.0, "5.3ms"),
+            (1_500_000_000.0, "1.50s"),
+        ] {
+            assert_eq!(duration(nanoseconds), expected);
+        }
+    }
+}

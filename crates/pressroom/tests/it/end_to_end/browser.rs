@@ -1,0 +1,47 @@
+//! The observatory's pages in Chromium; what happens there is in `tests/browser/observatory.mjs`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::support::{postgres_server::free_port, process};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_follows_an_article_through_the_pages() {
+    let (pages, otlp) = (free_port().to_string(), free_port().to_string());
+    let variables = [
+        ("OBSERVATORY_PORT", pages.as_str()),
+        ("OBSERVATORY_OTLP_HTTP_PORT", otlp.as_str()),
+        // Otherwise the page would be waited for.
+        ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
+    ];
+    let folder = process::Folder::new();
+    let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/observatory.mjs");
+    let screenshots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+    let output = Command::new("node")
+        .arg(script)
+        .arg(format!("http://{api}"))
+        .arg(format!("http://127.0.0.1:{pages}"))
+        .arg(format!("http://127.0.0.1:{otlp}"))
+        .arg(screenshots)
+        .arg(required("TEST_BROWSER"))
+        .arg(required("TEST_BROWSER_MODULES"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(process.terminate().await.success());
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by the environment where a browser is"
+)]
+fn required(variable: &str) -> PathBuf {
+    let named = std::env::var(variable);
+    named
+        .unwrap_or_else(|_| panic!("{variable} must be set for the test in a browser; scripts/test sets it"))
+        .into()
+}

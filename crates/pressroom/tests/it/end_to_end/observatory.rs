@@ -1,0 +1,381 @@
+//! The observatory of embedded mode, alone, and in a terminal.
+
+use std::{net::SocketAddr, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually,
+    otlp::Receiver,
+    postgres_server::free_port,
+    process::{self, Process},
+    raw,
+};
+
+const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// A port that is known before, because another process is told it.
+struct Ports {
+    pages: String,
+    otlp: String,
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self {
+            pages: free_port().to_string(),
+            otlp: free_port().to_string(),
+        }
+    }
+
+    fn variables(&self) -> [(&str, &str); 2] {
+        [
+            ("OBSERVATORY_PORT", &self.pages),
+            ("OBSERVATORY_OTLP_HTTP_PORT", &self.otlp),
+        ]
+    }
+
+    fn pages(&self) -> SocketAddr {
+        format!("127.0.0.1:{}", self.pages).parse().unwrap()
+    }
+
+    fn otlp(&self) -> SocketAddr {
+        format!("127.0.0.1:{}", self.otlp).parse().unwrap()
+    }
+
+    /// What a command prints that asks there.
+    fn ask(&self, arguments: &[&str]) -> String {
+        let source = format!("--observatory=http://{}", self.pages());
+        let output = process::run(&[arguments, &[&source]].concat(), &[]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    async fn get(&self, target: &str) -> Value {
+        let answer = raw::request(self.pages(), "GET", target, None, None).await;
+        assert_eq!(answer.status, 200, "{target}");
+        answer.json()
+    }
+}
+
+async fn start_alone(ports: &Ports, folder: &Path) -> Process {
+    let mut process = process::start("observatory", &["observatory"], &ports.variables(), folder);
+    process.answers(ports.pages(), "/status").await;
+    process
+}
+
+/// A trace of one span with a log record, as an SDK would send them.
+async fn send(ports: &Ports, name: &str, body: &str) {
+    let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]});
+    let span = json!({
+        "traceId": TRACE_ID, "spanId": "b7ad6b7169203331", "name": name, "kind": 2,
+        "startTimeUnixNano": "1795342907000000000", "endTimeUnixNano": "1795342907005000000",
+        "status": {"code": 2, "message": body},
+    });
+    let record = json!({
+        "timeUnixNano": "1795342907001000000", "severityNumber": 17, "severityText": "ERROR",
+        "body": {"stringValue": body}, "traceId": TRACE_ID, "spanId": "b7ad6b7169203331",
+    });
+    for (target, request) in [
+        (
+            "/v1/traces",
+            json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}),
+        ),
+        (
+            "/v1/logs",
+            json!({"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}),
+        ),
+    ] {
+        let answer = raw::request(ports.otlp(), "POST", target, None, Some(&request)).await;
+        assert_eq!(answer.status, 200, "{target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let (mut process, api) = process::start_api(&[], &ports.variables(), folder.path()).await;
+    let said = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    assert!(process.output().contains(&said), "{}", process.output());
+
+    let alice = raw::register(api, "alice@example.com").await;
+    let body = json!({"title": "Seen", "body": "x"});
+    let answer = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    let trace_id = answer.header("traceresponse").unwrap().split('-').nth(1).unwrap();
+    let trace = eventually("the task's spans", async || {
+        let target = format!("/traces/{trace_id}");
+        let answer = raw::request(ports.pages(), "GET", &target, None, None).await;
+        let trace = (answer.status == 200).then(|| answer.json())?;
+        let spans = trace["spans"].as_array()?;
+        let has = |name: &str| spans.iter().any(|span| span["name"] == name);
+        (has("celery.run") && has("DELETE outbox")).then_some(trace)
+    })
+    .await;
+    let kinds: Vec<_> = trace["spans"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|span| &span["kind"])
+        .collect();
+    for kind in ["server", "client", "producer", "consumer"] {
+        assert!(kinds.contains(&&json!(kind)), "{kinds:?}");
+    }
+
+    let listed = ports.ask(&["traces", "--name=/api/articles/"]);
+    assert!(
+        listed.contains(trace_id) && listed.contains("POST /api/articles/"),
+        "{listed}"
+    );
+    let tree = ports.ask(&["traces", trace_id]);
+    for text in ["celery.run (consumer)", "INSERT INTO articles", "Article created"] {
+        assert!(tree.contains(text), "{text}: {tree}");
+    }
+    eventually("the log record", async || {
+        let logs = ports.ask(&["logs", "--trace", trace_id]);
+        logs.contains("Article created").then_some(())
+    })
+    .await;
+
+    assert!(process.terminate().await.success());
+    let output = process.output();
+    assert!(
+        !output.contains("not delivered") && !output.contains("cannot be delivered"),
+        "{output}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_set_keeps_the_observatory_off() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let mut variables = ports.variables().to_vec();
+    variables.extend([
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ]);
+    let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
+    let said = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT says; the observatory is off\n";
+    assert!(process.output().contains(said), "{}", process.output());
+    raw::register(api, "alice@example.com").await;
+    eventually("a span at the endpoint", async || {
+        (!receiver.spans().is_empty()).then_some(())
+    })
+    .await;
+    assert!(tokio::net::TcpStream::connect(ports.pages()).await.is_err());
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disabled_telemetry_needs_no_observatory() {
+    let folder = process::Folder::new();
+    let variables = [("OTEL_SDK_DISABLED", "true")];
+    let (process, _) = process::start_api(&[], &variables, folder.path()).await;
+    let said = "Telemetry  as OTEL_SDK_DISABLED says; the observatory is off\n";
+    assert!(process.output().contains(said), "{}", process.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_receives_already_gets_the_telemetry_of_embedded_mode() {
+    let ports = Ports::free();
+    let (first, second) = (process::Folder::new(), process::Folder::new());
+    let _alone = start_alone(&ports, first.path()).await;
+    let (mut process, api) = process::start_api(&[], &ports.variables(), second.path()).await;
+    let said = format!(
+        "Telemetry  to {}, where something receives already; the observatory is off\n",
+        ports.otlp()
+    );
+    assert!(process.output().contains(&said), "{}", process.output());
+    raw::register(api, "alice@example.com").await;
+    eventually("the registration's trace", async || {
+        let found = ports.get("/traces?name=/api/register").await;
+        (!found["traces"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_of_the_pages_does_not_keep_the_service_from_running() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = process::Folder::new();
+    let variables = [("OBSERVATORY_PORT", port.as_str())];
+    let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
+    let said =
+        format!("Telemetry  nowhere: 127.0.0.1:{port} is taken; OBSERVATORY_PORT names another port\n");
+    assert!(process.output().contains(&said), "{}", process.output());
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_for_others_that_are_taken_leave_the_observatory_to_this_service() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port().to_string();
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let mut variables = ports.variables().to_vec();
+    variables.extend([
+        ("OBSERVATORY_OTLP_GRPC_PORT", taken.as_str()),
+        ("OBSERVATORY_HEALTH_PORT", taken.as_str()),
+    ]);
+    let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
+    let said = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    assert!(process.output().contains(&said), "{}", process.output());
+    assert_eq!(ports.get("/status").await["endpoints"]["grpc"], Value::Null);
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_telemetry_is_kept_when_the_service_ends_before_a_batch_is_due() {
+    let ports = Ports::free();
+    let (first, second) = (process::Folder::new(), process::Folder::new());
+    let _alone = start_alone(&ports, first.path()).await;
+    let mut variables = ports.variables().to_vec();
+    variables.push(("OTEL_BSP_SCHEDULE_DELAY", "3600000"));
+    let (mut process, api) = process::start_api(&[], &variables, second.path()).await;
+    raw::register(api, "alice@example.com").await;
+    assert!(process.terminate().await.success());
+    eventually("the trace of the registration", async || {
+        let found = ports.get("/traces?name=/api/register").await;
+        (found["traces"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alone_it_shows_what_any_service_sends_and_nothing_of_itself() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let mut process = start_alone(&ports, folder.path()).await;
+    send(&ports, "GET /cart", "no such cart").await;
+    eventually("the trace", async || {
+        let listed = ports.ask(&["traces", "--service=shop", "--status=error"]);
+        listed.contains("GET /cart").then_some(())
+    })
+    .await;
+    let status = ports.get("/status").await;
+    assert_eq!(status["services"], json!(["shop"]));
+    let output = process.output();
+    assert!(
+        output.contains(&format!(
+            "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:{}\n",
+            ports.otlp
+        )),
+        "{output}"
+    );
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observatory_that_everybody_reaches_is_warned_of() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let mut variables = ports.variables().to_vec();
+    variables.push(("OBSERVATORY_HOST", "0.0.0.0"));
+    let mut process = process::start("observatory", &["observatory"], &variables, folder.path());
+    process.answers(ports.pages(), "/status").await;
+    assert!(
+        process.output().contains("OBSERVATORY_HOST: there is no login"),
+        "{}",
+        process.output()
+    );
+    assert!(process.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_names_its_setting() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let _first = start_alone(&ports, folder.path()).await;
+    let second = process::run(&["observatory"], &ports.variables());
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success());
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(
+        message.starts_with("pressroom: OBSERVATORY_OTLP_HTTP_PORT: cannot listen on"),
+        "{message}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_shows_what_is_hostile_and_obeys_none_of_it() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let _process = start_alone(&ports, folder.path()).await;
+    let hostile = "\u{1b}]0;owned\u{7}\u{9b}2J two\nlines \u{202e}txt";
+    send(&ports, hostile, hostile).await;
+    eventually("the log record", async || {
+        (!ports.ask(&["logs"]).is_empty()).then_some(())
+    })
+    .await;
+    for arguments in [
+        &["traces"] as &[&str],
+        &["traces", TRACE_ID],
+        &["traces", "--json"],
+        &["traces", TRACE_ID, "--json"],
+        &["logs"],
+        &["logs", "--json"],
+    ] {
+        let printed = ports.ask(arguments);
+        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!printed.contains(obeyed), "{arguments:?}: {printed:?}");
+        assert!(printed.contains("owned"), "{arguments:?}: {printed}");
+        if arguments.contains(&"--json") {
+            let _: Value = serde_json::from_str(&printed).unwrap();
+        }
+    }
+    assert_eq!(ports.ask(&["logs"]).lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_followed_as_they_come() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let _alone = start_alone(&ports, folder.path()).await;
+    send(&ports, "first", "the first record").await;
+    let source = format!("--observatory=http://{}", ports.pages());
+    let arguments = ["logs", "--follow", "--level=error", &source];
+    let following = process::start("follow", &arguments, &[], folder.path());
+    eventually("what was there", async || {
+        following.output().contains("the first record").then_some(())
+    })
+    .await;
+    send(&ports, "second", "the second record").await;
+    eventually("what came", async || {
+        following.output().contains("the second record").then_some(())
+    })
+    .await;
+    assert_eq!(following.output().matches("the first record").count(), 1);
+}
+
+#[test]
+fn asking_where_nothing_listens_says_so_in_one_line() {
+    let nowhere = format!("--observatory=http://127.0.0.1:{}", free_port());
+    for command in ["traces", "logs"] {
+        let output = process::run(&[command, &nowhere], &[]);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.starts_with("pressroom: nothing listens at http://127.0.0.1:"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_passed_on_in_one_line() {
+    let ports = Ports::free();
+    let folder = process::Folder::new();
+    let _process = start_alone(&ports, folder.path()).await;
+    let source = format!("--observatory=http://{}", ports.pages());
+    let output = process::run(&["logs", "--level=loud", &source], &[]);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains("level"), "{message}");
+}
