@@ -13,6 +13,7 @@ import { columns, headline, labelOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
 const MOST_LINES = 4;
+const MOST_CARDS = 500;
 const WINDOW = '15m';
 
 // Points come every few seconds at most, and many charts ask.
@@ -104,11 +105,14 @@ export function Page({ query }) {
             <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'Services send them every minute or so, unless told otherwise.'}</p>
           <//>`
           : html`<ul class="cards" ref=${list} data-testid="instruments">
-            ${body.instruments.map(
-              (/** @type {any} */ one) =>
-                html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
-            )}
-          </ul>`
+            ${body.instruments
+              .slice(0, MOST_CARDS)
+              .map(
+                (/** @type {any} */ one) =>
+                  html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
+              )}
+          </ul>
+          ${body.instruments.length > MOST_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MOST_CARDS)} more, which a search finds</p>`}`
     }
   `;
 }
