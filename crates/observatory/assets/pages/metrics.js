@@ -69,7 +69,7 @@ function Card({ instrument }) {
   const { body } = useLive(onScreen ? metricAddress(instrument, WINDOW) : null, { every: CHART_EVERY_MS });
   return html`<li class="card" ref=${card} data-testid="instrument" data-name=${instrument.name}>
     <div class="card-head">
-      <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} /></a>
+      <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} dotted /></a>
       <span class="tag">${instrument.type.replace('_', ' ')}</span>
     </div>
     <p class="card-about"><${Service} name=${instrument.service} /> <span class="muted"><${Text} value=${instrument.description} limit=${140} /></span></p>
