@@ -1,5 +1,5 @@
 // Starts the pages: finds the page of an address and draws it. One module per page is loaded, when it is first seen.
-import { html, render, useEffect, useState } from './html.js';
+import { Component, html, render, useEffect, useState } from './html.js';
 import { Loading, Empty } from './components/parts.js';
 import { Shell } from './components/shell.js';
 import * as keys from './keys.js';
@@ -16,6 +16,26 @@ const PAGES = [
   [/^\/map\/?$/, 'Map', () => import('./pages/map.js')],
   [/^\/status\/?$/, 'Status', () => import('./pages/status.js')],
 ];
+
+/** Keeps the way to the other pages when one cannot be drawn. */
+class Boundary extends Component {
+  state = { failed: false };
+
+  static getDerivedStateFromError() {
+    return { failed: true };
+  }
+
+  /** @param {unknown} error */
+  componentDidCatch(error) {
+    console.error(error);
+  }
+
+  /** @param {{children?: any}} props @param {{failed: boolean}} state */
+  render({ children }, { failed }) {
+    if (!failed) return children;
+    return html`<${Empty} title="This page could not be drawn."><p>The browser's console says why.</p><//>`;
+  }
+}
 
 function App() {
   const here = router.useLocation();
@@ -34,7 +54,7 @@ function App() {
   let page = html`<${Loading} />`;
   if (argument === null) page = html`<${Empty} title="There is no such page."><a href="/">Overview</a><//>`;
   else if (loaded?.of === found) page = html`<${loaded.Page} key=${here.path} argument=${argument} ...${here} />`;
-  return html`<${Shell} path=${here.path}>${page}<//>`;
+  return html`<${Shell} path=${here.path}><${Boundary} key=${here.path}>${page}<//><//>`;
 }
 
 router.start();

@@ -7,6 +7,8 @@ import { Text } from './text.js';
 // Longer values make no filter that anybody wants to read in an address.
 const LONGEST_FILTER = 200;
 
+const MOST_ROWS = 256;
+
 /**
  * @param {{attributes: Record<string, unknown>, page?: string | null}} props
  *   `page`: the list that a value filters when it is followed; null for none
@@ -16,7 +18,7 @@ export function Attributes({ attributes, page = '/traces' }) {
   if (rows.length === 0) return html`<p class="muted small">none</p>`;
   return html`<table class="attributes">
     <tbody>
-      ${rows.map(([name, value]) => {
+      ${rows.slice(0, MOST_ROWS).map(([name, value]) => {
         const text = textOf(value);
         const scalar = typeof value !== 'object' && text.length <= LONGEST_FILTER;
         return html`<tr key=${name}>
@@ -38,5 +40,6 @@ export function Attributes({ attributes, page = '/traces' }) {
         </tr>`;
       })}
     </tbody>
+    ${rows.length > MOST_ROWS && html`<caption>and ${rows.length - MOST_ROWS} more, in the JSON</caption>`}
   </table>`;
 }

@@ -13,6 +13,17 @@ const MOST_EXEMPLARS = 200;
 const SHORTEST_S = 30;
 const FONT = '11px system-ui, sans-serif';
 
+/** Steps of a scale of time, in seconds; uPlot's own lack some that fit a narrow screen. */
+const TIME_STEPS = [
+  1,
+  2,
+  5,
+  10,
+  15,
+  30,
+  ...[1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440].map((minutes) => 60 * minutes),
+];
+
 /** Round numbers of bytes are powers of two. */
 const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
@@ -55,7 +66,13 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
       y: { range: (/** @type {any} */ _, /** @type {number} */ min, /** @type {number} */ max) => rangeOf(min, max) },
     },
     axes: [
-      { ...axis, size: 26, space: 74, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => timesOf(ticks) },
+      {
+        ...axis,
+        size: 26,
+        space: 58,
+        incrs: TIME_STEPS,
+        values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => timesOf(ticks),
+      },
       {
         ...axis,
         size: 62,

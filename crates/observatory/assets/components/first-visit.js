@@ -7,7 +7,8 @@ const API = 'http://localhost:8000';
 
 const REGISTER = `curl -s -X POST ${API}/api/register \\
   -H 'Content-Type: application/json' \\
-  -d '{"email": "alice@example.com", "name": "Alice", "password": "password123"}'`;
+  -d '{"email": "alice@example.com", "name": "Alice",
+       "password": "password123"}'`;
 
 const LOGIN = `TOKEN=$(curl -s -X POST ${API}/api/login \\
   -H 'Content-Type: application/json' \\
@@ -17,7 +18,8 @@ const LOGIN = `TOKEN=$(curl -s -X POST ${API}/api/login \\
 const CREATE = `curl -s -X POST ${API}/api/articles/ \\
   -H "Authorization: Bearer $TOKEN" \\
   -H 'Content-Type: application/json' \\
-  -d '{"title": "My Article", "description": "A brief description", "body": "Article content here"}'`;
+  -d '{"title": "My Article", "description": "A brief description",
+       "body": "Article content here"}'`;
 
 /** @param {{text: string, label: string}} props */
 function Command({ text, label }) {

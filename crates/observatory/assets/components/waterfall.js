@@ -13,6 +13,9 @@ const OVERSCAN = 12;
 const MOST_INDENT = 14;
 const MOST_MARKS = 20;
 
+/** What a duration's text needs, as a part of the width: on a narrow screen, too. */
+const ROOM = 0.28;
+
 const rowId = (/** @type {string} */ spanId) => `span-${spanId}`;
 
 /** The part of a scrolled element that can be seen. @param {{current: HTMLElement | null}} element */
@@ -34,6 +37,13 @@ function useViewport(element) {
   return view;
 }
 
+/** Where a span's duration is written: after its bar, else before it, else on it. @param {import('../waterfall.js').Row} row @returns {{left?: string, right?: string}} */
+function durationPlace({ left, width }) {
+  if (left + width < 1 - ROOM) return { left: `${100 * (left + width)}%` };
+  if (left > ROOM) return { right: `${100 * (1 - left)}%` };
+  return { right: '0' };
+}
+
 /**
  * @param {object} props
  * @param {import('../waterfall.js').Row} props.row
@@ -48,7 +58,7 @@ function useViewport(element) {
 function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFold }) {
   const { span } = row;
   const failed = span.status === 'error';
-  const end = row.left + row.width;
+  const place = durationPlace(row);
   const label = `${plain(span.name)}, ${plain(span.service)}, ${duration(span.duration_ns)}${failed ? ', error' : ''}`;
   return html`<div
     id=${rowId(span.span_id)}
@@ -91,8 +101,8 @@ function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFol
       <span class="span-bar" style=${{ left: `${100 * row.left}%`, width: `${100 * row.width}%` }}></span>
       ${marks.map((at) => html`<span class="span-mark" style=${{ left: `${100 * at}%` }}></span>`)}
       <span
-        class="span-duration ${end >= 0.8 && row.left <= 0.2 ? 'is-inside' : ''}"
-        style=${end < 0.8 ? { left: `${100 * end}%` } : row.left > 0.2 ? { right: `${100 * (1 - row.left)}%` } : { right: '0' }}
+        class="span-duration ${place.right === '0' ? 'is-inside' : ''}"
+        style=${place}
         >${duration(span.duration_ns)}</span
       >
     </div>

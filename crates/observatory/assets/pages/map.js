@@ -21,6 +21,9 @@ const WINDOWS = [
 /** A map that is wider than the page gets smaller, until it could not be read; then it scrolls. */
 const LEAST_SCALE = 0.7;
 
+/** More lines than these are a knot; the table has all of them. */
+const MOST_EDGES = 80;
+
 const NARROW = '(max-width: 760px)';
 
 /** Icons of the kinds, in a box of 16 by 16. */
@@ -103,8 +106,20 @@ function Arrow({ id, error = false }) {
   </marker>`;
 }
 
-/** @param {{nodes: any[], edges: any[]}} props */
-function Drawing({ nodes, edges }) {
+/** What is drawn: the calls that are made most, and who takes part in them. @param {any[]} nodes @param {any[]} edges */
+function busiest(nodes, edges) {
+  if (edges.length <= MOST_EDGES) return { nodes, edges };
+  const kept = byCalls(edges).slice(0, MOST_EDGES);
+  const ends = new Set(kept.flatMap(({ from, to }) => [from, to]));
+  return { nodes: nodes.filter(({ id }) => ends.has(id)), edges: kept };
+}
+
+/** @param {any[]} edges @returns {any[]} */
+const byCalls = (edges) => [...edges].sort((one, other) => other.calls - one.calls);
+
+/** @param {{nodes: any[], edges: any[]}} all */
+function Drawing(all) {
+  const { nodes, edges } = busiest(all.nodes, all.edges);
   const upright = useMedia(NARROW);
   // Figures change every second; places only when something appears or goes.
   const shape = JSON.stringify([
@@ -148,10 +163,8 @@ function Calls({ nodes, edges }) {
       </tr>
     </thead>
     <tbody>
-      ${[...edges]
-        .sort((one, other) => other.calls - one.calls)
-        .map(
-          (edge) => html`<tr key=${edgeId(edge.from, edge.to)}>
+      ${byCalls(edges).map(
+        (edge) => html`<tr key=${edgeId(edge.from, edge.to)}>
             <td>${name(edge.from)}</td>
             <td>${name(edge.to)}</td>
             <td class="num">${count(edge.calls)}</td>
@@ -161,7 +174,7 @@ function Calls({ nodes, edges }) {
             <td class="num">${duration(edge.p95_ns)}</td>
             <td class="num">${duration(edge.p99_ns)}</td>
           </tr>`,
-        )}
+      )}
     </tbody>
   </table></div>`;
 }

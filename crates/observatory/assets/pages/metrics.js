@@ -13,6 +13,7 @@ import { columns, headline, labelOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
 const MOST_LINES = 4;
+const MOST_CARDS = 500;
 const WINDOW = '15m';
 
 // Points come every few seconds at most, and many charts ask.
@@ -68,7 +69,7 @@ function Card({ instrument }) {
   const { body } = useLive(onScreen ? metricAddress(instrument, WINDOW) : null, { every: CHART_EVERY_MS });
   return html`<li class="card" ref=${card} data-testid="instrument" data-name=${instrument.name}>
     <div class="card-head">
-      <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} /></a>
+      <a class="row-link" data-row href=${metricAddress(instrument)}><${Text} value=${instrument.name} limit=${120} dotted /></a>
       <span class="tag">${instrument.type.replace('_', ' ')}</span>
     </div>
     <p class="card-about"><${Service} name=${instrument.service} /> <span class="muted"><${Text} value=${instrument.description} limit=${140} /></span></p>
@@ -104,11 +105,14 @@ export function Page({ query }) {
             <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'Services send them every minute or so, unless told otherwise.'}</p>
           <//>`
           : html`<ul class="cards" ref=${list} data-testid="instruments">
-            ${body.instruments.map(
-              (/** @type {any} */ one) =>
-                html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
-            )}
-          </ul>`
+            ${body.instruments
+              .slice(0, MOST_CARDS)
+              .map(
+                (/** @type {any} */ one) =>
+                  html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
+              )}
+          </ul>
+          ${body.instruments.length > MOST_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MOST_CARDS)} more, which a search finds</p>`}`
     }
   `;
 }

@@ -68,7 +68,7 @@ function Services({ services }) {
   </table></div>`;
 }
 
-/** The part of a route that span names and attributes share: `GET /x` is searched as it is. @param {{routes: any[]}} props */
+/** @param {{routes: any[]}} props */
 function Routes({ routes }) {
   if (routes.length === 0) return html`<p class="muted pad">No requests in this time.</p>`;
   return html`<div class="scroll-x"><table class="table" data-testid="routes">
@@ -81,7 +81,7 @@ function Routes({ routes }) {
     <tbody>
       ${routes.map(
         (one) => html`<tr key=${`${one.service} ${one.route}`}>
-          <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.route })}><${Text} value=${one.route} limit=${160} /></a></td>
+          <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.route })}><${Text} value=${one.route} limit=${160} dotted /></a></td>
           <td><${Service} name=${one.service} /></td>
           <td class="num">${count(one.requests)}</td>
           <td class="num">${rate(one.rate)}</td>
@@ -106,7 +106,7 @@ function Tasks({ tasks }) {
     <tbody>
       ${tasks.map(
         (one) => html`<tr key=${`${one.service} ${one.task}`}>
-          <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.task })}><${Text} value=${one.task} limit=${160} /></a></td>
+          <td><a class="row-link mono" href=${address('/traces', { service: one.service, name: one.task })}><${Text} value=${one.task} limit=${160} dotted /></a></td>
           <td><${Service} name=${one.service} /></td>
           <td class="states">
             ${Object.entries(one.states).map(
