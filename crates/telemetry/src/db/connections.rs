@@ -61,15 +61,15 @@ fn instruments() -> Option<&'static Pools> {
 #[derive(Clone, Debug)]
 pub struct ConnectionTimes {
     attributes: [KeyValue; 1],
-    measured: Arc<OnceLock<Measured>>,
+    measured: Arc<Measured>,
 }
 
-/// The series of one pool.
-#[derive(Debug)]
+/// The series of one pool. Each is there once something was measured: an empty one would be exported too.
+#[derive(Debug, Default)]
 struct Measured {
-    create: Series,
-    wait: Series,
-    hold: Series,
+    create: OnceLock<Series>,
+    wait: OnceLock<Series>,
+    hold: OnceLock<Series>,
 }
 
 impl ConnectionTimes {
@@ -84,17 +84,17 @@ impl ConnectionTimes {
 
     /// A connection was opened: `db.client.connection.create_time`.
     pub fn created(&self, after: Duration) {
-        self.record(|measured| &measured.create, after);
+        self.record(&self.measured.create, |pools| &pools.create, after);
     }
 
     /// A caller got a connection: `db.client.connection.wait_time`.
     pub fn waited(&self, time: Duration) {
-        self.record(|measured| &measured.wait, time);
+        self.record(&self.measured.wait, |pools| &pools.wait, time);
     }
 
     /// A caller gave its connection back: `db.client.connection.use_time`.
     pub fn used(&self, time: Duration) {
-        self.record(|measured| &measured.hold, time);
+        self.record(&self.measured.hold, |pools| &pools.hold, time);
     }
 
     /// A caller did not get a connection in time: `db.client.connection.timeouts`.
@@ -104,15 +104,11 @@ impl ConnectionTimes {
         }
     }
 
-    fn record(&self, series: fn(&Measured) -> &Series, time: Duration) {
+    fn record(&self, series: &OnceLock<Series>, histogram: fn(&Pools) -> &Durations, time: Duration) {
         let Some(pools) = instruments() else { return };
-        let measured = self.measured.get_or_init(|| Measured {
-            create: pools.create.series(&self.attributes),
-            wait: pools.wait.series(&self.attributes),
-            hold: pools.hold.series(&self.attributes),
-        });
+        let series = series.get_or_init(|| histogram(pools).series(&self.attributes));
         Context::map_current(|cx| {
-            series(measured).record(time.as_secs_f64(), cx.span().span_context());
+            series.record(time.as_secs_f64(), cx.span().span_context());
         });
     }
 }
