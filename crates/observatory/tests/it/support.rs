@@ -68,6 +68,7 @@ impl Running {
                 return json;
             }
             assert!(tokio::time::Instant::now() < deadline, "{path} stays {json:#}");
+            // Between two looks; the deadline above is what is waited for.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -198,6 +198,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < PATIENCE, "not in time: {what}");
+        // Between two looks.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

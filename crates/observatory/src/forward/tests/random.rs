@@ -53,6 +53,7 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
             3 | 4 => backend.then(trouble(&mut random)),
             5 => backend.then_token(Answer::status(503)),
             6 => backend.then_token(Answer::token("short", 0)),
+            // Some time for whatever is under way: any will do.
             7 => tokio::time::sleep(Duration::from_millis(random.below(20))).await,
             // It ends as it should, and another one starts.
             8 => {

@@ -51,6 +51,7 @@ async fn while_it_ends_health_is_503_and_requests_in_progress_finish() {
     observatory.begin_to_stop();
     within(async {
         while health(&observatory, "/").await.0 != 503 {
+            // Between two looks.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
