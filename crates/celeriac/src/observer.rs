@@ -17,7 +17,7 @@ pub trait Observer: Send + Sync + 'static {
     /// A task is about to be run: `work` is the run, to be awaited exactly once. `headers` carry the sender's trace
     /// context.
     fn process<'a>(
-        &self,
+        &'a self,
         task: &TaskInfo<'a>,
         headers: &Map<String, Value>,
         work: BoxFuture<'a, TaskOutcome>,
@@ -152,7 +152,7 @@ impl Observer for Unobserved {
     }
 
     fn process<'a>(
-        &self,
+        &'a self,
         _: &TaskInfo<'_>,
         _: &Map<String, Value>,
         work: BoxFuture<'a, TaskOutcome>,

@@ -34,6 +34,11 @@ pub(crate) fn install_recorder(recorder: Recorder) {
     RECORDER.get_or_init(|| recorder);
 }
 
+/// Whether spans are recorded, and not only given ids.
+pub(crate) fn records() -> bool {
+    recorder().is_some_and(|recorder| recorder.queue.is_some())
+}
+
 /// What makes spans, when any are made.
 pub(crate) fn recorder() -> Option<&'static Recorder> {
     RECORDER.get()
@@ -43,7 +48,7 @@ pub(crate) fn recorder() -> Option<&'static Recorder> {
 /// recorded. Where no spans are made the context is the parent's.
 pub(crate) fn start(
     parent: &Context,
-    beginning: Beginning,
+    beginning: Beginning<'_>,
     describe: impl FnOnce(&mut Attributes),
 ) -> Context {
     match recorder() {
@@ -96,18 +101,20 @@ pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Opti
         .into_iter()
         .filter(|cx| cx.span().span_context().is_sampled());
     let first = sampled.next()?;
-    let mut links: Vec<Link> = sampled.filter_map(link).take(MOST_LINKS - 1).collect();
-    if links.is_empty() {
+    let Some(second) = sampled.next() else {
         return Some(first.clone());
-    }
+    };
+    let others = [second].into_iter().chain(sampled).filter_map(link);
+    let most = others.size_hint().1.unwrap_or(MOST_LINKS).min(MOST_LINKS);
+    let mut links = Vec::with_capacity(most + 1);
+    links.extend(others.take(MOST_LINKS - 1));
     links.extend(link(first));
     Some(first.with_value(OnBehalfOf(links)))
 }
 
 /// The links of commands in the context `cx`.
-pub(crate) fn links_of_commands(cx: &Context) -> Vec<Link> {
-    cx.get::<OnBehalfOf>()
-        .map_or_else(Vec::new, |OnBehalfOf(links)| links.clone())
+pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
+    cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 
 /// Does `work` with the span of `cx` in force, which is also the one that [`set_server_attribute`] writes to.

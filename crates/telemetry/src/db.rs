@@ -7,7 +7,6 @@ mod connections;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
@@ -18,6 +17,7 @@ use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
 use crate::names::event;
 use crate::recording::Beginning;
+use crate::stopwatch::Stopwatch;
 
 pub use connections::ConnectionTimes;
 
@@ -118,7 +118,7 @@ struct Target {
     /// The attributes that never change: system, namespace, server.
     fixed: Vec<KeyValue>,
     /// The attributes of statements' spans, by where the statements stand.
-    known: Table<Place, Arc<Fixed>>,
+    known: Table<Place, &'static Fixed>,
     /// The durations of statements that went well, by operation and collection.
     succeeded: Table<(&'static str, &'static str), Series>,
 }
@@ -128,10 +128,10 @@ type Place = [(usize, usize); 4];
 
 impl Target {
     /// What is always said of `statement`; `None` when there are too many of them.
-    fn known(&self, statement: &Statement) -> Option<Arc<Fixed>> {
+    fn known(&self, statement: &Statement) -> Option<&'static Fixed> {
         let recorder = context::recorder()?;
-        let write = || Arc::new(recorder.fixed(|into| self.describe(statement, into)));
-        self.known.get(&statement.place(), write).cloned()
+        let write = || recorder.fixed(|into| self.describe(statement, into));
+        self.known.get(&statement.place(), write).copied()
     }
 
     fn describe(&self, statement: &Statement, into: &mut Attributes) {
@@ -264,7 +264,7 @@ struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
     cx: Context,
-    started: Instant,
+    stopwatch: Stopwatch,
     ended: Option<Ended>,
 }
 
@@ -277,7 +277,11 @@ struct Ended {
 
 impl<'a> Call<'a> {
     fn start(database: &'a Database, statement: &'a Statement) -> Self {
-        let beginning = Beginning::new(statement.summary, SpanKind::Client);
+        let stopwatch = Stopwatch::start();
+        let beginning = Beginning {
+            since: stopwatch.time(),
+            ..Beginning::new(statement.summary, SpanKind::Client)
+        };
         let describe = |into: &mut Attributes| match database.0.known(statement) {
             Some(known) => into.begin_with(known),
             None => database.0.describe(statement, into),
@@ -286,7 +290,7 @@ impl<'a> Call<'a> {
             database,
             statement,
             cx: Context::map_current(|current| context::start(current, beginning, describe)),
-            started: Instant::now(),
+            stopwatch,
             ended: None,
         }
     }
@@ -313,9 +317,8 @@ impl<'a> Call<'a> {
 }
 
 impl Call<'_> {
-    fn record(&self, ended: Ended) {
+    fn record(&self, ended: Ended, seconds: f64) {
         let Some(duration) = duration() else { return };
-        let seconds = self.started.elapsed().as_secs_f64();
         let span = self.cx.span();
         if ended == Ended::default() {
             let key = (self.statement.operation, self.statement.collection);
@@ -351,8 +354,9 @@ impl Drop for Call<'_> {
             error_type: Some(failure::record_unfinished(&self.cx)),
             status_code: None,
         });
-        self.record(ended);
-        self.cx.span().end();
+        let elapsed = self.stopwatch.elapsed();
+        self.record(ended, elapsed.as_secs_f64());
+        self.stopwatch.end(&self.cx, elapsed);
     }
 }
 

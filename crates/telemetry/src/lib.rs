@@ -39,6 +39,7 @@ mod resource;
 mod runtime;
 mod sampler;
 mod span;
+mod stopwatch;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
 pub use config::{Export, Service, decided_by};

@@ -1,33 +1,32 @@
 //! Spans and metrics of a task queue: `celery.send_task` on the sending side, `celery.run` on the working side, the
 //! broker's commands as client spans. Knows no wire format: names, ids and headers are given to it.
 
+mod known;
 mod measures;
 mod pending;
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::db;
-use crate::export::{Attributes, Fixed};
+use crate::export::Attributes;
 use crate::failure;
-use crate::metrics::{self, Table};
+use crate::metrics;
 use crate::names::{attribute, metric, span};
 use crate::recording::Beginning;
+use crate::stopwatch::Stopwatch;
+use known::KnownTasks;
 use measures::instruments;
 use pending::Redis;
 pub use pending::{Command, Sending};
 
 const SYSTEM: &str = "celery";
-
-/// How many queues, and tasks of each, have what is always said of them written once.
-const QUEUE_LIMIT: usize = 64;
-const TASK_LIMIT: usize = 512;
 
 /// One task message, as both sides see it.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +110,7 @@ pub struct RedisServer {
 pub struct Messaging {
     hostname: StringValue,
     redis: Arc<Redis>,
-    /// The attributes of `celery.run`, by queue and task.
-    runs: Arc<Table<String, Table<String, Arc<Fixed>>>>,
+    known: Arc<KnownTasks>,
 }
 
 impl Messaging {
@@ -121,7 +119,7 @@ impl Messaging {
         Self {
             hostname: db::kept(hostname.into()),
             redis: Arc::new(Redis::new(vec![KeyValue::new("db.system.name", "redis")])),
-            runs: Arc::new(Table::new(QUEUE_LIMIT)),
+            known: Arc::default(),
         }
     }
 
@@ -170,18 +168,23 @@ impl Messaging {
         work: impl Future<Output = T>,
         ended: impl FnOnce(&T) -> Processed,
     ) -> T {
-        let started = Instant::now();
-        let beginning = Beginning::new(span::CELERY_RUN, SpanKind::Consumer);
+        let stopwatch = Stopwatch::start();
+        let known = self.known.get(message);
+        let beginning = Beginning {
+            since: stopwatch.time(),
+            ..Beginning::new(span::CELERY_RUN, SpanKind::Consumer)
+        };
         let cx = context::start(&parent, beginning, |into| {
-            match self.known_run(message) {
-                Some(known) => into.begin_with(known),
-                None => self.describe_run(message, into),
+            let describe = |into: &mut Attributes| self.describe_run(message, into);
+            match known {
+                Some(known) => known.attributes.begin(into, describe),
+                None => describe(into),
             }
             into.text("messaging.message.id", message.id);
             into.number(attribute::CELERY_RETRIES, i64::from(retries));
         });
         if let Some(instruments) = instruments() {
-            instruments.consumed(message.queue);
+            instruments.consumed(known, message.queue);
         }
 
         let result = work.with_context(cx.clone()).await;
@@ -194,20 +197,13 @@ impl Messaging {
             error_type = Some(kind.clone());
             failure::record(&cx, kind, text);
         }
-        span.end();
+        let elapsed = stopwatch.elapsed();
+        stopwatch.end(&cx, elapsed);
         if let Some(instruments) = instruments() {
-            let seconds = started.elapsed().as_secs_f64();
-            instruments.processed(message, outcome, error_type, seconds, span.span_context());
+            let seconds = elapsed.as_secs_f64();
+            instruments.processed(known, message, outcome, error_type, seconds, span.span_context());
         }
         result
-    }
-
-    /// What is always said of running `message`'s task; `None` when there are too many of them.
-    fn known_run(&self, message: &TaskMessage<'_>) -> Option<Arc<Fixed>> {
-        let recorder = context::recorder()?;
-        let of_queue = self.runs.get(message.queue, || Table::new(TASK_LIMIT))?;
-        let write = || Arc::new(recorder.fixed(|into| self.describe_run(message, into)));
-        of_queue.get(message.task, write).cloned()
     }
 
     fn describe_run(&self, message: &TaskMessage<'_>, into: &mut Attributes) {
@@ -219,23 +215,31 @@ impl Messaging {
     /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`. In a context of
     /// [`crate::on_behalf_of`] the span links to what the command is for.
     pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
+        let stopwatch = Stopwatch::start();
+        let describe = |into: &mut Attributes| {
+            self.redis.fixed.iter().for_each(|attribute| into.set(attribute));
+            into.literal("db.operation.name", operation);
+            into.literal("db.query.summary", operation);
+            into.literal("db.query.text", text);
+        };
         let start = |current: &Context| {
             let beginning = Beginning {
                 links: context::links_of_commands(current),
+                since: stopwatch.time(),
                 ..Beginning::new(operation, SpanKind::Client)
             };
             context::start(current, beginning, |into| {
-                self.redis.fixed.iter().for_each(|attribute| into.set(attribute));
-                into.literal("db.operation.name", operation);
-                into.literal("db.query.summary", operation);
-                into.literal("db.query.text", text);
+                match self.redis.known(operation, text) {
+                    Some(known) => known.begin(into, describe),
+                    None => describe(into),
+                }
             })
         };
         Command {
             cx: Context::map_current(start),
             redis: Arc::clone(&self.redis),
             operation,
-            started: Instant::now(),
+            stopwatch,
             status_code: None,
             error_type: None,
             answered: false,

@@ -32,6 +32,11 @@ pub(crate) fn set_ready() {
     READY.store(true, Ordering::Release);
 }
 
+/// Whether there is anything to measure for.
+pub(crate) fn is_ready() -> bool {
+    READY.load(Ordering::Acquire)
+}
+
 /// The meter of this process, for instruments that this crate has no function for. Before [`crate::init`] it is one that
 /// measures nothing. Histograms are better declared with [`histogram`]: those made with the meter have no exemplars.
 pub fn meter() -> Meter {
@@ -51,9 +56,7 @@ impl<T> Instruments<T> {
         if let Some(made) = self.0.get() {
             return Some(made);
         }
-        READY
-            .load(Ordering::Acquire)
-            .then(|| self.0.get_or_init(|| make(&meter())))
+        is_ready().then(|| self.0.get_or_init(|| make(&meter())))
     }
 }
 

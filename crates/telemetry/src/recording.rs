@@ -27,31 +27,31 @@ pub(crate) struct Recorder {
 
 /// How a span begins.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct Beginning<'a> {
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: SpanKind,
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: &'a [Link],
     /// Now, when there is none.
     pub(crate) since: Option<SystemTime>,
 }
 
-impl Beginning {
+impl Beginning<'_> {
     pub(crate) fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),
             kind,
-            links: Vec::new(),
+            links: &[],
             since: None,
         }
     }
 }
 
 impl Recorder {
-    /// Starts a span below `parent`; `describe` writes its attributes, when it is recorded.
+    /// Starts a span below `parent`, which is no quiet context; `describe` writes its attributes, when it is recorded.
     pub(crate) fn start(
         &'static self,
         parent: &Context,
-        beginning: Beginning,
+        beginning: Beginning<'_>,
         describe: impl FnOnce(&mut Attributes),
     ) -> Recording {
         if parent.is_telemetry_suppressed() {
@@ -76,7 +76,8 @@ impl Recorder {
         };
         let sampled = self
             .sampler
-            .should_sample(Some(parent), trace_id, &name, &kind, &[], &links);
+            .inner
+            .should_sample(Some(parent), trace_id, &name, &kind, &[], links);
         let is_sampled = sampled.decision == SamplingDecision::RecordAndSample;
         let context = SpanContext::new(
             trace_id,
@@ -110,7 +111,7 @@ impl Recorder {
     }
 
     /// Attributes for many spans, to begin theirs with.
-    pub(crate) fn fixed(&self, describe: impl FnOnce(&mut Attributes)) -> Fixed {
+    pub(crate) fn fixed(&self, describe: impl FnOnce(&mut Attributes)) -> &'static Fixed {
         let mut recorded = Recorded::new(self.tidy, self.limits);
         describe(&mut recorded.attributes);
         recorded.attributes.into_fixed()
@@ -189,11 +190,16 @@ impl Span for Recording {
 
     fn end_with_timestamp(&mut self, end: SystemTime) {
         if let Some(live) = self.live.take() {
+            let name = match &live.name {
+                // The program's author wrote it.
+                Cow::Borrowed(name) => Cow::Borrowed(*name),
+                Cow::Owned(name) => live.recorded.masked(name),
+            };
             let ended = Ended {
                 context: &self.context,
                 parent: live.parent,
                 parent_is_remote: live.parent_is_remote,
-                name: &live.name,
+                name,
                 kind: &live.kind,
                 start: live.start,
                 end,

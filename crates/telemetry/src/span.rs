@@ -99,7 +99,7 @@ impl Span {
             parent,
         } = self;
         let beginning = Beginning {
-            links,
+            links: &links,
             since,
             ..Beginning::new(name, SpanKind::Internal)
         };

@@ -82,7 +82,7 @@ impl Observer for OtelObserver {
     }
 
     fn process<'a>(
-        &self,
+        &'a self,
         task: &TaskInfo<'a>,
         headers: &Map<String, Value>,
         work: BoxFuture<'a, TaskOutcome>,
@@ -92,9 +92,9 @@ impl Observer for OtelObserver {
             id: task.id,
             queue: task.queue,
         };
-        let (messaging, parent, retries) = (self.messaging.clone(), carried_context(headers), task.retries);
+        let (parent, retries) = (carried_context(headers), task.retries);
         async move {
-            messaging
+            self.messaging
                 .process(&message, retries, parent, work, processed)
                 .await
         }

@@ -1,7 +1,6 @@
 //! Attributes as the bytes that they are in OTLP, written when they are set. A key has one value, the last one.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use opentelemetry::{Array, KeyValue, Value};
 
@@ -17,7 +16,7 @@ pub(crate) struct Attributes {
     /// The most that are kept.
     limit: u32,
     /// Those that are before the others, written long ago.
-    fixed: Option<Arc<Fixed>>,
+    fixed: Option<&'static Fixed>,
     wire: Wire,
     count: u32,
     dropped: u32,
@@ -26,7 +25,8 @@ pub(crate) struct Attributes {
     keys: u128,
 }
 
-/// Attributes that are the same again and again.
+/// Attributes that are the same again and again. They are kept for as long as the process lives: counting who uses them
+/// would have processors take the count from each other for every span.
 #[derive(Debug)]
 pub(crate) struct Fixed {
     wire: Wire,
@@ -50,7 +50,7 @@ impl Attributes {
     }
 
     /// Begins with attributes that were written before, by others with the same field and [`Tidy`].
-    pub(crate) fn begin_with(&mut self, fixed: Arc<Fixed>) {
+    pub(crate) fn begin_with(&mut self, fixed: &'static Fixed) {
         self.count = fixed.count;
         self.dropped = fixed.dropped;
         self.keys = fixed.keys;
@@ -58,13 +58,13 @@ impl Attributes {
     }
 
     /// What has been written, to begin others with.
-    pub(crate) fn into_fixed(mut self) -> Fixed {
-        Fixed {
+    pub(crate) fn into_fixed(mut self) -> &'static Fixed {
+        Box::leak(Box::new(Fixed {
             wire: std::mem::take(&mut self.wire),
             count: self.count,
             dropped: self.dropped,
             keys: self.keys,
-        }
+        }))
     }
 
     /// A text that the program's author wrote, which is nobody's address.
@@ -84,10 +84,8 @@ impl Attributes {
 
     pub(crate) fn number(&mut self, key: &str, number: i64) {
         if self.admits(key) {
-            self.wire.message(self.field, |wire| {
-                wire.text(1, key);
-                wire.message(2, |wire| wire.number_set(3, number.cast_unsigned()));
-            });
+            self.wire
+                .number_attribute(self.field, key, number.cast_unsigned());
         }
     }
 
@@ -127,6 +125,7 @@ impl Attributes {
     }
 
     /// Whether there is a place for `key`, which has none any longer where it had one.
+    #[inline]
     fn admits(&mut self, key: &str) -> bool {
         let bit = bit_of(key);
         if self.keys & bit != 0 {
@@ -144,8 +143,9 @@ impl Attributes {
         true
     }
 
+    #[cold]
     fn remove(&mut self, key: &str) {
-        if let Some(fixed) = &self.fixed
+        if let Some(fixed) = self.fixed
             && find(&fixed.wire, key).is_some()
         {
             let mut all = fixed.wire.clone();
@@ -304,7 +304,7 @@ mod tests {
         for key in ["a", "bb", "ccc", "dddd"] {
             some.number(key, 1);
         }
-        let fixed = Arc::new(some.into_fixed());
+        let fixed = some.into_fixed();
         let mut attributes = Attributes::new(9, PLAIN, 2);
         attributes.begin_with(fixed);
         attributes.number("eeeee", 1);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn fixed_attributes_come_first_and_give_way_to_others() {
-        let fixed = Arc::new(of(&[("a", 1), ("b", 2)]).into_fixed());
+        let fixed = of(&[("a", 1), ("b", 2)]).into_fixed();
         let mut attributes = Attributes::new(9, PLAIN, 4);
         attributes.begin_with(fixed);
         attributes.number("cc", 3);

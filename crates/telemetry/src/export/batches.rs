@@ -18,7 +18,7 @@ pub(crate) struct Batching<B, E, F> {
     pub(crate) queue: Arc<Queue<B>>,
     /// Between two exports of batches that are not full.
     pub(crate) delay: Duration,
-    /// Makes a request of a batch.
+    /// Makes a request of a batch, and sees to it that the queue gets the batch's memory back.
     pub(crate) request: F,
     pub(crate) outlet: Outlet<E>,
 }
@@ -27,7 +27,7 @@ impl<B, E, F> Batching<B, E, F>
 where
     B: Entries,
     E: Export,
-    F: Fn(&B) -> Request,
+    F: Fn(B) -> Request,
 {
     /// Runs until it is stopped; says whether everything was delivered.
     pub(crate) async fn run(mut self) -> bool {
@@ -71,8 +71,7 @@ where
 
     async fn export(&mut self, batch: B) {
         let items = batch.count() as u64;
-        let request = (self.request)(&batch);
-        self.queue.recycle(batch);
+        let request = (self.request)(batch);
         let until = self.outlet.until();
         self.outlet.send(&request, items, until).await;
     }
@@ -140,7 +139,7 @@ mod tests {
         let batching = Batching {
             queue: Arc::clone(queue),
             delay: DELAY,
-            request: |_: &Vec<u32>| Request::Traces(Bytes::new()),
+            request: |_: Vec<u32>| Request::Traces(Bytes::new()),
             outlet,
         };
         (ask, tokio::spawn(batching.run()))

@@ -1,6 +1,8 @@
 //! What is encoded, on its way: entries are appended to a [`Batch`] as the bytes that they are in a request, and a [`Frame`]
 //! puts the outer messages around them. Spans and log records share both but for their fields.
 
+use std::sync::Arc;
+
 use opentelemetry::InstrumentationScope;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ProtoScope;
 use opentelemetry_proto::tonic::resource::v1::Resource as ProtoResource;
@@ -8,13 +10,17 @@ use opentelemetry_sdk::Resource;
 use prost::Message;
 use prost::bytes::Bytes;
 
-use super::queue::Entries;
+use super::queue::{Entries, Queue};
 use super::tidy::Tidy;
 use super::wire::{Wire, field_length};
 
 /// The most scopes, and the most bytes of each, whose memory a batch keeps for the next one.
 const KEPT_SCOPES: usize = 4;
 const KEPT_BYTES: usize = 1024 * 1024;
+
+/// So many bytes before the entries of a scope are left for what a request begins with: the resource, which has a dozen or
+/// two attributes, and the scope.
+const HEADROOM: usize = 4 * 1024;
 
 /// Encoded entries by scope.
 #[derive(Debug, Default)]
@@ -29,6 +35,7 @@ struct ScopeEntries {
     scope: InstrumentationScope,
     /// Where the name is not the scope's own.
     name: Option<String>,
+    /// The entries, after [`HEADROOM`]; nothing when there are none.
     wire: Wire,
 }
 
@@ -45,7 +52,11 @@ impl Batch {
             });
             self.scopes.len() - 1
         });
-        self.scopes[place].wire.append(entry);
+        let wire = &mut self.scopes[place].wire;
+        if wire.length() == 0 {
+            wire.fields(&[0; HEADROOM]);
+        }
+        wire.append(entry);
         self.entries += 1;
     }
 }
@@ -67,6 +78,10 @@ impl Entries for Batch {
 impl ScopeEntries {
     fn is_of(&self, scope: &InstrumentationScope, name: Option<&str>) -> bool {
         self.name.as_deref() == name && self.scope == *scope
+    }
+
+    fn entries(&self) -> &[u8] {
+        self.wire.bytes().get(HEADROOM..).unwrap_or_default()
     }
 
     /// What is before the entries.
@@ -96,26 +111,82 @@ impl Frame {
         Self { head }
     }
 
-    /// The `ExportTraceServiceRequest` or `ExportLogsServiceRequest` with these entries.
-    pub(super) fn request(&self, batch: &Batch) -> Bytes {
-        let scopes: Vec<(Wire, &Wire)> = batch
-            .scopes
-            .iter()
-            .filter(|scope| scope.wire.length() > 0)
-            .map(|scope| (scope.head(), &scope.wire))
+    /// The `ExportTraceServiceRequest` or `ExportLogsServiceRequest` with the entries of `batch`, whose memory goes back to
+    /// `queue`: at once, or with the request. A batch of one scope, as most are, becomes the request where it is.
+    pub(super) fn request(&self, mut batch: Batch, queue: &Arc<Queue<Batch>>) -> Bytes {
+        let used: Vec<usize> = (0..batch.scopes.len())
+            .filter(|place| !batch.scopes[*place].entries().is_empty())
             .collect();
-        let length_of = |(head, entries): &(Wire, &Wire)| head.length() + entries.length();
-        let length: usize = scopes.iter().map(|scope| field_length(2, length_of(scope))).sum();
-        let length = self.head.length() + length;
-        let mut request = Wire::with_capacity(field_length(1, length));
-        request.head(1, length);
-        request.append(&self.head);
+        if let [place] = used[..] {
+            let scope = &mut batch.scopes[place];
+            let head = self.before(scope);
+            if let Some(start) = HEADROOM.checked_sub(head.length()) {
+                scope.wire.overwrite(start, &head);
+                return Bytes::from_owner(Lent {
+                    batch,
+                    place,
+                    start,
+                    queue: Arc::clone(queue),
+                });
+            }
+        }
+        let request = self.copied(&batch);
+        queue.recycle(batch);
+        request
+    }
+
+    /// What a request has before the entries of its only scope.
+    fn before(&self, scope: &ScopeEntries) -> Wire {
+        let head = scope.head();
+        let length = head.length() + scope.entries().len();
+        let mut before = Wire::default();
+        self.begin(&mut before, field_length(2, length));
+        before.head(2, length);
+        before.append(&head);
+        before
+    }
+
+    fn copied(&self, batch: &Batch) -> Bytes {
+        let used = batch.scopes.iter().filter(|scope| !scope.entries().is_empty());
+        let scopes: Vec<(Wire, &[u8])> = used.map(|scope| (scope.head(), scope.entries())).collect();
+        let length_of = |(head, entries): &(Wire, &[u8])| head.length() + entries.len();
+        let length = scopes.iter().map(|scope| field_length(2, length_of(scope))).sum();
+        let mut request = Wire::with_capacity(field_length(1, self.head.length() + length));
+        self.begin(&mut request, length);
         for scope in &scopes {
             request.head(2, length_of(scope));
             request.append(&scope.0);
-            request.append(scope.1);
+            request.fields(scope.1);
         }
         request.into_bytes().into()
+    }
+
+    /// Begins a request whose scopes take `length` bytes.
+    fn begin(&self, request: &mut Wire, length: usize) {
+        request.head(1, self.head.length() + length);
+        request.append(&self.head);
+    }
+}
+
+/// A batch that is a request. Whoever drops the last of it gives the memory back.
+#[derive(Debug)]
+struct Lent {
+    batch: Batch,
+    /// The scope that has entries, and where in its memory the request begins.
+    place: usize,
+    start: usize,
+    queue: Arc<Queue<Batch>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.batch.scopes[self.place].wire.bytes()[self.start..]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.queue.recycle(std::mem::take(&mut self.batch));
     }
 }
 
@@ -125,6 +196,12 @@ mod tests {
     use opentelemetry_proto::tonic::trace::v1::Span;
 
     use super::*;
+
+    const TIDY: Tidy = Tidy {
+        masking: false,
+        value_limit: None,
+        attribute_limit: None,
+    };
 
     fn add(batch: &mut Batch, scope: &str, name: &str) {
         let span = Span {
@@ -137,14 +214,12 @@ mod tests {
         batch.add(&scope, None, &entry);
     }
 
+    fn queue() -> Arc<Queue<Batch>> {
+        Arc::new(Queue::new(100, 100))
+    }
+
     /// The names of the scopes and of their spans.
-    fn names(batch: &Batch) -> Vec<(String, Vec<String>)> {
-        let tidy = Tidy {
-            masking: false,
-            value_limit: None,
-            attribute_limit: None,
-        };
-        let request = Frame::new(&Resource::builder_empty().build(), tidy).request(batch);
+    fn names(request: Bytes) -> Vec<(String, Vec<String>)> {
         let mut request = ExportTraceServiceRequest::decode(request).unwrap();
         let group = request.resource_spans.remove(0);
         let names = |spans: Vec<Span>| spans.into_iter().map(|span| span.name).collect();
@@ -155,24 +230,69 @@ mod tests {
             .collect()
     }
 
+    fn scope(name: &str, spans: &[&str]) -> (String, Vec<String>) {
+        (
+            name.to_owned(),
+            spans.iter().map(|span| (*span).to_owned()).collect(),
+        )
+    }
+
     #[test]
     fn a_batch_that_is_used_again_has_nothing_of_the_last_one() {
+        let frame = Frame::new(&Resource::builder_empty().build(), TIDY);
         let mut batch = Batch::default();
         for number in 0..2 * KEPT_SCOPES {
             add(&mut batch, &format!("scope {number}"), &"x".repeat(KEPT_BYTES));
         }
         assert_eq!(batch.count(), 2 * KEPT_SCOPES);
         batch.clear();
-        assert_eq!((batch.count(), names(&batch)), (0, vec![]));
+        assert_eq!(batch.count(), 0);
         assert!(batch.scopes.len() <= KEPT_SCOPES);
         add(&mut batch, "scope 1", "a");
         add(&mut batch, "new", "b");
         add(&mut batch, "scope 1", "c");
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let expected = [
-            ("scope 1".to_owned(), texts(&["a", "c"])),
-            ("new".to_owned(), texts(&["b"])),
-        ];
-        assert_eq!(names(&batch), expected);
+        assert_eq!(
+            names(frame.request(batch, &queue())),
+            [scope("scope 1", &["a", "c"]), scope("new", &["b"])]
+        );
+        assert_eq!(names(frame.request(Batch::default(), &queue())), []);
+    }
+
+    #[test]
+    fn a_request_of_one_scope_is_what_a_copy_is_whatever_is_before_it() {
+        for length in [0, 1, HEADROOM - 100, HEADROOM, 3 * HEADROOM] {
+            let resource = Resource::builder_empty()
+                .with_attribute(opentelemetry::KeyValue::new("of.some.length", "x".repeat(length)))
+                .build();
+            let frame = Frame::new(&resource, TIDY);
+            for entries in [1, 2, 500] {
+                let mut batch = Batch::default();
+                (0..entries).for_each(|_| add(&mut batch, "a scope", "a span of some length"));
+                let copied = frame.copied(&batch);
+                assert_eq!(frame.request(batch, &queue()), copied, "{length} {entries}");
+            }
+        }
+    }
+
+    #[test]
+    fn memory_comes_back_when_the_last_of_a_request_is_dropped() {
+        let frame = Frame::new(&Resource::builder_empty().build(), TIDY);
+        let queue = queue();
+        let push = |scope| queue.push(|batch| add(batch, scope, "a span"));
+        let taken = || queue.take().unwrap();
+        push("first");
+        let request = frame.request(taken(), &queue);
+        let again = request.clone();
+        drop(request);
+        push("second");
+        assert_eq!(names(again.clone()), [scope("first", &["a span"])]);
+        drop(again);
+        // The batch that took the first one's place while that was under way.
+        assert_eq!(taken().scopes.len(), 1);
+        push("third");
+        let back = taken();
+        let known: Vec<&str> = back.scopes.iter().map(|known| known.scope.name()).collect();
+        assert_eq!(known, ["first", "third"]);
+        assert_eq!(names(frame.request(back, &queue)), [scope("third", &["a span"])]);
     }
 }

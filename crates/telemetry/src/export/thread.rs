@@ -184,14 +184,16 @@ fn run(
         let resource = exports.resource;
         if let Some(traces) = exports.traces {
             let frame = Frame::new(&resource, traces.tidy);
+            let queue = Arc::clone(&traces.queue);
             loops.queued(Signal::Traces, traces, move |batch| {
-                Request::Traces(frame.request(batch))
+                Request::Traces(frame.request(batch, &queue))
             });
         }
         if let Some(logs) = exports.logs {
             let frame = Frame::new(&resource, logs.tidy);
+            let queue = Arc::clone(&logs.queue);
             loops.queued(Signal::Logs, logs, move |batch| {
-                Request::Logs(frame.request(batch))
+                Request::Logs(frame.request(batch, &queue))
             });
         }
         if let Some(metrics) = exports.metrics {
@@ -221,7 +223,7 @@ struct Loops<'a> {
 impl Loops<'_> {
     fn queued<F>(&mut self, signal: Signal, queued: Queued, request: F)
     where
-        F: Fn(&Batch) -> Request + Clone + Send + 'static,
+        F: Fn(Batch) -> Request + Clone + Send + 'static,
     {
         let Queued {
             queue,

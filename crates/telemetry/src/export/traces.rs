@@ -2,10 +2,11 @@
 //! handed to the queue. What is done to them on the way out (one value for each key, masking, limits) is done while they
 //! are written. The numbers are those of the fields in OTLP's `trace/v1/trace.proto`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status};
+use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceState};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span, status};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -15,11 +16,14 @@ use super::attributes::Attributes;
 use super::frame::Batch;
 use super::queue::Queue;
 use super::tidy::Tidy;
-use super::wire::{Wire, nanoseconds, with_scratch};
+use super::wire::{FIXED32, FIXED64, LENGTH, VARINT, Wire, nanoseconds, with_scratch};
 
 const OF_SPANS: u32 = 9;
 const OF_EVENTS: u32 = 3;
 const OF_LINKS: u32 = 4;
+
+/// Of what [`Ended::head`] writes, in bytes.
+const LONGEST_HEAD: usize = 64;
 
 /// What a span consists of besides its name and its end, as far as it has been recorded.
 #[derive(Debug)]
@@ -51,6 +55,12 @@ impl Parts {
     }
 }
 
+impl Drop for Parts {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.wire).give_back();
+    }
+}
+
 impl Recorded {
     pub(crate) fn new(tidy: Tidy, limits: SpanLimits) -> Self {
         Self {
@@ -60,6 +70,11 @@ impl Recorded {
             limits,
             tidy,
         }
+    }
+
+    /// `text` as it may leave.
+    pub(crate) fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.tidy.masked(text)
     }
 
     pub(crate) fn event(&mut self, event: &Event) {
@@ -80,6 +95,9 @@ impl Recorded {
     pub(crate) fn link(&mut self, link: &Link) {
         if !self.links.admits(self.limits.max_links_per_span) {
             return;
+        }
+        if self.links.wire.length() == 0 {
+            self.links.wire = Wire::spare();
         }
         let limit = self.limits.max_attributes_per_link;
         let (tidy, attributes) = (self.tidy, self.part(OF_LINKS, limit, &link.attributes));
@@ -108,7 +126,8 @@ pub(crate) struct Ended<'a> {
     pub(crate) context: &'a SpanContext,
     pub(crate) parent: SpanId,
     pub(crate) parent_is_remote: bool,
-    pub(crate) name: &'a str,
+    /// As it may leave.
+    pub(crate) name: Cow<'a, str>,
     pub(crate) kind: &'a SpanKind,
     pub(crate) start: SystemTime,
     pub(crate) end: SystemTime,
@@ -125,36 +144,56 @@ impl Ended<'_> {
         });
     }
 
+    /// What every span has, which is as long in each but for the parent's id, put together at once: a span is written in
+    /// half of the time that its fields one after the other take. Protobuf leaves their order open.
+    fn head(&self) -> ([u8; LONGEST_HEAD], usize) {
+        const fn tag(field: u8, kind: u32) -> u8 {
+            field << 3 | kind as u8
+        }
+        let mut head = [0; LONGEST_HEAD];
+        let mut length = 0;
+        let mut put = |bytes: &[u8]| {
+            head[length..length + bytes.len()].copy_from_slice(bytes);
+            length += bytes.len();
+        };
+        put(&[tag(1, LENGTH), 16]);
+        put(&self.context.trace_id().to_bytes());
+        put(&[tag(2, LENGTH), 8]);
+        put(&self.context.span_id().to_bytes());
+        put(&[tag(6, VARINT), kind(self.kind) as u8, tag(7, FIXED64)]);
+        put(&nanoseconds(self.start).to_le_bytes());
+        put(&[tag(8, FIXED64)]);
+        put(&nanoseconds(self.end).to_le_bytes());
+        // Field 16, whose tag takes two bytes.
+        put(&[tag(0, FIXED32) | 0x80, 1]);
+        put(&flags(self.context, self.parent_is_remote).to_le_bytes());
+        if self.parent != SpanId::INVALID {
+            put(&[tag(4, LENGTH), 8]);
+            put(&self.parent.to_bytes());
+        }
+        (head, length)
+    }
+
     fn write(&self, wire: &mut Wire) {
         let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.tidy);
-        wire.id(1, context.trace_id().to_bytes());
-        wire.id(2, context.span_id().to_bytes());
+        let (head, length) = self.head();
+        wire.fields(&head[..length]);
         trace_state(tidy, wire, context);
-        if self.parent != SpanId::INVALID {
-            wire.id(4, self.parent.to_bytes());
-        }
-        wire.text(5, &tidy.masked(self.name));
-        wire.number(6, kind(self.kind) as u64);
-        wire.fixed64(7, nanoseconds(self.start));
-        wire.fixed64(8, nanoseconds(self.end));
+        wire.text(5, &self.name);
         recorded.attributes.write(wire);
         wire.number(10, recorded.attributes.dropped().into());
         wire.append(&recorded.events.wire);
         wire.number(12, recorded.events.dropped.into());
         wire.append(&recorded.links.wire);
         wire.number(14, recorded.links.dropped.into());
-        wire.message(15, |wire| {
-            let code = match self.status {
-                Status::Unset => status::StatusCode::Unset,
-                Status::Ok => status::StatusCode::Ok,
-                Status::Error { description } => {
-                    wire.text(2, &tidy.masked(description));
-                    status::StatusCode::Error
-                }
-            };
-            wire.number(3, code as u64);
-        });
-        wire.fixed32(16, flags(context, self.parent_is_remote));
+        match self.status {
+            Status::Unset => wire.bytes_set(15, &[]),
+            Status::Ok => wire.message(15, |wire| wire.number(3, status::StatusCode::Ok as u64)),
+            Status::Error { description } => wire.message(15, |wire| {
+                wire.text(2, &tidy.masked(description));
+                wire.number(3, status::StatusCode::Error as u64);
+            }),
+        }
     }
 }
 
@@ -200,7 +239,7 @@ impl SpanProcessor for QueuedSpans {
             context: &span.span_context,
             parent: span.parent_span_id,
             parent_is_remote: span.parent_span_is_remote,
-            name: &span.name,
+            name: self.tidy.masked(&span.name),
             kind: &span.span_kind,
             start: span.start_time,
             end: span.end_time,
@@ -224,9 +263,9 @@ impl SpanProcessor for QueuedSpans {
 }
 
 fn trace_state(tidy: Tidy, wire: &mut Wire, of: &SpanContext) {
-    let header = of.trace_state().header();
-    if !header.is_empty() {
-        wire.text(3, &tidy.masked(&header));
+    let state = of.trace_state();
+    if *state != TraceState::NONE {
+        wire.text(3, &tidy.masked(&state.header()));
     }
 }
 

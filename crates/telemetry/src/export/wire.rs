@@ -34,10 +34,13 @@ pub(super) fn with_scratch(write: impl FnOnce(&mut Wire)) {
     let _ = SCRATCH.try_with(|scratch| scratch.set(wire));
 }
 
-const VARINT: u32 = 0;
-const FIXED64: u32 = 1;
-const LENGTH: u32 = 2;
-const FIXED32: u32 = 5;
+/// The most bytes before the content of a text or a message: its field's number and its length.
+const MOST_HEAD: usize = 5 + 10;
+
+pub(super) const VARINT: u32 = 0;
+pub(super) const FIXED64: u32 = 1;
+pub(super) const LENGTH: u32 = 2;
+pub(super) const FIXED32: u32 = 5;
 
 impl Wire {
     pub(super) fn with_capacity(bytes: usize) -> Self {
@@ -92,6 +95,16 @@ impl Wire {
     /// The fields of `other` after those that are there.
     pub(super) fn append(&mut self, other: &Self) {
         self.0.extend_from_slice(&other.0);
+    }
+
+    /// Puts `other` in the place of as many bytes, which are there.
+    pub(super) fn overwrite(&mut self, start: usize, other: &Self) {
+        self.0[start..start + other.0.len()].copy_from_slice(&other.0);
+    }
+
+    /// Whole fields that are encoded.
+    pub(super) fn fields(&mut self, fields: &[u8]) {
+        self.0.extend_from_slice(fields);
     }
 
     pub(super) fn number(&mut self, field: u32, number: u64) {
@@ -184,27 +197,36 @@ impl Wire {
         }
     }
 
-    /// A key with a text: `KeyValue` of OTLP. Its lengths are known before it is written.
+    /// A key with a text: `KeyValue` of OTLP.
     pub(super) fn text_attribute(&mut self, field: u32, key: &str, text: &str) {
-        let value = field_length(1, text.len());
-        let attribute = field_length(1, key.len()) + field_length(2, value);
-        if let (1..16, 0..=0x7f) = (field, attribute) {
+        self.attribute(field, key, field_length(1, text.len()));
+        self.bytes_set(1, text.as_bytes());
+    }
+
+    /// A key with a whole number: `KeyValue` of OTLP.
+    pub(super) fn number_attribute(&mut self, field: u32, key: &str, number: u64) {
+        self.attribute(field, key, 1 + varint_length(number));
+        self.number_set(3, number);
+    }
+
+    /// A `KeyValue` but for its value, an `AnyValue` of `value` bytes, which must follow. All lengths being known, nothing
+    /// is moved afterwards.
+    #[inline]
+    fn attribute(&mut self, field: u32, key: &str, value: usize) {
+        let whole = field_length(1, key.len()) + field_length(2, value);
+        self.0.reserve(MOST_HEAD + whole);
+        if let (1..16, 0..=0x7f) = (field, whole) {
             // Every head is two bytes then, as those of nearly all attributes are.
             let tag = |field: u32| (field << 3 | LENGTH) as u8;
-            let first = [tag(field), attribute as u8, tag(1), key.len() as u8];
-            let second = [tag(2), value as u8, tag(1), text.len() as u8];
-            self.0
-                .reserve(first.len() + key.len() + second.len() + text.len());
-            self.0.extend_from_slice(&first);
+            let head = [tag(field), whole as u8, tag(1), key.len() as u8];
+            self.0.extend_from_slice(&head);
             self.0.extend_from_slice(key.as_bytes());
-            self.0.extend_from_slice(&second);
-            self.0.extend_from_slice(text.as_bytes());
-            return;
+            self.0.extend_from_slice(&[tag(2), value as u8]);
+        } else {
+            self.head(field, whole);
+            self.bytes_set(1, key.as_bytes());
+            self.head(2, value);
         }
-        self.head(field, attribute);
-        self.bytes_set(1, key.as_bytes());
-        self.head(2, value);
-        self.bytes_set(1, text.as_bytes());
     }
 
     fn set_length(&mut self, place: Range<usize>, length: usize) {
@@ -229,12 +251,13 @@ impl Wire {
 /// Since 1970, as OTLP has all times.
 pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let seconds = since.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(since.subsec_nanos().into())
 }
 
 /// How many bytes a text or message of `length` bytes takes as a field.
 pub(super) fn field_length(field: u32, length: usize) -> usize {
-    varint_length((field << 3 | LENGTH) as usize) + varint_length(length) + length
+    varint_length(u64::from(field << 3 | LENGTH)) + varint_length(length as u64) + length
 }
 
 /// The content of the text or message whose field begins at `start`, and whose field number is below 16. `None` when
@@ -252,8 +275,8 @@ pub(super) fn field_at(bytes: &[u8], start: usize) -> Option<Range<usize>> {
 }
 
 /// How many bytes a number takes.
-fn varint_length(number: usize) -> usize {
-    let bits = usize::BITS - number.leading_zeros();
+fn varint_length(number: u64) -> usize {
+    let bits = u64::BITS - number.leading_zeros();
     bits.div_ceil(7).max(1) as usize
 }
 
@@ -308,6 +331,22 @@ mod tests {
                 wire.message(2, |wire| wire.bytes_set(1, text.as_bytes()));
             });
             assert_eq!(wire.into_bytes(), expected.into_bytes(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_every_length_is_an_attribute() {
+        for (field, key) in [(9, "a.key"), (9, ""), (20, "a.key"), (9, &*"k".repeat(120))] {
+            for number in [0, 1, 127, 128, 1 << 35, u64::MAX] {
+                let mut wire = Wire::default();
+                wire.number_attribute(field, key, number);
+                let mut expected = Wire::default();
+                expected.message(field, |wire| {
+                    wire.bytes_set(1, key.as_bytes());
+                    wire.message(2, |wire| wire.number_set(3, number));
+                });
+                assert_eq!(wire.into_bytes(), expected.into_bytes(), "{field} {key} {number}");
+            }
         }
     }
 

@@ -7,11 +7,12 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, Counter, Meter};
 use opentelemetry::trace::SpanContext;
 
+use super::known::{KnownTask, Succeeded};
 use super::{Outcome, SYSTEM, TaskMessage};
-use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+use crate::metrics::{Durations, Instruments, SECONDS, Table};
 use crate::names::{attribute, metric};
 
-/// How many queues have their series looked up once.
+/// How many queues have their counter looked up once.
 const QUEUE_LIMIT: usize = 64;
 
 const SEND: &str = "send_task";
@@ -33,15 +34,6 @@ pub(super) struct Tasks {
     process: Durations,
     /// By queue.
     sent_to: Table<String, BoundCounter<u64>>,
-    consumed_from: Table<String, BoundCounter<u64>>,
-    succeeded_of: Table<String, Succeeded>,
-}
-
-/// The tasks of one queue that succeeded.
-#[derive(Debug)]
-struct Succeeded {
-    process: Series,
-    by_task: Table<String, (BoundCounter<u64>, Series)>,
 }
 
 impl Tasks {
@@ -75,8 +67,6 @@ impl Tasks {
                 &SECONDS,
             ),
             sent_to: Table::new(QUEUE_LIMIT),
-            consumed_from: Table::new(QUEUE_LIMIT),
-            succeeded_of: Table::new(QUEUE_LIMIT),
         }
     }
 
@@ -91,12 +81,14 @@ impl Tasks {
         }
     }
 
-    /// Counts a message that was taken from the broker.
-    pub(super) fn consumed(&self, queue: &str) {
+    /// Counts a message that was taken from the broker, one of a task that is `known` unless there are too many.
+    pub(super) fn consumed(&self, known: Option<&KnownTask>, queue: &str) {
         let attributes = || of_messages(queue, RUN, None);
-        let bind = || self.consumed.bind(&attributes());
-        match self.consumed_from.get(queue, bind) {
-            Some(counter) => counter.add(1),
+        match known {
+            Some(known) => {
+                let bind = || self.consumed.bind(&attributes());
+                known.consumed.get_or_init(bind).add(1);
+            }
             None => self.consumed.add(1, &attributes()),
         }
     }
@@ -104,6 +96,7 @@ impl Tasks {
     /// Records a task that took so many seconds and whose span is `span`.
     pub(super) fn processed(
         &self,
+        known: Option<&KnownTask>,
         message: &TaskMessage<'_>,
         outcome: Outcome,
         error_type: Option<Cow<'static, str>>,
@@ -111,33 +104,28 @@ impl Tasks {
         span: &SpanContext,
     ) {
         let usual = outcome == Outcome::Success && error_type.is_none();
-        if usual && self.succeeded(message, seconds, span).is_some() {
-            return;
+        match known {
+            Some(known) if usual => {
+                let succeeded = known.succeeded.get_or_init(|| self.succeeded(message));
+                succeeded.total.add(1);
+                succeeded.seconds.record(seconds, span);
+                succeeded.process.record(seconds, span);
+            }
+            _ => {
+                self.total.add(1, &of_ended(message.task, outcome));
+                self.seconds.record(seconds, &of_task(message.task), span);
+                let attributes = of_messages(message.queue, RUN, error_type);
+                self.process.record(seconds, &attributes, span);
+            }
         }
-        self.total.add(1, &of_ended(message.task, outcome));
-        self.seconds.record(seconds, &of_task(message.task), span);
-        let attributes = of_messages(message.queue, RUN, error_type);
-        self.process.record(seconds, &attributes, span);
     }
 
-    /// `None`, and nothing recorded, when there are too many queues or tasks.
-    fn succeeded(&self, message: &TaskMessage<'_>, seconds: f64, span: &SpanContext) -> Option<()> {
-        let of_queue = || Succeeded {
+    fn succeeded(&self, message: &TaskMessage<'_>) -> Succeeded {
+        Succeeded {
+            total: self.total.bind(&of_ended(message.task, Outcome::Success)),
+            seconds: self.seconds.series(&of_task(message.task)),
             process: self.process.series(&of_messages(message.queue, RUN, None)),
-            by_task: Table::new(SERIES_LIMIT),
-        };
-        let of_task = || {
-            (
-                self.total.bind(&of_ended(message.task, Outcome::Success)),
-                self.seconds.series(&of_task(message.task)),
-            )
-        };
-        let succeeded = self.succeeded_of.get(message.queue, of_queue)?;
-        let (total, series) = succeeded.by_task.get(message.task, of_task)?;
-        total.add(1);
-        series.record(seconds, span);
-        succeeded.process.record(seconds, span);
-        Some(())
+        }
     }
 }
 

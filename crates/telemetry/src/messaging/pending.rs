@@ -3,16 +3,17 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
+use super::known::KnownAttributes;
 use super::measures::instruments;
 use crate::context;
 use crate::db;
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{Durations, SERIES_LIMIT, Series, Table};
+use crate::stopwatch::Stopwatch;
 
 /// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ impl Drop for Sending {
 pub(super) struct Redis {
     /// The attributes that never change: system, namespace, server.
     pub(super) fixed: Vec<KeyValue>,
+    /// The attributes of commands' spans, by operation and text.
+    known: Table<(&'static str, &'static str), KnownAttributes>,
     /// The durations of commands that went well, by operation.
     succeeded: Table<&'static str, Series>,
 }
@@ -70,8 +73,14 @@ impl Redis {
     pub(super) fn new(fixed: Vec<KeyValue>) -> Self {
         Self {
             fixed,
+            known: Table::new(SERIES_LIMIT),
             succeeded: Table::new(SERIES_LIMIT),
         }
+    }
+
+    /// What is always said of a command; `None` when there are too many of them.
+    pub(super) fn known(&self, operation: &'static str, text: &'static str) -> Option<&KnownAttributes> {
+        self.known.get(&(operation, text), KnownAttributes::default)
     }
 
     fn attributes(
@@ -99,7 +108,7 @@ pub struct Command {
     pub(super) cx: Context,
     pub(super) redis: Arc<Redis>,
     pub(super) operation: &'static str,
-    pub(super) started: Instant,
+    pub(super) stopwatch: Stopwatch,
     pub(super) status_code: Option<String>,
     pub(super) error_type: Option<Cow<'static, str>>,
     pub(super) answered: bool,
@@ -127,10 +136,11 @@ impl Drop for Command {
         if !self.answered {
             self.error_type = Some(failure::record_unfinished(&self.cx));
         }
+        let elapsed = self.stopwatch.elapsed();
         if let Some(duration) = db::duration() {
-            self.measure(duration, self.started.elapsed().as_secs_f64());
+            self.measure(duration, elapsed.as_secs_f64());
         }
-        self.cx.span().end();
+        self.stopwatch.end(&self.cx, elapsed);
     }
 }
 

@@ -66,7 +66,7 @@ fn decoded(tidy: Tidy, batch: Vec<Entry>) -> ExportLogsServiceRequest {
     for (mut record, scope) in batch {
         processor.emit(&mut record, &scope);
     }
-    let request = Frame::new(&resource(), tidy).request(&queue.take().unwrap());
+    let request = Frame::new(&resource(), tidy).request(queue.take().unwrap(), &queue);
     ExportLogsServiceRequest::decode(request).unwrap()
 }
 

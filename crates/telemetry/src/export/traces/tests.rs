@@ -85,7 +85,7 @@ fn decoded(tidy: Tidy, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
     let queue = Arc::new(Queue::new(100, 100));
     let processor = QueuedSpans::new(Arc::clone(&queue), tidy);
     batch.into_iter().for_each(|span| processor.on_end(span));
-    let request = Frame::new(&resource, tidy).request(&queue.take().unwrap());
+    let request = Frame::new(&resource, tidy).request(queue.take().unwrap(), &queue);
     ExportTraceServiceRequest::decode(request).unwrap()
 }
 
