@@ -3,7 +3,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -15,7 +14,7 @@ use crate::{
     event::{self, Event},
     log::debug,
     message::Message,
-    observer::{Observer, Origin, SendInfo, SendSpan, Unobserved},
+    observer::{Observer, Origin, SendInfo, SendSpan, Unobserved, observed},
     result::ResultMeta,
     signature::Signature,
     system,
@@ -102,7 +101,8 @@ impl Client {
         let (message, span) = self.prepare(signature);
         let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
         let event = self.sent(&message);
-        let answer = span.during(self.broker.publish(message)).await;
+        let mut publish = self.broker.publish(message);
+        let answer = observed(publish.as_mut(), |poll| span.during(poll)).await;
         if answer.is_ok() {
             self.announce(event.as_slice()).await;
         }
@@ -121,9 +121,9 @@ impl Client {
             messages.push(message);
         }
         let origins: Vec<Origin> = pending.iter().map(|(span, ..)| span.origin()).collect();
-        let mut answers = Vec::new();
-        let publish = async { answers = self.broker.publish_batch(messages).await };
-        self.observer.on_behalf_of(&origins, publish.boxed()).await;
+        let origin = self.observer.on_behalf_of(&origins);
+        let mut publish = self.broker.publish_batch(messages);
+        let answers = observed(publish.as_mut(), |poll| self.observer.during(&origin, poll)).await;
         let sent = events
             .into_iter()
             .zip(&answers)
@@ -173,9 +173,10 @@ impl Client {
         let messages = publication.messages.iter_mut();
         let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
         let origins: Vec<Origin> = spans.iter().map(|span| span.origin()).collect();
-        let mut answer = Ok(());
-        let publish = async { answer = self.broker.publish_together(&publication).await };
-        self.observer.on_behalf_of(&origins, publish.boxed()).await;
+        let origin = self.observer.on_behalf_of(&origins);
+        let mut publish = self.broker.publish_together(&publication);
+        let answer = observed(publish.as_mut(), |poll| self.observer.during(&origin, poll)).await;
+        drop(publish);
         for span in spans {
             span.finish(answer.as_ref().copied());
         }

@@ -85,7 +85,8 @@ pub use self::{
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
     observer::{
-        Command, CommandFailure, CommandSpan, Observer, Origin, SendInfo, SendSpan, TaskInfo, Unobserved,
+        Command, CommandFailure, CommandSpan, Observer, Origin, RunSpan, SendInfo, SendSpan, TaskInfo,
+        Unobserved,
     },
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
     result::{ResultMeta, Status},

@@ -1,9 +1,8 @@
 //! Where telemetry looks on. Client, worker and broker tell an [`Observer`] what they do; the default one does
 //! nothing, and `celeriac::otel` (feature `telemetry`) makes spans and metrics of it.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
-use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use crate::{broker::BrokerError, task::TaskOutcome};
@@ -14,14 +13,8 @@ pub trait Observer: Send + Sync + 'static {
     /// and the parent of the send.
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan>;
 
-    /// A task is about to be run: `work` is the run, to be awaited exactly once. `headers` carry the sender's trace
-    /// context.
-    fn process<'a>(
-        &'a self,
-        task: &TaskInfo<'a>,
-        headers: &Map<String, Value>,
-        work: BoxFuture<'a, TaskOutcome>,
-    ) -> BoxFuture<'a, TaskOutcome>;
+    /// A task is about to be run. `headers` carry the sender's trace context.
+    fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a>;
 
     /// Headers that carry the trace context in force. Asked within a run, for the tasks that follow from it.
     fn context(&self) -> Map<String, Value>;
@@ -31,10 +24,15 @@ pub trait Observer: Send + Sync + 'static {
         Origin::default()
     }
 
-    /// Work that is done at once for all that these spans stand for: the commands sent in it belong to the first of them
+    /// What work is done for that is done at once for all of these: the commands sent in it belong to the first of them
     /// and are linked to the others.
-    fn on_behalf_of<'a>(&self, _: &[Origin], work: BoxFuture<'a, ()>) -> BoxFuture<'a, ()> {
-        work
+    fn on_behalf_of(&self, _: &[Origin]) -> Origin {
+        Origin::default()
+    }
+
+    /// Does a piece of work (one poll of a future) for `origin`.
+    fn during(&self, _: &Origin, work: &mut dyn FnMut()) {
+        work();
     }
 
     /// A command is about to go to the broker's server. All of them are reported, also those that no task asked for.
@@ -45,12 +43,10 @@ pub trait Observer: Send + Sync + 'static {
 }
 
 /// A send in progress.
-pub trait SendSpan: Send {
-    /// The conversation with the broker; commands reported meanwhile belong to this send.
-    fn during<'a>(
-        &self,
-        work: BoxFuture<'a, Result<(), BrokerError>>,
-    ) -> BoxFuture<'a, Result<(), BrokerError>>;
+pub trait SendSpan: Send + Sync {
+    /// Does a piece of the conversation with the broker (one poll of a future); commands reported meanwhile belong to this
+    /// send.
+    fn during(&self, work: &mut dyn FnMut());
 
     /// The send itself, for what is sent together with others.
     fn origin(&self) -> Origin {
@@ -59,6 +55,27 @@ pub trait SendSpan: Send {
 
     /// The broker has answered. A send that is dropped before was called off.
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
+}
+
+/// A run in progress. One that is dropped before it has ended was called off.
+pub trait RunSpan: Send + Sync {
+    /// Does a piece of the run (one poll of its future).
+    fn during(&self, work: &mut dyn FnMut());
+
+    /// The task has ended.
+    fn finish(self: Box<Self>, outcome: &TaskOutcome);
+}
+
+/// `work`, of which each piece is done as `during` does it.
+pub(crate) fn observed<T>(
+    mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    during: impl Fn(&mut dyn FnMut()),
+) -> impl Future<Output = T> {
+    poll_fn(move |context| {
+        let mut polled = Poll::Pending;
+        during(&mut || polled = work.as_mut().poll(context));
+        polled
+    })
 }
 
 /// A span, as its observer remembers it: something that only that one understands, or nothing.
@@ -75,12 +92,6 @@ impl Origin {
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
         self.0.as_deref()?.downcast_ref()
-    }
-
-    /// Whether there is anything to remember.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.0.is_some()
     }
 }
 
@@ -151,13 +162,8 @@ impl Observer for Unobserved {
         Box::new(Self)
     }
 
-    fn process<'a>(
-        &'a self,
-        _: &TaskInfo<'_>,
-        _: &Map<String, Value>,
-        work: BoxFuture<'a, TaskOutcome>,
-    ) -> BoxFuture<'a, TaskOutcome> {
-        work
+    fn run<'a>(&'a self, _: &TaskInfo<'a>, _: &Map<String, Value>) -> Box<dyn RunSpan + 'a> {
+        Box::new(Self)
     }
 
     fn context(&self) -> Map<String, Value> {
@@ -171,12 +177,17 @@ impl Observer for Unobserved {
     fn buried(&self, _: &str) {}
 }
 
+impl RunSpan for Unobserved {
+    fn during(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+
+    fn finish(self: Box<Self>, _: &TaskOutcome) {}
+}
+
 impl SendSpan for Unobserved {
-    fn during<'a>(
-        &self,
-        work: BoxFuture<'a, Result<(), BrokerError>>,
-    ) -> BoxFuture<'a, Result<(), BrokerError>> {
-        work
+    fn during(&self, work: &mut dyn FnMut()) {
+        work();
     }
 
     fn finish(self: Box<Self>, _: Result<(), &BrokerError>) {}

@@ -6,17 +6,17 @@ mod connections;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
-use crate::export::{Attributes, Fixed};
+use crate::export::Attributes;
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
 use crate::names::event;
-use crate::recording::Beginning;
+use crate::recording::{Beginning, KnownAttributes};
 use crate::stopwatch::Stopwatch;
 
 pub use connections::ConnectionTimes;
@@ -117,23 +117,23 @@ pub struct Database(Arc<Target>);
 struct Target {
     /// The attributes that never change: system, namespace, server.
     fixed: Vec<KeyValue>,
-    /// The attributes of statements' spans, by where the statements stand.
-    known: Table<Place, &'static Fixed>,
-    /// The durations of statements that went well, by operation and collection.
-    succeeded: Table<(&'static str, &'static str), Series>,
+    /// By where the statements stand.
+    known: Table<Place, KnownStatement>,
+}
+
+/// What is found once for each statement. Each part is there once it was needed: a series without measurements would be
+/// exported too.
+#[derive(Debug, Default)]
+struct KnownStatement {
+    attributes: KnownAttributes,
+    /// The durations of those that went well.
+    succeeded: OnceLock<Series>,
 }
 
 /// Where the texts of a statement stand in the program, and how long they are: it is not worth comparing the texts.
 type Place = [(usize, usize); 4];
 
 impl Target {
-    /// What is always said of `statement`; `None` when there are too many of them.
-    fn known(&self, statement: &Statement) -> Option<&'static Fixed> {
-        let recorder = context::recorder()?;
-        let write = || recorder.fixed(|into| self.describe(statement, into));
-        self.known.get(&statement.place(), write).copied()
-    }
-
     fn describe(&self, statement: &Statement, into: &mut Attributes) {
         self.fixed.iter().for_each(|attribute| into.set(attribute));
         into.text("db.operation.name", statement.operation);
@@ -166,7 +166,6 @@ impl Database {
         Self(Arc::new(Target {
             fixed,
             known: Table::new(SERIES_LIMIT),
-            succeeded: Table::new(SERIES_LIMIT),
         }))
     }
 
@@ -263,6 +262,8 @@ pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
 struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
+    /// `None` when there are too many of them.
+    known: Option<&'a KnownStatement>,
     cx: Context,
     stopwatch: Stopwatch,
     ended: Option<Ended>,
@@ -282,13 +283,16 @@ impl<'a> Call<'a> {
             since: stopwatch.time(),
             ..Beginning::new(statement.summary, SpanKind::Client)
         };
-        let describe = |into: &mut Attributes| match database.0.known(statement) {
-            Some(known) => into.begin_with(known),
-            None => database.0.describe(statement, into),
+        let known = database.0.known.get(&statement.place(), KnownStatement::default);
+        let describe = |into: &mut Attributes| database.0.describe(statement, into);
+        let describe = |into: &mut Attributes| match known {
+            Some(known) => known.attributes.begin(into, describe),
+            None => describe(into),
         };
         Self {
             database,
             statement,
+            known,
             cx: Context::map_current(|current| context::start(current, beginning, describe)),
             stopwatch,
             ended: None,
@@ -320,13 +324,13 @@ impl Call<'_> {
     fn record(&self, ended: Ended, seconds: f64) {
         let Some(duration) = duration() else { return };
         let span = self.cx.span();
-        if ended == Ended::default() {
-            let key = (self.statement.operation, self.statement.collection);
+        if let Some(known) = self.known
+            && ended == Ended::default()
+        {
             let bind = || duration.series(&self.attributes(Ended::default()));
-            if let Some(series) = self.database.0.succeeded.get(&key, bind) {
-                series.record(seconds, span.span_context());
-                return;
-            }
+            let series = known.succeeded.get_or_init(bind);
+            series.record(seconds, span.span_context());
+            return;
         }
         duration.record(seconds, &self.attributes(ended), span.span_context());
     }

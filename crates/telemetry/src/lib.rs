@@ -56,7 +56,9 @@ pub use init::{InitError, ShutdownError, Telemetry, init};
 pub use logs::function;
 pub use logs::panic_message;
 pub use mask::mask;
-pub use messaging::{Command, Messaging, Outcome, Processed, QueueDepth, RedisServer, Sending, TaskMessage};
+pub use messaging::{
+    Command, Messaging, Outcome, Processed, Processing, QueueDepth, RedisServer, Sending, TaskMessage,
+};
 pub use metrics::{Counter, Histogram, counter, histogram, meter, observe_gauge};
 pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};

@@ -10,13 +10,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
+use opentelemetry::trace::{FutureExt, SpanKind};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
 use crate::db;
 use crate::export::Attributes;
-use crate::failure;
 use crate::metrics;
 use crate::names::{attribute, metric, span};
 use crate::recording::Beginning;
@@ -24,7 +23,7 @@ use crate::stopwatch::Stopwatch;
 use known::KnownTasks;
 use measures::instruments;
 use pending::Redis;
-pub use pending::{Command, Sending};
+pub use pending::{Command, Processing, Sending};
 
 const SYSTEM: &str = "celery";
 
@@ -168,14 +167,28 @@ impl Messaging {
         work: impl Future<Output = T>,
         ended: impl FnOnce(&T) -> Processed,
     ) -> T {
+        let processing = self.start_processing(*message, retries, &parent);
+        let result = work.with_context(processing.context().clone()).await;
+        processing.finish(ended(&result));
+        result
+    }
+
+    /// [`Messaging::process`] for who polls the work: that is to be done in the context of what this returns, which is to be
+    /// finished when the work has ended.
+    pub fn start_processing<'a>(
+        &'a self,
+        message: TaskMessage<'a>,
+        retries: u32,
+        parent: &Context,
+    ) -> Processing<'a> {
         let stopwatch = Stopwatch::start();
-        let known = self.known.get(message);
+        let known = self.known.get(&message);
         let beginning = Beginning {
             since: stopwatch.time(),
             ..Beginning::new(span::CELERY_RUN, SpanKind::Consumer)
         };
-        let cx = context::start(&parent, beginning, |into| {
-            let describe = |into: &mut Attributes| self.describe_run(message, into);
+        let cx = context::start(parent, beginning, |into| {
+            let describe = |into: &mut Attributes| self.describe_run(&message, into);
             match known {
                 Some(known) => known.attributes.begin(into, describe),
                 None => describe(into),
@@ -186,24 +199,13 @@ impl Messaging {
         if let Some(instruments) = instruments() {
             instruments.consumed(known, message.queue);
         }
-
-        let result = work.with_context(cx.clone()).await;
-
-        let Processed { outcome, exception } = ended(&result);
-        let span = cx.span();
-        span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
-        let mut error_type = None;
-        if let Some((kind, text)) = exception {
-            error_type = Some(kind.clone());
-            failure::record(&cx, kind, text);
+        Processing {
+            cx,
+            message,
+            known,
+            stopwatch,
+            finished: false,
         }
-        let elapsed = stopwatch.elapsed();
-        stopwatch.end(&cx, elapsed);
-        if let Some(instruments) = instruments() {
-            let seconds = elapsed.as_secs_f64();
-            instruments.processed(known, message, outcome, error_type, seconds, span.span_context());
-        }
-        result
     }
 
     fn describe_run(&self, message: &TaskMessage<'_>, into: &mut Attributes) {

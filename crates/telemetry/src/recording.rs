@@ -4,13 +4,14 @@
 //! global provider for one; both go through the same queue, sampler and limits.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use opentelemetry::trace::{Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SamplingDecision, ShouldSample, SpanLimits};
 
+use crate::context;
 use crate::export::{Attributes, Batch, Ended, Fixed, Queue, Recorded, Tidy};
 use crate::sampler::QuietSampler;
 
@@ -115,6 +116,20 @@ impl Recorder {
         let mut recorded = Recorded::new(self.tidy, self.limits);
         describe(&mut recorded.attributes);
         recorded.attributes.into_fixed()
+    }
+}
+
+/// What is always said on spans of one kind, written when the first of them starts.
+#[derive(Debug, Default)]
+pub(crate) struct KnownAttributes(OnceLock<&'static Fixed>);
+
+impl KnownAttributes {
+    /// Begins with what `describe` says.
+    pub(crate) fn begin(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
+        match context::recorder() {
+            Some(recorder) => into.begin_with(self.0.get_or_init(|| recorder.fixed(describe))),
+            None => describe(into),
+        }
     }
 }
 

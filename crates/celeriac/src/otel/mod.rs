@@ -6,19 +6,18 @@ mod queues;
 
 use std::{borrow::Cow, sync::Arc};
 
-use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Messaging, Outcome, Processed, RedisServer, Sending, TaskMessage,
-    names::metric,
-    opentelemetry::trace::{FutureExt as _, TraceContextExt as _},
+    Context, Failure, Messaging, Outcome, Processed, Processing, RedisServer, Sending, TaskMessage,
+    names::metric, opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use crate::{
     broker::{Broker, BrokerError},
     observer::{
-        Command, CommandFailure, CommandSpan, Observer, Origin, SendInfo, SendSpan, TaskInfo, Unobserved,
+        Command, CommandFailure, CommandSpan, Observer, Origin, RunSpan, SendInfo, SendSpan, TaskInfo,
+        Unobserved,
     },
     redis::RedisConfig,
     task::TaskOutcome,
@@ -81,24 +80,18 @@ impl Observer for OtelObserver {
         Box::new(Send(sending))
     }
 
-    fn process<'a>(
-        &'a self,
-        task: &TaskInfo<'a>,
-        headers: &Map<String, Value>,
-        work: BoxFuture<'a, TaskOutcome>,
-    ) -> BoxFuture<'a, TaskOutcome> {
+    fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a> {
         let message = TaskMessage {
             task: if task.registered { task.task } else { UNREGISTERED },
             id: task.id,
             queue: task.queue,
         };
-        let (parent, retries) = (carried_context(headers), task.retries);
-        async move {
-            self.messaging
-                .process(&message, retries, parent, work, processed)
-                .await
-        }
-        .boxed()
+        let parent = carried_context(headers);
+        Box::new(Run(self.messaging.start_processing(
+            message,
+            task.retries,
+            &parent,
+        )))
     }
 
     fn context(&self) -> Map<String, Value> {
@@ -112,10 +105,19 @@ impl Observer for OtelObserver {
         Context::map_current(origin)
     }
 
-    fn on_behalf_of<'a>(&self, origins: &[Origin], work: BoxFuture<'a, ()>) -> BoxFuture<'a, ()> {
-        match telemetry::on_behalf_of(origins.iter().filter_map(Origin::get::<Context>)) {
-            Some(context) => work.with_context(context).boxed(),
-            None => work,
+    fn on_behalf_of(&self, origins: &[Origin]) -> Origin {
+        // Of one it is that one.
+        if let [only] = origins {
+            return only.clone();
+        }
+        let contexts = origins.iter().filter_map(Origin::get::<Context>);
+        telemetry::on_behalf_of(contexts).map_or_else(Origin::default, Origin::new)
+    }
+
+    fn during(&self, origin: &Origin, work: &mut dyn FnMut()) {
+        match origin.get::<Context>() {
+            Some(context) => within(context, work),
+            None => work(),
         }
     }
 
@@ -147,11 +149,8 @@ impl Observer for OtelObserver {
 struct Send(Sending);
 
 impl SendSpan for Send {
-    fn during<'a>(
-        &self,
-        work: BoxFuture<'a, Result<(), BrokerError>>,
-    ) -> BoxFuture<'a, Result<(), BrokerError>> {
-        work.with_context(self.0.context().clone()).boxed()
+    fn during(&self, work: &mut dyn FnMut()) {
+        within(self.0.context(), work);
     }
 
     fn origin(&self) -> Origin {
@@ -160,6 +159,18 @@ impl SendSpan for Send {
 
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
         self.0.finish(result.map_err(|error| error as &dyn Failure));
+    }
+}
+
+struct Run<'a>(Processing<'a>);
+
+impl RunSpan for Run<'_> {
+    fn during(&self, work: &mut dyn FnMut()) {
+        within(self.0.context(), work);
+    }
+
+    fn finish(self: Box<Self>, outcome: &TaskOutcome) {
+        self.0.finish(processed(outcome));
     }
 }
 
@@ -186,6 +197,12 @@ impl Failure for BrokerError {
     fn message(&self) -> String {
         self.to_string()
     }
+}
+
+/// Does `work` with `context` in force.
+fn within(context: &Context, work: &mut dyn FnMut()) {
+    let _attached = context.clone().attach();
+    work();
 }
 
 /// What is not sampled need not be remembered.

@@ -3,17 +3,17 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::FutureExt as _;
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
 use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
-    observer::{Observer, Origin},
+    observer::{Observer, Origin, observed},
 };
 
 /// Deliveries that one transaction ends at most.
@@ -105,10 +105,10 @@ impl Acks {
         } else {
             commands::ACK
         };
-        let mut answer = Ok(());
-        let end = async { answer = connection.pipeline(command, &pipeline).await };
         let origins: Vec<Origin> = acks.iter().map(|ack| ack.origin.clone()).collect();
-        observer.on_behalf_of(&origins, end.boxed()).await;
+        let origin = observer.on_behalf_of(&origins);
+        let end = pin!(connection.pipeline(command, &pipeline));
+        let answer: Result<(), BrokerError> = observed(end, |poll| observer.during(&origin, poll)).await;
         for ack in acks {
             // Who does not wait any more has been given up by its worker.
             let _ = ack.answer.send(answer.clone());

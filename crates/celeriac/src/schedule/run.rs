@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use futures_util::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +12,7 @@ use crate::{
     broker::{Broker, BrokerError},
     log::{info, warn},
     message::Message,
-    observer::{Observer, SendInfo, Unobserved},
+    observer::{Observer, SendInfo, Unobserved, observed},
     streak::Streak,
     system, time,
 };
@@ -215,16 +214,12 @@ impl Scheduler {
             queue: &message.properties.delivery_info.routing_key,
         };
         let span = self.observer.0.send(&info, &mut message.headers.extra);
-        let mut moved = false;
-        let advance = async {
-            moved = self.broker.advance(entry, Some(from), to, Some(message)).await?;
-            Ok(())
-        };
-        let answer = span.during(advance.boxed()).await;
-        if moved || answer.is_err() {
-            span.finish(answer.as_ref().copied());
+        let mut advance = self.broker.advance(entry, Some(from), to, Some(message));
+        let moved = observed(advance.as_mut(), |poll| span.during(poll)).await;
+        if moved != Ok(false) {
+            span.finish(moved.as_ref().map(|_| ()));
         }
-        answer.map(|()| moved)
+        moved
     }
 
     fn message(&self, entry: &Entry, tick: Timestamp, now: Timestamp) -> Message {

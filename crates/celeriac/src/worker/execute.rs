@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use crate::{
     canvas::MAX_RETRIES,
     log::{debug, error, warn},
     message::{Headers, Message, TimeLimit, seconds},
-    observer::{Origin, TaskInfo},
+    observer::{Origin, TaskInfo, observed},
     result::ResultMeta,
     retry,
     streak::Streak,
@@ -103,7 +104,8 @@ pub(super) async fn execute(
                 .map_err(TaskError::Failed)?
                 .await
         };
-        let run = within(limits, soft, &entry.orders, AssertUnwindSafe(call).catch_unwind());
+        let call = pin!(AssertUnwindSafe(call).catch_unwind());
+        let run = within(limits, soft, &entry.orders, call);
         let track = registered.options.track_started && !ignore_result;
         let ended = if track {
             join(run, Box::pin(started(shared, headers))).await.0
@@ -114,7 +116,9 @@ pub(super) async fn execute(
     };
     let mut trace = Map::new();
     let mut origin = Origin::default();
-    let work = async {
+    // Pinned where they are made: a future that is moved into another takes its place twice.
+    let attempt = pin!(attempt);
+    let work = pin!(async {
         let outcome = attempt.await;
         // While the observer's span is in force, so that the line carries its trace, and what follows belongs to it.
         log(headers, &outcome);
@@ -123,12 +127,11 @@ pub(super) async fn execute(
             trace = shared.observer.context();
         }
         outcome
-    };
+    });
     shared.active.fetch_add(1, Ordering::Relaxed);
-    let outcome = shared
-        .observer
-        .process(&info, &headers.extra, Box::pin(work))
-        .await;
+    let span = shared.observer.run(&info, &headers.extra);
+    let outcome = observed(work, |poll| span.during(poll)).await;
+    span.finish(&outcome);
     shared.active.fetch_sub(1, Ordering::Relaxed);
     shared.processed.fetch_add(1, Ordering::Relaxed);
     drop(slot);
@@ -193,11 +196,10 @@ async fn within(
     limits: TimeLimit,
     soft: SoftLimit,
     orders: &Orders,
-    call: impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>,
+    mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
 ) -> Ended {
-    let mut call = std::pin::pin!(call);
-    let mut at_soft = std::pin::pin!(after(limits.soft));
-    let mut at_hard = std::pin::pin!(after(limits.hard));
+    let mut at_soft = pin!(after(limits.soft));
+    let mut at_hard = pin!(after(limits.hard));
     let mut soft_passed = false;
     loop {
         tokio::select! {

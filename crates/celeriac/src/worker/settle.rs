@@ -1,9 +1,8 @@
 //! Tells the broker how a delivery ended, until the broker has confirmed: a finished task must not run again
 //! only because Redis was away when it finished. All steps are safe to repeat.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::{Shared, follow, inflight::Entry};
@@ -12,7 +11,7 @@ use crate::{
     broker::{BrokerError, Delivery, Publication, Settlement},
     log::error,
     message::{Headers, Message, Poison},
-    observer::Origin,
+    observer::{Origin, observed},
     result::ResultMeta,
     signature::later,
     streak::Streak,
@@ -38,12 +37,8 @@ pub(super) struct End {
 /// Tells the broker how a delivery ended, as the last thing that its run does.
 pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
     let origin = end.origin.clone();
-    let told = tell(shared, delivery, message, end);
-    if origin.is_known() {
-        shared.observer.on_behalf_of(&[origin], told.boxed()).await;
-    } else {
-        told.await;
-    }
+    let told = pin!(tell(shared, delivery, message, end));
+    observed(told, |poll| shared.observer.during(&origin, poll)).await;
 }
 
 async fn tell(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {

@@ -1,14 +1,13 @@
-//! What is found once for each task that a worker runs, and for each command that is sent, and then used again and again:
-//! attributes that are written already, and series of instruments. Of what exceeds the limits nothing is kept.
+//! What is found once for each task that a worker runs and then used again and again: attributes that are written already,
+//! and series of instruments. Of what exceeds the limits nothing is kept.
 
 use std::sync::OnceLock;
 
 use opentelemetry::metrics::BoundCounter;
 
 use super::TaskMessage;
-use crate::context;
-use crate::export::{Attributes, Fixed};
 use crate::metrics::{Series, Table};
+use crate::recording::KnownAttributes;
 
 const QUEUE_LIMIT: usize = 64;
 /// Of each queue.
@@ -46,18 +45,4 @@ pub(super) struct Succeeded {
     pub(super) total: BoundCounter<u64>,
     pub(super) seconds: Series,
     pub(super) process: Series,
-}
-
-/// What is always said on a span.
-#[derive(Debug, Default)]
-pub(super) struct KnownAttributes(OnceLock<&'static Fixed>);
-
-impl KnownAttributes {
-    /// Begins with what `describe` says.
-    pub(super) fn begin(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
-        match context::recorder() {
-            Some(recorder) => into.begin_with(self.0.get_or_init(|| recorder.fixed(describe))),
-            None => describe(into),
-        }
-    }
 }

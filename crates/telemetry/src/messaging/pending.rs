@@ -1,5 +1,5 @@
-//! What is under way: a message being sent, a command being answered. Both are drop guards, so that what is given up
-//! half-way is recorded as cancelled.
+//! What is under way: a message being sent, a task being run, a command being answered. All are drop guards: a message or a
+//! command that is given up half-way is recorded as cancelled.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,12 +7,15 @@ use std::sync::Arc;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 
-use super::known::KnownAttributes;
+use super::known::KnownTask;
 use super::measures::instruments;
+use super::{Processed, TaskMessage};
 use crate::context;
 use crate::db;
 use crate::failure::{self, Failure, record_failure};
 use crate::metrics::{Durations, SERIES_LIMIT, Series, Table};
+use crate::names::attribute;
+use crate::recording::KnownAttributes;
 use crate::stopwatch::Stopwatch;
 
 /// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
@@ -54,6 +57,58 @@ impl Drop for Sending {
         if !self.finished {
             let error_type = failure::record_unfinished(&self.cx);
             self.end(Some(error_type));
+        }
+    }
+}
+
+/// A task that is being run. Dropped without [`Processing::finish`] it counts as nothing and only ends its span.
+#[derive(Debug)]
+pub struct Processing<'a> {
+    pub(super) cx: Context,
+    pub(super) message: TaskMessage<'a>,
+    pub(super) known: Option<&'a KnownTask>,
+    pub(super) stopwatch: Stopwatch,
+    pub(super) finished: bool,
+}
+
+impl Processing<'_> {
+    /// The context to run the task in.
+    pub fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    /// Ends the span and measures how long it took.
+    pub fn finish(mut self, processed: Processed) {
+        self.finished = true;
+        let Processed { outcome, exception } = processed;
+        let span = self.cx.span();
+        span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
+        let mut error_type = None;
+        if let Some((kind, text)) = exception {
+            error_type = Some(kind.clone());
+            failure::record(&self.cx, kind, text);
+        }
+        let elapsed = self.stopwatch.elapsed();
+        self.stopwatch.end(&self.cx, elapsed);
+        if let Some(instruments) = instruments() {
+            let (message, seconds) = (&self.message, elapsed.as_secs_f64());
+            instruments.processed(
+                self.known,
+                message,
+                outcome,
+                error_type,
+                seconds,
+                span.span_context(),
+            );
+        }
+    }
+}
+
+impl Drop for Processing<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Others may hold its context for long.
+            self.cx.span().end();
         }
     }
 }

@@ -9,7 +9,7 @@ use http::header::{
 };
 use prost::bytes::Bytes;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Identity, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url};
 use tokio::time::timeout;
 
 use super::retry::{Again, Failure};
@@ -77,12 +77,12 @@ impl Http {
     }
 
     pub(super) async fn attempt(&self, body: Bytes) -> Result<Accepted, Failure> {
+        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(body.into());
         let response = self
             .client
-            .post(self.url.clone())
-            .headers(self.headers.clone())
-            .body(body)
-            .send()
+            .execute(request)
             .await
             .map_err(|error| Failure::connection(described(&error.without_url())))?;
         let status = response.status();
