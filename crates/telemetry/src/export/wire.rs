@@ -34,9 +34,6 @@ pub(super) fn with_scratch(write: impl FnOnce(&mut Wire)) {
     let _ = SCRATCH.try_with(|scratch| scratch.set(wire));
 }
 
-/// The most bytes before the content of a text or a message: its field's number and its length.
-const MOST_HEAD: usize = 5 + 10;
-
 pub(super) const VARINT: u32 = 0;
 pub(super) const FIXED64: u32 = 1;
 pub(super) const LENGTH: u32 = 2;
@@ -197,36 +194,41 @@ impl Wire {
         }
     }
 
-    /// A key with a text: `KeyValue` of OTLP.
+    /// A key with a text: `KeyValue` of OTLP. All lengths being known, nothing is moved afterwards.
     pub(super) fn text_attribute(&mut self, field: u32, key: &str, text: &str) {
-        self.attribute(field, key, field_length(1, text.len()));
-        self.bytes_set(1, text.as_bytes());
+        if let Some(head) = short_head(field, key, 2 + text.len()) {
+            let middle = [byte_tag(2), 2 + text.len() as u8, byte_tag(1), text.len() as u8];
+            self.0.reserve(head.len() + key.len() + middle.len() + text.len());
+            self.0.extend_from_slice(&head);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&middle);
+            self.0.extend_from_slice(text.as_bytes());
+        } else {
+            self.long_attribute(field, key, field_length(1, text.len()));
+            self.bytes_set(1, text.as_bytes());
+        }
     }
 
     /// A key with a whole number: `KeyValue` of OTLP.
     pub(super) fn number_attribute(&mut self, field: u32, key: &str, number: u64) {
-        self.attribute(field, key, 1 + varint_length(number));
+        let value = 1 + varint_length(number);
+        if let Some(head) = short_head(field, key, value) {
+            self.0.reserve(head.len() + key.len() + 2 + value);
+            self.0.extend_from_slice(&head);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&[byte_tag(2), value as u8]);
+        } else {
+            self.long_attribute(field, key, value);
+        }
         self.number_set(3, number);
     }
 
-    /// A `KeyValue` but for its value, an `AnyValue` of `value` bytes, which must follow. All lengths being known, nothing
-    /// is moved afterwards.
-    #[inline]
-    fn attribute(&mut self, field: u32, key: &str, value: usize) {
-        let whole = field_length(1, key.len()) + field_length(2, value);
-        self.0.reserve(MOST_HEAD + whole);
-        if let (1..16, 0..=0x7f) = (field, whole) {
-            // Every head is two bytes then, as those of nearly all attributes are.
-            let tag = |field: u32| (field << 3 | LENGTH) as u8;
-            let head = [tag(field), whole as u8, tag(1), key.len() as u8];
-            self.0.extend_from_slice(&head);
-            self.0.extend_from_slice(key.as_bytes());
-            self.0.extend_from_slice(&[tag(2), value as u8]);
-        } else {
-            self.head(field, whole);
-            self.bytes_set(1, key.as_bytes());
-            self.head(2, value);
-        }
+    /// A `KeyValue` of any length but for its value, an `AnyValue` of `value` bytes, which must follow.
+    #[cold]
+    fn long_attribute(&mut self, field: u32, key: &str, value: usize) {
+        self.head(field, field_length(1, key.len()) + field_length(2, value));
+        self.bytes_set(1, key.as_bytes());
+        self.head(2, value);
     }
 
     fn set_length(&mut self, place: Range<usize>, length: usize) {
@@ -246,6 +248,19 @@ impl Wire {
         }
         self.0.push(number as u8);
     }
+}
+
+/// What is before the key of a `KeyValue` whose value has `value` bytes, where every tag and every length in it fits into a
+/// byte, as in nearly all.
+#[inline]
+fn short_head(field: u32, key: &str, value: usize) -> Option<[u8; 4]> {
+    let whole = 2 + key.len() + 2 + value;
+    (field < 16 && whole <= 0x7f).then(|| [byte_tag(field), whole as u8, byte_tag(1), key.len() as u8])
+}
+
+/// The tag of a text or a message as a field below 16.
+const fn byte_tag(field: u32) -> u8 {
+    (field << 3 | LENGTH) as u8
 }
 
 /// Since 1970, as OTLP has all times.
