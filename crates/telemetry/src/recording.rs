@@ -89,14 +89,14 @@ impl Recorder {
         );
         let queue = self.queue.as_deref().filter(|_| is_sampled);
         let live = queue.map(|queue| {
-            let mut recorded = Recorded::new(self.tidy, self.limits);
+            let mut recorded = Recorded::new(self.tidy, &self.limits);
             describe(&mut recorded.attributes);
             sampled
                 .attributes
                 .iter()
                 .for_each(|attribute| recorded.attributes.set(attribute));
             links.iter().for_each(|link| recorded.link(link));
-            Box::new(Live {
+            Live {
                 queue,
                 scope: &self.scope,
                 parent: parent_id,
@@ -106,14 +106,14 @@ impl Recorder {
                 start: since.unwrap_or_else(SystemTime::now),
                 recorded,
                 status: Status::Unset,
-            })
+            }
         });
         Recording { context, live }
     }
 
     /// Attributes for many spans, to begin theirs with.
-    pub(crate) fn fixed(&self, describe: impl FnOnce(&mut Attributes)) -> &'static Fixed {
-        let mut recorded = Recorded::new(self.tidy, self.limits);
+    pub(crate) fn fixed(&'static self, describe: impl FnOnce(&mut Attributes)) -> &'static Fixed {
+        let mut recorded = Recorded::new(self.tidy, &self.limits);
         describe(&mut recorded.attributes);
         recorded.attributes.into_fixed()
     }
@@ -137,9 +137,8 @@ impl KnownAttributes {
 #[derive(Debug)]
 pub(crate) struct Recording {
     context: SpanContext,
-    /// Gone when the span has ended; not there in one that is not recorded. In a place of its own, because spans are moved
-    /// several times on their way into a context.
-    live: Option<Box<Live>>,
+    /// Gone when the span has ended; not there in one that is not recorded.
+    live: Option<Live>,
 }
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::wire::{Wire, field_at};
 pub(crate) struct Attributes {
     /// Their number as a field of what has them.
     field: u32,
-    tidy: Tidy,
+    pub(super) tidy: Tidy,
     /// The most that are kept.
     limit: u32,
     /// Those that are before the others, written long ago.

@@ -31,8 +31,7 @@ pub(crate) struct Recorded {
     pub(crate) attributes: Attributes,
     events: Parts,
     links: Parts,
-    limits: SpanLimits,
-    tidy: Tidy,
+    limits: &'static SpanLimits,
 }
 
 /// Events or links.
@@ -62,19 +61,18 @@ impl Drop for Parts {
 }
 
 impl Recorded {
-    pub(crate) fn new(tidy: Tidy, limits: SpanLimits) -> Self {
+    pub(crate) fn new(tidy: Tidy, limits: &'static SpanLimits) -> Self {
         Self {
             attributes: Attributes::new(OF_SPANS, tidy, limits.max_attributes_per_span),
             events: Parts::default(),
             links: Parts::default(),
             limits,
-            tidy,
         }
     }
 
     /// `text` as it may leave.
     pub(crate) fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.tidy.masked(text)
+        self.attributes.tidy.masked(text)
     }
 
     pub(crate) fn event(&mut self, event: &Event) {
@@ -82,7 +80,10 @@ impl Recorded {
             return;
         }
         let limit = self.limits.max_attributes_per_event;
-        let (tidy, attributes) = (self.tidy, self.part(OF_EVENTS, limit, &event.attributes));
+        let (tidy, attributes) = (
+            self.attributes.tidy,
+            self.part(OF_EVENTS, limit, &event.attributes),
+        );
         self.events.wire.message(11, |wire| {
             wire.fixed64(1, nanoseconds(event.timestamp));
             wire.text(2, &tidy.masked(&event.name));
@@ -100,7 +101,7 @@ impl Recorded {
             self.links.wire = Wire::spare();
         }
         let limit = self.limits.max_attributes_per_link;
-        let (tidy, attributes) = (self.tidy, self.part(OF_LINKS, limit, &link.attributes));
+        let (tidy, attributes) = (self.attributes.tidy, self.part(OF_LINKS, limit, &link.attributes));
         let context = &link.span_context;
         self.links.wire.message(13, |wire| {
             wire.id(1, context.trace_id().to_bytes());
@@ -114,7 +115,7 @@ impl Recorded {
     }
 
     fn part(&self, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
-        let mut attributes = Attributes::new(field, self.tidy, limit);
+        let mut attributes = Attributes::new(field, self.attributes.tidy, limit);
         given.iter().for_each(|attribute| attributes.set(attribute));
         attributes
     }
@@ -175,7 +176,7 @@ impl Ended<'_> {
     }
 
     fn write(&self, wire: &mut Wire) {
-        let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.tidy);
+        let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.attributes.tidy);
         let (head, length) = self.head();
         wire.fields(&head[..length]);
         trace_state(tidy, wire, context);
@@ -211,7 +212,7 @@ impl QueuedSpans {
 }
 
 /// What the SDK has limited already.
-const UNLIMITED: SpanLimits = SpanLimits {
+static UNLIMITED: SpanLimits = SpanLimits {
     max_events_per_span: u32::MAX,
     max_attributes_per_span: u32::MAX,
     max_links_per_span: u32::MAX,
@@ -226,7 +227,7 @@ impl SpanProcessor for QueuedSpans {
         if !span.span_context.is_sampled() {
             return;
         }
-        let mut recorded = Recorded::new(self.tidy, UNLIMITED);
+        let mut recorded = Recorded::new(self.tidy, &UNLIMITED);
         recorded.attributes.dropped_before(span.dropped_attributes_count);
         span.attributes
             .iter()

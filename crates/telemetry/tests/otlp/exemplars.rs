@@ -28,6 +28,13 @@ const MEASURED: [(&str, &str); 6] = [
     ("celery_task_duration_seconds", "celery.run"),
 ];
 
+/// Those that are timed together with their spans: both say the same.
+const TIMED: [&str; 3] = [
+    "db.client.operation.duration",
+    "messaging.process.duration",
+    "celery_task_duration_seconds",
+];
+
 async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
     let database = Database::new("sqlite", "test".to_owned(), None);
     let found = database.observe(&FIND, async { Ok::<_, Problem>(Some(1)) });
@@ -96,6 +103,10 @@ fn every_histogram_leads_to_the_span_that_was_measured() {
             sum.map(Value::AsDouble),
             "{name}: of one measurement it is the sum"
         );
+        if TIMED.contains(&name) {
+            let took = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
+            assert_eq!(sum, Some(took.as_secs_f64()), "{name}");
+        }
     }
 }
 
