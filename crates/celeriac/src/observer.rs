@@ -24,13 +24,13 @@ pub trait Observer: Send + Sync + 'static {
         Origin::default()
     }
 
-    /// What work is done for that is done at once for all of these: the commands sent in it belong to the first of them
-    /// and are linked to the others.
+    /// Stands for all of these, for work that is done at once for them: the commands sent in it belong to the first and are
+    /// linked to the others.
     fn on_behalf_of(&self, _: &[Origin]) -> Origin {
         Origin::default()
     }
 
-    /// Does a piece of work (one poll of a future) for `origin`.
+    /// Does a piece of work (one poll of a future) for `origin`; calls `work` once.
     fn during(&self, _: &Origin, work: &mut dyn FnMut()) {
         work();
     }
@@ -44,8 +44,8 @@ pub trait Observer: Send + Sync + 'static {
 
 /// A send in progress.
 pub trait SendSpan: Send + Sync {
-    /// Does a piece of the conversation with the broker (one poll of a future); commands reported meanwhile belong to this
-    /// send.
+    /// Does a piece of the conversation with the broker (one poll of a future), calling `work` once; commands reported
+    /// meanwhile belong to this send.
     fn during(&self, work: &mut dyn FnMut());
 
     /// The send itself, for what is sent together with others.
@@ -59,7 +59,7 @@ pub trait SendSpan: Send + Sync {
 
 /// A run in progress. One that is dropped before it has ended was called off.
 pub trait RunSpan: Send + Sync {
-    /// Does a piece of the run (one poll of its future).
+    /// Does a piece of the run (one poll of its future), calling `work` once.
     fn during(&self, work: &mut dyn FnMut());
 
     /// The task has ended.
