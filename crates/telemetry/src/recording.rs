@@ -203,7 +203,8 @@ impl Span for Recording {
     }
 
     fn end_with_timestamp(&mut self, end: SystemTime) {
-        if let Some(live) = self.live.take() {
+        // Not taken out: it is large.
+        if let Some(live) = &self.live {
             let name = match &live.name {
                 // The program's author wrote it.
                 Cow::Borrowed(name) => Cow::Borrowed(*name),
@@ -221,6 +222,7 @@ impl Span for Recording {
                 status: &live.status,
             };
             ended.push(live.queue, live.scope);
+            self.live = None;
         }
     }
 }
