@@ -10,6 +10,9 @@ use crate::context;
 use crate::failure::{self, Failure, record_failure};
 use crate::recording::Beginning;
 
+/// Most spans have no more; growing would move the first ones.
+const USUAL_ATTRIBUTES: usize = 8;
+
 /// A span that is yet to start. It starts when [`Span::run`] is first polled.
 ///
 /// ```no_run
@@ -47,6 +50,9 @@ impl Span {
 
     /// Adds an attribute that is known before the work starts; later ones go through [`crate::set_attribute`].
     pub fn attribute(mut self, attribute: KeyValue) -> Span {
+        if self.attributes.is_empty() {
+            self.attributes.reserve(USUAL_ATTRIBUTES);
+        }
         self.attributes.push(attribute);
         self
     }

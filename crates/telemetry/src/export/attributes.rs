@@ -166,15 +166,19 @@ impl Drop for Attributes {
     }
 }
 
-/// One of 128 bits, which keys share seldom; two that do, as `server.address` and `client.address`, cost a search.
+/// One of 128 bits. Keys of different bits differ; two of the same bit cost a search, so the numbers are chosen for the keys
+/// that the spans of requests, statements and tasks have to have none in common.
 fn bit_of(key: &str) -> u128 {
     let bytes = key.as_bytes();
-    let (last, middle) = match bytes {
-        [.., last] => (*last, bytes[bytes.len() / 2]),
-        [] => (0, 0),
+    let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => {
+            let short = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            (short, short)
+        }
     };
-    let mixed = bytes.len() + usize::from(last) * 5 + usize::from(middle) * 3;
-    1 << (mixed % 128)
+    let word = (first ^ last.rotate_left(32)).wrapping_add(bytes.len() as u64);
+    1 << (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 57)
 }
 
 /// Where the attribute with this key stands.
@@ -277,7 +281,8 @@ mod tests {
     #[test]
     fn the_last_value_of_a_key_counts_whatever_the_others_are() {
         let long = "k".repeat(200);
-        let keys = ["ab.cd", "ab.dd", "", "a", &*long, "b"];
+        assert_eq!(bit_of("key.aaa.of"), bit_of("key.abh.of"));
+        let keys = ["key.aaa.of", "key.abh.of", "", "a", &*long, "b"];
         for again in keys {
             let mut attributes = of(&keys.map(|key| (key, 1)));
             attributes.text("text.of.some.length", &"x".repeat(300));
@@ -285,6 +290,29 @@ mod tests {
             let shown = shown(&attributes);
             assert_eq!(shown.len(), 7, "{shown:?}");
             assert_eq!(shown[6], format!("{again} Some(IntValue(2))"));
+        }
+    }
+
+    #[test]
+    fn keys_of_one_span_share_no_bit() {
+        let of_request = "http.request.method http.request.method_original http.route http.response.status_code url.path \
+             url.scheme url.query server.address server.port client.address user_agent.original \
+             network.protocol.version error.type user.id";
+        let of_statement = "db.system.name db.namespace db.operation.name db.collection.name db.query.summary db.query.text \
+             db.response.returned_rows db.response.status_code server.address server.port error.type";
+        let of_task = "messaging.system messaging.operation.name messaging.operation.type messaging.destination.name \
+             messaging.message.id celery.task_name celery.hostname celery.state celery.retries server.address \
+             server.port error.type";
+        for keys in [of_request, of_statement, of_task] {
+            let bits = keys
+                .split_whitespace()
+                .map(bit_of)
+                .fold(0, |bits, bit| bits | bit);
+            assert_eq!(
+                bits.count_ones() as usize,
+                keys.split_whitespace().count(),
+                "{keys}"
+            );
         }
     }
 
