@@ -53,7 +53,8 @@ fn write_count(file: &str) {
 /// Answers one request after the other until the client closes the connection.
 fn serve(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut reader = BufReader::with_capacity(256 << 10, stream);
+    // For the headers; what it holds of a body is copied, and the rest is read to where it belongs.
+    let mut reader = BufReader::with_capacity(4 << 10, stream);
     let mut body = Vec::new();
     loop {
         let mut line = String::new();
