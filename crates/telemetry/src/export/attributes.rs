@@ -106,12 +106,15 @@ impl Attributes {
         }
     }
 
+    /// All of them, in two pieces.
+    pub(super) fn pieces(&self) -> [&[u8]; 2] {
+        let fixed = self.fixed.map(|fixed| fixed.wire.bytes());
+        [fixed.unwrap_or_default(), self.wire.bytes()]
+    }
+
     /// Writes all of them.
     pub(super) fn write(&self, wire: &mut Wire) {
-        if let Some(fixed) = &self.fixed {
-            wire.append(&fixed.wire);
-        }
-        wire.append(&self.wire);
+        self.pieces().into_iter().for_each(|piece| wire.fields(piece));
     }
 
     /// So many have been left out by others.

@@ -22,6 +22,9 @@ const KEPT_BYTES: usize = 1024 * 1024;
 /// two attributes, and the scope.
 const HEADROOM: usize = 4 * 1024;
 
+/// The field of a `ScopeSpans` with its spans, and of a `ScopeLogs` with its log records.
+const ENTRIES: u32 = 2;
+
 /// Encoded entries by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -40,9 +43,9 @@ struct ScopeEntries {
 }
 
 impl Batch {
-    /// Adds one entry of `scope`, which goes by `name` where there is one. `entry` is the field of a `ScopeSpans` or
-    /// `ScopeLogs`, encoded.
-    pub(super) fn add(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &Wire) {
+    /// Adds one entry of `scope`, which goes by `name` where there is one. `entry` is a span or a log record, encoded, in
+    /// pieces: each is moved here from where it was written.
+    pub(super) fn add(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
         let place = self.scopes.iter().rposition(|known| known.is_of(scope, name));
         let place = place.unwrap_or_else(|| {
             self.scopes.push(ScopeEntries {
@@ -56,7 +59,7 @@ impl Batch {
         if wire.length() == 0 {
             wire.fields(&[0; HEADROOM]);
         }
-        wire.append(entry);
+        wire.message_of(ENTRIES, entry);
         self.entries += 1;
     }
 }
@@ -208,10 +211,10 @@ mod tests {
             name: name.to_owned(),
             ..Span::default()
         };
-        let mut entry = Wire::default();
-        entry.bytes_set(2, &span.encode_to_vec());
+        let encoded = span.encode_to_vec();
+        let (first, last) = encoded.split_at(encoded.len() / 2);
         let scope = InstrumentationScope::builder(scope.to_owned()).build();
-        batch.add(&scope, None, &entry);
+        batch.add(&scope, None, &[first, last]);
     }
 
     fn queue() -> Arc<Queue<Batch>> {

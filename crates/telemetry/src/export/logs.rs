@@ -39,8 +39,9 @@ impl LogProcessor for QueuedLogs {
         // Records of one target make a scope with its name.
         let target = record.target().map(AsRef::as_ref);
         with_scratch(|entry| {
-            entry.long_message(2, |wire| self.encoder.record(wire, record));
-            self.queue.push(|batch| batch.add(scope, target, entry));
+            self.encoder.record(entry, record);
+            self.queue
+                .push(|batch| batch.add(scope, target, &[entry.bytes()]));
         });
     }
 

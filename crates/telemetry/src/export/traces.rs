@@ -139,9 +139,12 @@ pub(crate) struct Ended<'a> {
 impl Ended<'_> {
     /// Puts the span into the queue, as one of `scope`.
     pub(crate) fn push(&self, queue: &Queue<Batch>, scope: &InstrumentationScope) {
-        with_scratch(|entry| {
-            entry.long_message(2, |wire| self.write(wire));
-            queue.push(|batch| batch.add(scope, None, entry));
+        let (head, length) = self.head();
+        let [fixed, attributes] = self.recorded.attributes.pieces();
+        with_scratch(|rest| {
+            self.rest(rest);
+            let span = [&head[..length], fixed, attributes, rest.bytes()];
+            queue.push(|batch| batch.add(scope, None, &span));
         });
     }
 
@@ -175,13 +178,11 @@ impl Ended<'_> {
         (head, length)
     }
 
-    fn write(&self, wire: &mut Wire) {
+    /// What is neither in the head nor an attribute.
+    fn rest(&self, wire: &mut Wire) {
         let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.attributes.tidy);
-        let (head, length) = self.head();
-        wire.fields(&head[..length]);
         trace_state(tidy, wire, context);
         wire.text(5, &self.name);
-        recorded.attributes.write(wire);
         wire.number(10, recorded.attributes.dropped().into());
         wire.append(&recorded.events.wire);
         wire.number(12, recorded.events.dropped.into());

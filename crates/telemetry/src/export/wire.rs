@@ -179,19 +179,12 @@ impl Wire {
         }
     }
 
-    /// A message that is most likely between 128 bytes and 16 KiB long: the place of its length is left for two bytes.
-    pub(super) fn long_message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
-        self.tag(field, LENGTH);
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; 2]);
-        write(self);
-        let length = self.0.len() - start - 2;
-        if let 0x80..=0x3fff = length {
-            self.0[start] = length as u8 | 0x80;
-            self.0[start + 1] = (length >> 7) as u8;
-        } else {
-            self.set_length(start..start + 2, length);
-        }
+    /// A message that is encoded, in pieces.
+    pub(super) fn message_of(&mut self, field: u32, pieces: &[&[u8]]) {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.0.reserve(field_length(field, length));
+        self.head(field, length);
+        pieces.iter().for_each(|piece| self.0.extend_from_slice(piece));
     }
 
     /// A key with a text: `KeyValue` of OTLP. All lengths being known, nothing is moved afterwards.
@@ -328,9 +321,10 @@ mod tests {
             expected.bytes_set(2, &content);
             let expected = expected.into_bytes();
             assert_eq!(wire.into_bytes(), expected, "{length}");
-            let mut long = Wire::default();
-            long.long_message(2, |inner| inner.0.extend_from_slice(&content));
-            assert_eq!(long.into_bytes(), expected, "{length}");
+            let (first, last) = content.split_at(length / 3);
+            let mut pieces = Wire::default();
+            pieces.message_of(2, &[first, &[], last]);
+            assert_eq!(pieces.into_bytes(), expected, "{length}");
         }
     }
 
