@@ -1,11 +1,13 @@
 //! The OpenTelemetry context in force: starting spans in it, reading its trace id, carrying it across a queue.
-//! A context is attached during polls only (`FutureExt::with_context`), never across an await.
+//! A context is attached during polls only ([`within`]), never across an await.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 
 use opentelemetry::propagation::{Extractor, Injector};
-use opentelemetry::trace::{FutureExt, Link, SpanContext, TraceContextExt, TraceFlags, TraceState};
+use opentelemetry::trace::{Link, SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
@@ -82,7 +84,7 @@ pub(crate) fn untraced(parent: &Context) -> Context {
 /// Runs `work` without making spans, whatever it does: for polling and housekeeping, whose spans would be traces of
 /// their own that tell nothing. Measurements and logs are made as ever.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
-    work.with_context(untraced(&Context::current())).await
+    within(&untraced(&Context::current()), pin!(work)).await
 }
 
 /// A link to the span of `cx`, if that is sampled.
@@ -115,6 +117,17 @@ pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Opti
 /// The links of commands in the context `cx`.
 pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
+}
+
+/// Does `work` with the span of `cx` in force.
+pub(crate) fn within<T>(
+    cx: &Context,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = T> {
+    poll_fn(move |task| {
+        let _attached = cx.clone().attach();
+        work.as_mut().poll(task)
+    })
 }
 
 /// Does `work` with the span of `cx` in force, which is also the one that [`set_server_attribute`] writes to.

@@ -6,9 +6,10 @@ mod connections;
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
-use opentelemetry::trace::{FutureExt, SpanKind, TraceContextExt};
+use opentelemetry::trace::{SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
@@ -180,7 +181,7 @@ impl Database {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let call = Call::start(self, statement);
-        let result = work.with_context(call.cx.clone()).await;
+        let result = context::within(&call.cx, pin!(work)).await;
         call.answered(&result);
         result
     }

@@ -24,6 +24,11 @@ use crate::metrics::SERIES_LIMIT;
 
 static FILTER: AtomicU8 = AtomicU8::new(ExemplarFilter::TraceBased as u8);
 
+/// Where a bucket has had so many measurements, one in [`STRIDE`] is counted and may be kept, for all of them: counting
+/// takes the memory that is counted in from the other processors.
+const EACH_COUNTED: u32 = 64;
+const STRIDE: u32 = 16;
+
 /// The reservoirs of every histogram, by its name.
 static HISTOGRAMS: Mutex<BTreeMap<&'static str, Arc<Reservoirs>>> = Mutex::new(BTreeMap::new());
 
@@ -111,7 +116,7 @@ pub(crate) struct Reservoir {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Measurements offered since the last collection.
+    /// Measurements offered since the last collection, roughly.
     offered: AtomicU32,
     kept: Mutex<Option<Measurement>>,
 }
@@ -135,8 +140,14 @@ impl Reservoir {
     fn sample(&self, value: f64, span: &SpanContext) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         let slot = self.slots.get(bucket).unwrap_or(&self.last);
-        let before = slot.offered.fetch_add(1, Ordering::Relaxed);
-        if !is_chosen(span.span_id(), before) {
+        let before = slot.offered.load(Ordering::Relaxed);
+        let random = random(span.span_id(), value, before);
+        let stands_for = if before < EACH_COUNTED { 1 } else { STRIDE };
+        if !random.is_multiple_of(u64::from(stands_for)) {
+            return;
+        }
+        slot.offered.fetch_add(stands_for, Ordering::Relaxed);
+        if !is_chosen(random, before, stands_for) {
             return;
         }
         if let Ok(mut kept) = slot.kept.try_lock() {
@@ -186,15 +197,20 @@ impl Measurement {
     }
 }
 
-/// Whether a measurement that comes after `before` others takes their place: one in `before + 1` does, so that all have
-/// the same chance in the end. Span ids are random already, and need only be mixed for spans that measure repeatedly.
-fn is_chosen(span_id: SpanId, before: u32) -> bool {
-    let count = u64::from(before);
-    let mut random = u64::from_ne_bytes(span_id.to_bytes()) ^ count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Whether a measurement that comes after `before` others and stands for so many takes their place: so many in all that
+/// there are then do, so that all have the same chance in the end.
+fn is_chosen(random: u64, before: u32, stands_for: u32) -> bool {
+    let all = u128::from(before) + u128::from(stands_for);
+    (u128::from(random) * all) >> 64 < u128::from(stands_for)
+}
+
+/// Span ids are random already, and need only be mixed for spans that measure repeatedly.
+fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
+    let what = value.to_bits() ^ u64::from(before).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = u64::from_ne_bytes(span_id.to_bytes()) ^ what;
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    random ^= random >> 32;
-    (u128::from(random) * u128::from(count + 1)) >> 64 == 0
+    random ^ (random >> 32)
 }
 
 /// Writes the exemplars kept since the last call into the histogram points of `request` that have the same name and
@@ -465,6 +481,29 @@ mod tests {
         }
         for count in kept {
             assert!((850..1_150).contains(&count), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn of_more_than_are_counted_each_has_the_same_chance() {
+        const TENTH: u32 = 200;
+        let reservoirs = reservoirs("exemplar.stride", &BOUNDS);
+        let reservoir = reservoirs.open(&[]).unwrap();
+        let mut kept = [0_u32; 10];
+        for round in 0..5_000_u64 {
+            for measurement in 0..10 * TENTH {
+                let number = round * u64::from(10 * TENTH) + u64::from(measurement) + 1;
+                let id = number.wrapping_mul(0x1234_5678_9abc_def1);
+                reservoir.sample(f64::from(measurement) / 1_000_000.0, &sampled(id));
+            }
+            let exemplars = reservoir.take();
+            let Some(Value::AsDouble(value)) = exemplars[0].value else {
+                panic!("{exemplars:?}")
+            };
+            kept[((value * 1_000_000.0).round() as u32 / TENTH) as usize] += 1;
+        }
+        for count in kept {
+            assert!((410..590).contains(&count), "{kept:?}");
         }
     }
 

@@ -32,6 +32,8 @@ mod wire;
 pub(crate) use attributes::{Attributes, Fixed};
 pub(crate) use delivery::TARGET;
 pub(crate) use frame::Batch;
+#[cfg(test)]
+pub(crate) use frame::Frame;
 pub(crate) use logs::QueuedLogs;
 pub(crate) use measures::{Exported, observe_queue};
 pub(crate) use metrics::Reader;

@@ -7,10 +7,11 @@ mod pending;
 
 use std::borrow::Cow;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::trace::{FutureExt, SpanKind};
+use opentelemetry::trace::SpanKind;
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use crate::context;
@@ -168,7 +169,7 @@ impl Messaging {
         ended: impl FnOnce(&T) -> Processed,
     ) -> T {
         let processing = self.start_processing(*message, retries, &parent);
-        let result = work.with_context(processing.context().clone()).await;
+        let result = context::within(processing.context(), pin!(work)).await;
         processing.finish(ended(&result));
         result
     }

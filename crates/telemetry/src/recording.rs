@@ -4,6 +4,7 @@
 //! global provider for one; both go through the same queue, sampler and limits.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -15,7 +16,15 @@ use crate::context;
 use crate::export::{Attributes, Batch, Ended, Fixed, Queue, Recorded, Tidy};
 use crate::sampler::QuietSampler;
 
-/// What makes spans.
+/// How many spans that have ended a thread keeps the memory of, for the next ones.
+const KEPT_SPARE: usize = 32;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "a box is handed on as it is, and what is in it stays where it is")]
+    static SPARE: RefCell<Vec<Box<Live>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What makes spans. A process has one.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     /// Without one there are still ids, for logs, answers and whoever is called.
@@ -89,24 +98,19 @@ impl Recorder {
         );
         let queue = self.queue.as_deref().filter(|_| is_sampled);
         let live = queue.map(|queue| {
-            let mut recorded = Recorded::new(self.tidy, &self.limits);
-            describe(&mut recorded.attributes);
+            let mut live = Live::spare(self, queue);
+            live.parent = parent_id;
+            live.parent_is_remote = above.is_remote();
+            live.name = name;
+            live.kind = kind;
+            live.start = since.unwrap_or_else(SystemTime::now);
+            describe(&mut live.recorded.attributes);
             sampled
                 .attributes
                 .iter()
-                .for_each(|attribute| recorded.attributes.set(attribute));
-            links.iter().for_each(|link| recorded.link(link));
-            Live {
-                queue,
-                scope: &self.scope,
-                parent: parent_id,
-                parent_is_remote: above.is_remote(),
-                name,
-                kind,
-                start: since.unwrap_or_else(SystemTime::now),
-                recorded,
-                status: Status::Unset,
-            }
+                .for_each(|attribute| live.recorded.attributes.set(attribute));
+            links.iter().for_each(|link| live.recorded.link(link));
+            live
         });
         Recording { context, live }
     }
@@ -138,9 +142,11 @@ impl KnownAttributes {
 pub(crate) struct Recording {
     context: SpanContext,
     /// Gone when the span has ended; not there in one that is not recorded.
-    live: Option<Live>,
+    live: Option<Box<Live>>,
 }
 
+/// What is recorded of a span. It stays where it is while the span is handed on, and when the span has ended the next one
+/// is recorded there: memory that was just used is in the processor's cache.
 #[derive(Debug)]
 struct Live {
     queue: &'static Queue<Batch>,
@@ -152,6 +158,40 @@ struct Live {
     start: SystemTime,
     recorded: Recorded,
     status: Status,
+}
+
+impl Live {
+    /// Nothing yet, in memory that this thread has kept, or in new memory.
+    fn spare(recorder: &'static Recorder, queue: &'static Queue<Batch>) -> Box<Self> {
+        // At the end of a thread there may be none left.
+        let kept = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        kept.ok().flatten().unwrap_or_else(|| {
+            Box::new(Self {
+                queue,
+                scope: &recorder.scope,
+                parent: SpanId::INVALID,
+                parent_is_remote: false,
+                name: Cow::Borrowed(""),
+                kind: SpanKind::Internal,
+                start: SystemTime::UNIX_EPOCH,
+                recorded: Recorded::new(recorder.tidy, &recorder.limits),
+                status: Status::Unset,
+            })
+        })
+    }
+
+    /// Keeps the memory for the next span that this thread starts.
+    fn give_back(mut self: Box<Self>) {
+        self.name = Cow::Borrowed("");
+        self.status = Status::Unset;
+        self.recorded.clear();
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT_SPARE {
+                spare.push(self);
+            }
+        });
+    }
 }
 
 impl Span for Recording {
@@ -203,27 +243,25 @@ impl Span for Recording {
     }
 
     fn end_with_timestamp(&mut self, end: SystemTime) {
-        // Not taken out: it is large.
-        if let Some(live) = &self.live {
-            let name = match &live.name {
-                // The program's author wrote it.
-                Cow::Borrowed(name) => Cow::Borrowed(*name),
-                Cow::Owned(name) => live.recorded.masked(name),
-            };
-            let ended = Ended {
-                context: &self.context,
-                parent: live.parent,
-                parent_is_remote: live.parent_is_remote,
-                name,
-                kind: &live.kind,
-                start: live.start,
-                end,
-                recorded: &live.recorded,
-                status: &live.status,
-            };
-            ended.push(live.queue, live.scope);
-            self.live = None;
-        }
+        let Some(mut live) = self.live.take() else { return };
+        let name = match &live.name {
+            // The program's author wrote it.
+            Cow::Borrowed(name) => Cow::Borrowed(*name),
+            Cow::Owned(name) => live.recorded.masked(name),
+        };
+        let ended = Ended {
+            context: &self.context,
+            parent: live.parent,
+            parent_is_remote: live.parent_is_remote,
+            name,
+            kind: &live.kind,
+            start: live.start,
+            end,
+            recorded: &mut live.recorded,
+            status: &live.status,
+        };
+        ended.push(live.queue, live.scope);
+        live.give_back();
     }
 }
 
@@ -233,5 +271,93 @@ impl Drop for Recording {
         if self.live.is_some() {
             self.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1;
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::trace::Sampler;
+    use prost::Message;
+
+    use super::*;
+    use crate::export::Frame;
+
+    const TIDY: Tidy = Tidy {
+        masking: true,
+        value_limit: None,
+        attribute_limit: None,
+    };
+
+    fn recorder() -> &'static Recorder {
+        Box::leak(Box::new(Recorder {
+            queue: Some(Arc::new(Queue::new(1_000, 1_000))),
+            tidy: TIDY,
+            limits: SpanLimits::default(),
+            sampler: QuietSampler {
+                inner: Sampler::AlwaysOn,
+            },
+            scope: InstrumentationScope::builder("test").build(),
+        }))
+    }
+
+    fn start(recorder: &'static Recorder, name: &'static str) -> Recording {
+        let beginning = Beginning::new(name, SpanKind::Internal);
+        recorder.start(&Context::new(), beginning, |into| into.number("number", 7))
+    }
+
+    fn full(recorder: &'static Recorder) -> Recording {
+        let mut span = start(recorder, "full");
+        let noise = || vec![KeyValue::new("noise", "x".repeat(10_000))];
+        span.set_attribute(noise().remove(0));
+        span.add_event("event", noise());
+        span.add_link(span.context.clone(), noise());
+        span.update_name("of its own".to_owned());
+        span.set_status(Status::error("failed"));
+        span
+    }
+
+    fn received(recorder: &Recorder) -> Vec<v1::Span> {
+        let queue = recorder.queue.as_ref().unwrap();
+        let frame = Frame::new(&Resource::builder_empty().build(), TIDY);
+        let request = frame.request(queue.take().unwrap(), queue);
+        let mut request = ExportTraceServiceRequest::decode(request).unwrap();
+        request.resource_spans.remove(0).scope_spans.remove(0).spans
+    }
+
+    #[test]
+    fn a_span_has_nothing_of_one_that_was_recorded_in_the_same_memory() {
+        let recorder = recorder();
+        start(recorder, "plain").end();
+        full(recorder).end();
+        start(recorder, "plain").end();
+        let mut spans = received(recorder);
+        assert_eq!(spans[1].name, "of its own");
+        assert_eq!((spans[1].events.len(), spans[1].links.len()), (1, 1));
+        let mut last = spans.remove(2);
+        let first = &spans[0];
+        assert_ne!(last.span_id, first.span_id);
+        for (of_last, of_first) in [
+            (&mut last.trace_id, &first.trace_id),
+            (&mut last.span_id, &first.span_id),
+        ] {
+            of_last.clone_from(of_first);
+        }
+        (last.start_time_unix_nano, last.end_time_unix_nano) =
+            (first.start_time_unix_nano, first.end_time_unix_nano);
+        assert_eq!(last, *first);
+    }
+
+    #[test]
+    fn a_thread_keeps_the_memory_of_a_few_spans() {
+        let recorder = recorder();
+        for _ in 0..2 {
+            let spans: Vec<Recording> = (0..2 * KEPT_SPARE).map(|_| full(recorder)).collect();
+            drop(spans);
+            assert_eq!(SPARE.with_borrow(Vec::len), KEPT_SPARE);
+        }
+        assert_eq!(received(recorder).len(), 4 * KEPT_SPARE);
     }
 }

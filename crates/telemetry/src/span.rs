@@ -1,9 +1,10 @@
 //! Business spans: `article.create`, `user.login` and their like, around a piece of asynchronous work.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
-use opentelemetry::trace::{FutureExt, Link, SpanKind, TraceContextExt};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
 use crate::context;
@@ -88,7 +89,7 @@ impl Span {
             cx: self.start(),
             ended: false,
         };
-        let result = work.with_context(running.cx.clone()).await;
+        let result = context::within(&running.cx, pin!(work)).await;
         if let Err(error) = &result {
             record_failure(&running.cx, error);
         }

@@ -58,13 +58,22 @@ impl Attributes {
     }
 
     /// What has been written, to begin others with.
-    pub(crate) fn into_fixed(mut self) -> &'static Fixed {
+    pub(crate) fn into_fixed(self) -> &'static Fixed {
         Box::leak(Box::new(Fixed {
-            wire: std::mem::take(&mut self.wire),
+            wire: self.wire,
             count: self.count,
             dropped: self.dropped,
             keys: self.keys,
         }))
+    }
+
+    /// Forgets them; of their memory at most `kept` bytes stay.
+    pub(super) fn clear(&mut self, kept: usize) {
+        self.fixed = None;
+        self.wire.clear(kept);
+        self.count = 0;
+        self.dropped = 0;
+        self.keys = 0;
     }
 
     /// A text that the program's author wrote, which is nobody's address.
@@ -117,6 +126,11 @@ impl Attributes {
         self.pieces().into_iter().for_each(|piece| wire.fields(piece));
     }
 
+    /// Where what follows them is written, when there will be no more.
+    pub(super) fn end(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
     /// So many have been left out by others.
     pub(super) fn dropped_before(&mut self, count: u32) {
         self.dropped = count;
@@ -140,9 +154,6 @@ impl Attributes {
         }
         self.keys |= bit;
         self.count += 1;
-        if self.wire.length() == 0 {
-            self.wire = Wire::spare();
-        }
         true
     }
 
@@ -160,12 +171,6 @@ impl Attributes {
             self.wire.remove(place);
             self.count -= 1;
         }
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.wire).give_back();
     }
 }
 

@@ -105,7 +105,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn new(resource: &Resource, tidy: Tidy) -> Self {
+    pub(crate) fn new(resource: &Resource, tidy: Tidy) -> Self {
         let mut message = ProtoResource::from(resource);
         tidy.resource(&mut message);
         let mut head = Wire::default();
@@ -116,7 +116,7 @@ impl Frame {
 
     /// The `ExportTraceServiceRequest` or `ExportLogsServiceRequest` with the entries of `batch`, whose memory goes back to
     /// `queue`: at once, or with the request. A batch of one scope, as most are, becomes the request where it is.
-    pub(super) fn request(&self, mut batch: Batch, queue: &Arc<Queue<Batch>>) -> Bytes {
+    pub(crate) fn request(&self, mut batch: Batch, queue: &Arc<Queue<Batch>>) -> Bytes {
         let used: Vec<usize> = (0..batch.scopes.len())
             .filter(|place| !batch.scopes[*place].entries().is_empty())
             .collect();

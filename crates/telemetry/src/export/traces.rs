@@ -16,7 +16,7 @@ use super::attributes::Attributes;
 use super::frame::Batch;
 use super::queue::Queue;
 use super::tidy::Tidy;
-use super::wire::{FIXED32, FIXED64, LENGTH, VARINT, Wire, nanoseconds, with_scratch};
+use super::wire::{FIXED32, FIXED64, LENGTH, VARINT, Wire, nanoseconds};
 
 const OF_SPANS: u32 = 9;
 const OF_EVENTS: u32 = 3;
@@ -24,6 +24,9 @@ const OF_LINKS: u32 = 4;
 
 /// Of what [`Ended::head`] writes, in bytes.
 const LONGEST_HEAD: usize = 64;
+
+/// The most bytes of each of its parts that a span which has ended keeps for the next one.
+const KEPT_BYTES: usize = 2 * 1024;
 
 /// What a span consists of besides its name and its end, as far as it has been recorded.
 #[derive(Debug)]
@@ -52,11 +55,11 @@ impl Parts {
         }) += 1;
         admitted
     }
-}
 
-impl Drop for Parts {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.wire).give_back();
+    fn clear(&mut self) {
+        self.wire.clear(KEPT_BYTES);
+        self.count = 0;
+        self.dropped = 0;
     }
 }
 
@@ -68,6 +71,13 @@ impl Recorded {
             links: Parts::default(),
             limits,
         }
+    }
+
+    /// Forgets everything, for another span that is recorded here.
+    pub(crate) fn clear(&mut self) {
+        self.attributes.clear(KEPT_BYTES);
+        self.events.clear();
+        self.links.clear();
     }
 
     /// `text` as it may leave.
@@ -96,9 +106,6 @@ impl Recorded {
     pub(crate) fn link(&mut self, link: &Link) {
         if !self.links.admits(self.limits.max_links_per_span) {
             return;
-        }
-        if self.links.wire.length() == 0 {
-            self.links.wire = Wire::spare();
         }
         let limit = self.limits.max_attributes_per_link;
         let (tidy, attributes) = (self.attributes.tidy, self.part(OF_LINKS, limit, &link.attributes));
@@ -132,20 +139,19 @@ pub(crate) struct Ended<'a> {
     pub(crate) kind: &'a SpanKind,
     pub(crate) start: SystemTime,
     pub(crate) end: SystemTime,
-    pub(crate) recorded: &'a Recorded,
+    pub(crate) recorded: &'a mut Recorded,
     pub(crate) status: &'a Status,
 }
 
-impl Ended<'_> {
+impl<'a> Ended<'a> {
     /// Puts the span into the queue, as one of `scope`.
-    pub(crate) fn push(&self, queue: &Queue<Batch>, scope: &InstrumentationScope) {
+    pub(crate) fn push(self, queue: &Queue<Batch>, scope: &InstrumentationScope) {
         let (head, length) = self.head();
-        let [fixed, attributes] = self.recorded.attributes.pieces();
-        with_scratch(|rest| {
-            self.rest(rest);
-            let span = [&head[..length], fixed, attributes, rest.bytes()];
-            queue.push(|batch| batch.add(scope, None, &span));
-        });
+        let recorded = self.rest();
+        let [fixed, attributes] = recorded.attributes.pieces();
+        let (events, links) = (recorded.events.wire.bytes(), recorded.links.wire.bytes());
+        let span = [&head[..length], fixed, attributes, events, links];
+        queue.push(|batch| batch.add(scope, None, &span));
     }
 
     /// What every span has, which is as long in each but for the parent's id, put together at once: a span is written in
@@ -178,15 +184,15 @@ impl Ended<'_> {
         (head, length)
     }
 
-    /// What is neither in the head nor an attribute.
-    fn rest(&self, wire: &mut Wire) {
-        let (context, recorded, tidy) = (self.context, self.recorded, self.recorded.attributes.tidy);
-        trace_state(tidy, wire, context);
+    /// Writes behind the attributes what is neither in the head nor an event or a link.
+    fn rest(self) -> &'a Recorded {
+        let recorded = self.recorded;
+        let (tidy, dropped) = (recorded.attributes.tidy, recorded.attributes.dropped());
+        let wire = recorded.attributes.end();
+        trace_state(tidy, wire, self.context);
         wire.text(5, &self.name);
-        wire.number(10, recorded.attributes.dropped().into());
-        wire.append(&recorded.events.wire);
+        wire.number(10, dropped.into());
         wire.number(12, recorded.events.dropped.into());
-        wire.append(&recorded.links.wire);
         wire.number(14, recorded.links.dropped.into());
         match self.status {
             Status::Unset => wire.bytes_set(15, &[]),
@@ -196,6 +202,7 @@ impl Ended<'_> {
                 wire.number(3, status::StatusCode::Error as u64);
             }),
         }
+        recorded
     }
 }
 
@@ -245,7 +252,7 @@ impl SpanProcessor for QueuedSpans {
             kind: &span.span_kind,
             start: span.start_time,
             end: span.end_time,
-            recorded: &recorded,
+            recorded: &mut recorded,
             status: &span.status,
         };
         ended.push(&self.queue, &span.instrumentation_scope);

@@ -2,7 +2,7 @@
 //! (<https://protobuf.dev/programming-guides/encoding/>). They are many: writing them straight into bytes costs a
 //! fraction of building messages first and encoding those.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,16 +13,11 @@ pub(crate) struct Wire(Vec<u8>);
 /// The most bytes that a thread keeps for what it writes next.
 const KEPT_SCRATCH: usize = 16 * 1024;
 
-/// What a thread keeps for the attributes of its next spans: so many pieces of memory, of at most so many bytes each.
-const KEPT_SPARE: usize = 32;
-const LARGEST_SPARE: usize = 2 * 1024;
-
-/// More than the attributes of most spans take; growing would move the first ones several times.
-const USUAL_BYTES: usize = 768;
+/// The most bytes that a number takes.
+const LONGEST_VARINT: usize = 10;
 
 thread_local! {
     static SCRATCH: Cell<Wire> = const { Cell::new(Wire(Vec::new())) };
-    static SPARE: RefCell<Vec<Wire>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Has `write` fill an empty message whose memory this thread uses again and again.
@@ -42,27 +37,6 @@ pub(super) const FIXED32: u32 = 5;
 impl Wire {
     pub(super) fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
-    }
-
-    /// An empty message with memory that this thread has kept, or with new memory.
-    pub(super) fn spare() -> Self {
-        let kept = SPARE.try_with(|spare| spare.borrow_mut().pop());
-        let kept = kept.ok().flatten();
-        kept.unwrap_or_else(|| Self::with_capacity(USUAL_BYTES))
-    }
-
-    /// Keeps the memory for whoever asks this thread next.
-    pub(super) fn give_back(mut self) {
-        if !(USUAL_BYTES..=LARGEST_SPARE).contains(&self.0.capacity()) {
-            return;
-        }
-        self.0.clear();
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT_SPARE {
-                spare.push(self);
-            }
-        });
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -206,14 +180,17 @@ impl Wire {
     pub(super) fn number_attribute(&mut self, field: u32, key: &str, number: u64) {
         let value = 1 + varint_length(number);
         if let Some(head) = short_head(field, key, value) {
-            self.0.reserve(head.len() + key.len() + 2 + value);
+            let mut tail = [0; 3 + LONGEST_VARINT];
+            tail[..3].copy_from_slice(&[byte_tag(2), value as u8, (3 << 3 | VARINT) as u8]);
+            let length = 3 + put_varint(&mut tail[3..], number);
+            self.0.reserve(head.len() + key.len() + length);
             self.0.extend_from_slice(&head);
             self.0.extend_from_slice(key.as_bytes());
-            self.0.extend_from_slice(&[byte_tag(2), value as u8]);
+            self.0.extend_from_slice(&tail[..length]);
         } else {
             self.long_attribute(field, key, value);
+            self.number_set(3, number);
         }
-        self.number_set(3, number);
     }
 
     /// A `KeyValue` of any length but for its value, an `AnyValue` of `value` bytes, which must follow.
@@ -234,12 +211,15 @@ impl Wire {
         self.varint(u64::from(field << 3 | kind));
     }
 
-    fn varint(&mut self, mut number: u64) {
-        while number > 0x7f {
-            self.0.push(number as u8 | 0x80);
-            number >>= 7;
+    fn varint(&mut self, number: u64) {
+        // As most are.
+        if number <= 0x7f {
+            self.0.push(number as u8);
+            return;
         }
-        self.0.push(number as u8);
+        let mut bytes = [0; LONGEST_VARINT];
+        let length = put_varint(&mut bytes, number);
+        self.0.extend_from_slice(&bytes[..length]);
     }
 }
 
@@ -280,6 +260,21 @@ pub(super) fn field_at(bytes: &[u8], start: usize) -> Option<Range<usize>> {
         }
     }
     None
+}
+
+/// Writes a number to the beginning of `bytes`, of which there are enough; gives how many it takes.
+fn put_varint(bytes: &mut [u8], mut number: u64) -> usize {
+    let mut length = 1;
+    for byte in &mut *bytes {
+        *byte = number as u8 & 0x7f;
+        number >>= 7;
+        if number == 0 {
+            break;
+        }
+        *byte |= 0x80;
+        length += 1;
+    }
+    length
 }
 
 /// How many bytes a number takes.
@@ -360,22 +355,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_used_again_is_empty_and_bounded() {
-        for _ in 0..2 * KEPT_SPARE {
-            let mut wires: Vec<Wire> = (0..2 * KEPT_SPARE).map(|_| Wire::spare()).collect();
-            for wire in &mut wires {
-                assert_eq!(wire.length(), 0);
-                wire.text(1, "left behind");
-            }
-            wires[0].text(2, &"x".repeat(LARGEST_SPARE));
-            wires.into_iter().for_each(Wire::give_back);
-            // What was never used has nothing to keep.
-            Wire::default().give_back();
+    fn what_is_emptied_keeps_no_more_memory_than_it_may() {
+        for length in [0, 100, 5_000] {
+            let mut wire = Wire::default();
+            wire.text(1, &"x".repeat(length));
+            wire.clear(1_000);
+            assert_eq!(wire.length(), 0);
+            assert!(wire.0.capacity() <= 1_000, "{length}");
         }
-        let kept = SPARE.with_borrow(|spare| spare.iter().map(|wire| wire.0.capacity()).collect::<Vec<_>>());
-        assert_eq!(kept.len(), KEPT_SPARE);
-        let bounds = USUAL_BYTES..=LARGEST_SPARE;
-        assert!(kept.iter().all(|capacity| bounds.contains(capacity)), "{kept:?}");
     }
 
     #[test]
