@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::SCOPE;
 use crate::b3::B3Propagator;
 use crate::config::{Config, Propagator, Service, Signal};
 use crate::context;
@@ -20,7 +21,7 @@ use crate::export::ExportThread;
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
 use crate::process;
-use crate::providers::{Providers, SCOPE};
+use crate::providers::Providers;
 
 /// Why telemetry could not be set up. No value of a variable leads here.
 #[derive(Debug, thiserror::Error)]

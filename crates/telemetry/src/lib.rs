@@ -67,6 +67,9 @@ pub use span::Span;
 #[doc(hidden)]
 pub use tracing;
 
+/// The instrumentation scope of this crate.
+const SCOPE: &str = "pressroom.telemetry";
+
 /// The program in the README compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use opentelemetry::metrics::Meter;
 use opentelemetry::{KeyValue, global};
 
+use crate::SCOPE;
 pub use crate::gauges::observe_gauge;
 pub(crate) use durations::{Durations, SERIES_LIMIT, Series};
 pub use durations::{Histogram, histogram};
@@ -22,8 +23,6 @@ pub(crate) const SECONDS: [f64; 14] = [
 
 /// Those of database operations.
 pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
-
-const SCOPE: &str = "pressroom.telemetry";
 
 static READY: AtomicBool = AtomicBool::new(false);
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
+use crate::SCOPE;
 use crate::config::{Batches, Config, Destination, Signal};
 use crate::export::{
     Batch, ExportThread, Exported, Exports, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
@@ -15,9 +15,6 @@ use crate::export::{
 };
 use crate::recording::Recorder;
 use crate::sampler::QuietSampler;
-
-/// The instrumentation scope of this crate.
-pub(crate) const SCOPE: &str = "pressroom.telemetry";
 
 /// The providers of the signals that are made.
 #[derive(Debug, Default)]
@@ -60,7 +57,10 @@ impl Providers {
         let logs = records.as_ref().map(|records| {
             SdkLoggerProvider::builder()
                 .with_resource(config.resource.clone())
-                .with_log_processor(QueuedLogs::new(Arc::clone(&records.queue), records.tidy))
+                .with_log_processor(QueuedLogs::new(
+                    Arc::clone(&records.queue),
+                    config.log_limits.attributes,
+                ))
                 .build()
         });
         let metrics = reader.map(|(reader, exported)| {
@@ -92,7 +92,6 @@ impl Providers {
             tidy: tidy_of_spans(config),
             limits: config.span_limits,
             sampler,
-            scope: InstrumentationScope::builder(SCOPE).build(),
         };
         (providers, Some(recorder), thread)
     }
@@ -137,7 +136,6 @@ fn tidy_of_spans(config: &Config) -> Tidy {
     Tidy {
         masking: config.masking,
         value_limit: config.span_value_limit,
-        attribute_limit: None,
     }
 }
 
@@ -146,11 +144,6 @@ fn exports(config: &Config) -> Exports {
     let tidy = Tidy {
         masking: config.masking,
         value_limit: None,
-        attribute_limit: None,
-    };
-    let of_records = Tidy {
-        attribute_limit: Some(config.log_limits.attributes),
-        ..tidy
     };
     Exports {
         resource: config.resource.clone(),
@@ -162,7 +155,7 @@ fn exports(config: &Config) -> Exports {
         ),
         // The lines of standard output are the console's log records.
         logs: match &config.logs {
-            Destination::Otlp(_) => queued(Signal::Logs, &config.logs, config.log_batches, of_records),
+            Destination::Otlp(_) => queued(Signal::Logs, &config.logs, config.log_batches, tidy),
             Destination::Off | Destination::Console => None,
         },
         metrics: (config.metrics != Destination::Off).then(|| Read {

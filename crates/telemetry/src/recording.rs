@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use opentelemetry::trace::{Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt};
-use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SamplingDecision, ShouldSample, SpanLimits};
 
 use crate::context;
@@ -32,7 +32,6 @@ pub(crate) struct Recorder {
     pub(crate) tidy: Tidy,
     pub(crate) limits: SpanLimits,
     pub(crate) sampler: QuietSampler,
-    pub(crate) scope: InstrumentationScope,
 }
 
 /// How a span begins.
@@ -150,7 +149,6 @@ pub(crate) struct Recording {
 #[derive(Debug)]
 struct Live {
     queue: &'static Queue<Batch>,
-    scope: &'static InstrumentationScope,
     parent: SpanId,
     parent_is_remote: bool,
     name: Cow<'static, str>,
@@ -168,7 +166,6 @@ impl Live {
         kept.ok().flatten().unwrap_or_else(|| {
             Box::new(Self {
                 queue,
-                scope: &recorder.scope,
                 parent: SpanId::INVALID,
                 parent_is_remote: false,
                 name: Cow::Borrowed(""),
@@ -260,7 +257,7 @@ impl Span for Recording {
             recorded: &mut live.recorded,
             status: &live.status,
         };
-        ended.push(live.queue, live.scope);
+        ended.push(live.queue, None);
         live.give_back();
     }
 }
@@ -288,7 +285,6 @@ mod tests {
     const TIDY: Tidy = Tidy {
         masking: true,
         value_limit: None,
-        attribute_limit: None,
     };
 
     fn recorder() -> &'static Recorder {
@@ -299,7 +295,6 @@ mod tests {
             sampler: QuietSampler {
                 inner: Sampler::AlwaysOn,
             },
-            scope: InstrumentationScope::builder("test").build(),
         }))
     }
 

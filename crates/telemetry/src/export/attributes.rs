@@ -264,7 +264,6 @@ mod tests {
     const PLAIN: Tidy = Tidy {
         masking: false,
         value_limit: None,
-        attribute_limit: None,
     };
 
     /// Keys in their order, with the value where it is a number.

@@ -13,6 +13,7 @@ use prost::bytes::Bytes;
 use super::queue::{Entries, Queue};
 use super::tidy::Tidy;
 use super::wire::{Wire, field_length};
+use crate::SCOPE;
 
 /// The most scopes, and the most bytes of each, whose memory a batch keeps for the next one.
 const KEPT_SCOPES: usize = 4;
@@ -28,39 +29,81 @@ const ENTRIES: u32 = 2;
 /// Encoded entries by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    scopes: Vec<ScopeEntries>,
+    /// Those of this crate's own scope, which are nearly all spans: nothing is looked up for them.
+    own: Grouped,
+    others: Vec<ScopeEntries>,
     entries: usize,
 }
 
-/// The entries of one scope, as a `ScopeSpans` or `ScopeLogs` has them.
+/// The entries of one scope, as a `ScopeSpans` or `ScopeLogs` has them, after [`HEADROOM`]; nothing when there are none.
+#[derive(Debug, Default)]
+struct Grouped(Wire);
+
+/// Those of another scope.
 #[derive(Debug)]
 struct ScopeEntries {
     scope: InstrumentationScope,
     /// Where the name is not the scope's own.
     name: Option<String>,
-    /// The entries, after [`HEADROOM`]; nothing when there are none.
-    wire: Wire,
+    entries: Grouped,
 }
 
 impl Batch {
-    /// Adds one entry of `scope`, which goes by `name` where there is one. `entry` is a span or a log record, encoded, in
-    /// pieces: each is moved here from where it was written.
-    pub(super) fn add(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
-        let place = self.scopes.iter().rposition(|known| known.is_of(scope, name));
+    /// Adds one entry of this crate's own scope: a span, encoded, in pieces; each is moved here from where it was written.
+    pub(super) fn add(&mut self, entry: &[&[u8]]) {
+        self.own.add(entry);
+        self.entries += 1;
+    }
+
+    /// Adds one entry of `scope`, which goes by `name` where there is one: a span or a log record, encoded, in pieces.
+    pub(super) fn add_of(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
+        let place = self.others.iter().rposition(|known| known.is_of(scope, name));
         let place = place.unwrap_or_else(|| {
-            self.scopes.push(ScopeEntries {
+            self.others.push(ScopeEntries {
                 scope: scope.clone(),
                 name: name.map(str::to_owned),
-                wire: Wire::default(),
+                entries: Grouped::default(),
             });
-            self.scopes.len() - 1
+            self.others.len() - 1
         });
-        let wire = &mut self.scopes[place].wire;
-        if wire.length() == 0 {
-            wire.fields(&[0; HEADROOM]);
-        }
-        wire.message_of(ENTRIES, entry);
+        self.others[place].entries.add(entry);
         self.entries += 1;
+    }
+
+    fn grouped(&self, place: Place) -> &Grouped {
+        match place {
+            Place::Own => &self.own,
+            Place::Other(place) => &self.others[place].entries,
+        }
+    }
+
+    /// The scopes that have entries.
+    fn used(&self) -> Vec<Place> {
+        let all = [Place::Own]
+            .into_iter()
+            .chain((0..self.others.len()).map(Place::Other));
+        all.filter(|place| !self.grouped(*place).bytes().is_empty())
+            .collect()
+    }
+}
+
+/// Where in a batch a scope is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Own,
+    Other(usize),
+}
+
+impl Grouped {
+    fn add(&mut self, entry: &[&[u8]]) {
+        if self.0.length() == 0 {
+            self.0.fields(&[0; HEADROOM]);
+        }
+        self.0.message_of(ENTRIES, entry);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes().get(HEADROOM..).unwrap_or_default()
     }
 }
 
@@ -71,9 +114,10 @@ impl Entries for Batch {
 
     fn clear(&mut self) {
         self.entries = 0;
-        self.scopes.truncate(KEPT_SCOPES);
-        for scope in &mut self.scopes {
-            scope.wire.clear(KEPT_BYTES);
+        self.own.0.clear(KEPT_BYTES);
+        self.others.truncate(KEPT_SCOPES);
+        for scope in &mut self.others {
+            scope.entries.0.clear(KEPT_BYTES);
         }
     }
 }
@@ -82,19 +126,15 @@ impl ScopeEntries {
     fn is_of(&self, scope: &InstrumentationScope, name: Option<&str>) -> bool {
         self.name.as_deref() == name && self.scope == *scope
     }
+}
 
-    fn entries(&self) -> &[u8] {
-        self.wire.bytes().get(HEADROOM..).unwrap_or_default()
-    }
-
-    /// What is before the entries.
-    fn head(&self) -> Wire {
-        let name = self.name.clone().map(Into::into);
-        let mut head = Wire::default();
-        head.bytes_set(1, &ProtoScope::from((self.scope.clone(), name)).encode_to_vec());
-        head.text(3, self.scope.schema_url().unwrap_or_default());
-        head
-    }
+/// What is before the entries of a scope.
+fn head_of(scope: &InstrumentationScope, name: Option<&str>) -> Wire {
+    let name = name.map(|name| name.to_owned().into());
+    let mut head = Wire::default();
+    head.bytes_set(1, &ProtoScope::from((scope.clone(), name)).encode_to_vec());
+    head.text(3, scope.schema_url().unwrap_or_default());
+    head
 }
 
 /// What is the same in every request of a signal.
@@ -102,6 +142,7 @@ impl ScopeEntries {
 pub(crate) struct Frame {
     /// What is before the scopes.
     head: Wire,
+    own: InstrumentationScope,
 }
 
 impl Frame {
@@ -111,20 +152,21 @@ impl Frame {
         let mut head = Wire::default();
         head.bytes_set(1, &message.encode_to_vec());
         head.text(3, resource.schema_url().unwrap_or_default());
-        Self { head }
+        let own = InstrumentationScope::builder(SCOPE).build();
+        Self { head, own }
     }
 
     /// The `ExportTraceServiceRequest` or `ExportLogsServiceRequest` with the entries of `batch`, whose memory goes back to
     /// `queue`: at once, or with the request. A batch of one scope, as most are, becomes the request where it is.
     pub(crate) fn request(&self, mut batch: Batch, queue: &Arc<Queue<Batch>>) -> Bytes {
-        let used: Vec<usize> = (0..batch.scopes.len())
-            .filter(|place| !batch.scopes[*place].entries().is_empty())
-            .collect();
-        if let [place] = used[..] {
-            let scope = &mut batch.scopes[place];
-            let head = self.before(scope);
+        if let [place] = batch.used()[..] {
+            let head = self.before(&batch, place);
             if let Some(start) = HEADROOM.checked_sub(head.length()) {
-                scope.wire.overwrite(start, &head);
+                let entries = match place {
+                    Place::Own => &mut batch.own,
+                    Place::Other(place) => &mut batch.others[place].entries,
+                };
+                entries.0.overwrite(start, &head);
                 return Bytes::from_owner(Lent {
                     batch,
                     place,
@@ -138,10 +180,20 @@ impl Frame {
         request
     }
 
+    fn head_at(&self, batch: &Batch, place: Place) -> Wire {
+        match place {
+            Place::Own => head_of(&self.own, None),
+            Place::Other(place) => {
+                let ScopeEntries { scope, name, .. } = &batch.others[place];
+                head_of(scope, name.as_deref())
+            }
+        }
+    }
+
     /// What a request has before the entries of its only scope.
-    fn before(&self, scope: &ScopeEntries) -> Wire {
-        let head = scope.head();
-        let length = head.length() + scope.entries().len();
+    fn before(&self, batch: &Batch, place: Place) -> Wire {
+        let head = self.head_at(batch, place);
+        let length = head.length() + batch.grouped(place).bytes().len();
         let mut before = Wire::default();
         self.begin(&mut before, field_length(2, length));
         before.head(2, length);
@@ -150,8 +202,10 @@ impl Frame {
     }
 
     fn copied(&self, batch: &Batch) -> Bytes {
-        let used = batch.scopes.iter().filter(|scope| !scope.entries().is_empty());
-        let scopes: Vec<(Wire, &[u8])> = used.map(|scope| (scope.head(), scope.entries())).collect();
+        let used = batch.used().into_iter();
+        let scopes: Vec<(Wire, &[u8])> = used
+            .map(|place| (self.head_at(batch, place), batch.grouped(place).bytes()))
+            .collect();
         let length_of = |(head, entries): &(Wire, &[u8])| head.length() + entries.len();
         let length = scopes.iter().map(|scope| field_length(2, length_of(scope))).sum();
         let mut request = Wire::with_capacity(field_length(1, self.head.length() + length));
@@ -176,14 +230,14 @@ impl Frame {
 struct Lent {
     batch: Batch,
     /// The scope that has entries, and where in its memory the request begins.
-    place: usize,
+    place: Place,
     start: usize,
     queue: Arc<Queue<Batch>>,
 }
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.batch.scopes[self.place].wire.bytes()[self.start..]
+        &self.batch.grouped(self.place).0.bytes()[self.start..]
     }
 }
 
@@ -203,7 +257,6 @@ mod tests {
     const TIDY: Tidy = Tidy {
         masking: false,
         value_limit: None,
-        attribute_limit: None,
     };
 
     fn add(batch: &mut Batch, scope: &str, name: &str) {
@@ -213,8 +266,12 @@ mod tests {
         };
         let encoded = span.encode_to_vec();
         let (first, last) = encoded.split_at(encoded.len() / 2);
-        let scope = InstrumentationScope::builder(scope.to_owned()).build();
-        batch.add(&scope, None, &[first, last]);
+        if scope == SCOPE {
+            batch.add(&[first, last]);
+        } else {
+            let scope = InstrumentationScope::builder(scope.to_owned()).build();
+            batch.add_of(&scope, None, &[first, last]);
+        }
     }
 
     fn queue() -> Arc<Queue<Batch>> {
@@ -247,16 +304,24 @@ mod tests {
         for number in 0..2 * KEPT_SCOPES {
             add(&mut batch, &format!("scope {number}"), &"x".repeat(KEPT_BYTES));
         }
-        assert_eq!(batch.count(), 2 * KEPT_SCOPES);
+        add(&mut batch, SCOPE, "left behind");
+        assert_eq!(batch.count(), 2 * KEPT_SCOPES + 1);
         batch.clear();
         assert_eq!(batch.count(), 0);
-        assert!(batch.scopes.len() <= KEPT_SCOPES);
-        add(&mut batch, "scope 1", "a");
-        add(&mut batch, "new", "b");
-        add(&mut batch, "scope 1", "c");
+        assert!(batch.others.len() <= KEPT_SCOPES);
+        let expected = [scope("scope 1", &["a", "c"]), scope("new", &["b"])];
+        for (name, of_scope) in [("scope 1", "a"), ("new", "b"), ("scope 1", "c")] {
+            add(&mut batch, name, of_scope);
+        }
+        assert_eq!(names(frame.request(batch, &queue())), expected);
+        let mut batch = Batch::default();
+        for (name, of_scope) in [("scope 1", "a"), (SCOPE, "own"), ("new", "b"), ("scope 1", "c")] {
+            add(&mut batch, name, of_scope);
+        }
+        let [one, new] = expected;
         assert_eq!(
             names(frame.request(batch, &queue())),
-            [scope("scope 1", &["a", "c"]), scope("new", &["b"])]
+            [scope(SCOPE, &["own"]), one, new]
         );
         assert_eq!(names(frame.request(Batch::default(), &queue())), []);
     }
@@ -268,11 +333,21 @@ mod tests {
                 .with_attribute(opentelemetry::KeyValue::new("of.some.length", "x".repeat(length)))
                 .build();
             let frame = Frame::new(&resource, TIDY);
-            for entries in [1, 2, 500] {
+            for (entries, scope) in [
+                (1, SCOPE),
+                (1, "a scope"),
+                (2, SCOPE),
+                (500, SCOPE),
+                (500, "a scope"),
+            ] {
                 let mut batch = Batch::default();
-                (0..entries).for_each(|_| add(&mut batch, "a scope", "a span of some length"));
+                (0..entries).for_each(|_| add(&mut batch, scope, "a span of some length"));
                 let copied = frame.copied(&batch);
-                assert_eq!(frame.request(batch, &queue()), copied, "{length} {entries}");
+                assert_eq!(
+                    frame.request(batch, &queue()),
+                    copied,
+                    "{length} {entries} {scope}"
+                );
             }
         }
     }
@@ -291,10 +366,10 @@ mod tests {
         assert_eq!(names(again.clone()), [scope("first", &["a span"])]);
         drop(again);
         // The batch that took the first one's place while that was under way.
-        assert_eq!(taken().scopes.len(), 1);
+        assert_eq!(taken().others.len(), 1);
         push("third");
         let back = taken();
-        let known: Vec<&str> = back.scopes.iter().map(|known| known.scope.name()).collect();
+        let known: Vec<&str> = back.others.iter().map(|known| known.scope.name()).collect();
         assert_eq!(known, ["first", "third"]);
         assert_eq!(names(frame.request(back, &queue)), [scope("third", &["a span"])]);
     }

@@ -15,7 +15,6 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 
 use super::frame::Batch;
 use super::queue::Queue;
-use super::tidy::Tidy;
 use super::wire::{Wire, nanoseconds, with_scratch};
 
 /// Puts log records into the queue.
@@ -26,10 +25,10 @@ pub(crate) struct QueuedLogs {
 }
 
 impl QueuedLogs {
-    pub(crate) fn new(queue: Arc<Queue<Batch>>, tidy: Tidy) -> Self {
+    pub(crate) fn new(queue: Arc<Queue<Batch>>, most_attributes: usize) -> Self {
         Self {
             queue,
-            encoder: LogEncoder { tidy },
+            encoder: LogEncoder { most_attributes },
         }
     }
 }
@@ -41,7 +40,7 @@ impl LogProcessor for QueuedLogs {
         with_scratch(|entry| {
             self.encoder.record(entry, record);
             self.queue
-                .push(|batch| batch.add(scope, target, &[entry.bytes()]));
+                .push(|batch| batch.add_of(scope, target, &[entry.bytes()]));
         });
     }
 
@@ -61,7 +60,7 @@ impl LogProcessor for QueuedLogs {
 /// Writes log records. The numbers are those of the fields in OTLP's `logs/v1/logs.proto` and `common/v1/common.proto`.
 #[derive(Clone, Debug)]
 struct LogEncoder {
-    tidy: Tidy,
+    most_attributes: usize,
 }
 
 impl LogEncoder {
@@ -98,7 +97,7 @@ impl LogEncoder {
             .iter()
             .enumerate()
             .filter(|(index, (key, _))| !all[index + 1..].iter().any(|(later, _)| later == key));
-        let limit = self.tidy.attribute_limit.unwrap_or(usize::MAX);
+        let limit = self.most_attributes;
         let mut count = 0;
         for (_, (key, attribute)) in unique {
             if count < limit {

@@ -26,17 +26,21 @@ pub(crate) struct Queue<B> {
     overflow: Notify,
 }
 
+/// In this order: what every push needs is in one or two lines of the cache, which processors take from each other.
 #[derive(Debug)]
+#[repr(C)]
 struct State<B> {
-    /// Batches of full size, oldest first.
-    full: VecDeque<B>,
-    /// The batch that is being filled.
-    open: B,
-    /// An empty batch whose memory is used again.
-    spare: B,
     closed: bool,
     flush: bool,
     overflowing: bool,
+    /// How many entries more there may be.
+    room: usize,
+    /// The batch that is being filled.
+    open: B,
+    /// Batches of full size, oldest first.
+    full: VecDeque<B>,
+    /// An empty batch whose memory is used again.
+    spare: B,
     /// What had been dropped when the last overflow was over.
     dropped_before: u64,
     counts: Counts,
@@ -60,12 +64,13 @@ impl<B: Entries> Queue<B> {
             capacity,
             batch_size,
             state: Mutex::new(State {
-                full: VecDeque::new(),
-                open: B::default(),
-                spare: B::default(),
                 closed: false,
                 flush: false,
                 overflowing: false,
+                room: capacity,
+                open: B::default(),
+                full: VecDeque::new(),
+                spare: B::default(),
                 dropped_before: 0,
                 counts: Counts::default(),
             }),
@@ -82,7 +87,7 @@ impl<B: Entries> Queue<B> {
             state.counts.late += 1;
             return;
         }
-        if self.length(&state) >= self.capacity {
+        if state.room == 0 {
             state.counts.dropped += 1;
             let begins = !state.overflowing;
             state.overflowing = true;
@@ -92,6 +97,7 @@ impl<B: Entries> Queue<B> {
             }
             return;
         }
+        state.room -= 1;
         add(&mut state.open);
         if state.open.count() < self.batch_size {
             return;
@@ -154,7 +160,7 @@ impl<B: Entries> Queue<B> {
 
     /// Entries waiting.
     pub(crate) fn len(&self) -> usize {
-        self.length(&self.lock())
+        self.capacity - self.lock().room
     }
 
     /// The most entries that wait.
@@ -173,10 +179,6 @@ impl<B: Entries> Queue<B> {
         Some(dropped - std::mem::replace(&mut state.dropped_before, dropped))
     }
 
-    fn length(&self, state: &State<B>) -> usize {
-        state.full.len() * self.batch_size + state.open.count()
-    }
-
     /// No code that can panic runs under the lock but the allocator's; the state is whole whatever happened.
     fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -185,8 +187,7 @@ impl<B: Entries> Queue<B> {
 
 fn take_full<B: Entries>(state: &mut State<B>) -> Option<B> {
     let batch = state.full.pop_front()?;
-    state.counts.taken += batch.count() as u64;
-    Some(batch)
+    Some(taken(state, batch))
 }
 
 fn take_open<B: Entries>(state: &mut State<B>) -> Option<B> {
@@ -195,8 +196,13 @@ fn take_open<B: Entries>(state: &mut State<B>) -> Option<B> {
     }
     let empty = std::mem::take(&mut state.spare);
     let batch = std::mem::replace(&mut state.open, empty);
+    Some(taken(state, batch))
+}
+
+fn taken<B: Entries>(state: &mut State<B>, batch: B) -> B {
+    state.room += batch.count();
     state.counts.taken += batch.count() as u64;
-    Some(batch)
+    batch
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ pub(crate) struct Tidy {
     pub(crate) masking: bool,
     /// The longest text of an attribute in characters.
     pub(crate) value_limit: Option<usize>,
-    /// The most attributes, for signals of which the SDK does not see to it.
-    pub(crate) attribute_limit: Option<usize>,
 }
 
 impl Tidy {
@@ -136,7 +134,6 @@ mod tests {
     const PLAIN: Tidy = Tidy {
         masking: false,
         value_limit: None,
-        attribute_limit: None,
     };
     const MASKING: Tidy = Tidy {
         masking: true,

@@ -32,9 +32,15 @@ const KEPT_BYTES: usize = 2 * 1024;
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) attributes: Attributes,
+    /// Few spans have any.
+    more: Option<Box<More>>,
+    limits: &'static SpanLimits,
+}
+
+#[derive(Debug, Default)]
+struct More {
     events: Parts,
     links: Parts,
-    limits: &'static SpanLimits,
 }
 
 /// Events or links.
@@ -55,20 +61,13 @@ impl Parts {
         }) += 1;
         admitted
     }
-
-    fn clear(&mut self) {
-        self.wire.clear(KEPT_BYTES);
-        self.count = 0;
-        self.dropped = 0;
-    }
 }
 
 impl Recorded {
     pub(crate) fn new(tidy: Tidy, limits: &'static SpanLimits) -> Self {
         Self {
             attributes: Attributes::new(OF_SPANS, tidy, limits.max_attributes_per_span),
-            events: Parts::default(),
-            links: Parts::default(),
+            more: None,
             limits,
         }
     }
@@ -76,8 +75,7 @@ impl Recorded {
     /// Forgets everything, for another span that is recorded here.
     pub(crate) fn clear(&mut self) {
         self.attributes.clear(KEPT_BYTES);
-        self.events.clear();
-        self.links.clear();
+        self.more = None;
     }
 
     /// `text` as it may leave.
@@ -86,15 +84,18 @@ impl Recorded {
     }
 
     pub(crate) fn event(&mut self, event: &Event) {
-        if !self.events.admits(self.limits.max_events_per_span) {
+        let (tidy, limits) = (self.attributes.tidy, self.limits);
+        let events = &mut self.more.get_or_insert_default().events;
+        if !events.admits(limits.max_events_per_span) {
             return;
         }
-        let limit = self.limits.max_attributes_per_event;
-        let (tidy, attributes) = (
-            self.attributes.tidy,
-            self.part(OF_EVENTS, limit, &event.attributes),
+        let attributes = part(
+            tidy,
+            OF_EVENTS,
+            limits.max_attributes_per_event,
+            &event.attributes,
         );
-        self.events.wire.message(11, |wire| {
+        events.wire.message(11, |wire| {
             wire.fixed64(1, nanoseconds(event.timestamp));
             wire.text(2, &tidy.masked(&event.name));
             attributes.write(wire);
@@ -104,13 +105,14 @@ impl Recorded {
     }
 
     pub(crate) fn link(&mut self, link: &Link) {
-        if !self.links.admits(self.limits.max_links_per_span) {
+        let (tidy, limits) = (self.attributes.tidy, self.limits);
+        let links = &mut self.more.get_or_insert_default().links;
+        if !links.admits(limits.max_links_per_span) {
             return;
         }
-        let limit = self.limits.max_attributes_per_link;
-        let (tidy, attributes) = (self.attributes.tidy, self.part(OF_LINKS, limit, &link.attributes));
+        let attributes = part(tidy, OF_LINKS, limits.max_attributes_per_link, &link.attributes);
         let context = &link.span_context;
-        self.links.wire.message(13, |wire| {
+        links.wire.message(13, |wire| {
             wire.id(1, context.trace_id().to_bytes());
             wire.id(2, context.span_id().to_bytes());
             trace_state(tidy, wire, context);
@@ -120,12 +122,13 @@ impl Recorded {
             wire.fixed32(6, flags(context, context.is_remote()));
         });
     }
+}
 
-    fn part(&self, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
-        let mut attributes = Attributes::new(field, self.attributes.tidy, limit);
-        given.iter().for_each(|attribute| attributes.set(attribute));
-        attributes
-    }
+/// The attributes of an event or a link.
+fn part(tidy: Tidy, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
+    let mut attributes = Attributes::new(field, tidy, limit);
+    given.iter().for_each(|attribute| attributes.set(attribute));
+    attributes
 }
 
 /// A span that has ended.
@@ -144,14 +147,20 @@ pub(crate) struct Ended<'a> {
 }
 
 impl<'a> Ended<'a> {
-    /// Puts the span into the queue, as one of `scope`.
-    pub(crate) fn push(self, queue: &Queue<Batch>, scope: &InstrumentationScope) {
+    /// Puts the span into the queue, as one of `scope`, or as one of this crate's own.
+    pub(crate) fn push(self, queue: &Queue<Batch>, scope: Option<&InstrumentationScope>) {
         let (head, length) = self.head();
         let recorded = self.rest();
         let [fixed, attributes] = recorded.attributes.pieces();
-        let (events, links) = (recorded.events.wire.bytes(), recorded.links.wire.bytes());
+        let more = recorded.more.as_deref();
+        let [events, links] = more.map_or([&[][..]; 2], |more| {
+            [more.events.wire.bytes(), more.links.wire.bytes()]
+        });
         let span = [&head[..length], fixed, attributes, events, links];
-        queue.push(|batch| batch.add(scope, None, &span));
+        queue.push(|batch| match scope {
+            Some(scope) => batch.add_of(scope, None, &span),
+            None => batch.add(&span),
+        });
     }
 
     /// What every span has, which is as long in each but for the parent's id, put together at once: a span is written in
@@ -192,8 +201,10 @@ impl<'a> Ended<'a> {
         trace_state(tidy, wire, self.context);
         wire.text(5, &self.name);
         wire.number(10, dropped.into());
-        wire.number(12, recorded.events.dropped.into());
-        wire.number(14, recorded.links.dropped.into());
+        if let Some(more) = &recorded.more {
+            wire.number(12, more.events.dropped.into());
+            wire.number(14, more.links.dropped.into());
+        }
         match self.status {
             Status::Unset => wire.bytes_set(15, &[]),
             Status::Ok => wire.message(15, |wire| wire.number(3, status::StatusCode::Ok as u64)),
@@ -241,9 +252,12 @@ impl SpanProcessor for QueuedSpans {
             .iter()
             .for_each(|attribute| recorded.attributes.set(attribute));
         span.events.events.iter().for_each(|event| recorded.event(event));
-        recorded.events.dropped = span.events.dropped_count;
         span.links.links.iter().for_each(|link| recorded.link(link));
-        recorded.links.dropped = span.links.dropped_count;
+        if span.events.dropped_count + span.links.dropped_count > 0 {
+            let more = recorded.more.get_or_insert_default();
+            more.events.dropped = span.events.dropped_count;
+            more.links.dropped = span.links.dropped_count;
+        }
         let ended = Ended {
             context: &span.span_context,
             parent: span.parent_span_id,
@@ -255,7 +269,7 @@ impl SpanProcessor for QueuedSpans {
             recorded: &mut recorded,
             status: &span.status,
         };
-        ended.push(&self.queue, &span.instrumentation_scope);
+        ended.push(&self.queue, Some(&span.instrumentation_scope));
     }
 
     /// Asks for an export and does not wait for it.

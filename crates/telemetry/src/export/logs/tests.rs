@@ -15,12 +15,12 @@ use opentelemetry_sdk::logs::{LogBatch, SdkLogger, SdkLoggerProvider};
 use prost::Message;
 
 use super::super::frame::Frame;
+use super::super::tidy::Tidy;
 use super::*;
 
 const PLAIN: Tidy = Tidy {
     masking: false,
     value_limit: None,
-    attribute_limit: None,
 };
 
 /// A record with the scope that it was made in.
@@ -60,18 +60,18 @@ fn resource() -> Resource {
         .build()
 }
 
-fn decoded(tidy: Tidy, batch: Vec<Entry>) -> ExportLogsServiceRequest {
+fn decoded(most_attributes: usize, batch: Vec<Entry>) -> ExportLogsServiceRequest {
     let queue = Arc::new(Queue::new(100, 100));
-    let processor = QueuedLogs::new(Arc::clone(&queue), tidy);
+    let processor = QueuedLogs::new(Arc::clone(&queue), most_attributes);
     for (mut record, scope) in batch {
         processor.emit(&mut record, &scope);
     }
-    let request = Frame::new(&resource(), tidy).request(queue.take().unwrap(), &queue);
+    let request = Frame::new(&resource(), PLAIN).request(queue.take().unwrap(), &queue);
     ExportLogsServiceRequest::decode(request).unwrap()
 }
 
-fn only(tidy: Tidy, batch: Vec<Entry>) -> LogRecord {
-    let mut request = decoded(tidy, batch);
+fn only(most_attributes: usize, batch: Vec<Entry>) -> LogRecord {
+    let mut request = decoded(most_attributes, batch);
     request.resource_logs[0].scope_logs[0].log_records.remove(0)
 }
 
@@ -109,7 +109,7 @@ fn a_request_is_what_the_upstream_transform_makes() {
         &LogBatch::new(&references),
         &ResourceAttributesWithSchema::from(&resource()),
     );
-    let mut written = decoded(PLAIN, batch).resource_logs;
+    let mut written = decoded(128, batch).resource_logs;
     for group in expected.iter_mut().chain(&mut written) {
         group
             .scope_logs
@@ -121,12 +121,8 @@ fn a_request_is_what_the_upstream_transform_makes() {
 
 #[test]
 fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_key_is_kept() {
-    let tidy = Tidy {
-        attribute_limit: Some(2),
-        ..PLAIN
-    };
     let record = only(
-        tidy,
+        2,
         entries(|logger| {
             let mut record = logger.create_log_record();
             for (key, value) in [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("d", 5)] {
@@ -147,7 +143,7 @@ fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_k
 #[test]
 fn a_provider_that_is_shut_down_queues_nothing() {
     let queue = Arc::new(Queue::new(10, 5));
-    let processor = QueuedLogs::new(Arc::clone(&queue), PLAIN);
+    let processor = QueuedLogs::new(Arc::clone(&queue), 128);
     processor.shutdown().unwrap();
     let (mut record, scope) = entries(|logger| logger.emit(logger.create_log_record())).remove(0);
     processor.emit(&mut record, &scope);

@@ -72,7 +72,6 @@ fn span(id: u64, scope: &'static str, status: Status) -> SpanData {
 const PLAIN: Tidy = Tidy {
     masking: false,
     value_limit: None,
-    attribute_limit: None,
 };
 
 fn decoded(tidy: Tidy, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
@@ -168,7 +167,6 @@ fn attributes_are_cut_at_characters_after_masking_and_names_are_not() {
     let tidy = Tidy {
         masking: true,
         value_limit: Some(9),
-        ..PLAIN
     };
     let mut long = span(1, "a", Status::error("a long description"));
     long.attributes = vec![
