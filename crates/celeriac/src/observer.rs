@@ -80,18 +80,44 @@ pub(crate) fn observed<T>(
 
 /// A span, as its observer remembers it: something that only that one understands, or nothing.
 #[derive(Clone, Default)]
-pub struct Origin(Option<Arc<dyn Any + Send + Sync>>);
+pub struct Origin(Remembered);
+
+#[derive(Clone, Default)]
+enum Remembered {
+    #[default]
+    Nothing,
+    Something(Arc<dyn Any + Send + Sync>),
+    /// What [`crate::otel`] remembers, in no memory of its own: every task has some.
+    #[cfg(feature = "telemetry")]
+    Context(telemetry::Context),
+}
 
 impl Origin {
     /// What an observer remembers.
     pub fn new(remembered: impl Any + Send + Sync) -> Self {
-        Self(Some(Arc::new(remembered)))
+        Self(Remembered::Something(Arc::new(remembered)))
     }
 
     /// What was remembered, if it is of this type.
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
-        self.0.as_deref()?.downcast_ref()
+        match &self.0 {
+            Remembered::Something(remembered) => remembered.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn of_context(context: telemetry::Context) -> Self {
+        Self(Remembered::Context(context))
+    }
+
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn context(&self) -> Option<&telemetry::Context> {
+        match &self.0 {
+            Remembered::Context(context) => Some(context),
+            _ => None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use opentelemetry::trace::{Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SamplingDecision, ShouldSample, SpanLimits};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanLimits};
 
 use crate::context;
 use crate::export::{Attributes, Batch, Ended, Fixed, Queue, Recorded, Tidy};
@@ -83,17 +83,13 @@ impl Recorder {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let sampled = self
-            .sampler
-            .inner
-            .should_sample(Some(parent), trace_id, &name, &kind, &[], links);
-        let is_sampled = sampled.decision == SamplingDecision::RecordAndSample;
+        let is_sampled = self.sampler.samples(parent, trace_id, &name, &kind, links);
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
             above.trace_flags().with_sampled(is_sampled),
             false,
-            sampled.trace_state,
+            above.trace_state().clone(),
         );
         let queue = self.queue.as_deref().filter(|_| is_sampled);
         let live = queue.map(|queue| {
@@ -104,10 +100,6 @@ impl Recorder {
             live.kind = kind;
             live.start = since.unwrap_or_else(SystemTime::now);
             describe(&mut live.recorded.attributes);
-            sampled
-                .attributes
-                .iter()
-                .for_each(|attribute| live.recorded.attributes.set(attribute));
             links.iter().for_each(|link| live.recorded.link(link));
             live
         });

@@ -110,12 +110,12 @@ impl Observer for OtelObserver {
         if let [only] = origins {
             return only.clone();
         }
-        let contexts = origins.iter().filter_map(Origin::get::<Context>);
-        telemetry::on_behalf_of(contexts).map_or_else(Origin::default, Origin::new)
+        let contexts = origins.iter().filter_map(Origin::context);
+        telemetry::on_behalf_of(contexts).map_or_else(Origin::default, Origin::of_context)
     }
 
     fn during(&self, origin: &Origin, work: &mut dyn FnMut()) {
-        match origin.get::<Context>() {
+        match origin.context() {
             Some(context) => within(context, work),
             None => work(),
         }
@@ -208,7 +208,7 @@ fn within(context: &Context, work: &mut dyn FnMut()) {
 /// What is not sampled need not be remembered.
 fn origin(context: &Context) -> Origin {
     if context.span().span_context().is_sampled() {
-        Origin::new(context.clone())
+        Origin::of_context(context.clone())
     } else {
         Origin::default()
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -80,7 +81,7 @@ impl Acks {
     }
 
     async fn transaction(&self, connection: &Connection, observer: &dyn Observer) {
-        let acks: Vec<Ack> = {
+        let mut acks: Vec<Ack> = {
             let mut waiting = self.waiting();
             let many = waiting.len().min(MOST);
             waiting.drain(..many).collect()
@@ -105,7 +106,7 @@ impl Acks {
         } else {
             commands::ACK
         };
-        let origins: Vec<Origin> = acks.iter().map(|ack| ack.origin.clone()).collect();
+        let origins: Vec<Origin> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = observer.on_behalf_of(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
         let answer: Result<(), BrokerError> = observed(end, |poll| observer.during(&origin, poll)).await;
