@@ -41,12 +41,14 @@ compute() { awk "BEGIN { printf \"$1\", $2 }"; }
 
 # Of each round, because what else the machine does changes from round to round: `ratios <file> <file>`.
 ratios() { paste "$1" "$2" | awk '{ printf "%s%.3f", (NR > 1 ? " " : ""), $1 / $2 }'; }
+
 # The rounds' mean ratio and its standard error: what the median alone does not tell is how sure it is. The mean is
 # geometric, because an arithmetic one of ratios grows with how much they scatter.
 mean_ratio() {
     paste "$1" "$2" | awk '{ r = log($1 / $2); sum += r; squares += r * r }
         END { mean = sum / NR; printf "%.3f", exp(mean); if (NR > 1) printf " +- %.3f", exp(mean) * sqrt((squares / NR - mean * mean) / (NR - 1)) }'
 }
+
 median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
 
 resident_mib() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
