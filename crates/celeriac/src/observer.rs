@@ -222,3 +222,16 @@ impl SendSpan for Unobserved {
 impl CommandSpan for Unobserved {
     fn finish(self: Box<Self>, _: Result<(), CommandFailure<'_>>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_its_observer_remembered_and_nothing_else() {
+        let origin = Origin::new(7_u32);
+        assert_eq!(origin.clone().get::<u32>(), Some(&7));
+        assert_eq!(origin.get::<u64>(), None);
+        assert_eq!(Origin::default().get::<u32>(), None);
+    }
+}

@@ -119,7 +119,8 @@ pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 
-/// Does `work` with the span of `cx` in force.
+/// Does `work` with the span of `cx` in force. `FutureExt::with_context` would want a context of its own, and counting who
+/// shares a span is part of what a span costs.
 pub(crate) fn within<T>(
     cx: &Context,
     mut work: Pin<&mut impl Future<Output = T>>,

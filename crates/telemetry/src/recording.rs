@@ -153,7 +153,7 @@ struct Live {
 impl Live {
     /// Nothing yet, in memory that this thread has kept, or in new memory.
     fn spare(recorder: &'static Recorder, queue: &'static Queue<Batch>) -> Box<Self> {
-        // At the end of a thread there may be none left.
+        // At the end of a thread there may be none left. What was kept is of the same recorder: a process has one.
         let kept = SPARE.try_with(|spare| spare.borrow_mut().pop());
         kept.ok().flatten().unwrap_or_else(|| {
             Box::new(Self {

@@ -58,3 +58,51 @@ impl ShouldSample for QuietSampler {
             .should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
+
+    use super::*;
+
+    /// A context whose span is in the trace 7.
+    fn parent(flags: TraceFlags, is_remote: bool) -> Context {
+        let state = TraceState::from_key_value([("vendor", "x")]).unwrap();
+        let span = SpanContext::new(TraceId::from(7), SpanId::from(1), flags, is_remote, state);
+        Context::new().with_remote_span_context(span)
+    }
+
+    #[test]
+    fn a_span_is_sampled_as_the_sdk_would_and_nothing_is_lost_by_not_asking_it() {
+        let roots = [
+            Sampler::AlwaysOn,
+            Sampler::AlwaysOff,
+            Sampler::TraceIdRatioBased(1e-9),
+        ];
+        let based = roots.clone().map(|root| Sampler::ParentBased(Box::new(root)));
+        let mut parents = vec![Context::new()];
+        for flags in [TraceFlags::SAMPLED, TraceFlags::default()] {
+            parents.extend([parent(flags, true), parent(flags, false)]);
+        }
+        let mut sampled = 0;
+        for inner in roots.into_iter().chain(based) {
+            let quiet = QuietSampler { inner };
+            for parent in &parents {
+                let id = TraceId::from(u128::MAX);
+                let kind = SpanKind::Internal;
+                let result = quiet.should_sample(Some(parent), id, "a", &kind, &[], &[]);
+                let expected = result.decision == SamplingDecision::RecordAndSample;
+                assert_eq!(
+                    quiet.samples(parent, id, "a", &kind, &[]),
+                    expected,
+                    "{quiet:?} {parent:?}"
+                );
+                assert_eq!(result.trace_state, *parent.span().span_context().trace_state());
+                assert_eq!(result.attributes, []);
+                sampled += u32::from(expected);
+            }
+        }
+        // All five by the first; two of each that is based on a parent, and without one by its root.
+        assert_eq!(sampled, 5 + 3 * 2 + 1);
+    }
+}

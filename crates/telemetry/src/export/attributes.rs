@@ -127,7 +127,7 @@ impl Attributes {
     }
 
     /// Where what follows them is written, when there will be no more.
-    pub(super) fn end(&mut self) -> &mut Wire {
+    pub(super) fn after(&mut self) -> &mut Wire {
         &mut self.wire
     }
 

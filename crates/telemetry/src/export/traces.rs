@@ -89,7 +89,7 @@ impl Recorded {
         if !events.admits(limits.max_events_per_span) {
             return;
         }
-        let attributes = part(
+        let attributes = attributes_of(
             tidy,
             OF_EVENTS,
             limits.max_attributes_per_event,
@@ -110,7 +110,7 @@ impl Recorded {
         if !links.admits(limits.max_links_per_span) {
             return;
         }
-        let attributes = part(tidy, OF_LINKS, limits.max_attributes_per_link, &link.attributes);
+        let attributes = attributes_of(tidy, OF_LINKS, limits.max_attributes_per_link, &link.attributes);
         let context = &link.span_context;
         links.wire.message(13, |wire| {
             wire.id(1, context.trace_id().to_bytes());
@@ -125,7 +125,7 @@ impl Recorded {
 }
 
 /// The attributes of an event or a link.
-fn part(tidy: Tidy, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
+fn attributes_of(tidy: Tidy, field: u32, limit: u32, given: &[KeyValue]) -> Attributes {
     let mut attributes = Attributes::new(field, tidy, limit);
     given.iter().for_each(|attribute| attributes.set(attribute));
     attributes
@@ -197,7 +197,7 @@ impl<'a> Ended<'a> {
     fn rest(self) -> &'a Recorded {
         let recorded = self.recorded;
         let (tidy, dropped) = (recorded.attributes.tidy, recorded.attributes.dropped());
-        let wire = recorded.attributes.end();
+        let wire = recorded.attributes.after();
         trace_state(tidy, wire, self.context);
         wire.text(5, &self.name);
         wire.number(10, dropped.into());
