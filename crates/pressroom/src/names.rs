@@ -1,5 +1,5 @@
 //! The names of our own telemetry, for use where it is made. Written by `scripts/telemetry-registry` from
-//! `crates/telemetry/registry`; change them there.
+//! `crates/otel-service/registry`; change them there.
 
 /// Attributes.
 pub mod attribute {

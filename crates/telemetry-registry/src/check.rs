@@ -20,7 +20,7 @@ use crate::value::{ValueType, text};
 const OUR_SOURCES: [&str; 3] = [
     "crates/celeriac/src/",
     "crates/pressroom/src/",
-    "crates/telemetry/src/",
+    "crates/otel-service/src/",
 ];
 
 impl Registry {

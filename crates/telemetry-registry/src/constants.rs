@@ -17,7 +17,7 @@ pub(crate) struct Output {
 
 pub(crate) const OUTPUTS: [Output; 2] = [
     Output {
-        path: "telemetry/src/names.rs",
+        path: "otel-service/src/names.rs",
         of_the_service: false,
     },
     Output {
@@ -30,7 +30,7 @@ impl Output {
     pub(crate) fn text(&self, registry: &Registry) -> String {
         let mut text = String::from(
             "//! The names of our own telemetry, for use where it is made. Written by `scripts/telemetry-registry` from\n\
-             //! `crates/telemetry/registry`; change them there.\n",
+             //! `crates/otel-service/registry`; change them there.\n",
         );
         let attributes = registry.attributes.iter().map(|(name, attribute)| {
             let about = format!("{} Its type is {}.", attribute.brief, attribute.value_type);

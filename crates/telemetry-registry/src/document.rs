@@ -39,12 +39,12 @@ impl<'a> Document<'a> {
         self.put(format_args!(
             "# Telemetry\n\
              \n\
-             <!-- Written by scripts/telemetry-registry from crates/telemetry/registry; change it there. -->\n\
+             <!-- Written by scripts/telemetry-registry from crates/otel-service/registry; change it there. -->\n\
              \n\
              What the processes send: spans, metrics and logs by OTLP, named as the OpenTelemetry semantic conventions \
              {version} name\nthem and, where those have no name, as declared here. Names of ours are **bold**; \
              the others link to the conventions.\n\
-             The variables that steer all this are told in the [README of the crate](../crates/telemetry/README.md), \
+             The variables that steer all this are told in the [README of the crate](../crates/otel-service/README.md), \
              what may\nstand in a log line in [logging](logging.md).\n",
             version = self.registry.upstream.version
         ));

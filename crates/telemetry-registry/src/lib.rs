@@ -1,4 +1,4 @@
-//! The telemetry registry, `crates/telemetry/registry`: read, resolved against the names of the OpenTelemetry semantic
+//! The telemetry registry, `crates/otel-service/registry`: read, resolved against the names of the OpenTelemetry semantic
 //! conventions, turned into Rust constants and a document, and compared with what tests receive over OTLP. No program
 //! depends on this crate; tests do, and `scripts/telemetry-registry`.
 
@@ -20,7 +20,7 @@ pub use registry::{Registry, RegistryError};
 
 /// Where the registry lies.
 pub(crate) fn folder() -> PathBuf {
-    crates().join("telemetry/registry")
+    crates().join("otel-service/registry")
 }
 
 /// What is made from the registry: each file's path and what it has to contain.

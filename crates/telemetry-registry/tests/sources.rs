@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use telemetry_registry::Registry;
 
-const CRATES: [&str; 3] = ["celeriac", "pressroom", "telemetry"];
+const CRATES: [&str; 3] = ["celeriac", "pressroom", "otel-service"];
 const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
 /// How functions end that take an instrument's name, alone or behind the meter.
 const INSTRUMENTS: [&str; 6] = [

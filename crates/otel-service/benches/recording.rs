@@ -1,0 +1,333 @@
+//! What recording costs the code that records: nanoseconds and allocations for each span, log record and measurement,
+//! with all three signals exporting to a receiver that throws everything away, and with `OTEL_SDK_DISABLED=true`.
+//!
+//! `cargo bench -p otel-service --bench recording` starts itself twice, since a process has telemetry once, and prints one
+//! table. Exporting goes on beside, on its own thread, and is not part of the figures.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Future, Ready, ready};
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Read, Write, stderr, stdout};
+use std::net::{TcpListener, TcpStream};
+use std::pin::pin;
+use std::process::{Command, Stdio};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use otel_service::{
+    ClientAddress, Counter, Database, DbError, Failure, Histogram, HttpLayer, KeyValue, Messaging, Outcome,
+    Processed, Service, Span, Statement, TaskMessage,
+};
+use tower::Layer;
+use tower::Service as _;
+
+/// Says that this process is one of those that measure.
+const MEASURE: &str = "measure";
+const ROUNDS: usize = 60;
+/// What two spans each make of it fits the queue of spans, so that nothing is dropped.
+const ITERATIONS: usize = 512;
+/// Between rounds, for what was recorded to be exported and its memory to be free again, as it is in a service.
+const PAUSE: Duration = Duration::from_millis(10);
+
+type Outcomes<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcomes {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some(MEASURE) => measure(),
+        Some("--bench") => compare(),
+        // Compiled and started as a test.
+        _ => Ok(()),
+    }
+}
+
+/// Measures in two processes and prints both side by side.
+fn compare() -> Outcomes {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A connection that breaks ends its thread, and is made anew by the exporter.
+            thread::spawn(move || swallow(&stream));
+        }
+    });
+    let exporting = figures(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())])?;
+    let disabled = figures(&[("OTEL_SDK_DISABLED", "true")])?;
+    let mut out = stdout().lock();
+    writeln!(out, "{:44} {:>24}   {:>24}", "", "exporting", "disabled")?;
+    writeln!(
+        out,
+        "{:44} {:>8} {:>7} {:>7}   {:>8} {:>7} {:>7}",
+        "", "ns", "allocs", "bytes", "ns", "allocs", "bytes"
+    )?;
+    for (name, figures) in exporting {
+        let other = disabled.iter().find(|(other, _)| *other == name);
+        let [on, off] = [Some(&figures), other.map(|(_, figures)| figures)].map(columns);
+        writeln!(out, "{name:44} {on}   {off}")?;
+    }
+    Ok(())
+}
+
+fn columns(figures: Option<&Vec<String>>) -> String {
+    let shown = |index: usize| {
+        figures
+            .and_then(|figures| figures.get(index))
+            .map_or("-", String::as_str)
+    };
+    format!("{:>8} {:>7} {:>7}", shown(0), shown(1), shown(2))
+}
+
+/// Runs the measuring process: name and figures of each case.
+fn figures(variables: &[(&str, &str)]) -> Outcomes<Vec<(String, Vec<String>)>> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg(MEASURE)
+        .envs(variables.iter().copied())
+        // Log lines are written, as they are in a service, but not to where somebody reads the table.
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()?;
+    let text = String::from_utf8(output.stderr)?;
+    if !output.status.success() {
+        return Err(text.into());
+    }
+    let lines = text.lines().map(|line| {
+        let mut words = line.split('\t').map(str::to_owned);
+        (words.next().unwrap_or_default(), words.collect())
+    });
+    Ok(lines.collect())
+}
+
+/// Answers every request of one connection and looks at none.
+fn swallow(stream: &TcpStream) -> Outcomes {
+    let mut reader = BufReader::new(stream);
+    let mut writer = stream;
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            match reader.read_line(&mut line)? {
+                0 => return Ok(()),
+                1 | 2 => break,
+                _ => {}
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse()?;
+            }
+        }
+        std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
+        writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
+    }
+}
+
+/// Measures every case, one line each.
+fn measure() -> Outcomes {
+    let telemetry = otel_service::init(Service::new("recording", "0"))?;
+    spans();
+    layers();
+    tasks();
+    measurements();
+    now(Span::internal("logging").run(async {
+        case(
+            "log record with two fields",
+            || (),
+            |()| {
+                tracing::info!(article = 42, slug = "how-to-measure", "article created");
+            },
+        );
+        Ok::<_, Infallible>(())
+    }))?;
+    telemetry.shutdown(Duration::from_secs(60))?;
+    Ok(())
+}
+
+fn spans() {
+    case(
+        "span",
+        || (),
+        |()| {
+            let done = now(Span::internal("article.create").run(ready(Ok::<_, Infallible>(1))));
+            black_box(done).ok();
+        },
+    );
+    case(
+        "span with six attributes",
+        || (),
+        |()| {
+            let span = Span::internal("article.create")
+                .attribute(KeyValue::new("a.number", 1))
+                .attribute(KeyValue::new("a.truth", true))
+                .attribute(KeyValue::new("a.share", 0.5))
+                .attribute(KeyValue::new("a.text", "static"))
+                .attribute(KeyValue::new("b.text", "of its own".to_owned()))
+                .attribute(KeyValue::new("c.text", "of its own too".to_owned()));
+            black_box(now(span.run(ready(Ok::<_, Infallible>(1))))).ok();
+        },
+    );
+}
+
+fn layers() {
+    let database = Database::new(
+        "postgresql",
+        "pressroom".to_owned(),
+        Some(("db.internal".to_owned(), 5432)),
+    );
+    case(
+        "statement through Database::observe",
+        || (),
+        |()| {
+            let found = now(database.observe(&FIND, ready(Ok::<_, Refused>(Some(1)))));
+            black_box(found).ok();
+        },
+    );
+    let redis = Messaging::new("worker@host");
+    case(
+        "Redis command",
+        || (),
+        |()| redis.command("LPUSH", "LPUSH ? ?").finish(Ok(())),
+    );
+
+    let layer = HttpLayer::new(|_| Some("/api/articles/{slug}"));
+    let mut service = layer.layer(tower::service_fn(answer));
+    case("request through HttpLayer", request, |request| {
+        black_box(now(service.call(request))).ok();
+    });
+    let database = &database;
+    let mut service = layer.layer(tower::service_fn(|request: Request<()>| async move {
+        let found = database.observe(&FIND, ready(Ok::<_, Refused>(Some(1)))).await;
+        black_box(found).ok();
+        answer(request).await
+    }));
+    case("request with one statement", request, |request| {
+        black_box(now(service.call(request))).ok();
+    });
+}
+
+const FIND: Statement = Statement::new(
+    "SELECT",
+    "articles",
+    "SELECT articles",
+    "SELECT slug, title, body FROM articles WHERE slug = $1",
+);
+
+fn request() -> Request<()> {
+    Request::builder()
+        .uri("/api/articles/how-to-measure")
+        .header("host", "localhost:8000")
+        .header("user-agent", "curl/8.9.1")
+        .header("accept", "*/*")
+        .extension(ClientAddress(([192, 0, 2, 7], 54_321).into()))
+        .body(())
+        .expect("its parts are valid")
+}
+
+fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
+    ready(Ok(Response::new(Body::empty())))
+}
+
+fn tasks() {
+    let messaging = Messaging::new("worker@host");
+    let message = TaskMessage {
+        task: "send_notification",
+        id: "4d1e4b1c-7a43-4b33-a0f8-2f5f4f0e3c11",
+        queue: "celery",
+    };
+    case(
+        "task sent",
+        || (),
+        |()| {
+            let sending = messaging.send(&message, None);
+            black_box(sending.headers());
+            sending.finish(Ok(()));
+        },
+    );
+    case("task processed", otel_service::Context::new, |parent| {
+        now(messaging.process(&message, 0, parent, ready(()), |()| Processed {
+            outcome: Outcome::Success,
+            exception: None,
+        }));
+    });
+}
+
+static VISITS: Counter = otel_service::counter("bench.visits", "{visit}", "Visits.");
+static STAYS: Histogram = otel_service::histogram("bench.stays", "Stays.");
+
+fn measurements() {
+    let attributes = [
+        KeyValue::new("method", "GET"),
+        KeyValue::new("route", "/api/articles/{slug}"),
+        KeyValue::new("status", 200),
+    ];
+    case(
+        "counter with three attributes",
+        || (),
+        |()| VISITS.add(1, &attributes),
+    );
+    let stay = |()| STAYS.record(Duration::from_millis(7), &attributes);
+    case("histogram with three attributes", || (), stay);
+    now(Span::internal("measuring").run(async {
+        case("histogram that keeps exemplars", || (), stay);
+        Ok::<_, Infallible>(())
+    }))
+    .ok();
+}
+
+/// Measures `work` on what `prepare` makes, which is not measured. Writes name, nanoseconds (of the round that other
+/// programs disturbed least), allocations and bytes allocated of one call, separated by tabs.
+fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) {
+    let mut inputs = |count: usize| -> Vec<I> { (0..count).map(|_| prepare()).collect() };
+    inputs(ITERATIONS).into_iter().for_each(&mut work);
+    let rounds = (0..ROUNDS).map(|_| {
+        thread::sleep(PAUSE);
+        let inputs = inputs(ITERATIONS);
+        let started = Instant::now();
+        inputs.into_iter().for_each(&mut work);
+        started.elapsed()
+    });
+    let fastest = rounds.min().unwrap_or_default();
+    let nanoseconds = fastest.as_nanos() / ITERATIONS as u128;
+    thread::sleep(PAUSE);
+    // Apart from the time: counting takes some.
+    let inputs = inputs(ITERATIONS);
+    let counted = allocation_counter::measure(|| inputs.into_iter().for_each(&mut work));
+    let each = |total: u64| total as f64 / ITERATIONS as f64;
+    let line = format!(
+        "{name}\t{nanoseconds}\t{:.1}\t{:.0}\n",
+        each(counted.count_total),
+        each(counted.bytes_total)
+    );
+    stderr()
+        .write_all(line.as_bytes())
+        .expect("whoever started this reads it");
+}
+
+/// The output of a future that waits for nothing.
+fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("nothing here waits"),
+    }
+}
+
+/// An error that never happens.
+#[derive(Debug)]
+struct Refused;
+
+impl Failure for Refused {
+    fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
+        None
+    }
+
+    fn message(&self) -> String {
+        String::new()
+    }
+}
+
+impl DbError for Refused {
+    fn status_code(&self) -> Option<String> {
+        None
+    }
+}

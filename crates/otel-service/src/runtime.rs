@@ -1,0 +1,100 @@
+//! Measures of the tokio runtime, as far as tokio counts them without unstable features. OpenTelemetry has no
+//! conventions for them; the names are ours.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::AsyncInstrument;
+use tokio::runtime::{Handle, RuntimeMetrics};
+
+use crate::metrics;
+use crate::names::{attribute, metric};
+
+/// Reports the runtime of `handle` whenever metrics are collected: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
+/// `tokio.runtime.global_queue.depth` and, for each worker, `tokio.runtime.worker.busy_time` in seconds and
+/// `tokio.runtime.worker.parks`. Call it once, after [`crate::init`]: the measures are of one runtime, and a second one
+/// is not reported.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = tokio::runtime::Runtime::new()?;
+/// otel_service::observe_runtime(runtime.handle());
+/// # Ok(())
+/// # }
+/// ```
+pub fn observe_runtime(handle: &Handle) {
+    static OBSERVED: AtomicBool = AtomicBool::new(false);
+    if OBSERVED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let runtime = handle.metrics();
+    let meter = metrics::meter();
+    count(
+        &runtime,
+        metric::TOKIO_RUNTIME_WORKERS,
+        "{worker}",
+        "Threads that run asynchronous tasks.",
+        RuntimeMetrics::num_workers,
+    );
+    count(
+        &runtime,
+        metric::TOKIO_RUNTIME_ALIVE_TASKS,
+        "{task}",
+        "Tasks that have been spawned and have not ended.",
+        RuntimeMetrics::num_alive_tasks,
+    );
+    count(
+        &runtime,
+        metric::TOKIO_RUNTIME_GLOBAL_QUEUE_DEPTH,
+        "{task}",
+        "Tasks ready to run that no worker has taken yet.",
+        RuntimeMetrics::global_queue_depth,
+    );
+    let workers = runtime.clone();
+    meter
+        .f64_observable_counter(metric::TOKIO_RUNTIME_WORKER_BUSY_TIME)
+        .with_unit("s")
+        .with_description("Time that the worker has been running tasks, and not waiting for any.")
+        .with_callback(move |observer| {
+            each_worker(&workers, observer, |worker| {
+                workers.worker_total_busy_duration(worker).as_secs_f64()
+            });
+        })
+        .build();
+    meter
+        .u64_observable_counter(metric::TOKIO_RUNTIME_WORKER_PARKS)
+        .with_unit("{park}")
+        .with_description("How often the worker went to sleep because no task was ready.")
+        .with_callback(move |observer| {
+            each_worker(&runtime, observer, |worker| runtime.worker_park_count(worker));
+        })
+        .build();
+}
+
+fn count(
+    runtime: &RuntimeMetrics,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    read: fn(&RuntimeMetrics) -> usize,
+) {
+    let runtime = runtime.clone();
+    metrics::meter()
+        .i64_observable_up_down_counter(name)
+        .with_unit(unit)
+        .with_description(description)
+        .with_callback(move |observer| {
+            observer.observe(i64::try_from(read(&runtime)).unwrap_or(i64::MAX), &[]);
+        })
+        .build();
+}
+
+fn each_worker<T>(runtime: &RuntimeMetrics, observer: &dyn AsyncInstrument<T>, read: impl Fn(usize) -> T) {
+    for worker in 0..runtime.num_workers() {
+        let index = i64::try_from(worker).unwrap_or(i64::MAX);
+        observer.observe(
+            read(worker),
+            &[KeyValue::new(attribute::TOKIO_WORKER_INDEX, index)],
+        );
+    }
+}

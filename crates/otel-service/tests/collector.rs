@@ -1,0 +1,290 @@
+//! The collector's configuration, `config/otel-config.yaml`, read as the collector reads it: what it names is there,
+//! it starts without any variable, and its masking gives what [`otel_service::mask`] gives.
+#![cfg(test)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+const TEXT: &str = include_str!("../../../config/otel-config.yaml");
+
+/// The variables that whoever runs the collector may set.
+const VARIABLES: [&str; 5] = [
+    "SCOUT_CLIENT_ID",
+    "SCOUT_CLIENT_SECRET",
+    "SCOUT_ENDPOINT",
+    "SCOUT_ENVIRONMENT",
+    "SCOUT_TOKEN_URL",
+];
+
+fn parsed(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+/// The configuration with variables put in as the collector does: a default stands in for one that is not set.
+fn expanded(set: &BTreeMap<&str, &str>) -> Value {
+    let reference = Regex::new(r"\$\{env:([A-Z_]+):-([^}]*)\}").unwrap();
+    let text = reference.replace_all(TEXT, |found: &Captures<'_>| {
+        (*set.get(&found[1]).unwrap_or(&&found[2])).to_owned()
+    });
+    parsed(&text)
+}
+
+fn names(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(fields) => fields.keys().cloned().collect(),
+        Value::Array(values) => values
+            .iter()
+            .map(|value| value.as_str().unwrap().to_owned())
+            .collect(),
+        other => panic!("{other} has no names"),
+    }
+}
+
+fn pipelines(config: &Value) -> Vec<(&String, &Value)> {
+    let pipelines = config["service"]["pipelines"].as_object().unwrap();
+    assert_eq!(pipelines.len(), 6);
+    pipelines.iter().collect()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn what_the_pipelines_name_is_declared_and_what_is_declared_is_used() {
+    let config = parsed(TEXT);
+    for kind in ["receivers", "processors", "exporters"] {
+        let used: BTreeSet<String> = pipelines(&config)
+            .iter()
+            .flat_map(|(_, pipeline)| names(&pipeline[kind]))
+            .collect();
+        assert_eq!(used, names(&config[kind]), "{kind}");
+    }
+    let enabled = names(&config["service"]["extensions"]);
+    assert_eq!(enabled, names(&config["extensions"]));
+    let authenticator = &config["exporters"]["otlp_http/scout"]["auth"]["authenticator"];
+    assert!(enabled.contains(authenticator.as_str().unwrap()));
+}
+
+#[test]
+fn each_pipeline_limits_memory_first_masks_and_batches_last() {
+    let config = parsed(TEXT);
+    for (name, pipeline) in pipelines(&config) {
+        let processors = texts(&pipeline["processors"]);
+        assert_eq!(processors.first(), Some(&"memory_limiter"), "{name}");
+        assert_eq!(processors.last(), Some(&"batch"), "{name}");
+        for needed in ["resource/environment", "transform/pii"] {
+            assert!(processors.contains(&needed), "{name} lacks {needed}");
+        }
+        assert_eq!(
+            processors.contains(&"filter/health"),
+            name.starts_with("traces"),
+            "{name}"
+        );
+        let to_scout = name.ends_with("/scout");
+        assert_eq!(processors.contains(&"filter/scout"), to_scout, "{name}");
+        let exporter = if to_scout { "otlp_http/scout" } else { "debug" };
+        assert_eq!(texts(&pipeline["exporters"]), [exporter], "{name}");
+    }
+}
+
+#[test]
+fn it_listens_where_it_should_and_checks_certificates() {
+    let config = parsed(TEXT);
+    assert_eq!(config["extensions"]["health_check"]["endpoint"], "0.0.0.0:13133");
+    let protocols = &config["receivers"]["otlp"]["protocols"];
+    assert_eq!(protocols["grpc"]["endpoint"], "0.0.0.0:4317");
+    assert_eq!(protocols["http"]["endpoint"], "0.0.0.0:4318");
+    let audience = &config["extensions"]["oauth2client"]["endpoint_params"]["audience"];
+    assert_eq!(audience, "b14collector");
+    let scout = &config["exporters"]["otlp_http/scout"];
+    assert_eq!(scout["tls"]["insecure"], false);
+    assert_eq!(scout["tls"]["insecure_skip_verify"], false);
+    assert_eq!(scout["compression"], "gzip");
+    assert_eq!(scout["retry_on_failure"]["enabled"], true);
+    assert_eq!(scout["sending_queue"]["enabled"], true);
+}
+
+#[test]
+fn every_variable_has_a_default_with_which_the_collector_starts() {
+    let any = Regex::new(r"\$\{([^}]*)\}").unwrap();
+    let mut seen = BTreeSet::new();
+    for found in any.captures_iter(TEXT) {
+        let (name, _default) = found[1]
+            .strip_prefix("env:")
+            .and_then(|variable| variable.split_once(":-"))
+            .unwrap_or_else(|| panic!("{} has no default", &found[0]));
+        seen.insert(name.to_owned());
+    }
+    assert_eq!(seen, VARIABLES.map(str::to_owned).into());
+    let config = expanded(&BTreeMap::new());
+    let client = &config["extensions"]["oauth2client"];
+    // The extension and the exporter refuse to start when one of these is empty.
+    for value in [&client["client_id"], &client["client_secret"]] {
+        assert!(!value.as_str().unwrap().is_empty());
+    }
+    for url in [
+        &client["token_url"],
+        &config["exporters"]["otlp_http/scout"]["endpoint"],
+    ] {
+        assert!(url.as_str().unwrap().starts_with("https://"), "{url}");
+    }
+}
+
+#[test]
+fn nothing_goes_to_scout_without_an_endpoint_and_everything_with_one() {
+    let conditions = |config: &Value| -> Vec<String> {
+        let filter = &config["processors"]["filter/scout"];
+        [("traces", "span"), ("metrics", "metric"), ("logs", "log_record")]
+            .iter()
+            .flat_map(|(signal, item)| texts(&filter[signal][item]))
+            .map(str::to_owned)
+            .collect()
+    };
+    let without = conditions(&expanded(&BTreeMap::new()));
+    assert_eq!(without, [r#""" == """#; 3]);
+    let with = [
+        ("SCOUT_ENDPOINT", "https://tenant.example:4318"),
+        ("SCOUT_ENVIRONMENT", "production"),
+    ];
+    let config = expanded(&with.into());
+    assert_eq!(conditions(&config), [r#""https://tenant.example:4318" == """#; 3]);
+    assert_eq!(
+        config["exporters"]["otlp_http/scout"]["endpoint"],
+        "https://tenant.example:4318"
+    );
+    for attribute in config["processors"]["resource/environment"]["attributes"]
+        .as_array()
+        .unwrap()
+    {
+        assert_eq!(attribute["value"], "production");
+        assert_eq!(attribute["action"], "upsert");
+    }
+}
+
+#[test]
+fn spans_of_health_checks_are_dropped_and_no_others() {
+    let config = parsed(TEXT);
+    let conditions = texts(&config["processors"]["filter/health"]["traces"]["span"]);
+    let condition =
+        Regex::new(r#"^attributes\["([^"]+)"\] != nil and IsMatch\(attributes\["([^"]+)"\], "([^"]+)"\)$"#);
+    let condition = condition.unwrap();
+    for text in conditions {
+        let found = condition.captures(text).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(&found[1], &found[2]);
+        let path = Regex::new(&unescaped(&found[3])).unwrap();
+        for dropped in ["/api/health", "/api/health/live", "/health", "/healthz"] {
+            assert!(path.is_match(dropped), "{path} {dropped}");
+        }
+        for kept in ["/api/articles/", "/api/healthy", "/api/articles/health", "/"] {
+            assert!(!path.is_match(kept), "{path} {kept}");
+        }
+    }
+}
+
+/// A text of OTTL within a collector's configuration: `\` escapes, and `$$` is `$`.
+fn unescaped(text: &str) -> String {
+    let escape = Regex::new(r"\\(.)").unwrap();
+    escape.replace_all(text, "$1").replace("$$", "$")
+}
+
+/// The rules for one target, in their order.
+type Rules = Vec<(Regex, String)>;
+
+fn masking() -> BTreeMap<String, Rules> {
+    let statement = Regex::new(
+        r#"^(replace_pattern|replace_all_patterns)\(([a-z_.]+), ("value", )?"((?:[^"\\]|\\.)*)", "([^"\\]*)"\)( where (IsString|IsMap)\(log\.body\))?$"#,
+    )
+    .unwrap();
+    let config = parsed(TEXT);
+    let pii = &config["processors"]["transform/pii"];
+    // What cannot be masked must not pass.
+    assert_eq!(pii["error_mode"], "propagate");
+    let mut rules: BTreeMap<String, Rules> = BTreeMap::new();
+    for signal in ["trace_statements", "log_statements", "metric_statements"] {
+        for group in pii[signal].as_array().unwrap() {
+            for text in texts(&group["statements"]) {
+                let found = statement.captures(text).unwrap_or_else(|| panic!("{text}"));
+                let of_map = &found[1] == "replace_all_patterns";
+                assert_eq!(of_map, found.get(3).is_some(), "{text}");
+                let target = format!(
+                    "{}{}",
+                    &found[2],
+                    found
+                        .get(7)
+                        .map_or("", |kind| if kind.as_str() == "IsMap" { " map" } else { "" })
+                );
+                let context = group["context"].as_str().unwrap();
+                assert!(target.starts_with(&format!("{context}.")), "{text}");
+                rules
+                    .entry(target)
+                    .or_default()
+                    .push((Regex::new(&unescaped(&found[4])).unwrap(), unescaped(&found[5])));
+            }
+        }
+    }
+    rules
+}
+
+#[test]
+fn texts_of_all_signals_are_masked_by_the_same_rules() {
+    let masking = masking();
+    let targets: Vec<&str> = masking.keys().map(String::as_str).collect();
+    assert_eq!(
+        targets,
+        [
+            "datapoint.attributes",
+            "log.attributes",
+            "log.body",
+            "log.body map",
+            "span.attributes",
+            "span.name",
+            "span.status.message",
+            "spanevent.attributes",
+        ]
+    );
+    let shown = |rules: &Rules| -> Vec<(String, String)> {
+        let rules = rules.iter();
+        rules
+            .map(|(pattern, replacement)| (pattern.to_string(), replacement.clone()))
+            .collect()
+    };
+    let first = shown(&masking["log.body"]);
+    assert_eq!(first.len(), 2);
+    for (target, rules) in &masking {
+        assert_eq!(shown(rules), first, "{target}");
+    }
+}
+
+fn collectors(rules: &Rules, text: &str) -> String {
+    let mut masked = text.to_owned();
+    for (pattern, replacement) in rules {
+        masked = pattern.replace_all(&masked, replacement.as_str()).into_owned();
+    }
+    masked
+}
+
+#[test]
+fn the_collector_masks_what_the_process_masks_and_as_it_does() {
+    let rules = &masking()["log.body"];
+    for text in [
+        "alice@example.com",
+        "ab@example.com",
+        "Key (email)=(alice@example.com) already exists; see bob@example.org.",
+        "{'to':'alice@example.com'}",
+        "дима@пример.рф, 佐々木@example.jp→x@example.com",
+        "to=alice%40example.com&x=a%2540example.com",
+        "https://example.org/@alice@example.com?from=bob@mail.example.co.uk",
+        "first.last+tag@sub-domain.example.com",
+        "celery@worker 100%40 user@ x@.com",
+        "al***@example.com ***@example.com",
+    ] {
+        assert_eq!(collectors(rules, text), otel_service::mask(text), "{text:?}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Whatever a scenario sends is checked against the telemetry registry: every name, its type, unit, kind and instrument.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use otel_service::{KeyValue, Span};
+use telemetry_registry::{Finding, Problem, Registry};
+
+use crate::support::{self, Behaviour, Collector};
+
+/// The project's registry, and the names that scenarios make up.
+pub static REGISTRY: LazyLock<Registry> =
+    LazyLock::new(|| Registry::load_with(&[("names", include_str!("names.yaml"))]).unwrap());
+
+/// Spans of the service that scenarios imitate, without being complete.
+const IMITATED: [&str; 3] = ["span article.", "span job.", "span user."];
+
+/// What a test has to answer for.
+pub fn serious(findings: &BTreeSet<Finding>) -> Vec<String> {
+    findings
+        .iter()
+        .filter(|finding| {
+            let imitated = IMITATED.iter().any(|name| finding.place.starts_with(name));
+            !imitated || !matches!(finding.problem, Problem::Missing(_) | Problem::NotOfThis(_))
+        })
+        .map(Finding::to_string)
+        .collect()
+}
+
+#[test]
+fn a_name_that_nobody_declares_is_found() {
+    let test = "declared::a_name_that_nobody_declares_is_found";
+    let prepare = || {
+        let collector = Collector::start(Behaviour::Takes);
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
+        (collector, vec![endpoint])
+    };
+    let run = support::run_prepared(test, prepare, || {
+        static SECRETS: otel_service::Counter =
+            otel_service::counter("scenario.secrets", "{secret}", "Undeclared.");
+        static PIECES: otel_service::Counter =
+            otel_service::counter("scenario.pieces", "{pie}", "Pieces, by mistake of pie.");
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        support::block_on(async {
+            Span::internal("scenario.work")
+                .attribute(KeyValue::new("scenario.secret", "x"))
+                .attribute(KeyValue::new("http.response.status_code", "200"))
+                .run(async {
+                    SECRETS.add(1, &[]);
+                    PIECES.add(1, &[]);
+                    Ok::<_, support::Problem>(())
+                })
+                .await
+                .unwrap();
+        });
+        telemetry.shutdown(Duration::from_secs(10)).unwrap();
+    });
+    let Some((collector, _)) = run else { return };
+    assert_eq!(
+        serious(&collector.take_unchecked().findings),
+        [
+            "metric scenario.pieces: its unit is \"{pie}\" and not \"{piece}\"",
+            "metric scenario.secrets: is not declared",
+            "span scenario.work: the attribute scenario.secret is not declared",
+            "span scenario.work: the attribute http.response.status_code is not declared for it",
+            "span scenario.work: the attribute http.response.status_code is declared as int and is string",
+        ]
+    );
+}

@@ -1,0 +1,171 @@
+//! Exemplars, from a measurement to what the collector receives: the span they lead to is the one that was measured.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use opentelemetry_proto::tonic::metrics::v1::Exemplar;
+use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use otel_service::{Database, HttpLayer, Messaging, Outcome, Processed, Statement, TaskMessage};
+use tower::{Layer, Service};
+
+use crate::support::{self, Behaviour, Problem, Received};
+
+const FIND: Statement = Statement::new("SELECT", "articles", "SELECT articles", "SELECT 1");
+
+static STEP: otel_service::Histogram = otel_service::histogram("step.duration", "Duration of a step.");
+
+/// Every histogram of the scenario and the span that its one measurement was made in.
+const MEASURED: [(&str, &str); 6] = [
+    ("http.server.request.duration", "GET /article"),
+    ("http_request_duration_seconds", "GET /article"),
+    ("db.client.operation.duration", "SELECT articles"),
+    ("step.duration", "GET /article"),
+    ("messaging.process.duration", "celery.run"),
+    ("celery_task_duration_seconds", "celery.run"),
+];
+
+/// Those that are timed together with their spans: both say the same.
+const TIMED: [&str; 3] = [
+    "db.client.operation.duration",
+    "messaging.process.duration",
+    "celery_task_duration_seconds",
+];
+
+async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
+    let database = Database::new("sqlite", "test".to_owned(), None);
+    let found = database.observe(&FIND, async { Ok::<_, Problem>(Some(1)) });
+    assert_eq!(found.await.unwrap(), Some(1));
+    STEP.record(Duration::from_millis(30), &[]);
+    Ok(Response::new(Body::empty()))
+}
+
+fn scenario() {
+    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    support::block_on(async {
+        let layer = HttpLayer::new(|parts| Some(parts.uri.path())).quiet(|path| path == "/health");
+        let mut service = layer.layer(tower::service_fn(answer));
+        let article = Request::builder().uri("/article").body(()).unwrap();
+        drop(service.call(article).await.unwrap());
+        let message = TaskMessage {
+            task: "send_notification",
+            id: "1",
+            queue: "celery",
+        };
+        let parent = otel_service::Context::new();
+        let describe = |(): &()| Processed {
+            outcome: Outcome::Success,
+            exception: None,
+        };
+        Messaging::new("worker@host")
+            .process(&message, 0, parent, async {}, describe)
+            .await;
+    });
+    telemetry.shutdown(Duration::from_secs(10)).unwrap();
+}
+
+fn exemplars(received: &Received, name: &str) -> Vec<Exemplar> {
+    let points = received.histogram(name);
+    assert_eq!(points.len(), 1, "{name}: {points:?}");
+    assert_eq!(points[0].count, 1, "{name}");
+    points.into_iter().flat_map(|point| point.exemplars).collect()
+}
+
+fn leads_to(exemplar: &Exemplar, span: &Span) -> bool {
+    exemplar.trace_id == span.trace_id && exemplar.span_id == span.span_id
+}
+
+#[test]
+fn every_histogram_leads_to_the_span_that_was_measured() {
+    let Some(run) = support::run(
+        "exemplars::every_histogram_leads_to_the_span_that_was_measured",
+        Behaviour::Takes,
+        &[],
+        scenario,
+    ) else {
+        return;
+    };
+    let received = run.received;
+    for (name, span) in MEASURED {
+        let kept = exemplars(&received, name);
+        assert_eq!(kept.len(), 1, "{name}");
+        let span = received.span(span);
+        assert!(leads_to(&kept[0], span), "{name}: {:?}, {span:?}", kept[0]);
+        // The measurement is made once the work is done, the span ended just before or after.
+        assert!(kept[0].time_unix_nano >= span.start_time_unix_nano, "{name}");
+        assert!(kept[0].filtered_attributes.is_empty(), "{name}");
+        let sum = received.histogram(name)[0].sum;
+        assert_eq!(
+            kept[0].value,
+            sum.map(Value::AsDouble),
+            "{name}: of one measurement it is the sum"
+        );
+        if TIMED.contains(&name) {
+            let took = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
+            assert_eq!(sum, Some(took.as_secs_f64()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_exemplar_filter_of_always_off_keeps_none() {
+    let Some(run) = support::run(
+        "exemplars::an_exemplar_filter_of_always_off_keeps_none",
+        Behaviour::Takes,
+        &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")],
+        scenario,
+    ) else {
+        return;
+    };
+    for (name, _) in MEASURED {
+        assert_eq!(exemplars(&run.received, name), [], "{name}");
+    }
+}
+
+#[test]
+fn spans_that_are_not_sampled_give_exemplars_only_when_always_on() {
+    let name = "exemplars::spans_that_are_not_sampled_give_exemplars_only_when_always_on";
+    for (filter, kept) in [("always_on", 1), ("trace_based", 0)] {
+        let variables = [
+            ("OTEL_TRACES_SAMPLER", "always_off"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", filter),
+        ];
+        let Some(run) = support::run(name, Behaviour::Takes, &variables, scenario) else {
+            return;
+        };
+        assert!(run.received.spans.is_empty());
+        for (name, _) in MEASURED {
+            assert_eq!(exemplars(&run.received, name).len(), kept, "{name} {filter}");
+        }
+    }
+}
+
+#[test]
+fn exponential_histograms_have_exemplars_too() {
+    let Some(run) = support::run(
+        "exemplars::exponential_histograms_have_exemplars_too",
+        Behaviour::Takes,
+        &[(
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "base2_exponential_bucket_histogram",
+        )],
+        scenario,
+    ) else {
+        return;
+    };
+    for (name, span) in MEASURED {
+        let Some(Data::ExponentialHistogram(histogram)) = run.received.metric(name).data else {
+            panic!("{name} is not exponential");
+        };
+        let kept: Vec<_> = histogram
+            .data_points
+            .iter()
+            .flat_map(|point| &point.exemplars)
+            .collect();
+        assert_eq!(kept.len(), 1, "{name}");
+        assert!(leads_to(kept[0], run.received.span(span)), "{name}");
+    }
+}

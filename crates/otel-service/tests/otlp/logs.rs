@@ -1,0 +1,267 @@
+//! Log events on standard output and at the collector.
+
+use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
+use std::time::Duration;
+use otel_service::Span;
+
+use crate::support::{self, Behaviour, Problem, json_lines, shown, value};
+
+fn scenario() {
+    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    let (line, error) = (line!() + 5, std::io::Error::other("bob@example.com is gone"));
+    support::block_on(async {
+        Span::internal("user.login")
+            .run(async {
+                tokio::task::yield_now().await;
+                otel_service::warn!(
+                    count = 3_u64,
+                    ratio = 0.5,
+                    flag = true,
+                    name = "x\"y",
+                    huge = u64::MAX,
+                    error = &error as &dyn std::error::Error,
+                    "hello {}",
+                    "alice@example.com"
+                );
+                Ok::<_, Problem>(())
+            })
+            .await
+            .unwrap();
+    });
+    tracing::info!(line, "outside");
+    tracing::debug!("hidden");
+    for target_is_of_an_exporter in [true, false] {
+        if target_is_of_an_exporter {
+            tracing::warn!(target: "hyper_util::client", "from a client");
+            tracing::warn!(target: "opentelemetry_sdk", "from the sdk");
+            tracing::warn!(target: "reqwest", "from a client");
+        } else {
+            tracing::warn!(target: "hyperbole", "from elsewhere");
+        }
+    }
+    telemetry.shutdown(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn an_event_goes_once_to_each_output_with_its_trace() {
+    let Some(run) = support::run(
+        "logs::an_event_goes_once_to_each_output_with_its_trace",
+        Behaviour::Takes,
+        &[],
+        scenario,
+    ) else {
+        return;
+    };
+    let received = &run.received;
+    let span = received.span("user.login");
+    let (trace_id, span_id) = (support::hex(&span.trace_id), support::hex(&span.span_id));
+
+    let mut bodies: Vec<_> = received.logs.iter().filter_map(support::body_of).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["from elsewhere", "hello al***@example.com", "outside"]);
+
+    let outside = received.log("outside");
+    assert!(outside.trace_id.is_empty());
+    assert_eq!(value(&outside.attributes, "otelTraceID"), None);
+    // `tracing` does not know the function, and the module is none.
+    assert_eq!(value(&outside.attributes, "code.function.name"), None);
+    let expected_line = value(&outside.attributes, "line").unwrap();
+
+    let log = received.log("hello al***@example.com");
+    assert_eq!((&log.trace_id, &log.span_id), (&span.trace_id, &span.span_id));
+    assert_eq!(log.severity_number(), SeverityNumber::Warn);
+    assert_eq!(log.severity_text, "WARN");
+    assert!(log.time_unix_nano > 0);
+    assert_eq!(
+        shown(&log.attributes),
+        [
+            "code.file.path=\"crates/otel-service/tests/otlp/logs.rs\"".to_owned(),
+            "code.function.name=\"otlp::logs::scenario\"".to_owned(),
+            format!("code.line.number={expected_line}"),
+            "count=3".to_owned(),
+            "error=\"bo***@example.com is gone\"".to_owned(),
+            "flag=true".to_owned(),
+            "huge=\"18446744073709551615\"".to_owned(),
+            "name=\"x\\\"y\"".to_owned(),
+            format!("otelSpanID=\"{span_id}\""),
+            format!("otelTraceID=\"{trace_id}\""),
+            "ratio=0.5".to_owned(),
+        ]
+    );
+
+    let lines = json_lines(&run.stdout);
+    let said = |message: &str| {
+        let found: Vec<_> = lines.iter().filter(|line| line["message"] == message).collect();
+        assert_eq!(found.len(), 1, "{message}: {lines:?}");
+        found[0]
+    };
+    let line = said("hello al***@example.com");
+    assert_eq!(line["trace_id"], trace_id);
+    assert_eq!(line["span_id"], span_id);
+    assert_eq!(line["level"], "WARN");
+    assert_eq!(
+        line["fields"],
+        serde_json::json!({
+            "count": 3, "ratio": 0.5, "flag": true, "name": "x\"y",
+            "huge": "18446744073709551615", "error": "bo***@example.com is gone",
+        })
+    );
+    assert!(said("outside").get("trace_id").is_none());
+    said("from the sdk");
+    assert!(!run.stdout.contains("hidden"));
+    assert!(!run.stdout.contains("alice@") && !run.stdout.contains("bob@"));
+}
+
+#[test]
+fn rust_log_sets_levels_and_never_removes_spans() {
+    let Some(run) = support::run(
+        "logs::rust_log_sets_levels_and_never_removes_spans",
+        Behaviour::Takes,
+        &[("RUST_LOG", "error"), ("PII_MASKING", "off")],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let failed = Span::internal("user.login")
+                    .run(async {
+                        tracing::warn!("quiet");
+                        tracing::error!("bad for alice@example.com");
+                        Err::<(), _>(Problem::Broken("of bob@example.com".to_owned()))
+                    })
+                    .await;
+                assert!(failed.is_err());
+            });
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    assert_eq!(run.received.logs.len(), 1);
+    run.received.log("bad for alice@example.com");
+    assert!(run.stdout.contains("bad for alice@example.com"));
+    let span = run.received.span("user.login");
+    assert_eq!(span.status.as_ref().unwrap().message, "of bob@example.com");
+}
+
+#[test]
+fn events_of_the_crate_log_are_events_like_others() {
+    let line = line!() + 9;
+    let Some(run) = support::run(
+        "logs::events_of_the_crate_log_are_events_like_others",
+        Behaviour::Takes,
+        &[("RUST_LOG", "info,chatty=debug,quiet=off")],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let inside = async {
+                    tracing_log::log::warn!("for {}", "alice@example.com");
+                    Ok::<_, Problem>(())
+                };
+                Span::internal("user.login").run(inside).await.unwrap();
+            });
+            tracing_log::log::debug!("hidden");
+            tracing_log::log::debug!(target: "chatty", "shown");
+            tracing_log::log::error!(target: "quiet", "hidden");
+            tracing_log::log::warn!(target: "hyper_util::client", "of an exporter");
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let received = &run.received;
+    let mut bodies: Vec<_> = received.logs.iter().filter_map(support::body_of).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["for al***@example.com", "shown"]);
+    let span = received.span("user.login");
+    let log = received.log("for al***@example.com");
+    assert_eq!((&log.trace_id, &log.span_id), (&span.trace_id, &span.span_id));
+    assert_eq!(log.event_name, "");
+    assert_eq!(log.severity_number(), SeverityNumber::Warn);
+    let (trace_id, span_id) = (support::hex(&span.trace_id), support::hex(&span.span_id));
+    assert_eq!(
+        shown(&log.attributes),
+        [
+            "code.file.path=\"crates/otel-service/tests/otlp/logs.rs\"".to_owned(),
+            format!("code.line.number={line}"),
+            format!("otelSpanID=\"{span_id}\""),
+            format!("otelTraceID=\"{trace_id}\""),
+        ]
+    );
+    let lines = json_lines(&run.stdout);
+    let target = |message: &str| {
+        let line = lines.iter().find(|line| line["message"] == message);
+        line.map(|line| line["target"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(target("for al***@example.com").as_deref(), Some("otlp::logs"));
+    assert_eq!(target("shown").as_deref(), Some("chatty"));
+    assert!(target("of an exporter").is_some());
+    assert!(!run.stdout.contains("hidden"));
+}
+
+#[test]
+fn a_panic_is_one_event_with_its_place_and_without_values() {
+    let line = line!() + 10;
+    let Some(run) = support::run(
+        "logs::a_panic_is_one_event_with_its_place_and_without_values",
+        Behaviour::Takes,
+        &[],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let secret = std::hint::black_box("hunter2");
+            support::block_on(async {
+                let work = Span::internal("user.login").run::<(), Problem>(async move {
+                    panic!("the secret is {secret}");
+                });
+                assert!(tokio::spawn(work).await.unwrap_err().is_panic());
+            });
+            assert!(std::panic::catch_unwind(|| panic!("a constant")).is_err());
+            telemetry.shutdown(Duration::from_secs(10)).unwrap();
+        },
+    ) else {
+        return;
+    };
+    let panics: Vec<_> = run
+        .received
+        .logs
+        .iter()
+        .filter(|log| support::body_of(log) == Some("panicked"))
+        .collect();
+    assert_eq!(panics.len(), 2, "{:?}", run.received.logs);
+    let of_work = &panics[0].attributes;
+    assert_eq!(value(of_work, "code.line.number").unwrap(), line.to_string());
+    assert_eq!(
+        value(of_work, "code.file.path").unwrap(),
+        "\"crates/otel-service/tests/otlp/logs.rs\""
+    );
+    assert_eq!(value(of_work, "exception.type").unwrap(), "\"panic\"");
+    assert!(!panics[0].trace_id.is_empty());
+    let constant = value(&panics[1].attributes, "exception.message");
+    assert_eq!(constant.unwrap(), "\"a constant\"");
+    let told: Vec<_> = json_lines(&run.stdout);
+    let told = told.iter().filter(|line| line["message"] == "panicked");
+    assert_eq!(told.count(), 2);
+    assert!(!run.stdout.contains("hunter2"));
+}
+
+#[test]
+fn the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged() {
+    let name = "logs::the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged";
+    let environment = [("RUST_LOG", "trace"), ("OTEL_BLRP_SCHEDULE_DELAY", "10")];
+    let Some(run) = support::run(name, Behaviour::Takes, &environment, || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        // Several exports, each of which makes the client talk.
+        for number in 0..5 {
+            tracing::info!(number, "mine");
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        telemetry.shutdown(Duration::from_secs(10)).unwrap();
+    }) else {
+        return;
+    };
+    let bodies: Vec<_> = run.received.logs.iter().filter_map(support::body_of).collect();
+    assert_eq!(bodies, ["mine"; 5]);
+    let lines = json_lines(&run.stdout);
+    assert!(
+        lines.len() > 5,
+        "the exporters say nothing, and this tests nothing: {lines:?}"
+    );
+}

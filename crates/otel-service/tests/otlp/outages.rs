@@ -1,0 +1,247 @@
+//! A collector that is down, silent, broken or overloaded costs the service nothing but the telemetry.
+
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
+use otel_service::Span;
+
+use crate::scripted::{self, Answer, Seen};
+use crate::support::{self, Behaviour, Problem, json_lines, value};
+
+pub const ALL: [&str; 3] = ["logs", "metrics", "traces"];
+
+/// Works for a while with small, frequent batches.
+pub fn work(batches: usize) -> otel_service::Telemetry {
+    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    static WORK: otel_service::Counter = otel_service::counter("work", "{piece}", "Work done.");
+    support::block_on(async {
+        for piece in 0..batches {
+            Span::internal("work")
+                .run(async {
+                    WORK.add(1, &[]);
+                    tracing::info!(piece, "working");
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                    Ok::<_, Problem>(())
+                })
+                .await
+                .unwrap();
+        }
+    });
+    telemetry
+}
+
+/// Shuts down within `deadline` with nothing delivered.
+pub fn stop_without_delivery(telemetry: otel_service::Telemetry, deadline: Duration) {
+    let started = Instant::now();
+    let mut error = telemetry.shutdown(deadline).unwrap_err();
+    let took = started.elapsed();
+    assert!(took < deadline + Duration::from_millis(500), "took {took:?}");
+    error.signals.sort_unstable();
+    assert_eq!(error.signals, ALL);
+}
+
+const OFTEN: [(&str, &str); 3] = [
+    ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+    ("OTEL_BLRP_SCHEDULE_DELAY", "10"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "10"),
+];
+
+/// The warnings of the export thread by signal; there are no others.
+pub fn complaints(stdout: &str) -> Vec<String> {
+    let mut signals: Vec<String> = json_lines(stdout)
+        .iter()
+        .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
+        .map(|line| {
+            assert_eq!(line["target"], "otel_service::export", "{line}");
+            line["fields"]["signal"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    signals.sort_unstable();
+    signals
+}
+
+/// The one line of `stdout` with this message about a signal.
+pub fn told(stdout: &str, signal: &str, message: &str) -> serde_json::Value {
+    let mut lines = json_lines(stdout)
+        .into_iter()
+        .filter(|line| line["fields"]["signal"] == signal)
+        .filter(|line| line["message"].as_str().unwrap().contains(message));
+    let line = lines.next().unwrap_or_else(|| panic!("no {message}: {stdout}"));
+    assert_eq!(lines.next(), None, "more than once");
+    line
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_still_a_success() {
+    let test = "outages::an_answer_that_cannot_be_read_is_still_a_success";
+    let run = scripted::run(
+        test,
+        |_, _| Answer::GarbageBody,
+        &[],
+        || {
+            work(2).shutdown(Duration::from_secs(10)).unwrap();
+        },
+    );
+    if let Some((_, run)) = run {
+        assert_eq!(complaints(&run.stdout), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_collector_that_asks_for_time_gets_it_and_nothing_is_lost() {
+    let test = "outages::a_collector_that_asks_for_time_gets_it_and_nothing_is_lost";
+    let script = |_: &str, n| match n {
+        0 => Answer::Later(1),
+        _ => Answer::Takes,
+    };
+    let run = scripted::run(test, script, &[], || {
+        work(2).shutdown(Duration::from_secs(10)).unwrap();
+    });
+    if let Some((seen, run)) = run {
+        for signal in ALL {
+            let times: Vec<Instant> = seen.to(&format!("/v1/{signal}")).map(|asked| asked.at).collect();
+            assert_eq!(times.len(), 2, "{signal}");
+            assert!(times[1] - times[0] >= Duration::from_secs(1), "{signal}");
+        }
+        assert_eq!((seen.spans().len(), seen.logs().len()), (2, 2));
+        assert_eq!(complaints(&run.stdout), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long() {
+    let test = "outages::a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long";
+    let script = |_: &str, n| match n {
+        0 => Answer::Later(1),
+        _ => Answer::Takes,
+    };
+    let environment = [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ];
+    let run = scripted::run(test, script, &environment, || {
+        let telemetry = work(4);
+        // Longer than the first attempt can take: the collector's wish has to be known before the end begins, at which
+        // one that fails gets a second.
+        std::thread::sleep(Duration::from_millis(600));
+        telemetry.shutdown(Duration::from_secs(10)).unwrap();
+    });
+    if let Some((seen, run)) = run {
+        let times: Vec<Instant> = seen.to("/v1/traces").map(|asked| asked.at).collect();
+        assert!(times[1] - times[0] >= Duration::from_secs(1));
+        // The first batch could not wait; the others waited in the queue.
+        assert_eq!(seen.spans().len(), 3);
+        assert_eq!(complaints(&run.stdout), ["traces"]);
+        assert_eq!(
+            told(&run.stdout, "traces", "delivered again")["fields"]["lost"],
+            1
+        );
+    }
+}
+
+#[test]
+fn a_collector_that_is_down_is_reported_once() {
+    let name = "outages::a_collector_that_is_down_is_reported_once";
+    // Retries end well before the next batch is due.
+    let environment = [OFTEN[0], OFTEN[1], OFTEN[2], ("OTEL_EXPORTER_OTLP_TIMEOUT", "50")];
+    let scenario = || stop_without_delivery(work(40), Duration::from_secs(10));
+    if let Some(run) = support::run(name, Behaviour::Down, &environment, scenario) {
+        assert_eq!(complaints(&run.stdout), ALL);
+    }
+}
+
+#[test]
+fn a_collector_that_fails_is_reported_once() {
+    let name = "outages::a_collector_that_fails_is_reported_once";
+    let scenario = || stop_without_delivery(work(40), Duration::from_secs(10));
+    if let Some(run) = support::run(name, Behaviour::Fails, &OFTEN, scenario) {
+        assert!(run.received.requests > 6, "{}", run.received.requests);
+        assert_eq!(complaints(&run.stdout), ALL);
+    }
+}
+
+#[test]
+fn an_outage_that_ends_is_reported_with_what_was_lost() {
+    let name = "outages::an_outage_that_ends_is_reported_with_what_was_lost";
+    let scenario = || work(40).shutdown(Duration::from_secs(10)).unwrap();
+    if let Some(run) = support::run(name, Behaviour::FailsAtFirst, &OFTEN, scenario) {
+        assert_eq!(complaints(&run.stdout), ALL);
+        for signal in ALL {
+            let line = told(&run.stdout, signal, "telemetry is delivered again");
+            assert!(line["fields"]["lost"].as_u64().unwrap() >= 1, "{line}");
+        }
+        let lost = &told(&run.stdout, "traces", "delivered again")["fields"]["lost"];
+        assert_eq!(run.received.spans.len() as u64, 40 - lost.as_u64().unwrap());
+        assert!(!run.received.logs.is_empty());
+        run.received.metric("work");
+    }
+}
+
+/// The value of a counter's point with this `error.type`.
+pub fn counted(seen: &Seen, name: &str, error_type: Option<&str>) -> Option<i64> {
+    let Some(metric::Data::Sum(sum)) = seen.metric(name).data else {
+        panic!("{name} is no sum");
+    };
+    assert!(sum.is_monotonic, "{name}");
+    let expected = error_type.map(|text| format!("{text:?}"));
+    let point = sum
+        .data_points
+        .iter()
+        .find(|point| value(&point.attributes, "error.type") == expected)?;
+    match point.value {
+        Some(number_data_point::Value::AsInt(number)) => Some(number),
+        other => panic!("{name} is {other:?}"),
+    }
+}
+
+#[test]
+fn a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once() {
+    const SPANS: usize = 20_000;
+    let name = "outages::a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once";
+    // The collector is silent until the first export of spans is given up, then well.
+    let script = |path: &str, n| match (path, n) {
+        ("/v1/traces", 0) => Answer::Silence,
+        _ => Answer::Takes,
+    };
+    let environment = [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "2000"),
+    ];
+    let run = scripted::run(name, script, &environment, || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let started = Instant::now();
+        support::block_on(async {
+            for _ in 0..SPANS {
+                let work = async { Ok::<_, Problem>(()) };
+                Span::internal("work").run(work).await.unwrap();
+            }
+        });
+        // One export alone is waited for as long as a fifth of that.
+        assert!(started.elapsed() < Duration::from_secs(10));
+        // The collector is well again.
+        scripted::wait_for("/v1/traces", 2, Duration::from_secs(20));
+        telemetry.shutdown(Duration::from_secs(20)).unwrap();
+    });
+    if let Some((seen, run)) = run {
+        assert_eq!(
+            told(&run.stdout, "traces", "does not fit")["fields"]["capacity"],
+            64
+        );
+        let dropped = told(&run.stdout, "traces", "room again")["fields"]["dropped"]
+            .as_i64()
+            .unwrap();
+        let processed = "otel.sdk.processor.span.processed";
+        assert_eq!(counted(&seen, processed, Some("queue_full")), Some(dropped));
+        let lost = told(&run.stdout, "traces", "delivered again")["fields"]["lost"]
+            .as_i64()
+            .unwrap();
+        let exported = "otel.sdk.exporter.span.exported";
+        assert_eq!(counted(&seen, exported, Some("timeout")), Some(lost));
+        let delivered = seen.spans().len() as i64;
+        assert_eq!(dropped + lost + delivered, SPANS as i64);
+        assert!(dropped > 10_000, "{dropped}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The layer in a real server, with clients that come and go.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::MatchedPath;
+use axum::routing::get;
+use otel_service::HttpLayer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::support::{self, Behaviour, number, shown};
+
+/// Says when the handler began and, by being dropped, when it was given up.
+struct Presence(mpsc::UnboundedSender<&'static str>);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.send("gone").unwrap();
+    }
+}
+
+async fn connect(listener: &std::net::SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(listener).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {listener}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+fn scenario() {
+    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    support::block_on(async {
+        let (heard, mut hear) = mpsc::unbounded_channel();
+        let slow = get(move || {
+            let presence = Presence(heard.clone());
+            async move {
+                presence.0.send("begun").unwrap();
+                std::future::pending::<()>().await;
+            }
+        });
+        let router = Router::new()
+            .route("/slow/{id}", slow)
+            .nest(
+                "/api",
+                Router::new().route("/articles/{slug}", get(|| async { "found" })),
+            )
+            .fallback(|| async { http::StatusCode::NOT_FOUND })
+            .layer(HttpLayer::new(|parts| {
+                parts.extensions.get().map(MatchedPath::as_str)
+            }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+
+        for (path, expected) in [("/api/articles/a-b", "200 OK"), ("/no/where", "404 Not Found")] {
+            let mut answer = String::new();
+            let mut stream = connect(&address, path).await;
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{answer}");
+            assert!(answer.contains("traceresponse: 00-"), "{answer}");
+        }
+
+        let clients: Vec<TcpStream> = vec![
+            connect(&address, "/slow/1").await,
+            connect(&address, "/slow/2").await,
+        ];
+        for word in ["begun", "begun"] {
+            assert_eq!(hear.recv().await, Some(word));
+        }
+        drop(clients);
+        for word in ["gone", "gone"] {
+            assert_eq!(hear.recv().await, Some(word));
+        }
+        server.abort();
+    });
+    telemetry.shutdown(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn clients_that_disconnect_leave_nothing_active() {
+    let name = "server::clients_that_disconnect_leave_nothing_active";
+    let Some(run) = support::run(name, Behaviour::Takes, &[], scenario) else {
+        return;
+    };
+    let received = run.received;
+    let mut names = received.span_names();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "GET",
+            "GET /api/articles/{slug}",
+            "GET /slow/{id}",
+            "GET /slow/{id}"
+        ]
+    );
+    let active = received.numbers("http.server.active_requests");
+    assert_eq!(active.len(), 1);
+    assert!(number(&active[0]).abs() < f64::EPSILON, "{active:?}");
+    let mut durations: Vec<String> = received
+        .histogram("http_request_duration_seconds")
+        .iter()
+        .map(|point| format!("{} {}", shown(&point.attributes).join(" "), point.count))
+        .collect();
+    durations.sort();
+    assert_eq!(
+        durations,
+        [
+            "method=\"GET\" route=\"/api/articles/{slug}\" status=200 1",
+            "method=\"GET\" route=\"/slow/{id}\" status=499 2",
+            "method=\"GET\" route=\"unmatched\" status=404 1",
+        ]
+    );
+}

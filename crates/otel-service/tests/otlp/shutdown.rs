@@ -1,0 +1,99 @@
+//! The end of a process whose collector does not do what it should.
+
+use std::time::Duration;
+
+use otel_service::Span;
+
+use crate::outages::{ALL, complaints, stop_without_delivery};
+use crate::scripted::{self, Answer, Seen};
+use crate::support::{self, Problem};
+
+/// A service on a current-thread runtime that shuts down from inside of it, while the collector answers as it does.
+fn shutdown_keeps_its_deadline(test: &str, answer: Answer) -> Option<Seen> {
+    let run = scripted::run(
+        test,
+        move |_, _| answer,
+        &[],
+        || {
+            let deadline = Duration::from_millis(700);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let telemetry = otel_service::init(support::SERVICE).unwrap();
+                let work = async {
+                    tracing::info!("working");
+                    Ok::<_, Problem>(())
+                };
+                Span::internal("work").run(work).await.unwrap();
+                stop_without_delivery(telemetry, deadline);
+            });
+        },
+    );
+    let (seen, run) = run?;
+    assert!(complaints(&run.stdout).len() <= ALL.len(), "{}", run.stdout);
+    Some(seen)
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_is_silent() {
+    shutdown_keeps_its_deadline(
+        "shutdown::shutdown_keeps_its_deadline_when_the_collector_is_silent",
+        Answer::Silence,
+    );
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_hangs_up() {
+    shutdown_keeps_its_deadline(
+        "shutdown::shutdown_keeps_its_deadline_when_the_collector_hangs_up",
+        Answer::Hangup,
+    );
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_fails() {
+    shutdown_keeps_its_deadline(
+        "shutdown::shutdown_keeps_its_deadline_when_the_collector_fails",
+        Answer::Status(500),
+    );
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_is_unavailable() {
+    shutdown_keeps_its_deadline(
+        "shutdown::shutdown_keeps_its_deadline_when_the_collector_is_unavailable",
+        Answer::Status(503),
+    );
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_collector_answers_garbage() {
+    shutdown_keeps_its_deadline(
+        "shutdown::shutdown_keeps_its_deadline_when_the_collector_answers_garbage",
+        Answer::Garbage,
+    );
+}
+
+#[test]
+fn what_the_collector_refuses_is_not_sent_again() {
+    let seen = shutdown_keeps_its_deadline(
+        "shutdown::what_the_collector_refuses_is_not_sent_again",
+        Answer::Status(400),
+    );
+    if let Some(seen) = seen {
+        assert_eq!(seen.requests.len(), ALL.len());
+    }
+}
+
+#[test]
+fn shutdown_does_not_wait_for_a_collector_that_asks_for_an_hour() {
+    let seen = shutdown_keeps_its_deadline(
+        "shutdown::shutdown_does_not_wait_for_a_collector_that_asks_for_an_hour",
+        Answer::Later(3_600),
+    );
+    if let Some(seen) = seen {
+        assert_eq!(seen.requests.len(), ALL.len());
+    }
+}

@@ -1,0 +1,299 @@
+//! The standard variables, as they work in a process.
+
+mod destinations;
+mod preferences;
+mod propagation;
+mod security;
+mod timing;
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use otel_service::{HttpLayer, InitError, Span};
+use tower::{Layer, ServiceExt};
+
+use crate::support::{self, Behaviour, Problem, json_lines, value};
+
+/// The signals as variables spell them, with their paths.
+const SIGNALS: [(&str, &str); 3] = [
+    ("TRACES", "/v1/traces"),
+    ("METRICS", "/v1/metrics"),
+    ("LOGS", "/v1/logs"),
+];
+
+/// Longer than anything takes that works.
+const LONG: Duration = Duration::from_secs(20);
+
+fn set(name: &str, value: impl Into<String>) -> (String, String) {
+    (name.to_owned(), value.into())
+}
+
+/// The variable of one signal.
+fn own(signal: &str, name: &str) -> String {
+    format!("OTEL_EXPORTER_OTLP_{signal}_{name}")
+}
+
+/// A span, a measurement and a log record.
+fn one_of_each() {
+    static ONES: otel_service::Counter = otel_service::counter("ones", "{one}", "Ones.");
+    support::block_on(Span::internal("one").run(async {
+        ONES.add(1, &[]);
+        tracing::info!("one");
+        Ok::<_, Problem>(())
+    }))
+    .unwrap();
+}
+
+/// The shortest scenario: one of each signal, all delivered.
+fn record() {
+    let telemetry = otel_service::init(support::SERVICE).unwrap();
+    one_of_each();
+    telemetry.shutdown(LONG).unwrap();
+}
+
+/// One request with a span inside; gives the trace id that the request saw and its `traceresponse`.
+fn request(traceparent: Option<&str>) -> (String, String) {
+    support::block_on(async {
+        let service = HttpLayer::new(|_| Some("/")).layer(tower::service_fn(|_: Request<()>| async {
+            Span::internal("inner")
+                .run(async {
+                    tracing::info!("inside");
+                    Ok::<_, Problem>(Response::new(otel_service::current_trace_id().unwrap()))
+                })
+                .await
+        }));
+        let mut request = Request::new(());
+        if let Some(traceparent) = traceparent {
+            let headers = request.headers_mut();
+            headers.insert("traceparent", traceparent.parse().unwrap());
+        }
+        let (head, body) = support::read(service.oneshot(request)).await;
+        let given = head.headers["traceresponse"].to_str().unwrap();
+        (body, given.to_owned())
+    })
+}
+
+#[test]
+fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
+    let name = "variables::a_disabled_sdk_sends_nothing_and_still_has_trace_ids";
+    let run = support::run(name, Behaviour::Takes, &[("OTEL_SDK_DISABLED", "true")], || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let (seen, given) = request(None);
+        assert_eq!(given.split('-').nth(1), Some(seen.as_str()));
+        let (seen, _) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert_eq!(seen, "0af7651916cd43dd8448eb211c80319c");
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
+    if let Some(run) = run {
+        assert_eq!(run.received.requests, 0);
+        assert_eq!(json_lines(&run.stdout).len(), 2);
+    }
+}
+
+#[test]
+fn an_exporter_of_none_switches_one_signal_off() {
+    let name = "variables::an_exporter_of_none_switches_one_signal_off";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_SERVICE_NAME", "renamed"),
+        ],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert!(run.received.spans.is_empty() && run.received.metrics.is_empty());
+        assert_eq!(run.received.log("inside").trace_id.len(), 16);
+        let resource = &run.received.resources[0].attributes;
+        assert_eq!(value(resource, "service.name").as_deref(), Some("\"renamed\""));
+    }
+}
+
+#[test]
+fn the_sampler_of_the_variable_is_used() {
+    let name = "variables::the_sampler_of_the_variable_is_used";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_TRACES_SAMPLER", "parentbased_always_off")],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let (_, given) = request(None);
+            assert!(given.ends_with("-00"), "{given}");
+            let (_, given) = request(Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+            assert!(given.ends_with("-01"), "{given}");
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        let mut names = run.received.span_names();
+        names.sort_unstable();
+        assert_eq!(names, ["GET /", "inner"]);
+    }
+}
+
+#[test]
+fn odd_values_are_warnings() {
+    let name = "variables::odd_values_are_warnings";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("RUST_LOG", "==="),
+            ("OTEL_TRACES_SAMPLER", "dice"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/does/not/exist"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+            ("OTEL_BSP_MAX_QUEUE_SIZE", "many"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "x"),
+        ],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            let again = otel_service::init(support::SERVICE);
+            assert!(matches!(again, Err(InitError::AlreadyInitialised)));
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        run.received.span("inner");
+        for variable in [
+            "RUST_LOG",
+            "OTEL_TRACES_SAMPLER",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        ] {
+            let warned = json_lines(&run.stdout)
+                .iter()
+                .any(|line| line["level"] == "WARN" && line["message"].as_str().unwrap().contains(variable));
+            assert!(warned, "no warning for {variable}: {}", run.stdout);
+        }
+    }
+}
+
+#[test]
+fn bodies_are_compressed_on_demand() {
+    let name = "variables::bodies_are_compressed_on_demand";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        let compressed = &run.received.compressed;
+        assert_eq!((compressed.len(), run.received.requests), (3, 3));
+        assert!(compressed.iter().all(|body| body.starts_with(&[0x1f, 0x8b])));
+    }
+}
+
+#[test]
+fn set_up_and_shutdown_work_inside_an_async_runtime() {
+    let name = "variables::set_up_and_shutdown_work_inside_an_async_runtime";
+    let run = support::run(name, Behaviour::Takes, &[], || {
+        support::block_on(async {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            tracing::info!("inside");
+            let stopped = tokio::task::spawn_blocking(|| telemetry.shutdown(Duration::from_secs(5))).await;
+            stopped.unwrap().unwrap();
+        });
+    });
+    if let Some(run) = run {
+        run.received.log("inside");
+    }
+}
+
+#[test]
+fn b3_headers_are_carried_when_the_variable_says_so() {
+    let name = "variables::b3_headers_are_carried_when_the_variable_says_so";
+    support::run(name, Behaviour::Takes, &[("OTEL_PROPAGATORS", "b3")], || {
+        let telemetry = otel_service::init(support::SERVICE).unwrap();
+        let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
+        let headers = support::block_on(
+            Span::internal("inner")
+                .parent(otel_service::extract_context([("B3", &*header)]))
+                .run(async { Ok::<_, Problem>(otel_service::inject_context()) }),
+        )
+        .unwrap();
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers[0].0, "b3");
+        assert!(headers[0].1.starts_with("0af7651916cd43dd8448eb211c80319c-"));
+        telemetry.shutdown(Duration::from_secs(5)).unwrap();
+    });
+}
+
+#[test]
+fn the_console_takes_what_it_is_given() {
+    let name = "variables::the_console_takes_what_it_is_given";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[
+            ("OTEL_TRACES_EXPORTER", "console"),
+            ("OTEL_METRICS_EXPORTER", "console"),
+            ("OTEL_LOGS_EXPORTER", "console"),
+        ],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            request(None);
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert_eq!(run.received.requests, 0);
+        let lines = json_lines(&run.stdout);
+        let find = |key: &str, name: &str| {
+            lines
+                .iter()
+                .find(|line| line[key] == name)
+                .unwrap_or_else(|| panic!("no {key} {name}: {}", run.stdout))
+        };
+        let server = find("span", "GET /");
+        assert_eq!(server["kind"], "server");
+        assert_eq!(server["attributes"]["http.response.status_code"], 200);
+        assert_eq!(find("span", "inner")["parent_span_id"], server["span_id"]);
+        assert_eq!(find("message", "inside")["trace_id"], server["trace_id"]);
+        assert_eq!(find("metric", "http_requests_total")["points"][0]["value"], 1);
+        assert_eq!(
+            find("metric", "http.server.request.duration")["points"][0]["count"],
+            1
+        );
+    }
+}
+
+#[test]
+fn a_quiet_request_has_no_spans_whatever_the_sampler() {
+    let name = "variables::a_quiet_request_has_no_spans_whatever_the_sampler";
+    let run = support::run(
+        name,
+        Behaviour::Takes,
+        &[("OTEL_TRACES_SAMPLER", "always_on")],
+        || {
+            let telemetry = otel_service::init(support::SERVICE).unwrap();
+            support::block_on(async {
+                let service =
+                    HttpLayer::new(|_| None)
+                        .quiet(|path| path == "/health")
+                        .layer(tower::service_fn(|_: Request<()>| {
+                            Span::internal("ping")
+                                .run(async { Ok::<_, Problem>(Response::new(String::new())) })
+                        }));
+                let request = Request::builder().uri("/health").body(()).unwrap();
+                service.oneshot(request).await.unwrap();
+            });
+            telemetry.shutdown(Duration::from_secs(5)).unwrap();
+        },
+    );
+    if let Some(run) = run {
+        assert_eq!(run.received.span_names(), Vec::<&str>::new());
+        assert_eq!(run.received.numbers("http_requests_total").len(), 1);
+    }
+}

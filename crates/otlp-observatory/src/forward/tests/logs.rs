@@ -1,0 +1,183 @@
+//! What is logged: once when something begins and once when it ends, and never what was sent or a secret.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use telemetry::tracing::{
+    Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::{DefaultGuard, set_default},
+};
+
+use super::{super::*, backend::Answer, *};
+
+const ENOUGH: Duration = Duration::from_secs(20);
+
+/// The lines that this crate logs on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn here() -> (Self, DefaultGuard) {
+        let lines = Self::default();
+        let guard = set_default(lines.clone());
+        (lines, guard)
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn with(&self, text: &str) -> usize {
+        let all = self.all();
+        all.iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("otlp_observatory")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Line(String);
+        impl Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                write!(self.0, " {field}={value:?}").unwrap();
+            }
+        }
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test]
+async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+    let (lines, _guard) = Lines::here();
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    for _ in 0..10 {
+        backend.then(Answer::status(503).body("the spans were GET /articles"));
+    }
+    let forwarder = start(&to(&backend, &scratch));
+    forwarder.accept(&one(1));
+    until("it is taken", || forwarder.status().sent.spans == 1).await;
+    let all = lines.all();
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(
+        all[0].starts_with("WARN") && all[0].contains("HTTP 503"),
+        "{all:?}"
+    );
+    assert!(
+        all[1].starts_with("INFO") && all[1].contains("failures=10"),
+        "{all:?}"
+    );
+}
+
+#[tokio::test]
+async fn outages_that_come_and_go_are_told_once() {
+    let (lines, _guard) = Lines::here();
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    let forwarder = start(&to(&backend, &scratch));
+    for id in 1..=10 {
+        backend.then(Answer::status(400));
+        backend.then(Answer::status(503));
+        forwarder.accept(&one(2 * id));
+        until("it is dropped", || forwarder.status().dropped_requests == id).await;
+        forwarder.accept(&one(2 * id + 1));
+        until("it is taken", || forwarder.status().sent.spans == id).await;
+    }
+    // Each of the two, and its end.
+    assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
+    assert_eq!(lines.with("the backend will not take it"), 1);
+    assert_eq!(lines.with("it waits on disk"), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_once_and_its_end_with_what_was_left_out() {
+    let (lines, _guard) = Lines::here();
+    let (mut backend, scratch) = (Backend::down().await, Scratch::new());
+    let forwarder = start(&Forwarding {
+        queue_limit: 32 << 10,
+        ..to(&backend, &scratch)
+    });
+    for id in 0..100 {
+        forwarder.accept(&long(id, 1000));
+    }
+    let refused = forwarder.status().dropped_requests;
+    assert_eq!(lines.with("the queue is full"), 1, "{:?}", lines.all());
+    backend.up().await;
+    until("there is room", || forwarder.status().queued_bytes == 0).await;
+    forwarder.accept(&one(1));
+    let end = format!("requests={refused}");
+    assert_eq!(lines.with(&end), 1, "{:?}", lines.all());
+}
+
+#[tokio::test]
+async fn what_is_left_at_the_end_and_what_is_cut_off_is_told() {
+    let (lines, _guard) = Lines::here();
+    let (backend, scratch) = (Backend::down().await, Scratch::new());
+    let forwarder = start(&to(&backend, &scratch));
+    for id in 0..3 {
+        forwarder.accept(&one(id));
+    }
+    forwarder.finish(Duration::ZERO).await;
+    assert_eq!(lines.with("waits on disk for the next start"), 1);
+    drop(forwarder);
+    let segment = scratch.segments().remove(0);
+    let length = segment.metadata().unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.set_len(length - 1).unwrap();
+    drop(start(&to(&backend, &scratch)));
+    let cut = format!("bytes={}", length / 3 - 1);
+    assert_eq!(lines.with(&cut), 1, "{:?}", lines.all());
+}
+
+#[tokio::test]
+async fn no_secret_and_nothing_that_was_sent_is_logged() {
+    let (lines, _guard) = Lines::here();
+    let (backend, scratch) = (Backend::start().await, Scratch::new());
+    backend.then_token(
+        Answer::status(400)
+            .header("content-type", "application/json")
+            .body(format!(
+                r#"{{"error":"{CLIENT_SECRET}","error_description":"{CLIENT_SECRET}"}}"#
+            )),
+    );
+    backend.then_token(Answer::status(401).body(CLIENT_SECRET));
+    backend.then_token(Answer::token("t0ken", 3600));
+    backend.then_token(Answer::token("t0ken", 3600));
+    backend.then(Answer::status(401).body("t0ken"));
+    backend.then(Answer::status(400).body("GET /articles"));
+    let forwarder = start(&Forwarding {
+        endpoint: backend.url("/?key=k3y"),
+        headers: vec![("x-api-key".to_owned(), Secret::new("v4lue"))],
+        ..with_tokens(&backend, &scratch)
+    });
+    forwarder.accept(&one(1));
+    until("it is dropped", || forwarder.status().dropped_requests == 1).await;
+    forwarder.accept(&one(2));
+    until("it is taken", || forwarder.status().sent.spans == 1).await;
+    forwarder.finish(ENOUGH).await;
+    let all = lines.all().join("\n");
+    assert!(all.contains("the token endpoint answered HTTP 401"), "{all}");
+    for secret in [CLIENT_SECRET, "t0ken", "v4lue", "k3y", "/articles"] {
+        assert!(!all.contains(secret), "{all}");
+    }
+}
