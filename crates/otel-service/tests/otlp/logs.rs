@@ -1,8 +1,8 @@
 //! Log events on standard output and at the collector.
 
 use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
-use std::time::Duration;
 use otel_service::Span;
+use std::time::Duration;
 
 use crate::support::{self, Behaviour, Problem, json_lines, shown, value};
 

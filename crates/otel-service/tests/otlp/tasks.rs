@@ -2,10 +2,10 @@
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use std::time::Duration;
 use otel_service::{
     ConnectionCounts, Database, Messaging, Outcome, Processed, QueueDepth, RedisServer, Span, TaskMessage,
 };
+use std::time::Duration;
 
 use crate::support::{self, Behaviour, Problem, number, shown, value};
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use otlp_observatory::{Config, Forwarding};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use otlp_observatory::{Config, Forwarding};
 use prost::Message as _;
 use serde_json::{Value, json};
 
