@@ -2,11 +2,47 @@
 # What the scripts need of the machine: packages, an unprivileged account, a free port, processes
 # that can be waited for and stopped. Sourced, not run; bash 3.2 (macOS) is enough.
 
+# Tools that the scripts download or build are kept outside of the clone, so that a fresh clone does not fetch them again.
+# Each lies in a folder named after its version, so that clones of different age can share the cache.
+TOOLS=${PRESSROOM_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/pressroom}
+mkdir -p "$TOOLS" && TOOLS=$(cd "$TOOLS" && pwd -P) || exit 1
+
 say() { printf '%s\n' "$*"; }
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
+}
+
+# A short checksum of a file, to name the folder that is made from it.
+checksum() { cksum <"$1" | tr ' ' '-'; }
+
+# `install_once <folder> <command...>`: runs the command, which makes the folder, unless an earlier run completed it.
+# Scripts that want the same tool at the same time wait for the first.
+install_once() {
+    local folder=$1 status
+    shift
+    [ ! -e "$folder/.complete" ] || return 0
+    mkdir -p "$(dirname "$folder")" || return 1
+    wait_until 900 take_lock "$folder.lock" || fail "$folder.lock is held by another run; remove it if there is none"
+    if [ ! -e "$folder/.complete" ]; then
+        rm -rf "$folder"
+        "$@" && touch "$folder/.complete"
+        status=$?
+    fi
+    rm -rf "$folder.lock"
+    return "${status:-0}"
+}
+
+# Takes a lock, also from a process that died with it.
+take_lock() {
+    local holder
+    if mkdir "$1" 2>/dev/null; then
+        say $$ >"$1/pid"
+        return 0
+    fi
+    holder=$(cat "$1/pid" 2>/dev/null) && [ -n "$holder" ] && has_ended "$holder" && rm -rf "$1"
+    return 1
 }
 
 # Installs packages: `install_packages "<apt names>" "<brew names>"`.

@@ -30,9 +30,9 @@ find_pgbouncer() {
 # The version that apt would install.
 packaged_pgbouncer() { apt-cache policy pgbouncer 2>/dev/null | sed -n 's/^ *Candidate: //p'; }
 
-# `install_pgbouncer <cache folder> <folder to make>`; sets PGBOUNCER_BIN.
+# `install_pgbouncer <folder to make>`; sets PGBOUNCER_BIN.
 install_pgbouncer() {
-    local cache=$1/pgbouncer home=$2 packaged
+    local cache=$TOOLS/pgbouncer-$PGBOUNCER_SUITE home=$1 packaged
     PGBOUNCER_BIN=$(find_pgbouncer) && return 0
     if [ ! -x "$cache/pgbouncer" ]; then
         packaged=$(packaged_pgbouncer)
@@ -46,9 +46,9 @@ install_pgbouncer() {
             PGBOUNCER_BIN=$(find_pgbouncer) || fail "PgBouncer was installed, but not where it is looked for"
             return 0
         fi
-        build_pgbouncer "$cache"
+        install_once "$cache" build_pgbouncer "$cache" || fail "PgBouncer could not be built"
     fi
-    # The unprivileged account must be able to run it, and the checkout may lie in a home folder.
+    # The unprivileged account must be able to run it, and the cache may lie in a home folder.
     mkdir -p "$home"
     cp "$cache/pgbouncer" "$home/"
     chmod -R a+rX "$home"
@@ -60,7 +60,6 @@ build_pgbouncer() {
     local folder=$1 build apt mirror
     install_packages "gcc make pkg-config libevent-dev" ""
     say "building PgBouncer from the sources in Debian $PGBOUNCER_SUITE"
-    rm -rf "$folder"
     mkdir -p "$folder"
     build=$(mktemp -d) || exit 1
     # shellcheck disable=SC2016 # apt fills this in
