@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Chromium, and what drives it: Node with playwright-core of the version in crates/pressroom/tests/browser. Needs
+# Chromium, and Node with playwright-core in the version that crates/pressroom/tests/browser names, to drive it. Needs
 # machine.sh.
 
 # `install_browser`; sets BROWSER (Chromium) and BROWSER_MODULES (the folder node_modules).
@@ -9,7 +9,7 @@ install_browser() {
     home=$TOOLS/browser-$(checksum "$project/package-lock.json")
     BROWSER=$(find_browser) || {
         install_packages chromium chromium
-        BROWSER=$(find_browser) || fail "Chromium was installed, but not where it is looked for"
+        BROWSER=$(find_browser) || fail "Chromium was installed, but its program was not found"
     }
     command -v npm >/dev/null 2>&1 || install_packages "nodejs npm" node
     BROWSER_MODULES=$home/node_modules

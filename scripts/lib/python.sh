@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Virtual environments with packages of exact versions. Needs machine.sh.
+# Virtual environments with packages in exact versions. Needs machine.sh.
 
-# `install_requirements <name> <file that pip reads>`; sets PYTHON, the interpreter that has what the file names.
+# `install_requirements <name> <requirements file>`; sets PYTHON, the interpreter of the virtual environment.
 install_requirements() {
     local name=$1 requirements=$2 home
     home=$TOOLS/$name-$(checksum "$requirements")
-    # A virtual environment cannot be moved, so it is made in its final place.
+    # A virtual environment cannot be moved, so it is created in its final place.
     install_once "$home" make_environment "$home" "$requirements" ||
-        fail "the packages in $requirements could not be fetched, so what needs them cannot run"
+        fail "the packages in $requirements could not be fetched, so the tests that need them cannot run"
     PYTHON=$home/bin/python
 }
 
