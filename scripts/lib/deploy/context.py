@@ -1,5 +1,5 @@
-"""Copies the build context of the image, `context.py <folder>`: every file of the checkout that Git knows or would add
-and that .dockerignore lets through."""
+"""Copies the build context of the image, `context.py <folder>`: every file of the checkout that Git tracks or would
+add and that .dockerignore does not exclude."""
 
 import shutil
 import subprocess

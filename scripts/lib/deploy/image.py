@@ -1,4 +1,4 @@
-"""The Dockerfile and .dockerignore, beyond what hadolint looks at."""
+"""Checks the Dockerfile and .dockerignore against rules that hadolint does not have."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def exec_form(words):
 
 
 def ignored(path, patterns):
-    """Docker's rule: a pattern also names everything below it, and the last one that fits decides."""
+    """Applies Docker's rules: a pattern also matches everything below it, and the last match decides."""
     outcome = False
     for pattern in patterns:
         wanted = not pattern.startswith("!")
