@@ -18,7 +18,6 @@ mod pages;
 mod receive;
 #[cfg(test)]
 mod samples;
-mod serve;
 mod store;
 
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};

@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use bounded_server::{GraceExceeded, Server};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -15,13 +16,15 @@ use crate::{
     ingest::{Counts, Ingest, Ingesting},
     pages::{self, Explorer, SiteStatus},
     receive::{grpc, health, http},
-    serve::{GraceExceeded, Protocol, serve},
     store::{self, Store},
 };
 
 /// How long each step of the end may take: requests in progress, what was accepted on its way into the store and the
 /// forwarder, what is queued on its way to the backend, health.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Maximum number of open connections of each server.
+const MAX_CONNECTIONS: usize = 512;
 
 /// Where it listens, what it keeps and where it forwards to. Port 0 is any free port.
 #[derive(Clone, Debug)]
@@ -157,16 +160,16 @@ impl Observatory {
 
         let mut servers = Servers::new(shutdown.child_token());
         let http = http::router(ingest.clone());
-        servers.start("OTLP over HTTP", self.http, Protocol::Http1, http);
+        servers.start("OTLP over HTTP", self.http, Server::new(), http);
         if let Some(socket) = self.grpc {
-            servers.start("OTLP over gRPC", socket, Protocol::Http2, grpc::router(ingest));
+            servers.start("OTLP over gRPC", socket, Server::http2(), grpc::router(ingest));
         }
-        servers.start("the pages", self.pages, Protocol::Http1, pages);
+        servers.start("the pages", self.pages, Server::new(), pages);
         // Health says that it is ending until the others have ended.
         let mut last = Servers::new(CancellationToken::new());
         let stopping = servers.shutdown.clone();
         if let Some(socket) = self.health {
-            last.start("health", socket, Protocol::Http1, health::router(stopping));
+            last.start("health", socket, Server::new(), health::router(stopping));
         }
 
         let ended = servers.finish().await;
@@ -212,12 +215,10 @@ impl Servers {
         }
     }
 
-    fn start(&mut self, purpose: &'static str, socket: Socket, protocol: Protocol, router: Router) {
-        let shutdown = self.shutdown.clone();
-        self.running.spawn(async move {
-            let ended = serve(socket.listener, protocol, router, shutdown, GRACE).await;
-            (purpose, ended)
-        });
+    fn start(&mut self, purpose: &'static str, socket: Socket, server: Server, router: Router) {
+        let server = server.max_connections(MAX_CONNECTIONS).grace_period(GRACE);
+        let served = server.serve(socket.listener, router, self.shutdown.clone().cancelled_owned());
+        self.running.spawn(async move { (purpose, served.await) });
     }
 
     /// Waits until all have ended. One that ends by itself ends the others.
