@@ -1,5 +1,5 @@
-//! Answers a page's request with JSON: worked out on a thread for blocking work, a few at a time, and not at all while
-//! nothing new came.
+//! Answers a page's request with JSON: worked out on a thread for blocking work, a few at a time, and not at
+//! all while nothing new came.
 
 use std::{sync::Arc, time::Duration};
 
@@ -73,7 +73,8 @@ pub(super) async fn answer(
     }
 }
 
-/// Changes with everything received, with every start of the process, and by itself for what goes by the clock.
+/// Changes with everything received, with every start of the process, and by itself for what goes by the
+/// clock.
 fn tag(explorer: &Explorer, by_the_clock: bool) -> String {
     let store = &explorer.store;
     let clock = if by_the_clock { now() / CLOCK_STEP } else { 0 };

@@ -1,5 +1,6 @@
-//! The page's own files, in the binary: the one HTML document that every page address answers browsers with, and the
-//! modules, styles and libraries it loads from `/assets/`. Nothing here knows what the pages show; they ask for JSON.
+//! The page's own files, in the binary: the one HTML document that every page address answers browsers with,
+//! and the modules, styles and libraries it loads from `/assets/`. Nothing here knows what the pages show;
+//! they ask for JSON.
 
 use std::{
     hash::{DefaultHasher, Hasher as _},
@@ -121,7 +122,8 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
         return Refusal::NoPage.into_response();
     };
-    // A browser keeps them, and asks whether they are still the same: another version may serve this address tomorrow.
+    // A browser keeps them, and asks whether they are still the same: another version may serve this address
+    // tomorrow.
     let revalidated = [
         (header::ETAG, ETAG.clone()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),

@@ -1,5 +1,6 @@
-//! What holds for every answer of the explorer: on loopback only this machine's own names are answered, so that a site whose
-//! name was rebound to 127.0.0.1 reads nothing; and headers by which a browser runs and loads nothing from elsewhere.
+//! What holds for every answer of the explorer: on loopback only this machine's own names are answered, so
+//! that a site whose name was rebound to 127.0.0.1 reads nothing; and headers by which a browser runs and
+//! loads nothing from elsewhere.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -70,7 +71,8 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
     response
 }
 
-/// Whether `host` is this machine whoever resolves it: its own name, or an address that no name was needed for.
+/// Whether `host` is this machine whoever resolves it: its own name, or an address that no name was needed
+/// for.
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;

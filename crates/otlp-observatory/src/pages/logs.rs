@@ -10,7 +10,7 @@ use super::{
     json::{Attributes, Value},
     parameters::Parameters,
 };
-use crate::store::{KeptRecord, LogSearch, SpanId, TraceId, UnixNano};
+use crate::store::{LogSearch, SpanId, StoredRecord, TraceId, UnixNano};
 
 /// Levels by their least severity number (OpenTelemetry's logs data model).
 const LEVELS: [(&str, u8); 6] = [
@@ -65,7 +65,7 @@ pub(super) struct Record<'a> {
 
 /// A record, decoded.
 pub(super) struct DecodedRecord<'a> {
-    kept: &'a KeptRecord,
+    kept: &'a StoredRecord,
     record: LogRecord,
     resource: Vec<KeyValue>,
 }
@@ -82,8 +82,8 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
         attributes: parameters.attributes(),
         trace: parameters.trace_id()?,
         span: parameters.span_id()?,
-        from: parameters.moment("from")?,
-        to: parameters.moment("to")?,
+        from: parameters.timestamp("from")?,
+        to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
         after: parameters.cursor("after")?,
         limit: parameters.limit()?,
@@ -101,11 +101,11 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
 }
 
 /// Decodes what was taken out.
-pub(super) fn records(kept: &[KeptRecord]) -> Vec<DecodedRecord<'_>> {
+pub(super) fn records(kept: &[StoredRecord]) -> Vec<DecodedRecord<'_>> {
     let decoded = kept.iter().map(|kept| DecodedRecord {
         kept,
         record: LogRecord::decode(&*kept.encoded).unwrap_or_default(),
-        resource: kept.origin.resource(),
+        resource: kept.source.resource(),
     });
     decoded.collect()
 }
@@ -120,8 +120,8 @@ impl DecodedRecord<'_> {
         Record {
             sequence: kept.sequence,
             time_unix_nano: UnixNano(kept.time),
-            service: &kept.origin.service,
-            scope: &kept.origin.scope,
+            service: &kept.source.service,
+            scope: &kept.source.scope,
             level: level(record.severity_number),
             severity_text: &record.severity_text,
             body: Value(record.body.as_ref()),

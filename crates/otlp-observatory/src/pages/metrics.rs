@@ -15,8 +15,8 @@ use super::{
     parameters::Parameters,
 };
 use crate::store::{
-    InstrumentType, KeptExemplar, Origin, Reading, SeriesHead, SeriesReadings, SeriesSearch, SpanId, TraceId,
-    UnixNano,
+    InstrumentType, Reading, SeriesDescriptor, SeriesReadings, SeriesSearch, Source, SpanId, StoredExemplar,
+    TraceId, UnixNano,
 };
 
 /// How many values of an attribute are told in the list, and of how many attributes.
@@ -114,7 +114,7 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     for series in explorer.store.series(&search) {
         let key = (
             series.name.clone(),
-            series.origin.service.clone(),
+            series.source.service.clone(),
             series.instrument_type,
         );
         instruments
@@ -134,7 +134,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     };
     let mut matches: BTreeMap<_, Match> = BTreeMap::new();
     for series in explorer.store.series(&search) {
-        let key = (series.origin.service.clone(), series.instrument_type);
+        let key = (series.source.service.clone(), series.instrument_type);
         matches.entry(key).or_insert_with(|| Match::new(&series)).series += 1;
     }
     let wanted = parameters.text("service");
@@ -147,7 +147,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     search.service = Some(service.to_string());
     search.instrument_type = Some(instrument_type);
     search.attributes = parameters.attributes();
-    let (from, to) = (parameters.moment("from")?, parameters.moment("to")?);
+    let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
     let is_in = |time: u64| from.is_none_or(|from| time >= from) && to.is_none_or(|to| time <= to);
 
     let readings = explorer.store.readings(&search, MAX_SERIES);
@@ -164,7 +164,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     exemplars.truncate(MAX_EXEMPLARS);
     let series = decoded.iter().map(|series| Series {
         attributes: Attributes(&series.attributes),
-        scope: &series.of.head.origin.scope,
+        scope: &series.of.descriptor.source.scope,
         resource: Attributes(&series.resource),
         points: series
             .of
@@ -209,15 +209,15 @@ impl<'a> Decoded<'a> {
         let exemplars = series.exemplars.iter().filter(|exemplar| is_in(exemplar.time));
         Self {
             of: series,
-            attributes: series.head.attributes(),
-            resource: Origin::resource(&series.head.origin),
+            attributes: series.descriptor.attributes(),
+            resource: Source::resource(&series.descriptor.source),
             exemplars: exemplars.map(DecodedExemplar::new).collect(),
         }
     }
 }
 
 impl DecodedExemplar {
-    fn new(exemplar: &KeptExemplar) -> Self {
+    fn new(exemplar: &StoredExemplar) -> Self {
         let decoded = exemplar.decoded();
         Self {
             time: exemplar.time,
@@ -242,10 +242,10 @@ impl<'a> Exemplar<'a> {
 }
 
 impl Instrument {
-    fn new(series: &SeriesHead) -> Self {
+    fn new(series: &SeriesDescriptor) -> Self {
         Self {
             name: series.name.clone(),
-            service: series.origin.service.clone(),
+            service: series.source.service.clone(),
             instrument_type: name(series.instrument_type),
             unit: series.unit.clone(),
             description: series.description.clone(),
@@ -255,7 +255,7 @@ impl Instrument {
         }
     }
 
-    fn add(&mut self, series: &SeriesHead) {
+    fn add(&mut self, series: &SeriesDescriptor) {
         self.series += 1;
         self.last_unix_nano = self.last_unix_nano.max(UnixNano(series.last));
         for attribute in series.attributes() {
@@ -271,9 +271,9 @@ impl Instrument {
 }
 
 impl Match {
-    fn new(series: &SeriesHead) -> Self {
+    fn new(series: &SeriesDescriptor) -> Self {
         Self {
-            service: series.origin.service.clone(),
+            service: series.source.service.clone(),
             instrument_type: name(series.instrument_type),
             unit: series.unit.clone(),
             description: series.description.clone(),

@@ -1,5 +1,5 @@
-//! The explorer: pages for a browser, and the same as JSON for everyone else, under the same addresses. It only reads the
-//! store; what is shown was sent by anyone, so it leaves as JSON text and never as markup.
+//! The explorer: pages for a browser, and the same as JSON for everyone else, under the same addresses. It
+//! only reads the store; what is shown was sent by anyone, so it leaves as JSON text and never as markup.
 
 mod answer;
 mod assets;

@@ -1,5 +1,5 @@
-//! The parameters of a request, read into what the store is asked for. What cannot be read, or is not known, is refused
-//! by name: a misspelt filter must not show everything.
+//! The parameters of a request, read into what the store is asked for. What cannot be read, or is not known,
+//! is refused by name: a misspelt filter must not show everything.
 
 use std::str::FromStr;
 
@@ -172,7 +172,7 @@ impl Parameters {
     }
 
     /// A moment: an age, nanoseconds since 1970, or RFC 3339.
-    pub(super) fn moment(&self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub(super) fn timestamp(&self, name: &str) -> Result<Option<u64>, Refusal> {
         self.parsed(
             name,
             "must be an RFC 3339 moment, nanoseconds since 1970, or an age like `15m`",

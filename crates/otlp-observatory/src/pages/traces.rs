@@ -20,7 +20,7 @@ use super::{
     logs::{Record, records},
     parameters::Parameters,
 };
-use crate::store::{Origin, Outcome, SpanId, TraceId, TraceSearch, TraceSummary, UnixNano};
+use crate::store::{Source, SpanId, StatusFilter, TraceId, TraceSearch, TraceSummary, UnixNano};
 
 pub(super) const LIST: Page = Page {
     takes: &[
@@ -123,17 +123,17 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     let search = TraceSearch {
         service: parameters.text("service").map(str::to_owned),
         name: parameters.search("name"),
-        outcome: parameters.choice(
+        status: parameters.choice(
             "status",
             "must be `ok` or `error`",
-            &[("ok", Outcome::Ok), ("error", Outcome::Error)],
+            &[("ok", StatusFilter::Ok), ("error", StatusFilter::Error)],
         )?,
         min_duration: parameters.duration("min_duration")?,
         max_duration: parameters.duration("max_duration")?,
         attributes: parameters.attributes(),
         text: parameters.search("text"),
-        from: parameters.moment("from")?,
-        to: parameters.moment("to")?,
+        from: parameters.timestamp("from")?,
+        to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
         limit: parameters.limit()?,
     };
@@ -156,7 +156,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     let generation = explorer.store.generation();
     let id = parameters.trace_id()?.ok_or(Refusal::NoPage)?;
     let trace = explorer.store.trace(id).ok_or(Refusal::NotKept("trace"))?;
-    let resources: Vec<_> = trace.origins.iter().map(Origin::resource).collect();
+    let resources: Vec<_> = trace.sources.iter().map(Source::resource).collect();
     let decoded: Vec<_> = trace
         .spans
         .iter()
@@ -165,7 +165,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     let logs = records(&trace.logs);
     let spans = trace.spans.iter().zip(&decoded);
     let spans = spans
-        .map(|(span, decoded)| ShownSpan::new(decoded, &trace.origins[span.origin], &resources[span.origin]));
+        .map(|(span, decoded)| ShownSpan::new(decoded, &trace.sources[span.source], &resources[span.source]));
     json(
         generation,
         Trace {
@@ -208,12 +208,12 @@ impl Summary {
 }
 
 impl<'a> ShownSpan<'a> {
-    fn new(span: &'a Span, origin: &'a Origin, resource: &'a [KeyValue]) -> Self {
+    fn new(span: &'a Span, source: &'a Source, resource: &'a [KeyValue]) -> Self {
         Self {
             span_id: SpanId::from_bytes(&span.span_id),
             parent_span_id: SpanId::from_bytes(&span.parent_span_id),
-            service: &origin.service,
-            scope: &origin.scope,
+            service: &source.service,
+            scope: &source.scope,
             name: &span.name,
             kind: kind(span.kind()),
             start_unix_nano: UnixNano(span.start_time_unix_nano),
