@@ -19,7 +19,13 @@ export function readFilters(query) {
   return filters;
 }
 
-/** Returns the filters with one changed; an empty value removes it. @param {Filters} filters @param {string} name @param {string | string[]} value */
+/**
+ * Returns the filters with one changed; an empty value removes it.
+ *
+ * @param {Filters} filters
+ * @param {string} name
+ * @param {string | string[]} value
+ */
 export function withFilter(filters, name, value) {
   const { [name]: _, ...rest } = filters;
   return value.length === 0 ? rest : { ...rest, [name]: value };

@@ -12,7 +12,11 @@ export const paused = cell(false);
 /** Error of the connection; null while requests succeed. */
 export const connection = cell(/** @type {string | null} */ (null));
 
-/** Errors of the pollers that currently fail; success of another poller does not hide them. @type {Map<AbortSignal, string>} */
+/**
+ * Errors of the pollers that currently fail; success of another poller does not hide them.
+ *
+ * @type {Map<AbortSignal, string>}
+ */
 const failing = new Map();
 
 /** @param {AbortSignal} poller @param {string | null} reason */

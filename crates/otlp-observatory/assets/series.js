@@ -63,7 +63,13 @@ export function labelsOf(series) {
   };
 }
 
-/** Returns a point's number; `quantiles:0.5` is a quantile of a summary. @param {any} point @param {string} field @returns {number | null} */
+/**
+ * Returns a point's number; `quantiles:0.5` is a quantile of a summary.
+ *
+ * @param {any} point
+ * @param {string} field
+ * @returns {number | null}
+ */
 export function numberOf(point, field) {
   const value = field.startsWith('quantiles:') ? point.quantiles?.[field.slice(10)] : point[field];
   // Integers beyond 2^53 are strings; the nearest number is precise enough for a chart.
@@ -105,7 +111,13 @@ export function latest(points, field) {
   return null;
 }
 
-/** Returns the series with the largest newest numbers, in descending order. @param {any[]} series @param {string} field @param {number} most */
+/**
+ * Returns the series with the largest newest numbers, in descending order.
+ *
+ * @param {any[]} series
+ * @param {string} field
+ * @param {number} most
+ */
 export function largest(series, field, most) {
   return [...series]
     .sort((one, other) => (latest(other.points, field) ?? -Infinity) - (latest(one.points, field) ?? -Infinity))

@@ -7,7 +7,12 @@ const INVISIBLE =
 
 /** @typedef {{text: string, invisible: boolean}} Piece */
 
-/** Splits a text; an invisible character becomes a piece with its code point, like `U+202E`. @param {string} text @returns {Piece[]} */
+/**
+ * Splits a text; an invisible character becomes a piece with its code point, like `U+202E`.
+ *
+ * @param {string} text
+ * @returns {Piece[]}
+ */
 export function pieces(text) {
   /** @type {Piece[]} */
   const found = [];

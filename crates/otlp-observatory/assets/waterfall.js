@@ -56,7 +56,13 @@ export function visible(rows, folded) {
   });
 }
 
-/** Returns the ancestors of a span, which must be unfolded for it to be visible. @param {Row[]} rows @param {string} spanId @returns {string[]} */
+/**
+ * Returns the ancestors of a span, which must be unfolded for it to be visible.
+ *
+ * @param {Row[]} rows
+ * @param {string} spanId
+ * @returns {string[]}
+ */
 export function ancestors(rows, spanId) {
   const parents = new Map(rows.map(({ span }) => [span.span_id, span.parent_span_id]));
   /** @type {string[]} */
@@ -69,7 +75,12 @@ export function ancestors(rows, spanId) {
   return found;
 }
 
-/** Returns the ticks of the scale: round numbers, about `most` of them. @param {number} duration nanoseconds @param {number} most */
+/**
+ * Returns the ticks of the scale: round numbers, about `most` of them.
+ *
+ * @param {number} duration nanoseconds
+ * @param {number} most
+ */
 export function ticks(duration, most = 6) {
   if (duration <= 0) return [0];
   const rough = duration / most;

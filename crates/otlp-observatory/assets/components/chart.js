@@ -153,7 +153,13 @@ function lonePoint(chart, column, all) {
   return [first];
 }
 
-/** Returns the value range: from zero, with a margin; not empty even for flat lines. @param {number | null} min @param {number | null} max @returns {[number, number]} */
+/**
+ * Returns the value range: from zero, with a margin; not empty even for flat lines.
+ *
+ * @param {number | null} min
+ * @param {number | null} max
+ * @returns {[number, number]}
+ */
 function rangeOf(min, max) {
   const low = Math.min(0, min ?? 0);
   const high = Math.max(0, max ?? 0);

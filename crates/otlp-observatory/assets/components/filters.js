@@ -83,7 +83,10 @@ function Input({ field, value, onChange }) {
   </div>`;
 }
 
-/** @param {{path: string, query: string, fields: Field[], attributes?: boolean}} props `attributes`: whether the list has an attribute filter */
+/**
+ * @param {{path: string, query: string, fields: Field[], attributes?: boolean}} props `attributes`: whether the list
+ * has an attribute filter
+ */
 export function FilterForm({ path, query, fields, attributes: hasAttributes = true }) {
   const filters = readFilters(query);
   const set = (/** @type {string} */ name, /** @type {string | string[]} */ value) =>

@@ -2,7 +2,11 @@
 import { html, useEffect, useState } from '../html.js';
 import { bytes } from '../format.js';
 
-/** Copies text. Browsers offer the clipboard on localhost and https only; elsewhere, a selection is copied. @param {string} text */
+/**
+ * Copies text. Browsers offer the clipboard on localhost and https only; elsewhere, a selection is copied.
+ *
+ * @param {string} text
+ */
 async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);
@@ -69,7 +73,11 @@ export function Panel({ title, children, actions, testid }) {
   </section>`;
 }
 
-/** A choice between a few options, as toggle buttons. @param {{label: string, options: [string, string][], value: string, onChange: (value: string) => void}} props */
+/**
+ * A choice between a few options, as toggle buttons.
+ *
+ * @param {{label: string, options: [string, string][], value: string, onChange: (value: string) => void}} props
+ */
 export function Choice({ label, options, value, onChange }) {
   return html`<div class="choice" role="group" aria-label=${label}>
     ${options.map(

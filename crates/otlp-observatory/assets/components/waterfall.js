@@ -37,7 +37,12 @@ function useViewport(element) {
   return view;
 }
 
-/** Returns the position of a span's duration: after its bar, else before it, else on it. @param {import('../waterfall.js').Row} row @returns {{left?: string, right?: string}} */
+/**
+ * Returns the position of a span's duration: after its bar, else before it, else on it.
+ *
+ * @param {import('../waterfall.js').Row} row
+ * @returns {{left?: string, right?: string}}
+ */
 function durationPosition({ left, width }) {
   if (left + width < 1 - DURATION_WIDTH) return { left: `${100 * (left + width)}%` };
   if (left > DURATION_WIDTH) return { right: `${100 * (1 - left)}%` };
@@ -220,7 +225,12 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
   </div>`;
 }
 
-/** Returns the positions of each span's log records on the trace's scale. @param {any} trace @returns {Map<string, number[]>} */
+/**
+ * Returns the positions of each span's log records on the trace's scale.
+ *
+ * @param {any} trace
+ * @returns {Map<string, number[]>}
+ */
 function logMarks(trace) {
   const marks = new Map();
   for (const log of trace.logs) {

@@ -20,7 +20,12 @@ const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
   p99: 'var(--line-1)',
 });
 
-/** Returns the lines of the main chart: percentiles of the chosen series, or the values of the largest series. @param {any} metric @param {any} chosen */
+/**
+ * Returns the lines of the main chart: percentiles of the chosen series, or the values of the largest series.
+ *
+ * @param {any} metric
+ * @param {any} chosen
+ */
 function mainLines(metric, chosen) {
   if (isHistogram(metric.type)) {
     return fieldsOf(metric.type).map((field) => ({

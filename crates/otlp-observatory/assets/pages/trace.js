@@ -18,7 +18,12 @@ const LARGE = 1000;
 // Maximum number of log records; the logs page shows all.
 const MAX_LOGS = 200;
 
-/** Returns the number of spans of each service, in order of appearance. @param {any[]} spans @returns {[string, number][]} */
+/**
+ * Returns the number of spans of each service, in order of appearance.
+ *
+ * @param {any[]} spans
+ * @returns {[string, number][]}
+ */
 function servicesOf(spans) {
   /** @type {Map<string, number>} */
   const counts = new Map();

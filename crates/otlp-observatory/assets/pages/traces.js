@@ -18,7 +18,12 @@ const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 
 const MAX_SERVICES = 4;
 
-/** Returns a bar's width in percent, on a square-root scale, so that one slow trace does not flatten the others. @param {number} duration @param {number} longest */
+/**
+ * Returns a bar's width in percent, on a square-root scale, so that one slow trace does not flatten the others.
+ *
+ * @param {number} duration
+ * @param {number} longest
+ */
 const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / longest));
 
 /** @param {{trace: any, longest: number}} props */

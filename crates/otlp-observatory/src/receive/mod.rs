@@ -1,8 +1,8 @@
-//! The OTLP receivers: HTTP (protobuf and JSON) and gRPC, and the health endpoint beside them.
+//! The OTLP receivers, HTTP (protobuf and JSON) and gRPC, and the health endpoint.
 //!
-//! They follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>): bytes become an [`Export`](crate::export::Export)
-//! whose ids are valid, and that goes to [`Ingest`](crate::ingest::Ingest). All of a sender's bytes are bounded, in size
-//! and in time.
+//! They follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size and time,
+//! decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
+//! [`Ingest`](crate::ingest::Ingest).
 
 mod body;
 mod decoding;
@@ -18,17 +18,17 @@ mod weight;
 
 use std::time::Duration;
 
-/// The largest request, in bytes, as it comes over HTTP and again when it is decompressed. The largest batches that
+/// Maximum size of an HTTP request body in bytes, before and after decompression. The largest batches that
 /// collectors send by default are about half of it.
 const MAX_HTTP_BODY: usize = 16 << 20;
 
-/// The largest gRPC message, compressed or not: gRPC's own default.
+/// Maximum size of a gRPC message in bytes, before and after decompression; gRPC's default.
 const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
-/// How long a sender may take for one request.
+/// Maximum time for reading a request.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a sender that was turned away may come back.
+/// Delay after which senders may retry a refused request.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

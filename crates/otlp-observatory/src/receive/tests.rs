@@ -1,4 +1,4 @@
-//! A queue that is full, or closed, seen by senders.
+//! Responses to senders while the queue is full or closed.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ fn traces() -> ExportTraceServiceRequest {
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_429_and_when_to_come_back() {
+async fn a_full_queue_answers_429_with_a_retry_delay() {
     let counts = Arc::new(Counts::default());
     let router = http::router(Ingest::that_is_full(counts.clone()));
     let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
@@ -45,7 +45,7 @@ async fn a_full_queue_answers_429_and_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_in_json_too() {
+async fn a_full_queue_answers_json_requests_in_json() {
     let router = http::router(Ingest::that_is_full(Arc::default()));
     let body = serde_json::to_vec(&traces()).unwrap();
     let response = post(router, "application/json", body).await;
