@@ -1,4 +1,5 @@
-//! `/metrics` and `/metrics/{name}`: every instrument, and the series of one with what they say over time.
+//! `/metrics` and `/metrics/{name}`: the list of instruments, and the series of an instrument with their
+//! readings.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,29 +20,31 @@ use crate::store::{
     TraceId, UnixNano,
 };
 
-/// How many values of an attribute are told in the list, and of how many attributes.
+/// Maximum number of values per attribute in the list.
 const MAX_VALUES: usize = 20;
+
+/// Maximum number of attributes per instrument in the list.
 const MAX_KEYS: usize = 32;
 
-/// How many instruments are told.
+/// Maximum number of instruments in the list.
 const MAX_INSTRUMENTS: usize = 1_000;
 
-/// How many series of an instrument are told: those updated last.
+/// Maximum number of series of an instrument; the most recently updated are returned.
 const MAX_SERIES: usize = 100;
 
-/// How many exemplars are told: the newest.
+/// Maximum number of exemplars of an instrument; the newest are returned.
 const MAX_EXEMPLARS: usize = 500;
 
 pub(super) const LIST: Page = Page {
-    takes: &["service", "text"],
-    by_the_clock: false,
-    answer: list,
+    parameters: &["service", "text"],
+    is_time_dependent: false,
+    compute: list,
 };
 
 pub(super) const ONE: Page = Page {
-    takes: &["service", "attribute", "from", "to"],
-    by_the_clock: false,
-    answer: one,
+    parameters: &["service", "attribute", "from", "to"],
+    is_time_dependent: false,
+    compute: one,
 };
 
 #[derive(Serialize)]
@@ -75,7 +78,7 @@ struct One<'a> {
     exemplars: Vec<Exemplar<'a>>,
 }
 
-/// The instrument of this name of one service.
+/// Service and type of an instrument with the requested name.
 #[derive(Serialize)]
 struct Match {
     service: Arc<str>,
@@ -141,7 +144,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     let found = matches
         .iter()
         .find(|((service, _), _)| wanted.is_none_or(|wanted| wanted == &**service));
-    let ((service, instrument_type), of_service) = found.ok_or(Refusal::NotKept("instrument"))?;
+    let ((service, instrument_type), of_service) = found.ok_or(Refusal::NotStored("instrument"))?;
     let (unit, description) = (of_service.unit.clone(), of_service.description.clone());
     let (service, instrument_type) = (service.clone(), *instrument_type);
     search.service = Some(service.to_string());
@@ -153,7 +156,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     let readings = explorer.store.readings(&search, MAX_SERIES);
     let decoded: Vec<_> = readings
         .iter()
-        .map(|series| Decoded::new(series, is_in))
+        .map(|series| DecodedSeries::new(series, is_in))
         .collect();
     let mut exemplars: Vec<_> = decoded
         .iter()
@@ -164,10 +167,10 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     exemplars.truncate(MAX_EXEMPLARS);
     let series = decoded.iter().map(|series| Series {
         attributes: Attributes(&series.attributes),
-        scope: &series.of.descriptor.source.scope,
+        scope: &series.stored.descriptor.source.scope,
         resource: Attributes(&series.resource),
         points: series
-            .of
+            .stored
             .readings
             .iter()
             .filter(|reading| is_in(reading.time_unix_nano.0))
@@ -188,9 +191,9 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     )
 }
 
-/// A series whose attributes are decoded.
-struct Decoded<'a> {
-    of: &'a SeriesReadings,
+/// Series with decoded attributes.
+struct DecodedSeries<'a> {
+    stored: &'a SeriesReadings,
     attributes: Vec<KeyValue>,
     resource: Vec<KeyValue>,
     exemplars: Vec<DecodedExemplar>,
@@ -204,11 +207,11 @@ struct DecodedExemplar {
     attributes: Vec<KeyValue>,
 }
 
-impl<'a> Decoded<'a> {
+impl<'a> DecodedSeries<'a> {
     fn new(series: &'a SeriesReadings, is_in: impl Fn(u64) -> bool) -> Self {
         let exemplars = series.exemplars.iter().filter(|exemplar| is_in(exemplar.time));
         Self {
-            of: series,
+            stored: series,
             attributes: series.descriptor.attributes(),
             resource: Source::resource(&series.descriptor.source),
             exemplars: exemplars.map(DecodedExemplar::new).collect(),

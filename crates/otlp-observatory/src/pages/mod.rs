@@ -1,5 +1,5 @@
-//! The explorer: pages for a browser, and the same as JSON for everyone else, under the same addresses. It
-//! only reads the store; what is shown was sent by anyone, so it leaves as JSON text and never as markup.
+//! Web pages, and the same data as JSON at the same addresses. The pages only read the store. Telemetry comes
+//! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod answer;
 mod assets;
@@ -33,40 +33,42 @@ use crate::store::Store;
 use parameters::Parameters;
 use refusal::Refusal;
 
-/// How many answers are worked out at the same time; more wait.
-const ANSWERS_AT_ONCE: usize = 2;
+/// Maximum number of answers computed at the same time; further requests wait.
+const MAX_CONCURRENT_ANSWERS: usize = 2;
 
-/// What the pages show and where they are.
+/// Data and addresses that the pages show.
 pub(crate) struct Explorer {
     pub(crate) store: Arc<Store>,
-    /// Where the pages are served: on loopback only, others' names for this machine are refused.
+    /// Address of the pages. If it is a loopback address, other host names are refused.
     pub(crate) pages: SocketAddr,
-    /// Where telemetry is sent to.
+    /// Address of the OTLP/HTTP receiver.
     pub(crate) http: SocketAddr,
+    /// Address of the OTLP/gRPC receiver, if it is enabled.
     pub(crate) grpc: Option<SocketAddr>,
-    /// How receiving and forwarding go, when asked.
+    /// Returns the current status of receiving and forwarding.
     pub(crate) status: Box<dyn Fn() -> SiteStatus + Send + Sync>,
 }
 
-/// What an address answers: parameters it takes, and the JSON for them.
+/// Address of the pages: its query parameters and the function that computes its JSON.
 struct Page {
-    takes: &'static [&'static str],
-    /// Whether the answer changes with time though nothing comes in.
-    by_the_clock: bool,
-    answer: fn(&Explorer, &Parameters) -> Result<Vec<u8>, Refusal>,
+    /// Names of the query parameters.
+    parameters: &'static [&'static str],
+    /// Whether the answer changes with time even if no telemetry arrives.
+    is_time_dependent: bool,
+    compute: fn(&Explorer, &Parameters) -> Result<Vec<u8>, Refusal>,
 }
 
 struct Shared {
     explorer: Explorer,
-    answers: Semaphore,
+    permits: Semaphore,
 }
 
-/// All routes of the explorer.
+/// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {
     let guard = guard::Guard::new(explorer.pages);
     let shared = Arc::new(Shared {
         explorer,
-        answers: Semaphore::new(ANSWERS_AT_ONCE),
+        permits: Semaphore::new(MAX_CONCURRENT_ANSWERS),
     });
     Router::new()
         .route("/", page(&overview::OVERVIEW))
@@ -93,7 +95,7 @@ fn page(page: &'static Page) -> MethodRouter<Arc<Shared>> {
             if answer::is_for_browsers(&headers) {
                 return assets::shell();
             }
-            let parameters = match Parameters::read(&path, query.as_deref(), page.takes) {
+            let parameters = match Parameters::read(&path, query.as_deref(), page.parameters) {
                 Ok(parameters) => parameters,
                 Err(refusal) => return refusal.into_response(),
             };

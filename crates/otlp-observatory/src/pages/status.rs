@@ -1,5 +1,5 @@
-//! `/status`: how full the store is, what came and what did not, how forwarding goes, and where to send
-//! telemetry.
+//! `/status`: memory use, counts of received, evicted and refused telemetry, forwarding, and the addresses of
+//! the receivers.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::{
 };
 
 pub(super) const STATUS: Page = Page {
-    takes: &[],
-    by_the_clock: true,
-    answer: status,
+    parameters: &[],
+    is_time_dependent: true,
+    compute: status,
 };
 
-/// How receiving and forwarding go.
+/// Status of receiving and forwarding.
 #[derive(Debug, Default)]
 pub(crate) struct SiteStatus {
-    /// What was accepted.
+    /// Number of accepted spans, log records and points.
     pub(crate) received: Counts,
-    /// Requests that were answered with an error.
+    /// Number of requests answered with an error.
     pub(crate) refused_requests: u64,
-    /// `None` when nothing is forwarded.
+    /// `None` if forwarding is disabled.
     pub(crate) forwarding: Option<forward::Status>,
 }
 

@@ -1,4 +1,4 @@
-//! `/traces` and `/traces/{trace_id}`: traces that were looked for, and one with its spans and logs.
+//! `/traces` and `/traces/{trace_id}`: search for traces, and a trace with its spans and log records.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use super::{
     Explorer, Page, Refusal,
     answer::json,
     json::Attributes,
-    logs::{Record, records},
+    logs::{Record, decode_all},
     parameters::Parameters,
 };
 use crate::store::{Source, SpanId, StatusFilter, TraceId, TraceSearch, TraceSummary, UnixNano};
 
 pub(super) const LIST: Page = Page {
-    takes: &[
+    parameters: &[
         "service",
         "name",
         "status",
@@ -36,14 +36,14 @@ pub(super) const LIST: Page = Page {
         "limit",
         "before",
     ],
-    by_the_clock: false,
-    answer: list,
+    is_time_dependent: false,
+    compute: list,
 };
 
 pub(super) const ONE: Page = Page {
-    takes: &[],
-    by_the_clock: false,
-    answer: one,
+    parameters: &[],
+    is_time_dependent: false,
+    compute: one,
 };
 
 #[derive(Serialize)]
@@ -83,12 +83,12 @@ struct Trace<'a> {
     start_unix_nano: UnixNano,
     duration_ns: u64,
     dropped_spans: u64,
-    spans: Vec<ShownSpan<'a>>,
+    spans: Vec<JsonSpan<'a>>,
     logs: Vec<Record<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownSpan<'a> {
+struct JsonSpan<'a> {
     span_id: Option<SpanId>,
     parent_span_id: Option<SpanId>,
     service: &'a str,
@@ -101,19 +101,19 @@ struct ShownSpan<'a> {
     status_message: &'a str,
     attributes: Attributes<'a>,
     resource: Attributes<'a>,
-    events: Vec<ShownEvent<'a>>,
-    links: Vec<ShownLink<'a>>,
+    events: Vec<JsonEvent<'a>>,
+    links: Vec<JsonLink<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownEvent<'a> {
+struct JsonEvent<'a> {
     name: &'a str,
     time_unix_nano: UnixNano,
     attributes: Attributes<'a>,
 }
 
 #[derive(Serialize)]
-struct ShownLink<'a> {
+struct JsonLink<'a> {
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
     attributes: Attributes<'a>,
@@ -155,17 +155,17 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
 fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
     let generation = explorer.store.generation();
     let id = parameters.trace_id()?.ok_or(Refusal::NoPage)?;
-    let trace = explorer.store.trace(id).ok_or(Refusal::NotKept("trace"))?;
+    let trace = explorer.store.trace(id).ok_or(Refusal::NotStored("trace"))?;
     let resources: Vec<_> = trace.sources.iter().map(Source::resource).collect();
     let decoded: Vec<_> = trace
         .spans
         .iter()
         .map(|span| Span::decode(&*span.encoded).unwrap_or_default())
         .collect();
-    let logs = records(&trace.logs);
+    let logs = decode_all(&trace.logs);
     let spans = trace.spans.iter().zip(&decoded);
     let spans = spans
-        .map(|(span, decoded)| ShownSpan::new(decoded, &trace.sources[span.source], &resources[span.source]));
+        .map(|(span, decoded)| JsonSpan::new(decoded, &trace.sources[span.source], &resources[span.source]));
     json(
         generation,
         Trace {
@@ -175,7 +175,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
             duration_ns: trace.summary.duration,
             dropped_spans: trace.summary.dropped,
             spans: spans.collect(),
-            logs: logs.iter().map(|log| log.shown()).collect(),
+            logs: logs.iter().map(|log| log.to_json()).collect(),
         },
     )
 }
@@ -207,7 +207,7 @@ impl Summary {
     }
 }
 
-impl<'a> ShownSpan<'a> {
+impl<'a> JsonSpan<'a> {
     fn new(span: &'a Span, source: &'a Source, resource: &'a [KeyValue]) -> Self {
         Self {
             span_id: SpanId::from_bytes(&span.span_id),
@@ -226,8 +226,8 @@ impl<'a> ShownSpan<'a> {
             status_message: span.status.as_ref().map_or("", |status| &status.message),
             attributes: Attributes(&span.attributes),
             resource: Attributes(resource),
-            events: span.events.iter().map(ShownEvent::new).collect(),
-            links: span.links.iter().map(ShownLink::new).collect(),
+            events: span.events.iter().map(JsonEvent::new).collect(),
+            links: span.links.iter().map(JsonLink::new).collect(),
         }
     }
 }
@@ -243,7 +243,7 @@ fn kind(kind: SpanKind) -> &'static str {
     }
 }
 
-impl<'a> ShownEvent<'a> {
+impl<'a> JsonEvent<'a> {
     fn new(event: &'a Event) -> Self {
         Self {
             name: &event.name,
@@ -253,7 +253,7 @@ impl<'a> ShownEvent<'a> {
     }
 }
 
-impl<'a> ShownLink<'a> {
+impl<'a> JsonLink<'a> {
     fn new(link: &'a Link) -> Self {
         Self {
             trace_id: TraceId::from_bytes(&link.trace_id),
