@@ -10,7 +10,11 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Explorer, Page, Refusal, Shared, parameters::Parameters};
+use super::{
+    page::{Explorer, Page, Shared},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::store::now;
 
 /// Maximum time for which a request waits for its computation to start.

@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// Embedded file of the folder `assets`.
 struct Asset {

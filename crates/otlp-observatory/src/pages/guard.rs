@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";

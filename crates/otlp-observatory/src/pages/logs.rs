@@ -5,10 +5,11 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::{Attributes, Value},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
 use crate::store::{LogSearch, SpanId, StoredRecord, TraceId, UnixNano};
 

@@ -10,10 +10,11 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::{Attributes, Value},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
 use crate::store::{
     InstrumentType, Reading, SeriesDescriptor, SeriesReadings, SeriesSearch, Source, SpanId, StoredExemplar,

@@ -8,6 +8,7 @@ mod json;
 mod logs;
 mod metrics;
 mod overview;
+mod page;
 mod parameters;
 mod refusal;
 mod status;
@@ -15,7 +16,7 @@ mod status;
 mod tests;
 mod traces;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -27,41 +28,15 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use status::SiteStatus;
-
-use crate::store::Store;
-use parameters::Parameters;
-use refusal::Refusal;
+pub(crate) use self::page::{Explorer, SiteStatus};
+use self::{
+    page::{Page, Shared},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 
 /// Maximum number of answers computed at the same time; further requests wait.
 const MAX_CONCURRENT_ANSWERS: usize = 2;
-
-/// Data and addresses that the pages show.
-pub(crate) struct Explorer {
-    pub(crate) store: Arc<Store>,
-    /// Address of the pages. If it is a loopback address, other host names are refused.
-    pub(crate) pages: SocketAddr,
-    /// Address of the OTLP/HTTP receiver.
-    pub(crate) http: SocketAddr,
-    /// Address of the OTLP/gRPC receiver, if it is enabled.
-    pub(crate) grpc: Option<SocketAddr>,
-    /// Returns the current status of receiving and forwarding.
-    pub(crate) status: Box<dyn Fn() -> SiteStatus + Send + Sync>,
-}
-
-/// Address of the pages: its query parameters and the function that computes its JSON.
-struct Page {
-    /// Names of the query parameters.
-    parameters: &'static [&'static str],
-    /// Whether the answer changes with time even if no telemetry arrives.
-    is_time_dependent: bool,
-    compute: fn(&Explorer, &Parameters) -> Result<Vec<u8>, Refusal>,
-}
-
-struct Shared {
-    explorer: Explorer,
-    permits: Semaphore,
-}
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {

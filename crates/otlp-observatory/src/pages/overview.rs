@@ -1,6 +1,11 @@
 //! `/` and `/map`: aggregates of a time window that ends now.
 
-use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
+use super::{
+    answer::json,
+    page::{Explorer, Page},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::store::now;
 
 /// Default window: five minutes, in nanoseconds.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use axum::extract::RawPathParams;
 use jiff::Timestamp;
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::store::{Attribute, SpanId, Text, TraceId, now};
 
 /// Range of `limit`.

@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
+use super::{
+    answer::json,
+    page::{Explorer, Page},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::{
     forward,
     store::{Counts, UnixNano},
@@ -16,17 +21,6 @@ pub(super) const STATUS: Page = Page {
     is_time_dependent: true,
     compute: status,
 };
-
-/// Status of receiving and forwarding.
-#[derive(Debug, Default)]
-pub(crate) struct SiteStatus {
-    /// Number of accepted spans, log records and points.
-    pub(crate) received: Counts,
-    /// Number of requests answered with an error.
-    pub(crate) refused_requests: u64,
-    /// `None` if forwarding is disabled.
-    pub(crate) forwarding: Option<forward::Status>,
-}
 
 #[derive(Serialize)]
 struct Status {

@@ -1,6 +1,6 @@
 //! Tests of the router in the same process, with a store of known contents.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::{
     body::Body,
@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::store::fixture::{
-    NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans,
+use crate::store::{
+    Store,
+    fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
 };
 
 const SCRIPT: &str = "</script><script>alert(1)</script>";

@@ -14,11 +14,12 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::Attributes,
     logs::{Record, decode_all},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
 use crate::store::{Source, SpanId, StatusFilter, TraceId, TraceSearch, TraceSummary, UnixNano};
 

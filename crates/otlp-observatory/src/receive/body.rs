@@ -11,7 +11,10 @@ use flate2::read::MultiGzDecoder;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::{MAX_HTTP_BODY, READ_TIMEOUT, refusal::Refusal};
+use super::{
+    limits::{MAX_HTTP_BODY, READ_TIMEOUT},
+    refusal::Refusal,
+};
 
 const TOO_LARGE: Refusal = Refusal::TooLarge { limit: MAX_HTTP_BODY };
 

@@ -23,10 +23,13 @@ use tonic::{
 };
 
 use super::{
-    MAX_GRPC_MESSAGE, READ_TIMEOUT, body::Compression, decoding::Decoder, encoding::Encoding,
-    ids::RejectedSpans, refusal::Refusal,
+    body::Compression, decoding::Decoder, encoding::Encoding, ids::RejectedSpans, limits::READ_TIMEOUT,
+    refusal::Refusal,
 };
 use crate::{export::Signal, ingest::Ingest};
+
+/// Maximum size of a gRPC message, compressed or not, in bytes: the default of gRPC.
+const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
 /// Returns the routes of the three services.
 pub(crate) fn router(ingest: Ingest) -> Router {

@@ -11,6 +11,7 @@ use super::{
     decoding::Decoder,
     encoding::Encoding,
     ids::RejectedSpans,
+    limits::READ_TIMEOUT,
     refusal::Refusal,
 };
 use crate::{
@@ -68,7 +69,7 @@ impl Receiver {
         let encoding = Encoding::of(headers).ok_or(Refusal::UnsupportedType)?;
         let compression = Compression::of(headers)?;
         let length = body::announced_length(&body)?;
-        let _permit = tokio::time::timeout(super::READ_TIMEOUT, self.capacity.acquire_many(length))
+        let _permit = tokio::time::timeout(READ_TIMEOUT, self.capacity.acquire_many(length))
             .await
             .map_err(|_| Refused::Overloaded)?
             .map_err(|_| Refused::Closed)?;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use prost::Message as _;
 use tonic::Code;
 
-use super::{RETRY_AFTER, status::Status};
+use super::{limits::RETRY_AFTER, status::Status};
 use crate::ingest::Refused;
 
 /// Refusal of a whole request. The messages are sent to the sender.

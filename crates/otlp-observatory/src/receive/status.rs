@@ -68,7 +68,7 @@ impl Status {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "grpc"))]
 impl Status {
     pub(super) fn retry_delay(&self) -> Option<Duration> {
         let info = self

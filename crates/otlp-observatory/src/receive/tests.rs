@@ -8,7 +8,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use tower_service::Service as _;
 
-use super::{grpc, http, status::Status};
+#[cfg(feature = "grpc")]
+use super::grpc;
+use super::{http, status::Status};
 use crate::{
     export::Export,
     ingest::{Counts, Ingest},
@@ -56,6 +58,7 @@ async fn a_full_queue_answers_json_requests_in_json() {
     assert!(!status["message"].as_str().unwrap().is_empty());
 }
 
+#[cfg(feature = "grpc")]
 #[tokio::test]
 async fn a_full_queue_answers_grpc_with_retry_info() {
     let counts = Arc::new(Counts::default());
@@ -77,7 +80,7 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     );
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
-    assert_eq!(status.retry_delay(), Some(super::RETRY_AFTER));
+    assert_eq!(status.retry_delay(), Some(super::limits::RETRY_AFTER));
     assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
 }
 
