@@ -220,7 +220,7 @@ impl Servers {
             match ended {
                 Ok((_, Ok(()))) => {}
                 Ok((purpose, Err(error))) => {
-                    telemetry::warn!(purpose, %error, "closed connections at shutdown")
+                    telemetry::warn!(purpose, %error, "closed connections at shutdown");
                 }
                 Err(panic) => result = Err(io::Error::other(panic)),
             }

@@ -85,11 +85,7 @@ impl Drop for Running {
 /// Returns a configuration with every endpoint on a free loopback port.
 pub fn config() -> Config {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    Config::default()
-        .http(free)
-        .grpc(free)
-        .health(free)
-        .pages(free)
+    Config::default().http(free).grpc(free).health(free).pages(free)
 }
 
 /// Panics if `future` takes longer than 30 seconds.

@@ -11,22 +11,10 @@ async fn a_port_in_use_is_named_in_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (purpose, config) in [
-        (
-            "OTLP over HTTP",
-            config().http(address),
-        ),
-        (
-            "OTLP over gRPC",
-            config().grpc(address),
-        ),
-        (
-            "health",
-            config().health(address),
-        ),
-        (
-            "the pages",
-            config().pages(address),
-        ),
+        ("OTLP over HTTP", config().http(address)),
+        ("OTLP over gRPC", config().grpc(address)),
+        ("health", config().health(address)),
+        ("the pages", config().pages(address)),
     ] {
         let error = Observatory::bind(config).await.unwrap_err();
         assert!(error.is_taken());
