@@ -172,8 +172,8 @@ fn alerts_ask_for_what_there_is_and_lead_to_the_runbook() {
     let series = series();
     let runbook = file(RUNBOOK);
     let (_, section) = runbook
-        .split_once("\n## Alarms\n")
-        .expect("the runbook has a section of alarms");
+        .split_once("\n## Alerts\n")
+        .expect("the runbook has a section of alerts");
     let section = section.split("\n## ").next().unwrap_or_default();
     let mut described: BTreeSet<_> = section
         .lines()
