@@ -20,8 +20,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Limits,
     error::{ApiError, Faults},
+    limits::Limits,
 };
 use crate::accounts::{Email, InvalidEmail};
 

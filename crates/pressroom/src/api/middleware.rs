@@ -8,23 +8,24 @@ use std::{
 };
 
 use axum::{
-    Router,
-    body::Body,
+    BoxError, Router,
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderValue, Uri, header, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use bounded_server::{AmbiguousFraming, PeerAddress};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use telemetry::ClientAddress;
 use tower::Service;
 
 use super::{
-    Limits,
     error::ApiError,
+    limits::Limits,
     proxies::{Clients, TrustedProxies},
 };
-use crate::server::AmbiguousFraming;
 
 /// The longest request target, and the longest header field, in bytes: the reference's server's.
 const MAX_TARGET_BYTES: usize = 4094;
@@ -33,12 +34,7 @@ const MAX_FIELD_BYTES: usize = 8190;
 /// Turns what a handler cannot answer itself into an answer: a panic, and taking too long.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if headers.contains_key(header::TRANSFER_ENCODING)
-        && request
-            .extensions()
-            .get::<AmbiguousFraming>()
-            .is_some_and(AmbiguousFraming::take)
-    {
+    if request.extensions().get::<AmbiguousFraming>().is_some() {
         return ApiError::bad_request().into_response();
     }
     if target_bytes(request.uri()) > MAX_TARGET_BYTES {
@@ -81,8 +77,8 @@ fn target_bytes(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-/// The router behind a doorstep that brings request targets into shape before routes are chosen, and
-/// finds out which client a request is from before anybody asks.
+/// The router, behind two steps that come before routing: leading slashes of the request target are merged, and the
+/// client's address is determined from the connection and the headers of trusted proxies.
 #[derive(Debug, Clone)]
 pub struct Front {
     router: Router,
@@ -98,24 +94,25 @@ impl Front {
     }
 }
 
-impl Service<Request<Body>> for Front {
+impl<B> Service<Request<B>> for Front
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     type Response = Response;
     type Error = Infallible;
-    type Future = <Router as Service<Request<Body>>>::Future;
+    type Future = <Router as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::<Request<Body>>::poll_ready(&mut self.router, cx)
+        Service::<Request<B>>::poll_ready(&mut self.router, cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(uri) = without_leading_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
-        if let Some(&ClientAddress(peer)) = request.extensions().get() {
+        if let Some(&PeerAddress(peer)) = request.extensions().get() {
             let client = self.clients.address(peer, request.headers());
-            if client != peer {
-                request.extensions_mut().insert(ClientAddress(client));
-            }
+            request.extensions_mut().insert(ClientAddress(client));
         }
         self.router.call(request)
     }
@@ -137,7 +134,11 @@ fn without_leading_slashes(uri: &Uri) -> Option<Uri> {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::to_bytes, http::StatusCode, routing::get};
+    use axum::{
+        body::{Body, to_bytes},
+        http::StatusCode,
+        routing::get,
+    };
     use tower::ServiceExt as _;
 
     use super::*;

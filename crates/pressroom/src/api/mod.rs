@@ -15,11 +15,12 @@ mod error;
 mod health;
 mod idempotency_key;
 mod json;
+mod limits;
 mod middleware;
 mod paging;
 mod proxies;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -34,19 +35,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::error::ApiError;
 pub use self::{
     cors::{AllowedOrigins, InvalidOrigin},
+    limits::Limits,
     middleware::Front,
     proxies::{InvalidNetwork, TrustedProxies},
 };
 use crate::{accounts::Accounts, articles::Articles, health::Health};
-
-/// What one request may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The largest request body, in bytes.
-    pub body: usize,
-    /// How long a request may take before it is answered 503.
-    pub request: Duration,
-}
 
 /// Everything that handlers need.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ use crate::{
     health::{Health, Queue},
     ids::{IdSource, RandomIds},
     lifecycle::{Ending, Lifecycle},
-    server::{self, Stopping},
+    server::server,
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
@@ -95,15 +95,14 @@ async fn run(config: Config, service_name: String, telemetry: String) -> anyhow:
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
-    // Nobody stands before this process who would have to notice its end first.
-    let stopping = Stopping {
-        draining: lifecycle.shutdown(),
-        shutdown: lifecycle.shutdown(),
-        grace: config.shutdown_grace,
-    };
+    // No load balancer has to notice the shutdown first, so draining begins with it.
+    let server = server()
+        .drain_on(lifecycle.shutdown())
+        .grace_period(config.shutdown_grace);
+    let shutdown = lifecycle.shutdown().cancelled_owned();
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), stopping).await?)
+        Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
     welcome(address.port(), path, &telemetry)?;
     let ending = Ending {

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     health::{Health, Queue},
     lifecycle::{Ending, Lifecycle},
-    server::{self, Stopping},
+    server::server,
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
@@ -75,14 +75,13 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let draining = CancellationToken::new();
-    let stopping = Stopping {
-        draining: draining.clone(),
-        shutdown: lifecycle.shutdown(),
-        grace: config.shutdown_grace,
-    };
+    let server = server()
+        .drain_on(draining.clone())
+        .grace_period(config.shutdown_grace);
+    let shutdown = lifecycle.shutdown().cancelled_owned();
     telemetry::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), stopping).await?)
+        Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
     let ending = Ending {
         delay: config.shutdown_delay,

@@ -52,29 +52,28 @@ pub(super) fn observatory(
         memory,
         LEAST_MEMORY,
     )?;
-    Ok(Some(Config {
-        http: address(
+    let config = Config::default()
+        .http(address(
             "OBSERVATORY_OTLP_HTTP_PORT",
             &options.observatory_otlp_http_port,
             "4318",
-        )?,
-        grpc: Some(address(
+        )?)
+        .grpc(address(
             "OBSERVATORY_OTLP_GRPC_PORT",
             &options.observatory_otlp_grpc_port,
             "4317",
-        )?),
-        health: Some(address(
+        )?)
+        .health(address(
             "OBSERVATORY_HEALTH_PORT",
             &options.observatory_health_port,
             "13133",
-        )?),
-        pages: address("OBSERVATORY_PORT", &options.observatory_port, "4319")?,
-        memory: usize::try_from(memory).unwrap_or(usize::MAX),
-        forward: match mode {
-            // Who only asks sends nothing on.
-            Mode::Probe => None,
-            _ => forwarding(options, data_dir)?,
-        },
+        )?)
+        .pages(address("OBSERVATORY_PORT", &options.observatory_port, "4319")?)
+        .memory(usize::try_from(memory).unwrap_or(usize::MAX));
+    Ok(Some(match mode {
+        // A probe only sends a request to the observatory, and forwards nothing.
+        Mode::Probe => config,
+        _ => config.forward(forwarding(options, data_dir)?),
     }))
 }
 
@@ -93,29 +92,22 @@ fn forwarding(options: ObservatoryOptions, data_dir: &Path) -> Result<Option<For
                 "OBSERVATORY_FORWARD_HEADERS",
             ));
         }
-        return Ok(
-            scout(options)?.map(|(endpoint, credentials, environment)| Forwarding {
-                endpoint,
-                headers: Vec::new(),
-                credentials: Some(credentials),
-                environment: Some(environment),
-                queue,
-                queue_limit,
-            }),
-        );
+        return Ok(scout(options)?.map(|(endpoint, credentials, environment)| {
+            Forwarding::new(endpoint, queue)
+                .credentials(credentials)
+                .environment(environment)
+                .queue_limit(queue_limit)
+        }));
     };
     if options.scout_endpoint.is_some() {
         let problem = "is set beside SCOUT_ENDPOINT; telemetry is sent on to one place";
         return Err(ConfigError::new("OBSERVATORY_FORWARD_ENDPOINT", problem));
     }
-    Ok(Some(Forwarding {
-        endpoint: http_url("OBSERVATORY_FORWARD_ENDPOINT", &endpoint)?,
-        headers: headers(options.observatory_forward_headers.as_deref().unwrap_or_default())?,
-        credentials: None,
-        environment: None,
-        queue,
-        queue_limit,
-    }))
+    let endpoint = http_url("OBSERVATORY_FORWARD_ENDPOINT", &endpoint)?;
+    let headers = headers(options.observatory_forward_headers.as_deref().unwrap_or_default())?;
+    let forwarding = Forwarding::new(endpoint, queue).queue_limit(queue_limit);
+    let with_headers = |forwarding: Forwarding, (name, value)| forwarding.header(name, value);
+    Ok(Some(headers.into_iter().fold(forwarding, with_headers)))
 }
 
 /// Scout's endpoint, who we are there, and our environment: all that it takes, or nothing of it.
@@ -134,12 +126,10 @@ fn scout(options: ObservatoryOptions) -> Result<Option<(Url, Credentials, String
         None => Err(required(variable, first)),
     });
     let endpoint = http_url("SCOUT_ENDPOINT", &endpoint?)?;
-    let credentials = Credentials {
-        client_id: client_id?,
-        client_secret: Secret::new(client_secret?),
-        token_url: http_url("SCOUT_TOKEN_URL", &token_url?)?,
-        audience: Some(SCOUT_AUDIENCE.to_owned()),
-    };
+    // The first variable that is missing is reported, in the order above.
+    let (client_id, client_secret) = (client_id?, Secret::new(client_secret?));
+    let token_url = http_url("SCOUT_TOKEN_URL", &token_url?)?;
+    let credentials = Credentials::new(token_url, client_id, client_secret).audience(SCOUT_AUDIENCE);
     let environment = options.scout_environment;
     Ok(Some((
         endpoint,

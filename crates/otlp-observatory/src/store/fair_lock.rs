@@ -1,16 +1,18 @@
-//! A lock whose readers do not keep the writer out: one that waits to write is next, however many come to read. The
-//! standard library's lets a reader that comes back at once overtake it, again and again.
+//! A read-write lock that does not starve writers: a waiting writer is served before readers that arrive
+//! after it. With the standard library's lock, a reader that locks again immediately can overtake a waiting
+//! writer indefinitely.
 
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+/// Read-write lock that prefers waiting writers.
 #[derive(Debug)]
-pub(crate) struct Gated<T> {
-    /// Held by a writer while it waits; readers go through.
+pub(crate) struct FairLock<T> {
+    /// Held by a waiting writer, and acquired briefly by every reader.
     gate: Mutex<()>,
     content: RwLock<T>,
 }
 
-impl<T> Gated<T> {
+impl<T> FairLock<T> {
     pub(crate) fn new(content: T) -> Self {
         Self {
             gate: Mutex::new(()),
@@ -18,7 +20,7 @@ impl<T> Gated<T> {
         }
     }
 
-    // A thread that panicked while it held a lock leaves counts that may be off, and entries that are whole.
+    // Poisoning is ignored: a panic under the lock may leave counts wrong, but entries stay complete.
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
         drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
@@ -38,8 +40,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_writer_that_waits_is_before_readers_that_come_later() {
-        let shared = &Gated::new(0);
+    fn a_waiting_writer_precedes_later_readers() {
+        let shared = &FairLock::new(0);
         thread::scope(|scope| {
             let earlier = shared.read();
             scope.spawn(|| *shared.write() += 1);

@@ -1,4 +1,4 @@
-//! Where telemetry comes from: the resource and the instrumentation scope, which whole batches have in common.
+//! Sources of telemetry: a resource and an instrumentation scope, shared by whole batches of entries.
 
 use std::sync::Arc;
 
@@ -9,58 +9,58 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 
 use super::{
-    intern::{Footprint, Interner, Shared},
+    intern::{Footprint, InternId, Interner},
     memory,
 };
 
-/// The service of those that do not say it.
+/// Service name of resources without `service.name`.
 const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// A resource and a scope.
+/// Resource and instrumentation scope of telemetry.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin {
+pub(crate) struct Source {
     pub(crate) service: Arc<str>,
     pub(crate) scope: Arc<str>,
-    /// The resource in OTLP's protobuf.
+    /// The resource in OTLP's protobuf encoding.
     resource: Arc<[u8]>,
 }
 
-impl Origin {
-    /// How long its texts are, in bytes.
+impl Source {
+    /// Size of the names and the encoded resource, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.service.len() + self.scope.len() + self.resource.len()
     }
 
-    /// The resource's attributes.
+    /// Decodes the resource's attributes.
     pub(crate) fn resource(&self) -> Vec<KeyValue> {
-        // It was encoded here; that it cannot be read would be a mistake of ours, and no reason to fail a page.
+        // Encoded by `intern`; a decoding error would be a bug here and is no reason to fail a page.
         Resource::decode(&*self.resource).unwrap_or_default().attributes
     }
 
-    /// The origin of what comes with `resource` and `scope`; `None` when it would take more than `allowance`.
+    /// Interns `resource` and `scope`; returns `None` if they need more than `allowance` bytes.
     pub(crate) fn intern(
-        origins: &mut Interner<Self>,
+        sources: &mut Interner<Self>,
         resource: Option<&Resource>,
         scope: Option<&InstrumentationScope>,
         allowance: usize,
-    ) -> Option<Shared> {
+    ) -> Option<InternId> {
         let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
         let scope = scope.map_or("", |scope| scope.name.as_str());
-        // The service's name is a part of the resource.
+        // Twice the resource is an upper bound: the service name is copied from it.
         if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
             return None;
         }
-        let same = |origin: &Self| *origin.resource == *encoded && &*origin.scope == scope;
+        let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
         let make = || Self {
             service: service_name(resource).into(),
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
-        Some(origins.intern(&(&encoded, scope), same, make).0)
+        Some(sources.intern(&(&encoded, scope), same, make).0)
     }
 }
 
-impl Footprint for Origin {
+impl Footprint for Source {
     fn heap_bytes(&self) -> usize {
         memory::shared(self.service.len())
             + memory::shared(self.scope.len())
@@ -75,13 +75,13 @@ fn service_name(resource: Option<&Resource>) -> &str {
         .unwrap_or(UNKNOWN_SERVICE)
 }
 
-/// The text of the first attribute `key`.
+/// Returns the value of the first attribute `key` if it is a string.
 fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
     text_of(attribute)
 }
 
-/// The value of `attribute`, when it is text.
+/// Returns the value of `attribute` if it is a string.
 pub(crate) fn text_of(attribute: &KeyValue) -> Option<&str> {
     match attribute.value.as_ref()?.value.as_ref()? {
         any_value::Value::StringValue(text) => Some(text),

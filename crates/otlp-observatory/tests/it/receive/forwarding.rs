@@ -1,4 +1,4 @@
-//! What is accepted is passed on, to a backend that is another observatory.
+//! Forwarding to a backend, which is another observatory.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::requests::{span, spans};
 use crate::support::{Running, client, config, within};
 
-/// A folder of its own, which is gone when this is dropped.
+/// Temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -27,18 +27,8 @@ impl Drop for Folder {
 }
 
 fn forwarding_to(endpoint: &str, queue: &Folder) -> Config {
-    let forward = Forwarding {
-        endpoint: endpoint.parse().unwrap(),
-        headers: Vec::new(),
-        credentials: None,
-        environment: None,
-        queue: queue.0.clone(),
-        queue_limit: 16 << 20,
-    };
-    Config {
-        forward: Some(forward),
-        ..config()
-    }
+    let forwarding = Forwarding::new(endpoint.parse().unwrap(), &queue.0).queue_limit(16 << 20);
+    config().forward(forwarding)
 }
 
 async fn accept(observatory: &Running, span: Span) {
@@ -60,9 +50,9 @@ fn has_spans(count: usize) -> impl Fn(&Value) -> bool {
 const TRACE: &str = "/traces/01010101010101010101010101010101";
 
 #[tokio::test]
-async fn what_was_accepted_before_the_end_reaches_the_backend_masked() {
+async fn telemetry_accepted_before_shutdown_is_forwarded_masked() {
     let backend = Running::start().await;
-    let folder = Folder::new("before-the-end");
+    let folder = Folder::new("shutdown");
     let observatory = Running::start_with(forwarding_to(&backend.http(""), &folder)).await;
     for number in 1..=50 {
         let name = format!("mail to alice{number}@example.com");
@@ -77,7 +67,7 @@ async fn what_was_accepted_before_the_end_reaches_the_backend_masked() {
 }
 
 #[tokio::test]
-async fn what_the_backend_could_not_take_reaches_it_after_a_restart() {
+async fn undelivered_telemetry_is_forwarded_after_a_restart() {
     let folder = Folder::new("restart");
     let backend = Running::start().await;
     let endpoint = backend.http("");
@@ -91,11 +81,7 @@ async fn what_the_backend_could_not_take_reaches_it_after_a_restart() {
     assert_eq!(status["received"], json!({"spans": 1, "logs": 0, "points": 0}));
     observatory.stop().await.unwrap();
 
-    let backend = Running::start_with(Config {
-        http: address,
-        ..config()
-    })
-    .await;
+    let backend = Running::start_with(config().http(address)).await;
     let observatory = Running::start_with(forwarding_to(&endpoint, &folder)).await;
     backend.json_when(TRACE, has_spans(1)).await;
     observatory.stop().await.unwrap();
@@ -103,7 +89,7 @@ async fn what_the_backend_could_not_take_reaches_it_after_a_restart() {
 }
 
 #[tokio::test]
-async fn forwarding_that_cannot_be_is_an_error() {
+async fn an_unencrypted_remote_endpoint_is_an_error() {
     let folder = Folder::new("plain");
     let observatory = Running::start_with(forwarding_to("http://backend.example/", &folder)).await;
     let error = observatory.stop().await.unwrap_err();

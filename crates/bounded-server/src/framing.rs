@@ -1,9 +1,8 @@
-//! Notices requests that say in two ways how long their body is, `Content-Length` beside
-//! `Transfer-Encoding`, which is how requests are smuggled past a proxy (RFC 9112, section 6.3).
+//! Detects requests whose head gives the length of the body twice, by `Content-Length` and by `Transfer-Encoding`, which
+//! is how requests are smuggled past a proxy (RFC 9112, section 6.3).
 //!
-//! hyper resolves them by dropping the length before anyone sees it, so the bytes are looked at on
-//! their way there. What looks like header lines inside a body changes nothing but the answer to a
-//! request that is chunked anyway.
+//! hyper drops the length before the service sees the request, so the bytes are scanned while hyper reads them. Text in
+//! a body that looks like header lines only matters for a request that is chunked as well.
 
 use std::{
     io,
@@ -20,61 +19,68 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 
-/// Whether the head that was read last was ambiguous; a request extension.
-#[derive(Debug, Clone, Default)]
-pub struct AmbiguousFraming(Arc<AtomicBool>);
+/// Marks a request whose head contains both `Content-Length` and `Transfer-Encoding`; a request extension.
+///
+/// Such a request should be refused, and its connection closed. Only added with
+/// [`Server::detect_ambiguous_framing`](crate::Server::detect_ambiguous_framing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AmbiguousFraming;
 
-impl AmbiguousFraming {
-    /// True once for each ambiguous head.
-    #[must_use]
-    pub fn take(&self) -> bool {
+/// Whether the head read last on a connection was ambiguous.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AmbiguousHead(Arc<AtomicBool>);
+
+impl AmbiguousHead {
+    /// Returns true once for each ambiguous head.
+    pub(crate) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-/// A stream of requests whose heads are looked at.
+/// A stream that scans request heads while they are read.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(crate) struct WatchedStream<S> {
     stream: S,
-    head: Head,
-    found: AmbiguousFraming,
+    /// `None` when heads are not scanned.
+    head: Option<Head>,
+    ambiguous_head: AmbiguousHead,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S) -> Self {
+impl<S> WatchedStream<S> {
+    pub(crate) fn new(stream: S, scan: bool) -> Self {
         Self {
             stream,
-            head: Head::default(),
-            found: AmbiguousFraming::default(),
+            head: scan.then(Head::default),
+            ambiguous_head: AmbiguousHead::default(),
         }
     }
 
-    pub(super) fn found(&self) -> AmbiguousFraming {
-        self.found.clone()
+    pub(crate) fn ambiguous_head(&self) -> AmbiguousHead {
+        self.ambiguous_head.clone()
     }
 }
 
-/// What has been seen of the head being read.
+/// The part of the head being read that has been seen so far.
 #[derive(Debug, Default)]
 struct Head {
-    /// The beginning of the present line, in lower case.
+    /// Beginning of the current line, in lower case.
     line: [u8; TRANSFER_ENCODING.len()],
-    /// How much of it there is; beyond the array it is only counted.
+    /// Length of the current line, which may exceed the array.
     length: usize,
     has_length: bool,
     has_encoding: bool,
 }
 
 impl Head {
-    /// Reads on; true when a head that has both ended in `bytes`.
-    fn read(&mut self, bytes: &[u8]) -> bool {
+    /// Scans `bytes`; true when an ambiguous head ended in them.
+    fn scan(&mut self, bytes: &[u8]) -> bool {
         let mut ambiguous = false;
         for &byte in bytes {
             if byte == b'\n' {
                 ambiguous |= self.end_line();
             } else {
-                if let Some(place) = self.line.get_mut(self.length) {
-                    *place = byte.to_ascii_lowercase();
+                if let Some(slot) = self.line.get_mut(self.length) {
+                    *slot = byte.to_ascii_lowercase();
                 }
                 self.length = self.length.saturating_add(1);
             }
@@ -96,7 +102,7 @@ impl Head {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -104,14 +110,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if self.head.read(&buffer.filled()[before..]) {
-            self.found.0.store(true, Ordering::Relaxed);
+        if let Some(head) = &mut self.head
+            && head.scan(&buffer.filled()[before..])
+        {
+            self.ambiguous_head.0.store(true, Ordering::Relaxed);
         }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -143,11 +151,11 @@ mod tests {
 
     fn ambiguous(pieces: &[&str]) -> bool {
         let mut head = Head::default();
-        pieces.iter().any(|piece| head.read(piece.as_bytes()))
+        pieces.iter().any(|piece| head.scan(piece.as_bytes()))
     }
 
     #[test]
-    fn both_lengths_in_one_head_are_noticed_however_they_arrive() {
+    fn both_headers_in_one_head_are_detected_however_they_arrive() {
         let head = "POST / HTTP/1.1\r\nCONTENT-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert!(ambiguous(&[head]));
         for split in 1..head.len() {
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn one_length_a_head_is_nothing_to_notice() {
+    fn a_head_with_one_of_the_headers_is_not_ambiguous() {
         assert!(!ambiguous(&[
             "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
             "\r\nPOST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"

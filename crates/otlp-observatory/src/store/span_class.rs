@@ -1,49 +1,50 @@
-//! What spans have in common that do the same: where they come from, their name, and what that is: a request, a task, a
-//! call to a database. Worked out once when a span comes, so that overview and map need not decode spans.
+//! Span classes: the source, name, kind and role that similar spans share, for example a route's requests or
+//! a task's runs. A span's class is determined when the span arrives, so that the overview and the map need
+//! not decode spans.
 
 use std::{hash::Hash, sync::Arc};
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{
-    intern::{Footprint, Interner, Novelty, Shared},
+    intern::{Footprint, InternId, Interner, Novelty},
     memory,
-    origin::{Origin, text_of},
+    source::{Source, text_of},
 };
 
-/// A kind of span, among those of its service.
+/// Properties that spans of the same operation share.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
-    pub(crate) origin: Shared,
+pub(crate) struct SpanClass {
+    pub(crate) source: InternId,
     pub(crate) name: Arc<str>,
     pub(crate) kind: SpanKind,
     pub(crate) role: Role<Arc<str>>,
 }
 
-/// What a span does, with the names the conventions give it.
+/// Function of a span, with the names from the semantic conventions.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Role<S> {
-    /// Work of its own.
+    /// Internal operation.
     Internal,
-    /// Answers a caller.
+    /// Server side of a request.
     Request { method: Option<S>, route: Option<S> },
-    /// Runs a task taken from a queue.
+    /// Execution of a task from a queue.
     Task {
         task: Option<S>,
         state: Option<S>,
         queue: Queue<S>,
     },
-    /// Puts a message into a queue.
+    /// Publication of a message to a queue.
     Send(Queue<S>),
-    /// Takes a message out of a queue without working on it.
+    /// Receipt of a message from a queue without its processing.
     Receive(Queue<S>),
-    /// Asks a database.
+    /// Database query.
     Database { system: S, namespace: Option<S> },
-    /// Calls another service.
+    /// Client side of a request.
     Call { address: Option<S> },
 }
 
-/// A queue, as `messaging.*` names it.
+/// Queue named by the `messaging.*` attributes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Queue<S> {
     pub(crate) system: Option<S>,
@@ -56,44 +57,44 @@ impl<S> Queue<S> {
     }
 }
 
-impl Shape {
-    /// The shape of `span`, which takes part in keeping `origin`.
+impl SpanClass {
+    /// Interns the class of `span`. A new class holds a reference to `source`.
     pub(crate) fn intern(
-        shapes: &mut Interner<Self>,
-        origins: &mut Interner<Origin>,
-        origin: Shared,
+        classes: &mut Interner<Self>,
+        sources: &mut Interner<Source>,
+        source: InternId,
         span: &Span,
-    ) -> Shared {
+    ) -> InternId {
         let name = span.name.as_str();
         let kind = span.kind();
         let role = Role::of(span);
-        let same = |shape: &Self| {
-            shape.origin == origin
-                && &*shape.name == name
-                && shape.kind == kind
-                && shape.role.as_deref() == role
+        let same = |class: &Self| {
+            class.source == source
+                && &*class.name == name
+                && class.kind == kind
+                && class.role.as_deref() == role
         };
         let make = || Self {
-            origin,
+            source,
             name: name.into(),
             kind,
             role: role.owned(),
         };
-        let (shared, novelty) = shapes.intern(&(origin, name, kind, &role), same, make);
+        let (id, novelty) = classes.intern(&(source, name, kind, &role), same, make);
         if novelty == Novelty::New {
-            origins.retain(origin);
+            sources.retain(source);
         }
-        shared
+        id
     }
 
-    /// One span of this shape less.
-    pub(crate) fn release(shapes: &mut Interner<Self>, origins: &mut Interner<Origin>, shape: Shared) {
-        if let Some(last) = shapes.release(shape) {
-            origins.release(last.origin);
+    /// Removes a span's reference to its class.
+    pub(crate) fn release(classes: &mut Interner<Self>, sources: &mut Interner<Source>, class: InternId) {
+        if let Some(last) = classes.release(class) {
+            sources.release(last.source);
         }
     }
 
-    /// How requests of this shape are called: method and route, or the span's name.
+    /// Returns the label for requests of this class: method and route, or the span's name.
     pub(crate) fn route(&self) -> Arc<str> {
         match &self.role {
             Role::Request {
@@ -105,7 +106,7 @@ impl Shape {
     }
 }
 
-impl Footprint for Shape {
+impl Footprint for SpanClass {
     fn heap_bytes(&self) -> usize {
         let role: usize = self.role.names().map(|name| memory::shared(name.len())).sum();
         memory::shared(self.name.len()) + role
@@ -116,8 +117,8 @@ impl<'a> Role<&'a str> {
     fn of(span: &'a Span) -> Self {
         let mut found = Conventions::default();
         for attribute in &span.attributes {
-            if let Some(place) = found.place(&attribute.key) {
-                *place = text_of(attribute);
+            if let Some(slot) = found.slot(&attribute.key) {
+                *slot = text_of(attribute);
             }
         }
         let queue = Queue {
@@ -160,7 +161,8 @@ impl Role<Arc<str>> {
     }
 }
 
-/// The attributes by which spans are told apart (OpenTelemetry semantic conventions 1.3x, and the names before those).
+/// Attributes that determine the role of a span (OpenTelemetry semantic conventions 1.3x and the older
+/// names).
 #[derive(Default)]
 struct Conventions<'a> {
     method: Option<&'a str>,
@@ -178,7 +180,8 @@ struct Conventions<'a> {
 }
 
 impl<'a> Conventions<'a> {
-    fn place(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
+    /// Returns the field for the attribute `key`.
+    fn slot(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
         Some(match key {
             "http.request.method" => &mut self.method,
             "http.route" => &mut self.route,
@@ -230,7 +233,7 @@ impl<S> Role<S> {
         }
     }
 
-    /// Every name it has.
+    /// Returns the names that are set.
     fn names(&self) -> impl Iterator<Item = &S> {
         let names = match self {
             Self::Internal => [None; 4],

@@ -1,4 +1,4 @@
-//! Bodies that nobody would send by intention.
+//! Randomly mutated request bodies.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
@@ -13,7 +13,7 @@ use tonic::{
 use super::requests::{ADDRESSES, gzip, logs, metrics, traces};
 use crate::support::{Running, client, within};
 
-/// Xorshift: the same bodies in every run.
+/// Xorshift generator with a fixed seed, so that every run has the same bodies.
 struct Random(u64);
 
 impl Random {
@@ -28,7 +28,7 @@ impl Random {
         self.below(256).to_le_bytes()[0]
     }
 
-    /// A few changes to a valid body, or nothing like it.
+    /// Returns `valid` with a few random changes, or random bytes.
     fn mutated(&mut self, valid: &[u8]) -> Vec<u8> {
         if self.below(8) == 0 {
             let length = self.below(300);
@@ -52,7 +52,7 @@ impl Random {
 }
 
 #[tokio::test]
-async fn whatever_comes_is_accepted_or_is_the_senders_error() {
+async fn mutated_bodies_are_accepted_or_client_errors() {
     let observatory = Running::start().await;
     let client = client();
     let valid = [
@@ -83,8 +83,8 @@ async fn whatever_comes_is_accepted_or_is_the_senders_error() {
             }
         }
     }
-    assert!(refused > 300, "the bodies were hardly changed: {refused}");
-    // It lives, and takes what is valid.
+    assert!(refused > 300, "too few bodies were refused: {refused}");
+    // The server still accepts a valid request.
     let request = client
         .post(observatory.http(ADDRESSES[0]))
         .header("content-type", "application/x-protobuf")
@@ -94,7 +94,7 @@ async fn whatever_comes_is_accepted_or_is_the_senders_error() {
 }
 
 #[tokio::test]
-async fn whatever_comes_over_grpc_is_accepted_or_is_an_error_that_is_final() {
+async fn mutated_grpc_messages_are_accepted_or_permanent_errors() {
     let observatory = Running::start().await;
     let address = observatory.addresses.grpc.unwrap();
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
@@ -122,11 +122,11 @@ async fn whatever_comes_over_grpc_is_accepted_or_is_an_error_that_is_final() {
             refused += usize::from(code != Code::Ok);
         }
     }
-    assert!(refused > 100, "the messages were hardly changed: {refused}");
+    assert!(refused > 100, "too few messages were refused: {refused}");
     observatory.stop().await.unwrap();
 }
 
-/// Messages as they are.
+/// Codec that passes messages through unencoded.
 struct Raw;
 
 impl Codec for Raw {
