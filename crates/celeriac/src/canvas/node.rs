@@ -94,6 +94,46 @@ impl Node {
         self.set(option, linked);
     }
 
+    /// Adds errbacks; those of a group go to each of its members, those of a chord to its body.
+    pub fn link_errors(&mut self, errbacks: &[Value]) {
+        match &mut self.kind {
+            Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.link_errors(errbacks)),
+            Kind::Chord { body, .. } => body.link_errors(errbacks),
+            Kind::Task | Kind::Chain(_) => self.link("link_error", errbacks),
+        }
+    }
+
+    /// Whether the node ends with several results, which only a chord can pass on.
+    pub fn ends_in_group(&self) -> bool {
+        match &self.kind {
+            Kind::Task => false,
+            Kind::Group(_) => true,
+            Kind::Chain(tasks) => tasks.last().is_some_and(Self::ends_in_group),
+            Kind::Chord { body, .. } => body.ends_in_group(),
+        }
+    }
+
+    /// Returns the number of results of this member that a chord waits for.
+    pub fn result_count(&self) -> u64 {
+        match &self.kind {
+            Kind::Task => 1,
+            Kind::Group(tasks) => tasks.iter().map(Self::result_count).sum(),
+            Kind::Chain(tasks) => {
+                let mut counts = tasks.iter().rev().map(Self::result_count);
+                counts.find(|count| *count > 0).unwrap_or(0)
+            }
+            Kind::Chord { body, .. } => body.result_count(),
+        }
+    }
+
+    /// Returns the positional arguments, those of the caller first unless the signature is immutable.
+    pub fn args_after(&self, args: &[Value]) -> Vec<Value> {
+        if self.immutable {
+            return self.args.clone();
+        }
+        args.iter().chain(&self.args).cloned().collect()
+    }
+
     /// Reads a signature.
     pub fn decode(value: &Value) -> Result<Self, CanvasError> {
         let Value::Object(map) = value else {

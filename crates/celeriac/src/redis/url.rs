@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::PathBuf};
 use redis::{ConnectionInfo, IntoConnectionInfo};
 use url::Url;
 
-use super::config::ConfigError;
+use super::error::ConfigError;
 
 const SENTINEL_PORT: u16 = 26379;
 

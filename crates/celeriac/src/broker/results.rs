@@ -6,10 +6,11 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::{delivery::Delivery, error::BrokerError};
 use crate::{
-    broker::{BrokerError, Delivery},
     json,
     result::{ResultMeta, Status},
+    task_id::TaskId,
 };
 
 /// Keeps task results and tells who waits for them.
@@ -31,14 +32,14 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the backend cannot be reached.
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError>;
+    async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError>;
 
     /// Waits until the task has ended, for as long as it takes: the caller sets the time-out. An outage of the backend
     /// is waited out; what happened meanwhile is seen after it.
     ///
     /// # Errors
     /// When as many results are waited for as the backend can watch.
-    async fn watch(&self, id: &str) -> Result<ResultMeta, BrokerError>;
+    async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError>;
 
     /// Records the result of a part of a chord's header, once however often it is called, while the delivery is held.
     /// Whoever records the last part has to run the body, which it does with [`Broker::settle`].
@@ -58,7 +59,7 @@ pub struct ChordPart {
     /// The place of the task in the header; the last without one.
     pub index: Option<u64>,
     /// The task.
-    pub task_id: String,
+    pub task_id: TaskId,
     /// How it ended.
     pub status: Status,
     /// Its return value, or its exception as results have it.

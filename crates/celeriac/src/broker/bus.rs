@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::BrokerError;
+use super::error::BrokerError;
 
 /// Where the reply to a remote control command is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
