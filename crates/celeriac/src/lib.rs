@@ -40,6 +40,8 @@
 //! # }
 //! ```
 
+#![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
+
 mod async_result;
 mod backoff;
 mod broker;

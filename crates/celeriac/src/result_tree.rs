@@ -17,7 +17,7 @@ pub(crate) struct ResultTree {
 }
 
 impl ResultTree {
-    pub fn task(id: impl Into<TaskId>) -> Self {
+    pub(crate) fn task(id: impl Into<TaskId>) -> Self {
         Self {
             id: id.into(),
             parent: None,
@@ -26,7 +26,7 @@ impl ResultTree {
     }
 
     /// As Celery writes it: `[[id, parent], parts]`.
-    pub fn as_tuple(&self) -> Value {
+    pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
         let children = self.children.as_ref();
         let children = children.map(|parts| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>());
@@ -34,7 +34,7 @@ impl ResultTree {
     }
 
     /// Reads such a tuple.
-    pub fn from_tuple(tuple: &Value) -> Option<Self> {
+    pub(crate) fn from_tuple(tuple: &Value) -> Option<Self> {
         let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
         let (id, parent) = match own {
             Value::String(id) => (id.clone(), None),

@@ -46,7 +46,7 @@ pub enum CanvasError {
 }
 
 impl Node {
-    pub fn new(task: impl Into<String>, kind: Kind) -> Self {
+    pub(crate) fn new(task: impl Into<String>, kind: Kind) -> Self {
         Self {
             task: task.into(),
             args: Vec::new(),
@@ -57,15 +57,15 @@ impl Node {
         }
     }
 
-    pub fn chain(tasks: Vec<Self>) -> Self {
+    pub(crate) fn chain(tasks: Vec<Self>) -> Self {
         Self::new("celery.chain", Kind::Chain(tasks))
     }
 
-    pub fn group(tasks: Vec<Self>) -> Self {
+    pub(crate) fn group(tasks: Vec<Self>) -> Self {
         Self::new("celery.group", Kind::Group(tasks))
     }
 
-    pub fn chord(header: Vec<Self>, body: Self) -> Self {
+    pub(crate) fn chord(header: Vec<Self>, body: Self) -> Self {
         let kind = Kind::Chord {
             header,
             header_options: Map::new(),
@@ -75,16 +75,16 @@ impl Node {
     }
 
     /// The option with this name, where it is a text.
-    pub fn text(&self, option: &str) -> Option<&str> {
+    pub(crate) fn text(&self, option: &str) -> Option<&str> {
         self.options.get(option).and_then(Value::as_str)
     }
 
-    pub fn set(&mut self, option: &str, value: impl Into<Value>) {
+    pub(crate) fn set(&mut self, option: &str, value: impl Into<Value>) {
         self.options.insert(option.to_owned(), value.into());
     }
 
     /// Adds signatures to the list option `link` or `link_error`, each once.
-    pub fn link(&mut self, option: &str, signatures: &[Value]) {
+    pub(crate) fn link(&mut self, option: &str, signatures: &[Value]) {
         let mut linked = list(self.options.shift_remove(option));
         for signature in signatures {
             if !linked.contains(signature) {
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Adds errbacks; those of a group go to each of its members, those of a chord to its body.
-    pub fn link_errors(&mut self, errbacks: &[Value]) {
+    pub(crate) fn link_errors(&mut self, errbacks: &[Value]) {
         match &mut self.kind {
             Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.link_errors(errbacks)),
             Kind::Chord { body, .. } => body.link_errors(errbacks),
@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// Whether the node ends with several results, which only a chord can pass on.
-    pub fn ends_in_group(&self) -> bool {
+    pub(crate) fn ends_in_group(&self) -> bool {
         match &self.kind {
             Kind::Task => false,
             Kind::Group(_) => true,
@@ -114,7 +114,7 @@ impl Node {
     }
 
     /// Returns the number of results of this member that a chord waits for.
-    pub fn result_count(&self) -> u64 {
+    pub(crate) fn result_count(&self) -> u64 {
         match &self.kind {
             Kind::Task => 1,
             Kind::Group(tasks) => tasks.iter().map(Self::result_count).sum(),
@@ -127,7 +127,7 @@ impl Node {
     }
 
     /// Returns the positional arguments, those of the caller first unless the signature is immutable.
-    pub fn args_after(&self, args: &[Value]) -> Vec<Value> {
+    pub(crate) fn args_after(&self, args: &[Value]) -> Vec<Value> {
         if self.immutable {
             return self.args.clone();
         }
@@ -135,7 +135,7 @@ impl Node {
     }
 
     /// Reads a signature.
-    pub fn decode(value: &Value) -> Result<Self, CanvasError> {
+    pub(crate) fn decode(value: &Value) -> Result<Self, CanvasError> {
         let Value::Object(map) = value else {
             return Err(CanvasError::Malformed("the whole"));
         };
@@ -166,7 +166,7 @@ impl Node {
     }
 
     /// The dictionary that Celery would write.
-    pub fn encode(&self) -> Value {
+    pub(crate) fn encode(&self) -> Value {
         let encoded = |nodes: &[Self]| Value::Array(nodes.iter().map(Self::encode).collect());
         let mut kwargs = self.kwargs.clone();
         let subtask_type = match &self.kind {

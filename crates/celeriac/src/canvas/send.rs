@@ -26,7 +26,7 @@ pub(crate) struct Sender<'a> {
 
 impl Sender<'_> {
     /// Sends what can run at once, with `args` before the signature's own; `options` take precedence over its own.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         node: Node,
         args: &[Value],

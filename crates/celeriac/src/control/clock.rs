@@ -6,17 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    pub fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     /// Advances the clock for a local event and returns the event's time.
-    pub fn tick(&self) -> u64 {
+    pub(crate) fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     /// Advances the clock past the time `other` of a received message.
-    pub fn adjust(&self, other: u64) {
+    pub(crate) fn adjust(&self, other: u64) {
         // A time close to overflow is invalid and is ignored.
         if other < u64::MAX / 2 {
             self.0.fetch_max(other, Ordering::Relaxed);

@@ -38,7 +38,7 @@ fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ma
 
 impl Command {
     /// Returns whether the command addresses this worker.
-    pub fn is_for(&self, node: &str) -> bool {
+    pub(crate) fn is_for(&self, node: &str) -> bool {
         match (&self.destination, &self.pattern, &self.matcher) {
             (Some(nodes), ..) if !nodes.is_empty() => nodes.iter().any(|name| name == node),
             (_, Some(pattern), Some(matcher)) => matches(node, pattern, matcher),

@@ -27,7 +27,7 @@ struct Header {
 }
 
 impl Chords {
-    pub fn begin(&mut self, publication: &Publication, capacity: usize) {
+    pub(super) fn begin(&mut self, publication: &Publication, capacity: usize) {
         for (group, size) in &publication.chord_sizes {
             let structure = self.headers.remove(group).and_then(|header| header.structure);
             let header = Header {
@@ -52,7 +52,7 @@ impl Chords {
         }
     }
 
-    pub fn record(&mut self, part: &ChordPart) -> ChordState {
+    pub(super) fn record(&mut self, part: &ChordPart) -> ChordState {
         let Some(header) = self.headers.get_mut(&part.group) else {
             return ChordState::Waiting;
         };
@@ -83,7 +83,7 @@ impl Chords {
     }
 
     /// Marks a header as done: its body runs, and later results are ignored.
-    pub fn end(&mut self, group: &str) {
+    pub(super) fn end(&mut self, group: &str) {
         if let Some(header) = self.headers.get_mut(group) {
             *header = Header {
                 done: true,

@@ -54,7 +54,7 @@ pub(super) struct Reserved {
 
 impl QueuedMessage {
     /// Creates a message and the receiver that notifies its publisher.
-    pub fn new(raw: Vec<u8>, priority: u8) -> (Self, oneshot::Receiver<()>) {
+    pub(super) fn new(raw: Vec<u8>, priority: u8) -> (Self, oneshot::Receiver<()>) {
         let (finished, completion) = oneshot::channel();
         let message = Self {
             raw,
@@ -65,7 +65,7 @@ impl QueuedMessage {
     }
 
     /// Creates a message that follows from another one and delays the notification of that one's publisher.
-    pub fn following(message: &Message, finished: Arc<oneshot::Sender<()>>) -> Self {
+    pub(super) fn following(message: &Message, finished: Arc<oneshot::Sender<()>>) -> Self {
         Self {
             raw: message.encode().into_bytes(),
             priority_step: priority_step(message.properties.priority),
@@ -75,7 +75,7 @@ impl QueuedMessage {
 
     /// Completes the message. The publisher is notified once the last message that shares `finished`
     /// completes.
-    pub fn complete(self) {
+    pub(super) fn complete(self) {
         if let Some(finished) = Arc::into_inner(self.finished) {
             // The publisher may have stopped waiting.
             let _ = finished.send(());
@@ -85,20 +85,20 @@ impl QueuedMessage {
 
 impl Contents {
     /// Returns an error unless `count` more messages fit into `capacity`.
-    pub fn ensure_room(&self, count: usize, capacity: usize) -> Result<(), BrokerError> {
+    pub(super) fn ensure_room(&self, count: usize, capacity: usize) -> Result<(), BrokerError> {
         if self.waiting + self.reserved.len() + count > capacity {
             return Err(BrokerError::Full { capacity });
         }
         Ok(())
     }
 
-    pub fn append(&mut self, queue: &str, message: QueuedMessage) {
+    pub(super) fn append(&mut self, queue: &str, message: QueuedMessage) {
         let step = message.priority_step;
         self.queues.entry(queue.to_owned()).or_default()[step].push_back(message);
         self.waiting += 1;
     }
 
-    pub fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
+    pub(super) fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
         let mut taken = Vec::new();
         for step in 0..4 {
             for queue in queues {
@@ -133,12 +133,12 @@ impl Contents {
     }
 
     /// Returns whether a final result is stored for the task.
-    pub fn has_ended(&self, id: &str) -> bool {
+    pub(super) fn has_ended(&self, id: &str) -> bool {
         self.results.get(id).is_some_and(|meta| meta.status.is_final())
     }
 
     /// Stores a result, unless it is not final and a final one is already there.
-    pub fn store(&mut self, meta: &ResultMeta, capacity: usize) {
+    pub(super) fn store(&mut self, meta: &ResultMeta, capacity: usize) {
         if self.has_ended(&meta.task_id) && !meta.status.is_final() {
             return;
         }
@@ -154,24 +154,24 @@ impl Contents {
     }
 
     /// Removes a delivery, whether or not it was acknowledged early.
-    pub fn remove(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
+    pub(super) fn remove(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
         self.reserved.remove(tag).or_else(|| self.acked_early.remove(tag))
     }
 
     /// Acknowledges a delivery before its task starts. Returns false if it is not held.
-    pub fn ack_early(&mut self, tag: &DeliveryTag) -> bool {
+    pub(super) fn ack_early(&mut self, tag: &DeliveryTag) -> bool {
         if let Some(reserved) = self.reserved.remove(tag) {
             self.acked_early.insert(tag.clone(), reserved);
         }
         self.acked_early.contains_key(tag)
     }
 
-    pub fn holds(&self, tag: &DeliveryTag) -> bool {
+    pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.reserved.contains_key(tag) || self.acked_early.contains_key(tag)
     }
 
     /// Returns a message to the head of its queue, marked as redelivered. Returns false if it is not held.
-    pub fn restore(&mut self, tag: &DeliveryTag) -> bool {
+    pub(super) fn restore(&mut self, tag: &DeliveryTag) -> bool {
         let Some(Reserved {
             mut message, queue, ..
         }) = self.reserved.remove(tag)
@@ -189,7 +189,7 @@ impl Contents {
 
     /// Returns the deliveries that were not renewed within `visibility_timeout`, the most recently renewed
     /// first.
-    pub fn expired(&self, visibility_timeout: Duration) -> Vec<DeliveryTag> {
+    pub(super) fn expired(&self, visibility_timeout: Duration) -> Vec<DeliveryTag> {
         let mut expired: Vec<_> = self
             .reserved
             .iter()

@@ -57,11 +57,11 @@ pub(super) struct Members(Vec<(String, Value)>);
 
 impl Members {
     /// Returns the text under this key, or `None` if the key is absent or its value is not text.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
     }
 
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 

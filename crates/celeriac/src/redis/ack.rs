@@ -44,7 +44,7 @@ pub(super) struct StoredResult {
 }
 
 impl StoredResult {
-    pub fn add_to(&self, pipeline: &mut Pipeline) {
+    pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
         pipeline
             .cmd("SETEX")
             .arg(&self.key)
@@ -57,7 +57,7 @@ impl StoredResult {
 
 impl Acks {
     /// Acknowledges a delivery, together with others that are waiting.
-    pub async fn ack(
+    pub(super) async fn ack(
         &self,
         connection: &Connection,
         observer: &dyn Observer,

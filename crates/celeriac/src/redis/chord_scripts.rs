@@ -24,7 +24,7 @@ pub(super) struct ChordScripts {
 }
 
 impl ChordScripts {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             part: Script::new(PART),
             settle: Script::new(SETTLE),

@@ -93,7 +93,7 @@ impl From<BrokerError> for RequestError {
 }
 
 impl Connection {
-    pub fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
             outages: Arc::default(),
@@ -105,12 +105,12 @@ impl Connection {
     }
 
     /// Creates another connection of the same broker handle.
-    pub fn another(&self) -> Self {
+    pub(super) fn another(&self) -> Self {
         self.observer(Arc::clone(&self.observer))
     }
 
     /// Creates another connection to the same server that reports its commands to `observer`.
-    pub fn observer(&self, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn observer(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::clone(&self.endpoint),
             outages: Arc::clone(&self.outages),
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Creates another connection of the same broker handle with a different response time-out.
-    pub fn with_response_timeout(&self, response_timeout: Duration) -> Self {
+    pub(super) fn with_response_timeout(&self, response_timeout: Duration) -> Self {
         Self {
             response_timeout,
             ..self.another()
@@ -130,17 +130,17 @@ impl Connection {
     }
 
     /// Returns the database number, which is part of channel names.
-    pub fn database(&self) -> i64 {
+    pub(super) fn database(&self) -> i64 {
         self.endpoint.database()
     }
 
     /// Returns the address of the server.
-    pub fn server(&self) -> ServerInfo {
+    pub(super) fn server(&self) -> ServerInfo {
         self.endpoint.server_info()
     }
 
     /// Runs a command, which telemetry shows as `reported`.
-    pub async fn command<T: FromRedisValue>(
+    pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
         command: &Cmd,
@@ -154,7 +154,7 @@ impl Connection {
     }
 
     /// Runs several commands in one round trip, which telemetry shows as `reported`.
-    pub async fn pipeline<T: FromRedisValue>(
+    pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         reported: Command,
         pipeline: &Pipeline,
@@ -171,7 +171,7 @@ impl Connection {
     }
 
     /// Runs a script by its hash, after loading it if the server does not know it.
-    pub async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
+    pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
         let answer = async {
             let mut live = self.live().await?;
             let mut answer = script.run(&mut live.connection).await;
@@ -205,7 +205,7 @@ impl Connection {
     }
 
     /// Opens a separate connection for pub/sub.
-    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
+    pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
         // Subscribing works even while the server loads its data, so wait until it serves requests.
         self.live().await?;
         let attempt = async {
@@ -225,7 +225,7 @@ impl Connection {
     }
 
     /// Returns the connection, and connects first if there is none and the back-off allows it.
-    pub async fn live(&self) -> Result<Live, BrokerError> {
+    pub(super) async fn live(&self) -> Result<Live, BrokerError> {
         match self.current()? {
             Some(live) => Ok(live),
             // Boxed, so that the futures of commands, which rarely connect, stay small.

@@ -44,7 +44,7 @@ struct Sentinels {
 }
 
 impl Endpoint {
-    pub fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
         let mut location = Location::parse(&config.url)?;
         let certificates = certificates(config, &location)?;
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
@@ -79,12 +79,12 @@ impl Endpoint {
     }
 
     /// Returns the database number, which is part of channel names.
-    pub fn database(&self) -> i64 {
+    pub(super) fn database(&self) -> i64 {
         self.server.get_connection_info().redis_settings().db()
     }
 
     /// Returns the server's address for display; with sentinels, the address of one of them.
-    pub fn server_info(&self) -> ServerInfo {
+    pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port, ssl) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
@@ -106,7 +106,7 @@ impl Endpoint {
     }
 
     /// Returns a client for the server, after querying the sentinels if there are any.
-    pub async fn client(&self) -> Result<Client, String> {
+    pub(super) async fn client(&self) -> Result<Client, String> {
         let Some(sentinels) = &self.sentinels else {
             return Ok(self.server.clone());
         };

@@ -32,7 +32,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             held: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -42,20 +42,20 @@ impl Lease {
     }
 
     /// Returns whether the server has ever confirmed the lease. Call before sending a request that sets it.
-    pub fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
     }
 
     /// Records that the server has set the lease. `added` is true if the lease did not exist, which means a
     /// loss if it was held when the request was sent.
-    pub fn set(&self, was_held: bool, added: bool) {
+    pub(super) fn set(&self, was_held: bool, added: bool) {
         self.held.store(true, Ordering::Release);
         if was_held && added {
             self.lost.store(true, Ordering::Release);
         }
     }
 
-    pub async fn renew(
+    pub(super) async fn renew(
         &self,
         connection: &Connection,
         config: &RedisConfig,
@@ -92,7 +92,7 @@ impl Lease {
     }
 
     /// Returns whether the server has lost this handle's reservations, before the next renewal discovers it.
-    pub async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
+    pub(super) async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
         let mut score = cmd("ZSCORE");
         score.arg(names::LEASES).arg(instance);
         let known: Option<f64> = connection.command(commands::ZSCORE, &score).await?;
@@ -101,12 +101,16 @@ impl Lease {
     }
 
     /// Records that all lost deliveries are reserved again.
-    pub fn clear_lost(&self) {
+    pub(super) fn clear_lost(&self) {
         self.lost.store(false, Ordering::Release);
     }
 
     /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
-    pub async fn reserve(&self, connection: &Connection, deliveries: &[Delivery]) -> Result<(), BrokerError> {
+    pub(super) async fn reserve(
+        &self,
+        connection: &Connection,
+        deliveries: &[Delivery],
+    ) -> Result<(), BrokerError> {
         for batch in deliveries.chunks(RESERVE_BATCH) {
             let mut script = self.reserve.prepare_invoke();
             script.key(names::UNACKED_INDEX).key(names::UNACKED);

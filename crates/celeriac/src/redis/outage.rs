@@ -45,7 +45,7 @@ struct Refusal {
 
 impl Outages {
     /// Records that a connection made at `made` has broken, or that connecting has failed.
-    pub fn report_unavailable(&self, made: Option<Instant>, cause: &str) {
+    pub(super) fn report_unavailable(&self, made: Option<Instant>, cause: &str) {
         let mut status = self.status();
         let late = made.is_some_and(|made| status.last_recovery.is_some_and(|recovery| made <= recovery));
         if status.unavailable_since.is_some() || late {
@@ -57,7 +57,7 @@ impl Outages {
     }
 
     /// Records a successful connection to a server that serves requests.
-    pub fn report_available(&self) {
+    pub(super) fn report_available(&self) {
         let mut status = self.status();
         if let Some(since) = status.unavailable_since.take() {
             status.last_recovery = Some(Instant::now());
@@ -67,7 +67,7 @@ impl Outages {
     }
 
     /// Records that the server is reachable but refused a request of this kind because of its own condition.
-    pub fn report_refusal(&self, request: String, cause: &str) {
+    pub(super) fn report_refusal(&self, request: String, cause: &str) {
         let mut status = self.status();
         let refusal = status.refusal.get_or_insert_with(|| {
             warn!(cause, "Redis refuses to work; retrying until it does");
@@ -83,7 +83,7 @@ impl Outages {
     }
 
     /// Records that the server answered a request of this kind.
-    pub fn report_answer(&self, request: impl FnOnce() -> String) {
+    pub(super) fn report_answer(&self, request: impl FnOnce() -> String) {
         if !self.refusing.load(Ordering::Acquire) {
             return;
         }

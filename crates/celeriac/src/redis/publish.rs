@@ -82,7 +82,7 @@ impl Bindings {
     }
 
     /// Forgets all bindings, so that they are declared again.
-    pub fn forget(&self) {
+    pub(super) fn forget(&self) {
         *self.lock() = Declared::default();
     }
 

@@ -45,7 +45,7 @@ struct Tags {
 }
 
 impl Receiver {
-    pub fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Self {
             connection,
             tags: Mutex::default(),
@@ -53,7 +53,7 @@ impl Receiver {
         }
     }
 
-    pub async fn receive(
+    pub(super) async fn receive(
         &self,
         script: &Script,
         instance: &str,

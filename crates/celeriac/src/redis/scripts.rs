@@ -59,7 +59,7 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             receive: Script::new(RECEIVE),
             replace: Script::new(REPLACE),

@@ -64,7 +64,7 @@ struct Waiter {
 }
 
 impl Watch {
-    pub fn new(commands: Arc<Connection>, response_timeout: Duration) -> Self {
+    pub(super) fn new(commands: Arc<Connection>, response_timeout: Duration) -> Self {
         let stop = CancellationToken::new();
         Self {
             shared: Arc::new(Shared {
@@ -79,7 +79,7 @@ impl Watch {
     }
 
     /// Waits for the final result of a task.
-    pub async fn final_result(&self, id: &str) -> Result<ResultMeta, BrokerError> {
+    pub(super) async fn final_result(&self, id: &str) -> Result<ResultMeta, BrokerError> {
         let (sender, result) = oneshot::channel();
         let _guard = self.register(id, sender)?;
         result.await.map_err(|_| BrokerError::Unavailable {

@@ -33,19 +33,19 @@ struct Buffer {
 }
 
 impl EventBuffer {
-    pub fn new(enabled: bool) -> Self {
+    pub(super) fn new(enabled: bool) -> Self {
         Self {
             enabled: AtomicBool::new(enabled),
             ..Self::default()
         }
     }
 
-    pub fn enabled(&self) -> bool {
+    pub(super) fn enabled(&self) -> bool {
         self.enabled.load(Ordering::Relaxed)
     }
 
     /// Enables or disables events. Returns whether they were enabled before.
-    pub fn enable(&self, enabled: bool) -> bool {
+    pub(super) fn enable(&self, enabled: bool) -> bool {
         self.enabled.swap(enabled, Ordering::Relaxed)
     }
 

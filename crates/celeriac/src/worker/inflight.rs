@@ -54,13 +54,13 @@ const GIVEN_BACK: u8 = 2;
 
 impl Entry {
     /// Returns the start time in seconds since 1970, or `None` before the start.
-    pub fn started_at(&self) -> Option<f64> {
+    pub(super) fn started_at(&self) -> Option<f64> {
         let started = self.started_at.load(Ordering::Acquire);
         (started > 0).then(|| started as f64 / 1e6)
     }
 
     /// Records that the delivery was acknowledged before the task started.
-    pub fn set_acknowledged(&self) {
+    pub(super) fn set_acknowledged(&self) {
         self.acknowledged.store(true, Ordering::Release);
     }
 
@@ -81,7 +81,7 @@ impl Entry {
 }
 
 impl Inflight {
-    pub fn add(&self, delivery: Delivery, id: TaskId) -> Arc<Entry> {
+    pub(super) fn add(&self, delivery: Delivery, id: TaskId) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             id,
             orders: Orders::default(),
@@ -96,7 +96,7 @@ impl Inflight {
         entry
     }
 
-    pub fn remove(&self, tag: &DeliveryTag) {
+    pub(super) fn remove(&self, tag: &DeliveryTag) {
         self.entries().remove(tag);
         self.room_changed.notify_one();
     }
@@ -104,7 +104,7 @@ impl Inflight {
     /// Returns how many more messages may be received. Deferred tasks do not count. Returns 0 while more than
     /// half of the prefetched tasks wait for a slot, so that messages are received in batches rather than one
     /// by one.
-    pub fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
+    pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         if self.is_full() {
             return 0;
         }
@@ -119,12 +119,12 @@ impl Inflight {
     }
 
     /// Returns whether the maximum number of deferred tasks is held.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
     /// Marks the task as running. Returns false if it was returned to its queue before.
-    pub fn start(&self, entry: &Entry) -> bool {
+    pub(super) fn start(&self, entry: &Entry) -> bool {
         let starts = entry.leave_waiting(RUNNING);
         if starts {
             let now = u64::try_from(system::now().as_microsecond()).unwrap_or(1);
@@ -135,32 +135,32 @@ impl Inflight {
     }
 
     /// Counts a task as deferred until the guard is dropped.
-    pub fn defer(&self) -> Deferred<'_> {
+    pub(super) fn defer(&self) -> Deferred<'_> {
         self.deferred.fetch_add(1, Ordering::AcqRel);
         self.room_changed.notify_one();
         Deferred(self)
     }
 
     /// Returns all held deliveries, oldest first.
-    pub fn held(&self) -> Vec<Arc<Entry>> {
+    pub(super) fn held(&self) -> Vec<Arc<Entry>> {
         let mut held: Vec<Arc<Entry>> = self.entries().values().cloned().collect();
         held.sort_by_key(|entry| entry.arrival);
         held
     }
 
     /// Returns the tags of all deliveries that are still reserved.
-    pub fn tags(&self) -> Vec<DeliveryTag> {
+    pub(super) fn tags(&self) -> Vec<DeliveryTag> {
         let entries = self.entries();
         let reserved = entries.values().filter(|entry| entry.is_reserved());
         reserved.map(|entry| entry.delivery.tag.clone()).collect()
     }
 
-    pub fn holds(&self, tag: &DeliveryTag) -> bool {
+    pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.entries().contains_key(tag)
     }
 
     /// Returns all deliveries that are still reserved.
-    pub fn deliveries(&self) -> Vec<Delivery> {
+    pub(super) fn deliveries(&self) -> Vec<Delivery> {
         self.entries()
             .values()
             .filter(|entry| entry.is_reserved())
@@ -170,12 +170,12 @@ impl Inflight {
 
     /// Removes the tasks that have not started, latest first: returned in this order, the oldest ends up at
     /// the head of the queue.
-    pub fn take_waiting(&self) -> Vec<Delivery> {
+    pub(super) fn take_waiting(&self) -> Vec<Delivery> {
         self.take(Entry::give_back)
     }
 
     /// Removes all reserved deliveries, in the same order.
-    pub fn take_all(&self) -> Vec<Delivery> {
+    pub(super) fn take_all(&self) -> Vec<Delivery> {
         self.take(Entry::is_reserved)
     }
 

@@ -35,7 +35,7 @@ struct RateState {
 }
 
 impl Limits {
-    pub fn new(options: &TaskOptions) -> Self {
+    pub(super) fn new(options: &TaskOptions) -> Self {
         Self {
             total: AtomicU64::new(0),
             time: Mutex::new(TimeLimit {
@@ -52,23 +52,23 @@ impl Limits {
     }
 
     /// Returns the time limits, which a message may override.
-    pub fn time_limit(&self) -> TimeLimit {
+    pub(super) fn time_limit(&self) -> TimeLimit {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set_time_limit(&self, limit: TimeLimit) {
+    pub(super) fn set_time_limit(&self, limit: TimeLimit) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
-    pub fn has_rate(&self) -> bool {
+    pub(super) fn has_rate(&self) -> bool {
         self.has_rate.load(Ordering::Acquire)
     }
 
-    pub fn rate(&self) -> Option<Rate> {
+    pub(super) fn rate(&self) -> Option<Rate> {
         self.rate_state().rate.clone()
     }
 
-    pub fn set_rate(&self, rate: Option<Rate>) {
+    pub(super) fn set_rate(&self, rate: Option<Rate>) {
         let mut rate_state = self.rate_state();
         self.has_rate.store(rate.is_some(), Ordering::Release);
         *rate_state = RateState {
@@ -80,7 +80,7 @@ impl Limits {
     }
 
     /// Waits until the rate limit allows another run. A change of the limit applies to waiting runs too.
-    pub async fn acquire(&self) {
+    pub(super) async fn acquire(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Registered before reserving, so that a change in between is noticed.
@@ -118,7 +118,7 @@ pub(super) struct Rate {
 
 impl Rate {
     /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Zero means no limit and gives `None`.
-    pub fn parse(text: &str) -> Result<Option<Self>, InvalidRate> {
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, InvalidRate> {
         let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
         let seconds = match unit {
             "s" => 1.0,

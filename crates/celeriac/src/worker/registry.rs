@@ -49,7 +49,7 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    pub fn add<A, R, E, F, W>(&mut self, name: String, options: TaskOptions, run: F)
+    pub(super) fn add<A, R, E, F, W>(&mut self, name: String, options: TaskOptions, run: F)
     where
         A: DeserializeOwned,
         R: Serialize,
@@ -73,19 +73,19 @@ impl Registry {
         );
     }
 
-    pub fn get(&self, name: &str) -> Option<&Registered> {
+    pub(super) fn get(&self, name: &str) -> Option<&Registered> {
         self.tasks.get(name)
     }
 
     /// The names in order.
-    pub fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 
     /// The names in order, with the rate where there is one: `add [rate_limit=10/s]`.
-    pub fn described(&self) -> Vec<String> {
+    pub(super) fn described(&self) -> Vec<String> {
         let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
             Some(rate) => format!("{name} [rate_limit={}]", rate.text),
             None => name.to_owned(),
@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// How often each task was begun, those that were.
-    pub fn totals(&self) -> Map<String, Value> {
+    pub(super) fn totals(&self) -> Map<String, Value> {
         let total = |(name, task): (&String, &Registered)| {
             let total = task.limits.total.load(Ordering::Relaxed);
             (total > 0).then(|| (name.clone(), total.into()))
@@ -108,7 +108,7 @@ impl Registered {
     ///
     /// # Errors
     /// `TypeError` when the arguments do not fit.
-    pub fn call(
+    pub(super) fn call(
         &self,
         context: TaskContext,
         args: Vec<Value>,

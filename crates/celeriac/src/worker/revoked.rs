@@ -41,7 +41,7 @@ struct Remembered {
 }
 
 impl Revoked {
-    pub fn add(&self, ids: impl IntoIterator<Item = String>) {
+    pub(super) fn add(&self, ids: impl IntoIterator<Item = String>) {
         let now = Instant::now();
         let mut remembered = self.remembered();
         for id in ids {
@@ -54,7 +54,7 @@ impl Revoked {
     }
 
     /// Adds values of a stamp. Returns false if there would be too many.
-    pub fn add_stamps(&self, name: &str, values: &[Value]) -> bool {
+    pub(super) fn add_stamps(&self, name: &str, values: &[Value]) -> bool {
         let mut remembered = self.remembered();
         let known: usize = remembered.stamps.values().map(HashSet::len).sum();
         if known + values.len() > MAX_STAMPS {
@@ -66,7 +66,7 @@ impl Revoked {
         true
     }
 
-    pub fn ids(&self) -> Vec<String> {
+    pub(super) fn ids(&self) -> Vec<String> {
         let mut remembered = self.remembered();
         remembered.forget(Instant::now());
         let current = |(at, id): &&(Instant, String)| remembered.ids.get(id) == Some(at);
@@ -75,7 +75,7 @@ impl Revoked {
     }
 
     /// Returns whether the task is revoked, by its id or by a stamp.
-    pub fn contains(&self, headers: &Headers) -> bool {
+    pub(super) fn contains(&self, headers: &Headers) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
@@ -131,31 +131,31 @@ pub(super) struct Orders {
 
 impl Orders {
     /// Orders that the task is not started.
-    pub fn revoke(&self) {
+    pub(super) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
     /// Orders that the task is terminated even if it is running.
-    pub fn terminate(&self, signal: i32) {
+    pub(super) fn terminate(&self, signal: i32) {
         self.signal.store(signal, Ordering::Release);
         self.changed.notify_one();
     }
 
     /// Returns the signal to terminate the task with, if termination was ordered.
-    pub fn signal(&self) -> Option<i32> {
+    pub(super) fn signal(&self) -> Option<i32> {
         Some(self.signal.load(Ordering::Acquire)).filter(|signal| *signal != 0)
     }
 
     /// Resolves once the task is revoked. Supports a single waiter.
-    pub async fn revoked(&self) {
+    pub(super) async fn revoked(&self) {
         while !self.revoked.load(Ordering::Acquire) {
             self.changed.notified().await;
         }
     }
 
     /// Resolves once the task is to be terminated. Supports a single waiter.
-    pub async fn terminated(&self) {
+    pub(super) async fn terminated(&self) {
         while self.signal().is_none() {
             self.changed.notified().await;
         }

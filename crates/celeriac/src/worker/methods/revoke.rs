@@ -60,7 +60,7 @@ impl Signal {
 }
 
 impl Revoke {
-    pub fn terminating(mut self) -> Self {
+    pub(super) fn terminating(mut self) -> Self {
         self.terminate = true;
         self
     }
