@@ -24,6 +24,7 @@ pub struct AsyncResult {
 
 /// Why there is no return value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum WaitError {
     /// The task has not ended in time. It may still do.
     #[error("the task has not ended in time")]

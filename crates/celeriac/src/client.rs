@@ -48,6 +48,7 @@ impl fmt::Debug for Client {
 /// A task that was not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("task {task} was not sent: {source}")]
+#[non_exhaustive]
 pub struct SendError {
     /// The task's name.
     pub task: String,
@@ -59,6 +60,7 @@ pub struct SendError {
 
 /// Tasks that were not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ApplyError {
     /// They cannot be sent as Celery would.
     #[error(transparent)]

@@ -15,6 +15,7 @@ pub(crate) const EXCHANGE: &str = "celeryev";
 
 /// An event of a worker or of one of its tasks.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// Type of the event, such as `worker-heartbeat` or `task-received`.
     pub kind: String,

@@ -9,6 +9,7 @@ use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId,
 
 /// A task's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Status {
     /// A worker runs it.
     Started,
@@ -67,6 +68,7 @@ impl<'de> Deserialize<'de> for Status {
 
 /// A task's state with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResultMeta {
     /// The state.
     pub status: Status,

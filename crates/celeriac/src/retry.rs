@@ -8,6 +8,7 @@ use crate::system;
 
 /// How long until the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetryDelay {
     /// Always the same. Celery's `default_retry_delay`.
     Fixed(Duration),

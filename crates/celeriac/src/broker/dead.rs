@@ -10,7 +10,7 @@ use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::error::BrokerError;
+use super::{error::BrokerError, sealed::Sealed};
 use crate::{
     json,
     message::{Message, Poison, as_never_delivered},
@@ -24,7 +24,7 @@ const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
 #[async_trait]
-pub trait DeadLetters: Send + Sync {
+pub trait DeadLetters: Sealed + Send + Sync {
     /// Up to `limit` letters, the oldest first, after leaving out `offset` of the oldest. New letters come at the
     /// end, so they shift nothing.
     ///
@@ -124,6 +124,7 @@ pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send +
 
 /// A message that could not be run, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// Names this letter, also one whose message names no task. Equal letters have equal ids.
     pub id: Uuid,
@@ -145,6 +146,7 @@ pub struct DeadLetter {
 
 /// A message on its way from the dead-letter list to a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequeuedMessage {
     /// The queue it goes to.
     pub queue: String,
@@ -156,6 +158,7 @@ pub struct RequeuedMessage {
 
 /// What became of the letters that were to be put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequeueReport {
     /// The ids of the letters that are in their queues again.
     pub requeued: Vec<Uuid>,
@@ -165,6 +168,7 @@ pub struct RequeueReport {
 
 /// Why a letter was not put back.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RequeueError {
     /// It would only come back here.
     #[error("no worker can run it: {0}")]

@@ -25,6 +25,7 @@ impl fmt::Display for DeliveryTag {
 
 /// A message that was taken from a queue and is reserved.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Names this delivery.
     pub tag: DeliveryTag,
@@ -46,6 +47,7 @@ impl Delivery {
 
 /// What a renewal has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Renewal {
     /// Everything is as it was.
     Kept,
@@ -56,6 +58,7 @@ pub enum Renewal {
 
 /// How many messages a broker holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Depth {
     /// Waiting in the queue, all priorities.
     pub waiting: u64,

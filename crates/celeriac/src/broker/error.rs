@@ -4,6 +4,7 @@ use thiserror::Error;
 
 /// Why a broker did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BrokerError {
     /// It cannot be reached, or the connection broke before it answered. Try again later.
     #[error("the broker is unavailable: {cause}")]

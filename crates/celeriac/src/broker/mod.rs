@@ -7,6 +7,7 @@ mod dead;
 mod delivery;
 mod error;
 mod results;
+pub(crate) mod sealed;
 mod settlement;
 mod timetable;
 

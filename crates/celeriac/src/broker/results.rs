@@ -6,7 +6,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{delivery::Delivery, error::BrokerError};
+use super::{delivery::Delivery, error::BrokerError, sealed::Sealed};
 use crate::{
     json,
     result::{ResultMeta, Status},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Keeps task results and tells who waits for them.
 #[async_trait]
-pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
+pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Stores and announces a result. A state that is not final never takes the place of one that is.
     ///
     /// # Errors
@@ -53,6 +53,7 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
 /// The result of one task of a chord's header.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ChordPart {
     /// The header's id.
     pub group: String,
@@ -67,6 +68,24 @@ pub struct ChordPart {
 }
 
 impl ChordPart {
+    /// Creates the part of a task that has ended.
+    #[must_use]
+    pub fn new(
+        group: impl Into<String>,
+        index: Option<u64>,
+        task_id: impl Into<TaskId>,
+        status: Status,
+        result: Value,
+    ) -> Self {
+        Self {
+            group: group.into(),
+            index,
+            task_id: task_id.into(),
+            status,
+            result,
+        }
+    }
+
     /// What is kept until the header is complete, in Celery's encoding.
     pub(crate) fn encode(&self) -> String {
         json::to_string(&json!([1, self.task_id, self.status, self.result]))
@@ -86,6 +105,7 @@ impl ChordPart {
 
 /// Where a chord stands after one of its parts was recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum ChordState {
     /// The delivery is not held any more: nothing was recorded.
     NotHeld,

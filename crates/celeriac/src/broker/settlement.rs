@@ -6,6 +6,7 @@ use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 
 /// What follows from the end of a task.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Settlement {
     /// Results to store and announce: its own, and those of tasks that will never run because of it.
     pub results: Vec<ResultMeta>,
@@ -17,6 +18,7 @@ pub struct Settlement {
 
 /// What became of a [`Settlement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SettlementStatus {
     /// It is done.
     Applied,
@@ -28,6 +30,7 @@ pub enum SettlementStatus {
 
 /// What is published in one step: all of it or nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Publication {
     /// The messages, each for its own queue.
     pub messages: Vec<Message>,

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::error::BrokerError;
+use super::{error::BrokerError, sealed::Sealed};
 use crate::message::Message;
 
 /// What brokers keep for schedulers.
 #[async_trait]
-pub trait Timetable: Send + Sync {
+pub trait Timetable: Sealed + Send + Sync {
     /// The last tick of each of these entries, in their order, and the time by the clock that all schedulers
     /// share.
     ///
@@ -32,6 +32,7 @@ pub trait Timetable: Send + Sync {
 
 /// What [`Timetable::last_ticks`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LastTicks {
     /// The shared clock.
     pub now: Timestamp,

@@ -33,6 +33,7 @@ pub(crate) enum Kind {
 
 /// What cannot be sent, or what a message brought that is no signature.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CanvasError {
     /// A chain or group without tasks.
     #[error("{0} has no tasks")]

@@ -58,6 +58,7 @@ pub struct Control {
 
 /// Reply of one worker.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Reply {
     /// Name of the worker, `celery@host`.
     pub node: String,

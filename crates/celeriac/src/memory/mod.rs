@@ -30,7 +30,7 @@ use self::contents::{Contents, QueuedMessage};
 use crate::{
     broker::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
-        SettlementStatus,
+        SettlementStatus, sealed::Sealed,
     },
     log::warn,
     message::Message,
@@ -105,6 +105,8 @@ impl MemoryBroker {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Sealed for MemoryBroker {}
 
 #[async_trait]
 impl Broker for MemoryBroker {

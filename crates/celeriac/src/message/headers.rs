@@ -12,6 +12,7 @@ use crate::{task_id::TaskId, time};
 
 /// Task headers, in the order in which Celery writes them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Headers {
     /// Language of the sender; always `py`, which Celery workers expect.
     pub lang: String,
@@ -60,6 +61,7 @@ pub struct Headers {
 
 /// Time limits of a task; `[hard, soft]` in seconds on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TimeLimit {
     /// Time after which the task is aborted.
     pub hard: Option<Duration>,

@@ -24,6 +24,7 @@ use crate::{json, system};
 
 /// A task message.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Message {
     /// Task headers.
     pub headers: Headers,
@@ -39,6 +40,7 @@ pub struct Message {
 
 /// Signatures to run after the task: the third part of the body, kept as received.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Embed {
     /// Callbacks to run after success.
     pub callbacks: Value,

@@ -8,6 +8,7 @@ use crate::task_id::TaskId;
 /// A message that no worker can run, whatever tasks it knows.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}")]
+#[non_exhaustive]
 pub struct Poison {
     /// Reason why the message cannot be run.
     pub reason: PoisonReason,
@@ -29,6 +30,7 @@ impl From<PoisonReason> for Poison {
 
 /// Reason why a message cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PoisonReason {
     /// The list element is not a JSON object.
     #[error("the message is not a JSON object: {0}")]

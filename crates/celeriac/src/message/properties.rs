@@ -11,6 +11,7 @@ pub(crate) const MAX_RETRIES: &str = "max_retries";
 
 /// Transport properties, in the order in which kombu writes them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Properties {
     /// Id of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,6 +41,7 @@ pub struct Properties {
 
 /// Destination of a message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct DeliveryInfo {
     /// Exchange; the default exchange, `""`, delivers to the queue named by the routing key.
     pub exchange: String,

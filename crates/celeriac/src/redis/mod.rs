@@ -44,7 +44,7 @@ pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript}
 use crate::{
     broker::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
-        SettlementStatus,
+        SettlementStatus, sealed::Sealed,
     },
     message::{Message, mark_redelivered},
     observer::{NoopObserver, Observer},
@@ -136,6 +136,8 @@ impl RedisBroker {
         Ok(lost)
     }
 }
+
+impl Sealed for RedisBroker {}
 
 #[async_trait]
 impl Broker for RedisBroker {

@@ -54,6 +54,7 @@ impl Set {
 
 /// Reason a cron expression is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CronError {
     /// The number of fields is not five.
     #[error("a cron expression has five fields (minute, hour, day of month, month, day of week), not {0}")]

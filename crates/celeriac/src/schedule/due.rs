@@ -9,6 +9,7 @@ const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Treatment of ticks that were missed because no scheduler ran or the broker was unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CatchUp {
     /// Skip ticks that are more than half a minute late, and continue with the next one.
     Skip,

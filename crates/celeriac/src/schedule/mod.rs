@@ -32,6 +32,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 /// # Ok::<(), celeriac::ScheduleError>(())
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Schedule {
     /// This long after the tick before; see [`Schedule::every`].
     Every(Interval),
@@ -45,6 +46,7 @@ pub struct Interval(pub(crate) SignedDuration);
 
 /// Why a schedule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ScheduleError {
     /// The interval is shorter than a millisecond or longer than there is time.
     #[error("an interval is a millisecond at least")]

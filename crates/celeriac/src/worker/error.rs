@@ -4,6 +4,7 @@ use thiserror::Error;
 
 /// A worker that did not end cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum WorkerError {
     /// Tasks still ran when the grace period was over. They were ended and given back to their queues.
     #[error("{0} tasks were still running at the end of the grace period and were given back")]

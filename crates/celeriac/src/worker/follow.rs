@@ -110,13 +110,13 @@ async fn settlement(
         _ => end.failed(embed, &meta),
     }
     if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
-        let part = ChordPart {
-            group: group.clone(),
-            index: headers.group_index.as_u64(),
-            task_id: headers.id.clone(),
-            status: meta.status.clone(),
-            result: meta.result.clone(),
-        };
+        let part = ChordPart::new(
+            group.as_str(),
+            headers.group_index.as_u64(),
+            headers.id.clone(),
+            meta.status.clone(),
+            meta.result.clone(),
+        );
         // Before the parts of what it takes with it.
         end.parts.push_front((part, embed.chord.clone()));
     }
@@ -286,13 +286,13 @@ impl FollowUp<'_> {
         if let (Some(group), Some(body)) = (text("group_id"), node.options.get("chord"))
             && !body.is_null()
         {
-            let part = ChordPart {
+            let part = ChordPart::new(
                 group,
-                index: node.options.get("group_index").and_then(Value::as_u64),
-                task_id: id.into(),
-                status: meta.status.clone(),
-                result: meta.result.clone(),
-            };
+                node.options.get("group_index").and_then(Value::as_u64),
+                id,
+                meta.status.clone(),
+                meta.result.clone(),
+            );
             self.parts.push_back((part, body.clone()));
         }
     }

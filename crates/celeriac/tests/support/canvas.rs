@@ -296,13 +296,13 @@ pub async fn a_part_counts_once_and_only_while_its_delivery_is_held(harness: imp
     .await;
     let part = |position: usize, value: i64| {
         let message = deliveries[position].message().unwrap();
-        celeriac::ChordPart {
-            group: message.headers.group.unwrap(),
-            index: message.headers.group_index.as_u64(),
-            task_id: message.headers.id,
-            status: Status::Success,
-            result: json!(value),
-        }
+        celeriac::ChordPart::new(
+            message.headers.group.unwrap(),
+            message.headers.group_index.as_u64(),
+            message.headers.id,
+            Status::Success,
+            json!(value),
+        )
     };
     let waiting = celeriac::ChordState::Waiting;
     let record = async |position: usize, value| {
@@ -329,10 +329,8 @@ pub async fn a_part_counts_once_and_only_while_its_delivery_is_held(harness: imp
         "the claim is still held"
     );
     let body = part(1, 4);
-    let settlement = Settlement {
-        chords: vec![(body.group, body.task_id)],
-        ..Settlement::default()
-    };
+    let mut settlement = Settlement::default();
+    settlement.chords = vec![(body.group, body.task_id)];
     broker.restore(&deliveries[0]).await.unwrap();
     assert_eq!(record(0, 2).await, celeriac::ChordState::NotHeld);
     let settle = async |position: usize| broker.settle(&deliveries[position], &settlement).await.unwrap();
@@ -362,13 +360,13 @@ pub async fn a_chord_is_completed_after_its_last_worker_died(harness: impl Harne
     .await;
     for (delivery, value) in deliveries.iter().zip([2, 4]) {
         let headers = delivery.message().unwrap().headers;
-        let part = celeriac::ChordPart {
-            group: headers.group.unwrap(),
-            index: headers.group_index.as_u64(),
-            task_id: headers.id,
-            status: Status::Success,
-            result: json!(value),
-        };
+        let part = celeriac::ChordPart::new(
+            headers.group.unwrap(),
+            headers.group_index.as_u64(),
+            headers.id,
+            Status::Success,
+            json!(value),
+        );
         let last = dead.chord_part(delivery, &part).await.unwrap();
         assert_eq!(matches!(last, celeriac::ChordState::Complete { .. }), value == 4);
     }
