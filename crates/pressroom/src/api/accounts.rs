@@ -20,7 +20,7 @@ const IMAGE: Length = Length::AtMost(500);
 const PASSWORD_MIN_CHARS: usize = 6;
 const PASSWORD_MAX_BYTES: usize = 1024;
 
-/// A user as shown to themselves.
+/// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserView {
@@ -78,7 +78,9 @@ impl From<SignedIn> for SignedInView {
     }
 }
 
-/// Schema of the request body for the OpenAPI document; the handler reads the fields from a [`JsonBody`].
+// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
+
+/// A new account.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct Registration {
@@ -90,6 +92,7 @@ pub struct Registration {
     name: String,
 }
 
+/// Credentials of an account.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct Login {

@@ -95,7 +95,9 @@ pub struct ArticleListView {
     next_cursor: Option<String>,
 }
 
-/// Schema of the request body for the OpenAPI document; the handler reads the fields from a [`JsonBody`].
+// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
+
+/// An article to create.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct NewArticle {

@@ -107,7 +107,7 @@ async fn workers_are_inspected_and_controlled_from_the_command_line() {
 
     let shutdown = tasks(&redis, &["control", "shutdown"]);
     assert_eq!(String::from_utf8_lossy(&shutdown.stdout), "Workers notified: 1\n");
-    assert!(worker.ended().await.success(), "{}", worker.output());
+    assert!(worker.wait_for_exit().await.success(), "{}", worker.output());
     assert_eq!(
         stderr(&tasks(&redis, &["control", "shutdown"])),
         "pressroom: no worker is listening\n"

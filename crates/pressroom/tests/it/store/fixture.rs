@@ -41,7 +41,7 @@ impl Fixture {
 
     /// PostgreSQL behind a pooler in transaction mode.
     pub async fn pgbouncer() -> Self {
-        Self::through(PgBouncer::before).await
+        Self::through(PgBouncer::without_prepared_statements).await
     }
 
     /// The same, with statements that are prepared.

@@ -136,23 +136,23 @@ async fn a_store_can_be_made_before_its_server_is_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_is_told_quickly_and_works_when_it_speaks_again() {
     let database = Database::migrated().await;
-    let proxy = Proxy::before(&database.url).await;
+    let proxy = Proxy::in_front_of(&database.url).await;
     let store = connect(&proxy.url(&database.url));
     assert_works_again(&store).await;
-    proxy.swallow();
+    proxy.stall();
     assert_unavailable(&store).await;
-    proxy.forward();
+    proxy.resume();
     assert_works_again(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_accepts_and_says_nothing_is_told_quickly() {
     let database = Database::migrated().await;
-    let proxy = Proxy::before(&database.url).await;
-    proxy.swallow();
+    let proxy = Proxy::in_front_of(&database.url).await;
+    proxy.stall();
     let store = connect(&proxy.url(&database.url));
     assert_unavailable(&store).await;
-    proxy.forward();
+    proxy.resume();
     assert_works_again(&store).await;
 }
 

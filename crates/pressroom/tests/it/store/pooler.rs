@@ -24,7 +24,7 @@ fn connect(url: &str) -> PostgresStore {
 #[tokio::test(flavor = "multi_thread")]
 async fn migrating_takes_turns_through_a_pooler_and_leaves_no_lock_behind() {
     let database = Database::empty().await;
-    let pooler = PgBouncer::before(&database.url);
+    let pooler = PgBouncer::without_prepared_statements(&database.url);
     let config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
     // The second round finds what the first left on the pooler's connections.
     for first in [true, false] {
@@ -51,7 +51,7 @@ async fn migrating_takes_turns_through_a_pooler_and_leaves_no_lock_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_share_few_connections_and_leave_nothing_on_them() {
     let database = Database::migrated().await;
-    let pooler = PgBouncer::before(&database.url);
+    let pooler = PgBouncer::without_prepared_statements(&database.url);
     let stores: Vec<_> = (0..4).map(|_| connect(&pooler.url(&database.url))).collect();
     let author = stores[0].insert_user(new_user("ann@example.com")).await.unwrap();
     let work = stores.iter().enumerate().flat_map(|(process, store)| {
@@ -86,7 +86,7 @@ async fn several_processes_share_few_connections_and_leave_nothing_on_them() {
         &[],
     );
     assert_eq!(kept.await.unwrap().get::<_, i64>(0), 200);
-    let other = postgres::client(&pooler.url_as_if_direct(&database.url)).await;
+    let other = postgres::client(&pooler.url_without_settings(&database.url)).await;
     for _ in 0..20 {
         assert_eq!(left_behind(&other).await, ["0", "0"]);
     }
@@ -120,7 +120,7 @@ async fn a_pooler_that_knows_prepared_statements_is_given_them() {
             assert!(answer.unwrap());
         }
     }
-    let other = postgres::client(&pooler.url_as_if_direct(&database.url)).await;
+    let other = postgres::client(&pooler.url_without_settings(&database.url)).await;
     let [time_out, prepared] = left_behind(&other).await;
     assert_eq!(time_out, "0");
     assert_ne!(prepared, "0");
@@ -132,7 +132,7 @@ async fn a_server_that_stops_behind_a_pooler_is_told_quickly_and_works_again() {
     migrate(&PostgresConfig::parse(&server.url()).unwrap())
         .await
         .unwrap();
-    let pooler = PgBouncer::before(&server.url());
+    let pooler = PgBouncer::without_prepared_statements(&server.url());
     let store = connect(&pooler.url(&server.url()));
     store.ping().await.unwrap();
     server.stop();
@@ -155,8 +155,8 @@ async fn a_server_that_stops_behind_a_pooler_is_told_quickly_and_works_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_say_that_there_is_a_pooler_is_told_what_to_say() {
     let database = Database::migrated().await;
-    let pooler = PgBouncer::before(&database.url);
-    let store = connect(&pooler.url_as_if_direct(&database.url));
+    let pooler = PgBouncer::without_prepared_statements(&database.url);
+    let store = connect(&pooler.url_without_settings(&database.url));
     let hint = eventually("a refusal", async || {
         let asked = join_all((0..50).map(|_| store.schema_is_current())).await;
         asked.into_iter().find_map(|answer| match answer {

@@ -207,7 +207,7 @@ async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_replica_costs_one_wait_and_then_none() {
     let pair = Pair::start().await;
-    let proxy = Proxy::before(&pair.replica.url()).await;
+    let proxy = Proxy::in_front_of(&pair.replica.url()).await;
     let store = connect(&pair.primary.url(), &proxy.url(&pair.replica.url()));
     let reads = Reads::at(&pair.replica).await;
     reads.arrive(&store).await;
@@ -216,7 +216,7 @@ async fn a_silent_replica_costs_one_wait_and_then_none() {
         .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
         .await
         .unwrap();
-    proxy.swallow();
+    proxy.stall();
     // Within the time that the watch needs to find out, a read waits for its bound at most.
     let swallowed = Instant::now();
     while swallowed.elapsed() < Duration::from_secs(2) {
@@ -234,7 +234,7 @@ async fn a_silent_replica_costs_one_wait_and_then_none() {
             asked.elapsed()
         );
     }
-    proxy.forward();
+    proxy.resume();
     reads.arrive(&store).await;
 }
 
