@@ -12,7 +12,8 @@ use super::{
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, Length},
 };
-use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn, User};
+use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn};
+use crate::domain::User;
 
 const NAME: Length = Length::Between(1, 255);
 const BIO: Length = Length::AtMost(1000);

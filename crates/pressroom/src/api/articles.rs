@@ -17,7 +17,8 @@ use super::{
     json::{Json, JsonBody, Length},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::{Article, ArticleChanges, Articles, Draft};
+use crate::articles::Articles;
+use crate::domain::{Article, ArticleChanges, Draft};
 
 /// Caching rules for an article: caches revalidate before each use and keep responses for different
 /// `Authorization` fields apart.

@@ -7,7 +7,8 @@ use axum::{
 use telemetry::KeyValue;
 
 use super::error::ApiError;
-use crate::accounts::{AccountError, Accounts, Claims, User};
+use crate::accounts::{AccountError, Accounts, Claims};
+use crate::domain::User;
 
 /// A caller with a valid token.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use axum::{
 use jiff::Timestamp;
 
 use super::entity_tag;
-use crate::articles::Precondition;
+use crate::domain::Precondition;
 
 /// The conditional header fields of a request.
 #[derive(Debug)]

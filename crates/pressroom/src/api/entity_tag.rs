@@ -7,11 +7,10 @@
 //! hashed. Its cost does not depend on the length of the article (a quarter of a microsecond on a
 //! processor with SHA instructions).
 
+use crate::domain::Article;
 use axum::http::HeaderValue;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
-
-use crate::articles::Article;
 
 /// Version of the response format; increment it when the fields of the response change.
 const FORMAT_VERSION: u8 = 1;
@@ -51,10 +50,7 @@ pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        accounts::UserId,
-        articles::{ArticleId, Author},
-    };
+    use crate::domain::{ArticleId, Author, UserId};
 
     pub(in crate::api) fn article() -> Article {
         Article {

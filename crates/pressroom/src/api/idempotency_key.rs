@@ -6,7 +6,7 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::articles::IdempotencyKey;
+use crate::domain::IdempotencyKey;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 

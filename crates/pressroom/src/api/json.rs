@@ -20,7 +20,7 @@ use super::{
     Limits,
     error::{ApiError, FieldErrors},
 };
-use crate::accounts::{Email, InvalidEmail};
+use crate::domain::{Email, InvalidEmail};
 
 /// A JSON response.
 #[derive(Debug, Clone, Copy)]

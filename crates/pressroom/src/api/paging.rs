@@ -7,10 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 
 use super::error::{ApiError, FieldErrors};
-use crate::{
-    accounts::UserId,
-    articles::{Article, ArticleId, Cursor, ListQuery, PageStart},
-};
+use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;

@@ -95,7 +95,7 @@ async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
         );
     }
     assert!(!statements(&installation, port_of(&primary.url())).is_empty());
-    for pool in ["postgres.replica.lane", "postgres.replica.pool"] {
+    for pool in ["postgres.replica.pipeline", "postgres.replica.pool"] {
         eventually(pool, async || installation.otlp.contains(pool).then_some(())).await;
     }
 }

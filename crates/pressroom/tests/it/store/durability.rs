@@ -1,7 +1,7 @@
 //! Durability, migration and locking of SQLite files, and SQLite in memory.
 
 use pressroom::store::{
-    Store, StoreError,
+    AccountStore, ArticleStore, HealthStore, OutboxStore, StoreError,
     sqlite::{SqliteStore, migrate},
 };
 
@@ -40,7 +40,7 @@ async fn a_store_in_memory_reads_what_it_wrote() {
         let store = SqliteStore::open(url).unwrap();
         let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
         let found = store
-            .find_credentials(&pressroom::accounts::Email::parse("ANN@example.com").unwrap())
+            .find_credentials(&pressroom::domain::Email::parse("ANN@example.com").unwrap())
             .await;
         assert_eq!(found.unwrap().unwrap().user, ann);
     }

@@ -2,13 +2,14 @@
 
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, User, UserId},
-    articles::{Article, ArticleId, NewArticle},
+    domain::{
+        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, Email, NewArticle, NewOutboxTask, NewUser,
+        PasswordHash, User, UserId,
+    },
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
     },
-    tasks::{ArticleEvent, NewOutboxTask},
 };
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ impl Fixture {
         let database = postgres::Database::migrated().await;
         // More connections than by default, so that statements run concurrently on the server.
         let mut config = database.config();
-        config.lanes = 6;
+        config.pipeline_size = 6;
         config.pool_size = 20;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
@@ -53,7 +54,7 @@ impl Fixture {
         let database = postgres::Database::migrated().await;
         let pooler = pooler(&database.url);
         let mut config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
-        config.lanes = 6;
+        config.pipeline_size = 6;
         config.pool_size = 20;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
@@ -133,6 +134,7 @@ pub fn new_article(title: &str, author: UserId, created_at: Timestamp) -> NewArt
 pub fn task(id: i64, created_at: Timestamp) -> NewOutboxTask {
     NewOutboxTask {
         task_id: Uuid::from_u128(u128::try_from(id).unwrap()),
+        name: ARTICLE_NOTIFICATION,
         event: ArticleEvent::Created,
         trace: vec![
             ("traceparent".to_owned(), "00-aa-bb-01".to_owned()),

@@ -3,9 +3,8 @@
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, UserChanges, UserId},
-    articles::{ListQuery, PageStart},
-    store::{Constraint, Store, StoreError, postgres::migrate},
+    domain::{Email, ListQuery, NewUser, PageStart, PasswordHash, UserChanges, UserId},
+    store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
 use tokio_postgres::Client;
 
@@ -147,8 +146,8 @@ async fn a_database_of_flask_is_adopted_with_its_rows() {
     assert_eq!(page.total, 0);
 }
 
-fn key() -> pressroom::accounts::TokenKey {
-    pressroom::accounts::TokenKey("key".to_owned())
+fn key() -> pressroom::domain::TokenKey {
+    pressroom::domain::TokenKey("key".to_owned())
 }
 
 fn new_user(email: &str) -> NewUser {

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, TokenKey, UserId},
-    articles::{ArticleId, ListQuery, PageStart, Precondition},
+    domain::{ArticleId, Email, ListQuery, NewUser, PageStart, PasswordHash, Precondition, TokenKey, UserId},
     store::{
-        Result, Store, StoreError,
+        AccountStore, ArticleStore, HealthStore, Result, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
     },
 };
@@ -162,7 +161,7 @@ async fn terminated_connections_are_replaced() {
     let database = Database::migrated().await;
     let admin = database.client().await;
     let mut config = database.config();
-    (config.lanes, config.pool_size) = (2, 1);
+    (config.pipeline_size, config.pool_size) = (2, 1);
     for _ in 0..4 {
         let store = PostgresStore::connect(&config).unwrap();
         // Opens the pool's connection too.

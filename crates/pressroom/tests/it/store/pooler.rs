@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pressroom::store::{
-    Store, StoreError,
+    AccountStore, ArticleStore, HealthStore, StoreError,
     postgres::{PostgresConfig, PostgresStore, migrate},
 };
 use tokio_postgres::{Client, SimpleQueryMessage};

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use pressroom::{
-    articles::{ListQuery, PageStart},
+    domain::{ListQuery, PageStart},
     store::{
-        Store, StoreError,
+        AccountStore, ArticleStore, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
     },
 };
@@ -110,7 +110,7 @@ fn list() -> ListQuery {
     }
 }
 
-fn titles(page: &pressroom::articles::ArticlePage) -> Vec<&str> {
+fn titles(page: &pressroom::domain::ArticlePage) -> Vec<&str> {
     page.articles
         .iter()
         .map(|article| article.title.as_str())

@@ -4,13 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use pressroom::{
-    accounts::{Email, PasswordHash, TokenKey, UserChanges, UserId},
-    articles::{
-        ArticleChanges, ArticleId, Cursor, IdempotencyKey, ListQuery, OnceOnly, PageStart, Precondition,
-        forgotten_before,
+    domain::{
+        ArticleChanges, ArticleEvent, ArticleId, Backlog, Cursor, DeliveryClaim, DeliveryKey, Email,
+        IdempotencyKey, ListQuery, OnceOnly, PageStart, PasswordHash, Precondition, TokenKey, UserChanges,
+        UserId, keys_expired_by,
     },
     store::{Constraint, StoreError},
-    tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -506,7 +505,7 @@ fn once(key: &str, fingerprint: u8, second: i64) -> OnceOnly {
     OnceOnly {
         key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
         fingerprint: [fingerprint; 32],
-        since: forgotten_before(at(second)),
+        since: keys_expired_by(at(second)),
     }
 }
 
@@ -540,7 +539,7 @@ async fn an_article_is_inserted_once_per_key(fixture: Fixture) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((first.fingerprint, &first.article), ([1; 32], &created));
+    assert_eq!((first.fingerprint, &first.article), (vec![1; 32], &created));
     let other_user = store
         .find_first_answer(eve.id, &request.key, request.since)
         .await
@@ -595,7 +594,7 @@ async fn a_key_may_be_used_again_after_a_day(fixture: Fixture) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.fingerprint, found.article.slug.as_str()), ([2; 32], "Two"));
+    assert_eq!((found.fingerprint, found.article.slug.as_str()), (vec![2; 32], "Two"));
     assert_eq!(fixture.count(KEYS).await, 1);
 }
 

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use pressroom::store::{
-    Store, StoreError,
+    HealthStore, StoreError,
     postgres::{PostgresConfig, PostgresStore},
 };
 
