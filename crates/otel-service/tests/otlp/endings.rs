@@ -305,7 +305,7 @@ fn however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active()
         ("GET /none 204", 1),
         ("GET /panic panic: in the handler", TIMES),
         (
-            "GET /panicking 200 panic: with a message that may hold values, and is withheld",
+            "GET /panicking 200 panic: message withheld because it may contain sensitive values",
             1,
         ),
         ("GET /pending/{turn} cancelled", TIMES),
