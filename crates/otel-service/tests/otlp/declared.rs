@@ -63,7 +63,7 @@ fn a_name_that_nobody_declares_is_found() {
             "metric scenario.pieces: its unit is \"{pie}\" and not \"{piece}\"",
             "metric scenario.secrets: is not declared",
             "span scenario.work: the attribute scenario.secret is not declared",
-            "span scenario.work: the attribute http.response.status_code is not declared for it",
+            "span scenario.work: the attribute http.response.status_code is not declared for this item",
             "span scenario.work: the attribute http.response.status_code is declared as int and is string",
         ]
     );
