@@ -21,8 +21,8 @@ pub fn serious(findings: &BTreeSet<Finding>) -> Vec<String> {
     findings
         .iter()
         .filter(|finding| {
-            let imitated = IMITATED.iter().any(|name| finding.place.starts_with(name));
-            !imitated || !matches!(finding.problem, Problem::Missing(_) | Problem::NotOfThis(_))
+            let imitated = IMITATED.iter().any(|name| finding.item.starts_with(name));
+            !imitated || !matches!(finding.problem, Problem::Missing(_) | Problem::NotAllowed(_))
         })
         .map(Finding::to_string)
         .collect()
