@@ -172,9 +172,11 @@ fn alerts_refer_to_existing_series_and_to_the_runbook() {
     let series = series();
     let runbook = file(RUNBOOK);
     let (_, section) = runbook
-        .split_once("
+        .split_once(
+            "
 ## Alerts
-")
+",
+        )
         .expect("the runbook has a section \"Alerts\"");
     let section = section.split("\n## ").next().unwrap_or_default();
     let mut described: BTreeSet<_> = section
