@@ -22,13 +22,13 @@ const MAX_REFUSED_REQUESTS: usize = 16;
 /// Outages of one server as seen by one broker handle.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
-    status: Mutex<Status>,
+    status: Mutex<OutageStatus>,
     /// Whether the server refuses requests. While it does not, answers read only this flag.
     refusing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Status {
+struct OutageStatus {
     unavailable_since: Option<Instant>,
     /// End of the last outage.
     last_recovery: Option<Instant>,
@@ -98,7 +98,7 @@ impl Outages {
         }
     }
 
-    fn status(&self) -> MutexGuard<'_, Status> {
+    fn status(&self) -> MutexGuard<'_, OutageStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Inflight {
     entries: Mutex<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
     deferred: AtomicUsize,
-    /// Notified when a task starts, ends or is deferred, so that there may be room for more.
+    /// Notified when a task starts, ends or is deferred, since there may be room for more then.
     pub room_changed: Notify,
 }
 
