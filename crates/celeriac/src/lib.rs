@@ -56,6 +56,7 @@ mod failure_log;
 #[doc(hidden)]
 pub mod fuzzing;
 mod json;
+mod lock;
 mod log;
 mod memory;
 mod message;

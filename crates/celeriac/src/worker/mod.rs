@@ -27,9 +27,8 @@ mod shared;
 mod shutdown;
 
 use std::{
-    fmt,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, AtomicUsize},
     },
     time::Duration,
@@ -54,6 +53,7 @@ use self::{
 use crate::{
     broker::Broker,
     control::clock::Clock,
+    lock::Lock,
     log::info,
     observer::{NoopObserver, Observer},
     system,
@@ -70,6 +70,8 @@ pub struct Worker {
 }
 
 /// Builder of a [`Worker`].
+#[derive(Debug)]
+#[must_use]
 pub struct WorkerBuilder {
     broker: Arc<dyn Broker>,
     observer: Arc<dyn Observer>,
@@ -82,17 +84,8 @@ pub struct WorkerBuilder {
     registry: Registry,
 }
 
-impl fmt::Debug for WorkerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerBuilder")
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Worker {
     /// Returns a builder with the defaults: queue `celery`, concurrency 10, prefetch multiplier 4.
-    #[must_use]
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             broker,
@@ -149,14 +142,12 @@ impl Worker {
 
 impl WorkerBuilder {
     /// Sets the worker's name, `celery@<host>` by default. Two workers must not share a name.
-    #[must_use]
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.hostname = Some(hostname.into());
         self
     }
 
     /// Adds a queue to receive from.
-    #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queues.push(queue.into());
         self
@@ -164,21 +155,18 @@ impl WorkerBuilder {
 
     /// Sets the queue for tasks that follow from others and name no queue; `celery` by default. Celery's
     /// `task_default_queue`.
-    #[must_use]
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
         self.default_queue = queue.into();
         self
     }
 
     /// Sets the maximum number of tasks that run concurrently, at least 1.
-    #[must_use]
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
     /// Sets the number of messages held for each concurrent task, at least 1.
-    #[must_use]
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
         self.prefetch_multiplier = multiplier.max(1);
         self
@@ -187,14 +175,12 @@ impl WorkerBuilder {
     /// Sets whether task events are sent from the start, as with Celery's `-E`; off by default. Remote
     /// control can change it, as Flower does. Events show arguments and results, shortened, to anyone with
     /// access to the broker.
-    #[must_use]
     pub fn events(mut self, enabled: bool) -> Self {
         self.events = enabled;
         self
     }
 
     /// Reports every run to `observer`.
-    #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
@@ -202,7 +188,6 @@ impl WorkerBuilder {
 
     /// Registers a task with its name, options and code. The positional arguments of a message are
     /// deserialised into `A`, usually a tuple.
-    #[must_use]
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,
@@ -227,7 +212,7 @@ impl WorkerBuilder {
                 broker: self.broker,
                 observer: self.observer,
                 hostname: self.hostname.unwrap_or_else(system::default_node_name),
-                queues: Mutex::new(queues.into()),
+                queues: Lock::new(queues.into()),
                 prefetch_multiplier: self.prefetch_multiplier,
                 registry: self.registry,
                 inflight: Inflight::default(),
