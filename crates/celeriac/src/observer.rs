@@ -11,7 +11,7 @@ use crate::{broker::BrokerError, task::TaskOutcome};
 /// Receives reports of sends, runs and server commands.
 ///
 /// Others can implement this trait. The `*Info` values that its methods receive have constructors for tests.
-pub trait Observer: Send + Sync + 'static {
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Called before a task is sent.
     ///
     /// The observer may add trace context to `headers`. Trace context that is already there was set by the caller and

@@ -32,6 +32,7 @@ use crate::{
 ///     .time_limit(Duration::from_secs(60));
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct TaskOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: RetryDelay,
@@ -51,7 +52,6 @@ impl Default for TaskOptions {
 
 impl TaskOptions {
     /// Creates the default options.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             max_retries: Some(3),
@@ -67,35 +67,30 @@ impl TaskOptions {
 
     /// Sets the maximum number of retries, unlimited with `None`; 3 by default, as in Celery.
     /// [`Signature::max_retries`](crate::Signature::max_retries) overrides it.
-    #[must_use]
     pub fn max_retries(mut self, retries: impl Into<Option<u32>>) -> Self {
         self.max_retries = retries.into();
         self
     }
 
     /// Sets the delay before a retry whose error names none; 1, 2, 4 and so on seconds by default.
-    #[must_use]
     pub fn retry_delay(mut self, delay: RetryDelay) -> Self {
         self.retry_delay = delay;
         self
     }
 
     /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by default.
-    #[must_use]
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.soft_time_limit = Some(limit);
         self
     }
 
     /// Sets the time after which the task is stopped. Unlimited by default.
-    #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
         self
     }
 
     /// Sets whether the state `STARTED` is stored when the task starts; off by default.
-    #[must_use]
     pub fn track_started(mut self, track: bool) -> Self {
         self.track_started = track;
         self
@@ -105,14 +100,12 @@ impl TaskOptions {
     ///
     /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early, before it
     /// starts, never runs twice, but is lost if its worker dies.
-    #[must_use]
     pub fn acks_late(mut self, late: bool) -> Self {
         self.acks_late = late;
         self
     }
 
     /// Sets whether results are discarded even if the message asks for them; off by default.
-    #[must_use]
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.ignore_result = ignore;
         self
@@ -121,7 +114,6 @@ impl TaskOptions {
     /// Sets the names of the positional arguments, so that callers may pass them by keyword.
     ///
     /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names are ignored.
-    #[must_use]
     pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
         self.parameters = names;
         self
@@ -167,7 +159,6 @@ impl TaskContext {
     /// assert_eq!(sum, Ok(5));
     /// # }
     /// ```
-    #[must_use]
     pub fn for_test(task: impl Into<String>) -> Self {
         Self {
             id: Uuid::nil().into(),

@@ -1,6 +1,6 @@
-//! [`Observer`] with OpenTelemetry, through the crate `telemetry`: `celery.send_task` and `celery.run` in one trace
-//! across the queue, their metrics, and Redis commands as client spans wherever a span is in force. Trace
-//! context travels as top-level message headers, where Python's Celery instrumentation looks for it.
+//! [`Observer`] for OpenTelemetry: `celery.send_task` and `celery.run` spans in one trace across the queue,
+//! their metrics, and client spans for Redis commands within a span. Trace context is sent in top-level
+//! message headers, where Python's Celery instrumentation expects it.
 
 mod queues;
 
@@ -23,24 +23,25 @@ use crate::{
     task::TaskOutcome,
 };
 
-/// The task name of metrics and spans where the worker does not know the task: names from outside are unbounded.
+/// Task name in metrics and spans for tasks that the worker does not know: names chosen by senders are
+/// unbounded.
 const UNREGISTERED: &str = "unregistered";
 
-/// Makes spans and metrics.
+/// Observer that records spans and metrics.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
     messaging: Messaging,
 }
 
 impl OtelObserver {
-    /// An observer of the process whose worker has this name.
+    /// Creates an observer for a process whose worker has this name.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             messaging: Messaging::new(hostname),
         }
     }
 
-    /// Names the server in command spans.
+    /// Sets the server's address in command spans.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
@@ -55,9 +56,9 @@ impl OtelObserver {
         }
     }
 
-    /// Reports, looking every ten seconds until the returned watch is dropped: how many messages wait in these queues,
-    /// how long the oldest one waits, how many are reserved, and how many dead letters there are. While the broker cannot
-    /// be reached, nothing is reported.
+    /// Reports metrics of queues every ten seconds until the returned watch is dropped: the number of waiting
+    /// messages, the age of the oldest one, the number of reserved messages, and the number of dead letters.
+    /// Reports nothing while the broker is unavailable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
         queues::watch(&self.messaging, broker, queues)
@@ -106,7 +107,7 @@ impl Observer for OtelObserver {
     }
 
     fn batch_span(&self, origins: &[SpanHandle]) -> SpanHandle {
-        // Of one it is that one.
+        // A single origin stands for itself.
         if let [only] = origins {
             return only.clone();
         }
@@ -122,7 +123,8 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // A command of nobody's would be a trace of its own: polling, leases, looking after the dead.
+        // Polling, leases and recovery run outside of any span; each of their commands would be a trace of
+        // its own.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
             Box::new(Commanding(self.messaging.command(command.name, command.text)))
         } else {
@@ -199,13 +201,13 @@ impl Failure for BrokerError {
     }
 }
 
-/// Does `work` with `context` in force.
+/// Runs `work` with `context` as the current context.
 fn within(context: &Context, work: &mut dyn FnMut()) {
     let _attached = context.clone().attach();
     work();
 }
 
-/// What is not sampled need not be remembered.
+/// Returns a handle on a span, or an empty one if the span is not sampled.
 fn origin(context: &Context) -> SpanHandle {
     if context.span().span_context().is_sampled() {
         SpanHandle::of_context(context.clone())
@@ -214,7 +216,7 @@ fn origin(context: &Context) -> SpanHandle {
     }
 }
 
-/// The context that a message's headers carry; an empty one when they carry none.
+/// Returns the context in a message's headers; an empty one if they contain none.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()

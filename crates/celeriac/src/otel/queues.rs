@@ -1,9 +1,9 @@
-//! Looks at queues and the dead-letter list every ten seconds, for gauges: how much waits, how much is reserved, how long
-//! the oldest message waits, how many letters there are.
+//! Gauges of queues and the dead-letter list, read every ten seconds: the numbers of waiting and reserved
+//! messages, the age of the oldest message, and the number of letters.
 //!
-//! Messages carry no time. The delivery tags that this crate gives are UUIDs of version 7, which begin with the time of
-//! sending; those of Python's clients are not. Of a message without time, what is known is since when it has been seen
-//! at the head of its list, and that is reported: a lower bound, at first zero.
+//! Messages contain no time. The delivery tags that this crate creates are UUIDs of version 7, which begin
+//! with the time of sending; those of Python's clients are not. For a message without a time, the gauge
+//! reports the time since it was first seen at the head of its list: a lower bound, initially zero.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{broker::Broker, system};
 
 const LOOK_AT_QUEUES: Duration = Duration::from_secs(10);
 
-/// Looks at queues until it is dropped.
+/// Reads queues until it is dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -63,7 +63,7 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
         loop {
             ticks.tick().await;
             let looks = queues.iter().zip(&mut ages);
-            let looks = looks.map(|(queue, ages)| look(broker.as_ref(), queue, ages));
+            let looks = looks.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
             let depths = join_all(looks).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
             *lock(&seen) = Seen { depths, dead };
@@ -71,7 +71,7 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
     }))
 }
 
-async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
+async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
     // An outage is logged by the connection.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
@@ -83,12 +83,12 @@ async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// Since when messages without time have been seen at the head of a queue's lists.
+/// Times at which messages without a time were first seen at the heads of a queue's lists.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// The age of the oldest of these messages. Forgets all others.
+    /// Returns the age of the oldest of these messages. Forgets all others.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -105,7 +105,7 @@ impl Ages {
     }
 }
 
-/// How long ago a message was sent, if its tag says so.
+/// Returns the time since a message was sent, if its tag contains it.
 fn age(raw: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Tagged {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_without_time_is_as_old_as_it_has_been_seen() {
+    async fn a_message_without_time_ages_from_when_it_was_first_seen() {
         let (first, second) = (
             tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
             b"not json".to_vec(),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_ours_says_when_the_message_was_sent() {
+    fn a_tag_of_this_crate_contains_the_time_of_sending() {
         let old = age(&tagged("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")).unwrap();
         let sent = Duration::from_millis(0x017f_22e2_79b0);
         let now = Duration::try_from(system::now().duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap();

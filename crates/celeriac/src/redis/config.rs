@@ -18,6 +18,7 @@ use super::{error::ConfigError, url::Location};
 ///     .result_ttl(Duration::from_secs(3600));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RedisConfig {
     pub(super) url: String,
     pub(super) ca_certificate: Option<PathBuf>,
@@ -62,7 +63,6 @@ impl RedisConfig {
     ///
     /// The file overrides `ssl_ca_certs` of the URL. By default the system's certificates are trusted, or those of the
     /// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    #[must_use]
     pub fn ca_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certificate = Some(file.into());
         self
@@ -71,7 +71,6 @@ impl RedisConfig {
     /// Sets the time after which a message that its worker no longer renews returns to its queue; an hour by default.
     ///
     /// Celery workers on the same Redis must use the same value as their `visibility_timeout`.
-    #[must_use]
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = timeout;
         self
@@ -82,7 +81,6 @@ impl RedisConfig {
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases are checked
     /// every quarter of this time, so the messages return after 25 seconds at most by default. The lease must be longer
     /// than a worker's async runtime is ever blocked.
-    #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -90,28 +88,24 @@ impl RedisConfig {
 
     /// Sets the number of workers that may die while they hold a message before it is moved to the dead-letter list
     /// instead of returning to its queue; 20 by default. Messages that Python workers restore do not count.
-    #[must_use]
     pub fn delivery_limit(mut self, limit: u64) -> Self {
         self.delivery_limit = limit;
         self
     }
 
     /// Sets the time for which results are kept; a day by default, as in Celery.
-    #[must_use]
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.result_ttl = ttl;
         self
     }
 
     /// Sets the time-out of a command; 5 seconds by default.
-    #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
     }
 
     /// Sets the maximum length of the dead-letter list, beyond which the oldest letters are dropped; 10,000 by default.
-    #[must_use]
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self

@@ -94,8 +94,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
 /// Acknowledges a delivery before its task starts. Returns false if another worker has the delivery, or if the broker
 /// keeps refusing.
 pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
-    let begun = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
-    let held = begun == Some(true);
+    let acknowledged = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
+    let held = acknowledged == Some(true);
     if held {
         entry.set_acknowledged();
     }
