@@ -1,8 +1,9 @@
 //! Measures the cost of recording on the calling thread: nanoseconds and allocations per span, log record and
-//! measurement, with all signals exported to a receiver that discards them, and with `OTEL_SDK_DISABLED=true`.
+//! measurement, with all signals exported to a receiver that discards them, and with
+//! `OTEL_SDK_DISABLED=true`.
 //!
-//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per process,
-//! and prints one table. The export thread runs concurrently; its cost is not included.
+//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per
+//! process, and prints one table. The export thread runs concurrently; its cost is not included.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -275,8 +276,8 @@ fn measurements() {
     .ok();
 }
 
-/// Measures `work` with inputs from `prepare`, which is not measured. Writes the name, the nanoseconds per call in the
-/// fastest round, and the allocations and allocated bytes per call, separated by tabs.
+/// Measures `work` with inputs from `prepare`, which is not measured. Writes the name, the nanoseconds per
+/// call in the fastest round, and the allocations and allocated bytes per call, separated by tabs.
 fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) {
     let mut inputs = |count: usize| -> Vec<I> { (0..count).map(|_| prepare()).collect() };
     inputs(ITERATIONS).into_iter().for_each(&mut work);

@@ -12,8 +12,8 @@ const SPAN_ID: &str = "x-b3-spanid";
 const SAMPLED: &str = "x-b3-sampled";
 const FLAGS: &str = "x-b3-flags";
 
-/// Marks a context with the debug flag, which is passed on with every outgoing call, as the OpenTelemetry specification
-/// of propagators requires.
+/// Marks a context with the debug flag, which is passed on with every outgoing call, as the OpenTelemetry
+/// specification of propagators requires.
 struct Debug;
 
 /// Form of the headers that are written.

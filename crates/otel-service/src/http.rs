@@ -1,6 +1,7 @@
-//! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the `traceresponse`
-//! header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic conventions 1.4x); records
-//! `http_requests_total` and `http_request_duration_seconds` in addition. A request ends when its response body ends.
+//! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
+//! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
+//! conventions 1.4x); records `http_requests_total` and `http_request_duration_seconds` in addition. A
+//! request ends when its response body ends.
 
 mod attributes;
 mod body;
@@ -35,12 +36,13 @@ pub struct ClientAddress(pub std::net::SocketAddr);
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are recorded too.
+/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are
+/// recorded too.
 ///
-/// A request ends when its response has been sent completely, fails, or is dropped. In each case its span ends once, its
-/// duration is recorded once, and `http.server.active_requests` is decremented. When the client disconnects early, the
-/// span has the `error.type` `cancelled` and no error status. A 5xx response carries its cause in a
-/// [`Fault`](crate::Fault) extension.
+/// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
+/// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
+/// client disconnects early, the span has the `error.type` `cancelled` and no error status. A 5xx response
+/// carries its cause in a [`Fault`](crate::Fault) extension.
 ///
 /// ```
 /// use axum::extract::MatchedPath;
@@ -123,7 +125,8 @@ where
 pin_project! {
     /// The response future of [`HttpService`].
     ///
-    /// Dropping it early (the client disconnected, an outer time-out expired) ends the span and records the metrics.
+    /// Dropping it early (the client disconnected, an outer time-out expired) ends the span and records the
+    /// metrics.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]

@@ -1,5 +1,6 @@
-//! Spans and metrics of a task queue: `celery.send_task` in the sender, `celery.run` in the worker, and client spans for
-//! the commands of the broker. Independent of the wire format: callers pass names, ids and headers.
+//! Spans and metrics of a task queue: `celery.send_task` in the sender, `celery.run` in the worker, and
+//! client spans for the commands of the broker. Independent of the wire format: callers pass names, ids and
+//! headers.
 
 mod known;
 mod measures;
@@ -139,7 +140,8 @@ impl Messaging {
 
     /// Starts `celery.send_task`, a producer span with `parent` or the current span as its parent.
     ///
-    /// The returned guard provides the headers to write into the message; finish it when the broker has replied.
+    /// The returned guard provides the headers to write into the message; finish it when the broker has
+    /// replied.
     pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
         let start = |parent: &Context| {
             let beginning = Beginning::new(span::CELERY_SEND_TASK, SpanKind::Producer);
@@ -161,8 +163,8 @@ impl Messaging {
 
     /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]).
     ///
-    /// `ended` converts the output of `work` to a result. If the future is dropped early, the span ends, but no metrics
-    /// are recorded.
+    /// `ended` converts the output of `work` to a result. If the future is dropped early, the span ends, but
+    /// no metrics are recorded.
     pub async fn process<T>(
         &self,
         message: &TaskMessage<'_>,
@@ -256,8 +258,8 @@ impl Messaging {
 
     /// Registers gauges for the queues. Call it after [`crate::init`].
     ///
-    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not block; let it
-    /// return stored values.
+    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not
+    /// block; let it return stored values.
     pub fn observe_queues(&self, read: impl Fn() -> Vec<QueueDepth> + Send + Sync + 'static) {
         let read = Arc::new(read);
         let waiting = Arc::clone(&read);

@@ -1,5 +1,5 @@
-//! A cache for each task that a worker runs: its encoded attributes and its series. Tasks beyond the limits are not
-//! cached.
+//! A cache for each task that a worker runs: its encoded attributes and its series. Tasks beyond the limits
+//! are not cached.
 
 use std::sync::OnceLock;
 
@@ -31,7 +31,8 @@ impl KnownTasks {
     }
 }
 
-/// A task of a queue. Each field is set on first use, because a series without measurements would be exported too.
+/// A task of a queue. Each field is set on first use, because a series without measurements would be exported
+/// too.
 #[derive(Debug, Default)]
 pub(super) struct KnownTask {
     pub(super) attributes: KnownAttributes,

@@ -1,5 +1,5 @@
-//! Drop guards for operations in progress: a message being sent, a task being run, a Redis command. A message or command
-//! whose guard is dropped early is recorded as cancelled.
+//! Drop guards for operations in progress: a message being sent, a task being run, a Redis command. A message
+//! or command whose guard is dropped early is recorded as cancelled.
 
 use std::borrow::Cow;
 use std::sync::Arc;

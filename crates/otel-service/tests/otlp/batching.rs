@@ -153,8 +153,9 @@ fn the_queue_size_variable_limits_queues() {
     }
 }
 
-/// Leaves the first request to `path` without a response. Unless that export times out as configured, the second one is
-/// not delivered before the shutdown deadline, which is shorter than the default time-out of ten seconds.
+/// Leaves the first request to `path` without a response. Unless that export times out as configured, the
+/// second one is not delivered before the shutdown deadline, which is shorter than the default time-out of
+/// ten seconds.
 fn assert_export_times_out(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
     let script = move |asked: &str, n| match (asked == path, n) {
         (true, 0) => Answer::Silence,

@@ -1,4 +1,5 @@
-//! Tests against a collector: each test runs its scenario in a child process and asserts on the received telemetry.
+//! Tests against a collector: each test runs its scenario in a child process and asserts on the received
+//! telemetry.
 #![cfg(test)]
 
 mod batching;

@@ -123,8 +123,8 @@ fn a_retry_delay_beyond_the_time_out_pauses_exports() {
     ];
     let run = scripted::run(test, script, &environment, || {
         let telemetry = work(4);
-        // Longer than the first attempt can take: the retry delay must be known before the shutdown, during which a
-        // failed export gets a second attempt.
+        // Longer than the first attempt can take: the retry delay must be known before the shutdown, during
+        // which a failed export gets a second attempt.
         std::thread::sleep(Duration::from_millis(600));
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
     });

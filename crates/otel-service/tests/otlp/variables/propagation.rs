@@ -1,4 +1,5 @@
-//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a task.
+//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a
+//! task.
 
 use std::sync::mpsc;
 
@@ -78,7 +79,8 @@ fn propagate() -> Propagated {
     }
 }
 
-/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to `propagators`.
+/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to
+/// `propagators`.
 fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Propagated) {
     let name = format!("variables::propagation::{name}");
     let variable: Vec<_> = propagators
