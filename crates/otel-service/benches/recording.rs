@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Request, Response};
 use otel_service::{
-    ClientAddress, Counter, Database, DbError, Failure, Histogram, HttpLayer, KeyValue, Messaging, Outcome,
-    Processed, Service, Span, Statement, TaskMessage,
+    ClientAddress, Counter, Database, DbError, Failure, Histogram, HttpLayer, KeyValue, Redis, Service, Span,
+    Statement,
 };
 use tower::Layer;
 use tower::Service as _;
@@ -129,7 +129,6 @@ fn measure() -> BenchResult {
     let telemetry = otel_service::init(Service::new("recording", "0"))?;
     spans();
     layers();
-    tasks();
     measurements();
     now(Span::internal("logging").run(async {
         case(
@@ -184,7 +183,7 @@ fn layers() {
             black_box(found).ok();
         },
     );
-    let redis = Messaging::new("worker@host");
+    let redis = Redis::new();
     case(
         "Redis command",
         || (),
@@ -227,30 +226,6 @@ fn request() -> Request<()> {
 
 fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
     ready(Ok(Response::new(Body::empty())))
-}
-
-fn tasks() {
-    let messaging = Messaging::new("worker@host");
-    let message = TaskMessage {
-        task: "send_notification",
-        id: "4d1e4b1c-7a43-4b33-a0f8-2f5f4f0e3c11",
-        queue: "celery",
-    };
-    case(
-        "task sent",
-        || (),
-        |()| {
-            let sending = messaging.send(&message, None);
-            black_box(sending.headers());
-            sending.finish(Ok(()));
-        },
-    );
-    case("task processed", otel_service::Context::new, |parent| {
-        now(messaging.process(&message, 0, parent, ready(()), |()| Processed {
-            outcome: Outcome::Success,
-            exception: None,
-        }));
-    });
 }
 
 static VISITS: Counter = otel_service::counter("bench.visits", "{visit}", "Visits.");

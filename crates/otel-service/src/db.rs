@@ -11,18 +11,18 @@ use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue, StringValue};
+use otlp_recorder::{Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table};
 
 use crate::context;
-use crate::export::Attributes;
 use crate::failure::{self, Failure, record_failure};
-use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
+use crate::metrics::{self, DATABASE_SECONDS, Instruments, SERIES_LIMIT};
 use crate::names::event;
-use crate::recording::{Beginning, KnownAttributes};
+use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
 
 pub use connections::ConnectionTimes;
 
-static DURATION: Instruments<Durations> = Instruments::new();
+static DURATION: Instruments<DurationHistogram> = Instruments::new();
 
 /// A statement, defined once as a constant of the program.
 #[derive(Clone, Copy, Debug)]
@@ -125,9 +125,9 @@ struct Target {
 /// would be exported too.
 #[derive(Debug, Default)]
 struct KnownStatement {
-    attributes: KnownAttributes,
+    attributes: PrewrittenAttributes,
     /// Durations of successful calls.
-    succeeded: OnceLock<Series>,
+    succeeded: OnceLock<DurationSeries>,
 }
 
 /// Address and length of each text of a statement, which are cheaper to compare than the texts.
@@ -286,21 +286,18 @@ struct CallStatus {
 impl<'a> Call<'a> {
     fn start(database: &'a Database, statement: &'a Statement) -> Self {
         let stopwatch = Stopwatch::start();
-        let beginning = Beginning {
-            since: stopwatch.time(),
-            ..Beginning::new(statement.summary, SpanKind::Client)
-        };
+        let start = SpanStart::new(statement.summary, SpanKind::Client).time(stopwatch.time());
         let known = database.0.known.get(&statement.key(), KnownStatement::default);
         let describe = |into: &mut Attributes| database.0.describe(statement, into);
         let describe = |into: &mut Attributes| match known {
-            Some(known) => known.attributes.begin(into, describe),
+            Some(known) => known.attributes.write(into, describe),
             None => describe(into),
         };
         Self {
             database,
             statement,
             known,
-            cx: Context::map_current(|current| context::start(current, beginning, describe)),
+            cx: Context::map_current(|current| OWN.start(current, start, describe)),
             stopwatch,
             status: None,
         }
@@ -372,10 +369,9 @@ impl Drop for Call<'_> {
 }
 
 /// Returns `db.client.operation.duration`, which SQL statements and Redis commands share.
-pub(crate) fn duration() -> Option<&'static Durations> {
-    DURATION.get(|meter| {
-        Durations::new(
-            meter,
+pub(crate) fn duration() -> Option<&'static DurationHistogram> {
+    DURATION.get(&OWN, |factory| {
+        factory.durations(
             "db.client.operation.duration",
             "Duration of database client operations.",
             &DATABASE_SECONDS,

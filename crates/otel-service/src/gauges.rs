@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::KeyValue;
+use otlp_recorder::LOG_TARGET;
 
-use crate::export::TARGET;
-use crate::metrics::meter;
+use crate::recorder;
 
 /// Values of a gauge, each with the attributes of its series.
 type Values = Vec<(f64, Vec<KeyValue>)>;
@@ -42,7 +42,8 @@ pub fn observe_gauge(
         panicked: AtomicBool::new(false),
     });
     lock(&GAUGES).push(Arc::clone(&gauge));
-    meter()
+    recorder::service()
+        .meter()
         .f64_observable_gauge(name)
         .with_unit(unit)
         .with_description(description)
@@ -68,7 +69,7 @@ impl Gauge {
         catch_unwind(AssertUnwindSafe(&self.read)).unwrap_or_else(|_| {
             if !self.panicked.swap(true, Ordering::AcqRel) {
                 tracing::error!(
-                    target: TARGET,
+                    target: LOG_TARGET,
                     signal = "metrics",
                     gauge = self.name,
                     "the callback of a gauge panicked; the gauge is omitted from exports while it does"

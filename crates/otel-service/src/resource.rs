@@ -8,8 +8,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-use crate::config::Service;
 use crate::query::percent_decode;
+use crate::service::Service;
 
 /// Builds the resource from the defaults of the service and the values of the two variables.
 ///

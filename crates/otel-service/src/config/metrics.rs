@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream, Temporality};
+use otlp_recorder::ExemplarFilter;
 
 use super::variables::Variables;
 
@@ -17,15 +18,6 @@ pub(crate) struct Measuring {
     pub(crate) temporality: Temporality,
     pub(crate) histograms: HistogramAggregation,
     pub(crate) exemplars: ExemplarFilter,
-}
-
-/// Filter for measurements that may become exemplars.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ExemplarFilter {
-    AlwaysOn,
-    AlwaysOff,
-    /// Only measurements within a sampled span.
-    TraceBased,
 }
 
 /// Default aggregation of histograms.

@@ -5,11 +5,11 @@ use std::net::Ipv6Addr;
 
 use super::ClientAddress;
 use super::route::Route;
-use crate::export::Attributes;
 use crate::query::redact;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
+use otlp_recorder::Attributes;
 
 /// Value of `http.request.method` for a method that the conventions do not list.
 pub(super) const OTHER_METHOD: &str = "_OTHER";

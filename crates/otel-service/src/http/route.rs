@@ -6,9 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
 use opentelemetry::StringValue;
+use otlp_recorder::Table;
 
 use super::attributes::METHODS;
-use crate::metrics::{SERIES_LIMIT, Table};
+use crate::metrics::SERIES_LIMIT;
 
 /// Template of a known route, and a span name for each of [`METHODS`].
 type Known = (&'static str, &'static [&'static str]);

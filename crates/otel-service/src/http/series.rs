@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, Meter, UpDownCounter};
+use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, UpDownCounter};
 use opentelemetry::trace::SpanContext;
+use otlp_recorder::{DurationHistogram, DurationSeries, Table};
 
 use super::route::Route;
 use crate::failure::CANCELLED;
-use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+use crate::metrics::{InstrumentFactory, Instruments, SECONDS, SERIES_LIMIT};
 use crate::names::{attribute, metric};
+use crate::recorder::OWN;
 
 /// Value of `route` for a request that no route matches.
 const UNMATCHED: &str = "unmatched";
@@ -36,14 +38,14 @@ pub(super) struct Labels {
 
 /// Returns the instruments, or `None` while metrics are disabled.
 pub(super) fn instruments() -> Option<&'static Http> {
-    INSTRUMENTS.get(Http::new)
+    INSTRUMENTS.get(&OWN, Http::new)
 }
 
 #[derive(Debug)]
 pub(super) struct Http {
     requests: Counter<u64>,
-    seconds: Durations,
-    duration: Durations,
+    seconds: DurationHistogram,
+    duration: DurationHistogram,
     active: UpDownCounter<i64>,
     finished_series: Table<Labels, FinishedSeries>,
     active_series: Table<(&'static str, &'static str), BoundUpDownCounter<i64>>,
@@ -53,26 +55,25 @@ pub(super) struct Http {
 #[derive(Debug)]
 struct FinishedSeries {
     requests: BoundCounter<u64>,
-    seconds: Series,
-    duration: Series,
+    seconds: DurationSeries,
+    duration: DurationSeries,
 }
 
 impl Http {
-    fn new(meter: &Meter) -> Self {
+    fn new(factory: &InstrumentFactory<'_>) -> Self {
+        let meter = factory.meter();
         Self {
             requests: meter
                 .u64_counter(metric::HTTP_REQUESTS_TOTAL)
                 .with_unit("{request}")
                 .with_description("HTTP requests by method, route and status.")
                 .build(),
-            seconds: Durations::new(
-                meter,
+            seconds: factory.durations(
                 metric::HTTP_REQUEST_DURATION_SECONDS,
                 "Duration of HTTP requests by method, route and status.",
                 &SECONDS,
             ),
-            duration: Durations::new(
-                meter,
+            duration: factory.durations(
                 "http.server.request.duration",
                 "Duration of HTTP server requests.",
                 &SECONDS,

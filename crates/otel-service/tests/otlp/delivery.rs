@@ -84,7 +84,7 @@ fn an_endless_response_is_not_read_completely() {
 /// Returns the error that standard output logs for a lost batch.
 fn logged_error(stdout: &str) -> String {
     let lines = support::json_lines(stdout);
-    let line = lines.iter().find(|line| line["target"] == "otel_service::export");
+    let line = lines.iter().find(|line| line["target"] == "otlp_recorder");
     line.unwrap_or_else(|| panic!("no log event: {stdout}"))["fields"]["error"]
         .as_str()
         .unwrap()

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod batching;
+mod clients;
 mod declared;
 mod delivery;
 mod endings;
@@ -17,5 +18,4 @@ mod scripted;
 mod server;
 mod shutdown;
 mod support;
-mod tasks;
 mod variables;

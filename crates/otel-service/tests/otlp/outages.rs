@@ -52,7 +52,7 @@ pub fn warned_signals(stdout: &str) -> Vec<String> {
         .iter()
         .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
         .map(|line| {
-            assert_eq!(line["target"], "otel_service::export", "{line}");
+            assert_eq!(line["target"], "otlp_recorder", "{line}");
             line["fields"]["signal"].as_str().unwrap().to_owned()
         })
         .collect();

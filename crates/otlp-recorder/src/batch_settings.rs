@@ -1,0 +1,27 @@
+//! The settings of a queued signal.
+
+use std::time::Duration;
+
+/// Sizes and times of a signal's queue, with the defaults of the OpenTelemetry specification for spans.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BatchSettings {
+    /// Maximum number of queued entries; more are dropped.
+    pub queue_size: usize,
+    /// Number of entries that make a full batch.
+    pub batch_size: usize,
+    /// Time between exports of batches that are not full.
+    pub delay: Duration,
+    /// Time limit of one export, beside the collector's own.
+    pub timeout: Duration,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self {
+            queue_size: 2_048,
+            batch_size: 512,
+            delay: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The request to shut down, as the loops of the export thread see it.
+
+use std::future::pending;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Time that a failing collector gets at shutdown. A service that is developed without a collector should stop at once.
+const FAILING_COLLECTOR_TIME: Duration = Duration::from_secs(1);
+
+/// The time limit of a shutdown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShutdownLimit {
+    requested: Instant,
+    deadline: Instant,
+}
+
+impl ShutdownLimit {
+    /// Returns the limit of a shutdown that begins now.
+    pub(crate) fn new(deadline: Instant) -> Self {
+        Self {
+            requested: Instant::now(),
+            deadline,
+        }
+    }
+
+    /// Returns when to give up on a collector whose last export failed, or did not.
+    pub(crate) fn for_collector(self, failing: bool) -> Instant {
+        if failing {
+            self.deadline.min(self.requested + FAILING_COLLECTOR_TIME)
+        } else {
+            self.deadline
+        }
+    }
+}
+
+/// Notifies a loop of the shutdown.
+#[derive(Clone, Debug)]
+pub(crate) struct Shutdown(watch::Receiver<Option<ShutdownLimit>>);
+
+impl Shutdown {
+    /// Returns the sender that requests the shutdown, and the receiving side. Dropping the sender requests nothing.
+    pub(crate) fn new() -> (watch::Sender<Option<ShutdownLimit>>, Self) {
+        let (sender, receiver) = watch::channel(None);
+        (sender, Self(receiver))
+    }
+
+    /// Returns the limit, once the shutdown is requested.
+    pub(crate) fn limit(&self) -> Option<ShutdownLimit> {
+        *self.0.borrow()
+    }
+
+    /// Waits for the request.
+    pub(crate) async fn requested(&mut self) -> ShutdownLimit {
+        let limit = self
+            .0
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|limit| *limit);
+        match limit {
+            Some(limit) => limit,
+            None => pending().await,
+        }
+    }
+
+    /// Waits until the time for the shutdown is over.
+    pub(crate) async fn over(&mut self, failing: bool) {
+        let limit = self.requested().await;
+        sleep_until(limit.for_collector(failing)).await;
+    }
+}
