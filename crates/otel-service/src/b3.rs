@@ -32,13 +32,10 @@ pub(crate) struct B3Propagator {
 
 impl B3Propagator {
     pub(crate) fn new(encoding: Encoding) -> Self {
-        let fields: &[&str] = match encoding {
-            Encoding::Single => &[SINGLE],
-            Encoding::Multiple => &[TRACE_ID, SPAN_ID, SAMPLED, FLAGS],
-        };
+        let fields = [SINGLE, TRACE_ID, SPAN_ID, SAMPLED, FLAGS];
         Self {
             encoding,
-            fields: fields.iter().map(|&field| field.to_owned()).collect(),
+            fields: fields.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -82,6 +79,7 @@ impl TextMapPropagator for B3Propagator {
         }
     }
 
+    /// Returns all headers that are read, whichever are written.
     fn fields(&self) -> FieldIter<'_> {
         FieldIter::new(&self.fields)
     }

@@ -1,6 +1,6 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here and
-//! nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a warning and is
-//! replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here
+//! and nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a
+//! warning and is replaced by the default.
 
 mod destination;
 mod endpoint;
@@ -26,7 +26,8 @@ use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
 
-/// Returns the name of the variable that selects a destination or disables export, or `None` if no variable does.
+/// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
+/// does.
 ///
 /// For programs that offer a destination of their own; see [`crate::Export::Nearby`].
 #[must_use]

@@ -1,5 +1,5 @@
-//! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a collector. Log
-//! records are not printed, because log events are written to standard output in any case.
+//! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a
+//! collector. Log records are not printed, because log events are written to standard output in any case.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! The current OpenTelemetry context: running work in it, reading its trace id, carrying it across a queue. A context is
-//! attached during polls only ([`within`]), never across an await.
+//! The current OpenTelemetry context: runs work in it, reads its trace id, and propagates it across a queue.
+//! A context is attached during polls only ([`within`]), never across an await.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -16,14 +16,15 @@ thread_local! {
     static SERVER: RefCell<Option<Context>> = const { RefCell::new(None) };
 }
 
-/// Maximum number of links of one span: the specification's default.
+/// Maximum number of links of a span, the default of the specification.
 const MAX_LINKS: usize = 128;
 
 /// The spans that commands in a context serve, if there are several.
 struct OnBehalfOf(Vec<Link>);
 
-/// Runs `work` without recording spans, for polling and housekeeping, whose spans would be traces of their own. Metrics and
-/// logs are recorded as usual.
+/// Runs `work` without recording spans. Metrics and logs are recorded as usual.
+///
+/// For polling and housekeeping, whose spans would form separate traces.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
     within(&quiet_context(&Context::current()), pin!(work)).await
 }
@@ -37,8 +38,9 @@ pub(crate) fn link(cx: &Context) -> Option<Link> {
         .then(|| Link::new(span_context.clone(), Vec::new(), 0))
 }
 
-/// Returns the context for work that serves all of `contexts` at once: below the first one that is sampled, and with links to
-/// all of them on the commands sent in it. `None` when none is sampled.
+/// Returns a context for work on behalf of all `contexts`, or `None` if none of them is sampled.
+///
+/// Spans in the context are children of the first sampled one; spans of commands have links to all of them.
 pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
     let mut sampled = contexts
         .into_iter()
@@ -60,7 +62,8 @@ pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 
-/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context` it borrows the context.
+/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context` it borrows
+/// the context.
 pub fn within<T>(cx: &Context, mut work: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
     poll_fn(move |task| {
         let _attached = cx.clone().attach();
@@ -75,7 +78,7 @@ pub(crate) fn serving<T>(cx: &Context, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Restores the request that was served before, also when the work panics.
+/// Guard that restores the previous request, also after a panic.
 struct Served(Option<Context>);
 
 impl Drop for Served {
@@ -95,7 +98,8 @@ pub fn current_trace_id() -> Option<String> {
     })
 }
 
-/// Returns the propagation headers of the current context: `traceparent`, `baggage` and others, as `OTEL_PROPAGATORS` says.
+/// Returns the propagation headers of the current context, such as `traceparent` and `baggage`;
+/// `OTEL_PROPAGATORS` selects them.
 pub fn inject_context() -> Vec<(String, String)> {
     Context::map_current(inject_context_of)
 }
@@ -107,7 +111,7 @@ pub fn inject_context_of(cx: &Context) -> Vec<(String, String)> {
     headers.0
 }
 
-/// Returns the remote parent that `headers` describe, or an empty context. Header names match in any case.
+/// Returns the remote parent in `headers`, or an empty context. Header names are case-insensitive.
 pub fn extract_context<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Context {
     let carrier = Carrier(headers.into_iter().collect());
     global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &carrier))
@@ -118,8 +122,9 @@ pub fn set_attribute(attribute: KeyValue) {
     Context::map_current(|cx| cx.span().set_attribute(attribute));
 }
 
-/// Sets an attribute on the server span of the request that is being served, such as `user.id` once known, from any code on
-/// the request's own task. Does nothing on other tasks and outside of a request.
+/// Sets an attribute, such as `user.id`, on the server span of the current request.
+///
+/// Works from any code on the task of the request. Does nothing on other tasks and outside of a request.
 pub fn set_server_attribute(attribute: KeyValue) {
     SERVER.with_borrow(|server| {
         if let Some(server) = server {

@@ -1,5 +1,5 @@
-//! Failures, and how they are recorded on a span. A refusal that the service expects, such as for a wrong password, is an
-//! `Err` too, but not a failure: it leaves the span's status unset.
+//! Failures and their recording on spans. An expected error, such as a wrong password, is an `Err` but not a
+//! failure: it leaves the span status unset.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -13,13 +13,15 @@ pub(crate) const CANCELLED: &str = "cancelled";
 /// `error.type` of work that panicked.
 pub(crate) const PANIC: &str = "panic";
 
-/// An error as telemetry sees it.
+/// An error that can be recorded on a span.
 pub trait Failure {
-    /// Returns the value of `error.type`, which must have few values: `io.timeout`, or the type's name. `None` marks an
-    /// expected refusal.
+    /// Returns the value of `error.type`, such as `io.timeout` or the name of the type, or `None` for an
+    /// expected error.
+    ///
+    /// The number of values must be small.
     fn error_type(&self) -> Option<Cow<'static, str>>;
 
-    /// Returns a message for people. E-mail addresses are masked; it must not contain secrets.
+    /// Returns the message of the error, which must not contain secrets. E-mail addresses are masked.
     fn message(&self) -> String;
 }
 
@@ -33,8 +35,8 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response. [`crate::HttpLayer`] records it as the exception of the server span if it is among the
-/// response's extensions.
+/// Cause of a 5xx response, a response extension. [`crate::HttpLayer`] records it as the exception of the
+/// server span.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Value of `error.type` and `exception.type`.
@@ -70,15 +72,15 @@ pub fn record_exception(cx: &Context, error_type: Cow<'static, str>, message: St
     span.set_status(Status::error(message));
 }
 
-/// Records `failure` on the span of `cx` unless it is an expected refusal; returns its `error.type`.
+/// Records `failure` on the span of `cx` unless it is an expected error; returns its `error.type`.
 pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static, str>> {
     let error_type = failure.error_type()?;
     record_exception(cx, error_type.clone(), failure.message());
     Some(error_type)
 }
 
-/// Records on the span of `cx` that its work was dropped before it ended, which is a failure only during a panic; returns
-/// its `error.type`.
+/// Records on the span of `cx` that its work was dropped before it ended, which is a failure only during a
+/// panic; returns its `error.type`.
 pub fn record_unfinished(cx: &Context) -> Cow<'static, str> {
     if std::thread::panicking() {
         record_exception(cx, PANIC.into(), "the work panicked".to_owned());

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod body;
+mod client;
 mod exchange;
 mod measures;
 mod route;
@@ -25,14 +26,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use body::ResponseBody;
+pub use client::ClientAddress;
 use exchange::Exchange;
 use route::Route;
-
-/// Address of the client, a request extension.
-///
-/// The server that accepts the connection sets it, because only the server knows which proxies to trust.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ClientAddress(pub std::net::SocketAddr);
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
@@ -108,10 +104,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let route = (self.layer.route)(&parts).map(Route::of);
+        let route = (self.layer.route)(&parts).map(Route::new);
         let quiet = (self.layer.quiet)(parts.uri.path());
         let parent = global::get_text_map_propagator(|propagator| {
-            propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
+            // Most requests carry no context, and asking for its headers costs less than extracting nothing.
+            if propagator.fields().any(|name| parts.headers.contains_key(name)) {
+                propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
+            } else {
+                Context::current()
+            }
         });
         let mut exchange = Exchange::start(&parts, route, &parent, quiet);
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));

@@ -1,5 +1,5 @@
-//! The set-up, in the necessary order: the pipeline and the providers, the globals, the log subscriber. Instruments are made
-//! after that. [`Telemetry`] owns the pipeline and flushes it at the end.
+//! The set-up, in the required order: the pipeline and the providers, the globals, the log subscriber, the
+//! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::Service;
 
-/// Reason the set-up failed. An invalid variable never is.
+/// Reason the set-up failed. Invalid variables cause warnings, not errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// [`init`] was called before in this process.
-    #[error("telemetry is set up already")]
+    /// [`init`] was called earlier in this process.
+    #[error("telemetry is already set up in this process")]
     AlreadyInitialised,
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed: {0}")]
@@ -43,9 +43,9 @@ pub struct Telemetry {
     running: Option<(Providers, Pipeline)>,
 }
 
-/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the `tracing`
-/// subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and is replaced by the
-/// default.
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
+/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
+/// is replaced by the default.
 ///
 /// # Errors
 ///
@@ -120,17 +120,18 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
 }
 
 impl Telemetry {
-    /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the default.
+    /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the
+    /// default.
     #[must_use]
     pub fn service_name(&self) -> &str {
         &self.service_name
     }
 
-    /// Flushes and stops all signals. Returns when they are done or at the deadline, whatever the collector does; a collector
-    /// whose last export failed gets a second at most.
+    /// Flushes and stops all signals.
     ///
-    /// Blocks the calling thread and needs no other, so it works at the end of a current-thread runtime too. If other tasks
-    /// must go on meanwhile, call it in `spawn_blocking`.
+    /// Returns when they are done or at the deadline, regardless of the collector; a collector whose last
+    /// export failed gets at most a second. Blocks the calling thread, also at the end of a current-thread
+    /// runtime. To keep other tasks running, call it in `spawn_blocking`.
     ///
     /// # Errors
     ///

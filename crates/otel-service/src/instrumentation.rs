@@ -1,5 +1,6 @@
-//! The parts for instrumenting a library: spans in a scope of its own, with attributes that are encoded as they are set,
-//! and instruments that are made when metrics are enabled. The instruments of this crate are made of them.
+//! Building blocks for instrumenting a library: spans in its own scope, with attributes that are encoded as
+//! they are set, and instruments that are created when metrics are enabled. The instruments of this crate use
+//! them too.
 
 pub use otlp_recorder::{
     Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table,

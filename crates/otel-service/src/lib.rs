@@ -1,8 +1,10 @@
-//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces, metrics and
-//! logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and business code.
+//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces,
+//! metrics and logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and
+//! business code.
 //!
-//! Spans are made with the OpenTelemetry API directly; `tracing` carries log events only. Nothing here blocks a request:
-//! exporting happens on a thread of its own, and what a collector cannot take is dropped, counted and logged once.
+//! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
+//! request: a separate thread exports it, and telemetry that the collector cannot accept is dropped, counted
+//! and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;

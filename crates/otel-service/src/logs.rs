@@ -1,8 +1,8 @@
-//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and to the
-//! OTLP logger, with the current trace and span. Events of the `log` crate are included.
+//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and
+//! to the OTLP logger, with the current trace and span. Events of the `log` crate are included.
 //!
-//! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither `code.*` nor
-//! `otelTraceID`.
+//! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither
+//! `code.*` nor `otelTraceID`.
 
 mod events;
 mod fields;
@@ -33,7 +33,8 @@ use location::CodeLocation;
 pub(crate) use panics::log_panics;
 pub use panics::panic_message;
 
-/// Dependencies of the exporters; their events are never exported, because exporting them would cause new ones.
+/// Dependencies of the exporters; their events are never exported, because exporting them would cause new
+/// ones.
 const EXPORTER_CRATES: [&str; 13] = [
     "hyper",
     "hyper_util",

@@ -1,5 +1,5 @@
-//! Instruments that can be declared anywhere, also as statics, and are created after [`crate::init`]. An instrument made
-//! with the global meter before the provider is set would never record anything.
+//! Instruments that can be declared anywhere, including in statics, and are created after [`crate::init`]. An
+//! instrument of the global meter that is created before the provider is set would never record anything.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::recorder::{self, Instrumentation};
 /// Maximum number of attribute sets that a table of bound instruments keeps.
 pub(crate) const SERIES_LIMIT: usize = 512;
 
-/// Bucket bounds in seconds that the semantic conventions advise for requests and messages.
+/// Bucket bounds in seconds that the semantic conventions recommend for requests and messages.
 pub const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
-/// Bucket bounds in seconds that the semantic conventions advise for database operations.
+/// Bucket bounds in seconds that the semantic conventions recommend for database operations.
 pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
 /// The exemplars of the process; set once the global meter provider is.
@@ -30,18 +30,20 @@ pub(crate) fn enable(exemplars: Exemplars) {
     EXEMPLARS.get_or_init(|| exemplars);
 }
 
-/// Returns whether metrics are recorded.
+/// Whether metrics are recorded.
 pub(crate) fn is_ready() -> bool {
     EXEMPLARS.get().is_some()
 }
 
-/// Returns the service's meter, for instruments that this crate has no function for. Before [`crate::init`] it records
-/// nothing. Prefer [`histogram`] for durations: a histogram of the meter has no exemplars.
+/// Returns the meter of the service, for instruments that this crate does not provide.
+///
+/// Before [`crate::init`] it records nothing. Prefer [`histogram`] for durations: histograms of the meter
+/// have no exemplars.
 pub fn meter() -> Meter {
     recorder::service().meter()
 }
 
-/// Makes instruments once, and not before metrics are enabled.
+/// A cell that creates instruments once, when metrics are enabled.
 ///
 /// ```
 /// use opentelemetry::metrics::Counter;
@@ -59,7 +61,7 @@ pub fn meter() -> Meter {
 #[derive(Debug, Default)]
 pub struct Instruments<T>(OnceLock<T>);
 
-/// Makes the instruments of one library.
+/// Creates the instruments of a library.
 #[derive(Debug)]
 pub struct InstrumentFactory<'a> {
     meter: Meter,
@@ -67,13 +69,13 @@ pub struct InstrumentFactory<'a> {
 }
 
 impl InstrumentFactory<'_> {
-    /// Returns the library's meter.
+    /// Returns the meter of the library.
     #[must_use]
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 
-    /// Returns a histogram of seconds that keeps exemplars; `bounds` are the upper bounds of its buckets.
+    /// Creates a histogram of seconds with exemplars; `bounds` are the upper bounds of its buckets.
     #[must_use]
     pub fn durations(
         &self,
@@ -86,13 +88,14 @@ impl InstrumentFactory<'_> {
 }
 
 impl<T> Instruments<T> {
-    /// Returns instruments that are not made yet.
+    /// Creates an empty cell.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Returns the instruments, which `make` makes at the first call after [`crate::init`]; `None` while metrics are disabled.
+    /// Returns the instruments, which `make` creates at the first call after [`crate::init`], or `None` while
+    /// metrics are disabled.
     pub fn get(
         &self,
         library: &Instrumentation,
@@ -153,7 +156,8 @@ impl Counter {
     }
 }
 
-/// A histogram of durations in seconds. Recording before [`crate::init`], or with metrics disabled, does nothing.
+/// A histogram of durations in seconds. Recording before [`crate::init`], or with metrics disabled, does
+/// nothing.
 #[derive(Debug)]
 pub struct Histogram {
     name: &'static str,
@@ -161,7 +165,8 @@ pub struct Histogram {
     instrument: Instruments<DurationHistogram>,
 }
 
-/// Declares a histogram of seconds, with the bucket bounds that the semantic conventions advise for requests.
+/// Declares a histogram of seconds with the bucket bounds that the semantic conventions recommend for
+/// requests.
 ///
 /// ```
 /// use std::time::Duration;
@@ -179,9 +184,9 @@ pub const fn histogram(name: &'static str, description: &'static str) -> Histogr
 }
 
 impl Histogram {
-    /// Records a duration, with the current span as its exemplar if `OTEL_METRICS_EXEMPLAR_FILTER` allows. The attributes
-    /// must have a bounded number of values: only the first 512 sets have exemplars, and those after the SDK's 2,000 are
-    /// recorded together as `otel.metric.overflow`.
+    /// Records a duration, with the current span as its exemplar if `OTEL_METRICS_EXEMPLAR_FILTER` allows.
+    /// The attributes must have a bounded number of values: only the first 512 sets have exemplars, and those
+    /// after the SDK's 2,000 are recorded together as `otel.metric.overflow`.
     pub fn record(&self, duration: Duration, attributes: &[KeyValue]) {
         let instrument = self.instrument.get(recorder::service(), |factory| {
             factory.durations(self.name, self.description, &SECONDS)

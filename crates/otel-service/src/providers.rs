@@ -1,4 +1,4 @@
-//! The pipeline and the SDK's providers, as the configuration says.
+//! Creates the pipeline and the providers of the SDK from the configuration.
 
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
@@ -11,7 +11,7 @@ use crate::gauges;
 use crate::mask::mask;
 use crate::sampler::QuietSampler;
 
-/// The SDK's providers of the signals that are recorded.
+/// The providers of the SDK for the recorded signals.
 #[derive(Debug)]
 pub(crate) struct Providers {
     pub(crate) traces: SdkTracerProvider,
@@ -54,7 +54,7 @@ impl Providers {
 
     /// Closes the queues of spans and log records; returns at once.
     pub(crate) fn close_queues(&self) {
-        // Only a second shutdown would fail.
+        // Only a second shutdown returns an error.
         self.traces.shutdown().ok();
         if let Some(provider) = &self.logs {
             provider.shutdown().ok();
@@ -97,7 +97,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
     if let Some(destination) = destination(&config.metrics) {
         builder = builder.metrics(destination);
     }
-    // The console has the log records as lines of standard output.
+    // Log events are written to standard output in any case.
     if let Destination::Otlp(collector) = &config.logs {
         builder = builder.logs((**collector).clone());
     }

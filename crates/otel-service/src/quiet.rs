@@ -1,18 +1,18 @@
-//! Quiet contexts, in which no spans are recorded: health endpoints, polling, housekeeping.
+//! Quiet contexts, in which no spans are recorded, for health endpoints, polling and housekeeping.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-/// Marks a quiet context.
+/// Marker of a quiet context.
 struct Quiet;
 
-/// Returns whether no spans are recorded in `cx`.
+/// Whether `cx` is quiet.
 pub(crate) fn is_quiet(cx: &Context) -> bool {
     cx.get::<Quiet>().is_some()
 }
 
-/// Returns a quiet context below `parent`, with its trace id or a new one for logs and answers.
+/// Returns a quiet context below `parent`, with its trace id or a new one, for logs and response headers.
 pub(crate) fn quiet_context(parent: &Context) -> Context {
     let ids = RandomIdGenerator::default();
     let parent_span = parent.span().span_context().clone();

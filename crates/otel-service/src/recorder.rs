@@ -1,4 +1,4 @@
-//! The recorder of the process, and the instrumentation scopes that record with it.
+//! The recorder of the process and its instrumentation scopes.
 
 use std::sync::OnceLock;
 
@@ -11,40 +11,40 @@ use crate::quiet::is_quiet;
 
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
-/// The scope of the service's own spans and instruments.
+/// Scope of the spans and instruments of the service.
 static SERVICE: OnceLock<Instrumentation> = OnceLock::new();
 
-/// The scope of this crate.
+/// Scope of this crate.
 pub(crate) static OWN: Instrumentation =
     Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
-/// Installs the recorder of the process. Later calls change nothing.
+/// Installs the recorder of the process. Later calls have no effect.
 pub(crate) fn install(recorder: Recorder) {
     RECORDER.get_or_init(|| recorder);
 }
 
-/// Sets the scope of the service. Later calls change nothing.
+/// Sets the scope of the service. Later calls have no effect.
 pub(crate) fn install_service(name: &'static str, version: &'static str) {
     SERVICE.get_or_init(|| Instrumentation::new(name, version));
 }
 
-/// Returns the scope of the service; before [`crate::init`], that of this crate.
+/// Returns the scope of the service, or the scope of this crate before [`crate::init`].
 pub(crate) fn service() -> &'static Instrumentation {
     SERVICE.get().unwrap_or(&OWN)
 }
 
-/// Returns whether spans get ids.
+/// Whether spans get ids.
 pub(crate) fn is_installed() -> bool {
     RECORDER.get().is_some()
 }
 
-/// Returns whether spans are exported.
+/// Whether spans are exported.
 pub(crate) fn is_exporting() -> bool {
     RECORDER.get().is_some_and(Recorder::is_exporting)
 }
 
-/// An instrumentation scope: a library, by its name and version. Declare one as a static in each library that makes spans
-/// or instruments.
+/// An instrumentation scope: the name and version of a library. Declare one as a static in each library that
+/// creates spans or instruments.
 ///
 /// ```
 /// use opentelemetry::trace::{SpanKind, TraceContextExt};
@@ -79,9 +79,10 @@ impl Instrumentation {
         }
     }
 
-    /// Starts a span below the one of `parent` and returns the context that carries it. `describe` writes its attributes and
-    /// is called only if the span is recorded. Before [`crate::init`], with telemetry disabled, and where `parent` is
-    /// quiet, returns `parent`.
+    /// Starts a span below that of `parent` and returns its context.
+    ///
+    /// `describe` writes the attributes; it is called only if the span is recorded. Returns `parent` before
+    /// [`crate::init`], while telemetry is disabled, and if `parent` is quiet.
     pub fn start(
         &self,
         parent: &Context,
@@ -97,7 +98,7 @@ impl Instrumentation {
         }
     }
 
-    /// Returns the library's meter. Before [`crate::init`] it records nothing.
+    /// Returns the meter of the library. Before [`crate::init`] it records nothing.
     pub fn meter(&self) -> Meter {
         global::meter_with_scope(self.scope())
     }

@@ -1,5 +1,5 @@
-//! Client spans and durations of Redis commands, by the stable database conventions (OpenTelemetry semantic conventions
-//! 1.4x). Arguments never reach a span.
+//! Client spans and durations of Redis commands, following the stable database conventions (OpenTelemetry
+//! semantic conventions 1.4x). Arguments never reach a span.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::metrics::SERIES_LIMIT;
 use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
 
-/// A Redis server, for the attributes of its commands.
+/// Address of a Redis server, for the attributes of its commands.
 #[derive(Clone, Debug)]
 pub struct RedisServer {
     /// `server.address`.
@@ -41,7 +41,7 @@ pub struct Redis(Arc<Target>);
 
 #[derive(Debug)]
 struct Target {
-    /// The attributes that never change: system, namespace, server.
+    /// Attributes common to all commands: system, namespace, server.
     fixed: Vec<KeyValue>,
     /// Attributes of spans, by operation and text.
     prewritten: Table<(&'static str, &'static str), PrewrittenAttributes>,
@@ -56,13 +56,13 @@ impl Default for Redis {
 }
 
 impl Redis {
-    /// Returns the instruments of a client whose server is not named.
+    /// Creates the instruments of a client without the address of its server.
     #[must_use]
     pub fn new() -> Self {
         Self::with_attributes(vec![KeyValue::new("db.system.name", "redis")])
     }
 
-    /// Returns the instruments of a client of `server`.
+    /// Creates the instruments of a client of `server`.
     #[must_use]
     pub fn of_server(server: RedisServer) -> Self {
         Self::with_attributes(vec![
@@ -139,7 +139,9 @@ impl Target {
     }
 }
 
-/// A running Redis command. Dropped without [`RedisCommand::finish`] it counts as cancelled.
+/// A Redis command in progress.
+///
+/// Dropping it without [`RedisCommand::finish`] records a cancellation.
 #[derive(Debug)]
 pub struct RedisCommand {
     cx: Context,
@@ -152,7 +154,7 @@ pub struct RedisCommand {
 }
 
 impl RedisCommand {
-    /// Ends the span with the server's answer.
+    /// Ends the span with the reply of the server.
     pub fn finish(mut self, result: Result<(), &dyn Failure>) {
         self.answered = true;
         self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));

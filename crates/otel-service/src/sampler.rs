@@ -1,4 +1,5 @@
-//! The sampler of the SDK's tracers: that of `OTEL_TRACES_SAMPLER`, except that nothing is sampled in a quiet context.
+//! The sampler of SDK tracers: applies `OTEL_TRACES_SAMPLER`, except in a quiet context, where nothing is
+//! sampled.
 
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
@@ -6,7 +7,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, Should
 
 use crate::quiet::is_quiet;
 
-/// Drops spans in a quiet context and leaves the others to `inner`.
+/// A sampler that drops spans in a quiet context and delegates other decisions to `inner`.
 #[derive(Clone, Debug)]
 pub(crate) struct QuietSampler {
     pub(crate) inner: Sampler,

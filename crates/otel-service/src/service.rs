@@ -35,9 +35,9 @@ pub enum Export {
     WhenConfigured,
     /// `otlp` over HTTP to this address unless an endpoint is set.
     ///
-    /// For programs with a receiver on the same machine that displays telemetry as it arrives: by default, spans and log
-    /// records are exported twice a second and metrics every five seconds. Variables for headers, protocol and TLS apply
-    /// to a configured endpoint only, not to this receiver.
+    /// For programs with a receiver on the same machine that displays telemetry as it arrives: by default,
+    /// spans and log records are exported twice a second and metrics every five seconds. Variables for
+    /// headers, protocol and TLS apply to a configured endpoint only, not to this receiver.
     Nearby(SocketAddr),
     /// `none`, regardless of all variables.
     ///

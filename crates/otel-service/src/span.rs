@@ -1,4 +1,4 @@
-//! Internal spans around a piece of asynchronous work, such as `order.create`.
+//! Internal spans around asynchronous work, such as `order.create`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use crate::context;
 use crate::failure::{self, Failure, record_failure};
 use crate::recorder;
 
-/// Initial capacity: most spans have no more attributes.
+/// Initial capacity, which suffices for the attributes of most spans.
 const ATTRIBUTE_CAPACITY: usize = 8;
 
 /// A span that starts when [`Span::run`] is first polled.
@@ -40,7 +40,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Returns a span of kind internal.
+    /// Creates a span of kind internal.
     pub fn internal(name: &'static str) -> Span {
         Span {
             name,
@@ -51,7 +51,7 @@ impl Span {
         }
     }
 
-    /// Adds an attribute that is known before the work starts; later ones go through [`crate::set_attribute`].
+    /// Adds an attribute that is known before the work starts; use [`crate::set_attribute`] for later ones.
     pub fn attribute(mut self, attribute: KeyValue) -> Span {
         if self.attributes.is_empty() {
             self.attributes.reserve(ATTRIBUTE_CAPACITY);
@@ -66,22 +66,25 @@ impl Span {
         self
     }
 
-    /// Links the span to those of `contexts`, such as the requests of a batch. Contexts that are not sampled are left out; the
-    /// span limits bound the number of links.
+    /// Adds links to the spans of `contexts`, such as the requests of a batch.
+    ///
+    /// Contexts that are not sampled are skipped; the span limits apply to the number of links.
     pub fn links<'a>(mut self, contexts: impl IntoIterator<Item = &'a Context>) -> Span {
         self.links.extend(contexts.into_iter().filter_map(context::link));
         self
     }
 
-    /// Sets the start time, for work of which it is known only afterwards whether it deserves a span.
+    /// Sets the start time, for work that turns out to need a span after it has started.
     pub fn since(mut self, time: Instant) -> Span {
         self.since = SystemTime::now().checked_sub(time.elapsed());
         self
     }
 
-    /// Runs `work` in the span. An error with an [`error_type`](Failure::error_type) sets the status Error and is recorded as
-    /// the exception; otherwise the status stays unset. A dropped future ends the span with `error.type` `cancelled`, a
-    /// panic marks it as failed.
+    /// Runs `work` in the span.
+    ///
+    /// An error with an [`error_type`](Failure::error_type) sets the status Error and is recorded as the
+    /// exception; otherwise the status remains unset. A dropped future ends the span with the `error.type`
+    /// `cancelled`; a panic marks the span as failed.
     ///
     /// # Errors
     ///
@@ -120,7 +123,7 @@ impl Span {
     }
 }
 
-/// A running span, which ends when this is dropped.
+/// Guard that ends the span on drop.
 struct Running {
     cx: Context,
     ended: bool,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Sizes and times of a signal's queue, with the defaults of the OpenTelemetry specification for spans.
+/// Sizes and times of the queue of a signal; the defaults are those of the OpenTelemetry specification for
+/// spans.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchSettings {
     /// Maximum number of queued entries; more are dropped.
@@ -11,7 +12,7 @@ pub struct BatchSettings {
     pub batch_size: usize,
     /// Time between exports of batches that are not full.
     pub delay: Duration,
-    /// Time limit of one export, beside the collector's own.
+    /// Time limit of one export. That of the collector applies as well.
     pub timeout: Duration,
 }
 

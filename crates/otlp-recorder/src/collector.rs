@@ -1,4 +1,4 @@
-//! The settings of one OTLP exporter: where the collector is and how it is spoken to.
+//! The settings of an OTLP exporter.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::signal::Signal;
 ///     .certificate("/etc/ssl/private-ca.pem");
 /// ```
 ///
-/// Its `Debug` output shows no secret as long as the values of `headers` are marked sensitive, as
+/// `Debug` output contains no secrets as long as the values of `headers` are marked sensitive, as
 /// [`Collector::secret_header`] does.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Collector {
     /// Encoding and transport.
     pub protocol: Protocol,
-    /// An http or https URL without user info: with the signal's path for HTTP, scheme and authority alone for gRPC.
+    /// An http or https URL without user info: complete for HTTP, scheme and authority for gRPC.
     pub endpoint: String,
     /// Headers sent with every request.
     pub headers: HeaderMap,
@@ -38,8 +38,8 @@ pub struct Collector {
     pub client: Option<ClientFiles>,
 }
 
-/// Encoding and transport of OTLP. Variants beyond [`Protocol::HttpProtobuf`] need a cargo feature: without it the signal
-/// is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) says so.
+/// Encoding and transport of OTLP. Variants beyond [`Protocol::HttpProtobuf`] need a cargo feature: without
+/// it the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -80,10 +80,10 @@ pub struct ClientFiles {
 }
 
 impl Collector {
-    /// Returns the collector at `endpoint`, without headers, compression or private certificates.
+    /// Creates the settings for `endpoint`, without headers, compression or private certificates.
     ///
-    /// [`PipelineBuilder::all_signals`](crate::PipelineBuilder::all_signals) takes a base URL and appends each signal's
-    /// path; elsewhere the URL is used as it is.
+    /// [`PipelineBuilder::all_signals`](crate::PipelineBuilder::all_signals) takes a base URL and appends the
+    /// path of each signal; elsewhere the URL is used unchanged.
     pub fn new(protocol: Protocol, endpoint: impl Into<String>) -> Self {
         Self {
             protocol,
@@ -96,7 +96,7 @@ impl Collector {
         }
     }
 
-    /// Adds a header whose value no `Debug` output shows.
+    /// Adds a header whose value `Debug` output does not show.
     #[must_use]
     pub fn secret_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
@@ -137,7 +137,7 @@ impl Collector {
         }
     }
 
-    /// The same collector with the URL of one signal below its base URL.
+    /// Returns the settings with the path of a signal appended to the URL.
     pub(crate) fn for_signal(&self, signal: Signal) -> Self {
         let mut collector = self.clone();
         if self.protocol != Protocol::Grpc {

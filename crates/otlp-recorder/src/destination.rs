@@ -1,4 +1,4 @@
-//! Where a signal's requests go.
+//! Destinations of export requests.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use prost::bytes::Bytes;
 use crate::collector::Collector;
 use crate::signal::Signal;
 
-/// One export request: spans, data points or log records with their resource, encoded.
+/// An encoded export request: spans, data points or log records with their resource.
 #[derive(Clone, Debug)]
 pub struct Request {
     signal: Signal,
@@ -21,20 +21,21 @@ impl Request {
         Self { signal, protobuf }
     }
 
-    /// Returns the signal, which decides the message's type.
+    /// Returns the signal, which determines the type of the message.
     #[must_use]
     pub fn signal(&self) -> Signal {
         self.signal
     }
 
-    /// Returns the `ExportTraceServiceRequest`, `ExportMetricsServiceRequest` or `ExportLogsServiceRequest` in protobuf.
+    /// Returns the `ExportTraceServiceRequest`, `ExportMetricsServiceRequest` or `ExportLogsServiceRequest`
+    /// in protobuf.
     #[must_use]
     pub fn protobuf(&self) -> &Bytes {
         &self.protobuf
     }
 }
 
-/// A signal's way out of the process.
+/// Destination of a signal.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Destination {
@@ -56,7 +57,7 @@ impl From<CustomExporter> for Destination {
     }
 }
 
-/// A function that takes export requests: prints them, keeps them for a test.
+/// An exporter that calls a function with each request, to print it or to keep it for a test.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -72,12 +73,15 @@ impl From<CustomExporter> for Destination {
 #[derive(Clone)]
 pub struct CustomExporter {
     name: &'static str,
-    export: Arc<dyn Fn(&Request) -> io::Result<()> + Send + Sync>,
+    export: Arc<ExportFunction>,
 }
 
+type ExportFunction = dyn Fn(&Request) -> io::Result<()> + Send + Sync;
+
 impl CustomExporter {
-    /// Returns an exporter that calls `export` on the export thread, which must not block for long. `name` is the prefix of
-    /// its `otel.component.type`, as in `console_span_exporter`.
+    /// Creates an exporter that calls `export` on the export thread; `export` must not block for long.
+    ///
+    /// `name` is the prefix of its `otel.component.type`, as in `console_span_exporter`.
     pub fn new(
         name: &'static str,
         export: impl Fn(&Request) -> io::Result<()> + Send + Sync + 'static,

@@ -1,5 +1,6 @@
-//! Encoding of spans and log records, as OTLP messages in protobuf. It happens on the thread that records: their parts are
-//! in that processor's caches and were allocated there, so encoding them elsewhere costs several times as much.
+//! Encoding of spans and log records as OTLP messages in protobuf, on the recording thread. Their parts are
+//! in the caches of that processor and were allocated there, so encoding on another thread costs several
+//! times as much.
 
 mod attributes;
 mod fields;

@@ -1,7 +1,7 @@
-//! Exemplars: measurements that lead from a histogram's bucket to a trace. The Rust SDK records none, so durations are
-//! offered to a reservoir here, and [`Exemplars::attach`] writes those that were kept into the metrics on their way out.
-//! Follows "Exemplar" of the OpenTelemetry [metrics SDK specification] 1.5x: the filters, and the aligned histogram bucket
-//! reservoir.
+//! Exemplars: measurements that lead from the bucket of a histogram to a trace. The Rust SDK records none, so
+//! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected ones into the
+//! metrics before export. Follows "Exemplar" of the OpenTelemetry [metrics SDK specification] 1.5x: the
+//! filters, and the aligned histogram bucket reservoir.
 //!
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 
@@ -26,7 +26,7 @@ pub(crate) const MAX_RESERVOIRS: usize = 512;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ExemplarFilter {
-    /// Every measurement.
+    /// All measurements.
     AlwaysOn,
     /// No measurement.
     AlwaysOff,
@@ -45,11 +45,12 @@ impl ExemplarFilter {
     }
 }
 
-/// The exemplars of a pipeline's histograms; cheap to clone. [`DurationHistogram`](crate::DurationHistogram) takes it.
+/// Exemplars of the histograms of a pipeline, an argument of [`DurationHistogram`](crate::DurationHistogram);
+/// cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Exemplars {
     filter: ExemplarFilter,
-    /// By the histogram's name.
+    /// Reservoirs by the name of the histogram.
     histograms: Arc<Mutex<BTreeMap<&'static str, Arc<Reservoirs>>>>,
 }
 
@@ -74,8 +75,9 @@ impl Exemplars {
         Arc::clone(reservoirs)
     }
 
-    /// Writes the exemplars kept since the last call into the histogram points of `request` that have the same name and
-    /// attributes, and empties the reservoirs. Must come before any change of the points' attributes.
+    /// Writes the exemplars kept since the last call into the histogram points of `request` that have the
+    /// same name and attributes, and empties the reservoirs. Must come before any change of the points'
+    /// attributes.
     pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest) {
         let histograms = lock(&self.histograms).clone();
         let metrics = request
@@ -100,7 +102,7 @@ pub(crate) struct Reservoirs {
 }
 
 impl Reservoirs {
-    /// Returns a reservoir for measurements with `attributes`; `None` when there are too many.
+    /// Returns the reservoir for measurements with `attributes`, or `None` if the limit is reached.
     pub(crate) fn open(&self, attributes: &[KeyValue]) -> Option<Arc<Reservoir>> {
         let mut opened = lock(&self.opened);
         if opened.len() >= MAX_RESERVOIRS {
@@ -117,7 +119,7 @@ impl Reservoirs {
         Some(reservoir)
     }
 
-    /// Takes the exemplars out, by attributes.
+    /// Removes and returns the exemplars, by attributes.
     fn take(&self) -> HashMap<Vec<u8>, Vec<Exemplar>> {
         let opened = lock(&self.opened);
         let kept = opened.iter().filter_map(|reservoir| {
@@ -128,13 +130,13 @@ impl Reservoirs {
     }
 }
 
-/// Keeps one measurement of each bucket since metrics were last collected, each with the same probability.
+/// A random sample of one measurement per bucket since the last collection, each with the same probability.
 #[derive(Debug)]
 pub(crate) struct Reservoir {
     filter: ExemplarFilter,
     identity: Vec<u8>,
     bounds: &'static [f64],
-    /// One for each bucket; the last is the bucket above all bounds.
+    /// Exemplars by bucket; the last bucket is above all bounds.
     slots: Box<[Slot]>,
 }
 
@@ -154,7 +156,8 @@ struct Measurement {
 }
 
 impl Reservoir {
-    /// Offers a measurement made in `span`. Never waits: a measurement that finds its slot locked is not kept.
+    /// Offers a measurement made in `span`. Never waits: a measurement that finds its slot locked is not
+    /// kept.
     pub(crate) fn offer(&self, value: f64, span: &SpanContext) {
         if self.filter.admits(span) {
             self.sample(value, span);
@@ -214,13 +217,14 @@ impl Measurement {
     }
 }
 
-/// Returns whether a measurement replaces the one that is kept, after `before` others were offered: with a probability of
-/// one in `before + 1`, so that all have the same in the end.
+/// Returns whether a measurement replaces the current one after `before` others were offered. The probability
+/// is `1 / (before + 1)`, which gives all measurements the same chance in the end.
 fn is_chosen(random: u64, before: u32) -> bool {
     (u128::from(random) * (u128::from(before) + 1)) >> 64 == 0
 }
 
-/// Returns a random number. Span ids are random; mixing tells apart the measurements of one span.
+/// Returns a pseudo-random number. Span ids are random; the other input distinguishes the measurements of one
+/// span.
 fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
     let input = value.to_bits() ^ u64::from(before).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = u64::from_ne_bytes(span_id.to_bytes()) ^ input;
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bucket_of_each_attribute_set_has_one_exemplar_that_is_used_up() {
+    fn each_bucket_of_each_attribute_set_has_one_exemplar_which_is_exported_once() {
         for (name, temporality) in [
             ("exemplar.cumulative", Temporality::Cumulative),
             ("exemplar.delta", Temporality::Delta),
@@ -436,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_is_not_sampled_gives_no_exemplar() {
+    fn an_unsampled_span_has_no_exemplar() {
         let scene = Scene::new("exemplar.unsampled", Temporality::Cumulative);
         scene.durations.record(0.5, &[], &span(1, TraceFlags::default()));
         scene.durations.record(0.6, &[], &SpanContext::empty_context());
@@ -462,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_a_span_an_exemplar_has_no_ids() {
+    fn an_exemplar_outside_of_a_span_has_no_ids() {
         let reservoir = reservoir();
         reservoir.sample(0.2, &SpanContext::empty_context());
         let exemplars = reservoir.take();
@@ -471,10 +475,10 @@ mod tests {
     }
 
     #[test]
-    fn of_many_measurements_each_has_the_same_chance() {
+    fn every_measurement_has_the_same_chance() {
         let reservoir = reservoir();
         let mut kept = [0_u32; 10];
-        // In one span, which is the hard case: its id gives all the randomness.
+        // All in one span, the hard case: its id is the only source of randomness.
         for round in 1..=10_000_u64 {
             let span = sampled(round.wrapping_mul(0x1234_5678_9abc_def1));
             for measurement in 0..10 {
@@ -508,11 +512,11 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_does_not_wait_for_one_that_is_being_kept() {
+    fn a_measurement_does_not_wait_for_a_locked_slot() {
         let reservoir = reservoir();
         reservoir.sample(0.005, &sampled(1));
         let busy = lock(&reservoir.slots[0].kept);
-        // Returns at once, and keeps nothing.
+        // Returns at once without keeping the measurement.
         for id in 2..100 {
             reservoir.sample(0.006, &sampled(id));
         }

@@ -1,6 +1,6 @@
-//! Export of all three signals on one thread with a runtime of its own. Spans and log records wait in bounded queues, and
-//! measurements in the SDK's meters; a loop per signal takes them from there and sends them. Recording never waits for this
-//! thread, and no failure on it reaches a thread that records.
+//! Export of all three signals on one thread with its own runtime. Spans and log records wait in bounded
+//! queues, measurements in the meters of the SDK; a loop per signal sends them. Recording never waits for
+//! this thread, and its failures do not affect the recording threads.
 //!
 //! ```text
 //! span ends    ─▶ redacted, encoded ─▶ Queue ─▶ BatchLoop ──┐

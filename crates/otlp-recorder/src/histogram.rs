@@ -1,5 +1,5 @@
-//! Histograms of durations with exemplars: a duration is recorded with the SDK and offered to the reservoir of its
-//! attributes.
+//! Histograms of durations with exemplars: a duration is recorded with the SDK and offered to the reservoir
+//! of its attributes.
 
 use std::sync::Arc;
 

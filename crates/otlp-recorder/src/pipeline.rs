@@ -1,4 +1,4 @@
-//! The set-up: a [`Pipeline`] ties the recorder, the SDK's processors and the export thread together.
+//! The set-up: a [`Pipeline`] connects the recorder, the processors of the SDK and the export thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,14 +81,14 @@ impl Default for PipelineBuilder {
 }
 
 impl PipelineBuilder {
-    /// Sets the resource of all signals. The SDK's providers must be given the same one.
+    /// Sets the resource of all signals. The providers of the SDK must have the same one.
     pub fn resource(self, resource: Resource) -> Self {
         Self { resource, ..self }
     }
 
-    /// Sets the function that redacts text: string attributes, names that are not constants, descriptions, trace state,
-    /// and attributes of metrics and of the resource. Log records are not redacted here, since a program usually prints
-    /// them too.
+    /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
+    /// trace state, and attributes of metrics and of the resource. Log records are not redacted here, since a
+    /// program usually prints them too.
     pub fn redact(self, redact: Redact) -> Self {
         Self {
             redact: Some(redact),
@@ -96,8 +96,8 @@ impl PipelineBuilder {
         }
     }
 
-    /// Exports all signals to the collector whose endpoint is a base URL, such as `http://localhost:4318` for HTTP or
-    /// `http://localhost:4317` for gRPC.
+    /// Exports all signals to the collector whose endpoint is a base URL, such as `http://localhost:4318` for
+    /// HTTP or `http://localhost:4317` for gRPC.
     pub fn all_signals(self, collector: &Collector) -> Self {
         self.spans(collector.for_signal(Signal::Traces))
             .logs(collector.for_signal(Signal::Logs))
@@ -143,12 +143,12 @@ impl PipelineBuilder {
         Self { sampler, ..self }
     }
 
-    /// Sets the number of attributes, events and links that a recorded span keeps.
+    /// Sets the maximum number of attributes, events and links of a recorded span.
     pub fn span_limits(self, span_limits: SpanLimits) -> Self {
         Self { span_limits, ..self }
     }
 
-    /// Sets the maximum length of a span attribute's text in characters.
+    /// Sets the maximum length of a text attribute of a span in characters.
     pub fn span_value_limit(self, span_value_limit: Option<usize>) -> Self {
         Self {
             span_value_limit,
@@ -156,7 +156,7 @@ impl PipelineBuilder {
         }
     }
 
-    /// Sets the number of attributes that a log record keeps, 128 by default.
+    /// Sets the maximum number of attributes of a log record, 128 by default.
     pub fn log_attribute_limit(self, attribute_limit: usize) -> Self {
         Self {
             log_encoder: LogEncoder { attribute_limit },
@@ -172,7 +172,8 @@ impl PipelineBuilder {
         }
     }
 
-    /// Sets the time limit of one export of metrics, beside the collector's own. 30 seconds by default.
+    /// Sets the time limit of one export of metrics, 30 seconds by default. That of the collector applies as
+    /// well.
     pub fn metric_timeout(self, metric_timeout: Duration) -> Self {
         Self {
             metric_timeout,
@@ -190,7 +191,8 @@ impl PipelineBuilder {
         Self { exemplars, ..self }
     }
 
-    /// Sets a function that is called before metrics are collected, on the collecting thread and without any lock held.
+    /// Sets a function that is called before metrics are collected, on the collecting thread and without any
+    /// lock held.
     pub fn before_collection(self, before: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             before_collection: Some(BeforeCollection(Arc::new(before))),
@@ -200,8 +202,8 @@ impl PipelineBuilder {
 
     /// Starts the export thread if any signal has a destination.
     ///
-    /// Returns when the transports are prepared, which needs no network. Problems are listed in [`Pipeline::warnings`]; a
-    /// signal that cannot be exported is recorded by nothing.
+    /// Returns when the transports are prepared, which needs no network. Problems are listed in
+    /// [`Pipeline::warnings`]; a signal that cannot be exported is recorded by nothing.
     pub fn start(self) -> Pipeline {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
@@ -286,12 +288,12 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Returns the settings of a pipeline that exports nothing yet.
+    /// Returns a builder without destinations.
     pub fn builder() -> PipelineBuilder {
         PipelineBuilder::default()
     }
 
-    /// Returns the recorder of spans. Where spans are not exported, its spans have ids and nothing else.
+    /// Returns the recorder of spans. If spans are not exported, its spans have only ids.
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
@@ -321,7 +323,8 @@ impl Pipeline {
         Some(metrics.collection.reader.clone())
     }
 
-    /// Returns the exemplars, for histograms made with [`DurationHistogram::new`](crate::DurationHistogram::new).
+    /// Returns the exemplars, for histograms made with
+    /// [`DurationHistogram::new`](crate::DurationHistogram::new).
     #[must_use]
     pub fn exemplars(&self) -> &Exemplars {
         &self.exemplars
@@ -346,8 +349,11 @@ impl Pipeline {
         &self.warnings
     }
 
-    /// Exports everything that is recorded and stops. Returns when that is done or at the deadline, whatever the collector
-    /// does; a collector whose last export failed gets a second at most. Blocks the calling thread and needs no other.
+    /// Exports everything recorded so far and stops.
+    ///
+    /// Returns when that is done or at the deadline, regardless of the collector; a collector whose last
+    /// export failed gets at most a second. Blocks the calling thread and needs no other thread to make
+    /// progress.
     ///
     /// # Errors
     ///

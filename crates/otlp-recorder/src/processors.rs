@@ -1,4 +1,5 @@
-//! Processors for the SDK's providers: spans of SDK tracers and log records go through the same queues as recorded spans.
+//! Processors for the providers of the SDK: spans of SDK tracers and log records use the same queues as
+//! recorded spans.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::encode::{Batch, LogEncoder, encode_sdk_span};
 use crate::queue::Queue;
 use crate::text::TextRules;
 
-/// An SDK span processor that puts sampled spans into the pipeline's queue.
+/// An SDK span processor that puts sampled spans into the queue of the pipeline.
 #[derive(Clone, Debug)]
 pub struct QueueSpanProcessor {
     queue: Arc<Queue<Batch>>,
@@ -37,21 +38,22 @@ impl SpanProcessor for QueueSpanProcessor {
         }
     }
 
-    /// Requests an export and does not wait for it.
+    /// Requests an export without waiting for it.
     fn force_flush(&self) -> OTelSdkResult {
         self.queue.flush();
         Ok(())
     }
 
-    /// Closes the queue. The export thread sends the spans that are in it.
+    /// Closes the queue. The export thread sends the remaining spans.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         self.queue.close();
         Ok(())
     }
 }
 
-/// An SDK log processor that puts records into the pipeline's queue. Records with a target are exported in a scope of that
-/// name, as the SDK's own exporter does.
+/// An SDK log processor that puts records into the queue of the pipeline.
+///
+/// Records with a target are exported in a scope of that name, as the exporter of the SDK does.
 #[derive(Clone, Debug)]
 pub struct QueueLogProcessor {
     queue: Arc<Queue<Batch>>,
@@ -73,13 +75,13 @@ impl LogProcessor for QueueLogProcessor {
         });
     }
 
-    /// Requests an export and does not wait for it.
+    /// Requests an export without waiting for it.
     fn force_flush(&self) -> OTelSdkResult {
         self.queue.flush();
         Ok(())
     }
 
-    /// Closes the queue. The export thread sends the records that are in it.
+    /// Closes the queue. The export thread sends the remaining records.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         self.queue.close();
         Ok(())

@@ -1,18 +1,18 @@
-//! The bounded queue between the threads that record and the export thread. Recording takes one short lock; the export
-//! thread is woken when a batch is full and sleeps otherwise. Entries that do not fit are dropped and counted. Entries are
-//! gathered into batches as they come, and an exported batch lends its memory to a later one.
+//! The bounded queue between the recording threads and the export thread. Recording takes one short lock; the
+//! export thread is woken when a batch is full. Entries beyond the capacity are dropped and counted. Entries
+//! are stored in batches, and the memory of an exported batch is reused.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Entries gathered for one export.
+/// Entries of one export.
 pub(crate) trait Entries: Default {
     /// Returns the number of entries.
     fn count(&self) -> usize;
 
-    /// Removes all entries and may keep their memory.
+    /// Removes all entries; may keep the memory.
     fn clear(&mut self);
 }
 
@@ -31,7 +31,7 @@ struct Batches<B> {
     closed: bool,
     flush: bool,
     overflowing: bool,
-    /// Number of entries that still fit.
+    /// Number of free entries.
     room: usize,
     /// The batch that is being filled.
     open: B,
@@ -44,7 +44,7 @@ struct Batches<B> {
     counts: Counts,
 }
 
-/// Entries since the start.
+/// Numbers of entries since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Counts {
     /// Entries passed to the exporter.
@@ -56,7 +56,8 @@ pub(crate) struct Counts {
 }
 
 impl<B: Entries> Queue<B> {
-    /// Returns an empty queue. Both sizes count entries and are at least one; `batch_size` is at most `capacity`.
+    /// Returns an empty queue. Both sizes count entries and are at least one; `batch_size` is at most
+    /// `capacity`.
     pub(crate) fn new(capacity: usize, batch_size: usize) -> Self {
         Self {
             capacity,
@@ -77,8 +78,8 @@ impl<B: Entries> Queue<B> {
         }
     }
 
-    /// Calls `add`, which adds one entry to the open batch, unless the queue is full or closed. `add` runs under the lock and
-    /// must only move memory.
+    /// Calls `add`, which adds one entry to the open batch, unless the queue is full or closed. `add` runs
+    /// under the lock and must only move memory.
     pub(crate) fn push(&self, add: impl FnOnce(&mut B)) {
         let mut batches = self.lock();
         if batches.closed {
@@ -107,7 +108,7 @@ impl<B: Entries> Queue<B> {
         self.ready.notify_one();
     }
 
-    /// Waits for a full batch or a flush. May return when there is nothing to take.
+    /// Waits for a full batch or a flush. May return spuriously.
     pub(crate) async fn ready(&self) {
         self.ready.notified().await;
     }
@@ -147,7 +148,7 @@ impl<B: Entries> Queue<B> {
         self.ready.notify_one();
     }
 
-    /// Closes the queue for new entries. Entries that are in it can still be taken.
+    /// Refuses new entries. Entries in the queue can still be taken.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
@@ -166,8 +167,8 @@ impl<B: Entries> Queue<B> {
         self.capacity
     }
 
-    /// Ends the current overflow if exactly `dropped` entries have been dropped since the start; returns how many were
-    /// dropped in the overflow.
+    /// Ends the current overflow if exactly `dropped` entries have been dropped since the start; returns how
+    /// many were dropped in the overflow.
     pub(crate) fn end_overflow(&self, dropped: u64) -> Option<u64> {
         let mut batches = self.lock();
         if !batches.overflowing || batches.counts.dropped != dropped {
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_begins_once_and_ends_when_nothing_was_dropped_since() {
+    fn an_overflow_begins_once_and_ends_when_no_more_entries_are_dropped() {
         let queue = filled(1, 1, 3);
         let begins = |queue: &Queue<Vec<u32>>| {
             let overflow = pin!(queue.overflow());
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_refuses_entries_and_still_hands_out_those_it_has() {
+    fn a_closed_queue_refuses_new_entries_and_returns_the_remaining_ones() {
         let queue = filled(10, 3, 1);
         queue.close();
         queue.push_one(1);

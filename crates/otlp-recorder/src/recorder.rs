@@ -1,5 +1,6 @@
-//! Recording of spans. A [`RecordedSpan`] implements the API's `Span`, but each attribute is redacted and encoded when it
-//! is set: text is borrowed, no structure is built first, and attributes that many spans share are encoded once.
+//! Recording of spans. A [`RecordedSpan`] implements the API's `Span`, but each attribute is redacted and
+//! encoded when it is set: text is borrowed, no structure is built first, and attributes that many spans
+//! share are encoded once.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -26,13 +27,13 @@ thread_local! {
     static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The source of a pipeline's [`Tracer`]s; cheap to clone.
+/// Source of the [`Tracer`]s of a pipeline; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Recorder(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// `None` when spans are not exported: they have ids all the same, for logs and propagation.
+    /// `None` if spans are not exported; they still have ids, for logs and propagation.
     queue: Option<Arc<Queue<Batch>>>,
     rules: TextRules,
     limits: SpanLimits,
@@ -66,7 +67,7 @@ impl Recorder {
         }
     }
 
-    /// Returns whether spans are exported. Otherwise they only get ids.
+    /// Whether spans are exported; otherwise they only have ids.
     #[must_use]
     pub fn is_exporting(&self) -> bool {
         self.0.queue.is_some()
@@ -97,8 +98,9 @@ pub struct SpanStart<'a> {
 }
 
 impl<'a> SpanStart<'a> {
-    /// Returns the start of a span that begins now. A borrowed `name` counts as a constant of the program and is not
-    /// redacted.
+    /// Creates the start of a span that begins now.
+    ///
+    /// A borrowed `name` counts as a constant of the program and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
         Self {
             name: name.into(),
@@ -108,13 +110,13 @@ impl<'a> SpanStart<'a> {
         }
     }
 
-    /// Sets the span's links.
+    /// Sets the links of the span.
     #[must_use]
     pub fn links(self, links: &'a [Link]) -> Self {
         Self { links, ..self }
     }
 
-    /// Sets the start time; `None` is now.
+    /// Sets the start time; `None` means now.
     #[must_use]
     pub fn time(self, time: Option<SystemTime>) -> Self {
         Self { time, ..self }
@@ -122,8 +124,8 @@ impl<'a> SpanStart<'a> {
 }
 
 impl Tracer {
-    /// Starts a span below the one of `parent`. `describe` writes its first attributes and is called only if the span is
-    /// sampled. Where `parent` suppresses telemetry the span has no ids.
+    /// Starts a span below the one of `parent`. `describe` writes its first attributes and is called only if
+    /// the span is sampled. Where `parent` suppresses telemetry the span has no ids.
     pub fn start(
         &self,
         parent: &Context,
@@ -176,8 +178,8 @@ impl Tracer {
     }
 }
 
-/// Returns the sampler's decision. The SDK's samplers decide nothing else: they add no attributes and keep the parent's
-/// trace state.
+/// Returns the sampling decision. The samplers of the SDK add no attributes and keep the trace state of the
+/// parent, so the rest of their result is not needed.
 fn is_sampled(
     sampler: &Sampler,
     parent: &Context,
@@ -189,7 +191,7 @@ fn is_sampled(
     let parent_span = parent.span();
     let parent_context = parent_span.span_context();
     match sampler {
-        // The same decision as the SDK's, for nearly all spans.
+        // A shortcut with the same result as the sampler, which applies to nearly all spans.
         Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
         sampler => {
             let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
@@ -206,7 +208,7 @@ pub struct RecordedSpan {
     open: Option<Box<OpenSpan>>,
 }
 
-/// A span that has not ended. Its memory serves another span afterwards.
+/// A span that has not ended. Its memory is reused for a later span.
 #[derive(Debug)]
 struct OpenSpan {
     shared: Arc<Shared>,
@@ -221,9 +223,9 @@ struct OpenSpan {
 }
 
 impl OpenSpan {
-    /// Returns an empty span, in memory that this thread has kept or in new memory.
+    /// Returns an empty span, in memory that this thread has kept if there is any.
     fn spare(shared: &Arc<Shared>) -> Box<Self> {
-        // The thread-local is gone when a thread is ending.
+        // The thread-local is not accessible while the thread exits.
         let kept = SPARE_SPANS.try_with(|spare| spare.borrow_mut().pop());
         let kept = kept.ok().flatten();
         kept.filter(|kept| Arc::ptr_eq(&kept.shared, shared))
@@ -339,7 +341,7 @@ impl Span for RecordedSpan {
 
 impl Drop for RecordedSpan {
     fn drop(&mut self) {
-        // Most spans have ended before; ending one again would read the clock for nothing.
+        // Most spans have ended by now; skipping them saves reading the clock.
         if self.open.is_some() {
             self.end();
         }
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_has_nothing_of_one_that_was_recorded_in_the_same_memory() {
+    fn a_span_in_reused_memory_has_no_data_of_the_previous_one() {
         let tracer = tracer();
         start(&tracer, "plain").end();
         full(&tracer).end();
@@ -429,7 +431,7 @@ mod tests {
         }
     }
 
-    /// A context whose span is in the trace 7.
+    /// Returns a context with a span in trace 7.
     fn parent(flags: TraceFlags, is_remote: bool) -> Context {
         let state = TraceState::from_key_value([("vendor", "x")]).unwrap();
         let span = SpanContext::new(TraceId::from(7), SpanId::from(1), flags, is_remote, state);
@@ -437,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sampling_decision_is_the_sdks_and_samplers_decide_nothing_else() {
+    fn the_sampling_decision_equals_that_of_the_sdk() {
         let roots = [
             Sampler::AlwaysOn,
             Sampler::AlwaysOff,
@@ -465,7 +467,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // All five by the first; two by each parent-based sampler, and one without a parent by its root.
+        // The first sampler decides all five; each parent-based sampler decides two, and its root one without
+        // a parent.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

@@ -17,7 +17,7 @@ impl Signal {
     /// All signals.
     pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
-    /// Returns the signal's name: `traces`, `metrics` or `logs`.
+    /// Returns the name of the signal: `traces`, `metrics` or `logs`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Signal {
         }
     }
 
-    /// Returns the path that OTLP/HTTP appends to a collector's base URL.
+    /// Returns the path that OTLP/HTTP appends to the base URL of a collector.
     #[must_use]
     pub fn http_path(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! A bounded map that is read at every measurement and written when a key is seen for the first time. Reading writes to no
-//! memory, so that threads on different processors do not slow each other down.
+//! A bounded map that is read at every measurement and written when a key is first seen. Reading does not
+//! write to memory, so threads on different processors do not slow each other down.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Debug};
@@ -9,8 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 type Slot<K, V> = OnceLock<Box<(K, V)>>;
 
-/// A map of at most `limit` entries, which are never removed. Keys beyond the limit are not kept: a caller needs a way
-/// without the table.
+/// A map of at most `limit` entries, which are never removed. Keys beyond the limit are not stored, so
+/// callers need an alternative without the table.
 ///
 /// ```
 /// use otlp_recorder::Table;
@@ -21,8 +21,8 @@ type Slot<K, V> = OnceLock<Box<(K, V)>>;
 /// assert_eq!(lengths.get("author", || 6), None);
 /// ```
 pub struct Table<K, V> {
-    /// Open addressing with linear probing. The number of slots is a power of two and at least twice the limit, so that a
-    /// search soon meets an empty slot.
+    /// Open addressing with linear probing. The number of slots is a power of two and at least twice the
+    /// limit, so that a search soon meets an empty slot.
     slots: Box<[Slot<K, V>]>,
     /// Number of entries; written under `filling`, after the slot.
     count: AtomicUsize,
@@ -43,7 +43,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
-    /// Returns the entry of `key`, which `make` makes when there is none. `None` when the table is full.
+    /// Returns the entry of `key`, created by `make` if there is none, or `None` if the table is full.
     pub fn get<Q>(&self, key: &Q, make: impl FnOnce() -> V) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -58,7 +58,8 @@ impl<K: Hash + Eq, V> Table<K, V> {
                 Some(entry) => &**entry,
                 None => {
                     self.fill(slot, key, &mut make);
-                    // Empty only if the table is full. Another thread may have filled the slot with another key.
+                    // Empty only if the table is full. Another thread may have filled the slot with another
+                    // key.
                     slot.get()?
                 }
             };
@@ -74,7 +75,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     where
         Q: ToOwned<Owned = K> + ?Sized,
     {
-        // Checked without the lock first, so that no thread waits at a full table.
+        // Checked before locking, so that no thread waits for a full table.
         if self.count.load(Ordering::Acquire) >= self.limit {
             return;
         }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_look_for_the_same_keys_find_the_same_entries() {
+    fn all_threads_find_the_same_entries() {
         const KEYS: usize = 300;
         let table = Table::<String, usize>::new(KEYS);
         let made = AtomicUsize::new(0);

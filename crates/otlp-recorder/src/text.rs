@@ -1,5 +1,5 @@
-//! The rules for text that leaves the process: redaction by a function of the program, and the specification's limit on
-//! the length of attribute values.
+//! The rules for exported text: redaction by a function of the program, and the limit on the length of
+//! attribute values.
 
 use std::borrow::Cow;
 
@@ -9,20 +9,23 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-/// A function that removes what must not leave the process from a text, such as e-mail addresses. It runs for every text
-/// value that is recorded, on the thread that records, and returns a text without anything to remove as it is.
+/// A function that removes confidential parts of a text, such as e-mail addresses.
+///
+/// Runs for every recorded text value, on the recording thread. A text with nothing to remove is returned
+/// borrowed.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
-/// The rules for one signal's text.
+/// The text rules of one signal.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TextRules {
     pub(crate) redact: Option<Redact>,
-    /// Maximum length of an attribute's text in characters.
+    /// Maximum length of a text attribute in characters.
     pub(crate) value_limit: Option<usize>,
 }
 
 impl TextRules {
-    /// Redacts the attributes of every data point. Length limits do not apply: a metric's attributes name a series.
+    /// Redacts the attributes of every data point. The length limit does not apply, because the attributes of
+    /// a metric identify a series.
     pub(crate) fn apply_to_metrics(self, request: &mut ExportMetricsServiceRequest) {
         let Some(redact) = self.redact else { return };
         for group in &mut request.resource_metrics {
@@ -45,7 +48,7 @@ impl TextRules {
         }
     }
 
-    /// Returns `text` redacted.
+    /// Redacts `text`.
     pub(crate) fn redacted(self, text: &str) -> Cow<'_, str> {
         match self.redact {
             Some(redact) => redact(text),
@@ -53,7 +56,7 @@ impl TextRules {
         }
     }
 
-    /// Returns `text` cut to the limit of attribute values.
+    /// Truncates `text` to the limit.
     pub(crate) fn limited(self, text: &str) -> &str {
         self.value_limit
             .and_then(|limit| truncated(text, limit))
@@ -121,7 +124,7 @@ fn redact_value(redact: Redact, value: Option<&mut AnyValue>) {
     }
 }
 
-/// Hides the local part of `alice@example.com` and its like, for the tests of this crate.
+/// Hides the local part of e-mail addresses, for the tests of this crate.
 #[cfg(test)]
 pub(crate) fn redact_mail(text: &str) -> Cow<'_, str> {
     if !text.contains("@example.com") {

@@ -1,5 +1,5 @@
-//! The sending side of OTLP 1.x: one [`Sender`] per signal, over HTTP or gRPC, which retries as the protocol's specification
-//! says (<https://opentelemetry.io/docs/specs/otlp/>) and gives up at its deadline. It keeps no requests.
+//! The client side of OTLP 1.x (<https://opentelemetry.io/docs/specs/otlp/>): one [`Sender`] per signal, over
+//! HTTP or gRPC, which retries as the specification requires until its deadline. It does not store requests.
 
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -19,7 +19,7 @@ use crate::signal::Signal;
 use crate::text::Redact;
 pub(crate) use outcome::{Accepted, SendError, TransportError};
 
-/// One signal's connection to its collector.
+/// Client of the collector for one signal.
 #[derive(Debug)]
 pub(crate) struct Sender {
     signal: Signal,
@@ -35,12 +35,14 @@ enum Transport {
 }
 
 impl Sender {
-    /// Reads certificate and key files, but does not connect. Must be called on the runtime that sends. A file that cannot be
-    /// read is left out with a warning. Errors and answers are redacted with `redact`.
+    /// Creates a client without connecting; reads certificate and key files. Must be called on the runtime
+    /// that sends. A file that cannot be read is ignored with a warning. Errors and responses are redacted
+    /// with `redact`.
     ///
     /// # Errors
     ///
-    /// Returns an error when no client can be made, such as for an https endpoint without any CA certificate.
+    /// Returns an error if no client can be created, for example for an https endpoint without any CA
+    /// certificate.
     pub(crate) fn new(
         signal: Signal,
         collector: &Collector,
@@ -65,7 +67,8 @@ impl Sender {
         })
     }
 
-    /// Sends `request`, with retries, until the collector's time-out or `deadline` is over, whichever comes first.
+    /// Sends `request`, with retries, until the time-out of the collector or `deadline`, whichever comes
+    /// first.
     ///
     /// # Errors
     ///

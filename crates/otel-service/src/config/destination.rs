@@ -42,7 +42,8 @@ fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector is in use.
+/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector
+/// is in use.
 pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {

@@ -1,5 +1,5 @@
-//! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the defaults of
-//! the protocol. User info is removed from the URL, so that no error or log can contain it.
+//! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the
+//! defaults of the protocol. User info is removed from the URL, so that no error or log can contain it.
 
 use http::Uri;
 use otlp_recorder::{Protocol, Signal};

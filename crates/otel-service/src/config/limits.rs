@@ -11,8 +11,8 @@ const DEFAULT_COUNT: u32 = 128;
 /// Reads the batching of a signal from the variables with this prefix; `delay` is the default of the delay in
 /// milliseconds.
 ///
-/// Queues are limited to a million entries, because their memory is allocated, and delays are positive, because the
-/// export thread would spin otherwise.
+/// Queues are limited to a million entries, because their memory is allocated, and delays are positive,
+/// because the export thread would spin otherwise.
 pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> BatchSettings {
     let mut size = |name: &str, default| {
         let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
@@ -48,8 +48,8 @@ impl LogLimits {
     }
 }
 
-/// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies to the
-/// attributes of spans, not to those of events and links.
+/// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies
+/// to the attributes of spans, not to those of events and links.
 pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     let mut count = |name: &str| variables.count(name, DEFAULT_COUNT);
     let attributes = count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or_else(|| count("OTEL_ATTRIBUTE_COUNT_LIMIT"));

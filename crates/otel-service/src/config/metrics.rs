@@ -1,5 +1,5 @@
-//! Settings of metrics: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the preferences of the OTLP metric
-//! exporter.
+//! Settings of metrics: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the preferences of the
+//! OTLP metric exporter.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ impl Measuring {
 }
 
 impl HistogramAggregation {
-    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the defaults of
-    /// the specification.
+    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the
+    /// defaults of the specification.
     pub(crate) fn stream(self, instrument: &Instrument) -> Option<Stream> {
         if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
             return None;

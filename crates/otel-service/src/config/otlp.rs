@@ -1,5 +1,5 @@
-//! OTLP settings of one signal: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x. A
-//! per-signal variable overrides the common one.
+//! OTLP settings of one signal: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x.
+//! A per-signal variable overrides the common one.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the value,
-//! which may be a secret.
+//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the
+//! value, which may be a secret.
 
 use std::time::Duration;
 

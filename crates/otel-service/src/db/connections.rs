@@ -1,6 +1,6 @@
-//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the database
-//! conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections is reported by
-//! [`crate::Database::observe_connections`].
+//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the
+//! database conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections
+//! is reported by [`crate::Database::observe_connections`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

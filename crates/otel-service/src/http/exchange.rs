@@ -1,5 +1,5 @@
-//! One request and its response, from the arrival of the request until the response is sent, fails, or is dropped.
-//! [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
+//! One request and its response, from the arrival of the request until the response is sent, fails, or is
+//! dropped. [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 

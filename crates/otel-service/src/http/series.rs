@@ -1,5 +1,6 @@
-//! The instruments of HTTP requests. Six properties of a request select its time series in each instrument; the series
-//! are looked up once per combination, because the look-up is most of the cost of recording a request.
+//! The instruments of HTTP requests. Six properties of a request select its time series in each instrument;
+//! the series are looked up once per combination, because the look-up is most of the cost of recording a
+//! request.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,8 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to spare.
+/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to
+/// spare.
 const ACTIVE_LIMIT: usize = 32;
 
 static INSTRUMENTS: Instruments<Http> = Instruments::new();

@@ -144,7 +144,7 @@ fn the_queue_size_variable_limits_queues() {
                 .iter()
                 .find(|line| {
                     line["fields"]["signal"] == signal
-                        && line["message"].as_str().unwrap().contains("room again")
+                        && line["message"].as_str().unwrap().contains("no longer full")
                 })
                 .unwrap_or_else(|| panic!("no log event for {signal}: {}", run.stdout))["fields"]["dropped"]
                 .as_u64()

@@ -232,10 +232,10 @@ fn spans_dropped_during_an_outage_are_counted_and_logged_once() {
     });
     if let Some((seen, run)) = run {
         assert_eq!(
-            log_line(&run.stdout, "traces", "does not fit")["fields"]["capacity"],
+            log_line(&run.stdout, "traces", "queue is full")["fields"]["capacity"],
             64
         );
-        let dropped = log_line(&run.stdout, "traces", "room again")["fields"]["dropped"]
+        let dropped = log_line(&run.stdout, "traces", "no longer full")["fields"]["dropped"]
             .as_i64()
             .unwrap();
         let processed = "otel.sdk.processor.span.processed";

@@ -1,4 +1,4 @@
-//! Attributes in their encoded form, written when they are set. A key has one value, the last one.
+//! Encoded attributes, written when they are set. The last value of a key replaces earlier ones.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use super::fields::{any_value, key_value, list};
 use super::wire::{Writer, content_at};
 use crate::text::TextRules;
 
-/// The attributes of one span, event or link while it is recorded.
+/// Attributes of a span, event or link that is being recorded.
 #[derive(Debug)]
 pub struct Attributes {
     /// Field number of the attributes in their parent message.
@@ -28,20 +28,22 @@ struct Encoded {
     keys: KeyFilter,
 }
 
-/// Attributes that many spans begin with, encoded when the first of those spans starts. All spans must belong to the same
-/// [`Recorder`](crate::Recorder).
+/// Attributes shared by many spans, encoded when the first of these spans starts. All spans must belong to
+/// the same [`Recorder`](crate::Recorder).
 #[derive(Debug, Default)]
 pub struct PrewrittenAttributes(OnceLock<Encoded>);
 
 impl PrewrittenAttributes {
-    /// Returns attributes that are yet to be written.
+    /// Creates shared attributes that are not written yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Begins the attributes of a span with those that `describe` writes. `describe` is called for the first span only, and
-    /// must write the same attributes for all of them.
+    /// Starts the attributes of a span with the shared ones.
+    ///
+    /// `describe` writes them. It is called for the first span only and must write the same attributes for
+    /// every span.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
         if into.encoded.count > 0 {
             return describe(into);
@@ -68,7 +70,7 @@ impl Attributes {
         }
     }
 
-    /// Sets a string that is a constant of the program and needs no redaction.
+    /// Sets a string constant, which is not redacted.
     pub fn literal(&mut self, key: &str, text: &'static str) {
         if self.admits(key) {
             let text = self.text_rules.limited(text);
@@ -110,7 +112,7 @@ impl Attributes {
         }
     }
 
-    /// Removes everything and keeps at most `kept` bytes of memory.
+    /// Clears the content and keeps at most `kept` bytes of memory.
     pub(super) fn clear(&mut self, kept: usize) {
         self.encoded.writer.clear(kept);
         self.encoded.count = 0;
@@ -122,12 +124,12 @@ impl Attributes {
         self.encoded.writer.bytes()
     }
 
-    /// Returns the writer for the fields that follow the attributes, once all of these are set.
+    /// Returns the writer for the fields after the attributes. No attribute may be set afterwards.
     pub(super) fn following_fields(&mut self) -> &mut Writer {
         &mut self.encoded.writer
     }
 
-    /// Counts attributes that were dropped before they came here.
+    /// Adds to the number of dropped attributes.
     pub(super) fn add_dropped(&mut self, count: u32) {
         self.encoded.dropped += count;
     }
@@ -137,7 +139,8 @@ impl Attributes {
         self.encoded.dropped
     }
 
-    /// Makes room for the value of `key`, whose earlier value is removed. `false` when the limit is reached.
+    /// Removes the earlier value of `key` and returns whether a new one may be written, which the limit
+    /// decides.
     #[inline]
     fn admits(&mut self, key: &str) -> bool {
         let encoded = &mut self.encoded;
@@ -163,13 +166,13 @@ impl Encoded {
     }
 }
 
-/// A filter that knows keys by one of 128 bits. It saves a search for the same key before every attribute; a key that
-/// shares its bit with another costs one search.
+/// A set of key hashes with 128 values. It saves searching for an earlier value of a new key, unless the
+/// hashes collide.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeyFilter(u128);
 
 impl KeyFilter {
-    /// Adds `key`. `false` when it may be there already.
+    /// Adds `key`; returns false if the key may be present already.
     fn insert(&mut self, key: &str) -> bool {
         let bit = 1 << hash(key);
         let is_new = self.0 & bit == 0;
@@ -178,7 +181,8 @@ impl KeyFilter {
     }
 }
 
-/// Returns a hash below 128: of the length and of the first and the last eight bytes, in which keys differ.
+/// Returns a hash below 128 of the length and of the first and last eight bytes, which distinguish keys in
+/// practice.
 fn hash(key: &str) -> u32 {
     let bytes = key.as_bytes();
     let (first, last) = match (bytes.first_chunk(), bytes.last_chunk()) {
@@ -193,12 +197,12 @@ fn hash(key: &str) -> u32 {
     (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 57) as u32
 }
 
-/// Returns where the attribute `key` stands.
+/// Returns the position of the attribute `key`.
 fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
     while start < attributes.len() {
         let attribute = content_at(attributes, start, field)?;
-        // An empty key may be left out.
+        // The field of an empty key may be absent.
         let found = content_at(&attributes[..attribute.end], attribute.start, key_value::KEY);
         if attributes[found.unwrap_or_default()] == *key.as_bytes() {
             return Some(start..attribute.end);
@@ -246,7 +250,7 @@ fn write_array(rules: TextRules, writer: &mut Writer, array: &Array) {
         Array::F64(numbers) => {
             for number in numbers {
                 writer.message(list::VALUES, |writer| {
-                    writer.double_always(any_value::DOUBLE, *number)
+                    writer.double_always(any_value::DOUBLE, *number);
                 });
             }
         }
@@ -273,7 +277,7 @@ mod tests {
         value_limit: None,
     };
 
-    /// The attributes as text, in their order.
+    /// Returns the attributes as text, in order.
     fn shown(attributes: &Attributes) -> Vec<String> {
         let span = Span::decode(attributes.bytes()).unwrap();
         let value = |attribute: &opentelemetry_proto::tonic::common::v1::KeyValue| {
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_of_a_key_counts_whatever_other_keys_there_are() {
+    fn the_last_value_of_a_key_replaces_earlier_ones_despite_hash_collisions() {
         let long = "k".repeat(200);
         assert_eq!(hash("key.aaa.of"), hash("key.abh.of"));
         let keys = ["key.aaa.of", "key.abh.of", "", "a", &*long, "b"];
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_beyond_the_limit_are_counted_and_new_values_of_known_keys_are_not() {
+    fn attributes_beyond_the_limit_are_counted_but_new_values_of_known_keys_are_set() {
         let mut attributes = Attributes::new(ATTRIBUTES, PLAIN, 2);
         for (key, number) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
             attributes.number(key, number);
@@ -337,7 +341,7 @@ mod tests {
     fn prewritten_attributes_come_first_and_are_replaced_by_later_values() {
         let prewritten = PrewrittenAttributes::new();
         begun_with(&prewritten, 4, &["a", "b"]);
-        // Written once: what later spans describe is not looked at.
+        // `describe` of later spans is not called.
         let mut attributes = begun_with(&prewritten, 4, &["other"]);
         attributes.number("cc", 3);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Field numbers of the OTLP messages that are written here, from `opentelemetry/proto` 1.x.
+//! Field numbers of the OTLP messages that this crate writes, from `opentelemetry/proto` 1.x.
 
 /// `ExportTraceServiceRequest` and `ExportLogsServiceRequest`, which have the same shape.
 pub(super) mod export_request {
@@ -84,7 +84,7 @@ pub(super) mod key_value {
     pub(crate) const VALUE: u32 = 2;
 }
 
-/// `AnyValue`, a `oneof`: the field that is there is written even at its default.
+/// `AnyValue`, a `oneof`: the present field is written even at its default.
 pub(super) mod any_value {
     pub(crate) const STRING: u32 = 1;
     pub(crate) const BOOL: u32 = 2;

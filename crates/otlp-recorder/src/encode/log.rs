@@ -1,4 +1,4 @@
-//! Log records in their encoded form.
+//! Encoding of log records.
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ pub(crate) struct LogEncoder {
 }
 
 impl LogEncoder {
-    /// Passes `record` to `push`, encoded.
+    /// Encodes `record` and passes the result to `push`.
     pub(crate) fn encode(self, record: &SdkLogRecord, push: impl FnOnce(&[u8])) {
         with_scratch(|writer| {
             self.write(writer, record);

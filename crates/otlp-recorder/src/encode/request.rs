@@ -1,5 +1,5 @@
-//! Export requests: encoded spans or log records are gathered by scope in a [`Batch`], which a [`RequestEncoder`] puts into
-//! a request. Requests of both signals have the same shape.
+//! Export requests: a [`Batch`] groups encoded spans or log records by scope, and a [`RequestEncoder`] makes
+//! a request of it. The requests of both signals have the same structure.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,12 +15,13 @@ use super::wire::{Writer, field_length};
 use crate::queue::Entries;
 use crate::text::TextRules;
 
-/// Maximum number of unregistered scopes, and of bytes for each scope, whose memory a batch keeps for the next one.
+/// Maximum number of unregistered scopes, and of bytes for each scope, whose memory a batch keeps for the
+/// next one.
 const MAX_KEPT_SCOPES: usize = 4;
 const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
-/// The scopes of a recorder's tracers. They are few and known by number, so that a span finds its scope without comparing
-/// names.
+/// The scopes of the tracers of a recorder. They are few and identified by number, so that a span finds its
+/// scope without comparing names.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes(Mutex<Vec<InstrumentationScope>>);
 
@@ -48,7 +49,7 @@ impl Scopes {
 pub(crate) struct Batch {
     /// Entries of registered scopes, indexed by [`ScopeId`].
     registered: Vec<Writer>,
-    /// Entries of scopes of the SDK's tracers and loggers.
+    /// Entries of the scopes of SDK tracers and loggers.
     others: Vec<ScopeEntries>,
     count: usize,
 }
@@ -56,13 +57,13 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 struct ScopeEntries {
     scope: InstrumentationScope,
-    /// Name to use in place of the scope's own.
+    /// Name that replaces the name of the scope.
     name: Option<String>,
     entries: Writer,
 }
 
 impl Batch {
-    /// Adds an encoded entry, which is in pieces, to a registered scope.
+    /// Adds an encoded entry, given in pieces, to a registered scope.
     pub(crate) fn add(&mut self, ScopeId(index): ScopeId, entry: &[&[u8]]) {
         if index >= self.registered.len() {
             self.registered.resize_with(index + 1, Writer::default);
@@ -71,7 +72,7 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Adds an encoded entry, which is in pieces, to `scope` under another `name` if there is one.
+    /// Adds an encoded entry, given in pieces, to `scope`, whose name `name` replaces if present.
     pub(crate) fn add_to_scope(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
         let is_same = |known: &ScopeEntries| known.name.as_deref() == name && known.scope == *scope;
         let index = self.others.iter().rposition(is_same).unwrap_or_else(|| {
@@ -104,7 +105,7 @@ impl Entries for Batch {
     }
 }
 
-/// Makes the requests of one signal.
+/// Encoder of the requests of one signal.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestEncoder {
     /// The resource and its schema URL.
@@ -163,7 +164,7 @@ impl RequestEncoder {
     }
 }
 
-/// Returns the fields of a scope's group besides its entries.
+/// Returns the fields of a scope group other than its entries.
 fn scope_head(scope: &InstrumentationScope, name: Option<&str>) -> Writer {
     let name = name.map(|name| name.to_owned().into());
     let mut head = Writer::default();
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_is_used_again_has_nothing_of_the_last_one() {
+    fn a_reused_batch_has_no_entries_of_the_previous_one() {
         let scopes = Arc::new(Scopes::default());
         let [first, second] = ["first", "second"].map(|name| scopes.register(scope(name)));
         assert_eq!(scopes.register(scope("first")), first);

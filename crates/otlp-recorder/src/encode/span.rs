@@ -1,5 +1,5 @@
-//! Spans in their encoded form. Redaction and limits are applied while they are recorded; a span that ends is put
-//! together and moved into the queue.
+//! Encoding of spans. Redaction and limits are applied during recording; when a span ends, its parts are
+//! assembled and moved into the queue.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use super::fields;
 use super::wire::{Writer, nanoseconds};
 use crate::text::TextRules;
 
-/// Upper bound of the bytes that [`EndedSpan::write`] adds besides name, trace state and status.
+/// Maximum number of bytes that [`EndedSpan::write`] adds besides name, trace state and status.
 const FIXED_FIELDS: usize = 96;
 
 /// Maximum memory in bytes that the attributes of a span keep for the next span.
@@ -46,7 +46,7 @@ struct Messages {
 }
 
 impl Messages {
-    /// Counts one more message. `false` when the limit is reached.
+    /// Counts a message; returns false if the limit is reached.
     fn admits(&mut self, limit: u32) -> bool {
         let admitted = self.count < limit;
         if admitted {
@@ -66,7 +66,7 @@ impl SpanContent {
         }
     }
 
-    /// Removes everything, for the next span.
+    /// Clears the content for the next span.
     pub(crate) fn clear(&mut self) {
         self.attributes.clear(MAX_KEPT_BYTES);
         self.children = None;
@@ -133,7 +133,7 @@ pub(crate) struct EndedSpan<'a> {
     pub(crate) context: &'a SpanContext,
     pub(crate) parent: SpanId,
     pub(crate) parent_is_remote: bool,
-    /// Redacted where it needs to be.
+    /// Name of the span, redacted unless constant.
     pub(crate) name: Cow<'a, str>,
     pub(crate) kind: &'a SpanKind,
     pub(crate) start: SystemTime,
@@ -143,8 +143,8 @@ pub(crate) struct EndedSpan<'a> {
 }
 
 impl<'a> EndedSpan<'a> {
-    /// Completes the encoded span; returns it in pieces. Protobuf leaves the order of fields open, so the fields that are
-    /// known at the end follow the attributes.
+    /// Completes the encoded span and returns its pieces. Protobuf does not prescribe the order of fields, so
+    /// the fields that are known last follow the attributes.
     pub(crate) fn write(self) -> [&'a [u8]; 3] {
         use fields::span::*;
         let content = self.content;
@@ -177,7 +177,7 @@ impl<'a> EndedSpan<'a> {
     }
 }
 
-/// Passes a span of the SDK to `push`, encoded. The SDK has applied its limits.
+/// Encodes a span of the SDK and passes the result to `push`. The SDK has applied its limits.
 pub(crate) fn encode_sdk_span(rules: TextRules, span: &SpanData, push: impl FnOnce(&[&[u8]])) {
     const UNLIMITED: SpanLimits = SpanLimits {
         max_events_per_span: u32::MAX,
@@ -235,7 +235,7 @@ fn write_trace_state(rules: TextRules, writer: &mut Writer, field: u32, context:
     }
 }
 
-/// Returns the W3C trace flags, with OTLP's flags about the parent (or the linked span) above them.
+/// Returns the W3C trace flags, combined with the OTLP flags about the parent or the linked span.
 fn flags(context: &SpanContext, remote: bool) -> u32 {
     let mut flags = u32::from(context.trace_flags().to_u8()) | SpanFlags::ContextHasIsRemoteMask as u32;
     if remote {

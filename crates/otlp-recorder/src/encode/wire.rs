@@ -1,5 +1,6 @@
-//! A writer for protobuf's wire format (<https://protobuf.dev/programming-guides/encoding/>), as far as spans and log
-//! records need it. Writing fields directly costs a fraction of building message structs first and encoding those.
+//! A writer for the protobuf wire format (<https://protobuf.dev/programming-guides/encoding/>), limited to
+//! the needs of spans and log records. Writing fields directly costs a fraction of building message structs
+//! and encoding them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -19,7 +20,7 @@ thread_local! {
 
 /// Calls `write` with an empty writer whose memory the thread reuses.
 pub(crate) fn with_scratch(write: impl FnOnce(&mut Writer)) {
-    // The thread-local is gone when a thread is ending.
+    // The thread-local is not accessible while the thread exits.
     let mut writer = SCRATCH.try_with(Cell::take).unwrap_or_default();
     write(&mut writer);
     writer.clear(MAX_KEPT_SCRATCH);
@@ -35,7 +36,8 @@ enum WireType {
     Fixed32 = 5,
 }
 
-/// The encoded fields of one message. A method leaves out a field at its default value unless its name says `always`.
+/// The encoded fields of a message. Methods omit a field at its default value unless their name contains
+/// `always`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer(Vec<u8>);
 
@@ -64,7 +66,7 @@ impl Writer {
         self.0.reserve(bytes);
     }
 
-    /// Removes everything and keeps at most `kept` bytes of memory.
+    /// Clears the content and keeps at most `kept` bytes of memory.
     pub(super) fn clear(&mut self, kept: usize) {
         self.0.clear();
         self.0.shrink_to(kept);
@@ -128,8 +130,8 @@ impl Writer {
         self.put_varint(length as u64);
     }
 
-    /// Writes a message whose length is not known before it is written. One of more than 127 bytes is moved to make room for
-    /// its length.
+    /// Writes a message whose length is not known in advance. A message of more than 127 bytes is moved to
+    /// make room for its length.
     pub(super) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         self.tag(field, WireType::LengthDelimited);
         let start = self.0.len();
@@ -146,7 +148,7 @@ impl Writer {
         }
     }
 
-    /// Writes an encoded message that is in pieces.
+    /// Writes an encoded message, given in pieces.
     pub(super) fn message_of(&mut self, field: u32, pieces: &[&[u8]]) {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.0.reserve(field_length(field, length));
@@ -208,7 +210,7 @@ pub(super) fn field_length(field: u32, length: usize) -> usize {
     varint_length(tag(field, WireType::LengthDelimited).into()) + varint_length(length as u64) + length
 }
 
-/// Returns the content of the field `field` if that is what begins at `start`, and if it is length-delimited.
+/// Returns the content of the field at `start` if its number is `field` and it is length-delimited.
 pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range<usize>> {
     let (found, after_tag) = varint_at(bytes, start)?;
     let (length, content) = varint_at(bytes, after_tag)?;
@@ -217,7 +219,7 @@ pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range
     (is_it && content.end <= bytes.len()).then_some(content)
 }
 
-/// Reads a varint; returns it and where it ends.
+/// Reads a varint; returns the value and the end position.
 fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
     let mut number = 0;
     for (index, byte) in bytes.get(start..)?.iter().take(MAX_VARINT_LENGTH).enumerate() {
@@ -240,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_varint_has_as_many_bytes_as_it_needs() {
+    fn a_varint_has_minimal_length() {
         for (number, bytes) in [
             (1_u64, &[0x08, 0x01][..]),
             (127, &[0x08, 0x7f]),
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_any_length_has_its_length_before_it() {
+    fn a_message_of_any_length_is_prefixed_with_its_length() {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 70_000] {
             let content = vec![7; length];
             let mut writer = Writer::default();
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_writer_keeps_no_more_memory_than_it_may() {
+    fn a_cleared_writer_keeps_limited_memory() {
         for length in [0, 100, 5_000] {
             let mut writer = Writer::default();
             writer.string(1, &"x".repeat(length));

@@ -1,5 +1,5 @@
-//! The loop of a queued signal, spans or log records. A batch is sent when it is full or when the delay is over, whichever is
-//! first.
+//! The loop of a queued signal, spans or log records. A batch is sent when it is full or after the delay,
+//! whichever comes first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::log_target::LOG_TARGET;
 use crate::queue::{Entries, Queue};
 use crate::signal::Signal;
 
-/// Sends one signal's batches from its queue to its exporter.
+/// Sends the batches of one signal from its queue to its exporter.
 #[derive(Debug)]
 pub(super) struct BatchLoop<B, T, F> {
     pub(super) signal: Signal,
@@ -81,7 +81,7 @@ where
     }
 }
 
-/// Logs when `queue` begins to overflow, and when nothing has been dropped for the time `settled`.
+/// Logs when `queue` begins to overflow, and when no entries have been dropped for the time `settled`.
 pub(super) async fn watch_overflow<B: Entries>(
     signal: Signal,
     queue: Arc<Queue<B>>,
@@ -99,7 +99,7 @@ pub(super) async fn watch_overflow<B: Entries>(
             target: LOG_TARGET,
             signal = signal.name(),
             capacity = queue.capacity(),
-            "more telemetry is recorded than delivered; what does not fit into the queue is dropped"
+            "the telemetry queue is full; entries are dropped until there is room again"
         );
         let mut stopping = false;
         let dropped = loop {
@@ -112,7 +112,7 @@ pub(super) async fn watch_overflow<B: Entries>(
                 break dropped;
             }
         };
-        tracing::info!(target: LOG_TARGET, signal = signal.name(), dropped, "the telemetry queue has room again");
+        tracing::info!(target: LOG_TARGET, signal = signal.name(), dropped, "the telemetry queue is no longer full");
         if stopping {
             return;
         }
@@ -131,7 +131,7 @@ mod tests {
 
     const DELAY: Duration = Duration::from_secs(5);
 
-    /// Starts a loop that sends from `queue` to `transport`; returns the way to stop it, and its task.
+    /// Starts a loop that sends from `queue` to `transport`; returns the sender that stops it, and its task.
     fn start(
         queue: &Arc<Queue<Vec<u32>>>,
         transport: &Scripted,
@@ -257,13 +257,13 @@ mod tests {
             while queue.take().is_some() {}
             sleep(seconds(3)).await;
         }
-        assert_eq!((log.count("does not fit"), log.count("room again")), (1, 0));
+        assert_eq!((log.count("queue is full"), log.count("no longer full")), (1, 0));
         sleep(seconds(10)).await;
         assert_eq!(log.count("dropped=80"), 1);
         (0..10).for_each(|entry| queue.push_one(entry));
         sleep(seconds(1)).await;
         ask.send_replace(Some(ShutdownLimit::new(Instant::now())));
         watch.await.unwrap();
-        assert_eq!((log.count("does not fit"), log.count("dropped=8 ")), (2, 1));
+        assert_eq!((log.count("queue is full"), log.count("dropped=8 ")), (2, 1));
     }
 }

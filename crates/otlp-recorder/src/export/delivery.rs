@@ -1,4 +1,4 @@
-//! Whether a signal reaches its collector. An outage is logged once when it begins and once when it is over.
+//! The delivery state of a signal. An outage is logged once when it begins and once when it ends.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use crate::signal::Signal;
 use crate::text::Redact;
 use crate::transport::{Accepted, SendError};
 
-/// Maximum length of a logged reason in characters. A collector may quote what it was sent.
+/// Maximum length of a logged reason in characters. A collector may quote exported data.
 const MAX_REASON: usize = 300;
 
-/// The deliveries of one signal.
+/// The delivery state of one signal.
 #[derive(Debug)]
 pub(super) struct Delivery {
     signal: Signal,
@@ -30,7 +30,7 @@ impl Delivery {
         }
     }
 
-    /// Returns whether the last export failed, entirely or in part.
+    /// Whether the last export failed, entirely or in part.
     pub(super) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
     }
@@ -58,7 +58,7 @@ impl Delivery {
                 target: LOG_TARGET,
                 signal = self.signal.name(),
                 error = %self.presentable(reason),
-                "telemetry cannot be delivered; it is dropped until the collector answers"
+                "telemetry cannot be delivered and is dropped until the collector responds; check the endpoint"
             );
         }
     }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_logged_when_it_begins_and_with_its_losses_when_it_is_over() {
+    fn an_outage_is_logged_when_it_begins_and_when_it_ends_with_its_losses() {
         let (log, delivery) = (LogEvents::new(), Delivery::new(Signal::Traces, Some(redact_mail)));
         for _ in 0..3 {
             delivery.record(&failed(), 10);

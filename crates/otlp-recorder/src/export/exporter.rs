@@ -1,5 +1,5 @@
-//! The last step of every signal: sends one request within its time, records the result, and honours a collector's request to
-//! wait.
+//! The last step of every signal: sends a request before its deadline, records the result, and honours the
+//! retry delay that a collector requests.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::signal::Signal;
 use crate::text::Redact;
 use crate::transport::{Accepted, SendError, Sender, TransportError};
 
-/// Maximum time that a collector can request to wait. A longer time is more likely a mistake in its configuration.
+/// Maximum retry delay of a collector. A longer one is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// Sends requests.
+/// A way to send requests.
 pub(super) trait Transport: Send + 'static {
     /// Sends one request, with retries, until `deadline` at the latest.
     fn send(
@@ -68,7 +68,7 @@ impl Transport for Output {
     }
 }
 
-/// One signal's exporter.
+/// The exporter of one signal.
 #[derive(Debug)]
 pub(super) struct Exporter<T> {
     transport: T,
@@ -77,7 +77,7 @@ pub(super) struct Exporter<T> {
     /// Time limit of one export, retries included.
     timeout: Duration,
     pub(super) shutdown: Shutdown,
-    /// Until when the collector asked not to be called.
+    /// End of the retry delay that the collector requested.
     paused_until: Option<Instant>,
 }
 
@@ -99,14 +99,14 @@ impl<T: Transport> Exporter<T> {
         }
     }
 
-    /// Returns whether the time for the shutdown is over.
+    /// Whether the deadline of the shutdown has passed.
     pub(super) fn is_over(&self) -> bool {
         let failing = self.delivery.is_failing();
         let limit = self.shutdown.limit();
         limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
     }
 
-    /// Waits until the collector may be called. `false` when that is after the shutdown.
+    /// Waits for the end of the retry delay; returns false if that is after the deadline of the shutdown.
     pub(super) async fn open(&mut self) -> bool {
         let Some(until) = self.paused_until else {
             return true;
@@ -141,7 +141,7 @@ impl<T: Transport> Exporter<T> {
             () = self.shutdown.over(failing) => Err(SendError {
                 error_type: "timeout",
                 retry_after: None,
-                message: "the process ended before the collector answered".to_owned(),
+                message: "the collector did not respond before the deadline".to_owned(),
             }),
         };
         if let Err(error) = &result

@@ -1,5 +1,5 @@
-//! The loop of metrics. They are collected on a thread of the runtime's pool, because collection runs callbacks of the
-//! program, and are sent every interval. A callback that hangs costs metrics and nothing else.
+//! The loop of metrics, which are collected and sent at an interval. Collection runs callbacks of the
+//! program, so it uses a thread of the runtime's pool; a callback that blocks affects metrics only.
 
 use std::fmt;
 use std::mem;
@@ -47,8 +47,8 @@ impl MetricReader for QueueMetricReader {
         self.0.force_flush()
     }
 
-    /// Does nothing: the export thread has collected for the last time. The inner reader's lock is held for as long as a
-    /// callback hangs, so it is not shut down.
+    /// Does nothing: the export thread has collected for the last time. A blocked callback holds the lock of
+    /// the inner reader, so shutting it down could block.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
@@ -68,7 +68,7 @@ impl fmt::Debug for BeforeCollection {
     }
 }
 
-/// The parts of a collection.
+/// The settings of the collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Collection {
     pub(crate) reader: QueueMetricReader,
@@ -84,9 +84,9 @@ pub(crate) struct Collection {
 pub(super) struct MetricLoop<T> {
     collection: Collection,
     exporter: Exporter<T>,
-    /// The last collection, whose memory is reused.
+    /// Result of the last collection, whose memory is reused.
     kept: ResourceMetrics,
-    /// A collection that has not finished.
+    /// Collection in progress.
     running: Option<JoinHandle<Collected>>,
 }
 
@@ -117,7 +117,7 @@ impl<T: Transport> MetricLoop<T> {
                     }
                 }
             }
-            // After an export that took longer than the interval, the following ones do not catch up.
+            // Exports missed during a slow one are not made up for.
             next = (next + interval).max(Instant::now());
         }
         if !self.exporter.open().await {
@@ -146,7 +146,7 @@ impl<T: Transport> MetricLoop<T> {
         }
     }
 
-    /// Collects once. A collection that did not finish in time is waited for in the next call.
+    /// Collects once. If the collection does not finish in time, the next call waits for it.
     async fn collect(&mut self, deadline: Instant) -> Collected {
         let running = self.running.get_or_insert_with(|| {
             let Collection { reader, before, .. } = self.collection.clone();

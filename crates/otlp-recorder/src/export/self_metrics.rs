@@ -1,5 +1,5 @@
-//! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there). They are read
-//! from counters when metrics are collected, so that recording pays nothing for them.
+//! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there).
+//! They are read from counters when metrics are collected, so they do not slow down recording.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,7 +27,7 @@ const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
-/// Results of one signal's exports.
+/// Export results of one signal.
 #[derive(Debug)]
 pub(crate) struct ExportCounts {
     signal: Signal,

@@ -1,4 +1,4 @@
-//! The request to shut down, as the loops of the export thread see it.
+//! The shutdown request for the loops of the export thread.
 
 use std::future::pending;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Time that a failing collector gets at shutdown. A service that is developed without a collector should stop at once.
+/// Time limit for a failing collector at shutdown, so that a service stops quickly during development without
+/// a collector.
 const FAILING_COLLECTOR_TIME: Duration = Duration::from_secs(1);
 
 /// The time limit of a shutdown.
@@ -25,7 +26,7 @@ impl ShutdownLimit {
         }
     }
 
-    /// Returns when to give up on a collector whose last export failed, or did not.
+    /// Returns the deadline for a collector, which is earlier if its last export failed.
     pub(crate) fn for_collector(self, failing: bool) -> Instant {
         if failing {
             self.deadline.min(self.requested + FAILING_COLLECTOR_TIME)
@@ -35,12 +36,13 @@ impl ShutdownLimit {
     }
 }
 
-/// Notifies a loop of the shutdown.
+/// Notification of the shutdown for a loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Shutdown(watch::Receiver<Option<ShutdownLimit>>);
 
 impl Shutdown {
-    /// Returns the sender that requests the shutdown, and the receiving side. Dropping the sender requests nothing.
+    /// Returns the sender that requests the shutdown, and the receiving side. Dropping the sender requests
+    /// nothing.
     pub(crate) fn new() -> (watch::Sender<Option<ShutdownLimit>>, Self) {
         let (sender, receiver) = watch::channel(None);
         (sender, Self(receiver))
@@ -65,7 +67,7 @@ impl Shutdown {
         }
     }
 
-    /// Waits until the time for the shutdown is over.
+    /// Waits for the deadline of the shutdown.
     pub(crate) async fn over(&mut self, failing: bool) {
         let limit = self.requested().await;
         sleep_until(limit.for_collector(failing)).await;

@@ -1,4 +1,4 @@
-//! Restarts a loop that panics, a few times and with growing pauses.
+//! Restarts a loop that panics, a few times and with increasing delays.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::signal::Signal;
 const MAX_STARTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the futures that `make` returns, one after the other, until one does not panic; returns its output. `false` when
-/// the number of starts is used up or there is nothing to run.
+/// Runs the futures that `make` returns, one after the other, until one does not panic, and returns its
+/// output. Returns false after the maximum number of starts, or if there is nothing to run.
 pub(super) async fn supervised<L>(
     signal: Signal,
     mut shutdown: Shutdown,
@@ -28,7 +28,7 @@ where
         let Some(work) = make() else { break };
         match tokio::spawn(work).await {
             Ok(delivered) => return delivered,
-            // The panic's message is not logged: it may quote exported data. The process's panic hook has seen it.
+            // The panic message may quote exported data, so only the panic hook of the process sees it.
             Err(_) => tracing::error!(
                 target: LOG_TARGET,
                 signal = signal.name(),
@@ -40,7 +40,11 @@ where
             _ = shutdown.requested() => {}
         }
     }
-    tracing::error!(target: LOG_TARGET, signal = signal.name(), "a signal is no longer exported");
+    tracing::error!(
+        target: LOG_TARGET,
+        signal = signal.name(),
+        "the export loop of a signal panicked too often; the signal is no longer exported"
+    );
     false
 }
 
@@ -55,7 +59,8 @@ mod tests {
     use super::super::testing::LogEvents;
     use super::*;
 
-    /// Supervises a loop that panics `panics` times and then ends; returns its result and the number of starts.
+    /// Supervises a loop that panics `panics` times and then ends; returns its result and the number of
+    /// starts.
     async fn run(panics: u32, shutdown: Shutdown) -> (bool, u32) {
         let starts = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&starts);

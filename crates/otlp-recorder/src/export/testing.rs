@@ -1,4 +1,5 @@
-//! Shared by the tests of the loops: a transport with scripted replies, and the log events of a test's thread.
+//! Support for the tests of the loops: a transport with scripted replies, and the log events of the thread of
+//! a test.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -27,15 +28,15 @@ use crate::transport::{Accepted, SendError};
 pub(super) enum Reply {
     Accepted,
     Failed,
-    /// The collector asks to wait.
+    /// The collector requests a retry delay.
     RetryAfter(Duration),
-    /// No answer before the deadline.
+    /// No response before the deadline.
     TimesOut,
-    /// No answer after the deadline either.
+    /// No response at all, even after the deadline.
     Hangs,
 }
 
-/// Gives the replies of its script, then accepts everything; keeps the times of its calls.
+/// A transport that returns scripted replies, then accepts everything, and keeps the times of its calls.
 #[derive(Clone, Debug)]
 pub(super) struct Scripted {
     script: Arc<Mutex<VecDeque<Reply>>>,
@@ -56,7 +57,7 @@ impl Scripted {
         calls.iter().map(|call| (*call - start).as_millis()).collect()
     }
 
-    /// Returns an exporter with this transport, and the way to stop it.
+    /// Returns an exporter with this transport, and the sender that stops it.
     pub(super) fn exporter(
         &self,
         timeout: Duration,
@@ -94,7 +95,7 @@ impl Transport for Scripted {
     }
 }
 
-/// The log events of this thread while this value lives.
+/// The log events of this thread until the value is dropped.
 pub(super) struct LogEvents {
     messages: Arc<Mutex<Vec<String>>>,
     _guard: DefaultGuard,

@@ -31,7 +31,7 @@ use crate::text::Redact;
 
 const THREAD_NAME: &str = "telemetry";
 
-/// Minimum time without drops after which an overflow is over.
+/// Time without drops after which an overflow has ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
 
 /// Maximum time of a shutdown; the clock would overflow at much longer ones.
@@ -41,8 +41,10 @@ thread_local! {
     static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns whether the current thread is a pipeline's export thread. A subscriber that exports log records must leave out
-/// the events of this thread, or a failing export would feed itself.
+/// Returns whether the current thread is an export thread.
+///
+/// A subscriber that exports log records must skip the events of this thread; otherwise a failing export
+/// would cause further exports.
 #[must_use]
 pub fn is_export_thread() -> bool {
     IS_EXPORT_THREAD.get()
@@ -93,8 +95,8 @@ struct Started {
 }
 
 impl ExportThread {
-    /// Starts the thread and waits until its transports are prepared, which needs no network. A signal whose transport cannot
-    /// be prepared is left out with a warning. `None` when there is nothing to export.
+    /// Starts the thread and waits until its transports are prepared, which needs no network. A signal whose
+    /// transport cannot be prepared is disabled with a warning. Returns `None` if there is nothing to export.
     pub(crate) fn start(exports: SignalExports, warnings: &mut Vec<String>) -> Option<Self> {
         if exports.traces.is_none() && exports.logs.is_none() && exports.metrics.is_none() {
             return None;
@@ -127,13 +129,12 @@ impl ExportThread {
         })
     }
 
-    /// Returns whether `signal` is exported.
+    /// Whether `signal` is exported.
     pub(crate) fn exports(&self, signal: Signal) -> bool {
         self.running.contains(&signal)
     }
 
-    /// Exports everything that is recorded, and returns when that is done or after `deadline`, whatever the collector does.
-    /// Returns the signals that were not delivered.
+    /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
     pub(crate) fn finish(mut self, deadline: Duration) -> Vec<Signal> {
         let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
         self.shutdown.send_replace(Some(ShutdownLimit::new(deadline)));
@@ -151,7 +152,7 @@ impl ExportThread {
         }
         // All loops have ended, so the thread ends at once.
         if self.thread.join().is_err() {
-            tracing::error!(target: LOG_TARGET, "the export thread panicked at its end");
+            tracing::error!(target: LOG_TARGET, "the export thread panicked while it ended");
         }
         undelivered
     }
@@ -166,7 +167,7 @@ fn run(
 ) {
     IS_EXPORT_THREAD.set(true);
     let mut started = Started::default();
-    // The runtime's pool collects metrics and resolves names.
+    // The thread pool of the runtime collects metrics and resolves names.
     let runtime = match Builder::new_current_thread()
         .enable_all()
         .thread_name(THREAD_NAME)
@@ -182,7 +183,7 @@ fn run(
             return;
         }
     };
-    // Nothing that this thread does is traced.
+    // Suppresses spans of this thread.
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     runtime.block_on(async {
         let mut loops = Loops {
@@ -202,7 +203,7 @@ fn run(
             loops.start_metrics(metrics);
         }
         let mut set = loops.set;
-        // The receiver is gone when the start was given up.
+        // The receiver is dropped if the start was abandoned.
         let _ = start.send(started);
         let mut shutdown = shutdown.clone();
         tokio::select! {
@@ -210,11 +211,11 @@ fn run(
             () = shutdown.over(false) => {}
         }
     });
-    // Does not wait for a callback that hangs.
+    // Does not wait for a blocked callback.
     runtime.shutdown_background();
 }
 
-/// The loops while they are started.
+/// The loops during their start.
 struct Loops<'a> {
     redact: Option<Redact>,
     set: JoinSet<()>,
@@ -286,7 +287,7 @@ impl Loops<'_> {
                 Some(make(output, Arc::clone(&delivery), shutdown.clone()))
             })
             .await;
-            // The receiver is gone when the deadline is over.
+            // The receiver is dropped after the deadline.
             let _ = results.send((signal, delivered));
         });
         true

@@ -1,5 +1,5 @@
-//! OTLP over gRPC. A request is encoded once for all attempts, so calls use a codec that passes bytes through; the generated
-//! clients would clone the request for each attempt.
+//! OTLP over gRPC. A request is encoded once for all attempts, so calls use a codec that passes bytes
+//! through; the generated clients would clone the request for each attempt.
 
 use std::error::Error;
 use std::time::Duration;
@@ -65,8 +65,8 @@ impl Grpc {
         })
     }
 
-    /// Replaces the connection. Over HTTP/2 a call that timed out leaves the connection open, and if the other end has
-    /// vanished, every later call would wait on it in vain.
+    /// Replaces the connection. In HTTP/2, a call that timed out leaves the connection open; if the peer is
+    /// unreachable, every later call on it would time out too.
     pub(super) fn reconnect(&mut self) {
         self.client = client(&self.endpoint, self.compression);
     }
@@ -120,8 +120,8 @@ fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
     })
 }
 
-/// Returns the error of a failed call. A status with a source was made by the client, for a connection error. The
-/// collector's own message is not passed on: it may quote what was sent.
+/// Returns the error of a failed call. A status with a source comes from the client, for a connection error.
+/// The message of the collector is omitted, because it may quote exported data.
 fn refused(status: &Status) -> AttemptError {
     if let Some(cause) = status.source() {
         return AttemptError::connection(described(cause));
@@ -138,7 +138,7 @@ fn refused(status: &Status) -> AttemptError {
     };
     AttemptError {
         error_type: name(status.code()),
-        message: format!("the collector answered gRPC {}", name(status.code())),
+        message: format!("the collector responded with gRPC status {}", name(status.code())),
         retry,
     }
 }
@@ -165,7 +165,7 @@ fn name(code: Code) -> &'static str {
     }
 }
 
-/// Returns the `retry_delay` of the `google.rpc.RetryInfo` among the status's details.
+/// Returns the `retry_delay` of the `google.rpc.RetryInfo` in the details of the status.
 fn retry_delay(status: &Status) -> Option<Duration> {
     let details = RpcStatus::decode(status.details()).ok()?.details;
     let detail = details.iter().find(|detail| detail.type_url == RETRY_INFO)?;
@@ -174,11 +174,11 @@ fn retry_delay(status: &Status) -> Option<Duration> {
         u64::try_from(delay.seconds).ok()?,
         u32::try_from(delay.nanos).ok()?,
     );
-    // `Duration::new` carries over a second's worth of nanoseconds, and may panic.
+    // `Duration::new` panics if carrying over excess nanoseconds overflows the seconds.
     (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
-/// `google.rpc.Status`, the details only.
+/// `google.rpc.Status`, limited to its details.
 #[derive(Clone, PartialEq, prost::Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn exhaustion_is_retried_when_the_collector_says_when() {
+    fn resource_exhausted_is_retried_only_with_a_retry_delay() {
         let refused = |status: &Status| refused(status).retry;
         let exhausted = Code::ResourceExhausted;
         assert_eq!(refused(&Status::new(exhausted, "")), Retry::Never);
@@ -311,9 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn the_collectors_message_is_not_passed_on() {
+    fn the_message_of_the_collector_is_omitted() {
         let failure = refused(&Status::new(Code::Unauthenticated, "bad token s3cret"));
         assert_eq!(failure.error_type, "UNAUTHENTICATED");
-        assert_eq!(failure.message, "the collector answered gRPC UNAUTHENTICATED");
+        assert_eq!(
+            failure.message,
+            "the collector responded with gRPC status UNAUTHENTICATED"
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::collector::{Collector, Compression, Protocol};
 use crate::destination::Request;
 use crate::text::Redact;
 
-/// Time limit for reading the answer to a request that was accepted.
+/// Time limit for reading the response to an accepted request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -140,11 +140,11 @@ fn client(tls: &Tls) -> reqwest::Result<Client> {
     use super::tls::Roots;
     use reqwest::{Certificate, Identity};
 
-    // Another part of the process may have chosen a provider already; any will do.
+    // Another part of the process may have installed a provider; any provider works.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = without_redirects();
     builder = match &tls.roots {
-        // The system's certificates are not read for nothing: a small image may not have them.
+        // Avoids reading the system certificates, which a minimal image may lack.
         Roots::None => builder.tls_certs_only([]),
         Roots::System => builder,
         Roots::Own(pem) => builder.tls_certs_only(Certificate::from_pem_bundle(pem)?),
@@ -181,7 +181,7 @@ fn gzip(plain: &[u8]) -> Bytes {
     Bytes::copy_from_slice(plain)
 }
 
-/// Returns the answer's body; empty when it is too long or breaks off.
+/// Returns the body of the response, or an empty one if it is too long or incomplete.
 async fn answer(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -193,7 +193,7 @@ async fn answer(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a refused request. Its body is not read: it may quote what was sent.
+/// Returns the error of a refused request. The body is not read, because it may quote exported data.
 fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
@@ -201,12 +201,13 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
     };
     AttemptError {
         error_type: error_type(status),
-        message: format!("the collector answered HTTP {status}"),
+        message: format!("the collector responded with HTTP status {status}"),
         retry,
     }
 }
 
-/// Returns the `Retry-After` time. A date is compared with the answer's own date, because clocks differ.
+/// Returns the `Retry-After` time. A date is compared with the `Date` header of the response, because clocks
+/// differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
@@ -289,13 +290,13 @@ mod tests {
         }
         let without_date = failure(503, &[(RETRY_AFTER, date)]);
         assert_eq!(without_date.retry, Retry::After(Duration::ZERO));
-        // Only where a retry is due.
+        // `Retry-After` has no effect on a status that is not retried.
         assert_eq!(failure(400, &[(RETRY_AFTER, "1")]).retry, Retry::Never);
     }
 
     #[tokio::test]
     async fn an_error_does_not_contain_the_url() {
-        // A port that no server can listen at.
+        // No server can listen on this port.
         let collector = Collector::new(Protocol::HttpProtobuf, "http://127.0.0.1:0/in?key=s3cret");
         let http = Http::new(&collector, None, &mut Vec::new()).unwrap();
         let failure = http.attempt(Bytes::new()).await.unwrap_err();

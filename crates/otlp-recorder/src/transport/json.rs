@@ -1,6 +1,7 @@
-//! OTLP's JSON (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>): names in lowerCamelCase, ids in
-//! hexadecimal, 64-bit integers as text, enums as numbers, infinities and NaN by name, and fields at their defaults left
-//! out. The serde form of `opentelemetry-proto`'s messages writes nulls and cannot write infinities.
+//! The JSON encoding of OTLP (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>): names in
+//! lowerCamelCase, ids in hexadecimal, 64-bit integers as strings, enums as numbers, infinities and NaN by
+//! name, and no fields at their defaults. The serde implementation of `opentelemetry-proto` writes nulls and
+//! cannot write infinities.
 
 mod metrics;
 
@@ -136,7 +137,7 @@ fn key_value(attribute: &KeyValue) -> Fields {
         .number("keyStrindex", attribute.key_strindex)
 }
 
-/// The member of a `oneof` is written even at its default.
+/// Writes the member of a `oneof`, even at its default.
 fn any_value(value: &AnyValue) -> Fields {
     let fields = Fields::new();
     let Some(value) = &value.value else {
@@ -220,7 +221,7 @@ impl Fields {
         if truth { self.put(name, true) } else { self }
     }
 
-    /// A field with presence: written at its default too.
+    /// Writes a field with presence, even at its default.
     fn optional(self, name: &str, number: Option<f64>) -> Self {
         match number {
             Some(number) => self.put(name, double(number)),

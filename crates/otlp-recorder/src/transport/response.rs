@@ -1,5 +1,5 @@
-//! Reads a collector's answer to a request that it accepted, entirely or in part. An answer that cannot be read counts as
-//! full success.
+//! Parsing of the response to a request that was accepted, entirely or in part. A malformed response counts
+//! as a full success.
 
 use std::borrow::Cow;
 
@@ -15,10 +15,11 @@ use crate::text::Redact;
 /// Maximum length of a message in characters.
 const MAX_MESSAGE: usize = 256;
 
-/// Minimum length of a header value that is hidden. Shorter ones are no secrets and occur in ordinary text.
+/// Minimum length of a header value that is hidden in messages. Shorter values are not secrets and occur in
+/// ordinary text.
 const MIN_SECRET: usize = 6;
 
-/// The context of a message from the collector.
+/// Rules for messages of the collector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent<'a> {
     /// Headers of the request, whose values may be secret.
@@ -26,7 +27,7 @@ pub(super) struct Sent<'a> {
     pub(super) redact: Option<Redact>,
 }
 
-/// Reads a protobuf answer. The answers of the three signals differ in field names only.
+/// Parses a protobuf response. The responses of the three signals differ in field names only.
 pub(super) fn of_protobuf(body: &[u8], sent: &Sent<'_>) -> Accepted {
     let partial = ExportTraceServiceResponse::decode(body)
         .ok()
@@ -38,7 +39,7 @@ pub(super) fn of_protobuf(body: &[u8], sent: &Sent<'_>) -> Accepted {
 }
 
 #[cfg(feature = "json")]
-/// Reads a JSON answer, in which a 64-bit integer may be text or a number.
+/// Parses a JSON response, in which a 64-bit integer may be a string or a number.
 pub(super) fn of_json(body: &[u8], sent: &Sent<'_>) -> Accepted {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let partial = &answer["partialSuccess"];
@@ -60,7 +61,7 @@ fn accepted(rejected: i64, message: &str, sent: &Sent<'_>) -> Accepted {
     }
 }
 
-/// Returns a collector's message as one short line, redacted and without the values of our headers.
+/// Returns a message of the collector as one short line, redacted and without header values.
 fn presentable(text: &str, sent: &Sent<'_>) -> String {
     let mut line: String = text
         .trim()
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_is_a_full_success() {
+    fn a_malformed_response_is_a_full_success() {
         for body in [
             &b""[..],
             b"\xff\xff\xff",
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collectors_message_is_short_redacted_and_without_our_secrets() {
+    fn a_message_of_the_collector_is_shortened_and_redacted() {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer t0p-s3cret".parse().unwrap());
         headers.insert("x-scope", "a".parse().unwrap());

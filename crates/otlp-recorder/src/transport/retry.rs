@@ -1,4 +1,5 @@
-//! Retries: exponential back-off with jitter, or the time that the collector asks for, and never beyond the deadline.
+//! Retries: exponential back-off with jitter, or the delay that the collector requests, limited by the
+//! deadline.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -12,10 +13,10 @@ use crate::signal::Signal;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 
-/// Maximum time that a collector can ask to wait.
+/// Maximum retry delay of a collector.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// `error.type` of an attempt that the deadline ended.
+/// `error.type` of an attempt that reached the deadline.
 pub(super) const TIMEOUT: &str = "timeout";
 
 /// A failed attempt.
@@ -26,17 +27,17 @@ pub(super) struct AttemptError {
     pub(super) retry: Retry,
 }
 
-/// Whether and when to try again.
+/// Condition for a retry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Retry {
     Never,
     AfterBackoff,
-    /// After the time that the collector asks for, at the earliest.
+    /// No earlier than after the delay that the collector requests.
     After(Duration),
 }
 
 impl AttemptError {
-    /// Returns the error of a connection that cannot be made or breaks before the answer.
+    /// Returns the error of a connection that cannot be established or is lost before the response.
     pub(super) fn connection(message: impl Into<String>) -> Self {
         Self {
             error_type: "connection_error",
@@ -62,7 +63,7 @@ impl AttemptError {
     }
 }
 
-/// Attempts until one succeeds, one must not be retried, or the next one would begin after `end`.
+/// Repeats attempts until one succeeds, one is not retryable, or the next one would start after `end`.
 pub(super) async fn until<F>(
     signal: Signal,
     end: Instant,
@@ -83,7 +84,7 @@ where
         let wait = match error.retry {
             Retry::Never => return Err(error.into_error(None)),
             Retry::AfterBackoff => jittered(pause, random()),
-            // Jitter keeps clients that were sent away together from returning together.
+            // Jitter keeps clients that failed at the same time from retrying at the same time.
             Retry::After(asked) => asked.min(MAX_RETRY_AFTER) + jittered(pause, random()) / 4,
         };
         if wait >= end.saturating_duration_since(Instant::now()) {
@@ -106,12 +107,12 @@ where
     }
 }
 
-/// Returns half to one and a half of `pause`, by a `share` from 0 to 1.
+/// Returns `pause` multiplied by 0.5 to 1.5, for a `share` from 0 to 1.
 fn jittered(pause: Duration, share: f64) -> Duration {
     pause.mul_f64(0.5 + share)
 }
 
-/// Returns a random number from 0 to 1: the standard library seeds every `RandomState` differently.
+/// Returns a random number from 0 to 1. The standard library seeds every `RandomState` differently.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 32;
     u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
@@ -130,7 +131,8 @@ mod tests {
         }
     }
 
-    /// Fails with one of `failures` after the other, then succeeds; returns the times of the attempts since the start.
+    /// Fails with each of `failures` in turn, then succeeds; returns the times of the attempts since the
+    /// start.
     async fn run(timeout: Duration, failures: &[Retry]) -> (Result<Accepted, SendError>, Vec<Duration>) {
         let start = Instant::now();
         let mut times = Vec::new();
@@ -156,7 +158,7 @@ mod tests {
         let pauses = between(&times);
         assert_eq!(pauses.len(), expected.len());
         for (pause, middle) in pauses.iter().zip(expected.map(Duration::from_millis)) {
-            // A timer is precise to a millisecond.
+            // Timers have a resolution of a millisecond.
             let range = middle / 2..=middle * 3 / 2 + Duration::from_millis(2);
             assert!(range.contains(pause), "{pause:?} of {pauses:?}");
         }
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_half_the_pause_either_way() {
+    fn jitter_is_at_most_half_of_the_pause() {
         let pause = Duration::from_secs(2);
         assert_eq!(jittered(pause, 0.0), Duration::from_secs(1));
         assert_eq!(jittered(pause, 1.0), Duration::from_secs(3));

@@ -1,5 +1,5 @@
-//! The certificates of a connection. Files are checked before they are used, so that a wrong file is a warning and does not
-//! cost the signal.
+//! The certificates of a connection. Files are checked in advance, so that an invalid file causes a warning
+//! instead of disabling the signal.
 
 #[cfg(feature = "tls")]
 pub(super) use files::Roots;

@@ -1,4 +1,4 @@
-//! The messages of metrics.
+//! JSON encoding of metrics.
 
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as ExemplarValue;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;

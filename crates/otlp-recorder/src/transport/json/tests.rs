@@ -1,5 +1,5 @@
-//! Every field of every message is set, so that a field which is left out, or which a new version of OTLP adds, fails to
-//! compile or to come back.
+//! Sets every field of every message, so that an omitted field, or one added by a new version of OTLP, is
+//! noticed.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -283,7 +283,7 @@ fn text(request: &Request) -> String {
     String::from_utf8(body(request)).unwrap()
 }
 
-/// By the reader of `opentelemetry-proto`, which knows nothing of this writer.
+/// Reads JSON with `opentelemetry-proto`, which is independent of the writer.
 #[test]
 fn everything_that_is_written_comes_back() {
     let written = text(&Request::new(Signal::Traces, traces().encode_to_vec().into()));

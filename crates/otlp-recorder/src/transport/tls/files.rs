@@ -10,13 +10,13 @@ use rustls::sign::CertifiedKey;
 
 use crate::collector::{ClientFiles, PemFile};
 
-/// The CA certificates to trust.
+/// CA certificates to trust.
 pub(crate) enum Roots {
-    /// None: the connection is not encrypted.
+    /// No certificates, for an unencrypted connection.
     None,
-    /// The system's.
+    /// The certificates of the system.
     System,
-    /// Those in this PEM text and no others.
+    /// Only the certificates in this PEM text.
     Own(Vec<u8>),
 }
 
