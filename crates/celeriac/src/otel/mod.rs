@@ -2,17 +2,28 @@
 //! their metrics, and client spans for Redis commands within a span. Trace context is sent in top-level
 //! message headers, where Python's Celery instrumentation expects it.
 
+mod cache;
+mod instruments;
+mod message;
+mod names;
 mod queues;
+mod spans;
+mod tasks;
 
 use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Messaging, Outcome, Processed, Processing, RedisServer, Sending, TaskMessage,
-    names::metric, opentelemetry::trace::TraceContextExt as _,
+    Context, Counter, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
+use self::{
+    cache::TaskCache,
+    message::TaskMessage,
+    names::metric,
+    spans::{Processing, Sending},
+};
 use crate::{
     broker::{Broker, BrokerError},
     observer::{
@@ -30,14 +41,18 @@ const UNREGISTERED: &str = "unregistered";
 /// Observer that records spans and metrics.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
-    messaging: Messaging,
+    hostname: Arc<str>,
+    redis: Redis,
+    cache: Arc<TaskCache>,
 }
 
 impl OtelObserver {
     /// Creates an observer for a process whose worker has this name.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
-            messaging: Messaging::new(hostname),
+            hostname: hostname.into().into(),
+            redis: Redis::new(),
+            cache: Arc::default(),
         }
     }
 
@@ -46,11 +61,12 @@ impl OtelObserver {
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
             Ok((Some((address, port)), database)) => Self {
-                messaging: self.messaging.with_redis(RedisServer {
+                redis: Redis::of_server(RedisServer {
                     address,
                     port,
                     database,
                 }),
+                ..self
             },
             _ => self,
         }
@@ -61,7 +77,7 @@ impl OtelObserver {
     /// Reports nothing while the broker is unavailable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-        queues::watch(&self.messaging, broker, queues)
+        queues::watch(broker, queues)
     }
 }
 
@@ -74,7 +90,7 @@ impl Observer for OtelObserver {
         };
         let carried = carried_context(headers);
         let parent = carried.span().span_context().is_valid().then_some(&carried);
-        let sending = self.messaging.send(&message, parent);
+        let sending = tasks::send(&message, parent);
         for (name, value) in sending.headers() {
             headers.insert(name, Value::String(value));
         }
@@ -88,7 +104,9 @@ impl Observer for OtelObserver {
             queue: task.queue,
         };
         let parent = carried_context(headers);
-        Box::new(Run(self.messaging.start_processing(
+        Box::new(Run(tasks::run(
+            &self.hostname,
+            &self.cache,
             message,
             task.retries,
             &parent,
@@ -126,27 +144,23 @@ impl Observer for OtelObserver {
         // Polling, leases and recovery run outside of any span; each of their commands would be a trace of
         // its own.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(Commanding(self.messaging.command(command.name, command.text)))
+            Box::new(Commanding(self.redis.command(command.name, command.text)))
         } else {
             Box::new(NoopObserver)
         }
     }
 
     fn buried(&self, queue: &str) {
-        telemetry::counter(
-            metric::CELERIAC_MESSAGES_BURIED,
-            "{message}",
-            "Messages that went to the dead-letter list.",
-        )
-        .add(
-            1,
-            &[telemetry::KeyValue::new(
-                "messaging.destination.name",
-                queue.to_owned(),
-            )],
-        );
+        let queue = telemetry::KeyValue::new("messaging.destination.name", queue.to_owned());
+        BURIED.add(1, &[queue]);
     }
 }
+
+static BURIED: Counter = telemetry::counter(
+    metric::CELERIAC_MESSAGES_BURIED,
+    "{message}",
+    "Messages that went to the dead-letter list.",
+);
 
 struct Send(Sending);
 
@@ -172,11 +186,11 @@ impl RunSpan for Run<'_> {
     }
 
     fn finish(self: Box<Self>, outcome: &TaskOutcome) {
-        self.0.finish(processed(outcome));
+        self.0.finish(outcome);
     }
 }
 
-struct Commanding(telemetry::Command);
+struct Commanding(RedisCommand);
 
 impl CommandSpan for Commanding {
     fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
@@ -222,18 +236,4 @@ fn carried_context(headers: &Map<String, Value>) -> Context {
         .iter()
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
     telemetry::extract_context(texts)
-}
-
-fn processed(outcome: &TaskOutcome) -> Processed {
-    Processed {
-        outcome: match outcome {
-            TaskOutcome::Success(_) => Outcome::Success,
-            TaskOutcome::Retry { .. } => Outcome::Retry,
-            TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => Outcome::Failure,
-            TaskOutcome::Revoked(_) => Outcome::Revoked,
-        },
-        exception: outcome
-            .exception()
-            .map(|exception| (Cow::Owned(exception.type_name.clone()), exception.message.clone())),
-    }
 }

@@ -14,16 +14,17 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use telemetry::{KeyValue, Messaging, QueueDepth, names::metric};
+use telemetry::KeyValue;
 use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
 use uuid::Uuid;
 
+use super::names::metric;
 use crate::{broker::Broker, system};
 
-const LOOK_AT_QUEUES: Duration = Duration::from_secs(10);
+const READ_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reads queues until it is dropped.
 #[derive(Debug)]
@@ -35,16 +36,45 @@ impl Drop for QueueWatch {
     }
 }
 
+/// A snapshot of a queue.
+#[derive(Clone)]
+struct QueueDepth {
+    queue: String,
+    waiting: u64,
+    unacknowledged: u64,
+    /// Age of the oldest waiting message.
+    oldest: Option<Duration>,
+}
+
 #[derive(Default)]
 struct Seen {
     depths: Vec<QueueDepth>,
     dead: Option<u64>,
 }
 
-pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
+pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
     let seen: Arc<Mutex<Seen>> = Arc::default();
-    let reported = Arc::clone(&seen);
-    messaging.observe_queues(move || lock(&reported).depths.clone());
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_WAITING,
+        "{message}",
+        "Messages waiting in the queue.",
+        |queue| Some(queue.waiting as f64),
+    );
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_UNACKNOWLEDGED,
+        "{message}",
+        "Messages delivered from the queue and not yet acknowledged.",
+        |queue| Some(queue.unacknowledged as f64),
+    );
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_OLDEST_AGE,
+        "s",
+        "Age of the oldest waiting message.",
+        |queue| Some(queue.oldest?.as_secs_f64()),
+    );
     let reported = Arc::clone(&seen);
     telemetry::observe_gauge(
         metric::CELERY_DEAD_LETTERS,
@@ -58,7 +88,7 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
     );
     QueueWatch(tokio::spawn(async move {
         let mut ages: Vec<Ages> = queues.iter().map(|_| Ages::default()).collect();
-        let mut ticks = interval(LOOK_AT_QUEUES);
+        let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -69,6 +99,25 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
             *lock(&seen) = Seen { depths, dead };
         }
     }))
+}
+
+/// Registers a gauge with a value for each queue.
+fn observe(
+    seen: &Arc<Mutex<Seen>>,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    value: fn(&QueueDepth) -> Option<f64>,
+) {
+    let seen = Arc::clone(seen);
+    telemetry::observe_gauge(name, unit, description, move || {
+        let seen = lock(&seen);
+        let values = seen.depths.iter().filter_map(|depth| {
+            let queue = KeyValue::new("messaging.destination.name", depth.queue.clone());
+            Some((value(depth)?, vec![queue]))
+        });
+        values.collect()
+    });
 }
 
 async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
@@ -120,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // Clocks of other machines may be ahead.
+    // The clock of another machine may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 
