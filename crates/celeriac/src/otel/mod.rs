@@ -1,6 +1,7 @@
-//! [`Observer`] with OpenTelemetry, through the crate `otel-service`: `celery.send_task` and `celery.run` in one trace
-//! across the queue, their metrics, and Redis commands as client spans within other spans. Trace context travels as
-//! top-level message headers, where Python's Celery instrumentation looks for it.
+//! An [`Observer`] that records OpenTelemetry through the crate `otel-service`: the spans `celery.send_task`
+//! and `celery.run` in one trace across the queue, their metrics, and client spans of Redis commands within
+//! other spans. The trace context is propagated in top-level message headers, where the Celery
+//! instrumentation of Python reads it.
 
 mod cache;
 mod instruments;
@@ -34,10 +35,10 @@ use crate::{
     task::TaskOutcome,
 };
 
-/// Task name in metrics and spans for tasks that the worker does not know: their names are unbounded.
+/// Task name in metrics and spans for tasks that are not registered, whose names are unbounded.
 const UNREGISTERED: &str = "unregistered";
 
-/// Makes spans and metrics; cheap to clone.
+/// Observer that records spans and metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
     hostname: Arc<str>,
@@ -46,7 +47,7 @@ pub struct OtelObserver {
 }
 
 impl OtelObserver {
-    /// Returns an observer of the process whose worker has this name.
+    /// Creates an observer; the argument is the name of the worker.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into().into(),
@@ -55,7 +56,7 @@ impl OtelObserver {
         }
     }
 
-    /// Names the server in the spans of commands.
+    /// Sets the server that the spans of commands name.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
@@ -71,9 +72,11 @@ impl OtelObserver {
         }
     }
 
-    /// Reports the messages that wait in these queues, the age of the oldest one, the reserved messages, and the dead
-    /// letters. They are read every ten seconds until the returned watch is dropped; nothing is reported while the broker
-    /// cannot be reached.
+    /// Reports gauges of the given queues: waiting messages, the age of the oldest one, reserved messages,
+    /// and dead letters.
+    ///
+    /// The queues are read every ten seconds until the returned watch is dropped; nothing is reported while
+    /// the broker is unreachable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
         queues::watch(broker, queues)
@@ -140,7 +143,7 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // Without a current span the command would be a trace of its own: polling, leases, recovery.
+        // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
             Box::new(Commanding(self.redis.command(command.name, command.text)))
         } else {
@@ -219,7 +222,7 @@ fn within(context: &Context, work: &mut dyn FnMut()) {
     work();
 }
 
-/// Returns the origin of a sampled context; others need not be remembered.
+/// Returns the origin of a context if it is sampled.
 fn origin(context: &Context) -> Origin {
     if context.span().span_context().is_sampled() {
         Origin::of_context(context.clone())
@@ -228,7 +231,7 @@ fn origin(context: &Context) -> Origin {
     }
 }
 
-/// Returns the context in a message's headers, or an empty one.
+/// Returns the context in the headers of a message, or an empty one.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()

@@ -1,9 +1,9 @@
-//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the age of the
-//! oldest message, and dead letters.
+//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
+//! age of the oldest message, and dead letters.
 //!
-//! Messages carry no time. This crate's delivery tags are UUIDs of version 7, which begin with the time of sending; those of
-//! Python's clients are not. For a message without a time, the time since it was first seen at the head of its list is
-//! reported: a lower bound, at first zero.
+//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
+//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
+//! time since it was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use crate::{broker::Broker, system};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads the queues until it is dropped.
+/// Guard that reads the queues until dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -121,7 +121,7 @@ fn observe(
 }
 
 async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
-    // An outage is logged by the connection.
+    // The connection logs outages.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
     Some(QueueDepth {
@@ -132,12 +132,12 @@ async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// When messages without a time were first seen at the head of a queue's lists.
+/// Times at which messages without a time were first seen at the head of the lists of a queue.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// Returns the age of the oldest of these messages, and forgets all others.
+    /// Returns the age of the oldest of these messages and removes all others.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -169,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // The clock of another machine may be ahead.
+    // The clock of the sender may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 
