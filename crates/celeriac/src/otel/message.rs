@@ -1,8 +1,8 @@
-//! What spans and metrics need to know of a task message, and this crate's instrumentation scope.
+//! The properties of a task message for spans and metrics, and the instrumentation scope of this crate.
 
 use telemetry::instrumentation::Instrumentation;
 
-/// The scope of this crate's spans and metrics.
+/// Instrumentation scope of the spans and metrics of this crate.
 pub(super) static CELERIAC: Instrumentation =
     Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 

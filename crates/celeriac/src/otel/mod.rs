@@ -1,6 +1,7 @@
-//! [`Observer`] for OpenTelemetry: `celery.send_task` and `celery.run` spans in one trace across the queue,
-//! their metrics, and client spans for Redis commands within a span. Trace context is sent in top-level
-//! message headers, where Python's Celery instrumentation expects it.
+//! An [`Observer`] that records OpenTelemetry through the crate `otel-service`: the spans `celery.send_task`
+//! and `celery.run` in one trace across the queue, their metrics, and client spans of Redis commands within
+//! other spans. The trace context is propagated in top-level message headers, where the Celery
+//! instrumentation of Python reads it.
 
 mod cache;
 mod instruments;
@@ -34,11 +35,10 @@ use crate::{
     task::TaskOutcome,
 };
 
-/// Task name in metrics and spans for tasks that the worker does not know: names chosen by senders are
-/// unbounded.
+/// Task name in metrics and spans for tasks that are not registered, whose names are unbounded.
 const UNREGISTERED: &str = "unregistered";
 
-/// Observer that records spans and metrics.
+/// Observer that records spans and metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
     hostname: Arc<str>,
@@ -47,7 +47,7 @@ pub struct OtelObserver {
 }
 
 impl OtelObserver {
-    /// Creates an observer for a process whose worker has this name.
+    /// Creates an observer; the argument is the name of the worker.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into().into(),
@@ -56,7 +56,7 @@ impl OtelObserver {
         }
     }
 
-    /// Sets the server's address in command spans.
+    /// Sets the server that the spans of commands name.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
@@ -72,9 +72,11 @@ impl OtelObserver {
         }
     }
 
-    /// Reports metrics of queues every ten seconds until the returned watch is dropped: the number of waiting
-    /// messages, the age of the oldest one, the number of reserved messages, and the number of dead letters.
-    /// Reports nothing while the broker is unavailable.
+    /// Reports gauges of the given queues: waiting messages, the age of the oldest one, reserved messages,
+    /// and dead letters.
+    ///
+    /// The queues are read every ten seconds until the returned watch is dropped; nothing is reported while
+    /// the broker is unreachable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
         queues::watch(broker, queues)
@@ -141,8 +143,7 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // Polling, leases and recovery run outside of any span; each of their commands would be a trace of
-        // its own.
+        // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
             Box::new(Commanding(self.redis.command(command.name, command.text)))
         } else {
@@ -230,7 +231,7 @@ fn origin(context: &Context) -> SpanHandle {
     }
 }
 
-/// Returns the context in a message's headers; an empty one if they contain none.
+/// Returns the context in the headers of a message, or an empty one.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()

@@ -1,9 +1,9 @@
-//! Gauges of queues and the dead-letter list, read every ten seconds: the numbers of waiting and reserved
-//! messages, the age of the oldest message, and the number of letters.
+//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
+//! age of the oldest message, and dead letters.
 //!
-//! Messages contain no time. The delivery tags that this crate creates are UUIDs of version 7, which begin
-//! with the time of sending; those of Python's clients are not. For a message without a time, the gauge
-//! reports the time since it was first seen at the head of its list: a lower bound, initially zero.
+//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
+//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
+//! time since it was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use crate::{broker::Broker, system};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads queues until it is dropped.
+/// Guard that reads the queues until dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -132,12 +132,12 @@ async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// Times at which messages without a time were first seen at the heads of a queue's lists.
+/// Times at which messages without a time were first seen at the head of the lists of a queue.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// Returns the age of the oldest of these messages. Forgets all others.
+    /// Returns the age of the oldest of these messages and removes all others.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -169,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // The clock of another machine may be ahead.
+    // The clock of the sender may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 

@@ -1,5 +1,5 @@
-//! The spans of messages being sent and of tasks being run. Both are drop guards: a message that is dropped half-way is
-//! recorded as cancelled.
+//! The spans of messages being sent and of tasks being run. Both are drop guards: a message that is dropped
+//! early is recorded as cancelled.
 
 use std::borrow::Cow;
 

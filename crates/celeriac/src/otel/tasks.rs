@@ -10,8 +10,9 @@ use super::message::{CELERIAC, SYSTEM, TaskMessage};
 use super::names::{attribute, span};
 use super::spans::{Processing, Sending};
 
-/// Starts `celery.send_task`, a producer span below `parent` or the current span. The returned guard has the headers to
-/// write into the message, and is finished when the broker has replied.
+/// Starts `celery.send_task`, a producer span below `parent` or the current span.
+///
+/// The returned guard provides the headers to write into the message; finish it when the broker has replied.
 pub(super) fn send(message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
     let start = |parent: &Context| {
         let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer);
@@ -31,8 +32,9 @@ pub(super) fn send(message: &TaskMessage<'_>, parent: Option<&Context>) -> Sendi
     }
 }
 
-/// Starts `celery.run`, a consumer span below `parent`, on the worker `hostname`. The task runs in the context of the
-/// returned guard.
+/// Starts `celery.run`, a consumer span below `parent`, on the worker `hostname`.
+///
+/// Run the task in the context of the returned guard.
 pub(super) fn run<'a>(
     hostname: &str,
     cache: &'a TaskCache,
