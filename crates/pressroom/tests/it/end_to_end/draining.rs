@@ -1,4 +1,4 @@
-//! How `serve` ends when something stands before it that takes a while to notice.
+//! Shutdown of `serve` with `SHUTDOWN_DELAY`, which gives load balancers time to notice it.
 
 use serde_json::json;
 use tokio::{
@@ -11,31 +11,31 @@ use crate::support::{eventually, raw};
 
 const LIVE: &[u8] = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
-async fn ask(stream: &mut TcpStream) -> raw::Response {
+async fn request_live(stream: &mut TcpStream) -> raw::Response {
     stream.write_all(LIVE).await.unwrap();
     raw::read_response(stream, false).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn until_the_delay_has_passed_requests_are_answered_and_connections_closed_with_the_answer() {
+async fn during_the_delay_requests_are_answered_and_connections_closed_after_the_response() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve_with(&[("SHUTDOWN_DELAY", "3")]).await;
-    let mut kept = TcpStream::connect(api).await.unwrap();
+    let mut open = TcpStream::connect(api).await.unwrap();
     for _ in 0..2 {
-        let answer = ask(&mut kept).await;
-        assert_eq!((answer.status, answer.header("connection")), (200, None));
+        let response = request_live(&mut open).await;
+        assert_eq!((response.status, response.header("connection")), (200, None));
     }
 
     serve.send_sigterm();
-    eventually("readiness to end", async || {
+    eventually("readiness to turn 503", async || {
         let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
         (ready.status == 503).then_some(())
     })
     .await;
 
-    let last = ask(&mut kept).await;
+    let last = request_live(&mut open).await;
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
-    assert_eq!(kept.read(&mut [0]).await.unwrap(), 0, "closed after the answer");
+    assert_eq!(open.read(&mut [0]).await.unwrap(), 0, "closed after the response");
     let token = raw::register(api, "alice@example.com").await;
     let article = json!({"title": "At the end", "body": "x"});
     let created = raw::request(api, "POST", "/api/articles/", Some(&token), Some(&article)).await;
@@ -51,7 +51,7 @@ async fn a_second_signal_ends_the_delay() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve_with(&[("SHUTDOWN_DELAY", "3600")]).await;
     serve.send_sigterm();
-    eventually("readiness to end", async || {
+    eventually("readiness to turn 503", async || {
         let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
         (ready.status == 503).then_some(())
     })

@@ -594,7 +594,10 @@ async fn a_key_may_be_used_again_after_a_day(fixture: Fixture) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.fingerprint, found.article.slug.as_str()), (vec![2; 32], "Two"));
+    assert_eq!(
+        (found.fingerprint, found.article.slug.as_str()),
+        (vec![2; 32], "Two")
+    );
     assert_eq!(fixture.count(KEYS).await, 1);
 }
 
