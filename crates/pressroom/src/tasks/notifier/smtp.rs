@@ -1,4 +1,4 @@
-//! Notifications by e-mail (RFC 5321), over `SMTP_URL`.
+//! Notifications by e-mail (RFC 5321), through the server at `SMTP_URL`.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use lettre::{
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
 
-/// How long the mail server may take for one message.
+/// Time limit for sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends one message a notification, over a few connections that stay open.
+/// Channel that sends a mail for each notification, over a pool of connections.
 #[derive(Debug, Clone)]
 pub struct SmtpChannel {
     transport: AsyncSmtpTransport<Tokio1Executor>,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_break_in_a_name_or_title_adds_no_header() {
+    async fn a_line_break_in_a_name_or_title_cannot_add_a_header() {
         let channel = SmtpChannel::new("smtp://localhost", "Press <press@example.com>").unwrap();
         let article = article("x\r\nBcc: eve@example.com\r\n\r\nbody");
         let recipient = Recipient {
