@@ -16,7 +16,7 @@ use super::{
     present, print_json, print_line,
     text::{escaped, escaped_json, timestamp, value},
 };
-use crate::config::Config;
+use crate::config::ExploreConfig;
 
 /// Interval of polling the observatory for new records.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -104,11 +104,11 @@ impl Record {
 ///
 /// # Errors
 /// When the observatory does not respond or refuses the request.
-pub fn logs(config: &Config, command: &Logs) -> anyhow::Result<()> {
+pub fn logs(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
 
-async fn run(config: &Config, command: &Logs) -> anyhow::Result<()> {
+async fn run(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     let own = [("level", &command.level), ("trace_id", &command.trace)];

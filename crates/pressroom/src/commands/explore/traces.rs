@@ -7,7 +7,7 @@ use super::{
     text::{count, duration, escaped, timestamp},
     tree,
 };
-use crate::config::Config;
+use crate::config::ExploreConfig;
 
 /// Lists traces or prints one.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
@@ -62,11 +62,11 @@ struct Root {
 ///
 /// # Errors
 /// When the observatory does not respond or refuses the request.
-pub fn traces(config: &Config, command: &Traces) -> anyhow::Result<()> {
+pub fn traces(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
 
-async fn run(config: &Config, command: &Traces) -> anyhow::Result<()> {
+async fn run(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     if let Some(trace_id) = &command.trace_id {

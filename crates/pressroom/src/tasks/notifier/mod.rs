@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use self::{
     log::LogChannel,
-    smtp::{InvalidSmtp, SmtpChannel},
+    smtp::{SmtpChannel, SmtpConfig},
     webhook::WebhookChannel,
 };
 use crate::domain::{Article, ArticleEvent, Recipient};

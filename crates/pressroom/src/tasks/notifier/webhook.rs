@@ -27,16 +27,6 @@ pub struct WebhookChannel {
     secret: Vec<u8>,
 }
 
-/// The webhook settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidWebhook {
-    /// It may hold a key and is not repeated.
-    #[error("is no URL")]
-    Url,
-    #[error("needs TLS, which cannot be set up on this machine")]
-    Client,
-}
-
 impl std::fmt::Debug for WebhookChannel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebhookChannel").finish_non_exhaustive()
@@ -48,16 +38,14 @@ impl WebhookChannel {
     /// base64-decoded; any other secret is used as it is.
     ///
     /// # Errors
-    /// [`InvalidWebhook`].
-    pub fn new(url: &str, secret: &str) -> Result<Self, InvalidWebhook> {
-        let url = Url::parse(url).map_err(|_| InvalidWebhook::Url)?;
+    /// When TLS cannot be set up on this machine.
+    pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
             // A signed notification must only reach the configured receiver.
             .redirect(Policy::none())
             .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| InvalidWebhook::Client)?;
+            .build()?;
         let secret = secret
             .strip_prefix("whsec_")
             .and_then(|encoded| STANDARD.decode(encoded).ok())
@@ -152,8 +140,11 @@ mod tests {
     #[test]
     fn the_signature_matches_the_specification() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let channel =
-            WebhookChannel::new("http://localhost/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let channel = WebhookChannel::new(
+            "http://localhost/".parse().unwrap(),
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
+        .unwrap();
         let signature = channel.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             "1614265330",

@@ -163,7 +163,7 @@ async fn an_explicit_endpoint_disables_the_observatory() {
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ]);
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
-    let line = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT says; the observatory is off\n";
+    let line = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT sets; the observatory is off\n";
     assert!(process.output().contains(line), "{}", process.output());
     raw::register(api, "alice@example.com").await;
     eventually("a span at the endpoint", async || {
@@ -179,7 +179,7 @@ async fn disabled_telemetry_disables_the_observatory() {
     let folder = process::Folder::new();
     let variables = [("OTEL_SDK_DISABLED", "true")];
     let (process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let line = "Telemetry  as OTEL_SDK_DISABLED says; the observatory is off\n";
+    let line = "Telemetry  as OTEL_SDK_DISABLED sets; the observatory is off\n";
     assert!(process.output().contains(line), "{}", process.output());
 }
 
@@ -190,7 +190,7 @@ async fn embedded_mode_sends_to_an_observatory_that_is_already_running() {
     let _alone = start_alone(&ports, first.path()).await;
     let (mut process, api) = process::start_api(&[], &ports.variables(), second.path()).await;
     let line = format!(
-        "Telemetry  to {}, where something receives already; the observatory is off\n",
+        "Telemetry  exported to {}, which is already in use; the observatory is off\n",
         ports.otlp()
     );
     assert!(process.output().contains(&line), "{}", process.output());
@@ -211,7 +211,7 @@ async fn the_service_runs_although_the_port_of_the_pages_is_taken() {
     let variables = [("OBSERVATORY_PORT", port.as_str())];
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
     let line =
-        format!("Telemetry  nowhere: 127.0.0.1:{port} is taken; OBSERVATORY_PORT names another port\n");
+        format!("Telemetry  off: 127.0.0.1:{port} is already in use; set OBSERVATORY_PORT to another port\n");
     assert!(process.output().contains(&line), "{}", process.output());
     assert!(process.terminate().await.success());
 }
