@@ -20,8 +20,8 @@ use telemetry::ClientAddress;
 use tower::Service;
 
 use super::{
-    Limits,
     error::ApiError,
+    limits::Limits,
     proxies::{Clients, TrustedProxies},
 };
 use crate::server::AmbiguousFraming;

@@ -16,11 +16,13 @@ mod error;
 mod health;
 mod idempotency_key;
 mod json;
+mod limits;
 mod middleware;
 mod paging;
 mod proxies;
+mod response;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -35,19 +37,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::error::ApiError;
 pub use self::{
     cors::{AllowedOrigins, InvalidOrigin},
+    limits::Limits,
     middleware::Front,
     proxies::{InvalidNetwork, TrustedProxies},
 };
 use crate::{accounts::Accounts, articles::Articles, health::Health};
-
-/// Limits on a single request.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Maximum size of a request body, in bytes.
-    pub body: usize,
-    /// Maximum duration of a request; after it the response is 503.
-    pub request: Duration,
-}
 
 /// State shared by all handlers.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@
 //! outage of Redis, and in embedded mode, each process counts by itself. A refused attempt is not
 //! counted, so that a client over one limit does not use up another.
 
+mod limit;
 mod shared;
 mod windows;
 
@@ -15,18 +16,15 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use celeriac::RedisBroker;
 use tokio::time::Instant;
 
-use self::{shared::SharedWindows, windows::Windows};
+pub use self::limit::TooManyAttempts;
+use self::{limit::Limit, shared::SharedWindows, windows::Windows};
 use super::token::SecretKey;
 use crate::domain::Email;
-
-/// Length of a window.
-const WINDOW: Duration = Duration::from_mins(1);
 
 /// Maximum number of windows that one process keeps, at about 60 bytes each; the oldest are dropped.
 const MAX_WINDOWS: usize = 100_000;
@@ -59,24 +57,6 @@ impl Default for Rates {
             register_address: NonZeroU32::new(30),
         }
     }
-}
-
-/// Error for an attempt over a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many attempts")]
-pub struct TooManyAttempts {
-    /// Time until the next attempt may be admitted.
-    pub retry_after: Duration,
-}
-
-/// Key of a window: a digest of the account or client address, so that personal data does not reach Redis.
-type Key = [u8; 16];
-
-/// Maximum number of attempts in the window of a key.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    key: Key,
-    max_attempts: NonZeroU32,
 }
 
 /// Counts attempts and refuses those over a limit.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use celeriac::{BrokerError, RedisBroker, RedisScript};
 
-use super::{Limit, TooManyAttempts, WINDOW};
+use super::limit::{Limit, TooManyAttempts, WINDOW};
 
 /// Time-out of the script. A login that waits for Redis is worse than one that other processes do not count.
 const TIMEOUT: Duration = Duration::from_millis(250);

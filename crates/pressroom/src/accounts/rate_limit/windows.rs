@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::{Key, Limit, TooManyAttempts, WINDOW};
+use super::limit::{Key, Limit, TooManyAttempts, WINDOW};
 
 /// Open windows by key. All have the same length, so they end in the order in which they began and ended
 /// windows are always at the front of `order`.

@@ -29,6 +29,7 @@ const REDUNDANT_ATTRIBUTES: [&str; 2] = ["otelTraceID", "otelSpanID"];
 
 /// Prints log records.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
+#[group(skip)]
 pub struct Logs {
     /// Minimum level: trace, debug, info, warn, error or fatal
     #[arg(long, value_name = "LEVEL")]

@@ -11,6 +11,7 @@ use crate::config::ExploreConfig;
 
 /// Lists traces or prints one.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
+#[group(skip)]
 pub struct Traces {
     /// Print this trace with its logs
     #[arg(value_name = "TRACE_ID")]

@@ -1,0 +1,12 @@
+//! Limits on a single request.
+
+use std::time::Duration;
+
+/// Limits on a single request.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Maximum size of a request body, in bytes.
+    pub body: usize,
+    /// Maximum duration of a request; after it the response is 503.
+    pub request: Duration,
+}
