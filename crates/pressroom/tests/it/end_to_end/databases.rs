@@ -73,10 +73,7 @@ async fn anonymous_reads_use_the_replica_while_it_is_available() {
         assert_eq!(status(api, "/api/health/ready", None).await, 200);
     }
     eventually("a line in the log", async || {
-        serve
-            .output()
-            .contains("the replica is not read from")
-            .then_some(())
+        serve.output().contains("the replica is not usable").then_some(())
     })
     .await;
     replica.resume();
