@@ -1,19 +1,20 @@
 # syntax=docker/dockerfile:1.7
-# Pressroom as an image: `docker build -t pressroom:0.1.0 .`, for both architectures
+# Builds Pressroom's image: `docker build -t pressroom:0.1.0 .`, or for both architectures
 # `docker buildx build --platform linux/amd64,linux/arm64 .`. See docs/deployment.md.
 
-# The same Debian in both: what the first links against is what the second has. A release names both by digest.
+# Both images are the same Debian release, so that the program finds the libraries it was linked against. For a release,
+# name both by digest.
 ARG RUST_IMAGE=rust:1.95.0-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/base-nossl-debian13:nonroot
 
-# --- The compiler, on the builder's own architecture, for that of the image: emulated compilers take hours.
+# --- The compiler runs on the builder's architecture and compiles for the image's, because an emulated compiler takes hours.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS toolchain
 ENV CARGO_TERM_COLOR=never
-# Writes the list of crates into the binary, for scanners and SBOM tools.
+# Embeds the list of crates in the binary, for scanners and SBOM tools.
 RUN cargo install cargo-auditable --version 0.7.7 --locked
 ARG BUILDARCH
 ARG TARGETARCH
-# Debian serves only the newest of each package, so no versions here.
+# Debian's mirrors have only the newest version of each package, so none is pinned.
 # hadolint ignore=DL3008
 RUN set -eu; \
     case "$TARGETARCH" in \
@@ -33,9 +34,9 @@ RUN set -eu; \
     install -D -m 644 "$libgcc" "/image/usr/lib/$gnu/libgcc_s.so.1"
 WORKDIR /src
 
-# --- The workspace without its code: manifests, and an empty program for each target. What the next stage copies from
-# here stays the same for as long as these do, so its layer of compiled dependencies is kept, on any builder and in
-# any cache that keeps layers (a cache mount stays on one builder).
+# --- The workspace without its code: manifests, and an empty program for each target. As long as these are unchanged, the
+# next stage's layer of compiled dependencies is reused, on any builder with a layer cache (a cache mount works on one
+# builder only).
 FROM toolchain AS manifests
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
@@ -48,19 +49,19 @@ FROM toolchain AS build
 COPY --from=manifests /src ./
 RUN cargo auditable build --profile dist --locked -p pressroom
 COPY crates crates
-# Cargo compares times: without new ones it would take the empty programs for these. The word is one that only the
-# real program knows.
+# Cargo compares modification times; without touch it would keep the empty programs. DATABASE_URL occurs only in the real
+# program.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo auditable build --profile dist --locked -p pressroom \
     && install -D target/*/dist/pressroom /image/usr/local/bin/pressroom \
     && grep -q DATABASE_URL /image/usr/local/bin/pressroom
 
-# --- glibc, the system's certificate authorities and time zones; no shell, no package manager. Not musl: its allocator
-# serialises threads, and all of the project's tests and figures are of glibc.
+# --- glibc, CA certificates and time zones; no shell, no package manager. Not musl, whose allocator serialises threads; all
+# of the project's tests and benchmarks use glibc.
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-# Where the code is published.
+# URL of the source code.
 ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="Pressroom" \
     org.opencontainers.image.description="An articles service: REST API, background tasks, OpenTelemetry" \
@@ -69,7 +70,7 @@ LABEL org.opencontainers.image.title="Pressroom" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
-# Embedded mode, which would write into the image, does not start with it.
+# Prevents embedded mode from starting, which would write into the image.
 ENV APP_ENV=production
 WORKDIR /
 USER 65532:65532

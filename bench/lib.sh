@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034,SC2154 # variables set here are read by the script that sources this, and the other way round
-# What the benchmarks share: a folder and processes that end with the run, small sums, servers, a service under
-# load. Sourced from the project's root, not run. Needs scripts/lib/machine.sh, postgres.sh and redis.sh.
+# shellcheck disable=SC2034,SC2154 # this file and the script that sources it read each other's variables
+# Shared by the benchmarks: a work folder and processes that end with the run, statistics, servers, a service under load.
+# Sourced from the project's root, not executed. Needs scripts/lib/machine.sh, postgres.sh and redis.sh.
 
 [ -r /proc/self/stat ] || fail "needs /proc (Linux)"
 
-# A short path: sockets below it must fit into a socket address.
+# The path is short because the paths of sockets below it must fit into a socket address.
 work=$(mktemp -d /tmp/pressroom-bench.XXXXXX) || exit 1
 chmod 711 "$work"
 
-# Each line is a process that this run started: its id, and a word of its command line.
+# One line for each process that this run started: its id and a word from its command line.
 : >"$work/started"
 
 stop_started() {
@@ -33,17 +33,17 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
-# --- small tools
+# --- statistics
 
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 
 compute() { awk "BEGIN { printf \"$1\", $2 }"; }
 
-# Of each round, because what else the machine does changes from round to round: `ratios <file> <file>`.
+# `ratios <file> <file>`: one ratio per round, because the machine's other load changes from round to round.
 ratios() { paste "$1" "$2" | awk '{ printf "%s%.3f", (NR > 1 ? " " : ""), $1 / $2 }'; }
 
-# The rounds' mean ratio and its standard error: what the median alone does not tell is how sure it is. The mean is
-# geometric, because an arithmetic one of ratios grows with how much they scatter.
+# The mean of the rounds' ratios and its standard error, which shows how certain the result is. The mean is geometric,
+# because an arithmetic mean of ratios grows with their variance.
 mean_ratio() {
     paste "$1" "$2" | awk '{ r = log($1 / $2); sum += r; squares += r * r }
         END { mean = sum / NR; printf "%.3f", exp(mean); if (NR > 1) printf " +- %.3f", exp(mean) * sqrt((squares / NR - mean * mean) / (NR - 1)) }'
@@ -53,16 +53,16 @@ median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
 
 resident_mib() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
-# Processor time so far, in clock ticks: of processes, and of their children that have ended.
+# Processor time used so far by processes and their terminated children, in clock ticks.
 ticks() {
     local pid
     for pid in "$@"; do
-        # The command's name, in parentheses, may hold blanks.
+        # The command name, in parentheses, may contain spaces.
         sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null
     done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
 }
 
-# PostgreSQL's processes: the postmaster and its children.
+# The process ids of the postmaster and its children.
 postgres_pids() {
     local postmaster
     postmaster=$(head -n 1 "$work/postgres/data/postmaster.pid")
@@ -74,18 +74,18 @@ sql() { "$postgres_bin/psql" "$POSTGRES_URL" -XAtqc "$1"; }
 
 per_second() { sed -n 's/.*"per_second": \([0-9.]*\).*/\1/p'; }
 
-# What the figures were measured on.
+# Describes the machine.
 machine() { say "$(grep -m 1 '^model name' /proc/cpuinfo | sed 's/.*: //'), $(nproc) processors; load before the first round $1"; }
 
 # --- programs
 
-# Sets postgres_bin and redis_bin; installs what is missing.
+# Sets postgres_bin and redis_bin; installs missing programs.
 find_servers() {
     command -v curl >/dev/null 2>&1 || install_packages curl curl
     command -v wrk >/dev/null 2>&1 || install_packages wrk wrk
     postgres_bin=$(find_postgres) || {
         install_packages postgresql postgresql
-        postgres_bin=$(find_postgres) || fail "PostgreSQL was installed, but not where it is looked for"
+        postgres_bin=$(find_postgres) || fail "PostgreSQL was installed, but its programs were not found"
     }
     find_redis_server
 }
@@ -93,11 +93,11 @@ find_servers() {
 find_redis_server() {
     redis_bin=$(find_redis) || {
         install_packages redis-server redis
-        redis_bin=$(find_redis) || fail "Redis was installed, but not where it is looked for"
+        redis_bin=$(find_redis) || fail "Redis was installed, but redis-server was not found"
     }
 }
 
-# Sets pressroom: BINARY, or built with the profile `dist`.
+# Sets pressroom to BINARY, or builds it with the `dist` profile.
 build_pressroom() {
     pressroom=${BINARY:-}
     if [ -z "$pressroom" ]; then
@@ -108,17 +108,18 @@ build_pressroom() {
     [ -x "$pressroom" ] || fail "$pressroom is not a program"
 }
 
-# Sets throughput: the Rust side of the task benchmarks. `build_throughput <given program> <cargo options...>`
+# `build_throughput <program> <cargo options...>`: sets throughput, the Rust side of the task benchmarks, to the program or
+# builds it.
 build_throughput() {
     throughput=$1
     shift
     if [ -z "$throughput" ]; then
-        say "building the benchmark of tasks (profile dist)"
+        say "building the task benchmark (profile dist)"
         throughput=$(cargo bench --locked --profile dist -p celeriac --bench throughput --no-run "$@" 2>&1 |
             tee "$work/build.log" | sed -n 's/.*Executable .*(\(.*\))/\1/p')
         [ -n "$throughput" ] || {
             cat "$work/build.log" >&2
-            fail "the benchmark of tasks could not be built"
+            fail "the task benchmark could not be built"
         }
     fi
     [ -x "$throughput" ] || fail "$throughput is not a program"
@@ -128,7 +129,7 @@ build_tool() { rustc --edition 2024 -O -C strip=symbols -o "$work/$1" "bench/$1.
 
 # --- servers
 
-# PostgreSQL with the durability that it has by default, which the tests do without. Sets postgres_port too.
+# Starts PostgreSQL with its default durability, which the tests turn off. Sets postgres_port too.
 start_durable_postgres() {
     start_postgres "$postgres_bin" "$work/postgres"
     stop_postgres_below "$work"
@@ -136,22 +137,22 @@ start_durable_postgres() {
     postgres_port=${postgres_port%/*}
     (cd "$work/postgres" && as_service "$postgres_bin/pg_ctl" start -w -t 60 -D "$work/postgres/data" \
         -l "$work/postgres/log" -o "-h 127.0.0.1 -p $postgres_port -k '$work/postgres'") >/dev/null 2>&1 ||
-        fail "PostgreSQL does not start again"
+        fail "PostgreSQL could not be restarted"
     [ "$(sql 'SHOW fsync')" = on ] || fail "PostgreSQL runs without fsync"
 }
 
-# Sets sink and otlp_port; the number of spans received is in the file spans.
+# Starts the OTLP receiver. Sets sink and otlp_port; the file spans contains the number of spans received.
 start_sink() {
     build_tool otlp-sink
     otlp_port=$(free_port)
     "$work/otlp-sink" "$otlp_port" "$work/spans" 2>"$work/sink.log" &
     sink=$!
     say "$sink otlp-sink" >>"$work/started"
-    wait_until 10 test -s "$work/spans" || fail "the OTLP receiver does not start"
+    wait_until 10 test -s "$work/spans" || fail "the OTLP receiver did not start"
 }
 
 spans() {
-    # The last batch waits for five seconds for company.
+    # The last batch is exported after a schedule delay of five seconds.
     sleep 6
     cat "$work/spans"
 }
@@ -161,7 +162,7 @@ spans() {
 migrate() {
     "$pressroom" migrate >"$work/migrate.log" 2>&1 || {
         cat "$work/migrate.log" >&2
-        fail "the schema could not be made"
+        fail "the schema could not be created"
     }
 }
 
@@ -180,15 +181,15 @@ serve() {
         stop_process "$pid" serve KILL
     done
     cat "$work/$name.log" >&2
-    fail "pressroom is not ready"
+    fail "pressroom did not become ready"
 }
 
-# One user and some articles, over HTTP: `create_articles <port> <count>`; sets slug, that of the last.
+# `create_articles <port> <count>`: creates a user and articles over HTTP; sets slug to that of the last article.
 create_articles() {
     local api=http://127.0.0.1:$1/api token body number
     token=$(curl -fsS -H 'content-type: application/json' "$api/register" \
         -d '{"email":"ann@example.com","password":"correct horse battery","name":"Ann"}' | field access_token) ||
-        fail "no user could be registered"
+        fail "the user could not be registered"
     body=$(printf 'The quick brown fox jumps over the lazy dog. %.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)
     for number in $(seq "$2"); do
         slug=$(curl -fsS -H 'content-type: application/json' -H "authorization: Bearer $token" "$api/articles/" \
@@ -198,11 +199,11 @@ create_articles() {
     sql 'VACUUM ANALYZE' || fail "the tables could not be analysed"
 }
 
-# The first value of a field of the JSON on standard input.
+# Prints the value of a string field in the JSON on standard input.
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | grep .; }
 
-# Reads the article over 32 connections: `load <seconds> <port> <name>`. Writes what it found into files of the
-# folder round, named after what was measured.
+# `load <seconds> <port> <name>`: requests the article over 32 connections. Writes the figures into files in the folder
+# round, named after the measurement.
 load() {
     wrk -t 1 -c 32 -d "${1}s" --latency "http://127.0.0.1:$2/api/articles/$slug" >"$work/wrk.log" 2>&1 ||
         fail "wrk failed"
@@ -210,7 +211,7 @@ load() {
         cat "$work/wrk.log" >&2
         fail "requests failed under load"
     fi
-    awk '/^Requests\/sec:/ { print $2 }' "$work/wrk.log" | grep . >"$work/round/$3" || fail "wrk gave no figure"
+    awk '/^Requests\/sec:/ { print $2 }' "$work/wrk.log" | grep . >"$work/round/$3" || fail "wrk printed no figure"
     awk '/requests in/ { print $1 }' "$work/wrk.log" >"$work/round/$3.requests"
     local percent
     for percent in 50 99; do
@@ -220,21 +221,19 @@ load() {
     done
 }
 
-# --- what others do to a round
+# --- load from other programs
 
-# Everybody's processor time so far, other virtual machines' included as far as we are told, and what there was of it,
-# in clock ticks.
+# Processor time used so far on this machine, including reported steal time, and the total available, in clock ticks.
 busy_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $9 }' /proc/stat; }
 all_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
 
-# This run's part of it: the script with the programs that it waited for, and what it started.
+# This run's share: the script, the programs it waited for, and the processes it started.
 # shellcheck disable=SC2046 # process ids
 own_ticks() { ticks $$ $(cut -d ' ' -f 1 "$work/started") $(postgres_pids) "$(cat "$work/redis/redis.pid")"; }
 
-# `measured_rounds <count> <function>`: calls the function, which leaves figures in the folder round and says them in
-# the variable figures, until so many rounds count. What others do to a round is no property of the service: a round
-# in which they took more than 5 % of the processors is made again, up to three times as often as asked for. The
-# choice looks at them only, not at the figures.
+# `measured_rounds <count> <function>`: calls the function, which leaves figures in the folder round and a summary in the
+# variable figures, until the given number of rounds count. A round in which other programs took more than 5 % of the
+# processors is repeated, within three times the given number. The decision never looks at the figures.
 measured_rounds() {
     local count=$1 measure=$2 round=0 tries=$(($1 * 3)) busy all own others file
     rm -rf "$work/round"
@@ -245,7 +244,7 @@ measured_rounds() {
         "$measure"
         busy=$(($(busy_ticks) - busy)) all=$(($(all_ticks) - all)) own=$(($(own_ticks) - own))
         others=$((busy > own ? (busy - own) * 100 / all : 0))
-        figures="$figures; others took $others % of the processors"
+        figures="$figures; other programs took $others % of the processors"
         if [ "$others" -gt 5 ] && [ "$tries" -ge "$((count - round))" ]; then
             say "not counted: $figures"
             continue

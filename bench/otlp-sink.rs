@@ -1,9 +1,9 @@
-//! Receives OTLP over HTTP and throws it away, counting the spans. It decodes nothing: it hops over
-//! length prefixes, so that on a small machine the receiver's own work does not pass for the
-//! service's. Standard library only: `rustc -O bench/otlp-sink.rs`.
+//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes nothing but length
+//! prefixes, so that on a small machine its own work is not mistaken for the service's. Standard library
+//! only: `rustc --edition 2024 -O bench/otlp-sink.rs`.
 //!
-//! `otlp-sink <port> <file>` listens on loopback, and writes the number of spans into the file each
-//! time it has grown, four times a second at most.
+//! `otlp-sink <port> <file>` listens on loopback and writes the number of spans into the file whenever it
+//! has grown, at most four times a second.
 
 use std::{
     env, fs,
@@ -16,7 +16,7 @@ use std::{
 
 static SPANS: AtomicU64 = AtomicU64::new(0);
 
-/// More than a batch of spans can take.
+/// Upper limit for a request body, above the size of any batch.
 const LARGEST_BODY: usize = 64 << 20;
 
 fn main() -> io::Result<()> {
@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
 fn write_count(file: &str) {
     let mut written = 0;
     loop {
-        // Often enough for a script that reads the file, and too seldom to take time from what is measured.
+        // Often enough for a script that reads the file, and rare enough not to disturb the measurement.
         thread::sleep(Duration::from_millis(250));
         let spans = SPANS.load(Ordering::Relaxed);
         if spans != written && fs::write(file, spans.to_string()).is_ok() {
@@ -50,10 +50,10 @@ fn write_count(file: &str) {
     }
 }
 
-/// Answers one request after the other until the client closes the connection.
+/// Answers requests on a connection until the client closes it.
 fn serve(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // For the headers; what it holds of a body is copied, and the rest is read to where it belongs.
+    // Buffers the head of a request; the part of the body that it already holds is copied out.
     let mut reader = BufReader::with_capacity(4 << 10, stream);
     let mut body = Vec::new();
     loop {
@@ -84,7 +84,7 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
             let spans = count_spans(&body).ok_or_else(|| io::Error::other("not protobuf"))?;
             SPANS.fetch_add(spans, Ordering::Relaxed);
         }
-        // An empty message says that everything was accepted.
+        // An empty message means that everything was accepted.
         (&*stream).write_all(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
         )?;
@@ -105,8 +105,8 @@ fn count_spans(request: &[u8]) -> Option<u64> {
     Some(spans)
 }
 
-/// Calls `visit` with each occurrence of a field. All fields on the way down are length-delimited
-/// (wire type 2); `None` when one is not, or the message ends too early.
+/// Calls `visit` with each occurrence of a field. All fields on the path are length-delimited (wire type
+/// 2); returns `None` when one is not, or when the message is truncated.
 fn each(mut message: &[u8], wanted: u64, visit: &mut dyn FnMut(&[u8]) -> Option<()>) -> Option<()> {
     while !message.is_empty() {
         let tag = varint(&mut message)?;

@@ -1,9 +1,9 @@
-//! Measures how long a server takes from the start of its process until it is ready. Standard
-//! library only: `rustc -O bench/ready.rs`.
+//! Measures the time from the start of a server's process until it is ready. Standard library only:
+//! `rustc --edition 2024 -O bench/ready.rs`.
 //!
-//! `ready <port> <times> <program> <argument>...` starts the program so many times and asks it
-//! `GET /api/health/ready` every half millisecond; prints the milliseconds until the first 200,
-//! one start a line. A program that is not ready within 10 s, or ends, is a failure.
+//! `ready <port> <times> <program> <argument>...` starts the program the given number of times, polls
+//! `GET /api/health/ready` every half millisecond and prints the milliseconds until the first 200, one line
+//! per start. It fails when the program exits or is not ready within 10 s.
 
 use std::{
     env,
@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
         let started = Instant::now();
         let mut server = command.spawn()?;
         let ready = wait(&mut server, port, started);
-        // Nothing that it does when it ends is measured.
+        // The shutdown is not part of the measurement.
         server.kill()?;
         server.wait()?;
         println!("{:.1}", ready?.as_secs_f64() * 1e3);

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Exercises every endpoint of a running server, success and failure, and says what holds.
+# Tests every endpoint of a running server, success and failure.
 #
 #   BASE_URL=http://localhost:8000 scripts/test-api.sh
 #
-# Needs bash (3.2 is enough) and curl. Every run makes its own users and articles, so it can be
-# repeated against the same server; the articles are deleted at the end. Besides testing, it makes
-# traces, metrics and logs to look at.
+# Needs bash 3.2 or newer and curl. Every run creates its own users and articles, so it can be repeated against the same
+# server; the articles are deleted at the end. It also produces traces, metrics and logs to look at.
 set -u
 
 BASE_URL=${BASE_URL:-http://localhost:8000}
@@ -19,8 +18,8 @@ trap 'rm -rf "$folder"' EXIT
 
 # --- one request
 
-# `request <method> <path> [body]` fills these. Options for curl go into `with`, used once; `token`
-# is sent while it is set.
+# `request <method> <path> [body]` sets these. `with` holds curl options for the next request; `token` is sent while it is
+# set.
 status="" body="" headers=""
 with=() token=""
 
@@ -29,7 +28,7 @@ request() {
     local options tries=0
     options=(--silent --show-error --max-time 60 --dump-header "$folder/headers" --output "$folder/body")
     case $method in
-    # curl -X HEAD would wait for a body.
+    # curl -X HEAD would wait for a body that never comes.
     HEAD) options=("${options[@]}" --head) ;;
     *) options=("${options[@]}" --request "$method") ;;
     esac
@@ -42,23 +41,23 @@ request() {
         : >"$folder/body"
         status=$(curl "${options[@]}" --write-out '%{http_code}' "$BASE_URL$path" 2>"$folder/error")
         headers=$(tr -d '\r' <"$folder/headers")
-        # Registrations and logins are limited: many runs in one minute must wait, as any client must.
+        # Registrations and logins are rate-limited, so many runs within a minute have to wait.
         if [ "$status" != 429 ] || [ "$tries" -ge 3 ]; then break; fi
         tries=$((tries + 1))
         local pause
         pause=$(header retry-after)
-        echo "      limited, waiting ${pause:-5} s"
+        echo "      rate-limited, waiting ${pause:-5} s"
         sleep "${pause:-5}"
     done
     if [ "$method" = HEAD ]; then
         body=""
     else
-        # One form, whatever the server's white space.
+        # Normalises white space.
         body=$(tr -d '\n\000' <"$folder/body" | sed 's/": */":/g; s/, *"/,"/g')
     fi
 }
 
-# The value of a response header, or nothing. The name in lower case.
+# Prints the value of a response header, if any. The name is given in lower case.
 header() {
     printf '%s\n' "$headers" | awk -v name="$1" '
         { colon = index($0, ":") }
@@ -66,18 +65,18 @@ header() {
         END { print value }'
 }
 
-# The text of a member of the body, or nothing; of several, the last.
+# Prints a string member of the body, if any; the last one if there are several.
 member() { printf '%s\n' "$body" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 
-# How often a text is in the body.
+# Prints the number of occurrences of a text in the body.
 count() { printf '%s\n' "$body" | awk -v text="$1" '{ n += gsub(text, "") } END { print n + 0 }'; }
 
-# The trace id that the response names in its traceresponse header.
+# Prints the trace id in the traceresponse header.
 trace_id() { header traceresponse | sed -n 's/^00-\([0-9a-f]\{32\}\)-.*/\1/p'; }
 
 # --- one check
 
-# `verdict <what> <fault>`: holds when the fault is empty.
+# `verdict <what> <fault>`: passes when the fault is empty.
 verdict() {
     if [ -z "$2" ]; then
         passed=$((passed + 1))
@@ -90,7 +89,7 @@ verdict() {
     fi
 }
 
-# `expect <what> <status> [text in the body]...`: also checks what every answer must have.
+# `expect <what> <status> [text in the body]...`: also checks the headers that every response must have.
 expect() {
     local what=$1 wanted=$2 fault="" text
     shift 2
@@ -113,11 +112,11 @@ expect() {
     verdict "$what" "$fault"
 }
 
-# `expect_header <what> <name> <pattern>`: a shell pattern for its value.
+# `expect_header <what> <name> <pattern>`: the pattern is a shell pattern.
 expect_header() {
     local value
     value=$(header "$2")
-    # shellcheck disable=SC2254 # a pattern is meant
+    # shellcheck disable=SC2254 # the pattern is intentional
     case $value in
     $3) verdict "$1" "" ;;
     *) verdict "$1" "header $2 is \"$value\"" ;;
@@ -132,7 +131,7 @@ expect_same() {
 section() { printf '\n%s\n' "$1"; }
 
 if ! curl --silent --output /dev/null --max-time 10 "$BASE_URL/api/health/live"; then
-    echo "no server answers at $BASE_URL (set BASE_URL, or start one with: cargo run --release)"
+    echo "no server responds at $BASE_URL (set BASE_URL, or start one with: cargo run --release)"
     exit 1
 fi
 echo "testing $BASE_URL"
@@ -142,7 +141,7 @@ echo "testing $BASE_URL"
 section "Health"
 request GET /api/health
 expect "the service is healthy" 200 '"database":"healthy"' '"redis":"healthy"' '"celery":"' '"name":"' '"version":"'
-[ "$(member celery)" = healthy ] || echo "      no task worker is running: notifications wait until one is"
+[ "$(member celery)" = healthy ] || echo "      no task worker is running; notifications wait until one starts"
 expect_header "content types are not to be guessed" x-content-type-options nosniff
 request HEAD /api/health
 expect "HEAD answers like GET" 200
@@ -351,7 +350,7 @@ expect_same "and to no other, nor further" "1 articles, next " "$(count '"slug":
 for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 per_page=1000000 cursor=nonsense unknown=1; do
     request GET "/api/articles/?search=$run&$query"
     case $query in
-    # An opaque value that we never gave out may be refused, but must not break anything.
+    # A cursor that the server never issued may be rejected, but must not cause an error.
     cursor=*) if [ "$status" = 400 ]; then expect "$query is refused" 400; else expect "$query is ignored" 200; fi ;;
     *) expect "$query breaks nothing" 200 '"articles":[' ;;
     esac
@@ -420,7 +419,7 @@ expect "and cannot be deleted again" 404 '"message":"Article not found"'
 token=""
 
 section "Traces"
-# A trace id as a caller would make it, sampled (01) and not (00).
+# A caller's trace id, sampled (01) and not sampled (00).
 for flags in 01 00; do
     caller=$(dd if=/dev/urandom bs=16 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')
     with=(--header "traceparent: 00-$caller-00f067aa0ba902b7-$flags")

@@ -1,25 +1,26 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Chromium, and what drives it: Node with playwright-core of the version in crates/pressroom/tests/browser. Needs
+# Chromium, and Node with playwright-core in the version that crates/pressroom/tests/browser names, to drive it. Needs
 # machine.sh.
 
-# `install_browser <cache folder>`; sets BROWSER (Chromium) and BROWSER_MODULES (the folder node_modules).
+# `install_browser`; sets BROWSER (Chromium) and BROWSER_MODULES (the folder node_modules).
 install_browser() {
     local project=crates/pressroom/tests/browser home
-    mkdir -p "$1/browser"
-    home=$(cd "$1/browser" && pwd -P) || exit 1
+    home=$TOOLS/browser-$(checksum "$project/package-lock.json")
     BROWSER=$(find_browser) || {
         install_packages chromium chromium
-        BROWSER=$(find_browser) || fail "Chromium was installed, but not where it is looked for"
+        BROWSER=$(find_browser) || fail "Chromium was installed, but its program was not found"
     }
     command -v npm >/dev/null 2>&1 || install_packages "nodejs npm" node
     BROWSER_MODULES=$home/node_modules
-    cmp -s "$project/package-lock.json" "$home/installed.json" && return 0
-    say "fetching what $project/package-lock.json names (from npm)"
-    cp "$project/package.json" "$project/package-lock.json" "$home/"
-    (cd "$home" && npm ci --silent --ignore-scripts --no-audit --no-fund) ||
-        fail "playwright-core could not be fetched, so the test in a browser cannot run"
-    cp "$project/package-lock.json" "$home/installed.json"
+    install_once "$home" install_modules "$home" "$project" ||
+        fail "playwright-core could not be fetched, so the tests in a browser cannot run"
+}
+
+install_modules() {
+    say "fetching the packages in $2/package-lock.json (from npm)"
+    mkdir -p "$1" && cp "$2/package.json" "$2/package-lock.json" "$1/" &&
+        (cd "$1" && npm ci --silent --ignore-scripts --no-audit --no-fund)
 }
 
 find_browser() {

@@ -1,16 +1,15 @@
-"""Checks pages of documentation: their links, and that what they show is so. Called by scripts/check-docs.
+"""Checks pages of documentation: links, commands and their output. Called by scripts/check-docs.
 
-A page is read from top to bottom. Its `sh` blocks run in one shell in an empty folder, its `sql` blocks in psql in
-between, and whatever a block promises (`# => text` after a command, a `json` or `http` block right below) is compared
-with what came out. A comment of its own line,
-before a block or on the line right below its end, says what else is to be done with it:
+A page is executed from top to bottom. Its `sh` blocks run in one shell in an empty folder, its `sql` blocks in psql.
+Expected output (`# => text` after a command, or a `json` or `http` block directly below) is compared with the actual
+output. A comment on a line of its own, before a block or directly below its end, changes how the block is handled:
 
     <!-- not run: reason -->       it cannot run here
     <!-- run by: path -->          a test or script in the project runs it; the path must exist
-    <!-- part of: path -->         it is an excerpt of that file, which something compiles or runs
-    <!-- background: command -->   its last line, a simple command, goes on running; what follows waits until the
+    <!-- part of: path -->         it is an excerpt of that file, which is compiled or run elsewhere
+    <!-- background: command -->   its last line, a simple command, runs in the background; the page continues when the
                                    command in the comment succeeds
-    <!-- stop -->                  anywhere: ends what runs in the background
+    <!-- stop -->                  anywhere: stops the background commands
 """
 
 import json
@@ -32,10 +31,10 @@ PROMISE = re.compile(r"^(?:.*\s)?# => (.*)$")
 
 RUN = ("sh", "sql")
 OUTPUT = ("json", "http")
-# Shown to be read: nothing to run or compile in them.
+# Blocks that are neither run nor compiled.
 PROSE = ("text", "mermaid", "")
 
-# How long one page, and one part in the background until it answers, may take.
+# Time limits for a page, and for a background command to become ready.
 PAGE_SECONDS = 120
 READY_SECONDS = 30
 
@@ -61,13 +60,13 @@ class Page:
 
 
 def anchor(heading: str) -> str:
-    """The anchor of a heading as GitHub makes it, but for the numbers of repeated ones."""
+    """Returns GitHub's anchor of a heading, without the number of a repeated one."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
     return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
 
 
 def read(path: Path) -> Page:
-    """Takes a page apart. Faults of its form are noted in it."""
+    """Parses a page and records faults of its form."""
     page = Page(path)
     block, indent, mark, stops, touching, ended = None, "", None, False, None, 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -92,13 +91,13 @@ def read(path: Path) -> Page:
             else:
                 mark = (comment[1], (comment[2] or "").strip())
                 if not mark[1]:
-                    page.faults.append(f"{path}:{number}: `{comment[1]}` says nothing")
+                    page.faults.append(f"{path}:{number}: `{comment[1]}` lacks its argument")
                 if page.blocks and ended == number - 1 and not page.blocks[-1].mark:
                     page.blocks[-1].mark, page.blocks[-1].argument = mark
                     mark, touching = None, None
         elif line.strip():
             if mark is not None:
-                page.faults.append(f"{path}:{number}: a comment above belongs to no block")
+                page.faults.append(f"{path}:{number}: the comment above belongs to no block")
             mark, touching = None, None
             if heading := HEADING.match(line):
                 name, repeated = anchor(heading[1]), 0
@@ -108,12 +107,12 @@ def read(path: Path) -> Page:
                 page.anchors.add(name)
             page.links += [(number, link) for link in LINK.findall(re.sub(r"`[^`]*`", "", line))]
     if block is not None:
-        page.faults.append(f"{path}:{block.line}: the block has no end")
+        page.faults.append(f"{path}:{block.line}: the block is not closed")
     return page
 
 
 def check_links(pages: dict[Path, Page]) -> list[str]:
-    """Links within the project: the file is there, and has the heading."""
+    """Checks that links within the project name existing files and headings."""
     faults = []
     for page in pages.values():
         for number, link in page.links:
@@ -123,26 +122,26 @@ def check_links(pages: dict[Path, Page]) -> list[str]:
             target = (page.path.parent / name).resolve() if name else page.path.resolve()
             where = f"{page.path}:{number}: {link}"
             if not target.exists():
-                faults.append(f"{where}: there is no such file")
+                faults.append(f"{where}: no such file")
             elif heading and target.suffix == ".md":
                 known = pages[target].anchors if target in pages else read(target).anchors
                 if heading not in known:
-                    faults.append(f"{where}: there is no such heading")
+                    faults.append(f"{where}: no such heading")
     return faults
 
 
 def check_blocks(page: Page, root: Path) -> list[str]:
-    """Each block is run, compared, or says why not."""
+    """Checks that each block is run or compared, or says why not."""
     faults = []
     for block in page.blocks:
         where = f"{page.path}:{block.line}"
         if block.mark in ("run by", "part of") and not (root / block.argument).is_file():
-            faults.append(f"{where}: there is no {block.argument}")
+            faults.append(f"{where}: {block.argument} does not exist")
         elif block.mark == "part of":
             if block.text not in (root / block.argument).read_text():
-                faults.append(f"{where}: is not what {block.argument} says")
+                faults.append(f"{where}: differs from {block.argument}")
         elif not block.mark and block.language not in (*RUN, *OUTPUT, *PROSE):
-            faults.append(f"{where}: nothing runs or compiles this block ({block.language}); say what does")
+            faults.append(f"{where}: nothing runs or compiles this block ({block.language}); add a marker")
     return faults
 
 
@@ -156,7 +155,7 @@ background() {
     started=$! deadline=$((SECONDS + READY_SECONDS))
     running="${running:-} $started"
     until eval "$2" >/dev/null 2>&1; do
-        kill -0 "$started" 2>/dev/null || { cat "$1.out"; echo "it ended"; return 1; }
+        kill -0 "$started" 2>/dev/null || { cat "$1.out"; echo "it exited"; return 1; }
         [ "$SECONDS" -lt "$deadline" ] || { cat "$1.out"; echo "not ready: $2"; return 1; }
         sleep 0.1
     done
@@ -170,7 +169,7 @@ stop_background() {
 
 
 def segments(text: str) -> list[tuple[str, str | None]]:
-    """A block in parts, each with the text that its output must hold."""
+    """Splits a block at its expected outputs, `# => text`."""
     parts, commands = [], ""
     for line in text.splitlines():
         commands += line + "\n"
@@ -181,7 +180,7 @@ def segments(text: str) -> list[tuple[str, str | None]]:
 
 
 def loosely(text: str) -> str:
-    """Without what differs from run to run: times, tokens, ids of traces, the number in a slug."""
+    """Replaces values that differ from run to run: times, tokens, trace ids, the number in a slug."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
     text = re.sub(r"eyJ[\w.\-]+", "TOKEN", text)
     text = re.sub(r"\b[0-9a-f]{32}\b", "TRACE", text)
@@ -194,7 +193,7 @@ def same_output(language: str, expected: str, actual: str) -> bool:
             return json.loads(loosely(expected)) == json.loads(loosely(actual))
         except ValueError:
             return False
-    # The status line as it is; of the other lines, their names.
+    # Compares the status line, and only the names of headers.
     heads = [
         [line if i == 0 else line.split(":")[0] for i, line in enumerate(text.strip().splitlines())]
         for text in (expected, actual)
@@ -203,7 +202,7 @@ def same_output(language: str, expected: str, actual: str) -> bool:
 
 
 def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list[str]:
-    """Runs what a page shows in a folder; `localise` puts this machine's addresses in place of the page's."""
+    """Runs a page's blocks in a folder; `localise` replaces the page's addresses by this machine's."""
     script = PRELUDE.replace("READY_SECONDS", str(READY_SECONDS))
     parts = folder / ".parts"
     parts.mkdir()
@@ -217,7 +216,7 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
         if block.language == "sql":
             cut = [(f"psql -X -v ON_ERROR_STOP=1 \"$DATABASE_URL\" <<'SQL'\n{block.text}SQL\n", None)]
         elif block.mark == "background":
-            # In the place of its shell, so that the shell's id is the one to stop; `env` understands assignments.
+            # Replaces its shell, so that the shell's process id can be stopped; `env` accepts assignments.
             *before, last = block.text.rstrip("\n").split("\n")
             cut = [("\n".join([*before, f"exec env {last}\n"]), None)]
         else:
@@ -248,9 +247,9 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         reached, _ = process.communicate()
-        faults.append(f"{page.path}: not done after {PAGE_SECONDS} seconds")
+        faults.append(f"{page.path}: not finished after {PAGE_SECONDS} seconds")
     finally:
-        # Whatever the page left running, because it broke off, is in its group.
+        # An aborted page may have left processes in its group.
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -260,19 +259,19 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
         said = [path for path in parts.glob("*.said") if path.is_file()]
         newest = max(said, key=lambda path: path.stat().st_mtime_ns, default=None)
         told = newest.read_text()[-2000:] if newest else ""
-        faults.append(f"{last}: ended with {process.returncode}\n{told}")
+        faults.append(f"{last}: exited with {process.returncode}\n{told}")
         return faults
     for where, part, promise, output in expected:
         said = Path(f"{part}.said").read_text()
         if promise is not None and localise(promise) not in said:
-            faults.append(f"{where}: promised `{promise}`, but said:\n{said[-2000:]}")
+            faults.append(f"{where}: expected `{promise}`, but the output was:\n{said[-2000:]}")
         if output is not None and not same_output(output.language, localise(output.text), said):
-            faults.append(f"{page.path}:{output.line}: shown:\n{output.text}but it said:\n{said[-2000:]}")
+            faults.append(f"{page.path}:{output.line}: expected:\n{output.text}but the output was:\n{said[-2000:]}")
     return faults
 
 
 def main() -> int:
-    """`docs.py <root> <port> <page>...`, with the servers' addresses in the environment."""
+    """Runs `docs.py <root> <port> <page>...`, with the servers' addresses in the environment."""
     root, port = Path(sys.argv[1]), sys.argv[2]
     skipped = {".git", "target", "node_modules", ".venv"}
     everything = {
@@ -329,7 +328,7 @@ def free_port() -> int:
 
 
 def prepare(folder: Path, root: Path, localise) -> None:
-    """Makes the folder look like the project after a build, without anything that a page writes going there."""
+    """Makes the folder look like the project after a build, without letting pages write into the project."""
     for entry in root.iterdir():
         if entry.name not in (".git", ".env", ".env.example", "data", "target"):
             (folder / entry.name).symlink_to(entry)
@@ -339,14 +338,14 @@ def prepare(folder: Path, root: Path, localise) -> None:
 
 
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
-    """What a page may count on. README begins with nothing; other pages with an empty database and the addresses."""
+    """Returns a page's environment. README starts from nothing, other pages with an empty database and its address."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
     made = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
     databases = subprocess.run(["psql", "-XAtc", made], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
     if page.path.name != "README.md":
-        # README shows telemetry; elsewhere nobody receives it.
+        # README demonstrates telemetry; on other pages nothing receives it.
         environment["OTEL_SDK_DISABLED"] = "true"
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]
         environment |= {

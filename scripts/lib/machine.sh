@@ -1,12 +1,48 @@
 # shellcheck shell=bash
-# What the scripts need of the machine: packages, an unprivileged account, a free port, processes
-# that can be waited for and stopped. Sourced, not run; bash 3.2 (macOS) is enough.
+# Helpers for scripts: packages, a tool cache, an unprivileged account, a free port, waiting for and stopping processes.
+# Sourced, not executed; works with bash 3.2 (macOS).
+
+# Tools that the scripts download or build are cached outside of the clone, so a fresh clone does not fetch them again.
+# Each has a folder named after its version, so that clones of different revisions can share the cache.
+TOOLS=${PRESSROOM_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/pressroom}
+mkdir -p "$TOOLS" && TOOLS=$(cd "$TOOLS" && pwd -P) || exit 1
 
 say() { printf '%s\n' "$*"; }
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
+}
+
+# Prints a checksum of a file, for the name of the folder created from it.
+checksum() { cksum <"$1" | tr ' ' '-'; }
+
+# `install_once <folder> <command...>`: runs the command, which creates the folder, unless an earlier run completed it.
+# Concurrent runs wait for each other.
+install_once() {
+    local folder=$1 status
+    shift
+    [ ! -e "$folder/.complete" ] || return 0
+    mkdir -p "$(dirname "$folder")" || return 1
+    wait_until 900 take_lock "$folder.lock" || fail "$folder.lock is held by another run; remove it if there is none"
+    if [ ! -e "$folder/.complete" ]; then
+        rm -rf "$folder"
+        "$@" && touch "$folder/.complete"
+        status=$?
+    fi
+    rm -rf "$folder.lock"
+    return "${status:-0}"
+}
+
+# Acquires a lock folder; removes the lock of a process that no longer runs.
+take_lock() {
+    local holder
+    if mkdir "$1" 2>/dev/null; then
+        say $$ >"$1/pid"
+        return 0
+    fi
+    holder=$(cat "$1/pid" 2>/dev/null) && [ -n "$holder" ] && has_ended "$holder" && rm -rf "$1"
+    return 1
 }
 
 # Installs packages: `install_packages "<apt names>" "<brew names>"`.
@@ -19,7 +55,7 @@ install_packages() {
             root="sudo"
         fi
         say "installing $1 (apt-get)"
-        # A package list may be missing (fresh container) or stale: refresh it only when needed.
+        # The package list may be missing (fresh container) or stale; it is refreshed only when needed.
         $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $1 >/dev/null 2>&1 ||
             { $root apt-get update -q >/dev/null && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $1 >/dev/null; } ||
             fail "apt-get could not install $1"
@@ -27,11 +63,11 @@ install_packages() {
         say "installing $2 (brew)"
         brew install --quiet $2 || fail "brew could not install $2"
     else
-        fail "$1 is missing here, and neither apt-get nor brew is there to install it"
+        fail "$1 is missing, and neither apt-get nor brew is available to install it"
     fi
 }
 
-# The account that servers run as. PostgreSQL refuses to run as root.
+# Prints the account that servers run as; PostgreSQL refuses to run as root.
 service_account() {
     if [ "$(id -u)" != 0 ]; then
         id -un
@@ -60,8 +96,8 @@ as_service() {
     fi
 }
 
-# A port below the ephemeral range that nobody listens on. Another process can still take it before
-# the server does, so whoever starts a server tries again with another port when it does not come up.
+# Prints an unused port below the ephemeral range. Another process can still take it first, so callers retry with another
+# port when their server does not start.
 free_port() {
     local port
     while :; do
@@ -71,7 +107,7 @@ free_port() {
     say "$port"
 }
 
-# Waits until a command succeeds: `wait_until <seconds> <command...>`.
+# `wait_until <seconds> <command...>`: waits until the command succeeds.
 wait_until() {
     local deadline=$((SECONDS + $1))
     shift
@@ -83,11 +119,11 @@ wait_until() {
 
 has_ended() { ! kill -0 "$1" 2>/dev/null; }
 
-# The command line of a process; minimal images have no ps, macOS has no /proc.
+# Prints the command line of a process. Minimal images have no ps, macOS has no /proc.
 command_of() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" || ps -p "$1" -o command= 2>/dev/null; }
 
-# Stops one process, politely first: `stop_process <pid> <word in its command line> <signal>`.
-# The word is checked because a pid file can outlive its process and the number be given away.
+# `stop_process <pid> <word in its command line> <signal>`: sends the signal, then SIGKILL after ten seconds. The word guards
+# against a stale pid file whose number belongs to another process.
 stop_process() {
     case $(command_of "$1") in
     *"$2"*) ;;

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Finds PgBouncer on the machine, or builds it where the system's is too old; the tests start it
-# themselves. Needs machine.sh.
+# Finds PgBouncer on the machine, or builds it where the system's version is too old; the tests start it themselves. Needs
+# machine.sh.
 
-# The first that knows prepared statements in transaction mode.
+# The first version with prepared statements in transaction mode.
 PGBOUNCER_MINIMUM=1.21
 
-# The release of Debian whose sources are built where the machine's PgBouncer is older.
+# The Debian release whose sources are built where the machine's PgBouncer is older.
 PGBOUNCER_SUITE=trixie
 PGBOUNCER_KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -15,7 +15,7 @@ is_new_pgbouncer() {
     [ -n "$1" ] && [ "$(printf '%s\n' "$PGBOUNCER_MINIMUM" "$1" | sort -V | sed -n 1p)" = "$PGBOUNCER_MINIMUM" ]
 }
 
-# Prints the path of a pgbouncer that is new enough, or fails. Debian has it where only root looks.
+# Prints the path of a pgbouncer that is new enough, or fails. Debian installs it in /usr/sbin.
 find_pgbouncer() {
     local file
     for file in "$(command -v pgbouncer)" /usr/sbin/pgbouncer /opt/homebrew/bin/pgbouncer /usr/local/bin/pgbouncer; do
@@ -27,12 +27,12 @@ find_pgbouncer() {
     return 1
 }
 
-# The version that apt would install.
+# Prints the version that apt would install.
 packaged_pgbouncer() { apt-cache policy pgbouncer 2>/dev/null | sed -n 's/^ *Candidate: //p'; }
 
-# `install_pgbouncer <cache folder> <folder to make>`; sets PGBOUNCER_BIN.
+# `install_pgbouncer <folder to create>`; sets PGBOUNCER_BIN.
 install_pgbouncer() {
-    local cache=$1/pgbouncer home=$2 packaged
+    local cache=$TOOLS/pgbouncer-$PGBOUNCER_SUITE home=$1 packaged
     PGBOUNCER_BIN=$(find_pgbouncer) && return 0
     if [ ! -x "$cache/pgbouncer" ]; then
         packaged=$(packaged_pgbouncer)
@@ -43,24 +43,23 @@ install_pgbouncer() {
         fi
         if ! command -v apt-get >/dev/null 2>&1 || is_new_pgbouncer "$packaged"; then
             install_packages "pgbouncer" "pgbouncer"
-            PGBOUNCER_BIN=$(find_pgbouncer) || fail "PgBouncer was installed, but not where it is looked for"
+            PGBOUNCER_BIN=$(find_pgbouncer) || fail "PgBouncer was installed, but its program was not found"
             return 0
         fi
-        build_pgbouncer "$cache"
+        install_once "$cache" build_pgbouncer "$cache" || fail "PgBouncer could not be built"
     fi
-    # The unprivileged account must be able to run it, and the checkout may lie in a home folder.
+    # The unprivileged account must be able to run it, and the cache may lie in a home folder.
     mkdir -p "$home"
     cp "$cache/pgbouncer" "$home/"
     chmod -R a+rX "$home"
     PGBOUNCER_BIN=$home/pgbouncer
 }
 
-# `build_pgbouncer <folder to make>`: from Debian's sources, checked by apt, with the machine's own mirror.
+# `build_pgbouncer <folder to create>`: builds Debian's sources, verified by apt, from the machine's own mirror.
 build_pgbouncer() {
     local folder=$1 build apt mirror
     install_packages "gcc make pkg-config libevent-dev" ""
     say "building PgBouncer from the sources in Debian $PGBOUNCER_SUITE"
-    rm -rf "$folder"
     mkdir -p "$folder"
     build=$(mktemp -d) || exit 1
     # shellcheck disable=SC2016 # apt fills this in

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
 # Finds PostgreSQL on the machine, starts a private server in a folder, stops it. Needs machine.sh.
 
-# Every tool that the tests use; a folder without one of them is of no use.
+# The tools that the tests use; a folder that lacks one of them is skipped.
 POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump pg_basebackup psql pgbench"
 
 has_postgres_tools() {
@@ -12,7 +12,7 @@ has_postgres_tools() {
     done
 }
 
-# The folder that a command on PATH really lives in, links followed.
+# Prints the folder of a command on PATH, with symbolic links resolved.
 real_folder() {
     local file link
     file=$(command -v "$1") || return 1
@@ -42,15 +42,14 @@ find_postgres() {
     done | sed -n 1p | grep .
 }
 
-# A locale that knows the letters beyond ASCII, as production databases have: lower() and ILIKE of the
-# plain C locale do not.
+# Prints a UTF-8 locale, as production databases have. With the plain C locale, lower() and ILIKE handle only ASCII.
 unicode_locale() {
     locale -a 2>/dev/null | grep -iE '^(C|en_US)\.utf-?8$' | sort | sed -n 1p | grep . ||
-        fail "this machine has no UTF-8 locale (C.UTF-8 or en_US.UTF-8), and the tests need one"
+        fail "the tests need a UTF-8 locale (C.UTF-8 or en_US.UTF-8), and this machine has none"
 }
 
-# `start_postgres <folder with the programs> <folder to make>`; sets POSTGRES_URL.
-# Only this run knows the password: a superuser can run programs, and other people may be on the machine.
+# `start_postgres <folder with the programs> <folder to create>`; sets POSTGRES_URL.
+# The password is random: a superuser can run programs, and the machine may have other users.
 start_postgres() {
     local bin=$1 home=$2 locale password port attempt
     locale=$(unicode_locale) || exit 1
@@ -62,11 +61,11 @@ start_postgres() {
     (cd "$home" && as_service "$bin/initdb" -D "$home/data" -U postgres --pwfile "$home/password" \
         --auth scram-sha-256 --encoding UTF8 --locale "$locale" --no-sync >"$home/initdb.log" 2>&1) || {
         cat "$home/initdb.log" >&2
-        fail "initdb of $bin failed"
+        fail "$bin/initdb failed"
     }
     for attempt in 1 2 3 4 5; do
         port=$(free_port)
-        # Durability costs time and a throw-away server needs none; tests of crashes start their own.
+        # A temporary server needs no durability; tests of crashes start their own servers.
         if (cd "$home" && as_service "$bin/pg_ctl" start -w -t 60 -D "$home/data" -l "$home/log" \
             -o "-h 127.0.0.1 -p $port -k '$home' -c fsync=off -c max_connections=200") >/dev/null 2>&1; then
             POSTGRES_URL="postgres://postgres:$password@127.0.0.1:$port/postgres"
@@ -75,19 +74,19 @@ start_postgres() {
         say "PostgreSQL did not start on port $port (attempt $attempt of 5)"
     done
     cat "$home/log" >&2
-    fail "PostgreSQL of $bin does not start"
+    fail "PostgreSQL in $bin did not start"
 }
 
-# Stops every server whose data lies below a folder: ours, and those that interrupted tests left.
+# Stops every server whose data folder is below a folder, including servers left behind by interrupted tests.
 stop_postgres_below() {
     local file
     find "$1" -name postmaster.pid -type f 2>/dev/null | while read -r file; do
-        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
+        # SIGINT is PostgreSQL's fast shutdown, which does not wait for clients to disconnect.
         stop_process "$(head -n 1 "$file")" "$(dirname "$file")" INT
     done
 }
 
-# Prints the version of a running server, or fails: `ask_postgres_version <folder> <url>`.
+# `ask_postgres_version <folder> <url>`: prints the version of a running server, or fails.
 ask_postgres_version() {
     PGCONNECT_TIMEOUT=5 "$1/psql" "$2" -XAtc "SELECT split_part(current_setting('server_version'), ' ', 1)"
 }

@@ -14,7 +14,7 @@ find_redis() {
     return 1
 }
 
-# `redis_field <redis-server> <url> <field>`: a field of INFO; fails when the server does not answer.
+# `redis_field <redis-server> <url> <field>`: prints a field of INFO; fails when the server does not respond.
 redis_field() {
     local cli
     cli=$(dirname "$1")/redis-cli
@@ -22,7 +22,7 @@ redis_field() {
     "$cli" -u "$2" INFO server 2>/dev/null </dev/null | tr -d '\r' | sed -n "s/^$3://p" | grep .
 }
 
-# `start_redis <redis-server> <folder to make>`; sets REDIS_URL.
+# `start_redis <redis-server> <folder to create>`; sets REDIS_URL.
 start_redis() {
     local server=$1 home=$2 port attempt
     mkdir -p "$home"
@@ -36,15 +36,15 @@ start_redis() {
         say "Redis did not start on port $port (attempt $attempt of 5)"
     done
     cat "$home/log" >&2
-    fail "$server does not start"
+    fail "$server did not start"
 }
 
-# Whether the server that answers is the one that wrote the pid file: another could have the port.
+# Whether the responding server wrote the pid file; another server could have taken the port.
 redis_is_ours() {
     [ -s "$2/redis.pid" ] && [ "$(redis_field "$1" "$REDIS_URL" process_id)" = "$(cat "$2/redis.pid")" ]
 }
 
-# Stops every server whose pid file lies below a folder.
+# Stops every server whose pid file is below a folder.
 stop_redis_below() {
     local file
     find "$1" -name redis.pid -type f 2>/dev/null | while read -r file; do

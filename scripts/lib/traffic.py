@@ -1,10 +1,10 @@
-"""Steady traffic through a proxy, with every failure counted, and the receiver of the notifications that it causes.
+"""Generates steady traffic through a proxy, counts failures, and receives the resulting notifications.
 
     traffic.py <url of the API> <port of the webhook receiver> <folder>
 
-Registers an author and a reader who is told of each new article, then reads and creates articles until SIGTERM. It
-says so in the file `steady` of the folder when the load has begun. Afterwards it waits for the notifications that are
-still due, prints what it counted, and exits with 1 when a request failed or a notification is missing or came twice.
+Registers an author and a reader who is notified of each new article, then reads and creates articles until SIGTERM.
+Creates the file `steady` in the folder once the load has started. After SIGTERM it waits for outstanding notifications,
+prints its counts, and exits with 1 when a request failed or a notification is missing or duplicated.
 """
 
 import collections
@@ -22,13 +22,13 @@ import time
 import urllib.parse
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
-# Over all connections together, per second.
+# Total per second, over all connections.
 REQUESTS = int(os.environ.get("REQUESTS", "120"))
-# One of so many requests creates an article.
+# Every nth request creates an article.
 CREATE_EVERY = 6
-# How long a notification takes its receiver: long enough for some to be under way whenever a worker stops.
+# Delay of the webhook receiver, long enough that some notifications are in flight whenever a worker stops.
 RECEIVER_SECONDS = 0.3
-# How long anything may take that is waited for.
+# Time limit for every wait.
 PATIENCE = 60
 SHOWN_FAILURES = 20
 
@@ -61,14 +61,14 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Client:
-    """One connection that is kept open, as a browser's or a service's is."""
+    """A client with one keep-alive connection."""
 
     def __init__(self, url):
         self.url = urllib.parse.urlsplit(url)
         self.connection = None
 
     def ask(self, method, path, token=None, body=None):
-        """The answer's body; raises what went wrong with the connection, or Unexpected for a status that is no 2xx."""
+        """Returns the response body; raises connection errors, and Unexpected for a status other than 2xx."""
         headers = {"Content-Type": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -117,7 +117,7 @@ def load(url, token, numbers):
         begun = time.monotonic()
         try:
             what = one_request(client, token, next(numbers))
-        except Exception as error:  # whatever it is, it is a failed request
+        except Exception as error:  # every exception counts as a failed request
             what = "failed"
             with lock:
                 failures.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
@@ -140,8 +140,8 @@ def main():
     client = Client(url)
     author, reader = sign_up(client, "author"), sign_up(client, "reader")
     first = client.ask("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
-    # Whoever likes one article of an author is told of the next ones. Of the first nobody is: its task may run before
-    # or after this, so what it does is not counted.
+    # A reader who favorites an article is notified of the author's next ones. The first article is not counted: its task
+    # may run before or after this request.
     client.ask("POST", f"/api/articles/{first}/favorite", reader)
     slugs.append(first)
 
@@ -163,7 +163,7 @@ def main():
             if created <= notified.keys():
                 break
         time.sleep(0.1)
-    # One that comes twice may come late.
+    # A duplicate may arrive late.
     time.sleep(2 * RECEIVER_SECONDS)
 
     with lock:
@@ -177,7 +177,7 @@ def main():
     print(f"failed requests: {counts['failed']}")
     for failure in failures[:SHOWN_FAILURES]:
         print(f"  {failure}")
-    print(f"notifications: {len(created) - len(missing)} of {len(created)} arrived, {len(twice)} of them twice")
+    print(f"notifications: {len(created) - len(missing)} of {len(created)} arrived, {len(twice)} of them more than once")
     receiver.shutdown()
     sys.exit(1 if failures or missing or twice or not created else 0)
 

@@ -1,9 +1,9 @@
-// Asks the observatory for the JSON of an address. Every answer carries an ETag; giving it back makes an unchanged
-// answer cost nothing. Nothing is cached here: callers keep what they got.
+// Requests JSON from the observatory. Responses have an ETag; a caller that passes it gets null if nothing changed.
+// This module caches nothing.
 
 const TIMEOUT_MS = 10_000;
 
-/** The address was understood and refused: asking again the same way gives the same. */
+/** A refused request; repeating it has the same result. */
 export class Refused extends Error {
   /**
    * @param {number} status
@@ -15,13 +15,13 @@ export class Refused extends Error {
   }
 }
 
-/** Nobody answered, or not in a way that can be read: asking again later may work. */
+/** A missing or unreadable response; a later request may succeed. */
 export class Unreachable extends Error {}
 
 /**
  * @param {string} address path and query
  * @param {{etag?: string | null, signal?: AbortSignal}} [options]
- * @returns {Promise<{etag: string | null, body: any} | null>} null when it is what `etag` names
+ * @returns {Promise<{etag: string | null, body: any} | null>} null if `etag` is still current
  */
 export async function get(address, { etag = null, signal } = {}) {
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
@@ -31,7 +31,7 @@ export async function get(address, { etag = null, signal } = {}) {
   try {
     const response = await fetch(address, {
       headers,
-      // Page and JSON share addresses: the browser's cache must never show the one for the other.
+      // Pages and JSON share addresses: the browser's cache must not confuse them.
       cache: 'no-store',
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });

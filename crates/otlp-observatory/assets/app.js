@@ -1,4 +1,4 @@
-// Starts the pages: finds the page of an address and draws it. One module per page is loaded, when it is first seen.
+// Entry point: selects the page of an address and renders it. A page's module is loaded when the page is first opened.
 import { Component, html, render, useEffect, useState } from './html.js';
 import { Loading, Empty } from './components/parts.js';
 import { Shell } from './components/shell.js';
@@ -17,7 +17,7 @@ const PAGES = [
   [/^\/status\/?$/, 'Status', () => import('./pages/status.js')],
 ];
 
-/** Keeps the way to the other pages when one cannot be drawn. */
+/** Catches errors of a page, so that navigation keeps working. */
 class Boundary extends Component {
   state = { failed: false };
 
@@ -33,28 +33,28 @@ class Boundary extends Component {
   /** @param {{children?: any}} props @param {{failed: boolean}} state */
   render({ children }, { failed }) {
     if (!failed) return children;
-    return html`<${Empty} title="This page could not be drawn."><p>The browser's console says why.</p><//>`;
+    return html`<${Empty} title="This page could not be displayed."><p>The browser's console has the error.</p><//>`;
   }
 }
 
 function App() {
-  const here = router.useLocation();
-  const found = PAGES.find(([pattern]) => pattern.test(here.path));
-  const [loaded, setLoaded] = useState(/** @type {{of: any, Page: any} | null} */ (null));
+  const current = router.useLocation();
+  const found = PAGES.find(([pattern]) => pattern.test(current.path));
+  const [loaded, setLoaded] = useState(/** @type {{route: any, Page: any} | null} */ (null));
   useEffect(() => {
     document.title = `${found ? found[1] : 'Not found'} · Observatory`;
-    let current = true;
-    found?.[2]().then(({ Page }) => current && setLoaded({ of: found, Page }));
+    let active = true;
+    found?.[2]().then(({ Page }) => active && setLoaded({ route: found, Page }));
     return () => {
-      current = false;
+      active = false;
     };
   }, [found]);
 
-  const argument = found ? router.decode(found[0].exec(here.path)?.[1] ?? '') : null;
+  const argument = found ? router.decode(found[0].exec(current.path)?.[1] ?? '') : null;
   let page = html`<${Loading} />`;
-  if (argument === null) page = html`<${Empty} title="There is no such page."><a href="/">Overview</a><//>`;
-  else if (loaded?.of === found) page = html`<${loaded.Page} key=${here.path} argument=${argument} ...${here} />`;
-  return html`<${Shell} path=${here.path}><${Boundary} key=${here.path}>${page}<//><//>`;
+  if (argument === null) page = html`<${Empty} title="Page not found."><a href="/">Overview</a><//>`;
+  else if (loaded?.route === found) page = html`<${loaded.Page} key=${current.path} argument=${argument} ...${current} />`;
+  return html`<${Shell} path=${current.path}><${Boundary} key=${current.path}>${page}<//><//>`;
 }
 
 router.start();

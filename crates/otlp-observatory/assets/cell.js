@@ -1,4 +1,4 @@
-// A value that several parts of the page look at: who reads it with `useCell` is drawn again when it changes.
+// A value shared by several components: components that read it with `useCell` are rendered again when it changes.
 import { useEffect, useState } from './html.js';
 
 /**
@@ -18,7 +18,7 @@ export function cell(value) {
     },
     /**
      * @param {(value: T) => void} listener
-     * @returns {() => void} stops it
+     * @returns {() => void} unsubscribes
      */
     subscribe(listener) {
       listeners.add(listener);
@@ -35,7 +35,7 @@ export function cell(value) {
 export function useCell(source) {
   const [value, setValue] = useState(source.get());
   useEffect(() => {
-    // It may have changed between drawing and this effect.
+    // The value may have changed between rendering and this effect.
     setValue(source.get());
     return source.subscribe(setValue);
   }, [source]);

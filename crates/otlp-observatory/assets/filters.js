@@ -1,10 +1,10 @@
-// Filters are the query of the address, under the names that the JSON has for them: what a page shows can be shared, and
-// its JSON is asked with the same words. Pure.
+// Filters are query parameters of the address, with the names that the JSON API uses, so that filtered pages can be
+// shared. Pure functions.
 import { address } from './router.js';
 
 /** @typedef {Record<string, string | string[]>} Filters */
 
-/** Parameters that may be given several times. */
+/** Parameters that may be repeated. */
 const REPEATABLE = new Set(['attribute']);
 
 /** @param {string} query @returns {Filters} */
@@ -19,7 +19,13 @@ export function readFilters(query) {
   return filters;
 }
 
-/** The filters with one changed; an empty value takes it away. @param {Filters} filters @param {string} name @param {string | string[]} value */
+/**
+ * Returns the filters with one changed; an empty value removes it.
+ *
+ * @param {Filters} filters
+ * @param {string} name
+ * @param {string | string[]} value
+ */
 export function withFilter(filters, name, value) {
   const { [name]: _, ...rest } = filters;
   return value.length === 0 ? rest : { ...rest, [name]: value };

@@ -1,5 +1,5 @@
-// Numbers, durations and moments as people read them. Moments are nanoseconds in decimal strings, because a number
-// cannot hold them. Pure: nothing here looks at the page or the clock.
+// Formats numbers, durations and timestamps. Timestamps are nanoseconds in decimal strings, because JavaScript numbers
+// lose precision at this size. Pure functions.
 
 const count0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 
@@ -9,7 +9,7 @@ export const count = (value) => count0.format(value);
 /** `1 span`, `2 spans` @param {number} value @param {string} noun */
 export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 
-/** The significant digits, without trailing zeros; numbers of a thousand and more are whole. @param {number} value */
+/** Formats a number with `digits` significant digits; larger numbers are rounded to integers. @param {number} value */
 export function short(value, digits = 3) {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const magnitude = Math.abs(value);
@@ -32,7 +32,7 @@ export function duration(ns) {
   if (magnitude >= 3600e9) return `${Math.trunc(ns / 3600e9)} h ${Math.round((magnitude % 3600e9) / 60e9)} min`;
   if (magnitude >= 60e9) return `${Math.trunc(ns / 60e9)} min ${Math.round((magnitude % 60e9) / 1e9)} s`;
   for (const [size, unit] of DURATIONS) {
-    // What would be rounded to a thousand is one of the next unit.
+    // Values that would round to 1000 get the next unit.
     if (magnitude >= 0.9995 * size) return `${short(ns / size)} ${unit}`;
   }
   return magnitude === 0 ? '0' : `${short(ns)} ns`;
@@ -51,7 +51,7 @@ export function percent(part, whole) {
   return `${value === 0 ? '0' : value < 0.1 ? '<0.1' : Number(value.toPrecision(2))} %`;
 }
 
-/** `268 MB` would lie: memory is counted in powers of two. @param {number} value */
+/** Formats a size with binary prefixes. @param {number} value */
 export function bytes(value) {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let size = value;
@@ -63,10 +63,10 @@ export function bytes(value) {
   return `${short(size)} ${units[unit]}`;
 }
 
-/** Milliseconds since 1970 of nanoseconds since 1970. @param {string} unixNano */
+/** Converts nanoseconds to milliseconds. @param {string} unixNano */
 export const milliseconds = (unixNano) => Number(BigInt(unixNano) / 1_000_000n);
 
-/** Nanoseconds from one moment to another. @param {string} from @param {string} to */
+/** Returns the nanoseconds between two timestamps. @param {string} from @param {string} to */
 export const between = (from, to) => Number(BigInt(to) - BigInt(from));
 
 const pad = (/** @type {number} */ value, length = 2) => String(value).padStart(length, '0');
@@ -78,7 +78,7 @@ export function clock(unixNano) {
 }
 
 /** `2026-11-22 14:03:22.123`, in the reader's time zone. @param {string} unixNano */
-export function moment(unixNano) {
+export function dateTime(unixNano) {
   const date = new Date(milliseconds(unixNano));
   if (Number.isNaN(date.getTime())) return unixNano;
   return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${clock(unixNano)}`;
@@ -103,12 +103,12 @@ const SECONDS_OF = /** @type {Record<string, number>} */ ({
   h: 3600,
 });
 
-/** A measured value in its instrument's unit (UCUM). @param {number | null | undefined} value @param {string} unit */
+/** Formats a value in its instrument's unit (UCUM). @param {number | null | undefined} value @param {string} unit */
 export function measured(value, unit) {
   if (value === null || value === undefined) return '–';
   if (Object.hasOwn(SECONDS_OF, unit)) return duration(value * SECONDS_OF[unit] * 1e9);
   if (unit === 'By') return bytes(value);
-  // `{request}` is an annotation: what is counted, not a unit to show with each number.
+  // An annotation like `{request}` names what is counted, and is not shown with each number.
   const shown = unit === '1' || unit === '' || unit.startsWith('{') ? '' : ` ${unit}`;
   return `${short(value)}${shown}`;
 }

@@ -1,25 +1,25 @@
-// Where the nodes and edges of the map lie. The layout is dagre's; this says how large things are. Pure.
+// Positions of the nodes and edges of the map, computed by dagre. Pure functions.
 import { Graph, layout } from './vendor/dagre.esm.js';
 import { clip } from './text.js';
 
 const NODE_HEIGHT = 46;
 const CHARACTER = 8.4;
 
-/** Room for the figures of an edge. */
+/** Size of an edge's label. */
 export const LABEL = { width: 78, height: 32 };
 const LONGEST_NAME = 32;
 
-/** What is written into a node. @param {string} name */
+/** Returns the possibly truncated name of a node. @param {string} name */
 export const nodeName = (name) => (name.length > LONGEST_NAME ? `${clip(name, LONGEST_NAME - 1)}…` : name);
 
 /**
  * @param {{id: string, name: string}[]} nodes
  * @param {{from: string, to: string}[]} edges
- * @param {boolean} upright top to bottom rather than left to right
+ * @param {boolean} vertical top to bottom instead of left to right
  */
-export function layOutGraph(nodes, edges, upright) {
+export function layOutGraph(nodes, edges, vertical) {
   const graph = new Graph({ directed: true, multigraph: false, compound: false });
-  graph.setGraph({ rankdir: upright ? 'TB' : 'LR', nodesep: 28, ranksep: 52, edgesep: 16, marginx: 12, marginy: 12 });
+  graph.setGraph({ rankdir: vertical ? 'TB' : 'LR', nodesep: 28, ranksep: 52, edgesep: 16, marginx: 12, marginy: 12 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const { id, name } of nodes) {
     graph.setNode(id, { width: Math.max(110, nodeName(name).length * CHARACTER + 50), height: NODE_HEIGHT });
@@ -50,7 +50,7 @@ export function layOutGraph(nodes, edges, upright) {
 /** @param {string} from @param {string} to */
 export const edgeId = (from, to) => JSON.stringify([from, to]);
 
-/** A smooth path through points, as SVG. @param {{x: number, y: number}[]} points */
+/** Returns a smooth SVG path through points. @param {{x: number, y: number}[]} points */
 export function curve(points) {
   const at = (/** @type {{x: number, y: number}} */ { x, y }) => `${x.toFixed(1)},${y.toFixed(1)}`;
   if (points.length < 3) return `M${points.map(at).join('L')}`;

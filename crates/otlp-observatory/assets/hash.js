@@ -1,4 +1,4 @@
-// FNV-1a, 32 bits: names that differ in one letter land far apart, and the same name always lands on the same number.
+// FNV-1a hash, 32 bits.
 
 /** @param {string} text */
 export function hashOf(text) {
@@ -7,7 +7,7 @@ export function hashOf(text) {
     hash ^= text.charCodeAt(index);
     hash = Math.imul(hash, 0x01000193);
   }
-  // The last letters would otherwise hardly reach the lowest bits.
+  // Mixes the last characters into the lowest bits.
   hash ^= hash >>> 15;
   return hash >>> 0;
 }

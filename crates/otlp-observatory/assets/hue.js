@@ -1,10 +1,10 @@
-// A service has the same colour on every page and in every session: its hue is made of its name alone. Reds are left
-// out, because red says "error" everywhere.
+// The colour of a service depends only on its name, so that it is the same on every page. Reds are excluded, because
+// red means error.
 import { hashOf } from './hash.js';
 
 const FIRST = 70;
 const STEP = 24;
 const STEPS = 11;
 
-/** Degrees of OKLCH's hue. @param {string} name */
+/** Returns the OKLCH hue of a service, in degrees. @param {string} name */
 export const hueOf = (name) => FIRST + STEP * (hashOf(name) % STEPS);

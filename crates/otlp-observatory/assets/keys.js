@@ -1,24 +1,24 @@
-// Keyboard: each part of the page says which keys it answers, the innermost part first. Keys never steal from what is
-// being typed, from the browser's own shortcuts, or from an open dialog.
+// Keyboard shortcuts. Components register bindings; the innermost component has precedence. Bindings do not apply while
+// the user types, with modifiers, or while a dialog is open.
 import { useEffect, useRef } from './html.js';
 
-/** @typedef {Record<string, [what: string, run: (event: KeyboardEvent) => void | false]>} Bindings */
+/** @typedef {Record<string, [description: string, run: (event: KeyboardEvent) => void | false]>} Bindings */
 
 /** @type {{current: Bindings}[]} */
 const layers = [];
 
-/** All keys that are answered now, the innermost part's first. @returns {[key: string, what: string][]} */
+/** Returns the active bindings, innermost first. @returns {[key: string, description: string][]} */
 export function bindings() {
   const seen = new Map();
   for (const layer of [...layers].reverse()) {
-    for (const [key, [what]] of Object.entries(layer.current)) {
-      if (what && !seen.has(key)) seen.set(key, what);
+    for (const [key, [description]] of Object.entries(layer.current)) {
+      if (description && !seen.has(key)) seen.set(key, description);
     }
   }
   return [...seen];
 }
 
-/** Answers keys while the component is there. A binding that returns false lets the next part have the key. @param {Bindings} keys */
+/** Binds keys while the component is mounted. A binding that returns false passes the key on. @param {Bindings} keys */
 export function useKeys(keys) {
   const layer = useRef(keys);
   layer.current = keys;
@@ -30,7 +30,7 @@ export function useKeys(keys) {
   }, []);
 }
 
-/** Starts to listen. */
+/** Starts to handle key events. */
 export function start() {
   document.addEventListener('keydown', (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -50,7 +50,7 @@ export function start() {
 }
 
 /**
- * Moves the focus among the rows (`[data-row]`) of a list: j and k always, arrows once a row has the focus.
+ * Moves the focus between the rows (`[data-row]`) of a list: j and k always, arrow keys only while a row is focused.
  *
  * @param {{current: HTMLElement | null}} list
  */

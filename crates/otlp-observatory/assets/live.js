@@ -1,30 +1,34 @@
-// Keeps what is shown up to date: asks an address again every second, only while the page is visible and not paused,
-// and ever less often while nobody answers. The whole page shares one "paused" and one "connection".
+// Keeps pages up to date by polling: every second while the page is visible and not paused, with a back-off while the
+// server is unreachable. `paused` and `connection` are shared by the whole page.
 import { Refused, get } from './api.js';
 import { cell } from './cell.js';
 import { useEffect, useState } from './html.js';
 
-const LONGEST_WAIT_MS = 15_000;
+const MAX_BACK_OFF_MS = 15_000;
 
-/** Whether the user has stopped the clock. */
+/** Whether the user has paused polling. */
 export const paused = cell(false);
 
-/** Null while answers come, else the reason why none do. */
+/** Error of the connection; null while requests succeed. */
 export const connection = cell(/** @type {string | null} */ (null));
 
-/** Why those who follow an address get no answer. One that succeeds must not hide another that fails. @type {Map<AbortSignal, string>} */
+/**
+ * Errors of the pollers that currently fail; success of another poller does not hide them.
+ *
+ * @type {Map<AbortSignal, string>}
+ */
 const failing = new Map();
 
-/** @param {AbortSignal} follower @param {string | null} reason */
-function report(follower, reason) {
-  if (reason === null) failing.delete(follower);
-  else failing.set(follower, reason);
+/** @param {AbortSignal} poller @param {string | null} reason */
+function report(poller, reason) {
+  if (reason === null) failing.delete(poller);
+  else failing.set(poller, reason);
   connection.set(failing.values().next().value ?? null);
 }
 
-/** How long to wait after `failures` failures in a row. @param {number} failures @param {number} every */
+/** Returns the delay after consecutive failures, in milliseconds. @param {number} failures @param {number} every */
 export function backOff(failures, every) {
-  return failures === 0 ? every : Math.min(LONGEST_WAIT_MS, every * 2 ** failures);
+  return failures === 0 ? every : Math.min(MAX_BACK_OFF_MS, every * 2 ** failures);
 }
 
 /** Resolves after `ms`, or at once when `signal` is aborted. @param {number} ms @param {AbortSignal} signal */
@@ -40,8 +44,8 @@ function sleep(ms, signal) {
   });
 }
 
-/** Resolves as soon as the page is visible and not paused. @param {AbortSignal} signal */
-function awake(signal) {
+/** Resolves when the page is visible and not paused, or when `signal` is aborted. @param {AbortSignal} signal */
+function untilActive(signal) {
   return new Promise((resolve) => {
     const look = () => {
       if (!signal.aborted && (document.hidden || paused.get())) return;
@@ -58,11 +62,11 @@ function awake(signal) {
 }
 
 /**
- * Asks what `address()` says again and again, until the function that is returned is called.
+ * Polls `address()` until the returned function is called.
  *
- * @param {() => string} address may change between two questions, as that of a tail does
- * @param {number} every milliseconds between two questions
- * @param {(body: any) => void} onAnswer called for answers that are new
+ * @param {() => string} may return a different address for each request
+ * @param {number} every milliseconds between requests
+ * @param {(body: any) => void} onAnswer called with changed responses
  * @param {(refusal: Refused) => void} onRefusal
  * @returns {() => void}
  */
@@ -70,16 +74,16 @@ export function follow(address, every, onAnswer, onRefusal) {
   const stop = new AbortController();
   const { signal } = stop;
   (async () => {
-    let asked = '';
+    let previous = '';
     /** @type {string | null} */
     let etag = null;
     let failures = 0;
     while (!signal.aborted) {
       try {
-        const now = address();
-        if (now !== asked) etag = null;
-        asked = now;
-        const answer = await get(asked, { etag, signal });
+        const current = address();
+        if (current !== previous) etag = null;
+        previous = current;
+        const answer = await get(current, { etag, signal });
         failures = 0;
         report(signal, null);
         if (answer) {
@@ -92,14 +96,14 @@ export function follow(address, every, onAnswer, onRefusal) {
         if (error instanceof Refused) {
           report(signal, null);
           onRefusal(error);
-          // What is not there may come; what was not understood stays so.
+          // A missing resource may appear later; other refusals are permanent.
           if (error.status !== 404) return;
         } else {
           report(signal, error instanceof Error ? error.message : String(error));
         }
       }
       await sleep(backOff(failures, every), signal);
-      await awake(signal);
+      await untilActive(signal);
     }
   })();
   return () => {
@@ -109,9 +113,9 @@ export function follow(address, every, onAnswer, onRefusal) {
 }
 
 /**
- * The newest JSON of an address. While a new address is on its way the old one's JSON stays, as `stale`.
+ * Returns the newest JSON of an address. While a new address loads, the JSON of the old one is returned as `stale`.
  *
- * @param {string | null} address null asks nothing
+ * @param {string | null} address null requests nothing
  * @param {{every?: number}} [options]
  * @returns {{body: any, refusal: Refused | null, stale: boolean}}
  */

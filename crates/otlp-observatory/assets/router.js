@@ -1,5 +1,5 @@
-// The address is the state: what a page shows is in its path and query, and the selected span in its fragment, which
-// browsers keep to themselves. Links are real links; a plain click on one of ours changes the page without a reload.
+// Client-side routing. The path and query of the address determine the page; the fragment, which browsers do not send,
+// is the selected span. Plain clicks on internal links change the page without a reload.
 import { cell, useCell } from './cell.js';
 
 /** @returns {{path: string, query: string, fragment: string}} */
@@ -7,16 +7,16 @@ function read() {
   return { path: location.pathname, query: location.search, fragment: location.hash.slice(1) };
 }
 
-const here = cell(read());
+const current = cell(read());
 
-/** Whether something of ours is behind the present entry of the history. */
-let cameFromInside = false;
+/** Whether the previous entry of the history is one of these pages. */
+let hasPreviousPage = false;
 
-export const useLocation = () => useCell(here);
+export const useLocation = () => useCell(current);
 
 /**
- * @param {string} address path, query and fragment; a query or fragment alone is relative to the present path
- * @param {{replace?: boolean}} [options] replace the present entry of the history rather than adding one
+ * @param {string} address path, query and fragment; a query or fragment alone is relative to the current path
+ * @param {{replace?: boolean}} [options] replace the current entry of the history instead of adding one
  */
 export function navigate(address, { replace = false } = {}) {
   const before = location.pathname;
@@ -24,28 +24,28 @@ export function navigate(address, { replace = false } = {}) {
     history.replaceState(null, '', address);
   } else {
     history.pushState(null, '', address);
-    cameFromInside = true;
+    hasPreviousPage = true;
   }
-  here.set(read());
+  current.set(read());
   if (location.pathname !== before) scrollTo(0, 0);
 }
 
-/** Back to where the user came from, or to `fallback` when that was not one of our pages. @param {string} fallback */
+/** Goes back, or to `fallback` if the previous page was not one of these. @param {string} fallback */
 export function back(fallback) {
-  if (cameFromInside) history.back();
+  if (hasPreviousPage) history.back();
   else navigate(fallback);
 }
 
-/** Starts to follow the address bar and the clicks on links. */
+/** Starts to handle the history and clicks on links. */
 export function start() {
-  addEventListener('popstate', () => here.set(read()));
-  addEventListener('hashchange', () => here.set(read()));
+  addEventListener('popstate', () => current.set(read()));
+  addEventListener('hashchange', () => current.set(read()));
   document.addEventListener('click', (event) => {
     if (event.defaultPrevented || event.button !== 0) return;
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     const link = event.target instanceof Element ? event.target.closest('a[href]') : null;
     const href = link?.getAttribute('href');
-    // Only addresses of ours are written with a leading slash; assets and fragments are the browser's business.
+    // Internal addresses begin with a slash; the browser handles all others.
     if (!href?.startsWith('/') || href.startsWith('//') || link?.hasAttribute('download')) return;
     event.preventDefault();
     navigate(href);
@@ -53,7 +53,7 @@ export function start() {
 }
 
 /**
- * The path with `changes` made to a query; empty and null values are left out, arrays repeat their name.
+ * Returns the path with query parameters; empty and null values are omitted, arrays repeat their name.
  *
  * @param {string} path
  * @param {Record<string, string | string[] | null | undefined>} parameters
@@ -69,7 +69,7 @@ export function address(path, parameters) {
   return text ? `${path}?${text}` : path;
 }
 
-/** What an encoded part of an address says; null when it cannot be decoded. @param {string} part */
+/** Decodes a segment of an address; null if it is invalid. @param {string} part */
 export function decode(part) {
   try {
     return decodeURIComponent(part);
@@ -78,11 +78,11 @@ export function decode(part) {
   }
 }
 
-/** Ids come from others; an address is only made of what is one. @param {unknown} id */
+/** Returns whether an untrusted value is an id that may be used in an address. @param {unknown} id */
 export const isId = (id) => typeof id === 'string' && /^[0-9a-f]{16}([0-9a-f]{16})?$/.test(id);
 
 /**
- * The address of a trace, with a span selected when there is one.
+ * Returns the address of a trace, with a span selected if given.
  *
  * @param {string} traceId
  * @param {string | null} [spanId]

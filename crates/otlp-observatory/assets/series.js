@@ -1,9 +1,9 @@
-// Points of a metric as the columns that a chart draws. Pure.
+// Converts points of metrics to the columns that charts draw. Pure functions.
 import { milliseconds } from './format.js';
 import { hashOf } from './hash.js';
 import { textOf } from './text.js';
 
-/** What can be drawn of an instrument's points, the most telling first. @type {Record<string, string[]>} */
+/** Fields of points that are drawn, the most important first. @type {Record<string, string[]>} */
 const FIELDS = {
   counter: ['rate'],
   updowncounter: ['value'],
@@ -17,7 +17,7 @@ export const isHistogram = (/** @type {string} */ type) => type === 'histogram' 
 /** @param {string} type */
 export const fieldsOf = (type) => FIELDS[type] ?? ['value'];
 
-/** The one number of a metric's points that says most. @param {any} metric */
+/** Returns the most important field of a metric's points. @param {any} metric */
 export function headline(metric) {
   if (isHistogram(metric.type)) return 'p95';
   if (metric.type !== 'summary') return fieldsOf(metric.type)[0];
@@ -25,20 +25,20 @@ export function headline(metric) {
   return quantiles.length > 0 ? `quantiles:${quantiles[quantiles.length - 1]}` : 'count';
 }
 
-/** Attributes in one line; the same attributes always give the same. @param {Record<string, unknown>} attributes */
+/** Formats attributes in one line, independent of their order. @param {Record<string, unknown>} attributes */
 export function labelOf(attributes) {
   const parts = Object.entries(attributes ?? {}).sort(([one], [other]) => (one < other ? -1 : 1));
   return parts.map(([name, value]) => `${name}=${textOf(value)}`).join(', ') || 'all';
 }
 
-/** All that a series is known by: two processes may report the same attributes. @param {any} series */
+/** Returns the attributes and the resource: two processes may report the same attributes. @param {any} series */
 const identityOf = (series) => ({ ...series.resource, ...series.attributes });
 
-/** A short name of a series that stays the same, for addresses. @param {any} series */
+/** Returns a short, stable key of a series for addresses. @param {any} series */
 export const keyOf = (series) => hashOf(labelOf(identityOf(series))).toString(36);
 
 /**
- * What tells each series from the others: the label of what differs among them; and what they have in common.
+ * Returns a label for each series from the attributes that differ, and the attributes that all have in common.
  *
  * @param {any[]} series
  * @returns {{labels: Map<any, string>, common: Record<string, unknown>}}
@@ -63,16 +63,22 @@ export function labelsOf(series) {
   };
 }
 
-/** A point's number. `quantiles:0.5` is that of a summary. @param {any} point @param {string} field @returns {number | null} */
+/**
+ * Returns a point's number; `quantiles:0.5` is a quantile of a summary.
+ *
+ * @param {any} point
+ * @param {string} field
+ * @returns {number | null}
+ */
 export function numberOf(point, field) {
   const value = field.startsWith('quantiles:') ? point.quantiles?.[field.slice(10)] : point[field];
-  // Integers beyond 2^53 come as text; a chart can do with the nearest number.
+  // Integers beyond 2^53 are strings; the nearest number is precise enough for a chart.
   const number = typeof value === 'string' ? Number(value) : value;
   return typeof number === 'number' && Number.isFinite(number) ? number : null;
 }
 
 /**
- * Lines over one common scale of time, as uPlot wants them.
+ * Aligns lines to a common time axis, in the format of uPlot.
  *
  * @param {{label: string, field: string, points: any[]}[]} lines
  * @returns {(number | null)[][]} seconds, then one column per line
@@ -96,7 +102,7 @@ export function columns(lines) {
 /** @param {any} point */
 const timeOf = (point) => milliseconds(point.time_unix_nano) / 1000;
 
-/** The newest number of a series that is one. @param {any[]} points @param {string} field */
+/** Returns the newest number of a series. @param {any[]} points @param {string} field */
 export function latest(points, field) {
   for (let index = points.length - 1; index >= 0; index -= 1) {
     const value = numberOf(points[index], field);
@@ -105,7 +111,13 @@ export function latest(points, field) {
   return null;
 }
 
-/** The series whose newest number is the largest, first. @param {any[]} series @param {string} field @param {number} most */
+/**
+ * Returns the series with the largest newest numbers, in descending order.
+ *
+ * @param {any[]} series
+ * @param {string} field
+ * @param {number} most
+ */
 export function largest(series, field, most) {
   return [...series]
     .sort((one, other) => (latest(other.points, field) ?? -Infinity) - (latest(one.points, field) ?? -Infinity))

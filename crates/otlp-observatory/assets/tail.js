@@ -1,26 +1,26 @@
-// The newest log records, kept up to date by asking only for what came since the newest that is known.
+// The live log: polls for records after the newest one known.
 import { useEffect, useState } from './html.js';
 import { filterAddress, withFilter } from './filters.js';
 import { follow } from './live.js';
 
-/** More lines than these make a page that stutters. */
-export const MOST_LINES = 1000;
+/** Maximum number of lines; more would make the page slow. */
+export const MAX_LINES = 1000;
 
 const PAGE = 200;
-const MOST_NEW = 500;
+const MAX_NEW = 500;
 
 /**
- * What is shown after an answer came. One that does not reach back to what is shown takes its place, rather than
- * leaving a gap that nobody sees. Pure.
+ * Adds new records to the shown ones. New records that do not reach back to the shown ones replace them, to avoid an
+ * invisible gap. Pure.
  *
  * @param {any[]} shown newest first
- * @param {any[]} came newest first
- * @param {boolean} reaches whether nothing lies between
+ * @param {any[]} added newest first
+ * @param {boolean} contiguous whether no records are missing in between
  */
-export function join(shown, came, reaches) {
-  if (!reaches) return came;
+export function join(shown, added, contiguous) {
+  if (!contiguous) return added;
   const newest = shown[0]?.sequence ?? -1;
-  return [...came.filter((log) => log.sequence > newest), ...shown].slice(0, MOST_LINES);
+  return [...added.filter((log) => log.sequence > newest), ...shown].slice(0, MAX_LINES);
 }
 
 /**
@@ -36,14 +36,14 @@ export function useTail(filters) {
     refusal: /** @type {any} */ (null),
   });
   useEffect(() => {
-    /** The sequence of the newest record. @type {number | null} */
+    /** Sequence number of the newest record. @type {number | null} */
     let newest = null;
-    const question = () =>
+    const nextAddress = () =>
       newest === null
         ? address
-        : filterAddress('/logs', { ...filters, after: String(newest), limit: String(MOST_NEW) });
+        : filterAddress('/logs', { ...filters, after: String(newest), limit: String(MAX_NEW) });
     return follow(
-      question,
+      nextAddress,
       1000,
       (body) => {
         const isFirst = newest === null;
@@ -52,9 +52,9 @@ export function useTail(filters) {
           if (isFirst || before.address !== address)
             return { address, logs: body.logs, next: body.next, refusal: null };
           if (body.logs.length === 0) return { ...before, refusal: null };
-          const reaches = body.next === null;
-          const logs = join(before.logs ?? [], body.logs, reaches);
-          return { address, logs, next: reaches ? before.next : body.next, refusal: null };
+          const contiguous = body.next === null;
+          const logs = join(before.logs ?? [], body.logs, contiguous);
+          return { address, logs, next: contiguous ? before.next : body.next, refusal: null };
         });
       },
       (refusal) => setState((before) => ({ ...before, refusal })),
@@ -65,7 +65,7 @@ export function useTail(filters) {
     setState((before) => {
       const oldest = before.logs?.at(-1)?.sequence ?? Infinity;
       const older = logs.filter((log) => log.sequence < oldest);
-      return { ...before, logs: [...(before.logs ?? []), ...older].slice(0, MOST_LINES), next };
+      return { ...before, logs: [...(before.logs ?? []), ...older].slice(0, MAX_LINES), next };
     });
   return { ...state, append };
 }

@@ -1,34 +1,39 @@
-// Telemetry is text that others wrote. Here it is made fit to be seen: characters that a reader cannot see, or that
-// turn the text around them about, are split off so that they can be shown by their name. Pure.
+// Prepares untrusted text for display: invisible characters, and those that change the direction of surrounding text,
+// are split off and shown by their code point. Pure functions.
 
-// Controls but tab and line breaks, zero-width characters, and what changes the direction of text.
-const UNSEEN =
+// Control characters except tab and line breaks, zero-width characters, and direction marks.
+const INVISIBLE =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/gu;
 
-/** @typedef {{text: string, unseen: boolean}} Piece */
+/** @typedef {{text: string, invisible: boolean}} Piece */
 
-/** The pieces of a text; an unseen character is a piece with its name, as `U+202E`. @param {string} text @returns {Piece[]} */
+/**
+ * Splits a text; an invisible character becomes a piece with its code point, like `U+202E`.
+ *
+ * @param {string} text
+ * @returns {Piece[]}
+ */
 export function pieces(text) {
   /** @type {Piece[]} */
   const found = [];
   let from = 0;
-  for (const match of text.matchAll(UNSEEN)) {
-    if (match.index > from) found.push({ text: text.slice(from, match.index), unseen: false });
-    found.push({ text: name(match[0]), unseen: true });
+  for (const match of text.matchAll(INVISIBLE)) {
+    if (match.index > from) found.push({ text: text.slice(from, match.index), invisible: false });
+    found.push({ text: name(match[0]), invisible: true });
     from = match.index + match[0].length;
   }
-  if (from < text.length || found.length === 0) found.push({ text: text.slice(from), unseen: false });
+  if (from < text.length || found.length === 0) found.push({ text: text.slice(from), invisible: false });
   return found;
 }
 
 /** @param {string} character */
 const name = (character) => `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}`;
 
-/** The same in one plain text, for titles and labels, where no element can stand. @param {string} text */
-export const plain = (text) => text.replace(UNSEEN, (character) => `<${name(character)}>`);
+/** Replaces invisible characters in plain text, for titles and labels. @param {string} text */
+export const plain = (text) => text.replace(INVISIBLE, (character) => `<${name(character)}>`);
 
 /**
- * The first `limit` characters, never half a surrogate pair.
+ * Returns at most `limit` characters without splitting a surrogate pair.
  *
  * @param {string} text
  * @param {number} limit
@@ -39,7 +44,7 @@ export function clip(text, limit) {
   return text.slice(0, last >= 0xd800 && last < 0xdc00 ? limit - 1 : limit);
 }
 
-/** Any JSON value as text: strings as they are, the rest as JSON. @param {unknown} value @param {number} [indent] */
+/** Formats a JSON value: strings unchanged, other values as JSON. @param {unknown} value @param {number} [indent] */
 export function textOf(value, indent) {
   return typeof value === 'string' ? value : (JSON.stringify(value, null, indent) ?? '');
 }

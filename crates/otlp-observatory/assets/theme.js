@@ -1,15 +1,15 @@
-// Light or dark: the system's choice unless the user made one, which is remembered. Charts are drawn on canvases, which
-// know no CSS: they ask here for the present value of a colour and are told when it changes.
+// The theme: the system's, or the user's choice, which is stored. Canvases do not support CSS variables, so charts
+// resolve colours here and redraw when the theme changes.
 import { cell } from './cell.js';
 
 /** @typedef {'system' | 'light' | 'dark'} Theme */
 
 const chosen = document.documentElement.dataset.theme;
 
-/** What the user chose. */
+/** The user's choice. */
 export const theme = cell(/** @type {Theme} */ (chosen === 'light' || chosen === 'dark' ? chosen : 'system'));
 
-/** Grows whenever colours changed. */
+/** Number that increases with every change of colours. */
 export const palette = cell(0);
 
 const changed = () => palette.set(palette.get() + 1);
@@ -24,7 +24,7 @@ export function choose(next) {
     if (next === 'system') localStorage.removeItem('theme');
     else localStorage.setItem('theme', next);
   } catch {
-    // Storage can be forbidden; the choice holds for this page then.
+    // Storage may be unavailable; the choice applies to this page only then.
   }
   theme.set(next);
   changed();
@@ -33,7 +33,7 @@ export function choose(next) {
 /** @type {HTMLElement | null} */
 let probe = null;
 
-/** What a CSS colour, as `var(--accent)`, comes to in the present theme. @param {string} color */
+/** Resolves a CSS colour like `var(--accent)` in the current theme. @param {string} color */
 export function resolve(color) {
   if (!probe) {
     probe = document.createElement('span');

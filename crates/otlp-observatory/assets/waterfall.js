@@ -1,21 +1,21 @@
-// The waterfall of a trace as rows: how deep each span is, which are hidden because a span above them is folded, and
-// where its bar begins and ends. Pure; the drawing is in components/waterfall.js.
+// Rows of the waterfall: the depth of each span, rows hidden below folded spans, and the extent of each bar. Pure
+// functions; components/waterfall.js renders them.
 import { between } from './format.js';
 
 /**
  * @typedef {object} Row
  * @property {any} span
  * @property {number} depth
- * @property {number} descendants how many spans are below it
- * @property {number} left where its bar begins, 0 to 1
+ * @property {number} descendants number of spans below it
+ * @property {number} left start of the bar, 0 to 1
  * @property {number} width 0 to 1
  */
 
 /**
- * The spans must be in the order of the waterfall: each after its parent.
+ * Computes the rows of spans, which must be in waterfall order: each after its parent.
  *
  * @param {any[]} spans
- * @param {string} start when the trace began
+ * @param {string} start of the trace
  * @param {number} duration of the trace, in nanoseconds
  * @returns {Row[]}
  */
@@ -34,7 +34,7 @@ export function layOut(spans, start, duration) {
     });
   }
   const all = [...rows.values()];
-  // Children come after their parents, so backwards every count is whole when it is added to the one above.
+  // Children follow their parents, so in reverse order each count is complete before it is added.
   for (const row of all.toReversed()) {
     const parent = rows.get(row.span.parent_span_id);
     if (parent && parent !== row) parent.descendants += row.descendants + 1;
@@ -45,7 +45,7 @@ export function layOut(spans, start, duration) {
 /** @param {number} value */
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
-/** The rows that are not below a folded span. @param {Row[]} rows @param {ReadonlySet<string>} folded */
+/** Returns the rows that are not below a folded span. @param {Row[]} rows @param {ReadonlySet<string>} folded */
 export function visible(rows, folded) {
   if (folded.size === 0) return rows;
   const hidden = new Set();
@@ -56,7 +56,13 @@ export function visible(rows, folded) {
   });
 }
 
-/** The spans above one, which must be open for it to be seen. @param {Row[]} rows @param {string} spanId @returns {string[]} */
+/**
+ * Returns the ancestors of a span, which must be unfolded for it to be visible.
+ *
+ * @param {Row[]} rows
+ * @param {string} spanId
+ * @returns {string[]}
+ */
 export function ancestors(rows, spanId) {
   const parents = new Map(rows.map(({ span }) => [span.span_id, span.parent_span_id]));
   /** @type {string[]} */
@@ -69,7 +75,12 @@ export function ancestors(rows, spanId) {
   return found;
 }
 
-/** The moments at which the scale has lines: round numbers, at most `most`. @param {number} duration nanoseconds @param {number} most */
+/**
+ * Returns the ticks of the scale: round numbers, about `most` of them.
+ *
+ * @param {number} duration nanoseconds
+ * @param {number} most
+ */
 export function ticks(duration, most = 6) {
   if (duration <= 0) return [0];
   const rough = duration / most;

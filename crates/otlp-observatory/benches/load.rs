@@ -1,11 +1,12 @@
-//! The load of `bench/observatory`: sends spans and log records to an observatory at a steady pace, and asks it for its
-//! pages' JSON meanwhile. Not a benchmark of functions: the figures are of a whole process under a whole load.
+//! Load generator of `bench/observatory`: sends spans and log records to an observatory at a constant rate,
+//! and requests the JSON of its pages at the same time. It measures a whole process under load, not single
+//! functions.
 //!
 //! ```text
-//! load <OTLP/HTTP URL> <pages URL> <spans a second> <seconds>
+//! load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds>
 //! ```
 //!
-//! Prints a line for what was sent and one for each address that was asked.
+//! Prints a line for the telemetry sent and a line for each requested page.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,40 +21,40 @@ use prost::Message as _;
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
 use tokio::task::JoinSet;
 
-/// Spans in a request, as the SDKs send them.
+/// Number of spans per request, as the SDKs send them.
 const BATCH: u64 = 512;
 
-/// Spans in a trace.
+/// Number of spans per trace.
 const TRACE: u64 = 8;
 
-/// How often each address is asked.
-const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval between requests of a page.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the pages ask for, the searches that find little included: they look longest.
-const ASKED: [(&str, &str); 7] = [
+/// Requested pages. Searches with few matches are included, because they take longest.
+const PAGES: [(&str, &str); 7] = [
     ("overview", ""),
     ("traces", "traces"),
     ("traces by attribute", "traces?attribute=enduser.id%3D4711"),
-    ("traces by text, none", "traces?text=nobody-says-this"),
+    ("traces by absent text", "traces?text=absent-text"),
     ("logs", "logs"),
     ("logs by text", "logs?text=article-4711"),
     ("map", "map"),
 ];
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let [otlp, pages, rate, seconds] = words.as_slice() else {
-        // `cargo bench` runs every benchmark; this one needs a server.
+        // `cargo bench` starts every benchmark without arguments; this one needs a server.
         return if words.is_empty() {
             Ok(())
         } else {
-            Err("usage: load <OTLP URL> <pages URL> <spans a second> <seconds>".into())
+            Err("usage: load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds>".into())
         };
     };
     rustls::crypto::ring::default_provider()
@@ -68,22 +69,23 @@ fn main() -> Result<(), Failure> {
             .no_proxy()
             .timeout(Duration::from_secs(30))
             .build()?;
-        let mut asking = JoinSet::new();
-        for (name, target) in ASKED {
+        let mut readers = JoinSet::new();
+        for (name, target) in PAGES {
             let (client, url) = (client.clone(), format!("{pages}/{target}"));
-            asking.spawn(async move { ask(&client, name, &url, end).await });
+            readers.spawn(async move { measure(&client, name, &url, end).await });
         }
         send(&client, otlp, rate.parse()?, end).await?;
-        while let Some(line) = asking.join_next().await {
-            say(&line??);
+        while let Some(line) = readers.join_next().await {
+            print(&line??);
         }
         Ok(())
     })
 }
 
-/// Sends at `rate` spans a second until `end`, one request at a time. A request that is late is not made up for by more
-/// at once: the rate that was reached is part of the result.
-async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(), Failure> {
+/// Sends `rate` spans per second until `end`, one request at a time.
+///
+/// Delays are not made up for by larger bursts: the rate reached is part of the result.
+async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(), Error> {
     let start = Instant::now();
     let mut sent = Sent::default();
     let mut batch = 0;
@@ -97,11 +99,11 @@ async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(),
             .await?;
         batch += 1;
     }
-    let taken = start.elapsed().as_secs_f64();
-    say(&format!(
+    let seconds = start.elapsed().as_secs_f64();
+    print(&format!(
         "{:<24} {:.0} per second, {} accepted, {} requests refused with 429, of {}",
         "spans",
-        sent.spans as f64 / taken,
+        sent.spans as f64 / seconds,
         sent.spans,
         sent.refused,
         sent.requests
@@ -117,7 +119,7 @@ struct Sent {
 }
 
 impl Sent {
-    async fn post(&mut self, client: &Client, url: &str, body: Vec<u8>, spans: u64) -> Result<(), Failure> {
+    async fn post(&mut self, client: &Client, url: &str, body: Vec<u8>, spans: u64) -> Result<(), Error> {
         let request = client.post(url).header(CONTENT_TYPE, "application/x-protobuf");
         let answer = request.body(body).send().await?;
         self.requests += 1;
@@ -131,44 +133,44 @@ impl Sent {
     }
 }
 
-/// Asks until `end`, and says how long the answers took.
-async fn ask(client: &Client, name: &str, url: &str, end: Instant) -> Result<String, Failure> {
-    let mut interval = tokio::time::interval(ASK_INTERVAL);
+/// Requests a page until `end`, and returns the latencies as a line of text.
+async fn measure(client: &Client, name: &str, url: &str, end: Instant) -> Result<String, Error> {
+    let mut interval = tokio::time::interval(REQUEST_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut taken = Vec::new();
+    let mut latencies = Vec::new();
     let mut bytes = 0;
     while Instant::now() < end {
         interval.tick().await;
-        let asked = Instant::now();
+        let start = Instant::now();
         let answer = client.get(url).send().await?;
         if answer.status() != StatusCode::OK {
             return Err(format!("{url} answered {}", answer.status()).into());
         }
         bytes = answer.bytes().await?.len();
-        taken.push(asked.elapsed());
+        latencies.push(start.elapsed());
     }
-    taken.sort_unstable();
+    latencies.sort_unstable();
     let quantile = |share: f64| {
-        let index = ((taken.len() - 1) as f64 * share).ceil() as usize;
-        taken[index].as_secs_f64() * 1e3
+        let index = ((latencies.len() - 1) as f64 * share).ceil() as usize;
+        latencies[index].as_secs_f64() * 1e3
     };
     Ok(format!(
-        "{name:<24} p50 {:6.1} ms, p99 {:6.1} ms, longest {:6.1} ms, of {}; the last had {bytes} bytes",
+        "{name:<24} p50 {:6.1} ms, p99 {:6.1} ms, longest {:6.1} ms, of {}; last response {bytes} bytes",
         quantile(0.5),
         quantile(0.99),
         quantile(1.0),
-        taken.len()
+        latencies.len()
     ))
 }
 
-#[expect(clippy::print_stdout, reason = "its figures are what this program is for")]
-fn say(line: &str) {
+#[expect(clippy::print_stdout, reason = "this program prints its results")]
+fn print(line: &str) {
     println!("{line}");
 }
 
-// --- what is sent
+// Telemetry
 
-/// A batch of whole traces of an articles service and its worker, and two log records for each of them.
+/// Returns a batch of complete traces of an articles service and its worker, with two log records per trace.
 fn requests(batch: u64) -> (ExportTraceServiceRequest, ExportLogsServiceRequest) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -215,7 +217,7 @@ fn requests(batch: u64) -> (ExportTraceServiceRequest, ExportLogsServiceRequest)
 
 struct Trace {
     number: u64,
-    /// In nanoseconds since 1970.
+    /// Nanoseconds since 1970.
     start: u64,
 }
 
@@ -233,7 +235,7 @@ impl Trace {
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec()
     }
 
-    /// Request, three statements, message; task, its statement, its call.
+    /// Returns span `index`: a request, three statements and a message; a task, its statement and its call.
     fn span(&self, index: u64) -> Span {
         let (name, kind, parent, duration) = [
             ("POST /api/articles/", 2, None, 12_000_000),

@@ -1,12 +1,17 @@
-//! What the store costs: microseconds for each span it takes in, memory as the system sees it against what is counted, and
-//! how long the pages' questions take over a full store, with telemetry coming in beside them and without.
+//! Measures the store: processor time per inserted item, resident against counted memory, and the latency of
+//! queries on a full store with and without concurrent inserts.
 //!
-//! `cargo bench -p otlp-observatory --bench store` prints all of it. The store is compiled in, since it is no public interface.
+//! `cargo bench -p otlp-observatory --bench store` prints the results. The store's source is included,
+//! because it is private.
 
-#[expect(dead_code, reason = "only what the store takes is needed of it")]
+#[expect(dead_code, reason = "only the parts that the store uses are needed")]
 #[path = "../src/export.rs"]
 mod export;
-#[expect(dead_code, unused_imports, reason = "only filled and asked, not shown")]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the pages' parts of the store are unused"
+)]
 #[path = "../src/store/mod.rs"]
 mod store;
 
@@ -41,63 +46,63 @@ use export::Export;
 use store::{Store, Text, TraceSearch};
 
 const LIMIT: usize = 256 << 20;
-const SPANS_OF_TRACE: u64 = 9;
-const TRACES_OF_BATCH: u64 = 57;
+const SPANS_PER_TRACE: u64 = 9;
+const TRACES_PER_BATCH: u64 = 57;
 const WINDOW: u64 = 3_600_000_000_000;
 
 fn main() -> io::Result<()> {
     let measure = match std::env::args().nth(1).as_deref() {
-        // Each in a process of its own: memory that was given back is there to be taken again.
+        // Each measurement runs in a new process, because freed memory would be reused.
         Some("--bench") => {
-            return ["usual", "unique", "records", "points"]
+            return ["typical", "unique", "records", "points"]
                 .into_iter()
                 .try_for_each(start);
         }
-        Some("usual") => usual_spans,
+        Some("typical") => typical_spans,
         Some("unique") => unique_spans,
         Some("records") => log_records,
         Some("points") => points,
-        // Compiled and started as a test.
+        // `cargo test` starts benchmarks without `--bench`.
         _ => return Ok(()),
     };
     measure(&mut stdout().lock())
 }
 
-/// Measures in a process of its own.
-fn start(what: &str) -> io::Result<()> {
+/// Runs a measurement in a new process.
+fn start(name: &str) -> io::Result<()> {
     Command::new(std::env::current_exe()?)
-        .arg(what)
+        .arg(name)
         .status()
         .map(drop)
 }
 
-fn usual_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
+fn typical_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
     let before = resident()?;
     let store = Arc::new(Store::new(LIMIT));
     let mut next = 1;
-    fill(&store, &mut next, 1_500_000, usual);
-    let taken = fill(&store, &mut next, 500_000, usual);
+    insert_spans(&store, &mut next, 1_500_000, typical);
+    let taken = insert_spans(&store, &mut next, 500_000, typical);
     writeln!(
         out,
-        "usual spans: {:.2} µs of a processor for each",
+        "typical spans: {:.2} µs processor time each",
         taken.as_secs_f64() * 1e6 / 5e5
     )?;
     memory(out, &store, before)?;
-    questions(out, &store)?;
+    queries(out, &store)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let sender = {
         let (store, stop) = (store.clone(), stop.clone());
         thread::spawn(move || steady(&store, next, &stop))
     };
-    writeln!(out, "the same with 20,000 spans a second coming in:")?;
-    questions(out, &store)?;
+    writeln!(out, "queries with 20,000 spans per second inserted:")?;
+    queries(out, &store)?;
     stop.store(true, Ordering::Relaxed);
     if let Ok((rate, busy, longest)) = sender.join() {
         let (busy, longest) = (busy * 100.0, longest.as_secs_f64() * 1e3);
         writeln!(
             out,
-            "  taking in {rate:.0} a second: {busy:.1} % of a processor, {longest:.1} ms for the slowest batch"
+            "  inserts: {rate:.0} per second, {busy:.1} % of a processor, {longest:.1} ms for the slowest batch"
         )?;
     }
     Ok(())
@@ -106,14 +111,14 @@ fn usual_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
 fn unique_spans(out: &mut StdoutLock<'_>) -> io::Result<()> {
     let before = resident()?;
     let store = Store::new(LIMIT);
-    let taken = fill(&store, &mut 1, 1_000_000, unique);
+    let taken = insert_spans(&store, &mut 1, 1_000_000, unique);
     writeln!(
         out,
-        "traces of one small span with a name of its own: {:.2} µs of a processor for each",
+        "traces of one small span with a unique name: {:.2} µs processor time each",
         taken.as_secs_f64()
     )?;
     memory(out, &store, before)?;
-    questions(out, &store)
+    queries(out, &store)
 }
 
 fn log_records(out: &mut StdoutLock<'_>) -> io::Result<()> {
@@ -121,12 +126,12 @@ fn log_records(out: &mut StdoutLock<'_>) -> io::Result<()> {
     let store = Store::new(LIMIT);
     let mut taken = Duration::ZERO;
     for batch in 0..1_000 {
-        let records = (0..512).map(|place| record(batch * 512 + place)).collect();
-        taken += taken_in(&store, log_request(records));
+        let records = (0..512).map(|index| record(batch * 512 + index)).collect();
+        taken += insert(&store, log_request(records));
     }
     writeln!(
         out,
-        "log records: {:.2} µs of a processor for each",
+        "log records: {:.2} µs processor time each",
         taken.as_secs_f64() * 1e6 / 512e3
     )?;
     memory(out, &store, before)
@@ -137,89 +142,90 @@ fn points(out: &mut StdoutLock<'_>) -> io::Result<()> {
     let store = Store::new(LIMIT);
     let mut taken = Duration::ZERO;
     for round in 1..=1_000 {
-        taken += taken_in(
+        taken += insert(
             &store,
             metric_request((0..1_000).map(|series| point(series, round)).collect()),
         );
     }
     writeln!(
         out,
-        "points of histograms: {:.2} µs of a processor for each",
+        "histogram points: {:.2} µs processor time each",
         taken.as_secs_f64()
     )?;
     memory(out, &store, before)
 }
 
-/// Puts `request` in and gives the time of the store.
-fn taken_in(store: &Store, request: Export) -> Duration {
+/// Inserts `request` and returns the processor time used.
+fn insert(store: &Store, request: Export) -> Duration {
     let start = processor_time();
     store.insert(request);
     processor_time() - start
 }
 
-/// Puts in about `spans` and gives the time of the store.
-fn fill(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -> Duration {
+/// Inserts at least `spans` spans and returns the processor time used.
+fn insert_spans(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<Span>) -> Duration {
     let mut taken = Duration::ZERO;
-    let mut put = 0;
-    while put < spans {
+    let mut count = 0;
+    while count < spans {
         let batch = batch(next, make);
-        put += batch.1;
-        taken += taken_in(store, batch.0);
+        count += batch.1;
+        taken += insert(store, batch.0);
     }
     taken
 }
 
-/// Puts in 20,000 spans a second until told to stop: how many it were, the part of a processor, and the slowest batch.
+/// Inserts 20,000 spans per second until stopped; returns the rate, the share of a processor, and the
+/// duration of the slowest batch.
 fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, f64, Duration) {
-    let begun = Instant::now();
-    let (mut busy, mut longest, mut put) = (Duration::ZERO, Duration::ZERO, 0);
+    let start_time = Instant::now();
+    let (mut busy, mut longest, mut count) = (Duration::ZERO, Duration::ZERO, 0);
     while !stop.load(Ordering::Relaxed) {
-        let due = begun + Duration::from_secs_f64(put as f64 / 20_000.0);
+        let due = start_time + Duration::from_secs_f64(count as f64 / 20_000.0);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let batch = batch(&mut next, usual);
-        put += batch.1;
+        let batch = batch(&mut next, typical);
+        count += batch.1;
         let (start, worked) = (Instant::now(), processor_time());
         store.insert(batch.0);
         busy += processor_time() - worked;
         longest = longest.max(start.elapsed());
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    (put as f64 / seconds, busy.as_secs_f64() / seconds, longest)
+    let seconds = start_time.elapsed().as_secs_f64();
+    (count as f64 / seconds, busy.as_secs_f64() / seconds, longest)
 }
 
 fn memory(out: &mut impl Write, store: &Store, before: usize) -> io::Result<()> {
-    let fill = store.fill();
-    let counted = fill.traces_bytes + fill.logs_bytes + fill.metrics_bytes;
+    let usage = store.usage();
+    let counted = usage.traces_bytes + usage.logs_bytes + usage.metrics_bytes;
     let grown = resident()?.saturating_sub(before);
     writeln!(
         out,
-        "  {} spans, {} records, {} points kept: {:.1} MiB counted, {:.1} MiB more resident",
-        fill.kept.spans,
-        fill.kept.logs,
-        fill.kept.points,
+        "  {} spans, {} records, {} points stored: {:.1} MiB counted, {:.1} MiB resident growth",
+        usage.kept.spans,
+        usage.kept.logs,
+        usage.kept.points,
         mib(counted),
         mib(grown),
     )
 }
 
-fn questions(out: &mut impl Write, store: &Store) -> io::Result<()> {
+fn queries(out: &mut impl Write, store: &Store) -> io::Result<()> {
     let all = TraceSearch {
         limit: 50,
         ..TraceSearch::default()
     };
-    let nowhere = TraceSearch {
-        text: Some(Text::new("occurs nowhere")),
+    let absent_text = TraceSearch {
+        text: Some(Text::new("absent text")),
         ..all.clone()
     };
-    let other = TraceSearch {
-        service: Some("nobody".to_owned()),
+    let absent_service = TraceSearch {
+        service: Some("absent".to_owned()),
         ..all.clone()
     };
-    let mut ask = |question: &str, answer: &dyn Fn()| {
+    let mut measure = |name: &str, query: &dyn Fn()| {
         let mut times: Vec<_> = (0..15)
             .map(|_| {
                 let (start, worked) = (Instant::now(), processor_time());
-                answer();
+                query();
                 let worked = (processor_time() - worked).as_secs_f64() * 1e3;
                 (worked, start.elapsed().as_secs_f64() * 1e3)
             })
@@ -228,30 +234,30 @@ fn questions(out: &mut impl Write, store: &Store) -> io::Result<()> {
         let longest = times.iter().map(|(_, waited)| *waited).fold(0.0, f64::max);
         writeln!(
             out,
-            "  {question}: {:.1} ms of a processor; {longest:.1} ms at most until it was there",
+            "  {name}: {:.1} ms processor time; {longest:.1} ms maximum latency",
             times[7].0
         )
     };
-    ask("overview", &|| {
+    measure("overview", &|| {
         black_box(store.overview(WINDOW, store::now()));
     })?;
-    ask("map", &|| {
+    measure("map", &|| {
         black_box(store.map(WINDOW, store::now()));
     })?;
-    ask("newest 50 traces", &|| {
+    measure("newest 50 traces", &|| {
         black_box(store.search_traces(&all));
     })?;
-    ask("traces of a service that is not there", &|| {
-        black_box(store.search_traces(&other));
+    measure("traces of an absent service", &|| {
+        black_box(store.search_traces(&absent_service));
     })?;
-    ask("traces with a text that is not there", &|| {
-        black_box(store.search_traces(&nowhere));
+    measure("traces with an absent text", &|| {
+        black_box(store.search_traces(&absent_text));
     })
 }
 
-/// A request of an exporter, and how many spans it has.
+/// Returns a request of an exporter and its number of spans.
 fn batch(next: &mut u64, make: fn(u64) -> Vec<Span>) -> (Export, u64) {
-    let traces = *next..*next + TRACES_OF_BATCH;
+    let traces = *next..*next + TRACES_PER_BATCH;
     *next = traces.end;
     let spans: Vec<_> = traces.flat_map(make).collect();
     let count = spans.len() as u64;
@@ -275,8 +281,8 @@ fn batch(next: &mut u64, make: fn(u64) -> Vec<Span>) -> (Export, u64) {
     (Export::Traces(request), count)
 }
 
-/// A request with its statements, as a service with automatic instrumentation makes it.
-fn usual(trace: u64) -> Vec<Span> {
+/// Returns a request with its statements, like the automatic instrumentation of a service.
+fn typical(trace: u64) -> Vec<Span> {
     let request = span(
         trace,
         1,
@@ -299,7 +305,7 @@ fn usual(trace: u64) -> Vec<Span> {
             text("network.protocol.version", "1.1"),
         ],
     );
-    let statements = (2..=SPANS_OF_TRACE).map(|id| {
+    let statements = (2..=SPANS_PER_TRACE).map(|id| {
         span(
             trace,
             id,
@@ -325,7 +331,7 @@ fn usual(trace: u64) -> Vec<Span> {
     [request].into_iter().chain(statements).collect()
 }
 
-/// A trace of one span that shares nothing with others.
+/// Returns a trace of one span with a unique name.
 fn unique(trace: u64) -> Vec<Span> {
     vec![span(
         trace,
@@ -356,7 +362,7 @@ fn span(trace: u64, id: u64, parent: u64, kind: SpanKind, name: String, attribut
     }
 }
 
-/// A record as one of a hundred requests would write it.
+/// Returns a log record with its trace.
 fn record(number: u64) -> LogRecord {
     let time = store::now();
     LogRecord {
@@ -388,7 +394,7 @@ fn log_request(log_records: Vec<LogRecord>) -> Export {
     })
 }
 
-/// A point of a cumulative histogram with the bounds that the conventions advise.
+/// Returns a point of a cumulative histogram with the bounds that the semantic conventions recommend.
 fn point(series: u64, round: u64) -> HistogramDataPoint {
     let bounds = [
         0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -444,14 +450,14 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     }
 }
 
-/// How long this thread has run on a processor: other processes do not count.
+/// Returns the processor time of this thread, which other processes do not affect.
 fn processor_time() -> Duration {
     let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanoseconds = schedule.split(' ').next().and_then(|time| time.parse().ok());
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
-/// What the process has in memory (`VmRSS`), in bytes.
+/// Returns the resident memory of the process (`VmRSS`), in bytes.
 fn resident() -> io::Result<usize> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,13 +1,15 @@
-//! What an OTLP request carries, of whichever signal and however it came.
+//! A decoded OTLP export request, whichever signal it carries and however it was received.
 
-use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
-    trace::v1::ExportTraceServiceRequest,
+use opentelemetry_proto::tonic::{
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
+    metrics::v1::{Metric, metric::Data},
 };
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 use prost::Message as _;
 
-/// The signals of OTLP.
+/// A signal of OTLP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Signal {
     Traces,
@@ -16,7 +18,12 @@ pub(crate) enum Signal {
 }
 
 impl Signal {
-    /// As in the path of OTLP/HTTP.
+    /// Every signal, each at the index that is its discriminant.
+    #[cfg(feature = "forward")]
+    pub(crate) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
+    /// Returns the name in the path of OTLP/HTTP.
+    #[cfg(feature = "forward")]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Traces => "traces",
@@ -26,7 +33,7 @@ impl Signal {
     }
 }
 
-/// An export request, decoded.
+/// A decoded export request.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Export {
     Traces(ExportTraceServiceRequest),
@@ -43,7 +50,7 @@ impl Export {
         }
     }
 
-    /// How many spans, log records or points of metrics there are.
+    /// Returns the number of spans, log records or metric points.
     pub(crate) fn items(&self) -> usize {
         match self {
             Self::Traces(request) => request
@@ -68,7 +75,7 @@ impl Export {
         }
     }
 
-    /// As OTLP's protobuf.
+    /// Encodes the request as protobuf.
     #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
@@ -78,7 +85,7 @@ impl Export {
         }
     }
 
-    /// The length of [`Self::encode`], in bytes.
+    /// Returns the length of the request encoded as protobuf, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Traces(request) => request.encoded_len(),

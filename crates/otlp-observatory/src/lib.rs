@@ -9,7 +9,12 @@
 //!
 //! Telemetry is what others say: nothing in it is trusted, and all of it is bounded.
 
+mod config;
 mod export;
+#[cfg(feature = "forward")]
+mod forward;
+#[cfg(not(feature = "forward"))]
+#[path = "forward/disabled.rs"]
 mod forward;
 mod ingest;
 mod mask;
@@ -18,11 +23,12 @@ mod pages;
 mod receive;
 #[cfg(test)]
 mod samples;
-mod serve;
 mod store;
 
+pub use config::Config;
+#[cfg(feature = "forward")]
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
-pub use observatory::{Addresses, BindError, Config, Observatory};
+pub use observatory::{Addresses, BindError, Observatory};
 
 /// The program in the README compiles.
 #[cfg(doctest)]

@@ -1,86 +1,65 @@
-//! The parts, put together: sockets are bound first, so that a port that is taken is known before anything runs; what
-//! was accepted is kept and queued for the backend before it ends.
+//! Binds the sockets, runs the servers, and ends them in order.
+//!
+//! Sockets are bound first, so that a port in use is reported before anything runs. At shutdown the servers end before
+//! ingestion and ingestion before forwarding, so that everything accepted is stored and queued.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{
-    net::TcpListener,
-    task::{JoinError, JoinSet},
-};
+use bounded_server::{GraceExceeded, Server};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::Config,
     forward::{Forwarder, Forwarding},
     ingest::{Counts, Ingest, Ingesting},
     pages::{self, Explorer, SiteStatus},
-    receive::{grpc, health, http},
-    serve::{GraceExceeded, Protocol, serve},
+    receive::{health, http},
     store::{self, Store},
 };
 
-/// How long each step of the end may take: requests in progress, what was accepted on its way into the store and the
-/// forwarder, what is queued on its way to the backend, health.
+/// Time-out of each step of the shutdown: requests in progress, ingestion, forwarding, health.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Where it listens, what it keeps and where it forwards to. Port 0 is any free port.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// OTLP over HTTP [127.0.0.1:4318].
-    pub http: SocketAddr,
-    /// OTLP over gRPC [127.0.0.1:4317].
-    pub grpc: Option<SocketAddr>,
-    /// Health, as the collector's `health_check` extension answers [127.0.0.1:13133].
-    pub health: Option<SocketAddr>,
-    /// The pages and their JSON [127.0.0.1:4319].
-    pub pages: SocketAddr,
-    /// How many bytes of telemetry are kept.
-    pub memory: usize,
-    /// Where telemetry is forwarded to, when it is.
-    pub forward: Option<Forwarding>,
-}
+/// Maximum number of open connections of each server.
+const MAX_CONNECTIONS: usize = 512;
 
-impl Default for Config {
-    fn default() -> Self {
-        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self {
-            http: loopback(4318),
-            grpc: Some(loopback(4317)),
-            health: Some(loopback(13133)),
-            pages: loopback(4319),
-            memory: 256 << 20,
-            forward: None,
-        }
-    }
-}
-
-/// An address that cannot be listened on.
+/// Error of listening on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} for {purpose}: {source}")]
+#[non_exhaustive]
 pub struct BindError {
+    /// Address that was to be bound.
     pub address: SocketAddr,
-    /// What would have been there, as `OTLP over HTTP`.
+    /// Purpose of the address, such as `OTLP over HTTP`.
     pub purpose: &'static str,
+    /// Error of the operating system.
     pub source: io::Error,
 }
 
 impl BindError {
-    /// Whether something else listens there already.
+    /// Whether the address is already in use.
     pub fn is_taken(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
 }
 
-/// Where an observatory listens.
+/// Addresses an observatory listens on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Addresses {
+    /// Address for OTLP over HTTP.
     pub http: SocketAddr,
+    /// Address for OTLP over gRPC.
     pub grpc: Option<SocketAddr>,
+    /// Address for health checks.
     pub health: Option<SocketAddr>,
+    /// Address of the pages and of their JSON.
     pub pages: SocketAddr,
 }
 
-/// Listens already, and serves as soon as it runs.
+/// An observatory that listens, and serves as soon as it [runs](Self::run).
 #[derive(Debug)]
 pub struct Observatory {
     http: Socket,
@@ -101,12 +80,12 @@ impl Observatory {
     /// Binds every address of `config`.
     ///
     /// # Errors
-    /// The first address that cannot be listened on; nothing stays bound then.
+    /// [`BindError`] for the first address that cannot be bound. No address stays bound then.
     pub async fn bind(config: Config) -> Result<Self, BindError> {
         let http = Socket::bind(config.http, "OTLP over HTTP").await?;
         let grpc = match config.grpc {
-            Some(address) => Some(Socket::bind(address, "OTLP over gRPC").await?),
-            None => None,
+            Some(address) if cfg!(feature = "grpc") => Some(Socket::bind(address, "OTLP over gRPC").await?),
+            _ => None,
         };
         let health = match config.health {
             Some(address) => Some(Socket::bind(address, "health").await?),
@@ -119,11 +98,14 @@ impl Observatory {
             health,
             pages,
             memory: config.memory,
+            #[cfg(feature = "forward")]
             forward: config.forward,
+            #[cfg(not(feature = "forward"))]
+            forward: None,
         })
     }
 
-    /// Where it listens, with the ports that it got.
+    /// Returns the addresses it listens on, with the ports that were assigned.
     pub fn addresses(&self) -> Addresses {
         let address = |socket: &Option<Socket>| socket.as_ref().map(|socket| socket.address);
         Addresses {
@@ -134,10 +116,10 @@ impl Observatory {
         }
     }
 
-    /// Serves until `shutdown`. What was accepted by then is kept, and is sent on or waits on disk.
+    /// Serves until `shutdown` is cancelled. Everything accepted by then is stored, and forwarded or queued on disk.
     ///
     /// # Errors
-    /// When forwarding cannot be started ([`StartError`](crate::StartError) is inside), or a part ends by itself.
+    /// Forwarding cannot start (the error wraps a `StartError`), a thread cannot be started, or a server panicked.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
@@ -156,23 +138,29 @@ impl Observatory {
         });
 
         let mut servers = Servers::new(shutdown.child_token());
-        let http = http::router(ingest.clone());
-        servers.start("OTLP over HTTP", self.http, Protocol::Http1, http);
+        servers.start(
+            "OTLP over HTTP",
+            self.http,
+            Server::new(),
+            http::router(ingest.clone()),
+        );
+        #[cfg(feature = "grpc")]
         if let Some(socket) = self.grpc {
-            servers.start("OTLP over gRPC", socket, Protocol::Http2, grpc::router(ingest));
+            let router = crate::receive::grpc::router(ingest);
+            servers.start("OTLP over gRPC", socket, Server::http2(), router);
         }
-        servers.start("the pages", self.pages, Protocol::Http1, pages);
-        // Health says that it is ending until the others have ended.
-        let mut last = Servers::new(CancellationToken::new());
-        let stopping = servers.shutdown.clone();
+        servers.start("the pages", self.pages, Server::new(), pages);
+        // The health server reports the shutdown until the other servers have ended.
+        let mut health_server = Servers::new(CancellationToken::new());
         if let Some(socket) = self.health {
-            last.start("health", socket, Protocol::Http1, health::router(stopping));
+            let router = health::router(servers.shutdown.clone());
+            health_server.start("health", socket, Server::new(), router);
         }
 
         let ended = servers.finish().await;
         drain(ingesting, forwarder).await;
-        last.shutdown.cancel();
-        ended.and(last.finish().await)
+        health_server.shutdown.cancel();
+        ended.and(health_server.finish().await)
     }
 }
 
@@ -188,10 +176,10 @@ fn status(counts: Arc<Counts>, forwarder: Option<Forwarder>) -> Box<dyn Fn() -> 
     })
 }
 
-/// What was accepted is put where it belongs: first into the forwarder's queue, then from there to the backend.
+/// Finishes ingestion, which fills the forwarder's queue, and then forwarding.
 async fn drain(ingesting: Ingesting, forwarder: Option<Forwarder>) {
     if tokio::time::timeout(GRACE, ingesting.finish()).await.is_err() {
-        telemetry::error!("some of what was accepted was not kept in time");
+        telemetry::error!("some of the accepted telemetry was not stored before the shutdown");
     }
     if let Some(forwarder) = forwarder {
         forwarder.finish(GRACE).await;
@@ -212,32 +200,33 @@ impl Servers {
         }
     }
 
-    fn start(&mut self, purpose: &'static str, socket: Socket, protocol: Protocol, router: Router) {
-        let shutdown = self.shutdown.clone();
-        self.running.spawn(async move {
-            let ended = serve(socket.listener, protocol, router, shutdown, GRACE).await;
-            (purpose, ended)
-        });
+    fn start(&mut self, purpose: &'static str, socket: Socket, server: Server, router: Router) {
+        let served = server.max_connections(MAX_CONNECTIONS).grace_period(GRACE).serve(
+            socket.listener,
+            router,
+            self.shutdown.clone().cancelled_owned(),
+        );
+        self.running.spawn(async move { (purpose, served.await) });
     }
 
-    /// Waits until all have ended. One that ends by itself ends the others.
+    /// Waits until every server has ended. When one ends, the others are shut down.
+    ///
+    /// # Errors
+    /// A server panicked.
     async fn finish(mut self) -> io::Result<()> {
         let mut result = Ok(());
         while let Some(ended) = self.running.join_next().await {
             self.shutdown.cancel();
             match ended {
                 Ok((_, Ok(()))) => {}
-                Ok((purpose, Err(error))) => telemetry::warn!(purpose, %error, "connections were cut off"),
-                Err(error) => result = Err(panicked(error)),
+                Ok((purpose, Err(error))) => {
+                    telemetry::warn!(purpose, %error, "closed connections at shutdown");
+                }
+                Err(panic) => result = Err(io::Error::other(panic)),
             }
         }
         result
     }
-}
-
-/// Servers end only by panicking, or when told.
-fn panicked(error: JoinError) -> io::Error {
-    io::Error::other(error)
 }
 
 impl Socket {

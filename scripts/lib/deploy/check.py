@@ -1,5 +1,5 @@
-"""Checks what scripts/check-deploy has rendered: `check.py <project> <rendered> <password> <part...>`. Prints every fact
-that does not hold, and fails when there is one."""
+"""Checks the files rendered by scripts/check-deploy: `check.py <project> <rendered> <password> <part...>`. Prints every
+violated rule, and fails when there is one."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""compose.yaml as docker compose understands it."""
+"""Checks compose.yaml as rendered by docker compose."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the checks have in common: facts that hold or not, and what they read of the project."""
+"""Shared by the checks: a list of violated rules, and access to the project's files."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ SECRET = re.compile(r"SECRET|PASSWORD|TOKEN(?!_URL)|CREDENTIAL|_KEY$|(DATABASE|R
 
 
 def fact(holds, text):
-    """Notes what does not hold; the checks go on, so that one run says everything."""
+    """Records a violated rule and continues, so that one run reports all of them."""
     if not holds:
         FAILED.append(text)
     return holds
@@ -26,7 +26,7 @@ class Project:
         return re.search(r'^\[workspace\.package\]\nversion = "(.+)"$', self.text("Cargo.toml"), re.M)[1]
 
     def sample_settings(self):
-        """Names and values of .env.example, those that are commented out too."""
+        """Returns the names and values in .env.example, including those that are commented out."""
         return dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", self.text(".env.example"), re.M))
 
     def shutdown_grace(self):
@@ -34,7 +34,7 @@ class Project:
 
 
 def pinned(image):
-    """Whether a reference to an image names a version: a tag other than latest, or a digest."""
+    """Whether an image reference names a version: a tag other than latest, or a digest."""
     if "@sha256:" in image:
         return True
     tag = image.rsplit("/", 1)[-1].partition(":")[2]

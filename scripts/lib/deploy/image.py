@@ -1,4 +1,4 @@
-"""The Dockerfile and .dockerignore, beyond what hadolint looks at."""
+"""Checks the Dockerfile and .dockerignore against rules that hadolint does not have."""
 
 import json
 import re
@@ -15,7 +15,6 @@ KEPT_OUT = [
     ".env.production",
     "data/pressroom.db",
     "crates/pressroom/tests/it/main.rs",
-    "crates/celeriac/benches/throughput.rs",
 ]
 LET_IN = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs"]
 RELEASES = {"bookworm": "debian12", "trixie": "debian13", "forky": "debian14"}
@@ -39,7 +38,7 @@ def exec_form(words):
 
 
 def ignored(path, patterns):
-    """Docker's rule: a pattern also names everything below it, and the last one that fits decides."""
+    """Applies Docker's rules: a pattern also matches everything below it, and the last match decides."""
     outcome = False
     for pattern in patterns:
         wanted = not pattern.startswith("!")
@@ -48,6 +47,10 @@ def ignored(path, patterns):
         if re.fullmatch(expression + "(/.*)?", path):
             outcome = wanted
     return outcome
+
+
+def ignore_patterns(text):
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def check(project):
@@ -66,6 +69,10 @@ def check(project):
         fact(pinned(base), f"Dockerfile: {base} names no version")
     release = next((RELEASES[name] for name in RELEASES if name in bases[0]), None)
     fact(release and release in bases[-1], f"Dockerfile: {bases[0]} and {bases[-1]} are of different Debian releases")
+
+    channel = re.search(r'^channel = "(.+)"$', project.text("rust-toolchain.toml"), re.M)
+    fact(channel and bases[0].partition(":")[2].startswith(f"{channel[1]}-"),
+         "Dockerfile: RUST_IMAGE has another compiler than rust-toolchain.toml")
 
     last = max(index for index, (word, _) in enumerate(steps) if word == "FROM")
     final = {}
@@ -99,8 +106,7 @@ def check(project):
          "Dockerfile: the binary would not know its crates (cargo auditable)")
     fact(arguments.get("VERSION") == project.version(), "Dockerfile: VERSION is not that of Cargo.toml")
 
-    patterns = [line.strip() for line in project.text(".dockerignore").splitlines()
-                if line.strip() and not line.startswith("#")]
+    patterns = ignore_patterns(project.text(".dockerignore"))
     for path in KEPT_OUT:
         fact(ignored(path, patterns), f".dockerignore: {path} would be sent to the builder")
     for path in LET_IN:

@@ -1,4 +1,4 @@
-"""What kustomize makes of an overlay: Kubernetes' own schemas, and that its parts fit together."""
+"""Checks an overlay as rendered by kustomize, against Kubernetes' schemas and for consistency."""
 
 import re
 
@@ -99,7 +99,7 @@ def pods(where, resource, known):
 
 
 def fits(where, resources, by):
-    """That every selector and reference leads somewhere."""
+    """Checks that every selector and reference has a target."""
     templates = [resource["spec"]["template"] for resource in resources if "template" in resource.get("spec", {})]
     labels = [template["metadata"]["labels"] for template in templates]
     for resource in resources:

@@ -1,4 +1,4 @@
-"""Prints what a stage of a Dockerfile runs, one command a line: `stage.py <Dockerfile> <stage>`."""
+"""Prints the RUN commands of a Dockerfile stage, one per line: `stage.py <Dockerfile> <stage>`."""
 
 import sys
 from pathlib import Path

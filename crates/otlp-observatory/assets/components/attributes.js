@@ -1,24 +1,24 @@
-// Attributes as a table: each can be copied by selecting it and leads to the traces that have it too.
+// A table of attributes. Each value links to the traces or logs that have it too.
 import { html } from '../html.js';
 import { plain, textOf } from '../text.js';
 import { address } from '../router.js';
 import { Text } from './text.js';
 
-// Longer values make no filter that anybody wants to read in an address.
+// Longer values make unreadable filters in an address.
 const LONGEST_FILTER = 200;
 
-const MOST_ROWS = 256;
+const MAX_ROWS = 256;
 
 /**
  * @param {{attributes: Record<string, unknown>, page?: string | null}} props
- *   `page`: the list that a value filters when it is followed; null for none
+ *   `page`: the list that the links filter; null for no links
  */
 export function Attributes({ attributes, page = '/traces' }) {
   const rows = Object.entries(attributes ?? {}).sort(([one], [other]) => (one < other ? -1 : 1));
   if (rows.length === 0) return html`<p class="muted small">none</p>`;
   return html`<table class="attributes">
     <tbody>
-      ${rows.slice(0, MOST_ROWS).map(([name, value]) => {
+      ${rows.slice(0, MAX_ROWS).map(([name, value]) => {
         const text = textOf(value);
         const scalar = typeof value !== 'object' && text.length <= LONGEST_FILTER;
         return html`<tr key=${name}>
@@ -40,6 +40,6 @@ export function Attributes({ attributes, page = '/traces' }) {
         </tr>`;
       })}
     </tbody>
-    ${rows.length > MOST_ROWS && html`<caption>and ${rows.length - MOST_ROWS} more, in the JSON</caption>`}
+    ${rows.length > MAX_ROWS && html`<caption>and ${rows.length - MAX_ROWS} more in the JSON</caption>`}
   </table>`;
 }

@@ -1,19 +1,21 @@
-// A chart of lines over time, drawn by uPlot. Exemplars are real links that lie on it as dots.
+// A line chart over time, drawn by uPlot, with exemplars as links on top of it.
 import uPlot from '../vendor/uPlot.esm.js';
 import { html, useEffect, useMemo, useRef } from '../html.js';
 import { useCell } from '../cell.js';
-import { measured, milliseconds, moment } from '../format.js';
+import { measured, milliseconds, dateTime } from '../format.js';
 import { isId, navigate, traceAddress } from '../router.js';
 import { plain } from '../text.js';
 import { palette, resolve } from '../theme.js';
 
-/** As in css/tokens.css. */
+/** Number of line colours in css/tokens.css. */
 const COLORS = 8;
-const MOST_EXEMPLARS = 200;
-const SHORTEST_S = 30;
+const MAX_EXEMPLARS = 200;
+
+/** Minimum length of the time axis, in seconds. */
+const MIN_RANGE_S = 30;
 const FONT = '11px system-ui, sans-serif';
 
-/** Steps of a scale of time, in seconds; uPlot's own lack some that fit a narrow screen. */
+/** Steps of the time axis in seconds; uPlot's defaults lack some that suit narrow screens. */
 const TIME_STEPS = [
   1,
   2,
@@ -24,13 +26,13 @@ const TIME_STEPS = [
   ...[1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440].map((minutes) => 60 * minutes),
 ];
 
-/** Round numbers of bytes are powers of two. */
+/** Steps of an axis of bytes. */
 const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
 
 /**
  * @typedef {object} Line
  * @property {string} label
- * @property {string} [color] a CSS colour; else the next of the palette
+ * @property {string} [color] a CSS colour; by default the next one of the palette
  * @property {boolean} [fill]
  */
 
@@ -95,7 +97,7 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
           spanGaps: true,
           points: { size: 4, filter: lonePoint },
           fill: fill ? () => resolve(`color-mix(in oklab, ${stroke} 14%, transparent)`) : undefined,
-          // Where nothing is pointed at, the newest.
+          // Without a cursor, the legend shows the newest value.
           value: (
             /** @type {any} */ it,
             /** @type {number | null} */ value,
@@ -109,10 +111,10 @@ function optionsOf(lines, unit, height, legend, exemplars, onDraw) {
   };
 }
 
-/** `14:03:22` @param {number | undefined} seconds since 1970 */
+/** Formats a time like `14:03:22`. @param {number | undefined} seconds since 1970 */
 const timeOf = (seconds) => (seconds === undefined ? '' : new Date(seconds * 1000).toLocaleTimeString('en-GB'));
 
-/** Times for an axis: with seconds where minutes would not tell them apart. @param {number[]} ticks */
+/** Formats the times of an axis, with seconds if minutes are ambiguous. @param {number[]} ticks */
 function timesOf(ticks) {
   const whole = ticks.every((tick) => tick % 60 === 0);
   return ticks.map((tick) => timeOf(tick).slice(0, whole ? 5 : 8));
@@ -122,8 +124,8 @@ function timesOf(ticks) {
 const newest = (column) => column.findLast((value) => value !== null) ?? null;
 
 /**
- * From the first point to the last. Exemplars are from before the point that sums them up, and a lone point has no
- * scale of its own.
+ * Returns the range of the time axis: from the first point to the last, extended to the exemplars, which are older than
+ * their point, and to a minimum length.
  *
  * @param {number | null} min
  * @param {number | null} max
@@ -132,12 +134,12 @@ const newest = (column) => column.findLast((value) => value !== null) ?? null;
  */
 function timeRange(min, max, exemplars) {
   if (min === null || max === null) return [min, max];
-  const first = Math.min(min, ...exemplars.map((one) => milliseconds(one.time_unix_nano) / 1000));
-  return [Math.min(first, max - SHORTEST_S), max];
+  const first = Math.min(min, ...exemplars.map((exemplar) => milliseconds(exemplar.time_unix_nano) / 1000));
+  return [Math.min(first, max - MIN_RANGE_S), max];
 }
 
 /**
- * A line of one point has no length; the point is drawn then, however close the moments lie.
+ * Returns the index of a line's only point, which must be drawn as a dot because the line has no length.
  *
  * @param {any} chart
  * @param {number} column
@@ -151,7 +153,13 @@ function lonePoint(chart, column, all) {
   return [first];
 }
 
-/** From zero, with air above; a flat line still has a scale. @param {number | null} min @param {number | null} max @returns {[number, number]} */
+/**
+ * Returns the value range: from zero, with a margin; not empty even for flat lines.
+ *
+ * @param {number | null} min
+ * @param {number | null} max
+ * @returns {[number, number]}
+ */
 function rangeOf(min, max) {
   const low = Math.min(0, min ?? 0);
   const high = Math.max(0, max ?? 0);
@@ -159,7 +167,7 @@ function rangeOf(min, max) {
 }
 
 /**
- * Puts exemplars where the chart has their moment and value.
+ * Places exemplars at their time and value.
  *
  * @param {any} chart
  * @param {any[]} exemplars
@@ -176,10 +184,10 @@ function placeExemplars(chart, exemplars, unit) {
     dot.className = 'exemplar';
     dot.href = traceAddress(exemplar.trace_id, exemplar.span_id);
     dot.dataset.testid = 'exemplar';
-    dot.title = `${measured(exemplar.value, unit)} at ${moment(exemplar.time_unix_nano)}: open its trace`;
+    dot.title = `${measured(exemplar.value, unit)} at ${dateTime(exemplar.time_unix_nano)}: open its trace`;
     dot.setAttribute('aria-label', dot.title);
     dot.style.left = `${left}px`;
-    // One that is beyond the scale is at its edge, and hollow, rather than nowhere.
+    // An exemplar above the scale is shown hollow at the edge.
     dot.classList.toggle('is-beyond', top < 0);
     dot.style.top = `${Math.min(chart.over.clientHeight, Math.max(0, top))}px`;
     chart.over.append(dot);
@@ -191,7 +199,7 @@ function placeExemplars(chart, exemplars, unit) {
  * @param {Line[]} props.lines
  * @param {(number | null)[][]} props.data seconds, then one column per line
  * @param {string} props.unit as UCUM
- * @param {string} props.label what the chart shows, for those who do not see it
+ * @param {string} props.label accessible description
  * @param {number} [props.height]
  * @param {boolean} [props.legend]
  * @param {any[]} [props.exemplars]
@@ -200,9 +208,9 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
   const holder = useRef(/** @type {HTMLElement | null} */ (null));
   const chart = useRef(/** @type {any} */ (null));
   const dots = useRef(exemplars);
-  dots.current = useMemo(() => exemplars.slice(-MOST_EXEMPLARS), [exemplars]);
+  dots.current = useMemo(() => exemplars.slice(-MAX_EXEMPLARS), [exemplars]);
   const colors = useCell(palette);
-  const shape = JSON.stringify([lines, unit, height, legend]);
+  const optionsKey = JSON.stringify([lines, unit, height, legend]);
 
   useEffect(() => {
     const { current } = holder;
@@ -221,7 +229,7 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
     );
     chart.current = drawn;
     const observer = new ResizeObserver(([{ contentRect }]) => {
-      // uPlot never gets smaller than it is by itself.
+      // uPlot does not shrink by itself.
       if (contentRect.width > 0) drawn.setSize({ width: Math.floor(contentRect.width), height });
     });
     observer.observe(current);
@@ -230,13 +238,13 @@ export function Chart({ lines, data, unit, label, height = 200, legend = true, e
       drawn.destroy();
       chart.current = null;
     };
-  }, [shape, colors]);
+  }, [optionsKey, colors]);
   useEffect(() => chart.current?.setData(data), [data, exemplars]);
 
   return html`<div class="chart" role="group" aria-label=${label} data-testid="chart" ref=${holder}></div>`;
 }
 
-/** Opens the newest exemplar: what the key does for those without a mouse. @param {any[]} exemplars */
+/** Opens the trace of the newest exemplar. @param {any[]} exemplars */
 export function openNewest(exemplars) {
   const exemplar = exemplars.findLast(({ trace_id: traceId }) => isId(traceId));
   if (!exemplar) return false;

@@ -1,4 +1,4 @@
-// The form above a list. Fields write into the address while one types, and follow it when it changes otherwise.
+// The filter form above a list. Fields update the address while the user types, and follow other changes of it.
 import { html, useEffect, useRef } from '../html.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
 import { useLive } from '../live.js';
@@ -12,10 +12,10 @@ const TYPING_MS = 250;
  * @typedef {object} Field
  * @property {string} name the parameter
  * @property {string} label
- * @property {[value: string, text: string][]} [options] a choice rather than a text
+ * @property {[value: string, text: string][]} [options] values of a selection; without them, the field is a text
  * @property {string} [placeholder]
- * @property {string} [pattern] what it must look like before anything is asked with it
- * @property {boolean} [search] where `/` puts the cursor
+ * @property {string} [pattern] required format; other values are not applied
+ * @property {boolean} [search] whether the key `/` focuses the field
  * @property {boolean} [narrow]
  */
 
@@ -29,7 +29,7 @@ export const AGES = [
   ['24h', 'last day'],
 ];
 
-/** The services that are known, as options. @returns {[string, string][]} */
+/** Returns the known services as options. @returns {[string, string][]} */
 export function useServices() {
   const { body } = useLive('/status', { every: 5000 });
   return [['', 'all services'], ...(body?.services ?? []).map((/** @type {string} */ name) => [name, plain(name)])];
@@ -40,7 +40,7 @@ function Input({ field, value, onChange }) {
   const element = useRef(/** @type {HTMLInputElement | HTMLSelectElement | null} */ (null));
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
-  // What is being typed is newer than the address.
+  // The text that the user is typing is newer than the address.
   useEffect(() => {
     if (element.current && element.current !== document.activeElement) element.current.value = value;
   }, [value]);
@@ -83,8 +83,11 @@ function Input({ field, value, onChange }) {
   </div>`;
 }
 
-/** @param {{path: string, query: string, fields: Field[], attributes?: boolean}} props `attributes`: whether the list can be filtered by them */
-export function FilterForm({ path, query, fields, attributes: byAttribute = true }) {
+/**
+ * @param {{path: string, query: string, fields: Field[], attributes?: boolean}} props `attributes`: whether the list
+ * has an attribute filter
+ */
+export function FilterForm({ path, query, fields, attributes: hasAttributes = true }) {
   const filters = readFilters(query);
   const set = (/** @type {string} */ name, /** @type {string | string[]} */ value) =>
     navigate(filterAddress(path, withFilter(readFilters(location.search), name, value)), { replace: true });
@@ -97,7 +100,7 @@ export function FilterForm({ path, query, fields, attributes: byAttribute = true
     if (value && !attributes.includes(value)) set('attribute', [...attributes, value]);
     input.value = '';
   };
-  // What has no field of its own (a trace's logs, a span's) is shown too: a filter must not be invisible.
+  // Filters without a field (a trace's or a span's logs) are shown as chips: filters must be visible.
   const others = Object.entries(filters).filter(
     ([name]) => name !== 'attribute' && !fields.some((field) => field.name === name),
   );
@@ -123,7 +126,7 @@ export function FilterForm({ path, query, fields, attributes: byAttribute = true
         />`,
     )}
     ${
-      byAttribute &&
+      hasAttributes &&
       html`<div class="field">
       <label for="filter-attribute">Attribute</label>
       <input id="filter-attribute" placeholder="key=value, Enter" spellcheck=${false} autocomplete="off" onKeyDown=${addAttribute} />

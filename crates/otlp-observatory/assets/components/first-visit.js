@@ -1,4 +1,4 @@
-// What is shown before the first request or task: what to type to see something, and where any service sends to.
+// Instructions that are shown before the first request or task: how to create telemetry, and where services send it.
 import { html } from '../html.js';
 import { plural } from '../format.js';
 import { Copy, Panel } from './parts.js';
@@ -33,32 +33,32 @@ function Command({ text, label }) {
 export function FirstVisit({ status }) {
   const { http, grpc } = status.endpoints;
   const { kept } = status;
-  // What people write; the address that is listened on may be another name of it.
+  // `localhost` is more familiar than the loopback address.
   const endpoint = String(http).replace('127.0.0.1', 'localhost');
   return html`<div class="first-visit" data-testid="first-visit">
     <h1>Waiting for the first request</h1>
     <p class="lead">
-      This page changes by itself as soon as a service answers one, or a worker runs a task.${' '}
+      This page updates when a service handles a request or a worker runs a task.${' '}
       ${
         kept.spans + kept.logs > 0 &&
         html`Received so far: <a href="/traces">${plural(kept.spans, 'span')}</a>, <a href="/logs">${plural(kept.logs, 'log record')}</a>.`
       }
     </p>
-    <div class="first-visit-ways">
+    <div class="first-visit-options">
       <${Panel} title="Try Pressroom">
         <ol class="steps">
           <li><p>Register:</p><${Command} label="register" text=${REGISTER} /></li>
-          <li><p>Log in, and keep the token in the shell:</p><${Command} label="log in" text=${LOGIN} /></li>
-          <li><p>Create an article, which a worker then tells of:</p><${Command} label="create an article" text=${CREATE} /></li>
+          <li><p>Log in and store the token in a shell variable:</p><${Command} label="log in" text=${LOGIN} /></li>
+          <li><p>Create an article; a worker sends the notifications:</p><${Command} label="create an article" text=${CREATE} /></li>
         </ol>
       <//>
-      <${Panel} title="Or point any service at it">
+      <${Panel} title="Or send from any service">
         <div class="pad">
-          <p>Every OpenTelemetry SDK reads this, in any language:</p>
+          <p>Set this variable for any OpenTelemetry SDK:</p>
           <${Command} label="endpoint" text=${`OTEL_EXPORTER_OTLP_ENDPOINT=${endpoint}`} />
           <p class="muted">
-            OTLP over HTTP (protobuf or JSON) at <code>${endpoint}</code>${
-              grpc && html`, over gRPC at <code>${String(grpc).replace('127.0.0.1', 'localhost')}</code>`
+            OTLP/HTTP (protobuf or JSON) at <code>${endpoint}</code>${
+              grpc && html`, OTLP/gRPC at <code>${String(grpc).replace('127.0.0.1', 'localhost')}</code>`
             }.
           </p>
         </div>

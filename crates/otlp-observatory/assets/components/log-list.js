@@ -1,30 +1,30 @@
-// Log records as lines that open: level, service and what was said; then everything else about the record.
+// A list of log records. A line shows level, service and message, and expands to the whole record.
 import { Component, html } from '../html.js';
-import { clock, moment } from '../format.js';
+import { clock, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
 import { Attributes } from './attributes.js';
 import { Copy } from './parts.js';
 import { Level, Service, Text } from './text.js';
 
-/** An exception that a record carries is the reason to read it. @param {any} log */
+/** Returns the stack trace of the record's exception. @param {any} log */
 const stackOf = (log) => log.attributes?.['exception.stacktrace'];
 
-/** What is in every record of a program, or in the line already, says little about one. */
+/** Attributes that are omitted from the line: they are the same in every record or shown elsewhere. */
 const COMMON = /^(code|thread|exception|log|otel|process|trace_|span_)/;
 
-const MOST_INLINE = 4;
+const MAX_INLINE = 4;
 
-/** The first attributes that say what the record is about. @param {any} log @returns {[string, unknown][]} */
-function telling(log) {
+/** Returns the attributes that are shown in the line. @param {any} log @returns {[string, unknown][]} */
+function inlineAttributes(log) {
   return Object.entries(log.attributes ?? {})
     .filter(([name, value]) => !COMMON.test(name) && typeof value !== 'object')
-    .slice(0, MOST_INLINE);
+    .slice(0, MAX_INLINE);
 }
 
 /** @param {{log: any}} props */
-function Whole({ log }) {
+function Details({ log }) {
   const facts = [
-    ['time', moment(log.time_unix_nano)],
+    ['time', dateTime(log.time_unix_nano)],
     ['service', log.service],
     ['logger', log.scope],
     ['event', log.event_name],
@@ -35,10 +35,10 @@ function Whole({ log }) {
   return html`<div class="log-whole">
     <pre class="log-body"><${Text} value=${log.body} limit=${4000} expand /></pre>
     <div class="log-actions">
-      ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Its trace</a>`}
+      ${isId(log.trace_id) && html`<a class="button" href=${traceAddress(log.trace_id, log.span_id)}>Open trace</a>`}
       ${
         isId(log.trace_id) &&
-        html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>All logs of the trace</a>`
+        html`<a class="button" href=${address('/logs', { trace_id: log.trace_id })}>Logs of the trace</a>`
       }
       <${Copy} label="Copy as JSON" text=${() => JSON.stringify(log, null, 2)} />
     </div>
@@ -52,10 +52,10 @@ function Whole({ log }) {
 }
 
 /**
- * One record, which never changes: a tail of a thousand is only drawn where it is new.
+ * A record. Records never change, so only new lines are rendered.
  *
- * Its props: `log`; `time(log)`, what stands in the place of the time; `onSpan(log)`, where the record's span is on the
- * same page.
+ * Props: `log`; `time(log)`, the text of the time column; `onSpan(log)`, called to select the record's span on the same
+ * page.
  */
 class Line extends Component {
   state = { open: false };
@@ -72,11 +72,11 @@ class Line extends Component {
     return html`<li class="log log-${/^[a-z]+$/.test(level) ? level : 'unspecified'} ${open ? 'is-open' : ''}" data-testid="log-row" data-sequence=${log.sequence}>
     <div class="log-line">
       <button type="button" class="log-toggle" data-row aria-expanded=${open} onClick=${() => this.setState({ open: !open })}>
-        <time class="log-time" title=${moment(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
+        <time class="log-time" title=${dateTime(log.time_unix_nano)}>${time ? time(log) : clock(log.time_unix_nano)}</time>
         <${Level} level=${level} text=${log.severity_text} />
         <${Service} name=${log.service} />
         <span class="log-text"
-          ><${Text} value=${log.body} limit=${400} />${telling(log).map(
+          ><${Text} value=${log.body} limit=${400} />${inlineAttributes(log).map(
             ([name, value]) =>
               html`<span class="log-attribute"> <${Text} value=${name} limit=${40} />=<${Text} value=${value} limit=${60} /></span>`,
           )}</span
@@ -100,7 +100,7 @@ class Line extends Component {
       >`
       }
     </div>
-    ${open && html`<${Whole} log=${log} />`}
+    ${open && html`<${Details} log=${log} />`}
   </li>`;
   }
 }

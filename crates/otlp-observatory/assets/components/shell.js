@@ -1,5 +1,4 @@
-// What is around every page: the way to the other pages, the clock that can be stopped, the theme, the keys, and the
-// word that the connection is lost.
+// The frame of every page: navigation, the pause button, the theme button, keyboard help, and the connection error.
 import { html, useEffect, useRef, useState } from '../html.js';
 import { useCell } from '../cell.js';
 import { bindings, useKeys } from '../keys.js';
@@ -39,7 +38,7 @@ function Clock() {
     class="button clock clock-${state.toLowerCase()}"
     data-testid="live"
     aria-pressed=${isPaused}
-    title=${isPaused ? 'Go on (p)' : 'Pause (p)'}
+    title=${isPaused ? 'Resume (p)' : 'Pause (p)'}
     onClick=${() => paused.set(!isPaused)}
   >
     <span class="clock-dot" aria-hidden="true"></span>${state}
@@ -71,22 +70,22 @@ const KEY_NAMES = /** @type {Record<string, string>} */ ({
 function Help({ onClose }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   useEffect(() => dialog.current?.showModal(), []);
-  return html`<dialog ref=${dialog} class="help" data-testid="keys" aria-label="Keys" onClose=${onClose}>
-    <h2>Keys</h2>
+  return html`<dialog ref=${dialog} class="help" data-testid="keys" aria-label="Keyboard shortcuts" onClose=${onClose}>
+    <h2>Keyboard shortcuts</h2>
     <dl>
-      ${bindings().map(([key, what]) => html`<div><dt><kbd>${KEY_NAMES[key] ?? key}</kbd></dt><dd>${what}</dd></div>`)}
+      ${bindings().map(([key, description]) => html`<div><dt><kbd>${KEY_NAMES[key] ?? key}</kbd></dt><dd>${description}</dd></div>`)}
     </dl>
     <form method="dialog"><button class="button">Close</button></form>
   </dialog>`;
 }
 
-/** The fragment of an address names a span, so this moves the focus without one. @param {Event} event */
+/** Moves the focus to the page without a fragment, since fragments select spans. @param {Event} event */
 function skip(event) {
   event.preventDefault();
   document.getElementById('main')?.focus();
 }
 
-/** Puts the cursor into the page's search field. */
+/** Focuses the page's search field. */
 function search() {
   const field = /** @type {HTMLElement | null} */ (document.querySelector('[data-search]'));
   field?.focus();
@@ -99,12 +98,12 @@ export function Shell({ path, children }) {
   const [helping, setHelping] = useState(false);
   useKeys({
     '/': ['search', search],
-    p: ['pause, go on', () => paused.set(!paused.get())],
+    p: ['pause or resume', () => paused.set(!paused.get())],
     ...Object.fromEntries(PAGES.map(([page, title], index) => [String(index + 1), [title, () => navigate(page)]])),
-    '?': ['these keys', () => setHelping(true)],
+    '?': ['keyboard help', () => setHelping(true)],
   });
   return html`
-    <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
+    <a class="skip" href="#main" onClick=${skip}>Skip to content</a>
     <header class="top">
       <a class="brand" href="/" aria-label="Observatory: overview"
         ><img src="/assets/icon.svg" alt="" width="20" height="20" /><span>Observatory</span></a
@@ -113,13 +112,13 @@ export function Shell({ path, children }) {
       <div class="top-end">
         <${Clock} />
         <${ThemeButton} />
-        <button type="button" class="button icon" aria-label="Keys" title="Keys (?)" onClick=${() => setHelping(true)}>?</button>
+        <button type="button" class="button icon" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" onClick=${() => setHelping(true)}>?</button>
       </div>
     </header>
     ${
       lost !== null &&
       html`<p class="lost" role="alert" data-testid="connection-lost" title=${plain(lost)}>
-      Connection lost: what is shown is not new. Trying again…
+      Connection lost; the page shows old data. Reconnecting…
     </p>`
     }
     <main id="main" tabindex="-1">${children}</main>

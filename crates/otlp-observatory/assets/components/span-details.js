@@ -1,14 +1,14 @@
-// Everything about the selected span: its attributes, events, exceptions, links and logs.
+// Details of the selected span: attributes, events, exceptions, links and logs.
 import { html } from '../html.js';
-import { between, count, duration, moment } from '../format.js';
+import { between, count, duration, dateTime } from '../format.js';
 import { address, isId, traceAddress } from '../router.js';
 import { Attributes } from './attributes.js';
 import { Copy } from './parts.js';
 import { LogList } from './log-list.js';
 import { Service, Text } from './text.js';
 
-// A span can have thousands; these are the first.
-const MOST_EVENTS = 100;
+// Maximum number of events, logs and links; a span can have thousands.
+const MAX_EVENTS = 100;
 
 const QUERY = ['db.query.text', 'db.statement'];
 
@@ -65,7 +65,7 @@ export function SpanDetails({ trace, span, onClose }) {
   const query = QUERY.map((name) => span.attributes[name]).find((value) => typeof value === 'string');
   const parent = trace.spans.find((/** @type {any} */ other) => other.span_id === span.parent_span_id);
   const start = duration(between(trace.start_unix_nano, span.start_unix_nano));
-  return html`<aside class="details panel" id="details" tabindex="-1" aria-label="The selected span" data-testid="span-details" data-span-id=${span.span_id}>
+  return html`<aside class="details panel" id="details" tabindex="-1" aria-label="Selected span" data-testid="span-details" data-span-id=${span.span_id}>
     <header class="details-head">
       <h2><${Text} value=${span.name || '(no name)'} limit=${300} expand /></h2>
       <button type="button" class="button icon" aria-label="Close" onClick=${onClose}>×</button>
@@ -83,24 +83,24 @@ export function SpanDetails({ trace, span, onClose }) {
       html`<${Section} title="Events" size=${span.events.length}>
       <ul class="events">
         ${span.events
-          .slice(0, MOST_EVENTS)
+          .slice(0, MAX_EVENTS)
           .map((/** @type {any} */ event) => html`<${Event} event=${event} start=${span.start_unix_nano} />`)}
       </ul>
-      ${span.events.length > MOST_EVENTS && html`<p class="muted">and ${count(span.events.length - MOST_EVENTS)} more, in its JSON</p>`}
+      ${span.events.length > MAX_EVENTS && html`<p class="muted">and ${count(span.events.length - MAX_EVENTS)} more in the JSON</p>`}
     <//>`
     }
     ${
       logs.length > 0 &&
       html`<${Section} title="Logs" size=${logs.length}>
-      <${LogList} label="Logs of the span" logs=${logs.slice(0, MOST_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
-      <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>These on the logs page</a></p>
+      <${LogList} label="Logs of the span" logs=${logs.slice(0, MAX_EVENTS)} time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`} />
+      <p><a data-testid="span-logs" href=${address('/logs', { trace_id: trace.trace_id, span_id: span.span_id })}>Open on the logs page</a></p>
     <//>`
     }
     <${Section} title="Attributes" size=${Object.keys(span.attributes).length}><${Attributes} attributes=${span.attributes} /><//>
     ${
       span.links.length > 0 &&
       html`<${Section} title="Links" size=${span.links.length}>
-      <ul class="events">${span.links.slice(0, MOST_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
+      <ul class="events">${span.links.slice(0, MAX_EVENTS).map((/** @type {any} */ link) => html`<${Link} link=${link} />`)}</ul>
     <//>`
     }
     <${Section} title="Span" open=${false}>
@@ -109,7 +109,7 @@ export function SpanDetails({ trace, span, onClose }) {
         attributes=${{
           span: span.span_id,
           parent: span.parent_span_id ? `${span.parent_span_id}${parent ? '' : ' (not received)'}` : 'none',
-          start: moment(span.start_unix_nano),
+          start: dateTime(span.start_unix_nano),
           scope: span.scope,
         }}
       />

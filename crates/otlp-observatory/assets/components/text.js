@@ -1,20 +1,20 @@
-// Telemetry's text on the page. Preact escapes it; here it is also kept from turning its surroundings about, made to
-// show what cannot be seen, and cut where it would drown the rest.
+// Text from telemetry. Preact escapes it; this component also isolates its direction, makes invisible characters
+// visible, and truncates long text.
 import { html, useState } from '../html.js';
 import { count } from '../format.js';
 import { hueOf } from '../hue.js';
 import { clip, pieces, plain, textOf } from '../text.js';
 
-/** A line may end after each part of a name. @param {string} text */
+/** Allows line breaks after each part of a name. @param {string} text */
 const breakable = (text) =>
   text.split(/(?<=[._:/])(?=[^._:/])/).map((part, index) => [index > 0 && html`<wbr />`, part]);
 
 /**
  * @param {object} props
  * @param {unknown} props.value
- * @param {number} [props.limit] how many characters are shown
- * @param {boolean} [props.expand] what is cut can be shown on demand
- * @param {boolean} [props.dotted] a name of parts, which is broken between them rather than within
+ * @param {number} [props.limit] maximum number of characters
+ * @param {boolean} [props.expand] whether truncated text can be expanded
+ * @param {boolean} [props.dotted] whether lines break between the parts of a name
  */
 export function Text({ value, limit = 300, expand = false, dotted = false }) {
   const [whole, setWhole] = useState(false);
@@ -22,8 +22,8 @@ export function Text({ value, limit = 300, expand = false, dotted = false }) {
   const shown = whole ? text : clip(text, limit);
   return html`<bdi class="text"
     >${pieces(shown).map((piece) =>
-      piece.unseen
-        ? html`<span class="unseen" title="a character that cannot be seen">${piece.text}</span>`
+      piece.invisible
+        ? html`<span class="invisible" title="invisible character">${piece.text}</span>`
         : dotted
           ? breakable(piece.text)
           : piece.text,
@@ -37,7 +37,7 @@ export function Text({ value, limit = 300, expand = false, dotted = false }) {
   }`;
 }
 
-/** A service's name with its colour. @param {{name: string, detail?: unknown}} props */
+/** A service name with its colour. @param {{name: string, detail?: unknown}} props */
 export function Service({ name, detail }) {
   return html`<span class="service" style=${{ '--hue': hueOf(name) }} title=${plain(name)}
     ><${Text} value=${name || 'unknown service'} limit=${60} />${

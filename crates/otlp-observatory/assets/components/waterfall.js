@@ -1,4 +1,4 @@
-// The waterfall: a tree whose rows are drawn only where they can be seen, so that ten thousand spans scroll like ten.
+// The waterfall: a tree of spans. Only visible rows are rendered, so that large traces scroll smoothly.
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../html.js';
 import { between, duration } from '../format.js';
 import { hueOf } from '../hue.js';
@@ -7,18 +7,18 @@ import { plain } from '../text.js';
 import { ancestors, layOut, ticks, visible } from '../waterfall.js';
 import { Text } from './text.js';
 
-/** As in css/trace.css. */
+/** Height of a row in css/trace.css. */
 const ROW_HEIGHT = 28;
 const OVERSCAN = 12;
-const MOST_INDENT = 14;
-const MOST_MARKS = 20;
+const MAX_INDENT = 14;
+const MAX_MARKS = 20;
 
-/** What a duration's text needs, as a part of the width: on a narrow screen, too. */
-const ROOM = 0.28;
+/** Space for a duration's text as a fraction of the width, sufficient on narrow screens. */
+const DURATION_WIDTH = 0.28;
 
 const rowId = (/** @type {string} */ spanId) => `span-${spanId}`;
 
-/** The part of a scrolled element that can be seen. @param {{current: HTMLElement | null}} element */
+/** Returns the visible part of a scrolled element. @param {{current: HTMLElement | null}} element */
 function useViewport(element) {
   const [view, setView] = useState({ top: 0, height: 800 });
   useLayoutEffect(() => {
@@ -37,28 +37,33 @@ function useViewport(element) {
   return view;
 }
 
-/** Where a span's duration is written: after its bar, else before it, else on it. @param {import('../waterfall.js').Row} row @returns {{left?: string, right?: string}} */
-function durationPlace({ left, width }) {
-  if (left + width < 1 - ROOM) return { left: `${100 * (left + width)}%` };
-  if (left > ROOM) return { right: `${100 * (1 - left)}%` };
+/**
+ * Returns the position of a span's duration: after its bar, else before it, else on it.
+ *
+ * @param {import('../waterfall.js').Row} row
+ * @returns {{left?: string, right?: string}}
+ */
+function durationPosition({ left, width }) {
+  if (left + width < 1 - DURATION_WIDTH) return { left: `${100 * (left + width)}%` };
+  if (left > DURATION_WIDTH) return { right: `${100 * (1 - left)}%` };
   return { right: '0' };
 }
 
 /**
  * @param {object} props
  * @param {import('../waterfall.js').Row} props.row
- * @param {boolean} props.isEntry whether the span above is of another service
+ * @param {boolean} props.isEntry whether the parent belongs to another service
  * @param {number} props.index
  * @param {boolean} props.selected
  * @param {boolean} props.folded
- * @param {number[]} props.marks where log records lie, 0 to 1
+ * @param {number[]} props.marks positions of log records, 0 to 1
  * @param {() => void} props.onSelect
  * @param {() => void} props.onFold
  */
 function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFold }) {
   const { span } = row;
   const failed = span.status === 'error';
-  const place = durationPlace(row);
+  const place = durationPosition(row);
   const label = `${plain(span.name)}, ${plain(span.service)}, ${duration(span.duration_ns)}${failed ? ', error' : ''}`;
   return html`<div
     id=${rowId(span.span_id)}
@@ -74,14 +79,14 @@ function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFol
     data-service=${span.service}
     onClick=${onSelect}
   >
-    <div class="span-label" style=${{ '--depth': Math.min(row.depth, MOST_INDENT) }}>
+    <div class="span-label" style=${{ '--depth': Math.min(row.depth, MAX_INDENT) }}>
       ${
         row.descendants > 0
           ? html`<button
             type="button"
             class="fold"
             tabindex="-1"
-            aria-label=${folded ? `unfold ${row.descendants} spans` : 'fold'}
+            aria-label=${folded ? `Unfold ${row.descendants} spans` : 'Fold'}
             onClick=${(/** @type {Event} */ event) => {
               event.stopPropagation();
               onFold();
@@ -112,9 +117,9 @@ function SpanRow({ row, isEntry, index, selected, folded, marks, onSelect, onFol
 /**
  * @param {object} props
  * @param {any} props.trace
- * @param {string | null} props.selected a span's id
+ * @param {string | null} props.selected a span id
  * @param {(spanId: string) => void} props.onSelect
- * @param {() => void} props.onOpen what Enter does
+ * @param {() => void} props.onOpen called when Enter is pressed
  */
 export function Waterfall({ trace, selected, onSelect, onOpen }) {
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
@@ -135,7 +140,7 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
     else next.delete(spanId);
     setFolded(next);
   };
-  // A span that is selected from elsewhere may be below a folded one.
+  // A span selected elsewhere may be below a folded one.
   useEffect(() => {
     if (!selected || at >= 0) return;
     const closed = ancestors(all, selected).filter((spanId) => folded.has(spanId));
@@ -166,11 +171,11 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
     k: ['previous span', move(-1)],
     ArrowDown: ['', move(1)],
     ArrowUp: ['', move(-1)],
-    ArrowRight: ['unfold, or into the span', fold(false)],
-    ArrowLeft: ['fold, or to the span above', fold(true)],
-    // Enter presses the button or link that has the focus, when one has it.
+    ArrowRight: ['unfold, or go to the first child', fold(false)],
+    ArrowLeft: ['fold, or go to the parent', fold(true)],
+    // A focused button or link handles Enter itself.
     Enter: [
-      'read the span',
+      'show the span',
       () => {
         if (document.activeElement !== scroller.current && document.activeElement !== document.body) return false;
         onOpen();
@@ -220,15 +225,20 @@ export function Waterfall({ trace, selected, onSelect, onOpen }) {
   </div>`;
 }
 
-/** Where the log records of each span lie on the trace's scale. @param {any} trace @returns {Map<string, number[]>} */
+/**
+ * Returns the positions of each span's log records on the trace's scale.
+ *
+ * @param {any} trace
+ * @returns {Map<string, number[]>}
+ */
 function logMarks(trace) {
   const marks = new Map();
   for (const log of trace.logs) {
     if (!log.span_id) continue;
     const at = between(trace.start_unix_nano, log.time_unix_nano) / Math.max(1, trace.duration_ns);
     if (!marks.has(log.span_id)) marks.set(log.span_id, []);
-    const those = marks.get(log.span_id);
-    if (at >= 0 && at <= 1 && those.length < MOST_MARKS) those.push(at);
+    const positions = marks.get(log.span_id);
+    if (at >= 0 && at <= 1 && positions.length < MAX_MARKS) positions.push(at);
   }
   return marks;
 }

@@ -1,4 +1,4 @@
-// The live tail: log records, newest first, searched and filtered by the address.
+// The live log: records newest first, filtered by the address.
 import { html, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
@@ -7,19 +7,19 @@ import { LogList } from '../components/log-list.js';
 import { filterAddress, readFilters } from '../filters.js';
 import { useKeys, useRowKeys } from '../keys.js';
 import { navigate } from '../router.js';
-import { MOST_LINES, useTail } from '../tail.js';
+import { MAX_LINES, useTail } from '../tail.js';
 
 /** @type {[string, string][]} */
 const LEVELS = [
   ['', 'all'],
-  ['debug', 'debug and worse'],
-  ['info', 'info and worse'],
-  ['warn', 'warn and worse'],
-  ['error', 'error and worse'],
+  ['debug', 'debug and above'],
+  ['info', 'info and above'],
+  ['warn', 'warn and above'],
+  ['error', 'error and above'],
   ['fatal', 'fatal'],
 ];
 
-/** Follows the link of the line that has the focus. */
+/** Opens the trace of the focused line. */
 function openTrace() {
   const link = document.activeElement?.closest('.log')?.querySelector('.log-trace');
   const href = link?.getAttribute('href');
@@ -36,26 +36,26 @@ export function Page({ query }) {
   const [fetching, setFetching] = useState(false);
   const list = useRef(null);
   useRowKeys(list);
-  useKeys({ t: ["the record's trace", openTrace] });
+  useKeys({ t: ["open the record's trace", openTrace] });
   const fetchOlder = async () => {
     setFetching(true);
     try {
       const answer = await get(filterAddress('/logs', { ...filters, before: next ?? '', limit: '200' }));
       append(answer?.body.logs ?? [], answer?.body.next ?? null);
     } catch {
-      // The tail finds out too, and says so.
+      // The live log reports the same error.
     } finally {
       setFetching(false);
     }
   };
   const filtered = Object.keys(filters).length > 0;
   return html`
-    <h1 class="unseen-title">Logs</h1>
+    <h1 class="screen-reader-title">Logs</h1>
     <${FilterForm}
       path="/logs"
       query=${query}
       fields=${[
-        { name: 'text', label: 'Text', placeholder: 'anything in a record', search: true },
+        { name: 'text', label: 'Text', placeholder: 'any text in a record', search: true },
         { name: 'service', label: 'Service', options: services },
         { name: 'level', label: 'Level', options: LEVELS },
         { name: 'from', label: 'Time', options: AGES, narrow: true },
@@ -66,15 +66,15 @@ export function Page({ query }) {
       logs === null
         ? !refusal && html`<${Loading} />`
         : logs.length === 0
-          ? html`<${Empty} title=${filtered ? 'No record fits these filters.' : 'No logs yet.'}>
-            <p>${filtered ? html`<a href="/logs">Show all</a>` : html`<a href="/">How to send some</a>`}</p>
+          ? html`<${Empty} title=${filtered ? 'No records match these filters.' : 'No logs yet.'}>
+            <p>${filtered ? html`<a href="/logs">Show all</a>` : html`<a href="/">How to send logs</a>`}</p>
           <//>`
           : html`<div class="panel" ref=${list}><${LogList} logs=${logs} /></div>`
     }
     ${
       next &&
       logs !== null &&
-      logs.length < MOST_LINES &&
+      logs.length < MAX_LINES &&
       html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older records</button></p>`
     }
   `;

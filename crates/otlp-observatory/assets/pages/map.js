@@ -1,5 +1,5 @@
-// Who calls whom: services, databases, queues and what is outside, with rate, errors and latency; drawn, and as a table
-// for those who read rather than look.
+// The service map: calls between services, databases, queues and external hosts, with rate, errors and latency, as a
+// drawing and as a table.
 import { html, useEffect, useMemo, useState } from '../html.js';
 import { Choice, Empty, Loading, Panel, Refusal } from '../components/parts.js';
 import { Text } from '../components/text.js';
@@ -18,15 +18,15 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
-/** A map that is wider than the page gets smaller, until it could not be read; then it scrolls. */
+/** Maps that are wider than the page are scaled down to this factor; beyond that they scroll. */
 const LEAST_SCALE = 0.7;
 
-/** More lines than these are a knot; the table has all of them. */
-const MOST_EDGES = 80;
+/** Maximum number of edges that are drawn; the table lists all. */
+const MAX_EDGES = 80;
 
 const NARROW = '(max-width: 760px)';
 
-/** Icons of the kinds, in a box of 16 by 16. */
+/** Paths of the icons of each kind of node, in a box of 16 by 16. */
 const ICONS = /** @type {Record<string, string>} */ ({
   service: 'M2 3h12v4H2zM2 9h12v4H2zM4.5 5h1M4.5 11h1',
   database: 'M2.5 4c0-3 11-3 11 0v8c0 3-11 3-11 0zM2.5 4c0 3 11 3 11 0M2.5 8c0 3 11 3 11 0',
@@ -35,7 +35,7 @@ const ICONS = /** @type {Record<string, string>} */ ({
   client: 'M8 8.2a3.2 3.2 0 1 0-.01 0M2.5 14.5c0-6 11-6 11 0',
 });
 
-/** The traces that a node takes part in; null where no filter says so. @param {any} node */
+/** Returns the address of a node's traces; null if no filter selects them. @param {any} node */
 function tracesOf(node) {
   if (node.kind === 'service') return address('/traces', { service: node.name });
   if (node.kind === 'database' && node.system)
@@ -57,18 +57,18 @@ function useMedia(query) {
   return is;
 }
 
-/** @param {{node: any, place: {x: number, y: number, width: number, height: number}}} props */
-function Node({ node, place }) {
+/** @param {{node: any, position: {x: number, y: number, width: number, height: number}}} props */
+function Node({ node, position }) {
   const href = tracesOf(node);
   const name = plain(node.name);
-  const left = place.x - place.width / 2;
-  const top = place.y - place.height / 2;
+  const left = position.x - position.width / 2;
+  const top = position.y - position.height / 2;
   const inside = html`
     <title>${name}</title>
-    <rect class="node-box" x=${left} y=${top} width=${place.width} height=${place.height} rx="8" />
-    <path class="node-icon" d=${ICONS[node.kind] ?? ICONS.external} transform=${`translate(${left + 12} ${place.y - 8})`} />
-    <text class="node-name" x=${left + 38} y=${place.y - 2}>${nodeName(name)}</text>
-    <text class="node-kind" x=${left + 38} y=${place.y + 13}>${nodeName(plain(node.system ?? node.kind))}</text>
+    <rect class="node-box" x=${left} y=${top} width=${position.width} height=${position.height} rx="8" />
+    <path class="node-icon" d=${ICONS[node.kind] ?? ICONS.external} transform=${`translate(${left + 12} ${position.y - 8})`} />
+    <text class="node-name" x=${left + 38} y=${position.y - 2}>${nodeName(name)}</text>
+    <text class="node-kind" x=${left + 38} y=${position.y + 13}>${nodeName(plain(node.system ?? node.kind))}</text>
   `;
   const hue = node.kind === 'service' ? { '--hue': hueOf(node.name) } : undefined;
   const attributes = {
@@ -80,22 +80,22 @@ function Node({ node, place }) {
   return href ? html`<a ...${attributes} href=${href}>${inside}</a>` : html`<g ...${attributes}>${inside}</g>`;
 }
 
-/** @param {{edge: any, place: {x: number, y: number, points: {x: number, y: number}[]}}} props */
-function Edge({ edge, place }) {
+/** @param {{edge: any, position: {x: number, y: number, points: {x: number, y: number}[]}}} props */
+function Edge({ edge, position }) {
   return html`<g class="edge ${edge.errors > 0 ? 'is-error' : ''}" data-testid="edge">
-    <path class="edge-line" d=${curve(place.points)} marker-end=${`url(#${edge.errors > 0 ? 'arrow-error' : 'arrow'})`} />
+    <path class="edge-line" d=${curve(position.points)} marker-end=${`url(#${edge.errors > 0 ? 'arrow-error' : 'arrow'})`} />
     <rect
       class="edge-ground"
-      x=${place.x - LABEL.width / 2}
-      y=${place.y - LABEL.height / 2}
+      x=${position.x - LABEL.width / 2}
+      y=${position.y - LABEL.height / 2}
       width=${LABEL.width}
       height=${LABEL.height}
       rx="4"
     />
-    <text class="edge-label" x=${place.x} y=${place.y - 3}>
+    <text class="edge-label" x=${position.x} y=${position.y - 3}>
       ${rate(edge.rate)}${edge.errors > 0 && html`<tspan class="edge-errors"> ${percent(edge.errors, edge.calls)}</tspan>`}
     </text>
-    <text class="edge-label edge-latency" x=${place.x} y=${place.y + 11}>p95 ${duration(edge.p95_ns)}</text>
+    <text class="edge-label edge-latency" x=${position.x} y=${position.y + 11}>p95 ${duration(edge.p95_ns)}</text>
   </g>`;
 }
 
@@ -106,12 +106,12 @@ function Arrow({ id, error = false }) {
   </marker>`;
 }
 
-/** What is drawn: the calls that are made most, and who takes part in them. @param {any[]} nodes @param {any[]} edges */
+/** Returns the most frequent edges and their nodes. @param {any[]} nodes @param {any[]} edges */
 function busiest(nodes, edges) {
-  if (edges.length <= MOST_EDGES) return { nodes, edges };
-  const kept = byCalls(edges).slice(0, MOST_EDGES);
-  const ends = new Set(kept.flatMap(({ from, to }) => [from, to]));
-  return { nodes: nodes.filter(({ id }) => ends.has(id)), edges: kept };
+  if (edges.length <= MAX_EDGES) return { nodes, edges };
+  const shown = byCalls(edges).slice(0, MAX_EDGES);
+  const ids = new Set(shown.flatMap(({ from, to }) => [from, to]));
+  return { nodes: nodes.filter(({ id }) => ids.has(id)), edges: shown };
 }
 
 /** @param {any[]} edges @returns {any[]} */
@@ -120,32 +120,32 @@ const byCalls = (edges) => [...edges].sort((one, other) => other.calls - one.cal
 /** @param {{nodes: any[], edges: any[]}} all */
 function Drawing(all) {
   const { nodes, edges } = busiest(all.nodes, all.edges);
-  const upright = useMedia(NARROW);
-  // Figures change every second; places only when something appears or goes.
-  const shape = JSON.stringify([
+  const vertical = useMedia(NARROW);
+  // The figures change every second; the layout only when nodes or edges change.
+  const layoutKey = JSON.stringify([
     nodes.map(({ id, name }) => [id, name]),
     edges.map(({ from, to }) => [from, to]),
-    upright,
+    vertical,
   ]);
-  const places = useMemo(() => layOutGraph(nodes, edges, upright), [shape]);
+  const graph = useMemo(() => layOutGraph(nodes, edges, vertical), [layoutKey]);
   return html`<div class="map-scroll">
     <svg
       class="map"
       role="group"
       aria-label="Services and their calls"
-      width=${places.width}
-      height=${places.height}
-      viewBox=${`0 0 ${places.width} ${places.height}`}
-      style=${{ minWidth: `${LEAST_SCALE * places.width}px` }}
+      width=${graph.width}
+      height=${graph.height}
+      viewBox=${`0 0 ${graph.width} ${graph.height}`}
+      style=${{ minWidth: `${LEAST_SCALE * graph.width}px` }}
     >
       <defs><${Arrow} id="arrow" /><${Arrow} id="arrow-error" error /></defs>
       ${edges.map((edge) => {
-        const place = places.edges.get(edgeId(edge.from, edge.to));
-        return place && html`<${Edge} key=${edgeId(edge.from, edge.to)} edge=${edge} place=${place} />`;
+        const position = graph.edges.get(edgeId(edge.from, edge.to));
+        return position && html`<${Edge} key=${edgeId(edge.from, edge.to)} edge=${edge} position=${position} />`;
       })}
       ${nodes.map((node) => {
-        const place = places.nodes.get(node.id);
-        return place && html`<${Node} key=${node.id} node=${node} place=${place} />`;
+        const position = graph.nodes.get(node.id);
+        return position && html`<${Node} key=${node.id} node=${node} position=${position} />`;
       })}
     </svg>
   </div>`;
@@ -196,7 +196,7 @@ export function Page({ query }) {
     </div>
     ${
       body.nodes.length === 0
-        ? html`<${Empty} title="No calls in this time."><p><a href="/">How to send some</a></p><//>`
+        ? html`<${Empty} title="No calls in this period."><p><a href="/">How to send telemetry</a></p><//>`
         : html`<div class="panel"><${Drawing} nodes=${body.nodes} edges=${body.edges} /></div>
           <${Panel} title="Calls"><${Calls} nodes=${body.nodes} edges=${body.edges} /><//>`
     }

@@ -1,4 +1,4 @@
-// One instrument: its rates and percentiles as charts, exemplars that open their trace, and its series as a table.
+// An instrument: charts of its rates and percentiles, exemplars that link to their trace, and a table of its series.
 import { html, useEffect, useMemo } from '../html.js';
 import { Chart, openNewest } from '../components/chart.js';
 import { AGES, FilterForm } from '../components/filters.js';
@@ -12,7 +12,7 @@ import { address, back, navigate } from '../router.js';
 import { columns, fieldsOf, isHistogram, keyOf, labelOf, labelsOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
-const MOST_LINES = 8;
+const MAX_LINES = 8;
 
 const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
   p50: 'var(--line-2)',
@@ -20,7 +20,12 @@ const PERCENTILE_COLORS = /** @type {Record<string, string>} */ ({
   p99: 'var(--line-1)',
 });
 
-/** The lines of an instrument's points: percentiles of the chosen series, else the number of each. @param {any} metric @param {any} chosen */
+/**
+ * Returns the lines of the main chart: percentiles of the chosen series, or the values of the largest series.
+ *
+ * @param {any} metric
+ * @param {any} chosen
+ */
 function mainLines(metric, chosen) {
   if (isHistogram(metric.type)) {
     return fieldsOf(metric.type).map((field) => ({
@@ -37,10 +42,10 @@ function mainLines(metric, chosen) {
   return seriesLines(metric, fieldsOf(metric.type)[0]);
 }
 
-/** One line for each of the largest series. @param {any} metric @param {string} field */
+/** Returns a line for each of the largest series. @param {any} metric @param {string} field */
 function seriesLines(metric, field) {
   const { labels } = labelsOf(metric.series);
-  return largest(metric.series, field, MOST_LINES).map((series) => ({
+  return largest(metric.series, field, MAX_LINES).map((series) => ({
     label: labels.get(series) ?? '',
     field,
     points: series.points,
@@ -134,7 +139,7 @@ export function Page({ argument, path, query, fragment }) {
   const filters = readFilters(query);
   const { body: metric, refusal } = useLive(filterAddress(path, { from: '15m', ...filters }));
   useKeys({
-    Escape: ['all metrics', () => back('/metrics')],
+    Escape: ['back to all metrics', () => back('/metrics')],
     e: ['open the newest exemplar', () => openNewest(metric?.exemplars ?? [])],
   });
   useEffect(() => {
@@ -147,7 +152,7 @@ export function Page({ argument, path, query, fragment }) {
   />`;
   if (!metric) {
     if (!refusal) return html`<${Loading} />`;
-    return html`${form}<${Empty} title="This metric is not here."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
+    return html`${form}<${Empty} title="Metric not found."><${Refusal} refusal=${refusal} /><p><a href="/metrics">All metrics</a></p><//>`;
   }
   const chosen =
     metric.series.find((/** @type {any} */ one) => keyOf(one) === fragment) ?? largest(metric.series, 'rate', 1)[0];
@@ -172,7 +177,7 @@ export function Page({ argument, path, query, fragment }) {
     <${Refusal} refusal=${refusal} />
     ${
       metric.series.length === 0
-        ? html`<${Empty} title="No points in this time."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>The last day</a></p><//>`
+        ? html`<${Empty} title="No points in this period."><p><a href=${filterAddress(path, withFilter(filters, 'from', '24h'))}>Show the last day</a></p><//>`
         : html`<${Charts} metric=${metric} chosen=${chosen} />
           <${Panel} title="Series">
             <${SeriesTable}

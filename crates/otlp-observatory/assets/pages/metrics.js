@@ -1,4 +1,4 @@
-// Every instrument as a small chart. A chart asks for its points only while it can be seen.
+// All instruments as small charts. A chart polls its points only while it is visible.
 import { html, useEffect, useMemo, useRef, useState } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FilterForm, useServices } from '../components/filters.js';
@@ -12,18 +12,18 @@ import { address } from '../router.js';
 import { columns, headline, labelOf, largest, latest } from '../series.js';
 import { plain } from '../text.js';
 
-const MOST_LINES = 4;
-const MOST_CARDS = 500;
+const MAX_LINES = 4;
+const MAX_CARDS = 500;
 const WINDOW = '15m';
 
-// Points come every few seconds at most, and many charts ask.
+// Points arrive every few seconds at most, and many charts poll.
 const LIST_EVERY_MS = 5000;
 const CHART_EVERY_MS = 5000;
 
 /** @param {{name: string, service: string}} instrument @param {string} [from] */
 const metricAddress = ({ name, service }, from) => address(`/metrics/${encodeURIComponent(name)}`, { service, from });
 
-/** Whether an element is on the screen or close to it. @param {{current: HTMLElement | null}} element */
+/** Returns whether an element is visible or close to the viewport. @param {{current: HTMLElement | null}} element */
 function useOnScreen(element) {
   const [is, setIs] = useState(false);
   useEffect(() => {
@@ -38,7 +38,7 @@ function useOnScreen(element) {
 /** @param {{metric: any}} props */
 function Sparkline({ metric }) {
   const field = headline(metric);
-  const series = useMemo(() => largest(metric.series, field, MOST_LINES), [metric]);
+  const series = useMemo(() => largest(metric.series, field, MAX_LINES), [metric]);
   const data = useMemo(() => columns(series.map(({ points }) => ({ label: '', field, points }))), [series]);
   const unit = field === 'rate' ? '' : metric.unit;
   const value = series.length > 0 ? latest(series[0].points, field) : null;
@@ -86,7 +86,7 @@ export function Page({ query }) {
   useRowKeys(list);
   const filtered = Object.keys(filters).length > 0;
   return html`
-    <h1 class="unseen-title">Metrics</h1>
+    <h1 class="screen-reader-title">Metrics</h1>
     <${FilterForm}
       path="/metrics"
       query=${query}
@@ -101,18 +101,18 @@ export function Page({ query }) {
       body === null
         ? !refusal && html`<${Loading} />`
         : body.instruments.length === 0
-          ? html`<${Empty} title=${filtered ? 'No instrument fits these filters.' : 'No metrics yet.'}>
-            <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'Services send them every minute or so, unless told otherwise.'}</p>
+          ? html`<${Empty} title=${filtered ? 'No instruments match these filters.' : 'No metrics yet.'}>
+            <p>${filtered ? html`<a href="/metrics">Show all</a>` : 'By default, services send metrics once a minute.'}</p>
           <//>`
           : html`<ul class="cards" ref=${list} data-testid="instruments">
             ${body.instruments
-              .slice(0, MOST_CARDS)
+              .slice(0, MAX_CARDS)
               .map(
                 (/** @type {any} */ one) =>
                   html`<${Card} key=${`${one.service} ${one.name} ${one.type}`} instrument=${one} />`,
               )}
           </ul>
-          ${body.instruments.length > MOST_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MOST_CARDS)} more, which a search finds</p>`}`
+          ${body.instruments.length > MAX_CARDS && html`<p class="muted more">and ${count(body.instruments.length - MAX_CARDS)} more; use the search</p>`}`
     }
   `;
 }

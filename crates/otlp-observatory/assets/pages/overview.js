@@ -1,4 +1,4 @@
-// What happens now: requests, errors and latency by service and route, tasks by state.
+// The overview: requests, errors and latency by service and route, and tasks by state.
 import { html, useMemo } from '../html.js';
 import { Chart } from '../components/chart.js';
 import { FirstVisit } from '../components/first-visit.js';
@@ -17,8 +17,8 @@ const WINDOWS = [
   ['1h', '1 h'],
 ];
 
-/** As far back as anybody looks; more than memory holds. */
-const EVER = '24h';
+/** A window longer than the memory lasts. */
+const MAX_WINDOW = '24h';
 
 /** @param {{label: string, value: string, hint?: any, bad?: boolean, testid: string}} props */
 function Figure({ label, value, hint, bad = false, testid }) {
@@ -70,7 +70,7 @@ function Services({ services }) {
 
 /** @param {{routes: any[]}} props */
 function Routes({ routes }) {
-  if (routes.length === 0) return html`<p class="muted pad">No requests in this time.</p>`;
+  if (routes.length === 0) return html`<p class="muted pad">No requests in this period.</p>`;
   return html`<div class="scroll-x"><table class="table" data-testid="routes">
     <thead>
       <tr>
@@ -96,7 +96,7 @@ const BAD_STATES = new Set(['FAILURE', 'REVOKED', 'REJECTED']);
 
 /** @param {{tasks: any[]}} props */
 function Tasks({ tasks }) {
-  if (tasks.length === 0) return html`<p class="muted pad">No tasks in this time.</p>`;
+  if (tasks.length === 0) return html`<p class="muted pad">No tasks in this period.</p>`;
   return html`<div class="scroll-x"><table class="table" data-testid="tasks">
     <thead>
       <tr>
@@ -158,7 +158,7 @@ function Charts({ series }) {
   </div>`;
 }
 
-/** Whether no service had anything to do. @param {any} overview */
+/** Returns whether there were no requests and no tasks. @param {any} overview */
 const isIdle = (overview) =>
   overview.tasks.length === 0 && overview.services.every((/** @type {any} */ one) => one.requests === 0);
 
@@ -167,9 +167,9 @@ export function Page({ query }) {
   const window = String(readFilters(query).window ?? '5m');
   const { body, refusal } = useLive(address('/', { window }));
   const { body: status } = useLive('/status');
-  // A service tells of its own start too: what counts is whether there was anything to do, ever.
+  // Services also send telemetry when they start; the first-visit page stays until there is a request or a task.
   const idle = body !== null && isIdle(body);
-  const before = useLive(idle ? address('/', { window: EVER }) : null);
+  const before = useLive(idle ? address('/', { window: MAX_WINDOW }) : null);
   if (!body || !status || (idle && !before.body))
     return refusal ? html`<${Refusal} refusal=${refusal} />` : html`<${Loading} />`;
   if (idle && isIdle(before.body)) return html`<${FirstVisit} status=${status} />`;
@@ -194,11 +194,11 @@ export function Page({ query }) {
       />
     </div>
     <dl class="figures">
-      <${Figure} testid="figure-requests" label="Requests" value=${rate(total('rate'))} hint=${`${count(requests)} in all`} />
+      <${Figure} testid="figure-requests" label="Requests" value=${rate(total('rate'))} hint=${`${count(requests)} in total`} />
       <${Figure} testid="figure-errors" label="Errors" value=${percent(errors, requests)} hint=${count(errors)} bad=${errors > 0} />
       <${Figure} testid="figure-latency" label="Slowest service, p95" value=${duration(slowest)} />
       <${Figure} testid="figure-services" label="Services" value=${count(body.services.length)} />
-      <${Figure} testid="figure-traces" label="Traces kept" value=${count(status.kept.traces)} hint=${`${count(status.kept.logs)} logs`} />
+      <${Figure} testid="figure-traces" label="Stored traces" value=${count(status.kept.traces)} hint=${`${count(status.kept.logs)} logs`} />
     </dl>
     <${Charts} series=${body.series} />
     <${Panel} title="Services"><${Services} services=${body.services} /><//>

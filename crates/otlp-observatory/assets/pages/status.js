@@ -1,8 +1,8 @@
-// What the observatory itself does: what it keeps, what it had to let go, where it forwards to.
+// The status of the observatory: memory use, received and evicted telemetry, and forwarding.
 import { html } from '../html.js';
 import { Loading, Meter, Panel, Refusal } from '../components/parts.js';
 import { Text } from '../components/text.js';
-import { bytes, count, moment } from '../format.js';
+import { bytes, count, dateTime } from '../format.js';
 import { useLive } from '../live.js';
 
 /** @param {{facts: [string, any][]}} props */
@@ -12,19 +12,19 @@ function Facts({ facts }) {
 
 /** @param {{forwarding: any}} props */
 function Forwarding({ forwarding }) {
-  if (!forwarding) return html`<p class="muted pad">Nothing is forwarded.</p>`;
+  if (!forwarding) return html`<p class="muted pad">Forwarding is off.</p>`;
   const { sent } = forwarding;
   return html`${
     forwarding.last_error &&
     html`<p class="refusal">
       <${Text} value=${forwarding.last_error} limit=${400} expand />
-      ${forwarding.failing_since_unix_nano && html` <span>since ${moment(forwarding.failing_since_unix_nano)}</span>`}
+      ${forwarding.failing_since_unix_nano && html` <span>since ${dateTime(forwarding.failing_since_unix_nano)}</span>`}
     </p>`
   }
     <${Facts}
       facts=${[
-        ['to', html`<${Text} value=${forwarding.endpoint} limit=${120} />`],
-        ['waiting', html`<${Meter} label="queue" used=${forwarding.queued_bytes} limit=${forwarding.limit_bytes} />`],
+        ['endpoint', html`<${Text} value=${forwarding.endpoint} limit=${120} />`],
+        ['queue', html`<${Meter} label="queue" used=${forwarding.queued_bytes} limit=${forwarding.limit_bytes} />`],
         ['spans sent', count(sent.spans)],
         ['logs sent', count(sent.logs)],
         ['points sent', count(sent.points)],
@@ -46,19 +46,19 @@ export function Page() {
   ]);
   return html`
     <h1>Status</h1>
-    <${Panel} title="Kept in memory" actions=${html`<${Meter} label="memory" used=${used} limit=${memory.limit_bytes} />`}>
+    <${Panel} title="Memory" actions=${html`<${Meter} label="memory" used=${used} limit=${memory.limit_bytes} />`}>
       <div class="scroll-x"><table class="table" data-testid="kept">
         <thead>
           <tr>
-            <th scope="col">What</th><th scope="col" class="num">Kept</th><th scope="col" class="num">Received</th>
-            <th scope="col" class="num">Dropped for newer</th><th scope="col" class="num">Memory</th>
+            <th scope="col">Signal</th><th scope="col" class="num">Stored</th><th scope="col" class="num">Received</th>
+            <th scope="col" class="num">Evicted</th><th scope="col" class="num">Memory</th>
           </tr>
         </thead>
         <tbody>
           ${rows.map(
-            ([what, keeps, came, went, size]) => html`<tr>
-              <th scope="row">${what}</th>
-              <td class="num">${count(keeps)}</td><td class="num">${count(came)}</td><td class="num">${count(went)}</td><td class="num">${bytes(size)}</td>
+            ([signal, storedCount, receivedCount, evictedCount, size]) => html`<tr>
+              <th scope="row">${signal}</th>
+              <td class="num">${count(storedCount)}</td><td class="num">${count(receivedCount)}</td><td class="num">${count(evictedCount)}</td><td class="num">${bytes(size)}</td>
             </tr>`,
           )}
         </tbody>
@@ -67,9 +67,9 @@ export function Page() {
         facts=${[
           ['traces', count(kept.traces)],
           ['series', count(kept.series)],
-          ['requests refused', count(body.refused.requests)],
-          ['not fit to keep', count(body.refused.spans + body.refused.logs + body.refused.points)],
-          ['oldest', kept.oldest_unix_nano ? moment(kept.oldest_unix_nano) : '–'],
+          ['refused requests', count(body.refused.requests)],
+          ['rejected items', count(body.refused.spans + body.refused.logs + body.refused.points)],
+          ['oldest', kept.oldest_unix_nano ? dateTime(kept.oldest_unix_nano) : '–'],
         ]}
       />
     <//>
@@ -78,9 +78,9 @@ export function Page() {
       <${Facts}
         facts=${[
           ['version', html`<${Text} value=${body.version} limit=${40} />`],
-          ['started', moment(body.started_unix_nano)],
-          ['OTLP over HTTP', html`<code>${body.endpoints.http}</code>`],
-          ['OTLP over gRPC', html`<code>${body.endpoints.grpc ?? 'off'}</code>`],
+          ['started', dateTime(body.started_unix_nano)],
+          ['OTLP/HTTP', html`<code>${body.endpoints.http}</code>`],
+          ['OTLP/gRPC', html`<code>${body.endpoints.grpc ?? 'off'}</code>`],
         ]}
       />
     <//>

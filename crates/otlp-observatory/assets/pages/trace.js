@@ -1,24 +1,29 @@
-// One trace: its waterfall across services, the selected span beside it, its logs below. The selected span is the
-// fragment of the address, so that what one looks at can be shared.
+// A trace: the waterfall across services, the details of the selected span, and the logs. The selected span is the
+// fragment of the address, so that it can be shared.
 import { html, useEffect, useRef } from '../html.js';
 import { Copy, Empty, Loading, Panel, Refusal } from '../components/parts.js';
 import { LogList } from '../components/log-list.js';
 import { Service, Text } from '../components/text.js';
 import { SpanDetails } from '../components/span-details.js';
 import { Waterfall } from '../components/waterfall.js';
-import { between, count, duration, moment, plural } from '../format.js';
+import { between, count, duration, dateTime, plural } from '../format.js';
 import { useKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { address, back, navigate } from '../router.js';
 import { plain } from '../text.js';
 
-// Whole traces are asked for again while spans may still come; large ones less often.
+// Number of spans above which a trace is polled less often.
 const LARGE = 1000;
 
-// The first records of a trace; all of them are on the logs page.
-const MOST_LOGS = 200;
+// Maximum number of log records; the logs page shows all.
+const MAX_LOGS = 200;
 
-/** How many spans each service has, in the order in which they take part. @param {any[]} spans @returns {[string, number][]} */
+/**
+ * Returns the number of spans of each service, in order of appearance.
+ *
+ * @param {any[]} spans
+ * @returns {[string, number][]}
+ */
 function servicesOf(spans) {
   /** @type {Map<string, number>} */
   const counts = new Map();
@@ -35,10 +40,10 @@ function Head({ trace }) {
       <h1><${Text} value=${trace.root?.name || '(no name)'} limit=${200} expand /></h1>
       <p class="facts">
         <strong class="num">${duration(trace.duration_ns)}</strong>
-        <span>${moment(trace.start_unix_nano)}</span>
+        <span>${dateTime(trace.start_unix_nano)}</span>
         <span>${plural(trace.spans.length, 'span')}</span>
         ${errors > 0 && html`<span class="tag tag-error">${plural(errors, 'error')}</span>`}
-        ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} not kept</span>`}
+        ${trace.dropped_spans > 0 && html`<span class="tag tag-warn">${plural(trace.dropped_spans, 'span')} dropped</span>`}
         ${servicesOf(trace.spans).map(([name, spans]) => html`<${Service} key=${name} name=${name} detail=${count(spans)} />`)}
       </p>
     </div>
@@ -58,7 +63,7 @@ export function Page({ argument, path, fragment }) {
   const select = (/** @type {string | null} */ spanId) =>
     navigate(`${path}${spanId ? `#${spanId}` : ''}`, { replace: true });
 
-  const read = () => document.getElementById('details')?.focus();
+  const focusDetails = () => document.getElementById('details')?.focus();
   useKeys({
     Escape: [
       'close the span, then the trace',
@@ -74,8 +79,8 @@ export function Page({ argument, path, fragment }) {
 
   if (!trace) {
     if (!refusal) return html`<${Loading} />`;
-    return html`<${Empty} title="This trace is not here.">
-      <p>It may have been dropped for newer ones, or its spans are still on their way; this page shows it as soon as they come.</p>
+    return html`<${Empty} title="Trace not found.">
+      <p>It may have been evicted, or its spans have not arrived yet; this page shows it as soon as they do.</p>
       <${Refusal} refusal=${refusal} />
       <p><a href="/traces">All traces</a></p>
     <//>`;
@@ -84,20 +89,20 @@ export function Page({ argument, path, fragment }) {
     <p class="crumbs"><a href="/traces">Traces</a> <span class="muted mono">${argument}</span></p>
     <${Head} trace=${trace} />
     <div class="trace-body ${selected ? 'has-details' : ''}">
-      <div class="panel"><${Waterfall} trace=${trace} selected=${selected?.span_id ?? null} onSelect=${select} onOpen=${read} /></div>
+      <div class="panel"><${Waterfall} trace=${trace} selected=${selected?.span_id ?? null} onSelect=${select} onOpen=${focusDetails} /></div>
       ${selected && html`<${SpanDetails} key=${selected.span_id} trace=${trace} span=${selected} onClose=${() => select(null)} />`}
     </div>
     <${Panel}
       title=${`Logs (${count(trace.logs.length)})`}
       testid="trace-logs"
-      actions=${html`<a href=${address('/logs', { trace_id: argument })}>On the logs page</a>`}
+      actions=${html`<a href=${address('/logs', { trace_id: argument })}>Open on the logs page</a>`}
     >
       ${
         trace.logs.length === 0
-          ? html`<p class="muted pad">No log record names this trace.</p>`
+          ? html`<p class="muted pad">No log records for this trace.</p>`
           : html`<${LogList}
             label="Logs of the trace"
-            logs=${trace.logs.slice(0, MOST_LOGS)}
+            logs=${trace.logs.slice(0, MAX_LOGS)}
             time=${(/** @type {any} */ log) => `+${duration(between(trace.start_unix_nano, log.time_unix_nano))}`}
             onSpan=${(/** @type {any} */ log) => select(log.span_id)}
           />`

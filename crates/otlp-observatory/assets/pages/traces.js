@@ -1,31 +1,36 @@
-// Traces, newest first. The first page stays live; older ones are appended on demand and stay as they came.
+// The list of traces, newest first. The first page is live; older traces are loaded on demand and not updated.
 import { html, useEffect, useRef, useState } from '../html.js';
 import { get } from '../api.js';
 import { AGES, FilterForm, useServices } from '../components/filters.js';
 import { Empty, Loading, Refusal } from '../components/parts.js';
 import { Service, Text } from '../components/text.js';
 import { filterAddress, readFilters, withFilter } from '../filters.js';
-import { clock, count, duration, moment, plural } from '../format.js';
+import { clock, count, duration, dateTime, plural } from '../format.js';
 import { useRowKeys } from '../keys.js';
 import { useLive } from '../live.js';
 import { traceAddress } from '../router.js';
 
-// More rows than these make a list that nobody reads and a page that stutters.
-const MOST_ROWS = 1000;
+// Maximum number of rows; more would make the page slow.
+const MAX_ROWS = 1000;
 
-// While a duration is typed, most of what is there is none yet.
+// Filters apply only once the duration is complete.
 const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 
-const MOST_SERVICES = 4;
+const MAX_SERVICES = 4;
 
-/** Percent of the longest, by square roots: one slow trace must not make all others look alike. @param {number} duration @param {number} longest */
+/**
+ * Returns a bar's width in percent, on a square-root scale, so that one slow trace does not flatten the others.
+ *
+ * @param {number} duration
+ * @param {number} longest
+ */
 const barOf = (duration, longest) => Math.max(2, 100 * Math.sqrt(duration / longest));
 
 /** @param {{trace: any, longest: number}} props */
 function Row({ trace, longest }) {
   const { root, services } = trace;
   return html`<tr class=${trace.errors > 0 ? 'is-error' : ''} data-testid="trace-row" data-trace-id=${trace.trace_id}>
-    <td class="num muted"><time title=${moment(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
+    <td class="num muted"><time title=${dateTime(trace.start_unix_nano)}>${clock(trace.start_unix_nano)}</time></td>
     <td class="trace-name">
       <a class="row-link" data-row href=${traceAddress(trace.trace_id)}><${Text} value=${root.name || '(no name)'} limit=${160} /></a>
       ${trace.errors > 0 && html`<span class="tag tag-error">${plural(trace.errors, 'error')}</span>`}
@@ -39,20 +44,20 @@ function Row({ trace, longest }) {
     <td class="num">${trace.logs > 0 ? count(trace.logs) : html`<span class="muted">–</span>`}</td>
     <td class="services">
       ${services
-        .slice(0, MOST_SERVICES)
+        .slice(0, MAX_SERVICES)
         .map(
           (/** @type {any} */ one) =>
             html`<${Service} key=${one.service} name=${one.service} detail=${count(one.spans)} />`,
         )}
-      ${services.length > MOST_SERVICES && html`<span class="muted">+${services.length - MOST_SERVICES}</span>`}
+      ${services.length > MAX_SERVICES && html`<span class="muted">+${services.length - MAX_SERVICES}</span>`}
     </td>
   </tr>`;
 }
 
-/** The traces of the live page, then those that were fetched as older ones. @param {any[]} live @param {any[]} older */
+/** Appends older traces to those of the live page. @param {any[]} live @param {any[]} older */
 function merge(live, older) {
   const known = new Set(live.map((trace) => trace.trace_id));
-  return [...live, ...older.filter((trace) => !known.has(trace.trace_id))].slice(0, MOST_ROWS);
+  return [...live, ...older.filter((trace) => !known.has(trace.trace_id))].slice(0, MAX_ROWS);
 }
 
 /** @param {{query: string}} props */
@@ -79,24 +84,24 @@ export function Page({ query }) {
     setFetching(true);
     try {
       const answer = await get(filterAddress('/traces', withFilter(filters, 'before', next)));
-      // What is live moves on: what it has now is kept below it.
+      // The live page moves on, so its current traces are kept below it.
       setOlder({ address, traces: [...traces, ...(answer?.body.traces ?? [])], next: answer?.body.next ?? null });
     } catch {
-      // The live question finds out too, and says so.
+      // Polling reports the same error.
     } finally {
       setFetching(false);
     }
   };
 
   return html`
-    <h1 class="unseen-title">Traces</h1>
+    <h1 class="screen-reader-title">Traces</h1>
     <${FilterForm}
       path="/traces"
       query=${query}
       fields=${[
-        { name: 'text', label: 'Text', placeholder: 'anything in a span', search: true },
+        { name: 'text', label: 'Text', placeholder: 'any text in a span', search: true },
         { name: 'service', label: 'Service', options: services },
-        { name: 'name', label: 'Route or span', placeholder: 'a part of it' },
+        { name: 'name', label: 'Route or span', placeholder: 'part of the name' },
         {
           name: 'status',
           label: 'Status',
@@ -117,8 +122,8 @@ export function Page({ query }) {
       body === null
         ? !refusal && html`<${Loading} />`
         : traces.length === 0
-          ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No trace fits these filters.' : 'No traces yet.'}>
-            <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send some</a>`}</p>
+          ? html`<${Empty} title=${Object.keys(filters).length > 0 ? 'No traces match these filters.' : 'No traces yet.'}>
+            <p>${Object.keys(filters).length > 0 ? html`<a href="/traces">Show all</a>` : html`<a href="/">How to send traces</a>`}</p>
           <//>`
           : html`<div class="scroll-x panel ${stale ? 'is-stale' : ''}" ref=${list}>
             <table class="table traces" data-testid="traces">
@@ -140,7 +145,7 @@ export function Page({ query }) {
     }
     ${
       next &&
-      traces.length < MOST_ROWS &&
+      traces.length < MAX_ROWS &&
       html`<p class="more"><button type="button" class="button" data-testid="older" disabled=${fetching} onClick=${fetchOlder}>Older traces</button></p>`
     }
   `;

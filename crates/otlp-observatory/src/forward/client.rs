@@ -1,31 +1,34 @@
-//! HTTP clients for the backend and its tokens, and which addresses they may be used for.
+//! HTTP clients for the backend and the token endpoint, and the check of their addresses.
 
 use std::{error::Error, net::IpAddr, time::Duration};
 
 use reqwest::{Client, Response, redirect::Policy};
 use url::{Host, Url};
 
-use super::StartError;
+use super::config::StartError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client for `url`. It follows no redirect: a redirected body would be lost, and secrets would go to somebody else.
-pub(super) fn client(url: &Url) -> reqwest::Result<Client> {
+/// Returns a client for requests to `url`, after checking that these can be kept confidential.
+///
+/// `purpose` names the setting with the address. The client does not follow redirects: the body would be lost, and
+/// secrets would be sent to another host.
+pub(super) fn client(url: &Url, purpose: &'static str) -> Result<Client, StartError> {
+    check(url, purpose)?;
     // Another part of the process may have chosen a provider already; any will do.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
+    let mut builder = Client::builder()
         .redirect(Policy::none())
         .connect_timeout(CONNECT_TIMEOUT);
-    match url.scheme() {
-        "https" => builder.build(),
-        // It stays on this machine: not by a proxy, and without the system's certificates, which a small image may not
-        // even have.
-        _ => builder.no_proxy().tls_certs_only([]).build(),
+    if url.scheme() != "https" {
+        // Requests to loopback need no proxy, and no system certificates, which a small image may lack.
+        builder = builder.no_proxy().tls_certs_only([]);
     }
+    builder.build().map_err(|error| StartError::Client(error.into()))
 }
 
-/// What is sent is not for everyone to read, and neither are the secrets with it.
-pub(super) fn check(url: &Url, purpose: &'static str) -> Result<(), StartError> {
+/// Telemetry and credentials are confidential, so anything but loopback needs TLS.
+fn check(url: &Url, purpose: &'static str) -> Result<(), StartError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(StartError::SecretInUrl { purpose });
     }
@@ -45,7 +48,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The body of an answer; `None` when it is longer than `limit`, or breaks off.
+/// Reads the body of a response; `None` when it is longer than `limit` bytes or incomplete.
 pub(super) async fn body(mut response: Response, limit: usize) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.ok()? {
@@ -57,8 +60,8 @@ pub(super) async fn body(mut response: Response, limit: usize) -> Option<Vec<u8>
     Some(body)
 }
 
-/// Why there is no answer, without the address, whose query may be a secret.
-pub(super) fn described(error: reqwest::Error) -> String {
+/// Describes an error with its sources, but without the URL, whose query may be a secret.
+pub(super) fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,12 +1,13 @@
-//! What of an export is forwarded, as OTLP's protobuf: spans of health checks are left out and the environment is
-//! written into every resource, as `filter/health` and `resource/environment` of the collector's configuration do.
-//! The export itself is not changed, and not copied but for its resources.
+//! Selects and encodes what is forwarded of an export: spans of health checks are left out, and the deployment
+//! environment is written into every resource, like `filter/health` and `resource/environment` of the collector's
+//! configuration.
+//!
+//! The export is not modified, and only its resources are copied.
 
 use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
-    metrics::v1::{Metric, metric::Data},
     resource::v1::Resource,
     trace::v1::{ScopeSpans, Span},
 };
@@ -14,29 +15,30 @@ use prost::Message;
 
 use crate::export::Export;
 
-/// The attribute of semantic conventions 1.27 and later, and its name before.
+/// The resource attribute since semantic conventions 1.27, and its earlier name.
 const ENVIRONMENT: [&str; 2] = ["deployment.environment.name", "deployment.environment"];
 
 /// An export request, encoded.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) request: Vec<u8>,
-    /// Spans, log records or data points.
+    /// Number of spans, log records or metric points.
     pub(super) items: u32,
 }
 
-/// Encodes `export` behind `reserved` bytes that are left for the caller; `None` when nothing of it is to be forwarded.
+/// Encodes `export` after `reserved` bytes that the caller fills; `None` when there is nothing to forward.
 pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usize) -> Option<Content> {
     let mut request = Vec::with_capacity(reserved + export.encoded_len() + 128);
     request.resize(reserved, 0);
-    let mut items = 0;
+    let mut items = export.items();
     match export {
         Export::Traces(traces) => {
+            items = 0;
             for group in &traces.resource_spans {
                 let scopes = without_health(&group.scope_spans);
-                let count: usize = scopes.iter().map(|scope| scope.spans.len()).sum();
-                items += count;
-                if count > 0 {
+                let spans: usize = scopes.iter().map(|scope| scope.spans.len()).sum();
+                items += spans;
+                if spans > 0 {
                     let resource = with_environment(group.resource.as_ref(), environment);
                     append(&mut request, resource.as_deref(), &scopes, &group.schema_url);
                 }
@@ -44,24 +46,13 @@ pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usiz
         }
         Export::Metrics(metrics) => {
             for group in &metrics.resource_metrics {
-                let of_group = group.scope_metrics.iter().flat_map(|scope| &scope.metrics);
-                items += of_group.map(points).sum::<usize>();
                 let resource = with_environment(group.resource.as_ref(), environment);
-                append(
-                    &mut request,
-                    resource.as_deref(),
-                    &group.scope_metrics,
-                    &group.schema_url,
-                );
+                let scopes = &group.scope_metrics;
+                append(&mut request, resource.as_deref(), scopes, &group.schema_url);
             }
         }
         Export::Logs(logs) => {
             for group in &logs.resource_logs {
-                items += group
-                    .scope_logs
-                    .iter()
-                    .map(|scope| scope.log_records.len())
-                    .sum::<usize>();
                 let resource = with_environment(group.resource.as_ref(), environment);
                 append(
                     &mut request,
@@ -78,7 +69,7 @@ pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usiz
     })
 }
 
-/// The same scopes, unless one of them has a span of a health check.
+/// Returns the scopes without spans of health checks, and without scopes that have no other spans.
 fn without_health(scopes: &[ScopeSpans]) -> Cow<'_, [ScopeSpans]> {
     if !scopes.iter().flat_map(|scope| &scope.spans).any(is_health) {
         return Cow::Borrowed(scopes);
@@ -111,7 +102,7 @@ fn is_health(span: &Span) -> bool {
         || text("http.target").is_some_and(is_target)
 }
 
-/// `^/(api/)?health(z|/|$)`, and a question mark may follow too where there can be a query.
+/// Whether `path` matches `^/(api/)?health(z|/|$)`, or has a query after `health` if `with_query`.
 fn is_health_path(path: &str, with_query: bool) -> bool {
     let Some(path) = path.strip_prefix('/') else {
         return false;
@@ -152,19 +143,10 @@ fn with_environment<'a>(
     Some(Cow::Owned(resource))
 }
 
-fn points(metric: &Metric) -> usize {
-    match &metric.data {
-        None => 0,
-        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(Data::Sum(sum)) => sum.data_points.len(),
-        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(Data::Summary(summary)) => summary.data_points.len(),
-    }
-}
-
-/// Appends one `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`. The three are encoded alike: they are field 1 of
-/// their export request, and have the resource in field 1, the scopes in 2 and the address of the schema in 3.
+/// Appends a `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`.
+///
+/// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the scopes in field
+/// 2 and the schema URL in field 3.
 fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &str) {
     let schema_length = match schema_url.len() {
         0 => 0,
@@ -194,12 +176,12 @@ fn message(request: &mut Vec<u8>, field: u8, message: &impl Message) {
     message.encode(request).expect("a vector grows as needed");
 }
 
-/// How long a field of `length` bytes is with its tag and length.
+/// Returns the length of a field with `length` bytes of content, including its tag and length.
 fn framed(length: usize) -> usize {
     1 + prost::length_delimiter_len(length) + length
 }
 
-/// The tag and the length of a length-delimited field.
+/// Appends the tag and the length of a length-delimited field.
 fn begin(request: &mut Vec<u8>, field: u8, length: usize) {
     const LENGTH_DELIMITED: u8 = 2;
     request.push(field << 3 | LENGTH_DELIMITED);

@@ -1,5 +1,5 @@
-//! One request to the backend, as OTLP 1.9 over HTTP wants it, and what its answer means.
-//! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>)
+//! A request to the backend by OTLP 1.9 over HTTP, and the meaning of its response
+//! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
 use std::time::{Duration, SystemTime};
 
@@ -15,90 +15,87 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::{
-    Forwarding, SIGNALS, StartError,
-    client::{body, check, client, described},
-    pace::Pace,
+    client::{body, client, describe},
+    config::{Forwarding, StartError},
+    timing::Timing,
     token::{TokenError, Tokens},
 };
 use crate::export::Signal;
 
-const LONGEST_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// For reading what a backend says about a request that it has taken; that is not worth more waiting.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// Time to read the body of a success. It only tells what the backend rejected, which is not worth a longer wait.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a request was not taken. The body of a refusal is not read: its words may repeat what was sent.
+/// Reason a request was not accepted. The body of a refusal is not read, as it may repeat what was sent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum SendError {
-    #[error("the backend cannot be reached: {0}")]
+    #[error("cannot reach the backend: {0}")]
     Connection(String),
-    #[error("the backend did not answer in time")]
+    #[error("the backend did not respond in time")]
     Timeout,
-    #[error("the backend answered HTTP {0}")]
+    #[error("the backend responded with HTTP {0}")]
     Status(u16),
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
 impl SendError {
-    /// Whether the backend may take a part of what it refused.
-    pub(super) fn is_about_content(&self) -> bool {
+    /// Whether the backend may accept a part of the refused request.
+    pub(super) fn concerns_content(&self) -> bool {
         matches!(self, Self::Status(400 | 413 | 422))
     }
 }
 
-/// What became of a request.
+/// The backend's verdict on a request.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The backend has it, but for so many items that it did not want.
-    Taken { rejected: u64 },
-    /// It will not be taken, however often it is sent.
+pub(super) enum Verdict {
+    /// Accepted, except for `rejected_items`.
+    Accepted { rejected_items: u64 },
+    /// Refused, however often it is sent.
     Refused(SendError),
-    /// It may be taken later; not before some time has passed, if one is given.
-    Later(SendError, Option<Duration>),
-    /// The token was not good, and is thrown away.
+    /// Not accepted now. The duration, if any, is the minimum delay before the next attempt.
+    Retry(SendError, Option<Duration>),
+    /// The token was refused, and has been discarded.
     Unauthorized(SendError),
 }
 
+/// Sends requests to the backend.
 #[derive(Debug)]
 pub(super) struct Exchange {
     client: Client,
-    urls: [Url; SIGNALS.len()],
-    /// With which every request is sent, secrets included.
+    urls: [Url; Signal::ALL.len()],
+    /// Headers of every request, secrets included.
     headers: HeaderMap,
     tokens: Option<Tokens>,
     timeout: Duration,
 }
 
 impl Exchange {
-    pub(super) fn new(forwarding: &Forwarding, pace: &Pace) -> Result<Self, StartError> {
-        check(&forwarding.endpoint, "endpoint")?;
-        let tokens = match &forwarding.credentials {
-            Some(credentials) => {
-                check(&credentials.token_url, "token URL")?;
-                Some(Tokens::new(credentials, client(&credentials.token_url)?, pace))
-            }
-            None => None,
-        };
+    pub(super) fn new(forwarding: &Forwarding, timing: &Timing) -> Result<Self, StartError> {
+        let endpoint = &forwarding.endpoint;
+        let tokens = |credentials| Tokens::new(credentials, timing);
         Ok(Self {
-            client: client(&forwarding.endpoint)?,
-            urls: SIGNALS.map(|signal| url(&forwarding.endpoint, signal)),
+            client: client(endpoint, "endpoint")?,
+            urls: Signal::ALL.map(|signal| signal_url(endpoint, signal)),
             headers: headers(forwarding)?,
-            tokens,
-            timeout: pace.request_timeout,
+            tokens: forwarding.credentials.as_ref().map(tokens).transpose()?,
+            timeout: timing.request_timeout,
         })
     }
 
-    /// Sends `request`, which is gzip'd.
-    pub(super) async fn post(&self, signal: Signal, request: Bytes) -> Outcome {
+    /// Sends `request`, which is compressed with gzip.
+    pub(super) async fn post(&self, signal: Signal, request: Bytes) -> Verdict {
         let mut headers = self.headers.clone();
         if let Some(tokens) = &self.tokens {
             match tokens.authorization().await {
                 Ok(authorization) => headers.insert(AUTHORIZATION, authorization),
-                Err(none) => return Outcome::Later(none.error.into(), Some(none.wait)),
+                Err(unavailable) => {
+                    return Verdict::Retry(unavailable.error.into(), Some(unavailable.retry_after));
+                }
             };
         }
-        let answer = self
+        let sent = self
             .client
             .post(self.urls[signal as usize].clone())
             .headers(headers.clone())
@@ -106,33 +103,33 @@ impl Exchange {
             .body(request)
             .send()
             .await;
-        let response = match answer {
+        let response = match sent {
             Ok(response) => response,
-            Err(error) if error.is_timeout() => return Outcome::Later(SendError::Timeout, None),
-            Err(error) => return Outcome::Later(SendError::Connection(described(error)), None),
+            Err(error) if error.is_timeout() => return Verdict::Retry(SendError::Timeout, None),
+            Err(error) => return Verdict::Retry(SendError::Connection(describe(error)), None),
         };
         let status = response.status();
         let error = SendError::Status(status.as_u16());
         match status.as_u16() {
-            200..=299 => Outcome::Taken {
-                rejected: rejected(response).await,
+            200..=299 => Verdict::Accepted {
+                rejected_items: rejected_items(response).await,
             },
             401 | 403 => {
                 let (Some(tokens), Some(authorization)) = (&self.tokens, headers.get(AUTHORIZATION)) else {
-                    return Outcome::Later(error, None);
+                    return Verdict::Retry(error, None);
                 };
                 tokens.discard(authorization).await;
-                Outcome::Unauthorized(error)
+                Verdict::Unauthorized(error)
             }
-            429 | 502 | 503 | 504 => Outcome::Later(error, retry_after(response.headers())),
-            // A redirect is not about what was sent; it is not followed, and may be gone tomorrow.
-            300..=399 => Outcome::Later(error, None),
-            _ => Outcome::Refused(error),
+            429 | 502 | 503 | 504 => Verdict::Retry(error, retry_after(response.headers())),
+            // A redirect says nothing about the content; it is not followed and may be temporary.
+            300..=399 => Verdict::Retry(error, None),
+            _ => Verdict::Refused(error),
         }
     }
 }
 
-fn url(endpoint: &Url, signal: Signal) -> Url {
+fn signal_url(endpoint: &Url, signal: Signal) -> Url {
     let mut url = endpoint.clone();
     url.set_path(&format!(
         "{}/v1/{}",
@@ -146,12 +143,12 @@ fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
     let mut headers = HeaderMap::new();
     headers.insert(
         USER_AGENT,
-        HeaderValue::from_static(concat!("pressroom-observatory/", env!("CARGO_PKG_VERSION"))),
+        HeaderValue::from_static(concat!("otlp-observatory/", env!("CARGO_PKG_VERSION"))),
     );
     for (name, value) in &forwarding.headers {
-        let wrong = || StartError::Header { name: name.clone() };
-        let key = HeaderName::try_from(name).map_err(|_| wrong())?;
-        let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| wrong())?;
+        let invalid = || StartError::Header { name: name.clone() };
+        let key = HeaderName::try_from(name).map_err(|_| invalid())?;
+        let mut value = HeaderValue::try_from(value.reveal()).map_err(|_| invalid())?;
         value.set_sensitive(true);
         headers.insert(key, value);
     }
@@ -160,27 +157,28 @@ fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
     Ok(headers)
 }
 
-/// How many items a backend did not want; none when its answer cannot be read. The answers of all signals are encoded
-/// alike.
-async fn rejected(response: Response) -> u64 {
-    let answer = timeout(ANSWER_TIME, body(response, LONGEST_ANSWER)).await;
-    let answer = answer.ok().flatten().unwrap_or_default();
-    ExportTraceServiceResponse::decode(&answer[..])
+/// Returns how many items the backend rejected; 0 when the response cannot be read.
+///
+/// The responses of all signals are encoded alike.
+async fn rejected_items(response: Response) -> u64 {
+    let body = timeout(RESPONSE_TIMEOUT, body(response, MAX_RESPONSE_BYTES)).await;
+    let body = body.ok().flatten().unwrap_or_default();
+    ExportTraceServiceResponse::decode(&body[..])
         .ok()
-        .and_then(|answer| answer.partial_success)
+        .and_then(|response| response.partial_success)
         .and_then(|partial| u64::try_from(partial.rejected_spans).ok())
         .unwrap_or(0)
 }
 
-/// Seconds, or a date: the wait until then is counted from the answer's own date, because clocks differ.
+/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
-    let wish = text(RETRY_AFTER)?;
-    if let Ok(seconds) = wish.parse() {
+    let value = text(RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = httpdate::parse_http_date(wish).ok()?;
+    let until = httpdate::parse_http_date(value).ok()?;
     let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
-    let wait = until.duration_since(now.unwrap_or_else(SystemTime::now));
-    Some(wait.unwrap_or_default())
+    let delay = until.duration_since(now.unwrap_or_else(SystemTime::now));
+    Some(delay.unwrap_or_default())
 }

@@ -1,20 +1,24 @@
-//! Sends what was received on to a backend: a bounded queue on disk, tokens by OAuth2 client credentials, OTLP over HTTP.
-//! What was accepted is delivered at least once, by the next process if need be; what finds no place in the queue is
-//! counted. Nothing here makes spans, and what it logs is bounded, because that may arrive here again.
+//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2 tokens if
+//! the backend requires them.
+//!
+//! What is queued is delivered at least once, if need be by the next process; what cannot be queued is counted. Nothing
+//! here creates spans, and logging is bounded, because both may arrive here to be forwarded.
 
+mod back_off;
 mod client;
+mod config;
 mod content;
 mod exchange;
-mod outage;
-mod pace;
+mod failures;
 mod progress;
 mod queue;
 mod sender;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod token;
 
-use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, watch},
@@ -24,86 +28,25 @@ use tokio::{
 use url::Url;
 
 pub(crate) use self::progress::Status;
-pub use self::queue::FolderError;
+pub use self::{
+    config::{Credentials, Forwarding, Secret, StartError},
+    queue::FolderError,
+};
 use self::{
     exchange::Exchange,
-    pace::Pace,
     progress::Progress,
-    queue::{Budget, Folder, HEADER, Queue},
+    queue::{Budget, DiskQueue, Folder, HEADER},
     sender::{Sender, sync, sync_regularly},
+    timing::Timing,
 };
 use crate::export::{Export, Signal};
 
-/// Every signal has a queue and a sender of its own.
-const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
+/// Time for the last writes to disk after the deadline for sending.
+const DISK_GRACE: Duration = Duration::from_secs(2);
 
-/// How long the disk may take for what is left when the time for sending is over.
-const DISK_TIME: Duration = Duration::from_secs(2);
-
-/// A text that is never shown.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// Where to forward to.
-#[derive(Clone, Debug)]
-pub struct Forwarding {
-    /// The backend's OTLP/HTTP endpoint; `/v1/traces` and the like are appended. `https`, unless it is on this machine.
-    pub endpoint: Url,
-    /// Sent with every request.
-    pub headers: Vec<(String, Secret)>,
-    /// Tokens for every request, where the backend wants them.
-    pub credentials: Option<Credentials>,
-    /// The value of `deployment.environment.name` (and `deployment.environment`), when it is to be set.
-    pub environment: Option<String>,
-    /// The folder of the queue, of one process at a time; made when it is not there.
-    pub queue: PathBuf,
-    /// How many bytes the queue may take on disk.
-    pub queue_limit: u64,
-}
-
-/// OAuth2 client credentials (RFC 6749, section 4.4).
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// `https`, unless it is on this machine.
-    pub token_url: Url,
-    pub client_id: String,
-    pub client_secret: Secret,
-    /// The `audience` parameter of the token request.
-    pub audience: Option<String>,
-}
-
-/// Why nothing can be forwarded.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("the {purpose} for forwarding must be https: only to this machine http is safe")]
-    NotHttps { purpose: &'static str },
-    #[error("the {purpose} for forwarding must not contain a user name or password")]
-    SecretInUrl { purpose: &'static str },
-    #[error("the header {name:?} for forwarding has a name or a value that HTTP does not allow")]
-    Header { name: String },
-    #[error("no HTTP client for forwarding: {0}")]
-    Client(#[from] reqwest::Error),
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-}
-
-/// Takes what is to be forwarded. When the last clone is dropped it stops, and leaves the rest on disk.
+/// Queues exports and sends them in the background.
+///
+/// When the last clone is dropped, sending stops, and what is queued stays on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder(Arc<Shared>);
 
@@ -111,7 +54,7 @@ pub(crate) struct Forwarder(Arc<Shared>);
 struct Shared {
     endpoint: String,
     environment: Option<String>,
-    queues: Arc<[Arc<Queue>]>,
+    queues: Arc<[Arc<DiskQueue>]>,
     budget: Arc<Budget>,
     progress: Arc<Progress>,
     deadline: watch::Sender<Option<Instant>>,
@@ -119,21 +62,21 @@ struct Shared {
 }
 
 impl Forwarder {
-    /// Opens the queue and begins to send what is in it already. Called in a Tokio runtime, which sends.
+    /// Opens the queue and starts to send what it contains, on the current Tokio runtime.
     ///
     /// # Errors
-    /// An address or header that cannot be used, or a folder that another process uses or that cannot be written.
+    /// An address or a header cannot be used, or the folder is used by another process or cannot be written.
     pub(crate) fn start(forwarding: &Forwarding) -> Result<Self, StartError> {
-        Self::start_with(forwarding, Pace::default())
+        Self::start_with(forwarding, Timing::default())
     }
 
-    fn start_with(forwarding: &Forwarding, pace: Pace) -> Result<Self, StartError> {
-        let exchange = Arc::new(Exchange::new(forwarding, &pace)?);
+    fn start_with(forwarding: &Forwarding, timing: Timing) -> Result<Self, StartError> {
+        let exchange = Arc::new(Exchange::new(forwarding, &timing)?);
         let folder = Arc::new(Folder::lock(&forwarding.queue)?);
         let budget = Arc::new(Budget::new(forwarding.queue_limit));
-        let queues: Arc<[Arc<Queue>]> = SIGNALS
+        let queues: Arc<[Arc<DiskQueue>]> = Signal::ALL
             .into_iter()
-            .map(|signal| Queue::open(folder.clone(), signal, budget.clone()).map(Arc::new))
+            .map(|signal| DiskQueue::open(folder.clone(), signal, budget.clone()).map(Arc::new))
             .collect::<io::Result<_>>()
             .map_err(|source| FolderError::Io {
                 path: forwarding.queue.clone(),
@@ -144,11 +87,10 @@ impl Forwarder {
         let mut tasks = JoinSet::new();
         for queue in queues.iter() {
             let sender = Sender {
-                signal: queue.signal(),
                 queue: queue.clone(),
                 exchange: exchange.clone(),
                 progress: progress.clone(),
-                pace,
+                timing,
                 deadline: deadline.subscribe(),
             };
             tasks.spawn(sender.run());
@@ -156,11 +98,11 @@ impl Forwarder {
         tasks.spawn(sync_regularly(
             queues.clone(),
             progress.clone(),
-            pace.sync_interval,
+            timing.sync_interval,
             deadline.subscribe(),
         ));
         Ok(Self(Arc::new(Shared {
-            endpoint: shown(&forwarding.endpoint),
+            endpoint: without_query(&forwarding.endpoint),
             environment: forwarding.environment.clone(),
             queues,
             budget,
@@ -170,8 +112,9 @@ impl Forwarder {
         })))
     }
 
-    /// Queues `export`, without waiting for the backend; what finds no place is counted and logged. Writes a file, so it
-    /// is not for async code.
+    /// Queues `export` without waiting for the backend. What cannot be queued is counted and logged.
+    ///
+    /// Writes to a file; not to be called from async code.
     pub(crate) fn accept(&self, export: &Export) {
         let environment = self.0.environment.as_deref();
         let Some(content) = content::content(export, environment, HEADER) else {
@@ -184,26 +127,29 @@ impl Forwarder {
         }
     }
 
-    /// Sends what is queued until that is done or `within` has passed, and puts the rest on the disk for the next
-    /// process. What is accepted after this is for that one too.
+    /// Sends what is queued, for `within` at most, and leaves the rest on disk for the next process.
+    ///
+    /// Exports accepted later are left on disk, too.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
         let mut tasks = self.0.tasks.lock().await;
-        let ended = async {
+        let finished = async {
             while tasks.join_next().await.is_some() {}
             sync(&self.0.queues, &self.0.progress).await;
         };
-        // They end by themselves at the deadline, unless the disk keeps them.
-        if timeout_at(deadline + DISK_TIME, ended).await.is_err() {
+        // The tasks end by themselves at the deadline, unless a disk operation takes longer.
+        if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
-            telemetry::warn!("the disk takes too long to write the forwarding queue");
+            telemetry::warn!(
+                "writing the forwarding queue to disk takes too long; the last requests may be lost"
+            );
         }
         let bytes = self.queued_bytes();
         if bytes > 0 {
             telemetry::info!(
                 bytes,
-                "telemetry that is not forwarded yet waits on disk for the next start"
+                "telemetry that was not forwarded is kept on disk until the next start"
             );
         }
     }
@@ -222,8 +168,8 @@ impl Forwarder {
     }
 }
 
-/// A query may be a secret.
-fn shown(endpoint: &Url) -> String {
+/// Returns the endpoint for display. Its query may be a secret.
+fn without_query(endpoint: &Url) -> String {
     let mut endpoint = endpoint.clone();
     endpoint.set_query(None);
     endpoint.set_fragment(None);

@@ -1,4 +1,4 @@
-//! What became of everything, counted, and what is wrong now, told once.
+//! Counts what was sent, dropped and rejected, and logs the beginning and end of each kind of failure.
 
 use std::{
     fmt,
@@ -9,51 +9,50 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    SIGNALS,
     exchange::SendError,
-    outage::{Current, Outage},
+    failures::{Failures, Outage},
     queue::{AppendError, Batch},
 };
 use crate::export::Signal;
 
-/// The counts of every signal.
+/// Counts and failures of every signal.
 #[derive(Debug, Default)]
-pub(super) struct Progress([OfSignal; SIGNALS.len()]);
+pub(super) struct Progress([SignalProgress; Signal::ALL.len()]);
 
 #[derive(Debug, Default)]
-struct OfSignal {
+struct SignalProgress {
     sent: AtomicU64,
     dropped_requests: AtomicU64,
-    rejected: AtomicU64,
-    /// Its requests cannot be sent now.
-    backend: Outage,
-    /// Its requests are dropped, because the backend will never take them.
-    refusal: Outage,
-    /// Items of its requests are not taken.
-    partial: Outage,
-    /// Its requests find no place in the queue.
-    queue: Outage,
-    /// Its queue's files cannot be worked with.
-    disk: Outage,
+    rejected_items: AtomicU64,
+    /// Requests cannot be sent at present.
+    sending: Failures,
+    /// The backend refuses requests, which are dropped.
+    refusals: Failures,
+    /// The backend accepts requests but rejects some of their items.
+    rejections: Failures,
+    /// Requests cannot be queued.
+    queueing: Failures,
+    /// The queue's files cannot be read or written.
+    disk: Failures,
 }
 
 /// The `forwarding` object of `/status`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Status {
-    /// Without a query, which may be a secret.
+    /// Endpoint without its query, which may be a secret.
     pub(crate) endpoint: String,
     pub(crate) queued_bytes: u64,
     pub(crate) limit_bytes: u64,
     pub(crate) sent: Sent,
-    /// Requests that found no place in the queue, or that the backend refused for good.
+    /// Requests that could not be queued, or that the backend refused.
     pub(crate) dropped_requests: u64,
-    /// Items that the backend left out of requests it took.
+    /// Items that the backend rejected from requests it accepted.
     pub(crate) rejected_items: u64,
     pub(crate) failing_since_unix_nano: Option<String>,
     pub(crate) last_error: Option<String>,
 }
 
-/// What the backend has taken.
+/// Items that the backend accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub(crate) struct Sent {
     pub(crate) spans: u64,
@@ -62,114 +61,123 @@ pub(crate) struct Sent {
 }
 
 impl Progress {
-    /// `items` were sent, and the backend did not want `rejected` of them.
-    pub(super) fn taken(&self, signal: Signal, items: u64, rejected: u64) {
-        let of = self.of(signal);
+    /// Records that the backend accepted a request with `items`, of which it rejected `rejected`.
+    pub(super) fn accepted(&self, signal: Signal, items: u64, rejected: u64) {
+        let progress = self.of(signal);
         let rejected = rejected.min(items);
-        of.sent.fetch_add(items - rejected, Relaxed);
-        if let Some(ended) = of.backend.ended() {
+        progress.sent.fetch_add(items - rejected, Relaxed);
+        if let Some(outage) = progress.sending.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = ended.lasted.as_secs_f64(),
-                failures = ended.failures,
-                "telemetry is forwarded again"
+                after_s = outage.lasted.as_secs_f64(),
+                failures = outage.failures,
+                "forwarding works again"
             );
         }
-        if let Some(ended) = of.refusal.ended() {
+        if let Some(outage) = progress.refusals.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = ended.lasted.as_secs_f64(),
-                refusals = ended.failures,
-                "the backend takes telemetry again"
+                after_s = outage.lasted.as_secs_f64(),
+                refusals = outage.failures,
+                "the backend accepts telemetry again"
             );
         }
         if rejected == 0 {
-            of.partial.ended();
+            progress.rejections.succeeded();
             return;
         }
-        let before = of.rejected.fetch_add(rejected, Relaxed);
-        if of.partial.failed(&"partial success") {
+        let before = progress.rejected_items.fetch_add(rejected, Relaxed);
+        if progress.rejections.failed(&"partial success") {
             telemetry::warn!(
                 signal = signal.name(),
                 items = before + rejected,
-                "the backend does not want some of the telemetry forwarded to it"
+                "the backend rejects some of the telemetry forwarded to it"
             );
         }
     }
 
+    /// Records that a request could not be sent, and will be retried.
     pub(super) fn failed(&self, signal: Signal, error: &SendError) {
-        if self.of(signal).backend.failed(error) {
+        if self.of(signal).sending.failed(error) {
             telemetry::warn!(
                 signal = signal.name(),
                 error = %error,
-                "telemetry cannot be forwarded; it waits on disk"
+                "cannot forward telemetry; it is kept on disk and sent later"
             );
         }
     }
 
+    /// Records that the backend refused `batch`, which is not retried.
     pub(super) fn dropped(&self, signal: Signal, batch: &Batch, error: &SendError) {
-        let of = self.of(signal);
-        of.dropped_requests.fetch_add(batch.records as u64, Relaxed);
-        if of.refusal.failed(error) {
+        let progress = self.of(signal);
+        progress.dropped_requests.fetch_add(batch.records as u64, Relaxed);
+        if progress.refusals.failed(error) {
             telemetry::warn!(
                 signal = signal.name(),
                 error = %error,
                 items = batch.items,
-                "telemetry is not forwarded: the backend will not take it"
+                "dropped telemetry that the backend refuses"
             );
         }
     }
 
+    /// Records that a request was queued.
     pub(super) fn queued(&self, signal: Signal) {
-        if let Some(ended) = self.of(signal).queue.ended() {
+        if let Some(outage) = self.of(signal).queueing.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = ended.lasted.as_secs_f64(),
-                requests = ended.failures,
-                "telemetry is queued for the backend again; some requests were left out"
+                after_s = outage.lasted.as_secs_f64(),
+                requests = outage.failures,
+                "telemetry is queued for forwarding again; some requests were dropped"
             );
         }
     }
 
+    /// Records that a request could not be queued, and is dropped.
     pub(super) fn not_queued(&self, signal: Signal, error: &AppendError) {
-        let of = self.of(signal);
-        of.dropped_requests.fetch_add(1, Relaxed);
-        if of.queue.failed(error) {
+        let progress = self.of(signal);
+        progress.dropped_requests.fetch_add(1, Relaxed);
+        if progress.queueing.failed(error) {
             telemetry::warn!(
                 signal = signal.name(),
                 error = %error,
-                "telemetry is not queued for the backend until there is room"
+                "cannot queue telemetry for forwarding; requests are dropped"
             );
         }
     }
 
+    /// Records that a file of the queue could not be read or written.
     pub(super) fn disk_failed(&self, signal: Signal, error: &impl fmt::Display) {
         if self.of(signal).disk.failed(error) {
             telemetry::warn!(
                 signal = signal.name(),
                 error = %error,
-                "the forwarding queue's files cannot be worked with"
+                "cannot read or write the files of the forwarding queue"
             );
         }
     }
 
+    /// Records that the files of the queue were read or written.
     pub(super) fn disk_works(&self, signal: Signal) {
-        if self.of(signal).disk.ended().is_some() {
+        if self.of(signal).disk.succeeded().is_some() {
             telemetry::info!(
                 signal = signal.name(),
-                "the forwarding queue's files can be worked with again"
+                "the files of the forwarding queue can be read and written again"
             );
         }
     }
 
     pub(super) fn status(&self, endpoint: String, queued_bytes: u64, limit_bytes: u64) -> Status {
-        let sum = |count: fn(&OfSignal) -> &AtomicU64| -> u64 {
-            self.0.iter().map(|of| count(of).load(Relaxed)).sum()
+        let sum = |count: fn(&SignalProgress) -> &AtomicU64| -> u64 {
+            self.0.iter().map(|progress| count(progress).load(Relaxed)).sum()
         };
-        let outages = self.0.iter().flat_map(|of| [&of.backend, &of.refusal]);
-        let current: Vec<Current> = outages.filter_map(Outage::current).collect();
-        let since = current.iter().map(|outage| outage.since).min();
-        let newest = current.into_iter().max_by_key(|outage| outage.last);
+        let failures = self
+            .0
+            .iter()
+            .flat_map(|progress| [&progress.sending, &progress.refusals]);
+        let outages: Vec<Outage> = failures.filter_map(Failures::outage).collect();
+        let since = outages.iter().map(|outage| outage.since).min();
+        let newest = outages.into_iter().max_by_key(|outage| outage.last_failure);
         let sent = |signal| self.of(signal).sent.load(Relaxed);
         Status {
             endpoint,
@@ -180,14 +188,14 @@ impl Progress {
                 logs: sent(Signal::Logs),
                 points: sent(Signal::Metrics),
             },
-            dropped_requests: sum(|of| &of.dropped_requests),
-            rejected_items: sum(|of| &of.rejected),
+            dropped_requests: sum(|progress| &progress.dropped_requests),
+            rejected_items: sum(|progress| &progress.rejected_items),
             failing_since_unix_nano: since.map(unix_nano),
-            last_error: newest.map(|outage| outage.error),
+            last_error: newest.map(|outage| outage.last_error),
         }
     }
 
-    fn of(&self, signal: Signal) -> &OfSignal {
+    fn of(&self, signal: Signal) -> &SignalProgress {
         &self.0[signal as usize]
     }
 }

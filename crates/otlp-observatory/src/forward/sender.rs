@@ -1,5 +1,5 @@
-//! Sends what one signal's queue holds, in order, one batch at a time, until the backend has taken it or will never do.
-//! The signals do not wait for each other. What fails is logged when it begins and when it ends.
+//! Sends the queue of one signal in order, a batch at a time. Each batch is retried until the backend accepts or
+//! refuses it. The signals do not wait for each other.
 
 use std::{
     io::{self, Write as _},
@@ -16,74 +16,83 @@ use tokio::{
 };
 
 use super::{
-    exchange::{Exchange, Outcome},
-    pace::{BackOff, Pace, not_before},
+    back_off::{BackOff, at_least},
+    exchange::{Exchange, Verdict},
     progress::Progress,
-    queue::{Batch, Queue},
+    queue::{Batch, DiskQueue},
+    timing::Timing,
 };
 use crate::export::Signal;
 
-/// Until when sending may go on, once it is to end.
+/// Deadline for sending, set when forwarding is to finish.
 pub(super) type Deadline = watch::Receiver<Option<Instant>>;
 
 #[derive(Debug)]
 pub(super) struct Sender {
-    pub(super) signal: Signal,
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<DiskQueue>,
     pub(super) exchange: Arc<Exchange>,
     pub(super) progress: Arc<Progress>,
-    pub(super) pace: Pace,
+    pub(super) timing: Timing,
     pub(super) deadline: Deadline,
 }
 
-/// There is no time left.
+/// The deadline passed, or the next attempt would be after it.
 #[derive(Debug)]
-struct Stopped;
+struct DeadlinePassed;
+
+/// A batch after its delivery was attempted.
+enum Delivery {
+    Accepted,
+    Dropped,
+    /// The backend refuses the content of at least one record; the batch has to be split to find it.
+    Split,
+}
 
 impl Sender {
-    /// Sends until the deadline has passed, or the queue is empty after one was set. What is done with the queue's files
-    /// is never broken off.
+    /// Sends until the deadline passes, or until the queue is empty after a deadline was set.
+    ///
+    /// Operations on the queue's files are never interrupted.
     pub(super) async fn run(self) {
-        // That there is no time left has no consequence but the end.
+        // The deadline only ends the loop.
         let _ = self.send_all().await;
     }
 
-    async fn send_all(&self) -> Result<(), Stopped> {
-        let mut back_off = BackOff::new(&self.pace);
-        let mut most = self.pace.batch_records;
+    async fn send_all(&self) -> Result<(), DeadlinePassed> {
+        let mut back_off = self.timing.back_off();
+        let mut max_records = self.timing.batch_records;
         while self.wait_for_records().await {
-            let Some((batch, body)) = self.read(most, &mut back_off).await? else {
+            let Some((batch, body)) = self.read(max_records, &mut back_off).await? else {
                 continue;
             };
             if batch.records == 0 {
                 self.commit(batch).await;
                 continue;
             }
-            let more = (most * 2).min(self.pace.batch_records);
+            let doubled = (max_records * 2).min(self.timing.batch_records);
             let delivery = tokio::select! {
                 biased;
-                () = self.time_is_up() => return Err(Stopped),
+                () = self.deadline_passed() => return Err(DeadlinePassed),
                 delivery = self.deliver(&batch, body, &mut back_off) => delivery?,
             };
             match delivery {
-                Delivery::Done => {
+                Delivery::Accepted => {
                     self.commit(batch).await;
-                    most = more;
+                    max_records = doubled;
                 }
                 Delivery::Dropped => {
                     self.commit(batch).await;
-                    most = more;
-                    // A backend that refuses everything should not get, and lose, everything at full speed.
-                    self.pause(back_off.pause()).await?;
+                    max_records = doubled;
+                    // A backend that refuses every request should not be sent, and lose, everything at full speed.
+                    self.pause(back_off.next_delay()).await?;
                 }
-                // One of them may be what the backend does not like: only that one shall be lost.
-                Delivery::Smaller => most = batch.records / 2,
+                Delivery::Split => max_records = batch.records / 2,
             }
         }
         Ok(())
     }
 
-    /// Waits for something to send, and a little longer for more of it. False when there is nothing, and it should end.
+    /// Waits for a record, and for up to the linger time for more. Returns false when the queue is empty and sending
+    /// should end.
     async fn wait_for_records(&self) -> bool {
         let mut deadline = self.deadline.clone();
         while self.queue.pending() == 0 {
@@ -91,30 +100,34 @@ impl Sender {
                 return false;
             }
             tokio::select! {
-                () = self.queue.arrived() => {}
+                () = self.queue.appended() => {}
                 changed = deadline.changed() => if changed.is_err() { return false },
             }
         }
-        let enough = async {
-            while self.queue.pending() < self.pace.batch_bytes as u64 {
-                self.queue.arrived().await;
+        let full_batch = async {
+            while self.queue.pending() < self.timing.batch_bytes as u64 {
+                self.queue.appended().await;
             }
         };
         if deadline.borrow_and_update().is_none() {
             tokio::select! {
-                _ = timeout(self.pace.linger, enough) => {}
+                _ = timeout(self.timing.linger, full_batch) => {}
                 _ = deadline.changed() => {}
             }
         }
         true
     }
 
-    /// The next batch and its body; `None` when it could not be read.
-    async fn read(&self, most: usize, back_off: &mut BackOff) -> Result<Option<(Batch, Bytes)>, Stopped> {
+    /// Reads the next batch and compresses its body; `None` when it cannot be read.
+    async fn read(
+        &self,
+        max_records: usize,
+        back_off: &mut BackOff,
+    ) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
         let queue = self.queue.clone();
-        let longest = self.pace.batch_bytes;
+        let max_bytes = self.timing.batch_bytes;
         let read = spawn_blocking(move || {
-            let Some(mut batch) = queue.read(longest, most)? else {
+            let Some(mut batch) = queue.read(max_bytes, max_records)? else {
                 return Ok(None);
             };
             let body = gzip(&std::mem::take(&mut batch.request))?;
@@ -125,40 +138,47 @@ impl Sender {
             Ok(Err(error)) => error,
             Err(panic) => io::Error::other(panic),
         };
-        self.progress.disk_failed(self.signal, &error);
-        self.pause(back_off.pause()).await?;
+        self.progress.disk_failed(self.signal(), &error);
+        self.pause(back_off.next_delay()).await?;
         Ok(None)
     }
 
-    async fn deliver(&self, batch: &Batch, body: Bytes, back_off: &mut BackOff) -> Result<Delivery, Stopped> {
-        let mut is_renewed = false;
+    /// Sends `batch` until the backend accepts or refuses it.
+    async fn deliver(
+        &self,
+        batch: &Batch,
+        body: Bytes,
+        back_off: &mut BackOff,
+    ) -> Result<Delivery, DeadlinePassed> {
+        let signal = self.signal();
+        let mut token_renewed = false;
         loop {
-            let (error, wait) = match self.exchange.post(self.signal, body.clone()).await {
-                Outcome::Taken { rejected } => {
+            let (error, retry_after) = match self.exchange.post(signal, body.clone()).await {
+                Verdict::Accepted { rejected_items } => {
                     back_off.reset();
-                    self.progress.taken(self.signal, batch.items, rejected);
-                    return Ok(Delivery::Done);
+                    self.progress.accepted(signal, batch.items, rejected_items);
+                    return Ok(Delivery::Accepted);
                 }
-                Outcome::Refused(error) if batch.records > 1 && error.is_about_content() => {
-                    return Ok(Delivery::Smaller);
+                Verdict::Refused(error) if batch.records > 1 && error.concerns_content() => {
+                    return Ok(Delivery::Split);
                 }
-                Outcome::Refused(error) => {
-                    self.progress.dropped(self.signal, batch, &error);
+                Verdict::Refused(error) => {
+                    self.progress.dropped(signal, batch, &error);
                     return Ok(Delivery::Dropped);
                 }
-                Outcome::Unauthorized(_) if !is_renewed => {
-                    is_renewed = true;
+                Verdict::Unauthorized(_) if !token_renewed => {
+                    token_renewed = true;
                     continue;
                 }
-                Outcome::Unauthorized(error) => (error, None),
-                Outcome::Later(error, wait) => (error, wait),
+                Verdict::Unauthorized(error) => (error, None),
+                Verdict::Retry(error, retry_after) => (error, retry_after),
             };
-            let wait = match wait {
-                Some(asked) => not_before(asked.min(self.pace.longest_wish)),
-                None => back_off.pause(),
+            let delay = match retry_after {
+                Some(delay) => at_least(delay.min(self.timing.max_retry_after)),
+                None => back_off.next_delay(),
             };
-            self.progress.failed(self.signal, &error);
-            self.pause(wait).await?;
+            self.progress.failed(signal, &error);
+            self.pause(delay).await?;
         }
     }
 
@@ -166,53 +186,49 @@ impl Sender {
         let queue = self.queue.clone();
         let committed = spawn_blocking(move || queue.commit(&batch)).await;
         match committed.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-            Ok(()) => self.progress.disk_works(self.signal),
-            Err(error) => self.progress.disk_failed(self.signal, &error),
+            Ok(()) => self.progress.disk_works(self.signal()),
+            Err(error) => self.progress.disk_failed(self.signal(), &error),
         }
     }
 
-    /// Returns when there is a deadline, and it has passed; at once when nobody can set one any more.
-    async fn time_is_up(&self) {
+    fn signal(&self) -> Signal {
+        self.queue.signal()
+    }
+
+    /// Waits until a deadline was set and has passed. Returns at once when the forwarder has been dropped.
+    async fn deadline_passed(&self) {
         let mut deadline = self.deadline.clone();
-        let end = match deadline.wait_for(Option::is_some).await {
-            Ok(end) => *end,
+        let at = match deadline.wait_for(Option::is_some).await {
+            Ok(at) => *at,
             Err(_) => None,
         };
-        if let Some(end) = end {
-            sleep_until(end).await;
+        if let Some(at) = at {
+            sleep_until(at).await;
         }
     }
 
-    /// Waits, unless that would take longer than there is time for.
-    async fn pause(&self, pause: Duration) -> Result<(), Stopped> {
+    /// Waits for `delay`, unless the deadline is earlier.
+    async fn pause(&self, delay: Duration) -> Result<(), DeadlinePassed> {
         let mut deadline = self.deadline.clone();
-        let end = Instant::now() + pause;
+        let end = Instant::now() + delay;
         loop {
             if deadline
                 .borrow_and_update()
                 .is_some_and(|deadline| deadline <= end)
             {
-                return Err(Stopped);
+                return Err(DeadlinePassed);
             }
             tokio::select! {
                 () = sleep_until(end) => return Ok(()),
-                changed = deadline.changed() => if changed.is_err() { return Err(Stopped) },
+                changed = deadline.changed() => if changed.is_err() { return Err(DeadlinePassed) },
             }
         }
     }
 }
 
-/// What became of a batch.
-#[derive(Debug)]
-enum Delivery {
-    Done,
-    Dropped,
-    Smaller,
-}
-
-/// Puts what was accepted on the disk now and then, until nobody can accept any more.
+/// Syncs the queues at each `interval`, until a deadline is set or the forwarder is dropped.
 pub(super) async fn sync_regularly(
-    queues: Arc<[Arc<Queue>]>,
+    queues: Arc<[Arc<DiskQueue>]>,
     progress: Arc<Progress>,
     interval: Duration,
     mut deadline: Deadline,
@@ -226,7 +242,8 @@ pub(super) async fn sync_regularly(
     }
 }
 
-pub(super) async fn sync(queues: &[Arc<Queue>], progress: &Progress) {
+/// Writes everything appended to the queues through to the disk.
+pub(super) async fn sync(queues: &[Arc<DiskQueue>], progress: &Progress) {
     for queue in queues.iter().filter(|queue| queue.is_unsynced()) {
         let (signal, queue) = (queue.signal(), queue.clone());
         let synced = spawn_blocking(move || queue.sync()).await;

@@ -1,5 +1,6 @@
-//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): asked for when something is to be sent, kept until
-//! shortly before they expire, one request at a time. A token endpoint that fails is left alone for a while.
+//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one request at a
+//! time, and cached until shortly before they expire. After a failure the token endpoint is not asked again during a
+//! back-off.
 
 use std::{pin::Pin, time::Duration};
 
@@ -13,155 +14,148 @@ use reqwest::Client;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    Credentials,
-    client::{body, described},
-    pace::{BackOff, Pace},
+    back_off::BackOff,
+    client::{body, client, describe},
+    config::{Credentials, StartError},
+    timing::Timing,
 };
 
-const LONGEST_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// How long a token is used whose endpoint does not say how long it lives; and how long one at most.
-const LIFE_UNSAID: Duration = Duration::from_secs(300);
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Lifetime of a token whose response has no `expires_in`.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
-/// A token is renewed this long before it expires, or after half of its life when that is later.
-const MARGIN: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of it.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
 type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
 
-/// Why there is no token. What the endpoint says in words is left out: it may repeat the secret.
+/// Reason there is no token. The endpoint's own description is left out, as it may repeat the secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum TokenError {
-    #[error("the token endpoint cannot be reached: {0}")]
+    #[error("cannot reach the token endpoint: {0}")]
     Connection(String),
-    #[error("the token endpoint did not answer in time")]
+    #[error("the token endpoint did not respond in time")]
     Timeout,
-    #[error("the token endpoint answered HTTP {0}")]
+    #[error("the token endpoint responded with HTTP {0}")]
     Status(u16),
-    #[error("the token endpoint refused: {0}")]
+    #[error("the token endpoint refused the request: {0}")]
     Refused(&'static str),
-    #[error("the token endpoint's answer is not a token")]
+    #[error("the token endpoint's response contains no valid token")]
     Unreadable,
 }
 
 impl TokenError {
-    /// Whether another request may be answered differently.
-    fn is_about_request(&self) -> bool {
+    /// Whether the request itself was refused, so that a different one may be accepted.
+    fn concerns_request(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Unreadable => true,
-            Self::Status(status) => is_about_request(*status),
+            Self::Status(status) => concerns_request(*status),
             Self::Connection(_) | Self::Timeout => false,
         }
     }
 }
 
-/// No token now; not worth asking for one before this time has passed.
+/// There is no token at present, and will be none before `retry_after` has passed.
 #[derive(Debug)]
-pub(super) struct NoToken {
+pub(super) struct TokenUnavailable {
     pub(super) error: TokenError,
-    pub(super) wait: Duration,
+    pub(super) retry_after: Duration,
 }
 
+/// Requests and caches tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
     http: Client,
     oauth2: OAuth2,
     audience: Option<String>,
     timeout: Duration,
-    state: Mutex<State>,
+    cache: Mutex<TokenCache>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TokenCache {
     token: Option<Token>,
-    /// How the endpoint takes the secret, once that is known.
+    /// Where the endpoint accepts the secret: header or body; `None` until a request succeeded.
     auth_type: Option<AuthType>,
+    /// Last failure, and the time of the next request.
     failure: Option<(TokenError, Instant)>,
     back_off: BackOff,
 }
 
 #[derive(Debug)]
 struct Token {
+    /// Value of the `Authorization` header.
     authorization: HeaderValue,
-    renew: Instant,
-    expires: Instant,
+    renew_at: Instant,
+    expires_at: Instant,
 }
 
 impl Tokens {
-    pub(super) fn new(credentials: &Credentials, http: Client, pace: &Pace) -> Self {
+    pub(super) fn new(credentials: &Credentials, timing: &Timing) -> Result<Self, StartError> {
+        let http = client(&credentials.token_url, "token URL")?;
         let oauth2 = BasicClient::new(ClientId::new(credentials.client_id.clone()))
             .set_client_secret(ClientSecret::new(credentials.client_secret.reveal().to_owned()))
             .set_token_uri(TokenUrl::from_url(credentials.token_url.clone()));
-        Self {
+        Ok(Self {
             http,
             oauth2,
             audience: credentials.audience.clone(),
-            timeout: pace.token_timeout,
-            state: Mutex::new(State {
+            timeout: timing.token_timeout,
+            cache: Mutex::new(TokenCache {
                 token: None,
                 auth_type: None,
                 failure: None,
-                back_off: BackOff::new(pace),
+                back_off: timing.back_off(),
             }),
-        }
+        })
     }
 
-    /// The value of `Authorization`. Whoever comes while a token is asked for waits for that one.
-    pub(super) async fn authorization(&self) -> Result<HeaderValue, NoToken> {
-        let mut state = self.state.lock().await;
-        if let Some(token) = &state.token
-            && Instant::now() < token.renew
+    /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
+    pub(super) async fn authorization(&self) -> Result<HeaderValue, TokenUnavailable> {
+        let mut cache = self.cache.lock().await;
+        if let Some(token) = &cache.token
+            && Instant::now() < token.renew_at
         {
             return Ok(token.authorization.clone());
         }
-        let is_due = state
-            .failure
-            .as_ref()
-            .is_none_or(|(_, again)| *again <= Instant::now());
-        if is_due {
-            match self.request(&mut state.auth_type).await {
-                Ok(token) => {
-                    let authorization = token.authorization.clone();
-                    state.token = Some(token);
-                    state.failure = None;
-                    state.back_off.reset();
-                    return Ok(authorization);
-                }
-                Err(error) => {
-                    let again = Instant::now() + state.back_off.pause();
-                    state.failure = Some((error, again));
-                }
-            }
+        if let Some((error, retry_at)) = &cache.failure
+            && Instant::now() < *retry_at
+        {
+            return cache.until_renewed(error.clone(), *retry_at);
         }
-        let now = Instant::now();
-        match (&state.token, &state.failure) {
-            // It could not be renewed yet, but is still good.
-            (Some(token), _) if now < token.expires => Ok(token.authorization.clone()),
-            (_, Some((error, again))) => Err(NoToken {
-                error: error.clone(),
-                wait: again.saturating_duration_since(now),
-            }),
-            (_, None) => Err(NoToken {
-                error: TokenError::Unreadable,
-                wait: state.back_off.pause(),
-            }),
+        match self.request(&mut cache.auth_type).await {
+            Ok(token) => {
+                let authorization = token.authorization.clone();
+                cache.token = Some(token);
+                cache.failure = None;
+                cache.back_off.reset();
+                Ok(authorization)
+            }
+            Err(error) => {
+                let retry_at = Instant::now() + cache.back_off.next_delay();
+                cache.failure = Some((error.clone(), retry_at));
+                cache.until_renewed(error, retry_at)
+            }
         }
     }
 
-    /// Throws the token away that the backend did not take, unless it is another by now.
+    /// Discards the token that the backend refused, unless it has been replaced meanwhile.
     pub(super) async fn discard(&self, authorization: &HeaderValue) {
-        let mut state = self.state.lock().await;
-        if state
+        let mut cache = self.cache.lock().await;
+        if cache
             .token
             .as_ref()
             .is_some_and(|token| token.authorization == authorization)
         {
-            state.token = None;
+            cache.token = None;
         }
     }
 
-    /// Asks with the secret in the header, as RFC 6749 prefers, and once more with it in the body where the endpoint
-    /// takes it only there; what worked is remembered.
+    /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the body, for
+    /// endpoints that accept it only there. Remembers which of them succeeded.
     async fn request(&self, auth_type: &mut Option<AuthType>) -> Result<Token, TokenError> {
         let known = auth_type.clone();
         let first = known.clone().unwrap_or(AuthType::BasicAuth);
@@ -170,7 +164,7 @@ impl Tokens {
                 *auth_type = Some(first);
                 Ok(token)
             }
-            Err(error) if known.is_none() && error.is_about_request() => {
+            Err(error) if known.is_none() && error.concerns_request() => {
                 let token = self.request_as(AuthType::RequestBody).await?;
                 *auth_type = Some(AuthType::RequestBody);
                 Ok(token)
@@ -185,35 +179,49 @@ impl Tokens {
         if let Some(audience) = &self.audience {
             request = request.add_extra_param("audience", audience);
         }
-        let asked = Instant::now();
-        let answer = request.request_async(self).await.map_err(token_error)?;
-        token(&answer, asked)
+        let requested_at = Instant::now();
+        let response = request.request_async(self).await.map_err(token_error)?;
+        token(&response, requested_at)
     }
 
     async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, TokenError> {
         let connection = |error: reqwest::Error| match error.is_timeout() {
             true => TokenError::Timeout,
-            false => TokenError::Connection(described(error)),
+            false => TokenError::Connection(describe(error)),
         };
         let mut request = reqwest::Request::try_from(request).map_err(connection)?;
         *request.timeout_mut() = Some(self.timeout);
         let response = self.http.execute(request).await.map_err(connection)?;
         let status = response.status();
         let refused = TokenError::Status(status.as_u16());
-        if !status.is_success() && !is_about_request(status.as_u16()) {
+        if !status.is_success() && !concerns_request(status.as_u16()) {
             return Err(refused);
         }
         let headers = response.headers().clone();
-        let body = body(response, LONGEST_ANSWER)
+        let body = body(response, MAX_RESPONSE_BYTES)
             .await
             .ok_or(TokenError::Unreadable)?;
         if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
             return Err(refused);
         }
-        let mut answer = HttpResponse::new(body);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
-        Ok(answer)
+        let mut response = HttpResponse::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
+impl TokenCache {
+    /// Returns the token that could not be renewed, while it has not expired.
+    fn until_renewed(&self, error: TokenError, retry_at: Instant) -> Result<HeaderValue, TokenUnavailable> {
+        let now = Instant::now();
+        match &self.token {
+            Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
+            _ => Err(TokenUnavailable {
+                error,
+                retry_after: retry_at.saturating_duration_since(now),
+            }),
+        }
     }
 }
 
@@ -226,19 +234,22 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     }
 }
 
-fn is_about_request(status: u16) -> bool {
+fn concerns_request(status: u16) -> bool {
     (400..500).contains(&status) && status != 429
 }
 
-fn token(answer: &BasicTokenResponse, asked: Instant) -> Result<Token, TokenError> {
-    let text = format!("Bearer {}", answer.access_token().secret());
+fn token(response: &BasicTokenResponse, requested_at: Instant) -> Result<Token, TokenError> {
+    let text = format!("Bearer {}", response.access_token().secret());
     let mut authorization = HeaderValue::try_from(text).map_err(|_| TokenError::Unreadable)?;
     authorization.set_sensitive(true);
-    let life = answer.expires_in().unwrap_or(LIFE_UNSAID).min(LONGEST_LIFE);
+    let lifetime = response
+        .expires_in()
+        .unwrap_or(DEFAULT_LIFETIME)
+        .min(MAX_LIFETIME);
     Ok(Token {
         authorization,
-        renew: asked + (life - MARGIN.min(life / 2)),
-        expires: asked + life,
+        renew_at: requested_at + (lifetime - RENEWAL_MARGIN.min(lifetime / 2)),
+        expires_at: requested_at + lifetime,
     })
 }
 
@@ -252,7 +263,7 @@ fn token_error(error: RequestTokenError<TokenError, BasicErrorResponse>) -> Toke
             BasicErrorResponseType::InvalidScope => "invalid_scope",
             BasicErrorResponseType::UnauthorizedClient => "unauthorized_client",
             BasicErrorResponseType::UnsupportedGrantType => "unsupported_grant_type",
-            BasicErrorResponseType::Extension(_) => "an error of its own",
+            BasicErrorResponseType::Extension(_) => "an error that RFC 6749 does not define",
         }),
         RequestTokenError::Parse(..) | RequestTokenError::Other(_) => TokenError::Unreadable,
     }
@@ -271,13 +282,17 @@ mod tests {
             (r#","expires_in":18446744073709551615"#, 86_340, 86_400),
             ("", 240, 300),
         ] {
-            let answer = format!(r#"{{"access_token":"a","token_type":"bearer"{expires_in}}}"#);
-            let answer = serde_json::from_str(&answer).unwrap();
-            let asked = Instant::now();
-            let token = token(&answer, asked).unwrap();
-            assert_eq!(token.renew - asked, Duration::from_secs(renew), "{expires_in}");
+            let response = format!(r#"{{"access_token":"a","token_type":"bearer"{expires_in}}}"#);
+            let response = serde_json::from_str(&response).unwrap();
+            let requested_at = Instant::now();
+            let token = token(&response, requested_at).unwrap();
             assert_eq!(
-                token.expires - asked,
+                token.renew_at - requested_at,
+                Duration::from_secs(renew),
+                "{expires_in}"
+            );
+            assert_eq!(
+                token.expires_at - requested_at,
                 Duration::from_secs(expires),
                 "{expires_in}"
             );

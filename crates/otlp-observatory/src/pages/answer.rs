@@ -1,5 +1,5 @@
-//! Answers a page's request with JSON: worked out on a thread for blocking work, a few at a time, and not at all while
-//! nothing new came.
+//! Answers requests for JSON. Answers are computed on the blocking thread pool, a few at a time, and not at
+//! all if the client has the current one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,16 +10,20 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Explorer, Page, Refusal, Shared, parameters::Parameters};
+use super::{
+    page::{Explorer, Page, Shared},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::store::now;
 
-/// How long a request waits for its turn.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time for which a request waits for its computation to start.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What goes by the clock is worth asking again after this long, in nanoseconds.
-const CLOCK_STEP: u64 = 2_000_000_000;
+/// Interval in nanoseconds after which the entity tag of a time-dependent answer changes.
+const CLOCK_RESOLUTION: u64 = 2_000_000_000;
 
-/// An answer with the generation it is of.
+/// Answer with the store's generation.
 #[derive(Serialize)]
 struct Answer<T> {
     generation: u64,
@@ -27,7 +31,7 @@ struct Answer<T> {
     content: T,
 }
 
-/// Whether the client is a browser that opens a page.
+/// Whether the client is a browser that loads a page.
 pub(super) fn is_for_browsers(headers: &HeaderMap) -> bool {
     let accepted = headers
         .get_all(header::ACCEPT)
@@ -39,20 +43,20 @@ pub(super) fn is_for_browsers(headers: &HeaderMap) -> bool {
         .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// The JSON of `content`.
+/// Serializes `content` with the store's generation.
 pub(super) fn json(generation: u64, content: impl Serialize) -> Result<Vec<u8>, Refusal> {
     serde_json::to_vec(&Answer { generation, content }).map_err(|_| Refusal::Failed)
 }
 
-/// What `page` answers to `parameters`.
+/// Returns the JSON of `page`, or 304 if the client has it.
 pub(super) async fn answer(
     shared: Arc<Shared>,
     page: &'static Page,
     parameters: Parameters,
     headers: &HeaderMap,
 ) -> Response {
-    let by_the_clock = page.by_the_clock || parameters.go_by_the_clock();
-    let tag = tag(&shared.explorer, by_the_clock);
+    let is_time_dependent = page.is_time_dependent || parameters.is_time_dependent();
+    let tag = tag(&shared.explorer, is_time_dependent);
     let known = headers.get_all(header::IF_NONE_MATCH).iter();
     if known
         .filter_map(|value| value.to_str().ok())
@@ -60,12 +64,12 @@ pub(super) async fn answer(
     {
         return respond(StatusCode::NOT_MODIFIED, &tag, Body::empty());
     }
-    let turn = tokio::time::timeout(TURN_TIMEOUT, shared.answers.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
+    let permit = tokio::time::timeout(QUEUE_TIMEOUT, shared.permits.acquire()).await;
+    let Ok(Ok(_permit)) = permit else {
         return Refusal::Busy.into_response();
     };
     let explorer = shared.clone();
-    let answered = tokio::task::spawn_blocking(move || (page.answer)(&explorer.explorer, &parameters)).await;
+    let answered = tokio::task::spawn_blocking(move || (page.compute)(&explorer.explorer, &parameters)).await;
     match answered {
         Ok(Ok(json)) => respond(StatusCode::OK, &tag, json.into()),
         Ok(Err(refusal)) => refusal.into_response(),
@@ -73,14 +77,19 @@ pub(super) async fn answer(
     }
 }
 
-/// Changes with everything received, with every start of the process, and by itself for what goes by the clock.
-fn tag(explorer: &Explorer, by_the_clock: bool) -> String {
+/// Returns the entity tag: it depends on the start of the process, the generation and, for time-dependent
+/// answers, the time.
+fn tag(explorer: &Explorer, is_time_dependent: bool) -> String {
     let store = &explorer.store;
-    let clock = if by_the_clock { now() / CLOCK_STEP } else { 0 };
+    let clock = if is_time_dependent {
+        now() / CLOCK_RESOLUTION
+    } else {
+        0
+    };
     format!("\"{:x}-{:x}-{clock:x}\"", store.started(), store.generation())
 }
 
-/// Whether `If-None-Match` names `tag` (RFC 9110, section 13.1.2: compared weakly).
+/// Whether the value of `If-None-Match` contains `tag` (weak comparison, RFC 9110, section 13.1.2).
 fn names(known: &str, tag: &str) -> bool {
     known
         .split(',')

@@ -1,5 +1,5 @@
-//! The page's own files, in the binary: the one HTML document that every page address answers browsers with, and the
-//! modules, styles and libraries it loads from `/assets/`. Nothing here knows what the pages show; they ask for JSON.
+//! Static files of the pages, embedded in the binary: the HTML document that is served at every page address,
+//! and the modules, styles and libraries that it loads from `/assets/`.
 
 use std::{
     hash::{DefaultHasher, Hasher as _},
@@ -14,9 +14,9 @@ use axum::{
     routing::get,
 };
 
-use super::Refusal;
+use super::refusal::Refusal;
 
-/// A file of `crates/otlp-observatory/assets`.
+/// Embedded file of the folder `assets`.
 struct Asset {
     path: &'static str,
     content: &'static [u8],
@@ -33,7 +33,7 @@ macro_rules! assets {
 
 const SHELL: &[u8] = include_bytes!("../../assets/index.html");
 
-/// Everything the pages load. A test notices what is missing.
+/// Files served below `/assets/`; a test compares the list with the folder.
 static ASSETS: &[Asset] = &assets![
     "api.js",
     "app.js",
@@ -96,7 +96,7 @@ static ASSETS: &[Asset] = &assets![
     "waterfall.js",
 ];
 
-/// One tag for all of them: they only make sense together.
+/// Entity tag of all files, which are versioned together.
 static ETAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
     for asset in ASSETS {
@@ -104,15 +104,15 @@ static ETAG: LazyLock<HeaderValue> = LazyLock::new(|| {
         hasher.write(asset.content);
     }
     HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish()))
-        .expect("hex digits in quotes are a header's value")
+        .expect("quoted hexadecimal digits are a valid header value")
 });
 
-/// The page that shows whatever its address answers.
+/// Returns the HTML document, which requests the JSON of its own address.
 pub(super) fn shell() -> Response {
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], SHELL).into_response()
 }
 
-/// The files the page loads.
+/// Returns the route of the static files.
 pub(super) fn routes() -> Router {
     Router::new().route("/assets/{*path}", get(asset))
 }
@@ -121,7 +121,7 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
         return Refusal::NoPage.into_response();
     };
-    // A browser keeps them, and asks whether they are still the same: another version may serve this address tomorrow.
+    // Browsers must revalidate: another version may be served at this address later.
     let revalidated = [
         (header::ETAG, ETAG.clone()),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -133,7 +133,7 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     (revalidated, content_type, asset.content).into_response()
 }
 
-/// Whether the browser has what is here.
+/// Whether the client has the current files.
 fn is_known(headers: &HeaderMap) -> bool {
     let tags = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut tags = tags
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// Every file below `folder`, named as the pages name it.
+    /// Collects the paths below `folder`, relative to `root`.
     fn files(root: &Path, folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -173,47 +173,47 @@ mod tests {
     #[test]
     fn every_file_of_the_pages_is_served() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
-        let mut there = BTreeSet::new();
-        files(&root, &root, &mut there);
-        // The document has addresses of its own; the other tells Node.js what the modules are.
-        there.remove("index.html");
-        there.remove("package.json");
+        let mut existing = BTreeSet::new();
+        files(&root, &root, &mut existing);
+        // `index.html` is served at the page addresses; `package.json` is for Node.js only.
+        existing.remove("index.html");
+        existing.remove("package.json");
         let served: BTreeSet<String> = ASSETS.iter().map(|asset| asset.path.to_owned()).collect();
-        assert_eq!(served, there);
+        assert_eq!(served, existing);
     }
 
-    /// The pages work without any other host, and run nothing that was not served as a file.
+    /// The pages load nothing from other hosts and have no inline scripts or styles.
     #[test]
-    fn nothing_of_the_pages_is_elsewhere_or_inline() {
+    fn the_pages_use_no_other_host_and_no_inline_code() {
         let own = ASSETS.iter().filter(|asset| !asset.path.starts_with("vendor/"));
         for (path, content) in own
             .map(|asset| (asset.path, asset.content))
             .chain([("index.html", SHELL)])
         {
             let text = std::str::from_utf8(content).unwrap();
-            for (place, _) in text.match_indices("://") {
+            for (index, _) in text.match_indices("://") {
                 let known = ["http://www.w3.org/2000/svg", "http://localhost:8000"];
-                let start = text[..place].rfind(['"', '\'', ' ']).map_or(0, |at| at + 1);
+                let start = text[..index].rfind(['"', '\'', ' ']).map_or(0, |at| at + 1);
                 assert!(
                     known.iter().any(|known| text[start..].starts_with(known)),
                     "{path} names another host: {}",
                     text[start..].lines().next().unwrap_or_default()
                 );
             }
-            for never in [
+            for forbidden in [
                 "innerHTML",
                 "outerHTML",
                 "insertAdjacentHTML",
                 "eval(",
                 "document.write",
             ] {
-                assert!(!text.contains(never), "{path} has {never}");
+                assert!(!text.contains(forbidden), "{path} has {forbidden}");
             }
         }
         let shell = std::str::from_utf8(SHELL).unwrap();
         assert!(
             !shell.contains("style="),
-            "a style attribute is refused by the policy"
+            "the content security policy refuses style attributes"
         );
         assert_eq!(
             shell.matches("<script").count(),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_document_loads_is_served() {
+    fn every_file_that_the_document_loads_is_served() {
         let shell = std::str::from_utf8(SHELL).unwrap();
         let loaded: Vec<_> = shell.split("\"/assets/").skip(1).collect();
         assert!(loaded.len() > 5, "{loaded:?}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_a_browser_has_is_not_sent_again() {
+    async fn a_cached_file_is_not_sent_again() {
         let first = asset(path("app.js"), HeaderMap::new()).await;
         assert_eq!(first.status(), StatusCode::OK);
         assert_eq!(
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_there_is_not_found() {
+    async fn unknown_files_are_not_found() {
         for wrong in ["nothing.js", "../Cargo.toml", "", "index.html"] {
             let answer = asset(path(wrong), HeaderMap::new()).await;
             assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{wrong}");

@@ -1,5 +1,6 @@
-//! What holds for every answer of the explorer: on loopback only this machine's own names are answered, so that a site whose
-//! name was rebound to 127.0.0.1 reads nothing; and headers by which a browser runs and loads nothing from elsewhere.
+//! Middleware for every response of the pages. If the pages listen on a loopback address, requests for other
+//! host names are refused, which prevents DNS rebinding attacks. Security headers restrict browsers to
+//! resources of this server.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,12 +11,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// Sent with everything.
+/// Headers of every response.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -27,7 +28,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Which hosts are answered.
+/// Host check.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guard {
     loopback_only: bool,
@@ -40,7 +41,7 @@ impl Guard {
         }
     }
 
-    fn answers(self, headers: &HeaderMap) -> bool {
+    fn allows(self, headers: &HeaderMap) -> bool {
         if !self.loopback_only {
             return true;
         }
@@ -53,7 +54,7 @@ impl Guard {
 }
 
 pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = if guard.answers(request.headers()) {
+    let mut response = if guard.allows(request.headers()) {
         next.run(request).await
     } else {
         Refusal::Host.into_response()
@@ -63,14 +64,14 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.append(header::VARY, HeaderValue::from_static("Accept"));
-    // Assets say themselves how long they are good for.
+    // Static files set their own `Cache-Control`.
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// Whether `host` is this machine whoever resolves it: its own name, or an address that no name was needed for.
+/// Whether `host` is `localhost` or a loopback address, so that no DNS server decides where it leads.
 fn is_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else {
         return false;
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machines_own_names_are_answered() {
+    fn only_names_of_this_machine_are_allowed() {
         for host in [
             "localhost",
             "LOCALHOST:4319",

@@ -1,20 +1,21 @@
-//! Attributes and values of OTLP as plain JSON. Numbers that JSON in a browser cannot hold are strings.
+//! OTLP attributes and values as plain JSON. Integers that JavaScript cannot represent exactly and non-finite
+//! numbers become strings.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-/// The greatest integer up to which a double holds every one.
+/// Largest integer up to which a double represents every integer.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Attributes as an object, in their order. Of a key that comes twice the first counts.
+/// Attributes as a JSON object in the given order; duplicate keys are written as they are.
 pub(super) struct Attributes<'a>(pub(super) &'a [KeyValue]);
 
-/// A value; `None` is null.
+/// Value as JSON; `None` is null.
 pub(super) struct Value<'a>(pub(super) Option<&'a AnyValue>);
 
 impl Value<'_> {
-    /// As a label: a text as it is, anything else as JSON.
+    /// Returns the value as a label: a string unchanged, any other value as JSON.
     pub(super) fn to_text(&self) -> String {
         match serde_json::to_value(self) {
             Ok(serde_json::Value::String(text)) => text,
@@ -51,7 +52,7 @@ impl Serialize for Value<'_> {
             }
             Some(Any::KvlistValue(list)) => Attributes(&list.values).serialize(serializer),
             Some(Any::BytesValue(bytes)) => serializer.serialize_str(&STANDARD.encode(bytes)),
-            // A place in a table of strings, which only profiles have.
+            // An index into a string table, which only profiles have.
             Some(Any::StringValueStrindex(_)) | None => serializer.serialize_unit(),
         }
     }
@@ -63,13 +64,13 @@ mod tests {
 
     use super::*;
 
-    fn written(value: any_value::Value) -> String {
+    fn serialized(value: any_value::Value) -> String {
         let value = AnyValue { value: Some(value) };
         serde_json::to_string(&Value(Some(&value))).expect("JSON")
     }
 
     #[test]
-    fn values_are_plain_json_and_nothing_loses_digits() {
+    fn values_are_plain_json_without_loss_of_digits() {
         use any_value::Value as Any;
         for (value, expected) in [
             (
@@ -93,7 +94,7 @@ mod tests {
             ),
             (Any::KvlistValue(KeyValueList { values: Vec::new() }), "{}"),
         ] {
-            assert_eq!(written(value), expected);
+            assert_eq!(serialized(value), expected);
         }
     }
 }

@@ -1,18 +1,19 @@
-//! `/logs`: log records that were looked for, newest first.
+//! `/logs`: search for log records, newest first.
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::{Attributes, Value},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
-use crate::store::{KeptRecord, LogSearch, SpanId, TraceId, UnixNano};
+use crate::store::{LogSearch, SpanId, StoredRecord, TraceId, UnixNano};
 
-/// Levels by their least severity number (OpenTelemetry's logs data model).
+/// Levels with their lowest severity number (OpenTelemetry logs data model).
 const LEVELS: [(&str, u8); 6] = [
     ("trace", 1),
     ("debug", 5),
@@ -23,7 +24,7 @@ const LEVELS: [(&str, u8); 6] = [
 ];
 
 pub(super) const LIST: Page = Page {
-    takes: &[
+    parameters: &[
         "service",
         "level",
         "text",
@@ -36,8 +37,8 @@ pub(super) const LIST: Page = Page {
         "before",
         "after",
     ],
-    by_the_clock: false,
-    answer: list,
+    is_time_dependent: false,
+    compute: list,
 };
 
 #[derive(Serialize)]
@@ -46,7 +47,7 @@ struct List<'a> {
     logs: Vec<Record<'a>>,
 }
 
-/// A record as it is shown.
+/// JSON form of a log record.
 #[derive(Serialize)]
 pub(super) struct Record<'a> {
     sequence: u64,
@@ -63,9 +64,9 @@ pub(super) struct Record<'a> {
     event_name: &'a str,
 }
 
-/// A record, decoded.
+/// Decoded log record.
 pub(super) struct DecodedRecord<'a> {
-    kept: &'a KeptRecord,
+    stored: &'a StoredRecord,
     record: LogRecord,
     resource: Vec<KeyValue>,
 }
@@ -82,46 +83,46 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
         attributes: parameters.attributes(),
         trace: parameters.trace_id()?,
         span: parameters.span_id()?,
-        from: parameters.moment("from")?,
-        to: parameters.moment("to")?,
+        from: parameters.timestamp("from")?,
+        to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
         after: parameters.cursor("after")?,
         limit: parameters.limit()?,
     };
     let generation = explorer.store.generation();
     let found = explorer.store.search_logs(&search);
-    let records = records(&found.entries);
+    let records = decode_all(&found.entries);
     json(
         generation,
         List {
             next: found.next.map(|next| next.to_string()),
-            logs: records.iter().map(DecodedRecord::shown).collect(),
+            logs: records.iter().map(DecodedRecord::to_json).collect(),
         },
     )
 }
 
-/// Decodes what was taken out.
-pub(super) fn records(kept: &[KeptRecord]) -> Vec<DecodedRecord<'_>> {
-    let decoded = kept.iter().map(|kept| DecodedRecord {
-        kept,
-        record: LogRecord::decode(&*kept.encoded).unwrap_or_default(),
-        resource: kept.origin.resource(),
+/// Decodes stored records.
+pub(super) fn decode_all(records: &[StoredRecord]) -> Vec<DecodedRecord<'_>> {
+    let decoded = records.iter().map(|stored| DecodedRecord {
+        stored,
+        record: LogRecord::decode(&*stored.encoded).unwrap_or_default(),
+        resource: stored.source.resource(),
     });
     decoded.collect()
 }
 
 impl DecodedRecord<'_> {
-    pub(super) fn shown(&self) -> Record<'_> {
+    pub(super) fn to_json(&self) -> Record<'_> {
         let Self {
-            kept,
+            stored,
             record,
             resource,
         } = self;
         Record {
-            sequence: kept.sequence,
-            time_unix_nano: UnixNano(kept.time),
-            service: &kept.origin.service,
-            scope: &kept.origin.scope,
+            sequence: stored.sequence,
+            time_unix_nano: UnixNano(stored.time),
+            service: &stored.source.service,
+            scope: &stored.source.scope,
             level: level(record.severity_number),
             severity_text: &record.severity_text,
             body: Value(record.body.as_ref()),

@@ -1,4 +1,5 @@
-//! `/metrics` and `/metrics/{name}`: every instrument, and the series of one with what they say over time.
+//! `/metrics` and `/metrics/{name}`: the list of instruments, and the series of an instrument with their
+//! readings.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,39 +10,42 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::{Attributes, Value},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
 use crate::store::{
-    InstrumentType, KeptExemplar, Origin, Reading, SeriesHead, SeriesReadings, SeriesSearch, SpanId, TraceId,
-    UnixNano,
+    InstrumentType, Reading, SeriesDescriptor, SeriesReadings, SeriesSearch, Source, SpanId, StoredExemplar,
+    TraceId, UnixNano,
 };
 
-/// How many values of an attribute are told in the list, and of how many attributes.
+/// Maximum number of values per attribute in the list.
 const MAX_VALUES: usize = 20;
+
+/// Maximum number of attributes per instrument in the list.
 const MAX_KEYS: usize = 32;
 
-/// How many instruments are told.
+/// Maximum number of instruments in the list.
 const MAX_INSTRUMENTS: usize = 1_000;
 
-/// How many series of an instrument are told: those updated last.
+/// Maximum number of series of an instrument; the most recently updated are returned.
 const MAX_SERIES: usize = 100;
 
-/// How many exemplars are told: the newest.
+/// Maximum number of exemplars of an instrument; the newest are returned.
 const MAX_EXEMPLARS: usize = 500;
 
 pub(super) const LIST: Page = Page {
-    takes: &["service", "text"],
-    by_the_clock: false,
-    answer: list,
+    parameters: &["service", "text"],
+    is_time_dependent: false,
+    compute: list,
 };
 
 pub(super) const ONE: Page = Page {
-    takes: &["service", "attribute", "from", "to"],
-    by_the_clock: false,
-    answer: one,
+    parameters: &["service", "attribute", "from", "to"],
+    is_time_dependent: false,
+    compute: one,
 };
 
 #[derive(Serialize)]
@@ -75,7 +79,7 @@ struct One<'a> {
     exemplars: Vec<Exemplar<'a>>,
 }
 
-/// The instrument of this name of one service.
+/// Service and type of an instrument with the requested name.
 #[derive(Serialize)]
 struct Match {
     service: Arc<str>,
@@ -114,7 +118,7 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     for series in explorer.store.series(&search) {
         let key = (
             series.name.clone(),
-            series.origin.service.clone(),
+            series.source.service.clone(),
             series.instrument_type,
         );
         instruments
@@ -134,26 +138,26 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     };
     let mut matches: BTreeMap<_, Match> = BTreeMap::new();
     for series in explorer.store.series(&search) {
-        let key = (series.origin.service.clone(), series.instrument_type);
+        let key = (series.source.service.clone(), series.instrument_type);
         matches.entry(key).or_insert_with(|| Match::new(&series)).series += 1;
     }
     let wanted = parameters.text("service");
     let found = matches
         .iter()
         .find(|((service, _), _)| wanted.is_none_or(|wanted| wanted == &**service));
-    let ((service, instrument_type), of_service) = found.ok_or(Refusal::NotKept("instrument"))?;
+    let ((service, instrument_type), of_service) = found.ok_or(Refusal::NotStored("instrument"))?;
     let (unit, description) = (of_service.unit.clone(), of_service.description.clone());
     let (service, instrument_type) = (service.clone(), *instrument_type);
     search.service = Some(service.to_string());
     search.instrument_type = Some(instrument_type);
     search.attributes = parameters.attributes();
-    let (from, to) = (parameters.moment("from")?, parameters.moment("to")?);
+    let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
     let is_in = |time: u64| from.is_none_or(|from| time >= from) && to.is_none_or(|to| time <= to);
 
     let readings = explorer.store.readings(&search, MAX_SERIES);
     let decoded: Vec<_> = readings
         .iter()
-        .map(|series| Decoded::new(series, is_in))
+        .map(|series| DecodedSeries::new(series, is_in))
         .collect();
     let mut exemplars: Vec<_> = decoded
         .iter()
@@ -164,10 +168,10 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     exemplars.truncate(MAX_EXEMPLARS);
     let series = decoded.iter().map(|series| Series {
         attributes: Attributes(&series.attributes),
-        scope: &series.of.head.origin.scope,
+        scope: &series.stored.descriptor.source.scope,
         resource: Attributes(&series.resource),
         points: series
-            .of
+            .stored
             .readings
             .iter()
             .filter(|reading| is_in(reading.time_unix_nano.0))
@@ -188,9 +192,9 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     )
 }
 
-/// A series whose attributes are decoded.
-struct Decoded<'a> {
-    of: &'a SeriesReadings,
+/// Series with decoded attributes.
+struct DecodedSeries<'a> {
+    stored: &'a SeriesReadings,
     attributes: Vec<KeyValue>,
     resource: Vec<KeyValue>,
     exemplars: Vec<DecodedExemplar>,
@@ -204,20 +208,20 @@ struct DecodedExemplar {
     attributes: Vec<KeyValue>,
 }
 
-impl<'a> Decoded<'a> {
+impl<'a> DecodedSeries<'a> {
     fn new(series: &'a SeriesReadings, is_in: impl Fn(u64) -> bool) -> Self {
         let exemplars = series.exemplars.iter().filter(|exemplar| is_in(exemplar.time));
         Self {
-            of: series,
-            attributes: series.head.attributes(),
-            resource: Origin::resource(&series.head.origin),
+            stored: series,
+            attributes: series.descriptor.attributes(),
+            resource: Source::resource(&series.descriptor.source),
             exemplars: exemplars.map(DecodedExemplar::new).collect(),
         }
     }
 }
 
 impl DecodedExemplar {
-    fn new(exemplar: &KeptExemplar) -> Self {
+    fn new(exemplar: &StoredExemplar) -> Self {
         let decoded = exemplar.decoded();
         Self {
             time: exemplar.time,
@@ -242,10 +246,10 @@ impl<'a> Exemplar<'a> {
 }
 
 impl Instrument {
-    fn new(series: &SeriesHead) -> Self {
+    fn new(series: &SeriesDescriptor) -> Self {
         Self {
             name: series.name.clone(),
-            service: series.origin.service.clone(),
+            service: series.source.service.clone(),
             instrument_type: name(series.instrument_type),
             unit: series.unit.clone(),
             description: series.description.clone(),
@@ -255,7 +259,7 @@ impl Instrument {
         }
     }
 
-    fn add(&mut self, series: &SeriesHead) {
+    fn add(&mut self, series: &SeriesDescriptor) {
         self.series += 1;
         self.last_unix_nano = self.last_unix_nano.max(UnixNano(series.last));
         for attribute in series.attributes() {
@@ -271,9 +275,9 @@ impl Instrument {
 }
 
 impl Match {
-    fn new(series: &SeriesHead) -> Self {
+    fn new(series: &SeriesDescriptor) -> Self {
         Self {
-            service: series.origin.service.clone(),
+            service: series.source.service.clone(),
             instrument_type: name(series.instrument_type),
             unit: series.unit.clone(),
             description: series.description.clone(),

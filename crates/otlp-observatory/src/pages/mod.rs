@@ -1,5 +1,5 @@
-//! The explorer: pages for a browser, and the same as JSON for everyone else, under the same addresses. It only reads the
-//! store; what is shown was sent by anyone, so it leaves as JSON text and never as markup.
+//! Web pages, and the same data as JSON at the same addresses. The pages only read the store. Telemetry comes
+//! from untrusted senders, so it is sent to browsers as JSON and never as markup.
 
 mod answer;
 mod assets;
@@ -8,6 +8,7 @@ mod json;
 mod logs;
 mod metrics;
 mod overview;
+mod page;
 mod parameters;
 mod refusal;
 mod status;
@@ -15,7 +16,7 @@ mod status;
 mod tests;
 mod traces;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -27,46 +28,22 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use status::SiteStatus;
+pub(crate) use self::page::{Explorer, SiteStatus};
+use self::{
+    page::{Page, Shared},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 
-use crate::store::Store;
-use parameters::Parameters;
-use refusal::Refusal;
+/// Maximum number of answers computed at the same time; further requests wait.
+const MAX_CONCURRENT_ANSWERS: usize = 2;
 
-/// How many answers are worked out at the same time; more wait.
-const ANSWERS_AT_ONCE: usize = 2;
-
-/// What the pages show and where they are.
-pub(crate) struct Explorer {
-    pub(crate) store: Arc<Store>,
-    /// Where the pages are served: on loopback only, others' names for this machine are refused.
-    pub(crate) pages: SocketAddr,
-    /// Where telemetry is sent to.
-    pub(crate) http: SocketAddr,
-    pub(crate) grpc: Option<SocketAddr>,
-    /// How receiving and forwarding go, when asked.
-    pub(crate) status: Box<dyn Fn() -> SiteStatus + Send + Sync>,
-}
-
-/// What an address answers: parameters it takes, and the JSON for them.
-struct Page {
-    takes: &'static [&'static str],
-    /// Whether the answer changes with time though nothing comes in.
-    by_the_clock: bool,
-    answer: fn(&Explorer, &Parameters) -> Result<Vec<u8>, Refusal>,
-}
-
-struct Shared {
-    explorer: Explorer,
-    answers: Semaphore,
-}
-
-/// All routes of the explorer.
+/// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {
     let guard = guard::Guard::new(explorer.pages);
     let shared = Arc::new(Shared {
         explorer,
-        answers: Semaphore::new(ANSWERS_AT_ONCE),
+        permits: Semaphore::new(MAX_CONCURRENT_ANSWERS),
     });
     Router::new()
         .route("/", page(&overview::OVERVIEW))
@@ -93,7 +70,7 @@ fn page(page: &'static Page) -> MethodRouter<Arc<Shared>> {
             if answer::is_for_browsers(&headers) {
                 return assets::shell();
             }
-            let parameters = match Parameters::read(&path, query.as_deref(), page.takes) {
+            let parameters = match Parameters::read(&path, query.as_deref(), page.parameters) {
                 Ok(parameters) => parameters,
                 Err(refusal) => return refusal.into_response(),
             };

@@ -1,21 +1,26 @@
-//! `/` and `/map`: what happened in a window of time up to now.
+//! `/` and `/map`: aggregates of a time window that ends now.
 
-use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
+use super::{
+    answer::json,
+    page::{Explorer, Page},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::store::now;
 
-/// The window unless one is given: five minutes.
+/// Default window: five minutes, in nanoseconds.
 const WINDOW: u64 = 300_000_000_000;
 
 pub(super) const OVERVIEW: Page = Page {
-    takes: &["window"],
-    by_the_clock: true,
-    answer: overview,
+    parameters: &["window"],
+    is_time_dependent: true,
+    compute: overview,
 };
 
 pub(super) const MAP: Page = Page {
-    takes: &["window"],
-    by_the_clock: true,
-    answer: map,
+    parameters: &["window"],
+    is_time_dependent: true,
+    compute: map,
 };
 
 fn overview(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {

@@ -1,67 +1,71 @@
-//! The parameters of a request, read into what the store is asked for. What cannot be read, or is not known, is refused
-//! by name: a misspelt filter must not show everything.
+//! Query and path parameters of a request. Unknown and invalid parameters are errors, because a misspelt
+//! filter must not match everything.
 
 use std::str::FromStr;
 
 use axum::extract::RawPathParams;
 use jiff::Timestamp;
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::store::{Attribute, SpanId, Text, TraceId, now};
 
-/// How many entries a list has at most, and unless told.
+/// Range of `limit`.
 const LIMITS: std::ops::RangeInclusive<usize> = 1..=500;
+/// Default of `limit`.
 const DEFAULT_LIMIT: usize = 50;
 
-/// How many attributes may be asked for.
+/// Maximum number of attribute filters.
 const MAX_ATTRIBUTES: usize = 16;
 
-/// The one that may come more than once.
+/// Parameter that may be repeated.
 const REPEATABLE: &str = "attribute";
 
-/// Those that may be relative to now.
-const BY_THE_CLOCK: [&str; 2] = ["from", "to"];
+/// Parameters that may be relative to the current time.
+const RELATIVE_TIMES: [&str; 2] = ["from", "to"];
 
-/// What was asked, as text.
+/// Parameters of a request as text.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     given: Vec<(String, String)>,
-    by_the_clock: bool,
+    is_time_dependent: bool,
     now: u64,
 }
 
 impl Parameters {
-    /// From the address, of which the query may have `takes`.
-    pub(super) fn read(path: &RawPathParams, query: Option<&str>, takes: &[&str]) -> Result<Self, Refusal> {
+    /// Reads the parameters from the path and the query.
+    ///
+    /// # Errors
+    /// The query has a parameter that is not in `known`, or a repeated one.
+    pub(super) fn read(path: &RawPathParams, query: Option<&str>, known: &[&str]) -> Result<Self, Refusal> {
         let mut given: Vec<(String, String)> = Vec::new();
         for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            if !takes.contains(&&*name) {
-                return Err(Refusal::parameter(&name, "is not known here"));
+            if !known.contains(&&*name) {
+                return Err(Refusal::parameter(&name, "is not a parameter of this page"));
             }
-            let times = given.iter().filter(|(known, _)| *known == name).count();
+            let times = given.iter().filter(|(given, _)| *given == name).count();
             if times >= if name == REPEATABLE { MAX_ATTRIBUTES } else { 1 } {
-                return Err(Refusal::parameter(&name, "is given too often"));
+                return Err(Refusal::parameter(&name, "is repeated too often"));
             }
-            // An empty field of a form is no filter.
+            // Forms send empty fields; they do not filter.
             if !value.is_empty() {
                 given.push((name.into_owned(), value.into_owned()));
             }
         }
-        let by_the_clock = given.iter().any(|(name, _)| BY_THE_CLOCK.contains(&&**name));
+        let is_time_dependent = given.iter().any(|(name, _)| RELATIVE_TIMES.contains(&&**name));
         given.extend(
             path.iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         Ok(Self {
             given,
-            by_the_clock,
+            is_time_dependent,
             now: now(),
         })
     }
 
-    /// Whether what is asked for changes with time.
-    pub(super) fn go_by_the_clock(&self) -> bool {
-        self.by_the_clock
+    /// Whether the parameters depend on the current time.
+    pub(super) fn is_time_dependent(&self) -> bool {
+        self.is_time_dependent
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {
@@ -75,7 +79,7 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
     }
 
-    /// A text to search for.
+    /// Returns the text filter of a parameter.
     pub(super) fn search(&self, name: &str) -> Option<Text> {
         self.text(name).map(Text::new)
     }
@@ -105,9 +109,11 @@ impl Parameters {
         Ok(limit.unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// Where in a list to go on, as `next` said.
+    /// Returns a position in a list, taken from `next` of an earlier answer.
     pub(super) fn cursor(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        self.parsed(name, "must be what an answer gave", |text| text.parse().ok())
+        self.parsed(name, "must be a position from an earlier answer", |text| {
+            text.parse().ok()
+        })
     }
 
     pub(super) fn trace_id(&self) -> Result<Option<TraceId>, Refusal> {
@@ -126,7 +132,7 @@ impl Parameters {
         )
     }
 
-    /// One of `choices`.
+    /// Returns the value of the choice that the parameter names.
     pub(super) fn choice<T: Copy>(
         &self,
         name: &str,
@@ -141,7 +147,7 @@ impl Parameters {
         })
     }
 
-    /// A duration like `250us`, `10ms` or `1.5s`, in nanoseconds.
+    /// Returns a duration like `250us`, `10ms` or `1.5s`, in nanoseconds.
     pub(super) fn duration(&self, name: &str) -> Result<Option<u64>, Refusal> {
         self.parsed(
             name,
@@ -162,7 +168,7 @@ impl Parameters {
         )
     }
 
-    /// A window of time that ends now, in nanoseconds.
+    /// Returns the length of a time window that ends now, in nanoseconds.
     pub(super) fn window(&self) -> Result<Option<u64>, Refusal> {
         self.parsed(
             "window",
@@ -171,18 +177,18 @@ impl Parameters {
         )
     }
 
-    /// A moment: an age, nanoseconds since 1970, or RFC 3339.
-    pub(super) fn moment(&self, name: &str) -> Result<Option<u64>, Refusal> {
+    /// Returns a timestamp in nanoseconds since 1970, given as an age, as nanoseconds, or in RFC 3339.
+    pub(super) fn timestamp(&self, name: &str) -> Result<Option<u64>, Refusal> {
         self.parsed(
             name,
-            "must be an RFC 3339 moment, nanoseconds since 1970, or an age like `15m`",
+            "must be an RFC 3339 timestamp, nanoseconds since 1970, or an age like `15m`",
             |text| {
                 let ago = |age| self.now.saturating_sub(age);
-                let at = |moment: Timestamp| u64::try_from(moment.as_nanosecond()).ok();
+                let nanos = |time: Timestamp| u64::try_from(time.as_nanosecond()).ok();
                 text.parse()
                     .ok()
                     .or_else(|| age(text).map(ago))
-                    .or_else(|| Timestamp::from_str(text).ok().and_then(at))
+                    .or_else(|| Timestamp::from_str(text).ok().and_then(nanos))
             },
         )
     }
@@ -192,13 +198,13 @@ fn age(text: &str) -> Option<u64> {
     nanoseconds(text, &[("s", 1e9), ("m", 6e10), ("h", 3.6e12), ("d", 8.64e13)])
 }
 
-/// A number that is not negative with one of `units`.
+/// Parses a non-negative number followed by one of `units`.
 fn nanoseconds(text: &str, units: &[(&str, f64)]) -> Option<u64> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
     let (number, unit) = text.split_at(digits);
     let (_, size) = units.iter().find(|(name, _)| *name == unit)?;
     let number: f64 = number.parse().ok()?;
-    // Saturates at the greatest.
+    // The conversion saturates.
     Some((number * size).round() as u64)
 }
 
@@ -207,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_in_their_units() {
+    fn durations_are_parsed_with_their_units() {
         let units = [("us", 1e3), ("ms", 1e6), ("s", 1e9)];
         for (text, expected) in [
             ("250us", Some(250_000)),

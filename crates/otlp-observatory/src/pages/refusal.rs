@@ -1,25 +1,28 @@
-//! Why a request of the explorer is not answered: a status, and `{"error": …}` that says what is wrong.
+//! Error responses of the pages: a status code and `{"error": …}` with the cause.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
+/// Error response to a request.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("parameter `{name}`: {problem}")]
     Parameter { name: String, problem: &'static str },
     #[error("there is no page at this address")]
     NoPage,
-    #[error("no {0} of this name is kept")]
-    NotKept(&'static str),
-    #[error("only GET and HEAD: nothing here changes anything")]
+    #[error("there is no {0} with this name in memory")]
+    NotStored(&'static str),
+    #[error("only GET and HEAD are supported; the pages are read-only")]
     Method,
-    #[error("this host is not answered: use localhost, 127.0.0.1 or [::1]")]
+    #[error(
+        "the pages are bound to loopback and do not answer this host name; use localhost, 127.0.0.1 or [::1]"
+    )]
     Host,
-    #[error("too many questions at once; try again")]
+    #[error("too many requests at once; try again")]
     Busy,
-    #[error("the answer could not be worked out")]
+    #[error("internal error: the answer could not be computed")]
     Failed,
 }
 
@@ -34,7 +37,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::Parameter { .. } => StatusCode::BAD_REQUEST,
-            Self::NoPage | Self::NotKept(_) => StatusCode::NOT_FOUND,
+            Self::NoPage | Self::NotStored(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Host => StatusCode::FORBIDDEN,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,

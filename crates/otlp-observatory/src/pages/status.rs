@@ -1,31 +1,26 @@
-//! `/status`: how full the store is, what came and what did not, how forwarding goes, and where to send telemetry.
+//! `/status`: memory use, counts of received, evicted and refused telemetry, forwarding, and the addresses of
+//! the receivers.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Explorer, Page, Refusal, answer::json, parameters::Parameters};
+use super::{
+    answer::json,
+    page::{Explorer, Page},
+    parameters::Parameters,
+    refusal::Refusal,
+};
 use crate::{
     forward,
     store::{Counts, UnixNano},
 };
 
 pub(super) const STATUS: Page = Page {
-    takes: &[],
-    by_the_clock: true,
-    answer: status,
+    parameters: &[],
+    is_time_dependent: true,
+    compute: status,
 };
-
-/// How receiving and forwarding go.
-#[derive(Debug, Default)]
-pub(crate) struct SiteStatus {
-    /// What was accepted.
-    pub(crate) received: Counts,
-    /// Requests that were answered with an error.
-    pub(crate) refused_requests: u64,
-    /// `None` when nothing is forwarded.
-    pub(crate) forwarding: Option<forward::Status>,
-}
 
 #[derive(Serialize)]
 struct Status {
@@ -74,7 +69,7 @@ struct Refused {
 
 fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
     let generation = explorer.store.generation();
-    let fill = explorer.store.fill();
+    let usage = explorer.store.usage();
     let site = (explorer.status)();
     json(
         generation,
@@ -86,26 +81,26 @@ fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
                 grpc: explorer.grpc.map(|grpc| format!("http://{grpc}")),
             },
             memory: Memory {
-                limit_bytes: fill.limit_bytes,
-                traces_bytes: fill.traces_bytes,
-                logs_bytes: fill.logs_bytes,
-                metrics_bytes: fill.metrics_bytes,
+                limit_bytes: usage.limit_bytes,
+                traces_bytes: usage.traces_bytes,
+                logs_bytes: usage.logs_bytes,
+                metrics_bytes: usage.metrics_bytes,
             },
             kept: Kept {
-                traces: fill.traces,
-                spans: fill.kept.spans,
-                logs: fill.kept.logs,
-                series: fill.series,
-                points: fill.kept.points,
-                oldest_unix_nano: fill.oldest.map(UnixNano),
+                traces: usage.traces,
+                spans: usage.kept.spans,
+                logs: usage.kept.logs,
+                series: usage.series,
+                points: usage.kept.points,
+                oldest_unix_nano: usage.oldest.map(UnixNano),
             },
             received: site.received,
-            evicted: fill.evicted,
+            evicted: usage.evicted,
             refused: Refused {
                 requests: site.refused_requests,
-                entries: fill.refused,
+                entries: usage.refused,
             },
-            services: fill.services,
+            services: usage.services,
             forwarding: site.forwarding,
         },
     )

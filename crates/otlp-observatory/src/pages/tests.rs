@@ -1,6 +1,6 @@
-//! The router, in this process, over a store with known telemetry.
+//! Tests of the router in the same process, with a store of known contents.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::{
     body::Body,
@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::store::fixture::{
-    NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans,
+use crate::store::{
+    Store,
+    fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
 };
 
 const SCRIPT: &str = "</script><script>alert(1)</script>";
@@ -100,7 +101,7 @@ async fn traces_are_listed_with_their_services_and_logs() {
 }
 
 #[tokio::test]
-async fn a_trace_is_its_waterfall_with_logs() {
+async fn a_trace_has_spans_in_waterfall_order_and_logs() {
     let (status, json) = get_json(explore(), "/traces/00000000000000000000000000000001").await;
     assert_eq!(status, StatusCode::OK);
     let ids: Vec<_> = json["spans"]
@@ -121,7 +122,7 @@ async fn a_trace_is_its_waterfall_with_logs() {
 }
 
 #[tokio::test]
-async fn script_in_names_leaves_as_text_of_json() {
+async fn scripts_in_names_are_sent_as_json_strings() {
     let (_, headers, body) = send(explore(), request("/traces/00000000000000000000000000000001")).await;
     assert_eq!(headers[header::CONTENT_TYPE], "application/json");
     assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
@@ -131,7 +132,7 @@ async fn script_in_names_leaves_as_text_of_json() {
 }
 
 #[tokio::test]
-async fn status_says_what_is_kept_and_where_to_send() {
+async fn status_has_counts_and_receiver_addresses() {
     let (status, json) = get_json(explore(), "/status").await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(
@@ -145,7 +146,7 @@ async fn status_says_what_is_kept_and_where_to_send() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_named() {
+async fn invalid_parameters_are_named() {
     for (address, name) in [
         ("/traces?servcie=app", "servcie"),
         ("/traces?limit=0", "limit"),
@@ -175,7 +176,7 @@ async fn what_cannot_be_read_is_named() {
 }
 
 #[tokio::test]
-async fn moments_are_ages_nanoseconds_or_rfc_3339() {
+async fn timestamps_are_ages_nanoseconds_or_rfc_3339() {
     for from in [
         "15m",
         "1.5h",
@@ -190,7 +191,7 @@ async fn moments_are_ages_nanoseconds_or_rfc_3339() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_404_and_what_would_change_something_405() {
+async fn unknown_addresses_are_404_and_other_methods_405() {
     let (status, _) = get_json(explore(), "/traces/00000000000000000000000000000009").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (status, _) = get_json(explore(), "/nowhere").await;
@@ -203,7 +204,7 @@ async fn what_is_not_there_is_404_and_what_would_change_something_405() {
 }
 
 #[tokio::test]
-async fn an_answer_is_not_sent_again_until_something_comes() {
+async fn an_answer_is_not_sent_again_until_telemetry_arrives() {
     let store = store();
     let (_, headers, _) = send(explorer(store.clone(), [127, 0, 0, 1]), request("/traces")).await;
     let tag = headers[header::ETAG].clone();
@@ -221,7 +222,7 @@ async fn an_answer_is_not_sent_again_until_something_comes() {
 }
 
 #[tokio::test]
-async fn a_browser_gets_the_page_and_head_no_body() {
+async fn browsers_get_the_document_and_head_gets_no_body() {
     let mut browser = request("/traces");
     browser.headers_mut().insert(
         header::ACCEPT,
@@ -247,7 +248,7 @@ async fn a_browser_gets_the_page_and_head_no_body() {
 }
 
 #[tokio::test]
-async fn a_name_that_was_rebound_to_this_machine_reads_nothing() {
+async fn a_rebound_host_name_is_refused() {
     let from = |host: &str| {
         let mut request = request("/traces");
         request
@@ -267,13 +268,13 @@ async fn a_name_that_was_rebound_to_this_machine_reads_nothing() {
     let (status, _, _) = send(explore(), nameless).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 
-    // Told to listen elsewhere, it is called by whatever name it has there.
+    // On other than loopback addresses, any host name is allowed.
     let (status, _, _) = send(explorer(store(), [0, 0, 0, 0]), from("observatory.example")).await;
     assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn instruments_are_listed_and_one_is_read() {
+async fn instruments_are_listed_and_have_series() {
     let store = store();
     for (service, value) in [("app", 5), ("app", 15), ("worker", 7)] {
         let metric = counted(
@@ -314,7 +315,7 @@ async fn instruments_are_listed_and_one_is_read() {
 }
 
 #[tokio::test]
-async fn the_overview_and_the_map_are_json_too() {
+async fn the_overview_and_the_map_are_json() {
     let (status, json) = get_json(explore(), "/?window=15m").await;
     assert_eq!((status, &json["window_seconds"]), (StatusCode::OK, &json!(900.0)));
     let (status, json) = get_json(explore(), "/map").await;

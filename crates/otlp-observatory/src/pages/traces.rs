@@ -1,4 +1,4 @@
-//! `/traces` and `/traces/{trace_id}`: traces that were looked for, and one with its spans and logs.
+//! `/traces` and `/traces/{trace_id}`: search for traces, and a trace with its spans and log records.
 
 use std::sync::Arc;
 
@@ -14,16 +14,17 @@ use prost::Message as _;
 use serde::Serialize;
 
 use super::{
-    Explorer, Page, Refusal,
     answer::json,
     json::Attributes,
-    logs::{Record, records},
+    logs::{Record, decode_all},
+    page::{Explorer, Page},
     parameters::Parameters,
+    refusal::Refusal,
 };
-use crate::store::{Origin, Outcome, SpanId, TraceId, TraceSearch, TraceSummary, UnixNano};
+use crate::store::{Source, SpanId, StatusFilter, TraceId, TraceSearch, TraceSummary, UnixNano};
 
 pub(super) const LIST: Page = Page {
-    takes: &[
+    parameters: &[
         "service",
         "name",
         "status",
@@ -36,14 +37,14 @@ pub(super) const LIST: Page = Page {
         "limit",
         "before",
     ],
-    by_the_clock: false,
-    answer: list,
+    is_time_dependent: false,
+    compute: list,
 };
 
 pub(super) const ONE: Page = Page {
-    takes: &[],
-    by_the_clock: false,
-    answer: one,
+    parameters: &[],
+    is_time_dependent: false,
+    compute: one,
 };
 
 #[derive(Serialize)]
@@ -83,12 +84,12 @@ struct Trace<'a> {
     start_unix_nano: UnixNano,
     duration_ns: u64,
     dropped_spans: u64,
-    spans: Vec<ShownSpan<'a>>,
+    spans: Vec<JsonSpan<'a>>,
     logs: Vec<Record<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownSpan<'a> {
+struct JsonSpan<'a> {
     span_id: Option<SpanId>,
     parent_span_id: Option<SpanId>,
     service: &'a str,
@@ -101,19 +102,19 @@ struct ShownSpan<'a> {
     status_message: &'a str,
     attributes: Attributes<'a>,
     resource: Attributes<'a>,
-    events: Vec<ShownEvent<'a>>,
-    links: Vec<ShownLink<'a>>,
+    events: Vec<JsonEvent<'a>>,
+    links: Vec<JsonLink<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownEvent<'a> {
+struct JsonEvent<'a> {
     name: &'a str,
     time_unix_nano: UnixNano,
     attributes: Attributes<'a>,
 }
 
 #[derive(Serialize)]
-struct ShownLink<'a> {
+struct JsonLink<'a> {
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
     attributes: Attributes<'a>,
@@ -123,17 +124,17 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     let search = TraceSearch {
         service: parameters.text("service").map(str::to_owned),
         name: parameters.search("name"),
-        outcome: parameters.choice(
+        status: parameters.choice(
             "status",
             "must be `ok` or `error`",
-            &[("ok", Outcome::Ok), ("error", Outcome::Error)],
+            &[("ok", StatusFilter::Ok), ("error", StatusFilter::Error)],
         )?,
         min_duration: parameters.duration("min_duration")?,
         max_duration: parameters.duration("max_duration")?,
         attributes: parameters.attributes(),
         text: parameters.search("text"),
-        from: parameters.moment("from")?,
-        to: parameters.moment("to")?,
+        from: parameters.timestamp("from")?,
+        to: parameters.timestamp("to")?,
         before: parameters.cursor("before")?,
         limit: parameters.limit()?,
     };
@@ -155,17 +156,17 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
 fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
     let generation = explorer.store.generation();
     let id = parameters.trace_id()?.ok_or(Refusal::NoPage)?;
-    let trace = explorer.store.trace(id).ok_or(Refusal::NotKept("trace"))?;
-    let resources: Vec<_> = trace.origins.iter().map(Origin::resource).collect();
+    let trace = explorer.store.trace(id).ok_or(Refusal::NotStored("trace"))?;
+    let resources: Vec<_> = trace.sources.iter().map(Source::resource).collect();
     let decoded: Vec<_> = trace
         .spans
         .iter()
         .map(|span| Span::decode(&*span.encoded).unwrap_or_default())
         .collect();
-    let logs = records(&trace.logs);
+    let logs = decode_all(&trace.logs);
     let spans = trace.spans.iter().zip(&decoded);
     let spans = spans
-        .map(|(span, decoded)| ShownSpan::new(decoded, &trace.origins[span.origin], &resources[span.origin]));
+        .map(|(span, decoded)| JsonSpan::new(decoded, &trace.sources[span.source], &resources[span.source]));
     json(
         generation,
         Trace {
@@ -175,7 +176,7 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
             duration_ns: trace.summary.duration,
             dropped_spans: trace.summary.dropped,
             spans: spans.collect(),
-            logs: logs.iter().map(|log| log.shown()).collect(),
+            logs: logs.iter().map(|log| log.to_json()).collect(),
         },
     )
 }
@@ -207,13 +208,13 @@ impl Summary {
     }
 }
 
-impl<'a> ShownSpan<'a> {
-    fn new(span: &'a Span, origin: &'a Origin, resource: &'a [KeyValue]) -> Self {
+impl<'a> JsonSpan<'a> {
+    fn new(span: &'a Span, source: &'a Source, resource: &'a [KeyValue]) -> Self {
         Self {
             span_id: SpanId::from_bytes(&span.span_id),
             parent_span_id: SpanId::from_bytes(&span.parent_span_id),
-            service: &origin.service,
-            scope: &origin.scope,
+            service: &source.service,
+            scope: &source.scope,
             name: &span.name,
             kind: kind(span.kind()),
             start_unix_nano: UnixNano(span.start_time_unix_nano),
@@ -226,8 +227,8 @@ impl<'a> ShownSpan<'a> {
             status_message: span.status.as_ref().map_or("", |status| &status.message),
             attributes: Attributes(&span.attributes),
             resource: Attributes(resource),
-            events: span.events.iter().map(ShownEvent::new).collect(),
-            links: span.links.iter().map(ShownLink::new).collect(),
+            events: span.events.iter().map(JsonEvent::new).collect(),
+            links: span.links.iter().map(JsonLink::new).collect(),
         }
     }
 }
@@ -243,7 +244,7 @@ fn kind(kind: SpanKind) -> &'static str {
     }
 }
 
-impl<'a> ShownEvent<'a> {
+impl<'a> JsonEvent<'a> {
     fn new(event: &'a Event) -> Self {
         Self {
             name: &event.name,
@@ -253,7 +254,7 @@ impl<'a> ShownEvent<'a> {
     }
 }
 
-impl<'a> ShownLink<'a> {
+impl<'a> JsonLink<'a> {
     fn new(link: &'a Link) -> Self {
         Self {
             trace_id: TraceId::from_bytes(&link.trace_id),

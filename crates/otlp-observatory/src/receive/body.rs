@@ -1,4 +1,4 @@
-//! Reads the body of an HTTP request, compressed or not, within limits of size and time.
+//! Reads and decompresses HTTP request bodies within limits of size and time.
 
 use std::io::Read as _;
 
@@ -11,11 +11,14 @@ use flate2::read::MultiGzDecoder;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use super::{MAX_HTTP_BODY, READ_TIMEOUT, refusal::Refusal};
+use super::{
+    limits::{MAX_HTTP_BODY, READ_TIMEOUT},
+    refusal::Refusal,
+};
 
 const TOO_LARGE: Refusal = Refusal::TooLarge { limit: MAX_HTTP_BODY };
 
-/// How a body is compressed.
+/// Compression of a body, from `Content-Encoding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Compression {
     Identity,
@@ -33,7 +36,7 @@ impl Compression {
             }
             Some(_) => return Err(Refusal::UnsupportedEncoding),
         };
-        // Compressed more than once.
+        // A second value would mean that the body is compressed twice.
         match named.next() {
             None => Ok(compression),
             Some(_) => Err(Refusal::UnsupportedEncoding),
@@ -41,7 +44,10 @@ impl Compression {
     }
 }
 
-/// The length that `body` is to have: what its head says, else as much as is allowed.
+/// Returns the announced length of `body`, or the maximum if it is unknown.
+///
+/// # Errors
+/// The announced length exceeds [`MAX_HTTP_BODY`].
 pub(super) fn announced_length(body: &Body) -> Result<u32, Refusal> {
     let length = body
         .size_hint()
@@ -54,18 +60,18 @@ pub(super) fn announced_length(body: &Body) -> Result<u32, Refusal> {
     Ok(u32::try_from(length).unwrap_or(u32::MAX))
 }
 
-/// The body as it came.
+/// Reads the body without decompressing it.
 pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
     let body = Limited::new(body, MAX_HTTP_BODY);
     match tokio::time::timeout(READ_TIMEOUT, body.collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
-        Ok(Err(_)) => Err(Refusal::CutOff),
+        Ok(Err(_)) => Err(Refusal::Truncated),
         Err(_) => Err(Refusal::TooSlow { after: READ_TIMEOUT }),
     }
 }
 
-/// What `body` is without its compression.
+/// Decompresses `body`.
 pub(super) fn decompress(body: Bytes, compression: Compression) -> Result<Bytes, Refusal> {
     match compression {
         Compression::Identity => Ok(body),

@@ -1,5 +1,5 @@
-//! From a body, as it came, to an export with valid ids: decompressed, weighed, decoded, and not on the asynchronous
-//! threads when that takes long.
+//! Decodes request bodies into exports with valid ids: decompresses them, estimates their memory use, decodes
+//! them, and checks the ids. Large bodies are decoded outside the asynchronous threads.
 
 use std::sync::Arc;
 
@@ -17,22 +17,24 @@ use crate::{
     ingest::Refused,
 };
 
-/// Bodies up to this length, in bytes, are decoded at once, in less than a millisecond; others, and compressed ones,
-/// whose length says little, leave the asynchronous threads to other requests.
+/// Uncompressed bodies up to this length, in bytes, are decoded in place, which takes less than a
+/// millisecond. Larger ones, and compressed ones, whose decompressed length is unknown, are decoded on the
+/// blocking thread pool.
 const SMALL_BODY: usize = 32 << 10;
 
-/// How many bodies that are not small are decompressed and decoded at a time.
+/// Maximum number of bodies decoded on the blocking thread pool at the same time.
 const MAX_DECODING: usize = 2;
 
+/// Decoder with a concurrency limit for large bodies.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Decoder {
     pub(super) fn new() -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(MAX_DECODING)),
+            permits: Arc::new(Semaphore::new(MAX_DECODING)),
         }
     }
 
@@ -53,19 +55,19 @@ impl Decoder {
         if is_small {
             return decode();
         }
-        let turn = self.turn().await?;
+        let permit = self.permit().await?;
         let decode = move || {
-            // Not given up when the sender goes away, because the work goes on.
-            let _turn = turn;
+            // The work continues if the sender disconnects, so the permit moves into it.
+            let _permit = permit;
             decode()
         };
         tokio::task::spawn_blocking(decode)
             .await
-            .unwrap_or(Err(Refusal::Broken))
+            .unwrap_or(Err(Refusal::Internal))
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let turns = self.turns.clone();
-        turns.acquire_owned().await.map_err(|_| Refused::Closed)
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let permits = self.permits.clone();
+        permits.acquire_owned().await.map_err(|_| Refused::Closed)
     }
 }

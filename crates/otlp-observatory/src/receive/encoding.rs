@@ -1,5 +1,5 @@
-//! The two encodings of OTLP over HTTP: what a request's `Content-Type` names, how its body is decoded, and how it is
-//! answered in the same encoding.
+//! The two encodings of OTLP/HTTP: selection by `Content-Type`, decoding of requests, and encoding of
+//! responses.
 
 use axum::{
     body::Body,
@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::{ids::RejectedSpans, json, refusal::Refusal, weight};
 use crate::export::{Export, Signal};
 
+/// Encoding of an OTLP/HTTP request and its response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Encoding {
     Protobuf,
@@ -26,8 +27,11 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// None for any other type, and for none at all: those a page of another site may send without the browser asking
-    /// first (the Fetch standard's "CORS-safelisted request-header") are among them, so no page can write here.
+    /// Returns the encoding that `Content-Type` names.
+    ///
+    /// Returns `None` for every other type and without a type. These include all types that browsers send to
+    /// other sites without a preflight request ("CORS-safelisted request-header" in the Fetch standard), so
+    /// no other site's page can send telemetry.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = content_type.split(';').next()?.trim();
@@ -54,12 +58,15 @@ impl Encoding {
         decoded.map_err(Refusal::Undecodable)
     }
 
-    /// `Export*ServiceResponse` of any signal: without `partial_success` they are the same, and only spans are rejected.
+    /// Returns the success response of any signal.
+    ///
+    /// The `Export*ServiceResponse` messages are the same without `partial_success`, and only spans are
+    /// rejected partially.
     pub(super) fn success(self, rejected: Option<RejectedSpans>) -> Response {
         let bytes = match (self, rejected) {
             (Self::Protobuf, rejected) => RejectedSpans::response(rejected).encode_to_vec(),
             (Self::Json, None) => b"{}".to_vec(),
-            (Self::Json, Some(rejected)) => written(&serde_json::json!({"partialSuccess": {
+            (Self::Json, Some(rejected)) => to_json(&serde_json::json!({"partialSuccess": {
                 "rejectedSpans": rejected.count.to_string(),
                 "errorMessage": RejectedSpans::REASON,
             }})),
@@ -71,7 +78,7 @@ impl Encoding {
         let status = refusal.status();
         let bytes = match self {
             Self::Protobuf => status.encode_to_vec(),
-            Self::Json => written(&status),
+            Self::Json => to_json(&status),
         };
         let mut response = self.response(refusal.http_status(), bytes);
         if let Some(delay) = refusal.retry_after() {
@@ -104,6 +111,6 @@ fn decode_protobuf(signal: Signal, body: &[u8]) -> Result<Export, prost::DecodeE
     })
 }
 
-fn written(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("there are only texts and numbers in it")
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("strings and numbers serialize")
 }

@@ -1,7 +1,8 @@
-//! OTLP over gRPC: the `Export` of the three collector services.
+//! OTLP/gRPC: the method `Export` of the three collector services.
 //!
-//! `tonic` reads the messages and bounds them. It does not decode them, as the services of `opentelemetry-proto` would
-//! have it do on an asynchronous thread: what came goes the same way as a body that came over HTTP.
+//! `tonic` reads messages and limits their size, but does not decode them: the services of
+//! `opentelemetry-proto` would decode on an asynchronous thread. Instead, messages are decoded like HTTP
+//! bodies.
 
 use std::{future::Future, pin::Pin};
 
@@ -22,12 +23,15 @@ use tonic::{
 };
 
 use super::{
-    MAX_GRPC_MESSAGE, READ_TIMEOUT, body::Compression, decoding::Decoder, encoding::Encoding,
-    ids::RejectedSpans, refusal::Refusal,
+    body::Compression, decoding::Decoder, encoding::Encoding, ids::RejectedSpans, limits::READ_TIMEOUT,
+    refusal::Refusal,
 };
 use crate::{export::Signal, ingest::Ingest};
 
-/// The three services.
+/// Maximum size of a gRPC message, compressed or not, in bytes: the default of gRPC.
+const MAX_GRPC_MESSAGE: usize = 4 << 20;
+
+/// Returns the routes of the three services.
 pub(crate) fn router(ingest: Ingest) -> Router {
     let receiver = Receiver {
         ingest,
@@ -39,14 +43,16 @@ pub(crate) fn router(ingest: Ingest) -> Router {
     };
     let service =
         |signal: &str, name: &str| format!("/opentelemetry.proto.collector.{signal}.v1.{name}/Export");
-    let elsewhere = receiver.clone();
+    let unknown_service = receiver.clone();
     Router::new()
         .route(&service("trace", "TraceService"), route(Signal::Traces))
         .route(&service("metrics", "MetricsService"), route(Signal::Metrics))
         .route(&service("logs", "LogsService"), route(Signal::Logs))
         .fallback(|| async move {
-            elsewhere.ingest.count_refused();
-            failed(Status::unimplemented("there is no such service here"))
+            unknown_service.ingest.count_refused();
+            failed(Status::unimplemented(
+                "unknown service; this server has the OTLP services for traces, metrics and logs",
+            ))
         })
 }
 
@@ -62,19 +68,19 @@ impl Receiver {
             receiver: self.clone(),
             signal,
         };
-        let mut grpc = Grpc::new(Plain)
+        let mut grpc = Grpc::new(RawCodec)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_GRPC_MESSAGE);
         let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(export, request)).await {
             Ok(response) => response.map(Body::new),
             Err(_) => failed(Refusal::TooSlow { after: READ_TIMEOUT }.into()),
         };
-        // Errors have their status here; a success has it after the body.
+        // Errors have their status in the headers; successful responses have it in the trailers.
         let headers = response.headers_mut();
         if let Some(status) = headers.get(Status::GRPC_STATUS) {
             self.ingest.count_refused();
             if Code::from_bytes(status.as_bytes()) == Code::OutOfRange {
-                // `tonic`'s word for a message that is too large, which OTLP's senders would send again.
+                // `tonic` reports oversized messages as `OUT_OF_RANGE`, which OTLP senders would retry.
                 let too_large = HeaderValue::from(Code::ResourceExhausted as i32);
                 headers.insert(Status::GRPC_STATUS, too_large);
             }
@@ -96,7 +102,7 @@ fn failed(status: Status) -> Response {
     status.into_http::<Body>().into_response()
 }
 
-/// The method `Export` of one signal's service.
+/// Method `Export` of the service of one signal.
 struct Export {
     receiver: Receiver,
     signal: Signal,
@@ -110,17 +116,17 @@ impl UnaryService<Bytes> for Export {
         let (receiver, signal) = (self.receiver.clone(), self.signal);
         Box::pin(async move {
             let rejected = receiver.receive(signal, request.into_inner()).await?;
-            // Without rejected spans the answers of all signals are the same, nothing.
+            // Without rejected spans, the responses of all signals are empty.
             let answer = RejectedSpans::response(rejected).encode_to_vec();
             Ok(tonic::Response::new(answer.into()))
         })
     }
 }
 
-/// Messages as they are.
-struct Plain;
+/// Codec that passes messages through undecoded.
+struct RawCodec;
 
-impl Codec for Plain {
+impl Codec for RawCodec {
     type Encode = Bytes;
     type Decode = Bytes;
     type Encoder = Self;
@@ -135,7 +141,7 @@ impl Codec for Plain {
     }
 }
 
-impl Encode for Plain {
+impl Encode for RawCodec {
     type Item = Bytes;
     type Error = Status;
 
@@ -145,7 +151,7 @@ impl Encode for Plain {
     }
 }
 
-impl Decode for Plain {
+impl Decode for RawCodec {
     type Item = Bytes;
     type Error = Status;
 

@@ -1,4 +1,4 @@
-//! Health, as the collector's `health_check` extension answers it: GET at any address.
+//! Health endpoint, compatible with the collector's `health_check` extension: GET at any path.
 
 use std::{
     fmt::Write as _,
@@ -15,20 +15,20 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// Answers 200 until `stopping`, then 503.
+/// Returns routes that answer 200, or 503 once `stopping` is cancelled.
 pub(crate) fn router(stopping: CancellationToken) -> Router {
     let since = Since {
-        moment: Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
+        time: Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
         instant: Instant::now(),
     };
     let answer = get(move || async move { since.answer(stopping.is_cancelled()) });
     Router::new().route("/", answer.clone()).route("/{*path}", answer)
 }
 
-/// When it became available.
+/// Start of the server.
 #[derive(Clone, Copy, Debug)]
 struct Since {
-    moment: Timestamp,
+    time: Timestamp,
     instant: Instant,
 }
 
@@ -39,7 +39,7 @@ impl Since {
             let body = json!({"status": "Server not available", "upSince": never, "uptime": ""});
             (StatusCode::SERVICE_UNAVAILABLE, body)
         } else {
-            let (since, uptime) = (self.moment.to_string(), go_duration(self.instant.elapsed()));
+            let (since, uptime) = (self.time.to_string(), go_duration(self.instant.elapsed()));
             let body = json!({"status": "Server available", "upSince": since, "uptime": uptime});
             (StatusCode::OK, body)
         };
@@ -47,7 +47,8 @@ impl Since {
     }
 }
 
-/// `duration` as programs in Go print it: `1h2m3.4s`, `1m2.3s`, `2.3s`. Less than a second is `0.25s` here.
+/// Formats a duration like Go: `1h2m3.4s`, `1m2.3s`, `2.3s`. Unlike in Go, less than a second is in seconds:
+/// `0.25s`.
 fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_is_printed_as_in_go() {
+    fn durations_are_formatted_like_go() {
         for (duration, printed) in [
             (Duration::ZERO, "0s"),
             (Duration::from_millis(2300), "2.3s"),

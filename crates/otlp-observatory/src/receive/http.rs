@@ -1,5 +1,5 @@
-//! OTLP over HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs`, in protobuf or JSON, gzip or not. No header allows
-//! another site's page anything.
+//! OTLP/HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs`, in protobuf or JSON, optionally compressed
+//! with gzip. There are no CORS headers, so pages of other sites have no access.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::{
     decoding::Decoder,
     encoding::Encoding,
     ids::RejectedSpans,
+    limits::READ_TIMEOUT,
     refusal::Refusal,
 };
 use crate::{
@@ -18,14 +19,15 @@ use crate::{
     ingest::{Ingest, Refused},
 };
 
-/// What all requests together may bring at a time, in bytes of their bodies as they come; more wait.
-const MAX_BODIES: u32 = 64 << 20;
+/// Maximum total size of the bodies that are read and decoded at the same time, in bytes before
+/// decompression; further requests wait.
+const MAX_CONCURRENT_BYTES: u32 = 64 << 20;
 
-/// The receiver's addresses.
+/// Returns the routes of the receiver.
 pub(crate) fn router(ingest: Ingest) -> Router {
     let receiver = Receiver {
         ingest,
-        room: Arc::new(Semaphore::new(MAX_BODIES as usize)),
+        capacity: Arc::new(Semaphore::new(MAX_CONCURRENT_BYTES as usize)),
         decoder: Decoder::new(),
     };
     let route = |signal| {
@@ -34,18 +36,18 @@ pub(crate) fn router(ingest: Ingest) -> Router {
         post(move |request| async move { receiver.answer(signal, request).await })
             .fallback(move |headers| async move { wrong_method.refuse(&headers, &Refusal::NotPost) })
     };
-    let elsewhere = receiver.clone();
+    let unknown_address = receiver.clone();
     Router::new()
         .route("/v1/traces", route(Signal::Traces))
         .route("/v1/metrics", route(Signal::Metrics))
         .route("/v1/logs", route(Signal::Logs))
-        .fallback(move |headers| async move { elsewhere.refuse(&headers, &Refusal::UnknownAddress) })
+        .fallback(move |headers| async move { unknown_address.refuse(&headers, &Refusal::UnknownAddress) })
 }
 
 #[derive(Clone, Debug)]
 struct Receiver {
     ingest: Ingest,
-    room: Arc<Semaphore>,
+    capacity: Arc<Semaphore>,
     decoder: Decoder,
 }
 
@@ -67,7 +69,7 @@ impl Receiver {
         let encoding = Encoding::of(headers).ok_or(Refusal::UnsupportedType)?;
         let compression = Compression::of(headers)?;
         let length = body::announced_length(&body)?;
-        let _room = tokio::time::timeout(super::READ_TIMEOUT, self.room.acquire_many(length))
+        let _permit = tokio::time::timeout(READ_TIMEOUT, self.capacity.acquire_many(length))
             .await
             .map_err(|_| Refused::Overloaded)?
             .map_err(|_| Refused::Closed)?;

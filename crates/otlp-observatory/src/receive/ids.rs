@@ -1,5 +1,6 @@
-//! Trace and span ids are what everything is found by, so no invalid one (all zero, or of another length) gets past
-//! here: spans without valid ids are taken out, other items lose theirs, as `trace.proto` and `logs.proto` say.
+//! Validates trace and span ids, by which telemetry is found. Ids of the wrong length or all zeros are
+//! invalid: spans with invalid ids are removed, and other items lose theirs, as `trace.proto` and
+//! `logs.proto` specify.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -13,14 +14,14 @@ use opentelemetry_proto::tonic::{
 
 use crate::export::Export;
 
-/// How many spans of a request were taken out.
+/// Number of spans removed from a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct RejectedSpans {
     pub(super) count: usize,
 }
 
 impl RejectedSpans {
-    /// What the sender is told.
+    /// Error message for the sender.
     pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
 
     pub(super) fn response(rejected: Option<Self>) -> ExportTraceServiceResponse {
@@ -33,7 +34,7 @@ impl RejectedSpans {
     }
 }
 
-/// Leaves only valid ids in `export`.
+/// Removes invalid ids from `export`.
 pub(super) fn check(export: &mut Export) -> Option<RejectedSpans> {
     match export {
         Export::Traces(request) => {
@@ -58,25 +59,25 @@ fn check_spans(request: &mut ExportTraceServiceRequest) -> usize {
         .iter_mut()
         .flat_map(|resource| &mut resource.scope_spans)
     {
-        let came = scope.spans.len();
+        let before = scope.spans.len();
         scope
             .spans
             .retain(|span| is_trace_id(&span.trace_id) && is_span_id(&span.span_id));
-        rejected += came - scope.spans.len();
+        rejected += before - scope.spans.len();
         scope.spans.iter_mut().for_each(check_references);
     }
     rejected
 }
 
-/// A span whose parent cannot be named is a root. Links lead nowhere without ids.
+/// Makes a span with an invalid parent id a root, and removes links with invalid ids.
 fn check_references(span: &mut Span) {
     if !is_span_id(&span.parent_span_id) {
         span.parent_span_id.clear();
     }
-    let came = span.links.len();
+    let before = span.links.len();
     span.links
         .retain(|link| is_trace_id(&link.trace_id) && is_span_id(&link.span_id));
-    let dropped = u32::try_from(came - span.links.len()).unwrap_or(u32::MAX);
+    let dropped = u32::try_from(before - span.links.len()).unwrap_or(u32::MAX);
     span.dropped_links_count = span.dropped_links_count.saturating_add(dropped);
 }
 
@@ -128,7 +129,7 @@ fn exemplars(metric: &mut Metric) -> Box<dyn Iterator<Item = &mut Exemplar> + '_
     }
 }
 
-/// A span is only known within its trace.
+/// Clears invalid ids; a span id is meaningless without its trace id.
 fn check_pair(trace_id: &mut Vec<u8>, span_id: &mut Vec<u8>) {
     if !is_trace_id(trace_id) {
         trace_id.clear();

@@ -1,9 +1,10 @@
-//! OTLP in JSON, as OTLP 1.9 defines it on top of the JSON mapping of protobuf: ids in hex, 64-bit integers as strings or
-//! numbers, enumerations as numbers, unknown keys ignored, `null` the same as nothing.
+//! Decodes OTLP/JSON as OTLP 1.9 defines it on top of protobuf's JSON mapping: ids in hexadecimal, 64-bit
+//! integers as strings or numbers, enumerations as numbers, unknown keys ignored, and `null` equal to an
+//! absent key.
 //!
-//! The types are those of `opentelemetry-proto`; their own serde is not used. It refuses what the mapping allows
-//! (`{"arrayValue": {}}`, a `null` list, numbers in strings), and where a point or a metric has something it cannot read,
-//! it loses the value or the metric without an error.
+//! The types are those of `opentelemetry-proto`, but not their serde implementations: these refuse input that
+//! the mapping allows (`{"arrayValue": {}}`, a `null` list, numbers in strings), and silently drop values and
+//! metrics that they cannot read.
 
 mod common;
 mod fields;
@@ -16,7 +17,7 @@ use fields::Object;
 
 use crate::export::{Export, Signal};
 
-/// Nesting is bounded by `serde_json`, at 128 brackets.
+/// Decodes a request body; `serde_json` limits nesting to 128 levels.
 pub(super) fn decode(signal: Signal, body: &[u8]) -> Result<Export, serde_json::Error> {
     Ok(match signal {
         Signal::Traces => Export::Traces(serde_json::from_slice::<Object<_>>(body)?.0),

@@ -1,4 +1,4 @@
-//! Why a request was not accepted, and what OTLP has a server answer then.
+//! Errors of the receivers, with the HTTP and gRPC status that OTLP specifies for them.
 
 use std::time::Duration;
 
@@ -6,58 +6,58 @@ use axum::http::StatusCode;
 use prost::Message as _;
 use tonic::Code;
 
-use super::{RETRY_AFTER, status::Status};
+use super::{limits::RETRY_AFTER, status::Status};
 use crate::ingest::Refused;
 
-/// A request that was refused whole. The texts go back to the sender.
+/// Refusal of a whole request. The messages are sent to the sender.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("there is nothing at this address: OTLP is /v1/traces, /v1/metrics and /v1/logs")]
+    #[error("unknown path; send OTLP to /v1/traces, /v1/metrics or /v1/logs")]
     UnknownAddress,
-    #[error("only POST is possible here")]
+    #[error("only POST is supported")]
     NotPost,
-    #[error("the content type is neither application/x-protobuf nor application/json")]
+    #[error("unsupported content type; use application/x-protobuf or application/json")]
     UnsupportedType,
-    #[error("the content encoding is neither gzip nor identity")]
+    #[error("unsupported content encoding; use gzip or none")]
     UnsupportedEncoding,
-    #[error("the body is larger than {limit} bytes")]
+    #[error("the body is larger than {limit} bytes; send smaller batches")]
     TooLarge { limit: usize },
-    #[error("there is too much in the body for one request")]
-    TooMany,
-    #[error("the body did not come within {} seconds", .after.as_secs())]
+    #[error("the body contains too many items; send smaller batches")]
+    TooManyItems,
+    #[error("the body did not arrive within {} seconds", .after.as_secs())]
     TooSlow { after: Duration },
-    #[error("the body ended early")]
-    CutOff,
-    #[error("the body is not what its content encoding says")]
+    #[error("the connection closed before the end of the body")]
+    Truncated,
+    #[error("the body is not valid gzip")]
     NotGzip,
     #[error("the body cannot be decoded: {0}")]
     Undecodable(String),
     #[error(transparent)]
-    NotTaken(#[from] Refused),
-    /// A defect of ours.
-    #[error("the request could not be handled")]
-    Broken,
+    Ingest(#[from] Refused),
+    /// Internal error.
+    #[error("internal error")]
+    Internal,
 }
 
 impl Refusal {
-    /// OTLP has a sender repeat its request after 429, 502, 503 and 504 only.
+    /// Returns the HTTP status. OTLP senders retry after 429, 502, 503 and 504 only.
     pub(super) fn http_status(&self) -> StatusCode {
         match self {
             Self::UnknownAddress => StatusCode::NOT_FOUND,
             Self::NotPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedType | Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge { .. } | Self::TooManyItems => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::CutOff | Self::NotGzip | Self::Undecodable(_) => StatusCode::BAD_REQUEST,
-            Self::NotTaken(Refused::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotTaken(Refused::Closed) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Truncated | Self::NotGzip | Self::Undecodable(_) => StatusCode::BAD_REQUEST,
+            Self::Ingest(Refused::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Ingest(Refused::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// When the same request may be accepted.
+    /// Returns the delay after which the sender may retry; `None` if the error is permanent.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::NotTaken(_)).then_some(RETRY_AFTER)
+        matches!(self, Self::Ingest(_)).then_some(RETRY_AFTER)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -76,13 +76,13 @@ impl Refusal {
             Self::UnsupportedType
             | Self::UnsupportedEncoding
             | Self::TooLarge { .. }
-            | Self::TooMany
-            | Self::CutOff
+            | Self::TooManyItems
+            | Self::Truncated
             | Self::NotGzip
             | Self::Undecodable(_) => Code::InvalidArgument,
-            Self::NotTaken(Refused::Overloaded) => Code::ResourceExhausted,
-            Self::NotTaken(Refused::Closed) => Code::Unavailable,
-            Self::Broken => Code::Internal,
+            Self::Ingest(Refused::Overloaded) => Code::ResourceExhausted,
+            Self::Ingest(Refused::Closed) => Code::Unavailable,
+            Self::Internal => Code::Internal,
         }
     }
 }

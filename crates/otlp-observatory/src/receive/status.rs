@@ -1,19 +1,20 @@
-//! `google.rpc.Status` and the detail `RetryInfo` (googleapis, `google/rpc/status.proto` and `error_details.proto`):
-//! what OTLP answers with when a request failed.
+//! `google.rpc.Status` with the detail `RetryInfo` (googleapis, `google/rpc/status.proto` and
+//! `error_details.proto`), OTLP's error response.
 
 use std::time::Duration;
 
 use prost::Message;
 use serde::Serialize;
 
+/// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub(super) struct Status {
-    /// One of [`tonic::Code`].
+    /// Numeric [`tonic::Code`].
     #[prost(int32, tag = "1")]
     pub(super) code: i32,
     #[prost(string, tag = "2")]
     pub(super) message: String,
-    /// In protobuf only: over HTTP the header `Retry-After` says the same.
+    /// Omitted in JSON, where the header `Retry-After` has the delay.
     #[prost(message, repeated, tag = "3")]
     #[serde(skip)]
     details: Vec<Any>,
@@ -33,7 +34,7 @@ struct RetryInfo {
     retry_delay: Option<Delay>,
 }
 
-/// `google.protobuf.Duration`
+/// `google.protobuf.Duration`.
 #[derive(Clone, PartialEq, Message)]
 struct Delay {
     #[prost(int64, tag = "1")]
@@ -51,7 +52,7 @@ impl Status {
         }
     }
 
-    /// Tells when to try again: without it a sender takes `RESOURCE_EXHAUSTED` for final.
+    /// Adds a retry delay. Without one, senders treat `RESOURCE_EXHAUSTED` as permanent.
     pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         let info = RetryInfo {
             retry_delay: Some(Delay {
@@ -67,7 +68,7 @@ impl Status {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "grpc"))]
 impl Status {
     pub(super) fn retry_delay(&self) -> Option<Duration> {
         let info = self

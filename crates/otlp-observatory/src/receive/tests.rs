@@ -1,4 +1,4 @@
-//! A queue that is full, or closed, seen by senders.
+//! Responses to senders while the queue is full or closed.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 use tower_service::Service as _;
 
-use super::{grpc, http, status::Status};
+#[cfg(feature = "grpc")]
+use super::grpc;
+use super::{http, status::Status};
 use crate::{
     export::Export,
     ingest::{Counts, Ingest},
@@ -32,7 +34,7 @@ fn traces() -> ExportTraceServiceRequest {
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_429_and_when_to_come_back() {
+async fn a_full_queue_answers_429_with_a_retry_delay() {
     let counts = Arc::new(Counts::default());
     let router = http::router(Ingest::that_is_full(counts.clone()));
     let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
@@ -45,7 +47,7 @@ async fn a_full_queue_answers_429_and_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_in_json_too() {
+async fn a_full_queue_answers_json_requests_in_json() {
     let router = http::router(Ingest::that_is_full(Arc::default()));
     let body = serde_json::to_vec(&traces()).unwrap();
     let response = post(router, "application/json", body).await;
@@ -56,6 +58,7 @@ async fn a_full_queue_answers_in_json_too() {
     assert!(!status["message"].as_str().unwrap().is_empty());
 }
 
+#[cfg(feature = "grpc")]
 #[tokio::test]
 async fn a_full_queue_answers_grpc_with_retry_info() {
     let counts = Arc::new(Counts::default());
@@ -77,7 +80,7 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     );
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
-    assert_eq!(status.retry_delay(), Some(super::RETRY_AFTER));
+    assert_eq!(status.retry_delay(), Some(super::limits::RETRY_AFTER));
     assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
 }
 

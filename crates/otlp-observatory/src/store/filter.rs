@@ -1,17 +1,17 @@
-//! What a search looks for in spans and log records: a text anywhere, an attribute. Most are told by their encoding, in which
-//! texts stand as they are; only what may match is decoded.
+//! Text and attribute filters for searches. Protobuf stores strings verbatim, so most entries are ruled out
+//! by scanning their encoding; only possible matches are decoded.
 
 use memchr::{memchr_iter, memchr2_iter, memmem};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
-/// Letters by how often they come; a search starts from the rarest.
+/// Characters in descending frequency; a search scans for the rarest one of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
 
-/// A text to be found anywhere, in whichever case (of ASCII letters).
+/// Substring filter that ignores the case of ASCII letters.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     needle: Box<[u8]>,
-    /// The place of its rarest byte.
+    /// Index of the rarest byte.
     rarest: usize,
 }
 
@@ -25,7 +25,7 @@ impl Text {
                 .unwrap_or(usize::MAX)
         };
         let rarest = (0..needle.len())
-            .max_by_key(|&place| rank(&needle[place]))
+            .max_by_key(|&index| rank(&needle[index]))
             .unwrap_or(0);
         Self {
             needle: needle.into(),
@@ -33,24 +33,24 @@ impl Text {
         }
     }
 
-    /// Whether it is in `bytes`.
+    /// Whether `bytes` contain the text.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
         let Some(&rarest) = self.needle.get(self.rarest) else {
             return true;
         };
-        let here = |place: usize| {
-            let start = place.checked_sub(self.rarest);
+        let matches_at = |index: usize| {
+            let start = index.checked_sub(self.rarest);
             let found = start.and_then(|start| bytes.get(start..start.checked_add(self.needle.len())?));
             found.is_some_and(|found| found.eq_ignore_ascii_case(&self.needle))
         };
         if rarest.is_ascii_lowercase() {
-            memchr2_iter(rarest, rarest.to_ascii_uppercase(), bytes).any(here)
+            memchr2_iter(rarest, rarest.to_ascii_uppercase(), bytes).any(matches_at)
         } else {
-            memchr_iter(rarest, bytes).any(here)
+            memchr_iter(rarest, bytes).any(matches_at)
         }
     }
 
-    /// Whether it is in a key or a value of `attributes`, at any depth.
+    /// Whether a key or a value of `attributes` contains the text, at any depth.
     pub(crate) fn is_in_attributes(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
             self.is_in(attribute.key.as_bytes())
@@ -61,7 +61,7 @@ impl Text {
         })
     }
 
-    /// Whether it is in `value`, at any depth.
+    /// Whether `value` contains the text, at any depth.
     pub(crate) fn is_in_value(&self, value: &AnyValue) -> bool {
         match &value.value {
             Some(Value::StringValue(text)) => self.is_in(text.as_bytes()),
@@ -73,7 +73,7 @@ impl Text {
     }
 }
 
-/// An attribute that must be there, with a value when one is given.
+/// Filter that requires an attribute, optionally with a given value.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
     key: memmem::Finder<'static>,
@@ -81,7 +81,7 @@ pub(crate) struct Attribute {
 }
 
 impl Attribute {
-    /// From `key=value` or `key`.
+    /// Parses `key=value` or `key`.
     pub(crate) fn new(text: &str) -> Self {
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
@@ -93,12 +93,12 @@ impl Attribute {
         }
     }
 
-    /// Whether an encoding may have it: whether the key is in there.
+    /// Whether an encoded entry may have the attribute: whether it contains the key.
     pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
         self.key.find(encoded).is_some()
     }
 
-    /// Whether `attributes` have it.
+    /// Whether `attributes` contain the attribute.
     pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
             attribute.key.as_bytes() == self.key.needle()
@@ -106,20 +106,20 @@ impl Attribute {
                     attribute
                         .value
                         .as_ref()
-                        .is_some_and(|value| is_written(value, wanted))
+                        .is_some_and(|value| has_text_form(value, wanted))
                 })
         })
     }
 }
 
-/// Whether `value` is written as `wanted`; of an array, whether one of its values is.
-fn is_written(value: &AnyValue, wanted: &str) -> bool {
+/// Whether the text form of `value`, or of an element if it is an array, is `wanted`.
+fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
     match &value.value {
         Some(Value::StringValue(text)) => text == wanted,
         Some(Value::BoolValue(value)) => wanted.parse() == Ok(*value),
         Some(Value::IntValue(value)) => wanted.parse() == Ok(*value),
         Some(Value::DoubleValue(value)) => wanted.parse() == Ok(*value),
-        Some(Value::ArrayValue(array)) => array.values.iter().any(|value| is_written(value, wanted)),
+        Some(Value::ArrayValue(array)) => array.values.iter().any(|value| has_text_form(value, wanted)),
         _ => false,
     }
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_found_in_any_case_at_any_place() {
+    fn text_is_found_anywhere_in_any_case() {
         for (needle, haystack, found) in [
             ("zebra", "a ZEBRA", true),
             ("Zebra", "zebr", false),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_is_compared_as_it_is_written() {
+    fn attributes_are_compared_by_their_text_form() {
         let array = ArrayValue {
             values: vec![attribute("", Value::IntValue(7)).value.expect("a value")],
         };

@@ -1,4 +1,4 @@
-//! Telemetry for tests.
+//! Builders of telemetry for tests.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::{
 
 use crate::export::Export;
 
-/// A moment at which tests take place.
+/// Fixed current time of the tests.
 pub(crate) const NOW: u64 = 1_800_000_000_000_000_000;
 
 /// A millisecond in nanoseconds.
@@ -49,12 +49,12 @@ pub(crate) fn scope(name: &str) -> InstrumentationScope {
     }
 }
 
-/// The bytes of a trace id.
+/// Returns the bytes of a trace id.
 pub(crate) fn trace_id(number: u64) -> Vec<u8> {
     u128::from(number).to_be_bytes().to_vec()
 }
 
-/// A span of a millisecond that ends at [`NOW`]; `parent` 0 is none.
+/// Returns a span of one millisecond that ends at [`NOW`]; `parent` 0 means none.
 pub(crate) fn span(trace: u64, id: u64, parent: u64, name: &str) -> Span {
     Span {
         trace_id: trace_id(trace),
@@ -72,7 +72,7 @@ pub(crate) fn span(trace: u64, id: u64, parent: u64, name: &str) -> Span {
     }
 }
 
-/// `span`, of `kind`, with `attributes` of text.
+/// Sets the kind and string attributes of `span`.
 pub(crate) fn of_kind(span: Span, kind: SpanKind, attributes: &[(&str, &str)]) -> Span {
     Span {
         kind: kind as i32,
@@ -81,7 +81,7 @@ pub(crate) fn of_kind(span: Span, kind: SpanKind, attributes: &[(&str, &str)]) -
     }
 }
 
-/// `span`, failed.
+/// Sets the status of `span` to error.
 pub(crate) fn failed(span: Span) -> Span {
     Span {
         status: Some(Status {
@@ -92,7 +92,7 @@ pub(crate) fn failed(span: Span) -> Span {
     }
 }
 
-/// `span`, of `duration` nanoseconds up to [`NOW`].
+/// Sets the duration of `span`, in nanoseconds, and its end to [`NOW`].
 pub(crate) fn lasting(span: Span, duration: u64) -> Span {
     Span {
         start_time_unix_nano: NOW - duration,
@@ -115,7 +115,7 @@ pub(crate) fn spans(service: &str, spans: Vec<Span>) -> Export {
     })
 }
 
-/// A record with `body`, of `trace` (0 is none).
+/// Returns a log record of `trace`; 0 means none.
 pub(crate) fn record(trace: u64, severity: i32, body: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: NOW,
@@ -147,7 +147,7 @@ pub(crate) fn records(service: &str, log_records: Vec<LogRecord>) -> Export {
     })
 }
 
-/// A cumulative point of the counter `name` of the series `route`, counted since a second before [`NOW`].
+/// Returns a counter with one cumulative point, started one second before [`NOW`], for the series `route`.
 pub(crate) fn counted(name: &str, route: &str, time: u64, value: i64) -> Metric {
     let point = NumberDataPoint {
         attributes: vec![text("http.route", route)],

@@ -1,20 +1,21 @@
-//! Observations of an interval, from histograms of either kind: the difference of two points, and percentiles by linear
-//! interpolation within buckets. Bucket counts are the sender's and need not make sense.
+//! Distribution of the observations of an interval, from explicit or exponential histograms: the difference
+//! of two points, and percentiles by linear interpolation within buckets. Bucket counts from senders may be
+//! inconsistent.
 
 use std::collections::BTreeMap;
 
 use super::points::{Histogram, HistogramBuckets, Packed};
 
-/// How observations are spread.
+/// Distribution of observations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Distribution {
     pub(crate) count: u64,
-    /// NaN when it is not known.
+    /// NaN if unknown.
     pub(crate) sum: f64,
     bins: Vec<Bin>,
 }
 
-/// Observations from `low` to `high`.
+/// Number of observations between `low` and `high`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Bin {
     low: f64,
@@ -23,7 +24,7 @@ struct Bin {
 }
 
 impl Distribution {
-    /// All observations of `histogram`.
+    /// Returns the distribution of all observations of `histogram`.
     pub(crate) fn of(histogram: &Histogram) -> Self {
         let bins = match &histogram.buckets {
             HistogramBuckets::Explicit { bounds, counts } => explicit(bounds, counts.iter()),
@@ -38,7 +39,8 @@ impl Distribution {
         }
     }
 
-    /// The observations of `histogram` that are not of `before`; `None` when it is not its continuation.
+    /// Returns the distribution of observations of `histogram` since `before`; `None` if it does not continue
+    /// `before`.
     pub(crate) fn between(before: &Histogram, histogram: &Histogram) -> Option<Self> {
         let bins = match (&before.buckets, &histogram.buckets) {
             (
@@ -59,7 +61,9 @@ impl Distribution {
                 explicit(bounds, counts?.into_iter())
             }
             (HistogramBuckets::Exponential { .. }, HistogramBuckets::Exponential { .. }) => {
-                Exponential::of(histogram)?.less(Exponential::of(before)?)?.bins()
+                Exponential::of(histogram)?
+                    .subtract(Exponential::of(before)?)?
+                    .bins()
             }
             _ => return None,
         };
@@ -70,7 +74,7 @@ impl Distribution {
         })
     }
 
-    /// The value that the part `quantile` (0 to 1) of the observations does not exceed; `None` without any.
+    /// Estimates a quantile between 0 and 1; `None` without observations.
     pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
         let total = self
             .bins
@@ -81,8 +85,8 @@ impl Distribution {
         let mut reached = None;
         for bin in self.bins.iter().filter(|bin| bin.count > 0) {
             let count = bin.count as f64;
-            let part = ((rank - below) / count).clamp(0.0, 1.0);
-            reached = Some(bin.low + (bin.high - bin.low) * part);
+            let fraction = ((rank - below) / count).clamp(0.0, 1.0);
+            reached = Some(bin.low + (bin.high - bin.low) * fraction);
             below += count;
             if below >= rank {
                 break;
@@ -92,22 +96,24 @@ impl Distribution {
     }
 }
 
-/// Bins between explicit bounds. The first begins at 0 when its bound is above that; what is beyond the last bound counts
-/// as on it, as Prometheus has it.
+/// Returns the bins between explicit bounds.
+///
+/// The first bin starts at 0 if its upper bound is positive. As in Prometheus, observations above the last
+/// bound count as equal to it.
 fn explicit(bounds: &[f64], counts: impl Iterator<Item = u64>) -> Vec<Bin> {
-    let low_of = |place: usize| match place.checked_sub(1) {
-        Some(before) => bounds.get(before).copied(),
+    let low_of = |index: usize| match index.checked_sub(1) {
+        Some(previous) => bounds.get(previous).copied(),
         None => bounds.first().map(|first| first.min(0.0)),
     };
-    let bins = counts.enumerate().map_while(|(place, count)| {
-        let low = low_of(place)?;
-        let high = bounds.get(place).copied().unwrap_or(low);
+    let bins = counts.enumerate().map_while(|(index, count)| {
+        let low = low_of(index)?;
+        let high = bounds.get(index).copied().unwrap_or(low);
         Some(Bin { low, high, count })
     });
     bins.collect()
 }
 
-/// Exponential buckets, by index.
+/// Exponential buckets indexed by bucket number.
 #[derive(Debug)]
 struct Exponential {
     scale: i32,
@@ -142,7 +148,7 @@ impl Exponential {
         })
     }
 
-    /// With as few buckets as `scale` has: two become one for every step.
+    /// Reduces the resolution to `scale`; every step merges pairs of buckets.
     fn at_scale(self, scale: i32) -> Self {
         let steps = self.scale.saturating_sub(scale).clamp(0, 63);
         let merged = |counts: BTreeMap<i64, u64>| {
@@ -161,8 +167,8 @@ impl Exponential {
         }
     }
 
-    /// Without the observations of `before`; `None` when some of those are not in here.
-    fn less(self, before: Self) -> Option<Self> {
+    /// Removes the observations of `before`; `None` if `self` does not contain all of them.
+    fn subtract(self, before: Self) -> Option<Self> {
         let scale = self.scale.min(before.scale);
         let (mut rest, before) = (self.at_scale(scale), before.at_scale(scale));
         rest.zero = rest.zero.checked_sub(before.zero)?;
@@ -248,14 +254,14 @@ mod tests {
 
     fn quantiles(histogram: &Histogram) -> [Option<f64>; 3] {
         let distribution = Distribution::of(histogram);
-        // Twelve digits are enough.
         let rounded = |value: f64| (value * 1e12).round() / 1e12;
         [0.5, 0.95, 1.0].map(|quantile| distribution.quantile(quantile).map(rounded))
     }
 
     #[test]
     fn percentiles_are_interpolated_within_their_bucket() {
-        // Ten from 0 to 1, ten from 1 to 2: the middle is at 1, 95 % at 0.9 of the second.
+        // Ten from 0 to 1, ten from 1 to 2: the median is 1, the 95th percentile is at 90 % of the second
+        // bucket.
         assert_eq!(
             quantiles(&explicit_of(&[1.0, 2.0], &[10, 10, 0])),
             [Some(1.0), Some(1.9), Some(2.0)]
@@ -270,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn exponential_buckets_are_powers_of_their_base() {
-        // Scale 0 has base 2: index 0 is from 1 to 2, index 1 from 2 to 4.
+    fn exponential_bounds_are_powers_of_the_base() {
+        // Scale 0 has base 2: bucket 0 is from 1 to 2, bucket 1 from 2 to 4.
         assert_eq!(
             quantiles(&exponential_of(0, 0, 0, &[2, 2])),
             [Some(2.0), Some(3.8), Some(4.0)]
         );
-        // Scale 1 has base √2: indexes 2 and 3 are from 2 to 4.
+        // Scale 1 has base √2: buckets 2 and 3 are from 2 to 4.
         assert_eq!(
             quantiles(&exponential_of(1, 2, 2, &[2, 2]))[1..],
             [Some(3.824_264_068_712), Some(4.0)]
@@ -284,23 +290,24 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_of_two_points_is_what_came_between() {
+    fn the_difference_of_two_points_has_the_observations_between_them() {
         let before = explicit_of(&[1.0, 2.0], &[10, 0, 0]);
         let between =
-            Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[10, 4, 0])).expect("it goes on");
+            Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[10, 4, 0])).expect("a continuation");
         assert_eq!((between.count, between.quantile(0.5)), (4, Some(1.5)));
         assert!(Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[9, 4, 0])).is_none());
         assert!(Distribution::between(&before, &explicit_of(&[1.0, 3.0], &[10, 4, 0])).is_none());
 
-        // The later one has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4, of which 3 were there.
+        // The later point has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4, of which `before` has 3.
         let before = exponential_of(1, 0, 0, &[2, 1]);
-        let between = Distribution::between(&before, &exponential_of(0, 0, 0, &[4, 2])).expect("it goes on");
+        let between =
+            Distribution::between(&before, &exponential_of(0, 0, 0, &[4, 2])).expect("a continuation");
         assert_eq!((between.count, between.quantile(1.0)), (3, Some(4.0)));
         assert!(Distribution::between(&before, &exponential_of(0, 0, 0, &[2, 2])).is_none());
     }
 
     #[test]
-    fn counts_that_make_no_sense_are_no_matter() {
+    fn inconsistent_counts_are_harmless() {
         for odd in [
             explicit_of(&[f64::NAN, f64::INFINITY], &[u64::MAX, u64::MAX, u64::MAX, 5, 5]),
             explicit_of(&[5.0, 1.0], &[1, 1, 1]),

@@ -1,21 +1,21 @@
-//! The ids of traces and spans, and moments, as they are kept and as they are written.
+//! Trace ids, span ids and timestamps, with their text and JSON forms.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// The id of a trace; never all zeros.
+/// Trace id; never all zeros.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct TraceId(u128);
 
 impl TraceId {
-    /// From OTLP's 16 bytes. Anything else is no id.
+    /// Converts from OTLP's 16 bytes; `None` for any other length or all zeros.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id = u128::from_be_bytes(bytes.try_into().ok()?);
         (id != 0).then_some(Self(id))
     }
 
-    /// From 32 hexadecimal digits.
+    /// Parses 32 hexadecimal digits.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         is_hex(text, 32)
             .then(|| u128::from_str_radix(text, 16).ok())?
@@ -24,25 +24,26 @@ impl TraceId {
     }
 }
 
-/// The id of a span within its trace; never zero.
+/// Id of a span within its trace; never zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) struct SpanId(std::num::NonZeroU64);
 
 impl SpanId {
-    /// From OTLP's 8 bytes. Anything else is no id.
+    /// Converts from OTLP's 8 bytes; `None` for any other length or zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id = u64::from_be_bytes(bytes.try_into().ok()?);
         std::num::NonZeroU64::new(id).map(Self)
     }
 
-    /// From 16 hexadecimal digits.
+    /// Parses 16 hexadecimal digits.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let id = is_hex(text, 16).then(|| u64::from_str_radix(text, 16).ok())??;
         std::num::NonZeroU64::new(id).map(Self)
     }
 }
 
-/// `from_str_radix` would take a sign as well.
+/// Returns whether `text` consists of `length` hexadecimal digits; `from_str_radix` alone would accept a
+/// sign.
 fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -71,7 +72,7 @@ impl Serialize for SpanId {
     }
 }
 
-/// Nanoseconds since 1970. A decimal string in JSON, because a number of JavaScript cannot hold them.
+/// Nanoseconds since 1970; a decimal string in JSON, because JavaScript numbers lose precision at this size.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct UnixNano(pub(crate) u64);
 
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ids_of_the_right_length_that_are_not_zero_are_ids() {
+    fn ids_have_the_right_length_and_are_not_zero() {
         assert!(TraceId::from_bytes(&[0; 16]).is_none());
         assert!(TraceId::from_bytes(&[1; 15]).is_none());
         assert!(SpanId::from_bytes(&[0; 8]).is_none());

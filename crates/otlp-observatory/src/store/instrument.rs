@@ -1,16 +1,16 @@
-//! Instruments of metrics: what is measured, in which unit, and how points of it are to be read.
+//! Metric instruments: name, unit, type and temporality.
 
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, metric::Data};
 
 use super::{
-    intern::{Footprint, Interner, Novelty, Shared},
+    intern::{Footprint, InternId, Interner, Novelty},
     memory,
-    origin::Origin,
+    source::Source,
 };
 
-/// What an instrument measures, and how its points are to be read.
+/// Kind of instrument, which determines how its points are interpreted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum InstrumentType {
     Counter,
@@ -21,20 +21,20 @@ pub(crate) enum InstrumentType {
     Summary,
 }
 
-/// An instrument of one origin.
+/// Instrument of one resource and scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Instrument {
-    pub(super) origin: Shared,
+    pub(super) source: InternId,
     pub(crate) name: Arc<str>,
     pub(crate) unit: Arc<str>,
     pub(crate) description: Arc<str>,
     pub(crate) instrument_type: InstrumentType,
-    /// Whether a point counts since the one before, not since the start.
+    /// Whether the temporality is delta: a point counts since the previous one instead of since the start.
     pub(crate) is_delta: bool,
 }
 
 impl InstrumentType {
-    /// The type of what `data` is of, and whether its points count since the one before.
+    /// Returns the instrument type of `data`, and whether its temporality is delta.
     fn of(data: &Data) -> (Self, bool) {
         let is_delta = |temporality| temporality == AggregationTemporality::Delta as i32;
         match data {
@@ -52,17 +52,17 @@ impl InstrumentType {
 }
 
 impl Instrument {
-    /// The instrument that `metric` with `data` is of; one user of it more.
+    /// Interns the instrument of `metric` with `data`, and adds a reference to it.
     pub(super) fn intern(
         instruments: &mut Interner<Self>,
-        origins: &mut Interner<Origin>,
+        sources: &mut Interner<Source>,
         metric: &Metric,
         data: &Data,
-        origin: Shared,
-    ) -> Shared {
+        source: InternId,
+    ) -> InternId {
         let (instrument_type, is_delta) = InstrumentType::of(data);
         let key = (
-            origin,
+            source,
             &metric.name,
             &metric.unit,
             &metric.description,
@@ -71,7 +71,7 @@ impl Instrument {
         );
         let same = |known: &Self| {
             let Self {
-                origin,
+                source,
                 name,
                 unit,
                 description,
@@ -79,31 +79,31 @@ impl Instrument {
                 is_delta,
             } = known;
             [&**name, &**unit, &**description] == [&*metric.name, &*metric.unit, &*metric.description]
-                && (*origin, *instrument_type, *is_delta) == (key.0, key.4, key.5)
+                && (*source, *instrument_type, *is_delta) == (key.0, key.4, key.5)
         };
         let make = || Self {
-            origin,
+            source,
             name: metric.name.as_str().into(),
             unit: metric.unit.as_str().into(),
             description: metric.description.as_str().into(),
             instrument_type,
             is_delta,
         };
-        let (shared, novelty) = instruments.intern(&key, same, make);
+        let (id, novelty) = instruments.intern(&key, same, make);
         if novelty == Novelty::New {
-            origins.retain(origin);
+            sources.retain(source);
         }
-        shared
+        id
     }
 
-    /// One user of an instrument less.
+    /// Removes a reference to an instrument.
     pub(super) fn release(
         instruments: &mut Interner<Self>,
-        origins: &mut Interner<Origin>,
-        instrument: Shared,
+        sources: &mut Interner<Source>,
+        instrument: InternId,
     ) {
         if let Some(last) = instruments.release(instrument) {
-            origins.release(last.origin);
+            sources.release(last.source);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps one copy of what many entries share, for as long as one of them needs it. What is shared is named by senders and so
-//! by attackers: everything is counted in bytes, and leaves with its last user.
+//! Reference-counted interning of values that many entries share. Senders, and so attackers, choose these
+//! values: their size is counted, and a value is removed with its last reference.
 
 use std::{
     collections::HashMap,
@@ -9,17 +9,18 @@ use std::{
 
 use super::memory;
 
-/// What can say how much it takes beyond its own size.
+/// Types that report their heap use.
 pub(crate) trait Footprint {
+    /// Allocated bytes, without `size_of::<Self>()`.
     fn heap_bytes(&self) -> usize;
 }
 
-/// Names a shared thing while at least one user holds it; used again for another one after that.
+/// Id of an interned value; reused for another value after the last reference is released.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct Shared(u32);
+pub(crate) struct InternId(u32);
 
-impl Shared {
-    /// For tables beside the interner, by position.
+impl InternId {
+    /// Index into a table with one entry per id.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -29,16 +30,17 @@ impl Shared {
 struct Slot<T> {
     value: T,
     hash: u64,
-    uses: u64,
+    references: u64,
 }
 
-/// Shared things by number, with the number of their users.
+/// Interned values with their reference counts.
 #[derive(Debug)]
 pub(crate) struct Interner<T> {
     slots: Vec<Option<Slot<T>>>,
-    free: Vec<Shared>,
-    /// Keyed hashes: a sender cannot choose names that collide. Two that do all the same are only not shared.
-    by_hash: HashMap<u64, Shared>,
+    free: Vec<InternId>,
+    /// Hashes are keyed, so senders cannot provoke collisions. Two values that still collide are stored
+    /// separately.
+    by_hash: HashMap<u64, InternId>,
     hasher: RandomState,
     values_bytes: usize,
 }
@@ -56,98 +58,106 @@ impl<T> Default for Interner<T> {
 }
 
 impl<T: Footprint> Interner<T> {
-    /// The one for which `is_same` holds, or a new one; with one user more. `key` must be the same for the same things.
+    /// Adds a reference to the value for which `is_same` is true, or inserts the value that `make` returns.
+    ///
+    /// Equal values must have equal `key`s.
     pub(crate) fn intern(
         &mut self,
         key: &impl Hash,
         is_same: impl FnOnce(&T) -> bool,
         make: impl FnOnce() -> T,
-    ) -> (Shared, Novelty) {
+    ) -> (InternId, Novelty) {
         let hash = self.hasher.hash_one(key);
         let known = self.by_hash.get(&hash).copied();
-        if let Some(shared) = known
-            && let Some(slot) = &mut self.slots[shared.index()]
+        if let Some(id) = known
+            && let Some(slot) = &mut self.slots[id.index()]
             && is_same(&slot.value)
         {
-            slot.uses += 1;
-            return (shared, Novelty::Known);
+            slot.references += 1;
+            return (id, Novelty::Known);
         }
         let value = make();
         self.values_bytes += value.heap_bytes();
-        let slot = Some(Slot { value, hash, uses: 1 });
-        let shared = match self.free.pop() {
-            Some(shared) => {
-                self.slots[shared.index()] = slot;
-                shared
+        let slot = Some(Slot {
+            value,
+            hash,
+            references: 1,
+        });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id.index()] = slot;
+                id
             }
             None => {
-                let shared =
-                    Shared(u32::try_from(self.slots.len()).expect("limits are far below four billion"));
+                let id = InternId(
+                    u32::try_from(self.slots.len())
+                        .expect("the memory limit allows far fewer than 2^32 values"),
+                );
                 self.slots.push(slot);
-                shared
+                id
             }
         };
         if known.is_none() {
-            self.by_hash.insert(hash, shared);
+            self.by_hash.insert(hash, id);
         }
-        (shared, Novelty::New)
+        (id, Novelty::New)
     }
 
-    /// One user more.
-    pub(crate) fn retain(&mut self, shared: Shared) {
-        if let Some(slot) = &mut self.slots[shared.index()] {
-            slot.uses += 1;
+    /// Adds a reference.
+    pub(crate) fn retain(&mut self, id: InternId) {
+        if let Some(slot) = &mut self.slots[id.index()] {
+            slot.references += 1;
         }
     }
 
-    /// One user less; the thing itself when that was the last.
-    pub(crate) fn release(&mut self, shared: Shared) -> Option<T> {
-        let place = &mut self.slots[shared.index()];
-        let slot = place.as_mut()?;
-        slot.uses -= 1;
-        if slot.uses > 0 {
+    /// Removes a reference; returns the value if it was the last one.
+    pub(crate) fn release(&mut self, id: InternId) -> Option<T> {
+        let entry = &mut self.slots[id.index()];
+        let slot = entry.as_mut()?;
+        slot.references -= 1;
+        if slot.references > 0 {
             return None;
         }
-        let slot = place.take()?;
+        let slot = entry.take()?;
         self.values_bytes -= slot.value.heap_bytes();
-        self.free.push(shared);
-        if self.by_hash.get(&slot.hash) == Some(&shared) {
+        self.free.push(id);
+        if self.by_hash.get(&slot.hash) == Some(&id) {
             self.by_hash.remove(&slot.hash);
         }
         Some(slot.value)
     }
 
-    pub(crate) fn get(&self, shared: Shared) -> &T {
-        let slot = self.slots[shared.index()].as_ref();
-        &slot.expect("whoever has the number is a user").value
+    pub(crate) fn get(&self, id: InternId) -> &T {
+        let slot = self.slots[id.index()].as_ref();
+        &slot.expect("holders of an id hold a reference").value
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten().map(|slot| &slot.value)
     }
 
-    /// One more than the greatest number in use: how long a table by number must be.
+    /// Required length of a table with one entry per id.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// By number, with gaps where a number is not in use.
+    /// Values indexed by id; unused ids are `None`.
     pub(crate) fn slot_values(&self) -> impl Iterator<Item = Option<&T>> {
         self.slots
             .iter()
             .map(|slot| slot.as_ref().map(|slot| &slot.value))
     }
 
-    /// Everything kept here, in bytes.
+    /// Memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.values_bytes
             + self.slots.capacity() * size_of::<Option<Slot<T>>>()
-            + self.free.capacity() * size_of::<Shared>()
-            + memory::table::<(u64, Shared)>(self.by_hash.capacity())
+            + self.free.capacity() * size_of::<InternId>()
+            + memory::table::<(u64, InternId)>(self.by_hash.capacity())
     }
 }
 
-/// Whether a thing had to be made.
+/// Whether interning found an existing value or inserted one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Novelty {
     Known,
@@ -164,14 +174,14 @@ mod tests {
         }
     }
 
-    fn intern(interner: &mut Interner<String>, text: &str) -> Shared {
+    fn intern(interner: &mut Interner<String>, text: &str) -> InternId {
         interner
             .intern(&text, |known| known == text, || text.to_owned())
             .0
     }
 
     #[test]
-    fn what_is_the_same_is_kept_once_and_leaves_with_its_last_user() {
+    fn equal_values_are_stored_once_and_removed_with_the_last_reference() {
         let mut interner = Interner::default();
         let first = intern(&mut interner, "a");
         assert_eq!(intern(&mut interner, "a"), first);
@@ -185,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_come_and_go_leave_nothing_behind() {
+    fn released_values_leave_no_memory_behind() {
         let mut interner = Interner::default();
         for number in 0..100_000 {
-            let shared = intern(&mut interner, &number.to_string());
-            interner.release(shared);
+            let id = intern(&mut interner, &number.to_string());
+            interner.release(id);
         }
         assert_eq!(interner.slots(), 1);
         assert!(interner.bytes() < 1_000, "{} bytes", interner.bytes());

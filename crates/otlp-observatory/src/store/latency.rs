@@ -1,13 +1,13 @@
-//! How long things took: percentiles of durations, exact.
+//! Exact percentiles of durations.
 
-/// Durations in nanoseconds, and how many of those that took them failed.
+/// Durations of operations in nanoseconds, and the number of operations that failed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Latencies {
     durations: Vec<u64>,
     errors: usize,
 }
 
-/// Percentiles in nanoseconds; `None` of nothing.
+/// Percentiles in nanoseconds; `None` without durations.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub(crate) struct Percentiles {
     pub(crate) p50_ns: Option<u64>,
@@ -34,9 +34,9 @@ impl Latencies {
         self.errors
     }
 
-    /// By nearest rank: the least duration that so many percent did not exceed.
+    /// Computes the percentiles by nearest rank.
     pub(crate) fn percentiles(mut self) -> Percentiles {
-        // The greatest first: the smaller ones are then among those left of it.
+        // Descending: each selection leaves the smaller ranks to the left of it.
         let p99_ns = self.take(99);
         let p95_ns = self.take(95);
         let p50_ns = self.take(50);
@@ -47,7 +47,7 @@ impl Latencies {
         }
     }
 
-    /// The duration of rank `percent`, which may only fall from call to call.
+    /// Returns the duration at rank `percent`, which must not increase from call to call.
     fn take(&mut self, percent: usize) -> Option<u64> {
         let rank = (self.durations.len() * percent).div_ceil(100).checked_sub(1)?;
         let (_, duration, _) = self.durations.select_nth_unstable(rank);
@@ -55,7 +55,8 @@ impl Latencies {
     }
 }
 
-/// The `limit` groups that count most, those first. There may be very many: only what is left is sorted.
+/// Returns the `limit` groups with the highest count, in descending order. Only these are sorted: groups may
+/// be many.
 pub(crate) fn most_frequent<K: Ord, V>(
     mut groups: Vec<(K, V)>,
     limit: usize,
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_frequent_come_first_and_the_rest_not_at_all() {
+    fn the_most_frequent_groups_are_returned_in_order() {
         let groups: Vec<_> = (0..100).map(|key| (key, key % 10)).collect();
         let most = most_frequent(groups, 12, |count| *count);
         let keys: Vec<_> = most.into_iter().map(|(key, _)| key).collect();

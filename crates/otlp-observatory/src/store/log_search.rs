@@ -1,4 +1,4 @@
-//! Looks for log records, newest first, as [`super::search`] looks for traces.
+//! Searches log records, newest first, within the time limits of [`super::search`].
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -6,20 +6,20 @@ use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
 
 use super::{
+    fair_lock::FairLock,
     filter::{Attribute, Text},
-    gated::Gated,
     ids::{SpanId, TraceId},
-    intern::Shared,
+    intern::InternId,
     logs::{Entry, Logs},
-    origin::Origin,
-    search::{ANSWER_BYTES, AT_A_TIME, Found, PATIENCE},
+    search::{MAX_LOCK_TIME, MAX_RESULT_BYTES, MAX_SEARCH_TIME, SearchPage},
+    source::Source,
 };
 
-/// Which records are looked for.
+/// Filters for log records; a record must match all of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSearch {
     pub(crate) service: Option<String>,
-    /// The least severity number.
+    /// Minimum severity number.
     pub(crate) severity: Option<u8>,
     pub(crate) text: Option<Text>,
     pub(crate) attributes: Vec<Attribute>,
@@ -27,29 +27,31 @@ pub(crate) struct LogSearch {
     pub(crate) span: Option<SpanId>,
     pub(crate) from: Option<u64>,
     pub(crate) to: Option<u64>,
+    /// Upper bound of the sequence number, exclusive.
     pub(crate) before: Option<u64>,
+    /// Lower bound of the sequence number, exclusive.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
 }
 
-/// A record, taken out.
+/// Copy of a log record.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptRecord {
+pub(crate) struct StoredRecord {
     pub(crate) sequence: u64,
     pub(crate) time: u64,
-    pub(crate) origin: Origin,
+    pub(crate) source: Source,
     pub(crate) encoded: Arc<[u8]>,
 }
 
-/// Looks for records as `search` says, newest first, as [`super::search::search`] does.
-pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord> {
-    let deadline = Instant::now() + PATIENCE;
+/// Returns the records that match `search`, newest first.
+pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<StoredRecord> {
+    let deadline = Instant::now() + MAX_SEARCH_TIME;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
     let mut bytes = 0;
     loop {
         let logs = logs.read();
-        let pause = Instant::now() + AT_A_TIME;
+        let pause = Instant::now() + MAX_LOCK_TIME;
         let mut resources = HashMap::new();
         let mut next = logs.newest_before(search.trace, before);
         while let Some(sequence) = next {
@@ -60,16 +62,16 @@ pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord
                 next = None;
                 break;
             };
-            if entries.len() == search.limit || bytes > ANSWER_BYTES {
+            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
                 break;
             }
             before = sequence;
-            if holds(search, &logs, entry, &mut resources) {
-                bytes += entry.encoded.len() + logs.origins.get(entry.origin).len();
-                entries.push(KeptRecord {
+            if matches(search, &logs, entry, &mut resources) {
+                bytes += entry.encoded.len() + logs.sources.get(entry.source).len();
+                entries.push(StoredRecord {
                     sequence,
                     time: entry.time,
-                    origin: logs.origins.get(entry.origin).clone(),
+                    source: logs.sources.get(entry.source).clone(),
                     encoded: entry.encoded.clone(),
                 });
             }
@@ -82,10 +84,10 @@ pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord
             }
         }
         if next.is_none() {
-            return Found { entries, next };
+            return SearchPage { entries, next };
         }
-        if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= deadline {
-            return Found {
+        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
+            return SearchPage {
                 entries,
                 next: Some(before),
             };
@@ -93,20 +95,20 @@ pub(crate) fn search(logs: &Gated<Logs>, search: &LogSearch) -> Found<KeptRecord
     }
 }
 
-fn holds(
+fn matches(
     search: &LogSearch,
     logs: &Logs,
     entry: &Entry,
-    resources: &mut HashMap<Shared, Vec<KeyValue>>,
+    resources: &mut HashMap<InternId, Vec<KeyValue>>,
 ) -> bool {
-    let origin = logs.origins.get(entry.origin);
+    let source = logs.sources.get(entry.source);
     let indexed = search.severity.is_none_or(|least| entry.severity >= least)
         && search.from.is_none_or(|from| entry.time >= from)
         && search.to.is_none_or(|to| entry.time <= to)
         && search
             .service
             .as_deref()
-            .is_none_or(|service| service == &*origin.service)
+            .is_none_or(|service| service == &*source.service)
         && search.text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
     if !indexed {
         return false;
@@ -115,8 +117,8 @@ fn holds(
         return true;
     }
     let mut is_of_resource =
-        |wanted: &Attribute| wanted.is_in(resources.entry(entry.origin).or_insert_with(|| origin.resource()));
-    // Told by the encoding, most need not be decoded.
+        |wanted: &Attribute| wanted.is_in(resources.entry(entry.source).or_insert_with(|| source.resource()));
+    // A scan of the encoding rules out most records without decoding them.
     let may_have = |wanted: &Attribute| wanted.may_be_in(&entry.encoded) || is_of_resource(wanted);
     if !search.attributes.iter().all(may_have) {
         return false;
@@ -135,7 +137,7 @@ fn holds(
             .is_none_or(|text| is_in_record(text, &record))
 }
 
-/// Whether `text` is in the record's body, names or attributes.
+/// Whether the record's body, event name, severity text or attributes contain `text`.
 fn is_in_record(text: &Text, record: &LogRecord) -> bool {
     record.body.as_ref().is_some_and(|body| text.is_in_value(body))
         || text.is_in(record.event_name.as_bytes())

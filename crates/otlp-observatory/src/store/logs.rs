@@ -1,5 +1,5 @@
-//! Log records as they came, oldest first out. Each is its OTLP encoding and an entry of an index; the records of a trace
-//! are a chain through them, from the newest back.
+//! Log records in order of arrival; the oldest are evicted first. A record is stored as its OTLP encoding
+//! with an index entry. The records of a trace form a linked list, from the newest to the oldest.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,47 +12,48 @@ use prost::Message as _;
 
 use super::{
     ids::TraceId,
-    intern::{Interner, Shared},
+    intern::{InternId, Interner},
     memory,
-    origin::Origin,
+    source::Source,
 };
 
-/// One record may take this part of the limit.
-const SHARE_OF_ONE: usize = 16;
+/// A single record may use this fraction of the limit (1/16).
+const RECORD_LIMIT_DIVISOR: usize = 16;
 
-/// Where a record is among the others, without decoding it.
+/// Index entry of a record.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// As the sender said, else when it came.
+    /// Timestamp set by the sender, otherwise the time of arrival.
     pub(super) time: u64,
     pub(super) trace: Option<TraceId>,
-    /// The record before of the same trace, by sequence.
+    /// Sequence number of the previous record of the same trace; 0 if there is none.
     pub(super) previous: u64,
-    pub(super) origin: Shared,
-    /// OTLP's severity number; 0 when there is none.
+    pub(super) source: InternId,
+    /// OTLP's severity number; 0 if unset.
     pub(super) severity: u8,
+    /// The record in OTLP's protobuf encoding.
     pub(super) encoded: Arc<[u8]>,
 }
 
-/// The newest record of a trace, and how many it has.
+/// Linked list of a trace's records: the newest sequence number, and the number of records.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     newest: u64,
     records: u64,
 }
 
-/// What is kept of log records, within a limit.
+/// Store of log records with a memory limit.
 #[derive(Debug)]
 pub(crate) struct Logs {
     limit: usize,
-    /// By sequence; that of the first is `first`.
+    /// Ordered by sequence number, without gaps, starting at `first`.
     entries: VecDeque<Entry>,
     first: u64,
     chains: HashMap<TraceId, Chain>,
     encodings_bytes: usize,
-    pub(crate) origins: Interner<Origin>,
+    pub(crate) sources: Interner<Source>,
     pub(crate) evicted: u64,
-    /// Records that alone would take too much.
+    /// Number of records rejected because of their size.
     pub(crate) refused: u64,
     buffer: Vec<u8>,
 }
@@ -65,39 +66,39 @@ impl Logs {
             first: 1,
             chains: HashMap::new(),
             encodings_bytes: 0,
-            origins: Interner::default(),
+            sources: Interner::default(),
             evicted: 0,
             refused: 0,
             buffer: Vec::new(),
         }
     }
 
-    /// Keeps what came at `now`.
+    /// Inserts records that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64) {
         for from_resource in request {
             for from_scope in from_resource.scope_logs {
-                let origin = Origin::intern(
-                    &mut self.origins,
+                let source = Source::intern(
+                    &mut self.sources,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
-                    self.limit / SHARE_OF_ONE,
+                    self.limit / RECORD_LIMIT_DIVISOR,
                 );
-                let Some(origin) = origin else {
+                let Some(source) = source else {
                     self.refused += from_scope.log_records.len() as u64;
                     continue;
                 };
                 for record in &from_scope.log_records {
-                    self.keep(record, origin, now);
+                    self.insert_record(record, source, now);
                     self.evict();
                 }
-                self.origins.release(origin);
+                self.sources.release(source);
             }
         }
     }
 
-    fn keep(&mut self, record: &LogRecord, origin: Shared, now: u64) {
+    fn insert_record(&mut self, record: &LogRecord, source: InternId, now: u64) {
         self.buffer.clear();
-        let fits = memory::shared(record.encoded_len()) <= self.limit / SHARE_OF_ONE;
+        let fits = memory::shared(record.encoded_len()) <= self.limit / RECORD_LIMIT_DIVISOR;
         if !fits || record.encode(&mut self.buffer).is_err() {
             self.refused += 1;
             return;
@@ -113,7 +114,7 @@ impl Logs {
             previous = std::mem::replace(&mut chain.newest, sequence);
             chain.records += 1;
         }
-        self.origins.retain(origin);
+        self.sources.retain(source);
         self.encodings_bytes += memory::shared(self.buffer.len());
         memory::grow(&mut self.entries);
         self.entries.push_back(Entry {
@@ -123,7 +124,7 @@ impl Logs {
                 .unwrap_or(now),
             trace,
             previous,
-            origin,
+            source,
             severity: u8::try_from(record.severity_number).unwrap_or(0),
             encoded: self.buffer.as_slice().into(),
         });
@@ -132,7 +133,7 @@ impl Logs {
         }
     }
 
-    /// Lets the oldest records go until the limit is kept.
+    /// Removes the oldest records until the memory use is within the limit.
     fn evict(&mut self) {
         while self.bytes() > self.limit {
             let Some(entry) = self.entries.pop_front() else {
@@ -141,7 +142,7 @@ impl Logs {
             self.first += 1;
             self.evicted += 1;
             self.encodings_bytes -= memory::shared(entry.encoded.len());
-            self.origins.release(entry.origin);
+            self.sources.release(entry.source);
             if let Some(trace) = entry.trace
                 && let Some(chain) = self.chains.get_mut(&trace)
             {
@@ -159,12 +160,12 @@ impl Logs {
         }
     }
 
-    /// All that is taken, in bytes.
+    /// Memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.encodings_bytes
             + self.entries.capacity() * size_of::<Entry>()
             + memory::table::<(TraceId, Chain)>(self.chains.capacity())
-            + self.origins.bytes()
+            + self.sources.bytes()
             + self.buffer.capacity()
     }
 
@@ -172,22 +173,24 @@ impl Logs {
         self.entries.len()
     }
 
-    /// The time of the oldest record.
+    /// Timestamp of the oldest record.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.time)
     }
 
-    /// How many records `trace` has.
-    pub(crate) fn of_trace(&self, trace: TraceId) -> u64 {
+    /// Returns the number of records of `trace`.
+    pub(crate) fn count_in_trace(&self, trace: TraceId) -> u64 {
         self.chains.get(&trace).map_or(0, |chain| chain.records)
     }
 
     pub(super) fn get(&self, sequence: u64) -> Option<&Entry> {
-        let place = sequence.checked_sub(self.first)?;
-        self.entries.get(usize::try_from(place).ok()?)
+        let index = sequence.checked_sub(self.first)?;
+        self.entries.get(usize::try_from(index).ok()?)
     }
 
-    /// The newest record before `before`, of `trace` if one is given: its sequence. It may have left already.
+    /// Returns the sequence number of the newest record before `before`, of `trace` if given.
+    ///
+    /// The record may have been evicted.
     pub(super) fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
         let Some(trace) = trace else {
             let end = self.first + self.entries.len() as u64;

@@ -1,5 +1,5 @@
-//! Who calls whom in a window of time: services, the databases, queues and other hosts they use, and callers nobody traces.
-//! Worked out from the index when asked, as the overview is.
+//! Service map: calls between services, databases, queues, other hosts and untraced clients in a time window.
+//! Computed from the index for each request, like the overview.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,18 +9,19 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    gated::Gated,
+    fair_lock::FairLock,
     ids::SpanId,
     latency::{self, Latencies, Percentiles},
-    shape::{Queue, Role},
+    span_class::{Queue, Role},
     traces::{SpanEntry, Status, Trace, Traces},
 };
 
-/// How many edges are told at most: the most frequent.
+/// Maximum number of edges; the most frequent are returned.
 const MAX_EDGES: usize = 500;
 
-/// Traces up to this long are searched for a parent from end to end; longer ones get an index.
-const SHORT: usize = 48;
+/// Maximum number of spans of a trace for which parents are found by linear search; longer traces get an
+/// index.
+const MAX_LINEAR_SEARCH: usize = 48;
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Map {
@@ -49,9 +50,9 @@ struct Edge {
     percentiles: Percentiles,
 }
 
-/// One end of an edge.
+/// Endpoint of an edge.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum End {
+enum Endpoint {
     Service(Arc<str>),
     Database {
         system: Arc<str>,
@@ -62,35 +63,35 @@ enum End {
         name: Arc<str>,
     },
     External(Arc<str>),
-    /// Callers who are not traced.
+    /// Untraced callers.
     Clients,
 }
 
-/// What a span is the call of, apart from its own shape.
+/// Caller of a span, as far as the span's class does not name it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Caller {
-    /// Its role says both ends.
-    Itself,
-    /// Its parent is of another service, by number.
+    /// The span's role determines both endpoints.
+    ByRole,
+    /// The span's parent belongs to this other service; an index into [`Calls::services`].
     Service(u32),
-    /// Its parent is not kept, or it has none.
+    /// The span has no parent, or the parent is not stored.
     Unknown,
 }
 
-/// The map of the `window` nanoseconds before `now`.
-pub(crate) fn map(traces: &Gated<Traces>, window: u64, now: u64) -> Map {
+/// Returns the service map of the `window` nanoseconds before `now`.
+pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
     let seconds = window as f64 / 1e9;
     let calls = {
         let traces = traces.read();
-        Calls::since(&traces, now.saturating_sub(window)).by_ends(&traces)
+        Calls::since(&traces, now.saturating_sub(window)).by_endpoints(&traces)
     };
     let calls = latency::most_frequent(calls.into_iter().collect(), MAX_EDGES, Latencies::count);
     let mut nodes = BTreeMap::new();
     let edges = calls
         .into_iter()
         .map(|((from, to), latencies)| {
-            for end in [&from, &to] {
-                nodes.entry(end.id()).or_insert_with(|| end.node());
+            for endpoint in [&from, &to] {
+                nodes.entry(endpoint.id()).or_insert_with(|| endpoint.node());
             }
             Edge {
                 from: from.id(),
@@ -109,74 +110,74 @@ pub(crate) fn map(traces: &Gated<Traces>, window: u64, now: u64) -> Map {
     }
 }
 
-/// Calls by caller and shape, and the services by number.
+/// Latencies of calls by caller and class of the called span.
 struct Calls {
     services: Vec<Arc<str>>,
-    by_shape: HashMap<(Caller, super::intern::Shared), Latencies>,
+    by_class: HashMap<(Caller, super::intern::InternId), Latencies>,
 }
 
 impl Calls {
     fn since(traces: &Traces, start: u64) -> Self {
         let (services, service_of) = services(traces);
-        let mut by_shape: HashMap<_, Latencies> = HashMap::new();
+        let mut by_class: HashMap<_, Latencies> = HashMap::new();
         for trace in traces.since(start) {
             let callers = Callers::new(trace, &service_of);
-            for span in trace.spans.iter().filter(|span| span.moment >= start) {
-                let role = &traces.shapes.get(span.shape).role;
+            for span in trace.spans.iter().filter(|span| span.effective_end >= start) {
+                let role = &traces.classes.get(span.class).role;
                 if let Some(caller) = callers.of(span, role) {
-                    let latencies = by_shape.entry((caller, span.shape)).or_default();
+                    let latencies = by_class.entry((caller, span.class)).or_default();
                     latencies.add(span.duration, span.status == Status::Error);
                 }
             }
         }
-        Self { services, by_shape }
+        Self { services, by_class }
     }
 
-    /// With the ends as they are named; shapes may have the same.
-    fn by_ends(self, traces: &Traces) -> HashMap<(End, End), Latencies> {
-        let mut by_ends: HashMap<_, Latencies> = HashMap::new();
-        for ((caller, shape), latencies) in self.by_shape {
-            let shape = traces.shapes.get(shape);
-            let service = End::Service(traces.origins.get(shape.origin).service.clone());
-            let ends = match (caller, &shape.role) {
+    /// Groups the calls by endpoints, which several classes may share.
+    fn by_endpoints(self, traces: &Traces) -> HashMap<(Endpoint, Endpoint), Latencies> {
+        let mut by_endpoints: HashMap<_, Latencies> = HashMap::new();
+        for ((caller, class), latencies) in self.by_class {
+            let class = traces.classes.get(class);
+            let service = Endpoint::Service(traces.sources.get(class.source).service.clone());
+            let endpoints = match (caller, &class.role) {
                 (Caller::Service(number), _) => {
-                    (End::Service(self.services[number as usize].clone()), service)
+                    (Endpoint::Service(self.services[number as usize].clone()), service)
                 }
-                (Caller::Unknown, _) => (End::Clients, service),
-                (Caller::Itself, Role::Send(queue)) => (service, End::queue(queue)),
-                (Caller::Itself, Role::Receive(queue) | Role::Task { queue, .. }) => {
-                    (End::queue(queue), service)
+                (Caller::Unknown, _) => (Endpoint::Clients, service),
+                (Caller::ByRole, Role::Send(queue)) => (service, Endpoint::queue(queue)),
+                (Caller::ByRole, Role::Receive(queue) | Role::Task { queue, .. }) => {
+                    (Endpoint::queue(queue), service)
                 }
-                (Caller::Itself, Role::Database { system, namespace }) => {
+                (Caller::ByRole, Role::Database { system, namespace }) => {
                     let name = namespace.as_ref().unwrap_or(system).clone();
                     let system = system.clone();
-                    (service, End::Database { system, name })
+                    (service, Endpoint::Database { system, name })
                 }
                 (
-                    Caller::Itself,
+                    Caller::ByRole,
                     Role::Call {
                         address: Some(address),
                     },
-                ) => (service, End::External(address.clone())),
-                (Caller::Itself, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
+                ) => (service, Endpoint::External(address.clone())),
+                (Caller::ByRole, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
                     continue;
                 }
             };
-            by_ends.entry(ends).or_default().append(latencies);
+            by_endpoints.entry(endpoints).or_default().append(latencies);
         }
-        by_ends
+        by_endpoints
     }
 }
 
-/// Services by number, and the number of each shape's service.
+/// Returns the services, and for each class the index of its service.
 fn services(traces: &Traces) -> (Vec<Arc<str>>, Vec<u32>) {
     let mut services = Vec::new();
     let mut numbers: HashMap<&Arc<str>, u32> = HashMap::new();
-    let of_slots = traces.shapes.slot_values().map(|shape| {
-        let Some(shape) = shape else {
+    let of_slots = traces.classes.slot_values().map(|class| {
+        let Some(class) = class else {
             return u32::MAX;
         };
-        let service = &traces.origins.get(shape.origin).service;
+        let service = &traces.sources.get(class.source).service;
         *numbers.entry(service).or_insert_with(|| {
             services.push(service.clone());
             services.len() as u32 - 1
@@ -186,43 +187,43 @@ fn services(traces: &Traces) -> (Vec<Arc<str>>, Vec<u32>) {
     (services, of_slots)
 }
 
-/// Who calls the spans of one trace.
+/// Finds the callers of the spans of one trace.
 struct Callers<'a> {
     trace: &'a Trace,
     service_of: &'a [u32],
-    /// Whether spans of several services are in it.
-    is_mixed: bool,
+    /// Whether the trace has spans of several services.
+    is_cross_service: bool,
     index: Option<HashMap<SpanId, &'a SpanEntry>>,
-    /// Spans with a child of another service.
-    answered: HashSet<SpanId>,
+    /// Ids of spans with a child in another service.
+    with_remote_child: HashSet<SpanId>,
 }
 
 impl<'a> Callers<'a> {
     fn new(trace: &'a Trace, service_of: &'a [u32]) -> Self {
-        let service = |span: &SpanEntry| service_of[span.shape.index()];
+        let service = |span: &SpanEntry| service_of[span.class.index()];
         let first = trace.spans.first().map(service);
-        let is_mixed = trace.spans.iter().any(|span| Some(service(span)) != first);
-        let index =
-            (trace.spans.len() > SHORT).then(|| trace.spans.iter().map(|span| (span.id, span)).collect());
+        let is_cross_service = trace.spans.iter().any(|span| Some(service(span)) != first);
+        let index = (trace.spans.len() > MAX_LINEAR_SEARCH)
+            .then(|| trace.spans.iter().map(|span| (span.id, span)).collect());
         let mut callers = Self {
             trace,
             service_of,
-            is_mixed,
+            is_cross_service,
             index,
-            answered: HashSet::new(),
+            with_remote_child: HashSet::new(),
         };
-        if is_mixed {
-            let answered = trace
+        if is_cross_service {
+            let with_remote_child = trace
                 .spans
                 .iter()
                 .filter(|span| callers.other_service(span).is_some());
-            callers.answered = answered.filter_map(|span| span.parent).collect();
+            callers.with_remote_child = with_remote_child.filter_map(|span| span.parent).collect();
         }
         callers
     }
 
     fn service(&self, span: &SpanEntry) -> u32 {
-        self.service_of[span.shape.index()]
+        self.service_of[span.class.index()]
     }
 
     fn parent(&self, span: &SpanEntry) -> Option<&SpanEntry> {
@@ -233,21 +234,23 @@ impl<'a> Callers<'a> {
         }
     }
 
-    /// The service of the span's parent, if that is another one.
+    /// Returns the service of the span's parent if it differs from the span's.
     fn other_service(&self, span: &SpanEntry) -> Option<u32> {
         let parent = self.service(self.parent(span)?);
         (parent != self.service(span)).then_some(parent)
     }
 
-    /// The caller of `span`; `None` when it is no call.
+    /// Returns the caller of `span`; `None` if the span is not a call.
     fn of(&self, span: &SpanEntry, role: &Role<Arc<str>>) -> Option<Caller> {
         match role {
             Role::Task { .. } | Role::Receive(_) | Role::Send(_) | Role::Database { .. } => {
-                Some(Caller::Itself)
+                Some(Caller::ByRole)
             }
             Role::Request { .. } if self.parent(span).is_none() => Some(Caller::Unknown),
-            Role::Call { address: Some(_) } if !self.answered.contains(&span.id) => Some(Caller::Itself),
-            Role::Request { .. } | Role::Internal | Role::Call { .. } if self.is_mixed => {
+            Role::Call { address: Some(_) } if !self.with_remote_child.contains(&span.id) => {
+                Some(Caller::ByRole)
+            }
+            Role::Request { .. } | Role::Internal | Role::Call { .. } if self.is_cross_service => {
                 self.other_service(span).map(Caller::Service)
             }
             Role::Request { .. } | Role::Internal | Role::Call { .. } => None,
@@ -255,7 +258,7 @@ impl<'a> Callers<'a> {
     }
 }
 
-impl End {
+impl Endpoint {
     fn queue(queue: &Queue<Arc<str>>) -> Self {
         let system = queue.system.clone().unwrap_or_else(|| "messaging".into());
         Self::Queue {

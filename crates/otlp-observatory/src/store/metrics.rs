@@ -1,5 +1,5 @@
-//! Points of metrics by series, oldest points first out. A series lives as long as a point of it is kept, so those that are
-//! not updated any more leave by themselves, and none loses its history to others while it is younger than theirs.
+//! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
+//! first, and a series is removed with its last point, so that series without updates disappear.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,32 +14,33 @@ use opentelemetry_proto::tonic::{
 
 use super::{
     instrument::Instrument,
-    intern::{Interner, Shared},
+    intern::{InternId, Interner},
     memory,
-    origin::Origin,
-    points::{KeptExemplar, Point},
+    points::{Point, StoredExemplar},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
+    source::Source,
 };
 
-/// One series may take this part of the limit.
-const SHARE_OF_ONE: usize = 16;
+/// A single series may use this fraction of the limit (1/16).
+const SERIES_LIMIT_DIVISOR: usize = 16;
 
-/// What is kept of metrics, within a limit.
+/// Store of metric points with a memory limit.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     limit: usize,
+    /// Indexed by series number; unused numbers are `None`.
     series: Vec<Option<Box<Series>>>,
     free: Vec<u32>,
     by_hash: HashMap<u64, u32>,
     hasher: RandomState,
-    /// The series of every point, as they came.
+    /// Series number of every point, in order of arrival.
     order: VecDeque<u32>,
     points: usize,
     series_bytes: usize,
-    pub(crate) origins: Interner<Origin>,
+    pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
-    /// Without a value, or too large alone.
+    /// Number of points rejected because they had no value or were too large.
     pub(crate) refused: u64,
 }
 
@@ -54,51 +55,51 @@ impl Metrics {
             order: VecDeque::new(),
             points: 0,
             series_bytes: 0,
-            origins: Interner::default(),
+            sources: Interner::default(),
             instruments: Interner::default(),
             evicted: 0,
             refused: 0,
         }
     }
 
-    /// Keeps what came at `now`.
+    /// Inserts points that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
         for from_resource in request {
             for from_scope in from_resource.scope_metrics {
-                let origin = Origin::intern(
-                    &mut self.origins,
+                let source = Source::intern(
+                    &mut self.sources,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
-                    self.limit / SHARE_OF_ONE,
+                    self.limit / SERIES_LIMIT_DIVISOR,
                 );
-                let Some(origin) = origin else {
+                let Some(source) = source else {
                     self.refused += from_scope.metrics.len() as u64;
                     continue;
                 };
                 for metric in from_scope.metrics {
-                    self.keep_metric(metric, origin, now);
+                    self.insert_metric(metric, source, now);
                 }
-                self.origins.release(origin);
+                self.sources.release(source);
             }
         }
     }
 
-    fn keep_metric(&mut self, mut metric: Metric, origin: Shared, now: u64) {
+    fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
         let Some(data) = metric.data.take() else {
             return;
         };
         let texts = metric.name.len() + metric.unit.len() + metric.description.len();
-        if texts > self.limit / SHARE_OF_ONE / 4 {
-            self.refused += points_of(&data) as u64;
+        if texts > self.limit / SERIES_LIMIT_DIVISOR / 4 {
+            self.refused += count_points(&data) as u64;
             return;
         }
-        let instrument = Instrument::intern(&mut self.instruments, &mut self.origins, &metric, &data, origin);
-        let mut keep = |attributes, flags: u32, point: Option<Point>, exemplars: &[Exemplar]| {
+        let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
+        let mut insert = |attributes, flags: u32, point: Option<Point>, exemplars: &[Exemplar]| {
             let is_empty = flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
-            let kept = point
+            let inserted = point
                 .filter(|_| !is_empty)
-                .and_then(|point| self.keep(instrument, attributes, point, exemplars));
-            if kept.is_none() {
+                .and_then(|point| self.insert_point(instrument, attributes, point, exemplars));
+            if inserted.is_none() {
                 self.refused += 1;
             }
             self.evict();
@@ -106,7 +107,7 @@ impl Metrics {
         match data {
             Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
                 for point in data_points {
-                    keep(
+                    insert(
                         point.attributes.clone(),
                         point.flags,
                         Point::number(&point, now),
@@ -116,53 +117,53 @@ impl Metrics {
             }
             Data::Histogram(histogram) => {
                 for point in histogram.data_points {
-                    let kept = Point::histogram(&point, now);
-                    keep(point.attributes, point.flags, Some(kept), &point.exemplars);
+                    let parsed = Point::histogram(&point, now);
+                    insert(point.attributes, point.flags, Some(parsed), &point.exemplars);
                 }
             }
             Data::ExponentialHistogram(histogram) => {
                 for point in histogram.data_points {
-                    let kept = Point::exponential(&point, now);
-                    keep(point.attributes, point.flags, Some(kept), &point.exemplars);
+                    let parsed = Point::exponential(&point, now);
+                    insert(point.attributes, point.flags, Some(parsed), &point.exemplars);
                 }
             }
             Data::Summary(summary) => {
                 for point in summary.data_points {
-                    let kept = Point::summary(&point, now);
-                    keep(point.attributes, point.flags, Some(kept), &[]);
+                    let parsed = Point::summary(&point, now);
+                    insert(point.attributes, point.flags, Some(parsed), &[]);
                 }
             }
         }
-        Instrument::release(&mut self.instruments, &mut self.origins, instrument);
+        Instrument::release(&mut self.instruments, &mut self.sources, instrument);
     }
 
-    fn keep(
+    /// Inserts a point; returns `None` if it is rejected.
+    fn insert_point(
         &mut self,
-        instrument: Shared,
+        instrument: InternId,
         attributes: Vec<KeyValue>,
         point: Point,
         exemplars: &[Exemplar],
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
-        let allowance = self.limit / SHARE_OF_ONE;
+        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
         if memory::shared(attributes.len()) + point.heap_bytes() > allowance / 4 {
             return None;
         }
         let number = self.number(instrument, &attributes);
-        let place = self.series.get_mut(number as usize)?;
-        let series = place.as_mut()?;
+        let series = self.series.get_mut(number as usize)?.as_mut()?;
         let before = series.bytes();
         let points = series.points.len();
-        // Before there is a need to grow: what is allocated does not shrink by taking one out.
+        // Evict before the push: removing a point afterwards would not shrink the allocation.
         while series.points.len() >= MAX_POINTS
             || (series.points.len() > 1 && series.bytes() + series.bytes_for(&point) > allowance)
         {
             series.pop();
-            series.gone += 1;
+            series.stale_entries += 1;
             self.evicted += 1;
         }
         series.push(point);
-        for exemplar in exemplars.iter().filter_map(KeptExemplar::new) {
+        for exemplar in exemplars.iter().filter_map(StoredExemplar::new) {
             if exemplar.heap_bytes() <= allowance / (4 * MAX_EXEMPLARS) {
                 series.push_exemplar(exemplar);
             }
@@ -172,13 +173,13 @@ impl Metrics {
         memory::grow(&mut self.order);
         self.order.push_back(number);
         if self.order.len() > 2 * self.points + 1024 {
-            self.forget_gone();
+            self.drop_stale_entries();
         }
         Some(())
     }
 
-    /// The number of a series, which is begun when it is not there.
-    fn number(&mut self, instrument: Shared, attributes: &[u8]) -> u32 {
+    /// Returns the number of a series, and creates the series if necessary.
+    fn number(&mut self, instrument: InternId, attributes: &[u8]) -> u32 {
         let hash = self.hasher.hash_one((instrument, attributes));
         let known = self.by_hash.get(&hash).copied();
         if let Some(number) = known
@@ -193,25 +194,25 @@ impl Metrics {
         self.series_bytes += series.bytes();
         let number = self.free.pop().unwrap_or_else(|| {
             self.series.push(None);
-            u32::try_from(self.series.len() - 1).expect("limits are far below four billion series")
+            u32::try_from(self.series.len() - 1).expect("the memory limit allows far fewer than 2^32 series")
         });
         self.series[number as usize] = Some(series);
         self.by_hash.insert(hash, number);
         number
     }
 
-    /// Lets the oldest points go until the limit is kept, and series with their last.
+    /// Removes the oldest points, and series without points, until the memory use is within the limit.
     fn evict(&mut self) {
         while self.bytes() > self.limit {
             let Some(number) = self.order.pop_front() else {
                 break;
             };
-            let place = &mut self.series[number as usize];
-            let Some(series) = place else {
+            let slot = &mut self.series[number as usize];
+            let Some(series) = slot else {
                 continue;
             };
-            if series.gone > 0 {
-                series.gone -= 1;
+            if series.stale_entries > 0 {
+                series.stale_entries -= 1;
                 continue;
             }
             let before = series.bytes();
@@ -221,9 +222,9 @@ impl Metrics {
             self.evicted += 1;
             self.series_bytes = self.series_bytes + series.bytes() - before;
             if series.points.is_empty()
-                && let Some(last) = place.take()
+                && let Some(removed) = slot.take()
             {
-                self.remove(number, &last);
+                self.remove(number, &removed);
             }
             if self.order.capacity() > 4 * self.order.len() + 64 {
                 self.order.shrink_to(2 * self.order.len());
@@ -237,32 +238,32 @@ impl Metrics {
         if self.by_hash.get(&series.hash) == Some(&number) {
             self.by_hash.remove(&series.hash);
         }
-        Instrument::release(&mut self.instruments, &mut self.origins, series.instrument);
+        Instrument::release(&mut self.instruments, &mut self.sources, series.instrument);
         if self.by_hash.capacity() > 4 * self.by_hash.len() + 64 {
             self.by_hash.shrink_to(2 * self.by_hash.len());
         }
     }
 
-    /// Takes points that left their series out of the order of all.
-    fn forget_gone(&mut self) {
+    /// Removes points from `order` that were evicted from their series.
+    fn drop_stale_entries(&mut self) {
         let series = &mut self.series;
         self.order.retain(|number| match &mut series[*number as usize] {
-            Some(series) if series.gone > 0 => {
-                series.gone -= 1;
+            Some(series) if series.stale_entries > 0 => {
+                series.stale_entries -= 1;
                 false
             }
             _ => true,
         });
     }
 
-    /// All that is taken, in bytes.
+    /// Memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.series_bytes
             + self.series.capacity() * size_of::<Option<Box<Series>>>()
             + self.free.capacity() * size_of::<u32>()
             + self.order.capacity() * size_of::<u32>()
             + memory::table::<(u64, u32)>(self.by_hash.capacity())
-            + self.origins.bytes()
+            + self.sources.bytes()
             + self.instruments.bytes()
     }
 
@@ -274,10 +275,10 @@ impl Metrics {
         self.points
     }
 
-    /// When the oldest point came.
+    /// Time of arrival of the oldest point.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.series()
-            .filter_map(|series| Some(series.points.front()?.came))
+            .filter_map(|series| Some(series.points.front()?.received_at))
             .min()
     }
 
@@ -289,12 +290,12 @@ impl Metrics {
         self.instruments.get(series.instrument)
     }
 
-    pub(crate) fn origin(&self, series: &Series) -> &Origin {
-        self.origins.get(self.instrument(series).origin)
+    pub(crate) fn source(&self, series: &Series) -> &Source {
+        self.sources.get(self.instrument(series).source)
     }
 }
 
-fn points_of(data: &Data) -> usize {
+fn count_points(data: &Data) -> usize {
     match data {
         Data::Gauge(gauge) => gauge.data_points.len(),
         Data::Sum(sum) => sum.data_points.len(),

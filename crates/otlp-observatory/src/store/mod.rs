@@ -1,13 +1,14 @@
-//! The newest telemetry in bounded memory, oldest first out, whole traces kept together. One thread inserts; the pages only
-//! read, and hold the locks for milliseconds. Nothing is kept anywhere else, and nothing survives the process.
+//! Keeps the newest telemetry in bounded memory and evicts the oldest first; a trace is evicted as a whole.
+//! One thread inserts; the pages only read, and hold each lock for a few milliseconds. Nothing is written to
+//! disk.
 //!
-//! Senders' clocks and names may say anything. Windows of time go by when something came, unless the sender's word is close
-//! to that; eviction goes only by when it came.
+//! Timestamps and names from senders are not trusted. Time windows use the time of arrival unless the
+//! sender's timestamp is close to it; eviction uses the order of arrival only.
 
+mod fair_lock;
 mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod gated;
 mod histogram;
 mod ids;
 mod instrument;
@@ -18,14 +19,14 @@ mod logs;
 mod map;
 mod memory;
 mod metrics;
-mod origin;
 mod overview;
 mod points;
 mod readings;
 mod search;
 mod selection;
 mod series;
-mod shape;
+mod source;
+mod span_class;
 #[cfg(test)]
 mod tests;
 mod traces;
@@ -43,46 +44,47 @@ use std::{
 pub(crate) use filter::{Attribute, Text};
 pub(crate) use ids::{SpanId, TraceId, UnixNano};
 pub(crate) use instrument::InstrumentType;
-pub(crate) use log_search::{KeptRecord, LogSearch};
+pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
-pub(crate) use origin::Origin;
 pub(crate) use overview::Overview;
-pub(crate) use points::KeptExemplar;
+pub(crate) use points::StoredExemplar;
 pub(crate) use readings::Reading;
-pub(crate) use search::{Found, Outcome, TraceSearch, TraceSummary};
-pub(crate) use selection::{SeriesHead, SeriesReadings, SeriesSearch};
+pub(crate) use search::{SearchPage, StatusFilter, TraceSearch, TraceSummary};
+pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
+pub(crate) use source::Source;
 
 use crate::export::Export;
-use gated::Gated;
+use fair_lock::FairLock;
 use logs::Logs;
 use metrics::Metrics;
-use selection::TakenSeries;
+use selection::SeriesSnapshot;
 use traces::Traces;
 
-/// How many records of a trace are shown with it.
-const RECORDS_OF_TRACE: usize = 1_000;
+/// Maximum number of log records returned with a trace.
+const MAX_TRACE_RECORDS: usize = 1_000;
 
-/// How many bytes of spans, each with its resource, are shown of a trace.
-const TRACE_BYTES: usize = 16 << 20;
+/// Maximum size of the spans of a trace that are returned, in bytes, counting each span with its resource.
+const MAX_TRACE_BYTES: usize = 16 << 20;
 
-/// How many services are told.
+/// Maximum number of service names that [`Usage`] lists.
 const MAX_SERVICES: usize = 1_000;
 
-/// A series that began this long before the store did is taken as one that was watched from its start.
-const BEFORE_START: u64 = 60_000_000_000;
+/// A series that started at most this long before the store, in nanoseconds, counts as observed from its
+/// start.
+const START_TOLERANCE: u64 = 60_000_000_000;
 
-/// What is kept. Shared between the thread that inserts and the pages, which only read.
+/// In-memory store, shared between the inserting thread and the pages.
 #[derive(Debug)]
 pub(crate) struct Store {
     limit: usize,
     started: u64,
     generation: AtomicU64,
-    traces: Gated<Traces>,
-    logs: Gated<Logs>,
-    metrics: Gated<Metrics>,
+    traces: FairLock<Traces>,
+    logs: FairLock<Logs>,
+    metrics: FairLock<Metrics>,
 }
 
-/// Numbers of each signal.
+/// One number for each signal.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 pub(crate) struct Counts {
     pub(crate) spans: u64,
@@ -90,9 +92,9 @@ pub(crate) struct Counts {
     pub(crate) points: u64,
 }
 
-/// How full the store is.
+/// Memory use and contents of the store.
 #[derive(Clone, Debug)]
-pub(crate) struct Fill {
+pub(crate) struct Usage {
     pub(crate) limit_bytes: usize,
     pub(crate) traces_bytes: usize,
     pub(crate) logs_bytes: usize,
@@ -106,45 +108,46 @@ pub(crate) struct Fill {
     pub(crate) services: Vec<Arc<str>>,
 }
 
-/// A trace, taken out.
+/// Copy of a trace with its spans and log records.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptTrace {
+pub(crate) struct StoredTrace {
     pub(crate) summary: TraceSummary,
-    /// Where its spans come from.
-    pub(crate) origins: Vec<Origin>,
-    /// In the order of the waterfall.
-    pub(crate) spans: Vec<KeptSpan>,
+    /// Resources and scopes of the spans; [`StoredSpan::source`] is an index into this list.
+    pub(crate) sources: Vec<Source>,
+    /// In waterfall order.
+    pub(crate) spans: Vec<StoredSpan>,
     /// Oldest first.
-    pub(crate) logs: Vec<KeptRecord>,
+    pub(crate) logs: Vec<StoredRecord>,
 }
 
-/// A span, taken out.
+/// Copy of a span.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptSpan {
-    /// The place in [`KeptTrace::origins`].
-    pub(crate) origin: usize,
+pub(crate) struct StoredSpan {
+    /// Index into [`StoredTrace::sources`].
+    pub(crate) source: usize,
+    /// The span in OTLP's protobuf encoding.
     pub(crate) encoded: Arc<[u8]>,
 }
 
 impl Store {
-    /// Keeps at most `limit` bytes.
+    /// Creates a store that uses at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
             started: now(),
             generation: AtomicU64::new(0),
-            traces: Gated::new(Traces::new(limit / 100 * 60)),
-            logs: Gated::new(Logs::new(limit / 100 * 25)),
-            metrics: Gated::new(Metrics::new(limit / 100 * 15)),
+            traces: FairLock::new(Traces::new(limit / 100 * 60)),
+            logs: FairLock::new(Logs::new(limit / 100 * 25)),
+            metrics: FairLock::new(Metrics::new(limit / 100 * 15)),
         }
     }
 
-    /// Keeps what just came.
+    /// Inserts an export that has just arrived.
     pub(crate) fn insert(&self, export: Export) {
         self.insert_at(export, now());
     }
 
-    /// Keeps what came at `now`.
+    /// Inserts an export that arrived at `now`.
     pub(crate) fn insert_at(&self, export: Export, now: u64) {
         match export {
             Export::Traces(request) => self.traces.write().insert(request.resource_spans, now),
@@ -154,50 +157,50 @@ impl Store {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Grows with everything received.
+    /// Number that increases with every insert.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// When it was made.
+    /// Time at which the store was created, in nanoseconds since 1970.
     pub(crate) fn started(&self) -> u64 {
         self.started
     }
 
-    pub(crate) fn search_traces(&self, search: &TraceSearch) -> Found<(TraceSummary, u64)> {
+    pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<(TraceSummary, u64)> {
         let found = search::search(&self.traces, search);
         let logs = self.logs.read();
         let with_logs = |trace: TraceSummary| {
-            let records = logs.of_trace(trace.id);
+            let records = logs.count_in_trace(trace.id);
             (trace, records)
         };
-        Found {
+        SearchPage {
             entries: found.entries.into_iter().map(with_logs).collect(),
             next: found.next,
         }
     }
 
-    pub(crate) fn search_logs(&self, search: &LogSearch) -> Found<KeptRecord> {
+    pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
         log_search::search(&self.logs, search)
     }
 
-    pub(crate) fn trace(&self, id: TraceId) -> Option<KeptTrace> {
-        let (mut trace, places) = self.copied(id)?;
+    pub(crate) fn trace(&self, id: TraceId) -> Option<StoredTrace> {
+        let (mut trace, nodes) = self.snapshot(id)?;
         let mut bytes = 0;
-        let fits = |place: &usize| {
-            let span = &trace.spans[*place];
-            bytes += span.encoded.len() + trace.origins[span.origin].len();
-            bytes <= TRACE_BYTES
+        let fits = |index: &usize| {
+            let span = &trace.spans[*index];
+            bytes += span.encoded.len() + trace.sources[span.source].len();
+            bytes <= MAX_TRACE_BYTES
         };
-        let shown: Vec<_> = waterfall::order(&places).into_iter().take_while(fits).collect();
+        let shown: Vec<_> = waterfall::order(&nodes).into_iter().take_while(fits).collect();
         trace.summary.dropped += (trace.spans.len() - shown.len()) as u64;
         trace.spans = shown
             .into_iter()
-            .map(|place| trace.spans[place].clone())
+            .map(|index| trace.spans[index].clone())
             .collect();
         let of_trace = LogSearch {
             trace: Some(id),
-            limit: RECORDS_OF_TRACE,
+            limit: MAX_TRACE_RECORDS,
             ..LogSearch::default()
         };
         trace.logs = self.search_logs(&of_trace).entries;
@@ -205,80 +208,82 @@ impl Store {
         Some(trace)
     }
 
-    /// A trace as it is kept, in the order it came, and where its spans belong.
-    fn copied(&self, id: TraceId) -> Option<(KeptTrace, Vec<waterfall::Place>)> {
+    /// Copies a trace with its spans in order of arrival, and returns the positions of these in the tree.
+    fn snapshot(&self, id: TraceId) -> Option<(StoredTrace, Vec<waterfall::SpanNode>)> {
         let traces = self.traces.read();
         let trace = traces.get(id)?;
-        let mut origins = Vec::new();
+        let mut sources = Vec::new();
         let mut known = HashMap::new();
-        let spans = trace.spans.iter().map(|span| KeptSpan {
-            origin: *known
-                .entry(traces.shapes.get(span.shape).origin)
+        let spans = trace.spans.iter().map(|span| StoredSpan {
+            source: *known
+                .entry(traces.classes.get(span.class).source)
                 .or_insert_with(|| {
-                    origins.push(traces.origin(span).clone());
-                    origins.len() - 1
+                    sources.push(traces.source(span).clone());
+                    sources.len() - 1
                 }),
             encoded: span.encoded.clone(),
         });
         let spans = spans.collect();
-        let kept = KeptTrace {
+        let kept = StoredTrace {
             summary: search::summary(&traces, trace),
-            origins,
+            sources,
             spans,
             logs: Vec::new(),
         };
-        Some((kept, trace.spans.iter().map(waterfall::Place::from).collect()))
+        Some((kept, trace.spans.iter().map(waterfall::SpanNode::from).collect()))
     }
 
-    /// Every series of which `wanted` holds, without its points.
-    pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesHead> {
+    /// Returns every series that matches `wanted`, without its points.
+    pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesDescriptor> {
         let metrics = self.metrics.read();
-        let series = metrics.series().filter(|series| wanted.holds(&metrics, series));
-        series.map(|series| SeriesHead::of(&metrics, series)).collect()
+        let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
+        series
+            .map(|series| SeriesDescriptor::of(&metrics, series))
+            .collect()
     }
 
-    /// The most recently updated `limit` series of which `wanted` holds, with what they say.
+    /// Returns the `limit` most recently updated series that match `wanted`, with their readings.
     pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
         let metrics = self.metrics.read();
         let mut series: Vec<_> = metrics
             .series()
-            .filter(|series| wanted.holds(&metrics, series))
+            .filter(|series| wanted.matches(&metrics, series))
             .collect();
-        series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.came)));
+        series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
-        let taken: Vec<_> = series
+        let snapshots: Vec<_> = series
             .into_iter()
-            .map(|series| TakenSeries::of(&metrics, series))
+            .map(|series| SeriesSnapshot::of(&metrics, series))
             .collect();
         drop(metrics);
-        let watched_since = self.started.saturating_sub(BEFORE_START);
-        taken
+        let observed_since = self.started.saturating_sub(START_TOLERANCE);
+        snapshots
             .into_iter()
-            .map(|series| series.read(watched_since))
+            .map(|series| series.read(observed_since))
             .collect()
     }
 
-    /// The `window` nanoseconds before `now`.
+    /// Summarises requests and tasks of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Who called whom in the `window` nanoseconds before `now`.
+    /// Returns the calls between services in the `window` nanoseconds before `now`.
     pub(crate) fn map(&self, window: u64, now: u64) -> Map {
         map::map(&self.traces, window, now)
     }
 
-    pub(crate) fn fill(&self) -> Fill {
+    pub(crate) fn usage(&self) -> Usage {
         let traces = self.traces.read();
         let logs = self.logs.read();
         let metrics = self.metrics.read();
-        let origins = traces
-            .origins
+        let sources = traces
+            .sources
             .iter()
-            .chain(logs.origins.iter())
-            .chain(metrics.origins.iter());
-        let services: BTreeSet<_> = origins.map(|origin| &origin.service).collect();
-        Fill {
+            .chain(logs.sources.iter())
+            .chain(metrics.sources.iter());
+        let services: BTreeSet<_> = sources.map(|source| &source.service).collect();
+        Usage {
             limit_bytes: self.limit,
             traces_bytes: traces.bytes(),
             logs_bytes: logs.bytes(),
@@ -309,7 +314,7 @@ impl Store {
     }
 }
 
-/// The wall clock, in nanoseconds since 1970.
+/// Returns the current time in nanoseconds since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -1,5 +1,5 @@
-//! Requests and tasks of a window of time: how many, how many failed, how long they took. Worked out from the index when
-//! asked: spans are not decoded, and nothing is kept for it while nobody looks.
+//! Overview of a time window: counts, errors and latencies of requests and tasks. Computed from the index for
+//! each request: spans are not decoded, and no aggregates are stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,16 +10,16 @@ use serde::Serialize;
 
 use super::{
     UnixNano,
-    gated::Gated,
+    fair_lock::FairLock,
     latency::{self, Latencies, Percentiles},
-    shape::{Role, Shape},
+    span_class::{Role, SpanClass},
     traces::{Status, Traces},
 };
 
-/// How many points the series have.
+/// Number of steps in the time series.
 const STEPS: u64 = 60;
 
-/// How many routes, and tasks, are told at most: the most frequent.
+/// Maximum number of services, routes and tasks each; the most frequent are returned.
 const MAX_ROWS: usize = 500;
 
 #[derive(Clone, Debug, Serialize)]
@@ -75,32 +75,32 @@ struct Series {
     p95_ns: Vec<Option<u64>>,
 }
 
-/// The spans of one shape in the window.
-struct Seen {
+/// Spans of one class in the window.
+struct ClassSample {
     service: Arc<str>,
-    shape: Shape,
+    class: SpanClass,
     latest: u64,
-    /// Of requests and tasks only.
-    spans: Vec<SeenSpan>,
+    /// Empty unless the class is a request or a task.
+    spans: Vec<SpanSample>,
 }
 
-struct SeenSpan {
-    moment: u64,
+struct SpanSample {
+    end: u64,
     duration: u64,
     failed: bool,
 }
 
-/// The runs of a task.
+/// Executions of a task.
 #[derive(Default)]
 struct Runs {
     latencies: Latencies,
     states: BTreeMap<Arc<str>, usize>,
 }
 
-/// The overview of the `window` nanoseconds before `now`.
-pub(crate) fn overview(traces: &Gated<Traces>, window: u64, now: u64) -> Overview {
+/// Returns the overview of the `window` nanoseconds before `now`.
+pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
-    let seen = seen_since(&traces.read(), start);
+    let samples = samples_since(&traces.read(), start);
     let seconds = window as f64 / 1e9;
 
     let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
@@ -108,23 +108,23 @@ pub(crate) fn overview(traces: &Gated<Traces>, window: u64, now: u64) -> Overvie
     let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
     let step = window.div_ceil(STEPS).max(1);
     let mut steps = vec![Latencies::default(); STEPS as usize];
-    for seen in seen {
-        let (requests, latest) = services.entry(seen.service.clone()).or_default();
-        *latest = seen.latest.max(*latest);
-        match &seen.shape.role {
+    for sample in samples {
+        let (requests, latest) = services.entry(sample.service.clone()).or_default();
+        *latest = sample.latest.max(*latest);
+        match &sample.class.role {
             Role::Request { .. } => {
-                let route = routes.entry((seen.service, seen.shape.route())).or_default();
-                for span in seen.spans {
+                let route = routes.entry((sample.service, sample.class.route())).or_default();
+                for span in sample.spans {
                     requests.add(span.duration, span.failed);
                     route.add(span.duration, span.failed);
-                    let step = (span.moment - start) / step;
+                    let step = (span.end - start) / step;
                     steps[step.min(STEPS - 1) as usize].add(span.duration, span.failed);
                 }
             }
             Role::Task { task, state, .. } => {
-                let task = task.as_ref().unwrap_or(&seen.shape.name).clone();
-                let runs = tasks.entry((seen.service, task)).or_default();
-                for span in seen.spans {
+                let task = task.as_ref().unwrap_or(&sample.class.name).clone();
+                let runs = tasks.entry((sample.service, task)).or_default();
+                for span in sample.spans {
                     runs.latencies.add(span.duration, span.failed);
                     let by_status = || if span.failed { "FAILURE" } else { "SUCCESS" }.into();
                     *runs
@@ -174,32 +174,32 @@ pub(crate) fn overview(traces: &Gated<Traces>, window: u64, now: u64) -> Overvie
     }
 }
 
-/// What there is of each shape since `start`, copied out.
-fn seen_since(traces: &Traces, start: u64) -> Vec<Seen> {
-    let mut by_shape: Vec<Option<Seen>> = Vec::new();
-    by_shape.resize_with(traces.shapes.slots(), || None);
+/// Copies the samples of each class since `start`.
+fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
+    let mut by_class: Vec<Option<ClassSample>> = Vec::new();
+    by_class.resize_with(traces.classes.slots(), || None);
     for trace in traces.since(start) {
-        for span in trace.spans.iter().filter(|span| span.moment >= start) {
-            let seen = by_shape[span.shape.index()].get_or_insert_with(|| {
-                let shape = traces.shapes.get(span.shape);
-                Seen {
-                    service: traces.origins.get(shape.origin).service.clone(),
-                    shape: shape.clone(),
+        for span in trace.spans.iter().filter(|span| span.effective_end >= start) {
+            let sample = by_class[span.class.index()].get_or_insert_with(|| {
+                let class = traces.classes.get(span.class);
+                ClassSample {
+                    service: traces.sources.get(class.source).service.clone(),
+                    class: class.clone(),
                     latest: 0,
                     spans: Vec::new(),
                 }
             });
-            seen.latest = seen.latest.max(span.moment);
-            if let Role::Request { .. } | Role::Task { .. } = seen.shape.role {
-                seen.spans.push(SeenSpan {
-                    moment: span.moment,
+            sample.latest = sample.latest.max(span.effective_end);
+            if let Role::Request { .. } | Role::Task { .. } = sample.class.role {
+                sample.spans.push(SpanSample {
+                    end: span.effective_end,
                     duration: span.duration,
                     failed: span.status == Status::Error,
                 });
             }
         }
     }
-    by_shape.into_iter().flatten().collect()
+    by_class.into_iter().flatten().collect()
 }
 
 impl Requests {
@@ -213,7 +213,7 @@ impl Requests {
     }
 }
 
-/// The rows of `groups`, the most frequent first.
+/// Returns the rows of `groups`, most frequent first.
 fn most_frequent<K: Ord, V, R>(
     groups: HashMap<K, V>,
     count: impl Fn(&V) -> usize,

@@ -1,4 +1,4 @@
-//! Points of metrics as they are kept: numbers as they came, bucket counts packed, exemplars beside them.
+//! Stored form of metric points and exemplars. Bucket counts are packed as varints.
 
 use std::mem::size_of;
 
@@ -10,14 +10,15 @@ use prost::{Message as _, encoding};
 
 use super::memory;
 
-/// A measurement, of one series at one time.
+/// Measurement of a series at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
-    /// As the sender said; `start` is 0 when it did not.
+    /// Timestamp set by the sender.
     pub(crate) time: u64,
+    /// Start of the aggregation, set by the sender; 0 if unset.
     pub(crate) start: u64,
-    /// When it came.
-    pub(crate) came: u64,
+    /// Time of arrival.
+    pub(crate) received_at: u64,
     pub(crate) value: PointValue,
 }
 
@@ -28,11 +29,11 @@ pub(crate) enum PointValue {
     Summary(Box<Summary>),
 }
 
-/// A histogram of either kind.
+/// Histogram with explicit or exponential buckets.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,
-    /// NaN when the sender did not say it.
+    /// NaN if unset.
     pub(crate) sum: f64,
     pub(crate) buckets: HistogramBuckets,
 }
@@ -46,6 +47,7 @@ pub(crate) enum HistogramBuckets {
     Exponential {
         scale: i32,
         zero: u64,
+        /// Offset and counts.
         positive: (i32, Packed),
         negative: (i32, Packed),
     },
@@ -55,11 +57,11 @@ pub(crate) enum HistogramBuckets {
 pub(crate) struct Summary {
     pub(crate) count: u64,
     pub(crate) sum: f64,
-    /// Quantiles and their values.
+    /// Pairs of quantile and value.
     pub(crate) quantiles: Box<[(f64, f64)]>,
 }
 
-/// Counts as varints: most are small.
+/// Bucket counts encoded as varints, since most are small.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Packed(Box<[u8]>);
 
@@ -76,7 +78,7 @@ impl Packed {
         Self(bytes.into())
     }
 
-    /// The counts again.
+    /// Decodes the counts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> {
         let mut rest = &*self.0;
         std::iter::from_fn(move || {
@@ -89,7 +91,7 @@ impl Packed {
 }
 
 impl Point {
-    /// What it takes beyond its own size.
+    /// Allocated bytes, without `size_of::<Self>()`.
     pub(crate) fn heap_bytes(&self) -> usize {
         match &self.value {
             PointValue::Number(_) => 0,
@@ -111,7 +113,7 @@ impl Point {
         }
     }
 
-    pub(crate) fn number(point: &NumberDataPoint, came: u64) -> Option<Self> {
+    pub(crate) fn number(point: &NumberDataPoint, received_at: u64) -> Option<Self> {
         let value = match point.value? {
             number_data_point::Value::AsDouble(value) => value,
             number_data_point::Value::AsInt(value) => value as f64,
@@ -119,12 +121,12 @@ impl Point {
         Some(Self {
             time: point.time_unix_nano,
             start: point.start_time_unix_nano,
-            came,
+            received_at,
             value: PointValue::Number(value),
         })
     }
 
-    pub(crate) fn histogram(point: &HistogramDataPoint, came: u64) -> Self {
+    pub(crate) fn histogram(point: &HistogramDataPoint, received_at: u64) -> Self {
         let buckets = HistogramBuckets::Explicit {
             bounds: point.explicit_bounds.as_slice().into(),
             counts: Packed::new(&point.bucket_counts),
@@ -132,7 +134,7 @@ impl Point {
         Self {
             time: point.time_unix_nano,
             start: point.start_time_unix_nano,
-            came,
+            received_at,
             value: PointValue::Histogram(Box::new(Histogram {
                 count: point.count,
                 sum: point.sum.unwrap_or(f64::NAN),
@@ -141,7 +143,7 @@ impl Point {
         }
     }
 
-    pub(crate) fn exponential(point: &ExponentialHistogramDataPoint, came: u64) -> Self {
+    pub(crate) fn exponential(point: &ExponentialHistogramDataPoint, received_at: u64) -> Self {
         let packed = |buckets: &Option<Buckets>| match buckets {
             Some(buckets) => (buckets.offset, Packed::new(&buckets.bucket_counts)),
             None => (0, Packed::default()),
@@ -155,7 +157,7 @@ impl Point {
         Self {
             time: point.time_unix_nano,
             start: point.start_time_unix_nano,
-            came,
+            received_at,
             value: PointValue::Histogram(Box::new(Histogram {
                 count: point.count,
                 sum: point.sum.unwrap_or(f64::NAN),
@@ -164,7 +166,7 @@ impl Point {
         }
     }
 
-    pub(crate) fn summary(point: &SummaryDataPoint, came: u64) -> Self {
+    pub(crate) fn summary(point: &SummaryDataPoint, received_at: u64) -> Self {
         let quantiles = point
             .quantile_values
             .iter()
@@ -173,7 +175,7 @@ impl Point {
         Self {
             time: point.time_unix_nano,
             start: point.start_time_unix_nano,
-            came,
+            received_at,
             value: PointValue::Summary(Box::new(Summary {
                 count: point.count,
                 sum: point.sum,
@@ -183,15 +185,16 @@ impl Point {
     }
 }
 
-/// A measurement with the span it was taken in, in OTLP's protobuf.
+/// Copy of an exemplar.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptExemplar {
+pub(crate) struct StoredExemplar {
     pub(crate) time: u64,
     pub(crate) value: f64,
+    /// The exemplar in OTLP's protobuf encoding.
     pub(crate) encoded: Box<[u8]>,
 }
 
-impl KeptExemplar {
+impl StoredExemplar {
     pub(crate) fn new(exemplar: &Exemplar) -> Option<Self> {
         let value = match exemplar.value? {
             exemplar::Value::AsDouble(value) => value,
@@ -204,7 +207,7 @@ impl KeptExemplar {
         })
     }
 
-    /// The exemplar as it came.
+    /// Decodes the exemplar.
     pub(crate) fn decoded(&self) -> Exemplar {
         Exemplar::decode(&*self.encoded).unwrap_or_default()
     }
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_come_back_from_packing() {
+    fn packed_counts_round_trip() {
         let counts = [0, 1, 127, 128, 300, u64::MAX];
         assert_eq!(Packed::new(&counts).iter().collect::<Vec<_>>(), counts);
         assert_eq!(Packed::default().iter().count(), 0);

@@ -1,5 +1,6 @@
-//! What the points of a series say of each interval: rates, and observations since the point before. Cumulative points are
-//! compared with the one before them, delta points stand for themselves; both give the same.
+//! Computes readings from the points of a series: rates, and the distribution of observations since the
+//! previous point. Cumulative points are compared with their predecessor, delta points are used as they are;
+//! the results are the same.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use super::{
     points::{Histogram, Point, PointValue},
 };
 
-/// What a chart shows at one time.
+/// Data of a chart at one time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Reading {
     pub(crate) time_unix_nano: UnixNano,
@@ -45,19 +46,19 @@ pub(crate) enum ReadingValue {
     },
 }
 
-/// The points of a series and how they are to be read.
+/// Interpretation of a series' points.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader {
     pub(crate) instrument_type: InstrumentType,
     pub(crate) is_delta: bool,
-    /// Points before the first left: it cannot be compared.
-    pub(crate) is_cut: bool,
-    /// A series that began after this was watched from its start, in nanoseconds since 1970.
-    pub(crate) watched_since: u64,
+    /// Whether earlier points were evicted, so that the first one has no known predecessor.
+    pub(crate) is_truncated: bool,
+    /// Series that started after this time, in nanoseconds since 1970, were observed from their start.
+    pub(crate) observed_since: u64,
 }
 
 impl Reader {
-    /// The readings of `points`, which are in the order they came.
+    /// Computes the readings of `points`, which must be in order of arrival.
     pub(crate) fn read(self, points: &[Point]) -> Vec<Reading> {
         let before = std::iter::once(None).chain(points.iter().map(Some));
         let readings = points.iter().zip(before).filter_map(|(point, before)| {
@@ -99,7 +100,7 @@ impl Reader {
                 Some((value - number, seconds(before.time, point.time)))
             }
             Some((before, _)) => Some((value, since_start(Some(before), point))),
-            None if self.saw_start(point) => Some((value, since_start(None, point))),
+            None if self.is_observed_from_start(point) => Some((value, since_start(None, point))),
             None => None,
         };
         let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
@@ -117,8 +118,9 @@ impl Reader {
         });
         let (observed, seconds) = match continued {
             Some(continued) => continued,
-            // The first of a series that ran before is only what the next one is compared with.
-            None if before.is_none() && !self.is_delta && !self.saw_start(point) => return None,
+            // If the series started before it was observed, its first point is only the base for the next
+            // one.
+            None if before.is_none() && !self.is_delta && !self.is_observed_from_start(point) => return None,
             None => (Distribution::of(histogram), since_start(before, point)),
         };
         Some(ReadingValue::Histogram {
@@ -131,24 +133,24 @@ impl Reader {
         })
     }
 
-    /// Whether `point`, the first kept, is all there was since its start.
-    fn saw_start(self, point: &Point) -> bool {
-        !self.is_cut && point.start >= self.watched_since && point.start != 0
+    /// Whether the series was observed from the start of `point`, its first stored point.
+    fn is_observed_from_start(self, point: &Point) -> bool {
+        !self.is_truncated && point.start >= self.observed_since && point.start != 0
     }
 }
 
-/// Whether the sender began to count anew after `before`.
+/// Whether the sender restarted the aggregation after `before`.
 fn is_restarted(before: &Point, point: &Point) -> bool {
     point.start != before.start && point.start >= before.time
 }
 
-/// From the start of what `point` counts to its time, or from the point before when it does not say.
+/// Returns the seconds covered by `point`: from its start, or from the previous point if the start is unset.
 fn since_start(before: Option<&Point>, point: &Point) -> Option<f64> {
-    let said = Some(point.start).filter(|start| *start != 0);
-    seconds(said.or(before.map(|before| before.time))?, point.time)
+    let start = Some(point.start).filter(|start| *start != 0);
+    seconds(start.or(before.map(|before| before.time))?, point.time)
 }
 
-/// `None` when no time passed.
+/// Returns the seconds between two timestamps; `None` unless `to` is later.
 fn seconds(from: u64, to: u64) -> Option<f64> {
     let passed = to.checked_sub(from).filter(|passed| *passed > 0)?;
     Some(passed as f64 / 1e9)
@@ -168,12 +170,12 @@ mod tests {
         Reader {
             instrument_type,
             is_delta,
-            is_cut: false,
-            watched_since: 50 * SECOND,
+            is_truncated: false,
+            observed_since: 50 * SECOND,
         }
     }
 
-    /// A point of a sum at a second since a second.
+    /// Returns a point of a sum; `start` and `time` are in seconds.
     fn sum(start: u64, time: u64, value: f64) -> Point {
         let point = NumberDataPoint {
             start_time_unix_nano: start * SECOND,
@@ -251,27 +253,27 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_begins_anew_counts_from_there() {
-        // Told by its start, though the value is greater; and by its value alone.
-        let told = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
+    fn a_restarted_counter_counts_from_its_restart() {
+        // Detected by the start, although the value is greater, and by the value alone.
+        let new_start = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
         assert_eq!(
-            rates(reader(InstrumentType::Counter, false), &told),
+            rates(reader(InstrumentType::Counter, false), &new_start),
             [Some(2.0), Some(5.0)]
         );
-        let fell = [sum(100, 110, 20.0), sum(0, 120, 10.0)];
+        let lower_value = [sum(100, 110, 20.0), sum(0, 120, 10.0)];
         assert_eq!(
-            rates(reader(InstrumentType::Counter, false), &fell),
+            rates(reader(InstrumentType::Counter, false), &lower_value),
             [Some(2.0), Some(1.0)]
         );
-        let anew = [histogram(100, 110, [10, 0, 0]), histogram(115, 120, [5, 0, 0])];
+        let histograms = [histogram(100, 110, [10, 0, 0]), histogram(115, 120, [5, 0, 0])];
         assert_eq!(
-            rates(reader(InstrumentType::Histogram, false), &anew),
+            rates(reader(InstrumentType::Histogram, false), &histograms),
             [Some(1.0), Some(1.0)]
         );
     }
 
     #[test]
-    fn what_was_counted_before_it_was_watched_is_no_rate() {
+    fn counts_from_before_the_observation_give_no_rate() {
         let points = [sum(10, 110, 1_000.0), sum(10, 120, 1_010.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &points),
@@ -283,14 +285,14 @@ mod tests {
             [Some(1.0)]
         );
         let cut = Reader {
-            is_cut: true,
+            is_truncated: true,
             ..reader(InstrumentType::Counter, false)
         };
         assert_eq!(rates(cut, &[sum(100, 110, 20.0)]), [None]);
     }
 
     #[test]
-    fn times_that_make_no_sense_give_no_rate() {
+    fn inconsistent_times_give_no_rate() {
         let points = [
             sum(100, 110, 20.0),
             sum(100, 110, 30.0),

@@ -1,5 +1,5 @@
-//! Looks for traces, newest first. It holds the lock a few milliseconds at a time, so that what comes in need not wait for
-//! it, and stops when it has looked long enough; the answer says where to go on.
+//! Searches traces, newest first. A search releases the lock every few milliseconds so that inserts proceed,
+//! and stops at a time limit; its result contains the position at which to continue.
 
 use std::{
     collections::HashMap,
@@ -11,51 +11,56 @@ use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
 
 use super::{
+    fair_lock::FairLock,
     filter::{Attribute, Text},
-    gated::Gated,
     ids::TraceId,
-    intern::Shared,
+    intern::InternId,
     traces::{SpanEntry, Status, Trace, Traces},
 };
 
-/// How long a search looks altogether, and how long it holds the lock at a time.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
-pub(crate) const AT_A_TIME: Duration = Duration::from_millis(5);
+/// Maximum duration of a search.
+pub(crate) const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
 
-/// How many bytes of texts an answer may have, before they are JSON; a list that would have more goes on on another page.
-pub(crate) const ANSWER_BYTES: usize = 4 << 20;
+/// Maximum time for which a search matches the lock without a break.
+pub(crate) const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 
-/// How many services of a trace are told.
+/// Maximum size of the strings on a page of results, in bytes, before JSON encoding; further results go on
+/// the next page.
+pub(crate) const MAX_RESULT_BYTES: usize = 4 << 20;
+
+/// Maximum number of services in a trace summary.
 const MAX_SERVICES: usize = 100;
 
-/// Which traces are looked for: those with a span for which all holds.
+/// Filters for traces; at least one span of a trace must match all of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TraceSearch {
     pub(crate) service: Option<String>,
-    /// Part of the span's name or of its route.
+    /// Text in the span's name or route.
     pub(crate) name: Option<Text>,
-    pub(crate) outcome: Option<Outcome>,
+    pub(crate) status: Option<StatusFilter>,
     pub(crate) min_duration: Option<u64>,
     pub(crate) max_duration: Option<u64>,
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) text: Option<Text>,
-    /// When the span began.
+    /// Lower bound of the span's start.
     pub(crate) from: Option<u64>,
+    /// Upper bound of the span's start.
     pub(crate) to: Option<u64>,
+    /// Upper bound of the trace's number, exclusive.
     pub(crate) before: Option<u64>,
     pub(crate) limit: usize,
 }
 
-/// How a trace went.
+/// Filter by span status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Outcome {
-    /// None of its spans failed.
+pub(crate) enum StatusFilter {
+    /// No span of the trace has an error status.
     Ok,
-    /// The span failed.
+    /// The span has an error status.
     Error,
 }
 
-/// A trace in a list.
+/// Summary of a trace for lists.
 #[derive(Clone, Debug)]
 pub(crate) struct TraceSummary {
     pub(crate) id: TraceId,
@@ -66,43 +71,44 @@ pub(crate) struct TraceSummary {
     pub(crate) spans: usize,
     pub(crate) errors: usize,
     pub(crate) dropped: u64,
-    /// Services and how many spans each has, those that began first first.
+    /// Services with their number of spans, ordered by first start.
     pub(crate) services: Vec<(Arc<str>, usize)>,
 }
 
 impl TraceSummary {
-    /// How long its texts are, in bytes.
+    /// Size of the strings, in bytes.
     fn len(&self) -> usize {
         let services: usize = self.services.iter().map(|(service, _)| service.len()).sum();
         self.root_service.len() + self.root_name.len() + services
     }
 }
 
-/// What was found, and where to look on: `None` at the end.
+/// Page of search results.
 #[derive(Clone, Debug)]
-pub(crate) struct Found<T> {
+pub(crate) struct SearchPage<T> {
     pub(crate) entries: Vec<T>,
+    /// Value of `before` for the next page; `None` at the end.
     pub(crate) next: Option<u64>,
 }
 
-/// Looks for traces as `search` says.
-pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<TraceSummary> {
-    let deadline = Instant::now() + PATIENCE;
+/// Returns the traces that match `search`, newest first.
+pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    let deadline = Instant::now() + MAX_SEARCH_TIME;
     let mut entries = Vec::new();
     let mut before = search.before.unwrap_or(u64::MAX);
     let mut bytes = 0;
     loop {
         let traces = traces.read();
-        let pause = Instant::now() + AT_A_TIME;
+        let pause = Instant::now() + MAX_LOCK_TIME;
         let mut matcher = Matcher::new(search, &traces);
         let mut done = true;
         for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || bytes > ANSWER_BYTES {
+            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
                 done = false;
                 break;
             }
             before = number;
-            if matcher.holds(trace) {
+            if matcher.matches(trace) {
                 let found = summary(&traces, trace);
                 bytes += found.len();
                 entries.push(found);
@@ -113,10 +119,10 @@ pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<Trac
             }
         }
         if done {
-            return Found { entries, next: None };
+            return SearchPage { entries, next: None };
         }
-        if entries.len() == search.limit || bytes > ANSWER_BYTES || Instant::now() >= deadline {
-            return Found {
+        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
+            return SearchPage {
                 entries,
                 next: Some(before),
             };
@@ -124,13 +130,13 @@ pub(crate) fn search(traces: &Gated<Traces>, search: &TraceSearch) -> Found<Trac
     }
 }
 
-/// A trace as lists show it.
+/// Returns the summary of a trace.
 pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let (start, duration) = trace.extent();
     let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
     for span in &trace.spans {
         let (first, spans) = services
-            .entry(&traces.origin(span).service)
+            .entry(&traces.source(span).service)
             .or_insert((span.start, 0));
         *first = span.start.min(*first);
         *spans += 1;
@@ -141,8 +147,8 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let root = trace.root();
     TraceSummary {
         id: trace.id,
-        root_service: root.map_or_else(Arc::default, |root| traces.origin(root).service.clone()),
-        root_name: root.map_or_else(Arc::default, |root| traces.shapes.get(root.shape).name.clone()),
+        root_service: root.map_or_else(Arc::default, |root| traces.source(root).service.clone()),
+        root_name: root.map_or_else(Arc::default, |root| traces.classes.get(root.class).name.clone()),
         start,
         duration,
         spans: trace.spans.len(),
@@ -159,13 +165,13 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     }
 }
 
-/// Tells whether spans are looked for; what holds for a shape or an origin is worked out once.
+/// Matches spans against a search, and caches the results per class and source.
 struct Matcher<'a> {
     search: &'a TraceSearch,
     traces: &'a Traces,
-    /// By shape: whether service and name are as wanted, once known.
-    shapes: Vec<Option<bool>>,
-    resources: HashMap<Shared, Vec<KeyValue>>,
+    /// Whether service and name match, indexed by class; `None` until computed.
+    classes: Vec<Option<bool>>,
+    resources: HashMap<InternId, Vec<KeyValue>>,
 }
 
 impl<'a> Matcher<'a> {
@@ -173,49 +179,49 @@ impl<'a> Matcher<'a> {
         Self {
             search,
             traces,
-            shapes: vec![None; traces.shapes.slots()],
+            classes: vec![None; traces.classes.slots()],
             resources: HashMap::new(),
         }
     }
 
-    fn holds(&mut self, trace: &Trace) -> bool {
+    fn matches(&mut self, trace: &Trace) -> bool {
         let failed = |span: &SpanEntry| span.status == Status::Error;
-        if self.search.outcome == Some(Outcome::Ok) && trace.spans.iter().any(failed) {
+        if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(failed) {
             return false;
         }
         trace
             .spans
             .iter()
-            .any(|span| self.entry_holds(span) && self.encoding_holds(span))
+            .any(|span| self.entry_matches(span) && self.encoding_matches(span))
     }
 
-    /// What the index tells.
-    fn entry_holds(&mut self, span: &SpanEntry) -> bool {
+    /// Evaluates the filters that the index entry decides.
+    fn entry_matches(&mut self, span: &SpanEntry) -> bool {
         let Self {
             search,
             traces,
-            shapes,
+            classes,
             ..
         } = self;
-        let shape = &mut shapes[span.shape.index()];
-        (search.outcome != Some(Outcome::Error) || span.status == Status::Error)
+        let class = &mut classes[span.class.index()];
+        (search.status != Some(StatusFilter::Error) || span.status == Status::Error)
             && search.min_duration.is_none_or(|least| span.duration >= least)
             && search.max_duration.is_none_or(|most| span.duration <= most)
             && search.from.is_none_or(|from| span.start >= from)
             && search.to.is_none_or(|to| span.start <= to)
-            && *shape.get_or_insert_with(|| shape_holds(search, traces, span.shape))
+            && *class.get_or_insert_with(|| class_matches(search, traces, span.class))
     }
 
-    /// What only the span itself tells.
-    fn encoding_holds(&mut self, span: &SpanEntry) -> bool {
+    /// Evaluates the filters that need the encoded span.
+    fn encoding_matches(&mut self, span: &SpanEntry) -> bool {
         let TraceSearch { attributes, text, .. } = self.search;
         if text.as_ref().is_some_and(|text| !text.is_in(&span.encoded)) {
             return false;
         }
-        let elsewhere = |wanted: &&Attribute| !wanted.may_be_in(&span.encoded);
+        // A scan of the encoding rules out most spans without decoding them.
         if attributes
             .iter()
-            .any(|wanted| elsewhere(&wanted) && !self.is_of_resource(wanted, span))
+            .any(|wanted| !wanted.may_be_in(&span.encoded) && !self.is_of_resource(wanted, span))
         {
             return false;
         }
@@ -232,26 +238,26 @@ impl<'a> Matcher<'a> {
     }
 
     fn is_of_resource(&mut self, wanted: &Attribute, span: &SpanEntry) -> bool {
-        let origin = self.traces.shapes.get(span.shape).origin;
+        let source = self.traces.classes.get(span.class).source;
         let resource = self
             .resources
-            .entry(origin)
-            .or_insert_with(|| self.traces.origins.get(origin).resource());
+            .entry(source)
+            .or_insert_with(|| self.traces.sources.get(source).resource());
         wanted.is_in(resource)
     }
 }
 
-fn shape_holds(search: &TraceSearch, traces: &Traces, shape: Shared) -> bool {
-    let shape = traces.shapes.get(shape);
-    let service = &*traces.origins.get(shape.origin).service;
+fn class_matches(search: &TraceSearch, traces: &Traces, class: InternId) -> bool {
+    let class = traces.classes.get(class);
+    let service = &*traces.sources.get(class.source).service;
     search.service.as_deref().is_none_or(|wanted| wanted == service)
         && search
             .name
             .as_ref()
-            .is_none_or(|part| part.is_in(shape.name.as_bytes()) || part.is_in(shape.route().as_bytes()))
+            .is_none_or(|part| part.is_in(class.name.as_bytes()) || part.is_in(class.route().as_bytes()))
 }
 
-/// Whether `text` is in the span's name, message, attributes or events.
+/// Whether the span's name, status message, attributes or events contain `text`.
 fn is_in_span(text: &Text, span: &Span) -> bool {
     text.is_in(span.name.as_bytes())
         || span

@@ -1,34 +1,34 @@
-//! Series as they are looked for and taken out.
+//! Selection of metric series, and the copies that queries return.
 
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 
 use super::{
-    Attribute, Origin, Text,
+    Attribute, Source, Text,
     instrument::InstrumentType,
     metrics::Metrics,
-    points::{KeptExemplar, Point},
+    points::{Point, StoredExemplar},
     readings::{Reader, Reading},
     series::{Series, decode_attributes},
 };
 
-/// Which series are looked for.
+/// Filters for series; a series must match all of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SeriesSearch {
     pub(crate) name: Option<String>,
     pub(crate) service: Option<String>,
     pub(crate) instrument_type: Option<InstrumentType>,
-    /// In the instrument's name, unit or description.
+    /// Text in the instrument's name, unit or description.
     pub(crate) text: Option<Text>,
     pub(crate) attributes: Vec<Attribute>,
 }
 
 impl SeriesSearch {
-    pub(super) fn holds(&self, metrics: &Metrics, series: &Series) -> bool {
+    pub(super) fn matches(&self, metrics: &Metrics, series: &Series) -> bool {
         let instrument = metrics.instrument(series);
         let texts = [&instrument.name, &instrument.unit, &instrument.description];
-        let is_in_texts = |text: &Text| texts.iter().any(|of| text.is_in(of.as_bytes()));
+        let is_in_texts = |text: &Text| texts.iter().any(|field| text.is_in(field.as_bytes()));
         self.name.as_deref().is_none_or(|name| name == &*instrument.name)
             && self
                 .instrument_type
@@ -37,37 +37,37 @@ impl SeriesSearch {
             && self
                 .service
                 .as_deref()
-                .is_none_or(|service| service == &*metrics.origin(series).service)
-            && (self.attributes.is_empty() || self.attributes_hold(metrics, series))
+                .is_none_or(|service| service == &*metrics.source(series).service)
+            && (self.attributes.is_empty() || self.attributes_match(metrics, series))
     }
 
-    fn attributes_hold(&self, metrics: &Metrics, series: &Series) -> bool {
+    fn attributes_match(&self, metrics: &Metrics, series: &Series) -> bool {
         let attributes = decode_attributes(&series.attributes);
-        let resource = metrics.origin(series).resource();
+        let resource = metrics.source(series).resource();
         self.attributes
             .iter()
             .all(|wanted| wanted.is_in(&attributes) || wanted.is_in(&resource))
     }
 }
 
-/// A series without its points.
+/// Description of a series without its points.
 #[derive(Clone, Debug)]
-pub(crate) struct SeriesHead {
-    pub(crate) origin: Origin,
+pub(crate) struct SeriesDescriptor {
+    pub(crate) source: Source,
     pub(crate) name: Arc<str>,
     pub(crate) unit: Arc<str>,
     pub(crate) description: Arc<str>,
     pub(crate) instrument_type: InstrumentType,
-    /// The time of the newest point, as the sender said.
+    /// Timestamp of the newest point, set by the sender.
     pub(crate) last: u64,
     attributes: Arc<[u8]>,
 }
 
-impl SeriesHead {
+impl SeriesDescriptor {
     pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
         let instrument = metrics.instrument(series);
         Self {
-            origin: metrics.origin(series).clone(),
+            source: metrics.source(series).clone(),
             name: instrument.name.clone(),
             unit: instrument.unit.clone(),
             description: instrument.description.clone(),
@@ -82,45 +82,45 @@ impl SeriesHead {
     }
 }
 
-/// A series with what its points say.
+/// Series with the readings of its points.
 #[derive(Clone, Debug)]
 pub(crate) struct SeriesReadings {
-    pub(crate) head: SeriesHead,
+    pub(crate) descriptor: SeriesDescriptor,
     pub(crate) readings: Vec<Reading>,
-    pub(crate) exemplars: Vec<KeptExemplar>,
+    pub(crate) exemplars: Vec<StoredExemplar>,
 }
 
-/// A series with its points, copied out so that the lock is held shortly.
+/// Copy of a series, so that its points are read after the lock is released.
 #[derive(Debug)]
-pub(super) struct TakenSeries {
-    head: SeriesHead,
+pub(super) struct SeriesSnapshot {
+    descriptor: SeriesDescriptor,
     is_delta: bool,
-    is_cut: bool,
+    is_truncated: bool,
     points: Vec<Point>,
-    exemplars: Vec<KeptExemplar>,
+    exemplars: Vec<StoredExemplar>,
 }
 
-impl TakenSeries {
+impl SeriesSnapshot {
     pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
         Self {
-            head: SeriesHead::of(metrics, series),
+            descriptor: SeriesDescriptor::of(metrics, series),
             is_delta: metrics.instrument(series).is_delta,
-            is_cut: series.is_cut,
+            is_truncated: series.is_truncated,
             points: series.points.iter().cloned().collect(),
             exemplars: series.exemplars.iter().cloned().collect(),
         }
     }
 
-    pub(super) fn read(self, watched_since: u64) -> SeriesReadings {
+    pub(super) fn read(self, observed_since: u64) -> SeriesReadings {
         let reader = Reader {
-            instrument_type: self.head.instrument_type,
+            instrument_type: self.descriptor.instrument_type,
             is_delta: self.is_delta,
-            is_cut: self.is_cut,
-            watched_since,
+            is_truncated: self.is_truncated,
+            observed_since,
         };
         SeriesReadings {
             readings: reader.read(&self.points),
-            head: self.head,
+            descriptor: self.descriptor,
             exemplars: self.exemplars,
         }
     }

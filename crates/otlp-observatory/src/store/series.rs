@@ -1,4 +1,5 @@
-//! A series: the points of an instrument for one set of attributes, with the exemplars that came with them, both bounded.
+//! A metric series: the points and exemplars of an instrument for one set of attributes, both bounded in
+//! number.
 
 use std::{collections::VecDeque, mem::size_of, sync::Arc};
 
@@ -6,43 +7,43 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, KeyValueList};
 use prost::Message as _;
 
 use super::{
-    intern::Shared,
+    intern::InternId,
     memory,
-    points::{KeptExemplar, Point},
+    points::{Point, StoredExemplar},
 };
 
-/// How many points a series keeps: two hours of one every ten seconds.
+/// Maximum number of points per series: two hours at one point every ten seconds.
 pub(super) const MAX_POINTS: usize = 720;
 
-/// How many exemplars a series keeps.
+/// Maximum number of exemplars per series.
 pub(super) const MAX_EXEMPLARS: usize = 64;
 
-/// The points of an instrument for one set of attributes.
+/// Points and exemplars of an instrument for one set of attributes.
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(super) hash: u64,
-    pub(super) instrument: Shared,
-    /// Sorted by key, in OTLP's protobuf.
+    pub(super) instrument: InternId,
+    /// Sorted by key, in OTLP's protobuf encoding.
     pub(super) attributes: Arc<[u8]>,
     pub(crate) points: VecDeque<Point>,
-    pub(crate) exemplars: VecDeque<KeptExemplar>,
-    /// Points that left while they still stand in the order of all.
-    pub(super) gone: usize,
-    /// Whether points left: what the first one is to be compared with is not known then.
-    pub(crate) is_cut: bool,
+    pub(crate) exemplars: VecDeque<StoredExemplar>,
+    /// Number of evicted points that `Metrics::order` still lists.
+    pub(super) stale_entries: usize,
+    /// Whether points were evicted, so that the predecessor of the first one is unknown.
+    pub(crate) is_truncated: bool,
     content_bytes: usize,
 }
 
 impl Series {
-    pub(super) fn new(hash: u64, instrument: Shared, attributes: &[u8]) -> Self {
+    pub(super) fn new(hash: u64, instrument: InternId, attributes: &[u8]) -> Self {
         Self {
             hash,
             instrument,
             attributes: attributes.into(),
             points: VecDeque::new(),
             exemplars: VecDeque::new(),
-            gone: 0,
-            is_cut: false,
+            stale_entries: 0,
+            is_truncated: false,
             content_bytes: memory::shared(attributes.len()),
         }
     }
@@ -50,7 +51,7 @@ impl Series {
     pub(super) fn bytes(&self) -> usize {
         memory::heap(size_of::<Self>())
             + memory::heap(self.points.capacity() * size_of::<Point>())
-            + memory::heap(self.exemplars.capacity() * size_of::<KeptExemplar>())
+            + memory::heap(self.exemplars.capacity() * size_of::<StoredExemplar>())
             + self.content_bytes
     }
 
@@ -63,25 +64,25 @@ impl Series {
     pub(super) fn pop(&mut self) {
         if let Some(point) = self.points.pop_front() {
             self.content_bytes -= point.heap_bytes();
-            self.is_cut = true;
+            self.is_truncated = true;
         }
     }
 
-    /// What it takes to push `point`.
+    /// Memory that pushing `point` would use, in bytes.
     pub(super) fn bytes_for(&self, point: &Point) -> usize {
         let more = memory::growth(&self.points) * size_of::<Point>();
         point.heap_bytes() + more
     }
 
-    /// Gives back what points took that left.
+    /// Releases the memory of evicted points.
     pub(super) fn shrink(&mut self) {
         if self.points.capacity() > self.points.len() / 4 * 5 + 8 {
             self.points.shrink_to_fit();
         }
     }
 
-    pub(super) fn push_exemplar(&mut self, exemplar: KeptExemplar) {
-        // Senders of cumulative points repeat them until they have others.
+    pub(super) fn push_exemplar(&mut self, exemplar: StoredExemplar) {
+        // Senders of cumulative points repeat exemplars until they have newer ones.
         if self
             .exemplars
             .iter()
@@ -100,13 +101,13 @@ impl Series {
     }
 }
 
-/// Attributes in the order of their keys, so that the same set is the same series whatever order it came in.
+/// Encodes attributes sorted by key, so that the order in which they were sent does not matter.
 pub(super) fn encode_sorted(mut attributes: Vec<KeyValue>) -> Vec<u8> {
     attributes.sort_by(|a, b| a.key.cmp(&b.key));
     KeyValueList { values: attributes }.encode_to_vec()
 }
 
-/// What [`encode_sorted`] made.
+/// Decodes the result of [`encode_sorted`].
 pub(super) fn decode_attributes(encoded: &[u8]) -> Vec<KeyValue> {
     KeyValueList::decode(encoded).unwrap_or_default().values
 }

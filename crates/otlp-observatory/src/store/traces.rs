@@ -1,5 +1,6 @@
-//! Spans, by trace, oldest trace first. A span is its OTLP encoding and an entry of an index beside it; it is decoded only
-//! when somebody looks at it. Every byte is counted, and the oldest traces leave whole when there are too many.
+//! Spans grouped by trace, in order of arrival. A span is stored as its OTLP encoding with an index entry,
+//! and decoded only when a page shows or searches it. Above the memory limit, the oldest traces are evicted
+//! whole.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,36 +13,36 @@ use prost::Message as _;
 
 use super::{
     ids::{SpanId, TraceId},
-    intern::{Interner, Shared},
+    intern::{InternId, Interner},
     memory,
-    origin::Origin,
-    shape::Shape,
+    source::Source,
+    span_class::SpanClass,
 };
 
-/// One trace may take this part of the limit; what is more of it is dropped and counted.
-const SHARE_OF_ONE: usize = 16;
+/// A single trace may use this fraction of the limit (1/16); further spans of it are dropped and counted.
+const TRACE_LIMIT_DIVISOR: usize = 16;
 
-/// A sender's clock is believed in so far as it says that a span ended within this time before it came.
-const BELIEVED_DELAY: u64 = 60_000_000_000;
+/// A span's end timestamp is trusted if it is at most this many nanoseconds before the span's arrival.
+const MAX_TRUSTED_DELAY: u64 = 60_000_000_000;
 
-/// Where a span is among the others, without decoding it.
+/// Index entry of a span.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanEntry {
     pub(crate) id: SpanId,
     pub(crate) parent: Option<SpanId>,
-    /// As the sender said.
+    /// Start timestamp set by the sender.
     pub(crate) start: u64,
-    /// Nanoseconds; 0 when the end is before the start.
+    /// Duration in nanoseconds; 0 if the end is before the start.
     pub(crate) duration: u64,
-    /// When it ended, if that can be believed, else when it came: what windows of time go by.
-    pub(crate) moment: u64,
-    pub(crate) shape: Shared,
+    /// End timestamp if it can be trusted, otherwise the time of arrival; time windows use this.
+    pub(crate) effective_end: u64,
+    pub(crate) class: InternId,
     pub(crate) status: Status,
-    /// The span in OTLP's protobuf.
+    /// The span in OTLP's protobuf encoding.
     pub(crate) encoded: Arc<[u8]>,
 }
 
-/// A span's status.
+/// Status of a span.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Status {
     Unset,
@@ -49,14 +50,14 @@ pub(crate) enum Status {
     Error,
 }
 
-/// The spans of one trace, as they came.
+/// Spans of one trace, in order of arrival.
 #[derive(Debug)]
 pub(crate) struct Trace {
     pub(crate) id: TraceId,
     pub(crate) spans: Vec<SpanEntry>,
-    /// The latest moment of its spans.
+    /// Latest `effective_end` of the spans.
     pub(crate) latest: u64,
-    /// Spans that came when the trace had taken all it may.
+    /// Number of spans dropped because the trace had reached its limit.
     pub(crate) dropped: u64,
     encodings_bytes: usize,
 }
@@ -68,7 +69,7 @@ impl Trace {
             + self.encodings_bytes
     }
 
-    /// From the first start to the last end.
+    /// Returns the first start, and the duration from it to the last end.
     pub(crate) fn extent(&self) -> (u64, u64) {
         let start = self.spans.iter().map(|span| span.start).min().unwrap_or(0);
         let end = self
@@ -79,7 +80,7 @@ impl Trace {
         (start, end.unwrap_or(0).saturating_sub(start))
     }
 
-    /// The earliest span without a parent, or else the earliest kept.
+    /// Returns the earliest span without a parent, or else the earliest span.
     pub(crate) fn root(&self) -> Option<&SpanEntry> {
         self.spans
             .iter()
@@ -87,20 +88,20 @@ impl Trace {
     }
 }
 
-/// What is kept of spans, within a limit.
+/// Store of spans with a memory limit.
 #[derive(Debug)]
 pub(crate) struct Traces {
     limit: usize,
-    /// By age. A trace's number is `first` and its place here.
+    /// Oldest first. A trace's number is `first` plus its index here.
     order: VecDeque<Box<Trace>>,
     first: u64,
     numbers: HashMap<TraceId, u64>,
     traces_bytes: usize,
     spans: usize,
-    pub(crate) origins: Interner<Origin>,
-    pub(crate) shapes: Interner<Shape>,
+    pub(crate) sources: Interner<Source>,
+    pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
-    /// Without the ids a span must have, or beyond what a trace may take.
+    /// Number of spans rejected for lack of valid ids, or because their trace had reached its limit.
     pub(crate) refused: u64,
     buffer: Vec<u8>,
 }
@@ -114,74 +115,75 @@ impl Traces {
             numbers: HashMap::new(),
             traces_bytes: 0,
             spans: 0,
-            origins: Interner::default(),
-            shapes: Interner::default(),
+            sources: Interner::default(),
+            classes: Interner::default(),
             evicted: 0,
             refused: 0,
             buffer: Vec::new(),
         }
     }
 
-    /// Keeps what came at `now`.
+    /// Inserts spans that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64) {
         for from_resource in request {
             for from_scope in from_resource.scope_spans {
-                let origin = Origin::intern(
-                    &mut self.origins,
+                let source = Source::intern(
+                    &mut self.sources,
                     from_resource.resource.as_ref(),
                     from_scope.scope.as_ref(),
-                    self.limit / SHARE_OF_ONE,
+                    self.limit / TRACE_LIMIT_DIVISOR,
                 );
-                let Some(origin) = origin else {
+                let Some(source) = source else {
                     self.refused += from_scope.spans.len() as u64;
                     continue;
                 };
                 for span in &from_scope.spans {
-                    if self.keep(span, origin, now).is_none() {
+                    if self.insert_span(span, source, now).is_none() {
                         self.refused += 1;
                     }
                     self.evict();
                 }
-                self.origins.release(origin);
+                self.sources.release(source);
             }
         }
     }
 
-    fn keep(&mut self, span: &Span, origin: Shared, now: u64) -> Option<()> {
+    /// Inserts a span; returns `None` if it is rejected.
+    fn insert_span(&mut self, span: &Span, source: InternId, now: u64) -> Option<()> {
         let trace_id = TraceId::from_bytes(&span.trace_id)?;
         let id = SpanId::from_bytes(&span.span_id)?;
         let encoding_bytes = memory::shared(span.encoded_len());
-        let allowance = self.limit / SHARE_OF_ONE;
+        let allowance = self.limit / TRACE_LIMIT_DIVISOR;
         let known = self.numbers.get(&trace_id).copied();
         if known.is_none() {
             if encoding_bytes > allowance {
                 return None;
             }
-            self.begin(trace_id);
+            self.add_trace(trace_id);
         }
-        let place = known.map_or(self.order.len() as u64 - 1, |number| number - self.first);
-        let trace = self.order.get_mut(usize::try_from(place).ok()?)?;
+        let index = known.map_or(self.order.len() as u64 - 1, |number| number - self.first);
+        let trace = self.order.get_mut(usize::try_from(index).ok()?)?;
         let before = trace.bytes();
         if before.saturating_add(encoding_bytes) > allowance && known.is_some() {
             trace.dropped += 1;
             return None;
         }
         self.buffer.clear();
-        // A vector has always room.
+        // Encoding into a vector does not fail.
         span.encode(&mut self.buffer).ok()?;
         let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
-        let moment = moment(span.end_time_unix_nano, now);
+        let effective_end = effective_end(span.end_time_unix_nano, now);
         trace.spans.push(SpanEntry {
             id,
             parent: SpanId::from_bytes(&span.parent_span_id),
             start: span.start_time_unix_nano,
             duration,
-            moment,
-            shape: Shape::intern(&mut self.shapes, &mut self.origins, origin, span),
+            effective_end,
+            class: SpanClass::intern(&mut self.classes, &mut self.sources, source, span),
             status: Status::of(span),
             encoded: self.buffer.as_slice().into(),
         });
-        trace.latest = trace.latest.max(moment);
+        trace.latest = trace.latest.max(effective_end);
         trace.encodings_bytes += encoding_bytes;
         self.traces_bytes = self.traces_bytes + trace.bytes() - before;
         self.spans += 1;
@@ -191,7 +193,7 @@ impl Traces {
         Some(())
     }
 
-    fn begin(&mut self, id: TraceId) {
+    fn add_trace(&mut self, id: TraceId) {
         self.numbers.insert(id, self.first + self.order.len() as u64);
         memory::grow(&mut self.order);
         let trace = Trace {
@@ -205,7 +207,7 @@ impl Traces {
         self.order.push_back(Box::new(trace));
     }
 
-    /// Lets the oldest traces go until the limit is kept.
+    /// Removes the oldest traces until the memory use is within the limit.
     fn evict(&mut self) {
         while self.bytes() > self.limit {
             let Some(trace) = self.order.pop_front() else {
@@ -217,7 +219,7 @@ impl Traces {
             self.spans -= trace.spans.len();
             self.evicted += trace.spans.len() as u64;
             for span in &trace.spans {
-                Shape::release(&mut self.shapes, &mut self.origins, span.shape);
+                SpanClass::release(&mut self.classes, &mut self.sources, span.class);
             }
             if self.numbers.capacity() > 4 * self.numbers.len() + 64 {
                 self.numbers.shrink_to(2 * self.numbers.len());
@@ -226,13 +228,13 @@ impl Traces {
         }
     }
 
-    /// All that is taken, in bytes.
+    /// Memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.traces_bytes
             + self.order.capacity() * size_of::<Box<Trace>>()
             + memory::table::<(TraceId, u64)>(self.numbers.capacity())
-            + self.shapes.bytes()
-            + self.origins.bytes()
+            + self.classes.bytes()
+            + self.sources.bytes()
             + self.buffer.capacity()
     }
 
@@ -246,11 +248,11 @@ impl Traces {
 
     pub(crate) fn get(&self, id: TraceId) -> Option<&Trace> {
         let number = self.numbers.get(&id)?;
-        let place = usize::try_from(number - self.first).ok()?;
-        self.order.get(place).map(|trace| &**trace)
+        let index = usize::try_from(number - self.first).ok()?;
+        self.order.get(index).map(|trace| &**trace)
     }
 
-    /// Traces newest first with their numbers, from before the number `before` on.
+    /// Returns the traces with numbers below `before` and these numbers, newest first.
     pub(crate) fn before(&self, before: u64) -> impl Iterator<Item = (u64, &Trace)> {
         let end = usize::try_from(before.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let end = end.min(self.order.len());
@@ -258,7 +260,7 @@ impl Traces {
         numbers.zip(self.order.range(..end).rev().map(|trace| &**trace))
     }
 
-    /// Traces with a span whose moment is `since` or later, oldest first.
+    /// Returns traces with a span whose `effective_end` is `since` or later, oldest first.
     pub(crate) fn since(&self, since: u64) -> impl Iterator<Item = &Trace> {
         self.order
             .iter()
@@ -266,13 +268,13 @@ impl Traces {
             .filter(move |trace| trace.latest >= since)
     }
 
-    /// The moment of the oldest trace.
+    /// Latest `effective_end` of the oldest trace.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.order.front().map(|trace| trace.latest)
     }
 
-    pub(crate) fn origin(&self, span: &SpanEntry) -> &Origin {
-        self.origins.get(self.shapes.get(span.shape).origin)
+    pub(crate) fn source(&self, span: &SpanEntry) -> &Source {
+        self.sources.get(self.classes.get(span.class).source)
     }
 }
 
@@ -286,9 +288,9 @@ impl Status {
     }
 }
 
-/// Clocks of senders may say anything; ours does not go by them further than [`BELIEVED_DELAY`].
-fn moment(end: u64, now: u64) -> u64 {
-    if (now.saturating_sub(BELIEVED_DELAY)..=now).contains(&end) {
+/// Returns `end` if it is at most [`MAX_TRUSTED_DELAY`] before `now` and not later, otherwise `now`.
+fn effective_end(end: u64, now: u64) -> u64 {
+    if (now.saturating_sub(MAX_TRUSTED_DELAY)..=now).contains(&end) {
         end
     } else {
         now

@@ -1,19 +1,19 @@
-//! The order in which a trace is shown: every span after its parent, siblings by start. Senders may name any parent, so
-//! parents that are missing and circles are ordinary here.
+//! Waterfall order of a trace: every span after its parent, siblings ordered by start. Parent ids come from
+//! senders, so parents may be missing and may form cycles.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{ids::SpanId, traces::SpanEntry};
 
-/// What the order goes by.
+/// Position of a span in the tree of a trace.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct SpanNode {
     pub(crate) id: SpanId,
     pub(crate) parent: Option<SpanId>,
     pub(crate) start: u64,
 }
 
-impl From<&SpanEntry> for Place {
+impl From<&SpanEntry> for SpanNode {
     fn from(span: &SpanEntry) -> Self {
         Self {
             id: span.id,
@@ -23,12 +23,12 @@ impl From<&SpanEntry> for Place {
     }
 }
 
-/// The positions in `spans` in the order of the waterfall; each once, whatever the parents are.
-pub(crate) fn order(spans: &[Place]) -> Vec<usize> {
+/// Returns the indices of `spans` in waterfall order; each occurs once, even if parents form cycles.
+pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
     let mut by_start: Vec<usize> = (0..spans.len()).collect();
     by_start.sort_by_key(|&span| spans[span].start);
 
-    // Of spans with the same id the earliest has the children.
+    // If several spans have the same id, the earliest gets the children.
     let mut owner: HashMap<SpanId, usize> = HashMap::with_capacity(spans.len());
     for &span in by_start.iter().rev() {
         owner.insert(spans[span].id, span);
@@ -55,25 +55,25 @@ pub(crate) fn order(spans: &[Place]) -> Vec<usize> {
                 continue;
             }
             ordered.push(span);
-            // Latest first, so that the earliest is the next to be taken.
+            // Children are in descending order of start: the earliest is popped next.
             open.extend(children.get(&span).into_iter().flatten());
         }
     };
     for root in roots.into_iter().rev() {
         descend(root, &mut placed);
     }
-    // What is left is in circles or below one.
+    // The remaining spans are in a cycle or below one.
     for span in by_start {
         if !placed[span] {
-            let entrance = earliest_of_circle(span, parent_of, |span| spans[span].start);
+            let entrance = earliest_in_cycle(span, parent_of, |span| spans[span].start);
             descend(entrance, &mut placed);
         }
     }
     ordered
 }
 
-/// The earliest span of the circle that the parents of `span` lead into.
-fn earliest_of_circle(
+/// Returns the earliest span of the cycle that the ancestors of `span` lead into.
+fn earliest_in_cycle(
     span: usize,
     parent_of: impl Fn(usize) -> Option<usize>,
     start_of: impl Fn(usize) -> u64,
@@ -105,32 +105,32 @@ mod tests {
         SpanId::from_bytes(&number.to_be_bytes()).expect("not zero")
     }
 
-    /// The ids in order, of spans given as id, parent (0 is none) and start.
+    /// Returns ids in waterfall order. Spans are given as id, parent (0 for none) and start.
     fn ordered(spans: &[(u64, u64, u64)]) -> Vec<u64> {
-        let places: Vec<_> = spans
+        let nodes: Vec<_> = spans
             .iter()
-            .map(|&(span, parent, start)| Place {
+            .map(|&(span, parent, start)| SpanNode {
                 id: id(span),
                 parent: (parent != 0).then(|| id(parent)),
                 start,
             })
             .collect();
-        order(&places).into_iter().map(|place| spans[place].0).collect()
+        order(&nodes).into_iter().map(|index| spans[index].0).collect()
     }
 
     #[test]
-    fn every_span_comes_after_its_parent_and_siblings_by_start() {
+    fn spans_follow_their_parent_and_siblings_are_ordered_by_start() {
         let spans = [(5, 2, 30), (3, 1, 40), (2, 1, 20), (1, 0, 10), (4, 2, 25)];
         assert_eq!(ordered(&spans), [1, 2, 4, 5, 3]);
     }
 
     #[test]
-    fn a_span_whose_parent_is_not_kept_is_a_root() {
+    fn a_span_with_a_missing_parent_is_a_root() {
         assert_eq!(ordered(&[(2, 9, 20), (1, 8, 10), (3, 2, 5)]), [1, 2, 3]);
     }
 
     #[test]
-    fn circles_are_entered_at_their_earliest_span() {
+    fn a_cycle_begins_at_its_earliest_span() {
         assert_eq!(ordered(&[(1, 1, 10)]), [1]);
         assert_eq!(
             ordered(&[(1, 2, 20), (2, 1, 10), (3, 1, 5), (4, 0, 50)]),
@@ -139,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_the_same_id_are_all_shown() {
+    fn spans_with_the_same_id_are_all_returned() {
         assert_eq!(ordered(&[(1, 0, 10), (1, 0, 20), (2, 1, 15)]), [1, 2, 1]);
     }
 
     #[test]
-    fn a_chain_as_deep_as_a_trace_is_long_is_no_matter() {
+    fn a_deep_chain_does_not_overflow_the_stack() {
         let spans: Vec<_> = (1..=100_000).map(|span| (span, span - 1, 0)).collect();
         assert_eq!(ordered(&spans).len(), 100_000);
     }

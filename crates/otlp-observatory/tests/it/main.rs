@@ -1,4 +1,4 @@
-//! The observatory over real sockets.
+//! Tests of a running observatory over sockets.
 #![cfg(test)]
 
 mod receive;

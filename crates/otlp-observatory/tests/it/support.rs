@@ -1,4 +1,4 @@
-//! A running observatory on free ports, and clients for it.
+//! A running observatory on free ports, and its clients.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Stops when it is dropped; [`Running::stop`] waits for it.
+/// Running observatory that stops on drop; [`Running::stop`] waits until it has stopped.
 pub struct Running {
     pub addresses: Addresses,
     shutdown: CancellationToken,
-    ended: JoinHandle<std::io::Result<()>>,
+    task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Running {
@@ -23,32 +23,32 @@ impl Running {
         let observatory = Observatory::bind(config).await.unwrap();
         let addresses = observatory.addresses();
         let shutdown = CancellationToken::new();
-        let ended = tokio::spawn(observatory.run(shutdown.clone()));
+        let task = tokio::spawn(observatory.run(shutdown.clone()));
         Self {
             addresses,
             shutdown,
-            ended,
+            task,
         }
     }
 
-    /// Asks it to end, without waiting.
-    pub fn begin_to_stop(&self) {
+    /// Starts the shutdown without waiting for its end.
+    pub fn request_stop(&self) {
         self.shutdown.cancel();
     }
 
     pub async fn stop(mut self) -> std::io::Result<()> {
         self.shutdown.cancel();
-        within(&mut self.ended).await.unwrap()
+        within(&mut self.task).await.unwrap()
     }
 
-    /// `http://…` at the OTLP/HTTP port.
+    /// Returns the URL of a path on the OTLP/HTTP port.
     pub fn http(&self, path: &str) -> String {
         format!("http://{}{path}", self.addresses.http)
     }
 }
 
 impl Running {
-    /// The JSON at `path` of the pages.
+    /// Returns the JSON of a page.
     pub async fn json(&self, path: &str) -> Value {
         let response = within(
             client()
@@ -59,7 +59,7 @@ impl Running {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// The JSON at `path` as soon as `holds` does.
+    /// Polls the JSON of a page until `holds` is true.
     pub async fn json_when(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
         loop {
@@ -67,8 +67,10 @@ impl Running {
             if holds(&json) {
                 return json;
             }
-            assert!(tokio::time::Instant::now() < deadline, "{path} stays {json:#}");
-            // Between two looks; the deadline above is what is waited for.
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{path} has not changed as expected: {json:#}"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -80,26 +82,20 @@ impl Drop for Running {
     }
 }
 
-/// Everything on free ports of this machine.
+/// Returns a configuration with every endpoint on a free loopback port.
 pub fn config() -> Config {
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    Config {
-        http: free,
-        grpc: Some(free),
-        health: Some(free),
-        pages: free,
-        ..Config::default()
-    }
+    Config::default().http(free).grpc(free).health(free).pages(free)
 }
 
-/// Fails rather than hangs.
+/// Panics if `future` takes longer than 30 seconds.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
-        .expect("it takes too long")
+        .expect("no result within 30 seconds")
 }
 
-/// Without the machine's proxies and certificates.
+/// Returns a client that ignores proxy settings.
 pub fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()

@@ -1,9 +1,9 @@
-// Numbers, durations and moments as people read them.
+// Formatting of numbers, durations and timestamps.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ago, between, bytes, duration, measured, percent, rate, short } from '../../assets/format.js';
 
-test('a duration has the unit that makes it short', () => {
+test('durations have a suitable unit', () => {
   const cases = [
     [0, '0'],
     [850, '850 ns'],
@@ -20,7 +20,7 @@ test('a duration has the unit that makes it short', () => {
   for (const [ns, text] of cases) assert.equal(duration(ns), text);
 });
 
-test('a rate below one in ten seconds is said per minute', () => {
+test('rates below one in ten seconds are per minute', () => {
   assert.equal(rate(0), '0/s');
   assert.equal(rate(4), '4/s');
   assert.equal(rate(0.4), '0.4/s');
@@ -28,7 +28,7 @@ test('a rate below one in ten seconds is said per minute', () => {
   assert.equal(rate(1234.5), '1,235/s');
 });
 
-test('numbers keep their digits that matter', () => {
+test('numbers keep their significant digits', () => {
   assert.equal(short(0), '0');
   assert.equal(short(1.23456), '1.23');
   assert.equal(short(123456.7), '123,457');
@@ -36,25 +36,25 @@ test('numbers keep their digits that matter', () => {
   assert.equal(short(0.00001), '1.00e-5');
 });
 
-test('memory is counted in powers of two', () => {
+test('sizes have binary prefixes', () => {
   assert.equal(bytes(0), '0 B');
   assert.equal(bytes(1024), '1 KiB');
   assert.equal(bytes(268_435_456), '256 MiB');
 });
 
-test('few errors are not none', () => {
+test('a small share is not zero', () => {
   assert.equal(percent(0, 10), '0 %');
   assert.equal(percent(1, 100_000), '<0.1 %');
   assert.equal(percent(1, 3), '33 %');
   assert.equal(percent(0, 0), '–');
 });
 
-test('moments are subtracted without losing nanoseconds', () => {
+test('timestamps are subtracted without loss of nanoseconds', () => {
   assert.equal(between('1795342907000000001', '1795342907000000004'), 3);
   assert.equal(between('1795342907000000004', '1795342907000000001'), -3);
 });
 
-test('an age is said in its largest unit', () => {
+test('an age is in its largest unit', () => {
   const at = '1795342907000000000';
   const now = 1_795_342_907_000;
   assert.equal(ago(at, now + 2_400), '2 s ago');
@@ -63,7 +63,7 @@ test('an age is said in its largest unit', () => {
   assert.equal(ago(at, now - 5_000), '0 s ago');
 });
 
-test("a measured value is in its instrument's unit", () => {
+test("values are in their instrument's unit", () => {
   assert.equal(measured(0.0041, 's'), '4.1 ms');
   assert.equal(measured(12, 'ms'), '12 ms');
   assert.equal(measured(2048, 'By'), '2 KiB');
@@ -71,6 +71,6 @@ test("a measured value is in its instrument's unit", () => {
   assert.equal(measured(0.5, '1'), '0.5');
   assert.equal(measured(7, 'Cel'), '7 Cel');
   assert.equal(measured(null, 's'), '–');
-  // A unit is text of others too.
+  // Units are untrusted text.
   assert.equal(measured(7, 'constructor'), '7 constructor');
 });

@@ -1,4 +1,4 @@
-// Points as the columns of a chart, log records as a tail, and where the map's nodes lie.
+// Columns of charts, labels of series, the layout of the map, and colours of services.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { curve, edgeId, layOutGraph, nodeName } from '../../assets/graph.js';
@@ -7,7 +7,7 @@ import { columns, headline, keyOf, labelOf, labelsOf, largest, latest } from '..
 
 const at = (seconds, values) => ({ time_unix_nano: `${seconds}000000000`, ...values });
 
-test('lines with different moments share one scale', () => {
+test('lines with different times share an axis', () => {
   const one = { label: 'one', field: 'value', points: [at(1, { value: 10 }), at(3, { value: 30 })] };
   const other = { label: 'other', field: 'value', points: [at(2, { value: '20' }), at(3, { value: null })] };
   assert.deepEqual(columns([one, other]), [
@@ -18,12 +18,12 @@ test('lines with different moments share one scale', () => {
   assert.deepEqual(columns([]), [[]]);
 });
 
-test('what cannot be drawn is left out', () => {
+test('values that are not numbers are omitted', () => {
   const points = [at(1, { value: 'NaN' }), at(2, { value: {} }), at(3, {})];
   assert.deepEqual(columns([{ label: '', field: 'value', points }])[1], [null, null, null]);
 });
 
-test('the newest number is the last that is one', () => {
+test('the newest number skips missing values', () => {
   assert.equal(latest([at(1, { p95: 5 }), at(2, { p95: null })], 'p95'), 5);
   assert.equal(latest([], 'p95'), null);
   assert.equal(latest([at(1, { quantiles: { 0.5: 7 } })], 'quantiles:0.5'), 7);
@@ -37,7 +37,7 @@ test('series are ordered by their newest number', () => {
   );
 });
 
-test('attributes make the same label in any order', () => {
+test('labels do not depend on the order of attributes', () => {
   assert.equal(labelOf({ b: 1, a: ['x'] }), 'a=["x"], b=1');
   assert.equal(labelOf({ a: ['x'], b: 1 }), labelOf({ b: 1, a: ['x'] }));
   assert.equal(labelOf({}), 'all');
@@ -45,7 +45,7 @@ test('attributes make the same label in any order', () => {
 
 const series = (attributes, resource = {}) => ({ attributes, resource });
 
-test('what all series have in common is not in their labels', () => {
+test('labels omit attributes that all series share', () => {
   const several = [
     series({ method: 'GET', route: '/a' }, { host: 'x' }),
     series({ method: 'GET', route: '/b' }, { host: 'x' }),
@@ -57,7 +57,7 @@ test('what all series have in common is not in their labels', () => {
   assert.deepEqual([...labelsOf([]).labels.values()], []);
 });
 
-test('the same attributes of two processes are two series', () => {
+test('two processes with the same attributes have two series', () => {
   const one = series({ route: '/a' }, { 'service.instance.id': '1' });
   const other = series({ route: '/a' }, { 'service.instance.id': '2' });
   assert.deepEqual([...labelsOf([one, other]).labels.values()], ['service.instance.id=1', 'service.instance.id=2']);
@@ -65,7 +65,7 @@ test('the same attributes of two processes are two series', () => {
   assert.equal(keyOf(one), keyOf(structuredClone(one)));
 });
 
-test('each type of instrument has a number that says most', () => {
+test('every instrument type has a headline field', () => {
   assert.equal(headline({ type: 'counter', series: [] }), 'rate');
   assert.equal(headline({ type: 'exponential_histogram', series: [] }), 'p95');
   assert.equal(
@@ -75,7 +75,7 @@ test('each type of instrument has a number that says most', () => {
   assert.equal(headline({ type: 'summary', series: [] }), 'count');
 });
 
-test('nodes of the map do not lie on each other', () => {
+test('nodes of the map do not overlap', () => {
   const nodes = ['clients', 'app', 'worker', 'db', 'queue'].map((name) => ({ id: name, name }));
   const edges = [
     ['clients', 'app'],
@@ -103,12 +103,12 @@ test('nodes of the map do not lie on each other', () => {
   }
 });
 
-test('long names of nodes are cut', () => {
+test('long node names are truncated', () => {
   assert.equal(nodeName('short'), 'short');
   assert.equal(nodeName('x'.repeat(100)).length, 32);
 });
 
-test("a service's hue is its own, and never an error's red", () => {
+test("a service's hue is stable and never red", () => {
   assert.equal(hueOf('pressroom-app'), hueOf('pressroom-app'));
   assert.notEqual(hueOf('pressroom-app'), hueOf('pressroom-worker'));
   for (let index = 0; index < 500; index += 1) {

@@ -1,4 +1,4 @@
-// The rows of a trace.
+// Rows of the waterfall.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ancestors, layOut, ticks, visible } from '../../assets/waterfall.js';
@@ -23,7 +23,7 @@ const TRACE = [
 const rows = () => layOut(TRACE, String(START), 100);
 const ids = (some) => some.map((row) => row.span.span_id);
 
-test('spans are as deep as they have spans above them', () => {
+test('the depth is the number of ancestors', () => {
   assert.deepEqual(
     rows().map(({ depth, descendants }) => [depth, descendants]),
     [
@@ -36,7 +36,7 @@ test('spans are as deep as they have spans above them', () => {
   );
 });
 
-test('bars stay within the trace', () => {
+test('bars are within the trace', () => {
   const [root, a, , b] = rows();
   assert.deepEqual([root.left, root.width], [0, 1]);
   assert.deepEqual([a.left, a.width], [0.1, 0.4]);
@@ -45,26 +45,26 @@ test('bars stay within the trace', () => {
   assert.deepEqual([early.left, early.width], [0, 1]);
 });
 
-test('what is below a folded span is hidden, at any depth', () => {
+test('descendants of a folded span are hidden', () => {
   assert.deepEqual(ids(visible(rows(), new Set(['a']))), ['root', 'a', 'b', 'orphan']);
   assert.deepEqual(ids(visible(rows(), new Set(['root']))), ['root', 'orphan']);
   assert.deepEqual(ids(visible(rows(), new Set())), ids(rows()));
 });
 
-test('the spans above a span are those that must be open', () => {
+test('ancestors are all spans above a span', () => {
   assert.deepEqual(ancestors(rows(), 'aa'), ['a', 'root']);
   assert.deepEqual(ancestors(rows(), 'orphan'), []);
   assert.deepEqual(ancestors(rows(), 'nobody'), []);
 });
 
-test('spans that name each other as parents end', () => {
+test('cycles of parents terminate', () => {
   const circle = layOut([span('x', 'y', 0, 1), span('y', 'x', 0, 1), span('z', 'z', 0, 1)], String(START), 1);
   assert.equal(circle.length, 3);
   assert.deepEqual(ancestors(circle, 'x'), ['y', 'x']);
   assert.ok(visible(circle, new Set(['x', 'z'])).length > 0);
 });
 
-test('the scale has round numbers, and few', () => {
+test('the scale has a few round ticks', () => {
   assert.deepEqual(ticks(7_300_000), [0, 2_000_000, 4_000_000, 6_000_000]);
   assert.deepEqual(ticks(0), [0]);
   for (let duration = 1; duration < 1e15; duration *= 7) {
@@ -73,7 +73,7 @@ test('the scale has round numbers, and few', () => {
   }
 });
 
-test('ten thousand spans in a chain are laid out', () => {
+test('a chain of ten thousand spans has rows', () => {
   const chain = Array.from({ length: 10_000 }, (_, index) =>
     span(`s${index}`, index ? `s${index - 1}` : null, index, 10),
   );

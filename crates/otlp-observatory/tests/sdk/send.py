@@ -1,4 +1,4 @@
-"""Sends spans, log records and metrics with the OpenTelemetry SDK for Python, and says which trace they are of.
+"""Sends spans, log records and metrics with the OpenTelemetry SDK for Python, and prints the id of their trace.
 
 Usage: send.py http/protobuf|http/json|grpc ENDPOINT
 """
@@ -94,9 +94,9 @@ def send_metrics(provider, span):
 
 
 def main():
-    # Ends by itself, whatever hangs.
+    # Exits after 30 seconds if something hangs.
     faulthandler.dump_traceback_later(30, exit=True)
-    # Exporters log what went wrong and do not raise it.
+    # Exporters log errors and do not raise them.
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     protocol, endpoint = sys.argv[1:]
     service = "python-" + protocol.replace("/", "-")

@@ -8,13 +8,15 @@ use std::{
 };
 
 use axum::{
-    Router,
-    body::Body,
+    BoxError, Router,
+    body::HttpBody,
     extract::{Request, State},
     http::{HeaderValue, Uri, header, uri::PathAndQuery},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use bounded_server::{AmbiguousFraming, PeerAddress};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use telemetry::ClientAddress;
 use tower::Service;
@@ -24,7 +26,6 @@ use super::{
     limits::Limits,
     proxies::{Clients, TrustedProxies},
 };
-use crate::server::AmbiguousFraming;
 
 /// Maximum length of a request target, in bytes; gunicorn's default, which the reference
 /// implementation uses.
@@ -36,12 +37,7 @@ const MAX_FIELD_BYTES: usize = 8190;
 /// envelope.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if headers.contains_key(header::TRANSFER_ENCODING)
-        && request
-            .extensions()
-            .get::<AmbiguousFraming>()
-            .is_some_and(AmbiguousFraming::take)
-    {
+    if request.extensions().get::<AmbiguousFraming>().is_some() {
         return ApiError::bad_request().into_response();
     }
     if target_bytes(request.uri()) > MAX_TARGET_BYTES {
@@ -101,24 +97,25 @@ impl Front {
     }
 }
 
-impl Service<Request<Body>> for Front {
+impl<B> Service<Request<B>> for Front
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     type Response = Response;
     type Error = Infallible;
-    type Future = <Router as Service<Request<Body>>>::Future;
+    type Future = <Router as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Service::<Request<Body>>::poll_ready(&mut self.router, cx)
+        Service::<Request<B>>::poll_ready(&mut self.router, cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if let Some(uri) = collapse_leading_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
-        if let Some(&ClientAddress(peer)) = request.extensions().get() {
+        if let Some(&PeerAddress(peer)) = request.extensions().get() {
             let client = self.clients.address(peer, request.headers());
-            if client != peer {
-                request.extensions_mut().insert(ClientAddress(client));
-            }
+            request.extensions_mut().insert(ClientAddress(client));
         }
         self.router.call(request)
     }
@@ -140,7 +137,11 @@ fn collapse_leading_slashes(uri: &Uri) -> Option<Uri> {
 mod tests {
     use std::time::Duration;
 
-    use axum::{body::to_bytes, http::StatusCode, routing::get};
+    use axum::{
+        body::{Body, to_bytes},
+        http::StatusCode,
+        routing::get,
+    };
     use tower::ServiceExt as _;
 
     use super::*;

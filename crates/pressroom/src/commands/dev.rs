@@ -13,7 +13,7 @@ use crate::{
     health::{Health, Queue},
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
-    server::{self, Stopping},
+    server::server,
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
 };
@@ -83,7 +83,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
     );
     let dispatcher = Dispatcher::new(
         store.clone(),
-        Client::new(broker.clone()).with_observer(observer.clone()),
+        Client::new(broker.clone()).observer(observer.clone()),
         sources.clock.clone(),
         config.work.queues[0].clone(),
         Durability::OutboxUntilDone,
@@ -104,15 +104,12 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
-    // No load balancer needs time to notice the end of this process.
-    let stopping = Stopping {
-        draining: lifecycle.shutdown(),
-        shutdown: lifecycle.shutdown(),
-        grace,
-    };
+    // No load balancer has to notice the shutdown first, so draining begins with it.
+    let server = server().drain_on(lifecycle.shutdown()).grace_period(grace);
+    let shutdown = lifecycle.shutdown().cancelled_owned();
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), stopping).await?)
+        Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
     welcome(address.port(), &config.database, &telemetry)?;
     lifecycle.run(ending(grace), || health.drain()).await

@@ -13,7 +13,7 @@ use crate::{
     config::ServeConfig,
     health::{Health, Queue},
     lifecycle::{Ending, Lifecycle},
-    server::{self, Stopping},
+    server::server,
     store::{Store, postgres::PostgresStore},
     tasks::{Dispatcher, Durability},
 };
@@ -37,7 +37,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     }
     let store: Arc<dyn Store> = Arc::new(store);
     let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&config.redis));
-    let broker = RedisBroker::new(config.redis)?.with_observer(observer.clone());
+    let broker = RedisBroker::new(config.redis)?.observer(observer.clone());
     let limiter = RateLimiter::new(config.api.rates, config.secret_key.clone()).shared_through(&broker);
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
@@ -57,7 +57,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
 
     let dispatcher = Dispatcher::new(
         store.clone(),
-        Client::new(broker).with_observer(observer),
+        Client::new(broker).observer(observer),
         sources.clock.clone(),
         config.queues[0].clone(),
         Durability::Broker,
@@ -65,14 +65,13 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let draining = CancellationToken::new();
-    let stopping = Stopping {
-        draining: draining.clone(),
-        shutdown: lifecycle.shutdown(),
-        grace: config.shutdown_grace,
-    };
+    let server = server()
+        .drain_on(draining.clone())
+        .grace_period(config.shutdown_grace);
+    let shutdown = lifecycle.shutdown().cancelled_owned();
     telemetry::info!(address = %listener.local_addr()?, "Serving");
     lifecycle.spawn("server", async move {
-        Ok(server::serve(listener, api::service(app), stopping).await?)
+        Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
     let ending = Ending {
         delay: config.shutdown_delay,

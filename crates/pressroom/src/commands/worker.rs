@@ -25,7 +25,7 @@ pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
 
 async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let observer = Arc::new(OtelObserver::new(config.hostname.as_str()).with_redis(&config.redis));
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?.with_observer(observer.clone()));
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?.observer(observer.clone()));
     let task = NotificationTask {
         store: Arc::new(PostgresStore::connect(&config.database)?),
         clock: Sources::real().clock,

@@ -110,14 +110,13 @@ impl ObservatorySettings {
             let port: u16 = reader.parse(setting, "a port number")?;
             Ok(SocketAddr::new(pages.ip(), port))
         };
-        Ok(Config {
-            pages,
-            http: port(OBSERVATORY_OTLP_HTTP_PORT)?,
-            grpc: Some(port(OBSERVATORY_OTLP_GRPC_PORT)?),
-            health: Some(port(OBSERVATORY_HEALTH_PORT)?),
-            memory: usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX),
-            forward: forwarding(reader, data_dir)?,
-        })
+        let config = Config::default()
+            .pages(pages)
+            .http(port(OBSERVATORY_OTLP_HTTP_PORT)?)
+            .grpc(port(OBSERVATORY_OTLP_GRPC_PORT)?)
+            .health(port(OBSERVATORY_HEALTH_PORT)?)
+            .memory(usize::try_from(size(reader, memory, MIN_MEMORY)?).unwrap_or(usize::MAX));
+        Ok(config.forward(forwarding(reader, data_dir)?))
     }
 }
 
@@ -138,14 +137,10 @@ fn forwarding(reader: &mut Reader, data_dir: &Path) -> Result<Option<Forwarding>
             let problem = "is set together with SCOUT_ENDPOINT; unset one of them";
             return Err(ConfigError::new("OBSERVATORY_FORWARD_ENDPOINT", problem));
         }
-        return Ok(Some(Forwarding {
-            endpoint,
-            headers: headers.unwrap_or_default(),
-            credentials: None,
-            environment: None,
-            queue,
-            queue_limit,
-        }));
+        let forwarding = Forwarding::new(endpoint, queue).queue_limit(queue_limit);
+        let with_header = |forwarding: Forwarding, (name, value)| forwarding.header(name, value);
+        let headers = headers.unwrap_or_default().into_iter();
+        return Ok(Some(headers.fold(forwarding, with_header)));
     }
     if headers.is_some() {
         return Err(required(
@@ -163,19 +158,17 @@ fn forwarding(reader: &mut Reader, data_dir: &Path) -> Result<Option<Forwarding>
         return Ok(None);
     };
     let [endpoint, id, secret, token] = given.map(|(variable, _)| move || required(variable, first));
-    Ok(Some(Forwarding {
-        endpoint: scout_endpoint.ok_or_else(endpoint)?,
-        headers: Vec::new(),
-        credentials: Some(Credentials {
-            client_id: client_id.ok_or_else(id)?,
-            client_secret: Secret::new(client_secret.ok_or_else(secret)?.expose()),
-            token_url: token_url.ok_or_else(token)?,
-            audience: Some(SCOUT_AUDIENCE.to_owned()),
-        }),
-        environment,
-        queue,
-        queue_limit,
-    }))
+    let endpoint = scout_endpoint.ok_or_else(endpoint)?;
+    let client_id = client_id.ok_or_else(id)?;
+    let client_secret = Secret::new(client_secret.ok_or_else(secret)?.expose());
+    let token_url = token_url.ok_or_else(token)?;
+    let credentials = Credentials::new(token_url, client_id, client_secret).audience(SCOUT_AUDIENCE);
+    Ok(Some(
+        Forwarding::new(endpoint, queue)
+            .credentials(credentials)
+            .environment(environment.unwrap_or_default())
+            .queue_limit(queue_limit),
+    ))
 }
 
 fn required(variable: &'static str, with: &str) -> ConfigError {

@@ -101,10 +101,7 @@ pub(super) fn redis(reader: &mut Reader) -> Result<RedisConfig, ConfigError> {
         config.server().map_err(|problem| problem.to_string())?;
         Ok::<_, String>((config, Secret::new(url).masked_url()))
     })?;
-    Ok(RedisConfig {
-        visibility_timeout: reader.seconds(CELERY_VISIBILITY_TIMEOUT)?,
-        ..config
-    })
+    Ok(config.visibility_timeout(reader.seconds(CELERY_VISIBILITY_TIMEOUT)?))
 }
 
 pub(super) fn data_dir(reader: &mut Reader) -> PathBuf {

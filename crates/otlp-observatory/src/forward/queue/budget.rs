@@ -1,15 +1,17 @@
-//! How much of the disk the queues of the three signals may take together.
+//! Limit on the disk space of the queues of all signals together.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{export::Signal, forward::SIGNALS};
+use crate::export::Signal;
 
-/// Bytes on disk, shared. An eighth is kept for each signal, so that one which the backend does not take cannot fill
-/// everything and stop the others.
+/// Disk space shared by the queues, in bytes.
+///
+/// An eighth is reserved for each signal, so that one signal that the backend does not accept cannot use up all space
+/// and stop the others.
 #[derive(Debug)]
 pub(in crate::forward) struct Budget {
     limit: u64,
-    used: Mutex<[u64; SIGNALS.len()]>,
+    used: Mutex<[u64; Signal::ALL.len()]>,
 }
 
 impl Budget {
@@ -24,35 +26,35 @@ impl Budget {
         self.limit
     }
 
-    /// Takes `bytes` for `signal`, if they are there.
-    pub(super) fn take(&self, signal: Signal, bytes: u64) -> bool {
+    /// Reserves `bytes` for `signal`; returns false when they are not available.
+    pub(super) fn reserve(&self, signal: Signal, bytes: u64) -> bool {
         let mut used = self.used();
-        let others: u64 = SIGNALS
+        let others: u64 = Signal::ALL
             .iter()
             .filter(|other| **other != signal)
             .map(|other| used[*other as usize].max(self.limit / 8))
             .sum();
-        let mine = &mut used[signal as usize];
-        let fits = mine.saturating_add(bytes).saturating_add(others) <= self.limit;
+        let own = &mut used[signal as usize];
+        let fits = own.saturating_add(bytes).saturating_add(others) <= self.limit;
         if fits {
-            *mine += bytes;
+            *own += bytes;
         }
         fits
     }
 
-    /// Counts what is on disk already, beyond the limit or not.
-    pub(super) fn count(&self, signal: Signal, bytes: u64) {
+    /// Adds bytes that are on disk already, even beyond the limit.
+    pub(super) fn add_existing(&self, signal: Signal, bytes: u64) {
         self.used()[signal as usize] += bytes;
     }
 
-    pub(super) fn give_back(&self, signal: Signal, bytes: u64) {
+    pub(super) fn release(&self, signal: Signal, bytes: u64) {
         let mut used = self.used();
-        let mine = &mut used[signal as usize];
-        *mine = mine.saturating_sub(bytes);
+        let own = &mut used[signal as usize];
+        *own = own.saturating_sub(bytes);
     }
 
-    /// Numbers that a panic does not leave half-changed.
-    fn used(&self) -> MutexGuard<'_, [u64; SIGNALS.len()]> {
+    /// A panic leaves none of the numbers half-changed, so a poisoned lock is usable.
+    fn used(&self) -> MutexGuard<'_, [u64; Signal::ALL.len()]> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

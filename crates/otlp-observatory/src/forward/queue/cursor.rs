@@ -1,14 +1,20 @@
-//! The cursor of a queue: up to where its records were sent. A cursor that is lost or damaged means that everything is
-//! sent again, never that something is not sent.
+//! The cursor of a queue: the position before which every record was sent.
+//!
+//! A missing or damaged cursor means that everything is sent again, never that a record is skipped.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
 
 use super::record::{Position, crc};
 
 const FILE: &str = "cursor";
 const LENGTH: usize = 20;
 
-/// What the folder's cursor says; `None` when there is none that can be believed.
+/// Reads the cursor in `folder`; `None` when it is missing or damaged.
 pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     match fs::read(folder.join(FILE)) {
         Ok(bytes) => Ok(decode(&bytes)),
@@ -17,14 +23,20 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     }
 }
 
-/// Replaces the cursor as a whole: a crash leaves the old one or the new.
+/// Replaces the cursor atomically: a crash leaves the old one or the new one. Only the owner can read it.
 pub(super) fn write(folder: &Path, sent: Position) -> io::Result<()> {
-    let new = folder.join("cursor.new");
     let mut bytes = Vec::with_capacity(LENGTH);
     bytes.extend_from_slice(&sent.segment.to_le_bytes());
     bytes.extend_from_slice(&sent.offset.to_le_bytes());
     bytes.extend_from_slice(&crc(&[&bytes]).to_le_bytes());
-    super::private_file(&new, &bytes)?;
+    let new = folder.join("cursor.new");
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?
+        .write_all(&bytes)?;
     fs::rename(new, folder.join(FILE))
 }
 

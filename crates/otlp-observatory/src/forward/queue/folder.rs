@@ -1,4 +1,4 @@
-//! The folder that the queues of all signals are in, for one process at a time.
+//! The folder with the queues of all signals, locked for one process.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -7,16 +7,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a folder cannot be used.
+/// Reason the folder of the forwarding queue cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FolderError {
-    #[error("the forwarding queue in {} is used by another process; give this one a folder of its own", .0.display())]
+    /// Another process has locked the folder.
+    #[error(
+        "the forwarding queue in {} is used by another process; use a separate folder for each process",
+        .0.display()
+    )]
     InUse(PathBuf),
-    #[error("the forwarding queue in {} cannot be used: {source}", .path.display())]
-    Io { path: PathBuf, source: io::Error },
+    /// The folder cannot be created, locked, read or written.
+    #[error("cannot use the forwarding queue in {}: {source}", .path.display())]
+    Io {
+        /// Path of the folder.
+        path: PathBuf,
+        /// Error of the file system.
+        source: io::Error,
+    },
 }
 
-/// A folder, locked. The system frees it when the process ends, however it ends.
+/// A locked folder. The system releases the lock when the process ends, however it ends.
 #[derive(Debug)]
 pub(in crate::forward) struct Folder {
     path: PathBuf,
@@ -24,7 +35,7 @@ pub(in crate::forward) struct Folder {
 }
 
 impl Folder {
-    /// Locks the folder at `path`, which is made when it is not there.
+    /// Locks the folder at `path`, which is created if missing.
     pub(in crate::forward) fn lock(path: &Path) -> Result<Self, FolderError> {
         let unusable = |source| FolderError::Io {
             path: path.to_owned(),

@@ -1,20 +1,22 @@
-//! A queue on disk for one signal: records are appended by one thread and taken in order by one sender. What was
-//! appended survives the process at once, and the machine from the next [`Queue::sync`] on. A record is read again until
-//! it is [committed](Queue::commit), and after a crash perhaps once more: it is delivered at least once.
+//! A queue of records on disk for one signal, appended by one thread and read in order by one sender.
+//!
+//! An appended record survives a crash of the process at once, and a crash of the machine after the next
+//! [`DiskQueue::sync`]. A record is read again until it is [committed](DiskQueue::commit), and may be read again after a
+//! crash: it is delivered at least once.
 
 mod budget;
 mod cursor;
 mod folder;
+mod index;
 mod record;
 mod recovery;
 mod segment;
 
 use std::{
-    collections::VecDeque,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::DirBuilderExt as _,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,82 +25,66 @@ use tokio::sync::Notify;
 pub use self::folder::FolderError;
 pub(super) use self::{budget::Budget, folder::Folder, record::HEADER};
 use self::{
+    index::{Index, Segment},
     record::{Header, Position},
     recovery::recover,
-    segment::{Next, Reader},
+    segment::{Entry, Reader},
 };
 use crate::export::Signal;
 
-/// A segment is closed at this length; of a small limit it is a small part.
-const SEGMENT: u64 = 4 << 20;
+/// Length in bytes at which a segment is closed, unless the limit of the queue is small.
+const SEGMENT_LENGTH: u64 = 4 << 20;
 
-/// Why a record was not appended.
+/// Reason a record was not appended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AppendError {
     #[error("the queue is full")]
     Full,
-    #[error("the queue cannot be written: {0}")]
+    #[error("cannot write the queue: {0}")]
     Write(#[from] io::Error),
 }
 
 /// Records that are sent together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Their requests, one after the other: concatenated encodings of a message are the encoding of them merged.
+    /// Concatenated requests of the records, which in protobuf is the encoding of the merged request.
     pub(super) request: Vec<u8>,
     pub(super) records: usize,
     pub(super) items: u64,
-    /// Bytes among them that were no records.
+    /// Bytes skipped because they are not valid records.
     damaged: u64,
+    /// Position after the last record.
     end: Position,
 }
 
+/// The queue of one signal.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct DiskQueue {
     path: PathBuf,
-    /// Locked as long as anything may write here.
+    /// Holds the lock while the queue may write.
     _folder: Arc<Folder>,
     signal: Signal,
     budget: Arc<Budget>,
     segment_length: u64,
-    state: Mutex<State>,
-    arrived: Notify,
+    index: Mutex<Index>,
+    appended: Notify,
 }
 
-/// Segments are deleted as soon as nothing in them is to be sent, the last one too: an empty queue has none.
-#[derive(Debug, Default)]
-struct State {
-    segments: VecDeque<Segment>,
-    /// How much of the first segment was sent.
-    sent: u64,
-    /// The last segment, while it is appended to.
-    open: Option<Arc<File>>,
-    unsynced: Vec<Arc<File>>,
-    next_id: u64,
-    pending: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    id: u64,
-    length: u64,
-}
-
-impl Queue {
-    /// The queue of `signal` in `folder`, with what another process left in it.
+impl DiskQueue {
+    /// Opens the queue of `signal` in `folder`, with the records that an earlier process left.
     pub(super) fn open(folder: Arc<Folder>, signal: Signal, budget: Arc<Budget>) -> io::Result<Self> {
         let path = folder.path().join(signal.name());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        let state = recover(&path)?;
-        budget.count(signal, state.segments.iter().map(|segment| segment.length).sum());
+        let index = recover(&path)?;
+        budget.add_existing(signal, index.segments.iter().map(|segment| segment.length).sum());
         Ok(Self {
             path,
             _folder: folder,
             signal,
-            segment_length: SEGMENT.min(budget.limit() / 32),
+            segment_length: SEGMENT_LENGTH.min(budget.limit() / 32),
             budget,
-            state: Mutex::new(state),
-            arrived: Notify::new(),
+            index: Mutex::new(index),
+            appended: Notify::new(),
         })
     }
 
@@ -106,58 +92,55 @@ impl Queue {
         self.signal
     }
 
-    /// Appends `request`, which begins with [`HEADER`] bytes for the header.
+    /// Appends a record. `request` starts with [`HEADER`] bytes to be filled with the header.
     pub(super) fn append(&self, mut request: Vec<u8>, items: u32) -> Result<(), AppendError> {
         let length = request.len() as u64;
         let Some(header) = Header::of(&request[HEADER..], items) else {
             return Err(AppendError::Full);
         };
-        if !self.budget.take(self.signal, length) {
+        if !self.budget.reserve(self.signal, length) {
             return Err(AppendError::Full);
         }
-        let mut state = self.state();
-        let written = self.last_segment(&mut state).and_then(|(file, place)| {
-            request[..HEADER].copy_from_slice(&header.encode(place));
+        let mut index = self.index();
+        let written = self.last_segment(&mut index).and_then(|(file, position)| {
+            request[..HEADER].copy_from_slice(&header.encode(position));
             (&*file).write_all(&request)?;
             Ok(file)
         });
         match written {
             Ok(file) => {
-                state.grow(length);
-                if !state.unsynced.iter().any(|other| Arc::ptr_eq(other, &file)) {
-                    state.unsynced.push(file);
-                }
-                drop(state);
-                self.arrived.notify_one();
+                index.append(length, file);
+                drop(index);
+                self.appended.notify_one();
                 Ok(())
             }
             Err(error) => {
-                self.budget.give_back(self.signal, length);
-                self.abandon_last_segment(&mut state);
+                self.budget.release(self.signal, length);
+                self.abandon_last_segment(&mut index);
                 Err(error.into())
             }
         }
     }
 
-    /// Bytes that are to be sent.
+    /// Returns the number of bytes to be sent.
     pub(super) fn pending(&self) -> u64 {
-        self.state().pending
+        self.index().pending
     }
 
-    /// Waits until something was appended since the last time.
-    pub(super) async fn arrived(&self) {
-        self.arrived.notified().await;
+    /// Waits until a record has been appended since the last call.
+    pub(super) async fn appended(&self) {
+        self.appended.notified().await;
     }
 
-    /// The oldest records, in at most so many bytes (but for a single one) and at most so many; `None` when there are
-    /// none. Reads the disk.
-    pub(super) fn read(&self, longest: usize, most: usize) -> io::Result<Option<Batch>> {
+    /// Reads the oldest records, up to `max_records` and, unless there is only one, up to `max_bytes`; `None` when the
+    /// queue is empty. Blocks on the disk.
+    pub(super) fn read(&self, max_bytes: usize, max_records: usize) -> io::Result<Option<Batch>> {
         let (segment, sent) = {
-            let state = self.state();
-            let Some(segment) = state.segments.front() else {
+            let index = self.index();
+            let Some(segment) = index.segments.front() else {
                 return Ok(None);
             };
-            (*segment, state.sent)
+            (*segment, index.sent)
         };
         let begin = Position {
             segment: segment.id,
@@ -179,146 +162,110 @@ impl Queue {
             Err(error) => return Err(error),
         };
         let mut batch = Batch::default();
-        while batch.records < most {
+        while batch.records < max_records {
             let room = match batch.records {
                 0 => u64::MAX,
-                _ => longest.saturating_sub(batch.request.len()) as u64,
+                _ => max_bytes.saturating_sub(batch.request.len()) as u64,
             };
             match reader.next(room)? {
-                Next::Record { request, items } => {
+                Entry::Record { request, items } => {
                     batch.request.extend_from_slice(&request);
                     batch.records += 1;
                     batch.items += u64::from(items);
                 }
-                Next::Damaged(bytes) => batch.damaged += bytes,
-                Next::TooLong => break,
-                Next::End => {
-                    // Less when somebody has cut the file.
-                    batch.damaged += end.offset - reader.at().offset.min(end.offset);
+                Entry::Damaged(bytes) => batch.damaged += bytes,
+                Entry::TooLong => break,
+                Entry::EndOfSegment => {
+                    // The file may have been truncated from outside.
+                    batch.damaged += end.offset - reader.position().offset.min(end.offset);
                     batch.end = end;
                     return Ok(Some(batch));
                 }
             }
         }
-        batch.end = reader.at();
+        batch.end = reader.position();
         Ok(Some(batch))
     }
 
-    /// Forgets what is in `batch`, and before. Writes the disk; when that fails it is forgotten all the same, but not
-    /// by the next process.
+    /// Marks the records of `batch` as sent. Blocks on the disk.
+    ///
+    /// After an error this process does not read the records again, but the next one does.
     pub(super) fn commit(&self, batch: &Batch) -> io::Result<()> {
         if batch.damaged > 0 {
             telemetry::warn!(
                 signal = self.signal.name(),
                 bytes = batch.damaged,
-                "a part of the forwarding queue is damaged and left out"
+                "skipped a damaged part of the forwarding queue"
             );
         }
         let cursor = cursor::write(&self.path, batch.end);
-        let deleted = self.state().forget(batch.end);
+        let deleted = self.index().commit(batch.end);
         let Some(segment) = deleted else {
             return cursor;
         };
-        self.budget.give_back(self.signal, segment.length);
+        self.budget.release(self.signal, segment.length);
         let deleted = fs::remove_file(segment::path(&self.path, segment.id));
         cursor.and(deleted)
     }
 
-    /// Whether something was appended since the last [`Self::sync`].
+    /// Whether records have been appended since the last [`Self::sync`].
     pub(super) fn is_unsynced(&self) -> bool {
-        !self.state().unsynced.is_empty()
+        !self.index().unsynced.is_empty()
     }
 
-    /// Waits until all that was appended is on the disk.
+    /// Writes all appended records through to the disk. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let unsynced = std::mem::take(&mut self.state().unsynced);
+        let unsynced = std::mem::take(&mut self.index().unsynced);
         if unsynced.is_empty() {
             return Ok(());
         }
         for file in unsynced {
             file.sync_data()?;
         }
-        // The names of new segments.
+        // Persists the names of new segments.
         File::open(&self.path)?.sync_all()
     }
 
-    /// The segment to append to, and where its next record stands.
-    fn last_segment(&self, state: &mut State) -> io::Result<(Arc<File>, Position)> {
-        if let (Some(file), Some(last)) = (&state.open, state.segments.back())
+    /// Returns the file to append to, and the position of the next record.
+    fn last_segment(&self, index: &mut Index) -> io::Result<(Arc<File>, Position)> {
+        if let (Some(file), Some(last)) = (&index.open, index.segments.back())
             && last.length < self.segment_length
         {
-            let place = Position {
+            let position = Position {
                 segment: last.id,
                 offset: last.length,
             };
-            return Ok((file.clone(), place));
+            return Ok((file.clone(), position));
         }
-        let id = state.next_id;
-        // Not again, even if it cannot be made: something with its name may be there.
-        state.next_id += 1;
+        let id = index.next_id;
+        // Each id is used once, even if its file cannot be created: the name may be taken.
+        index.next_id += 1;
         let file = Arc::new(segment::create(&self.path, id)?);
-        state.open = Some(file.clone());
-        state.segments.push_back(Segment { id, length: 0 });
-        let place = Position {
+        index.open = Some(file.clone());
+        index.segments.push_back(Segment { id, length: 0 });
+        let position = Position {
             segment: id,
             offset: 0,
         };
-        Ok((file, place))
+        Ok((file, position))
     }
 
-    /// After a write that failed: what it left is cut off, and the next record goes into a new segment.
-    fn abandon_last_segment(&self, state: &mut State) {
-        let (Some(file), Some(last)) = (state.open.take(), state.segments.back().copied()) else {
+    /// Cleans up after a failed write: cuts off its remains, and has the next record start a new segment.
+    fn abandon_last_segment(&self, index: &mut Index) {
+        let (Some(file), Some(last)) = (index.open.take(), index.segments.back().copied()) else {
             return;
         };
-        // What stays is not read by this process and recognised as damaged by the next.
+        // If this fails, too, this process does not read the remains, and the next one recognises them as damaged.
         if last.length == 0 {
-            state.segments.pop_back();
+            index.segments.pop_back();
             let _ = fs::remove_file(segment::path(&self.path, last.id));
         } else {
             let _ = file.set_len(last.length);
         }
     }
 
-    /// Its changes are complete before anything that panics.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic leaves the index unchanged, so a poisoned lock is usable.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    fn grow(&mut self, length: u64) {
-        if let Some(last) = self.segments.back_mut() {
-            last.length += length;
-            self.pending += length;
-        }
-    }
-
-    /// Forgets everything up to `end`, which is in the first segment. Gives the segment when nothing is left in it.
-    fn forget(&mut self, end: Position) -> Option<Segment> {
-        let first = *self.segments.front().filter(|first| first.id == end.segment)?;
-        self.pending = self.pending.saturating_sub(end.offset.saturating_sub(self.sent));
-        if end.offset < first.length {
-            self.sent = end.offset;
-            return None;
-        }
-        self.sent = 0;
-        self.segments.pop_front();
-        if self.segments.is_empty() {
-            // The disk has its room back when the file is closed.
-            self.open = None;
-        }
-        Some(first)
-    }
-}
-
-/// Writes a small file for its owner alone.
-fn private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)
 }

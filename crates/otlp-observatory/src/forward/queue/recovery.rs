@@ -1,4 +1,4 @@
-//! What another process left in a queue's folder, made ready to go on with.
+//! Recovers the queue that an earlier process left in its folder.
 
 use std::{
     fs::{self, OpenOptions},
@@ -7,14 +7,16 @@ use std::{
 };
 
 use super::{
-    Segment, State, cursor,
+    cursor,
+    index::{Index, Segment},
     record::Position,
-    segment::{self, Next, Reader},
+    segment::{self, Entry, Reader},
 };
 
-/// What the last process left. What it was writing when it ended is cut off; what is damaged elsewhere is found when it
-/// is read.
-pub(super) fn recover(folder: &Path) -> io::Result<State> {
+/// Reads which segments are in `folder`, and deletes those that were sent.
+///
+/// A record at the end that was not completely written is cut off. Damage elsewhere is found when it is read.
+pub(super) fn recover(folder: &Path) -> io::Result<Index> {
     let cursor = cursor::read(folder)?.unwrap_or_default();
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -31,51 +33,51 @@ pub(super) fn recover(folder: &Path) -> io::Result<State> {
         false => 0,
     };
     if let Some(last) = segments.last_mut() {
-        let whole = whole_length(folder, *last, sent(last))?;
-        if whole < last.length {
+        let complete = complete_length(folder, *last, sent(last))?;
+        if complete < last.length {
             telemetry::warn!(
                 folder = %folder.display(),
-                bytes = last.length - whole,
-                "the end of the forwarding queue was not written to its end and is cut off"
+                bytes = last.length - complete,
+                "cut off the last record of the forwarding queue, which was not completely written"
             );
             OpenOptions::new()
                 .write(true)
                 .open(segment::path(folder, last.id))?
-                .set_len(whole)?;
-            last.length = whole;
+                .set_len(complete)?;
+            last.length = complete;
         }
     }
-    let mut state = State {
+    let mut index = Index {
         next_id: newest.max(cursor.segment).saturating_add(1),
-        ..State::default()
+        ..Index::default()
     };
     for segment in segments {
         if segment.id < cursor.segment || sent(&segment) == segment.length {
             fs::remove_file(segment::path(folder, segment.id))?;
             continue;
         }
-        if state.segments.is_empty() {
-            state.sent = sent(&segment);
+        if index.segments.is_empty() {
+            index.sent = sent(&segment);
         }
-        state.pending += segment.length - sent(&segment);
-        state.segments.push_back(segment);
+        index.pending += segment.length - sent(&segment);
+        index.segments.push_back(segment);
     }
-    Ok(state)
+    Ok(index)
 }
 
-/// Up to where `segment` has whole records.
-fn whole_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64> {
+/// Returns the length of `segment` up to the end of its last complete record.
+fn complete_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64> {
     let begin = Position {
         segment: segment.id,
         offset: sent,
     };
     let mut reader = Reader::open(folder, begin, segment.length)?;
-    let mut whole = sent;
+    let mut complete = sent;
     loop {
         match reader.next(u64::MAX)? {
-            Next::Record { .. } => whole = reader.at().offset,
-            Next::Damaged(_) => {}
-            Next::TooLong | Next::End => return Ok(whole),
+            Entry::Record { .. } => complete = reader.position().offset,
+            Entry::Damaged(_) => {}
+            Entry::TooLong | Entry::EndOfSegment => return Ok(complete),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! A segment of a queue: a file that records are appended to, and that is deleted when all of them were sent. What is
-//! damaged in it is passed over and counted; reading always gets further.
+//! A segment of a queue: a file to which records are appended, and which is deleted once all of them were sent.
+//!
+//! Reading skips and counts damaged bytes, and always makes progress.
 
 use std::{
     fs::{File, OpenOptions},
@@ -10,21 +11,21 @@ use std::{
 
 use super::record::{HEADER, Header, Position, next_header};
 
-/// How much is looked at in one go where a file is damaged.
-const STRIDE: usize = 256 * 1024;
+/// Number of bytes searched at a time for the next record in a damaged file.
+const SEARCH_CHUNK: usize = 256 * 1024;
 
-/// Where the segment with this number is.
+/// Returns the path of the segment with this id.
 pub(super) fn path(folder: &Path, id: u64) -> PathBuf {
     folder.join(format!("{id:016x}.segment"))
 }
 
-/// The number in the name of a segment's file.
+/// Returns the id in the file name of a segment.
 pub(super) fn id(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".segment")?;
     (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
-/// A new file, for its owner alone.
+/// Creates the file of a segment. Only its owner can read it.
 pub(super) fn create(folder: &Path, id: u64) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
@@ -33,100 +34,101 @@ pub(super) fn create(folder: &Path, id: u64) -> io::Result<File> {
         .open(path(folder, id))
 }
 
-/// Reads a segment from some place on, up to a length that is known to be written.
+/// Reads the records of a segment.
 #[derive(Debug)]
 pub(super) struct Reader {
     file: File,
-    at: Position,
+    position: Position,
+    /// Offset of the end of the last record.
     end: u64,
 }
 
-/// What is next in a segment.
+/// An entry of a segment.
 #[derive(Debug)]
-pub(super) enum Next {
-    /// A whole record.
+pub(super) enum Entry {
+    /// A complete record.
     Record {
         request: Vec<u8>,
         items: u32,
     },
-    /// So many bytes that are no record.
+    /// Number of bytes that are not a valid record.
     Damaged(u64),
-    /// A record, but of more than the bytes that were asked for.
+    /// A record longer than the caller's maximum; it is not read.
     TooLong,
-    End,
+    EndOfSegment,
 }
 
 impl Reader {
-    /// From `at` to `end`, or to where the file ends before.
-    pub(super) fn open(folder: &Path, at: Position, end: u64) -> io::Result<Self> {
-        let mut file = File::open(path(folder, at.segment))?;
+    /// Opens the segment to read from `position` to `end`, or to the end of the file if that is earlier.
+    pub(super) fn open(folder: &Path, position: Position, end: u64) -> io::Result<Self> {
+        let mut file = File::open(path(folder, position.segment))?;
         let end = end.min(file.metadata()?.len());
-        file.seek(SeekFrom::Start(at.offset))?;
-        Ok(Self { file, at, end })
+        file.seek(SeekFrom::Start(position.offset))?;
+        Ok(Self { file, position, end })
     }
 
-    /// Where the next record stands.
-    pub(super) fn at(&self) -> Position {
-        self.at
+    /// Returns the position of the next entry.
+    pub(super) fn position(&self) -> Position {
+        self.position
     }
 
-    /// The next record, if it has at most `longest` bytes.
-    pub(super) fn next(&mut self, longest: u64) -> io::Result<Next> {
-        let left = self.end.saturating_sub(self.at.offset);
+    /// Reads the next entry, unless it is a record with a request of more than `max_bytes`.
+    pub(super) fn next(&mut self, max_bytes: u64) -> io::Result<Entry> {
+        let left = self.end.saturating_sub(self.position.offset);
         if left == 0 {
-            return Ok(Next::End);
+            return Ok(Entry::EndOfSegment);
         }
         let header = self.read(left.min(HEADER as u64))?;
-        let Some(header) = Header::decode(&header, self.at) else {
-            return self.pass_over();
+        let Some(header) = Header::decode(&header, self.position) else {
+            return self.skip_damaged();
         };
         let length = u64::from(header.length);
         if length > left - HEADER as u64 {
-            return self.pass_over();
+            return self.skip_damaged();
         }
-        if length > longest {
-            self.go_to(self.at.offset)?;
-            return Ok(Next::TooLong);
+        if length > max_bytes {
+            self.seek(self.position.offset)?;
+            return Ok(Entry::TooLong);
         }
         let request = self.read(length)?;
-        let whole = HEADER as u64 + length;
-        self.at.offset += whole;
-        Ok(if header.is_of(&request) {
-            Next::Record {
+        let record_length = HEADER as u64 + length;
+        self.position.offset += record_length;
+        Ok(if header.matches(&request) {
+            Entry::Record {
                 request,
                 items: header.items,
             }
         } else {
-            Next::Damaged(whole)
+            Entry::Damaged(record_length)
         })
     }
 
-    /// Goes on to the next header after the broken one here.
-    fn pass_over(&mut self) -> io::Result<Next> {
-        let begin = self.at.offset;
+    /// Moves on to the next header after the damaged one at the current position.
+    fn skip_damaged(&mut self) -> io::Result<Entry> {
+        let begin = self.position.offset;
         let mut from = begin + 1;
         loop {
-            self.go_to(from.min(self.end))?;
+            self.seek(from.min(self.end))?;
             let left = self.end.saturating_sub(from);
-            let bytes = self.read(left.min(STRIDE as u64))?;
-            let place = Position {
+            let bytes = self.read(left.min(SEARCH_CHUNK as u64))?;
+            let position = Position {
                 offset: from,
-                ..self.at
+                ..self.position
             };
-            let found = next_header(&bytes, place);
+            let found = next_header(&bytes, position);
             let is_last = bytes.len() as u64 == left;
             if found.is_none() && !is_last {
-                // A header may begin in this stride and end in the next.
+                // A header may begin in this chunk and end in the next.
                 from += (bytes.len() - (HEADER - 1)) as u64;
                 continue;
             }
-            self.at.offset = found.map_or(self.end, |at| from + at as u64);
-            self.go_to(self.at.offset)?;
-            return Ok(Next::Damaged(self.at.offset - begin));
+            self.position.offset = found.map_or(self.end, |at| from + at as u64);
+            self.seek(self.position.offset)?;
+            return Ok(Entry::Damaged(self.position.offset - begin));
         }
     }
 
-    fn go_to(&mut self, offset: u64) -> io::Result<()> {
+    fn seek(&mut self, offset: u64) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(offset)).map(drop)
     }
 

@@ -173,7 +173,7 @@ impl Backend {
     }
 
     /// The spans of the requests that were answered with 200.
-    pub(super) fn taken(&self) -> BTreeSet<u64> {
+    pub(super) fn accepted(&self) -> BTreeSet<u64> {
         let asked = self.asked("/v1/traces");
         asked
             .iter()

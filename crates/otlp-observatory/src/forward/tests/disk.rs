@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        queue::{AppendError, Budget, Folder, HEADER, Queue},
+        queue::{AppendError, Budget, DiskQueue, Folder, HEADER},
         *,
     },
     *,
@@ -36,7 +36,7 @@ async fn sent_from(scratch: &Scratch) -> BTreeSet<u64> {
     forwarder.finish(ENOUGH).await;
     assert_eq!(forwarder.status().queued_bytes, 0);
     assert_eq!(forwarder.status().dropped_requests, 0);
-    backend.taken()
+    backend.accepted()
 }
 
 fn damage(path: &Path, at: u64) {
@@ -47,18 +47,18 @@ fn damage(path: &Path, at: u64) {
     file.write_all_at(&byte, at).unwrap();
 }
 
-fn queue(scratch: &Scratch, limit: u64) -> Queue {
+fn queue(scratch: &Scratch, limit: u64) -> DiskQueue {
     let budget = Arc::new(Budget::new(limit));
     let folder = Arc::new(Folder::lock(&scratch.queue()).unwrap());
-    Queue::open(folder, Signal::Traces, budget).unwrap()
+    DiskQueue::open(folder, Signal::Traces, budget).unwrap()
 }
 
-fn append(queue: &Queue, request: &[u8]) -> Result<(), AppendError> {
+fn append(queue: &DiskQueue, request: &[u8]) -> Result<(), AppendError> {
     queue.append([&[0; HEADER], request].concat(), 1)
 }
 
 /// Everything that is in `queue`, which is empty then.
-fn drain(queue: &Queue) -> Vec<Vec<u8>> {
+fn drain(queue: &DiskQueue) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     while let Some(batch) = queue.read(1, 1).unwrap() {
         queue.commit(&batch).unwrap();
@@ -89,7 +89,7 @@ async fn a_process_that_is_killed_leaves_what_it_accepted() {
         }
         // A kill leaves what the system calls left, and so does copying.
         let killed = scratch.copy();
-        let before = backend.taken();
+        let before = backend.accepted();
         let after = sent_from(&killed).await;
         let accepted = set(0..(round + 1) * 50);
         assert_eq!(before.union(&after).copied().collect::<BTreeSet<_>>(), accepted);
@@ -127,11 +127,11 @@ async fn a_full_queue_takes_nothing_more_and_loses_nothing() {
 
     let backend = Backend::start().await;
     let forwarder = start(&small(&backend));
-    until("all is taken", || forwarder.status().queued_bytes == 0).await;
-    assert_eq!(backend.taken(), accepted);
+    until("all is accepted", || forwarder.status().queued_bytes == 0).await;
+    assert_eq!(backend.accepted(), accepted);
     // And there is room again.
     forwarder.accept(&one(1000));
-    until("it is taken", || backend.taken().contains(&1000)).await;
+    until("it is accepted", || backend.accepted().contains(&1000)).await;
     assert_eq!(forwarder.status().dropped_requests, 0);
 }
 
@@ -286,7 +286,7 @@ async fn a_folder_that_cannot_be_written_is_told_and_works_again() {
     assert_eq!(forwarder.status().queued_bytes, 0);
     fs::create_dir(&traces).unwrap();
     forwarder.accept(&one(3));
-    until("it is taken", || backend.taken() == set([3])).await;
+    until("it is accepted", || backend.accepted() == set([3])).await;
     assert_eq!(forwarder.status().dropped_requests, 2);
 }
 
@@ -317,7 +317,7 @@ async fn the_queue_is_for_its_owner_alone() {
     let scratch = unsent(1).await;
     let backend = Backend::start().await;
     let forwarder = start(&to(&backend, &scratch));
-    until("it is taken", || forwarder.status().queued_bytes == 0).await;
+    until("it is accepted", || forwarder.status().queued_bytes == 0).await;
     forwarder.finish(Duration::ZERO).await;
     drop(forwarder);
     let forwarder = start(&to(&Backend::down().await, &scratch));

@@ -77,7 +77,7 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
     }
     let forwarder = start(&to(&backend, &scratch));
     forwarder.accept(&one(1));
-    until("it is taken", || forwarder.status().sent.spans == 1).await;
+    until("it is accepted", || forwarder.status().sent.spans == 1).await;
     let all = lines.all();
     assert_eq!(all.len(), 2, "{all:?}");
     assert!(
@@ -101,12 +101,12 @@ async fn outages_that_come_and_go_are_told_once() {
         forwarder.accept(&one(2 * id));
         until("it is dropped", || forwarder.status().dropped_requests == id).await;
         forwarder.accept(&one(2 * id + 1));
-        until("it is taken", || forwarder.status().sent.spans == id).await;
+        until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
     // Each of the two, and its end.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
-    assert_eq!(lines.with("the backend will not take it"), 1);
-    assert_eq!(lines.with("it waits on disk"), 1);
+    assert_eq!(lines.with("dropped telemetry that the backend refuses"), 1);
+    assert_eq!(lines.with("it is kept on disk and sent later"), 1);
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn what_is_left_at_the_end_and_what_is_cut_off_is_told() {
         forwarder.accept(&one(id));
     }
     forwarder.finish(Duration::ZERO).await;
-    assert_eq!(lines.with("waits on disk for the next start"), 1);
+    assert_eq!(lines.with("kept on disk until the next start"), 1);
     drop(forwarder);
     let segment = scratch.segments().remove(0);
     let length = segment.metadata().unwrap().len();
@@ -173,10 +173,13 @@ async fn no_secret_and_nothing_that_was_sent_is_logged() {
     forwarder.accept(&one(1));
     until("it is dropped", || forwarder.status().dropped_requests == 1).await;
     forwarder.accept(&one(2));
-    until("it is taken", || forwarder.status().sent.spans == 1).await;
+    until("it is accepted", || forwarder.status().sent.spans == 1).await;
     forwarder.finish(ENOUGH).await;
     let all = lines.all().join("\n");
-    assert!(all.contains("the token endpoint answered HTTP 401"), "{all}");
+    assert!(
+        all.contains("the token endpoint responded with HTTP 401"),
+        "{all}"
+    );
     for secret in [CLIENT_SECRET, "t0ken", "v4lue", "k3y", "/articles"] {
         assert!(!all.contains(secret), "{all}");
     }

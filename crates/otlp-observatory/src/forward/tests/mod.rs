@@ -24,7 +24,7 @@ use opentelemetry_proto::tonic::{
 };
 
 use self::backend::Backend;
-use super::{Credentials, Forwarder, Forwarding, Secret, pace::Pace};
+use super::{Credentials, Forwarder, Forwarding, Secret, timing::Timing};
 use crate::export::Export;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,13 +93,13 @@ impl Drop for Scratch {
     }
 }
 
-fn quick() -> Pace {
-    Pace {
+fn quick() -> Timing {
+    Timing {
         linger: Duration::from_millis(5),
-        first_pause: Duration::from_millis(5),
-        longest_pause: Duration::from_millis(40),
+        min_back_off: Duration::from_millis(5),
+        max_back_off: Duration::from_millis(40),
         request_timeout: Duration::from_secs(10),
-        ..Pace::default()
+        ..Timing::default()
     }
 }
 

@@ -85,8 +85,8 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
     }
     backend.go_down().await;
     backend.up().await;
-    until("all is taken", || forwarder.status().queued_bytes == 0).await;
-    let taken = backend.taken();
+    until("all is accepted", || forwarder.status().queued_bytes == 0).await;
+    let taken = backend.accepted();
     let lost: Vec<_> = accepted.difference(&taken).collect();
     assert!(
         lost.is_empty(),

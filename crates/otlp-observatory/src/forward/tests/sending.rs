@@ -32,11 +32,11 @@ async fn what_is_accepted_arrives_compressed_and_with_the_headers() {
 #[tokio::test]
 async fn requests_that_wait_are_sent_as_one() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let pace = Pace {
+    let timing = Timing {
         linger: Duration::from_secs(60),
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
     for id in 0..10 {
         forwarder.accept(&one(id));
     }
@@ -51,12 +51,12 @@ async fn requests_that_wait_are_sent_as_one() {
 #[tokio::test]
 async fn a_full_batch_does_not_wait() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let pace = Pace {
+    let timing = Timing {
         linger: Duration::from_secs(3600),
         batch_bytes: 10_000,
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
     for id in 0..11 {
         forwarder.accept(&long(id, 1000));
     }
@@ -91,7 +91,7 @@ async fn a_backend_that_asks_for_time_gets_it() {
         backend.then(busy);
         let forwarder = start(&to(&backend, &scratch));
         forwarder.accept(&one(1));
-        until("it is taken", || backend.taken() == set([1])).await;
+        until("it is accepted", || backend.accepted() == set([1])).await;
         let asked = backend.asked("/v1/traces");
         let waited = asked[1].at - asked[0].at;
         assert!(waited >= Duration::from_secs(1), "{status} {wish}: {waited:?}");
@@ -104,13 +104,13 @@ async fn a_backend_cannot_ask_for_more_time_than_there_is() {
     for wish in ["18446744073709551615", "Sun, 06 Nov 2094 08:49:37 GMT"] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
         backend.then(Answer::status(503).header("retry-after", wish));
-        let pace = Pace {
-            longest_wish: Duration::from_millis(20),
+        let timing = Timing {
+            max_retry_after: Duration::from_millis(20),
             ..quick()
         };
-        let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+        let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
-        until("it is taken", || backend.taken() == set([1])).await;
+        until("it is accepted", || backend.accepted() == set([1])).await;
     }
 }
 
@@ -123,13 +123,13 @@ async fn what_may_pass_is_sent_again_and_told_meanwhile() {
         }
         let forwarder = start(&to(&backend, &scratch));
         forwarder.accept(&one(1));
-        until("it is told", || {
+        until("the failure is reported", || {
             let error = forwarder.status().last_error;
-            error.is_some_and(|error| error == format!("the backend answered HTTP {status}"))
+            error.is_some_and(|error| error == format!("the backend responded with HTTP {status}"))
         })
         .await;
         assert!(forwarder.status().failing_since_unix_nano.is_some());
-        until("it is taken", || forwarder.status().sent.spans == 1).await;
+        until("it is accepted", || forwarder.status().sent.spans == 1).await;
         assert_eq!(backend.asked("/v1/traces").len(), 5, "{status}");
         assert_eq!(backend.asked("/elsewhere").len(), 0);
         let after = forwarder.status();
@@ -143,11 +143,14 @@ async fn a_backend_that_is_down_is_waited_for() {
     let (mut backend, scratch) = (Backend::down().await, Scratch::new());
     let forwarder = start(&to(&backend, &scratch));
     forwarder.accept(&one(1));
-    until("it is told", || forwarder.status().last_error.is_some()).await;
+    until("the failure is reported", || {
+        forwarder.status().last_error.is_some()
+    })
+    .await;
     let error = forwarder.status().last_error.unwrap();
-    assert!(error.starts_with("the backend cannot be reached: "), "{error}");
+    assert!(error.starts_with("cannot reach the backend: "), "{error}");
     backend.up().await;
-    until("it is taken", || backend.taken() == set([1])).await;
+    until("it is accepted", || backend.accepted() == set([1])).await;
 }
 
 #[tokio::test]
@@ -160,17 +163,17 @@ async fn a_backend_that_says_nothing_is_asked_again() {
             .unwrap(),
         ..to(&Backend::down().await, &scratch)
     };
-    let pace = Pace {
+    let timing = Timing {
         request_timeout: Duration::from_millis(30),
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&forwarding, pace).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding, timing).unwrap();
     forwarder.accept(&one(1));
     for _ in 0..2 {
         let _connection = silent.accept().await.unwrap();
-        until("it is told", || {
+        until("the failure is reported", || {
             let error = forwarder.status().last_error;
-            error.as_deref() == Some("the backend did not answer in time")
+            error.as_deref() == Some("the backend did not respond in time")
         })
         .await;
     }
@@ -209,7 +212,7 @@ async fn an_answer_that_cannot_be_read_is_still_a_success() {
     let forwarder = start(&to(&backend, &scratch));
     for id in 1..=2 {
         forwarder.accept(&one(id));
-        until("it is taken", || forwarder.status().sent.spans == id).await;
+        until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
     assert_eq!(backend.asked("/v1/traces").len(), 2);
 }
@@ -226,7 +229,7 @@ async fn items_that_the_backend_rejects_are_counted() {
     backend.then(Answer::status(200).body(partial.encode_to_vec()));
     let forwarder = start(&to(&backend, &scratch));
     forwarder.accept(&spans((0..5).map(span).collect()));
-    until("it is taken", || forwarder.status().sent.spans == 3).await;
+    until("it is accepted", || forwarder.status().sent.spans == 3).await;
     assert_eq!(forwarder.status().rejected_items, 2);
     forwarder.finish(ENOUGH).await;
     assert_eq!(backend.asked("/v1/traces").len(), 1);
@@ -241,10 +244,10 @@ async fn what_the_backend_will_never_take_is_dropped_and_counted() {
         forwarder.accept(&one(1));
         until("it is dropped", || forwarder.status().dropped_requests == 1).await;
         let error = forwarder.status().last_error;
-        assert_eq!(error, Some(format!("the backend answered HTTP {status}")));
+        assert_eq!(error, Some(format!("the backend responded with HTTP {status}")));
         forwarder.accept(&one(2));
-        until("the next is taken", || forwarder.status().sent.spans == 1).await;
-        assert_eq!(backend.taken(), set([2]));
+        until("the next is accepted", || forwarder.status().sent.spans == 1).await;
+        assert_eq!(backend.accepted(), set([2]));
         assert_eq!(forwarder.status().last_error, None);
     }
 }
@@ -253,11 +256,11 @@ async fn what_the_backend_will_never_take_is_dropped_and_counted() {
 async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.judge(|_| Some(404));
-    let pace = Pace {
-        first_pause: Duration::from_millis(200),
+    let timing = Timing {
+        min_back_off: Duration::from_millis(200),
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
     for dropped in 1..=2 {
         forwarder.accept(&one(dropped));
         until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
@@ -271,16 +274,16 @@ async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
 async fn only_the_request_that_is_refused_is_dropped_of_a_batch() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.judge(|spans| spans.contains(&37).then_some(400));
-    let pace = Pace {
+    let timing = Timing {
         linger: Duration::from_secs(60),
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
     for id in 0..64 {
         forwarder.accept(&one(id));
     }
     forwarder.finish(ENOUGH).await;
-    assert_eq!(backend.taken(), set((0..64).filter(|id| *id != 37)));
+    assert_eq!(backend.accepted(), set((0..64).filter(|id| *id != 37)));
     assert_eq!(forwarder.status().dropped_requests, 1);
     let requests = backend.asked("/v1/traces").len();
     assert!(requests <= 24, "{requests} requests to find one of 64");
@@ -293,7 +296,7 @@ async fn nothing_arrives_twice_while_nothing_fails() {
     for id in 0..200 {
         forwarder.accept(&one(id));
         if id % 20 == 0 {
-            until("it is taken", || backend.taken().contains(&id)).await;
+            until("it is accepted", || backend.accepted().contains(&id)).await;
         }
     }
     forwarder.finish(ENOUGH).await;
@@ -323,7 +326,7 @@ async fn a_signal_that_is_stuck_does_not_stop_the_others() {
     }
     for number in 0..10 {
         forwarder.accept(&log(&"x".repeat(2000)));
-        until("logs are taken", || forwarder.status().sent.logs == number + 1).await;
+        until("logs are accepted", || forwarder.status().sent.logs == number + 1).await;
     }
     assert_eq!(forwarder.status().sent.spans, 0);
 }
@@ -346,7 +349,10 @@ async fn nothing_goes_to_https_before_the_server_is_verified() {
     // A handshake record, and in it a client's hello.
     assert_eq!((begin[0], begin[5]), (22, 1));
     drop(connection);
-    until("it is told", || forwarder.status().last_error.is_some()).await;
+    until("the failure is reported", || {
+        forwarder.status().last_error.is_some()
+    })
+    .await;
     assert!(forwarder.status().queued_bytes > 0);
 }
 
@@ -360,7 +366,7 @@ async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
     let error = |forwarding: &Forwarding| Forwarder::start(forwarding).unwrap_err().to_string();
     assert_eq!(
         error(&endpoint("http://scout.example/")),
-        "the endpoint for forwarding must be https: only to this machine http is safe"
+        "the endpoint for forwarding must be https; http is allowed only for loopback hosts"
     );
     assert!(error(&endpoint("ftp://localhost/")).contains("https"));
     assert!(error(&endpoint("http://127.0.0.1.example/")).contains("https"));
@@ -382,14 +388,17 @@ async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
 #[tokio::test]
 async fn finishing_takes_no_longer_than_it_may() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
-    let pace = Pace {
-        first_pause: Duration::from_secs(3600),
-        longest_pause: Duration::from_secs(3600),
+    let timing = Timing {
+        min_back_off: Duration::from_secs(3600),
+        max_back_off: Duration::from_secs(3600),
         ..quick()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), pace).unwrap();
+    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
     forwarder.accept(&one(1));
-    until("it is told", || forwarder.status().last_error.is_some()).await;
+    until("the failure is reported", || {
+        forwarder.status().last_error.is_some()
+    })
+    .await;
     // Not even that long: the next attempt would be later.
     let finished = tokio::time::timeout(ENOUGH, forwarder.finish(Duration::from_secs(60)));
     finished.await.unwrap();

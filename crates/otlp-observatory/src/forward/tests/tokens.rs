@@ -59,15 +59,15 @@ async fn a_token_endpoint_that_is_down_is_waited_for() {
     forwarding.credentials.as_mut().unwrap().token_url = issuer.url("/token");
     let forwarder = start(&forwarding);
     forwarder.accept(&one(1));
-    until("it is told", || forwarder.status().last_error.is_some()).await;
+    until("the failure is reported", || {
+        forwarder.status().last_error.is_some()
+    })
+    .await;
     let error = forwarder.status().last_error.unwrap();
-    assert!(
-        error.starts_with("the token endpoint cannot be reached: "),
-        "{error}"
-    );
+    assert!(error.starts_with("cannot reach the token endpoint: "), "{error}");
     assert_eq!(backend.asked("/v1/traces").len(), 0);
     issuer.up().await;
-    until("it is taken", || backend.taken() == set([1])).await;
+    until("it is accepted", || backend.accepted() == set([1])).await;
 }
 
 #[tokio::test]
@@ -77,23 +77,23 @@ async fn what_a_token_endpoint_may_answer_loses_nothing() {
             .header("content-type", "application/json")
             .body(text)
     };
-    let unreadable = "the token endpoint's answer is not a token";
+    let unreadable = "the token endpoint's response contains no valid token";
     for (answer, error) in [
-        (Answer::status(503), "the token endpoint answered HTTP 503"),
+        (Answer::status(503), "the token endpoint responded with HTTP 503"),
         (
             Answer::status(307).header("location", "/elsewhere"),
-            "the token endpoint answered HTTP 307",
+            "the token endpoint responded with HTTP 307",
         ),
         (
             refusal("invalid_client"),
-            "the token endpoint refused: invalid_client",
+            "the token endpoint refused the request: invalid_client",
         ),
         (
             refusal(CLIENT_SECRET),
-            "the token endpoint refused: an error of its own",
+            "the token endpoint refused the request: an error that RFC 6749 does not define",
         ),
-        (Answer::status(401), "the token endpoint answered HTTP 401"),
-        (Answer::status(429), "the token endpoint answered HTTP 429"),
+        (Answer::status(401), "the token endpoint responded with HTTP 401"),
+        (Answer::status(429), "the token endpoint responded with HTTP 429"),
         (text(""), unreadable),
         (text("<html>"), unreadable),
         (text(r#"{"access_token":1}"#), unreadable),
@@ -112,19 +112,22 @@ async fn what_a_token_endpoint_may_answer_loses_nothing() {
         // In the header and in the body.
         backend.then_token(answer.clone());
         backend.then_token(answer.clone());
-        let pace = Pace {
-            first_pause: Duration::from_millis(100),
+        let timing = Timing {
+            min_back_off: Duration::from_millis(100),
             ..quick()
         };
-        let forwarder = Forwarder::start_with(&with_tokens(&backend, &scratch), pace).unwrap();
+        let forwarder = Forwarder::start_with(&with_tokens(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
-        until("it is told", || forwarder.status().last_error.is_some()).await;
+        until("the failure is reported", || {
+            forwarder.status().last_error.is_some()
+        })
+        .await;
         assert_eq!(
             forwarder.status().last_error.as_deref(),
             Some(error),
             "{answer:?}"
         );
-        until("it is taken", || backend.taken() == set([1])).await;
+        until("it is accepted", || backend.accepted() == set([1])).await;
         assert_eq!(backend.asked("/elsewhere").len(), 0);
     }
 }
@@ -138,7 +141,7 @@ async fn a_secret_that_is_taken_only_in_the_body_is_given_there() {
     let forwarder = start(&with_tokens(&backend, &scratch));
     for id in 1..=2 {
         forwarder.accept(&one(id));
-        until("it is taken", || forwarder.status().sent.spans == id).await;
+        until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
     let asked = backend.asked("/token");
     let in_body: Vec<bool> = asked
@@ -159,14 +162,14 @@ async fn a_token_that_is_not_good_any_more_is_renewed_at_once() {
         backend.then_token(Answer::token("first", 3600));
         backend.then_token(Answer::token("second", 3600));
         backend.then(Answer::status(status));
-        let pace = Pace {
-            first_pause: Duration::from_secs(3600),
-            longest_pause: Duration::from_secs(3600),
+        let timing = Timing {
+            min_back_off: Duration::from_secs(3600),
+            max_back_off: Duration::from_secs(3600),
             ..quick()
         };
-        let forwarder = Forwarder::start_with(&with_tokens(&backend, &scratch), pace).unwrap();
+        let forwarder = Forwarder::start_with(&with_tokens(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
-        until("it is taken", || backend.taken() == set([1])).await;
+        until("it is accepted", || backend.accepted() == set([1])).await;
         let used: Vec<String> = backend
             .asked("/v1/traces")
             .iter()
@@ -184,7 +187,7 @@ async fn a_backend_that_takes_no_token_is_asked_again_later() {
     }
     let forwarder = start(&with_tokens(&backend, &scratch));
     forwarder.accept(&one(1));
-    until("it is taken", || backend.taken() == set([1])).await;
+    until("it is accepted", || backend.accepted() == set([1])).await;
     assert_eq!(backend.asked("/v1/traces").len(), 7);
     assert_eq!(backend.asked("/token").len(), 7);
     assert_eq!(forwarder.status().dropped_requests, 0);
@@ -200,7 +203,7 @@ async fn a_token_is_used_until_it_is_renewed_and_not_after() {
     while backend.asked("/token").len() < 2 {
         forwarder.accept(&one(id));
         id += 1;
-        until("it is taken", || forwarder.status().sent.spans == id).await;
+        until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
     let tokens = backend.asked("/token");
     let life = tokens[1].at - tokens[0].at;
@@ -227,7 +230,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_expires() {
     while backend.asked("/token").len() < 2 {
         forwarder.accept(&one(id));
         id += 1;
-        until("it is taken", || forwarder.status().sent.spans == id).await;
+        until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
     assert_eq!(forwarder.status().last_error, None);
     let tokens = backend.asked("/token");
@@ -246,7 +249,7 @@ async fn no_secret_is_shown() {
     };
     let forwarder = start(&forwarding);
     forwarder.accept(&one(1));
-    until("it is taken", || forwarder.status().sent.spans == 1).await;
+    until("it is accepted", || forwarder.status().sent.spans == 1).await;
     let status = serde_json::to_string(&forwarder.status()).unwrap();
     let exchange = exchange::Exchange::new(&forwarding, &quick()).unwrap();
     for shown in [

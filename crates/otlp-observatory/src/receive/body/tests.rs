@@ -12,7 +12,7 @@ fn gzip(plain: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_limit_is_on_what_is_decompressed() {
+fn the_limit_applies_to_the_decompressed_body() {
     let bomb = gzip(&[0; 100_000]);
     assert!(bomb.len() < 1000);
     assert!(matches!(
@@ -23,13 +23,13 @@ fn the_limit_is_on_what_is_decompressed() {
 }
 
 #[test]
-fn a_stream_of_several_members_is_one_body() {
+fn several_gzip_members_form_one_body() {
     let members = [gzip(b"one "), gzip(b"two")].concat();
     assert_eq!(gunzip(&members, 100).unwrap(), b"one two");
 }
 
 #[test]
-fn what_is_not_gzip_or_not_whole_is_refused() {
+fn invalid_and_truncated_gzip_is_refused() {
     let whole = gzip(b"something to compress");
     for body in [&b"plain"[..], b"", &whole[..whole.len() - 1]] {
         assert!(matches!(gunzip(body, 100), Err(Refusal::NotGzip)), "{body:?}");
@@ -37,7 +37,7 @@ fn what_is_not_gzip_or_not_whole_is_refused() {
 }
 
 #[test]
-fn gzip_and_identity_are_understood_in_any_case_and_once() {
+fn gzip_and_identity_are_accepted_once_in_any_case() {
     let of = |values: &[&'static str]| {
         let mut headers = HeaderMap::new();
         for value in values {

@@ -27,16 +27,16 @@ fn export(spans: Vec<Span>) -> Export {
 }
 
 #[test]
-fn valid_ids_stay() {
+fn valid_ids_are_kept() {
     for mut checked in samples::exports("") {
-        let came = checked.clone();
+        let original = checked.clone();
         assert_eq!(check(&mut checked), None);
-        assert_eq!(checked, came);
+        assert_eq!(checked, original);
     }
 }
 
 #[test]
-fn spans_without_valid_ids_are_taken_out_and_counted() {
+fn spans_without_valid_ids_are_removed_and_counted() {
     let valid = span(&[1; 16], &[1; 8]);
     let mut checked = export(vec![
         span(&[], &[1; 8]),
@@ -53,7 +53,7 @@ fn spans_without_valid_ids_are_taken_out_and_counted() {
 }
 
 #[test]
-fn a_parent_that_cannot_be_named_makes_a_root() {
+fn a_span_with_an_invalid_parent_becomes_a_root() {
     for parent in [&[0; 8][..], &[1; 7]] {
         let valid = span(&[1; 16], &[1; 8]);
         let mut checked = export(vec![Span {
@@ -66,7 +66,7 @@ fn a_parent_that_cannot_be_named_makes_a_root() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_dropped_and_counted() {
+fn links_with_invalid_ids_are_dropped_and_counted() {
     let link = |trace_id: &[u8], span_id: &[u8]| Link {
         trace_id: trace_id.to_vec(),
         span_id: span_id.to_vec(),
@@ -88,7 +88,7 @@ fn a_link_that_leads_nowhere_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_log_record_with_odd_ids_is_kept_without_them() {
+fn log_records_lose_invalid_ids() {
     let record = |trace_id: &[u8], span_id: &[u8]| LogRecord {
         trace_id: trace_id.to_vec(),
         span_id: span_id.to_vec(),

@@ -1,4 +1,4 @@
-//! `opentelemetry/proto/common/v1/common.proto` and `resource.proto`.
+//! Messages of `opentelemetry/proto/common/v1/common.proto` and `resource.proto`.
 
 use opentelemetry_proto::tonic::{
     common::v1::{

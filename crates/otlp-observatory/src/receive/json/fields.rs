@@ -1,5 +1,5 @@
-//! How a JSON object becomes a message: [`message!`] names the key, the field and the form of each field of a type, and
-//! [`Object`] and [`List`] read the type by it.
+//! Decodes JSON objects into messages: [`message!`] lists the key, field and value type of each field of a
+//! message, and [`Object`] and [`List`] deserialize it.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -8,15 +8,17 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// A message whose fields are known by the keys that they have in JSON.
+/// Message with fields that are read by their JSON keys.
 pub(super) trait Fields: Default {
-    /// Reads the value at `key` into its field; `false`, and nothing read, when there is no such field.
+    /// Reads the value of `key` into its field; returns `false` without reading if there is no such field.
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
 }
 
-/// Implements [`Fields`]. `"key" => field: Form` is a field, nothing by default; `"key" => optional field: Form` one that
-/// is an `Option`; `"key" => field = Variant: Form` one of the alternatives of a `oneof`. A `Form` is a type with the
-/// field's value at `.0`; `null` is as if the key were not there.
+/// Implements [`Fields`] for a message.
+///
+/// `"key" => field: Form` declares a field that keeps its default if absent, `"key" => optional field: Form`
+/// an `Option`, and `"key" => field = Variant: Form` an alternative of a `oneof`. A `Form` is a
+/// deserializable wrapper of the value. `null` is treated as absent.
 macro_rules! message {
     ($type:ty { $($key:literal => $($words:ident)+ $(= $variant:path)? : $form:ty),* $(,)? }) => {
         impl $crate::receive::json::fields::Fields for $type {
@@ -42,7 +44,7 @@ macro_rules! message {
 
 pub(super) use message;
 
-/// A JSON object read as a message.
+/// Message read from a JSON object.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Fields> Deserialize<'de> for Object<T> {
@@ -71,7 +73,7 @@ impl<'de, T: Fields> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// A JSON array of objects.
+/// Messages read from a JSON array of objects.
 pub(super) struct List<T>(pub(super) Vec<T>);
 
 impl<'de, T: Fields> Deserialize<'de> for List<T> {
@@ -98,7 +100,7 @@ impl<'de, T: Fields> Visitor<'de> for ListVisitor<T> {
     }
 }
 
-/// Borrowed from the body unless something in it is escaped.
+/// Key of an object, borrowed from the body unless it has escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {

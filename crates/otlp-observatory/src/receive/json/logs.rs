@@ -1,4 +1,4 @@
-//! `opentelemetry/proto/logs/v1/logs.proto`.
+//! Messages of `opentelemetry/proto/logs/v1/logs.proto`.
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,

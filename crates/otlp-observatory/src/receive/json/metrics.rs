@@ -1,4 +1,4 @@
-//! `opentelemetry/proto/metrics/v1/metrics.proto`.
+//! Messages of `opentelemetry/proto/metrics/v1/metrics.proto`.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,

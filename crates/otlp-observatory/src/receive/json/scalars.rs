@@ -1,4 +1,4 @@
-//! The forms that single values have in JSON. Errors name what was expected and not what came.
+//! Scalar values of OTLP/JSON. Error messages name the expected form and never contain the value.
 
 use std::{fmt, marker::PhantomData};
 
@@ -11,45 +11,46 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-/// A string.
+/// String.
 #[derive(Deserialize)]
 pub(super) struct Text(pub(super) String);
 
-/// Strings.
+/// Array of strings.
 #[derive(Deserialize)]
 pub(super) struct Texts(pub(super) Vec<String>);
 
-/// `true` or `false`.
+/// Boolean.
 #[derive(Deserialize)]
 pub(super) struct Flag(pub(super) bool);
 
-/// An integer, as a number or in a string.
+/// Integer, as a number or a string.
 pub(super) struct Integer<T>(pub(super) T);
 
-/// Integers.
+/// Array of integers.
 pub(super) struct Integers<T>(pub(super) Vec<T>);
 
-/// A number, as such or in a string, which can also be `NaN`, `Infinity` or `-Infinity`.
+/// Floating-point number, as a number or a string; strings may also be `NaN`, `Infinity` and `-Infinity`.
 pub(super) struct Double(pub(super) f64);
 
-/// Numbers.
+/// Array of floating-point numbers.
 pub(super) struct Doubles(pub(super) Vec<f64>);
 
-/// A value of an enumeration: its number, or its name as in the protobuf definition.
+/// Enumeration value: its number, or its name in the protobuf definition.
 pub(super) struct Enumeration<E>(pub(super) i32, PhantomData<E>);
 
-/// Bytes in hexadecimal, as ids are; of either case.
+/// Bytes in hexadecimal of either case, used for ids.
 pub(super) struct Hex(pub(super) Vec<u8>);
 
-/// Bytes in base64, of the standard or the URL alphabet, padded or not.
+/// Bytes in base64 with the standard or the URL alphabet, with or without padding.
 pub(super) struct Base64(pub(super) Vec<u8>);
 
-/// The names of an enumeration.
+/// Enumerations with named values.
 pub(super) trait Names {
+    /// Returns the number of the value `name`.
     fn number(name: &str) -> Option<i32>;
 }
 
-/// Reads one value from a number or a string.
+/// Values that are read from a number or a string.
 trait Scalar: Sized {
     const EXPECTED: &str;
 
@@ -65,7 +66,7 @@ impl<T: TryFrom<i128>> Scalar for Integer<T> {
         T::try_from(integer).ok().map(Self)
     }
 
-    /// As in `1e3`, or from a language with one type of number.
+    /// Accepts integers written as floating-point numbers, like `1e3`.
     fn from_double(double: f64) -> Option<Self> {
         (double.fract() == 0.0)
             .then_some(double as i128)
@@ -93,7 +94,7 @@ impl Scalar for Double {
             "NaN" => Some(Self(f64::NAN)),
             "Infinity" => Some(Self(f64::INFINITY)),
             "-Infinity" => Some(Self(f64::NEG_INFINITY)),
-            // Rust's own words for these are not JSON's.
+            // `parse` also accepts Rust's names of non-finite numbers, which are invalid in JSON.
             _ => text
                 .parse()
                 .ok()
@@ -104,7 +105,7 @@ impl Scalar for Double {
 }
 
 impl<E: Names> Scalar for Enumeration<E> {
-    const EXPECTED: &str = "the number of an enumeration's value";
+    const EXPECTED: &str = "the number or name of an enumeration value";
 
     fn from_integer(integer: i128) -> Option<Self> {
         let number = i32::try_from(integer).ok()?;

@@ -29,7 +29,7 @@ fn span(fields: &str) -> Span {
         .remove(0)
 }
 
-/// The value of an attribute, as the decoder sees it.
+/// Decodes an attribute value.
 fn value(json: &str) -> Option<Value> {
     let mut span = span(&format!(r#""attributes":[{{"key":"k","value":{json}}}]"#));
     span.attributes.remove(0).value.unwrap().value
@@ -44,7 +44,7 @@ fn points(fields: &str) -> NumberDataPoint {
         r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"gauge":{{"dataPoints":[{{{fields}}}]}}}}]}}]}}]}}"#
     );
     let Ok(Export::Metrics(mut request)) = decode(Signal::Metrics, body.as_bytes()) else {
-        panic!("{body} is not understood");
+        panic!("cannot decode {body}");
     };
     let metric = request
         .resource_metrics
@@ -74,7 +74,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
 }
 
 #[test]
-fn a_body_of_the_javascript_sdk_is_understood() {
+fn a_body_of_the_javascript_sdk_is_decoded() {
     let request = traces(
         r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}],
         "droppedAttributesCount":0},"scopeSpans":[{"scope":{"name":"@opentelemetry/instrumentation-http","version":"0.200.0"},
@@ -143,7 +143,7 @@ fn a_body_of_the_javascript_sdk_is_understood() {
 }
 
 #[test]
-fn every_field_comes_back_as_it_was_written() {
+fn every_field_round_trips() {
     for export in samples::exports("") {
         let body = match &export {
             Export::Traces(request) => serde_json::to_vec(request),
@@ -155,7 +155,7 @@ fn every_field_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn values_are_read_in_each_of_their_forms() {
+fn values_are_read_in_every_form() {
     for (json, expected) in [
         (
             r#"{"stringValue":"a\u0000\ud83d\ude00"}"#,
@@ -186,13 +186,13 @@ fn values_are_read_in_each_of_their_forms() {
         assert_eq!(value(json), Some(expected), "{json}");
     }
     let Some(Value::DoubleValue(nan)) = value(r#"{"doubleValue":"NaN"}"#) else {
-        panic!("NaN is a number here");
+        panic!("NaN was not read as a double");
     };
     assert!(nan.is_nan());
 }
 
 #[test]
-fn an_unknown_key_inside_a_value_takes_its_own_value_with_it() {
+fn an_unknown_key_in_a_value_is_skipped_with_its_value() {
     let known = Some(Value::StringValue("known".to_owned()));
     assert_eq!(
         value(r#"{"future":{"stringValue":"x"},"stringValue":"known"}"#),
@@ -204,7 +204,7 @@ fn an_unknown_key_inside_a_value_takes_its_own_value_with_it() {
 }
 
 #[test]
-fn null_is_as_if_the_key_were_not_there() {
+fn null_equals_an_absent_key() {
     let span = span(
         r#""name":null,"kind":null,"attributes":null,"status":null,"traceState":null,"startTimeUnixNano":null,
         "parentSpanId":null,"events":null"#,
@@ -219,7 +219,7 @@ fn null_is_as_if_the_key_were_not_there() {
 }
 
 #[test]
-fn what_is_missing_has_its_default() {
+fn absent_fields_have_their_default() {
     assert_eq!(traces("{}"), ExportTraceServiceRequest::default());
     assert_eq!(
         traces(r#"{"resourceSpans":[{}]}"#).resource_spans,
@@ -232,15 +232,15 @@ fn what_is_missing_has_its_default() {
 }
 
 #[test]
-fn keys_that_are_unknown_are_ignored_wherever_they_are() {
+fn unknown_keys_are_ignored_everywhere() {
     let body = r#"{"x":1,"resourceSpans":[{"y":[{"z":null}],"scopeSpans":[{"spans":[{"name":"n","profile":{"deep":[1,{}]}}]}]}]}"#;
     assert_eq!(traces(body).resource_spans[0].scope_spans[0].spans[0].name, "n");
-    // Protobuf's own names are no keys in OTLP.
+    // OTLP/JSON allows only lower camel case keys.
     assert!(traces(r#"{"resource_spans":[{}]}"#).resource_spans.is_empty());
 }
 
 #[test]
-fn numbers_are_read_in_each_of_their_forms() {
+fn numbers_are_read_in_every_form() {
     let span = span(
         r#""startTimeUnixNano":18446744073709551615,"endTimeUnixNano":"18446744073709551615","flags":"257",
         "droppedEventsCount":3,"kind":"SPAN_KIND_CLIENT","status":{"code":"STATUS_CODE_ERROR"}"#,
@@ -260,14 +260,14 @@ fn numbers_are_read_in_each_of_their_forms() {
     );
 }
 
-/// A number of an enumeration that is not known yet is passed on.
+/// Values added to the protocol later are passed on.
 #[test]
-fn an_unknown_number_of_an_enumeration_is_kept() {
+fn unknown_enumeration_numbers_are_kept() {
     assert_eq!(span(r#""kind":77"#).kind, 77);
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_and_not_a_loss() {
+fn invalid_values_are_errors_and_not_dropped() {
     for (signal, body) in [
         (Signal::Traces, ""),
         (Signal::Traces, "null"),
@@ -329,7 +329,7 @@ fn what_cannot_be_read_is_an_error_and_not_a_loss() {
 }
 
 #[test]
-fn an_error_does_not_repeat_the_value() {
+fn errors_do_not_contain_the_value() {
     let message = error(
         Signal::Logs,
         r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"secret"}]}]}]}"#,
@@ -349,7 +349,7 @@ fn nesting_is_bounded() {
     assert!(decode(Signal::Logs, nested(30).as_bytes()).is_ok());
     assert!(error(Signal::Logs, &nested(60)).contains("recursion"));
     assert!(error(Signal::Logs, &nested(1_000_000)).contains("recursion"));
-    // What is ignored is skipped without recursion.
+    // Ignored values are skipped without recursion.
     let ignored = format!(
         r#"{{"unknown":{}{}}}"#,
         "[".repeat(1_000_000),

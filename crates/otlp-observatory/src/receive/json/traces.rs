@@ -1,4 +1,4 @@
-//! `opentelemetry/proto/trace/v1/trace.proto`.
+//! Messages of `opentelemetry/proto/trace/v1/trace.proto`.
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,

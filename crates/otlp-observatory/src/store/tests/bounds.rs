@@ -1,4 +1,4 @@
-//! Limits hold whatever is sent, and the oldest leaves first.
+//! Memory limits and eviction.
 
 use super::{LIMIT, bodies, found, id};
 use crate::store::{
@@ -7,17 +7,17 @@ use crate::store::{
 };
 
 #[test]
-fn the_oldest_traces_leave_whole() {
+fn the_oldest_traces_are_evicted_whole() {
     let store = Store::new(LIMIT);
     for trace in 1..=2_000 {
         let parts = (1..=5).map(|id| span(trace, id, id - 1, "work")).collect();
         store.insert_at(spans("app", parts), NOW);
     }
-    let fill = store.fill();
-    assert!(fill.evicted.spans > 0);
-    assert_eq!(fill.kept.spans + fill.evicted.spans, 10_000);
-    assert_eq!(fill.evicted.spans % 5, 0, "traces leave whole");
-    let first_kept = fill.evicted.spans / 5 + 1;
+    let usage = store.usage();
+    assert!(usage.evicted.spans > 0);
+    assert_eq!(usage.kept.spans + usage.evicted.spans, 10_000);
+    assert_eq!(usage.evicted.spans % 5, 0, "traces are evicted whole");
+    let first_kept = usage.evicted.spans / 5 + 1;
     let newest: Vec<_> = (first_kept..=2_000)
         .rev()
         .take(500)
@@ -28,7 +28,7 @@ fn the_oldest_traces_leave_whole() {
 }
 
 #[test]
-fn a_late_span_of_a_trace_that_left_begins_it_again() {
+fn a_late_span_of_an_evicted_trace_starts_it_again() {
     let store = Store::new(LIMIT);
     store.insert_at(spans("app", vec![span(1, 1, 0, "first")]), NOW);
     for trace in 2..=10_000 {
@@ -41,40 +41,40 @@ fn a_late_span_of_a_trace_that_left_begins_it_again() {
 }
 
 #[test]
-fn the_limit_holds_whatever_is_sent() {
+fn the_limit_holds_for_any_input() {
     let store = Store::new(LIMIT);
     let long = "x".repeat(3_000);
     for round in 1..=3_000_u64 {
         let name = format!("{round} {}", &long[..(round as usize * 7) % 3_000]);
-        // Unique names, services and scopes; one trace that grows on and on; ids that are none.
-        let mut mine = span(round, round, 0, &name);
-        mine.attributes = vec![text(&name, &name)];
+        // Unique names, services and scopes; one trace that never ends; invalid ids.
+        let mut unique = span(round, round, 0, &name);
+        unique.attributes = vec![text(&name, &name)];
         let endless = span(u64::MAX, round, 0, &name);
         let mut broken = span(round, 1, 0, &name);
         broken.trace_id = vec![1; 15];
-        store.insert_at(spans(&name, vec![mine, endless, broken]), NOW);
+        store.insert_at(spans(&name, vec![unique, endless, broken]), NOW);
         store.insert_at(records(&name, vec![record(round, 9, &name)]), NOW);
         let sums = vec![counted("steady", "/", NOW, 1), counted(&name, &name, NOW, 1)];
         store.insert_at(metrics(&name, sums), NOW);
-        let fill = store.fill();
-        assert!(fill.traces_bytes <= LIMIT / 100 * 60, "{}", fill.traces_bytes);
-        assert!(fill.logs_bytes <= LIMIT / 100 * 25, "{}", fill.logs_bytes);
-        assert!(fill.metrics_bytes <= LIMIT / 100 * 15, "{}", fill.metrics_bytes);
+        let usage = store.usage();
+        assert!(usage.traces_bytes <= LIMIT / 100 * 60, "{}", usage.traces_bytes);
+        assert!(usage.logs_bytes <= LIMIT / 100 * 25, "{}", usage.logs_bytes);
+        assert!(usage.metrics_bytes <= LIMIT / 100 * 15, "{}", usage.metrics_bytes);
     }
-    let fill = store.fill();
+    let usage = store.usage();
     assert!(
-        fill.traces_bytes > LIMIT / 100 * 30,
-        "it is used: {}",
-        fill.traces_bytes
+        usage.traces_bytes > LIMIT / 100 * 30,
+        "the limit is used: {}",
+        usage.traces_bytes
     );
     assert!(
-        fill.kept.spans > 10 && fill.kept.logs > 10 && fill.kept.points > 10,
-        "{fill:?}"
+        usage.kept.spans > 10 && usage.kept.logs > 10 && usage.kept.points > 10,
+        "{usage:?}"
     );
 }
 
 #[test]
-fn what_is_too_large_alone_is_refused_and_counted() {
+fn oversized_entries_are_rejected_and_counted() {
     let store = Store::new(LIMIT);
     let huge = "x".repeat(LIMIT);
     store.insert_at(
@@ -85,14 +85,14 @@ fn what_is_too_large_alone_is_refused_and_counted() {
         records("app", vec![record(0, 9, &huge), record(0, 9, "small")]),
         NOW,
     );
-    let fill = store.fill();
-    assert_eq!((fill.refused.spans, fill.refused.logs), (1, 1));
+    let usage = store.usage();
+    assert_eq!((usage.refused.spans, usage.refused.logs), (1, 1));
     assert_eq!(found(&store, &TraceSearch::default()), ["2"]);
     assert_eq!(bodies(&store, &LogSearch::default()), ["small"]);
 }
 
 #[test]
-fn one_trace_takes_only_its_part_and_says_what_it_lost() {
+fn a_single_trace_is_bounded_and_counts_dropped_spans() {
     let store = Store::new(LIMIT);
     let parts = (1..=10_000).map(|id| span(1, id, 0, "work")).collect();
     store.insert_at(spans("app", vec![span(2, 1, 0, "other")]), NOW);
@@ -104,16 +104,16 @@ fn one_trace_takes_only_its_part_and_says_what_it_lost() {
 }
 
 #[test]
-fn clocks_that_say_anything_are_no_matter() {
+fn arbitrary_timestamps_are_harmless() {
     let store = Store::new(LIMIT);
-    let moments = [
+    let timestamps = [
         (0, 0),
         (u64::MAX, u64::MAX),
         (u64::MAX, 0),
         (0, u64::MAX),
         (NOW, NOW - 1),
     ];
-    for (trace, (start, end)) in (1..).zip(moments) {
+    for (trace, (start, end)) in (1..).zip(timestamps) {
         let mut odd = span(trace, 1, 0, "odd");
         odd.start_time_unix_nano = start;
         odd.end_time_unix_nano = end;
@@ -124,11 +124,11 @@ fn clocks_that_say_anything_are_no_matter() {
     }
     assert_eq!(found(&store, &TraceSearch::default()).len(), 5);
     assert_eq!(bodies(&store, &LogSearch::default()).len(), 5);
-    assert!(store.fill().oldest.is_some());
+    assert!(store.usage().oldest.is_some());
 }
 
 #[test]
-fn a_resource_that_is_too_large_pushes_nothing_out() {
+fn an_oversized_resource_evicts_nothing() {
     let store = Store::new(LIMIT);
     store.insert_at(spans("app", vec![span(1, 1, 0, "kept")]), NOW);
     store.insert_at(records("app", vec![record(1, 9, "kept")]), NOW);
@@ -138,16 +138,16 @@ fn a_resource_that_is_too_large_pushes_nothing_out() {
     store.insert_at(records(&huge, vec![record(1, 9, "refused")]), NOW);
     store.insert_at(metrics(&huge, vec![counted("refused", "/", NOW, 1)]), NOW);
     store.insert_at(metrics("app", vec![counted(&huge, "/", NOW, 1)]), NOW);
-    let fill = store.fill();
-    assert_eq!((fill.kept.spans, fill.kept.logs, fill.kept.points), (1, 1, 1));
+    let usage = store.usage();
+    assert_eq!((usage.kept.spans, usage.kept.logs, usage.kept.points), (1, 1, 1));
     assert_eq!(
-        (fill.refused.spans, fill.refused.logs, fill.refused.points),
+        (usage.refused.spans, usage.refused.logs, usage.refused.points),
         (1, 1, 2)
     );
 }
 
 #[test]
-fn an_answer_has_an_end_whatever_there_is() {
+fn results_are_bounded_in_size() {
     let store = Store::new(512 * LIMIT);
     let long = "x".repeat(100_000);
     for number in 1..=300 {

@@ -1,4 +1,4 @@
-//! Series and their points.
+//! Metric series and their points.
 
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
@@ -9,7 +9,7 @@ use crate::store::{
     readings::ReadingValue,
 };
 
-/// The values of the counter's points, by series, as they are read.
+/// Returns the values of a counter's points for each series.
 fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
     let search = SeriesSearch {
         name: Some(name.to_owned()),
@@ -27,7 +27,7 @@ fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn a_series_keeps_its_newest_points_and_leaves_with_the_last() {
+fn a_series_keeps_its_newest_points_and_is_removed_with_the_last() {
     let store = Store::new(8 * LIMIT);
     store.insert_at(metrics("app", vec![counted("old", "/", NOW, 1)]), NOW);
     for round in 0..2_000 {
@@ -39,11 +39,11 @@ fn a_series_keeps_its_newest_points_and_leaves_with_the_last() {
     assert_eq!(
         values(&store, "old"),
         [[1.0]],
-        "others' points are no reason to go while there is room"
+        "points of other series evict nothing below the limit"
     );
     let busy: Vec<_> = (2_000 - 720..2_000).map(|round| round as f64).collect();
     assert_eq!(values(&store, "busy"), [busy]);
-    assert_eq!(store.fill().kept.points, 721);
+    assert_eq!(store.usage().kept.points, 721);
 
     for round in 0..5_000 {
         let route = format!("/{round}");
@@ -51,15 +51,15 @@ fn a_series_keeps_its_newest_points_and_leaves_with_the_last() {
     }
     assert!(
         values(&store, "old").is_empty(),
-        "the oldest point left, and its series with it"
+        "the oldest point is evicted, and its series with it"
     );
-    let fill = store.fill();
-    assert_eq!(fill.kept.points + fill.evicted.points, 7_001);
-    assert!(fill.series > 100, "{}", fill.series);
+    let usage = store.usage();
+    assert_eq!(usage.kept.points + usage.evicted.points, 7_001);
+    assert!(usage.series > 100, "{}", usage.series);
 }
 
 #[test]
-fn the_same_attributes_in_another_order_are_the_same_series() {
+fn the_order_of_attributes_does_not_matter() {
     let store = Store::new(LIMIT);
     let with = |attributes| {
         let mut metric = counted("requests", "/", NOW, 1);
@@ -71,5 +71,5 @@ fn the_same_attributes_in_another_order_are_the_same_series() {
     store.insert_at(with(vec![text("a", "1"), text("b", "2")]), NOW);
     store.insert_at(with(vec![text("b", "2"), text("a", "1")]), NOW);
     store.insert_at(with(vec![text("a", "1"), text("b", "3")]), NOW);
-    assert_eq!(store.fill().series, 2);
+    assert_eq!(store.usage().series, 2);
 }

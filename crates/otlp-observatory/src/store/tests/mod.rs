@@ -1,22 +1,22 @@
-//! What is kept, what goes, and what is found.
+//! Tests of the whole store: limits, searches, metrics and time windows.
 
 mod bounds;
 mod metrics;
 mod search;
 mod window;
 
-use super::{KeptRecord, LogSearch, Store, TraceId, TraceSearch, fixture};
+use super::{LogSearch, Store, StoredRecord, TraceId, TraceSearch, fixture};
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, logs::v1::LogRecord};
 use prost::Message as _;
 
 const LIMIT: usize = 1 << 20;
 
-/// The id of the trace with this number.
+/// Returns the trace id for a number.
 fn id(number: u64) -> TraceId {
     TraceId::from_bytes(&fixture::trace_id(number)).expect("an id")
 }
 
-/// The numbers of the traces that were found, newest first.
+/// Returns the hexadecimal numbers of the traces found, newest first.
 fn found(store: &Store, search: &TraceSearch) -> Vec<String> {
     let search = TraceSearch {
         limit: 500,
@@ -32,8 +32,8 @@ fn bodies(store: &Store, search: &LogSearch) -> Vec<String> {
         limit: 500,
         ..search.clone()
     };
-    let body = |record: &KeptRecord| {
-        let record = LogRecord::decode(&*record.encoded).expect("what was kept");
+    let body = |record: &StoredRecord| {
+        let record = LogRecord::decode(&*record.encoded).expect("a valid record");
         match record.body.and_then(|body| body.value) {
             Some(Value::StringValue(body)) => body,
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! Filters, pages and cursors.
+//! Search filters, pages and cursors.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use opentelemetry_proto::tonic::{common::v1::any_value::Value, trace::v1::span::
 
 use super::{LIMIT, bodies, found, id};
 use crate::store::{
-    Attribute, LogSearch, Outcome, SpanId, Store, Text, TraceSearch,
+    Attribute, LogSearch, SpanId, StatusFilter, Store, Text, TraceSearch,
     fixture::{MS, NOW, attribute, failed, lasting, of_kind, record, records, span, spans},
 };
 
 #[test]
-fn filters_hold_for_one_span_together() {
+fn all_filters_apply_to_the_same_span() {
     let store = Store::new(LIMIT);
     let sql = of_kind(
         span(1, 2, 1, "SELECT articles"),
@@ -66,14 +66,14 @@ fn filters_hold_for_one_span_together() {
         (by_name("nothing"), &[]),
         (
             TraceSearch {
-                outcome: Some(Outcome::Error),
+                status: Some(StatusFilter::Error),
                 ..search()
             },
             &["2"],
         ),
         (
             TraceSearch {
-                outcome: Some(Outcome::Ok),
+                status: Some(StatusFilter::Ok),
                 ..search()
             },
             &["1"],
@@ -95,7 +95,7 @@ fn filters_hold_for_one_span_together() {
         (
             TraceSearch {
                 max_duration: Some(2 * MS),
-                outcome: Some(Outcome::Error),
+                status: Some(StatusFilter::Error),
                 ..search()
             },
             &[],
@@ -108,7 +108,7 @@ fn filters_hold_for_one_span_together() {
         (by_attribute("service.name=worker"), &["2"]),
         (by_attribute("db.system.name"), &["1"]),
         (
-            // Each holds for a span, but not for the same.
+            // Each filter matches a span, but not the same one.
             TraceSearch {
                 attributes: vec![Attribute::new("db.system.name"), Attribute::new("http.route")],
                 ..search()
@@ -142,7 +142,7 @@ fn filters_hold_for_one_span_together() {
 }
 
 #[test]
-fn pages_give_every_trace_once() {
+fn pages_contain_every_trace_once() {
     let store = Store::new(LIMIT);
     for trace in 1..=107 {
         store.insert_at(spans("app", vec![span(trace, 1, 0, "work")]), NOW);
@@ -155,7 +155,7 @@ fn pages_give_every_trace_once() {
     loop {
         let page = store.search_traces(&search);
         all.extend(page.entries.into_iter().map(|(trace, _)| trace.id.to_string()));
-        // What comes in between does not move the pages.
+        // New traces do not move the pages.
         store.insert_at(
             spans("app", vec![span(1_000 + all.len() as u64, 1, 0, "new")]),
             NOW,
@@ -283,16 +283,16 @@ fn log_records_are_found_by_level_text_trace_and_cursor() {
 }
 
 #[test]
-fn the_records_of_a_trace_stay_found_while_older_ones_leave() {
+fn records_of_a_trace_are_found_after_older_ones_are_evicted() {
     let store = Store::new(LIMIT);
     let rounds = 5_000;
     for round in 0..rounds {
         let body = format!("{round}");
         store.insert_at(records("app", vec![record(1 + round % 7, 9, &body)]), NOW);
     }
-    let fill = store.fill();
-    assert!(fill.evicted.logs > 0);
-    let first = fill.evicted.logs;
+    let usage = store.usage();
+    assert!(usage.evicted.logs > 0);
+    let first = usage.evicted.logs;
     let of_trace = LogSearch {
         trace: Some(id(1)),
         ..LogSearch::default()

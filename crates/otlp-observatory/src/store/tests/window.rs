@@ -1,4 +1,4 @@
-//! Overview and map of a window of time.
+//! Overview and service map of a time window.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::store::{
     fixture::{MS, NOW, failed, lasting, of_kind, span, spans},
 };
 
-/// Two requests of which one failed, one that is too old, and a task.
+/// Returns a store with two recent requests, one of them failed, one old request, and a task.
 fn busy_store() -> Store {
     let store = Store::new(LIMIT);
     let http = [("http.request.method", "GET"), ("http.route", "/articles/{slug}")];
@@ -95,14 +95,14 @@ fn the_overview_counts_requests_and_tasks_of_its_window() {
     );
     let steps = overview["series"]["requests"].as_array().expect("steps");
     assert_eq!(steps.len(), 60);
-    assert_eq!(steps[59], 3, "billing's too");
+    assert_eq!(steps[59], 3, "includes the request of billing");
     assert_eq!(overview["series"]["errors"][59], 1);
     assert_eq!(overview["series"]["p95_ns"][59], 20_000_000);
     assert_eq!(overview["series"]["p95_ns"][0], json!(null));
 }
 
 #[test]
-fn a_senders_clock_counts_only_while_it_can_be_believed() {
+fn timestamps_count_only_within_the_trusted_delay() {
     let store = Store::new(LIMIT);
     let at = |trace, end| {
         let mut request = of_kind(span(trace, 1, 0, "GET"), SpanKind::Server, &[]);
@@ -117,7 +117,7 @@ fn a_senders_clock_counts_only_while_it_can_be_believed() {
 }
 
 #[test]
-fn the_map_shows_who_calls_whom() {
+fn the_map_has_the_calls_between_services() {
     let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW)).expect("JSON");
     let edges = map["edges"].as_array().expect("edges").iter();
     let mut edges: Vec<_> = edges

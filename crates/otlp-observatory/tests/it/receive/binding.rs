@@ -1,4 +1,4 @@
-//! Sockets are bound before anything runs.
+//! Binding of sockets and default addresses.
 
 use std::net::TcpListener;
 
@@ -7,38 +7,14 @@ use otlp_observatory::{Config, Observatory};
 use crate::support::config;
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named_and_the_others_stay_free() {
+async fn a_port_in_use_is_named_in_the_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for (purpose, config) in [
-        (
-            "OTLP over HTTP",
-            Config {
-                http: address,
-                ..config()
-            },
-        ),
-        (
-            "OTLP over gRPC",
-            Config {
-                grpc: Some(address),
-                ..config()
-            },
-        ),
-        (
-            "health",
-            Config {
-                health: Some(address),
-                ..config()
-            },
-        ),
-        (
-            "the pages",
-            Config {
-                pages: address,
-                ..config()
-            },
-        ),
+        ("OTLP over HTTP", config().http(address)),
+        ("OTLP over gRPC", config().grpc(address)),
+        ("health", config().health(address)),
+        ("the pages", config().pages(address)),
     ] {
         let error = Observatory::bind(config).await.unwrap_err();
         assert!(error.is_taken());
@@ -48,19 +24,15 @@ async fn a_port_that_is_taken_is_named_and_the_others_stay_free() {
 }
 
 #[tokio::test]
-async fn what_is_not_asked_for_is_not_bound() {
-    let config = Config {
-        grpc: None,
-        health: None,
-        ..config()
-    };
+async fn disabled_endpoints_are_not_bound() {
+    let config = config().grpc(None).health(None);
     let addresses = Observatory::bind(config).await.unwrap().addresses();
     assert_eq!((addresses.grpc, addresses.health), (None, None));
     assert!(addresses.http.ip().is_loopback() && addresses.http.port() != 0);
 }
 
 #[test]
-fn only_this_machine_is_listened_to_unless_told_otherwise() {
+fn the_default_addresses_are_on_loopback() {
     let config = Config::default();
     for (address, port) in [
         (config.http, 4318),

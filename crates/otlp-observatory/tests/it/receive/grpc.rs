@@ -1,4 +1,4 @@
-//! OTLP over gRPC.
+//! OTLP/gRPC.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn channel(observatory: &Running) -> Channel {
 }
 
 #[tokio::test]
-async fn each_signal_is_accepted_compressed_or_not() {
+async fn every_signal_is_accepted_with_and_without_compression() {
     let observatory = Running::start().await;
     let channel = channel(&observatory).await;
     let mut traces_client = TraceServiceClient::new(channel.clone());
@@ -63,9 +63,9 @@ async fn spans_without_valid_ids_are_a_partial_success() {
     assert_eq!(answer.partial_success.unwrap().rejected_spans, 1);
 }
 
-/// Without `RetryInfo`, which would have it sent again.
+/// The error has no `RetryInfo`, so senders do not retry.
 #[tokio::test]
-async fn a_message_that_is_too_large_is_refused_for_good_compressed_or_not() {
+async fn an_oversized_message_is_refused_permanently_with_and_without_compression() {
     let observatory = Running::start().await;
     let mut client = TraceServiceClient::new(channel(&observatory).await);
     let request = spans([Span {
@@ -87,7 +87,7 @@ async fn a_message_that_is_too_large_is_refused_for_good_compressed_or_not() {
 }
 
 #[tokio::test]
-async fn a_message_that_would_take_far_more_in_memory_is_refused_for_good() {
+async fn a_message_that_expands_in_memory_is_refused_permanently() {
     let observatory = Running::start().await;
     let mut client = TraceServiceClient::new(channel(&observatory).await);
     let request = spans(vec![Span::default(); 400_000]);

@@ -1,4 +1,4 @@
-//! Health, and how an observatory ends.
+//! The health endpoint and graceful shutdown.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn health(observatory: &Running, path: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn health_is_as_the_collectors_at_any_address() {
+async fn health_matches_the_collectors_at_any_path() {
     let observatory = Running::start().await;
     for path in ["", "/", "/health/status", "/?verbose"] {
         let (status, body) = health(&observatory, path).await;
@@ -37,21 +37,20 @@ async fn health_is_as_the_collectors_at_any_address() {
 }
 
 #[tokio::test]
-async fn while_it_ends_health_is_503_and_requests_in_progress_finish() {
+async fn during_shutdown_health_is_503_and_requests_finish() {
     let observatory = Running::start().await;
     let mut stream = TcpStream::connect(observatory.addresses.http).await.unwrap();
     let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
                 expect: 100-continue\r\ncontent-length: 2\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
-    // It says so when it is about to read the body.
+    // The server sends 100 Continue when it starts to read the body.
     let mut answer = [0; 1024];
     let length = within(stream.read(&mut answer)).await.unwrap();
     assert!(answer[..length].starts_with(b"HTTP/1.1 100 "));
 
-    observatory.begin_to_stop();
+    observatory.request_stop();
     within(async {
         while health(&observatory, "/").await.0 != 503 {
-            // Between two looks.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -66,7 +65,7 @@ async fn while_it_ends_health_is_503_and_requests_in_progress_finish() {
 }
 
 #[tokio::test]
-async fn a_sender_that_never_finishes_does_not_keep_it_from_ending() {
+async fn an_unfinished_request_does_not_block_shutdown() {
     let observatory = Running::start().await;
     let mut stream = TcpStream::connect(observatory.addresses.http).await.unwrap();
     let head =
@@ -74,13 +73,13 @@ async fn a_sender_that_never_finishes_does_not_keep_it_from_ending() {
     stream.write_all(head.as_bytes()).await.unwrap();
     observatory.stop().await.unwrap();
     let mut rest = Vec::new();
-    // Cut off, with an end or a reset.
+    // The connection is closed or reset.
     let _ = within(stream.read_to_end(&mut rest)).await;
     assert!(!rest.starts_with(b"HTTP/1.1 200 "));
 }
 
 #[tokio::test]
-async fn its_ports_are_free_again_when_it_has_ended() {
+async fn ports_are_free_after_shutdown() {
     let observatory = Running::start().await;
     let addresses = observatory.addresses;
     observatory.stop().await.unwrap();

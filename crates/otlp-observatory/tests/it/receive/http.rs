@@ -1,4 +1,4 @@
-//! OTLP over HTTP: what is accepted, what is refused and how that is said.
+//! OTLP/HTTP: accepted and refused requests, and their responses.
 
 use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceResponse, trace::v1::Span};
 use prost::Message as _;
@@ -11,7 +11,7 @@ use crate::support::{Running, client, within};
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
-/// `google.rpc.Status`
+/// `google.rpc.Status`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Status {
     #[prost(int32, tag = "1")]
@@ -38,12 +38,12 @@ async fn json_of(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-fn content_type(of: &str) -> [(&str, &str); 1] {
-    [("content-type", of)]
+fn content_type(value: &str) -> [(&str, &str); 1] {
+    [("content-type", value)]
 }
 
 #[tokio::test]
-async fn each_signal_is_accepted_in_each_encoding_compressed_or_not() {
+async fn every_signal_is_accepted_in_both_encodings_with_and_without_compression() {
     let observatory = Running::start().await;
     let requests = [
         (
@@ -122,13 +122,13 @@ async fn spans_without_valid_ids_are_a_partial_success() {
 
     let body = serde_json::to_vec(&request).unwrap();
     let answer = json_of(post(&observatory, ADDRESSES[0], &content_type(JSON), body).await).await;
-    // A 64-bit integer is a string in JSON.
+    // 64-bit integers are strings in JSON.
     assert_eq!(answer["partialSuccess"]["rejectedSpans"], "2");
     assert_eq!(answer["partialSuccess"]["errorMessage"], partial.error_message);
 }
 
 #[tokio::test]
-async fn what_cannot_be_decoded_answers_400_with_a_status_in_the_same_encoding() {
+async fn undecodable_bodies_answer_400_with_a_status_in_the_same_encoding() {
     let observatory = Running::start().await;
     for path in ADDRESSES {
         let response = post(&observatory, path, &content_type(PROTOBUF), [0xff; 20]).await;
@@ -147,9 +147,10 @@ async fn what_cannot_be_decoded_answers_400_with_a_status_in_the_same_encoding()
     }
 }
 
-/// Those that a page of another site may send without being asked first (Fetch, "CORS-safelisted request-header").
+/// Browsers send these types to other sites without a preflight request ("CORS-safelisted request-header" in
+/// the Fetch standard).
 #[tokio::test]
-async fn a_page_of_another_site_cannot_send() {
+async fn pages_of_other_sites_cannot_send() {
     let observatory = Running::start().await;
     let body = serde_json::to_vec(&traces(1)).unwrap();
     for simple in [
@@ -164,9 +165,9 @@ async fn a_page_of_another_site_cannot_send() {
     }
     let headers = [("origin", "http://elsewhere.example")];
     let response = post(&observatory, ADDRESSES[0], &headers, body).await;
-    assert_eq!(response.status(), 415, "no type at all");
+    assert_eq!(response.status(), 415, "no content type");
 
-    // The others make a browser ask first, and it gets no permission.
+    // Other types require a preflight request, which gets no permission.
     let response = within(
         client()
             .request(Method::OPTIONS, observatory.http(ADDRESSES[0]))
@@ -230,7 +231,7 @@ async fn other_compressions_answer_415() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_answers_413() {
+async fn an_oversized_body_answers_413() {
     const LIMIT: usize = 16 << 20;
     let observatory = Running::start().await;
 
@@ -242,7 +243,7 @@ async fn a_body_that_is_too_large_answers_413() {
         413
     );
 
-    // A head that announces too much is answered without the body.
+    // An announced length above the limit is refused before the body is read.
     let head = format!(
         "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {}\r\n\r\n",
         LIMIT + 1
@@ -253,7 +254,7 @@ async fn a_body_that_is_too_large_answers_413() {
             .starts_with("HTTP/1.1 413 ")
     );
 
-    // Without a length it is found while it is read.
+    // Without a length, the limit applies while the body is read.
     let mut chunked = format!(
         "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n",
         LIMIT + 1
@@ -264,7 +265,7 @@ async fn a_body_that_is_too_large_answers_413() {
 }
 
 #[tokio::test]
-async fn a_body_that_would_take_far_more_in_memory_answers_413() {
+async fn a_body_that_expands_in_memory_answers_413() {
     let observatory = Running::start().await;
     let body = spans(vec![Span::default(); 400_000]).encode_to_vec();
     assert!(body.len() < 1 << 20);
@@ -275,14 +276,14 @@ async fn a_body_that_would_take_far_more_in_memory_answers_413() {
     assert_eq!(response.status(), 413);
 }
 
-/// What is answered to `bytes`, up to the end of its head at least.
+/// Sends `bytes` and returns the response, at least up to the end of its head.
 async fn raw(observatory: &Running, bytes: &[u8]) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let mut stream = tokio::net::TcpStream::connect(observatory.addresses.http)
         .await
         .unwrap();
-    // The other side may answer, and close, before it has read all.
+    // The server may respond and close the connection before it has read everything.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     while !answer.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -321,14 +322,14 @@ async fn a_large_batch_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_head_is_json_unless_it_says_otherwise() {
+async fn errors_are_json_without_a_content_type() {
     let observatory = Running::start().await;
     let response = post(&observatory, "/elsewhere", &[], "").await;
     assert_eq!(
         json_of(response).await,
         json!({
             "code": 5,
-            "message": "there is nothing at this address: OTLP is /v1/traces, /v1/metrics and /v1/logs",
+            "message": "unknown path; send OTLP to /v1/traces, /v1/metrics or /v1/logs",
         })
     );
 }

@@ -1,9 +1,11 @@
-//! What senders see of the receivers.
+//! The receivers as senders see them.
 
 mod binding;
+#[cfg(feature = "forward")]
+mod forwarding;
+mod fuzzed;
+#[cfg(feature = "grpc")]
 mod grpc;
 mod health;
 mod http;
-mod mutated;
-mod passing_on;
 mod requests;

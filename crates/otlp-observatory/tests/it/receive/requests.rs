@@ -1,4 +1,4 @@
-//! Requests as senders make them.
+//! Requests of senders.
 
 use std::io::Write as _;
 
@@ -15,10 +15,10 @@ use opentelemetry_proto::tonic::{
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 
-/// What each of the three addresses is for.
+/// Paths for traces, metrics and logs.
 pub const ADDRESSES: [&str; 3] = ["/v1/traces", "/v1/metrics", "/v1/logs"];
 
-/// `count` spans of one trace.
+/// Returns a request with `count` spans of one trace.
 pub fn traces(count: u8) -> ExportTraceServiceRequest {
     spans((1..=count).map(span))
 }

@@ -1,4 +1,4 @@
-//! What SDKs send is what the JSON says.
+//! Telemetry of SDKs appears unchanged in the pages' JSON.
 
 mod python;
 mod rust;

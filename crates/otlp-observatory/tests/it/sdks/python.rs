@@ -1,4 +1,4 @@
-//! The OpenTelemetry SDK for Python, by each of the three protocols.
+//! The OpenTelemetry SDK for Python with each of its three protocols.
 
 use std::{path::Path, process::Command};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::Running;
 
-/// Runs `tests/sdk/send.py`; returns the id of its trace.
+/// Runs `tests/sdk/send.py` and returns its trace id.
 async fn send(protocol: &'static str, endpoint: String) -> String {
     let sent = tokio::task::spawn_blocking(move || {
         Command::new(interpreter())
@@ -19,27 +19,24 @@ async fn send(protocol: &'static str, endpoint: String) -> String {
     })
     .await
     .unwrap();
-    let complaints = String::from_utf8_lossy(&sent.stderr);
-    assert!(sent.status.success() && complaints.is_empty(), "{complaints}");
+    let errors = String::from_utf8_lossy(&sent.stderr);
+    assert!(sent.status.success() && errors.is_empty(), "{errors}");
     String::from_utf8(sent.stdout).unwrap().trim().to_owned()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests are told by the environment where the SDK is"
-)]
+#[expect(clippy::disallowed_methods, reason = "the environment names the interpreter")]
 fn interpreter() -> String {
     std::env::var("TEST_OTEL_PYTHON")
         .expect("TEST_OTEL_PYTHON must name a Python interpreter that has the OpenTelemetry SDK; scripts/test sets it")
 }
 
-/// The attributes of `send.py`, masked.
+/// Masked attributes of `send.py`.
 fn attributes() -> Value {
     json!({
         "text": "grüße\n\"quoted\"",
         "mail": "al***@example.com",
         "integer": -42,
-        // Beyond what a number in JavaScript holds.
+        // Exceeds the exact range of JavaScript numbers.
         "large": "4611686018427387904",
         "number": 0.25,
         "whole": 3.0,
@@ -52,7 +49,7 @@ fn attributes() -> Value {
     })
 }
 
-async fn what_python_sends_is_what_is_shown(protocol: &'static str) {
+async fn assert_python_telemetry(protocol: &'static str) {
     let observatory = Running::start().await;
     let addresses = observatory.addresses;
     let address = if protocol == "grpc" {
@@ -132,8 +129,8 @@ fn assert_log(trace: &Value, service: &str) {
 }
 
 async fn assert_metrics(observatory: &Running, service: &str, trace: &Value) {
-    let all_came = |status: &Value| status["kept"]["points"] == 4;
-    observatory.json_when("/status", all_came).await;
+    let is_complete = |status: &Value| status["kept"]["points"] == 4;
+    observatory.json_when("/status", is_complete).await;
 
     let counter = metric(observatory, "sent.total", service).await;
     assert_eq!(counter["type"], "counter");
@@ -172,16 +169,16 @@ async fn metric(observatory: &Running, name: &str, service: &str) -> Value {
 }
 
 #[tokio::test]
-async fn what_python_sends_in_protobuf_over_http_is_what_is_shown() {
-    what_python_sends_is_what_is_shown("http/protobuf").await;
+async fn python_telemetry_over_http_in_protobuf() {
+    assert_python_telemetry("http/protobuf").await;
 }
 
 #[tokio::test]
-async fn what_python_sends_in_json_over_http_is_what_is_shown() {
-    what_python_sends_is_what_is_shown("http/json").await;
+async fn python_telemetry_over_http_in_json() {
+    assert_python_telemetry("http/json").await;
 }
 
 #[tokio::test]
-async fn what_python_sends_over_grpc_is_what_is_shown() {
-    what_python_sends_is_what_is_shown("grpc").await;
+async fn python_telemetry_over_grpc() {
+    assert_python_telemetry("grpc").await;
 }

@@ -1,5 +1,5 @@
-//! The `telemetry` crate, by each of its protocols. Each test runs again in a process of its own to send, because a
-//! process has one set of providers.
+//! The `telemetry` crate with each of its protocols. Each test starts itself as a child process that sends,
+//! because a process has one set of providers.
 
 use std::{convert::Infallible, process::Command, time::Duration};
 
@@ -8,7 +8,7 @@ use telemetry::{KeyValue, Service, Span};
 
 use crate::support::Running;
 
-/// Set where a test is to send.
+/// Variable that is set in the sending child process.
 const SENDER: &str = "OBSERVATORY_TEST_SENDER";
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -55,12 +55,12 @@ async fn receive(test: &'static str, protocol: &'static str) {
     })
     .await
     .unwrap();
-    let said = String::from_utf8_lossy(&sent.stdout);
-    assert!(sent.status.success() && said.contains("1 passed"), "{said}");
+    let output = String::from_utf8_lossy(&sent.stdout);
+    assert!(sent.status.success() && output.contains("1 passed"), "{output}");
 
-    let is_there = |found: &Value| found["logs"].as_array().is_some_and(|logs| logs.len() == 1);
+    let is_received = |found: &Value| found["logs"].as_array().is_some_and(|logs| logs.len() == 1);
     let found = observatory
-        .json_when("/logs?service=rust&text=waiting", is_there)
+        .json_when("/logs?service=rust&text=waiting", is_received)
         .await;
     let log = &found["logs"][0];
     assert_eq!(log["body"], "bo***@example.com is waiting");
@@ -85,8 +85,8 @@ async fn receive(test: &'static str, protocol: &'static str) {
     observatory.stop().await.unwrap();
 }
 
-/// Sends in the child, receives in the parent.
-fn both(test: &'static str, protocol: &'static str) {
+/// Sends in the child process, receives in the parent process.
+fn send_or_receive(test: &'static str, protocol: &'static str) {
     if std::env::var_os(SENDER).is_some() {
         send();
     } else {
@@ -95,19 +95,19 @@ fn both(test: &'static str, protocol: &'static str) {
 }
 
 #[test]
-fn what_telemetry_sends_in_protobuf_over_http_is_what_is_shown() {
-    let test = "sdks::rust::what_telemetry_sends_in_protobuf_over_http_is_what_is_shown";
-    both(test, "http/protobuf");
+fn rust_telemetry_over_http_in_protobuf() {
+    let test = "sdks::rust::rust_telemetry_over_http_in_protobuf";
+    send_or_receive(test, "http/protobuf");
 }
 
 #[test]
-fn what_telemetry_sends_in_json_over_http_is_what_is_shown() {
-    let test = "sdks::rust::what_telemetry_sends_in_json_over_http_is_what_is_shown";
-    both(test, "http/json");
+fn rust_telemetry_over_http_in_json() {
+    let test = "sdks::rust::rust_telemetry_over_http_in_json";
+    send_or_receive(test, "http/json");
 }
 
 #[test]
-fn what_telemetry_sends_over_grpc_is_what_is_shown() {
-    let test = "sdks::rust::what_telemetry_sends_over_grpc_is_what_is_shown";
-    both(test, "grpc");
+fn rust_telemetry_over_grpc() {
+    let test = "sdks::rust::rust_telemetry_over_grpc";
+    send_or_receive(test, "grpc");
 }

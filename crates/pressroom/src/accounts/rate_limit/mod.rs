@@ -167,7 +167,7 @@ fn client_network(address: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{limit::WINDOW, *};
 
     fn limiter(rates: Rates) -> RateLimiter {
         RateLimiter::new(rates, SecretKey::new("0123456789abcdef0123456789abcdef"))

@@ -116,7 +116,10 @@ fn object(letter: &DeadLetter) -> String {
 
 /// Returns the id that identifies a letter on the command line.
 fn listed_id(letter: &DeadLetter) -> String {
-    letter.task_id.clone().unwrap_or_else(|| letter.id.to_string())
+    letter
+        .task_id
+        .clone()
+        .map_or_else(|| letter.id.to_string(), String::from)
 }
 
 /// Replaces control characters, on which a terminal would act: task names come from untrusted messages.
@@ -186,7 +189,7 @@ async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyh
     let requeued = broker
         .requeue_where(&|letter| matcher.matches(letter), force)
         .await?;
-    writeln!(io::stdout(), "Requeued: {}", requeued.done.len())?;
+    writeln!(io::stdout(), "Requeued: {}", requeued.requeued.len())?;
     for (letter, refusal) in &requeued.refused {
         writeln!(
             io::stderr(),

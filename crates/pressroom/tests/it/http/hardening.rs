@@ -1,12 +1,8 @@
 //! CORS, security headers and connection limits.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use pressroom::{api::AllowedOrigins, health::Queue, server::ConnectionLimits};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use pressroom::{api::AllowedOrigins, health::Queue};
 
 use super::{TestStore, on_sqlite};
 use crate::support::{
@@ -16,7 +12,6 @@ use crate::support::{
 };
 
 const APP: &str = "https://app.example.com";
-const REQUEST: &[u8] = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
 struct Running {
     api: Api,
@@ -172,46 +167,4 @@ async fn responses_have_security_headers_and_no_server_name() {
         policy.contains("default-src 'none'") && policy.contains("connect-src 'self'"),
         "{policy}"
     );
-}
-
-#[tokio::test]
-async fn a_connection_is_closed_when_the_request_head_is_not_received_in_time() {
-    let limits = ConnectionLimits {
-        header_read: Duration::from_millis(100),
-        ..ConnectionLimits::default()
-    };
-    let running = start(|setup| setup.connections = limits).await;
-    let mut stream = TcpStream::connect(running.api.address).await.unwrap();
-    stream.write_all(&REQUEST[..20]).await.unwrap();
-    let mut left = Vec::new();
-    let closed = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut left));
-    closed.await.expect("the server closes the connection").unwrap();
-    assert_eq!(
-        raw::send(running.api.address, REQUEST).await.status,
-        200,
-        "other connections are served"
-    );
-}
-
-#[tokio::test]
-async fn connections_over_the_limit_wait_for_another_to_close() {
-    let limits = ConnectionLimits {
-        open: 2,
-        ..ConnectionLimits::default()
-    };
-    let running = start(|setup| setup.connections = limits).await;
-    let mut open = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(running.api.address).await.unwrap();
-        stream.write_all(REQUEST).await.unwrap();
-        assert_eq!(raw::read_response(&mut stream, false).await.status, 200);
-        open.push(stream);
-    }
-    let mut waiting = TcpStream::connect(running.api.address).await.unwrap();
-    waiting.write_all(REQUEST).await.unwrap();
-    // The absence of a response can only be observed by waiting; a slow machine cannot fail this check.
-    let early = tokio::time::timeout(Duration::from_millis(200), waiting.readable()).await;
-    assert!(early.is_err(), "a connection over the limit was served");
-    drop(open.pop());
-    assert_eq!(raw::read_response(&mut waiting, false).await.status, 200);
 }

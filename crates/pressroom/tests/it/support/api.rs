@@ -10,7 +10,7 @@ use pressroom::{
     clock::Clock,
     health::{Health, Queue},
     ids::RandomIds,
-    server::{self, ConnectionLimits, Stopping},
+    server::server,
     store::Store,
 };
 use tokio::net::TcpListener;
@@ -56,7 +56,6 @@ pub struct Setup {
     pub limiter: RateLimiter,
     pub proxies: TrustedProxies,
     pub origins: AllowedOrigins,
-    pub connections: ConnectionLimits,
 }
 
 pub async fn start_with_setup(
@@ -69,7 +68,6 @@ pub async fn start_with_setup(
         limiter: RateLimiter::new(Rates::UNLIMITED, SecretKey::new(SECRET_KEY)),
         proxies: TrustedProxies::default(),
         origins: AllowedOrigins::default(),
-        connections: ConnectionLimits::default(),
     };
     change(&mut setup);
     let ids = Arc::new(RandomIds);
@@ -90,12 +88,9 @@ pub async fn start_with_setup(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let stopping = Stopping {
-        draining: shutdown.clone(),
-        shutdown: shutdown.clone(),
-        grace: Duration::from_secs(5),
-    };
-    let served = server::serve_within(setup.connections, listener, api::service(app), stopping);
-    tokio::spawn(served);
+    let server = server()
+        .drain_on(shutdown.clone())
+        .grace_period(Duration::from_secs(5));
+    tokio::spawn(server.serve(listener, api::service(app), shutdown.clone().cancelled_owned()));
     Api { address, shutdown }
 }

@@ -1,0 +1,53 @@
+//! An HTTP server for [tower](https://docs.rs/tower-service) services, on [hyper](https://docs.rs/hyper): an accept
+//! loop with a connection limit, a deadline for request heads, draining, and a grace period at shutdown.
+//!
+//! [`Server`] holds the limits and runs the loop. Routing, time-outs of handlers and limits on request bodies are left
+//! to the service. Connections are plain TCP; a proxy in front of the server terminates TLS.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use axum::{Router, routing::get};
+//! use bounded_server::Server;
+//! use tokio::net::TcpListener;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let router = Router::new().route("/", get(|| async { "hello" }));
+//! # let shutdown_signal = async {};
+//! Server::new()
+//!     .max_connections(1_000)
+//!     .header_read_timeout(Duration::from_secs(10))
+//!     .grace_period(Duration::from_secs(20))
+//!     .serve(listener, router, shutdown_signal)
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Request extensions
+//! Every request has a [`PeerAddress`]. With [`Server::detect_ambiguous_framing`], a request whose head contains both
+//! `Content-Length` and `Transfer-Encoding` also has an [`AmbiguousFraming`].
+//!
+//! # Features
+//! `http2` (off by default) adds `Server::http2`, which serves HTTP/2 without TLS by prior knowledge.
+//!
+//! # Logs
+//! Events of the [`tracing`] crate: accept errors at level `ERROR`, the errors of single connections at `DEBUG`.
+
+mod connection;
+mod framing;
+mod server;
+
+pub use self::{
+    connection::PeerAddress,
+    framing::AmbiguousFraming,
+    server::{GraceExceeded, Server},
+};
+pub use tokio_util::sync::CancellationToken;
+
+/// Compiles the program in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

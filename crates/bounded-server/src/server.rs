@@ -1,0 +1,277 @@
+//! The accept loop: accepts connections up to the limit, serves each on a task of its own, and ends them all at
+//! shutdown.
+
+use std::{error::Error, io, net::SocketAddr, time::Duration};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulConnection, GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::{connection::connection_service, framing::WatchedStream};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Delay before the next accept after the system had no file descriptor or memory for a connection.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Requests were still in progress at the end of the grace period; their connections were closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("requests were still in progress after the grace period")]
+#[non_exhaustive]
+pub struct GraceExceeded;
+
+/// HTTP version spoken on every connection of a server.
+#[derive(Debug, Clone)]
+enum Protocol {
+    Http1,
+    #[cfg(feature = "http2")]
+    Http2 {
+        max_streams: u32,
+        keep_alive: Duration,
+    },
+}
+
+/// Limits and deadlines of an HTTP server, and the accept loop that applies them.
+///
+/// Each setter returns the changed server. Defaults are those of [`Server::new`].
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use bounded_server::{CancellationToken, Server};
+///
+/// let draining = CancellationToken::new();
+/// let server = Server::new()
+///     .max_connections(500)
+///     .header_read_timeout(Duration::from_secs(10))
+///     .drain_on(draining.clone())
+///     .grace_period(Duration::from_secs(20));
+/// # let _ = server;
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a server does nothing until `serve` is called"]
+pub struct Server {
+    protocol: Protocol,
+    max_connections: usize,
+    max_head_bytes: usize,
+    header_read_timeout: Duration,
+    grace_period: Duration,
+    detect_ambiguous_framing: bool,
+    draining: CancellationToken,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// Returns an HTTP/1 server with at most 10,000 connections, heads of at most 64 KiB, 30 seconds to read a head,
+    /// and a grace period of 30 seconds.
+    pub fn new() -> Self {
+        Self {
+            protocol: Protocol::Http1,
+            max_connections: 10_000,
+            max_head_bytes: 64 * 1024,
+            header_read_timeout: Duration::from_secs(30),
+            grace_period: Duration::from_secs(30),
+            detect_ambiguous_framing: false,
+            draining: CancellationToken::new(),
+        }
+    }
+
+    /// Returns a server for HTTP/2 without TLS, by prior knowledge: what gRPC clients speak.
+    ///
+    /// A connection may have 32 requests in progress, and is pinged after 30 seconds without traffic; without an
+    /// answer within another 30 seconds it is closed. The other limits are those of [`Server::new`].
+    #[cfg(feature = "http2")]
+    pub fn http2() -> Self {
+        Self {
+            protocol: Protocol::Http2 {
+                max_streams: 32,
+                keep_alive: Duration::from_secs(30),
+            },
+            ..Self::new()
+        }
+    }
+
+    /// Sets the maximum number of open connections. Further clients wait in the listener's backlog.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Sets the maximum size of a request head in bytes: request line and header fields.
+    ///
+    /// hyper's read buffer has the same limit, at least 8 KiB.
+    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
+        self.max_head_bytes = bytes.max(8 * 1024);
+        self
+    }
+
+    /// Sets how long a client may take to send a request head, and may leave an HTTP/1 connection idle before it
+    /// begins the next one. The connection is closed after that.
+    pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
+        self.header_read_timeout = timeout;
+        self
+    }
+
+    /// Sets how long requests in progress may take once the server shuts down.
+    pub fn grace_period(mut self, period: Duration) -> Self {
+        self.grace_period = period;
+        self
+    }
+
+    /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the extension
+    /// [`AmbiguousFraming`](crate::AmbiguousFraming), so that the service can refuse them.
+    ///
+    /// Such requests are how a request is smuggled past a proxy (RFC 9112, section 6.3). hyper removes the length
+    /// before the service sees it, so the server scans every byte that it reads. Off by default.
+    pub fn detect_ambiguous_framing(mut self, detect: bool) -> Self {
+        self.detect_ambiguous_framing = detect;
+        self
+    }
+
+    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section 9.6), so
+    /// that clients reconnect elsewhere. Connections are still accepted, and their requests answered.
+    ///
+    /// Cancel the token when load balancers should stop sending requests here, some time before the shutdown.
+    pub fn drain_on(mut self, draining: CancellationToken) -> Self {
+        self.draining = draining;
+        self
+    }
+
+    /// Serves `service` on the connections of `listener` until `shutdown` completes, then closes the listener and
+    /// idle connections, and waits for the requests in progress.
+    ///
+    /// Dropping the returned future closes the listener and every connection.
+    ///
+    /// # Errors
+    /// [`GraceExceeded`] when requests were still in progress after the grace period.
+    pub async fn serve<S, B>(
+        self,
+        listener: TcpListener,
+        service: S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), GraceExceeded>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let graceful = GracefulShutdown::new();
+        // Dropping the set aborts its tasks.
+        let mut connections = JoinSet::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept(), if connections.len() < self.max_connections => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    set_nodelay(&stream);
+                    self.spawn(&mut connections, &graceful, stream, peer, service.clone());
+                }
+                Err(error) if concerns_one_connection(&error) => {
+                    tracing::debug!(%error, "connection failed before it was accepted");
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                    tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                }
+            }
+        }
+        drop(listener);
+        tokio::time::timeout(self.grace_period, graceful.shutdown())
+            .await
+            .map_err(|_| GraceExceeded)
+    }
+
+    fn spawn<S, B>(
+        &self,
+        connections: &mut JoinSet<()>,
+        graceful: &GracefulShutdown,
+        stream: TcpStream,
+        peer: SocketAddr,
+        service: S,
+    ) where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
+        let service = connection_service(service, peer, stream.ambiguous_head(), self.draining.clone());
+        let io = TokioIo::new(stream);
+        match self.protocol {
+            Protocol::Http1 => {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(self.header_read_timeout)
+                    .max_buf_size(self.max_head_bytes)
+                    .serve_connection(io, service);
+                connections.spawn(run(graceful, connection));
+            }
+            #[cfg(feature = "http2")]
+            Protocol::Http2 {
+                max_streams,
+                keep_alive,
+            } => {
+                let connection =
+                    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                        .timer(TokioTimer::new())
+                        .max_concurrent_streams(max_streams)
+                        .keep_alive_interval(keep_alive)
+                        .keep_alive_timeout(keep_alive)
+                        .serve_connection(io, service);
+                connections.spawn(run(graceful, connection));
+            }
+        }
+    }
+}
+
+/// Returns a future that runs `connection` to its end, or until `graceful` shuts it down.
+fn run<C>(graceful: &GracefulShutdown, connection: C) -> impl Future<Output = ()> + use<C>
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let connection = graceful.watch(connection);
+    async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection failed");
+        }
+    }
+}
+
+/// Responses are small and written whole; waiting to fill a segment only delays them.
+fn set_nodelay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+}
+
+/// Whether the error is about the connection being accepted, not about accepting as such.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

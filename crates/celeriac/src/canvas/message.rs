@@ -1,0 +1,173 @@
+//! The message of one task from its options, under the names that Celery's `apply_async` gives them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{
+    freeze::new_id,
+    node::{CanvasError, list},
+    options::{Options, take, take_text},
+};
+use crate::{
+    message::{DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
+    repr, system,
+    task_id::TaskId,
+    time,
+};
+
+/// The sending process and, in a worker, the task on whose behalf it sends.
+pub(crate) struct SendContext<'a> {
+    pub now: Timestamp,
+    /// Sending process, `gen<pid>@<host>`.
+    pub origin: &'a str,
+    pub reply_to: &'a str,
+    /// Queue of a signature that names none.
+    pub queue: &'a str,
+    /// Root and id of the running task.
+    pub parent: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> SendContext<'a> {
+    /// Returns the context of a sender outside of any task, with the default queue `celery`.
+    pub(crate) fn new(now: Timestamp, origin: &'a str, reply_to: &'a str) -> Self {
+        Self {
+            now,
+            origin,
+            reply_to,
+            queue: "celery",
+            parent: None,
+        }
+    }
+}
+
+impl SendContext<'_> {
+    pub(crate) fn message(
+        &self,
+        task: String,
+        args: Vec<Value>,
+        kwargs: Map<String, Value>,
+        mut options: Options,
+    ) -> Result<Message, CanvasError> {
+        let options = &mut options;
+        let id = take_text(options, "task_id").unwrap_or_else(new_id);
+        let mut headers = Headers::new(task, id.as_str().into());
+        headers.shadow = take_text(options, "shadow");
+        headers.eta = match take(options, "countdown") {
+            Some(countdown) => Some(time::later(self.now, seconds(&countdown, "the countdown")?)),
+            None => take(options, "eta")
+                .map(|eta| instant(&eta, "the eta"))
+                .transpose()?,
+        };
+        headers.expires = match take(options, "expires") {
+            Some(expires) if expires.is_number() => {
+                Some(time::later(self.now, seconds(&expires, "expires")?))
+            }
+            Some(expires) => Some(instant(&expires, "expires")?),
+            None => None,
+        };
+        headers.group = take_text(options, "group_id");
+        headers.group_index = take(options, "group_index").unwrap_or_default();
+        headers.retries = match take(options, "retries") {
+            Some(retries) => retries
+                .as_u64()
+                .and_then(|retries| u32::try_from(retries).ok())
+                .ok_or(CanvasError::Malformed("the number of retries"))?,
+            None => 0,
+        };
+        let mut limit = |name, label| {
+            take(options, name)
+                .map(|limit| seconds(&limit, label))
+                .transpose()
+        };
+        headers.timelimit = TimeLimit {
+            hard: limit("time_limit", "the time limit")?,
+            soft: limit("soft_time_limit", "the soft time limit")?,
+        };
+        let (root, parent) = self.parent.unzip();
+        headers.root_id = take_text(options, "root_id")
+            .map(TaskId::from)
+            .or(root.map(TaskId::from))
+            .or(Some(headers.id.clone()));
+        headers.parent_id = take_text(options, "parent_id")
+            .map(TaskId::from)
+            .or(parent.map(TaskId::from));
+        headers.argsrepr = Some(take_text(options, "argsrepr").unwrap_or_else(|| repr::tuple(&args)));
+        headers.kwargsrepr = Some(take_text(options, "kwargsrepr").unwrap_or_else(|| repr::dict(&kwargs)));
+        headers.origin = Some(take_text(options, "origin").unwrap_or_else(|| self.origin.to_owned()));
+        headers.ignore_result = take(options, "ignore_result") == Some(Value::Bool(true));
+        if let Some(nesting) = take(options, "replaced_task_nesting") {
+            headers.replaced_task_nesting = nesting;
+        }
+        if let Some(Value::Array(names)) = take(options, "stamped_headers") {
+            let stamps = names.iter().filter_map(Value::as_str);
+            let stamps = stamps.filter_map(|name| Some((name.to_owned(), options.shift_remove(name)?)));
+            headers.stamps = Value::Object(stamps.collect());
+            headers.stamped_headers = Value::Array(names);
+        }
+        if let Some(Value::Object(extra)) = take(options, "headers") {
+            headers.extra = extra;
+        }
+        let embed = Embed {
+            callbacks: signatures(options, "link"),
+            errbacks: signatures(options, "link_error"),
+            chain: signatures(options, "chain"),
+            chord: take(options, "chord").unwrap_or_default(),
+            extra: Map::new(),
+        };
+        let queue = take_text(options, "queue").or_else(|| take_text(options, "routing_key"));
+        let properties = Properties {
+            correlation_id: Some(id),
+            reply_to: Some(take_text(options, "reply_to").unwrap_or_else(|| self.reply_to.to_owned())),
+            delivery_mode: Some(2),
+            expiration: headers
+                .expires
+                .map(|expires| time::milliseconds_until(expires, self.now).to_string()),
+            delivery_info: DeliveryInfo {
+                routing_key: queue.unwrap_or_else(|| self.queue.to_owned()),
+                ..DeliveryInfo::default()
+            },
+            priority: match take(options, "priority") {
+                Some(priority) => priority
+                    .as_u64()
+                    .ok_or(CanvasError::Malformed("the priority"))?
+                    .min(9) as u8,
+                None => 0,
+            },
+            body_encoding: Some("base64".to_owned()),
+            delivery_tag: system::tag().to_string(),
+            // Celery sends what it does not know as a property, and so does this one option arrive.
+            extra: options.shift_remove_entry(MAX_RETRIES).into_iter().collect(),
+        };
+        Ok(Message {
+            headers,
+            properties,
+            args,
+            kwargs,
+            embed,
+        })
+    }
+}
+
+/// A list of signatures; null without any.
+fn signatures(options: &mut Options, name: &str) -> Value {
+    let signatures = list(options.shift_remove(name));
+    if signatures.is_empty() {
+        Value::Null
+    } else {
+        Value::Array(signatures)
+    }
+}
+
+fn seconds(value: &Value, label: &'static str) -> Result<Duration, CanvasError> {
+    let seconds = value.as_f64().ok_or(CanvasError::Malformed(label))?;
+    // Celery takes a time in the past for now.
+    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+/// A time as text, alone or in the wrapping that kombu puts around Python's own type.
+fn instant(value: &Value, label: &'static str) -> Result<Timestamp, CanvasError> {
+    let text = value.as_str().or_else(|| value["__value__"].as_str());
+    text.and_then(time::parse).ok_or(CanvasError::Malformed(label))
+}

@@ -1,0 +1,61 @@
+//! The source location of an event: `code.file.path`, `code.line.number`, `code.function.name`. File and line come from
+//! `tracing`; the function is a field that [`crate::info!`] and the other log macros add. Fields that the event itself
+//! sets under these names take precedence.
+
+use opentelemetry::logs::AnyValue;
+use tracing::Metadata;
+
+use super::fields::Fields;
+
+pub(super) const FILE: &str = "code.file.path";
+pub(super) const LINE: &str = "code.line.number";
+pub(super) const FUNCTION: &str = "code.function.name";
+
+/// Source location of an event, as far as known.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct CodeLocation {
+    pub(super) file: Option<String>,
+    pub(super) line: Option<i64>,
+    pub(super) function: Option<String>,
+}
+
+impl CodeLocation {
+    /// Returns the location of an event, removing the fields that state it.
+    pub(super) fn of(metadata: &Metadata<'_>, fields: &mut Fields) -> Self {
+        let text = |value| match value {
+            AnyValue::String(text) => Some(String::from(text)),
+            _ => None,
+        };
+        let file = fields.take(FILE).and_then(text);
+        let file = file.or_else(|| metadata.file().map(str::to_owned));
+        let line = match fields.take(LINE) {
+            Some(AnyValue::Int(line)) => Some(line),
+            _ => metadata.line().map(i64::from),
+        };
+        Self {
+            file: file.map(|file| within_crates(&file).to_owned()),
+            line,
+            function: fields.take(FUNCTION).and_then(text),
+        }
+    }
+}
+
+/// Strips the registry folder of the machine that built the program from the path of a source file.
+fn within_crates(file: &str) -> &str {
+    let Some((_, in_registry)) = file.split_once("/registry/src/") else {
+        return file;
+    };
+    in_registry.split_once('/').map_or(in_registry, |(_, path)| path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_folder_is_stripped() {
+        let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
+        assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
+        assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");
+    }
+}

@@ -1,0 +1,89 @@
+//! Settings of an observatory.
+
+use std::net::SocketAddr;
+
+#[cfg(feature = "forward")]
+use crate::forward::Forwarding;
+
+/// Settings of an [`Observatory`](crate::Observatory): the addresses to listen on, the memory limit, and the backend to
+/// forward to.
+///
+/// Port 0 stands for any free port. Each setter returns the changed settings.
+///
+/// ```
+/// use otlp_observatory::Config;
+///
+/// let config = Config::default().memory(64 << 20).grpc(None);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Address for OTLP over HTTP [127.0.0.1:4318].
+    pub http: SocketAddr,
+    /// Address for OTLP over gRPC [127.0.0.1:4317]. Ignored without the feature `grpc`.
+    pub grpc: Option<SocketAddr>,
+    /// Address for health checks, which are answered like those of the collector's `health_check` extension
+    /// [127.0.0.1:13133].
+    pub health: Option<SocketAddr>,
+    /// Address of the pages and of their JSON [127.0.0.1:4319].
+    pub pages: SocketAddr,
+    /// Maximum memory for telemetry, in bytes [256 MiB].
+    pub memory: usize,
+    /// Backend to forward to [none].
+    #[cfg(feature = "forward")]
+    pub forward: Option<Forwarding>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            http: loopback(4318),
+            grpc: Some(loopback(4317)),
+            health: Some(loopback(13133)),
+            pages: loopback(4319),
+            memory: 256 << 20,
+            #[cfg(feature = "forward")]
+            forward: None,
+        }
+    }
+}
+
+impl Config {
+    /// Sets the address for OTLP over HTTP.
+    pub fn http(mut self, address: SocketAddr) -> Self {
+        self.http = address;
+        self
+    }
+
+    /// Sets the address for OTLP over gRPC; `None` turns it off.
+    pub fn grpc(mut self, address: impl Into<Option<SocketAddr>>) -> Self {
+        self.grpc = address.into();
+        self
+    }
+
+    /// Sets the address for health checks; `None` turns them off.
+    pub fn health(mut self, address: impl Into<Option<SocketAddr>>) -> Self {
+        self.health = address.into();
+        self
+    }
+
+    /// Sets the address of the pages and of their JSON.
+    pub fn pages(mut self, address: SocketAddr) -> Self {
+        self.pages = address;
+        self
+    }
+
+    /// Sets the maximum memory for telemetry, in bytes.
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    /// Sets the backend to forward to; `None` turns forwarding off.
+    #[cfg(feature = "forward")]
+    pub fn forward(mut self, forwarding: impl Into<Option<Forwarding>>) -> Self {
+        self.forward = forwarding.into();
+        self
+    }
+}

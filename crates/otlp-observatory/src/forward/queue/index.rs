@@ -1,0 +1,61 @@
+//! The segments of a queue, and which of their records are still to be sent.
+
+use std::{collections::VecDeque, fs::File, sync::Arc};
+
+use super::record::Position;
+
+/// The segments of a queue in memory.
+///
+/// A segment is deleted once all of its records were sent, the last one too: an empty queue has no segments.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    /// Oldest first.
+    pub(super) segments: VecDeque<Segment>,
+    /// Bytes of the first segment that were sent.
+    pub(super) sent: u64,
+    /// File of the last segment, while records are appended to it.
+    pub(super) open: Option<Arc<File>>,
+    /// Files written since the last sync.
+    pub(super) unsynced: Vec<Arc<File>>,
+    pub(super) next_id: u64,
+    /// Bytes to be sent.
+    pub(super) pending: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) id: u64,
+    /// Length of its records, in bytes.
+    pub(super) length: u64,
+}
+
+impl Index {
+    /// Adds a record of `length` bytes, written to `file`, to the last segment.
+    pub(super) fn append(&mut self, length: u64, file: Arc<File>) {
+        if let Some(last) = self.segments.back_mut() {
+            last.length += length;
+            self.pending += length;
+        }
+        if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, &file)) {
+            self.unsynced.push(file);
+        }
+    }
+
+    /// Marks everything before `end`, a position in the first segment, as sent. Returns the segment if nothing is left
+    /// in it.
+    pub(super) fn commit(&mut self, end: Position) -> Option<Segment> {
+        let first = *self.segments.front().filter(|first| first.id == end.segment)?;
+        self.pending = self.pending.saturating_sub(end.offset.saturating_sub(self.sent));
+        if end.offset < first.length {
+            self.sent = end.offset;
+            return None;
+        }
+        self.sent = 0;
+        self.segments.pop_front();
+        if self.segments.is_empty() {
+            // The disk space is free only when the file is closed.
+            self.open = None;
+        }
+        Some(first)
+    }
+}

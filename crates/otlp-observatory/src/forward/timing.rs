@@ -1,0 +1,50 @@
+//! Times and batch sizes of sending.
+
+use std::time::Duration;
+
+use super::back_off::BackOff;
+
+/// Times and batch sizes of sending. Tests use shorter times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// Time that the first record of a batch waits for more.
+    pub(super) linger: Duration,
+    /// Maximum size of a batch before compression, in bytes; a single record may be larger.
+    pub(super) batch_bytes: usize,
+    /// Maximum number of records in a batch.
+    pub(super) batch_records: usize,
+    /// Time-out of a request to the backend, from connecting to the end of the response.
+    pub(super) request_timeout: Duration,
+    /// Time-out of a request to the token endpoint.
+    pub(super) token_timeout: Duration,
+    /// Delay after the first failure.
+    pub(super) min_back_off: Duration,
+    /// Maximum delay after repeated failures.
+    pub(super) max_back_off: Duration,
+    /// Maximum delay that a backend may ask for with `Retry-After`.
+    pub(super) max_retry_after: Duration,
+    /// Time between syncs of the queue: what a crash of the machine, not only of the process, can lose.
+    pub(super) sync_interval: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_secs(1),
+            batch_bytes: 1 << 20,
+            batch_records: 1024,
+            request_timeout: Duration::from_secs(30),
+            token_timeout: Duration::from_secs(10),
+            min_back_off: Duration::from_secs(1),
+            max_back_off: Duration::from_secs(30),
+            max_retry_after: Duration::from_secs(600),
+            sync_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Timing {
+    pub(super) fn back_off(&self) -> BackOff {
+        BackOff::new(self.min_back_off, self.max_back_off)
+    }
+}

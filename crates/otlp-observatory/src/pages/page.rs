@@ -1,0 +1,49 @@
+//! The types that all pages share.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+use super::{parameters::Parameters, refusal::Refusal};
+use crate::{
+    forward,
+    store::{Counts, Store},
+};
+
+/// Data and addresses that the pages show.
+pub(crate) struct Explorer {
+    pub(crate) store: Arc<Store>,
+    /// Address of the pages. If it is a loopback address, other host names are refused.
+    pub(crate) pages: SocketAddr,
+    /// Address of the OTLP/HTTP receiver.
+    pub(crate) http: SocketAddr,
+    /// Address of the OTLP/gRPC receiver, if it is enabled.
+    pub(crate) grpc: Option<SocketAddr>,
+    /// Returns the current status of receiving and forwarding.
+    pub(crate) status: Box<dyn Fn() -> SiteStatus + Send + Sync>,
+}
+
+/// Address of the pages: its query parameters and the function that computes its JSON.
+pub(super) struct Page {
+    /// Names of the query parameters.
+    pub(super) parameters: &'static [&'static str],
+    /// Whether the answer changes with time even if no telemetry arrives.
+    pub(super) is_time_dependent: bool,
+    pub(super) compute: fn(&Explorer, &Parameters) -> Result<Vec<u8>, Refusal>,
+}
+
+pub(super) struct Shared {
+    pub(super) explorer: Explorer,
+    pub(super) permits: Semaphore,
+}
+
+/// Status of receiving and forwarding.
+#[derive(Debug, Default)]
+pub(crate) struct SiteStatus {
+    /// Number of accepted spans, log records and points.
+    pub(crate) received: Counts,
+    /// Number of requests answered with an error.
+    pub(crate) refused_requests: u64,
+    /// `None` if forwarding is disabled.
+    pub(crate) forwarding: Option<forward::Status>,
+}

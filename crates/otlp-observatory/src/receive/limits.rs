@@ -1,0 +1,14 @@
+//! Limits that the receivers share.
+
+use std::time::Duration;
+
+/// Maximum size of an HTTP request body, compressed and again decompressed, in bytes.
+///
+/// The largest batches that collectors send by default are about half of it.
+pub(super) const MAX_HTTP_BODY: usize = 16 << 20;
+
+/// Time-out for receiving a request.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Delay after which a sender may repeat a request that was refused for lack of capacity.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,90 @@
+//! Sources of telemetry: a resource and an instrumentation scope, shared by whole batches of entries.
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::{
+    common::v1::{InstrumentationScope, KeyValue, any_value},
+    resource::v1::Resource,
+};
+use prost::Message as _;
+
+use super::{
+    intern::{Footprint, InternId, Interner},
+    memory,
+};
+
+/// Service name of resources without `service.name`.
+const UNKNOWN_SERVICE: &str = "unknown_service";
+
+/// Resource and instrumentation scope of telemetry.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) service: Arc<str>,
+    pub(crate) scope: Arc<str>,
+    /// The resource in OTLP's protobuf encoding.
+    resource: Arc<[u8]>,
+}
+
+impl Source {
+    /// Size of the names and the encoded resource, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.service.len() + self.scope.len() + self.resource.len()
+    }
+
+    /// Decodes the resource's attributes.
+    pub(crate) fn resource(&self) -> Vec<KeyValue> {
+        // Encoded by `intern`; a decoding error would be a bug here and is no reason to fail a page.
+        Resource::decode(&*self.resource).unwrap_or_default().attributes
+    }
+
+    /// Interns `resource` and `scope`; returns `None` if they need more than `allowance` bytes.
+    pub(crate) fn intern(
+        sources: &mut Interner<Self>,
+        resource: Option<&Resource>,
+        scope: Option<&InstrumentationScope>,
+        allowance: usize,
+    ) -> Option<InternId> {
+        let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
+        let scope = scope.map_or("", |scope| scope.name.as_str());
+        // Twice the resource is an upper bound: the service name is copied from it.
+        if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
+            return None;
+        }
+        let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
+        let make = || Self {
+            service: service_name(resource).into(),
+            scope: scope.into(),
+            resource: encoded.as_slice().into(),
+        };
+        Some(sources.intern(&(&encoded, scope), same, make).0)
+    }
+}
+
+impl Footprint for Source {
+    fn heap_bytes(&self) -> usize {
+        memory::shared(self.service.len())
+            + memory::shared(self.scope.len())
+            + memory::shared(self.resource.len())
+    }
+}
+
+fn service_name(resource: Option<&Resource>) -> &str {
+    resource
+        .and_then(|resource| text(&resource.attributes, "service.name"))
+        .filter(|name| !name.is_empty())
+        .unwrap_or(UNKNOWN_SERVICE)
+}
+
+/// Returns the value of the first attribute `key` if it is a string.
+fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
+    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
+    text_of(attribute)
+}
+
+/// Returns the value of `attribute` if it is a string.
+pub(crate) fn text_of(attribute: &KeyValue) -> Option<&str> {
+    match attribute.value.as_ref()?.value.as_ref()? {
+        any_value::Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}

@@ -1,0 +1,8 @@
+//! The HTTP server of the service, with its usual limits.
+
+use bounded_server::Server;
+
+/// Returns a server for [`api::service`](crate::api::service), which refuses ambiguous requests.
+pub fn server() -> Server {
+    Server::new().detect_ambiguous_framing(true)
+}
