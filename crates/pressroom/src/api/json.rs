@@ -115,10 +115,11 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Declares a request body. The type that a body is parsed into is the one that the OpenAPI document describes.
+/// Declares a type for a request body, with a method that parses the body and a description for the OpenAPI
+/// document.
 ///
-/// A field names its type, its type in the document, whether it is `required` or `optional`, the method of
-/// [`Form`] that takes it, and its properties in the document, of which the lengths are enforced.
+/// A field has a type, a type in the document, `required` or `optional`, the name of the [`Form`] method that
+/// takes it, and properties for the document. Parsing enforces the properties `min_length` and `max_length`.
 macro_rules! request_body {
     (
         $(#[$meta:meta])*
@@ -145,7 +146,7 @@ macro_rules! request_body {
                     let $field = $crate::api::json::request_body!(@$need form $field $take length);
                 )*
                 form.finish()?;
-                // An invalid field is an error of `finish`.
+                // Invalid fields are `None`, and `finish` has reported them.
                 Ok(Self {
                     $($field: $field.ok_or_else($crate::api::error::ApiError::bad_request)?,)*
                 })
@@ -169,7 +170,7 @@ macro_rules! request_body {
 }
 pub(super) use request_body;
 
-/// Allowed length of a text.
+/// Minimum and maximum length of a field.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Length {
     pub(super) min: Option<usize>,
@@ -201,7 +202,7 @@ pub struct Form {
 }
 
 impl Form {
-    /// Takes a text, with its length in characters.
+    /// Takes a text; `length` is in characters.
     pub(super) fn text(&mut self, name: &str, length: Length) -> Option<String> {
         let text = self.string(name, "Not a valid string.")?;
         if text.contains('\0') {
@@ -222,7 +223,7 @@ impl Form {
         self.string(name, "Not a valid string.").map(Password)
     }
 
-    /// Takes a password to store, with its minimum length in characters and its maximum in bytes.
+    /// Takes a password to store; its minimum length is in characters, its maximum length in bytes.
     pub(super) fn new_password(&mut self, name: &str, Length { min, max }: Length) -> Option<Password> {
         let text = self.string(name, "Not a valid string.")?;
         let short = Length { min, max: None }.error(text.chars().count());
@@ -233,7 +234,7 @@ impl Form {
         Some(Password(text))
     }
 
-    /// Takes an e-mail address; its maximum length is that of the type.
+    /// Takes an e-mail address; the type [`Email`] limits its length.
     pub(super) fn email(&mut self, name: &str, _: Length) -> Option<Email> {
         const MALFORMED: &str = "Not a valid email address.";
         let text = self.string(name, MALFORMED)?;

@@ -1,4 +1,4 @@
-//! Limits on a single request.
+//! Settings of the API that handlers and middleware share.
 
 use std::time::Duration;
 
