@@ -35,11 +35,11 @@ pub struct Logs {
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
 
-    /// Only records of this trace
+    /// Id of the trace that records must belong to
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
 
-    /// Keep printing new records until Ctrl-C
+    /// Keeps printing new records until Ctrl-C
     #[arg(long, short)]
     follow: bool,
 

@@ -23,15 +23,15 @@ use crate::config::ExploreConfig;
 /// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Query {
-    /// Only this service
+    /// Name of the service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
 
-    /// Only with this attribute; may be repeated
+    /// Attribute that results must have; may be repeated
     #[arg(long, value_name = "KEY[=VALUE]")]
     attribute: Vec<String>,
 
-    /// Only with this text anywhere
+    /// Text that results must contain anywhere
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
 
@@ -55,7 +55,7 @@ pub struct Query {
 /// The observatory to ask and the output format.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Source {
-    /// Print the JSON of the observatory
+    /// Prints the JSON of the observatory
     #[arg(long)]
     json: bool,
 

@@ -17,21 +17,21 @@ const PAGE: usize = 50;
 /// A subcommand of `pressroom tasks dead`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DeadCommand {
-    /// List dead letters, oldest first, without their arguments
+    /// Lists dead letters, oldest first, without their arguments
     List {
-        /// Print one JSON object per line
+        /// Prints one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Put dead letters back into their queues, as if they had never been delivered
+    /// Puts dead letters back into their queues, as if they had never been delivered
     Requeue {
         #[command(flatten)]
         selected: Selection,
-        /// Also requeue messages that no worker can run; they fail again unless the workers have changed
+        /// Requeues even messages that no worker can run; they fail again unless the workers have changed
         #[arg(long)]
         force: bool,
     },
-    /// Delete dead letters permanently
+    /// Deletes dead letters permanently
     Purge {
         #[command(flatten)]
         selected: Selection,

@@ -18,12 +18,12 @@ use crate::config::TasksConfig;
 /// A subcommand of `pressroom tasks`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Tasks {
-    /// List, requeue or purge messages that no worker could run
+    /// Lists, requeues or purges messages that no worker could run
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Query the workers and print their replies
+    /// Queries the workers and prints their replies
     Inspect(Inspect),
-    /// Control the workers
+    /// Controls the workers
     #[command(subcommand)]
     Control(ControlCommand),
 }

@@ -17,7 +17,7 @@ pub struct Target {
     /// Time to wait for replies, in seconds
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
-    /// Only this worker (celery@host; %h stands for this host); may be repeated
+    /// Worker to address (celery@host; %h stands for this host); may be repeated [default: all workers]
     #[arg(long, value_name = "WORKER")]
     destination: Vec<String>,
 }
@@ -46,7 +46,7 @@ pub struct Inspect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Method {
-    /// Check that the workers respond
+    /// Checks that the workers respond
     Ping,
     /// Running tasks
     Active,
@@ -75,22 +75,22 @@ enum Method {
 /// A subcommand of `pressroom tasks control`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum ControlCommand {
-    /// Stop the workers after their running tasks
+    /// Stops the workers after their running tasks
     Shutdown {
         #[command(flatten)]
         target: Target,
     },
-    /// Revoke tasks, so that they never run
+    /// Revokes tasks, so that they never run
     Revoke {
         #[arg(value_name = "TASK ID", required = true)]
         ids: Vec<String>,
-        /// Also terminate the tasks that are running
+        /// Terminates the tasks if they are running
         #[arg(long)]
         terminate: bool,
         #[command(flatten)]
         target: Target,
     },
-    /// Limit how often tasks of a name start
+    /// Limits how often tasks of a name start
     RateLimit {
         /// Name of the task
         task: String,
@@ -99,12 +99,12 @@ pub enum ControlCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Enable task events, which include arguments and results
+    /// Enables task events, which include arguments and results
     EnableEvents {
         #[command(flatten)]
         target: Target,
     },
-    /// Disable task events
+    /// Disables task events
     DisableEvents {
         #[command(flatten)]
         target: Target,

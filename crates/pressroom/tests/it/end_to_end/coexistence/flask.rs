@@ -80,10 +80,10 @@ impl Celery {
     }
 }
 
-/// What Celery has run so far: `task`, `article`, `event`, `title` and `trace` of each.
+/// Returns the tasks that Celery has run so far, each with `task`, `article`, `event`, `title` and `trace`.
 pub(super) fn ran_by_celery(installation: &Installation) -> Vec<Value> {
-    let response = installation.redis.command(&["LRANGE", RUNS, "0", "-1"]).unwrap();
-    let lines = response.lines().filter(|line| line.starts_with('{'));
+    let reply = installation.redis.command(&["LRANGE", RUNS, "0", "-1"]).unwrap();
+    let lines = reply.lines().filter(|line| line.starts_with('{'));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
