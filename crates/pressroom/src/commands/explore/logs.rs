@@ -39,7 +39,7 @@ pub struct Logs {
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
 
-    /// Keeps printing new records until Ctrl-C
+    /// Keep printing new records until Ctrl-C
     #[arg(long, short)]
     follow: bool,
 

@@ -55,7 +55,7 @@ pub struct Query {
 /// The observatory to ask and the output format.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Source {
-    /// Prints the JSON of the observatory
+    /// Print the JSON of the observatory
     #[arg(long)]
     json: bool,
 

@@ -17,21 +17,21 @@ const PAGE: usize = 50;
 /// A subcommand of `pressroom tasks dead`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DeadCommand {
-    /// Lists dead letters, oldest first, without their arguments
+    /// List dead letters, oldest first, without their arguments
     List {
-        /// Prints one JSON object per line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Puts dead letters back into their queues, as if they had never been delivered
+    /// Put dead letters back into their queues, as if they had never been delivered
     Requeue {
         #[command(flatten)]
         selected: Selection,
-        /// Requeues even messages that no worker can run; they fail again unless the workers have changed
+        /// Requeue even messages that no worker can run; they fail again unless the workers have changed
         #[arg(long)]
         force: bool,
     },
-    /// Deletes dead letters permanently
+    /// Delete dead letters permanently
     Purge {
         #[command(flatten)]
         selected: Selection,

@@ -18,12 +18,12 @@ use crate::config::TasksConfig;
 /// A subcommand of `pressroom tasks`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Tasks {
-    /// Lists, requeues or purges messages that no worker could run
+    /// List, requeue or purge messages that no worker could run
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Queries the workers and prints their replies
+    /// Query the workers and print their replies
     Inspect(Inspect),
-    /// Controls the workers
+    /// Control the workers
     #[command(subcommand)]
     Control(ControlCommand),
 }

@@ -46,7 +46,7 @@ pub struct Inspect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Method {
-    /// Checks that the workers respond
+    /// Check that the workers respond
     Ping,
     /// Running tasks
     Active,
@@ -75,22 +75,22 @@ enum Method {
 /// A subcommand of `pressroom tasks control`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum ControlCommand {
-    /// Stops the workers after their running tasks
+    /// Stop the workers after their running tasks
     Shutdown {
         #[command(flatten)]
         target: Target,
     },
-    /// Revokes tasks, so that they never run
+    /// Revoke tasks, so that they never run
     Revoke {
         #[arg(value_name = "TASK ID", required = true)]
         ids: Vec<String>,
-        /// Terminates the tasks if they are running
+        /// Terminate the tasks if they are running
         #[arg(long)]
         terminate: bool,
         #[command(flatten)]
         target: Target,
     },
-    /// Limits how often tasks of a name start
+    /// Limit how often tasks of a name start
     RateLimit {
         /// Name of the task
         task: String,
@@ -99,12 +99,12 @@ pub enum ControlCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Enables task events, which include arguments and results
+    /// Enable task events, which include arguments and results
     EnableEvents {
         #[command(flatten)]
         target: Target,
     },
-    /// Disables task events
+    /// Disable task events
     DisableEvents {
         #[command(flatten)]
         target: Target,
