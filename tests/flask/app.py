@@ -1,7 +1,7 @@
-"""A small articles service on Flask, SQLAlchemy and Celery, which Pressroom runs beside and takes over from.
+"""A small articles service on Flask, SQLAlchemy and Celery, for tests of running Pressroom beside it and replacing it.
 
-It has the tables, tokens, password hashes, task and answers of the systems that Pressroom replaces, and none of
-their polish: what matters here is what Flask, werkzeug, PyJWT, SQLAlchemy and Celery themselves do.
+It has the tables, tokens, password hashes, task and responses of the systems that Pressroom replaces. It is kept
+minimal, since the tests are about the behaviour of Flask, werkzeug, PyJWT, SQLAlchemy and Celery.
 """
 
 import os
@@ -25,7 +25,7 @@ SECRET_KEY = os.environ["SECRET_KEY"]
 
 app = Flask(__name__)
 
-# As small applications do; others have Alembic for it.
+# Small applications create their tables at start; larger ones use Alembic.
 Base.metadata.create_all(engine)
 
 
@@ -51,7 +51,7 @@ def fail(error):
 
 @app.before_request
 def begin():
-    # The caller's trace goes on in the tasks that this request sends.
+    # Tasks sent by this request continue the caller's trace.
     g.token = context.attach(propagate.extract(request.headers))
     g.session = sessions()
 
@@ -72,7 +72,7 @@ def issue(user):
 
 
 def caller():
-    """The user whose token came with the request, or None when none came."""
+    """Returns the user of the request's token, or None without a token."""
     header = request.headers.get("Authorization", "")
     if not header.startswith("Bearer "):
         return None

@@ -1,4 +1,4 @@
-"""The tables that Flask and Pressroom share, as SQLAlchemy creates and uses them."""
+"""SQLAlchemy models of the tables that Flask and Pressroom share."""
 
 import os
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ sessions = sessionmaker(engine, expire_on_commit=False)
 
 
 def now():
-    """The columns have no time zone; what they hold is UTC."""
+    """Returns the current time in UTC, without a time zone, as the columns store it."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 

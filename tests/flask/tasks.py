@@ -1,6 +1,6 @@
-"""The Celery application and its one task: `celery -A tasks worker`.
+"""The Celery application with its one task: `celery -A tasks worker`.
 
-Each run leaves a line in the Redis list `flask.ran`, from which the tests know who ran what.
+Each run adds a line to the Redis list `flask.ran`, which the tests read.
 """
 
 import json
@@ -27,7 +27,7 @@ celery.conf.update(
     task_soft_time_limit=240,
 )
 
-# Spans go nowhere; what matters is that their context travels with the messages.
+# Spans are not exported; they only provide the trace context for messages.
 trace.set_tracer_provider(TracerProvider())
 CeleryInstrumentor().instrument()
 

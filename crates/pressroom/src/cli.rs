@@ -2,30 +2,35 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "observatory")]
+use crate::config::ObservatoryConfig;
 use crate::{
     commands::{Logs, Tasks, Traces},
-    config::Options,
+    config::{
+        DevConfig, EverySetting, ExploreConfig, Given, HealthcheckConfig, MigrateConfig, ServeConfig,
+        TasksConfig, WorkerConfig,
+    },
 };
 
-/// Said at the end of `--help`: the variables that other parts read.
+/// The variables that the telemetry crate reads, shown at the end of `--help`.
 const TELEMETRY_HELP: &str = "\
-Telemetry (environment variables only; the OpenTelemetry specification says what they mean):
-  OTEL_EXPORTER_OTLP_ENDPOINT    where traces, metrics and logs go, by OTLP http/protobuf
+Telemetry (environment variables only, as in the OpenTelemetry specification):
+  OTEL_EXPORTER_OTLP_ENDPOINT    endpoint for traces, metrics and logs, by OTLP http/protobuf
                                  [default: http://localhost:4318; embedded mode: the observatory]
-  OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE, and the same per signal
+  OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _COMPRESSION, _CERTIFICATE, also for each signal
   OTEL_SERVICE_NAME              [default: pressroom-app, pressroom-worker]
   OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG, OTEL_PROPAGATORS,
   OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER, OTEL_LOGS_EXPORTER, OTEL_BSP_*, OTEL_BLRP_*,
   OTEL_METRIC_EXPORT_INTERVAL, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_SDK_DISABLED
   PII_MASKING                    off leaves e-mail addresses unmasked [default: on]
-  RUST_LOG                       log levels, as info,pressroom=debug [default: info]
+  RUST_LOG                       log levels, for example info,pressroom=debug [default: info]
 
-Variables are also read from a file .env in the working folder or above it; the environment wins.";
+Options override environment variables, which override a file .env in the working directory or above it.";
 
 /// An articles service: REST API, background tasks, telemetry.
 ///
-/// Without a command everything runs embedded in one process: the API, a worker, SQLite and an
-/// in-process queue. Nothing needs to be installed or configured for that.
+/// Without a command everything runs embedded in one process: the API, a worker, SQLite and an in-process
+/// queue, without installation or configuration.
 #[derive(Debug, Parser)]
 #[command(name = "pressroom", version, after_help = TELEMETRY_HELP, after_long_help = TELEMETRY_HELP)]
 pub struct Cli {
@@ -33,37 +38,54 @@ pub struct Cli {
     pub command: Option<Command>,
 
     #[command(flatten)]
-    pub options: Options,
+    pub settings: Given<EverySetting>,
 }
 
-/// What to run.
-#[derive(Debug, Clone, PartialEq, Subcommand)]
+/// The command to run.
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Everything embedded in one process (what runs without a command)
-    Dev,
-    /// The API, on PostgreSQL and Redis
-    Serve,
-    /// The task worker, on PostgreSQL and Redis
-    Worker,
-    /// Creates or upgrades the schema, adopting one that the Flask system made
-    Migrate,
-    /// Looks after tasks in Redis by hand
-    #[command(subcommand)]
-    Tasks(Tasks),
-    /// Shows traces, metrics and logs of services in any language in a browser (embedded mode has it too)
-    Observatory,
-    /// Prints traces that the observatory has
-    Traces(Traces),
-    /// Prints log records that the observatory has
-    Logs(Logs),
-    /// Prints the OpenAPI document
+    /// Run everything embedded in one process (the default)
+    Dev(Given<DevConfig>),
+    /// Run the API, on PostgreSQL and Redis
+    Serve(Given<ServeConfig>),
+    /// Run a task worker, on PostgreSQL and Redis
+    Worker(Given<WorkerConfig>),
+    /// Create or upgrade the schema, including one that the Flask system created
+    Migrate(Given<MigrateConfig>),
+    /// Manage tasks in Redis
+    Tasks {
+        #[command(subcommand)]
+        command: Tasks,
+        #[command(flatten)]
+        settings: Given<TasksConfig>,
+    },
+    /// Show telemetry of services in any language in a browser (embedded mode includes this)
+    #[cfg(feature = "observatory")]
+    Observatory(Given<ObservatoryConfig>),
+    /// Print traces from an observatory
+    Traces {
+        #[command(flatten)]
+        command: Traces,
+        #[command(flatten)]
+        settings: Given<ExploreConfig>,
+    },
+    /// Print log records from an observatory
+    Logs {
+        #[command(flatten)]
+        command: Logs,
+        #[command(flatten)]
+        settings: Given<ExploreConfig>,
+    },
+    /// Print the OpenAPI document
     Openapi,
-    /// Exits 0 when the API on this machine is healthy
-    Healthcheck,
-    /// Prints the settings in effect for `serve` (embedded ones with --embedded), secrets masked
+    /// Exit with 0 when the API on this machine is healthy
+    Healthcheck(Given<HealthcheckConfig>),
+    /// Print the settings in effect for `serve` and `worker`, with secrets masked
     Config {
-        /// For embedded mode
+        /// Print those of embedded mode instead
         #[arg(long)]
         embedded: bool,
+        #[command(flatten)]
+        settings: Given<EverySetting>,
     },
 }

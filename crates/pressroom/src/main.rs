@@ -7,14 +7,14 @@ use pressroom::{
     api,
     cli::{Cli, Command},
     commands,
-    config::{Config, Mode},
+    config::{Configuration as _, DevConfig, EverySetting},
 };
 
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, whatever the cause: this is what an operator sees first.
+            // One line for any cause: this is what an operator sees first.
             let line = format!("{error:#}").replace('\n', " ");
             let _ = writeln!(std::io::stderr(), "pressroom: {line}");
             ExitCode::FAILURE
@@ -26,31 +26,38 @@ fn run() -> anyhow::Result<()> {
     match dotenvy::dotenv() {
         Ok(_) => {}
         Err(error) if error.not_found() => {}
-        // The error quotes the line, which may hold a secret.
-        Err(_) => anyhow::bail!(".env: cannot be read; each line must be NAME=value"),
+        // The error quotes the line, which may contain a secret.
+        Err(_) => anyhow::bail!(".env: cannot be read; write each line as NAME=value"),
     }
-    let Cli { command, options } = Cli::parse();
-    match command.unwrap_or(Command::Dev) {
-        Command::Dev => commands::dev(Config::load(Mode::Dev, options)?),
-        Command::Serve => commands::serve(Config::load(Mode::Serve, options)?),
-        Command::Worker => commands::worker(Config::load(Mode::Worker, options)?),
-        Command::Migrate => commands::migrate(&Config::load(Mode::Migrate, options)?),
-        Command::Healthcheck => commands::healthcheck(&Config::load(Mode::Probe, options)?),
-        Command::Tasks(command) => commands::tasks(&Config::load(Mode::Tasks, options)?, &command),
-        Command::Observatory => commands::observatory(Config::load(Mode::Observatory, options)?),
-        Command::Traces(command) => commands::traces(&Config::load(Mode::Probe, options)?, &command),
-        Command::Logs(command) => commands::logs(&Config::load(Mode::Probe, options)?, &command),
+    let Cli { command, settings } = Cli::parse();
+    let before = &settings;
+    match command.unwrap_or_else(|| Command::Dev(settings.clone().cast())) {
+        Command::Dev(given) => commands::dev(given.read(before)?),
+        Command::Serve(given) => commands::serve(given.read(before)?),
+        Command::Worker(given) => commands::worker(given.read(before)?),
+        Command::Migrate(given) => commands::migrate(given.read(before)?),
+        Command::Healthcheck(given) => commands::healthcheck(given.read(before)?),
+        Command::Tasks { command, settings } => commands::tasks(settings.read(before)?, &command),
+        #[cfg(feature = "observatory")]
+        Command::Observatory(given) => commands::observatory(given.read(before)?),
+        Command::Traces { command, settings } => commands::traces(&settings.read(before)?, &command),
+        Command::Logs { command, settings } => commands::logs(&settings.read(before)?, &command),
         Command::Openapi => print(&api::openapi()),
-        Command::Config { embedded } => {
-            let mode = if embedded { Mode::Dev } else { Mode::Serve };
-            print(&Config::load(mode, options)?.to_string())
+        Command::Config { embedded, settings } => {
+            let mut reader = settings.reader(before);
+            if embedded {
+                DevConfig::read(&mut reader)?;
+            } else {
+                EverySetting::read(&mut reader)?;
+            }
+            print(&reader.to_string())
         }
     }
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        // The reader has seen enough.
+        // The reader of the pipe has closed it.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
     }

@@ -1,8 +1,8 @@
-//! Hashing and verifying passwords, off the async threads and only so many at a time.
+//! Hashing and verification of passwords, on blocking threads and with bounded concurrency.
 //!
-//! New hashes are argon2id, or werkzeug's scrypt for as long as a Flask process verifies them too.
-//! Either kind, and werkzeug's PBKDF2, verifies; a hash of another kind than the one in use is
-//! replaced at the next login.
+//! New hashes use argon2id, or werkzeug's scrypt while a Flask process must verify them too. Hashes of both
+//! schemes and werkzeug's PBKDF2 verify; a hash of another scheme than the configured one is replaced at
+//! the next login.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use tokio::sync::Semaphore;
 use super::werkzeug;
 use crate::{domain::PasswordHash, ids::IdSource};
 
-/// How long a request waits for its turn to hash.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum time that a request waits before its hash is computed.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many requests may wait for their turn.
+/// Maximum number of waiting requests.
 const MAX_WAITING: usize = 512;
 
-/// A password as it was typed. Never printed.
+/// A password in plain text. Never printed.
 #[derive(Clone)]
 pub struct Password(pub String);
 
@@ -31,40 +31,43 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// How new passwords are hashed.
+/// Scheme for hashing new passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordScheme {
-    /// argon2id, 12 MiB, three passes: of OWASP's equally strong settings one that keeps a process
-    /// small, since the allocator does not give the memory back.
+    /// argon2id with 12 MiB and three passes. Of the equally strong settings that OWASP recommends, this one
+    /// uses little memory, which the allocator does not return to the system.
     Argon2id,
     /// werkzeug's scrypt, which a Flask process can verify.
     WerkzeugScrypt,
 }
 
-/// What a verified login asks to be stored.
+/// Result of verifying a password.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The password is wrong.
     Wrong,
+    /// The password is right.
     Right,
-    /// Right, and the hash is of another scheme than the one in use: store this one instead.
+    /// The password is right, but the stored hash uses another scheme than the configured one; store this
+    /// hash instead.
     Upgrade(PasswordHash),
 }
 
-/// Too many logins at once; trying later may help.
+/// Error when too many requests wait for hashes; a later retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being hashed")]
 pub struct Overloaded;
 
-/// Hashes and verifies, at most so many at once.
+/// Hashes and verifies passwords with bounded concurrency.
 #[derive(Clone)]
 pub struct Passwords {
     scheme: PasswordScheme,
-    /// One permit a hash being computed.
+    /// One permit for each computation that may run at once.
     running: Arc<Semaphore>,
-    /// One permit a hash being computed or waiting to be.
+    /// One permit for each computation that may run or wait.
     admitted: Arc<Semaphore>,
     ids: Arc<dyn IdSource>,
-    /// Verified against when there is no account, so that an unknown address costs the same.
+    /// Hash to verify against when there is no account, so that an unknown address takes the same time.
     decoy: PasswordHash,
 }
 
@@ -77,7 +80,7 @@ impl std::fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// Computes at most `parallel` hashes at once. Hashes once, blocking, to make the decoy.
+    /// Creates a hasher that computes at most `parallel` hashes at once. Blocks to compute one hash.
     #[must_use]
     pub fn new(scheme: PasswordScheme, parallel: usize, ids: Arc<dyn IdSource>) -> Self {
         let decoy = hash(scheme, b"nobody's password", ids.next().as_bytes());
@@ -90,18 +93,21 @@ impl Passwords {
         }
     }
 
+    /// Hashes a password with the configured scheme.
+    ///
     /// # Errors
-    /// [`Overloaded`] when its turn does not come in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, Overloaded> {
         let (scheme, salt) = (self.scheme, self.ids.next());
         self.compute(move || hash(scheme, password.0.as_bytes(), salt.as_bytes()))
             .await
     }
 
-    /// Verifies a password; with `stored` absent, does the same work and says [`Verdict::Wrong`].
+    /// Verifies a password against a stored hash. Without a stored hash, does the same work and returns
+    /// [`Verdict::Wrong`].
     ///
     /// # Errors
-    /// [`Overloaded`] when its turn does not come in time.
+    /// [`Overloaded`] when too many requests wait or the computation does not start in time.
     pub async fn verify(
         &self,
         password: Password,
@@ -132,13 +138,13 @@ impl Passwords {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Overloaded)?;
-        let turn = tokio::time::timeout(TURN_TIMEOUT, self.running.clone().acquire_owned())
+        let running = tokio::time::timeout(QUEUE_TIMEOUT, self.running.clone().acquire_owned())
             .await
             .map_err(|_| Overloaded)?
             .map_err(|_| Overloaded)?;
-        // The permits travel with the work: a caller that gives up does not free the processor.
+        // The task holds the permits until it is done, since dropping the caller does not stop it.
         let work = tokio::task::spawn_blocking(move || {
-            let _held = (admitted, turn);
+            let _permits = (admitted, running);
             work()
         });
         match work.await {
@@ -153,7 +159,7 @@ fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHas
     PasswordHash(match scheme {
         PasswordScheme::Argon2id => argon2id()
             .hash_password_with_salt(password, salt)
-            .expect("argon2 takes any password that a request can carry")
+            .expect("argon2 accepts any password that fits into a request")
             .to_string(),
         PasswordScheme::WerkzeugScrypt => {
             let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -163,13 +169,13 @@ fn hash(scheme: PasswordScheme, password: &[u8], salt: &[u8; 16]) -> PasswordHas
 }
 
 fn argon2id() -> Argon2<'static> {
-    let params = Params::new(12 * 1024, 3, 1, None).expect("OWASP's parameters are valid ones");
+    let params = Params::new(12 * 1024, 3, 1, None).expect("the parameters are valid");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
 fn verify(password: &[u8], stored: &PasswordHash) -> bool {
     match scheme_of(stored) {
-        // The parameters are those of the stored hash.
+        // Verification uses the parameters in the stored hash.
         Some(PasswordScheme::Argon2id) => Argon2::default()
             .verify_password(password, stored.0.as_str())
             .is_ok(),
@@ -196,12 +202,12 @@ mod tests {
         Passwords::new(scheme, 2, Arc::new(RandomIds))
     }
 
-    fn typed(text: &str) -> Password {
+    fn password(text: &str) -> Password {
         Password(text.to_owned())
     }
 
     #[tokio::test]
-    async fn hashes_made_by_werkzeug_get_the_verdict_it_gave() {
+    async fn hashes_are_accepted_and_refused_as_by_werkzeug() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
         let cases = vectors["password_hashes"].as_array().unwrap();
@@ -210,7 +216,7 @@ mod tests {
         for case in cases {
             let stored = PasswordHash(case["hash"].as_str().unwrap().to_owned());
             let verdict = passwords
-                .verify(typed(case["password"].as_str().unwrap()), Some(stored))
+                .verify(password(case["password"].as_str().unwrap()), Some(stored))
                 .await
                 .unwrap();
             let expected = case["ok"].as_bool().unwrap();
@@ -223,33 +229,42 @@ mod tests {
         for scheme in [PasswordScheme::Argon2id, PasswordScheme::WerkzeugScrypt] {
             let passwords = passwords(scheme);
             let old = PasswordHash(werkzeug_pbkdf2());
-            let Verdict::Upgrade(new) = passwords.verify(typed("password123"), Some(old)).await.unwrap()
+            let Verdict::Upgrade(new) = passwords
+                .verify(password("password123"), Some(old))
+                .await
+                .unwrap()
             else {
                 panic!("not upgraded");
             };
             assert!(new.0.len() <= 255, "fits the column");
             let again = passwords
-                .verify(typed("password123"), Some(new.clone()))
+                .verify(password("password123"), Some(new.clone()))
                 .await
                 .unwrap();
             assert_eq!(again, Verdict::Right);
-            let wrong = passwords.verify(typed("password124"), Some(new)).await.unwrap();
+            let wrong = passwords
+                .verify(password("password124"), Some(new))
+                .await
+                .unwrap();
             assert_eq!(wrong, Verdict::Wrong);
         }
     }
 
     #[tokio::test]
-    async fn no_password_opens_an_unknown_account() {
+    async fn no_password_is_right_for_an_unknown_account() {
         let passwords = passwords(PasswordScheme::Argon2id);
-        let verdict = passwords.verify(typed("nobody's password"), None).await.unwrap();
+        let verdict = passwords
+            .verify(password("nobody's password"), None)
+            .await
+            .unwrap();
         assert_eq!(verdict, Verdict::Wrong);
     }
 
     #[tokio::test]
-    async fn more_than_can_wait_are_turned_away() {
+    async fn a_request_over_the_maximum_of_waiting_ones_is_refused() {
         let mut passwords = passwords(PasswordScheme::Argon2id);
         passwords.admitted = Arc::new(Semaphore::new(0));
-        assert_eq!(passwords.hash(typed("x")).await, Err(Overloaded));
+        assert_eq!(passwords.hash(password("x")).await, Err(Overloaded));
     }
 
     fn werkzeug_pbkdf2() -> String {

@@ -1,11 +1,12 @@
-//! JSON Web Tokens (RFC 7519) signed with HS256, as the reference's PyJWT makes and checks them.
+//! JSON Web Tokens (RFC 7519) signed with HS256, compatible with PyJWT, which the reference implementation
+//! uses.
 //!
-//! Claims: `user_id`, `email`, `exp`, `iat`, and our own `jti`. A token is good when its signature
-//! is, when it has not expired, and when no claim has a type that PyJWT refuses. Whether it was
-//! logged out is the store's to say.
+//! Claims: `user_id`, `email`, `exp`, `iat`, and `jti`, which the reference implementation does not set. A
+//! token is valid when its signature is correct, it has not expired, and no claim has a type that PyJWT
+//! refuses. The store knows which tokens were logged out.
 //!
-//! Written here rather than taken from a crate: HS256 alone is this little, the clock is ours, and
-//! PyJWT's rules (`iat`, `sub`, `jti`, `aud`, `crit`) would have to be added either way.
+//! No JWT crate is used: HS256 needs little code, and the injected clock and PyJWT's rules (`iat`, `sub`,
+//! `jti`, `aud`, `crit`) would have to be added to a crate as well.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +22,21 @@ use crate::{
     ids::IdSource,
 };
 
-/// The key that signs. Never printed.
+/// Key that signs tokens. Never printed.
 #[derive(Clone)]
 pub struct SecretKey(Vec<u8>);
 
 impl SecretKey {
+    /// Creates a key from a secret text.
     #[must_use]
     pub fn new(secret: &str) -> Self {
         Self(secret.as_bytes().to_vec())
     }
 
-    /// What stands for `text` where it must not be readable. The same for everybody with the key,
-    /// and another one for each purpose. No token's signature is one: a NUL is in no token.
+    /// Returns a keyed digest of `text`, to store in place of personal data.
+    ///
+    /// Digests for different purposes differ. A digest is never the signature of a token, since no token
+    /// contains the NUL that separates purpose and text.
     pub(super) fn digest(&self, purpose: &str, text: &str) -> [u8; 16] {
         let mac = self.mac(&format!("{purpose}\0{text}"));
         let mut digest = [0; 16];
@@ -42,7 +46,7 @@ impl SecretKey {
 
     fn mac(&self, text: &str) -> Hmac<Sha256> {
         Hmac::<Sha256>::new_from_slice(&self.0)
-            .expect("HMAC takes a key of any length")
+            .expect("HMAC accepts keys of any length")
             .chain_update(text)
     }
 }
@@ -53,22 +57,22 @@ impl std::fmt::Debug for SecretKey {
     }
 }
 
-/// What a good token says.
+/// Contents of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     pub user: UserId,
-    /// What logging it out is recorded under.
+    /// Identifies the token when it is logged out.
     pub key: TokenKey,
     pub expires_at: Timestamp,
 }
 
-/// Why a token is refused.
+/// Reason a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidToken {
-    /// Not a token, not signed by us, expired, or not yet valid.
+    /// Malformed, signed with another key, expired, or not yet valid.
     #[error("Invalid or expired token")]
     Untrusted,
-    /// Ours, but it names no user.
+    /// Correctly signed, but without a user id.
     #[error("Invalid token payload")]
     NoUser,
 }
@@ -91,6 +95,7 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
+    /// Creates an issuer of tokens that are valid for `lifetime`.
     #[must_use]
     pub fn new(secret: SecretKey, lifetime: Duration, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
         Self {
@@ -101,7 +106,7 @@ impl Tokens {
         }
     }
 
-    /// A fresh token for `user`.
+    /// Returns a new token for `user`.
     #[must_use]
     pub fn issue(&self, user: &User) -> String {
         let now = self.clock.now().as_second();
@@ -115,7 +120,7 @@ impl Tokens {
         }))
     }
 
-    /// A token that says what it is told to.
+    /// Signs arbitrary claims.
     #[must_use]
     pub fn sign(&self, claims: &Value) -> String {
         let header = json!({"alg": "HS256", "typ": "JWT"});
@@ -125,10 +130,12 @@ impl Tokens {
         format!("{signed}.{signature}")
     }
 
+    /// Verifies a token and returns its contents.
+    ///
     /// # Errors
-    /// [`InvalidToken`], saying which.
+    /// [`InvalidToken`] with the reason.
     pub fn check(&self, token: &str) -> Result<Claims, InvalidToken> {
-        // PyJWT tolerates the padding that the standard leaves out.
+        // PyJWT accepts base64 padding, which RFC 7515 omits.
         let token = token.trim_end_matches('=');
         let (signed, signature) = token.rsplit_once('.').ok_or(InvalidToken::Untrusted)?;
         let signature = URL_SAFE_NO_PAD
@@ -153,7 +160,7 @@ impl Tokens {
         })
     }
 
-    /// The registered claims (RFC 7519, section 4.1) under PyJWT's rules; the time of expiry when all hold.
+    /// Checks the registered claims (RFC 7519, section 4.1) by PyJWT's rules and returns the expiry time.
     fn check_registered(&self, claims: &Map<String, Value>) -> Option<Timestamp> {
         let now = self.clock.now().as_second();
         let expires = seconds(claims.get("exp")?)?;
@@ -178,7 +185,7 @@ fn object(part: &str) -> Option<Map<String, Value>> {
 
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "a float beyond 64 bits saturates, which is as far away"
+    reason = "a float beyond 64 bits saturates, which is just as far in the future"
 )]
 fn seconds(value: &Value) -> Option<i64> {
     value
@@ -186,8 +193,8 @@ fn seconds(value: &Value) -> Option<i64> {
         .or_else(|| value.as_f64().map(|seconds| seconds as i64))
 }
 
-/// `user_id` as a row number; a float without a fraction counts, as it does for the reference.
-#[expect(clippy::cast_possible_truncation, reason = "checked to be a row number first")]
+/// Returns the claim `user_id`. A float without a fraction is accepted, as by the reference implementation.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
 fn user_id(claims: &Map<String, Value>) -> Option<UserId> {
     let id = claims.get("user_id").filter(|id| id.is_number())?.as_f64()?;
     (id.fract() == 0.0 && (1.0..=f64::from(i32::MAX)).contains(&id)).then_some(UserId(id as i32))
@@ -195,7 +202,7 @@ fn user_id(claims: &Map<String, Value>) -> Option<UserId> {
 
 fn key(claims: &Map<String, Value>, signed: &str) -> TokenKey {
     match claims.get("jti").and_then(Value::as_str) {
-        // A foreign `jti` may be of any length, and two issuers might choose the same one.
+        // A `jti` of another issuer may have any length and may not be unique.
         Some(jti) if jti.len() == 36 => TokenKey(jti.to_owned()),
         _ => TokenKey(URL_SAFE_NO_PAD.encode(Sha256::digest(signed))),
     }
@@ -238,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_made_by_pyjwt_get_the_verdict_it_gave() {
+    fn tokens_are_accepted_and_refused_as_by_pyjwt() {
         let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/werkzeug-and-jwt.json")).unwrap();
         assert_eq!(vectors["secret"], SECRET);
@@ -257,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issued_token_is_good_until_it_expires() {
+    fn an_issued_token_is_valid_until_it_expires() {
         let issued = tokens_at(1000).issue(&alice());
         let claims = tokens_at(4599).check(&issued).unwrap();
         assert_eq!(claims.user, UserId(7));
@@ -266,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn two_tokens_of_one_second_are_logged_out_apart() {
+    fn two_tokens_issued_in_one_second_have_different_keys() {
         let tokens = tokens_at(1000);
         let keys = [(); 2].map(|()| tokens.check(&tokens.issue(&alice())).unwrap().key);
         assert_ne!(keys[0], keys[1]);
     }
 
     #[test]
-    fn any_changed_character_of_the_signed_part_is_noticed() {
+    fn a_change_of_any_signed_character_is_detected() {
         let tokens = tokens_at(1000);
         let issued = tokens.issue(&alice());
         let signed = issued.rfind('.').unwrap();

@@ -1,26 +1,26 @@
-//! Password hashes in werkzeug's text form, `method$salt$hex`, which the Flask side writes.
+//! Password hashes in werkzeug's text format, `method$salt$hex`, which Flask applications store.
 //!
-//! `scrypt:N:r:p` and `pbkdf2:digest:rounds` are known; anything else verifies nothing. The cost
-//! that a stored hash may ask for is bounded, because the row may come from elsewhere.
+//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; any other hash never verifies. The
+//! cost that a stored hash may demand is bounded, because other programs may have written it.
 
 use pbkdf2::pbkdf2_hmac;
 use subtle::ConstantTimeEq;
 
-/// The most memory one scrypt hash may ask for, in bytes (werkzeug's default needs 32 MiB).
+/// Maximum memory that a scrypt hash may demand, in bytes (werkzeug's default needs 32 MiB).
 const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 
-/// The most rounds one PBKDF2 hash may ask for (werkzeug's default is a million).
+/// Maximum number of rounds that a PBKDF2 hash may demand (werkzeug's default is a million).
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
-/// werkzeug's own cost for new scrypt hashes: N = 2^15, r = 8, p = 1.
+// werkzeug's default cost for scrypt: N = 2^15, r = 8, p = 1.
 const SCRYPT_LOG_N: u8 = 15;
 const SCRYPT_R: u32 = 8;
 const SCRYPT_P: u32 = 1;
 const SCRYPT_LEN: usize = 64;
 
-/// Whether `hash` is of `password`. False for a hash that cannot be read.
+/// Whether `hash` is a hash of `password`; false for a malformed hash.
 pub(super) fn verify(password: &[u8], hash: &str) -> bool {
-    verdict(password, hash).unwrap_or(false)
+    matches(password, hash).unwrap_or(false)
 }
 
 /// Hashes as werkzeug's `generate_password_hash` does, so that Flask can verify it.
@@ -33,7 +33,7 @@ pub(super) fn hash(password: &[u8], salt: &str) -> String {
     format!("scrypt:{n}:{SCRYPT_R}:{SCRYPT_P}${salt}${}", hex(&output))
 }
 
-fn verdict(password: &[u8], hash: &str) -> Option<bool> {
+fn matches(password: &[u8], hash: &str) -> Option<bool> {
     let mut parts = hash.splitn(3, '$');
     let (method, salt, digest) = (parts.next()?, parts.next()?.as_bytes(), unhex(parts.next()?)?);
     let mut method = method.split(':');

@@ -10,16 +10,10 @@ use utoipa::ToSchema;
 use super::{
     auth::Caller,
     error::{ApiError, ErrorBody},
-    json::{Json, JsonBody, Length},
+    json::{Json, JsonBody, request_body},
 };
 use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn};
-use crate::domain::User;
-
-const NAME: Length = Length::Between(1, 255);
-const BIO: Length = Length::AtMost(1000);
-const IMAGE: Length = Length::AtMost(500);
-const PASSWORD_MIN_CHARS: usize = 6;
-const PASSWORD_MAX_BYTES: usize = 1024;
+use crate::domain::{Email, User};
 
 /// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -79,44 +73,38 @@ impl From<SignedIn> for SignedInView {
     }
 }
 
-// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
-
-/// A new account.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
-pub struct Registration {
-    #[schema(format = Email, max_length = 255, example = "alice@example.com")]
-    email: String,
-    #[schema(format = Password, min_length = 6, max_length = 1024, example = "password123")]
-    password: String,
-    #[schema(min_length = 1, max_length = 255, example = "Alice")]
-    name: String,
+request_body! {
+    /// A new account.
+    Registration {
+        email: Email as String = required email {
+            format = Email, max_length = 255, example = "alice@example.com"
+        },
+        password: Password as String = required new_password {
+            format = Password, min_length = 6, max_length = 1024, example = "password123"
+        },
+        name: String as String = required text { min_length = 1, max_length = 255, example = "Alice" },
+    }
 }
 
-/// Credentials of an account.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
-pub struct Login {
-    #[schema(format = Email, example = "alice@example.com")]
-    email: String,
-    #[schema(format = Password, example = "password123")]
-    password: String,
+request_body! {
+    /// Credentials of an account.
+    Login {
+        email: Email as String = required email { format = Email, example = "alice@example.com" },
+        password: Password as String = required password { format = Password, example = "password123" },
+    }
 }
 
-/// Fields to change; omitted fields keep their values.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
-pub struct Profile {
-    #[schema(format = Email, max_length = 255)]
-    email: Option<String>,
-    #[schema(format = Password, min_length = 6, max_length = 1024)]
-    password: Option<String>,
-    #[schema(min_length = 1, max_length = 255)]
-    name: Option<String>,
-    #[schema(max_length = 1000)]
-    bio: Option<String>,
-    #[schema(max_length = 500)]
-    image: Option<String>,
+request_body! {
+    /// Fields to change; omitted fields keep their values.
+    Profile {
+        email: Option<Email> as Option<String> = optional email { format = Email, max_length = 255 },
+        password: Option<Password> as Option<String> = optional new_password {
+            format = Password, min_length = 6, max_length = 1024
+        },
+        name: Option<String> as Option<String> = optional text { min_length = 1, max_length = 255 },
+        bio: Option<String> as Option<String> = optional text { max_length = 1000 },
+        image: Option<String> as Option<String> = optional text { max_length = 500 },
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -144,15 +132,12 @@ pub async fn register(
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut form = body.into_form()?;
-    let email = form.required_email("email");
-    let password = form.required_new_secret("password", PASSWORD_MIN_CHARS, PASSWORD_MAX_BYTES);
-    let name = form.required("name", NAME);
-    form.finish()?;
-    let email = email.ok_or_else(ApiError::bad_request)?;
-    let signed_in = accounts
-        .register(email, Password(password), name, address(client))
-        .await?;
+    let Registration {
+        email,
+        password,
+        name,
+    } = Registration::read(body)?;
+    let signed_in = accounts.register(email, password, name, address(client)).await?;
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
@@ -174,12 +159,8 @@ pub async fn login(
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut form = body.into_form()?;
-    let email = form.required_email("email");
-    let password = form.required_secret("password");
-    form.finish()?;
-    let email = email.ok_or_else(ApiError::bad_request)?;
-    let signed_in = accounts.login(email, Password(password), address(client)).await?;
+    let Login { email, password } = Login::read(body)?;
+    let signed_in = accounts.login(email, password, address(client)).await?;
     Ok(Json(SignedInView::from(signed_in)))
 }
 
@@ -214,17 +195,14 @@ pub async fn update_profile(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<UserView>, ApiError> {
-    let mut form = body.into_form()?;
+    let profile = Profile::read(body)?;
     let update = ProfileUpdate {
-        email: form.optional_email("email"),
-        password: form
-            .optional_new_secret("password", PASSWORD_MIN_CHARS, PASSWORD_MAX_BYTES)
-            .map(Password),
-        name: form.optional("name", NAME),
-        bio: form.optional("bio", BIO),
-        image: form.optional("image", IMAGE),
+        email: profile.email,
+        password: profile.password,
+        name: profile.name,
+        bio: profile.bio,
+        image: profile.image,
     };
-    form.finish()?;
     let user = accounts.update(&caller.user, update).await?;
     Ok(Json(user.into()))
 }

@@ -6,7 +6,7 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Response},
 };
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::{
     auth::Caller,
@@ -14,7 +14,7 @@ use super::{
     entity_tag::{self, entity_tag},
     error::{ApiError, ErrorBody},
     idempotency_key::Keyed,
-    json::{Json, JsonBody, Length},
+    json::{Json, JsonBody, request_body},
     paging::{Paging, encode_cursor},
 };
 use crate::articles::Articles;
@@ -26,10 +26,6 @@ const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::VARY, HeaderValue::from_static("Authorization")),
 ];
-
-const TITLE: Length = Length::Between(1, 255);
-const DESCRIPTION: Length = Length::AtMost(1000);
-const BODY: Length = Length::AtLeast(1);
 
 /// The author of an article, as shown to readers.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,49 +92,24 @@ pub struct ArticleListView {
     next_cursor: Option<String>,
 }
 
-// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
-
-/// An article to create.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
-pub struct NewArticle {
-    #[schema(min_length = 1, max_length = 255, example = "My Article")]
-    title: String,
-    #[schema(min_length = 1, example = "Article content here")]
-    body: String,
-    #[schema(max_length = 1000, example = "A brief description")]
-    description: Option<String>,
+request_body! {
+    /// An article to create.
+    NewArticle {
+        title: String as String = required text { min_length = 1, max_length = 255, example = "My Article" },
+        body: String as String = required text { min_length = 1, example = "Article content here" },
+        description: Option<String> as Option<String> = optional text {
+            max_length = 1000, example = "A brief description"
+        },
+    }
 }
 
-/// Fields to change; omitted fields keep their values. The slug never changes.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
-pub struct ArticleUpdate {
-    #[schema(min_length = 1, max_length = 255)]
-    title: Option<String>,
-    #[schema(max_length = 1000)]
-    description: Option<String>,
-    #[schema(min_length = 1)]
-    body: Option<String>,
-}
-
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(
-    dead_code,
-    reason = "only its description is used; Paging reads the query string"
-)]
-pub struct ListParams {
-    /// Page number, starting at 1.
-    #[param(minimum = 1, default = 1)]
-    page: Option<i64>,
-    /// Number of articles per page.
-    #[param(minimum = 1, maximum = 100, default = 20)]
-    per_page: Option<i64>,
-    /// Substring of the title, ignoring case.
-    search: Option<String>,
-    /// `next_cursor` of the previous page. Costs the same at any depth; takes precedence over `page`.
-    cursor: Option<String>,
+request_body! {
+    /// Fields to change; omitted fields keep their values. The slug never changes.
+    ArticleUpdate {
+        title: Option<String> as Option<String> = optional text { min_length = 1, max_length = 255 },
+        description: Option<String> as Option<String> = optional text { max_length = 1000 },
+        body: Option<String> as Option<String> = optional text { min_length = 1 },
+    }
 }
 
 /// The slug in a path. A text that cannot be a slug (invalid UTF-8, or containing NUL) is answered 404.
@@ -161,7 +132,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
 
 /// List articles, newest first
 #[utoipa::path(
-    get, path = "/api/articles/", tag = "articles", params(ListParams), security((), ("bearer" = [])),
+    get, path = "/api/articles/", tag = "articles", params(Paging), security((), ("bearer" = [])),
     responses(
         (status = OK, body = ArticleListView),
         (status = BAD_REQUEST, body = ErrorBody),
@@ -217,13 +188,12 @@ pub async fn create(
     Keyed(key): Keyed,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let mut form = body.into_form()?;
+    let new = NewArticle::read(body)?;
     let draft = Draft {
-        title: form.required("title", TITLE),
-        description: form.optional("description", DESCRIPTION).unwrap_or_default(),
-        body: form.required("body", BODY),
+        title: new.title,
+        description: new.description.unwrap_or_default(),
+        body: new.body,
     };
-    form.finish()?;
     let article = articles.create(&caller.user, draft, key).await?;
     // Generated slugs are ASCII, so the conversion succeeds.
     let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
@@ -304,13 +274,12 @@ pub async fn update(
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let article = articles.find_to_update(&slug, &caller.user).await?;
-    let mut form = body.into_form()?;
+    let update = ArticleUpdate::read(body)?;
     let changes = ArticleChanges {
-        title: form.optional("title", TITLE),
-        description: form.optional("description", DESCRIPTION),
-        body: form.optional("body", BODY),
+        title: update.title,
+        description: update.description,
+        body: update.body,
     };
-    form.finish()?;
     let precondition = conditions.precondition();
     let article = articles.update(&article, changes, precondition).await?;
     // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag

@@ -19,7 +19,7 @@ use serde::Serialize;
 use telemetry::Fault;
 use utoipa::ToSchema;
 
-use super::json::Json;
+use super::response;
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
@@ -276,7 +276,8 @@ impl IntoResponse for ApiError {
                 fields: self.fields,
             },
         };
-        let mut response = (self.status, Json(body)).into_response();
+        let body = serde_json::to_vec(&body).expect("texts and a number, which all serialise");
+        let mut response = (self.status, response::json(body)).into_response();
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
         }

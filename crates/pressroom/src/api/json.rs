@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use axum::{
     body::Bytes,
     extract::{FromRef, FromRequest, Request},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -19,8 +19,12 @@ use serde_json::{Map, Value};
 use super::{
     error::{ApiError, FieldErrors},
     limits::Limits,
+    response,
 };
-use crate::domain::{Email, InvalidEmail};
+use crate::{
+    accounts::Password,
+    domain::{Email, InvalidEmail},
+};
 
 /// A JSON response.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +33,7 @@ pub struct Json<T>(pub T);
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(body) => {
-                let json = HeaderValue::from_static("application/json");
-                ([(header::CONTENT_TYPE, json)], body).into_response()
-            }
+            Ok(body) => response::json(body),
             Err(error) => {
                 telemetry::error!(%error, "cannot serialise a response");
                 ApiError::internal().into_response()
@@ -114,29 +115,85 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Allowed length of a text, in characters.
-#[derive(Debug, Clone, Copy)]
-pub enum Length {
-    AtLeast(usize),
-    AtMost(usize),
-    Between(usize, usize),
+/// Declares a type for a request body, with a method that parses the body and a description for the OpenAPI
+/// document.
+///
+/// A field has a type, a type in the document, `required` or `optional`, the name of the [`Form`] method that
+/// takes it, and properties for the document. Parsing enforces the properties `min_length` and `max_length`.
+macro_rules! request_body {
+    (
+        $(#[$meta:meta])*
+        $name:ident {
+            $($field:ident: $type:ty as $described:ty = $need:ident $take:ident { $($key:ident = $value:tt),* },)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, utoipa::ToSchema)]
+        pub struct $name {
+            $(#[schema(value_type = $described, $($key = $value),*)] $field: $type,)*
+        }
+
+        impl $name {
+            /// Reads the body.
+            ///
+            /// # Errors
+            /// See [`JsonBody::into_form`], and 400 with all validation errors of all fields.
+            fn read(body: $crate::api::json::JsonBody) -> Result<Self, $crate::api::error::ApiError> {
+                let mut form = body.into_form()?;
+                $(
+                    let length = $crate::api::json::Length::default();
+                    $(let length = $crate::api::json::request_body!(@length length $key $value);)*
+                    let $field = $crate::api::json::request_body!(@$need form $field $take length);
+                )*
+                form.finish()?;
+                // Invalid fields are `None`, and `finish` has reported them.
+                Ok(Self {
+                    $($field: $field.ok_or_else($crate::api::error::ApiError::bad_request)?,)*
+                })
+            }
+        }
+    };
+    (@length $length:ident min_length $value:tt) => {
+        $crate::api::json::Length { min: Some($value), ..$length }
+    };
+    (@length $length:ident max_length $value:tt) => {
+        $crate::api::json::Length { max: Some($value), ..$length }
+    };
+    (@length $length:ident $other:ident $value:tt) => { $length };
+    (@required $form:ident $field:ident $take:ident $length:ident) => {{
+        $form.require(stringify!($field));
+        $form.$take(stringify!($field), $length)
+    }};
+    (@optional $form:ident $field:ident $take:ident $length:ident) => {
+        Some($form.$take(stringify!($field), $length))
+    };
+}
+pub(super) use request_body;
+
+/// Minimum and maximum length of a field.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Length {
+    pub(super) min: Option<usize>,
+    pub(super) max: Option<usize>,
 }
 
 impl Length {
-    fn error(self, text: &str) -> Option<String> {
-        let length = text.chars().count();
+    fn error(self, length: usize) -> Option<String> {
+        let short = self.min.is_some_and(|min| length < min);
+        let long = self.max.is_some_and(|max| length > max);
         match self {
-            Self::AtLeast(min) if length < min => Some(format!("Shorter than minimum length {min}.")),
-            Self::AtMost(max) if length > max => Some(format!("Longer than maximum length {max}.")),
-            Self::Between(min, max) if !(min..=max).contains(&length) => {
-                Some(format!("Length must be between {min} and {max}."))
-            }
+            Self {
+                min: Some(min),
+                max: Some(max),
+            } if short || long => Some(format!("Length must be between {min} and {max}.")),
+            Self { min: Some(min), .. } if short => Some(format!("Shorter than minimum length {min}.")),
+            Self { max: Some(max), .. } if long => Some(format!("Longer than maximum length {max}.")),
             _ => None,
         }
     }
 }
 
-/// The fields of a request body. Handlers take them one by one; the form collects validation errors
+/// The fields of a request body. [`request_body`] takes them one by one; the form collects validation errors
 /// until [`Form::finish`].
 #[derive(Debug)]
 pub struct Form {
@@ -145,20 +202,14 @@ pub struct Form {
 }
 
 impl Form {
-    /// Takes a required text; returns an empty text when the field is missing or invalid.
-    pub fn required(&mut self, name: &str, length: Length) -> String {
-        self.require(name);
-        self.optional(name, length).unwrap_or_default()
-    }
-
-    /// Takes an optional text.
-    pub fn optional(&mut self, name: &str, length: Length) -> Option<String> {
-        let text = self.text(name, "Not a valid string.")?;
+    /// Takes a text; `length` is in characters.
+    pub(super) fn text(&mut self, name: &str, length: Length) -> Option<String> {
+        let text = self.string(name, "Not a valid string.")?;
         if text.contains('\0') {
             self.add_error(name, "Null characters are not allowed.");
             return None;
         }
-        match length.error(&text) {
+        match length.error(text.chars().count()) {
             Some(error) => {
                 self.add_error(name, &error);
                 None
@@ -167,40 +218,26 @@ impl Form {
         }
     }
 
-    /// Takes a required secret that is compared but never stored, so its content is not validated.
-    pub fn required_secret(&mut self, name: &str) -> String {
-        self.require(name);
-        self.text(name, "Not a valid string.").unwrap_or_default()
+    /// Takes a password that is compared but never stored, so its content is not validated.
+    pub(super) fn password(&mut self, name: &str, _: Length) -> Option<Password> {
+        self.string(name, "Not a valid string.").map(Password)
     }
 
-    /// Takes an optional new secret of at least `min_chars` characters and at most `max_bytes` bytes.
-    pub fn optional_new_secret(&mut self, name: &str, min_chars: usize, max_bytes: usize) -> Option<String> {
-        let text = self.text(name, "Not a valid string.")?;
-        if let Some(error) = Length::AtLeast(min_chars).error(&text) {
+    /// Takes a password to store; its minimum length is in characters, its maximum length in bytes.
+    pub(super) fn new_password(&mut self, name: &str, Length { min, max }: Length) -> Option<Password> {
+        let text = self.string(name, "Not a valid string.")?;
+        let short = Length { min, max: None }.error(text.chars().count());
+        let long = Length { min: None, max }.error(text.len());
+        if let Some(error) = short.or(long) {
             self.add_error(name, &error);
-        } else if text.len() > max_bytes {
-            self.add_error(name, &format!("Longer than maximum length {max_bytes}."));
         }
-        Some(text)
+        Some(Password(text))
     }
 
-    /// Takes a required new secret; see [`Form::optional_new_secret`].
-    pub fn required_new_secret(&mut self, name: &str, min_chars: usize, max_bytes: usize) -> String {
-        self.require(name);
-        self.optional_new_secret(name, min_chars, max_bytes)
-            .unwrap_or_default()
-    }
-
-    /// Takes a required e-mail address.
-    pub fn required_email(&mut self, name: &str) -> Option<Email> {
-        self.require(name);
-        self.optional_email(name)
-    }
-
-    /// Takes an optional e-mail address.
-    pub fn optional_email(&mut self, name: &str) -> Option<Email> {
+    /// Takes an e-mail address; the type [`Email`] limits its length.
+    pub(super) fn email(&mut self, name: &str, _: Length) -> Option<Email> {
         const MALFORMED: &str = "Not a valid email address.";
-        let text = self.text(name, MALFORMED)?;
+        let text = self.string(name, MALFORMED)?;
         match Email::parse(&text) {
             Ok(email) => return Some(email),
             Err(InvalidEmail::Malformed) => self.add_error(name, MALFORMED),
@@ -215,7 +252,7 @@ impl Form {
     ///
     /// # Errors
     /// 400 with all validation errors of all fields.
-    pub fn finish(mut self) -> Result<(), ApiError> {
+    pub(super) fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.fields).keys() {
             self.add_error(name, "Unknown field.");
         }
@@ -226,13 +263,14 @@ impl Form {
         }
     }
 
-    fn require(&mut self, name: &str) {
+    /// Records an error when the field is missing.
+    pub(super) fn require(&mut self, name: &str) {
         if !self.fields.contains_key(name) {
             self.add_error(name, "Missing data for required field.");
         }
     }
 
-    fn text(&mut self, name: &str, wrong_type: &str) -> Option<String> {
+    fn string(&mut self, name: &str, wrong_type: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) => return Some(text),
             Value::Null => self.add_error(name, "Field may not be null."),

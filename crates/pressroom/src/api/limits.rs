@@ -1,10 +1,12 @@
+//! Settings of the API that handlers and middleware share.
+
 use std::time::Duration;
 
-/// Limits of a single request.
+/// Limits on a single request.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Maximum size of the request body, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub body: usize,
-    /// Time after which a request is answered with 503.
+    /// Maximum duration of a request; after it the response is 503.
     pub request: Duration,
 }

@@ -83,12 +83,12 @@ fn target_bytes(uri: &Uri) -> usize {
 /// The router with the steps that must precede routing and telemetry: it normalises request targets and
 /// determines the client address.
 #[derive(Debug, Clone)]
-pub struct Front {
+pub struct ApiService {
     router: Router,
     clients: Arc<Clients>,
 }
 
-impl Front {
+impl ApiService {
     pub(super) fn new(router: Router, proxies: TrustedProxies) -> Self {
         Self {
             router,
@@ -97,7 +97,7 @@ impl Front {
     }
 }
 
-impl<B> Service<Request<B>> for Front
+impl<B> Service<Request<B>> for ApiService
 where
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {

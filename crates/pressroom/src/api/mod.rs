@@ -20,6 +20,7 @@ mod limits;
 mod middleware;
 mod paging;
 mod proxies;
+mod response;
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ use self::error::ApiError;
 pub use self::{
     cors::{AllowedOrigins, InvalidOrigin},
     limits::Limits,
-    middleware::Front,
+    middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
 };
 use crate::{accounts::Accounts, articles::Articles, health::Health};
@@ -79,7 +80,7 @@ impl FromRef<Arc<App>> for Limits {
 
 /// Builds the service that handles requests, ready to pass to a server.
 #[must_use]
-pub fn service(app: App) -> Front {
+pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
     let (router, document) = described_routes().split_for_parts();
     let document = docs::Document(to_json(&document).into());
@@ -103,7 +104,7 @@ pub fn service(app: App) -> Front {
         ))
     };
     let router = router.layer(telemetry::HttpLayer::new(route).quiet(|path| path.starts_with("/api/health")));
-    Front::new(router, proxies)
+    ApiService::new(router, proxies)
 }
 
 /// Returns the OpenAPI 3.1 document as JSON.

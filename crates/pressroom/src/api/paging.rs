@@ -5,6 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
+use utoipa::IntoParams;
 
 use super::error::{ApiError, FieldErrors};
 use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
@@ -15,11 +16,19 @@ const MAX_PER_PAGE: i64 = 100;
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
 /// The requested page of the list.
-#[derive(Debug)]
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Paging {
+    /// Page number, starting at 1.
+    #[param(value_type = Option<i64>, minimum = 1, default = 1)]
     pub page: i64,
+    /// Number of articles per page.
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 100, default = 20)]
     pub per_page: i64,
+    /// Substring of the title, ignoring case.
     search: Option<String>,
+    /// `next_cursor` of the previous page. Costs the same at any depth; takes precedence over `page`.
+    #[param(value_type = Option<String>)]
     cursor: Option<Cursor>,
 }
 

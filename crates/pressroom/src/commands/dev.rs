@@ -1,21 +1,18 @@
-//! Everything in one process: API, worker, SQLite, in-process queue, and the observatory that shows their telemetry.
+//! `pressroom dev`: API, worker, SQLite, in-process queue and observatory in one process.
 
-use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{
-    GRACE_MARGIN, Sources, app, channels, listen, observatory::Embedded, spawn_background, with_telemetry,
-    worker,
-};
+use super::{Sources, app, channels, ending, listen, spawn_background, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     api,
-    config::{Config, Database},
+    config::DevConfig,
     health::{Health, Queue},
     ids::{IdSource, RandomIds},
-    lifecycle::{Ending, Lifecycle},
+    lifecycle::Lifecycle,
     server::server,
     store::{Store, sqlite::SqliteStore},
     tasks::{Dispatcher, Durability, NotificationTask},
@@ -23,52 +20,64 @@ use crate::{
 
 const NAME: &str = "pressroom";
 
-/// How many tasks the in-process queue holds; more wait in the outbox.
+/// Capacity of the in-process queue; further tasks wait in the outbox.
 const QUEUE_CAPACITY: usize = 1000;
 
 /// Runs until SIGTERM or Ctrl-C.
 ///
 /// # Errors
 /// When it cannot start, or when a part fails.
-pub fn dev(config: Config) -> anyhow::Result<()> {
-    let settings = config
-        .observatory
-        .clone()
-        .context("no observatory in this mode")?;
-    let observatory = Embedded::start(settings)?;
+#[cfg(feature = "observatory")]
+pub fn dev(config: DevConfig) -> anyhow::Result<()> {
+    let observatory = super::observatory::Embedded::start(config.observatory.clone())?;
     let result = with_telemetry(NAME, observatory.export(), |name| {
         run(config, name, observatory.introduce())
     });
-    // The last telemetry has arrived.
+    // After the last telemetry was exported.
     observatory.stop();
     result
 }
 
-async fn run(config: Config, service_name: String, telemetry: String) -> anyhow::Result<()> {
-    let sources = Sources::real();
-    let listener = listen(&config).await?;
-    let Database::Sqlite(path) = &config.database else {
-        anyhow::bail!("DATABASE_URL: is not SQLite");
+/// Runs until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// When it cannot start, or when a part fails.
+#[cfg(not(feature = "observatory"))]
+pub fn dev(config: DevConfig) -> anyhow::Result<()> {
+    let telemetry = match telemetry::decided_by() {
+        Some(variable) => format!("as {variable} sets; this build has no observatory"),
+        None => "off; this build has no observatory, set OTEL_EXPORTER_OTLP_ENDPOINT to export".to_owned(),
     };
+    with_telemetry(NAME, telemetry::Export::WhenConfigured, |name| {
+        run(config, name, telemetry)
+    })
+}
+
+async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyhow::Result<()> {
+    let sources = Sources::real();
+    let listener = listen(config.listen).await?;
     let _lock = lock(&config.data_dir)?;
-    let secret = match &config.secret_key {
-        Some(secret) => SecretKey::new(secret.expose()),
+    let secret = match config.secret_key {
+        Some(secret) => secret,
         None => SecretKey::new(&kept_secret(&config.data_dir)?),
     };
-    let store: Arc<dyn Store> = Arc::new(open(path)?);
+    let store = SqliteStore::open(&config.database)
+        .with_context(|| format!("DATABASE_URL: cannot open {}", config.database))?;
+    let store: Arc<dyn Store> = Arc::new(store);
     let observer = Arc::new(OtelObserver::new(default_node_name()));
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(QUEUE_CAPACITY));
-    let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
+    let _queues = observer.watch_queues(broker.clone(), config.work.queues.clone());
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
     let health = Health::new(service_name, store.clone(), Queue::InProcess);
+    let limiter = RateLimiter::new(config.api.rates, secret.clone());
     let app = app(
-        &config,
+        config.api,
         &sources,
         store.clone(),
-        secret.clone(),
-        RateLimiter::new(config.rates, secret),
+        secret,
+        limiter,
         outbox.clone(),
         health.clone(),
     );
@@ -76,17 +85,17 @@ async fn run(config: Config, service_name: String, telemetry: String) -> anyhow:
         store.clone(),
         Client::new(broker.clone()).observer(observer.clone()),
         sources.clock.clone(),
-        config.queues[0].clone(),
+        config.work.queues[0].clone(),
         Durability::OutboxUntilDone,
         outbox,
     );
     let task = NotificationTask {
         store: store.clone(),
         clock: sources.clock.clone(),
-        channels: channels(&config.notifications)?,
+        channels: channels(&config.work.notify)?,
     };
     let task_worker = task
-        .register(worker::builder(&config, broker).observer(observer))
+        .register(worker::builder(&config.work, broker).observer(observer))
         .build();
 
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
@@ -96,48 +105,41 @@ async fn run(config: Config, service_name: String, telemetry: String) -> anyhow:
     );
     spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     // No load balancer has to notice the shutdown first, so draining begins with it.
-    let server = server()
-        .drain_on(lifecycle.shutdown())
-        .grace_period(config.shutdown_grace);
+    let server = server().drain_on(lifecycle.shutdown()).grace_period(grace);
     let shutdown = lifecycle.shutdown().cancelled_owned();
     let address = listener.local_addr()?;
     lifecycle.spawn("server", async move {
         Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
-    welcome(address.port(), path, &telemetry)?;
-    let ending = Ending {
-        delay: Duration::ZERO,
-        grace: config.shutdown_grace + GRACE_MARGIN,
-    };
-    lifecycle.run(ending, || health.drain()).await
+    welcome(address.port(), &config.database, &telemetry)?;
+    lifecycle.run(ending(grace), || health.drain()).await
 }
 
-fn open(path: &Path) -> anyhow::Result<SqliteStore> {
-    let text = path.to_str().context("DATABASE_URL: is not UTF-8")?;
-    SqliteStore::open(text).with_context(|| format!("DATABASE_URL: cannot open {}", path.display()))
-}
-
-/// Keeps other processes away from this folder for as long as it lives: two of them would take each
-/// other's tasks from the outbox.
+/// Locks the folder against other processes for as long as the returned file lives: two of them would claim
+/// each other's tasks.
 fn lock(data_dir: &Path) -> anyhow::Result<std::fs::File> {
     std::fs::create_dir_all(data_dir)
-        .with_context(|| format!("DATA_DIR: cannot make {}", data_dir.display()))?;
+        .with_context(|| format!("DATA_DIR: cannot create {}", data_dir.display()))?;
     let path = data_dir.join("lock");
     let file =
         std::fs::File::create(&path).with_context(|| format!("DATA_DIR: cannot write {}", path.display()))?;
-    file.try_lock()
-        .with_context(|| format!("DATA_DIR: another process uses {}", data_dir.display()))?;
+    file.try_lock().with_context(|| {
+        format!(
+            "DATA_DIR: another process uses {}; stop it or set DATA_DIR to another folder",
+            data_dir.display()
+        )
+    })?;
     Ok(file)
 }
 
-/// The key that an earlier run made, or a new one, readable by this user only.
+/// Returns the key that an earlier run generated, or a new one, readable by this user only.
 fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
     let path = data_dir.join("secret_key");
     let cannot = |what: &str| format!("DATA_DIR: cannot {what} {}", path.display());
     match std::fs::read_to_string(&path) {
         Ok(secret) if secret.trim().len() >= 32 => return Ok(secret.trim().to_owned()),
         Ok(_) => anyhow::bail!(
-            "DATA_DIR: {} holds no key; remove it for a new one",
+            "DATA_DIR: {} contains no key; remove it to generate a new one",
             path.display()
         ),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -154,8 +156,8 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
     Ok(secret)
 }
 
-/// Tells a newcomer where to look and what to try first.
-fn welcome(port: u16, database: &Path, telemetry: &str) -> anyhow::Result<()> {
+/// Prints the addresses and a first request.
+fn welcome(port: u16, database: &str, telemetry: &str) -> anyhow::Result<()> {
     let text = format!(
         r#"
 Pressroom is running: API, worker and database in this one process.
@@ -174,7 +176,6 @@ Try it:
 Stop with Ctrl-C.
 
 "#,
-        database = database.display(),
     );
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;

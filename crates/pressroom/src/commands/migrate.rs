@@ -1,4 +1,4 @@
-//! Brings the schema to what this program needs.
+//! `pressroom migrate`: brings the schema up to date.
 
 use std::io::Write as _;
 
@@ -6,27 +6,23 @@ use anyhow::Context as _;
 
 use super::install_cryptography;
 use crate::{
-    config::{Config, Database},
-    store::{postgres, postgres::PostgresConfig, sqlite},
+    config::{MigrateConfig, MigrateDatabase},
+    store::{postgres, sqlite},
 };
 
-/// Applies what is missing and says what it was.
+/// Applies the missing migrations and prints their names.
 ///
 /// # Errors
-/// When the database cannot be reached or a migration fails; it is then as it was before.
-pub fn migrate(config: &Config) -> anyhow::Result<()> {
-    install_cryptography();
-    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
-    let applied = runtime.block_on(async {
-        match &config.database {
-            Database::Postgres(url) => {
-                Ok::<_, anyhow::Error>(postgres::migrate(&PostgresConfig::parse(url.expose())?).await?)
-            }
-            Database::Sqlite(path) => Ok(sqlite::migrate(
-                path.to_str().context("DATABASE_URL: is not UTF-8")?,
-            )?),
+/// When the database cannot be reached or a migration fails; that migration then changed nothing.
+pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
+    let applied = match config.database {
+        MigrateDatabase::Sqlite(path) => sqlite::migrate(&path)?,
+        MigrateDatabase::Postgres(config) => {
+            install_cryptography();
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+            runtime.block_on(postgres::migrate(&config))?
         }
-    })?;
+    };
     let mut stdout = std::io::stdout().lock();
     if applied.is_empty() {
         writeln!(stdout, "The schema is current.")?;

@@ -1,9 +1,10 @@
-//! What each command runs: the parts, put together.
+//! The commands: each puts the parts of the service together and runs them.
 
 mod dev;
 mod explore;
 mod healthcheck;
 mod migrate;
+#[cfg(feature = "observatory")]
 mod observatory;
 mod serve;
 mod tasks;
@@ -22,12 +23,13 @@ use telemetry::{Export, Service, Telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "observatory")]
+pub use self::observatory::observatory;
 pub use self::{
     dev::dev,
     explore::{Logs, Traces, logs, traces},
     healthcheck::healthcheck,
     migrate::migrate,
-    observatory::observatory,
     serve::serve,
     tasks::{Tasks, tasks},
     worker::worker,
@@ -37,29 +39,29 @@ use crate::{
     api::{App, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
-    config::{Config, ConfigError, Database, Notifications},
+    config::{ApiConfig, NotifyConfig},
     domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
-    lifecycle::Lifecycle,
+    lifecycle::{Ending, Lifecycle},
     store::{Store, StoreError},
     tasks::{
         Dispatcher, deliveries_expired_by,
-        notifier::{Channel, InvalidSmtp, LogChannel, SmtpChannel, WebhookChannel},
+        notifier::{Channel, LogChannel, SmtpChannel, WebhookChannel},
         watch_backlog,
     },
 };
 
-/// How long telemetry may take to send what it still has when the process ends.
+/// Maximum time to export the remaining telemetry when the process ends.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How often what is no longer needed is forgotten.
+/// Time between two deletions of expired rows.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How much longer than the grace period the parts get, which each keep to it themselves.
+/// Time that the parts get beyond the grace period, which each of them observes itself.
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
 
-/// Where time and ids come from in a running process.
+/// The sources of time and ids in a running process.
 #[derive(Clone)]
 struct Sources {
     clock: Arc<dyn Clock>,
@@ -75,8 +77,8 @@ impl Sources {
     }
 }
 
-/// Runs a command with telemetry set up before it and flushed after it, whatever its end. The
-/// command is told the service's name in force.
+/// Runs a command with telemetry set up before it and flushed after it, even when it fails. Passes the service's
+/// effective name to the command.
 fn with_telemetry<F>(
     name: &'static str,
     export: Export,
@@ -91,13 +93,13 @@ where
         version: env!("CARGO_PKG_VERSION"),
         export,
     })?;
-    let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
     let result = runtime.block_on(command(telemetry.service_name().to_owned()));
     if let Err(error) = &result {
-        telemetry::error!(error = format!("{error:#}"), "ended");
+        telemetry::error!(error = format!("{error:#}"), "the command failed");
     }
-    // Work that outlived the grace period is abandoned.
+    // Abandons work that outlived the grace period.
     runtime.shutdown_timeout(Duration::from_millis(100));
     flush(telemetry);
     result
@@ -105,17 +107,17 @@ where
 
 fn flush(telemetry: Telemetry) {
     if let Err(error) = telemetry.shutdown(FLUSH_DEADLINE) {
-        // Logging has ended with it.
+        // Logging has been shut down too.
         let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
 }
 
-/// Two crates bring TLS; both use this provider. To install it again does nothing.
+/// Installs the TLS provider that reqwest and lettre use. Installing it again has no effect.
 fn install_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// The address under which this process reaches what listens on `address`.
+/// Returns the address at which this process reaches a listener on `address`.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
@@ -126,13 +128,27 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(config.listen).await;
-    listener.with_context(|| format!("HOST, PORT: cannot listen on {}", config.listen))
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => anyhow::bail!(
+            "PORT: port {} of {} is already in use; set PORT to another one",
+            address.port(),
+            address.ip()
+        ),
+        listener => listener.with_context(|| format!("HOST, PORT: cannot listen on {address}")),
+    }
+}
+
+/// The end of a process that receives no requests, or whose clients need not notice its end first.
+fn ending(grace: Duration) -> Ending {
+    Ending {
+        delay: Duration::ZERO,
+        grace: grace + GRACE_MARGIN,
+    }
 }
 
 fn app(
-    config: &Config,
+    config: ApiConfig,
     sources: &Sources,
     store: Arc<dyn Store>,
     secret: SecretKey,
@@ -141,7 +157,7 @@ fn app(
     health: Health,
 ) -> App {
     let Sources { clock, ids } = sources.clone();
-    // Half the processors stay free for requests that hash nothing.
+    // Keeps half of the processors free for requests that hash nothing.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
     let tokens = Tokens::new(secret, config.token_lifetime, clock.clone(), ids.clone());
@@ -153,27 +169,20 @@ fn app(
             body: config.body_limit,
             request: config.request_timeout,
         },
-        proxies: config.trusted_proxies.clone(),
-        origins: config.cors_allowed_origins.clone(),
+        proxies: config.trusted_proxies,
+        origins: config.cors_allowed_origins,
     }
 }
 
-/// The channels that are configured; the log when none is.
-fn channels(notifications: &Notifications) -> Result<Arc<[Arc<dyn Channel>]>, ConfigError> {
+/// Returns the configured channels, or the log when there is none.
+fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
     let mut channels: Vec<Arc<dyn Channel>> = Vec::new();
-    if let Some(smtp) = &notifications.smtp {
-        let channel = SmtpChannel::new(smtp.url.expose(), &smtp.from).map_err(|error| {
-            let variable = match error {
-                InvalidSmtp::Url => "SMTP_URL",
-                InvalidSmtp::From => "SMTP_FROM",
-            };
-            ConfigError::new(variable, error)
-        })?;
-        channels.push(Arc::new(channel));
+    if let Some(smtp) = &config.smtp {
+        channels.push(Arc::new(SmtpChannel::new(smtp.clone())));
     }
-    if let Some(webhook) = &notifications.webhook {
-        let channel = WebhookChannel::new(webhook.url.expose(), webhook.secret.expose())
-            .map_err(|error| ConfigError::new("WEBHOOK_URL", error))?;
+    if let Some(webhook) = &config.webhook {
+        let channel = WebhookChannel::new(webhook.url.clone(), webhook.secret.expose())
+            .context("WEBHOOK_URL: cannot set up TLS on this machine")?;
         channels.push(Arc::new(channel));
     }
     if channels.is_empty() {
@@ -182,8 +191,8 @@ fn channels(notifications: &Notifications) -> Result<Arc<[Arc<dyn Channel>]>, Co
     Ok(channels.into())
 }
 
-/// Runs what goes on beside requests wherever they are served: publishing the outbox, counting it,
-/// and forgetting what is no longer needed.
+/// Starts the background work of every process that serves requests: publishing the outbox, measuring it, and
+/// deleting expired rows.
 fn spawn_background(
     lifecycle: &mut Lifecycle,
     dispatcher: Dispatcher,
@@ -207,7 +216,7 @@ fn spawn_background(
     });
 }
 
-/// Forgets what is no longer needed, now and then, until `shutdown`.
+/// Deletes expired rows at intervals until `shutdown`.
 async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     while shutdown
         .run_until_cancelled(tokio::time::sleep(HOUSEKEEPING_INTERVAL))
@@ -216,40 +225,34 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     {
         let now = clock.now();
         match telemetry::without_spans(store.purge_revoked_tokens(now)).await {
-            Ok(tokens) => telemetry::debug!(tokens, "expired tokens forgotten"),
-            Err(error) => telemetry::warn!(%error, "expired tokens not forgotten"),
+            Ok(tokens) => telemetry::debug!(tokens, "deleted expired tokens"),
+            Err(error) => telemetry::warn!(%error, "cannot delete expired tokens; retrying in an hour"),
         }
         match telemetry::without_spans(store.purge_deliveries(deliveries_expired_by(now))).await {
-            Ok(deliveries) => telemetry::debug!(deliveries, "old deliveries forgotten"),
-            Err(error) => telemetry::warn!(%error, "old deliveries not forgotten"),
+            Ok(deliveries) => telemetry::debug!(deliveries, "deleted old deliveries"),
+            Err(error) => telemetry::warn!(%error, "cannot delete old deliveries; retrying in an hour"),
         }
-        match telemetry::without_spans(forget_requests(&store, keys_expired_by(now))).await {
-            Ok(keys) => telemetry::debug!(keys, "idempotency keys forgotten"),
-            Err(error) => telemetry::warn!(%error, "idempotency keys not forgotten"),
+        match telemetry::without_spans(purge_idempotency_keys(store.as_ref(), keys_expired_by(now))).await {
+            Ok(keys) => telemetry::debug!(keys, "deleted expired idempotency keys"),
+            Err(error) => {
+                telemetry::warn!(%error, "cannot delete expired idempotency keys; retrying in an hour");
+            }
         }
     }
 }
 
-/// Forgets requests a batch at a time, so that no statement runs long, and leaves what is too much
-/// for one turn to the next.
-async fn forget_requests(store: &Arc<dyn Store>, before: Timestamp) -> Result<u64, StoreError> {
+/// Deletes idempotency keys in batches, so that no statement runs long, up to a maximum that leaves the rest to
+/// the next run.
+async fn purge_idempotency_keys(store: &dyn Store, before: Timestamp) -> Result<u64, StoreError> {
     const BATCH: i64 = 1000;
     const BATCHES: u32 = 1000;
-    let mut forgotten = 0;
+    let mut purged = 0;
     for _ in 0..BATCHES {
         let batch = store.purge_idempotency_keys(before, BATCH).await?;
-        forgotten += batch;
+        purged += batch;
         if batch < BATCH.unsigned_abs() {
             break;
         }
     }
-    Ok(forgotten)
-}
-
-/// The URL of a PostgreSQL database; the configuration has seen to it that it is one.
-fn postgres_url(config: &Config) -> anyhow::Result<&str> {
-    match &config.database {
-        Database::Postgres(url) => Ok(url.expose()),
-        Database::Sqlite(_) => anyhow::bail!("DATABASE_URL: is not PostgreSQL"),
-    }
+    Ok(purged)
 }

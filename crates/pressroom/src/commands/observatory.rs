@@ -1,23 +1,19 @@
-//! The observatory alone, for services in any language. It exports no telemetry of its own: it is where telemetry goes.
+//! `pressroom observatory`: the observatory alone, for services in any language. It exports no telemetry of its
+//! own.
 
 mod embedded;
 
 use std::{
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
 };
 
-use anyhow::Context as _;
 use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::{GRACE_MARGIN, with_telemetry};
-use crate::{
-    config::Config,
-    lifecycle::{Ending, Lifecycle},
-};
+use super::{ending, with_telemetry};
+use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
 
 const NAME: &str = "pressroom-observatory";
 
@@ -25,13 +21,13 @@ const NAME: &str = "pressroom-observatory";
 ///
 /// # Errors
 /// When it cannot listen, or when a part fails.
-pub fn observatory(config: Config) -> anyhow::Result<()> {
+pub fn observatory(config: ObservatoryConfig) -> anyhow::Result<()> {
     with_telemetry(NAME, Export::Never, |_| run(config))
 }
 
-async fn run(config: Config) -> anyhow::Result<()> {
-    let settings = config.observatory.context("no observatory in this mode")?;
-    warn_of_strangers(settings.pages);
+async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
+    let settings = config.observatory;
+    warn_without_login(settings.pages);
     let destination = settings.forward.as_ref().map(|forward| forward.endpoint.clone());
     let observatory = Observatory::bind(settings.clone())
         .await
@@ -41,24 +37,20 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("observatory", async move { Ok(observatory.run(shutdown).await?) });
     welcome(addresses, destination)?;
-    let ending = Ending {
-        delay: Duration::ZERO,
-        grace: config.shutdown_grace + GRACE_MARGIN,
-    };
-    lifecycle.run(ending, || {}).await
+    lifecycle.run(ending(config.shutdown_grace), || {}).await
 }
 
-/// Says that there is no login, where others than this machine's users may come.
-fn warn_of_strangers(pages: SocketAddr) {
+/// Warns that there is no login when other machines can reach the pages.
+fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
             address = %pages.ip(),
-            "OBSERVATORY_HOST: there is no login; whoever reaches this address reads and adds telemetry"
+            "OBSERVATORY_HOST: there is no login; everyone who reaches this address can read and add telemetry"
         );
     }
 }
 
-/// With the name of the setting that helps.
+/// Adds the name of the setting that changes the address.
 fn cannot_listen(settings: &observatory::Config, error: BindError) -> anyhow::Error {
     let variable = [
         ("OBSERVATORY_OTLP_HTTP_PORT", Some(settings.http)),
@@ -71,7 +63,7 @@ fn cannot_listen(settings: &observatory::Config, error: BindError) -> anyhow::Er
     anyhow::Error::new(error).context(variable)
 }
 
-/// The address for a browser on this machine.
+/// Returns the URL for a browser on this machine.
 fn url(address: SocketAddr) -> String {
     let ip = address.ip();
     if ip == Ipv4Addr::LOCALHOST || ip.is_unspecified() {
@@ -81,7 +73,7 @@ fn url(address: SocketAddr) -> String {
     }
 }
 
-/// Tells where to look and how to send something.
+/// Prints the addresses and how to send telemetry.
 fn welcome(addresses: Addresses, destination: Option<url::Url>) -> anyhow::Result<()> {
     let optional = |address: Option<SocketAddr>| address.map_or("off".to_owned(), url);
     let text = format!(
@@ -91,7 +83,7 @@ The observatory is running.
   Pages      {pages}
   OTLP       {http} (HTTP), {grpc} (gRPC)
   Health     {health}
-  Sent on    {destination}
+  Forwarded  {destination}
 
 Point a service in any language at it:
 

@@ -1,25 +1,22 @@
-//! The API on PostgreSQL and Redis, with the dispatcher that publishes its outbox.
+//! `pressroom serve`: the API on PostgreSQL and Redis, and the dispatcher that publishes its outbox.
 
 use std::sync::Arc;
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, default_node_name, otel::OtelObserver};
+use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserver};
+use telemetry::Export;
+use tokio_util::sync::CancellationToken;
 
-use super::{GRACE_MARGIN, Sources, app, listen, postgres_url, spawn_background, with_telemetry};
+use super::{Sources, app, ending, listen, spawn_background, with_telemetry};
 use crate::{
-    accounts::{RateLimiter, SecretKey},
+    accounts::RateLimiter,
     api,
-    config::Config,
+    config::ServeConfig,
     health::{Health, Queue},
     lifecycle::{Ending, Lifecycle},
     server::server,
-    store::{
-        Store,
-        postgres::{PostgresConfig, PostgresStore},
-    },
+    store::{Store, postgres::PostgresStore},
     tasks::{Dispatcher, Durability},
 };
-use telemetry::Export;
-use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "pressroom-app";
 
@@ -27,28 +24,21 @@ const NAME: &str = "pressroom-app";
 ///
 /// # Errors
 /// When it cannot start, when a part fails, or when requests had to be cut off at the end.
-pub fn serve(config: Config) -> anyhow::Result<()> {
+pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
     with_telemetry(NAME, Export::Always, |name| run(config, name))
 }
 
-async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
+async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let sources = Sources::real();
-    let listener = listen(&config).await?;
-    let postgres = PostgresConfig::parse(postgres_url(&config)?)?;
-    let mut store = PostgresStore::connect(&postgres)?;
-    if let Some(url) = &config.database_read_url {
-        store = store.reading_from(&PostgresConfig::parse(url.expose())?)?;
+    let listener = listen(config.listen).await?;
+    let mut store = PostgresStore::connect(&config.database)?;
+    if let Some(replica) = &config.replica {
+        store = store.reading_from(replica)?;
     }
     let store: Arc<dyn Store> = Arc::new(store);
-    let secret = config
-        .secret_key
-        .as_ref()
-        .ok_or_else(|| anyhow::anyhow!("SECRET_KEY: is required"))?;
-    let redis = redis_config(&config)?;
-    let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
-    let secret = SecretKey::new(secret.expose());
-    let broker = RedisBroker::new(redis)?.observer(observer.clone());
-    let limiter = RateLimiter::new(config.rates, secret.clone()).shared_through(&broker);
+    let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&config.redis));
+    let broker = RedisBroker::new(config.redis)?.observer(observer.clone());
+    let limiter = RateLimiter::new(config.api.rates, config.secret_key.clone()).shared_through(&broker);
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
     let outbox = Arc::new(tokio::sync::Notify::new());
@@ -56,10 +46,10 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
 
     let health = Health::new(service_name, store.clone(), Queue::through(broker.clone()));
     let app = app(
-        &config,
+        config.api,
         &sources,
         store.clone(),
-        secret,
+        config.secret_key,
         limiter,
         outbox.clone(),
         health.clone(),
@@ -85,19 +75,11 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     });
     let ending = Ending {
         delay: config.shutdown_delay,
-        grace: config.shutdown_grace + GRACE_MARGIN,
+        ..ending(config.shutdown_grace)
     };
     let drain = || {
         health.drain();
         draining.cancel();
     };
     lifecycle.run(ending, drain).await
-}
-
-pub(super) fn redis_config(config: &Config) -> anyhow::Result<RedisConfig> {
-    let url = config
-        .redis_url
-        .as_ref()
-        .ok_or_else(|| anyhow::anyhow!("REDIS_URL: is required"))?;
-    Ok(RedisConfig::new(url.expose()).visibility_timeout(config.visibility_timeout))
 }

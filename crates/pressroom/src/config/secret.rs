@@ -1,10 +1,10 @@
-//! Text that is never printed.
+//! Secret text, which is never printed.
 
 use std::fmt;
 
 use url::Url;
 
-/// A secret, or a URL that holds one. Prints as `***`.
+/// A secret, or a URL that contains one. Prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -14,19 +14,19 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for whom it is meant.
+    /// Returns the secret in plain text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// A URL with its password and its query masked, which may hold one too.
+    /// Returns a URL with its password and query masked.
     #[must_use]
     pub fn masked_url(&self) -> String {
         let Ok(mut url) = Url::parse(&self.0) else {
             return self.to_string();
         };
-        // Of a list of URLs, as Celery's of sentinels, all but the first are a path.
+        // In a list of URLs, such as Celery's for sentinels, all but the first parse as a path.
         if url.path().contains('@') {
             return self.to_string();
         }

@@ -1,128 +1,136 @@
-use super::*;
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use super::{parts::SAMPLE_SECRET_KEYS, setting::Setting, settings, *};
+use crate::accounts::Rates;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-fn serve() -> Options {
-    Options {
-        secret_key: Some(KEY.to_owned()),
-        database_url: Some("postgresql+psycopg://app:hunter2@db/press".to_owned()),
-        redis_url: Some("redis://:hunter2@cache:6379/1".to_owned()),
-        ..Options::default()
-    }
+type Values<'a> = &'a [(&'static str, &'a str)];
+
+/// The settings that `serve` and `worker` require.
+const PRODUCTION: Values<'static> = &[
+    ("SECRET_KEY", KEY),
+    ("DATABASE_URL", "postgresql+psycopg://app:hunter2@db/press"),
+    ("REDIS_URL", "redis://:hunter2@cache:6379/1"),
+];
+
+/// Reads a configuration from `values`, the later ones overriding the earlier.
+pub(super) fn load<C: Configuration>(values: &[Values<'_>]) -> Result<(C, Reader), ConfigError> {
+    let values = values.iter().copied().flatten();
+    let values = values.map(|(variable, text)| (*variable, (*text).to_owned()));
+    let mut given: BTreeMap<_, _> = values.collect();
+    given.retain(|_, text| !text.is_empty());
+    let mut reader = Reader::new(given);
+    C::read(&mut reader).map(|config| (config, reader))
 }
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
+fn serve(values: Values<'_>) -> ServeConfig {
+    load(&[PRODUCTION, values]).unwrap().0
 }
 
-fn refusal(mode: Mode, options: Options) -> String {
-    let message = Config::load(mode, options).unwrap_err().to_string();
+fn refusal<C: Configuration>(values: &[Values<'_>]) -> String {
+    let message = match load::<C>(values) {
+        Ok(_) => panic!("{values:?} is accepted"),
+        Err(error) => error.to_string(),
+    };
     assert!(!message.contains('\n'), "one line: {message}");
     message
 }
 
 #[test]
-fn dev_needs_nothing() {
-    let config = Config::load(Mode::Dev, Options::default()).unwrap();
+fn embedded_mode_needs_no_settings() {
+    let (config, _) = load::<DevConfig>(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
-    assert_eq!(config.database, Database::Sqlite("./data/pressroom.db".into()));
-    assert!(config.redis_url.is_none());
+    assert_eq!(config.database, "./data/pressroom.db");
+    assert!(config.secret_key.is_none());
 }
 
 #[test]
-fn sqlalchemys_form_of_the_database_url_is_understood() {
-    let config = Config::load(Mode::Serve, serve()).unwrap();
-    assert_eq!(
-        config.database,
-        Database::Postgres(Secret::new("postgresql://app:hunter2@db/press"))
+fn sqlalchemys_form_of_the_database_url_is_accepted() {
+    let (config, reader) = load::<ServeConfig>(&[PRODUCTION]).unwrap();
+    assert!(
+        reader
+            .to_string()
+            .contains("DATABASE_URL=postgresql://app:***@db/press\n")
     );
     assert_eq!(config.listen.to_string(), "0.0.0.0:8000");
 }
 
 #[test]
-fn a_replica_is_for_serve_alone() {
-    let with = |url: &str| Options {
-        database_read_url: some(url),
-        ..serve()
-    };
+fn only_serve_reads_from_a_replica() {
     let replica = "postgresql+psycopg://app:hunter2@replica/press?pool_mode=transaction";
-    let config = Config::load(Mode::Serve, with(replica)).unwrap();
-    let known = Secret::new("postgresql://app:hunter2@replica/press?pool_mode=transaction");
-    assert_eq!(config.database_read_url, Some(known));
-    assert!(!config.to_string().contains("hunter2"));
-    for mode in [Mode::Worker, Mode::Migrate] {
-        let config = Config::load(mode, with(replica)).unwrap();
-        assert_eq!(config.database_read_url, None, "{mode:?}");
-    }
+    let (config, reader) = load::<ServeConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", replica)]]).unwrap();
+    assert!(config.replica.is_some());
+    let shown = "DATABASE_READ_URL=postgresql://app:***@replica/press?***\n";
+    assert!(reader.to_string().contains(shown), "{reader}");
     for url in [
         "sqlite://replica.db",
         "postgresql://replica/press?pool_mode=hunter2",
     ] {
-        let message = refusal(Mode::Serve, with(url));
+        let message = refusal::<ServeConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]);
         assert!(message.starts_with("DATABASE_READ_URL: "), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
+        assert!(load::<WorkerConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]).is_ok());
+        assert!(load::<MigrateConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]).is_ok());
     }
-    let embedded = Options {
-        database_read_url: some(replica),
-        ..Options::default()
-    };
-    assert!(refusal(Mode::Dev, embedded).starts_with("DATABASE_READ_URL: "));
+    let message = refusal::<DevConfig>(&[&[("DATABASE_READ_URL", replica)]]);
+    assert!(message.starts_with("DATABASE_READ_URL: "), "{message}");
 }
 
 #[test]
 fn serve_refuses_a_key_that_protects_nothing() {
-    for key in [
-        None,
-        some(""),
-        some("short"),
-        some("dev-secret-key-change-in-production"),
-    ] {
-        let options = Options {
-            secret_key: key.clone(),
-            ..serve()
-        };
-        assert!(
-            refusal(Mode::Serve, options).starts_with("SECRET_KEY: "),
-            "{key:?}"
-        );
+    for key in ["", "short", "dev-secret-key-change-in-production"] {
+        let message = refusal::<ServeConfig>(&[PRODUCTION, &[("SECRET_KEY", key)]]);
+        assert!(message.starts_with("SECRET_KEY: "), "{message}");
     }
 }
 
 #[test]
-fn embedded_mode_refuses_a_short_key_and_makes_one_for_an_empty_one() {
-    let with = |key: &str| Options {
-        secret_key: some(key),
-        ..Options::default()
-    };
-    assert!(refusal(Mode::Dev, with("short")).starts_with("SECRET_KEY: "));
-    assert!(Config::load(Mode::Dev, with("")).unwrap().secret_key.is_none());
+fn embedded_mode_refuses_a_short_key() {
+    let message = refusal::<DevConfig>(&[&[("SECRET_KEY", "short")]]);
+    assert!(message.starts_with("SECRET_KEY: "), "{message}");
 }
 
 #[test]
-fn an_empty_value_is_no_value() {
-    let options = Options {
-        port: some(""),
-        redis_url: some(" "),
-        smtp_url: some(""),
-        webhook_url: some(""),
-        ..serve()
-    };
-    let config = Config::load(Mode::Serve, options).unwrap();
+fn an_empty_value_counts_as_unset() {
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        settings: Given<ServeConfig>,
+    }
+    let arguments = ["--port=", "--redis-url= ", "--database-url=postgresql://db/press"];
+    let key = format!("--secret-key={KEY}");
+    let arguments = ["pressroom"].into_iter().chain(arguments).chain([key.as_str()]);
+    let command = <Command as clap::Parser>::parse_from(arguments);
+    let before = Given::<EverySetting>::default();
+    let config = command.settings.read(&before).unwrap();
     assert_eq!(config.listen.port(), 8000);
-    assert_eq!(config.redis_url, Some(Secret::new("redis://localhost:6379/0")));
+    assert_eq!(
+        config.redis.server().unwrap(),
+        celeriac::RedisConfig::new("redis://localhost:6379/0")
+            .server()
+            .unwrap()
+    );
 }
 
 #[test]
 fn the_sample_environment_file_has_a_key_that_is_refused() {
-    let sample = include_str!("../../../../.env.example");
-    let key = sample
-        .lines()
-        .find_map(|line| line.strip_prefix("SECRET_KEY="))
+    let (_, key) = sample_settings()
+        .into_iter()
+        .find(|(name, _)| *name == "SECRET_KEY")
         .unwrap();
     assert!(SAMPLE_SECRET_KEYS.contains(&key));
 }
 
-/// Names and values of `.env.example`, those that are commented out too.
+fn every_setting() -> impl Iterator<Item = &'static Setting> {
+    #[cfg(feature = "observatory")]
+    let observatory = observatory::ALL;
+    #[cfg(not(feature = "observatory"))]
+    let observatory = &[];
+    settings::ALL.iter().chain(observatory)
+}
+
+/// Names and values of `.env.example`, including those that are commented out.
 fn sample_settings() -> Vec<(&'static str, &'static str)> {
     include_str!("../../../../.env.example")
         .lines()
@@ -132,353 +140,196 @@ fn sample_settings() -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn the_sample_environment_file_names_every_setting_with_a_value_that_can_be_used() {
+fn the_sample_environment_file_has_a_valid_value_for_every_setting() {
     let sample = sample_settings();
-    let command = <Options as clap::Args>::augment_args(clap::Command::new("pressroom"));
-    let mut arguments = vec!["pressroom".to_owned()];
-    for argument in command.get_arguments() {
-        let variable = argument.get_env().and_then(|name| name.to_str()).unwrap();
-        let value = sample.iter().find(|(name, _)| *name == variable);
-        let (_, value) = value.unwrap_or_else(|| panic!("{variable} is not in .env.example"));
-        let value = if variable == "SECRET_KEY" { KEY } else { value };
-        arguments.push(format!("--{}={value}", argument.get_long().unwrap()));
+    for setting in every_setting() {
+        assert!(
+            sample.iter().any(|(name, _)| *name == setting.variable),
+            "{} is not in .env.example",
+            setting.variable
+        );
     }
-    assert!(arguments.len() > 20, "{arguments:?}");
-    let matches = command.try_get_matches_from(arguments).unwrap();
-    let options = <Options as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
-    let config = Config::load(Mode::Serve, options).unwrap();
-    assert!(config.production && config.notifications.smtp.is_some());
+    let key: Values<'_> = &[("SECRET_KEY", KEY)];
+    assert!(load::<ServeConfig>(&[&sample, key]).is_ok());
+    let (worker, _) = load::<WorkerConfig>(&[&sample, key]).unwrap();
+    assert!(worker.work.notify.smtp.is_some() && worker.work.notify.webhook.is_some());
 }
 
 #[test]
-fn embedded_mode_refuses_what_it_would_ignore() {
-    let cases = [
-        (
-            "APP_ENV: ",
-            Options {
-                app_env: some("production"),
-                ..Options::default()
-            },
-        ),
-        (
-            "APP_ENV: ",
-            Options {
-                flask_env: some("production"),
-                ..Options::default()
-            },
-        ),
-        (
-            "DATABASE_URL: ",
-            Options {
-                database_url: some("postgres://db/press"),
-                ..Options::default()
-            },
-        ),
-        (
-            "REDIS_URL: ",
-            Options {
-                redis_url: some("redis://cache"),
-                ..Options::default()
-            },
-        ),
-    ];
-    for (expected, options) in cases {
-        assert!(refusal(Mode::Dev, options).starts_with(expected));
+fn each_command_shows_in_its_help_what_it_reads() {
+    fn check<C: Configuration>(values: Values<'_>) {
+        let (_, reader) = load::<C>(&[values]).unwrap();
+        let mut read = reader.names();
+        let visible = C::settings().into_iter().filter(|setting| !setting.hidden);
+        let mut shown: Vec<_> = visible.map(|setting| setting.variable).collect();
+        read.sort_unstable();
+        shown.sort_unstable();
+        assert_eq!(read, shown);
+    }
+    check::<ServeConfig>(PRODUCTION);
+    check::<WorkerConfig>(PRODUCTION);
+    check::<MigrateConfig>(PRODUCTION);
+    check::<TasksConfig>(&[]);
+    check::<HealthcheckConfig>(&[]);
+    check::<ExploreConfig>(&[]);
+    check::<DevConfig>(&[]);
+    #[cfg(feature = "observatory")]
+    check::<ObservatoryConfig>(&[]);
+}
+
+#[test]
+fn every_option_has_the_name_of_its_variable() {
+    for Setting { variable, option, .. } in every_setting() {
+        assert_eq!(variable.to_lowercase().replace('_', "-"), *option);
     }
 }
 
 #[test]
-fn a_wrong_value_is_refused_with_its_variable() {
-    let cases = [
+fn embedded_mode_refuses_settings_that_it_does_not_use() {
+    for (variable, value) in [
+        ("APP_ENV", "production"),
+        ("DATABASE_URL", "postgres://db/press"),
+        ("REDIS_URL", "redis://cache"),
+    ] {
+        let message = refusal::<DevConfig>(&[&[(variable, value)]]);
+        assert!(message.starts_with(&format!("{variable}: ")), "{message}");
+    }
+    let message = refusal::<DevConfig>(&[&[("FLASK_ENV", "production")]]);
+    assert!(message.starts_with("APP_ENV: "), "{message}");
+}
+
+#[test]
+fn an_invalid_value_is_refused_with_its_variable() {
+    for (variable, value) in [
+        ("HOST", "nowhere"),
+        ("PORT", "70000"),
+        ("APP_ENV", "prod"),
+        ("DATABASE_URL", "mysql://x/y"),
+        ("DATABASE_URL", "sqlite://x.db"),
+        ("DATABASE_URL", ""),
+        ("REDIS_URL", "localhost:6379"),
+        ("RATE_LIMIT", "maybe"),
+        ("RATE_LIMIT_LOGIN_ACCOUNT", "0"),
+        ("RATE_LIMIT_LOGIN_ADDRESS", "many"),
+        ("RATE_LIMIT_REGISTER_ADDRESS", "-1"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,proxy"),
+        ("CORS_ALLOWED_ORIGINS", "app.example.com"),
+        ("BODY_LIMIT", "0"),
+        ("REQUEST_TIMEOUT", "-1"),
+        ("SHUTDOWN_GRACE", "soon"),
+        ("SHUTDOWN_DELAY", "-1"),
+        ("JWT_EXPIRATION_HOURS", "NaN"),
+        ("PASSWORD_SCHEME", "md5"),
+        ("CELERY_QUEUES", " , "),
+        ("CELERY_VISIBILITY_TIMEOUT", "1e300"),
+    ] {
+        let message = refusal::<ServeConfig>(&[PRODUCTION, &[(variable, value)]]);
+        assert!(message.starts_with(&format!("{variable}: ")), "{message}");
+    }
+    let worker: [(&str, Values<'_>); 7] = [
+        ("SMTP_FROM", &[("SMTP_URL", "smtp://mail")]),
         (
-            "HOST",
-            Options {
-                host: some("nowhere"),
-                ..serve()
-            },
-        ),
-        (
-            "PORT",
-            Options {
-                port: some("70000"),
-                ..serve()
-            },
-        ),
-        (
-            "APP_ENV",
-            Options {
-                app_env: some("prod"),
-                ..serve()
-            },
-        ),
-        (
-            "DATABASE_URL",
-            Options {
-                database_url: some("mysql://x/y"),
-                ..serve()
-            },
-        ),
-        (
-            "DATABASE_URL",
-            Options {
-                database_url: some("sqlite://x.db"),
-                ..serve()
-            },
-        ),
-        (
-            "DATABASE_URL",
-            Options {
-                database_url: None,
-                ..serve()
-            },
-        ),
-        (
-            "REDIS_URL",
-            Options {
-                redis_url: some("localhost:6379"),
-                ..serve()
-            },
+            "SMTP_URL",
+            &[("SMTP_URL", "http://mail"), ("SMTP_FROM", "press@example.com")],
         ),
         (
             "SMTP_FROM",
-            Options {
-                smtp_url: some("smtp://mail"),
-                ..serve()
-            },
+            &[("SMTP_URL", "smtp://mail"), ("SMTP_FROM", "press")],
         ),
-        (
-            "WEBHOOK_URL",
-            Options {
-                webhook_url: some("ftp://x"),
-                ..serve()
-            },
-        ),
-        (
-            "WEBHOOK_SECRET",
-            Options {
-                webhook_url: some("https://x/"),
-                ..serve()
-            },
-        ),
-        (
-            "RATE_LIMIT",
-            Options {
-                rate_limit: some("maybe"),
-                ..serve()
-            },
-        ),
-        (
-            "RATE_LIMIT_LOGIN_ACCOUNT",
-            Options {
-                rate_limit_login_account: some("0"),
-                ..serve()
-            },
-        ),
-        (
-            "RATE_LIMIT_LOGIN_ADDRESS",
-            Options {
-                rate_limit_login_address: some("many"),
-                ..serve()
-            },
-        ),
-        (
-            "RATE_LIMIT_REGISTER_ADDRESS",
-            Options {
-                rate_limit_register_address: some("-1"),
-                ..serve()
-            },
-        ),
-        (
-            "TRUSTED_PROXIES",
-            Options {
-                trusted_proxies: some("10.0.0.0/8,proxy"),
-                ..serve()
-            },
-        ),
-        (
-            "CORS_ALLOWED_ORIGINS",
-            Options {
-                cors_allowed_origins: some("app.example.com"),
-                ..serve()
-            },
-        ),
-        (
-            "BODY_LIMIT",
-            Options {
-                body_limit: some("0"),
-                ..serve()
-            },
-        ),
-        (
-            "REQUEST_TIMEOUT",
-            Options {
-                request_timeout: some("-1"),
-                ..serve()
-            },
-        ),
-        (
-            "SHUTDOWN_GRACE",
-            Options {
-                shutdown_grace: some("soon"),
-                ..serve()
-            },
-        ),
-        (
-            "SHUTDOWN_DELAY",
-            Options {
-                shutdown_delay: some("-1"),
-                ..serve()
-            },
-        ),
-        (
-            "JWT_EXPIRATION_HOURS",
-            Options {
-                jwt_expiration_hours: some("NaN"),
-                ..serve()
-            },
-        ),
-        (
-            "PASSWORD_SCHEME",
-            Options {
-                password_scheme: some("md5"),
-                ..serve()
-            },
-        ),
-        (
-            "CELERY_QUEUES",
-            Options {
-                celery_queues: some(" , "),
-                ..serve()
-            },
-        ),
-        (
-            "CELERY_CONCURRENCY",
-            Options {
-                celery_concurrency: some("0"),
-                ..serve()
-            },
-        ),
-        (
-            "CELERY_HOSTNAME",
-            Options {
-                celery_hostname: some("reports"),
-                ..serve()
-            },
-        ),
-        (
-            "CELERY_VISIBILITY_TIMEOUT",
-            Options {
-                celery_visibility_timeout: some("1e300"),
-                ..serve()
-            },
-        ),
+        ("WEBHOOK_URL", &[("WEBHOOK_URL", "ftp://x")]),
+        ("WEBHOOK_SECRET", &[("WEBHOOK_URL", "https://x/")]),
+        ("CELERY_CONCURRENCY", &[("CELERY_CONCURRENCY", "0")]),
+        ("CELERY_HOSTNAME", &[("CELERY_HOSTNAME", "reports")]),
     ];
-    for (variable, options) in cases {
-        let message = refusal(Mode::Serve, options);
+    for (variable, values) in worker {
+        let message = refusal::<WorkerConfig>(&[PRODUCTION, values]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
 }
 
 #[test]
-fn the_delay_of_a_shutdown_may_be_nothing() {
-    let delay = |given: Option<String>| {
-        let options = Options {
-            shutdown_delay: given,
-            ..serve()
-        };
-        Config::load(Mode::Serve, options).map(|config| config.shutdown_delay)
-    };
-    assert_eq!(delay(None).unwrap(), Duration::ZERO);
-    assert_eq!(delay(some("0")).unwrap(), Duration::ZERO);
-    assert_eq!(delay(some("2.5")).unwrap(), Duration::from_millis(2500));
-    assert!(delay(some("86400")).is_err(), "longer than anybody waits");
+fn the_delay_of_a_shutdown_may_be_zero() {
+    let delay = |text| serve(&[("SHUTDOWN_DELAY", text)]).shutdown_delay;
+    assert_eq!(delay(""), Duration::ZERO);
+    assert_eq!(delay("0"), Duration::ZERO);
+    assert_eq!(delay("2.5"), Duration::from_millis(2500));
+    refusal::<ServeConfig>(&[PRODUCTION, &[("SHUTDOWN_DELAY", "86400")]]);
 }
 
 #[test]
-fn a_workers_name_may_leave_the_host_to_the_machine() {
-    let named = |name: Option<String>| {
-        let options = Options {
-            celery_hostname: name,
-            ..serve()
-        };
-        Config::load(Mode::Serve, options).unwrap().hostname
+fn a_workers_name_may_contain_the_machines_host() {
+    let named = |name| {
+        let (config, _) = load::<WorkerConfig>(&[PRODUCTION, &[("CELERY_HOSTNAME", name)]]).unwrap();
+        config.hostname
     };
     let default = celeriac::default_node_name();
-    assert_eq!(named(None), default);
-    assert_eq!(named(some("reports@%h")), default.replace("celery@", "reports@"));
-    assert_eq!(named(some("reports@here")), "reports@here");
+    assert_eq!(named(""), default);
+    assert_eq!(named("reports@%h"), default.replace("celery@", "reports@"));
+    assert_eq!(named("reports@here"), "reports@here");
 }
 
 #[test]
 fn no_secret_is_printed() {
-    let options = Options {
-        smtp_url: some("smtp://app:hunter2@mail:587"),
-        smtp_from: some("press@example.com"),
-        webhook_url: some("https://app:hunter2@hooks.example.com/in?token=hunter2"),
-        webhook_secret: some("hunter2"),
-        ..serve()
-    };
-    let config = Config::load(Mode::Serve, options).unwrap();
-    let printed = format!("{config}{config:?}");
-    assert!(!printed.contains("hunter2"), "{printed}");
-    assert!(!printed.contains(KEY));
-    assert!(
-        config
-            .to_string()
-            .contains("DATABASE_URL=postgresql://app:***@db/press\n")
-    );
+    let notifications: Values<'_> = &[
+        ("SMTP_URL", "smtp://app:hunter2@mail:587"),
+        ("SMTP_FROM", "press@example.com"),
+        (
+            "WEBHOOK_URL",
+            "https://app:hunter2@hooks.example.com/in?token=hunter2",
+        ),
+        ("WEBHOOK_SECRET", "hunter2"),
+    ];
     for url in [
+        "redis://:hunter2@cache:6379/1",
         "sentinel://:hunter2@one:26379/0;sentinel://:hunter2@two:26379/0?master=news",
         "sentinel://:hunter2@one,two/0?master=news",
         "unix:///run/redis.sock?pass=hunter2",
     ] {
-        let options = Options {
-            redis_url: some(url),
-            ..serve()
-        };
-        let config = Config::load(Mode::Serve, options).unwrap();
-        let printed = format!("{config}{config:?}");
-        assert!(!printed.contains("hunter2"), "{printed}");
+        let redis: Values<'_> = &[("REDIS_URL", url)];
+        let (serve, first) = load::<ServeConfig>(&[PRODUCTION, redis]).unwrap();
+        let (worker, second) = load::<WorkerConfig>(&[PRODUCTION, notifications, redis]).unwrap();
+        let printed = format!("{first}{serve:?}{second}{worker:?}");
+        assert!(
+            !printed.contains("hunter2") && !printed.contains(KEY),
+            "{printed}"
+        );
     }
 }
 
 #[test]
-fn rates_are_set_one_by_one_or_off_together() {
-    let rates = |options| Config::load(Mode::Serve, options).unwrap().rates;
-    assert_eq!(rates(serve()), Rates::default());
-    let one = Options {
-        rate_limit_login_account: some("off"),
-        rate_limit_register_address: some("5"),
-        ..serve()
-    };
+fn rate_limits_are_set_one_by_one_or_off_together() {
+    assert_eq!(serve(&[]).api.rates, Rates::default());
+    let one: Values<'_> = &[
+        ("RATE_LIMIT_LOGIN_ACCOUNT", "off"),
+        ("RATE_LIMIT_REGISTER_ADDRESS", "5"),
+    ];
     let expected = Rates {
         login_account: None,
-        register_address: std::num::NonZeroU32::new(5),
+        register_address: NonZeroU32::new(5),
         ..Rates::default()
     };
-    assert_eq!(rates(one.clone()), expected);
-    let off = Options {
-        rate_limit: some("off"),
-        ..one
-    };
-    assert_eq!(rates(off), Rates::UNLIMITED);
+    assert_eq!(serve(one).api.rates, expected);
+    let off: Values<'_> = &[("RATE_LIMIT", "off")];
+    let (config, _) = load::<ServeConfig>(&[PRODUCTION, one, off]).unwrap();
+    assert_eq!(config.api.rates, Rates::UNLIMITED);
 }
 
 #[test]
-fn the_settings_in_effect_say_whom_to_believe_and_what_to_let_through() {
-    let options = Options {
-        rate_limit_login_address: some("600"),
-        trusted_proxies: some("10.0.0.0/8, ::ffff:192.0.2.1"),
-        cors_allowed_origins: some("https://a.example, http://localhost:3000"),
-        ..serve()
-    };
-    let printed = Config::load(Mode::Serve, options).unwrap().to_string();
+fn the_printed_settings_are_in_their_normal_form() {
+    let values: Values<'_> = &[
+        ("RATE_LIMIT_LOGIN_ADDRESS", "600"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:192.0.2.1"),
+        ("CORS_ALLOWED_ORIGINS", "https://a.example, http://localhost:3000"),
+    ];
+    let (_, reader) = load::<ServeConfig>(&[PRODUCTION, values]).unwrap();
+    let printed = reader.to_string();
     for line in [
         "RATE_LIMIT_LOGIN_ACCOUNT=10\n",
         "RATE_LIMIT_LOGIN_ADDRESS=600\n",
         "RATE_LIMIT_REGISTER_ADDRESS=30\n",
         "TRUSTED_PROXIES=10.0.0.0/8,192.0.2.1/32\n",
         "CORS_ALLOWED_ORIGINS=https://a.example,http://localhost:3000\n",
+        "# DATABASE_READ_URL is not set\n",
     ] {
         assert!(printed.contains(line), "{line}{printed}");
     }

@@ -1,35 +1,37 @@
-//! E-mail addresses that cannot be built invalid.
+//! Validated e-mail addresses.
 //!
-//! Valid is what the reference's validator accepts (marshmallow's `Email` field, which follows
-//! Django's): a dotted local part or a quoted string; a domain of two labels or more, an IPv4
-//! literal, or `localhost`. Both parts may hold letters beyond ASCII.
+//! The rules are those of the reference implementation's validator, marshmallow's `Email` field, which
+//! follows Django's: the local part is a dotted text or a quoted string; the domain has two or more labels,
+//! or is an IPv4 literal or `localhost`. Both parts may contain letters beyond ASCII.
 
 use std::net::Ipv4Addr;
 
-/// Characters beside letters, digits and `_` that a local part may hold unquoted.
+/// Characters that an unquoted local part may contain in addition to letters, digits and `_`.
 const ATOM_SYMBOLS: &str = "-!#$%&'*+/=?^`{}|~";
 
-/// A valid address, spelled as it was typed.
+/// A valid address, in the spelling of its owner.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
-/// Why a text was refused.
+/// Reason a text is not accepted as an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEmail {
-    /// It is no address.
+    /// The text is not an address.
     #[error("not a valid e-mail address")]
     Malformed,
-    /// It is an address of more than [`Email::MAX_CHARS`] characters.
+    /// The address has more than [`Email::MAX_CHARS`] characters.
     #[error("an e-mail address of more than {} characters", Email::MAX_CHARS)]
     TooLong,
 }
 
 impl Email {
-    /// The longest address that a column holds.
+    /// Maximum length of an address, in characters; the size of the database column.
     pub const MAX_CHARS: usize = 255;
 
+    /// Parses an address.
+    ///
     /// # Errors
-    /// [`InvalidEmail`] when `text` is no address, or too long a one.
+    /// [`InvalidEmail`] when `text` is not an address or is too long.
     pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
         let (local, domain) = text.rsplit_once('@').ok_or(InvalidEmail::Malformed)?;
         if !is_local_part(local) || !is_domain(domain) {
@@ -41,20 +43,20 @@ impl Email {
         Ok(Self(text.to_owned()))
     }
 
-    /// The address as it was typed.
+    /// Returns the address in its original spelling.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The form under which two spellings of one address are equal.
+    /// Returns the address in lower case, to compare addresses without regard to case.
     #[must_use]
     pub fn folded(&self) -> String {
         self.0.to_lowercase()
     }
 }
 
-/// Personal data: shown in full only where it is asked for by [`Email::as_str`].
+/// Hides the address, which is personal data; [`Email::as_str`] returns it.
 impl std::fmt::Debug for Email {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Email(***)")
@@ -72,7 +74,8 @@ fn is_atom_char(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || ATOM_SYMBOLS.contains(c)
 }
 
-/// RFC 822's quoted string: any ASCII but NUL, tab, newlines, space, `"` and `\`, which a backslash may escape.
+/// Whether `local` is a quoted string of RFC 822: ASCII characters except NUL, tab, line breaks, space, `"`
+/// and `\`, most of which a backslash may escape.
 fn is_quoted(local: &str) -> bool {
     let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return false;
@@ -106,7 +109,7 @@ fn is_address_literal(domain: &str) -> bool {
 
 fn is_host_name(domain: &str) -> bool {
     let mut labels = domain.split('.').rev();
-    // The reference asks less of the last label: hyphens anywhere, any length from two.
+    // The reference implementation is laxer about the last label: hyphens anywhere, any length from two.
     let top_level = labels
         .next()
         .is_some_and(|top| top.chars().count() >= 2 && top.chars().all(is_label_char));
@@ -121,8 +124,8 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// ASCII letters, digits, the hyphen, and all of the Basic Multilingual Plane from U+00A1 on,
-/// which is what the reference takes for letters of other scripts.
+/// Whether `c` may be in a label: ASCII letters, digits, the hyphen, and everything in the Basic Multilingual
+/// Plane from U+00A1, which the reference implementation accepts as letters of other scripts.
 fn is_label_char(c: char) -> bool {
     c == '-' || c.is_ascii_alphanumeric() || matches!(c, '\u{a1}'..='\u{ffff}')
 }
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdicts_are_the_references() {
+    fn addresses_are_accepted_and_refused_as_by_marshmallow() {
         let cases: Vec<(String, bool)> =
             serde_json::from_str(include_str!("../../tests/vectors/email.json")).unwrap();
         assert!(cases.len() > 50);
@@ -143,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_beyond_the_column_is_refused() {
+    fn an_address_longer_than_the_column_is_refused() {
         let fits = format!("{}@example.com", "x".repeat(243));
         assert!(Email::parse(&fits).is_ok());
         assert_eq!(Email::parse(&format!("x{fits}")), Err(InvalidEmail::TooLong));

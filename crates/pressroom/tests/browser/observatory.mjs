@@ -1,10 +1,10 @@
-// What a newcomer does with the observatory's pages, in Chromium: an article is created through the API, its trace is
-// found and read, traces are filtered, a log record leads to its trace, a chart's exemplar too. Meanwhile telemetry that
-// wants to be run as a script is shown as text, nothing complains, and nothing leaves the machine.
+// Tests the observatory's pages in Chromium: creates an article through the API, finds and reads its trace, filters
+// traces, and follows a log record and the exemplar of a chart to their traces. Also checks that HTML in telemetry is
+// shown as text, that the console stays empty, and that no other host is contacted.
 //
 //   node observatory.mjs <API> <pages> <OTLP/HTTP> <folder for screenshots> <Chromium> <node_modules>
 //
-// Exits with 1 at the first thing that does not hold.
+// Exits with 1 at the first failed assertion.
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -13,29 +13,29 @@ import { join } from 'node:path';
 const [api, pages, otlp, screenshots, executablePath, modules] = process.argv.slice(2);
 const { chromium } = createRequire(`${modules}/`)('playwright-core');
 
-/** How soon after the answer 201 the article's trace is to be in the list. */
+/** Maximum time from the response 201 until the article's trace is listed. */
 const SEEN_WITHIN_MS = 2000;
-/** How long anything else may take. */
-const PATIENCE_MS = 20_000;
+/** Time limit of all other steps. */
+const TIMEOUT_MS = 20_000;
 
 const SCRIPT = '<script>window.hostile = true</script>';
 const IMAGE = '<img src="https://example.com/x" onerror="window.hostile = true">';
 
-const complaints = [];
-const strangers = new Set();
+const consoleMessages = [];
+const foreignRequests = new Set();
 let shots = 0;
 
 async function post(url, body, headers = {}) {
-  const answer = await fetch(url, {
+  const response = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...headers },
     body: JSON.stringify(body),
   });
-  assert.ok(answer.ok, `${url}: ${answer.status} ${await answer.clone().text()}`);
-  return answer;
+  assert.ok(response.ok, `${url}: ${response.status} ${await response.clone().text()}`);
+  return response;
 }
 
-/** A failed span with a log record, hostile wherever there is text. */
+/** Sends a failed span with a log record and a metric, with HTML in every text. Returns the trace id. */
 async function sendHostileTelemetry() {
   const text = (value) => ({ stringValue: value });
   const now = BigInt(Date.now()) * 1_000_000n;
@@ -64,17 +64,17 @@ async function sendHostileTelemetry() {
   return ids.traceId;
 }
 
-/** An author's article; the trace of the request, and when it was answered. */
+/** Creates an article. Returns the trace id of the request and the time of the response. */
 async function createArticle() {
   const account = { email: 'alice@example.com', name: 'Alice', password: 'password123' };
   const { token } = await (await post(`${api}/api/register`, account)).json();
-  const answer = await post(
+  const response = await post(
     `${api}/api/articles/`,
     { title: `News ${SCRIPT}`, body: 'x' },
     { authorization: `Bearer ${token.access_token}` },
   );
-  assert.equal(answer.status, 201);
-  return { traceId: answer.headers.get('traceresponse').split('-')[1], answered: Date.now() };
+  assert.equal(response.status, 201);
+  return { traceId: response.headers.get('traceresponse').split('-')[1], answered: Date.now() };
 }
 
 async function shoot(page, name) {
@@ -82,38 +82,38 @@ async function shoot(page, name) {
   await page.screenshot({ path: join(screenshots, `${String(shots).padStart(2, '0')}-${name}.png`) });
 }
 
-/** Waits until `look` gives something true. */
-async function eventually(what, look, patience = PATIENCE_MS) {
-  const deadline = Date.now() + patience;
+/** Polls `check` until it returns a truthy value. */
+async function eventually(what, check, timeout = TIMEOUT_MS) {
+  const deadline = Date.now() + timeout;
   for (;;) {
-    const found = await look();
-    if (found) return found;
-    assert.ok(Date.now() < deadline, `waited in vain for ${what}`);
+    const value = await check();
+    if (value) return value;
+    assert.ok(Date.now() < deadline, `timed out waiting for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
 function watch(page) {
   page.on('console', (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text());
+    if (message.type() === 'error' || message.type() === 'warning') consoleMessages.push(message.text());
   });
-  page.on('pageerror', (error) => complaints.push(String(error)));
-  page.on('dialog', (dialog) => complaints.push(`a dialog: ${dialog.message()}`));
+  page.on('pageerror', (error) => consoleMessages.push(String(error)));
+  page.on('dialog', (dialog) => consoleMessages.push(`a dialog: ${dialog.message()}`));
   page.on('request', (request) => {
     const { protocol, origin } = new URL(request.url());
-    if (origin !== new URL(pages).origin && !['data:', 'blob:'].includes(protocol)) strangers.add(request.url());
+    if (origin !== new URL(pages).origin && !['data:', 'blob:'].includes(protocol)) foreignRequests.add(request.url());
   });
 }
 
 const rowOf = (page, traceId) => page.locator(`[data-testid="trace-row"][data-trace-id="${traceId}"]`);
 
-async function firstVisit(page) {
+async function openOverview(page) {
   await page.goto(`${pages}/`);
   await page.getByRole('navigation', { name: 'Pages' }).waitFor();
   await shoot(page, 'first-visit');
 }
 
-async function theArticlesTrace(page) {
+async function readArticleTrace(page) {
   await page.goto(`${pages}/traces`);
   await page.getByRole('search').waitFor();
   const { traceId, answered } = await createArticle();
@@ -126,7 +126,7 @@ async function theArticlesTrace(page) {
   await page.getByTestId('waterfall').waitFor();
   const spans = page.getByTestId('span-row');
   const named = (name) => spans.filter({ hasText: name });
-  // Of the app, which the request goes through, and of the worker, which runs the task.
+  // Spans of the API process and of the worker.
   for (const name of ['POST /api/articles/', 'INSERT articles', 'celery.send_task', 'celery.run', 'job.send_notification']) {
     await named(name).first().waitFor();
   }
@@ -159,7 +159,7 @@ async function filterByStatus(page, hostile, article) {
   await shoot(page, 'hostile-span');
 }
 
-async function findALogRecord(page, article) {
+async function findLogRecord(page, article) {
   await page.goto(`${pages}/logs`);
   await page.getByTestId('log-row').first().waitFor();
   await page.getByLabel('Text', { exact: true }).fill('article created');
@@ -175,7 +175,7 @@ async function findALogRecord(page, article) {
   await shoot(page, 'hostile-log');
 }
 
-async function followAnExemplar(page) {
+async function followExemplar(page) {
   await page.goto(`${pages}/metrics`);
   const card = page.locator('[data-testid="instrument"][data-name="http.server.request.duration"]');
   await card.waitFor();
@@ -184,13 +184,13 @@ async function followAnExemplar(page) {
   const exemplar = page.getByTestId('exemplar').first();
   await exemplar.waitFor();
   await shoot(page, 'metric');
-  // Dots may lie on each other, and under the pointer's line.
+  // A plain click may hit another dot or the pointer's line on top of this dot.
   await exemplar.dispatchEvent('click');
   await page.getByTestId('trace').waitFor();
   await page.getByTestId('span-row').first().waitFor();
 }
 
-async function otherPages(page) {
+async function openOtherPages(page) {
   for (const [name, sign] of [
     ['', page.getByText('POST /api/articles/')],
     ['map', page.getByTestId('edge')],
@@ -202,8 +202,8 @@ async function otherPages(page) {
   }
 }
 
-/** At the width of a telephone nothing is wider than the screen. */
-async function narrow(browser, article) {
+/** Asserts that no page is wider than the screen of a phone. */
+async function checkNarrowScreen(browser, article) {
   const page = await browser.newPage({ viewport: { width: 390, height: 800 }, colorScheme: 'dark' });
   watch(page);
   for (const name of ['', 'traces', `traces/${article}`, 'logs', 'metrics', 'map']) {
@@ -232,19 +232,19 @@ const browser = await chromium.launch({
 });
 try {
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
-  page.setDefaultTimeout(PATIENCE_MS);
+  page.setDefaultTimeout(TIMEOUT_MS);
   watch(page);
-  const unharmed = async () => assert.equal(await page.evaluate(() => window.hostile), undefined);
-  await firstVisit(page);
-  const article = await theArticlesTrace(page);
+  const assertNoScriptRan = async () => assert.equal(await page.evaluate(() => window.hostile), undefined);
+  await openOverview(page);
+  const article = await readArticleTrace(page);
   const hostile = await sendHostileTelemetry();
-  for (const step of [filterByStatus, (p) => findALogRecord(p, article), followAnExemplar, otherPages]) {
+  for (const step of [filterByStatus, (p) => findLogRecord(p, article), followExemplar, openOtherPages]) {
     await step(page, hostile, article);
-    await unharmed();
+    await assertNoScriptRan();
   }
-  await narrow(browser, article);
-  assert.deepEqual(complaints, [], 'the console says nothing');
-  assert.deepEqual([...strangers], [], 'no other host is asked');
+  await checkNarrowScreen(browser, article);
+  assert.deepEqual(consoleMessages, [], 'messages in the console');
+  assert.deepEqual([...foreignRequests], [], 'requests to other hosts');
   console.log(`${shots} screenshots in ${screenshots}`);
 } finally {
   await browser.close();

@@ -1,6 +1,5 @@
-//! A task of one's own beside the one that Pressroom has, as docs/writing-a-task.md shows it: with the store, with a
-//! span, and through the outbox.
-#![expect(clippy::disallowed_methods, reason = "rows are put in beside the store")]
+//! A custom task, as docs/writing-a-task.md shows it: with the store, a span, and the outbox.
+#![expect(clippy::disallowed_methods, reason = "tests insert rows directly")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +28,7 @@ pub struct WordCount {
 impl WordCount {
     pub const NAME: &str = "app.jobs.tasks.count_words";
 
-    /// Teaches a worker this task.
+    /// Registers the task with a worker.
     #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
@@ -58,7 +57,7 @@ impl WordCount {
     }
 }
 
-/// A worker that knows the task, until the token is cancelled.
+/// Starts a worker with the task, which runs until the token is cancelled.
 fn start_worker(store: Arc<dyn Store>, broker: Arc<dyn Broker>, shutdown: CancellationToken) {
     let worker = WordCount { store }.register(Worker::builder(broker)).build();
     tokio::spawn(worker.run(shutdown, Duration::from_secs(5)));
@@ -86,7 +85,7 @@ async fn insert_article(database: &Database) -> i32 {
 }
 
 #[tokio::test]
-async fn a_task_of_ones_own_reads_the_store_and_returns_its_result() {
+async fn a_custom_task_reads_the_store_and_returns_its_result() {
     let database = Database::migrated().await;
     let id = insert_article(&database).await;
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
@@ -109,7 +108,7 @@ async fn a_task_of_ones_own_reads_the_store_and_returns_its_result() {
 }
 
 #[tokio::test]
-async fn a_row_of_the_outbox_is_a_task_of_whatever_name() {
+async fn the_outbox_dispatches_tasks_of_any_name() {
     let database = Database::migrated().await;
     let id = insert_article(&database).await;
     let store: Arc<dyn Store> = Arc::new(database.store());
@@ -140,7 +139,7 @@ async fn a_row_of_the_outbox_is_a_task_of_whatever_name() {
     tokio::spawn(dispatcher.run(shutdown.clone()));
     let result = client.wait(task_id, Duration::from_secs(10)).await.unwrap();
     assert_eq!(result, json!({"status": "success", "words": 4}));
-    eventually("the outbox is empty", async || {
+    eventually("the outbox to be empty", async || {
         (store.outbox_backlog().await.unwrap().tasks == 0).then_some(())
     })
     .await;

@@ -1,11 +1,11 @@
-//! How often somebody may try to log in or register, which is what guessing passwords and filling
-//! the table of users come down to.
+//! Rate limits for logins and registrations, against guessed passwords and mass registration.
 //!
-//! Attempts are counted in windows of a minute that begin with the first one: by account, whether it
-//! exists or not, and by client address. With Redis the windows are shared by all API processes;
-//! while it is away, and in embedded mode, each process counts for itself. An attempt that is
-//! refused is not counted, so that somebody over one limit does not use up another.
+//! Attempts are counted in windows of one minute that begin with the first attempt: by account, whether
+//! it exists or not, and by client address. With Redis, all API processes share the windows; during an
+//! outage of Redis, and in embedded mode, each process counts by itself. A refused attempt is not
+//! counted, so that a client over one limit does not use up another.
 
+mod limit;
 mod shared;
 mod windows;
 
@@ -16,23 +16,20 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use celeriac::RedisBroker;
 use tokio::time::Instant;
 
-use self::{shared::SharedWindows, windows::Windows};
+pub use self::limit::TooManyAttempts;
+use self::{limit::Limit, shared::SharedWindows, windows::Windows};
 use super::token::SecretKey;
 use crate::domain::Email;
 
-/// How long a window lasts.
-const WINDOW: Duration = Duration::from_mins(1);
-
-/// How many windows one process keeps by itself; each takes about 60 bytes. The oldest make room.
+/// Maximum number of windows that one process keeps, at about 60 bytes each; the oldest are dropped.
 const MAX_WINDOWS: usize = 100_000;
 
-/// How many attempts a minute are let through; `None` is any number.
+/// Maximum number of attempts per minute; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Logins to one account.
@@ -44,6 +41,7 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// No limits.
     pub const UNLIMITED: Self = Self {
         login_account: None,
         login_address: None,
@@ -61,50 +59,33 @@ impl Default for Rates {
     }
 }
 
-/// The attempt is one too many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many attempts")]
-pub struct TooManyAttempts {
-    /// When the next one may be let through.
-    pub retry_after: Duration,
-}
-
-/// What is counted together: a digest, because e-mail addresses and clients' are nobody's business
-/// where the counts are kept.
-type Key = [u8; 16];
-
-/// So many attempts fit into the window of this key.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    key: Key,
-    most: NonZeroU32,
-}
-
-/// Counts attempts and says when there are too many.
+/// Counts attempts and refuses those over a limit.
 #[derive(Debug)]
 pub struct RateLimiter {
     rates: Rates,
     secret: SecretKey,
-    own: Mutex<Windows>,
+    local: Mutex<Windows>,
     shared: Option<SharedWindows>,
-    /// Whether the shared windows could not be asked last time.
-    alone: AtomicBool,
+    /// Whether the last access to the shared windows failed.
+    shared_unavailable: AtomicBool,
 }
 
 impl RateLimiter {
-    /// Counts in this process. `secret` makes the digests; processes that share windows share it.
+    /// Creates a limiter that counts in this process.
+    ///
+    /// `secret` keys the digests; processes that share windows must have the same secret.
     #[must_use]
     pub fn new(rates: Rates, secret: SecretKey) -> Self {
         Self {
             rates,
             secret,
-            own: Mutex::new(Windows::new(MAX_WINDOWS)),
+            local: Mutex::new(Windows::new(MAX_WINDOWS)),
             shared: None,
-            alone: AtomicBool::new(false),
+            shared_unavailable: AtomicBool::new(false),
         }
     }
 
-    /// Counts together with all processes on the server of this broker.
+    /// Shares the windows with all processes that use the Redis server of `broker`.
     #[must_use]
     pub fn shared_through(self, broker: &RedisBroker) -> Self {
         Self {
@@ -113,33 +94,37 @@ impl RateLimiter {
         }
     }
 
-    /// Counts a login, unless it is one too many.
+    /// Counts a login attempt.
     ///
     /// # Errors
-    /// [`TooManyAttempts`] for this account, or from this address.
+    /// [`TooManyAttempts`] when the account or the client address is over its limit.
     pub async fn login(&self, email: &Email, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
         let account = self.limit("login account", self.rates.login_account, Some(email.folded()));
-        let address = self.limit("login address", self.rates.login_address, client.map(household));
+        let address = self.limit(
+            "login address",
+            self.rates.login_address,
+            client.map(client_network),
+        );
         self.admit([account, address]).await
     }
 
-    /// Counts a registration, unless it is one too many.
+    /// Counts a registration attempt.
     ///
     /// # Errors
-    /// [`TooManyAttempts`] from this address.
+    /// [`TooManyAttempts`] when the client address is over its limit.
     pub async fn registration(&self, client: Option<IpAddr>) -> Result<(), TooManyAttempts> {
         let address = self.limit(
             "register address",
             self.rates.register_address,
-            client.map(household),
+            client.map(client_network),
         );
         self.admit([address]).await
     }
 
-    fn limit(&self, what: &str, most: Option<NonZeroU32>, whose: Option<String>) -> Option<Limit> {
+    fn limit(&self, kind: &str, max_attempts: Option<NonZeroU32>, subject: Option<String>) -> Option<Limit> {
         Some(Limit {
-            most: most?,
-            key: self.secret.digest(what, &whose?),
+            max_attempts: max_attempts?,
+            key: self.secret.digest(kind, &subject?),
         })
     }
 
@@ -151,25 +136,29 @@ impl RateLimiter {
         if let Some(shared) = &self.shared {
             match shared.admit(&limits).await {
                 Ok(admitted) => {
-                    if self.alone.swap(false, Ordering::Relaxed) {
+                    if self.shared_unavailable.swap(false, Ordering::Relaxed) {
                         telemetry::info!("rate limits are shared with the other processes again");
                     }
                     return admitted;
                 }
                 Err(error) => {
-                    if !self.alone.swap(true, Ordering::Relaxed) {
-                        telemetry::warn!(%error, "rate limits hold for this process alone until Redis is back");
+                    if !self.shared_unavailable.swap(true, Ordering::Relaxed) {
+                        telemetry::warn!(
+                            %error,
+                            "rate limits are counted by this process alone until Redis is available again"
+                        );
                     }
                 }
             }
         }
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.admit(&limits, Instant::now())
+        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        local.admit(&limits, Instant::now())
     }
 }
 
-/// An address as far as it tells clients apart: whoever has one IPv6 address has 2^64 of them.
-fn household(address: IpAddr) -> String {
+/// Returns the part of an address that identifies a client: an IPv4 address, or the /64 network of an IPv6
+/// address, since a client usually controls a whole /64.
+fn client_network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).to_string(),
@@ -178,7 +167,7 @@ fn household(address: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{limit::WINDOW, *};
 
     fn limiter(rates: Rates) -> RateLimiter {
         RateLimiter::new(rates, SecretKey::new("0123456789abcdef0123456789abcdef"))
@@ -193,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_account_is_limited_whatever_its_spelling_and_wherever_from() {
+    async fn an_account_is_limited_across_spellings_and_client_addresses() {
         let limiter = limiter(Rates::default());
         for i in 0..10 {
             let spelling = if i % 2 == 0 {
@@ -211,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_with_many_addresses_of_one_network_is_one_client() {
+    async fn all_addresses_of_an_ipv6_network_count_as_one_client() {
         let limiter = limiter(Rates::default());
         for i in 0..30 {
             let client = client(&format!("2001:db8::{i:x}"));
@@ -232,9 +221,9 @@ mod tests {
         assert!(limiter.registration(client("::ffff:192.0.2.1")).await.is_err());
     }
 
-    /// Otherwise an address that is blocked anyway could keep others out of their accounts.
+    /// Otherwise a blocked client could lock users out of their accounts.
     #[tokio::test]
-    async fn a_refused_attempt_counts_nowhere() {
+    async fn a_refused_attempt_is_not_counted() {
         let limiter = limiter(Rates {
             login_account: NonZeroU32::new(2),
             login_address: NonZeroU32::new(1),
@@ -249,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_limit_lets_everything_through() {
+    async fn without_limits_every_attempt_is_admitted() {
         let limiter = limiter(Rates::UNLIMITED);
         for _ in 0..1000 {
             assert_eq!(

@@ -1,20 +1,22 @@
-//! The windows that all API processes share, on Redis: the same counting as in memory, as one
-//! script, so that no attempt slips through between looking and counting.
+//! Windows on Redis, shared by all API processes. One script checks and counts an attempt atomically, with
+//! the same rules as the windows in memory.
 //!
-//! A window is a counter that expires with it: what is kept is bounded by the attempts of a minute.
+//! A window is a counter that expires with the window, so the number of keys is bounded by the attempts of
+//! a minute.
 
 use std::time::Duration;
 
 use celeriac::{BrokerError, RedisBroker, RedisScript};
 
-use super::{Limit, TooManyAttempts, WINDOW};
+use super::limit::{Limit, TooManyAttempts, WINDOW};
 
-/// How long an answer may take: a login that Redis holds up is worse than one that is not counted
-/// by all.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// Time-out of the script. A login that waits for Redis is worse than one that other processes do not count.
+const TIMEOUT: Duration = Duration::from_millis(250);
 
-/// KEYS: the windows. ARGV: how long a window lasts in ms, then how many attempts fit into each.
-/// Answers how many ms to wait, 0 when the attempt is counted.
+/// Script that counts an attempt.
+///
+/// KEYS: the windows. ARGV: the length of a window in ms, then the maximum number of attempts of each
+/// window. Returns 0 when the attempt is counted, otherwise the time to wait in ms.
 const ADMIT: &str = "
     local length = tonumber(ARGV[1])
     local wait = 0
@@ -47,14 +49,14 @@ pub(super) struct SharedWindows {
 impl SharedWindows {
     pub(super) fn new(broker: &RedisBroker) -> Self {
         Self {
-            admit: broker.script(ADMIT, PATIENCE),
+            admit: broker.script(ADMIT, TIMEOUT),
         }
     }
 
-    /// Counts an attempt in each of its windows, or in none when one of them is full.
+    /// Counts an attempt in the windows of all limits, or in none when one of them is full.
     ///
     /// # Errors
-    /// [`BrokerError`] when nobody could be asked.
+    /// [`BrokerError`] when Redis is unavailable.
     pub(super) async fn admit(&self, limits: &[Limit]) -> Result<Result<(), TooManyAttempts>, BrokerError> {
         let keys: Vec<String> = limits
             .iter()
@@ -62,7 +64,7 @@ impl SharedWindows {
             .collect();
         let length = u64::try_from(WINDOW.as_millis()).unwrap_or(u64::MAX);
         let mut arguments = vec![length];
-        arguments.extend(limits.iter().map(|limit| u64::from(limit.most.get())));
+        arguments.extend(limits.iter().map(|limit| u64::from(limit.max_attempts.get())));
         let wait = self.admit.run(&keys, &arguments).await?;
         Ok(match u64::try_from(wait) {
             Ok(0) | Err(_) => Ok(()),

@@ -1,19 +1,19 @@
-//! The windows that one process keeps in memory, so many at most.
+//! A bounded number of windows in the memory of one process.
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::{Key, Limit, TooManyAttempts, WINDOW};
+use super::limit::{Key, Limit, TooManyAttempts, WINDOW};
 
-/// Open windows by key. All last equally long, so the order in which they began is the order in
-/// which they end, and nothing is ever searched for what has ended.
+/// Open windows by key. All have the same length, so they end in the order in which they began and ended
+/// windows are always at the front of `order`.
 #[derive(Debug)]
 pub(super) struct Windows {
     open: HashMap<Key, Window>,
     /// The keys of `open`, the oldest window first.
     order: VecDeque<Key>,
-    most: usize,
+    capacity: usize,
 }
 
 #[derive(Debug)]
@@ -23,20 +23,20 @@ struct Window {
 }
 
 impl Windows {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             open: HashMap::new(),
             order: VecDeque::new(),
-            most,
+            capacity,
         }
     }
 
-    /// Counts an attempt in each of its windows, or in none when one of them is full.
+    /// Counts an attempt in the windows of all limits, or in none when one of them is full.
     pub(super) fn admit(&mut self, limits: &[Limit], now: Instant) -> Result<(), TooManyAttempts> {
         self.close_ended(now);
         let full = limits.iter().filter_map(|limit| {
             let window = self.open.get(&limit.key)?;
-            (window.attempts >= limit.most.get()).then(|| window.ends - now)
+            (window.attempts >= limit.max_attempts.get()).then(|| window.ends - now)
         });
         if let Some(retry_after) = full.max() {
             return Err(TooManyAttempts { retry_after });
@@ -52,7 +52,7 @@ impl Windows {
             window.attempts += 1;
             return;
         }
-        if self.order.len() >= self.most {
+        if self.order.len() >= self.capacity {
             self.close_oldest();
         }
         self.order.push_back(key);
@@ -87,24 +87,24 @@ mod tests {
     fn limit(key: u8) -> Limit {
         Limit {
             key: [key; 16],
-            most: NonZeroU32::MIN,
+            max_attempts: NonZeroU32::MIN,
         }
     }
 
     #[test]
-    fn the_number_of_windows_is_bounded_and_the_oldest_make_room() {
+    fn the_oldest_window_is_dropped_when_the_capacity_is_reached() {
         let now = Instant::now();
         let mut windows = Windows::new(3);
         for key in 0..4 {
             assert_eq!(windows.admit(&[limit(key)], now), Ok(()));
         }
         assert_eq!((windows.open.len(), windows.order.len()), (3, 3));
-        assert!(windows.admit(&[limit(3)], now).is_err(), "is still counted");
-        assert_eq!(windows.admit(&[limit(0)], now), Ok(()), "made room");
+        assert!(windows.admit(&[limit(3)], now).is_err(), "the newest is kept");
+        assert_eq!(windows.admit(&[limit(0)], now), Ok(()), "the oldest was dropped");
     }
 
     #[test]
-    fn what_has_ended_is_forgotten() {
+    fn ended_windows_are_removed() {
         let now = Instant::now();
         let mut windows = Windows::new(100);
         for key in 0..50 {

@@ -16,7 +16,7 @@ use super::{
     present, print_json, print_line,
     text::{escaped, escaped_json, timestamp, value},
 };
-use crate::config::Config;
+use crate::config::ExploreConfig;
 
 /// Interval of polling the observatory for new records.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -29,12 +29,13 @@ const REDUNDANT_ATTRIBUTES: [&str; 2] = ["otelTraceID", "otelSpanID"];
 
 /// Prints log records.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
+#[group(skip)]
 pub struct Logs {
     /// Minimum level: trace, debug, info, warn, error or fatal
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
 
-    /// Only records of this trace
+    /// Id of the trace that records must belong to
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
 
@@ -104,11 +105,11 @@ impl Record {
 ///
 /// # Errors
 /// When the observatory does not respond or refuses the request.
-pub fn logs(config: &Config, command: &Logs) -> anyhow::Result<()> {
+pub fn logs(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
 
-async fn run(config: &Config, command: &Logs) -> anyhow::Result<()> {
+async fn run(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     let own = [("level", &command.level), ("trace_id", &command.trace)];

@@ -18,20 +18,20 @@ pub use self::{
     traces::{Traces, traces},
 };
 use super::{install_cryptography, reachable};
-use crate::config::Config;
+use crate::config::ExploreConfig;
 
 /// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Query {
-    /// Only this service
+    /// Name of the service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
 
-    /// Only with this attribute; may be repeated
+    /// Attribute that results must have; may be repeated
     #[arg(long, value_name = "KEY[=VALUE]")]
     attribute: Vec<String>,
 
-    /// Only with this text anywhere
+    /// Text that results must contain anywhere
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
 
@@ -90,13 +90,11 @@ fn present<const N: usize>(
 }
 
 impl Source {
-    fn client(&self, config: &Config) -> anyhow::Result<Client> {
-        let url = match (&self.observatory, &config.observatory) {
-            (Some(url), _) => url.clone(),
-            (None, Some(settings)) => format!("http://{}", reachable(settings.pages)),
-            (None, None) => anyhow::bail!("--observatory: is required"),
-        };
-        Client::new(&url)
+    fn client(&self, config: &ExploreConfig) -> anyhow::Result<Client> {
+        match &self.observatory {
+            Some(url) => Client::new(url),
+            None => Client::new(&format!("http://{}", reachable(config.pages))),
+        }
     }
 }
 

@@ -7,28 +7,29 @@ use super::{
     text::{count, duration, escaped, timestamp},
     tree,
 };
-use crate::config::Config;
+use crate::config::ExploreConfig;
 
 /// Lists traces or prints one.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
+#[group(skip)]
 pub struct Traces {
-    /// Print this trace with its logs
+    /// Id of a trace to print with its logs
     #[arg(value_name = "TRACE_ID")]
     trace_id: Option<String>,
 
-    /// Only with a span whose route or name contains this text
+    /// Text in the route or name of a span
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
 
-    /// Only with a span of this status: ok or error
+    /// Status of a span: ok or error
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
 
-    /// Only with a span of at least this duration, for example 250us, 10ms or 1.5s
+    /// Minimum duration of a span, for example 250us, 10ms or 1.5s
     #[arg(long, value_name = "DURATION")]
     min_duration: Option<String>,
 
-    /// Only with a span of at most this duration
+    /// Maximum duration of a span
     #[arg(long, value_name = "DURATION")]
     max_duration: Option<String>,
 
@@ -62,11 +63,11 @@ struct Root {
 ///
 /// # Errors
 /// When the observatory does not respond or refuses the request.
-pub fn traces(config: &Config, command: &Traces) -> anyhow::Result<()> {
+pub fn traces(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
 
-async fn run(config: &Config, command: &Traces) -> anyhow::Result<()> {
+async fn run(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     if let Some(trace_id) = &command.trace_id {

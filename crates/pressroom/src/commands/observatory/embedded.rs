@@ -1,5 +1,5 @@
-//! The observatory in the process of the service that it shows. It has a thread of its own: it listens before telemetry
-//! is set up, and is there until the last of it has arrived. Where telemetry goes elsewhere, it stays off.
+//! The observatory in embedded mode. Its own thread listens before telemetry is set up, and until the last of it
+//! was received. While telemetry is exported elsewhere, the observatory stays off.
 
 use std::{
     net::SocketAddr,
@@ -12,49 +12,50 @@ use telemetry::Export;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::{cannot_listen, url, warn_of_strangers};
+use super::{cannot_listen, url, warn_without_login};
 use crate::commands::{install_cryptography, reachable};
 
-/// What becomes of the telemetry of the service in this process.
+/// The destination of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
+    /// The embedded observatory.
     Here(Box<Running>),
-    /// A variable decides.
-    AsSaid(String),
-    /// Something receives at the observatory's address already: a collector, or another observatory.
-    Received(SocketAddr),
-    /// There is nowhere to show it.
-    PagesTaken(SocketAddr),
+    /// The destination that this variable sets.
+    Configured(String),
+    /// A collector or another observatory, which already listens at the observatory's address.
+    Other(SocketAddr),
+    /// None, because this address for the pages is already in use.
+    PagesInUse(SocketAddr),
 }
 
-/// An observatory that listens and serves.
+/// A running observatory.
 pub(in crate::commands) struct Running {
     addresses: Addresses,
-    /// Where it sends everything on to.
+    /// The endpoint that telemetry is forwarded to.
     destination: Option<url::Url>,
     shutdown: CancellationToken,
     thread: JoinHandle<()>,
 }
 
 impl Embedded {
-    /// Listens and serves, unless telemetry goes elsewhere.
+    /// Starts the observatory, unless telemetry is exported elsewhere.
     ///
     /// # Errors
-    /// When an address cannot be listened on for another reason than that something else does.
+    /// When it cannot listen on an address for another reason than that it is already in use.
     pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
         if let Some(variable) = telemetry::decided_by() {
-            return Ok(Self::AsSaid(variable));
+            return Ok(Self::Configured(variable));
         }
         install_cryptography();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("no runtime")?;
+            .context("cannot start the async runtime")?;
         let observatory = match runtime.block_on(bind(settings.clone())) {
             Ok(observatory) => observatory,
             Err(error) if error.is_taken() && error.address == settings.http => {
-                return Ok(Self::Received(reachable(error.address)));
+                return Ok(Self::Other(reachable(error.address)));
             }
-            Err(error) if error.is_taken() => return Ok(Self::PagesTaken(error.address)),
+            Err(error) if error.is_taken() => return Ok(Self::PagesInUse(error.address)),
             Err(error) => return Err(cannot_listen(&settings, error)),
         };
         let addresses = observatory.addresses();
@@ -68,47 +69,49 @@ impl Embedded {
         })))
     }
 
-    /// Where the service exports to.
+    /// Returns the destination to which the service exports.
     pub(in crate::commands) fn export(&self) -> Export {
         match self {
             Self::Here(running) => Export::Nearby(reachable(running.addresses.http)),
-            Self::Received(address) => Export::Nearby(*address),
-            Self::AsSaid(_) | Self::PagesTaken(_) => Export::WhenConfigured,
+            Self::Other(address) => Export::Nearby(*address),
+            Self::Configured(_) | Self::PagesInUse(_) => Export::WhenConfigured,
         }
     }
 
-    /// One line for whoever started the service. To be said when logging is set up.
+    /// Describes the destination in one line, and logs a warning where there is no login. Call after logging is
+    /// set up.
     pub(in crate::commands) fn introduce(&self) -> String {
         match self {
             Self::Here(running) => {
-                warn_of_strangers(running.addresses.pages);
+                warn_without_login(running.addresses.pages);
                 let pages = url(running.addresses.pages);
                 match &running.destination {
-                    Some(destination) => format!("{pages}, sent on to {destination}"),
+                    Some(destination) => format!("{pages}, forwarded to {destination}"),
                     None => pages,
                 }
             }
-            Self::AsSaid(variable) => format!("as {variable} says; the observatory is off"),
-            Self::Received(address) => {
-                format!("to {address}, where something receives already; the observatory is off")
+            Self::Configured(variable) => format!("as {variable} sets; the observatory is off"),
+            Self::Other(address) => {
+                format!("exported to {address}, which is already in use; the observatory is off")
             }
-            Self::PagesTaken(address) => {
-                format!("nowhere: {address} is taken; OBSERVATORY_PORT names another port")
+            Self::PagesInUse(address) => {
+                format!("off: {address} is already in use; set OBSERVATORY_PORT to another port")
             }
         }
     }
 
-    /// Ends it; what has arrived is kept where it is to be sent on.
+    /// Stops the observatory; telemetry waiting to be forwarded is kept.
     pub(in crate::commands) fn stop(self) {
         if let Self::Here(running) = self {
             running.shutdown.cancel();
-            // It has logged why, if it failed.
+            // A failure was logged by the thread.
             running.thread.join().ok();
         }
     }
 }
 
-/// gRPC and health are for others than this process: without their ports it goes on.
+/// Binds the observatory; without gRPC and the health check where their ports are in use, because this process
+/// does not need them.
 async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindError> {
     loop {
         match Observatory::bind(settings.clone()).await {
@@ -121,7 +124,7 @@ async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindErro
     }
 }
 
-/// A failure ends the observatory, never the service.
+/// Runs the observatory on a thread of its own; a failure does not stop the service.
 fn spawn(
     runtime: Runtime,
     observatory: Observatory,
@@ -129,9 +132,11 @@ fn spawn(
 ) -> anyhow::Result<JoinHandle<()>> {
     let serve = move || {
         if let Err(error) = runtime.block_on(observatory.run(shutdown)) {
-            telemetry::error!(%error, "the observatory ended");
+            telemetry::error!(%error, "the observatory failed");
         }
     };
     let thread = thread::Builder::new().name("observatory".to_owned());
-    thread.spawn(serve).context("no thread for the observatory")
+    thread
+        .spawn(serve)
+        .context("cannot start the observatory's thread")
 }

@@ -27,7 +27,7 @@ pub enum DeadCommand {
     Requeue {
         #[command(flatten)]
         selected: Selection,
-        /// Also requeue messages that no worker can run; they fail again unless the workers have changed
+        /// Requeue even messages that no worker can run; they fail again unless the workers have changed
         #[arg(long)]
         force: bool,
     },

@@ -13,8 +13,7 @@ pub use self::{
     dead::DeadCommand,
     workers::{ControlCommand, Inspect},
 };
-use super::serve::redis_config;
-use crate::config::Config;
+use crate::config::TasksConfig;
 
 /// A subcommand of `pressroom tasks`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -33,12 +32,12 @@ pub enum Tasks {
 ///
 /// # Errors
 /// When Redis is unavailable, or when the command could not be carried out completely.
-pub fn tasks(config: &Config, command: &Tasks) -> anyhow::Result<()> {
+pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis_config(config)?)?);
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?);
     runtime.block_on(async {
         match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,

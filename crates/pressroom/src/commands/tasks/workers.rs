@@ -17,7 +17,7 @@ pub struct Target {
     /// Time to wait for replies, in seconds
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
-    /// Only this worker (celery@host; %h stands for this host); may be repeated
+    /// Worker to address (celery@host; %h stands for this host); may be repeated [default: all workers]
     #[arg(long, value_name = "WORKER")]
     destination: Vec<String>,
 }
@@ -84,7 +84,7 @@ pub enum ControlCommand {
     Revoke {
         #[arg(value_name = "TASK ID", required = true)]
         ids: Vec<String>,
-        /// Also terminate the tasks that are running
+        /// Terminate the tasks if they are running
         #[arg(long)]
         terminate: bool,
         #[command(flatten)]

@@ -1,40 +1,27 @@
 use super::*;
-use crate::config::{Config as Everything, Options};
+use crate::config::{DevConfig, MigrateConfig, ServeConfig, WorkerConfig, tests::load};
 
-fn some(text: &str) -> Option<String> {
-    Some(text.to_owned())
+type Values<'a> = &'a [(&'static str, &'a str)];
+
+const SCOUT: Values<'static> = &[
+    ("SCOUT_ENDPOINT", "https://tenant.example.com:4318"),
+    ("SCOUT_CLIENT_ID", "pressroom"),
+    ("SCOUT_CLIENT_SECRET", "hunter2"),
+    ("SCOUT_TOKEN_URL", "https://tenant.example.com/oauth/token"),
+];
+
+fn settings(values: &[Values<'_>]) -> Config {
+    load::<ObservatoryConfig>(values).unwrap().0.observatory
 }
 
-fn load(mode: Mode, observatory: ObservatoryOptions) -> Result<Everything, ConfigError> {
-    let options = Options {
-        observatory,
-        ..Options::default()
-    };
-    Everything::load(mode, options)
-}
-
-fn settings(mode: Mode, options: ObservatoryOptions) -> Config {
-    load(mode, options).unwrap().observatory.unwrap()
-}
-
-fn refusal(options: ObservatoryOptions) -> String {
-    load(Mode::Observatory, options).unwrap_err().to_string()
-}
-
-fn scout_options() -> ObservatoryOptions {
-    ObservatoryOptions {
-        scout_endpoint: some("https://tenant.example.com:4318"),
-        scout_client_id: some("pressroom"),
-        scout_client_secret: some("hunter2"),
-        scout_token_url: some("https://tenant.example.com/oauth/token"),
-        ..ObservatoryOptions::default()
-    }
+fn refusal(values: &[Values<'_>]) -> String {
+    load::<ObservatoryConfig>(values).unwrap_err().to_string()
 }
 
 #[test]
-fn by_default_it_listens_on_loopback_and_sends_nothing_on() {
-    for (mode, memory) in [(Mode::Dev, 64 << 20), (Mode::Observatory, 256 << 20)] {
-        let settings = settings(mode, ObservatoryOptions::default());
+fn by_default_it_listens_on_loopback_and_forwards_nothing() {
+    let embedded = load::<DevConfig>(&[]).unwrap().0.observatory;
+    for (settings, memory) in [(embedded, 64 << 20), (settings(&[]), 256 << 20)] {
         let usual = Config::default();
         assert_eq!(settings.http, usual.http);
         assert_eq!(settings.grpc, usual.grpc);
@@ -46,36 +33,28 @@ fn by_default_it_listens_on_loopback_and_sends_nothing_on() {
 }
 
 #[test]
-fn the_service_for_production_has_no_observatory_and_minds_no_setting_of_it() {
-    let options = || Options {
-        secret_key: some("0123456789abcdef0123456789abcdef"),
-        database_url: some("postgresql://db/press"),
-        observatory: ObservatoryOptions {
-            // For the collector, which may be told the rest in another place.
-            scout_endpoint: some("https://tenant.example.com:4318"),
-            ..ObservatoryOptions::default()
-        },
-        ..Options::default()
-    };
-    for mode in [Mode::Serve, Mode::Worker, Mode::Migrate] {
-        assert!(Everything::load(mode, options()).unwrap().observatory.is_none());
-    }
+fn the_commands_for_production_ignore_the_settings_of_the_observatory() {
+    let values: Values<'_> = &[
+        ("SECRET_KEY", "0123456789abcdef0123456789abcdef"),
+        ("DATABASE_URL", "postgresql://db/press"),
+        // For the collector, which may get the rest from elsewhere.
+        ("SCOUT_ENDPOINT", "https://tenant.example.com:4318"),
+    ];
+    assert!(load::<ServeConfig>(&[values]).is_ok());
+    assert!(load::<WorkerConfig>(&[values]).is_ok());
+    assert!(load::<MigrateConfig>(&[values]).is_ok());
 }
 
 #[test]
-fn what_is_set_is_in_force() {
-    let settings = settings(
-        Mode::Observatory,
-        ObservatoryOptions {
-            observatory_host: some("::1"),
-            observatory_port: some("1"),
-            observatory_otlp_http_port: some("2"),
-            observatory_otlp_grpc_port: some("3"),
-            observatory_health_port: some("4"),
-            observatory_memory: some("1GiB"),
-            ..ObservatoryOptions::default()
-        },
-    );
+fn given_settings_take_effect() {
+    let settings = settings(&[&[
+        ("OBSERVATORY_HOST", "::1"),
+        ("OBSERVATORY_PORT", "1"),
+        ("OBSERVATORY_OTLP_HTTP_PORT", "2"),
+        ("OBSERVATORY_OTLP_GRPC_PORT", "3"),
+        ("OBSERVATORY_HEALTH_PORT", "4"),
+        ("OBSERVATORY_MEMORY", "1GiB"),
+    ]]);
     let address = |port| SocketAddr::new("::1".parse().unwrap(), port);
     assert_eq!(settings.pages, address(1));
     assert_eq!(settings.http, address(2));
@@ -86,20 +65,17 @@ fn what_is_set_is_in_force() {
 
 #[test]
 fn sizes_are_bytes_or_have_a_unit() {
-    let memory = |text: &str| {
-        let options = ObservatoryOptions {
-            observatory_memory: some(text),
-            ..ObservatoryOptions::default()
-        };
-        load(Mode::Observatory, options).map(|config| config.observatory.unwrap().memory)
-    };
     for (text, bytes) in [
         ("1048576", 1 << 20),
         ("2048KiB", 2 << 20),
         (" 3 MiB ", 3 << 20),
         ("2GiB", 2 << 30),
     ] {
-        assert_eq!(memory(text), Ok(bytes), "{text}");
+        assert_eq!(
+            settings(&[&[("OBSERVATORY_MEMORY", text)]]).memory,
+            bytes,
+            "{text}"
+        );
     }
     for text in [
         "1",
@@ -110,14 +86,19 @@ fn sizes_are_bytes_or_have_a_unit() {
         "1.5GiB",
         "99999999999999999GiB",
     ] {
-        let message = memory(text).unwrap_err().to_string();
+        let message = refusal(&[&[("OBSERVATORY_MEMORY", text)]]);
         assert!(message.starts_with("OBSERVATORY_MEMORY: "), "{message}");
     }
 }
 
 #[test]
-fn scout_takes_all_of_its_settings_or_none() {
-    let forward = settings(Mode::Dev, scout_options()).forward.unwrap();
+fn scout_needs_all_of_its_settings_or_none() {
+    let forward = load::<DevConfig>(&[SCOUT])
+        .unwrap()
+        .0
+        .observatory
+        .forward
+        .unwrap();
     assert_eq!(forward.endpoint.as_str(), "https://tenant.example.com:4318/");
     assert_eq!(forward.environment.as_deref(), Some("development"));
     assert_eq!(forward.queue, Path::new("./data/observatory"));
@@ -125,61 +106,27 @@ fn scout_takes_all_of_its_settings_or_none() {
     assert_eq!(credentials.client_id, "pressroom");
     assert_eq!(credentials.audience.as_deref(), Some("b14collector"));
 
-    for (variable, options) in [
-        (
-            "SCOUT_ENDPOINT",
-            ObservatoryOptions {
-                scout_endpoint: None,
-                ..scout_options()
-            },
-        ),
-        (
-            "SCOUT_CLIENT_ID",
-            ObservatoryOptions {
-                scout_client_id: some(" "),
-                ..scout_options()
-            },
-        ),
-        (
-            "SCOUT_CLIENT_SECRET",
-            ObservatoryOptions {
-                scout_client_secret: None,
-                ..scout_options()
-            },
-        ),
-        (
-            "SCOUT_TOKEN_URL",
-            ObservatoryOptions {
-                scout_token_url: None,
-                ..scout_options()
-            },
-        ),
-    ] {
-        let message = refusal(options);
+    for (variable, _) in SCOUT {
+        let message = refusal(&[SCOUT, &[(*variable, "")]]);
         assert!(
             message.starts_with(&format!("{variable}: is required with SCOUT_")),
             "{message}"
         );
     }
-    // An environment alone asks for nothing.
-    let environment = ObservatoryOptions {
-        scout_environment: some("staging"),
-        ..ObservatoryOptions::default()
-    };
-    assert!(settings(Mode::Dev, environment).forward.is_none());
+    // The environment alone forwards nothing.
+    assert!(settings(&[&[("SCOUT_ENVIRONMENT", "staging")]]).forward.is_none());
 }
 
 #[test]
 fn any_endpoint_may_have_headers() {
-    let forward = settings(
-        Mode::Observatory,
-        ObservatoryOptions {
-            observatory_forward_endpoint: some("https://otlp.example.com/base"),
-            observatory_forward_headers: some("Authorization=Bearer%20a%2Cb, x-scope = team ,"),
-            observatory_queue_limit: some("1GiB"),
-            ..ObservatoryOptions::default()
-        },
-    )
+    let forward = settings(&[&[
+        ("OBSERVATORY_FORWARD_ENDPOINT", "https://otlp.example.com/base"),
+        (
+            "OBSERVATORY_FORWARD_HEADERS",
+            "Authorization=Bearer%20a%2Cb, x-scope = team ,",
+        ),
+        ("OBSERVATORY_QUEUE_LIMIT", "1GiB"),
+    ]])
     .forward
     .unwrap();
     assert_eq!(forward.endpoint.as_str(), "https://otlp.example.com/base");
@@ -195,96 +142,69 @@ fn any_endpoint_may_have_headers() {
 }
 
 #[test]
-fn a_wrong_value_is_refused_with_its_variable_and_without_itself() {
-    let usual = ObservatoryOptions::default;
-    let forward = |endpoint: &str| ObservatoryOptions {
-        observatory_forward_endpoint: some(endpoint),
-        ..usual()
-    };
-    for (variable, options) in [
-        (
-            "OBSERVATORY_HOST",
-            ObservatoryOptions {
-                observatory_host: some("nowhere"),
-                ..usual()
-            },
-        ),
-        (
-            "OBSERVATORY_PORT",
-            ObservatoryOptions {
-                observatory_port: some("70000"),
-                ..usual()
-            },
-        ),
+fn an_invalid_value_is_refused_with_its_variable_and_not_repeated() {
+    let endpoint: Values<'_> = &[("OBSERVATORY_FORWARD_ENDPOINT", "https://all")];
+    let cases: [(&str, &[Values<'_>]); 13] = [
+        ("OBSERVATORY_HOST", &[&[("OBSERVATORY_HOST", "nowhere")]]),
+        ("OBSERVATORY_PORT", &[&[("OBSERVATORY_PORT", "70000")]]),
         (
             "OBSERVATORY_QUEUE_LIMIT",
-            ObservatoryOptions {
-                observatory_queue_limit: some("much"),
-                ..forward("https://all")
-            },
-        ),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("hunter2")),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("ftp://all")),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("https://me:hunter2@all")),
-        ("OBSERVATORY_FORWARD_ENDPOINT", forward("https://all?key=hunter2")),
-        (
-            "OBSERVATORY_FORWARD_ENDPOINT",
-            forward("http://collector.example.com:4318"),
+            &[endpoint, &[("OBSERVATORY_QUEUE_LIMIT", "much")]],
         ),
         (
             "OBSERVATORY_FORWARD_ENDPOINT",
-            ObservatoryOptions {
-                observatory_forward_headers: some("x-key=hunter2"),
-                ..usual()
-            },
+            &[&[("OBSERVATORY_FORWARD_ENDPOINT", "hunter2")]],
         ),
         (
             "OBSERVATORY_FORWARD_ENDPOINT",
-            ObservatoryOptions {
-                observatory_forward_endpoint: some("https://all"),
-                ..scout_options()
-            },
+            &[&[("OBSERVATORY_FORWARD_ENDPOINT", "ftp://all")]],
+        ),
+        (
+            "OBSERVATORY_FORWARD_ENDPOINT",
+            &[&[("OBSERVATORY_FORWARD_ENDPOINT", "https://me:hunter2@all")]],
+        ),
+        (
+            "OBSERVATORY_FORWARD_ENDPOINT",
+            &[&[("OBSERVATORY_FORWARD_ENDPOINT", "https://all?key=hunter2")]],
+        ),
+        (
+            "OBSERVATORY_FORWARD_ENDPOINT",
+            &[&[(
+                "OBSERVATORY_FORWARD_ENDPOINT",
+                "http://collector.example.com:4318",
+            )]],
+        ),
+        (
+            "OBSERVATORY_FORWARD_ENDPOINT",
+            &[&[("OBSERVATORY_FORWARD_HEADERS", "x-key=hunter2")]],
+        ),
+        ("OBSERVATORY_FORWARD_ENDPOINT", &[SCOUT, endpoint]),
+        (
+            "OBSERVATORY_FORWARD_HEADERS",
+            &[endpoint, &[("OBSERVATORY_FORWARD_HEADERS", "ok=1,hunter2")]],
         ),
         (
             "OBSERVATORY_FORWARD_HEADERS",
-            ObservatoryOptions {
-                observatory_forward_headers: some("ok=1,hunter2"),
-                ..forward("https://all")
-            },
+            &[endpoint, &[("OBSERVATORY_FORWARD_HEADERS", "x=%0Ahunter2")]],
         ),
-        (
-            "OBSERVATORY_FORWARD_HEADERS",
-            ObservatoryOptions {
-                observatory_forward_headers: some("x=%0Ahunter2"),
-                ..forward("https://all")
-            },
-        ),
-        (
-            "SCOUT_TOKEN_URL",
-            ObservatoryOptions {
-                scout_token_url: some("hunter2"),
-                ..scout_options()
-            },
-        ),
-    ] {
-        let message = refusal(options);
+        ("SCOUT_TOKEN_URL", &[SCOUT, &[("SCOUT_TOKEN_URL", "hunter2")]]),
+    ];
+    for (variable, values) in cases {
+        let message = refusal(values);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }
 }
 
 #[test]
-fn the_settings_in_effect_are_shown_without_secrets() {
-    let scout = load(Mode::Observatory, scout_options()).unwrap();
-    let forward = ObservatoryOptions {
-        observatory_forward_endpoint: some("https://otlp.example.com"),
-        observatory_forward_headers: some("x-key=hunter2"),
-        ..ObservatoryOptions::default()
-    };
-    let forward = load(Mode::Observatory, forward).unwrap();
-    for (config, lines) in [
+fn the_printed_settings_contain_no_secret() {
+    let forward: Values<'_> = &[
+        ("OBSERVATORY_FORWARD_ENDPOINT", "https://otlp.example.com"),
+        ("OBSERVATORY_FORWARD_HEADERS", "x-key=hunter2"),
+    ];
+    for (values, lines) in [
         (
-            scout,
+            SCOUT,
             [
                 "OBSERVATORY_MEMORY=256MiB\n",
                 "SCOUT_ENDPOINT=https://tenant.example.com:4318/\n",
@@ -304,7 +224,8 @@ fn the_settings_in_effect_are_shown_without_secrets() {
             ],
         ),
     ] {
-        let printed = config.to_string();
+        let (config, reader) = load::<ObservatoryConfig>(&[values]).unwrap();
+        let printed = reader.to_string();
         for line in lines {
             assert!(printed.contains(line), "{line}{printed}");
         }

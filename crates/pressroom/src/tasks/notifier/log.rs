@@ -1,10 +1,10 @@
-//! Notifications as structured log lines: what happens when nothing else is configured.
+//! Notifications as structured log records, used when no other channel is configured.
 
 use async_trait::async_trait;
 
 use super::{Channel, Notification, NotifyError};
 
-/// Writes one log line a notification.
+/// Channel that logs each notification.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogChannel;
 

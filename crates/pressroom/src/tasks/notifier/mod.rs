@@ -1,4 +1,4 @@
-//! The channels by which a notification reaches someone: e-mail, a webhook, or the log.
+//! Channels for notifications: e-mail, a webhook, or the log.
 
 mod log;
 mod smtp;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub use self::{
     log::LogChannel,
-    smtp::{InvalidSmtp, SmtpChannel},
+    smtp::{SmtpChannel, SmtpConfig},
     webhook::WebhookChannel,
 };
 use crate::domain::{Article, ArticleEvent, Recipient};
@@ -18,7 +18,7 @@ use crate::domain::{Article, ArticleEvent, Recipient};
 /// One notification to one recipient.
 #[derive(Debug)]
 pub struct Notification<'a> {
-    /// The same for every try, so that a receiver can tell a repetition.
+    /// Id of the notification, the same for every attempt, so that receivers can detect repetitions.
     pub id: Uuid,
     pub event: ArticleEvent,
     pub article: &'a Article,
@@ -26,18 +26,18 @@ pub struct Notification<'a> {
     pub occurred_at: Timestamp,
 }
 
-/// Why a notification did not arrive. Says nothing of whom it was for.
+/// Reason a delivery failed. Does not name the recipient.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
     #[error("not a deliverable address")]
     Address,
-    #[error("the receiver did not answer in time")]
+    #[error("the receiver did not respond in time")]
     TimedOut,
-    /// The receiver's answer, as a status.
-    #[error("the receiver answered {status}")]
+    /// The receiver responded with an error status.
+    #[error("the receiver responded with status {status}")]
     Refused {
         status: u16,
-        /// Whether it said that another time may do.
+        /// Whether the status means that a later attempt may succeed.
         transient: bool,
     },
     #[error("the receiver cannot be reached: {0}")]
@@ -45,7 +45,7 @@ pub enum NotifyError {
 }
 
 impl NotifyError {
-    /// Whether trying again soon may help.
+    /// Whether a retry may succeed soon.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
@@ -56,20 +56,20 @@ impl NotifyError {
     }
 }
 
-/// A way to reach people.
+/// A channel that delivers notifications.
 #[async_trait]
 pub trait Channel: Send + Sync + 'static {
-    /// What deliveries by this channel are recorded under.
+    /// Returns the name under which deliveries are recorded.
     fn name(&self) -> &'static str;
 
-    /// Delivers, within a time-out of its own.
+    /// Delivers a notification; each channel has its own time-out.
     ///
     /// # Errors
-    /// [`NotifyError`], when it may not have arrived.
+    /// [`NotifyError`] when the notification may not have arrived.
     async fn deliver(&self, notification: &Notification<'_>) -> Result<(), NotifyError>;
 }
 
-/// What happened, in a sentence on one line.
+/// Returns a one-line sentence that describes the event.
 fn headline(notification: &Notification<'_>) -> String {
     let Article { author, title, .. } = notification.article;
     let (name, title) = (one_line(&author.name), one_line(title));
@@ -79,8 +79,7 @@ fn headline(notification: &Notification<'_>) -> String {
     }
 }
 
-/// `text` with spaces in the place of line breaks and other control characters, which have a meaning
-/// of their own in a mail's header.
+/// Replaces line breaks and other control characters, which could inject mail headers, by spaces.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

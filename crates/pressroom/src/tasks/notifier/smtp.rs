@@ -1,4 +1,4 @@
-//! Notifications by e-mail (RFC 5321), over `SMTP_URL`.
+//! Notifications by e-mail (RFC 5321), through the server at `SMTP_URL`.
 
 use std::time::Duration;
 
@@ -6,43 +6,60 @@ use async_trait::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
+    transport::smtp::AsyncSmtpTransportBuilder,
 };
 
 use super::{Channel, Notification, NotifyError, headline, one_line};
 
-/// How long the mail server may take for one message.
+/// Time limit for sending a message.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends one message a notification, over a few connections that stay open.
+/// Channel that sends a mail for each notification, over a pool of connections.
 #[derive(Debug, Clone)]
 pub struct SmtpChannel {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
 }
 
-/// The mail settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidSmtp {
-    /// The part after the scheme may hold a password and is not repeated.
-    #[error("is not an smtp:// or smtps:// URL")]
-    Url,
-    #[error("is not an e-mail address")]
-    From,
+/// A mail server and the sender address. Its `Debug` output hides both, since the URL may contain a password.
+#[derive(Clone)]
+pub struct SmtpConfig {
+    pub server: AsyncSmtpTransportBuilder,
+    pub from: Mailbox,
+}
+
+impl SmtpConfig {
+    /// Parses `smtp://` and `smtps://` URLs, with credentials and `?tls=required` as lettre reads them.
+    ///
+    /// # Errors
+    /// A message that does not repeat the URL, which may contain a password.
+    pub fn server(url: &str) -> Result<AsyncSmtpTransportBuilder, &'static str> {
+        AsyncSmtpTransport::<Tokio1Executor>::from_url(url).map_err(|_| "is not an smtp:// or smtps:// URL")
+    }
+
+    /// Parses the sender's address, with or without a name.
+    ///
+    /// # Errors
+    /// A message that does not repeat the address.
+    pub fn sender(address: &str) -> Result<Mailbox, &'static str> {
+        address.parse().map_err(|_| "is not an e-mail address")
+    }
+}
+
+impl std::fmt::Debug for SmtpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SmtpConfig").finish_non_exhaustive()
+    }
 }
 
 impl SmtpChannel {
-    /// A channel through the server at `url` (`smtp://`, `smtps://`, credentials and
-    /// `?tls=required` as lettre reads them), from the address `from`.
-    ///
-    /// # Errors
-    /// [`InvalidSmtp`], saying which of the two is wrong.
-    pub fn new(url: &str, from: &str) -> Result<Self, InvalidSmtp> {
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
-            .map_err(|_| InvalidSmtp::Url)?
-            .timeout(Some(TIMEOUT))
-            .build();
-        let from = from.parse().map_err(|_| InvalidSmtp::From)?;
-        Ok(Self { transport, from })
+    /// Creates a channel. Must be called within a Tokio runtime.
+    #[must_use]
+    pub fn new(config: SmtpConfig) -> Self {
+        Self {
+            transport: config.server.timeout(Some(TIMEOUT)).build(),
+            from: config.from,
+        }
     }
 
     fn compose(&self, notification: &Notification<'_>) -> Result<Message, NotifyError> {
@@ -119,8 +136,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_break_in_a_name_or_title_adds_no_header() {
-        let channel = SmtpChannel::new("smtp://localhost", "Press <press@example.com>").unwrap();
+    async fn a_line_break_in_a_name_or_title_cannot_add_a_header() {
+        let channel = SmtpChannel::new(SmtpConfig {
+            server: SmtpConfig::server("smtp://localhost").unwrap(),
+            from: SmtpConfig::sender("Press <press@example.com>").unwrap(),
+        });
         let article = article("x\r\nBcc: eve@example.com\r\n\r\nbody");
         let recipient = Recipient {
             id: UserId(2),
@@ -146,11 +166,10 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn wrong_settings_are_told_apart_and_not_repeated() {
-        let url = SmtpChannel::new("http://app:hunter2@mail", "press@example.com").unwrap_err();
-        assert!(matches!(url, InvalidSmtp::Url) && !url.to_string().contains("hunter2"));
-        let from = SmtpChannel::new("smtp://mail", "nobody").unwrap_err();
-        assert!(matches!(from, InvalidSmtp::From));
+    #[test]
+    fn wrong_settings_are_refused_without_repeating_them() {
+        let url = SmtpConfig::server("http://app:hunter2@mail").unwrap_err();
+        assert!(!url.contains("hunter2"));
+        assert!(SmtpConfig::sender("nobody").is_err());
     }
 }

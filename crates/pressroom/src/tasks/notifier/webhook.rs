@@ -1,5 +1,5 @@
-//! Notifications as signed HTTP requests, after the Standard Webhooks specification 1.0.0:
-//! `webhook-id`, `webhook-timestamp`, and in `webhook-signature` the HMAC-SHA256 of all three.
+//! Notifications as signed HTTP requests, by the Standard Webhooks specification 1.0.0: the header field
+//! `webhook-signature` is the HMAC-SHA256 of `webhook-id`, `webhook-timestamp` and the body.
 
 use std::time::Duration;
 
@@ -16,25 +16,15 @@ use sha2::Sha256;
 
 use super::{Channel, Notification, NotifyError, headline};
 
-/// How long the receiver may take for one request.
+/// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends one POST a notification.
+/// Channel that sends a POST request for each notification.
 #[derive(Clone)]
 pub struct WebhookChannel {
     client: Client,
     url: Url,
     secret: Vec<u8>,
-}
-
-/// The webhook settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidWebhook {
-    /// It may hold a key and is not repeated.
-    #[error("is no URL")]
-    Url,
-    #[error("needs TLS, which cannot be set up on this machine")]
-    Client,
 }
 
 impl std::fmt::Debug for WebhookChannel {
@@ -44,20 +34,18 @@ impl std::fmt::Debug for WebhookChannel {
 }
 
 impl WebhookChannel {
-    /// A channel to an `http` or `https` URL. The secret is used as it stands, or decoded when it begins with `whsec_`,
-    /// as the specification writes secrets.
+    /// Creates a channel to an `http` or `https` URL. A secret with the specification's prefix `whsec_` is
+    /// base64-decoded; any other secret is used as it is.
     ///
     /// # Errors
-    /// [`InvalidWebhook`].
-    pub fn new(url: &str, secret: &str) -> Result<Self, InvalidWebhook> {
-        let url = Url::parse(url).map_err(|_| InvalidWebhook::Url)?;
+    /// When TLS cannot be set up on this machine.
+    pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
-            // A signed notification is for the receiver that was configured, and for no other.
+            // A signed notification must only reach the configured receiver.
             .redirect(Policy::none())
             .user_agent(concat!("pressroom/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|_| InvalidWebhook::Client)?;
+            .build()?;
         let secret = secret
             .strip_prefix("whsec_")
             .and_then(|encoded| STANDARD.decode(encoded).ok())
@@ -67,7 +55,7 @@ impl WebhookChannel {
 
     fn sign(&self, id: &str, timestamp: &str, body: &str) -> String {
         let mac = Hmac::<Sha256>::new_from_slice(&self.secret)
-            .expect("HMAC takes a key of any length")
+            .expect("HMAC accepts keys of any length")
             .chain_update(format!("{id}.{timestamp}.{body}"));
         format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
     }
@@ -98,7 +86,7 @@ impl Channel for WebhookChannel {
             },
         })
         .to_string();
-        let answer = self
+        let response = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -109,11 +97,11 @@ impl Channel for WebhookChannel {
             .body(body)
             .send()
             .await;
-        match answer {
-            Ok(answer) if answer.status().is_success() => Ok(()),
-            Ok(answer) => Err(NotifyError::Refused {
-                status: answer.status().as_u16(),
-                transient: is_transient(answer.status()),
+        match response {
+            Ok(response) if response.status().is_success() => Ok(()),
+            Ok(response) => Err(NotifyError::Refused {
+                status: response.status().as_u16(),
+                transient: is_transient(response.status()),
             }),
             Err(error) if error.is_timeout() => Err(NotifyError::TimedOut),
             Err(_) => Err(NotifyError::Unreachable(
@@ -131,7 +119,7 @@ fn is_transient(status: StatusCode) -> bool {
         )
 }
 
-/// The trace context, so that the receiver's trace continues ours.
+/// Returns the header fields of the trace context, so that the receiver can continue the trace.
 fn trace_headers() -> HeaderMap {
     telemetry::inject_context()
         .into_iter()
@@ -148,12 +136,15 @@ fn trace_headers() -> HeaderMap {
 mod tests {
     use super::*;
 
-    /// The example of the specification.
+    /// Compares with the example of the specification.
     #[test]
-    fn the_signature_is_the_specifications() {
+    fn the_signature_matches_the_specification() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let channel =
-            WebhookChannel::new("http://localhost/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let channel = WebhookChannel::new(
+            "http://localhost/".parse().unwrap(),
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
+        .unwrap();
         let signature = channel.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             "1614265330",

@@ -1,4 +1,4 @@
-//! The observatory's pages in Chromium; what happens there is in `tests/browser/observatory.mjs`.
+//! The observatory's pages in Chromium; `tests/browser/observatory.mjs` has the steps.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,12 +8,12 @@ use std::{
 use crate::support::{postgres_server::free_port, process};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newcomer_follows_an_article_through_the_pages() {
+async fn the_observatorys_pages_work_in_a_browser() {
     let (pages, otlp) = (free_port().to_string(), free_port().to_string());
     let variables = [
         ("OBSERVATORY_PORT", pages.as_str()),
         ("OBSERVATORY_OTLP_HTTP_PORT", otlp.as_str()),
-        // Otherwise the page would be waited for.
+        // The default interval would make the test wait for the metrics page.
         ("OTEL_METRIC_EXPORT_INTERVAL", "500"),
     ];
     let folder = process::Folder::new();
@@ -30,14 +30,14 @@ async fn a_newcomer_follows_an_article_through_the_pages() {
         .arg(required("TEST_BROWSER_MODULES"))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     assert!(process.terminate().await.success());
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests are told by the environment where a browser is"
+    reason = "the environment tells tests where the browser is"
 )]
 fn required(variable: &str) -> PathBuf {
     let named = std::env::var(variable);

@@ -1,4 +1,4 @@
-//! How often clients are let in, and where they are from, on processes that share a Redis.
+//! Rate limits and client addresses, with processes that share a Redis.
 
 use std::net::SocketAddr;
 
@@ -16,8 +16,8 @@ async fn login(address: SocketAddr, email: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn processes_count_together_and_say_once_when_they_cannot() {
-    const ALONE: &str = "rate limits hold for this process alone until Redis is back";
+async fn processes_share_rate_limits_and_log_once_when_they_cannot() {
+    const ALONE: &str = "rate limits are counted by this process alone until Redis is available again";
     let installation = Installation::new().await;
     let (one, first) = installation.serve().await;
     let (_other, second) = installation.serve().await;
@@ -45,7 +45,7 @@ async fn processes_count_together_and_say_once_when_they_cannot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
-    const UNTRUSTED: &str = "TRUSTED_PROXIES does not name";
+    const UNTRUSTED: &str = "X-Forwarded-For of an untrusted peer is ignored";
     let installation = Installation::new().await;
     let (_behind, trusting) = installation
         .serve_with(&[("TRUSTED_PROXIES", "127.0.0.0/8")])
@@ -61,8 +61,8 @@ async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
             ("traceparent", parent.as_str()),
         ];
         for _ in 0..2 {
-            let answer = raw::request_with(address, "GET", "/api/articles/", None, &fields, None).await;
-            assert_eq!(answer.status, 200);
+            let response = raw::request_with(address, "GET", "/api/articles/", None, &fields, None).await;
+            assert_eq!(response.status, 200);
         }
         let span = eventually("the server span", async || {
             let spans = installation.otlp.trace(trace);
@@ -73,7 +73,7 @@ async fn the_span_of_a_request_names_the_client_behind_the_proxy() {
         .await;
         let address = text(&span.1.attributes, "client.address");
         assert_eq!(address.as_deref(), Some(client));
-        // Both write into one file.
+        // Both processes write into one file.
         assert_eq!(
             serve.output().matches(UNTRUSTED).count(),
             warnings,

@@ -1,9 +1,5 @@
-//! What stands between the program and PostgreSQL in a region: a replica for readers, a pooler before
-//! the primary.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests look at the server behind the program's back"
-)]
+//! Installations with a read replica, and with a pooler in front of PostgreSQL.
+#![expect(clippy::disallowed_methods, reason = "tests query the server directly")]
 
 use std::net::SocketAddr;
 
@@ -24,7 +20,7 @@ fn port_of(url: &str) -> i64 {
     i64::from(url::Url::parse(url).unwrap().port().unwrap())
 }
 
-/// The statements that were sent to the server of this port.
+/// Returns the spans of statements sent to the server on `port`.
 fn statements(installation: &Installation, port: i64) -> Vec<Span> {
     let spans = installation.otlp.spans().into_iter().map(|(_, span)| span);
     spans
@@ -40,7 +36,7 @@ async fn status(api: SocketAddr, target: &str, token: Option<&str>) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
+async fn anonymous_reads_use_the_replica_while_it_is_available() {
     let primary = Server::start();
     let installation = Installation::on(primary.url(), None).await;
     let replica = primary.replica();
@@ -61,7 +57,7 @@ async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
     let people = People::new(api, &installation).await;
     let created = create(api, &people.alice, "Second", None).await;
     let article = format!("/api/articles/{}", created.json()["slug"].as_str().unwrap());
-    // The author's own, and a link that is given to others, at once.
+    // A new article is visible immediately, to its author and to others.
     assert_eq!(status(api, &article, Some(&people.alice)).await, 200);
     assert_eq!(status(api, &article, None).await, 200);
     let change = json!({"title": "Changed"});
@@ -77,17 +73,13 @@ async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
         assert_eq!(status(api, "/api/health/ready", None).await, 200);
     }
     eventually("a line in the log", async || {
-        serve
-            .output()
-            .contains("the replica is not read from")
-            .then_some(())
+        serve.output().contains("the replica is not usable").then_some(())
     })
     .await;
     replica.resume();
     read_from_replica("reads from the replica again").await;
 
-    let there = statements(&installation, replica_port);
-    for span in &there {
+    for span in &statements(&installation, replica_port) {
         assert_eq!(
             text(&span.attributes, "db.operation.name").as_deref(),
             Some("SELECT"),
@@ -117,7 +109,7 @@ async fn everything_works_through(pooler: fn(&str) -> PgBouncer) {
     let again = process::run(&["migrate"], &[("DATABASE_URL", &pooler.url(&database.url))]);
     assert!(again.status.success());
 
-    // Two of each, so that they meet on the pooler's connections.
+    // Two API processes and two workers, so that they share the pooler's connections.
     let (mut serve, api) = installation.serve().await;
     let (mut second, other) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -131,13 +123,13 @@ async fn everything_works_through(pooler: fn(&str) -> PgBouncer) {
             "/api/articles/{}/favorite",
             created.json()["slug"].as_str().unwrap()
         );
-        let liked = raw::request(api, "POST", &favorite, Some(&people.alice), None).await;
-        assert_eq!(liked.json()["favorites_count"], 1);
+        let favourited = raw::request(api, "POST", &favorite, Some(&people.alice), None).await;
+        assert_eq!(favourited.json()["favorites_count"], 1);
         let found = raw::request(other, "GET", "/api/articles/?search=title", None, None).await;
         assert_eq!(found.json()["total"], number + 1);
     }
     installation.mails(4).await;
-    eventually("the workers' answer", async || {
+    eventually("the workers' response", async || {
         let health = raw::request(other, "GET", "/api/health", None, None).await.json();
         (health["status"] == "healthy").then_some(())
     })

@@ -11,7 +11,7 @@ use crate::support::{eventually, raw};
 
 const LIVE: &[u8] = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
-async fn ask(stream: &mut TcpStream) -> raw::Response {
+async fn request_live(stream: &mut TcpStream) -> raw::Response {
     stream.write_all(LIVE).await.unwrap();
     raw::read_response(stream, false).await
 }
@@ -21,22 +21,22 @@ async fn ask(stream: &mut TcpStream) -> raw::Response {
 async fn during_the_delay_requests_are_served_and_each_response_closes_its_connection() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve_with(&[("SHUTDOWN_DELAY", "3600")]).await;
-    let mut kept = TcpStream::connect(api).await.unwrap();
+    let mut open = TcpStream::connect(api).await.unwrap();
     for _ in 0..2 {
-        let response = ask(&mut kept).await;
+        let response = request_live(&mut open).await;
         assert_eq!((response.status, response.header("connection")), (200, None));
     }
 
     serve.send_sigterm();
-    eventually("readiness to end", async || {
+    eventually("readiness to turn 503", async || {
         let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
         (ready.status == 503).then_some(())
     })
     .await;
 
-    let last = ask(&mut kept).await;
+    let last = request_live(&mut open).await;
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
-    assert_eq!(kept.read(&mut [0]).await.unwrap(), 0, "closed after the response");
+    assert_eq!(open.read(&mut [0]).await.unwrap(), 0, "closed after the response");
     let token = raw::register(api, "alice@example.com").await;
     let article = json!({"title": "At the end", "body": "x"});
     let created = raw::request(api, "POST", "/api/articles/", Some(&token), Some(&article)).await;

@@ -1,4 +1,4 @@
-//! Embedded mode: one process, nothing else.
+//! Embedded mode: a single process without other servers.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kill_loses_no_accepted_task() {
+async fn a_killed_process_loses_no_accepted_task() {
     let folder = process::Folder::new();
     let mail_address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mail_url = format!("smtp://{mail_address}");
@@ -19,22 +19,22 @@ async fn a_kill_loses_no_accepted_task() {
         ("SMTP_FROM", "press@example.com"),
     ];
 
-    // No mail server yet: the task is accepted and tried, and cannot end.
+    // Without a mail server, the task is accepted and attempted but cannot complete.
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
     let alice = raw::register(api, "alice@example.com").await;
     let bob = raw::register(api, "bob@example.com").await;
     let create = async |api, title: &str| {
         let body = json!({"title": title, "body": "x"});
-        let answer = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
-        assert_eq!(answer.status, 201);
-        answer.json()["slug"].as_str().unwrap().to_owned()
+        let response = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+        assert_eq!(response.status, 201);
+        response.json()["slug"].as_str().unwrap().to_owned()
     };
     let first = create(api, "First").await;
     let favorite = format!("/api/articles/{first}/favorite");
-    let answer = raw::request(api, "POST", &favorite, Some(&bob), None).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::request(api, "POST", &favorite, Some(&bob), None).await;
+    assert_eq!(response.status, 200);
     create(api, "Second").await;
-    eventually("the first try", async || {
+    eventually("the first attempt", async || {
         process
             .output()
             .contains("notification not delivered")
@@ -54,14 +54,14 @@ async fn a_kill_loses_no_accepted_task() {
     assert_eq!(received[0].recipient, "bob@example.com");
     assert!(received[0].text.contains("Second"), "{}", received[0].text);
 
-    // The account and its token outlived the process, too.
+    // The account and its token have survived, too.
     let me = raw::request(api, "GET", "/api/user", Some(&alice), None).await;
     assert_eq!(me.status, 200);
     assert!(process.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_carry_the_callers_trace_sampled_or_not() {
+async fn errors_carry_the_callers_trace_id_whether_sampled_or_not() {
     const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
     let folder = process::Folder::new();
     let (_process, api) = process::start_api(&[], &[], folder.path()).await;
@@ -73,15 +73,15 @@ async fn errors_carry_the_callers_trace_sampled_or_not() {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: x\r\ntraceparent: 00-{TRACE_ID}-b7ad6b7169203331-{flags}\r\n\r\n"
         );
-        let answer = raw::send(api, request.as_bytes()).await;
-        assert_eq!(answer.json()["error"]["trace_id"], TRACE_ID, "{target}");
-        let response = answer.header("traceresponse").unwrap();
+        let response = raw::send(api, request.as_bytes()).await;
+        assert_eq!(response.json()["error"]["trace_id"], TRACE_ID, "{target}");
+        let response = response.header("traceresponse").unwrap();
         assert!(response.starts_with(&format!("00-{TRACE_ID}-")), "{response}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_reaches_who_likes_the_article_as_a_signed_request() {
+async fn an_update_is_delivered_to_the_webhook_as_a_signed_request() {
     const SECRET: &str = "a secret of the receiver's";
     let webhook = Webhook::start().await;
     let folder = process::Folder::new();
@@ -96,12 +96,12 @@ async fn an_update_reaches_who_likes_the_article_as_a_signed_request() {
         .await
         .json();
     let target = format!("/api/articles/{}", article["slug"].as_str().unwrap());
-    // The author's own favourite is no reason to tell the author.
+    // Authors are not notified of their own articles.
     for token in [&alice, &bob] {
-        let answer = raw::request(api, "POST", &format!("{target}/favorite"), Some(token), None).await;
-        assert_eq!(answer.status, 200);
+        let response = raw::request(api, "POST", &format!("{target}/favorite"), Some(token), None).await;
+        assert_eq!(response.status, 200);
     }
-    let answer = raw::request(
+    let response = raw::request(
         api,
         "PUT",
         &target,
@@ -109,7 +109,7 @@ async fn an_update_reaches_who_likes_the_article_as_a_signed_request() {
         Some(&json!({"title": "Better"})),
     )
     .await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
 
     let received = eventually("the repeated request", async || {
         let received = webhook.received();
@@ -136,16 +136,16 @@ async fn an_update_reaches_who_likes_the_article_as_a_signed_request() {
     let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     assert_eq!(last.header("webhook-signature"), signature);
 
-    eventually("the end of the task", async || {
+    eventually("the task to complete", async || {
         process.output().contains("notifications.sent\":1").then_some(())
     })
     .await;
-    assert_eq!(webhook.received().len(), 2, "nobody else is told");
+    assert_eq!(webhook.received().len(), 2, "nobody else is notified");
     assert!(!process.output().contains("hunter2"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_is_used_by_one_process_at_a_time() {
+async fn a_data_folder_is_used_by_one_process_at_a_time() {
     let folder = process::Folder::new();
     let (_first, _) = process::start_api(&[], &[], folder.path()).await;
     let port = free_port().to_string();
@@ -161,16 +161,16 @@ async fn a_folder_is_used_by_one_process_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_logged_of_a_failed_task_leads_to_its_request() {
+async fn the_log_of_a_failed_task_has_the_trace_id_of_its_request() {
     let folder = process::Folder::new();
-    // Nobody is there, and no address of this kind passes: the refusal is for good.
+    // Nothing listens on port 9.
     let variables = [
         ("SMTP_URL", "smtp://127.0.0.1:9"),
         ("SMTP_FROM", "press@example.com"),
     ];
     let (process, api) = process::start_api(&[], &variables, folder.path()).await;
     let alice = raw::register(api, "alice@example.com").await;
-    // The reference's validator takes this address; no mail can be addressed to it.
+    // The API accepts this address as the reference implementation does, but no mail can be sent to it.
     let bob = raw::register(api, "bob@b.com\u{2028}").await;
     let create = async |title: &str| {
         let body = json!({"title": title, "body": "x"});
@@ -181,7 +181,7 @@ async fn what_is_logged_of_a_failed_task_leads_to_its_request() {
     raw::request(api, "POST", &favorite, Some(&bob), None).await;
     let second = create("Second").await;
     let trace_id = second.header("traceresponse").unwrap().split('-').nth(1).unwrap();
-    eventually("the failed attempt's line", async || {
+    eventually("the log line of the failed attempt", async || {
         let output = process.output();
         let mut lines = output
             .lines()

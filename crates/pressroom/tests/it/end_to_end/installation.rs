@@ -1,5 +1,5 @@
-//! A whole installation: PostgreSQL, Redis, a mail server, an OTLP receiver, and the processes that a
-//! test starts on them.
+//! A complete installation for one test: PostgreSQL, Redis, a mail server, an OTLP receiver, and processes
+//! of the program.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -16,11 +16,11 @@ use crate::support::{
     redis_server::RedisServer,
 };
 
-/// An installation of its own.
+/// An installation for one test.
 pub(super) struct Installation {
     folder: Folder,
     database_url: String,
-    /// Kept for as long as this, where it is one of the shared server's.
+    /// Dropped with the installation when it is on the shared server.
     _database: Option<Database>,
     pub(super) redis: RedisServer,
     pub(super) otlp: Receiver,
@@ -28,19 +28,20 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// Everything but our own processes; the schema is migrated by the program.
+    /// Starts everything except the program's processes, with a migrated database.
     pub(super) async fn new() -> Self {
         let database = Database::empty().await;
         Self::on(database.url.clone(), Some(database)).await
     }
 
+    /// Like [`Installation::new`], on the given database.
     pub(super) async fn on(database_url: String, database: Option<Database>) -> Self {
         let installation = Self::unmigrated(database_url, database).await;
         installation.migrate();
         installation
     }
 
-    /// With nothing in its database yet.
+    /// Like [`Installation::on`], without migrating the database.
     pub(super) async fn unmigrated(database_url: String, database: Option<Database>) -> Self {
         Self {
             folder: Folder::new(),
@@ -80,7 +81,7 @@ impl Installation {
         ]
     }
 
-    /// The value of one of them.
+    /// Returns the value of one of [`Installation::variables`].
     pub(super) fn variable(&self, name: &str) -> String {
         let mut variables = self.variables().into_iter();
         let found = variables.find(|(known, _)| *known == name);
@@ -91,7 +92,7 @@ impl Installation {
         self.serve_with(&[]).await
     }
 
-    /// The API with further variables.
+    /// Starts the API with additional variables.
     pub(super) async fn serve_with(&self, more: &[(&'static str, &str)]) -> (Process, SocketAddr) {
         let variables = self.variables();
         let variables: Vec<_> = variables
@@ -106,7 +107,7 @@ impl Installation {
         self.worker_with(&[])
     }
 
-    /// A worker with further variables.
+    /// Starts a worker with additional variables.
     pub(super) fn worker_with(&self, more: &[(&'static str, &str)]) -> Process {
         let variables = self.variables();
         let variables: Vec<_> = variables
@@ -117,13 +118,12 @@ impl Installation {
         process::start("worker", &["worker"], &variables, self.folder.path())
     }
 
-    /// Puts a task into the queue as Celery writes it; `arguments` are the positional ones, `change` may change the
-    /// message.
+    /// Adds a message in Celery's format to the queue, with positional `arguments`; `change` may alter it.
     pub(super) fn send_task(&self, id: &str, arguments: &Value, change: impl FnOnce(&mut Value)) {
         self.send_task_to("celery", id, arguments, change);
     }
 
-    /// Like [`Installation::send_task`], into any queue.
+    /// Like [`Installation::send_task`], with a given queue.
     pub(super) fn send_task_to(
         &self,
         queue: &str,
@@ -145,16 +145,17 @@ impl Installation {
             .unwrap();
     }
 
-    /// The oldest message that waits in the queue.
+    /// Waits for a message in the queue and returns the oldest one.
     pub(super) async fn waiting_message(&self) -> String {
         eventually("a message in Redis", async || {
-            let answer = self.redis.command(&["LRANGE", "celery", "-1", "-1"])?;
-            let (start, end) = (answer.find('{')?, answer.rfind('}')?);
-            Some(answer[start..=end].to_owned())
+            let response = self.redis.command(&["LRANGE", "celery", "-1", "-1"])?;
+            let (start, end) = (response.find('{')?, response.rfind('}')?);
+            Some(response[start..=end].to_owned())
         })
         .await
     }
 
+    /// Waits for `count` mails and asserts that there are no more.
     pub(super) async fn mails(&self, count: usize) {
         eventually("the mails", async || {
             (self.mail.received().len() >= count).then_some(())
@@ -164,7 +165,7 @@ impl Installation {
     }
 }
 
-/// Alice, one of whose articles Bob likes. Nothing waits in the queue afterwards.
+/// Alice, who has written an article, and Bob, who has favourited it. The queue is empty afterwards.
 pub(super) struct People {
     pub(super) alice: String,
 }
@@ -201,7 +202,12 @@ pub(super) async fn create(
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let answer = raw::send(api, request.as_bytes()).await;
-    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
-    answer
+    let response = raw::send(api, request.as_bytes()).await;
+    assert_eq!(
+        response.status,
+        201,
+        "{}",
+        String::from_utf8_lossy(&response.body)
+    );
+    response
 }

@@ -1,4 +1,4 @@
-//! Real processes against real servers: what a team that runs Pressroom would see.
+//! End-to-end tests: processes of the program with real servers.
 
 mod browser;
 mod clients;

@@ -1,4 +1,4 @@
-//! The observatory of embedded mode, alone, and in a terminal.
+//! The observatory in embedded mode, as a process of its own, and through `traces` and `logs`.
 
 use std::{net::SocketAddr, path::Path};
 
@@ -14,7 +14,7 @@ use crate::support::{
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// A port that is known before, because another process is told it.
+/// Ports chosen in advance, because several processes need to know them.
 struct Ports {
     pages: String,
     otlp: String,
@@ -43,8 +43,8 @@ impl Ports {
         format!("127.0.0.1:{}", self.otlp).parse().unwrap()
     }
 
-    /// What a command prints that asks there.
-    fn ask(&self, arguments: &[&str]) -> String {
+    /// Runs a command against the observatory on these ports and returns its output.
+    fn run(&self, arguments: &[&str]) -> String {
         let source = format!("--observatory=http://{}", self.pages());
         let output = process::run(&[arguments, &[&source]].concat(), &[]);
         let error = String::from_utf8(output.stderr).unwrap();
@@ -53,9 +53,9 @@ impl Ports {
     }
 
     async fn get(&self, target: &str) -> Value {
-        let answer = raw::request(self.pages(), "GET", target, None, None).await;
-        assert_eq!(answer.status, 200, "{target}");
-        answer.json()
+        let response = raw::request(self.pages(), "GET", target, None, None).await;
+        assert_eq!(response.status, 200, "{target}");
+        response.json()
     }
 }
 
@@ -65,7 +65,7 @@ async fn start_alone(ports: &Ports, folder: &Path) -> Process {
     process
 }
 
-/// A trace of one span with a log record, as an SDK would send them.
+/// Sends a trace of one span with a log record.
 async fn send(ports: &Ports, name: &str, body: &str) {
     let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]});
     let span = json!({
@@ -87,8 +87,8 @@ async fn send(ports: &Ports, name: &str, body: &str) {
             json!({"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]}),
         ),
     ] {
-        let answer = raw::request(ports.otlp(), "POST", target, None, Some(&request)).await;
-        assert_eq!(answer.status, 200, "{target}");
+        let response = raw::request(ports.otlp(), "POST", target, None, Some(&request)).await;
+        assert_eq!(response.status, 200, "{target}");
     }
 }
 
@@ -97,17 +97,22 @@ async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let (mut process, api) = process::start_api(&[], &ports.variables(), folder.path()).await;
-    let said = format!("Telemetry  http://localhost:{}\n", ports.pages);
-    assert!(process.output().contains(&said), "{}", process.output());
+    let line = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    assert!(process.output().contains(&line), "{}", process.output());
 
     let alice = raw::register(api, "alice@example.com").await;
     let body = json!({"title": "Seen", "body": "x"});
-    let answer = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
-    let trace_id = answer.header("traceresponse").unwrap().split('-').nth(1).unwrap();
+    let response = raw::request(api, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    let trace_id = response
+        .header("traceresponse")
+        .unwrap()
+        .split('-')
+        .nth(1)
+        .unwrap();
     let trace = eventually("the task's spans", async || {
         let target = format!("/traces/{trace_id}");
-        let answer = raw::request(ports.pages(), "GET", &target, None, None).await;
-        let trace = (answer.status == 200).then(|| answer.json())?;
+        let response = raw::request(ports.pages(), "GET", &target, None, None).await;
+        let trace = (response.status == 200).then(|| response.json())?;
         let spans = trace["spans"].as_array()?;
         let has = |name: &str| spans.iter().any(|span| span["name"] == name);
         (has("celery.run") && has("DELETE outbox")).then_some(trace)
@@ -123,17 +128,17 @@ async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
         assert!(kinds.contains(&&json!(kind)), "{kinds:?}");
     }
 
-    let listed = ports.ask(&["traces", "--name=/api/articles/"]);
+    let listed = ports.run(&["traces", "--name=/api/articles/"]);
     assert!(
         listed.contains(trace_id) && listed.contains("POST /api/articles/"),
         "{listed}"
     );
-    let tree = ports.ask(&["traces", trace_id]);
+    let tree = ports.run(&["traces", trace_id]);
     for text in ["celery.run (consumer)", "INSERT INTO articles", "Article created"] {
         assert!(tree.contains(text), "{text}: {tree}");
     }
     eventually("the log record", async || {
-        let logs = ports.ask(&["logs", "--trace", trace_id]);
+        let logs = ports.run(&["logs", "--trace", trace_id]);
         logs.contains("Article created").then_some(())
     })
     .await;
@@ -147,7 +152,7 @@ async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_that_is_set_keeps_the_observatory_off() {
+async fn an_explicit_endpoint_disables_the_observatory() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let receiver = Receiver::start().await;
@@ -158,8 +163,8 @@ async fn an_endpoint_that_is_set_keeps_the_observatory_off() {
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ]);
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
-    let said = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT says; the observatory is off\n";
-    assert!(process.output().contains(said), "{}", process.output());
+    let line = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT sets; the observatory is off\n";
+    assert!(process.output().contains(line), "{}", process.output());
     raw::register(api, "alice@example.com").await;
     eventually("a span at the endpoint", async || {
         (!receiver.spans().is_empty()).then_some(())
@@ -170,25 +175,25 @@ async fn an_endpoint_that_is_set_keeps_the_observatory_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disabled_telemetry_needs_no_observatory() {
+async fn disabled_telemetry_disables_the_observatory() {
     let folder = process::Folder::new();
     let variables = [("OTEL_SDK_DISABLED", "true")];
     let (process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let said = "Telemetry  as OTEL_SDK_DISABLED says; the observatory is off\n";
-    assert!(process.output().contains(said), "{}", process.output());
+    let line = "Telemetry  as OTEL_SDK_DISABLED sets; the observatory is off\n";
+    assert!(process.output().contains(line), "{}", process.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_receives_already_gets_the_telemetry_of_embedded_mode() {
+async fn embedded_mode_sends_to_an_observatory_that_is_already_running() {
     let ports = Ports::free();
     let (first, second) = (process::Folder::new(), process::Folder::new());
     let _alone = start_alone(&ports, first.path()).await;
     let (mut process, api) = process::start_api(&[], &ports.variables(), second.path()).await;
-    let said = format!(
-        "Telemetry  to {}, where something receives already; the observatory is off\n",
+    let line = format!(
+        "Telemetry  exported to {}, which is already in use; the observatory is off\n",
         ports.otlp()
     );
-    assert!(process.output().contains(&said), "{}", process.output());
+    assert!(process.output().contains(&line), "{}", process.output());
     raw::register(api, "alice@example.com").await;
     eventually("the registration's trace", async || {
         let found = ports.get("/traces?name=/api/register").await;
@@ -199,20 +204,20 @@ async fn what_receives_already_gets_the_telemetry_of_embedded_mode() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_taken_port_of_the_pages_does_not_keep_the_service_from_running() {
+async fn the_service_runs_although_the_port_of_the_pages_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let folder = process::Folder::new();
     let variables = [("OBSERVATORY_PORT", port.as_str())];
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let said =
-        format!("Telemetry  nowhere: 127.0.0.1:{port} is taken; OBSERVATORY_PORT names another port\n");
-    assert!(process.output().contains(&said), "{}", process.output());
+    let line =
+        format!("Telemetry  off: 127.0.0.1:{port} is already in use; set OBSERVATORY_PORT to another port\n");
+    assert!(process.output().contains(&line), "{}", process.output());
     assert!(process.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ports_for_others_that_are_taken_leave_the_observatory_to_this_service() {
+async fn the_observatory_runs_although_the_ports_for_other_senders_are_taken() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().port().to_string();
     let ports = Ports::free();
@@ -223,14 +228,14 @@ async fn ports_for_others_that_are_taken_leave_the_observatory_to_this_service()
         ("OBSERVATORY_HEALTH_PORT", taken.as_str()),
     ]);
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let said = format!("Telemetry  http://localhost:{}\n", ports.pages);
-    assert!(process.output().contains(&said), "{}", process.output());
+    let line = format!("Telemetry  http://localhost:{}\n", ports.pages);
+    assert!(process.output().contains(&line), "{}", process.output());
     assert_eq!(ports.get("/status").await["endpoints"]["grpc"], Value::Null);
     assert!(process.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_telemetry_is_kept_when_the_service_ends_before_a_batch_is_due() {
+async fn pending_telemetry_is_sent_when_the_service_stops() {
     let ports = Ports::free();
     let (first, second) = (process::Folder::new(), process::Folder::new());
     let _alone = start_alone(&ports, first.path()).await;
@@ -247,13 +252,13 @@ async fn the_last_telemetry_is_kept_when_the_service_ends_before_a_batch_is_due(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn alone_it_shows_what_any_service_sends_and_nothing_of_itself() {
+async fn the_observatory_shows_telemetry_of_other_services_and_none_of_its_own() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let mut process = start_alone(&ports, folder.path()).await;
     send(&ports, "GET /cart", "no such cart").await;
     eventually("the trace", async || {
-        let listed = ports.ask(&["traces", "--service=shop", "--status=error"]);
+        let listed = ports.run(&["traces", "--service=shop", "--status=error"]);
         listed.contains("GET /cart").then_some(())
     })
     .await;
@@ -271,7 +276,7 @@ async fn alone_it_shows_what_any_service_sends_and_nothing_of_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_observatory_that_everybody_reaches_is_warned_of() {
+async fn an_observatory_reachable_from_other_hosts_logs_a_warning() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let mut variables = ports.variables().to_vec();
@@ -287,7 +292,7 @@ async fn an_observatory_that_everybody_reaches_is_warned_of() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_taken_port_names_its_setting() {
+async fn a_taken_port_is_reported_with_the_name_of_its_setting() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let _first = start_alone(&ports, folder.path()).await;
@@ -302,14 +307,14 @@ async fn a_taken_port_names_its_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_terminal_shows_what_is_hostile_and_obeys_none_of_it() {
+async fn control_characters_in_telemetry_are_escaped_in_a_terminal() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let _process = start_alone(&ports, folder.path()).await;
     let hostile = "\u{1b}]0;owned\u{7}\u{9b}2J two\nlines \u{202e}txt";
     send(&ports, hostile, hostile).await;
     eventually("the log record", async || {
-        (!ports.ask(&["logs"]).is_empty()).then_some(())
+        (!ports.run(&["logs"]).is_empty()).then_some(())
     })
     .await;
     for arguments in [
@@ -320,19 +325,19 @@ async fn a_terminal_shows_what_is_hostile_and_obeys_none_of_it() {
         &["logs"],
         &["logs", "--json"],
     ] {
-        let printed = ports.ask(arguments);
-        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!printed.contains(obeyed), "{arguments:?}: {printed:?}");
+        let printed = ports.run(arguments);
+        let is_control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!printed.contains(is_control), "{arguments:?}: {printed:?}");
         assert!(printed.contains("owned"), "{arguments:?}: {printed}");
         if arguments.contains(&"--json") {
             let _: Value = serde_json::from_str(&printed).unwrap();
         }
     }
-    assert_eq!(ports.ask(&["logs"]).lines().count(), 1);
+    assert_eq!(ports.run(&["logs"]).lines().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logs_are_followed_as_they_come() {
+async fn follow_prints_new_log_records_as_they_arrive() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let _alone = start_alone(&ports, folder.path()).await;
@@ -340,12 +345,12 @@ async fn logs_are_followed_as_they_come() {
     let source = format!("--observatory=http://{}", ports.pages());
     let arguments = ["logs", "--follow", "--level=error", &source];
     let following = process::start("follow", &arguments, &[], folder.path());
-    eventually("what was there", async || {
+    eventually("the existing record", async || {
         following.output().contains("the first record").then_some(())
     })
     .await;
     send(&ports, "second", "the second record").await;
-    eventually("what came", async || {
+    eventually("the new record", async || {
         following.output().contains("the second record").then_some(())
     })
     .await;
@@ -353,7 +358,7 @@ async fn logs_are_followed_as_they_come() {
 }
 
 #[test]
-fn asking_where_nothing_listens_says_so_in_one_line() {
+fn an_unreachable_observatory_is_reported_in_one_line() {
     let nowhere = format!("--observatory=http://127.0.0.1:{}", free_port());
     for command in ["traces", "logs"] {
         let output = process::run(&[command, &nowhere], &[]);
@@ -368,7 +373,7 @@ fn asking_where_nothing_listens_says_so_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_is_passed_on_in_one_line() {
+async fn an_error_of_the_observatory_is_printed_in_one_line() {
     let ports = Ports::free();
     let folder = process::Folder::new();
     let _process = start_alone(&ports, folder.path()).await;

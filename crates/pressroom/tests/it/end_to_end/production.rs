@@ -1,4 +1,4 @@
-//! `serve` and `worker` on PostgreSQL and Redis, exporting to an OTLP receiver.
+//! `serve` and `worker` with PostgreSQL and Redis, exporting to an OTLP receiver.
 
 use std::process::Command;
 
@@ -45,7 +45,7 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
     let created = create(api, &people.alice, "Second", Some(&parent)).await;
     assert!(created.header("traceresponse").unwrap().contains(TRACE_ID));
     let message = installation.waiting_message().await;
-    assert_is_celerys(&message);
+    assert_matches_celery(&message);
 
     let mut worker = installation.worker();
     installation.mails(1).await;
@@ -77,13 +77,13 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
         })
         .await;
     }
-    eventually("the worker's answer", async || {
+    eventually("the worker's response", async || {
         let health = raw::request(api, "GET", "/api/health", None, None).await.json();
         (health["status"] == "healthy").then_some(())
     })
     .await;
 
-    // The same message once more: it runs, and nobody is told twice.
+    // The same message again: the task runs, but no notification is sent twice.
     let id: Value = serde_json::from_str(&message).unwrap();
     let key = format!("celery-task-meta-{}", id["headers"]["id"].as_str().unwrap());
     eventually("the result", async || {
@@ -112,14 +112,14 @@ async fn one_article_is_one_trace_from_the_request_to_the_mail() {
     }
 }
 
-/// The message has the keys, in their order, and the constant values that Celery's own has.
-fn assert_is_celerys(message: &str) {
-    let ours: Value = serde_json::from_str(message).unwrap();
+/// Asserts that a message has the keys and constant values of a message recorded from Celery.
+fn assert_matches_celery(message: &str) {
+    let message: Value = serde_json::from_str(message).unwrap();
     let recorded = include_str!("../../vectors/celery-message.json");
-    let mut celerys: Value = serde_json::from_str(recorded).unwrap();
-    let decoded = celerys.as_object_mut().unwrap().remove("_body_decoded").unwrap();
+    let mut recorded: Value = serde_json::from_str(recorded).unwrap();
+    let decoded = recorded.as_object_mut().unwrap().remove("_body_decoded").unwrap();
 
-    let body = STANDARD.decode(ours["body"].as_str().unwrap()).unwrap();
+    let body = STANDARD.decode(message["body"].as_str().unwrap()).unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body[0][0], 2, "the second article");
     assert_eq!(body[0][1], decoded[0][1]);
@@ -127,8 +127,8 @@ fn assert_is_celerys(message: &str) {
     assert_eq!(body[2], decoded[2]);
 
     let differ = ["id", "root_id", "argsrepr", "origin", "traceparent"];
-    let headers = ours["headers"].as_object().unwrap();
-    for (key, value) in celerys["headers"].as_object().unwrap() {
+    let headers = message["headers"].as_object().unwrap();
+    for (key, value) in recorded["headers"].as_object().unwrap() {
         let own = headers.get(key).unwrap_or_else(|| panic!("no header {key}"));
         assert!(
             differ.contains(&key.as_str()) || own == value,
@@ -139,14 +139,14 @@ fn assert_is_celerys(message: &str) {
     assert_eq!(headers["argsrepr"], "(2, 'created')");
     assert!(headers["traceparent"].as_str().unwrap().contains(TRACE_ID));
     let differ = ["correlation_id", "reply_to", "delivery_tag"];
-    for (key, value) in celerys["properties"].as_object().unwrap() {
-        let own = &ours["properties"][key];
+    for (key, value) in recorded["properties"].as_object().unwrap() {
+        let own = &message["properties"][key];
         assert!(
             differ.contains(&key.as_str()) || own == value,
             "property {key}: {own}"
         );
     }
-    assert_eq!(ours["properties"]["correlation_id"], ours["headers"]["id"]);
+    assert_eq!(message["properties"]["correlation_id"], message["headers"]["id"]);
 }
 
 fn assert_is_one_trace(trace: &[(String, Span)]) {
@@ -228,29 +228,25 @@ async fn assert_logs_are_correlated(otlp: &Receiver) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_accepted_without_redis_is_delivered_when_it_is_back() {
+async fn a_task_accepted_during_a_redis_outage_is_delivered_afterwards() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     let _worker = installation.worker();
 
     installation.redis.stop();
-    create(api, &people.alice, "While Redis is away", None).await;
+    create(api, &people.alice, "During the outage", None).await;
     let health = raw::request(api, "GET", "/api/health", None, None).await;
     assert_eq!(health.status, 503);
     assert!(installation.mail.received().is_empty());
 
     installation.redis.resume();
     installation.mails(1).await;
-    assert!(
-        installation.mail.received()[0]
-            .text
-            .contains("While Redis is away")
-    );
+    assert!(installation.mail.received()[0].text.contains("During the outage"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_logged_out_in_one_process_is_refused_in_another() {
+async fn a_token_logged_out_in_one_process_is_refused_by_another() {
     let installation = Installation::new().await;
     let (_first, first) = installation.serve().await;
     let (_second, second) = installation.serve().await;
@@ -273,7 +269,7 @@ async fn a_token_logged_out_in_one_process_is_refused_in_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_in_progress_is_finished_before_the_process_ends() {
+async fn a_request_in_progress_is_completed_before_the_process_exits() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
     let body = json!({"email": "alice@example.com", "password": "password123", "name": "Alice"}).to_string();
@@ -285,7 +281,7 @@ async fn a_request_in_progress_is_finished_before_the_process_ends() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes())
         .await
         .unwrap();
-    // The head has arrived once another request on a later connection was answered.
+    // Once a request on a later connection is answered, the head has arrived.
     raw::request(api, "GET", "/api/health/live", None, None).await;
     let pid = serve.id().to_string();
     assert!(
@@ -302,13 +298,13 @@ async fn a_request_in_progress_is_finished_before_the_process_ends() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, body.as_bytes())
         .await
         .unwrap();
-    let answer = raw::read_response(&mut stream, false).await;
-    assert_eq!(answer.status, 201, "{}", serve.output());
+    let response = raw::read_response(&mut stream, false).await;
+    assert_eq!(response.status, 201, "{}", serve.output());
     assert!(serve.wait_for_exit().await.success(), "{}", serve.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mail_that_cannot_be_marked_at_once_is_not_sent_again() {
+async fn a_mail_whose_delivery_cannot_be_recorded_at_once_is_not_sent_again() {
     let server = Server::start();
     let installation = Installation::on(server.url(), None).await;
     installation.mail.hold();
@@ -320,7 +316,7 @@ async fn a_mail_that_cannot_be_marked_at_once_is_not_sent_again() {
 
     server.stop();
     installation.mail.acknowledge();
-    eventually("the mark to fail", async || {
+    eventually("recording the delivery to fail", async || {
         worker
             .output()
             .contains("a delivery is not marked yet")
@@ -328,7 +324,7 @@ async fn a_mail_that_cannot_be_marked_at_once_is_not_sent_again() {
     })
     .await;
     server.resume();
-    eventually("the end of the task", async || {
+    eventually("the task to complete", async || {
         worker.output().contains("notifications.sent\":1").then_some(())
     })
     .await;

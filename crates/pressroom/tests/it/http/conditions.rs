@@ -191,7 +191,7 @@ async fn a_deletion_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dy
     assert_eq!(fixture.send("DELETE", &[(IF_MATCH, "*")], None).await.status, 404);
 }
 
-/// With the fixed clock, all updates happen in the same microsecond, and none may be lost.
+/// All updates happen in the same microsecond of the fixed clock, and none may be lost.
 async fn of_concurrent_updates_of_one_version_one_succeeds(store: Arc<dyn Store>) {
     let fixture = Fixture::on(store).await;
     for _round in 0..4 {

@@ -21,7 +21,7 @@ async fn create(address: SocketAddr, token: &str, title: &str) -> raw::Response 
     raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await
 }
 
-/// With the fixed clock, all articles are created in the same second.
+/// All articles are created in the same second of the fixed clock.
 async fn create_one_title_concurrently(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let token = raw::register(api.address, "alice@example.com").await;

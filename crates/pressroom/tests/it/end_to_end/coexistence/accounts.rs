@@ -1,8 +1,5 @@
-//! Users, passwords and tokens of either side at the other.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "looks at the database behind the store's back"
-)]
+//! Users, passwords and tokens of each side, used on the other.
+#![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 use serde_json::json;
 
@@ -19,7 +16,7 @@ async fn hash_of(sides: &SideBySide, email: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_registered_at_one_side_logs_in_at_the_other_with_a_token_that_both_accept() {
+async fn a_user_registered_on_one_side_can_log_in_on_the_other_and_both_accept_the_token() {
     let sides = SideBySide::start().await;
     for (number, (here, there)) in sides.both().into_iter().enumerate() {
         let email = format!("user{number}@example.com");
@@ -43,7 +40,7 @@ async fn who_registered_at_one_side_logs_in_at_the_other_with_a_token_that_both_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_signed_with_another_key_is_accepted_by_neither() {
+async fn a_token_with_a_wrong_signature_is_refused_by_both() {
     let sides = SideBySide::start().await;
     let token = raw::register(sides.old, "alice@example.com").await;
     let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -55,7 +52,7 @@ async fn a_token_signed_with_another_key_is_accepted_by_neither() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_changed_at_pressroom_is_the_one_that_flask_knows() {
+async fn a_password_changed_at_pressroom_is_valid_at_flask() {
     let sides = SideBySide::start().await;
     let token = raw::register(sides.old, "alice@example.com").await;
     let change = json!({"password": "another secret"});
@@ -66,11 +63,11 @@ async fn a_password_changed_at_pressroom_is_the_one_that_flask_knows() {
     }
 }
 
-/// werkzeug made this one of [`PASSWORD`], before scrypt was its default.
+/// Hash of [`PASSWORD`] by a version of werkzeug in which scrypt was not yet the default.
 const OLD_HASH: &str =
     "pbkdf2:sha256:1000$vm6Hacswb6YiIVxm$04c1384ae78445162043801ab38f351fb61ee8046c62eb67bcc7cbe11a67c831";
 
-async fn give_old_hash(sides: &SideBySide, email: &str) {
+async fn set_old_hash(sides: &SideBySide, email: &str) {
     let changed = sides
         .database()
         .await
@@ -83,10 +80,10 @@ async fn give_old_hash(sides: &SideBySide, email: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hash_that_a_login_at_pressroom_upgraded_is_verified_by_flask() {
+async fn flask_verifies_a_hash_that_pressroom_has_upgraded() {
     let sides = SideBySide::start().await;
     raw::register(sides.old, "alice@example.com").await;
-    give_old_hash(&sides, "alice@example.com").await;
+    set_old_hash(&sides, "alice@example.com").await;
     login(200, sides.old, "alice@example.com", PASSWORD).await;
     login(200, sides.new, "alice@example.com", PASSWORD).await;
     assert!(
@@ -98,9 +95,9 @@ async fn a_hash_that_a_login_at_pressroom_upgraded_is_verified_by_flask() {
     login(401, sides.old, "alice@example.com", "password124").await;
 }
 
-/// Why `PASSWORD_SCHEME` is set while both run.
+/// The reason to set `PASSWORD_SCHEME` while both run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_password_scheme_whoever_logs_in_at_pressroom_is_locked_out_of_flask() {
+async fn without_password_scheme_a_login_at_pressroom_locks_the_user_out_of_flask() {
     let sides = SideBySide::with(&[]).await;
     raw::register(sides.old, "alice@example.com").await;
     login(200, sides.new, "alice@example.com", PASSWORD).await;
@@ -114,7 +111,7 @@ async fn without_the_password_scheme_whoever_logs_in_at_pressroom_is_locked_out_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_pressroom_remembers_who_logged_out() {
+async fn a_logged_out_token_is_refused_only_by_pressroom() {
     let sides = SideBySide::start().await;
     for (here, _) in sides.both() {
         let token = raw::register(here, &format!("{}@example.com", here.port())).await;

@@ -1,4 +1,4 @@
-//! Articles and favorites of either side at the other.
+//! Articles and favourites of each side, used on the other.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{SideBySide, create, expect, shown, slug, timestamp};
 use crate::support::raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_article_made_at_one_side_is_listed_read_edited_favorited_and_deleted_at_the_other() {
+async fn an_article_of_one_side_is_listed_read_edited_favorited_and_deleted_on_the_other() {
     let sides = SideBySide::start().await;
     for (number, (here, there)) in sides.both().into_iter().enumerate() {
         let alice = raw::register(here, &format!("alice{number}@example.com")).await;
@@ -36,7 +36,7 @@ async fn an_article_made_at_one_side_is_listed_read_edited_favorited_and_deleted
         let favorite = format!("{path}/favorite");
         for side in [there, here] {
             let favored = expect(200, side, ("POST", &favorite), Some(&bob), None).await;
-            assert_eq!(favored["favorites_count"], 1, "once, wherever it is said again");
+            assert_eq!(favored["favorites_count"], 1, "counted once on both sides");
         }
         for side in [here, there] {
             let read = expect(200, side, ("GET", &path), Some(&bob), None).await;
@@ -55,7 +55,7 @@ async fn an_article_made_at_one_side_is_listed_read_edited_favorited_and_deleted
             (&json!(false), &json!(0))
         );
 
-        // With a favorite of the other side, which goes with it.
+        // Deletes an article that has a favourite from the other side.
         expect(200, here, ("POST", &favorite), Some(&bob), None).await;
         expect(204, there, ("DELETE", &path), Some(&alice), None).await;
         expect(404, here, ("GET", &path), None, None).await;
@@ -63,7 +63,7 @@ async fn an_article_made_at_one_side_is_listed_read_edited_favorited_and_deleted
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_sides_list_the_newest_first_in_one_order() {
+async fn both_sides_list_articles_in_the_same_order() {
     let sides = SideBySide::start().await;
     let alice = raw::register(sides.new, "alice@example.com").await;
     for number in 0..6 {
@@ -83,22 +83,22 @@ async fn both_sides_list_the_newest_first_in_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn favorites_given_at_both_sides_at_once_are_all_counted() {
+async fn concurrent_favorites_on_both_sides_are_all_counted() {
     const FANS: usize = 8;
     let sides = SideBySide::start().await;
     let alice = raw::register(sides.old, "alice@example.com").await;
     let article = create(sides.new, &alice, "Contended").await;
     let path = format!("/api/articles/{}", slug(&article));
-    let mut asking = tokio::task::JoinSet::new();
+    let mut requests = tokio::task::JoinSet::new();
     for fan in 0..FANS {
         let side = if fan % 2 == 0 { sides.old } else { sides.new };
         let target = format!("{path}/favorite");
-        asking.spawn(async move {
+        requests.spawn(async move {
             let token = raw::register(side, &format!("fan{fan}@example.com")).await;
             expect(200, side, ("POST", &target), Some(&token), None).await;
         });
     }
-    asking.join_all().await;
+    requests.join_all().await;
     for side in [sides.old, sides.new] {
         let read = expect(200, side, ("GET", &path), None, None).await;
         assert_eq!(read["favorites_count"], FANS);

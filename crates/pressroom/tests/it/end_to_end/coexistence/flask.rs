@@ -1,4 +1,4 @@
-//! The Flask application of `tests/flask` and its Celery worker, as processes.
+//! Processes of the Flask application in `tests/flask` and of its Celery worker.
 
 use std::{
     net::SocketAddr,
@@ -15,17 +15,17 @@ use crate::support::{
     process::{self, Process},
 };
 
-/// The list into which each run of the task puts a line.
-const RAN: &str = "flask.ran";
+/// Redis list to which each run of the task adds a line.
+const RUNS: &str = "flask.ran";
 
-/// Flask's API.
+/// The Flask API.
 pub(super) struct Flask {
     pub(super) address: SocketAddr,
     process: Process,
 }
 
 impl Flask {
-    /// What its start begins with: SQLAlchemy creates the tables that are missing.
+    /// Creates missing tables with SQLAlchemy, as the application does when it starts.
     pub(super) fn create_tables(installation: &Installation) {
         let output = python(installation, &["-c", "import app"]).output().unwrap();
         assert!(
@@ -53,13 +53,13 @@ impl Flask {
     }
 }
 
-/// Flask's Celery worker, which runs one task at a time.
+/// The Celery worker of the Flask application, which runs one task at a time.
 pub(super) struct Celery {
     process: Process,
 }
 
 impl Celery {
-    /// Returns when it takes tasks.
+    /// Starts a worker and waits until it consumes tasks.
     pub(super) async fn start(installation: &Installation) -> Self {
         let name = format!("flask{}@test", free_port());
         let arguments = ["-m", "celery", "-A", "tasks", "worker", "--pool", "solo"];
@@ -73,27 +73,27 @@ impl Celery {
         Self { process }
     }
 
-    /// Asks it to finish what it does and give the rest back, and waits for that.
+    /// Stops the worker after its running task; reserved tasks go back into the queue.
     pub(super) async fn stop(mut self) {
         let status = self.process.terminate().await;
         assert!(status.success(), "{}", self.process.output());
     }
 }
 
-/// What Celery has run so far: `task`, `article`, `event`, `title` and `trace` of each.
+/// Returns the tasks that Celery has run so far, each with `task`, `article`, `event`, `title` and `trace`.
 pub(super) fn ran_by_celery(installation: &Installation) -> Vec<Value> {
-    let answer = installation.redis.command(&["LRANGE", RAN, "0", "-1"]).unwrap();
-    let lines = answer.lines().filter(|line| line.starts_with('{'));
+    let reply = installation.redis.command(&["LRANGE", RUNS, "0", "-1"]).unwrap();
+    let lines = reply.lines().filter(|line| line.starts_with('{'));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The database's URL as SQLAlchemy wants it.
+/// Returns the database's URL in the form that SQLAlchemy requires.
 pub(super) fn flask_url(url: &str) -> String {
     let (_, rest) = url.split_once("://").unwrap();
     format!("postgresql+psycopg://{rest}")
 }
 
-/// A program of the interpreter that has Flask, on what Pressroom runs on.
+/// Returns a command of the Python interpreter with Flask, with the installation's database and Redis.
 pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command {
     let mut command = Command::new(interpreter());
     command
@@ -109,11 +109,11 @@ pub(super) fn python(installation: &Installation, arguments: &[&str]) -> Command
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests are told by the environment where Flask is"
+    reason = "the environment tells tests where Flask is"
 )]
 fn interpreter() -> PathBuf {
     let named = std::env::var("TEST_FLASK_PYTHON")
-        .expect("TEST_FLASK_PYTHON must name a Python interpreter that has Flask; scripts/test sets it");
+        .expect("TEST_FLASK_PYTHON is set to a Python interpreter with Flask; scripts/test sets it");
     named.into()
 }
 

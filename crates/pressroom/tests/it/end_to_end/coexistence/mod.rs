@@ -1,5 +1,5 @@
-//! Pressroom beside a Flask, SQLAlchemy and Celery application (`tests/flask`) on one PostgreSQL, one Redis and one
-//! `SECRET_KEY`: what a team sees that moves from one to the other, and back.
+//! Pressroom beside a Flask, SQLAlchemy and Celery application (`tests/flask`), with the same PostgreSQL,
+//! Redis and `SECRET_KEY`: moving from one to the other and back.
 
 mod accounts;
 mod articles;
@@ -24,19 +24,19 @@ use crate::support::{
 
 const PASSWORD: &str = "password123";
 
-/// Both sides, and what they share.
+/// Both applications on one installation.
 struct SideBySide {
     installation: Installation,
     flask: Flask,
-    /// Flask's API.
+    /// Address of the Flask API.
     old: SocketAddr,
     serve: Process,
-    /// Pressroom's API.
+    /// Address of the Pressroom API.
     new: SocketAddr,
 }
 
 impl SideBySide {
-    /// Flask made the database and runs; Pressroom came later. New passwords are hashed as Flask does.
+    /// Starts Flask, which creates the database, then Pressroom, which hashes new passwords as Flask does.
     async fn start() -> Self {
         Self::with(&[("PASSWORD_SCHEME", "scrypt")]).await
     }
@@ -56,7 +56,7 @@ impl SideBySide {
         }
     }
 
-    /// Each side, and the other one.
+    /// Returns both addresses in both orders.
     fn both(&self) -> [(SocketAddr, SocketAddr); 2] {
         [(self.old, self.new), (self.new, self.old)]
     }
@@ -66,7 +66,7 @@ impl SideBySide {
     }
 }
 
-/// Sends a request that is expected to be answered with `status`; gives back the body.
+/// Sends a request, asserts the status of the response and returns its body.
 async fn expect(
     status: u16,
     address: SocketAddr,
@@ -74,9 +74,9 @@ async fn expect(
     token: Option<&str>,
     body: Option<Value>,
 ) -> Value {
-    let answer = raw::request(address, method, target, token, body.as_ref()).await;
-    let text = String::from_utf8_lossy(&answer.body);
-    assert_eq!(answer.status, status, "{method} {target} at {address}: {text}");
+    let response = raw::request(address, method, target, token, body.as_ref()).await;
+    let text = String::from_utf8_lossy(&response.body);
+    assert_eq!(response.status, status, "{method} {target} at {address}: {text}");
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }
 
@@ -101,14 +101,14 @@ fn slug(article: &Value) -> &str {
     article["slug"].as_str().unwrap()
 }
 
-/// A timestamp of either side: Flask writes no zone and means UTC.
+/// Parses a timestamp of either side; Flask omits the zone, which is UTC.
 fn timestamp(text: &Value) -> Timestamp {
     let text = text.as_str().unwrap();
     let civil: DateTime = text.trim_end_matches('Z').parse().unwrap();
     civil.to_zoned(TimeZone::UTC).unwrap().timestamp()
 }
 
-/// What both sides show of an article, with their two ways of writing a time made one.
+/// Returns the fields of an article that both sides show, with timestamps in one format.
 fn shown(article: &Value) -> Value {
     json!({
         "slug": article["slug"],

@@ -1,4 +1,4 @@
-//! The commands of `docs/coming-from-flask.md`, run as they stand there and in their order.
+//! Runs the commands of `docs/coming-from-flask.md`, unchanged and in order.
 
 use std::{
     path::Path,
@@ -13,18 +13,21 @@ use super::{
 };
 use crate::support::{eventually, postgres_server::free_port, raw};
 
-/// How long the commands may take together.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for all commands together.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const PAGE: &str = include_str!("../../../../../../docs/coming-from-flask.md");
 
-/// The shell blocks, each followed by the comment that says who runs it.
+/// Returns the shell blocks of the page. Each must be followed by the comment that names this test.
 fn commands() -> String {
     let mut blocks = Vec::new();
     for block in PAGE.split("\n```sh\n").skip(1) {
         let (commands, rest) = block.split_once("\n```\n").unwrap();
         let claim = format!("<!-- run by: crates/pressroom/tests/it/{} -->", file_here());
-        assert!(rest.starts_with(&claim), "who runs this?\n{commands}");
+        assert!(
+            rest.starts_with(&claim),
+            "no comment names the test of\n{commands}"
+        );
         blocks.push(commands);
     }
     assert!(!blocks.is_empty());
@@ -36,7 +39,7 @@ fn file_here() -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_of_the_page_lead_there_and_back() {
+async fn the_commands_of_the_page_migrate_and_roll_back() {
     let database = Database::empty().await;
     let installation = Installation::unmigrated(flask_url(&database.url), Some(database)).await;
     let flask = Flask::start(&installation).await;
@@ -46,7 +49,7 @@ async fn the_commands_of_the_page_lead_there_and_back() {
     let programs = Path::new(env!("CARGO_BIN_EXE_pressroom")).parent().unwrap();
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
     let script = format!("set -eu -o pipefail\n{}", commands());
-    // Whatever fails, nothing that the page starts may outlive this.
+    // Stops the processes that the page starts even if a command fails.
     let script = format!("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{script}");
     let mut shell = Command::new("bash");
     shell
@@ -60,8 +63,8 @@ async fn the_commands_of_the_page_lead_there_and_back() {
         .current_dir(installation.folder())
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || shell.output().unwrap());
-    let output = tokio::time::timeout(PATIENCE, output).await;
-    let output = output.expect("the commands end").unwrap();
+    let output = tokio::time::timeout(TIMEOUT, output).await;
+    let output = output.expect("the commands finish in time").unwrap();
     assert!(
         output.status.success(),
         "{}\n{}",
@@ -70,7 +73,7 @@ async fn the_commands_of_the_page_lead_there_and_back() {
     );
 
     login(200, flask.address, "alice@example.com", PASSWORD).await;
-    // The page's article was made at Pressroom while Celery alone ran tasks.
-    eventually("its task", async || ran_by_celery(&installation).pop()).await;
+    // The page creates an article at Pressroom while only Celery runs tasks.
+    eventually("the article's task", async || ran_by_celery(&installation).pop()).await;
     celery.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The way back: Pressroom goes, and Flask goes on with everything that was made meanwhile.
+//! Rollback: Pressroom is removed, and Flask continues with everything that was created in the meantime.
 
 use super::{
     PASSWORD, SideBySide, create, expect,
@@ -8,7 +8,7 @@ use super::{
 use crate::support::{eventually, raw};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_pressroom_is_stopped_flask_goes_on_with_everything_made_meanwhile() {
+async fn after_pressroom_is_stopped_flask_continues_with_everything_it_created() {
     let mut sides = SideBySide::start().await;
     let alice = raw::register(sides.new, "alice@example.com").await;
     let bob = raw::register(sides.new, "bob@example.com").await;
@@ -22,12 +22,12 @@ async fn when_pressroom_is_stopped_flask_goes_on_with_everything_made_meanwhile(
         None,
     )
     .await;
-    // The task waits in Redis: no worker runs yet.
+    // The task waits in Redis because no worker runs yet.
     sides.installation.waiting_message().await;
     let status = sides.serve.terminate().await;
     assert!(status.success(), "{}", sides.serve.output());
 
-    // Nothing of Flask was touched, and a Flask that starts now finds the same.
+    // A Celery worker of Flask runs the task that Pressroom has sent.
     let celery = Celery::start(&sides.installation).await;
     let ran = eventually("the task left behind", async || {
         ran_by_celery(&sides.installation).pop()

@@ -1,8 +1,5 @@
-//! One schema, whoever makes it.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "looks at the database behind the store's back"
-)]
+//! The shared schema, created by either side.
+#![expect(clippy::disallowed_methods, reason = "tests query the catalogue directly")]
 
 use super::{
     Database, Flask, Installation, PASSWORD, create, expect,
@@ -11,7 +8,7 @@ use super::{
 };
 use crate::support::raw;
 
-/// Columns, constraints and indexes of the tables that both know, as PostgreSQL describes them.
+/// Returns PostgreSQL's description of the columns, constraints and indexes of the shared tables.
 async fn shared_schema(url: &str) -> Vec<String> {
     const DESCRIBE: &str = "
         SELECT concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default)
@@ -37,27 +34,27 @@ async fn installation() -> (Installation, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_flask_made_is_adopted_with_everything_in_it() {
+async fn a_database_created_by_flask_is_adopted_with_its_rows() {
     let (installation, url) = installation().await;
     Flask::create_tables(&installation);
-    let made = shared_schema(&url).await;
-    assert!(!made.is_empty());
+    let created = shared_schema(&url).await;
+    assert!(!created.is_empty());
     let flask = Flask::start(&installation).await;
     let alice = raw::register(flask.address, "alice@example.com").await;
     let article = create(flask.address, &alice, "Before").await;
 
-    // Flask goes on meanwhile, and may be asked for its tables again.
+    // Flask keeps running during the migration and may create its tables again.
     installation.migrate();
     let adopted = shared_schema(&url).await;
-    let added: Vec<_> = adopted.iter().filter(|line| !made.contains(line)).collect();
+    let added: Vec<_> = adopted.iter().filter(|line| !created.contains(line)).collect();
     assert!(
         added.iter().all(|line| line.starts_with("CREATE INDEX ix_")),
         "{added:?}"
     );
     assert_eq!(
         adopted.len(),
-        made.len() + added.len(),
-        "nothing is taken away or changed"
+        created.len() + added.len(),
+        "nothing is removed or changed"
     );
     Flask::create_tables(&installation);
     assert_eq!(shared_schema(&url).await, adopted);
@@ -71,12 +68,16 @@ async fn a_database_that_flask_made_is_adopted_with_everything_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flask_works_on_a_database_that_pressroom_made() {
+async fn flask_works_on_a_database_created_by_pressroom() {
     let (installation, url) = installation().await;
     installation.migrate();
-    let made = shared_schema(&url).await;
+    let created = shared_schema(&url).await;
     Flask::create_tables(&installation);
-    assert_eq!(shared_schema(&url).await, made, "SQLAlchemy misses nothing");
+    assert_eq!(
+        shared_schema(&url).await,
+        created,
+        "SQLAlchemy has nothing to add"
+    );
 
     let (_serve, new) = installation.serve_with(&[("PASSWORD_SCHEME", "scrypt")]).await;
     let alice = raw::register(new, "alice@example.com").await;
@@ -89,14 +90,14 @@ async fn flask_works_on_a_database_that_pressroom_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_ways_lead_to_the_same_tables() {
-    let (theirs, their_url) = installation().await;
-    Flask::create_tables(&theirs);
-    theirs.migrate();
-    let (ours, our_url) = installation().await;
-    ours.migrate();
-    assert_eq!(shared_schema(&their_url).await, shared_schema(&our_url).await);
-    // The models cover every column: SQLAlchemy can read what it did not make.
+async fn adopted_and_fresh_databases_have_the_same_tables() {
+    let (adopted, adopted_url) = installation().await;
+    Flask::create_tables(&adopted);
+    adopted.migrate();
+    let (fresh, fresh_url) = installation().await;
+    fresh.migrate();
+    assert_eq!(shared_schema(&adopted_url).await, shared_schema(&fresh_url).await);
+    // SQLAlchemy's models can read tables created by Pressroom.
     let read = "from models import *; [sessions().query(table).all() for table in (User, Article, Favorite)]";
-    assert!(python(&ours, &["-c", read]).status().unwrap().success());
+    assert!(python(&fresh, &["-c", read]).status().unwrap().success());
 }

@@ -1,4 +1,4 @@
-//! The task, sent by either side and run by either side.
+//! The notification task, sent by either side and run by either side.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::{
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// The articles that Pressroom's workers ran the task for, with the task's id and the trace's.
+/// Returns the runs of the task by Pressroom's workers: article, task id and trace id.
 fn ran_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
     let spans = installation.otlp.spans().into_iter();
     spans
@@ -34,8 +34,9 @@ fn ran_by_pressroom(installation: &Installation) -> Vec<(i64, String, String)> {
         .collect()
 }
 
-/// Alice's token; Bob likes one of her articles, and hears of the next ones. Nothing waits in the queue.
-async fn people(sides: &SideBySide) -> String {
+/// Registers Alice and Bob, who favourites one of her articles and so is notified of her next ones. Empties
+/// the queue and returns Alice's token.
+async fn register_people(sides: &SideBySide) -> String {
     let alice = raw::register(sides.old, "alice@example.com").await;
     let bob = raw::register(sides.new, "bob@example.com").await;
     let first = create(sides.old, &alice, "First").await;
@@ -46,21 +47,21 @@ async fn people(sides: &SideBySide) -> String {
     alice
 }
 
-/// The result that a worker left for a task.
+/// Waits for the result of a task.
 async fn result_of(sides: &SideBySide, task: &str) -> Value {
     eventually("the result", async || {
         let key = format!("celery-task-meta-{task}");
-        let answer = sides.installation.redis.command(&["GET", &key])?;
-        let result: Value = serde_json::from_str(&answer[answer.find('{')?..]).ok()?;
+        let response = sides.installation.redis.command(&["GET", &key])?;
+        let result: Value = serde_json::from_str(&response[response.find('{')?..]).ok()?;
         (result["status"] == "SUCCESS").then_some(result)
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_flask_sent_is_run_by_pressroom_in_the_same_trace() {
+async fn pressroom_runs_a_task_from_flask_in_the_same_trace() {
     let sides = SideBySide::start().await;
-    let alice = people(&sides).await;
+    let alice = register_people(&sides).await;
     let _worker = sides.installation.worker();
     create_traced(sides.old, &alice, "From Flask", Some(TRACEPARENT)).await;
 
@@ -79,9 +80,9 @@ async fn a_task_that_flask_sent_is_run_by_pressroom_in_the_same_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_pressroom_sent_is_run_by_celery_in_the_same_trace() {
+async fn celery_runs_a_task_from_pressroom_in_the_same_trace() {
     let sides = SideBySide::start().await;
-    let alice = people(&sides).await;
+    let alice = register_people(&sides).await;
     let celery = Celery::start(&sides.installation).await;
     create_traced(sides.new, &alice, "From Pressroom", Some(TRACEPARENT)).await;
 
@@ -99,32 +100,32 @@ async fn a_task_that_pressroom_sent_is_run_by_celery_in_the_same_trace() {
     let health = expect(200, sides.new, ("GET", "/api/health"), None, None).await;
     assert_eq!(
         health["components"]["celery"], "healthy",
-        "a worker in Python counts"
+        "the health check counts Celery workers"
     );
     celery.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_workers_of_both_on_one_queue_each_task_runs_once_while_they_come_and_go() {
-    const EACH: usize = 30;
+async fn each_task_runs_once_while_workers_of_both_sides_start_and_stop() {
+    const TASKS_PER_ROUND: usize = 30;
     let sides = SideBySide::start().await;
-    let alice = people(&sides).await;
+    let alice = register_people(&sides).await;
     let mut expected = BTreeSet::new();
     let mut send = async |round: usize| {
-        for number in 0..EACH {
+        for number in 0..TASKS_PER_ROUND {
             let side = if number % 2 == 0 { sides.old } else { sides.new };
             create(side, &alice, &format!("Round {round}, number {number}")).await;
             expected.insert(expected.len() as i64 + 2);
         }
     };
 
-    // Celery alone, as it was; then Pressroom beside it, one task at a time so that both have their share; then
-    // Celery leaves with tasks reserved; and comes back when Pressroom leaves.
+    // Round 0: only Celery. Round 1: both, with Pressroom running one task at a time so that both get some.
+    // Then Celery stops with reserved tasks. Round 2: only Pressroom. Round 3: only Celery.
     let celery = Celery::start(&sides.installation).await;
     send(0).await;
     let mut worker = sides.installation.worker_with(&[("CELERY_CONCURRENCY", "1")]);
     send(1).await;
-    eventually("both to have run some", async || {
+    eventually("both sides to run tasks", async || {
         let both = !ran_by_celery(&sides.installation).is_empty()
             && !ran_by_pressroom(&sides.installation).is_empty();
         both.then_some(())
@@ -137,16 +138,20 @@ async fn with_workers_of_both_on_one_queue_each_task_runs_once_while_they_come_a
     send(3).await;
 
     let ran = eventually("every task to run", async || {
-        let theirs = ran_by_celery(&sides.installation);
-        let theirs = theirs.iter().map(|run| run["article"].as_i64().unwrap());
-        let ours = ran_by_pressroom(&sides.installation);
-        let mut ran: Vec<_> = theirs
-            .chain(ours.into_iter().map(|(article, ..)| article))
+        let by_celery = ran_by_celery(&sides.installation);
+        let by_celery = by_celery.iter().map(|run| run["article"].as_i64().unwrap());
+        let by_pressroom = ran_by_pressroom(&sides.installation);
+        let mut ran: Vec<_> = by_celery
+            .chain(by_pressroom.into_iter().map(|(article, ..)| article))
             .collect();
         ran.sort_unstable();
-        (ran.len() >= 4 * EACH).then_some(ran)
+        (ran.len() >= 4 * TASKS_PER_ROUND).then_some(ran)
     })
     .await;
-    assert_eq!(ran, expected.into_iter().collect::<Vec<_>>(), "each once");
+    assert_eq!(
+        ran,
+        expected.into_iter().collect::<Vec<_>>(),
+        "each task runs once"
+    );
     celery.stop().await;
 }

@@ -1,5 +1,5 @@
-//! What failures look like: status Error with the exception on a 5xx and on failed work, unset on a
-//! refusal, and counted under their names.
+//! Telemetry of failures: status Error with an exception for a 5xx response and failed work, status unset for
+//! a 4xx response, and counters by cause.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::json;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_is_no_failure() {
+async fn a_4xx_response_leaves_the_span_status_unset() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -37,11 +37,11 @@ async fn a_refusal_is_no_failure() {
         (5, "DELETE /api/articles/no-such-article", signed_in, None, 404),
         (6, "PATCH /api/login", &[][..], None, 405),
     ] {
-        let answer = request(api, &trace_id(number), line, headers, body).await;
-        let got = answer.status;
+        let response = request(api, &trace_id(number), line, headers, body).await;
+        let actual = response.status;
         assert!(
-            got == status || (status == 422 && (400..500).contains(&got)),
-            "{line}: {got}"
+            actual == status || (status == 422 && (400..500).contains(&actual)),
+            "{line}: {actual}"
         );
         let server = span(&installation, line, |seen| {
             seen.trace() == trace_id(number) && seen.span.kind() == SpanKind::Server
@@ -50,7 +50,7 @@ async fn a_refusal_is_no_failure() {
         server.assert(
             APP,
             SpanKind::Server,
-            &[("http.response.status_code", Is::Integer(i64::from(got)))],
+            &[("http.response.status_code", Is::Integer(i64::from(actual)))],
         );
         server.assert_unset();
     }
@@ -72,15 +72,15 @@ async fn a_refusal_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_is_away_is_an_error_with_its_exception() {
+async fn an_unavailable_database_is_an_error_with_an_exception() {
     let server = Server::start();
     let installation = Installation::on(server.url(), None).await;
     let (_serve, api) = installation.serve().await;
     raw::register(api, "alice@example.com").await;
     server.stop();
     let path = "/api/articles/some-slug";
-    let answer = request(api, &trace_id(1), &format!("GET {path}"), &[], None).await;
-    assert_eq!(answer.status, 503);
+    let response = request(api, &trace_id(1), &format!("GET {path}"), &[], None).await;
+    assert_eq!(response.status, 503);
     let seen = span_of(&installation, &trace_id(1), "GET /api/articles/{slug}").await;
     seen.assert(
         APP,
@@ -90,8 +90,8 @@ async fn a_database_that_is_away_is_an_error_with_its_exception() {
     seen.assert_error("database_unavailable");
 
     let credentials = json!({"email": "alice@example.com", "password": "password123"});
-    let answer = request(api, &trace_id(2), "POST /api/login", &[], Some(&credentials)).await;
-    assert_eq!(answer.status, 503);
+    let response = request(api, &trace_id(2), "POST /api/login", &[], Some(&credentials)).await;
+    assert_eq!(response.status, 503);
     let login = span_of(&installation, &trace_id(2), "user.login").await;
     login.assert(APP, SpanKind::Internal, &[("auth.status", Is::Text("failed"))]);
     login.assert_error("database_unavailable");
@@ -107,12 +107,9 @@ async fn a_database_that_is_away_is_an_error_with_its_exception() {
     counted(&installation, APP, "http_requests_total", &requests, 1).await;
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the table goes away behind the store's back"
-)]
+#[expect(clippy::disallowed_methods, reason = "the test renames a table directly")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_fails_says_with_which_code() {
+async fn a_failed_statement_reports_its_sqlstate() {
     let database = Database::empty().await;
     let url = database.url.clone();
     let installation = Installation::on(url.clone(), Some(database)).await;
@@ -123,8 +120,8 @@ async fn a_statement_that_fails_says_with_which_code() {
         .await
         .unwrap();
     let line = "GET /api/articles/some-slug";
-    let answer = request(api, &trace_id(1), line, &[], None).await;
-    assert_eq!(answer.status, 500);
+    let response = request(api, &trace_id(1), line, &[], None).await;
+    assert_eq!(response.status, 500);
     let server = span_of(&installation, &trace_id(1), "GET /api/articles/{slug}").await;
     server.assert_error("database_error");
     let statement = span_of(&installation, &trace_id(1), "SELECT articles").await;
@@ -137,7 +134,7 @@ async fn a_statement_that_fails_says_with_which_code() {
         .assert_below(&server);
     let error_type = text(&statement.span.attributes, "error.type").unwrap();
     statement.assert_error(&error_type);
-    let measured = eventually("the duration with its error", async || {
+    let measured = eventually("the duration with the error", async || {
         let metric = installation.otlp.metric(APP, "db.client.operation.duration")?;
         let shown = format!("{metric:?}");
         shown.contains("42P01").then_some(shown)
@@ -146,7 +143,7 @@ async fn a_statement_that_fails_says_with_which_code() {
     assert!(measured.contains(&error_type));
 }
 
-/// Waits for the `celery.run` of a task.
+/// Waits for the span `celery.run` of a task.
 async fn run_of(installation: &Installation, id: &str) -> super::Seen {
     span(installation, id, |seen| {
         seen.span.name == "celery.run"
@@ -156,7 +153,7 @@ async fn run_of(installation: &Installation, id: &str) -> super::Seen {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_are_counted_as_they_end() {
+async fn failed_revoked_and_retried_tasks_have_their_spans_and_counts() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -165,7 +162,7 @@ async fn tasks_are_counted_as_they_end() {
         ("WEBHOOK_URL", &refused),
         ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
     ]);
-    // One that fails for good, one that is called off, and one whose receiver refuses: it is tried again.
+    // One task that fails, one that has expired, and one whose receiver refuses it, so that it is retried.
     let (failing, revoked) = (
         "11111111-1111-4111-8111-111111111111",
         "22222222-2222-4222-8222-222222222222",
@@ -183,7 +180,7 @@ async fn tasks_are_counted_as_they_end() {
         &[("celery.state", Is::Text("FAILURE"))],
     );
     run.assert_error("ValueError");
-    // Its parent is the sender's span, which the message names.
+    // The parent is the sender's span from the message.
     assert_eq!(run.trace(), "ba82e96eee5c73383c5a3143e20f9373");
     assert_eq!(hex(&run.span.parent_span_id), "5c45f19cca06da6a");
 
@@ -203,7 +200,7 @@ async fn tasks_are_counted_as_they_end() {
     retried.assert_error("NotificationError");
     let job = span_of(&installation, &retried.trace(), "job.send_notification").await;
     job.assert_below(&retried).assert_error("undelivered");
-    // The next attempt is a span of the same trace that says so.
+    // The next attempt is another span in the same trace.
     let again = span(&installation, "the second attempt", |seen| {
         seen.span.name == "job.send_notification"
             && seen.trace() == retried.trace()
@@ -216,7 +213,7 @@ async fn tasks_are_counted_as_they_end() {
         let having = [("name", Is::Text(TASK)), ("status", Is::Text(status))];
         counted(&installation, WORKER, "celery_tasks_total", &having, 1).await;
     }
-    eventually("retries are counted", async || {
+    eventually("retries to be counted", async || {
         let metric = installation.otlp.metric(WORKER, "celery_tasks_total")?;
         let having = [("name", Is::Text(TASK)), ("status", Is::Text("retry"))];
         (number(&metric, &having)? >= 1).then_some(())

@@ -1,5 +1,5 @@
-//! The table of logs: every event once on standard output and once by OTLP, with its trace and the
-//! place in the code that it is from.
+//! Logs: every event is written once to standard output and once by OTLP, with its trace and its location in
+//! the code.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::{
 fn body(log: &LogRecord) -> &str {
     match log.body.as_ref().and_then(|body| body.value.as_ref()) {
         Some(Value::StringValue(text)) => text,
-        other => panic!("a log's body is {other:?}"),
+        other => panic!("the body of a log record is {other:?}"),
     }
 }
 
@@ -37,7 +37,7 @@ async fn log(installation: &Installation, service: &str, text: &str) -> LogRecor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_says_which_trace_span_and_function_it_is_from() {
+async fn a_log_record_names_its_trace_span_and_function() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -99,7 +99,7 @@ async fn a_log_says_which_trace_span_and_function_it_is_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_event_is_one_record_and_one_line() {
+async fn every_event_is_one_otlp_record_and_one_line() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -135,7 +135,7 @@ async fn every_event_is_one_record_and_one_line() {
     }
 }
 
-/// What every record of ours carries, whatever it says.
+/// Asserts the attributes that every log record has.
 fn assert_is_complete(log: &LogRecord) {
     let text = body(log);
     assert!(log.time_unix_nano > 0, "{text}");

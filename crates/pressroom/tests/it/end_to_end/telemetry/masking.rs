@@ -1,5 +1,5 @@
-//! What clients and senders of tasks give, wherever they put it: no e-mail address of theirs leaves the
-//! processes unmasked, and no password, token, body or baggage leaves them at all.
+//! Masking: whatever clients and senders of tasks put into requests and messages, no e-mail address leaves
+//! the processes unmasked, and no password, token, body or baggage leaves them at all.
 
 use std::net::SocketAddr;
 
@@ -11,13 +11,13 @@ use crate::{
     support::{eventually, otlp::text, raw},
 };
 
-/// The domain of every address given here.
+/// Domain of all e-mail addresses in this test.
 const DOMAIN: &str = "mask-me.example";
 
-/// In every password, token and body, and the name of what is in the baggage.
+/// Text in every password, token and body, and the key of every baggage entry.
 const SECRET: &str = "hunter2";
 
-/// A small generator of numbers (xorshift), so that a failure can be repeated.
+/// A small random number generator (xorshift) with a fixed seed, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -28,21 +28,21 @@ impl Random {
         (self.0 % limit as u64) as usize
     }
 
-    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         choices[self.below(choices.len())]
     }
 
-    /// An address that the API would take for one, of any length and spelling.
+    /// Returns an e-mail address that the API accepts.
     fn address(&mut self) -> String {
         let parts = ["a", "b", "Z", "7", ".x", "_", "+", "-y", "o'b", "q/r", "%61"];
-        let mut local = self.of(&["a", "z", "Q", "5"]).to_owned();
+        let mut local = self.pick(&["a", "z", "Q", "5"]).to_owned();
         for _ in 0..self.below(9) {
-            local.push_str(self.of(&parts));
+            local.push_str(self.pick(&parts));
         }
         format!("{local}@{DOMAIN}")
     }
 
-    /// An address as it stands in a URL.
+    /// Returns an e-mail address with one of several URL encodings.
     fn in_url(&mut self) -> String {
         let address = self.address();
         match self.below(3) {
@@ -56,7 +56,7 @@ impl Random {
         .replace("%25", "%")
     }
 
-    /// JSON of any shape that has addresses in keys and values.
+    /// Returns a JSON value with addresses in keys and values.
     fn json(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 2 } else { 5 }) {
             0 => self.address().into(),
@@ -79,7 +79,7 @@ const PATHS: [&str; 8] = [
     "/api/health",
 ];
 
-/// Headers of which a client chooses the value.
+/// Header fields whose value a client chooses.
 const HEADERS: [&str; 20] = [
     "User-Agent",
     "X-Request-Id",
@@ -109,7 +109,7 @@ fn target(random: &mut Random, slug: &str) -> String {
         1 => format!("/api/articles/{}/favorite", random.in_url()),
         2 => format!("/{}/{}", random.in_url(), random.in_url()),
         3 => format!("/api/articles/{slug}"),
-        _ => random.of(&PATHS).to_owned(),
+        _ => random.pick(&PATHS).to_owned(),
     };
     match random.below(3) {
         0 => path,
@@ -145,9 +145,9 @@ fn body(random: &mut Random) -> String {
     }
 }
 
-/// A request whose every part that a client may choose has addresses.
+/// Returns a request with addresses in every part that a client controls.
 fn request(random: &mut Random, token: &str, slug: &str) -> String {
-    let method = random.of(&[
+    let method = random.pick(&[
         "GET", "POST", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "QUERY",
     ]);
     let host = match random.below(4) {
@@ -160,7 +160,7 @@ fn request(random: &mut Random, token: &str, slug: &str) -> String {
         target(random, slug)
     );
     for _ in 0..random.below(6) {
-        let name = random.of(&HEADERS);
+        let name = random.pick(&HEADERS);
         let address = random.address();
         let value = match random.below(3) {
             0 => address,
@@ -192,7 +192,7 @@ fn request(random: &mut Random, token: &str, slug: &str) -> String {
     format!("{text}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Tasks that have addresses wherever their sender may put them, and some that are no tasks.
+/// Sends messages with addresses in every part that a sender controls, some of which are not valid tasks.
 fn send_tasks(installation: &Installation, random: &mut Random) {
     for number in 0..40_u32 {
         let id = match random.below(3) {
@@ -233,7 +233,7 @@ fn send_tasks(installation: &Installation, random: &mut Random) {
     }
 }
 
-/// Panics when an address stands in `text` as it was given, or something that must not be there at all.
+/// Asserts that a text has no unmasked address and no secret.
 fn assert_nothing_leaks(found: &str) {
     let lower = found.to_lowercase();
     for text in [
@@ -245,15 +245,15 @@ fn assert_nothing_leaks(found: &str) {
             let local = ["@", "%40"].iter().find_map(|sign| before.strip_suffix(sign));
             assert!(
                 local.is_none_or(|local| local.ends_with("***")),
-                "an address is left in {found:?}"
+                "unmasked address in {found:?}"
             );
         }
     }
-    assert!(!found.contains(SECRET), "a secret is in {found:?}");
+    assert!(!found.contains(SECRET), "secret in {found:?}");
 }
 
 #[test]
-fn the_check_finds_what_is_not_masked() {
+fn the_check_detects_unmasked_addresses_and_secrets() {
     for leak in [
         format!("x alice@{DOMAIN}"),
         "alice%40mask-me%2Eexample".to_owned(),
@@ -265,7 +265,7 @@ fn the_check_finds_what_is_not_masked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_address_leaves_unmasked_and_no_secret_at_all() {
+async fn telemetry_and_output_have_no_unmasked_address_and_no_secret() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
@@ -281,12 +281,12 @@ async fn no_address_leaves_unmasked_and_no_secret_at_all() {
         raw::send(api, request.as_bytes()).await;
     }
     send_tasks(&installation, &mut random);
-    eventually("all messages to be taken", async || {
+    eventually("all messages to be consumed", async || {
         let waiting = installation.redis.command(&["LLEN", "celery"])?;
         waiting.starts_with(":0").then_some(())
     })
     .await;
-    // One more task of the ordinary kind, behind all others.
+    // An ordinary task after all others.
     let last = "99999999-1111-4111-8111-111111111111";
     installation.send_task_to(&queue, last, &json!([1, "created"]), |message| {
         message["properties"]["delivery_info"]["routing_key"] = queue.as_str().into();
@@ -311,7 +311,7 @@ async fn no_address_leaves_unmasked_and_no_secret_at_all() {
     assert!(texts.iter().any(|text| text == TASK), "nothing was received");
     for text in &texts {
         assert_nothing_leaks(text);
-        assert!(!text.contains(&people.alice), "a token is in {text:?}");
+        assert!(!text.contains(&people.alice), "token in {text:?}");
     }
     for output in &printed {
         output.lines().for_each(assert_nothing_leaks);
@@ -319,12 +319,17 @@ async fn no_address_leaves_unmasked_and_no_secret_at_all() {
     }
 }
 
-/// An account with an address of the domain, and an article of hers.
+/// Registers an account with an address in [`DOMAIN`], creates an article and returns its slug.
 async fn register_and_write(api: SocketAddr, random: &mut Random) -> String {
     let email = format!("carol.{}@{DOMAIN}", random.below(1000));
     let token = raw::register(api, &email).await;
     let draft = json!({"title": email, "description": email, "body": SECRET});
-    let answer = raw::request(api, "POST", "/api/articles/", Some(&token), Some(&draft)).await;
-    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
-    answer.json()["slug"].as_str().unwrap().to_owned()
+    let response = raw::request(api, "POST", "/api/articles/", Some(&token), Some(&draft)).await;
+    assert_eq!(
+        response.status,
+        201,
+        "{}",
+        String::from_utf8_lossy(&response.body)
+    );
+    response.json()["slug"].as_str().unwrap().to_owned()
 }

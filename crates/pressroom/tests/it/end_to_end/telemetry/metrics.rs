@@ -1,5 +1,5 @@
-//! The table of metrics: instrument kinds, units, attributes with their types, and the values that a
-//! known course of events must give.
+//! Metrics: instrument kinds, units, attributes with their types, and the values after a known sequence of
+//! events.
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A kind of instrument, as its metric shows it.
+/// Kind of an instrument, as far as the exported metric shows it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     /// A monotonic sum of integers.
@@ -79,7 +79,7 @@ fn points(metric: &Metric) -> Vec<&[KeyValue]> {
     }
 }
 
-/// The number of the point with these attributes.
+/// Returns the integer value of the point with these attributes.
 pub(super) fn number(metric: &Metric, having: &[(&str, Is<'_>)]) -> Option<i64> {
     let point = numbers(metric).iter().find(|point| {
         having.iter().all(|(key, is)| match is {
@@ -90,11 +90,11 @@ pub(super) fn number(metric: &Metric, having: &[(&str, Is<'_>)]) -> Option<i64> 
     })?;
     match point.value? {
         number_data_point::Value::AsInt(number) => Some(number),
-        number_data_point::Value::AsDouble(number) => panic!("{}: {number} is no integer", metric.name),
+        number_data_point::Value::AsDouble(number) => panic!("{}: {number} is not an integer", metric.name),
     }
 }
 
-/// Waits for a metric, and asserts its kind, its unit and the attributes of every point.
+/// Waits for a metric and asserts its kind, its unit and the attributes of every point.
 async fn metric(
     installation: &Installation,
     service: &str,
@@ -114,14 +114,14 @@ async fn metric(
         expected,
         "{name} of {service}"
     );
-    assert!(!found.description.is_empty(), "{name} says nothing of itself");
+    assert!(!found.description.is_empty(), "{name} has no description");
     for attributes in points(&found) {
         assert_attributes(name, attributes, of_each_point);
     }
     found
 }
 
-/// Waits until the point of a counter with these attributes has this value.
+/// Waits until the point with these attributes has the value `count`.
 pub(super) async fn counted(
     installation: &Installation,
     service: &str,
@@ -144,24 +144,24 @@ async fn every_metric_has_its_kind_unit_and_attributes() {
     let wrong = json!({"email": "alice@example.com", "password": "wrong-password"});
     let right = json!({"email": "alice@example.com", "password": "password123"});
     for (body, status) in [(&wrong, 401), (&right, 200), (&right, 200)] {
-        let answer = raw::request(api, "POST", "/api/login", None, Some(body)).await;
-        assert_eq!(answer.status, status);
+        let response = raw::request(api, "POST", "/api/login", None, Some(body)).await;
+        assert_eq!(response.status, status);
     }
     create(api, &people.alice, "Second", None).await;
     let _worker = installation.worker();
     installation.mails(1).await;
     raw::request(api, "GET", "/api/nowhere", None, None).await;
 
-    of_http(&installation).await;
-    of_business(&installation).await;
-    of_tasks(&installation).await;
-    of_the_database(&installation).await;
-    of_queues(&installation).await;
-    of_the_process(&installation).await;
-    exemplars(&installation).await;
+    check_http(&installation).await;
+    check_accounts_and_articles(&installation).await;
+    check_tasks(&installation).await;
+    check_database(&installation).await;
+    check_queues(&installation).await;
+    check_process(&installation).await;
+    check_exemplars(&installation).await;
 }
 
-async fn of_http(installation: &Installation) {
+async fn check_http(installation: &Installation) {
     let login = [
         ("method", Is::Text("POST")),
         ("route", Is::Text("/api/login")),
@@ -227,7 +227,7 @@ async fn of_http(installation: &Installation) {
     }
 }
 
-async fn of_business(installation: &Installation) {
+async fn check_accounts_and_articles(installation: &Installation) {
     let name = "auth.login.attempts";
     metric(
         installation,
@@ -249,7 +249,7 @@ async fn of_business(installation: &Installation) {
     counted(installation, APP, name, &author, 2).await;
 }
 
-async fn of_tasks(installation: &Installation) {
+async fn check_tasks(installation: &Installation) {
     let name = "celery_tasks_total";
     let success = [("name", Is::Text(TASK)), ("status", Is::Text("success"))];
     metric(installation, WORKER, name, (Kind::Counter, "{task}"), &success).await;
@@ -286,7 +286,7 @@ async fn of_tasks(installation: &Installation) {
     }
 }
 
-async fn of_the_database(installation: &Installation) {
+async fn check_database(installation: &Installation) {
     for service in [APP, WORKER] {
         metric(
             installation,
@@ -325,15 +325,15 @@ async fn of_the_database(installation: &Installation) {
         let name = "db.client.connection.create_time";
         metric(installation, service, name, (Kind::Histogram, "s"), &[pool]).await;
     }
-    // Transactions borrow their connection.
+    // Only transactions use connections of the pool.
     let pool = ("db.client.connection.pool.name", Is::Text("postgres.pool"));
     for name in ["db.client.connection.wait_time", "db.client.connection.use_time"] {
         metric(installation, APP, name, (Kind::Histogram, "s"), &[pool]).await;
     }
 }
 
-/// Every exemplar leads to the span whose work was measured.
-async fn exemplars(installation: &Installation) {
+/// Asserts that every exemplar refers to the span whose work was measured.
+async fn check_exemplars(installation: &Installation) {
     for (service, name, kind) in [
         (APP, "http.server.request.duration", SpanKind::Server),
         (APP, "http_request_duration_seconds", SpanKind::Server),
@@ -360,7 +360,7 @@ async fn exemplars(installation: &Installation) {
     }
 }
 
-async fn of_queues(installation: &Installation) {
+async fn check_queues(installation: &Installation) {
     let queue = [("messaging.destination.name", Is::Text("celery"))];
     for (name, unit) in [
         ("celery.queue.waiting", "{message}"),
@@ -368,18 +368,19 @@ async fn of_queues(installation: &Installation) {
     ] {
         metric(installation, APP, name, (Kind::Gauge, unit), &queue).await;
     }
-    // The age of the oldest message is there while one waits, and the outbox's as soon as it was counted.
-    let worker_less = Installation::new().await;
-    let (_serve, api) = worker_less.serve().await;
+    // The age of the oldest message is exported while a message waits, that of the outbox after its first
+    // count. Without a worker, messages wait.
+    let without_worker = Installation::new().await;
+    let (_serve, api) = without_worker.serve().await;
     let token = raw::register(api, "alice@example.com").await;
     create(api, &token, "Waits", None).await;
     let name = "celery.queue.oldest_age";
-    metric(&worker_less, APP, name, (Kind::Gauge, "s"), &queue).await;
-    metric(&worker_less, APP, "outbox.tasks", (Kind::Gauge, "{task}"), &[]).await;
-    metric(&worker_less, APP, "outbox.age", (Kind::Gauge, "s"), &[]).await;
+    metric(&without_worker, APP, name, (Kind::Gauge, "s"), &queue).await;
+    metric(&without_worker, APP, "outbox.tasks", (Kind::Gauge, "{task}"), &[]).await;
+    metric(&without_worker, APP, "outbox.age", (Kind::Gauge, "s"), &[]).await;
 }
 
-async fn of_the_process(installation: &Installation) {
+async fn check_process(installation: &Installation) {
     for service in [APP, WORKER] {
         metric(
             installation,
@@ -398,7 +399,7 @@ async fn of_the_process(installation: &Installation) {
         )
         .await;
         assert!(number(&memory, &[]).unwrap() > 1 << 20);
-        eventually("measures of the tokio runtime", async || {
+        eventually("metrics of the tokio runtime", async || {
             let names = installation.otlp.metric_names(service);
             names.iter().any(|name| name.starts_with("tokio.")).then_some(())
         })

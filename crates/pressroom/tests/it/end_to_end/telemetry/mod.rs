@@ -1,5 +1,5 @@
-//! The telemetry contract, asserted on decoded OTLP from real processes: every row of its tables of
-//! spans, metrics and logs, with types.
+//! The telemetry contract, checked on OTLP data from real processes: all documented spans, metrics and logs,
+//! with the types of their attributes.
 
 mod failures;
 mod logs;
@@ -24,24 +24,24 @@ const APP: &str = "pressroom-app";
 const WORKER: &str = "pressroom-worker";
 const TASK: &str = "app.jobs.tasks.send_article_notification";
 
-/// What an attribute must be.
+/// Expected value of an attribute.
 #[derive(Debug, Clone, Copy)]
 enum Is<'a> {
     Text(&'a str),
     Integer(i64),
-    /// A text with something in it.
+    /// Any string that is not empty.
     AnyText,
     AnyInteger,
     Absent,
 }
 
-/// Panics unless each attribute is there, once, with its type and value.
+/// Asserts that each expected attribute has its type and value and that no attribute is repeated.
 fn assert_attributes(of: &str, attributes: &[KeyValue], expected: &[(&str, Is<'_>)]) {
     for (index, attribute) in attributes.iter().enumerate() {
         let earlier = &attributes[..index];
         assert!(
             earlier.iter().all(|other| other.key != attribute.key),
-            "{of}: {} is there twice",
+            "{of}: {} is repeated",
             attribute.key
         );
     }
@@ -54,11 +54,11 @@ fn assert_attributes(of: &str, attributes: &[KeyValue], expected: &[(&str, Is<'_
             (Is::AnyInteger, Some(Value::IntValue(_))) | (Is::Absent, None) => true,
             _ => false,
         };
-        assert!(holds, "{of}: {key} is {found:?}, not {is:?}");
+        assert!(holds, "{of}: {key} is {found:?}, expected {is:?}");
     }
 }
 
-/// A span that an installation's process has sent.
+/// A span exported by a process of an installation.
 struct Seen {
     service: String,
     span: Span,
@@ -80,7 +80,7 @@ impl Seen {
         self
     }
 
-    /// Panics unless the span's parent is `parent`, in the same trace.
+    /// Asserts that the span is a child of `parent`.
     fn assert_below(&self, parent: &Seen) -> &Self {
         assert_eq!(self.trace(), parent.trace(), "{}", self.span.name);
         assert_eq!(
@@ -92,7 +92,7 @@ impl Seen {
         self
     }
 
-    /// Nothing failed: the status is unset and no exception is recorded.
+    /// Asserts that the span has no error: its status is unset and it has no exception.
     fn assert_unset(&self) {
         assert_eq!(self.status(), StatusCode::Unset, "{}", self.span.name);
         assert!(self.span.events.is_empty(), "{:?}", self.span.events);
@@ -103,7 +103,7 @@ impl Seen {
         );
     }
 
-    /// It failed: status Error, `error.type`, and the exception with its message.
+    /// Asserts that the span has status Error, this `error.type`, and an exception with a message.
     fn assert_error(&self, error_type: &str) {
         let name = &self.span.name;
         assert_eq!(self.status(), StatusCode::Error, "{name}");
@@ -134,18 +134,18 @@ impl Seen {
     }
 }
 
-/// Waits for the first span that `holds`.
-async fn span(installation: &Installation, what: &str, holds: impl Fn(&Seen) -> bool) -> Seen {
+/// Waits for a span that matches and returns the first one.
+async fn span(installation: &Installation, what: &str, matches: impl Fn(&Seen) -> bool) -> Seen {
     eventually(what, async || {
         let spans = installation.otlp.spans().into_iter();
         spans
             .map(|(service, span)| Seen { service, span })
-            .find(|seen| holds(seen))
+            .find(|span| matches(span))
     })
     .await
 }
 
-/// Waits for the first span of this name in a trace.
+/// Waits for a span named `name` in a trace and returns the first one.
 async fn span_of(installation: &Installation, trace: &str, name: &str) -> Seen {
     span(installation, name, |seen| {
         seen.span.name == name && seen.trace() == trace
@@ -153,12 +153,12 @@ async fn span_of(installation: &Installation, trace: &str, name: &str) -> Seen {
     .await
 }
 
-/// A trace id that this number makes.
+/// Returns a trace id for a number.
 fn trace_id(number: u32) -> String {
     format!("{number:08x}16cd43dd8448eb211c80319c")
 }
 
-/// Sends a request below a caller's span of the trace `trace`, with further headers.
+/// Sends a request with a `traceparent` of the trace `trace` and additional header fields.
 async fn request(
     api: SocketAddr,
     trace: &str,
@@ -183,7 +183,7 @@ async fn request(
     raw::send(api, format!("{text}\r\n{body}").as_bytes()).await
 }
 
-/// The header that says who asks.
+/// Returns the value of `Authorization` for a token.
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }

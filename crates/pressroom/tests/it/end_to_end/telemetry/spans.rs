@@ -1,5 +1,4 @@
-//! The table of spans: names, kinds, parents, attributes with their types, and a status that stays
-//! unset where nothing fails.
+//! Spans: names, kinds, parents, attributes with their types, and a status that stays unset without errors.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +17,7 @@ use crate::{
 
 const CALLER: &str = "b7ad6b7169203331";
 
-/// Asserts the server span of a request that `request` has sent.
+/// Asserts the server span of a request sent by [`request`].
 fn assert_server(span: &Seen, method: &str, route: Option<&str>, path: &str, status: i64) {
     span.assert(
         APP,
@@ -41,20 +40,20 @@ fn assert_server(span: &Seen, method: &str, route: Option<&str>, path: &str, sta
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_and_what_they_do_are_spans_below_the_callers() {
+async fn requests_and_their_operations_are_spans_below_the_callers_span() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
 
     let account = json!({"email": "alice@example.com", "password": "password123", "name": "Alice"});
     let credentials = json!({"email": "alice@example.com", "password": "password123"});
-    let answer = request(api, &trace_id(1), "POST /api/register", &[], Some(&account)).await;
-    assert_eq!(answer.status, 201);
-    let token = bearer(answer.json()["token"]["access_token"].as_str().unwrap());
+    let response = request(api, &trace_id(1), "POST /api/register", &[], Some(&account)).await;
+    assert_eq!(response.status, 201);
+    let token = bearer(response.json()["token"]["access_token"].as_str().unwrap());
     let signed_in: &[(&str, &str)] = &[("Authorization", &token)];
-    let answer = request(api, &trace_id(2), "POST /api/login", &[], Some(&credentials)).await;
-    assert_eq!(answer.status, 200);
+    let response = request(api, &trace_id(2), "POST /api/login", &[], Some(&credentials)).await;
+    assert_eq!(response.status, 200);
     let article = json!({"title": "One", "body": "x"});
-    let answer = request(
+    let response = request(
         api,
         &trace_id(3),
         "POST /api/articles/",
@@ -62,14 +61,14 @@ async fn requests_and_what_they_do_are_spans_below_the_callers() {
         Some(&article),
     )
     .await;
-    assert_eq!(answer.status, 201);
-    let slug = answer.json()["slug"].as_str().unwrap().to_owned();
+    assert_eq!(response.status, 201);
+    let slug = response.json()["slug"].as_str().unwrap().to_owned();
     let (path, favorite) = (
         format!("/api/articles/{slug}"),
         format!("/api/articles/{slug}/favorite"),
     );
     let changed = json!({"title": "Two"});
-    // The steps on an article: the trace, the request, its route and body, the span that is made inside, the answer.
+    // Requests on an article: trace, method, path, route, body, name of the inner span, status.
     let one = "/api/articles/{slug}";
     let of_one = "/api/articles/{slug}/favorite";
     let steps = [
@@ -80,11 +79,11 @@ async fn requests_and_what_they_do_are_spans_below_the_callers() {
     ];
     for (number, method, path, _, body, _, status) in &steps {
         let line = format!("{method} {path}");
-        let answer = request(api, &trace_id(*number), &line, signed_in, *body).await;
-        assert_eq!(i64::from(answer.status), *status, "{line}");
+        let response = request(api, &trace_id(*number), &line, signed_in, *body).await;
+        assert_eq!(i64::from(response.status), *status, "{line}");
     }
-    let answer = request(api, &trace_id(8), "POST /api/logout", signed_in, None).await;
-    assert_eq!(answer.status, 200);
+    let response = request(api, &trace_id(8), "POST /api/logout", signed_in, None).await;
+    assert_eq!(response.status, 200);
 
     for (number, path, name) in [
         (1, "/api/register", "user.register"),
@@ -135,7 +134,7 @@ async fn requests_and_what_they_do_are_spans_below_the_callers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_routes_have_no_route_queries_no_secrets_and_health_no_spans() {
+async fn unknown_paths_have_no_route_queries_are_redacted_and_health_checks_have_no_spans() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     for path in [
@@ -146,8 +145,8 @@ async fn unknown_routes_have_no_route_queries_no_secrets_and_health_no_spans() {
     ] {
         request(api, &trace_id(1), &format!("GET {path}"), &[], None).await;
     }
-    let answer = request(api, &trace_id(2), "GET /api/nowhere/7", &[], None).await;
-    assert_eq!(answer.status, 404);
+    let response = request(api, &trace_id(2), "GET /api/nowhere/7", &[], None).await;
+    assert_eq!(response.status, 404);
     let query = "page=1&token=hunter2&api_key=hunter3";
     let line = format!("GET /api/articles/?{query}");
     request(api, &trace_id(3), &line, &[], None).await;
@@ -160,16 +159,15 @@ async fn unknown_routes_have_no_route_queries_no_secrets_and_health_no_spans() {
         SpanKind::Server,
         &[("url.query", Is::Text("page=1&token=REDACTED&api_key=REDACTED"))],
     );
-    // Those after them have arrived, so theirs would have.
+    // Spans of later requests have arrived, so those of the health checks would have, too.
     let health = installation.otlp.trace(&trace_id(1));
     assert!(health.is_empty(), "{health:?}");
-    let quiet = |span: &str| !span.contains("health");
     assert!(
         installation
             .otlp
             .spans()
             .iter()
-            .all(|(_, span)| quiet(&span.name))
+            .all(|(_, span)| !span.name.contains("health"))
     );
     for secret in ["hunter2", "hunter3"] {
         assert!(!installation.otlp.contains(secret));
@@ -177,14 +175,14 @@ async fn unknown_routes_have_no_route_queries_no_secrets_and_health_no_spans() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_article_its_statements_and_its_task_are_one_trace_as_the_reference_tells_it() {
+async fn an_article_its_statements_and_its_task_are_one_trace() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     let token = bearer(&people.alice);
     let article = json!({"title": "Second", "body": "x"});
     let trace = trace_id(1);
-    let answer = request(
+    let response = request(
         api,
         &trace,
         "POST /api/articles/",
@@ -192,7 +190,7 @@ async fn an_article_its_statements_and_its_task_are_one_trace_as_the_reference_t
         Some(&article),
     )
     .await;
-    let slug = answer.json()["slug"].as_str().unwrap().to_owned();
+    let slug = response.json()["slug"].as_str().unwrap().to_owned();
     let message: serde_json::Value = serde_json::from_str(&installation.waiting_message().await).unwrap();
     let id = message["headers"]["id"].as_str().unwrap();
     let _worker = installation.worker();
@@ -258,7 +256,7 @@ async fn an_article_its_statements_and_its_task_are_one_trace_as_the_reference_t
         .map(|(service, span)| Seen { service, span })
         .collect();
     let ids: BTreeSet<String> = spans.iter().map(Seen::id).collect();
-    assert_eq!(ids.len(), spans.len(), "a span was sent twice");
+    assert_eq!(ids.len(), spans.len(), "a span was exported twice");
     for seen in &spans {
         let parent = hex(&seen.span.parent_span_id);
         assert!(
@@ -286,7 +284,8 @@ async fn an_article_its_statements_and_its_task_are_one_trace_as_the_reference_t
     assert_statements(&spans, "redis", APP, "LPUSH", &["?"]);
 }
 
-/// Asserts all statements that a service sent to a database, and that one of them has this name and text.
+/// Asserts the attributes of all statements that a service sent to a database, and that one of them has this
+/// name and text.
 fn assert_statements(spans: &[Seen], system: &str, service: &str, name: &str, texts: &[&str]) {
     let statements: Vec<_> = spans
         .iter()
@@ -310,9 +309,9 @@ fn assert_statements(spans: &[Seen], system: &str, service: &str, name: &str, te
         );
         let sql = text(&statement.span.attributes, "db.query.text").unwrap();
         for given in ["Second", "alice", "bob", "2026"] {
-            assert!(!sql.contains(given), "{summary} shows a value: {sql}");
+            assert!(!sql.contains(given), "{summary} contains a value: {sql}");
         }
-        // Those that touch a table name it.
+        // Statements on a table name the table.
         if system == "postgresql" && !["BEGIN", "COMMIT", "ROLLBACK"].contains(&operation) {
             statement.assert(service, SpanKind::Client, &[("db.collection.name", Is::AnyText)]);
             if operation == "SELECT" {
@@ -333,15 +332,15 @@ fn assert_statements(spans: &[Seen], system: &str, service: &str, name: &str, te
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_says_how_many_rows_it_gave() {
+async fn a_statement_reports_its_number_of_rows() {
     let installation = Installation::new().await;
     let (_serve, api) = installation.serve().await;
     let people = People::new(api, &installation).await;
     for title in ["Second", "Third"] {
         crate::end_to_end::installation::create(api, &people.alice, title, None).await;
     }
-    let answer = raw::request(api, "GET", "/api/articles/?per_page=2", None, None).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::request(api, "GET", "/api/articles/?per_page=2", None, None).await;
+    assert_eq!(response.status, 200);
     request(api, &trace_id(1), "GET /api/articles/?per_page=2", &[], None).await;
     let server = span_of(&installation, &trace_id(1), "GET /api/articles/").await;
     let rows = eventually("the statement of the list", async || {

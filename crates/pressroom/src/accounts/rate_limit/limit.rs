@@ -1,0 +1,24 @@
+//! A limit, and the error of an attempt over it.
+
+use std::{num::NonZeroU32, time::Duration};
+
+/// Length of a window.
+pub(super) const WINDOW: Duration = Duration::from_mins(1);
+
+/// Error for an attempt over a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many attempts")]
+pub struct TooManyAttempts {
+    /// Time until the next attempt may be admitted.
+    pub retry_after: Duration,
+}
+
+/// Key of a window: a digest of the account or client address, so that personal data does not reach Redis.
+pub(super) type Key = [u8; 16];
+
+/// Maximum number of attempts in the window of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) key: Key,
+    pub(super) max_attempts: NonZeroU32,
+}

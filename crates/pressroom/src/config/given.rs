@@ -1,0 +1,115 @@
+//! Settings as given on the command line and in the environment.
+
+use std::{collections::BTreeMap, marker::PhantomData};
+
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+
+use super::{error::ConfigError, reader::Reader, setting::Setting};
+
+/// The configuration of a command.
+pub trait Configuration: Sized {
+    /// Whether the options may also follow a command below this one.
+    const BELOW: bool = true;
+
+    /// The settings that [`Self::read`] reads, and that the command's `--help` shows.
+    fn settings() -> Vec<Setting>;
+
+    /// Reads the configuration, and checks all of it.
+    ///
+    /// # Errors
+    /// The first setting that is missing or invalid.
+    fn read(reader: &mut Reader) -> Result<Self, ConfigError>;
+}
+
+/// The settings given for a command. An option overrides its environment variable, which overrides `.env`. An
+/// empty value counts as unset.
+#[derive(Debug, Clone)]
+pub struct Given<C> {
+    values: BTreeMap<&'static str, Value>,
+    command: PhantomData<C>,
+}
+
+#[derive(Debug, Clone)]
+struct Value {
+    text: String,
+    /// Whether the value was given as an option.
+    option: bool,
+}
+
+impl<C> Default for Given<C> {
+    fn default() -> Self {
+        Self {
+            values: BTreeMap::new(),
+            command: PhantomData,
+        }
+    }
+}
+
+impl<C: Configuration> Given<C> {
+    /// Converts the settings given before a command into those of the command that runs without one.
+    #[must_use]
+    pub fn cast<D: Configuration>(self) -> Given<D> {
+        Given {
+            values: self.values,
+            command: PhantomData,
+        }
+    }
+
+    /// Reads the configuration. Options before the command, `before`, fill in those that were not given after it.
+    ///
+    /// # Errors
+    /// The first setting that is missing or invalid.
+    pub fn read<B>(self, before: &Given<B>) -> Result<C, ConfigError> {
+        C::read(&mut self.reader(before))
+    }
+
+    /// Returns a reader of the settings.
+    #[must_use]
+    pub fn reader<B>(mut self, before: &Given<B>) -> Reader {
+        for (variable, value) in before.values.iter().filter(|(_, value)| value.option) {
+            let own = self.values.get(variable).is_some_and(|own| own.option);
+            if !own {
+                self.values.insert(variable, value.clone());
+            }
+        }
+        let texts = self
+            .values
+            .into_iter()
+            .map(|(variable, value)| (variable, value.text));
+        Reader::new(texts.collect())
+    }
+}
+
+impl<C: Configuration> Args for Given<C> {
+    fn augment_args(command: Command) -> Command {
+        command.args(C::settings().iter().map(|setting| setting.arg().global(C::BELOW)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<C: Configuration> FromArgMatches for Given<C> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |setting: Setting| {
+            let text = matches.get_one::<String>(setting.variable)?;
+            let option = matches.value_source(setting.variable) == Some(ValueSource::CommandLine);
+            // Compose files and shells set a variable to nothing to unset it.
+            let value = Value {
+                text: text.clone(),
+                option,
+            };
+            (!text.trim().is_empty()).then_some((setting.variable, value))
+        };
+        Ok(Self {
+            values: C::settings().into_iter().filter_map(value).collect(),
+            command: PhantomData,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Reads values from text, and keeps how each is shown.
+
+use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr, time::Duration};
+
+use super::{error::ConfigError, secret::Secret, setting::Setting};
+
+/// Reads settings, and prints those that it read as an environment file, with secrets masked.
+#[derive(Debug)]
+pub struct Reader {
+    given: BTreeMap<&'static str, String>,
+    shown: Vec<(&'static str, Option<String>)>,
+}
+
+impl Reader {
+    pub(super) fn new(given: BTreeMap<&'static str, String>) -> Self {
+        Self {
+            given,
+            shown: Vec::new(),
+        }
+    }
+
+    /// Reads a setting that may be left out. `parse` also returns how the value is shown.
+    pub(super) fn optional<T, E: fmt::Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl FnOnce(&str) -> Result<(T, String), E>,
+    ) -> Result<Option<T>, ConfigError> {
+        let text = self
+            .given
+            .get(setting.variable)
+            .cloned()
+            .or_else(|| setting.default());
+        let parsed = text.map(|text| parse(&text)).transpose();
+        let parsed = parsed.map_err(|problem| ConfigError::new(setting.variable, problem))?;
+        let (value, shown) = parsed.unzip();
+        if !self
+            .shown
+            .iter()
+            .any(|(variable, _)| *variable == setting.variable)
+        {
+            self.shown.push((setting.variable, shown));
+        }
+        Ok(value)
+    }
+
+    /// Reads a setting that is required or has a default.
+    pub(super) fn required<T, E: fmt::Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl FnOnce(&str) -> Result<(T, String), E>,
+    ) -> Result<T, ConfigError> {
+        let value = self.optional(setting, parse)?;
+        value.ok_or_else(|| missing(setting))
+    }
+
+    pub(super) fn text(&mut self, setting: Setting) -> Option<String> {
+        let same = |text: &str| Ok::<_, Infallible>((text.to_owned(), text.to_owned()));
+        self.optional(setting, same).unwrap_or(None)
+    }
+
+    pub(super) fn secret(&mut self, setting: Setting) -> Option<Secret> {
+        let masked = |text: &str| {
+            let secret = Secret::new(text);
+            let shown = secret.to_string();
+            Ok::<_, Infallible>((secret, shown))
+        };
+        self.optional(setting, masked).unwrap_or(None)
+    }
+
+    /// Reads a value that prints as it parses. `expected` describes it, for the error.
+    pub(super) fn parse<T: FromStr + fmt::Display>(
+        &mut self,
+        setting: Setting,
+        expected: &str,
+    ) -> Result<T, ConfigError> {
+        self.required(setting, |text| {
+            let parsed = text.trim().parse::<T>();
+            let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()))?;
+            let shown = value.to_string();
+            Ok::<_, String>((value, shown))
+        })
+    }
+
+    /// Reads one of several words.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        setting: Setting,
+        choices: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
+        self.required(setting, |text| {
+            let found = choices.iter().find(|(name, _)| *name == text.trim());
+            let (name, value) = found.ok_or_else(|| {
+                let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+                format!("{:?} is not one of {}", text.trim(), names.join(", "))
+            })?;
+            Ok::<_, String>((*value, (*name).to_owned()))
+        })
+    }
+
+    pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+        // A year stays clear of overflow where it is added to a time.
+        let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
+        self.duration(
+            setting,
+            1.0,
+            limits,
+            "a number of seconds above 0 and up to a year",
+        )
+    }
+
+    pub(super) fn hours(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+        let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
+        self.duration(
+            setting,
+            3600.0,
+            limits,
+            "a number of hours above 0 and up to a year",
+        )
+    }
+
+    /// Reads seconds, of which there may be none.
+    pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
+        let limits = (Duration::ZERO, Duration::from_hours(1));
+        self.duration(setting, 1.0, limits, "a number of seconds from 0 to 3600")
+    }
+
+    fn duration(
+        &mut self,
+        setting: Setting,
+        unit: f64,
+        (least, most): (Duration, Duration),
+        expected: &str,
+    ) -> Result<Duration, ConfigError> {
+        self.required(setting, |text| {
+            let number = text.trim().parse::<f64>().ok();
+            let duration = number.and_then(|number| Duration::try_from_secs_f64(number * unit).ok());
+            let duration = duration.filter(|duration| (least..=most).contains(duration));
+            let duration = duration.ok_or_else(|| format!("{:?} is not {expected}", text.trim()))?;
+            Ok::<_, String>((duration, (duration.as_secs_f64() / unit).to_string()))
+        })
+    }
+
+    /// Fails when `setting` is given, which the command cannot use for this reason.
+    pub(super) fn refuse(&mut self, setting: Setting, reason: &str) -> Result<(), ConfigError> {
+        match self.given.get(setting.variable) {
+            Some(_) => Err(ConfigError::new(setting.variable, reason)),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.shown.iter().map(|(variable, _)| *variable).collect()
+    }
+}
+
+pub(super) fn missing(setting: Setting) -> ConfigError {
+    ConfigError::new(setting.variable, format!("is required: {}", setting.help))
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (variable, shown) in &self.shown {
+            match shown {
+                Some(value) => writeln!(f, "{variable}={value}")?,
+                None => writeln!(f, "# {variable} is not set")?,
+            }
+        }
+        Ok(())
+    }
+}

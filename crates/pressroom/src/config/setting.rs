@@ -1,0 +1,66 @@
+//! The description of a setting.
+
+use clap::{Arg, ArgAction};
+
+/// The value of a setting that is not given.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fallback {
+    /// None, or one that depends on the command; the help text says which.
+    None,
+    Fixed(&'static str),
+    Computed(fn() -> String),
+    /// A computed value, and its description for the help text.
+    Described(&'static str, fn() -> String),
+}
+
+/// A setting: an option of the command line, and the environment variable of the same name.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub(super) variable: &'static str,
+    pub(super) option: &'static str,
+    pub(super) value_name: &'static str,
+    pub(super) fallback: Fallback,
+    pub(super) help: &'static str,
+    pub(super) hidden: bool,
+}
+
+impl Setting {
+    /// The setting with another default.
+    pub(super) const fn or(self, default: &'static str) -> Self {
+        Self {
+            fallback: Fallback::Fixed(default),
+            ..self
+        }
+    }
+
+    /// The setting, left out of help texts.
+    pub(super) const fn hidden(self) -> Self {
+        Self { hidden: true, ..self }
+    }
+
+    pub(super) fn default(&self) -> Option<String> {
+        match self.fallback {
+            Fallback::None => None,
+            Fallback::Fixed(text) => Some(text.to_owned()),
+            Fallback::Computed(value) | Fallback::Described(_, value) => Some(value()),
+        }
+    }
+
+    /// Returns the option for clap, which also reads the variable.
+    pub(super) fn arg(&self) -> Arg {
+        let default = match self.fallback {
+            Fallback::Described(description, _) => Some(description.to_owned()),
+            _ => self.default(),
+        };
+        let default = default.map(|default| format!(" [default: {default}]"));
+        Arg::new(self.variable)
+            .long(self.option)
+            .env(self.variable)
+            .hide_env_values(true)
+            .value_name(self.value_name)
+            .action(ArgAction::Set)
+            .hide(self.hidden)
+            .help_heading("Settings (each also an environment variable)")
+            .help(format!("{}{}", self.help, default.unwrap_or_default()))
+    }
+}

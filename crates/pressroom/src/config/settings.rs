@@ -1,0 +1,96 @@
+//! The settings, with their defaults and help texts. Those that only the observatory reads are in
+//! `observatory`.
+
+use crate::accounts::Rates;
+
+use super::setting::Fallback::{Computed, Described, Fixed, None};
+
+/// Declares settings, and a list of all of them for tests.
+macro_rules! settings {
+    ($list:ident: $($variable:ident, $option:literal, $value:literal, $fallback:expr, $help:literal;)*) => {
+        $(pub(super) const $variable: crate::config::setting::Setting = crate::config::setting::Setting {
+            variable: stringify!($variable),
+            option: $option,
+            value_name: $value,
+            fallback: $fallback,
+            help: $help,
+            hidden: false,
+        };)*
+
+        #[cfg(test)]
+        pub(super) const $list: &[crate::config::setting::Setting] = &[$($variable),*];
+    };
+}
+
+#[cfg(feature = "observatory")]
+pub(super) use settings;
+
+settings! { ALL:
+    APP_ENV, "app-env", "NAME", Fixed("development"),
+        "development, testing or production; embedded mode refuses production";
+    FLASK_ENV, "flask-env", "NAME", None, "Alternative to APP_ENV, which overrides it";
+    HOST, "host", "IP", Fixed("0.0.0.0"), "Address to listen on";
+    PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
+    SECRET_KEY, "secret-key", "TEXT", None,
+        "Key that signs tokens, at least 32 characters. Flask and Pressroom accept each other's tokens when \
+        they have the same key. Embedded mode generates one and keeps it in DATA_DIR";
+    DATABASE_URL, "database-url", "URL", None,
+        "postgresql://user:password@host/database; postgres:// and SQLAlchemy's postgresql+psycopg:// work \
+        too. Embedded mode uses SQLite [default there: sqlite://DATA_DIR/pressroom.db]";
+    DATABASE_READ_URL, "database-read-url", "URL", None,
+        "Read replica of the database, for requests without a token";
+    REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"), "redis://, rediss:// or sentinel:// URL";
+    DATA_DIR, "data-dir", "FOLDER", Fixed("./data"),
+        "Folder for the embedded database, its key, and telemetry waiting to be forwarded";
+    SMTP_URL, "smtp-url", "URL", None,
+        "Mail server for notifications: smtp://user:password@host:587?tls=required, or smtps://. Without \
+        SMTP_URL and WEBHOOK_URL, notifications are logged";
+    SMTP_FROM, "smtp-from", "ADDRESS", None, "Sender address for notifications; required with SMTP_URL";
+    WEBHOOK_URL, "webhook-url", "URL", None,
+        "Receiver of notifications as signed HTTP requests (Standard Webhooks)";
+    WEBHOOK_SECRET, "webhook-secret", "TEXT", None,
+        "Key that signs webhook requests; required with WEBHOOK_URL";
+    RATE_LIMIT, "rate-limit", "on|off", Fixed("on"), "Whether logins and registrations are rate-limited";
+    RATE_LIMIT_LOGIN_ACCOUNT, "rate-limit-login-account", "NUMBER",
+        Computed(|| rate(Rates::default().login_account)), "Logins to one account per minute, or off";
+    RATE_LIMIT_LOGIN_ADDRESS, "rate-limit-login-address", "NUMBER",
+        Computed(|| rate(Rates::default().login_address)), "Logins from one client address per minute, or off";
+    RATE_LIMIT_REGISTER_ADDRESS, "rate-limit-register-address", "NUMBER",
+        Computed(|| rate(Rates::default().register_address)),
+        "Registrations from one client address per minute, or off";
+    TRUSTED_PROXIES, "trusted-proxies", "NETWORKS", None,
+        "Comma-separated addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted";
+    CORS_ALLOWED_ORIGINS, "cors-allowed-origins", "ORIGINS", None,
+        "Comma-separated origins (https://app.example.com) whose pages may read responses, or *";
+    BODY_LIMIT, "body-limit", "BYTES", Fixed("1048576"), "Maximum size of a request body, in bytes";
+    REQUEST_TIMEOUT, "request-timeout", "SECONDS", Fixed("30"), "Maximum duration of a request, in seconds";
+    SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
+        "Grace period for requests and tasks in progress at shutdown, in seconds";
+    SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),
+        "Time between failing readiness checks and refusing connections at shutdown, in seconds; gives a load \
+        balancer time to react";
+    JWT_EXPIRATION_HOURS, "jwt-expiration-hours", "HOURS", Fixed("24"), "Lifetime of a token, in hours";
+    PASSWORD_SCHEME, "password-scheme", "NAME", Fixed("argon2id"),
+        "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
+    CELERY_QUEUES, "celery-queues", "NAMES", Fixed("celery"),
+        "Comma-separated queues that the worker consumes; serve sends to the first";
+    CELERY_CONCURRENCY, "celery-concurrency", "NUMBER", Described("cores x 10", default_concurrency),
+        "Maximum number of tasks that a worker runs at once";
+    CELERY_HOSTNAME, "celery-hostname", "NAME@HOST", Described("celery@%h", celeriac::default_node_name),
+        "The worker's unique name; %h stands for the host";
+    CELERY_VISIBILITY_TIMEOUT, "celery-visibility-timeout", "SECONDS", Fixed("3600"),
+        "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
+        workers on the same Redis";
+    OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
+        "Address on which the observatory receives and shows telemetry; there is no login";
+    OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"), "Port of the observatory's pages and JSON API";
+}
+
+pub(super) fn rate(rate: Option<std::num::NonZeroU32>) -> String {
+    rate.map_or("off".to_owned(), |rate| rate.to_string())
+}
+
+fn default_concurrency() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    (cores * 10).to_string()
+}
