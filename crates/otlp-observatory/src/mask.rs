@@ -1,7 +1,7 @@
-//! Masks e-mail addresses in what was received, as the collector's `transform/pii` does, whatever the sender did. The
-//! collector looks at the texts that usually hold addresses; here it is every text, keys too, at any depth.
+//! Masks e-mail addresses in received telemetry, like the collector's `transform/pii`, but in every text, keys included,
+//! at any depth.
 //!
-//! The recursion is as deep as the decoders allow values to be nested (`prost` 100 messages, `serde_json` 128 brackets).
+//! The decoders limit the nesting of values and so the recursion: `prost` to 100 messages, `serde_json` to 128 brackets.
 
 use std::borrow::Cow;
 
@@ -166,7 +166,7 @@ fn mask_text(text: &mut String) {
     }
 }
 
-/// Bytes are masked when they are text.
+/// Masks bytes that are UTF-8.
 fn mask_bytes(bytes: &mut Vec<u8>) {
     if let Ok(text) = str::from_utf8(bytes)
         && let Cow::Owned(masked) = telemetry::mask(text)
