@@ -1,5 +1,5 @@
-//! Anyone who reaches the server can broadcast. Reading commands and events never panics and takes no long time, and
-//! an event that is read is written and read again as the same.
+//! Fuzzes broadcasts, which anyone with access to the server can send. Decoding commands and events never
+//! panics and never takes long, and a decoded event survives encoding and decoding.
 
 #![no_main]
 

@@ -1,42 +1,42 @@
-//! Any bytes may lie in a queue. Reading them never panics; what is read is written and read again as the same; and
-//! the marks of a delivery change nothing else.
+//! Fuzzes list elements of a queue. Decoding never panics, a decoded message survives encoding and decoding,
+//! and the marks of deliveries change nothing else.
 
 #![no_main]
 
 use celeriac::{Message, fuzzing};
 use libfuzzer_sys::fuzz_target;
 
-/// What an error text may have of a foreign message.
-const LONGEST_REASON: usize = 500;
+/// Maximum length of an error text, in bytes: it must not quote the message at length.
+const MAX_REASON: usize = 500;
 
 fuzz_target!(|raw: &[u8]| {
     let marked = fuzzing::mark_redelivered(raw);
     let cleared = fuzzing::as_never_delivered(raw);
     match Message::decode(raw) {
         Ok(mut message) => {
-            // Bodies are always written so.
+            // Bodies are always written as base64.
             message.properties.body_encoding = Some("base64".to_owned());
             let encoded = message.encode();
-            let again = Message::decode(encoded.as_bytes()).expect("what is written can be read");
+            let again = Message::decode(encoded.as_bytes()).expect("an encoded message can be decoded");
             assert_eq!(again, message);
             assert_eq!(again.encode(), encoded);
 
-            let marked = marked.expect("what can be read can be marked");
-            let redelivered = Message::decode(marked.as_bytes()).expect("a mark breaks nothing");
+            let marked = marked.expect("a decodable message can be marked");
+            let redelivered = Message::decode(marked.as_bytes()).expect("a marked message can be decoded");
             assert!(redelivered.redelivered());
             assert_eq!(run(&redelivered), run(&message));
-            let cleared = cleared.expect("what can be read can be cleared of marks");
-            let new = Message::decode(cleared.as_bytes()).expect("clearing marks breaks nothing");
+            let cleared = cleared.expect("the marks of a decodable message can be removed");
+            let new = Message::decode(cleared.as_bytes()).expect("a message without marks can be decoded");
             assert!(!new.redelivered());
             assert_eq!(run(&new), run(&message));
         }
         Err(poison) => {
-            assert!(poison.to_string().len() < LONGEST_REASON);
+            assert!(poison.to_string().len() < MAX_REASON);
         }
     }
 });
 
-/// What a worker runs of a message.
+/// Returns the parts of a message that determine what a worker runs.
 fn run(message: &Message) -> impl PartialEq + std::fmt::Debug {
     let headers = &message.headers;
     (

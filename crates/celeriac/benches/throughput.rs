@@ -1,12 +1,14 @@
-//! The Rust side of `bench/tasks`: fills a queue, works it off, sends. Each command prints one JSON line with what it
-//! measured. Not a benchmark of functions: the figures are of a whole client or worker on a real Redis.
+//! The Rust side of `bench/tasks`: fills a queue, runs a worker, sends. Each command prints its measurement
+//! as one JSON line. The figures are of a whole client or worker on a real Redis, not of single functions.
 //!
 //! ```text
-//! throughput fill <url> <count> [ignore [<task> <arguments>]]   messages, for the task `noop` if none is named, in batches
-//! throughput work <url> <concurrency> [observed]   a worker, until SIGTERM; its tasks make spans and measurements when
-//!                                            it is observed (feature `telemetry`)
-//! throughput drain <url> <count>             waits until as many messages are taken, says how long that took
-//! throughput send <url> <count> <parallel>   one message a call, as `.delay()` does
+//! throughput fill <url> <count> [ignore [<task> <arguments>]]   sends messages in batches, by default for
+//! `noop`
+//! throughput work <url> <concurrency> [observed]   runs a worker until SIGTERM; `observed` adds spans and
+//! metrics of
+//!                                            its tasks (feature `telemetry`)
+//! throughput drain <url> <count>             measures how long a worker takes to empty the queue
+//! throughput send <url> <count> <parallel>   sends one message per call, as `.delay()` does
 //! throughput roundtrip <url> <count>         sends, and waits for every result, while a worker runs
 //! ```
 
@@ -17,23 +19,24 @@ use std::{
 };
 
 use celeriac::{
-    Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker, WorkerBuilder,
+    Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskError, TaskOptions, Worker,
+    WorkerBuilder,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const BATCH: usize = 500;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-type Failure = Box<dyn std::error::Error>;
+type Error = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
         .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // One thread: no-op tasks have no work that two could share, only each other's wake-ups.
+    // One thread: a second one would only add wake-ups, since the tasks do nothing.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -52,14 +55,14 @@ fn main() -> Result<(), Failure> {
             ["drain", url, count] => drain(url, count.parse()?).await,
             ["send", url, count, parallel] => send(url, count.parse()?, parallel.parse()?).await,
             ["roundtrip", url, count] => roundtrip(url, count.parse()?).await,
-            // `cargo bench` runs every benchmark; this one needs a server.
+            // `cargo bench` runs all benchmarks without arguments; this one needs a server.
             [] => Ok(()),
             _ => Err("usage: fill|work|drain|send|roundtrip <url> ...".into()),
         }
     })
 }
 
-fn broker(url: &str) -> Result<Arc<RedisBroker>, Failure> {
+fn broker(url: &str) -> Result<Arc<RedisBroker>, Error> {
     Ok(Arc::new(RedisBroker::new(RedisConfig::new(url))?))
 }
 
@@ -67,12 +70,12 @@ fn signature(ignore: bool) -> Signature {
     Signature::new("noop").arg(1).arg("created").ignore_result(ignore)
 }
 
-fn say(line: &str) -> Result<(), Failure> {
+fn print(line: &str) -> Result<(), Error> {
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
 
-async fn fill(url: &str, count: usize, signature: &Signature) -> Result<(), Failure> {
+async fn fill(url: &str, count: usize, signature: &Signature) -> Result<(), Error> {
     let client = Client::new(broker(url)?);
     let begin = Instant::now();
     let mut left = count;
@@ -86,7 +89,7 @@ async fn fill(url: &str, count: usize, signature: &Signature) -> Result<(), Fail
     rate("fill", count, begin.elapsed())
 }
 
-async fn send(url: &str, count: usize, parallel: usize) -> Result<(), Failure> {
+async fn send(url: &str, count: usize, parallel: usize) -> Result<(), Error> {
     let client = Client::new(broker(url)?);
     client.send(signature(true)).await?;
     let begin = Instant::now();
@@ -107,17 +110,17 @@ async fn send(url: &str, count: usize, parallel: usize) -> Result<(), Failure> {
     rate("send", count / parallel * parallel, begin.elapsed())
 }
 
-async fn roundtrip(url: &str, count: usize) -> Result<(), Failure> {
+async fn roundtrip(url: &str, count: usize) -> Result<(), Error> {
     let client = Client::new(broker(url)?);
     let first = client.send(signature(false)).await?;
-    client.wait(&first, PATIENCE).await?;
+    client.wait(&first, TIMEOUT).await?;
     let begin = Instant::now();
-    // The next batch is sent while results of the one before still come.
+    // Sends the next batch while results of the previous one still arrive.
     let mut waiting = JoinSet::new();
     for _ in 0..count / BATCH {
         for sent in client.send_batch(vec![signature(false); BATCH]).await {
             let (client, id) = (client.clone(), sent?);
-            waiting.spawn(async move { client.wait(&id, PATIENCE).await });
+            waiting.spawn(async move { client.wait(&id, TIMEOUT).await });
         }
         while waiting.len() > 2 * BATCH {
             waiting.join_next().await.expect("some are waiting")??;
@@ -129,17 +132,17 @@ async fn roundtrip(url: &str, count: usize) -> Result<(), Failure> {
     rate("roundtrip", count / BATCH * BATCH, begin.elapsed())
 }
 
-async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
+async fn work(url: &str, concurrency: usize) -> Result<(), Error> {
     run(Worker::builder(broker(url)?), concurrency).await
 }
 
-async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Failure> {
+async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Error> {
     let worker = worker
         .concurrency(concurrency)
         .task(
             "noop",
             TaskOptions::default(),
-            async |_: TaskContext, (_, _): (i64, String)| Ok(()),
+            async |_: TaskContext, (_, _): (i64, String)| Ok::<_, TaskError>(()),
         )
         .build();
     let shutdown = CancellationToken::new();
@@ -151,9 +154,9 @@ async fn run(worker: WorkerBuilder, concurrency: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From the first message that is gone to the last one. The queue has to be filled before a worker starts, so that
-/// starting does not count.
-async fn drain(url: &str, count: u64) -> Result<(), Failure> {
+/// Measures from the first acknowledged message to the last. Fill the queue before starting a worker, so that
+/// its start does not count.
+async fn drain(url: &str, count: u64) -> Result<(), Error> {
     let broker = broker(url)?;
     let mut begin = None;
     let mut taken_before = 0;
@@ -168,14 +171,14 @@ async fn drain(url: &str, count: u64) -> Result<(), Failure> {
             let taken = usize::try_from(count - taken_before)?;
             return rate("drain", taken, begin.elapsed());
         }
-        // How exact the figure is; looking more often would take the server's time from the worker.
+        // Sets the precision of the figure; polling more often would take server time from the worker.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-fn rate(what: &str, count: usize, took: Duration) -> Result<(), Failure> {
+fn rate(what: &str, count: usize, took: Duration) -> Result<(), Error> {
     let seconds = took.as_secs_f64();
-    say(&format!(
+    print(&format!(
         r#"{{"what": "{what}", "count": {count}, "seconds": {seconds:.3}, "per_second": {:.0}}}"#,
         count as f64 / seconds
     ))
@@ -188,12 +191,12 @@ mod observed {
 
     use super::*;
 
-    /// A worker with the telemetry that `OTEL_*` ask for.
-    pub async fn work(url: &str, concurrency: usize) -> Result<(), Failure> {
+    /// Runs a worker with the telemetry that the `OTEL_*` variables configure.
+    pub async fn work(url: &str, concurrency: usize) -> Result<(), Error> {
         let telemetry = telemetry::init(Service::new("throughput", env!("CARGO_PKG_VERSION")))?;
         let config = RedisConfig::new(url);
         let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&config));
-        let broker = Arc::new(RedisBroker::new(config)?.with_observer(observer.clone()));
+        let broker = Arc::new(RedisBroker::new(config)?.observer(observer.clone()));
         run(Worker::builder(broker).observer(observer), concurrency).await?;
         telemetry.shutdown(Duration::from_secs(5))?;
         Ok(())

@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 /// Counts words. A text without any is refused for good; whatever may pass would be `TaskError::Retry`.
 async fn count_words(_: TaskContext, (text,): (String,)) -> Result<usize, TaskError> {
     match text.split_whitespace().count() {
-        0 => Err(TaskError::Failed(Exception {
-            type_name: "ValueError".to_owned(),
-            module: "builtins".to_owned(),
-            message: "there are no words".to_owned(),
-        })),
+        0 => Err(TaskError::Failed(Exception::new(
+            "ValueError",
+            "there are no words",
+        ))),
         words => Ok(words),
     }
 }
@@ -35,11 +34,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(url))?);
 
-    let options = TaskOptions {
-        parameters: &["text"],
-        time_limit: Some(Duration::from_secs(60)),
-        ..TaskOptions::default()
-    };
+    let options = TaskOptions::new()
+        .parameters(&["text"])
+        .time_limit(Duration::from_secs(60));
     let worker = Worker::builder(broker.clone())
         .queue("words")
         .task("texts.count_words", options, count_words)

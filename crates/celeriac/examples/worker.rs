@@ -39,11 +39,7 @@ async fn invoice(_: TaskContext, (order, currency): (Order, Option<String>)) -> 
 async fn flaky(context: TaskContext, (): ()) -> Result<u32, TaskError> {
     if context.retries < 2 {
         return Err(TaskError::Retry {
-            cause: Exception {
-                type_name: "ConnectionError".to_owned(),
-                module: "builtins".to_owned(),
-                message: "nobody answers".to_owned(),
-            },
+            cause: Exception::new("ConnectionError", "nobody answers"),
             countdown: Some(Duration::from_secs(1)),
         });
     }
@@ -64,11 +60,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .queue("rust")
         .task(
             "shop.invoice",
-            TaskOptions {
+            TaskOptions::new()
                 // So that Python may pass `currency` by keyword.
-                parameters: &["order", "currency"],
-                ..TaskOptions::default()
-            },
+                .parameters(&["order", "currency"]),
             invoice,
         )
         .task("shop.flaky", TaskOptions::default(), flaky)

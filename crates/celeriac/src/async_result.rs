@@ -3,14 +3,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::time::{error::Elapsed, timeout};
 
 use crate::{
     broker::{Broker, BrokerError},
+    exception::Exception,
     result::{ResultMeta, Status},
-    task::Exception,
+    result_tree::ResultTree,
+    task_id::TaskId,
 };
 
 /// The results of what was sent: one task, or a group of them, and what had to end before.
@@ -20,64 +22,9 @@ pub struct AsyncResult {
     tree: Arc<ResultTree>,
 }
 
-/// Which results belong together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ResultTree {
-    pub id: String,
-    /// What comes before in a chain, or the header of a chord.
-    pub parent: Option<Arc<ResultTree>>,
-    /// The parts, if it is a group.
-    pub children: Option<Vec<Arc<ResultTree>>>,
-}
-
-impl ResultTree {
-    pub fn task(id: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            parent: None,
-            children: None,
-        }
-    }
-
-    /// As Celery writes it: `[[id, parent], parts]`.
-    pub fn as_tuple(&self) -> Value {
-        let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
-        let children = self.children.as_ref();
-        let children = children.map(|parts| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>());
-        json!([[self.id, parent], children])
-    }
-
-    /// Reads such a tuple.
-    pub fn from_tuple(tuple: &Value) -> Option<Self> {
-        let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
-        let (id, parent) = match own {
-            Value::String(id) => (id.clone(), None),
-            pair => {
-                let parent = pair.get(1).filter(|parent| !parent.is_null());
-                let parent = parent.map(|parent| Self::from_tuple(parent).map(Arc::new));
-                (pair.get(0)?.as_str()?.to_owned(), parent)
-            }
-        };
-        let children = match parts {
-            Value::Null => None,
-            parts => Some(
-                parts
-                    .as_array()?
-                    .iter()
-                    .map(|part| Self::from_tuple(part).map(Arc::new))
-                    .collect::<Option<_>>()?,
-            ),
-        };
-        Some(Self {
-            id,
-            parent: parent.flatten(),
-            children,
-        })
-    }
-}
-
 /// Why there is no return value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum WaitError {
     /// The task has not ended in time. It may still do.
     #[error("the task has not ended in time")]
@@ -86,7 +33,7 @@ pub enum WaitError {
     #[error("task {id} failed with {}", exception.type_name)]
     Failed {
         /// The task that failed.
-        id: String,
+        id: TaskId,
         /// With what.
         exception: Exception,
     },
@@ -94,7 +41,7 @@ pub enum WaitError {
     #[error("task {id} was revoked")]
     Revoked {
         /// The task that was revoked.
-        id: String,
+        id: TaskId,
         /// `expired`, `revoked` or `terminated`.
         reason: String,
     },
@@ -125,7 +72,7 @@ impl AsyncResult {
 
     /// The id of the task, of the last task of a chain, of a chord's body, or of a group.
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub fn id(&self) -> &TaskId {
         &self.tree.id
     }
 
@@ -182,10 +129,10 @@ async fn own_value(broker: &dyn Broker, tree: &ResultTree) -> Result<Value, Wait
 }
 
 /// The single tasks before this one. A chord's body is told of what happens in the header, so that is not looked at.
-fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &str> {
+fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &TaskId> {
     std::iter::successors(tree.parent.as_deref(), |tree| tree.parent.as_deref())
         .filter(|tree| tree.children.is_none())
-        .map(|tree| tree.id.as_str())
+        .map(|tree| &tree.id)
 }
 
 pub(crate) fn returned(meta: ResultMeta) -> Result<Value, WaitError> {

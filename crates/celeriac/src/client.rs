@@ -7,17 +7,19 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::{
-    async_result::{AsyncResult, ResultTree, WaitError},
-    broker::{Broker, BrokerError},
-    canvas::{Canvas, CanvasError, Sender},
+    async_result::{AsyncResult, WaitError},
+    broker::{Broker, BrokerError, Publication},
+    canvas::{Canvas, CanvasError, SendContext, Sender},
     control::clock::Clock,
     event::{self, Event},
     log::debug,
     message::Message,
-    observer::{Observer, Origin, SendInfo, SendSpan, Unobserved, observed},
+    observer::{NoopObserver, Observer, SendInfo, SendSpan, SpanHandle, observed},
     result::ResultMeta,
+    result_tree::ResultTree,
     signature::Signature,
     system,
+    task_id::TaskId,
 };
 
 /// Events sent together.
@@ -46,17 +48,19 @@ impl fmt::Debug for Client {
 /// A task that was not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("task {task} was not sent: {source}")]
+#[non_exhaustive]
 pub struct SendError {
     /// The task's name.
     pub task: String,
     /// The id it would have had.
-    pub id: String,
+    pub id: TaskId,
     /// Why.
     pub source: BrokerError,
 }
 
 /// Tasks that were not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ApplyError {
     /// They cannot be sent as Celery would.
     #[error(transparent)]
@@ -72,7 +76,7 @@ impl Client {
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
-            observer: Arc::new(Unobserved),
+            observer: Arc::new(NoopObserver),
             origin: system::origin().into(),
             reply_to: system::random_id().to_string().into(),
             events: None,
@@ -81,14 +85,14 @@ impl Client {
 
     /// Reports every send to this observer.
     #[must_use]
-    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer, ..self }
     }
 
     /// Whether an event `task-sent` is broadcast for every task, as with Celery's `task_send_sent_event`; off by default. It
     /// shows the task's arguments, shortened, to everyone who reaches the broker, and is one more round trip.
     #[must_use]
-    pub fn with_events(self, enabled: bool) -> Self {
+    pub fn events(self, enabled: bool) -> Self {
         let events = enabled.then(Arc::default);
         Self { events, ..self }
     }
@@ -97,12 +101,12 @@ impl Client {
     ///
     /// # Errors
     /// When the broker did not confirm.
-    pub async fn send(&self, signature: Signature) -> Result<String, SendError> {
+    pub async fn send(&self, signature: Signature) -> Result<TaskId, SendError> {
         let (message, span) = self.prepare(signature);
         let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
         let event = self.sent(&message);
         let mut publish = self.broker.publish(message);
-        let answer = observed(publish.as_mut(), |poll| span.during(poll)).await;
+        let answer = observed(publish.as_mut(), |poll| span.in_scope(poll)).await;
         if answer.is_ok() {
             self.announce(event.as_slice()).await;
         }
@@ -110,7 +114,7 @@ impl Client {
     }
 
     /// Sends several tasks in one round trip; one answer each, in order.
-    pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<String, SendError>> {
+    pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<TaskId, SendError>> {
         let mut messages = Vec::with_capacity(signatures.len());
         let mut pending = Vec::with_capacity(signatures.len());
         let mut events = Vec::new();
@@ -120,10 +124,10 @@ impl Client {
             events.push(self.sent(&message));
             messages.push(message);
         }
-        let origins: Vec<Origin> = pending.iter().map(|(span, ..)| span.origin()).collect();
-        let origin = self.observer.on_behalf_of(&origins);
+        let origins: Vec<SpanHandle> = pending.iter().map(|(span, ..)| span.handle()).collect();
+        let origin = self.observer.batch_span(&origins);
         let mut publish = self.broker.publish_batch(messages);
-        let answers = observed(publish.as_mut(), |poll| self.observer.during(&origin, poll)).await;
+        let answers = observed(publish.as_mut(), |poll| self.observer.in_scope(&origin, poll)).await;
         let sent = events
             .into_iter()
             .zip(&answers)
@@ -141,13 +145,13 @@ impl Client {
     ///
     /// # Errors
     /// When the broker cannot be reached.
-    pub async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
-        self.broker.result(id).await
+    pub async fn result(&self, id: impl Into<TaskId>) -> Result<Option<ResultMeta>, BrokerError> {
+        self.broker.result(&id.into()).await
     }
 
     /// A handle on the result of a task that was sent by anyone.
     #[must_use]
-    pub fn result_of(&self, id: impl Into<String>) -> AsyncResult {
+    pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
         AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
     }
 
@@ -155,7 +159,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`WaitError`].
-    pub async fn wait(&self, id: &str, timeout: Duration) -> Result<Value, WaitError> {
+    pub async fn wait(&self, id: impl Into<TaskId>, timeout: Duration) -> Result<Value, WaitError> {
         self.result_of(id).wait(timeout).await
     }
 
@@ -167,15 +171,18 @@ impl Client {
     pub async fn apply(&self, canvas: impl Into<Canvas>) -> Result<AsyncResult, ApplyError> {
         let canvas = canvas.into();
         canvas.check()?;
-        let mut sender = self.sender();
+        let mut sender = Sender {
+            context: self.send_context(),
+            publication: Publication::default(),
+        };
         let tree = sender.apply(canvas.0, &[], Map::new())?;
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
         let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
-        let origins: Vec<Origin> = spans.iter().map(|span| span.origin()).collect();
-        let origin = self.observer.on_behalf_of(&origins);
+        let origins: Vec<SpanHandle> = spans.iter().map(|span| span.handle()).collect();
+        let origin = self.observer.batch_span(&origins);
         let mut publish = self.broker.publish_together(&publication);
-        let answer = observed(publish.as_mut(), |poll| self.observer.during(&origin, poll)).await;
+        let answer = observed(publish.as_mut(), |poll| self.observer.in_scope(&origin, poll)).await;
         drop(publish);
         for span in spans {
             span.finish(answer.as_ref().copied());
@@ -192,14 +199,14 @@ impl Client {
 
     /// The event that a task was sent, where events are.
     fn sent(&self, message: &Message) -> Option<Event> {
-        let clock = self.events.as_ref()?.forward();
+        let clock = self.events.as_ref()?.tick();
         let queue = message.queue();
         let place = [
             ("queue", Value::from(queue)),
             ("exchange", Value::from("")),
             ("routing_key", Value::from(queue)),
         ];
-        let particulars = event::described(message).into_iter().chain(place);
+        let particulars = event::task_fields(message).into_iter().chain(place);
         let id = &message.headers.id;
         Some(Event::of_task("task-sent", &self.origin, clock, id, particulars))
     }
@@ -220,22 +227,23 @@ impl Client {
     }
 
     fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {
-        let mut message = self.sender().single(signature);
+        let mut message = signature.into_message(&self.send_context());
         let span = self.observe(&mut message);
         (message, span)
     }
 
-    fn sender(&self) -> Sender<'_> {
-        Sender::new(system::now(), &self.origin, &self.reply_to)
+    fn send_context(&self) -> SendContext<'_> {
+        SendContext::new(system::now(), &self.origin, &self.reply_to)
     }
 
     fn observe(&self, message: &mut Message) -> Box<dyn SendSpan> {
-        let info = SendInfo {
-            task: &message.headers.task,
-            id: &message.headers.id,
-            queue: &message.properties.delivery_info.routing_key,
-        };
-        self.observer.send(&info, &mut message.headers.extra)
+        let headers = &mut message.headers;
+        let info = SendInfo::new(
+            &headers.task,
+            &headers.id,
+            &message.properties.delivery_info.routing_key,
+        );
+        self.observer.send(&info, &mut headers.extra)
     }
 }
 
@@ -243,8 +251,8 @@ fn finish(
     answer: Result<(), BrokerError>,
     span: Box<dyn SendSpan>,
     task: String,
-    id: String,
-) -> Result<String, SendError> {
+    id: TaskId,
+) -> Result<TaskId, SendError> {
     span.finish(answer.as_ref().copied());
     match answer {
         Ok(()) => Ok(id),

@@ -1,6 +1,6 @@
-//! What workers tell about themselves and their tasks, in kombu's envelope on the exchange `celeryev`: `worker-online`,
-//! `worker-heartbeat`, `worker-offline` one by one, task events several at a time. Python's monitors and Flower
-//! read ours, and we read theirs.
+//! Events of workers and their tasks, in kombu's envelope on the exchange `celeryev`. Worker events
+//! (`worker-online`, `worker-heartbeat`, `worker-offline`) are sent one by one, task events in batches.
+//! Python monitors and Flower can read events written here, and events from Python workers can be read here.
 
 use serde_json::{Map, Value, json};
 
@@ -10,28 +10,29 @@ use crate::{
     repr, system, time,
 };
 
-/// The exchange of events.
+/// Exchange of events.
 pub(crate) const EXCHANGE: &str = "celeryev";
 
-/// One piece of news.
+/// An event of a worker or of one of its tasks.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
-    /// What happened, `worker-heartbeat` or `task-received`.
+    /// Type of the event, such as `worker-heartbeat` or `task-received`.
     pub kind: String,
-    /// Whom it happened to: the worker, `celery@host`.
+    /// Name of the worker, `celery@host`.
     pub hostname: String,
-    /// Everything else.
+    /// All other fields.
     pub fields: Map<String, Value>,
 }
 
 impl Event {
-    /// News of the task `id`, which happens now at `clock`.
+    /// Creates an event of the task `id` that happens now, at logical time `clock`.
     pub(crate) fn of_task(
         kind: &str,
         hostname: &str,
         clock: u64,
         id: &str,
-        particulars: impl IntoIterator<Item = (&'static str, Value)>,
+        details: impl IntoIterator<Item = (&'static str, Value)>,
     ) -> Self {
         let mut fields = Map::new();
         let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
@@ -39,7 +40,7 @@ impl Event {
         set("pid", json!(std::process::id()));
         set("clock", json!(clock));
         set("uuid", json!(id));
-        for (name, value) in particulars {
+        for (name, value) in details {
             set(name, value);
         }
         set("timestamp", json!(system::unix_time()));
@@ -50,29 +51,30 @@ impl Event {
         }
     }
 
-    /// The routing key, the last part of the Redis channel's name: `worker.heartbeat`.
+    /// Returns the routing key, `worker.heartbeat` for instance, which is the last part of the Redis
+    /// channel's name.
     #[must_use]
     pub fn routing_key(&self) -> String {
         self.kind.replacen('-', ".", 1)
     }
 
-    /// The kombu message that carries it.
+    /// Encodes the event as a kombu message.
     #[must_use]
     pub fn encode(&self) -> String {
-        seal(&self.hostname, &self.routing_key(), &self.body())
+        encode_body(&self.hostname, &self.routing_key(), &self.body())
     }
 
-    /// The kombu message that carries several of one worker, to be sent with the routing key `task.multi`.
+    /// Encodes events of one worker as a single kombu message, to be sent with the routing key `task.multi`.
     #[must_use]
     pub fn encode_batch(hostname: &str, events: &[Self]) -> String {
         let bodies: Vec<Value> = events.iter().map(Self::body).collect();
-        seal(hostname, TASK_BATCH, &Value::Array(bodies))
+        encode_body(hostname, TASK_BATCH, &Value::Array(bodies))
     }
 
-    /// Reads a kombu message; what is no event in it is left out.
+    /// Decodes the events of a kombu message, skipping elements that are not events.
     #[must_use]
     pub fn decode(raw: &[u8]) -> Vec<Self> {
-        match envelope::open(raw, envelope::LONGEST_BROADCAST).map(|content| content.body) {
+        match envelope::decode(raw, envelope::MAX_BROADCAST_SIZE).map(|content| content.body) {
             Ok(Value::Array(bodies)) => bodies.into_iter().filter_map(Self::read).collect(),
             Ok(body) => Self::read(body).into_iter().collect(),
             Err(_) => Vec::new(),
@@ -101,8 +103,8 @@ impl Event {
     }
 }
 
-/// What monitors show of a task, its arguments shortened.
-pub(crate) fn described(message: &Message) -> [(&'static str, Value); 8] {
+/// Returns the fields that monitors show of a task, with its arguments shortened.
+pub(crate) fn task_fields(message: &Message) -> [(&'static str, Value); 8] {
     let headers = &message.headers;
     let args = headers
         .argsrepr
@@ -124,16 +126,16 @@ pub(crate) fn described(message: &Message) -> [(&'static str, Value); 8] {
     ]
 }
 
-/// The routing key of batches.
+/// Routing key of batches of task events.
 pub(crate) const TASK_BATCH: &str = "task.multi";
 
-fn seal(hostname: &str, routing_key: &str, body: &Value) -> String {
+fn encode_body(hostname: &str, routing_key: &str, body: &Value) -> String {
     let address = Address {
         exchange: EXCHANGE,
         routing_key,
         delivery_mode: 1,
     };
-    envelope::seal(&address, &json!({"hostname": hostname}), body)
+    envelope::encode(&address, &json!({"hostname": hostname}), body)
 }
 
 #[cfg(test)]
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_survives_its_envelope() {
+    fn an_encoded_event_can_be_decoded() {
         let event = event("worker-heartbeat");
         let raw = event.encode();
         assert!(raw.contains(r#""routing_key": "worker.heartbeat""#));
@@ -160,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_keeps_its_order_and_loses_only_garbage() {
+    fn a_batch_keeps_its_order_and_skips_invalid_events() {
         let batch = [event("task-received"), event("task-started")];
         let raw = Event::encode_batch("celery@vm", &batch);
         assert!(raw.contains(r#""routing_key": "task.multi""#));
         assert_eq!(Event::decode(raw.as_bytes()), batch);
-        let mixed = seal("celery@vm", TASK_BATCH, &json!([3, {}, batch[0].body()]));
+        let mixed = encode_body("celery@vm", TASK_BATCH, &json!([3, {}, batch[0].body()]));
         assert_eq!(Event::decode(mixed.as_bytes()), batch[..1]);
     }
 }

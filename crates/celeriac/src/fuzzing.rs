@@ -1,11 +1,11 @@
-//! What the fuzz targets need of the inside; compiled for them only.
+//! Access to internals for the fuzz targets; compiled only for them.
 
 use jiff::Timestamp;
 
 use crate::{
-    DeadLetter, Schedule,
+    DeadLetter, Schedule, broker,
     control::{command::Command, envelope},
-    dead, message,
+    message,
 };
 
 #[must_use]
@@ -25,13 +25,13 @@ pub fn dead_letter(entry: &[u8]) -> DeadLetter {
 
 #[must_use]
 pub fn buried(queue: &str, raw: &[u8]) -> String {
-    dead::encode(queue, raw, "")
+    DeadLetter::encode(queue, raw, "")
 }
 
-/// Whether a broadcast is a command for this worker; `None` when it is no command.
+/// Returns whether a broadcast is a command for the worker `node`, or `None` if it is not a command.
 #[must_use]
 pub fn command_is_for(raw: &[u8], node: &str) -> Option<bool> {
-    let content = envelope::open(raw, envelope::LONGEST_BROADCAST).ok()?;
+    let content = envelope::decode(raw, envelope::MAX_BROADCAST_SIZE).ok()?;
     let command: Command = serde_json::from_value(content.body).ok()?;
     Some(command.is_for(node))
 }

@@ -1,12 +1,12 @@
-//! JSON spelled the way Python's `json.dumps` spells it: a space after `,` and `:`, and only ASCII. A message
-//! that passes through Rust unchanged keeps its bytes, and both sides' traces look alike.
+//! JSON formatted as by Python's `json.dumps`: a space after `,` and `:`, and only ASCII. A message that is
+//! decoded and encoded again keeps its bytes, and traces of Rust and Python look alike.
 
 use std::io;
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Serialises a value whose map keys are strings, as all of this crate's are.
+/// Serialises a value whose map keys are strings, which holds for all types of this crate.
 pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     let mut text = Vec::with_capacity(512);
     value
@@ -15,7 +15,7 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     String::from_utf8(text).expect("the formatter writes ASCII only")
 }
 
-/// The same text with `null` for `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not have.
+/// Replaces `NaN`, `Infinity` and `-Infinity`, which Python writes and JSON does not allow, with `null`.
 pub(crate) fn without_non_numbers(text: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -38,14 +38,15 @@ pub(crate) fn without_non_numbers(text: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// Whether a valid JSON text holds an integer that is read as a float because neither `i64` nor `u64` holds it.
+/// Returns whether a valid JSON text contains an integer that fits neither `i64` nor `u64` and is therefore
+/// read as a float.
 pub(crate) fn has_integer_beyond_64_bits(text: &[u8]) -> bool {
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
         match first {
             b'"' => rest = after_string(after),
             b'-' | b'0'..=b'9' => {
-                let end = rest.iter().position(|byte| !is_of_number(*byte));
+                let end = rest.iter().position(|byte| !is_number_byte(*byte));
                 let (number, after) = rest.split_at(end.unwrap_or(rest.len()));
                 if is_beyond_64_bits(number) {
                     return true;
@@ -58,7 +59,7 @@ pub(crate) fn has_integer_beyond_64_bits(text: &[u8]) -> bool {
     false
 }
 
-/// What follows a string whose opening quote has been read.
+/// Returns the text after a string whose opening quote has been read.
 fn after_string(text: &[u8]) -> &[u8] {
     let mut rest = text;
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
@@ -70,13 +71,13 @@ fn after_string(text: &[u8]) -> &[u8] {
     &[]
 }
 
-fn is_of_number(byte: u8) -> bool {
+fn is_number_byte(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
 fn is_beyond_64_bits(number: &[u8]) -> bool {
     let is_integer = !number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
-    // As many digits as 2^63 has.
+    // 2^63 has 19 digits.
     is_integer
         && number.len() >= 19
         && std::str::from_utf8(number)
@@ -126,7 +127,7 @@ mod tests {
     use super::{has_integer_beyond_64_bits, to_string, without_non_numbers};
 
     #[test]
-    fn the_spelling_is_pythons() {
+    fn json_is_formatted_as_by_python() {
         assert_eq!(
             to_string(&json!({"b": [1, "créé 😀"], "a": {}, "n": null})),
             r#"{"b": [1, "cr\u00e9\u00e9 \ud83d\ude00"], "a": {}, "n": null}"#
@@ -134,27 +135,27 @@ mod tests {
     }
 
     #[test]
-    fn integers_that_would_become_floats_are_found() {
-        for exact in [
+    fn integers_beyond_64_bits_are_found() {
+        for unchanged in [
             "[]",
             "0",
             "[18446744073709551615, -9223372036854775808]",
             "[1e300, 18446744073709551616.0, 1E+30, -0.000000000000000000000000000001]",
             r#"{"18446744073709551616": "\"18446744073709551616\\", "a": ["36893488147419103232\\\""]}"#,
         ] {
-            assert!(!has_integer_beyond_64_bits(exact.as_bytes()), "{exact}");
+            assert!(!has_integer_beyond_64_bits(unchanged.as_bytes()), "{unchanged}");
         }
-        for altered in [
+        for changed in [
             "18446744073709551616",
             "[-9223372036854775809]",
             r#"{"a": "\\", "b": [1, {"c": 100000000000000000000}]}"#,
         ] {
-            assert!(has_integer_beyond_64_bits(altered.as_bytes()), "{altered}");
+            assert!(has_integer_beyond_64_bits(changed.as_bytes()), "{changed}");
         }
     }
 
     #[test]
-    fn what_is_no_number_becomes_null() {
+    fn nan_and_infinity_become_null() {
         let python = r#"{"a": [NaN, Infinity, -Infinity, -1], "NaN \" Infinity": "-Infinity\\", "b": NaN}"#;
         assert_eq!(
             String::from_utf8(without_non_numbers(python.as_bytes())).unwrap(),

@@ -40,16 +40,17 @@
 //! # }
 //! ```
 
+#![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
+
 mod async_result;
-mod backend;
 mod backoff;
 mod broker;
-mod bus;
 mod canvas;
 mod client;
 mod control;
-mod dead;
 mod event;
+mod exception;
+mod failure_log;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -63,40 +64,42 @@ pub mod otel;
 mod redis;
 mod repr;
 mod result;
+mod result_tree;
 mod retry;
 mod schedule;
 mod signature;
-mod streak;
 mod system;
 mod task;
+mod task_id;
 mod time;
 mod worker;
 
 pub use self::{
     async_result::{AsyncResult, WaitError},
-    backend::{ChordPart, ChordState, ResultBackend},
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
-    bus::{Bus, ReplyTo, ServerInfo},
+    broker::{
+        Broker, BrokerError, Bus, ChordPart, ChordState, DeadLetter, DeadLetters, Delivery, DeliveryTag,
+        Depth, LastTicks, LetterFilter, Publication, Renewal, ReplyTo, RequeueError, RequeueReport,
+        RequeuedMessage, ResultBackend, ServerInfo, Settlement, SettlementStatus, Timetable,
+    },
     canvas::{Canvas, CanvasError, chain, chord, group},
     client::{ApplyError, Client, SendError},
     control::{Control, Reply},
-    dead::{DeadLetter, DeadLetters, RequeueError, Requeued, Revived, Which},
     event::Event,
+    exception::Exception,
     memory::MemoryBroker,
     message::{DeliveryInfo, Embed, Headers, Message, Poison, PoisonReason, Properties, TimeLimit},
     observer::{
-        Command, CommandFailure, CommandSpan, Observer, Origin, RunSpan, SendInfo, SendSpan, TaskInfo,
-        Unobserved,
+        Command, CommandFailure, CommandSpan, NoopObserver, Observer, RunSpan, SendInfo, SendSpan,
+        SpanHandle, TaskInfo,
     },
     redis::{ConfigError, RedisBroker, RedisConfig, RedisScript},
     result::{ResultMeta, Status},
     retry::RetryDelay,
-    schedule::{
-        CatchUp, Cron, CronError, Entry, Interval, LastTicks, Schedule, ScheduleError, Scheduler, Timetable,
-    },
+    schedule::{CatchUp, Cron, CronError, Entry, Interval, Schedule, ScheduleError, Scheduler},
     signature::Signature,
     system::default_node_name,
-    task::{Exception, TaskContext, TaskError, TaskOptions, TaskOutcome},
+    task::{TaskContext, TaskError, TaskOptions, TaskOutcome},
+    task_id::TaskId,
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 

@@ -1,5 +1,6 @@
-//! Where telemetry looks on. Client, worker and broker tell an [`Observer`] what they do; the default one does
-//! nothing, and `celeriac::otel` (feature `telemetry`) makes spans and metrics of it.
+//! Instrumentation port: [`Client`](crate::Client), [`Worker`](crate::Worker) and the brokers report sends, runs and
+//! server commands to an [`Observer`]. The default one does nothing; `celeriac::otel` (feature `telemetry`) records
+//! OpenTelemetry spans and metrics.
 
 use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
@@ -7,183 +8,229 @@ use serde_json::{Map, Value};
 
 use crate::{broker::BrokerError, task::TaskOutcome};
 
-/// Hears of sends, runs and broker commands.
+/// Receives reports of sends, runs and server commands.
+///
+/// Others can implement this trait. The `*Info` values that its methods receive have constructors for tests.
 pub trait Observer: Send + Sync + 'static {
-    /// A task is about to be sent. May add headers (trace context); what is there already is the caller's own context
-    /// and the parent of the send.
+    /// Called before a task is sent.
+    ///
+    /// The observer may add trace context to `headers`. Trace context that is already there was set by the caller and
+    /// is the parent of the send.
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan>;
 
-    /// A task is about to be run. `headers` carry the sender's trace context.
+    /// Called before a task runs. `headers` carry the sender's trace context.
     fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a>;
 
-    /// Headers that carry the trace context in force. Asked within a run, for the tasks that follow from it.
+    /// Returns headers with the current trace context. Called within a run, for the tasks that follow from it.
     fn context(&self) -> Map<String, Value>;
 
-    /// The span in force, for what is done later on its behalf.
-    fn origin(&self) -> Origin {
-        Origin::default()
+    /// Returns the current span, for work that is done later on its behalf.
+    fn current_span(&self) -> SpanHandle {
+        SpanHandle::default()
     }
 
-    /// Stands for all of these, for work that is done at once for them: the commands sent in it belong to the first and are
-    /// linked to the others.
-    fn on_behalf_of(&self, _: &[Origin]) -> Origin {
-        Origin::default()
+    /// Returns one handle for work that is done for several spans at once: commands sent within it belong to the first
+    /// span and are linked to the others.
+    fn batch_span(&self, _: &[SpanHandle]) -> SpanHandle {
+        SpanHandle::default()
     }
 
-    /// Does a piece of work (one poll of a future) for `origin`; calls `work` once.
-    fn during(&self, _: &Origin, work: &mut dyn FnMut()) {
+    /// Calls `work` once, with `span` as the current span. `work` is one poll of a future.
+    fn in_scope(&self, _span: &SpanHandle, work: &mut dyn FnMut()) {
         work();
     }
 
-    /// A command is about to go to the broker's server. All of them are reported, also those that no task asked for.
+    /// Called before a command is sent to the broker's server, whether or not a task asked for it.
     fn command(&self, command: Command) -> Box<dyn CommandSpan>;
 
-    /// A message went to the dead-letter list.
+    /// Called after a message from `queue` was moved to the dead-letter list.
     fn buried(&self, queue: &str);
 }
 
-/// A send in progress.
+/// Span of a send. A span that is dropped before it is finished was cancelled.
 pub trait SendSpan: Send + Sync {
-    /// Does a piece of the conversation with the broker (one poll of a future), calling `work` once; commands reported
-    /// meanwhile belong to this send.
-    fn during(&self, work: &mut dyn FnMut());
+    /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
+    fn in_scope(&self, work: &mut dyn FnMut());
 
-    /// The send itself, for what is sent together with others.
-    fn origin(&self) -> Origin {
-        Origin::default()
+    /// Returns a handle on this span, for messages that are sent together.
+    fn handle(&self) -> SpanHandle {
+        SpanHandle::default()
     }
 
-    /// The broker has answered. A send that is dropped before was called off.
+    /// Ends the span with the broker's answer.
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>);
 }
 
-/// A run in progress. One that is dropped before it has ended was called off.
+/// Span of a run. A span that is dropped before it is finished was cancelled.
 pub trait RunSpan: Send + Sync {
-    /// Does a piece of the run (one poll of its future), calling `work` once.
-    fn during(&self, work: &mut dyn FnMut());
+    /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
+    fn in_scope(&self, work: &mut dyn FnMut());
 
-    /// The task has ended.
+    /// Ends the span with the task's outcome.
     fn finish(self: Box<Self>, outcome: &TaskOutcome);
 }
 
-/// `work`, of which each piece is done as `during` does it.
+/// Span of a command.
+pub trait CommandSpan: Send {
+    /// Ends the span with the server's answer.
+    fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>);
+}
+
+/// Polls `work` within `in_scope`.
 pub(crate) fn observed<T>(
     mut work: Pin<&mut (impl Future<Output = T> + ?Sized)>,
-    during: impl Fn(&mut dyn FnMut()),
+    in_scope: impl Fn(&mut dyn FnMut()),
 ) -> impl Future<Output = T> {
     poll_fn(move |context| {
         let mut polled = Poll::Pending;
-        during(&mut || polled = work.as_mut().poll(context));
+        in_scope(&mut || polled = work.as_mut().poll(context));
         polled
     })
 }
 
-/// A span, as its observer remembers it: something that only that one understands, or nothing.
+/// Handle on a span; only the observer that made it understands it. The default handle refers to no span.
 #[derive(Clone, Default)]
-pub struct Origin(Remembered);
+pub struct SpanHandle(Handle);
 
 #[derive(Clone, Default)]
-enum Remembered {
+enum Handle {
     #[default]
-    Nothing,
-    Something(Arc<dyn Any + Send + Sync>),
-    /// What [`crate::otel`] remembers, in no memory of its own: every task has some.
+    None,
+    Any(Arc<dyn Any + Send + Sync>),
+    /// The handle of [`crate::otel`], which every task has: stored inline, without an allocation.
     #[cfg(feature = "telemetry")]
     Context(telemetry::Context),
 }
 
-impl Origin {
-    /// What an observer remembers.
-    pub fn new(remembered: impl Any + Send + Sync) -> Self {
-        Self(Remembered::Something(Arc::new(remembered)))
+impl SpanHandle {
+    /// Creates a handle from the observer's own representation of a span.
+    pub fn new(span: impl Any + Send + Sync) -> Self {
+        Self(Handle::Any(Arc::new(span)))
     }
 
-    /// What was remembered, if it is of this type.
+    /// Returns the observer's representation of the span if it is of type `T`.
     #[must_use]
-    pub fn get<T: Any>(&self) -> Option<&T> {
+    pub fn downcast_ref<T: Any>(&self) -> Option<&T> {
         match &self.0 {
-            Remembered::Something(remembered) => remembered.downcast_ref(),
+            Handle::Any(span) => span.downcast_ref(),
             _ => None,
         }
     }
 
     #[cfg(feature = "telemetry")]
     pub(crate) fn of_context(context: telemetry::Context) -> Self {
-        Self(Remembered::Context(context))
+        Self(Handle::Context(context))
     }
 
     #[cfg(feature = "telemetry")]
     pub(crate) fn context(&self) -> Option<&telemetry::Context> {
         match &self.0 {
-            Remembered::Context(context) => Some(context),
+            Handle::Context(context) => Some(context),
             _ => None,
         }
     }
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Debug for SpanHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Origin").finish_non_exhaustive()
+        f.debug_struct("SpanHandle").finish_non_exhaustive()
     }
 }
 
-/// A command in progress.
-pub trait CommandSpan: Send {
-    /// The server has answered.
-    fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>);
-}
-
-/// Why a command failed.
+/// Task that is being sent.
 #[derive(Debug, Clone, Copy)]
-pub struct CommandFailure<'a> {
-    /// The error as its caller gets it.
-    pub error: &'a BrokerError,
-    /// What the server calls it, as `WRONGTYPE`; nothing when the server did not answer.
-    pub code: Option<&'a str>,
-}
-
-/// A task that is being sent.
-#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct SendInfo<'a> {
-    /// Its registered name.
+    /// Registered name.
     pub task: &'a str,
-    /// Its id.
+    /// Task id.
     pub id: &'a str,
-    /// The queue it goes to.
+    /// Queue that the task is sent to.
     pub queue: &'a str,
 }
 
-/// A task that is being run.
+impl<'a> SendInfo<'a> {
+    /// Describes the send of a task.
+    #[must_use]
+    pub fn new(task: &'a str, id: &'a str, queue: &'a str) -> Self {
+        Self { task, id, queue }
+    }
+}
+
+/// Task that is being run.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct TaskInfo<'a> {
-    /// Its registered name.
+    /// Registered name.
     pub task: &'a str,
-    /// Its id.
+    /// Task id.
     pub id: &'a str,
-    /// The queue it came from.
+    /// Queue that the message was taken from.
     pub queue: &'a str,
-    /// How often it was tried before.
+    /// Number of earlier attempts.
     pub retries: u32,
-    /// The worker that runs it.
+    /// Name of the worker.
     pub hostname: &'a str,
-    /// Whether the worker knows the task. The name of one it does not know may be anything.
+    /// Whether the worker knows the task. The name of an unknown task may be anything.
     pub registered: bool,
 }
 
-/// A command to the broker's server.
+impl<'a> TaskInfo<'a> {
+    /// Describes the first attempt at a registered task, by a worker without a name. The fields can be changed.
+    #[must_use]
+    pub fn new(task: &'a str, id: &'a str, queue: &'a str) -> Self {
+        Self {
+            task,
+            id,
+            queue,
+            retries: 0,
+            hostname: "",
+            registered: true,
+        }
+    }
+}
+
+/// Command to the broker's server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Command {
-    /// Its name, `LPUSH`.
+    /// Name, such as `LPUSH`.
     pub name: &'static str,
-    /// Its text with `?` in the place of every argument.
+    /// Text with `?` in place of every argument.
     pub text: &'static str,
 }
 
-/// Observes nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unobserved;
+impl Command {
+    /// Describes a command.
+    #[must_use]
+    pub const fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text }
+    }
+}
 
-impl Observer for Unobserved {
+/// Failure of a command.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct CommandFailure<'a> {
+    /// Error that the caller of the command receives.
+    pub error: &'a BrokerError,
+    /// Error code from the server, such as `WRONGTYPE`; `None` if the server did not answer.
+    pub code: Option<&'a str>,
+}
+
+impl<'a> CommandFailure<'a> {
+    /// Describes the failure of a command.
+    #[must_use]
+    pub fn new(error: &'a BrokerError, code: Option<&'a str>) -> Self {
+        Self { error, code }
+    }
+}
+
+/// Observer that ignores every report.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoopObserver;
+
+impl Observer for NoopObserver {
     fn send(&self, _: &SendInfo<'_>, _: &mut Map<String, Value>) -> Box<dyn SendSpan> {
         Box::new(Self)
     }
@@ -203,23 +250,23 @@ impl Observer for Unobserved {
     fn buried(&self, _: &str) {}
 }
 
-impl RunSpan for Unobserved {
-    fn during(&self, work: &mut dyn FnMut()) {
+impl RunSpan for NoopObserver {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
         work();
     }
 
     fn finish(self: Box<Self>, _: &TaskOutcome) {}
 }
 
-impl SendSpan for Unobserved {
-    fn during(&self, work: &mut dyn FnMut()) {
+impl SendSpan for NoopObserver {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
         work();
     }
 
     fn finish(self: Box<Self>, _: Result<(), &BrokerError>) {}
 }
 
-impl CommandSpan for Unobserved {
+impl CommandSpan for NoopObserver {
     fn finish(self: Box<Self>, _: Result<(), CommandFailure<'_>>) {}
 }
 
@@ -228,10 +275,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_what_its_observer_remembered_and_nothing_else() {
-        let origin = Origin::new(7_u32);
-        assert_eq!(origin.clone().get::<u32>(), Some(&7));
-        assert_eq!(origin.get::<u64>(), None);
-        assert_eq!(Origin::default().get::<u32>(), None);
+    fn a_handle_gives_its_observer_what_it_holds_and_nothing_else() {
+        let handle = SpanHandle::new(7_u32);
+        assert_eq!(handle.clone().downcast_ref::<u32>(), Some(&7));
+        assert_eq!(handle.downcast_ref::<u64>(), None);
+        assert_eq!(SpanHandle::default().downcast_ref::<u32>(), None);
     }
 }

@@ -1,12 +1,12 @@
-//! Python's `repr` of JSON values, for the headers `argsrepr` and `kwargsrepr` that Celery's tools show.
-//! The text is for people only: no worker reads it back, and it is cut where Celery cuts it.
+//! Python's `repr` of JSON values, for the headers `argsrepr` and `kwargsrepr` that Celery's tools show. The
+//! text is for people only: workers never parse it, and it is truncated at the same length as in Celery.
 
 use serde_json::{Map, Value};
 
-/// Celery's own bound for the two headers, in characters.
-const LONGEST: usize = 1024;
+/// Celery's limit for the two headers, in characters.
+const MAX_CHARS: usize = 1024;
 
-/// `(1, 'created')`: positional arguments as a tuple.
+/// Formats positional arguments as a tuple: `(1, 'created')`.
 pub(crate) fn tuple(values: &[Value]) -> String {
     let mut text = String::from("(");
     items(&mut text, values);
@@ -14,25 +14,25 @@ pub(crate) fn tuple(values: &[Value]) -> String {
         text.push(',');
     }
     text.push(')');
-    cut(text)
+    truncate(text)
 }
 
-/// `{'key': 1}`: keyword arguments as a dictionary.
+/// Formats keyword arguments as a dictionary: `{'key': 1}`.
 pub(crate) fn dict(map: &Map<String, Value>) -> String {
     let mut text = String::new();
     mapping(&mut text, map);
-    cut(text)
+    truncate(text)
 }
 
-/// Any value.
+/// Formats a single value.
 pub(crate) fn value(item: &Value) -> String {
     let mut text = String::new();
     write(&mut text, item);
-    cut(text)
+    truncate(text)
 }
 
-fn cut(text: String) -> String {
-    match text.char_indices().nth(LONGEST) {
+fn truncate(text: String) -> String {
+    match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
@@ -44,7 +44,7 @@ fn items(text: &mut String, values: &[Value]) {
             text.push_str(", ");
         }
         write(text, item);
-        if text.len() > LONGEST * 4 {
+        if text.len() > MAX_CHARS * 4 {
             return;
         }
     }
@@ -59,7 +59,7 @@ fn mapping(text: &mut String, map: &Map<String, Value>) {
         string(text, key);
         text.push_str(": ");
         write(text, item);
-        if text.len() > LONGEST * 4 {
+        if text.len() > MAX_CHARS * 4 {
             break;
         }
     }
@@ -89,7 +89,7 @@ fn string(text: &mut String, content: &str) {
         '\''
     };
     text.push(quote);
-    for character in content.chars().take(LONGEST) {
+    for character in content.chars().take(MAX_CHARS) {
         match character {
             '\\' => text.push_str("\\\\"),
             '\n' => text.push_str("\\n"),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_read_as_python_writes_them() {
+    fn values_are_formatted_as_by_python() {
         let values = [
             (json!([1, "created"]), "(1, 'created')"),
             (json!([1]), "(1,)"),
@@ -132,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn long_arguments_are_cut() {
+    fn long_arguments_are_truncated() {
         let text = tuple(&[json!("x".repeat(100_000))]);
-        assert_eq!(text.chars().count(), LONGEST + 3);
+        assert_eq!(text.chars().count(), MAX_CHARS + 3);
         assert!(text.ends_with("..."));
     }
 }

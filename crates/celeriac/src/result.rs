@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::{json, message::Headers, repr, task::Exception, time};
+use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId, time};
 
 /// A task's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Status {
     /// A worker runs it.
     Started,
@@ -67,6 +68,7 @@ impl<'de> Deserialize<'de> for Status {
 
 /// A task's state with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ResultMeta {
     /// The state.
     pub status: Status,
@@ -87,9 +89,9 @@ pub struct ResultMeta {
     pub group_id: Option<String>,
     /// The task that sent it; the task itself from its second attempt on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent_id: Option<String>,
+    pub parent_id: Option<TaskId>,
     /// The task's id.
-    pub task_id: String,
+    pub task_id: TaskId,
 }
 
 impl ResultMeta {
@@ -165,11 +167,7 @@ impl ResultMeta {
     /// It will never run: `expired`, `revoked` or `terminated`.
     #[must_use]
     pub fn revoked(headers: &Headers, reason: &str, now: Timestamp) -> Self {
-        let exception = Exception {
-            type_name: "TaskRevokedError".to_owned(),
-            module: "celery.exceptions".to_owned(),
-            message: reason.to_owned(),
-        };
+        let exception = Exception::new("TaskRevokedError", reason.to_owned()).module("celery.exceptions");
         Self {
             date_done: Some(time::format(now)),
             ..Self::new(headers, Status::Revoked, described(&exception, &[json!(reason)]))
@@ -227,8 +225,8 @@ mod tests {
     use super::*;
 
     fn headers(parent: Option<&str>) -> Headers {
-        let mut headers = Headers::new("t".to_owned(), "d5c6".to_owned());
-        headers.parent_id = parent.map(str::to_owned);
+        let mut headers = Headers::new("t".to_owned(), "d5c6".into());
+        headers.parent_id = parent.map(TaskId::from);
         headers
     }
 
@@ -237,11 +235,7 @@ mod tests {
     }
 
     fn error() -> Exception {
-        Exception {
-            type_name: "OperationalError".into(),
-            module: "sqlalchemy.exc".into(),
-            message: "down".into(),
-        }
+        Exception::new("OperationalError", "down").module("sqlalchemy.exc")
     }
 
     #[test]

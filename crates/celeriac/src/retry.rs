@@ -8,6 +8,7 @@ use crate::system;
 
 /// How long until the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RetryDelay {
     /// Always the same. Celery's `default_retry_delay`.
     Fixed(Duration),
@@ -65,7 +66,7 @@ impl Default for RetryDelay {
 
 /// Whether a task that was tried `retries` times before is tried again. `usual` is the task's own bound, none for
 /// ever; `asked` what its message asks for instead, where a negative number means for ever.
-pub(crate) fn goes_on(retries: u32, usual: Option<u32>, asked: Option<&Value>) -> bool {
+pub(crate) fn is_allowed(retries: u32, usual: Option<u32>, asked: Option<&Value>) -> bool {
     let bound = match asked.and_then(Value::as_i64) {
         Some(asked) => u32::try_from(asked).ok(),
         None => usual,
@@ -102,16 +103,16 @@ mod tests {
 
     #[test]
     fn a_message_may_ask_for_another_bound() {
-        assert!(goes_on(2, Some(3), None));
-        assert!(!goes_on(3, Some(3), None));
-        assert!(goes_on(1_000_000, None, None), "for ever");
-        assert!(goes_on(3, Some(3), Some(&json!(4))));
-        assert!(!goes_on(0, Some(3), Some(&json!(0))));
-        assert!(goes_on(1_000_000, Some(3), Some(&json!(-1))), "for ever");
+        assert!(is_allowed(2, Some(3), None));
+        assert!(!is_allowed(3, Some(3), None));
+        assert!(is_allowed(1_000_000, None, None), "for ever");
+        assert!(is_allowed(3, Some(3), Some(&json!(4))));
+        assert!(!is_allowed(0, Some(3), Some(&json!(0))));
+        assert!(is_allowed(1_000_000, Some(3), Some(&json!(-1))), "for ever");
         assert!(
-            !goes_on(3, Some(3), Some(&json!(null))),
+            !is_allowed(3, Some(3), Some(&json!(null))),
             "Python's way of saying nothing"
         );
-        assert!(!goes_on(3, Some(3), Some(&json!("many"))));
+        assert!(!is_allowed(3, Some(3), Some(&json!("many"))));
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::{
-    canvas::{Canvas, Kind, MAX_RETRIES, Node, Sender},
-    message::{Message, seconds},
+    canvas::{Canvas, Kind, Node, SendContext},
+    message::{MAX_RETRIES, Message, seconds},
+    task_id::TaskId,
     time,
 };
 
@@ -35,8 +35,8 @@ impl Signature {
 
     /// The task's id; a random one otherwise.
     #[must_use]
-    pub fn id(self, id: Uuid) -> Self {
-        self.option("task_id", id.to_string())
+    pub fn id(self, id: impl Into<TaskId>) -> Self {
+        self.option("task_id", id.into())
     }
 
     /// Adds a positional argument.
@@ -112,8 +112,8 @@ impl Signature {
 
     /// How often it is tried again (`None`: for ever), whatever its worker has set. Only Celeriac workers know of it.
     #[must_use]
-    pub fn max_retries(self, retries: Option<u32>) -> Self {
-        self.option(MAX_RETRIES, retries.map_or(json!(-1), Value::from))
+    pub fn max_retries(self, retries: impl Into<Option<u32>>) -> Self {
+        self.option(MAX_RETRIES, retries.into().map_or(json!(-1), Value::from))
     }
 
     /// A further header, such as `traceparent`: an observer takes it as the parent of the send.
@@ -152,9 +152,12 @@ impl Signature {
         Canvas::from(self).then(next)
     }
 
-    /// The message sent now by the process `origin` with the sender id `reply_to`.
-    pub(crate) fn into_message(self, now: Timestamp, origin: &str, reply_to: &str) -> Message {
-        Sender::new(now, origin, reply_to).single(self)
+    /// Returns the message that sends the task.
+    pub(crate) fn into_message(self, context: &SendContext<'_>) -> Message {
+        let node = self.0;
+        context
+            .message(node.task, node.args, node.kwargs, node.options)
+            .expect("a signature's setters give every option its type")
     }
 
     fn option(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -167,13 +170,4 @@ impl From<Signature> for Canvas {
     fn from(signature: Signature) -> Self {
         Self(signature.0)
     }
-}
-
-/// `now` plus a duration, the end of time where the sum is past it.
-pub(crate) fn later(now: Timestamp, duration: Duration) -> Timestamp {
-    now.checked_add(duration).unwrap_or(Timestamp::MAX)
-}
-
-pub(crate) fn milliseconds_until(time: Timestamp, now: Timestamp) -> i128 {
-    (time.as_nanosecond() - now.as_nanosecond()).max(0) / 1_000_000
 }

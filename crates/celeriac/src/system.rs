@@ -1,35 +1,35 @@
-//! What this crate takes from the machine it runs on: the time, random ids, the process id and the host's
-//! name. Everything else gets them as values, so that it can be tested exactly.
+//! Everything this crate reads from its environment: the time, random ids, the process id, the host name and
+//! the process's resource usage. Other modules receive these as values, so that tests can fix them.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// The wall-clock time, as message headers and results carry it.
+/// Returns the wall-clock time, which message headers and results contain.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place of this crate that reads the wall clock"
+    reason = "the only place in this crate that reads the wall clock"
 )]
 pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// A random id.
+/// Returns a random id.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one place of this crate that makes random ids"
+    reason = "the only place in this crate that creates random ids"
 )]
 pub(crate) fn random_id() -> Uuid {
     Uuid::new_v4()
 }
 
-/// A random number from 0 up to 1.
+/// Returns a random number in `[0, 1)`.
 pub(crate) fn random_fraction() -> f64 {
     f64::from((random_id().as_u128() >> 96) as u32) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// The tag of a message that is sent now: a UUID of version 7, which begins with the time, so that whoever finds the
-/// message waiting can tell for how long.
+/// Returns a delivery tag for a message sent now: a UUID of version 7, whose time shows how long the message
+/// has been waiting.
 pub(crate) fn tag() -> Uuid {
     let now = now();
     let seconds = u64::try_from(now.as_second()).unwrap_or_default();
@@ -37,7 +37,7 @@ pub(crate) fn tag() -> Uuid {
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanoseconds))
 }
 
-/// The host's name, `localhost` where the system does not say.
+/// Returns the host name, or `localhost` if the system does not provide one.
 pub(crate) fn hostname() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
@@ -47,18 +47,18 @@ pub(crate) fn hostname() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// This process as the sender of messages, `gen<pid>@<host>`.
+/// Returns the name of this process as a sender of messages, `gen<pid>@<host>`.
 pub(crate) fn origin() -> String {
     format!("gen{}@{}", std::process::id(), hostname())
 }
 
-/// The name that a worker on this host has by default, `celery@<host>`, as Celery's own do.
+/// Returns the default name of a worker on this host, `celery@<host>`, as in Celery.
 #[must_use]
 pub fn default_node_name() -> String {
     format!("celery@{}", hostname())
 }
 
-/// The load averages over 1, 5 and 15 minutes; zeros where the system does not say.
+/// Returns the load averages over 1, 5 and 15 minutes, or zeros if the system does not provide them.
 pub(crate) fn load_average() -> [f64; 3] {
     let mut averages = [0.0; 3];
     if let Ok(text) = std::fs::read_to_string("/proc/loadavg") {
@@ -69,18 +69,19 @@ pub(crate) fn load_average() -> [f64; 3] {
     averages
 }
 
-/// The time as events and leases carry it: seconds since 1970, to the microsecond.
+/// Returns the time as events and leases contain it: seconds since 1970, with microseconds.
 pub(crate) fn unix_time() -> f64 {
     now().as_microsecond() as f64 / 1e6
 }
 
-/// What the process has used so far, with the names of `getrusage`; empty where the system does not say.
+/// Returns the resources that the process has used, under the names of `getrusage`; empty if the system does
+/// not provide them.
 pub(crate) fn resource_usage() -> Map<String, Value> {
     let mut usage = Map::new();
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
         return usage;
     };
-    // The program's name in parentheses may hold spaces; the fields behind it count from 3.
+    // The program's name in parentheses may contain spaces; the fields after it start at number 3.
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map(|(_, fields)| fields.split_whitespace().collect())
@@ -110,5 +111,5 @@ pub(crate) fn resource_usage() -> Map<String, Value> {
     usage
 }
 
-/// In which Linux counts processor time for user space, on every architecture.
+/// Unit in which Linux reports processor time to user space, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -1,7 +1,8 @@
-//! What a task's code sees: its context on the way in, and on the way out a value or one of the two kinds of
-//! error. How tasks are found and run is the worker's business.
+//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is left to the
+//! worker.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,35 +12,47 @@ use std::{
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::retry::RetryDelay;
+use crate::{
+    exception::{BoxError, Exception},
+    retry::RetryDelay,
+    task_id::TaskId,
+};
 
-/// How a task is run, unless its message says otherwise.
+/// Options of a task. A message can override some of them.
+///
+/// ```
+/// use std::time::Duration;
+/// use celeriac::{RetryDelay, TaskOptions};
+///
+/// let options = TaskOptions::new()
+///     .max_retries(5)
+///     .retry_delay(RetryDelay::BACKOFF)
+///     .time_limit(Duration::from_secs(60));
+/// ```
 #[derive(Debug, Clone)]
 pub struct TaskOptions {
-    /// How often it is tried again; 3 by default, as in Celery, and for ever with `None`. A signature may say otherwise.
-    pub max_retries: Option<u32>,
-    /// How long until it is tried again, unless it says so itself; 1, 2, 4 and so on seconds by default.
-    pub retry_delay: RetryDelay,
-    /// It is told to end after this long; see [`TaskContext::soft_time_limit`].
-    pub soft_time_limit: Option<Duration>,
-    /// It is ended after this long.
-    pub time_limit: Option<Duration>,
-    /// Whether `STARTED` is stored when it begins.
-    pub track_started: bool,
-    /// Whether its message is acknowledged when it has ended, so that it runs again if its worker dies; the default.
-    /// Otherwise it is acknowledged before it begins and never runs twice, but is lost with its worker. Celery's
-    /// `acks_late`, whose default is the other way round.
-    pub acks_late: bool,
-    /// Whether its results are thrown away, in addition to what messages ask for.
-    pub ignore_result: bool,
-    /// The names of its positional arguments, so that callers may pass them by keyword. What they leave out is null,
-    /// which an `Option` takes; keywords that are not among the names are ignored.
-    pub parameters: &'static [&'static str],
+    pub(crate) max_retries: Option<u32>,
+    pub(crate) retry_delay: RetryDelay,
+    pub(crate) soft_time_limit: Option<Duration>,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) track_started: bool,
+    pub(crate) acks_late: bool,
+    pub(crate) ignore_result: bool,
+    pub(crate) parameters: &'static [&'static str],
 }
 
 impl Default for TaskOptions {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TaskOptions {
+    /// Creates the default options.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             max_retries: Some(3),
             retry_delay: RetryDelay::default(),
@@ -51,41 +64,140 @@ impl Default for TaskOptions {
             parameters: &[],
         }
     }
+
+    /// Sets the maximum number of retries, unlimited with `None`; 3 by default, as in Celery.
+    /// [`Signature::max_retries`](crate::Signature::max_retries) overrides it.
+    #[must_use]
+    pub fn max_retries(mut self, retries: impl Into<Option<u32>>) -> Self {
+        self.max_retries = retries.into();
+        self
+    }
+
+    /// Sets the delay before a retry whose error names none; 1, 2, 4 and so on seconds by default.
+    #[must_use]
+    pub fn retry_delay(mut self, delay: RetryDelay) -> Self {
+        self.retry_delay = delay;
+        self
+    }
+
+    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by default.
+    #[must_use]
+    pub fn soft_time_limit(mut self, limit: Duration) -> Self {
+        self.soft_time_limit = Some(limit);
+        self
+    }
+
+    /// Sets the time after which the task is stopped. Unlimited by default.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
+        self
+    }
+
+    /// Sets whether the state `STARTED` is stored when the task starts; off by default.
+    #[must_use]
+    pub fn track_started(mut self, track: bool) -> Self {
+        self.track_started = track;
+        self
+    }
+
+    /// Sets whether the message is acknowledged when the task has ended; on by default, unlike Celery's `acks_late`.
+    ///
+    /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early, before it
+    /// starts, never runs twice, but is lost if its worker dies.
+    #[must_use]
+    pub fn acks_late(mut self, late: bool) -> Self {
+        self.acks_late = late;
+        self
+    }
+
+    /// Sets whether results are discarded even if the message asks for them; off by default.
+    #[must_use]
+    pub fn ignore_result(mut self, ignore: bool) -> Self {
+        self.ignore_result = ignore;
+        self
+    }
+
+    /// Sets the names of the positional arguments, so that callers may pass them by keyword.
+    ///
+    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names are ignored.
+    #[must_use]
+    pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
+        self.parameters = names;
+        self
+    }
 }
 
-/// What a task knows about its own run.
+/// Context of one attempt at a task.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TaskContext {
-    /// The task's id.
-    pub id: String,
-    /// Its registered name.
+    /// Task id.
+    pub id: TaskId,
+    /// Registered name.
     pub task: String,
-    /// How often it was tried before.
+    /// Number of earlier attempts.
     pub retries: u32,
-    /// The worker that runs it.
+    /// Name of the worker.
     pub hostname: String,
-    /// The queue it came from.
+    /// Queue that the message was taken from.
     pub queue: String,
-    /// The task that sent it, itself from the second attempt on.
-    pub parent_id: Option<String>,
-    /// The first task of its tree.
-    pub root_id: Option<String>,
-    /// Whether another worker had it before and did not finish.
+    /// Task that sent this one; the task itself from its second attempt on.
+    pub parent_id: Option<TaskId>,
+    /// First task of the tree that this task belongs to.
+    pub root_id: Option<TaskId>,
+    /// Whether the message was delivered to another worker before, which did not finish the task.
     pub redelivered: bool,
     pub(crate) soft: SoftLimit,
 }
 
 impl TaskContext {
-    /// Resolves when the soft time limit has passed, so that the task can clean up and end by itself before the hard
-    /// one. A task that never asks is ended at the soft limit with `SoftTimeLimitExceeded`; one that has asked
-    /// goes on until it returns or the hard limit ends it.
+    /// Creates the context of a first attempt, for unit tests of a task. The fields can be changed.
+    ///
+    /// ```
+    /// use celeriac::{TaskContext, TaskError};
+    ///
+    /// async fn add(_: TaskContext, (a, b): (i64, i64)) -> Result<i64, TaskError> {
+    ///     Ok(a + b)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let sum = add(TaskContext::for_test("math.add"), (2, 3)).await;
+    /// assert_eq!(sum, Ok(5));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_test(task: impl Into<String>) -> Self {
+        Self {
+            id: Uuid::nil().into(),
+            task: task.into(),
+            retries: 0,
+            hostname: "celery@test".to_owned(),
+            queue: "celery".to_owned(),
+            parent_id: None,
+            root_id: None,
+            redelivered: false,
+            soft: SoftLimit::default(),
+        }
+    }
+
+    /// Resolves when the soft time limit has passed, so that the task can clean up before the hard limit.
+    ///
+    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task that has
+    /// called it runs on until it returns or the hard limit stops it.
     pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
         self.soft.watched.store(true, Ordering::Release);
         self.soft.passed.clone().cancelled_owned()
     }
+
+    /// Makes the soft time limit pass now, for unit tests of a task.
+    pub fn pass_soft_time_limit(&self) {
+        self.soft.pass();
+    }
 }
 
-/// The two sides of the soft limit: the task may watch it, the worker pulls it.
+/// Soft time limit of one attempt, watched by the task and passed by the worker.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SoftLimit {
     watched: Arc<AtomicBool>,
@@ -93,84 +205,102 @@ pub(crate) struct SoftLimit {
 }
 
 impl SoftLimit {
-    /// The limit has passed. Returns whether the task handles that itself.
+    /// Notifies the task that the limit has passed. Returns whether the task watches the limit.
     pub(crate) fn pass(&self) -> bool {
         self.passed.cancel();
         self.watched.load(Ordering::Acquire)
     }
 }
 
-/// Why a task did not return a value.
+/// Error that ends one attempt at a task.
+///
+/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`], texts, and
+/// wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see [`Exception::from_error`].
+/// An error that may not occur again is turned into a retry with [`TaskError::retry`]:
+///
+/// ```
+/// use celeriac::{TaskContext, TaskError};
+///
+/// async fn count_words(_: TaskContext, (path,): (String,)) -> Result<usize, TaskError> {
+///     let text = std::fs::read(path).map_err(TaskError::retry)?;
+///     Ok(String::from_utf8(text)?.split_whitespace().count())
+/// }
+/// ```
+///
+/// For this conversion to be possible, `TaskError` does not implement [`std::error::Error`] itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TaskError {
-    /// It may work later. Tried again until `max_retries` is reached, then it failed with `cause`.
+    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails with `cause`.
     Retry {
-        /// What went wrong.
+        /// Error of this attempt.
         cause: Exception,
-        /// How long to wait; as [`TaskOptions::retry_delay`] says when `None`.
+        /// Delay before the next attempt; [`TaskOptions::retry_delay`] if `None`.
         countdown: Option<Duration>,
     },
-    /// It will never work.
+    /// Permanent failure.
     Failed(Exception),
 }
 
-/// An error in the words of Celery's results, readable by Python clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exception {
-    /// The class name, such as `OperationalError`.
-    pub type_name: String,
-    /// The module it is from, such as `sqlalchemy.exc`.
-    pub module: String,
-    /// What it says.
-    pub message: String,
-}
-
-impl Exception {
-    /// An exception of Python's `builtins`.
-    pub(crate) fn builtin(type_name: &str, message: impl Into<String>) -> Self {
-        Self {
-            type_name: type_name.to_owned(),
-            module: "builtins".to_owned(),
-            message: message.into(),
+impl TaskError {
+    /// Creates a retry after the task's usual delay.
+    pub fn retry<E: Into<Box<dyn std::error::Error + Send + Sync>>>(cause: E) -> Self {
+        Self::Retry {
+            cause: Exception::from_error(cause),
+            countdown: None,
         }
     }
 
-    /// The text where Python would have its traceback. Rust errors carry no frames.
-    pub(crate) fn traceback(&self) -> String {
-        let Self {
-            type_name,
-            module,
-            message,
-        } = self;
-        match module.as_str() {
-            "" | "builtins" => format!("Traceback (most recent call last):\n{type_name}: {message}\n"),
-            _ => format!("Traceback (most recent call last):\n{module}.{type_name}: {message}\n"),
+    /// Creates a retry after `countdown`.
+    pub fn retry_in<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        cause: E,
+        countdown: Duration,
+    ) -> Self {
+        Self::Retry {
+            cause: Exception::from_error(cause),
+            countdown: Some(countdown),
         }
     }
 }
 
-/// How one attempt at a task ended.
+impl<E: Into<BoxError>> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        Self::Failed(Exception::from_error(error))
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry { cause, .. } => write!(f, "to be retried: {cause}"),
+            Self::Failed(exception) => exception.fmt(f),
+        }
+    }
+}
+
+/// Outcome of one attempt at a task.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum TaskOutcome {
-    /// It returned a value.
+    /// The task returned a value.
     Success(Value),
-    /// It is tried again after `countdown`.
+    /// The task is retried after `countdown`.
     Retry {
-        /// What went wrong this time.
+        /// Error of this attempt.
         cause: Exception,
-        /// How long until the next attempt.
+        /// Delay before the next attempt.
         countdown: Duration,
     },
-    /// It failed for good.
+    /// The task failed permanently.
     Failure(Exception),
-    /// It was ended from outside its code: the exception, and its arguments as results show them.
+    /// The worker stopped or refused the task: the exception, and its arguments as results store them.
     Rejected(Exception, Vec<Value>),
-    /// It was not to be run: `expired`, `revoked`, or `terminated` while it ran.
+    /// The task must not run: `expired`, `revoked`, or `terminated` while it ran.
     Revoked(&'static str),
 }
 
 impl TaskOutcome {
-    /// Celery's name for the state the task is in now.
+    /// Returns Celery's name for the state of the task.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self {
@@ -181,7 +311,7 @@ impl TaskOutcome {
         }
     }
 
-    /// What went wrong, if something did.
+    /// Returns the error, if there was one.
     #[must_use]
     pub fn exception(&self) -> Option<&Exception> {
         match self {

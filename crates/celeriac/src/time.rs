@@ -1,14 +1,16 @@
-//! Times as Celery writes them: ISO 8601 with microseconds and `+00:00`. Read more generously: any offset,
-//! `Z`, or none at all (which Celery takes as UTC).
+//! Times as Celery writes them: ISO 8601 with microseconds and `+00:00`. Parsing also accepts other offsets,
+//! `Z`, and times without an offset, which Celery takes as UTC.
+
+use std::time::Duration;
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-/// `2026-11-22T06:51:26.372432+00:00`.
+/// Formats a time as `2026-11-22T06:51:26.372432+00:00`.
 pub(crate) fn format(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-/// Reads what [`format`] writes and the other forms Celery accepts; `None` for anything else.
+/// Parses a time in any form that Celery accepts; returns `None` for anything else.
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time);
@@ -17,12 +19,22 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     naive.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
+/// Returns `now` plus a duration, or the latest possible time if the sum is beyond it.
+pub(crate) fn later(now: Timestamp, duration: Duration) -> Timestamp {
+    now.checked_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// Returns the whole milliseconds from `now` until `time`, 0 if that is past.
+pub(crate) fn milliseconds_until(time: Timestamp, now: Timestamp) -> i128 {
+    (time.as_nanosecond() - now.as_nanosecond()).max(0) / 1_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_accepted_form_is_the_same_instant() {
+    fn every_accepted_form_gives_the_same_instant() {
         let expected = "2026-11-22T06:51:26.372432Z".parse::<Timestamp>().unwrap();
         for text in [
             "2026-11-22T06:51:26.372432+00:00",
@@ -36,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_time() {
+    fn invalid_text_is_refused() {
         assert_eq!(parse("garbage"), None);
         assert_eq!(parse(""), None);
     }

@@ -1,5 +1,4 @@
-//! Dead letters on both brokers: what is seen of them, what goes back into its queue, what is thrown away, and what
-//! happens when the list changes meanwhile.
+//! Dead letters on both brokers: listing, requeueing, purging, and concurrent changes of the list.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
@@ -9,16 +8,14 @@ mod server;
 
 use std::sync::Arc;
 
-use celeriac::{
-    Broker, BrokerError, DeadLetter, Delivery, MemoryBroker, Message, RedisBroker, RedisConfig, RequeueError,
-};
+use celeriac::{Broker, BrokerError, DeadLetter, Delivery, MemoryBroker, Message, RedisBroker, RequeueError};
 
 use crate::server::Server;
 
 const MESSAGE: &str = include_str!("vectors/message.json");
 const RECORDED_ID: &str = "9b83d466-f412-4357-8563-2b2dedf45e4e";
 
-/// Runs a test on both brokers; `put` lays a raw element into the queue `celery`.
+/// Runs a test on both brokers; `put` adds a raw element to the queue `celery`.
 macro_rules! on_both {
     ($($behaviour:ident)*) => {
         mod on_memory {
@@ -51,17 +48,17 @@ macro_rules! on_both {
 }
 
 on_both! {
-    letters_are_listed_oldest_first_with_what_they_say_of_themselves
-    a_letter_goes_back_as_if_it_had_never_been_delivered
-    what_no_worker_can_run_goes_back_only_by_force
-    a_letter_that_has_gone_meanwhile_is_neither_doubled_nor_an_error
-    all_go_back_in_their_old_order_and_what_is_refused_stays
-    what_is_purged_is_gone_and_the_rest_stays
+    letters_are_listed_oldest_first_with_their_details
+    a_requeued_letter_has_no_marks_of_earlier_deliveries
+    poison_is_requeued_only_by_force
+    a_letter_removed_concurrently_is_neither_duplicated_nor_an_error
+    letters_are_requeued_in_order_and_refused_ones_stay
+    purged_letters_are_removed_and_the_rest_stays
 }
 
 type Put<'a> = &'a (dyn Fn(Vec<u8>) + Sync);
 
-/// A message of its own task id and priority.
+/// Returns a message with its own task id and the given priority.
 fn message(number: u32, priority: u8) -> (String, Vec<u8>) {
     let id = format!("00000000-0000-4000-8000-{number:012}");
     let raw = MESSAGE.trim().replace(RECORDED_ID, &id).replacen(
@@ -84,10 +81,10 @@ async fn receive(broker: &dyn Broker) -> Delivery {
             return delivery;
         }
     }
-    panic!("nothing arrives");
+    panic!("no message arrived");
 }
 
-/// Puts a message in its queue, takes it and buries it.
+/// Adds a message to its queue, receives it and buries it.
 async fn bury(broker: &dyn Broker, put: Put<'_>, raw: Vec<u8>, reason: &str) {
     put(raw);
     let delivery = receive(broker).await;
@@ -103,10 +100,7 @@ async fn reasons(broker: &dyn Broker) -> Vec<String> {
     letters.into_iter().map(|letter| letter.reason).collect()
 }
 
-async fn letters_are_listed_oldest_first_with_what_they_say_of_themselves(
-    broker: Arc<dyn Broker>,
-    put: Put<'_>,
-) {
+async fn letters_are_listed_oldest_first_with_their_details(broker: Arc<dyn Broker>, put: Put<'_>) {
     assert_eq!(broker.dead_letter_count().await.unwrap(), 0);
     assert_eq!(letters(broker.as_ref()).await, []);
     let (id, raw) = message(1, 0);
@@ -142,7 +136,7 @@ async fn letters_are_listed_oldest_first_with_what_they_say_of_themselves(
     }
 }
 
-async fn a_letter_goes_back_as_if_it_had_never_been_delivered(broker: Arc<dyn Broker>, put: Put<'_>) {
+async fn a_requeued_letter_has_no_marks_of_earlier_deliveries(broker: Arc<dyn Broker>, put: Put<'_>) {
     let (id, raw) = message(1, 4);
     let marked = String::from_utf8(raw.clone()).unwrap().replacen(
         r#""lang": "py""#,
@@ -150,7 +144,7 @@ async fn a_letter_goes_back_as_if_it_had_never_been_delivered(broker: Arc<dyn Br
         1,
     );
     put(marked.into_bytes());
-    // Once there and back, so that it is marked as redelivered.
+    // Received and restored once, so that it is marked as redelivered.
     let first = receive(broker.as_ref()).await;
     broker.restore(&first).await.unwrap();
     let again = receive(broker.as_ref()).await;
@@ -168,7 +162,7 @@ async fn a_letter_goes_back_as_if_it_had_never_been_delivered(broker: Arc<dyn Br
     assert_eq!(back.queue, "celery");
 }
 
-async fn what_no_worker_can_run_goes_back_only_by_force(broker: Arc<dyn Broker>, put: Put<'_>) {
+async fn poison_is_requeued_only_by_force(broker: Arc<dyn Broker>, put: Put<'_>) {
     bury(broker.as_ref(), put, b"not json".to_vec(), "no JSON").await;
     let letter = letters(broker.as_ref()).await.remove(0);
     let refusal = broker.requeue(&letter, false).await.unwrap_err();
@@ -184,7 +178,7 @@ async fn what_no_worker_can_run_goes_back_only_by_force(broker: Arc<dyn Broker>,
     assert_eq!(receive(broker.as_ref()).await.raw, b"not json");
 }
 
-async fn a_letter_that_has_gone_meanwhile_is_neither_doubled_nor_an_error(
+async fn a_letter_removed_concurrently_is_neither_duplicated_nor_an_error(
     broker: Arc<dyn Broker>,
     put: Put<'_>,
 ) {
@@ -199,8 +193,8 @@ async fn a_letter_that_has_gone_meanwhile_is_neither_doubled_nor_an_error(
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 1);
 }
 
-async fn all_go_back_in_their_old_order_and_what_is_refused_stays(broker: Arc<dyn Broker>, put: Put<'_>) {
-    // More than a walk holds at a time.
+async fn letters_are_requeued_in_order_and_refused_ones_stay(broker: Arc<dyn Broker>, put: Put<'_>) {
+    // More letters than one page of the walk holds.
     let mut ids = Vec::new();
     for number in 0..60 {
         let (id, raw) = message(number, 0);
@@ -218,20 +212,20 @@ async fn all_go_back_in_their_old_order_and_what_is_refused_stays(broker: Arc<dy
         )
         .await
         .unwrap();
-    assert_eq!((answer.done.len(), answer.refused.len()), (1, 0));
+    assert_eq!((answer.requeued.len(), answer.refused.len()), (1, 0));
     assert_eq!(
         receive(broker.as_ref()).await.message().unwrap().headers.id,
         ids.remove(7)
     );
     let answer = broker.requeue_where(&|_| true, false).await.unwrap();
-    assert_eq!((answer.done.len(), answer.refused.len()), (59, 2));
+    assert_eq!((answer.requeued.len(), answer.refused.len()), (59, 2));
     assert_eq!(reasons(broker.as_ref()).await, ["bad", "bad"]);
     for id in ids {
         assert_eq!(receive(broker.as_ref()).await.message().unwrap().headers.id, id);
     }
 }
 
-async fn what_is_purged_is_gone_and_the_rest_stays(broker: Arc<dyn Broker>, put: Put<'_>) {
+async fn purged_letters_are_removed_and_the_rest_stays(broker: Arc<dyn Broker>, put: Put<'_>) {
     for number in 0..3 {
         bury(
             broker.as_ref(),
@@ -308,10 +302,7 @@ async fn the_priority_and_the_binding_are_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_letters_are_dropped_beyond_the_capacity() {
     let server = Server::start();
-    let config = RedisConfig {
-        dead_letter_capacity: 2,
-        ..server.config()
-    };
+    let config = server.config().dead_letter_capacity(2);
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).unwrap());
     let put = |raw: Vec<u8>| {
         redis::cmd("LPUSH")
@@ -333,7 +324,7 @@ async fn the_oldest_letters_are_dropped_beyond_the_capacity() {
 }
 
 #[tokio::test]
-async fn a_full_broker_inside_the_process_keeps_the_letter() {
+async fn a_full_in_process_broker_keeps_the_letter() {
     let broker = Arc::new(MemoryBroker::new(1));
     let inner = Arc::clone(&broker);
     let put = |raw: Vec<u8>| {

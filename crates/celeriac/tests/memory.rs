@@ -1,4 +1,4 @@
-//! The broker inside the process keeps every promise of the suite, and its own: `publish` waits for the task's end.
+//! The in-process broker passes the suite, and `publish` resolves only when the task has finished.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
@@ -26,7 +26,7 @@ struct Memory(OnceLock<Arc<MemoryBroker>>);
 
 impl Memory {
     fn get(&self) -> Arc<MemoryBroker> {
-        let make = || Arc::new(MemoryBroker::new(1000).with_visibility_timeout(Self::LEASE));
+        let make = || Arc::new(MemoryBroker::new(1000).visibility_timeout(Self::LEASE));
         Arc::clone(self.0.get_or_init(make))
     }
 }
@@ -52,7 +52,7 @@ broker_suite!(Memory::default());
 canvas_suite!(Memory::default());
 
 #[tokio::test]
-async fn publishing_resolves_when_the_task_has_ended_for_good() {
+async fn publishing_resolves_when_the_task_has_finished() {
     let broker = Arc::new(MemoryBroker::new(10));
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -67,11 +67,11 @@ async fn publishing_resolves_when_the_task_has_ended_for_good() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_goes_away_does_not_stop_its_task() {
+async fn a_dropped_publisher_does_not_stop_its_task() {
     let (broker, journal) = (Arc::new(MemoryBroker::new(10)), Journal::default());
     let client = Client::new(broker.clone());
     let send = tokio::spawn(async move { client.send(Signature::new("note").arg("x")).await });
-    eventually("it waits", async || {
+    eventually("the message is in its queue", async || {
         (broker.depth("celery").await.unwrap().waiting == 1).then_some(())
     })
     .await;
@@ -86,14 +86,14 @@ async fn a_publisher_that_goes_away_does_not_stop_its_task() {
 }
 
 #[tokio::test]
-async fn a_full_broker_says_so_and_recovers() {
+async fn a_full_broker_refuses_tasks_until_there_is_room() {
     let (broker, journal) = (Arc::new(MemoryBroker::new(1)), Journal::default());
     let client = Client::new(broker.clone());
     let first = tokio::spawn({
         let client = client.clone();
         async move { client.send(Signature::new("note").arg("x")).await }
     });
-    eventually("it waits", async || {
+    eventually("the message is in its queue", async || {
         (broker.depth("celery").await.unwrap().waiting == 1).then_some(())
     })
     .await;

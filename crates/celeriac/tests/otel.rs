@@ -1,14 +1,14 @@
-//! What `celeriac::otel` reports of tasks that are sent, run, tried again and fail, on a real server: spans with their
-//! parents, attributes and states, and metrics. The scenario runs in a process of its own, because exporters belong to
-//! the whole process; it writes them to standard output.
+//! Telemetry of `celeriac::otel` for tasks that are sent, run, retried and fail, on a real server: spans with
+//! their parents, attributes and states, and metrics. The scenario runs in its own process, because exporters
+//! are global to a process, and writes them to standard output.
 
 #![cfg(feature = "telemetry")]
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
-#[expect(dead_code, reason = "shared with tests that need all of it")]
+#[expect(dead_code, reason = "shared with other tests")]
 #[path = "support/redis.rs"]
 mod server;
-#[expect(dead_code, reason = "shared with tests that need all of it")]
+#[expect(dead_code, reason = "shared with other tests")]
 mod support;
 
 use std::{process::Command, sync::Arc, time::Duration};
@@ -26,7 +26,7 @@ use crate::{
 const CHILD: &str = "CELERIAC_TEST_CHILD";
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const CALLERS_SPAN: &str = "b7ad6b7169203331";
-/// Tasks that are sent in one batch, and end at about the same time.
+/// Number of tasks sent in one batch, which finish at about the same time.
 const TOGETHER: usize = 30;
 
 fn calls(server: &Server, command: &str) -> u64 {
@@ -43,8 +43,8 @@ async fn scenario() {
     let server = Server::start();
     let config = server.config();
     let observer = Arc::new(OtelObserver::new("celery@test").with_redis(&config));
-    let broker = Arc::new(RedisBroker::new(config).unwrap().with_observer(observer.clone()));
-    let client = Client::new(broker.clone()).with_observer(observer.clone());
+    let broker = Arc::new(RedisBroker::new(config).unwrap().observer(observer.clone()));
+    let client = Client::new(broker.clone()).observer(observer.clone());
     let built = worker(broker.clone(), &Journal::default(), &CancellationToken::new())
         .observer(observer.clone())
         .build();
@@ -84,7 +84,7 @@ async fn scenario() {
             .query::<u64>(&mut server.connection())
             .unwrap()
     };
-    eventually("a tick is sent", async || (ticked() > 0).then_some(())).await;
+    eventually("a periodic task is sent", async || (ticked() > 0).then_some(())).await;
     stop.cancel();
     scheduler.await.unwrap();
     let sum = Signature::new("add").arg(1).arg(2);
@@ -104,15 +104,18 @@ async fn scenario() {
             .query::<u64>(&mut server.connection())
             .unwrap()
     };
-    eventually("the poison is buried", async || (dead() == 1).then_some(())).await;
+    eventually("the invalid message is buried", async || {
+        (dead() == 1).then_some(())
+    })
+    .await;
     client
         .send(Signature::new("add").queue("unserved").priority(4))
         .await
         .unwrap();
     let looks = calls(&server, "llen");
     let _watch = observer.watch_queues(broker, vec!["unserved".to_owned()]);
-    // Four lists of the queue, and the dead letters.
-    eventually("it has looked", async || {
+    // The four lists of the queue, and the dead-letter list.
+    eventually("the queue depths are read", async || {
         (calls(&server, "llen") == looks + 5).then_some(())
     })
     .await;
@@ -120,11 +123,11 @@ async fn scenario() {
     running.stop().await.unwrap();
 }
 
-/// Runs the scenario and answers the lines it exported.
+/// Runs the scenario and returns the lines it exported.
 fn exported() -> Vec<Value> {
     let output = Command::new(std::env::current_exe().unwrap())
         .args([
-            "a_task_is_reported_from_its_sending_to_its_end",
+            "a_task_is_reported_from_send_to_settlement",
             "--exact",
             "--nocapture",
         ])
@@ -152,7 +155,7 @@ fn attributes(span: &Value) -> String {
     shown.join(" ")
 }
 
-/// The ids of the spans that a span is linked to, in order.
+/// Returns the ids of the spans that a span links to, in order.
 fn linked(span: &Value) -> Vec<&str> {
     let links = span["links"].as_array().into_iter().flatten();
     let mut ids: Vec<&str> = links.map(|link| link["span_id"].as_str().unwrap()).collect();
@@ -169,7 +172,7 @@ fn ids_of<'a>(spans: &[&'a Value]) -> Vec<&'a str> {
     ids
 }
 
-/// The points of a metric as `attributes: value`, or `attributes: count` for a histogram.
+/// Returns the points of a metric as `attributes: value`, or `attributes: count` for a histogram.
 fn points(lines: &[Value], name: &str) -> Vec<String> {
     let metric = lines.iter().rev().find(|line| line["metric"] == name);
     let points = metric.unwrap_or_else(|| panic!("no {name}"))["points"]
@@ -191,10 +194,10 @@ fn points(lines: &[Value], name: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_task_is_reported_from_its_sending_to_its_end() {
+fn a_task_is_reported_from_send_to_settlement() {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the parent process says that this is the child"
+        reason = "the environment marks the child process"
     )]
     if std::env::var(CHILD).is_ok() {
         let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
@@ -235,7 +238,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
 
     let mut runs = below(sent, "celery.run");
     runs.sort_by_key(|run| run["attributes"]["celery.retries"].as_u64());
-    assert_eq!(runs.len(), 2, "the retry goes on in the trace");
+    assert_eq!(runs.len(), 2, "the retry belongs to the same trace");
     for (run, (retries, state, error)) in runs.iter().zip([
         (0, "RETRY", r#" error.type="OperationalError""#),
         (1, "SUCCESS", ""),
@@ -255,12 +258,9 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         let scripts = below(run, "EVALSHA").len();
         let ends = below(run, "MULTI").len();
         let (stored, ended) = if state == "RETRY" {
-            (
-                (2, 0),
-                "STARTED, and the message goes back in the place of its delivery",
-            )
+            ((2, 0), "STARTED, and a message that replaces the delivery")
         } else {
-            ((1, 1), "STARTED, and the delivery ends with its result")
+            ((1, 1), "STARTED, and an acknowledgement with the result")
         };
         assert_eq!((scripts, ends), stored, "{ended}");
     }
@@ -281,7 +281,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     assert_eq!(unknown["attributes"]["celery.state"], "FAILURE");
     assert!(
         spans("celery.run", "nobody.knows.it").is_empty(),
-        "names from outside are unbounded"
+        "unregistered task names must not become attributes"
     );
     let first = spans("celery.send_task", "add")
         .into_iter()
@@ -295,7 +295,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     assert_eq!(
         below(next, "celery.run").len(),
         1,
-        "the next task of a chain is sent by the run of the one before"
+        "the run of a chain's task sends the next one"
     );
 
     let together: Vec<&Value> = spans("celery.send_task", "add")
@@ -307,7 +307,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
         .into_iter()
         .filter(|push| !linked(push).is_empty())
         .collect();
-    assert_eq!(pushes.len(), 1, "one command for all");
+    assert_eq!(pushes.len(), 1, "one command sends all messages");
     assert_eq!(linked(pushes[0]), ids_of(&together));
     assert!(ids_of(&together).contains(&pushes[0]["parent_span_id"].as_str().unwrap()));
 
@@ -319,7 +319,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
             several => several.contains(&id),
         };
         let ends = spans("MULTI", "").into_iter().filter(belongs).count();
-        assert_eq!(ends, 1, "the end of a run is told by one command");
+        assert_eq!(ends, 1, "each run is acknowledged by one command");
     }
 
     let periodic = spans("celery.send_task", "ticked");
@@ -338,7 +338,7 @@ fn a_task_is_reported_from_its_sending_to_its_end() {
     let roots = ids.iter().filter(|span| span["parent_span_id"].is_null());
     assert!(
         roots.clone().all(|root| root["span"] == "celery.send_task"),
-        "polling and housekeeping make no traces: {:?}",
+        "polling and maintenance create no traces: {:?}",
         roots.map(|root| &root["span"]).collect::<Vec<_>>()
     );
 

@@ -1,8 +1,8 @@
-//! Scripts of an application's own on the broker's server.
+//! Lua scripts of the application on the broker's server.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
-#[expect(dead_code, reason = "these tests use little of it")]
+#[expect(dead_code, reason = "these tests use only parts of the module")]
 #[path = "support/redis.rs"]
 mod server;
 
@@ -12,67 +12,70 @@ use celeriac::{BrokerError, RedisBroker, RedisConfig};
 
 use crate::server::Server;
 
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn a_script_gets_its_keys_and_arguments_and_answers_with_a_number() {
+async fn a_script_receives_keys_and_arguments_and_returns_a_number() {
     let server = Server::start();
     let broker = RedisBroker::new(RedisConfig::new(server.url())).unwrap();
-    let script = broker.script(
-        "return redis.call('INCRBY', KEYS[1], ARGV[1]) + ARGV[2]",
-        PATIENCE,
-    );
+    let script = broker.script("return redis.call('INCRBY', KEYS[1], ARGV[1]) + ARGV[2]", TIMEOUT);
     let keys = ["mine:counter".to_owned()];
     assert_eq!(script.run(&keys, &[5, 100]).await.unwrap(), 105);
     assert_eq!(script.run(&keys, &[5, 100]).await.unwrap(), 110);
 }
 
 #[tokio::test]
-async fn a_script_that_fails_is_refused_and_others_go_on() {
+async fn a_failing_script_is_refused_and_others_still_run() {
     let server = Server::start();
     let broker = RedisBroker::new(RedisConfig::new(server.url())).unwrap();
-    let faulty = broker.script("return redis.call('LPUSH', 'text')", PATIENCE);
+    let faulty = broker.script("return redis.call('LPUSH', 'text')", TIMEOUT);
     let refused = faulty.run(&[], &[]).await;
     assert!(matches!(refused, Err(BrokerError::Refused { .. })), "{refused:?}");
-    assert_eq!(
-        broker.script("return 7", PATIENCE).run(&[], &[]).await.unwrap(),
-        7
-    );
+    assert_eq!(broker.script("return 7", TIMEOUT).run(&[], &[]).await.unwrap(), 7);
 }
 
 #[tokio::test]
-async fn nobody_waits_long_for_a_server_that_is_away_and_it_is_found_again() {
+async fn scripts_fail_quickly_during_an_outage_and_work_again_after_it() {
     let mut server = Server::start();
     let broker = RedisBroker::new(RedisConfig::new(server.url())).unwrap();
-    let script = broker.script("return 7", PATIENCE);
+    let script = broker.script("return 7", TIMEOUT);
     assert_eq!(script.run(&[], &[]).await.unwrap(), 7);
     server.crash();
     for _ in 0..5 {
-        let asked = Instant::now();
-        let away = script.run(&[], &[]).await;
-        assert!(matches!(away, Err(BrokerError::Unavailable { .. })), "{away:?}");
-        assert!(asked.elapsed() < PATIENCE * 4, "{:?}", asked.elapsed());
+        let start = Instant::now();
+        let failed = script.run(&[], &[]).await;
+        assert!(
+            matches!(failed, Err(BrokerError::Unavailable { .. })),
+            "{failed:?}"
+        );
+        assert!(start.elapsed() < TIMEOUT * 4, "{:?}", start.elapsed());
     }
     server.start_again();
-    let back = Instant::now();
+    let restart = Instant::now();
     while script.run(&[], &[]).await.ok() != Some(7) {
-        assert!(back.elapsed() < Duration::from_secs(20), "is not found again");
+        assert!(
+            restart.elapsed() < Duration::from_secs(20),
+            "scripts do not work again"
+        );
         tokio::task::yield_now().await;
     }
 }
 
-/// A server that takes connections and says nothing.
+/// The server accepts connections and never answers.
 #[tokio::test]
-async fn nobody_waits_long_for_a_server_that_hangs() {
+async fn scripts_fail_quickly_when_the_server_does_not_answer() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}/0", silent.local_addr().unwrap());
     let script = RedisBroker::new(RedisConfig::new(url))
         .unwrap()
-        .script("return 7", PATIENCE);
+        .script("return 7", TIMEOUT);
     for _ in 0..3 {
-        let asked = Instant::now();
-        let away = script.run(&[], &[]).await;
-        assert!(matches!(away, Err(BrokerError::Unavailable { .. })), "{away:?}");
-        assert!(asked.elapsed() < PATIENCE * 4, "{:?}", asked.elapsed());
+        let start = Instant::now();
+        let failed = script.run(&[], &[]).await;
+        assert!(
+            matches!(failed, Err(BrokerError::Unavailable { .. })),
+            "{failed:?}"
+        );
+        assert!(start.elapsed() < TIMEOUT * 4, "{:?}", start.elapsed());
     }
 }

@@ -1,4 +1,4 @@
-//! The Redis broker against a real server: every promise of the suite, and what happens when the server goes away.
+//! The Redis broker on a real server: the suite, and outages of the server.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
@@ -28,10 +28,7 @@ struct Redis(Server);
 
 impl Redis {
     fn connect(&self) -> Arc<dyn Broker> {
-        let config = RedisConfig {
-            lease: Self::LEASE,
-            ..self.0.config()
-        };
+        let config = self.0.config().lease(Self::LEASE);
         Arc::new(RedisBroker::new(config).unwrap())
     }
 }
@@ -59,7 +56,7 @@ impl Harness for Redis {
 broker_suite!(Redis(Server::start()));
 canvas_suite!(Redis(Server::start()));
 
-/// A worker with the tests' tasks on a server of its own.
+/// Starts a worker with the tests' tasks.
 fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
     let broker = Arc::new(server.broker());
     let running = Running::start(worker(broker.clone(), journal, gate).build(), PATIENCE);
@@ -67,7 +64,7 @@ fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Clien
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_server_holds_what_celery_would_have_put_there() {
+async fn keys_and_values_match_those_of_celery() {
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
     let id = client
@@ -121,7 +118,7 @@ async fn the_server_holds_what_celery_would_have_put_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_redis_while_idle_is_survived() {
+async fn an_idle_worker_survives_a_restart_of_redis() {
     let mut server = Server::start();
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
     let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
@@ -146,7 +143,7 @@ async fn a_restart_of_redis_while_idle_is_survived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_ends_while_redis_is_away_is_settled_afterwards() {
+async fn a_task_that_finishes_during_an_outage_is_settled_afterwards() {
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let (client, running) = start(&server, &journal, &gate);
@@ -159,12 +156,12 @@ async fn a_task_that_ends_while_redis_is_away_is_settled_afterwards() {
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
     let next = client.send(Signature::new("note").arg("y")).await.unwrap();
     assert_eq!(final_result(&client, &next).await.status, Status::Success);
-    assert_eq!(journal.lines(), ["x", "y"], "it did not run twice");
+    assert_eq!(journal.lines(), ["x", "y"], "the task ran only once");
     running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scripts_are_loaded_again_after_the_server_forgot_them() {
+async fn scripts_are_loaded_again_after_a_script_flush() {
     let server = Server::start();
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
     let id = client.send(Signature::new("flaky").arg(1)).await.unwrap();
@@ -179,10 +176,10 @@ async fn scripts_are_loaded_again_after_the_server_forgot_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout() {
+async fn a_python_workers_message_is_restored_after_the_visibility_timeout() {
     let server = Server::start();
     let message = include_str!("vectors/message.json").trim();
-    // As a Python worker reserves it: the message's own tag, long ago.
+    // Reserved by a Python worker long ago, under the message's own tag.
     let connection = &mut server.connection();
     let tag = "bfdd5872-fa2e-40ae-9f05-f9e43e9553b6";
     redis::pipe()
@@ -211,21 +208,20 @@ async fn what_python_reserved_and_lost_comes_back_after_the_visibility_timeout()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_killed_too_many_workers_is_buried_and_its_task_fails() {
+async fn a_message_whose_workers_died_too_often_is_buried_and_its_task_fails() {
     let server = Server::start();
-    let config = RedisConfig {
-        visibility_timeout: Duration::from_millis(20),
-        delivery_limit: 3,
-        ..server.config()
-    };
+    let config = server
+        .config()
+        .visibility_timeout(Duration::from_millis(20))
+        .delivery_limit(3);
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config).unwrap());
     let client = Client::new(broker.clone());
     let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     let queues = ["celery".to_owned()];
     for delivery in 1..=3 {
-        // Taken, and never heard of again.
+        // Received and never renewed.
         assert_eq!(broker.receive(&queues, 10).await.unwrap().len(), 1, "{delivery}");
-        eventually("the delivery is given up", async || {
+        eventually("the delivery expires", async || {
             broker.restore_expired().await.unwrap();
             (broker.depth("celery").await.unwrap().unacked == 0).then_some(())
         })
@@ -234,7 +230,7 @@ async fn a_message_that_killed_too_many_workers_is_buried_and_its_task_fails() {
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 0);
     let letters = broker.dead_letters(0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].reason, "3 workers have died with it");
+    assert_eq!(letters[0].reason, "3 workers died while holding it");
     assert_eq!(letters[0].queue, "celery");
     assert_eq!(letters[0].task_id.as_deref(), Some(&*id));
     let meta = final_result(&client, &id).await;
@@ -243,50 +239,41 @@ async fn a_message_that_killed_too_many_workers_is_buried_and_its_task_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_longer_than_a_lease_makes_nobody_dead() {
+async fn an_outage_longer_than_a_lease_expires_no_live_worker() {
     let mut server = Server::start();
     let lease = Duration::from_secs(1);
-    let broker = || {
-        RedisBroker::new(RedisConfig {
-            lease,
-            ..server.config()
-        })
-        .unwrap()
-    };
-    let (living, dead, judge) = (broker(), broker(), broker());
+    let broker = || RedisBroker::new(server.config().lease(lease)).unwrap();
+    let (live, dead, observer) = (broker(), broker(), broker());
     let client = Client::new(Arc::new(broker()));
     for _ in 0..2 {
         client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     }
     let queues = ["celery".to_owned()];
-    let kept = living.receive(&queues, 1).await.unwrap().remove(0);
+    let kept = live.receive(&queues, 1).await.unwrap().remove(0);
     dead.receive(&queues, 1).await.unwrap();
-    judge.ping().await.unwrap();
+    observer.ping().await.unwrap();
     server.crash();
     tokio::time::sleep(lease * 2).await;
     server.start_again();
-    let judged = eventually("the judge is the first to be back", async || {
-        judge.restore_expired().await.ok()
+    let restored = eventually("the observer reconnects first", async || {
+        observer.restore_expired().await.ok()
     })
     .await;
-    assert_eq!(
-        judged, 0,
-        "all leases have ended, and nobody had the time to renew"
-    );
-    eventually("the living one renews", async || {
-        living.renew(std::slice::from_ref(&kept.tag)).await.ok()
+    assert_eq!(restored, 0, "all leases have expired before any could be renewed");
+    eventually("the live worker renews", async || {
+        live.renew(std::slice::from_ref(&kept.tag)).await.ok()
     })
     .await;
-    eventually("the dead one's message is back", async || {
-        living.renew(std::slice::from_ref(&kept.tag)).await.unwrap();
-        (judge.restore_expired().await.unwrap() == 1).then_some(())
+    eventually("the dead worker's message is restored", async || {
+        live.renew(std::slice::from_ref(&kept.tag)).await.unwrap();
+        (observer.restore_expired().await.unwrap() == 1).then_some(())
     })
     .await;
-    let depth = judge.depth("celery").await.unwrap();
+    let depth = observer.depth("celery").await.unwrap();
     assert_eq!(
         (depth.waiting, depth.unacked),
         (1, 1),
-        "the living one has kept its own"
+        "the live worker keeps its message"
     );
 }
 
@@ -294,7 +281,7 @@ async fn an_outage_longer_than_a_lease_makes_nobody_dead() {
 async fn a_dead_workers_message_is_found_among_many_others() {
     let server = Server::start();
     let connection = &mut server.connection();
-    // A day's restarts have left their leases, and Python workers hold tasks that are due later.
+    // Leases of a day's restarts, and tasks due later that Python workers hold.
     let mut others = redis::pipe();
     let (now, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
     for other in 0..12_000 {
@@ -303,25 +290,19 @@ async fn a_dead_workers_message_is_found_among_many_others() {
             .zadd("unacked_index", format!("python-{other}"), now - 3000);
     }
     others.exec(connection).unwrap();
-    let broker = || {
-        RedisBroker::new(RedisConfig {
-            lease: Duration::from_secs(1),
-            ..server.config()
-        })
-        .unwrap()
-    };
-    let (dead, judge) = (broker(), broker());
+    let broker = || RedisBroker::new(server.config().lease(Duration::from_secs(1))).unwrap();
+    let (dead, observer) = (broker(), broker());
     let client = Client::new(Arc::new(broker()));
     client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     dead.receive(&["celery".to_owned()], 1).await.unwrap();
-    eventually("the dead one's message is back", async || {
-        (judge.restore_expired().await.unwrap() == 1).then_some(())
+    eventually("the dead worker's message is restored", async || {
+        (observer.restore_expired().await.unwrap() == 1).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_holder_of_a_delivery_can_end_it() {
+async fn only_the_holder_of_a_delivery_can_settle_it() {
     let server = Server::start();
     let (slow, quick) = (server.broker(), server.broker());
     let client = Client::new(Arc::new(server.broker()));
@@ -330,7 +311,7 @@ async fn only_the_holder_of_a_delivery_can_end_it() {
     let lost = slow.receive(&queues, 1).await.unwrap().remove(0);
     slow.restore(&lost).await.unwrap();
     let held = quick.receive(&queues, 1).await.unwrap().remove(0);
-    // The slow worker does not know that it has lost the message.
+    // The slow worker does not notice that it has lost the message.
     slow.ack(&lost, None).await.unwrap();
     slow.replace(&lost, lost.message().unwrap(), None).await.unwrap();
     slow.restore(&lost).await.unwrap();
@@ -338,20 +319,20 @@ async fn only_the_holder_of_a_delivery_can_end_it() {
     assert_eq!(
         (depth.waiting, depth.unacked),
         (0, 1),
-        "nothing was ended or doubled"
+        "nothing was removed or duplicated"
     );
     quick.ack(&held, None).await.unwrap();
     assert_eq!(quick.depth("celery").await.unwrap().unacked, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receive_that_was_given_up_loses_nothing() {
+async fn a_dropped_receive_loses_no_messages() {
     let server = Server::start();
     let broker = Arc::new(server.broker());
     let client = Client::new(broker.clone());
     let queues = ["celery".to_owned()];
     broker.receive(&queues, 1).await.unwrap();
-    // The server answers late: the receive is given up while its script is on the way.
+    // The server answers late, and the receive is dropped while its script runs.
     let connection = &mut server.connection();
     for _ in 0..5 {
         client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
@@ -362,8 +343,8 @@ async fn a_receive_that_was_given_up_loses_nothing() {
         .arg("ALL")
         .exec(connection)
         .unwrap();
-    let given_up = tokio::time::timeout(Duration::from_millis(50), broker.receive(&queues, 5)).await;
-    assert!(given_up.is_err(), "the server must have been paused");
+    let receive = tokio::time::timeout(Duration::from_millis(50), broker.receive(&queues, 5)).await;
+    assert!(receive.is_err(), "the server must have been paused");
     let mut tags = std::collections::HashSet::new();
     eventually("all five are received", async || {
         let deliveries = broker.receive(&queues, 5).await.unwrap();
@@ -375,7 +356,7 @@ async fn a_receive_that_was_given_up_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_worker_begins_at_once() {
+async fn an_idle_worker_starts_a_task_at_once() {
     let server = Server::start();
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
     let mut delays = Vec::new();
@@ -388,13 +369,13 @@ async fn an_idle_worker_begins_at_once() {
     delays.sort();
     assert!(
         delays[10] < Duration::from_millis(40),
-        "{delays:?}: as slow as polling"
+        "{delays:?}: not faster than polling"
     );
     running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn passwords_and_database_numbers_are_understood() {
+async fn passwords_and_database_numbers_are_used() {
     let server = Server::start_with(Some("s3cret"));
     let url = format!("redis://:s3cret@127.0.0.1:{}/3", server.port);
     let broker = Arc::new(RedisBroker::new(RedisConfig::new(url)).unwrap());
@@ -449,7 +430,7 @@ fn subscribers(server: &Server) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_waits_share_a_connection_and_outlive_an_outage() {
+async fn waiters_share_a_connection_and_survive_an_outage() {
     let mut server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
     let waiting: Vec<_> = (0..50)
@@ -477,7 +458,7 @@ async fn all_waits_share_a_connection_and_outlive_an_outage() {
     assert_eq!(subscribers(&server), 1);
     server.crash();
     server.start_again();
-    // As Python stores it, for half of them before the client is back, for the rest after.
+    // Stored as by Python: half of them before the client is subscribed again, the rest after.
     let store = |server: &Server, id: usize| {
         let text = format!(r#"{{"status": "SUCCESS", "result": {id}, "task_id": "t{id}"}}"#);
         redis::pipe()
@@ -492,7 +473,7 @@ async fn all_waits_share_a_connection_and_outlive_an_outage() {
             .unwrap();
     };
     (0..12).for_each(|id| store(&server, id));
-    eventually("watching again", async || {
+    eventually("subscribed again", async || {
         (subscribers(&server) == 1).then_some(())
     })
     .await;
@@ -503,7 +484,7 @@ async fn all_waits_share_a_connection_and_outlive_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_that_is_given_up_leaves_its_channel() {
+async fn a_dropped_wait_unsubscribes_its_channel() {
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
     let waited = client.wait("never", Duration::from_millis(300)).await;
@@ -514,14 +495,14 @@ async fn a_wait_that_is_given_up_leaves_its_channel() {
             .query(&mut server.connection())
             .unwrap()
     };
-    eventually("nothing is subscribed", async || {
+    eventually("no channel is subscribed", async || {
         channels().await.is_empty().then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_task_that_ends_while_redis_is_away_runs_once() {
+async fn what_follows_a_task_that_finishes_during_an_outage_runs_once() {
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let (client, running) = start(&server, &journal, &gate);
@@ -577,6 +558,6 @@ async fn every_form_of_the_url_reaches_the_server() {
             .arg(format!("celery-task-meta-{id}"))
             .query(&mut connection)
             .unwrap();
-        assert!(kept, "{url} is another database");
+        assert!(kept, "{url} used another database");
     }
 }

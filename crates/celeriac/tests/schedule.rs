@@ -1,4 +1,4 @@
-//! Periodic tasks on both brokers: every tick is sent once, whatever happens to the processes and to Redis.
+//! Periodic tasks on both brokers: each tick is sent once, even if processes are killed or Redis fails.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
@@ -47,24 +47,24 @@ macro_rules! on_both {
 }
 
 on_both! {
-    of_two_schedulers_each_tick_is_sent_by_one
+    each_tick_is_sent_by_one_of_several_schedulers
     a_new_entry_starts_from_now
-    ticks_missed_in_a_downtime_are_skipped
-    ticks_missed_in_a_downtime_are_sent_as_one
-    ticks_missed_in_a_downtime_are_sent_each
-    no_more_ticks_than_allowed_are_caught_up_with
-    a_tick_just_missed_is_still_on_time
-    a_last_tick_that_cannot_be_read_or_lies_far_ahead_starts_again_from_now
+    missed_ticks_are_skipped
+    missed_ticks_are_sent_as_one
+    each_missed_tick_is_sent
+    no_more_missed_ticks_are_sent_than_allowed
+    a_recently_missed_tick_is_on_time
+    an_invalid_or_far_future_last_tick_is_replaced_by_the_current_time
     an_entry_replaces_one_of_the_same_name
 }
 
-/// An entry whose tasks say which tick they are for.
+/// Returns an entry whose tasks carry their tick.
 fn entry(interval: Duration, catch_up: CatchUp) -> Entry {
     let signature = |tick: Timestamp| Signature::new("note").arg(tick.to_string());
     Entry::new(NAME, Schedule::every(interval).unwrap(), signature).catch_up(catch_up)
 }
 
-/// Sends every tick, however late.
+/// Returns an entry that sends every tick, however late.
 fn complete() -> Entry {
     entry(INTERVAL, CatchUp::All { at_most: 10_000 })
 }
@@ -85,19 +85,19 @@ impl Running {
         self.shutdown.cancel();
         tokio::time::timeout(PATIENCE, self.task)
             .await
-            .expect("the scheduler ends")
+            .expect("the scheduler stops")
             .unwrap();
     }
 }
 
-/// The next messages of the queue.
+/// Receives and acknowledges the next `count` messages of the queue.
 async fn take(broker: &dyn Broker, count: usize) -> Vec<Message> {
     let deadline = Instant::now() + PATIENCE;
     let mut messages = Vec::new();
     while messages.len() < count {
         assert!(
             Instant::now() < deadline,
-            "{} of {count} messages came",
+            "{} of {count} messages arrived",
             messages.len()
         );
         let Ok(deliveries) = broker
@@ -109,7 +109,7 @@ async fn take(broker: &dyn Broker, count: usize) -> Vec<Message> {
         for delivery in deliveries {
             messages.push(delivery.message().unwrap());
             while broker.ack(&delivery, None).await.is_err() {
-                assert!(Instant::now() < deadline, "the broker is not back");
+                assert!(Instant::now() < deadline, "the broker is still unavailable");
                 tokio::time::sleep(INTERVAL).await;
             }
         }
@@ -117,7 +117,7 @@ async fn take(broker: &dyn Broker, count: usize) -> Vec<Message> {
     messages
 }
 
-/// Everything that is still in the queue.
+/// Receives all messages left in the queue.
 async fn rest(broker: &dyn Broker) -> Vec<Message> {
     let waiting = broker.depth("celery").await.unwrap().waiting;
     take(broker, usize::try_from(waiting).unwrap()).await
@@ -130,7 +130,7 @@ fn ticks(messages: &[Message]) -> Vec<Timestamp> {
         .collect()
 }
 
-/// No tick is missing and none is there twice.
+/// Checks that no tick is missing or duplicated.
 fn assert_complete(messages: &[Message]) {
     let ticks = ticks(messages);
     for pair in ticks.windows(2) {
@@ -148,13 +148,13 @@ fn assert_complete(messages: &[Message]) {
         .collect();
     assert_eq!(ids.len(), messages.len());
     for (message, tick) in messages.iter().zip(ticks) {
-        assert_eq!(message.headers.id, complete().task_id(tick).to_string());
+        assert_eq!(message.headers.id, complete().task_id(tick));
     }
 }
 
 async fn now(broker: &dyn Broker) -> Timestamp {
     let now = broker.last_ticks(&[NAME.to_owned()]).await.unwrap().now;
-    // As exactly as ticks are kept.
+    // With the precision of stored ticks.
     Timestamp::from_microsecond(now.as_microsecond()).unwrap()
 }
 
@@ -171,8 +171,8 @@ fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
 }
 
-/// Nobody has looked at the entry for this long.
-async fn away(broker: &dyn Broker, seconds: i64) -> Timestamp {
+/// Stores a last tick `seconds` ago, as if no scheduler had run since.
+async fn downtime(broker: &dyn Broker, seconds: i64) -> Timestamp {
     let last = now(broker).await - SignedDuration::from_secs(seconds);
     assert!(broker.advance(NAME, None, &text(last), None).await.unwrap());
     last
@@ -181,12 +181,12 @@ async fn away(broker: &dyn Broker, seconds: i64) -> Timestamp {
 async fn until_last_is(broker: &dyn Broker, expected: Timestamp) {
     let deadline = Instant::now() + PATIENCE;
     while last(broker).await != Some(text(expected).into_bytes()) {
-        assert!(Instant::now() < deadline, "the last tick never was {expected}");
+        assert!(Instant::now() < deadline, "the last tick is not {expected}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-async fn of_two_schedulers_each_tick_is_sent_by_one(broker: Arc<dyn Broker>) {
+async fn each_tick_is_sent_by_one_of_several_schedulers(broker: Arc<dyn Broker>) {
     let running = [(); 3].map(|()| Running::start(broker.clone(), complete()));
     let mut messages = take(broker.as_ref(), 150).await;
     for scheduler in running {
@@ -206,26 +206,26 @@ async fn a_new_entry_starts_from_now(broker: Arc<dyn Broker>) {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn ticks_missed_in_a_downtime_are_skipped(broker: Arc<dyn Broker>) {
-    let last = away(broker.as_ref(), 3 * 3600 + 600).await;
+async fn missed_ticks_are_skipped(broker: Arc<dyn Broker>) {
+    let last = downtime(broker.as_ref(), 3 * 3600 + 600).await;
     let running = Running::start(broker.clone(), entry(HOUR, CatchUp::Skip));
     until_last_is(broker.as_ref(), last + 3 * HOUR).await;
     running.stop().await;
     assert_eq!(rest(broker.as_ref()).await, []);
 }
 
-async fn ticks_missed_in_a_downtime_are_sent_as_one(broker: Arc<dyn Broker>) {
-    let last = away(broker.as_ref(), 3 * 3600 + 600).await;
+async fn missed_ticks_are_sent_as_one(broker: Arc<dyn Broker>) {
+    let last = downtime(broker.as_ref(), 3 * 3600 + 600).await;
     let running = Running::start(broker.clone(), entry(HOUR, CatchUp::Once));
     until_last_is(broker.as_ref(), last + 3 * HOUR).await;
     running.stop().await;
     assert_eq!(ticks(&rest(broker.as_ref()).await), [last + 3 * HOUR]);
 }
 
-async fn ticks_missed_in_a_downtime_are_sent_each(broker: Arc<dyn Broker>) {
-    let last = away(broker.as_ref(), 3 * 3600 + 600).await;
+async fn each_missed_tick_is_sent(broker: Arc<dyn Broker>) {
+    let last = downtime(broker.as_ref(), 3 * 3600 + 600).await;
     let all = entry(HOUR, CatchUp::All { at_most: 10 });
-    // Two at once, so that they compete for what was missed.
+    // Two schedulers that compete for the missed ticks.
     let running = [(); 2].map(|()| Running::start(broker.clone(), all.clone()));
     until_last_is(broker.as_ref(), last + 3 * HOUR).await;
     for scheduler in running {
@@ -237,8 +237,8 @@ async fn ticks_missed_in_a_downtime_are_sent_each(broker: Arc<dyn Broker>) {
     );
 }
 
-async fn no_more_ticks_than_allowed_are_caught_up_with(broker: Arc<dyn Broker>) {
-    let last = away(broker.as_ref(), 9 * 3600 + 600).await;
+async fn no_more_missed_ticks_are_sent_than_allowed(broker: Arc<dyn Broker>) {
+    let last = downtime(broker.as_ref(), 9 * 3600 + 600).await;
     let running = Running::start(broker.clone(), entry(HOUR, CatchUp::All { at_most: 2 }));
     until_last_is(broker.as_ref(), last + 9 * HOUR).await;
     running.stop().await;
@@ -248,27 +248,27 @@ async fn no_more_ticks_than_allowed_are_caught_up_with(broker: Arc<dyn Broker>) 
     );
 }
 
-async fn a_tick_just_missed_is_still_on_time(broker: Arc<dyn Broker>) {
-    let last = away(broker.as_ref(), 2 * 3600 + 5).await;
+async fn a_recently_missed_tick_is_on_time(broker: Arc<dyn Broker>) {
+    let last = downtime(broker.as_ref(), 2 * 3600 + 5).await;
     let running = Running::start(broker.clone(), entry(HOUR, CatchUp::Skip));
     until_last_is(broker.as_ref(), last + 2 * HOUR).await;
     running.stop().await;
     assert_eq!(ticks(&rest(broker.as_ref()).await), [last + 2 * HOUR]);
 }
 
-async fn a_last_tick_that_cannot_be_read_or_lies_far_ahead_starts_again_from_now(broker: Arc<dyn Broker>) {
+async fn an_invalid_or_far_future_last_tick_is_replaced_by_the_current_time(broker: Arc<dyn Broker>) {
     let mut before = None;
-    for nonsense in ["yesterday", "\u{fffd}", "2999-01-01T00:00:00.000000+00:00"] {
+    for invalid in ["yesterday", "\u{fffd}", "2999-01-01T00:00:00.000000+00:00"] {
         assert!(
             broker
-                .advance(NAME, before.as_deref(), nonsense, None)
+                .advance(NAME, before.as_deref(), invalid, None)
                 .await
                 .unwrap()
         );
         let begin = now(broker.as_ref()).await;
         let running = Running::start(broker.clone(), complete());
         let first = ticks(&take(broker.as_ref(), 1).await)[0];
-        assert!(first >= begin + INTERVAL, "{nonsense}: {first} after {begin}");
+        assert!(first >= begin + INTERVAL, "{invalid}: {first} after {begin}");
         running.stop().await;
         rest(broker.as_ref()).await;
         before = last(broker.as_ref()).await;
@@ -290,7 +290,7 @@ async fn an_entry_replaces_one_of_the_same_name(broker: Arc<dyn Broker>) {
 }
 
 #[tokio::test]
-async fn a_scheduler_without_entries_waits_for_its_end() {
+async fn a_scheduler_without_entries_waits_for_shutdown() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(Scheduler::new(Arc::new(MemoryBroker::new(1))).run(shutdown.clone()));
     shutdown.cancel();
@@ -303,7 +303,7 @@ async fn a_full_broker_loses_no_tick() {
     let running = Running::start(broker.clone(), complete());
     let deadline = Instant::now() + PATIENCE;
     while broker.depth("celery").await.unwrap().waiting < 3 {
-        assert!(Instant::now() < deadline, "it never fills");
+        assert!(Instant::now() < deadline, "the broker is not full");
         tokio::time::sleep(INTERVAL).await;
     }
     let messages = take(broker.as_ref(), 20).await;
@@ -312,7 +312,7 @@ async fn a_full_broker_loses_no_tick() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ticks_go_on_where_they_stopped_when_redis_was_restarted() {
+async fn ticks_continue_after_a_restart_of_redis() {
     let mut server = Server::start();
     let broker: Arc<dyn Broker> = Arc::new(server.broker());
     let running = [(); 2].map(|()| Running::start(Arc::new(server.broker()), complete()));
@@ -329,7 +329,7 @@ async fn ticks_go_on_where_they_stopped_when_redis_was_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_refuses_holds_up_nobody_and_loses_nothing() {
+async fn a_refusing_queue_delays_no_other_entry_and_loses_no_tick() {
     let server = Server::start();
     let connection = &mut server.connection();
     redis::cmd("SET")
@@ -350,7 +350,7 @@ async fn a_queue_that_refuses_holds_up_nobody_and_loses_nothing() {
     redis::cmd("DEL").arg("broken").exec(connection).unwrap();
     let deadline = Instant::now() + PATIENCE;
     while broker.depth("broken").await.unwrap().waiting < 20 {
-        assert!(Instant::now() < deadline, "it is never sent");
+        assert!(Instant::now() < deadline, "the ticks are not sent");
         tokio::time::sleep(INTERVAL).await;
     }
     shutdown.cancel();
@@ -377,12 +377,13 @@ async fn the_queues_binding_is_declared() {
     assert_eq!(bindings, ["celery\x06\x16\x06\x16celery"]);
 }
 
-/// Names the server of the processes that [`a_killed_process_loses_and_doubles_nothing`] starts.
+/// Variable with the server's URL for the child processes of
+/// [`a_killed_process_loses_and_duplicates_nothing`].
 const CHILD: &str = "CELERIAC_TEST_SCHEDULER";
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the environment is how this test tells its children what they are"
+    reason = "the environment marks the child processes of this test"
 )]
 fn child_url() -> Option<String> {
     std::env::var(CHILD).ok()
@@ -397,9 +398,9 @@ impl Drop for Killed {
     }
 }
 
-/// Runs itself as the processes that are killed.
+/// Starts itself as the processes that are killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_process_loses_and_doubles_nothing() {
+async fn a_killed_process_loses_and_duplicates_nothing() {
     if let Some(url) = child_url() {
         let broker = celeriac::RedisBroker::new(celeriac::RedisConfig::new(url)).unwrap();
         let scheduler = Scheduler::new(Arc::new(broker)).entry(complete());
@@ -410,20 +411,20 @@ async fn a_killed_process_loses_and_doubles_nothing() {
     let start = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "a_killed_process_loses_and_doubles_nothing"])
+            .args(["--exact", "a_killed_process_loses_and_duplicates_nothing"])
             .env(CHILD, server.url())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         Killed(command.spawn().unwrap())
     };
     let mut messages = Vec::new();
-    // Alone, so that ticks pass while nobody runs.
+    // One process at a time, so that ticks pass while no scheduler runs.
     for _ in 0..3 {
         let child = start();
         messages.extend(take(broker.as_ref(), 30).await);
         drop(child);
     }
-    // Beside another, which goes on alone.
+    // Two processes, of which one continues alone.
     let children = [start(), start()];
     messages.extend(take(broker.as_ref(), 30).await);
     let [first, second] = children;

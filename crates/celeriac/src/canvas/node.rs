@@ -33,6 +33,7 @@ pub(crate) enum Kind {
 
 /// What cannot be sent, or what a message brought that is no signature.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CanvasError {
     /// A chain or group without tasks.
     #[error("{0} has no tasks")]
@@ -46,7 +47,7 @@ pub enum CanvasError {
 }
 
 impl Node {
-    pub fn new(task: impl Into<String>, kind: Kind) -> Self {
+    pub(crate) fn new(task: impl Into<String>, kind: Kind) -> Self {
         Self {
             task: task.into(),
             args: Vec::new(),
@@ -57,15 +58,15 @@ impl Node {
         }
     }
 
-    pub fn chain(tasks: Vec<Self>) -> Self {
+    pub(crate) fn chain(tasks: Vec<Self>) -> Self {
         Self::new("celery.chain", Kind::Chain(tasks))
     }
 
-    pub fn group(tasks: Vec<Self>) -> Self {
+    pub(crate) fn group(tasks: Vec<Self>) -> Self {
         Self::new("celery.group", Kind::Group(tasks))
     }
 
-    pub fn chord(header: Vec<Self>, body: Self) -> Self {
+    pub(crate) fn chord(header: Vec<Self>, body: Self) -> Self {
         let kind = Kind::Chord {
             header,
             header_options: Map::new(),
@@ -75,16 +76,16 @@ impl Node {
     }
 
     /// The option with this name, where it is a text.
-    pub fn text(&self, option: &str) -> Option<&str> {
+    pub(crate) fn text(&self, option: &str) -> Option<&str> {
         self.options.get(option).and_then(Value::as_str)
     }
 
-    pub fn set(&mut self, option: &str, value: impl Into<Value>) {
+    pub(crate) fn set(&mut self, option: &str, value: impl Into<Value>) {
         self.options.insert(option.to_owned(), value.into());
     }
 
     /// Adds signatures to the list option `link` or `link_error`, each once.
-    pub fn link(&mut self, option: &str, signatures: &[Value]) {
+    pub(crate) fn link(&mut self, option: &str, signatures: &[Value]) {
         let mut linked = list(self.options.shift_remove(option));
         for signature in signatures {
             if !linked.contains(signature) {
@@ -94,8 +95,48 @@ impl Node {
         self.set(option, linked);
     }
 
+    /// Adds errbacks; those of a group go to each of its members, those of a chord to its body.
+    pub(crate) fn link_errors(&mut self, errbacks: &[Value]) {
+        match &mut self.kind {
+            Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.link_errors(errbacks)),
+            Kind::Chord { body, .. } => body.link_errors(errbacks),
+            Kind::Task | Kind::Chain(_) => self.link("link_error", errbacks),
+        }
+    }
+
+    /// Whether the node ends with several results, which only a chord can pass on.
+    pub(crate) fn ends_in_group(&self) -> bool {
+        match &self.kind {
+            Kind::Task => false,
+            Kind::Group(_) => true,
+            Kind::Chain(tasks) => tasks.last().is_some_and(Self::ends_in_group),
+            Kind::Chord { body, .. } => body.ends_in_group(),
+        }
+    }
+
+    /// Returns the number of results of this member that a chord waits for.
+    pub(crate) fn result_count(&self) -> u64 {
+        match &self.kind {
+            Kind::Task => 1,
+            Kind::Group(tasks) => tasks.iter().map(Self::result_count).sum(),
+            Kind::Chain(tasks) => {
+                let mut counts = tasks.iter().rev().map(Self::result_count);
+                counts.find(|count| *count > 0).unwrap_or(0)
+            }
+            Kind::Chord { body, .. } => body.result_count(),
+        }
+    }
+
+    /// Returns the positional arguments, those of the caller first unless the signature is immutable.
+    pub(crate) fn args_after(&self, args: &[Value]) -> Vec<Value> {
+        if self.immutable {
+            return self.args.clone();
+        }
+        args.iter().chain(&self.args).cloned().collect()
+    }
+
     /// Reads a signature.
-    pub fn decode(value: &Value) -> Result<Self, CanvasError> {
+    pub(crate) fn decode(value: &Value) -> Result<Self, CanvasError> {
         let Value::Object(map) = value else {
             return Err(CanvasError::Malformed("the whole"));
         };
@@ -126,7 +167,7 @@ impl Node {
     }
 
     /// The dictionary that Celery would write.
-    pub fn encode(&self) -> Value {
+    pub(crate) fn encode(&self) -> Value {
         let encoded = |nodes: &[Self]| Value::Array(nodes.iter().map(Self::encode).collect());
         let mut kwargs = self.kwargs.clone();
         let subtask_type = match &self.kind {

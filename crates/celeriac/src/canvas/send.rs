@@ -4,68 +4,29 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Canvas,
+    freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
+    message::SendContext,
     node::{CanvasError, Kind, Node, list},
+    options::{Options, merged, take, take_index, take_text},
 };
-use crate::{
-    async_result::ResultTree,
-    broker::Publication,
-    json,
-    message::{DeliveryInfo, Embed, Headers, Message, Properties},
-    repr,
-    signature::Signature,
-    system,
-};
-
-mod freeze;
-mod options;
-
-pub(super) use self::freeze::ends_in_group;
-use self::freeze::{Place, rooted, ungrouped};
-pub(crate) use self::options::MAX_RETRIES;
-
-/// Options that stay as they are once they are set: another value would leave whoever counts on them waiting.
-const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
+use crate::{broker::Publication, json, result_tree::ResultTree};
 
 /// What the copies of a chord's body may take together: each part of the header carries one.
-const MOST_BYTES: usize = 256 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Who sends, when, and on behalf of which task.
+/// Turns signatures into the messages that begin them.
 pub(crate) struct Sender<'a> {
-    pub now: Timestamp,
-    pub origin: &'a str,
-    pub reply_to: &'a str,
-    /// The queue of a signature that names none.
-    pub queue: &'a str,
-    /// The root and the id of the running task.
-    pub parent: Option<(&'a str, &'a str)>,
-    /// What is to be sent in one step.
+    pub context: SendContext<'a>,
+    /// Everything to publish in one step.
     pub publication: Publication,
-}
-
-type Options = Map<String, Value>;
-
-impl<'a> Sender<'a> {
-    /// A sender outside of any task, whose default queue is `celery`.
-    pub fn new(now: Timestamp, origin: &'a str, reply_to: &'a str) -> Self {
-        Self {
-            now,
-            origin,
-            reply_to,
-            queue: "celery",
-            parent: None,
-            publication: Publication::default(),
-        }
-    }
 }
 
 impl Sender<'_> {
     /// Sends what can run at once, with `args` before the signature's own; `options` take precedence over its own.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         node: Node,
         args: &[Value],
@@ -79,16 +40,11 @@ impl Sender<'_> {
         }
     }
 
-    /// The message of one task, not sent.
-    pub fn single(&self, signature: Signature) -> Message {
-        let node = Canvas::from(signature).0;
-        self.message(node.task, node.args, node.kwargs, node.options)
-            .expect("a signature's setters give every option its type")
-    }
-
     fn task(&mut self, node: Node, args: &[Value], options: Options) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = partial(&node, args);
-        let message = self.message(node.task, args, node.kwargs, merged(node.options, options))?;
+        let args = node.args_after(args);
+        let message = self
+            .context
+            .message(node.task, args, node.kwargs, merged(node.options, options))?;
         let result = Arc::new(ResultTree::task(message.headers.id.clone()));
         self.publication.messages.push(message);
         Ok(result)
@@ -100,9 +56,9 @@ impl Sender<'_> {
         args: &[Value],
         options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = partial(&node, args);
+        let args = node.args_after(args);
         let mut options = merged(node.options, options);
-        let place = Place {
+        let frozen_as = FreezeArgs {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
             index: take_index(&mut options),
@@ -116,7 +72,7 @@ impl Sender<'_> {
         let Kind::Chain(tasks) = node.kind else {
             return Err(CanvasError::Malformed("the chain"));
         };
-        let (mut steps, result) = self.steps(tasks, &args, &link_error, &place)?;
+        let (mut steps, result) = steps(tasks, &args, &link_error, &frozen_as, self.context.reply_to)?;
         if let (Some(last), false) = (steps.first_mut(), link.is_empty()) {
             last.link("link", &link);
         }
@@ -154,16 +110,16 @@ impl Sender<'_> {
         let mut results = Vec::new();
         for (index, mut task) in ungrouped(tasks).into_iter().enumerate() {
             if !link_error.is_empty() {
-                link_errors(&mut task, &link_error);
+                task.link_errors(&link_error);
             }
-            let place = Place {
+            let frozen_as = FreezeArgs {
                 group: Some(id.clone()),
                 index: Some(index),
                 root: root.clone(),
-                ..Place::default()
+                ..FreezeArgs::default()
             };
-            let frozen = self.freeze(&mut task, place)?;
-            size += parts(&task);
+            let frozen = freeze(&mut task, frozen_as, self.context.reply_to)?;
+            size += task.result_count();
             let mut options = options.clone();
             if let Some(chord) = chord.clone().or_else(|| task.options.get("chord").cloned()) {
                 chord_of_members = true;
@@ -176,7 +132,7 @@ impl Sender<'_> {
             self.publication.chord_sizes.push((id.clone(), size));
         }
         Ok(Arc::new(ResultTree {
-            id,
+            id: id.into(),
             parent: None,
             children: Some(results),
         }))
@@ -188,7 +144,7 @@ impl Sender<'_> {
         args: &[Value],
         options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = partial(&node, args);
+        let args = node.args_after(args);
         let mut options = merged(node.options, options);
         let Kind::Chord {
             header,
@@ -212,19 +168,19 @@ impl Sender<'_> {
             let links = list(options.shift_remove(name));
             match (name, links.is_empty()) {
                 (_, true) => {}
-                ("link_error", false) => link_errors(&mut body, &links),
+                ("link_error", false) => body.link_errors(&links),
                 (_, false) => body.link(name, &links),
             }
         }
         body.options.extend(options.clone());
         let root = options.get("root_id").cloned();
-        let place = Place {
+        let frozen_as = FreezeArgs {
             id: Some(body_id.unwrap_or_else(new_id)),
             group: Some(header_id.clone()),
             root: root.clone(),
-            ..Place::default()
+            ..FreezeArgs::default()
         };
-        let mut result = self.freeze(&mut body, place)?;
+        let mut result = freeze(&mut body, frozen_as, self.context.reply_to)?;
         if header.is_empty() {
             self.apply(*body, &[json!([])], Map::new())?;
             return Ok(Arc::new(result));
@@ -238,7 +194,7 @@ impl Sender<'_> {
             }
         }
         let body = body.encode();
-        if json::to_string(&body).len().saturating_mul(header.len()) > MOST_BYTES {
+        if json::to_string(&body).len().saturating_mul(header.len()) > MAX_BODY_BYTES {
             return Err(CanvasError::Unsupported(
                 "a chord whose body is sent with every part takes at most 256 MiB",
             ));
@@ -257,69 +213,5 @@ impl Sender<'_> {
         }
         result = rooted(result, &header);
         Ok(Arc::new(result))
-    }
-}
-
-fn new_id() -> String {
-    system::random_id().to_string()
-}
-
-/// The positional arguments with those of the caller in front.
-fn partial(node: &Node, args: &[Value]) -> Vec<Value> {
-    if node.immutable {
-        return node.args.clone();
-    }
-    args.iter().chain(&node.args).cloned().collect()
-}
-
-/// The signature's options, overridden by those of the call.
-fn merged(mut own: Options, call: Options) -> Options {
-    let stamps = list(own.get("stamped_headers").cloned());
-    for (name, value) in call {
-        let fixed =
-            FIXED.contains(&name.as_str()) || stamps.iter().any(|stamp| stamp.as_str() == Some(&name));
-        if !(value.is_null() || fixed && own.contains_key(&name)) {
-            own.insert(name, value);
-        }
-    }
-    own
-}
-
-fn take(options: &mut Options, name: &str) -> Option<Value> {
-    options.shift_remove(name).filter(|value| !value.is_null())
-}
-
-fn take_text(options: &mut Options, name: &str) -> Option<String> {
-    match take(options, name) {
-        Some(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
-fn take_index(options: &mut Options) -> Option<usize> {
-    take(options, "group_index")?.as_u64()?.try_into().ok()
-}
-
-/// Errbacks go to every member of a group, and to the body of a chord.
-pub(super) fn link_errors(node: &mut Node, errbacks: &[Value]) {
-    match &mut node.kind {
-        Kind::Group(tasks) => tasks.iter_mut().for_each(|task| link_errors(task, errbacks)),
-        Kind::Chord { body, .. } => link_errors(body, errbacks),
-        Kind::Task | Kind::Chain(_) => node.link("link_error", errbacks),
-    }
-}
-
-/// How many results of this member a chord waits for.
-fn parts(node: &Node) -> u64 {
-    match &node.kind {
-        Kind::Task => 1,
-        Kind::Group(tasks) => tasks.iter().map(parts).sum(),
-        Kind::Chain(tasks) => tasks
-            .iter()
-            .rev()
-            .map(parts)
-            .find(|parts| *parts > 0)
-            .unwrap_or(0),
-        Kind::Chord { body, .. } => parts(body),
     }
 }

@@ -7,15 +7,22 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{Canvas, Node, Sender, chain, chord, group};
-use crate::{Message, Signature};
+use super::{Canvas, Node, SendContext, Sender, chain, chord, group};
+use crate::{Message, Publication, Signature};
 
-fn sender(origin: &str) -> Sender<'_> {
-    Sender::new(
+fn context(origin: &str) -> SendContext<'_> {
+    SendContext::new(
         Timestamp::UNIX_EPOCH,
         origin,
         "f1171170-4bbf-3b10-9841-54eaf3fcf09b",
     )
+}
+
+fn sender(origin: &str) -> Sender<'_> {
+    Sender {
+        context: context(origin),
+        publication: Publication::default(),
+    }
 }
 
 /// The canvas as it is sent, in the form of the vectors.
@@ -149,14 +156,14 @@ fn a_signature_becomes_the_message_that_celery_would_send() {
     let recorded = include_str!("../../tests/vectors/message.json").trim();
     let expected = Message::decode(recorded.as_bytes()).unwrap();
     let signature = Signature::new("app.jobs.tasks.send_article_notification")
-        .id("9b83d466-f412-4357-8563-2b2dedf45e4e".parse().unwrap())
+        .id("9b83d466-f412-4357-8563-2b2dedf45e4e")
         .arg(1)
         .arg("created")
         .header(
             "traceparent",
             "00-ba82e96eee5c73383c5a3143e20f9373-5c45f19cca06da6a-03",
         );
-    let mut sent = sender("gen31693@vm").single(signature);
+    let mut sent = signature.into_message(&context("gen31693@vm"));
     sent.properties
         .delivery_tag
         .clone_from(&expected.properties.delivery_tag);
@@ -167,11 +174,9 @@ fn a_signature_becomes_the_message_that_celery_would_send() {
 fn expiry_is_written_twice_and_never_negative() {
     let now: Timestamp = "2026-11-22T06:00:00Z".parse().unwrap();
     let expiration = |expires| {
-        let sender = Sender { now, ..sender("o") };
-        sender
-            .single(Signature::new("t").expires(expires))
-            .properties
-            .expiration
+        let context = SendContext { now, ..context("o") };
+        let message = Signature::new("t").expires(expires).into_message(&context);
+        message.properties.expiration
     };
     assert_eq!(expiration(now + Duration::from_secs(2)).as_deref(), Some("2000"));
     assert_eq!(expiration(now - Duration::from_secs(2)).as_deref(), Some("0"));

@@ -1,4 +1,4 @@
-//! The logical clock that orders what workers and clients tell each other (Lamport, 1978), as kombu keeps it.
+//! Logical clock that orders the messages of workers and clients (Lamport, 1978), as kombu implements it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    pub fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Something happens here: the time to write on it.
-    pub fn forward(&self) -> u64 {
+    /// Advances the clock for a local event and returns the event's time.
+    pub(crate) fn tick(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Something arrived that happened at `other`: it is later here now.
-    pub fn adjust(&self, other: u64) {
-        // A time that leaves no room for what comes after it is nobody's clock.
+    /// Advances the clock past the time `other` of a received message.
+    pub(crate) fn adjust(&self, other: u64) {
+        // A time close to overflow is invalid and is ignored.
         if other < u64::MAX / 2 {
             self.0.fetch_max(other, Ordering::Relaxed);
         }
-        self.forward();
+        self.tick();
     }
 }
 
@@ -30,11 +30,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_heard_comes_before_what_is_said_next() {
+    fn a_received_time_precedes_the_next_local_one() {
         let clock = Clock::default();
-        assert_eq!(clock.forward(), 1);
+        assert_eq!(clock.tick(), 1);
         clock.adjust(40);
-        assert_eq!(clock.forward(), 42);
+        assert_eq!(clock.tick(), 42);
         clock.adjust(3);
         assert_eq!(clock.value(), 43);
         clock.adjust(u64::MAX);

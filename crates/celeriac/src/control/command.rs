@@ -1,25 +1,25 @@
-//! A remote control command as kombu's mailbox puts it, and which workers it is for.
+//! Remote control commands as kombu's mailbox encodes them, and the selection of the workers they address.
 
 use regex::RegexBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bus::ReplyTo;
+use crate::broker::ReplyTo;
 
-/// The exchange that every worker's mailbox listens to.
+/// Exchange of remote control commands, to which every worker listens.
 pub(crate) const EXCHANGE: &str = "celery.pidbox";
-/// The exchange that replies are sent to.
+/// Exchange of the replies.
 pub(crate) const REPLY_EXCHANGE: &str = "reply.celery.pidbox";
 
-/// How large a compiled pattern may be, in bytes.
-const LARGEST_PATTERN: usize = 1 << 18;
+/// Maximum size of a compiled pattern, in bytes.
+const MAX_PATTERN_SIZE: usize = 1 << 18;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Command {
     pub method: String,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_as_empty")]
     pub arguments: Map<String, Value>,
-    /// Names of workers; all when there are none.
+    /// Names of the addressed workers; `None` or an empty list addresses all of them.
     #[serde(default)]
     pub destination: Option<Vec<String>>,
     #[serde(default)]
@@ -32,13 +32,13 @@ pub(crate) struct Command {
     pub reply_to: Option<ReplyTo>,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Command {
-    /// Whether this worker is meant.
-    pub fn is_for(&self, node: &str) -> bool {
+    /// Returns whether the command addresses this worker.
+    pub(crate) fn is_for(&self, node: &str) -> bool {
         match (&self.destination, &self.pattern, &self.matcher) {
             (Some(nodes), ..) if !nodes.is_empty() => nodes.iter().any(|name| name == node),
             (_, Some(pattern), Some(matcher)) => matches(node, pattern, matcher),
@@ -47,21 +47,22 @@ impl Command {
     }
 }
 
-/// kombu's matchers: `glob` is the shell's for the whole name, `pcre` a regular expression that fits its beginning.
+/// Applies kombu's matchers: `glob` is a shell pattern for the whole name, `pcre` a regular expression for
+/// its beginning.
 fn matches(node: &str, pattern: &str, matcher: &str) -> bool {
     let expression = match matcher {
-        "glob" => translate(pattern),
+        "glob" => glob_to_regex(pattern),
         "pcre" => format!("^(?:{pattern})"),
         _ => return false,
     };
     RegexBuilder::new(&expression)
-        .size_limit(LARGEST_PATTERN)
+        .size_limit(MAX_PATTERN_SIZE)
         .build()
         .is_ok_and(|expression| expression.is_match(node))
 }
 
-/// The shell's pattern as a regular expression.
-fn translate(pattern: &str) -> String {
+/// Translates a shell pattern into a regular expression.
+fn glob_to_regex(pattern: &str) -> String {
     let mut expression = String::from("(?s)^");
     let mut rest = pattern.chars();
     while let Some(character) = rest.next() {
@@ -82,11 +83,12 @@ fn translate(pattern: &str) -> String {
     expression
 }
 
-/// `a-z]...` or `!a]...` behind a `[`: the class, and how many bytes of the pattern it was.
+/// Reads a character class from the text after its `[`, such as `a-z]...` or `!a]...`. Returns the class as a
+/// regular expression and its length in the pattern, in bytes.
 fn class(rest: &str) -> Option<(String, usize)> {
     let negated = rest.starts_with('!');
     let start = usize::from(negated);
-    // A bracket that stands first is a member.
+    // A closing bracket in first position is a member.
     let first = rest.get(start..)?.chars().next()?.len_utf8();
     let end = start + first + rest.get(start + first..)?.find(']')?;
     let mut class = String::from(if negated { "[^" } else { "[" });
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_names_its_workers_or_means_all() {
+    fn a_command_addresses_the_workers_it_names_or_all() {
         let command = |fields: Value| -> Command { serde_json::from_value(fields).unwrap() };
         let cases = [
             (json!({"method": "ping"}), true),
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_fit_as_in_python() {
+    fn patterns_match_as_in_python() {
         let cases = [
             ("glob", "celery@*", true),
             ("glob", "celery", false),

@@ -1,5 +1,5 @@
-//! Celery's remote control: asks workers of whatever language about themselves and tells them what to do. The
-//! worker's side is `worker::mailbox`; what both send is in [`command`] and [`envelope`].
+//! Celery's remote control: queries and commands for workers in any language. The worker's side is
+//! `worker::mailbox`; both sides share the formats in [`command`] and [`envelope`].
 
 pub(crate) mod clock;
 pub(crate) mod command;
@@ -19,18 +19,18 @@ use self::{
     envelope::Address,
 };
 use crate::{
-    broker::{Broker, BrokerError},
-    bus::ReplyTo,
+    broker::{Broker, BrokerError, ReplyTo},
     log::debug,
     system,
+    task_id::TaskId,
 };
 
-/// Replies are looked for after this long, then after ever longer pauses: a blocking read would need a connection of
-/// its own for every question.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Delays between two polls for replies; they double up to the maximum. Polling saves a blocking read, which
+/// would occupy a connection for each query.
+const MIN_POLL_DELAY: Duration = Duration::from_millis(1);
+const MAX_POLL_DELAY: Duration = Duration::from_millis(50);
 
-/// Asks and commands workers. Cheap to clone.
+/// Client for Celery's remote control: queries workers and sends them commands. Cheap to clone.
 ///
 /// ```
 /// # use std::{sync::Arc, time::Duration};
@@ -56,17 +56,18 @@ pub struct Control {
     matcher: Option<&'static str>,
 }
 
-/// What one worker answered.
+/// Reply of one worker.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Reply {
-    /// The worker, `celery@host`.
+    /// Name of the worker, `celery@host`.
     pub node: String,
-    /// Its answer; an object with `error` where it could not do what was asked.
+    /// Content of the reply; an object with an `error` member if the method failed.
     pub content: Value,
 }
 
 impl Reply {
-    /// What went wrong at the worker, if something did.
+    /// Returns the error that the worker reports, if any.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.content.get("error").and_then(Value::as_str)
@@ -74,7 +75,7 @@ impl Reply {
 }
 
 impl Control {
-    /// Control of all workers of this broker, with a second for their replies.
+    /// Creates a client that addresses all workers of `broker` and waits one second for their replies.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
@@ -88,28 +89,29 @@ impl Control {
         }
     }
 
-    /// How long replies are waited for. Fewer than that when everyone who listens has answered.
+    /// Sets the maximum time to wait for replies. Waiting ends early once all workers that received the
+    /// command have replied.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Waits for no more replies than this.
+    /// Sets the maximum number of replies to wait for.
     #[must_use]
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Only these workers.
+    /// Addresses only these workers.
     #[must_use]
     pub fn destination(mut self, nodes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.destination = Some(nodes.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Only workers whose names fit this pattern of the shell.
+    /// Addresses only workers whose names match a shell pattern.
     #[must_use]
     pub fn glob(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = Some(pattern.into());
@@ -117,19 +119,19 @@ impl Control {
         self
     }
 
-    /// The names of the workers that answer.
+    /// Returns the names of the workers that reply.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     pub async fn ping(&self) -> Result<Vec<String>, BrokerError> {
         let replies = self.inspect("ping", Map::new()).await?;
         Ok(replies.into_iter().map(|reply| reply.node).collect())
     }
 
-    /// Calls a method of the workers and waits for their replies.
+    /// Calls a method of the workers and returns their replies; an empty list if no worker replies in time.
     ///
     /// # Errors
-    /// When the broker cannot be reached. Nobody answering is no error.
+    /// Returns an error if the broker cannot be reached.
     pub async fn inspect(
         &self,
         method: &str,
@@ -146,46 +148,52 @@ impl Control {
             ..self.command(method, arguments)
         };
         let (control, (answer, answered)) = (self.clone(), oneshot::channel());
-        // In a task of its own: the queue is closed also when the caller does not wait for the end, and not before the
-        // last reply, which nobody would ever take.
+        // Runs in its own task, so that the reply queue is closed even if the caller stops waiting, and only
+        // after the last reply: a later one would never be removed.
         tokio::spawn(async move { control.ask(&command, &to, &ticket, answer).await });
         answered.await.unwrap_or_else(|_| {
             Err(BrokerError::Unavailable {
-                cause: "the runtime is ending".to_owned(),
+                cause: "the runtime was shut down before the replies arrived".to_owned(),
             })
         })
     }
 
-    /// Calls a method of the workers and returns how many have heard it; does not wait for what they make of it.
+    /// Calls a method of the workers without waiting for replies. Returns the number of workers that received
+    /// the command.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     pub async fn cast(&self, method: &str, arguments: Map<String, Value>) -> Result<usize, BrokerError> {
         self.send(&self.command(method, arguments)).await
     }
 
-    /// Tasks with these ids are not to be run; with `terminate`, also ended where they run already.
+    /// Revokes tasks, so that workers do not run them. With `terminate`, running ones are aborted too.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
-    pub async fn revoke(&self, ids: &[String], terminate: bool) -> Result<Vec<Reply>, BrokerError> {
+    /// Returns an error if the broker cannot be reached.
+    pub async fn revoke(
+        &self,
+        ids: impl IntoIterator<Item = impl Into<TaskId>>,
+        terminate: bool,
+    ) -> Result<Vec<Reply>, BrokerError> {
+        let ids: Vec<TaskId> = ids.into_iter().map(Into::into).collect();
         let arguments = object([("task_id", json!(ids)), ("terminate", json!(terminate))]);
         self.inspect("revoke", arguments).await
     }
 
-    /// How many tasks of a type a worker begins: `10/s`, `100/m`, `3/h`; `0` for any number.
+    /// Limits how many tasks of a type each worker starts: `10/s`, `100/m`, `3/h`; `0` removes the limit.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     pub async fn rate_limit(&self, task: &str, rate: &str) -> Result<Vec<Reply>, BrokerError> {
         let arguments = object([("task_name", json!(task)), ("rate_limit", json!(rate))]);
         self.inspect("rate_limit", arguments).await
     }
 
-    /// Ends the workers, as a signal would: what runs may finish. They do not reply.
+    /// Shuts down the workers as a signal would: running tasks may finish. They do not reply.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     pub async fn shutdown(&self) -> Result<usize, BrokerError> {
         self.cast("shutdown", Map::new()).await
     }
@@ -212,22 +220,22 @@ impl Control {
             routing_key: "",
             delivery_mode: 2,
         };
-        let headers = json!({"clock": self.clock.forward(), "expires": expires});
-        let text = envelope::seal(&address, &headers, command);
+        let headers = json!({"clock": self.clock.tick(), "expires": expires});
+        let text = envelope::encode(&address, &headers, command);
         self.broker.broadcast(EXCHANGE, "", text).await
     }
 
-    async fn ask(&self, command: &Command, to: &ReplyTo, ticket: &str, answer: Answer) {
-        let mut asking = Asking {
+    async fn ask(&self, command: &Command, to: &ReplyTo, ticket: &str, answer: AnswerSender) {
+        let mut query = Query {
             answer: Some(answer),
             replies: Vec::new(),
         };
-        if let Err(error) = self.collect(command, to, ticket, &mut asking).await {
-            asking.answer(Err(error));
+        if let Err(error) = self.collect(command, to, ticket, &mut query).await {
+            query.answer(Err(error));
         }
-        asking.answer_with(self.limit);
+        query.answer_with(self.limit);
         if let Err(error) = self.broker.close_replies(to).await {
-            debug!(%error, "a queue for replies was not closed and will go away by itself");
+            debug!(%error, "failed to close a reply queue; it expires by itself");
         }
     }
 
@@ -236,31 +244,31 @@ impl Control {
         command: &Command,
         to: &ReplyTo,
         ticket: &str,
-        asking: &mut Asking,
+        query: &mut Query,
     ) -> Result<(), BrokerError> {
         self.broker.open_replies(to).await?;
         let deadline = Instant::now() + self.timeout;
-        let heard = self.send(command).await?;
+        let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
-        let mut pause = FIRST_LOOK;
-        while asking.replies.len() < heard.min(named) && Instant::now() < deadline {
-            sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        let mut delay = MIN_POLL_DELAY;
+        while query.replies.len() < receivers.min(named) && Instant::now() < deadline {
+            sleep(delay.min(deadline.saturating_duration_since(Instant::now()))).await;
+            delay = (delay * 2).min(MAX_POLL_DELAY);
             for raw in self.broker.take_replies(to).await? {
-                self.read(&raw, ticket, &mut asking.replies);
+                self.read(&raw, ticket, &mut query.replies);
             }
-            if asking.replies.len() >= self.limit {
-                asking.answer_with(self.limit);
+            if query.replies.len() >= self.limit {
+                query.answer_with(self.limit);
             }
         }
         Ok(())
     }
 
     fn read(&self, raw: &[u8], ticket: &str, replies: &mut Vec<Reply>) {
-        let content = match envelope::open(raw, envelope::LONGEST_REPLY) {
+        let content = match envelope::decode(raw, envelope::MAX_REPLY_SIZE) {
             Ok(content) => content,
             Err(reason) => {
-                debug!(%reason, "a reply cannot be read");
+                debug!(%reason, "ignored a reply that cannot be decoded");
                 return;
             }
         };
@@ -276,18 +284,18 @@ impl Control {
     }
 }
 
-type Answer = oneshot::Sender<Result<Vec<Reply>, BrokerError>>;
+type AnswerSender = oneshot::Sender<Result<Vec<Reply>, BrokerError>>;
 
-/// Somebody who waits for replies, until they have an answer.
-struct Asking {
-    answer: Option<Answer>,
+/// A query in progress: the caller to answer, and the replies so far.
+struct Query {
+    answer: Option<AnswerSender>,
     replies: Vec<Reply>,
 }
 
-impl Asking {
+impl Query {
     fn answer(&mut self, result: Result<Vec<Reply>, BrokerError>) {
         if let Some(answer) = self.answer.take() {
-            // They may have gone away, which is their right.
+            // The caller may have stopped waiting.
             let _ = answer.send(result);
         }
     }

@@ -1,45 +1,45 @@
-//! [`ResultBackend`] inside the process.
+//! [`ResultBackend`] of the in-process broker.
 
 use async_trait::async_trait;
 
 use super::MemoryBroker;
 use crate::{
-    backend::{ChordPart, ChordState, ResultBackend},
-    broker::{BrokerError, Delivery},
+    broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     result::ResultMeta,
+    task_id::TaskId,
 };
 
 #[async_trait]
 impl ResultBackend for MemoryBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        self.state().store(meta, self.capacity);
+        self.contents().store(meta, self.capacity);
         self.stored.notify_waiters();
         Ok(())
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
         {
-            let mut state = self.state();
-            if !state.has_ended(&meta.task_id) {
-                state.store(meta, self.capacity);
+            let mut contents = self.contents();
+            if !contents.has_ended(&meta.task_id) {
+                contents.store(meta, self.capacity);
             }
         }
         self.stored.notify_waiters();
         Ok(())
     }
 
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
-        Ok(self.state().results.get(id).cloned())
+    async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
+        Ok(self.contents().results.get(id).cloned())
     }
 
-    async fn watch(&self, id: &str) -> Result<ResultMeta, BrokerError> {
+    async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
         loop {
             let mut stored = std::pin::pin!(self.stored.notified());
-            // Before looking, so that what is stored between looking and waiting is noticed.
+            // Registered before looking, so that a result stored in between is noticed.
             stored.as_mut().enable();
             let ended = {
-                let state = self.state();
-                state
+                let contents = self.contents();
+                contents
                     .results
                     .get(id)
                     .filter(|meta| meta.status.is_final())
@@ -53,10 +53,10 @@ impl ResultBackend for MemoryBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut state = self.state();
-        if !state.holds(&delivery.tag) {
+        let mut contents = self.contents();
+        if !contents.holds(&delivery.tag) {
             return Ok(ChordState::NotHeld);
         }
-        Ok(state.chords.record(part))
+        Ok(contents.chords.record(part))
     }
 }

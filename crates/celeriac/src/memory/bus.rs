@@ -1,9 +1,6 @@
-//! [`Bus`] inside one process: listeners with a bounded buffer each, and open queues for replies.
+//! [`Bus`] of the in-process broker: listeners, each with a bounded buffer, and reply queues.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use futures_util::{
@@ -12,47 +9,11 @@ use futures_util::{
 };
 use tokio::sync::mpsc;
 
-use super::MemoryBroker;
-use crate::{
-    broker::BrokerError,
-    bus::{Bus, ReplyTo, ServerInfo},
+use super::{
+    MemoryBroker,
+    channels::{LISTENER_BUFFER, Listener, MAX_REPLIES},
 };
-
-/// Broadcasts kept for a listener that is slow; it misses what comes on top.
-const BUFFER: usize = 1024;
-/// Replies kept in a queue; what comes on top is dropped.
-const MOST_REPLIES: usize = 1024;
-
-#[derive(Default)]
-pub(super) struct MemoryBus(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    listeners: Vec<Listener>,
-    replies: HashMap<String, VecDeque<Vec<u8>>>,
-}
-
-struct Listener {
-    exchange: String,
-    pattern: String,
-    heard: mpsc::Sender<Vec<u8>>,
-}
-
-impl Listener {
-    fn hears(&self, exchange: &str, routing_key: &str) -> bool {
-        self.exchange == exchange
-            && match self.pattern.strip_suffix('*') {
-                Some(start) => routing_key.starts_with(start),
-                None => routing_key == self.pattern,
-            }
-    }
-}
-
-impl MemoryBus {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::broker::{BrokerError, Bus, ReplyTo, ServerInfo};
 
 #[async_trait]
 impl Bus for MemoryBroker {
@@ -68,13 +29,13 @@ impl Bus for MemoryBroker {
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let mut state = self.bus.state();
-        state.listeners.retain(|listener| !listener.heard.is_closed());
-        let hear = |listener: &&Listener| {
-            listener.hears(exchange, routing_key)
-                && listener.heard.try_send(text.clone().into_bytes()).is_ok()
+        let mut channels = self.bus.channels();
+        channels.listeners.retain(|listener| !listener.sender.is_closed());
+        let delivered = |listener: &&Listener| {
+            listener.matches(exchange, routing_key)
+                && listener.sender.try_send(text.clone().into_bytes()).is_ok()
         };
-        Ok(state.listeners.iter().filter(hear).count())
+        Ok(channels.listeners.iter().filter(delivered).count())
     }
 
     async fn listen(
@@ -82,11 +43,11 @@ impl Bus for MemoryBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let (heard, broadcasts) = mpsc::channel(BUFFER);
-        self.bus.state().listeners.push(Listener {
+        let (sender, broadcasts) = mpsc::channel(LISTENER_BUFFER);
+        self.bus.channels().listeners.push(Listener {
             exchange: exchange.to_owned(),
             pattern: routing_pattern.to_owned(),
-            heard,
+            sender,
         });
         let next = async |mut broadcasts: mpsc::Receiver<_>| Some((broadcasts.recv().await?, broadcasts));
         Ok(stream::unfold(broadcasts, next).boxed())
@@ -101,13 +62,13 @@ impl Bus for MemoryBroker {
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
-        self.bus.state().replies.insert(to.queue(), VecDeque::new());
+        self.bus.channels().replies.insert(to.queue(), VecDeque::new());
         Ok(())
     }
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
-        if let Some(queue) = self.bus.state().replies.get_mut(&to.queue())
-            && queue.len() < MOST_REPLIES
+        if let Some(queue) = self.bus.channels().replies.get_mut(&to.queue())
+            && queue.len() < MAX_REPLIES
         {
             queue.push_back(text.into_bytes());
         }
@@ -115,8 +76,8 @@ impl Bus for MemoryBroker {
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let mut state = self.bus.state();
-        let replies = state
+        let mut channels = self.bus.channels();
+        let replies = channels
             .replies
             .get_mut(&to.queue())
             .map(|queue| queue.drain(..).collect());
@@ -124,7 +85,7 @@ impl Bus for MemoryBroker {
     }
 
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
-        self.bus.state().replies.remove(&to.queue());
+        self.bus.channels().replies.remove(&to.queue());
         Ok(())
     }
 }

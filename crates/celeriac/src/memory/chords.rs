@@ -1,18 +1,18 @@
-//! The chords whose headers are not complete, inside the process. One lock around everything makes every claim good.
+//! Results of chord headers in the in-process broker, kept until the header is complete and its body runs.
 
 use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
 use crate::{
-    backend::{ChordPart, ChordState},
-    broker::Publication,
+    broker::{ChordPart, ChordState, Publication},
+    task_id::TaskId,
 };
 
 #[derive(Default)]
 pub(super) struct Chords {
     headers: HashMap<String, Header>,
-    /// Ids of headers, oldest first.
+    /// Ids of the headers, oldest first.
     order: VecDeque<String>,
 }
 
@@ -21,13 +21,13 @@ struct Header {
     size: Option<u64>,
     structure: Option<Value>,
     parts: Vec<ChordPart>,
-    /// The part whose delivery runs the body.
-    claimed: Option<String>,
+    /// Id of the task that completed the header, whose worker runs the body.
+    claimed_by: Option<TaskId>,
     done: bool,
 }
 
 impl Chords {
-    pub fn begin(&mut self, publication: &Publication, capacity: usize) {
+    pub(super) fn begin(&mut self, publication: &Publication, capacity: usize) {
         for (group, size) in &publication.chord_sizes {
             let structure = self.headers.remove(group).and_then(|header| header.structure);
             let header = Header {
@@ -52,29 +52,29 @@ impl Chords {
         }
     }
 
-    pub fn record(&mut self, part: &ChordPart) -> ChordState {
+    pub(super) fn record(&mut self, part: &ChordPart) -> ChordState {
         let Some(header) = self.headers.get_mut(&part.group) else {
             return ChordState::Waiting;
         };
         if header.done {
             return ChordState::Waiting;
         }
-        let place = |part: &ChordPart| part.index.unwrap_or(u64::MAX);
+        let order = |part: &ChordPart| part.index.unwrap_or(u64::MAX);
         header
             .parts
             .retain(|other| other.task_id != part.task_id || other.index != part.index);
-        let position = header.parts.partition_point(|other| place(other) <= place(part));
+        let position = header.parts.partition_point(|other| order(other) <= order(part));
         header.parts.insert(position, part.clone());
         let complete = header.size == Some(header.parts.len() as u64);
         if !complete
             || header
-                .claimed
+                .claimed_by
                 .as_ref()
                 .is_some_and(|claimed| *claimed != part.task_id)
         {
             return ChordState::Waiting;
         }
-        header.claimed = Some(part.task_id.clone());
+        header.claimed_by = Some(part.task_id.clone());
         let encoded = |part: &ChordPart| json!([1, part.task_id, part.status, part.result]);
         ChordState::Complete {
             parts: header.parts.iter().map(encoded).collect(),
@@ -82,8 +82,8 @@ impl Chords {
         }
     }
 
-    /// Ends a header whose body runs.
-    pub fn end(&mut self, group: &str) {
+    /// Marks a header as done: its body runs, and later results are ignored.
+    pub(super) fn end(&mut self, group: &str) {
         if let Some(header) = self.headers.get_mut(group) {
             *header = Header {
                 done: true,

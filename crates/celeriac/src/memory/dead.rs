@@ -1,59 +1,40 @@
-//! The dead letters of the broker inside the process, kept as Redis would keep them.
-
-use std::sync::Arc;
+//! Dead letters of the in-process broker, encoded as on Redis.
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::{
-    MemoryBroker,
-    state::{Kept, step},
-};
-use crate::{
-    broker::BrokerError,
-    dead::{DeadLetter, DeadLetters, Revived},
-};
+use super::{MemoryBroker, contents::QueuedMessage};
+use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 
 #[async_trait]
 impl DeadLetters for MemoryBroker {
     async fn dead_letters(&self, offset: usize, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         let entries: Vec<Vec<u8>> = {
-            let state = self.state();
-            state.dead.iter().skip(offset).take(limit).cloned().collect()
+            let contents = self.contents();
+            contents.dead.iter().skip(offset).take(limit).cloned().collect()
         };
         Ok(entries.into_iter().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
-        Ok(self.state().dead.len() as u64)
+        Ok(self.contents().dead.len() as u64)
     }
 
     async fn take_dead_letter(
         &self,
         letter: &DeadLetter,
-        revived: Option<&Revived>,
+        revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
         {
-            let mut state = self.state();
-            let Some(place) = state.dead.iter().position(|entry| *entry == letter.entry) else {
+            let mut contents = self.contents();
+            let Some(position) = contents.dead.iter().position(|entry| *entry == letter.entry) else {
                 return Ok(false);
             };
-            if let Some(Revived { queue, priority, raw }) = revived {
-                if state.waiting + state.reserved.len() >= self.capacity {
-                    return Err(BrokerError::Full {
-                        capacity: self.capacity,
-                    });
-                }
-                // Its first publisher was told of the end long ago; nobody waits for this one.
-                let (ended, _) = oneshot::channel();
-                let kept = Kept {
-                    raw: raw.clone(),
-                    step: step(*priority),
-                    ended: Arc::new(ended),
-                };
-                state.append(queue, kept);
+            if let Some(RequeuedMessage { queue, priority, raw }) = revived {
+                contents.ensure_room(1, self.capacity)?;
+                let (message, _) = QueuedMessage::new(raw.clone(), *priority);
+                contents.append(queue, message);
             }
-            state.dead.remove(place);
+            contents.dead.remove(position);
         }
         self.arrived.notify_waiters();
         Ok(true)

@@ -1,14 +1,16 @@
-//! [`Broker`] inside one process, for programs that run API and worker together and for tests. It keeps the promises
-//! of the Redis one (priorities, reservations, leases, dead letters, results), but everything ends with the
-//! process: so `publish` resolves only when the task has ended for good, retries included, and a caller with an
-//! outbox keeps its row until then. Dropping that future does not stop the task.
+//! [`Broker`] inside one process, for programs that run API and worker together and for tests. It gives the
+//! guarantees of the Redis broker (priorities, reservations, leases, dead letters, results), but keeps
+//! nothing beyond the process. `publish` therefore resolves only when the task has finished, retries
+//! included, so that a caller with an outbox keeps its row until then. Dropping that future does not stop the
+//! task.
 
 mod backend;
 mod bus;
+mod channels;
 mod chords;
+mod contents;
 mod dead;
 mod schedule;
-mod state;
 
 use std::{
     collections::VecDeque,
@@ -20,99 +22,91 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::Notify,
     time::{Instant, timeout},
 };
 
-use self::state::{Kept, State, step};
+use self::contents::{Contents, QueuedMessage};
 use crate::{
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
-    dead::encode as dead_letter,
+    broker::{
+        Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
+        SettlementStatus, sealed::Sealed,
+    },
     log::warn,
     message::Message,
     result::ResultMeta,
 };
 
-/// How long an idle receive waits.
+/// How long `receive` waits for a message.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// A broker that lives and dies with the process.
+/// In-process broker; its messages and results are lost when it is dropped.
 pub struct MemoryBroker {
     capacity: usize,
     visibility_timeout: Duration,
-    state: Mutex<State>,
+    contents: Mutex<Contents>,
+    /// Notified when a message is added to a queue.
     arrived: Notify,
-    /// A result was stored.
+    /// Notified when a result is stored.
     stored: Notify,
-    bus: bus::MemoryBus,
+    bus: channels::MemoryBus,
 }
 
 impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
+        let contents = self.contents();
         f.debug_struct("MemoryBroker")
             .field("capacity", &self.capacity)
-            .field("waiting", &state.waiting)
-            .field("reserved", &state.reserved.len())
+            .field("waiting", &contents.waiting)
+            .field("reserved", &contents.reserved.len())
             .finish_non_exhaustive()
     }
 }
 
 impl MemoryBroker {
-    /// A broker that holds at most `capacity` tasks that have not ended, and as many results and dead letters.
+    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity` dead letters.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
             visibility_timeout: Duration::from_secs(60),
-            state: Mutex::default(),
+            contents: Mutex::default(),
             arrived: Notify::new(),
             stored: Notify::new(),
-            bus: bus::MemoryBus::default(),
+            bus: channels::MemoryBus::default(),
         }
     }
 
-    /// How long a worker may go without renewing a delivery before it goes back; a minute by default.
+    /// Sets the time after which a delivery that is not renewed returns to its queue; one minute by default.
     #[must_use]
-    pub fn with_visibility_timeout(self, visibility_timeout: Duration) -> Self {
+    pub fn visibility_timeout(self, visibility_timeout: Duration) -> Self {
         Self {
             visibility_timeout,
             ..self
         }
     }
 
-    /// [`publish`](Broker::publish) for a list element as it is, which need not be a message.
+    /// [`publish`](Broker::publish) for a raw list element, which need not be a valid message.
     ///
     /// # Errors
-    /// When the broker is full.
+    /// Returns an error if the broker is full, or is dropped before the task finishes.
     pub async fn publish_raw(&self, queue: &str, priority: u8, raw: Vec<u8>) -> Result<(), BrokerError> {
-        let (ended, end) = oneshot::channel();
+        let (message, completion) = QueuedMessage::new(raw, priority);
         {
-            let mut state = self.state();
-            if state.waiting + state.reserved.len() >= self.capacity {
-                return Err(BrokerError::Full {
-                    capacity: self.capacity,
-                });
-            }
-            state.append(
-                queue,
-                Kept {
-                    raw,
-                    step: step(priority),
-                    ended: Arc::new(ended),
-                },
-            );
+            let mut contents = self.contents();
+            contents.ensure_room(1, self.capacity)?;
+            contents.append(queue, message);
         }
         self.arrived.notify_waiters();
-        end.await.map_err(|_| BrokerError::Unavailable {
-            cause: "the process is ending".to_owned(),
-        })
+        completion.await.map_err(|_| shutting_down())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Sealed for MemoryBroker {}
 
 #[async_trait]
 impl Broker for MemoryBroker {
@@ -130,86 +124,83 @@ impl Broker for MemoryBroker {
     }
 
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
-        let mut ends = Vec::with_capacity(publication.messages.len());
+        let mut completions = Vec::with_capacity(publication.messages.len());
         {
-            let mut state = self.state();
-            let held = state.waiting + state.reserved.len();
-            if held + publication.messages.len() > self.capacity {
-                return Err(BrokerError::Full {
-                    capacity: self.capacity,
-                });
-            }
-            state.chords.begin(publication, self.capacity);
+            let mut contents = self.contents();
+            contents.ensure_room(publication.messages.len(), self.capacity)?;
+            contents.chords.begin(publication, self.capacity);
             for message in &publication.messages {
-                let (ended, end) = oneshot::channel();
-                ends.push(end);
-                state.append(message.queue(), kept(message, Arc::new(ended)));
+                let raw = message.encode().into_bytes();
+                let (queued, completion) = QueuedMessage::new(raw, message.properties.priority);
+                completions.push(completion);
+                contents.append(message.queue(), queued);
             }
         }
         self.arrived.notify_waiters();
-        let ended = join_all(ends).await;
-        if ended.iter().all(Result::is_ok) {
+        let completed = join_all(completions).await;
+        if completed.iter().all(Result::is_ok) {
             return Ok(());
         }
-        Err(BrokerError::Unavailable {
-            cause: "the process is ending".to_owned(),
-        })
+        Err(shutting_down())
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        Ok(self.state().begin_early(&delivery.tag))
+        Ok(self.contents().ack_early(&delivery.tag))
     }
 
-    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        settlement: &Settlement,
+    ) -> Result<SettlementStatus, BrokerError> {
         let reserved = {
-            let mut state = self.state();
-            let Some(reserved) = state.end(&delivery.tag) else {
-                return Ok(Settled::NotHeld);
+            let mut contents = self.contents();
+            let Some(reserved) = contents.remove(&delivery.tag) else {
+                return Ok(SettlementStatus::NotHeld);
             };
             for (group, _) in &settlement.chords {
-                state.chords.end(group);
+                contents.chords.end(group);
             }
             for meta in &settlement.results {
-                state.store(meta, self.capacity);
+                contents.store(meta, self.capacity);
             }
-            state.chords.begin(&settlement.publication, self.capacity);
-            // The publisher waits on: what follows is part of what it has published.
+            contents.chords.begin(&settlement.publication, self.capacity);
+            // The publisher keeps waiting for the messages that follow from its own.
             for message in &settlement.publication.messages {
-                let ended = Arc::clone(&reserved.kept.ended);
-                state.append(message.queue(), kept(message, ended));
+                let finished = Arc::clone(&reserved.message.finished);
+                contents.append(message.queue(), QueuedMessage::following(message, finished));
             }
             reserved
         };
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
-        reserved.kept.end();
-        Ok(Settled::Done)
+        reserved.message.complete();
+        Ok(SettlementStatus::Applied)
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Before looking, so that what arrives between looking and waiting is noticed.
+        // Registered before looking, so that a message that arrives in between is noticed.
         arrival.as_mut().enable();
-        let taken = self.state().take(queues, max);
+        let taken = self.contents().take(queues, max);
         if !taken.is_empty() {
             return Ok(taken);
         }
-        // Whether something arrived or the wait ended: look again.
         let _ = timeout(WAIT, arrival).await;
-        Ok(self.state().take(queues, max))
+        Ok(self.contents().take(queues, max))
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let ended = {
-            let mut state = self.state();
+        let removed = {
+            let mut contents = self.contents();
             if let Some(meta) = result {
-                state.store(meta, self.capacity);
+                contents.store(meta, self.capacity);
             }
-            state.end(&delivery.tag)
+            contents.remove(&delivery.tag)
         };
         self.stored.notify_waiters();
-        if let Some(reserved) = ended {
-            reserved.kept.end();
+        if let Some(reserved) = removed {
+            reserved.message.complete();
         }
         Ok(())
     }
@@ -221,16 +212,16 @@ impl Broker for MemoryBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         {
-            let mut state = self.state();
-            let Some(reserved) = state.end(&delivery.tag) else {
+            let mut contents = self.contents();
+            let Some(reserved) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
             if let Some(meta) = result {
-                state.store(meta, self.capacity);
+                contents.store(meta, self.capacity);
             }
-            // The publisher waits on: the task goes on as another message.
-            let kept = kept(&message, reserved.kept.ended);
-            state.append(&reserved.queue, kept);
+            // The publisher keeps waiting for the message that replaces its own.
+            let next = QueuedMessage::following(&message, reserved.message.finished);
+            contents.append(&reserved.queue, next);
         }
         self.stored.notify_waiters();
         self.arrived.notify_waiters();
@@ -238,7 +229,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
-        if self.state().give_back(&delivery.tag) {
+        if self.contents().restore(&delivery.tag) {
             self.arrived.notify_waiters();
         }
         Ok(())
@@ -250,38 +241,38 @@ impl Broker for MemoryBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let ended = {
-            let mut state = self.state();
+        let removed = {
+            let mut contents = self.contents();
             if let Some(meta) = result {
-                state.store(meta, self.capacity);
+                contents.store(meta, self.capacity);
             }
-            let ended = state.end(&delivery.tag);
-            if ended.is_some() {
-                let letter = dead_letter(&delivery.queue, &delivery.raw, reason);
-                state.dead.push_back(letter.into_bytes());
-                if state.dead.len() > self.capacity.max(1) {
-                    state.dead.pop_front();
+            let removed = contents.remove(&delivery.tag);
+            if removed.is_some() {
+                let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
+                contents.dead.push_back(letter.into_bytes());
+                if contents.dead.len() > self.capacity.max(1) {
+                    contents.dead.pop_front();
                     warn!(
                         dropped = 1,
                         capacity = self.capacity,
-                        "the dead-letter list is full: the oldest letters were dropped"
+                        "the dead-letter list is full; the oldest letter was dropped"
                     );
                 }
             }
-            ended
+            removed
         };
         self.stored.notify_waiters();
-        if let Some(reserved) = ended {
-            reserved.kept.end();
+        if let Some(reserved) = removed {
+            reserved.message.complete();
         }
         Ok(())
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         let now = Instant::now();
-        let mut state = self.state();
+        let mut contents = self.contents();
         for tag in deliveries {
-            if let Some(reserved) = state.reserved.get_mut(tag) {
+            if let Some(reserved) = contents.reserved.get_mut(tag) {
                 reserved.renewed = now;
             }
         }
@@ -289,7 +280,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn reserve(&self, _: &[Delivery]) -> Result<(), BrokerError> {
-        // It loses nothing but with the process.
+        // Reservations are lost only together with the process.
         Ok(())
     }
 
@@ -298,31 +289,31 @@ impl Broker for MemoryBroker {
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
-        let mut state = self.state();
-        let expired = state.expired(self.visibility_timeout);
-        let restored = expired.iter().filter(|tag| state.give_back(tag)).count();
-        drop(state);
+        let mut contents = self.contents();
+        let expired = contents.expired(self.visibility_timeout);
+        let restored = expired.iter().filter(|tag| contents.restore(tag)).count();
+        drop(contents);
         self.arrived.notify_waiters();
         Ok(restored)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
-        let state = self.state();
-        let waiting = state
+        let contents = self.contents();
+        let waiting = contents
             .queues
             .get(queue)
             .map_or(0, |lists| lists.iter().map(VecDeque::len).sum());
         Ok(Depth {
             waiting: waiting as u64,
-            unacked: state.reserved.len() as u64,
+            unacked: contents.reserved.len() as u64,
         })
     }
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let state = self.state();
-        let lists = state.queues.get(queue);
+        let contents = self.contents();
+        let lists = contents.queues.get(queue);
         let heads = lists.into_iter().flatten().filter_map(VecDeque::front);
-        Ok(heads.map(|kept| kept.raw.clone()).collect())
+        Ok(heads.map(|message| message.raw.clone()).collect())
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
@@ -330,10 +321,9 @@ impl Broker for MemoryBroker {
     }
 }
 
-fn kept(message: &Message, ended: Arc<oneshot::Sender<()>>) -> Kept {
-    Kept {
-        raw: message.encode().into_bytes(),
-        step: step(message.properties.priority),
-        ended,
+/// Error of a publisher whose message was dropped with the broker.
+fn shutting_down() -> BrokerError {
+    BrokerError::Unavailable {
+        cause: "the broker was shut down before the task finished".to_owned(),
     }
 }

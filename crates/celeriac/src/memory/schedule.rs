@@ -1,27 +1,20 @@
-//! The last ticks of periodic tasks inside the process. They end with it, so every entry starts from now when the
-//! process does.
-
-use std::sync::Arc;
+//! Last ticks of periodic tasks in the in-process broker. They are lost with it, so after a restart every entry starts
+//! from the current time.
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::{
-    MemoryBroker,
-    state::{Kept, step},
-};
+use super::{MemoryBroker, contents::QueuedMessage};
 use crate::{
-    broker::BrokerError,
+    broker::{BrokerError, LastTicks, Timetable},
     message::Message,
-    schedule::{LastTicks, Timetable},
     system,
 };
 
 #[async_trait]
 impl Timetable for MemoryBroker {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
-        let state = self.state();
-        let ticks = entries.iter().map(|entry| state.ticks.get(entry).cloned());
+        let contents = self.contents();
+        let ticks = entries.iter().map(|entry| contents.ticks.get(entry).cloned());
         Ok(LastTicks {
             now: system::now(),
             ticks: ticks.collect(),
@@ -36,26 +29,17 @@ impl Timetable for MemoryBroker {
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
         {
-            let mut state = self.state();
-            if state.ticks.get(entry).map(Vec::as_slice) != from {
+            let mut contents = self.contents();
+            if contents.ticks.get(entry).map(Vec::as_slice) != from {
                 return Ok(false);
             }
             if let Some(message) = message {
-                if state.waiting + state.reserved.len() >= self.capacity {
-                    return Err(BrokerError::Full {
-                        capacity: self.capacity,
-                    });
-                }
-                // Nobody waits for its end.
-                let (ended, _) = oneshot::channel();
-                let kept = Kept {
-                    raw: message.encode().into_bytes(),
-                    step: step(message.properties.priority),
-                    ended: Arc::new(ended),
-                };
-                state.append(message.queue(), kept);
+                contents.ensure_room(1, self.capacity)?;
+                let raw = message.encode().into_bytes();
+                let (queued, _) = QueuedMessage::new(raw, message.properties.priority);
+                contents.append(message.queue(), queued);
             }
-            state.ticks.insert(entry.to_owned(), to.as_bytes().to_vec());
+            contents.ticks.insert(entry.to_owned(), to.as_bytes().to_vec());
         }
         self.arrived.notify_waiters();
         Ok(true)

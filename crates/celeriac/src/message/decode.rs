@@ -1,5 +1,5 @@
-//! From list element to [`Message`]: the envelope, the body, then the headers, each with its own poison. Follows
-//! what Celery 5.6's worker accepts.
+//! Decodes a list element into a [`Message`]: the envelope first, then the body, then the headers. Accepts
+//! what Celery 5.6's worker accepts and gives a [`PoisonReason`] for anything else.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -8,28 +8,34 @@ use super::{
     Embed, Headers, Message, Poison, PoisonReason, Properties,
     envelope::{Envelope, Members},
 };
-use crate::json;
+use crate::{json, task_id::TaskId};
 
-pub(super) fn decode(raw: &[u8]) -> Result<Message, Poison> {
-    let mut envelope: Envelope<'_> =
-        serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax(&error)))?;
-    let Some(headers) = envelope.headers.take() else {
-        return Err(PoisonReason::Missing("headers").into());
-    };
-    let task = headers.text("task").map(str::to_owned);
-    let task_id = headers.text("id").map(str::to_owned);
-    read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
-        reason,
-        task_id,
-        task,
-    })
+impl Message {
+    /// Decodes a list element. Never panics, whatever the bytes.
+    ///
+    /// # Errors
+    /// Returns a [`Poison`] if no worker could run the message.
+    pub fn decode(raw: &[u8]) -> Result<Self, Poison> {
+        let mut envelope: Envelope<'_> =
+            serde_json::from_slice(raw).map_err(|error| PoisonReason::NotJson(syntax_error(&error)))?;
+        let Some(headers) = envelope.headers.take() else {
+            return Err(PoisonReason::Missing("headers").into());
+        };
+        let task = headers.text("task").map(str::to_owned);
+        let task_id = headers.text("id").map(TaskId::from);
+        read(envelope, headers, task.clone(), task_id.clone()).map_err(|reason| Poison {
+            reason,
+            task_id,
+            task,
+        })
+    }
 }
 
 fn read(
     mut envelope: Envelope<'_>,
     headers: Members,
     task: Option<String>,
-    id: Option<String>,
+    id: Option<TaskId>,
 ) -> Result<Message, PoisonReason> {
     let Some(properties) = envelope.properties.take() else {
         return Err(PoisonReason::Missing("properties"));
@@ -43,20 +49,20 @@ fn read(
             protocol_2(Headers::read(task, id, headers)?, properties, parts)
         }
         Value::Object(body) if !headers.has("task") => protocol_1(body, headers, properties),
-        _ => Err(PoisonReason::BodyShape("it is not a list")),
+        _ => Err(PoisonReason::BodyShape("expected a list")),
     }
 }
 
 fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, PoisonReason> {
     match envelope.content_type.as_deref() {
         Some("application/json") => {}
-        other => return Err(PoisonReason::ContentType(brief(other.unwrap_or_default()))),
+        other => return Err(PoisonReason::ContentType(shorten(other.unwrap_or_default()))),
     }
     match envelope.content_encoding.as_deref() {
         None => {}
         Some(encoding) if encoding.eq_ignore_ascii_case("utf-8") || encoding.eq_ignore_ascii_case("utf8") => {
         }
-        Some(other) => return Err(PoisonReason::ContentEncoding(brief(other))),
+        Some(other) => return Err(PoisonReason::ContentEncoding(shorten(other))),
     }
     let packed = envelope.body.as_deref().ok_or(PoisonReason::Missing("body"))?;
     let decoded;
@@ -65,12 +71,13 @@ fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, P
         Some("base64") => {
             decoded = STANDARD
                 .decode(packed)
-                .map_err(|error| PoisonReason::Base64(base64_fault(&error)))?;
+                .map_err(|error| PoisonReason::Base64(base64_error(&error)))?;
             &decoded
         }
-        Some(other) => return Err(PoisonReason::BodyEncoding(brief(other))),
+        Some(other) => return Err(PoisonReason::BodyEncoding(shorten(other))),
     };
-    let body = serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax(&error)))?;
+    let body =
+        serde_json::from_slice(text).map_err(|error| PoisonReason::BodyNotJson(syntax_error(&error)))?;
     if json::has_integer_beyond_64_bits(text) {
         return Err(PoisonReason::IntegerTooLarge);
     }
@@ -79,7 +86,7 @@ fn body(envelope: &Envelope<'_>, body_encoding: Option<&str>) -> Result<Value, P
 
 fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Result<Message, PoisonReason> {
     let Ok([args, kwargs, embed]) = <[Value; 3]>::try_from(parts) else {
-        return Err(PoisonReason::BodyShape("it has not three parts"));
+        return Err(PoisonReason::BodyShape("expected three parts"));
     };
     let embed = match embed {
         Value::Null => Embed::default(),
@@ -95,7 +102,7 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
     })
 }
 
-/// Protocol 1 keeps everything in the body; the headers may carry trace context.
+/// Reads a protocol-1 message, which keeps everything in the body. Its headers may still carry trace context.
 fn protocol_1(
     mut body: Map<String, Value>,
     headers: Members,
@@ -123,12 +130,12 @@ fn protocol_1(
     ] {
         *part = body.shift_remove(name).unwrap_or_default();
     }
-    // All times of protocol 1 are UTC by now; its group is called taskset.
+    // Times of protocol 1 are always UTC today, so `utc` is dropped. Its name for the group is `taskset`.
     body.shift_remove("utc");
     if let Some(group) = body.shift_remove("taskset") {
         body.insert("group".to_owned(), group);
     }
-    let mut headers = Headers::read(task, id, body.into_iter().chain(headers))?;
+    let mut headers = Headers::read(task, id.into(), body.into_iter().chain(headers))?;
     headers.root_id.get_or_insert_with(|| headers.id.clone());
     Ok(Message {
         headers,
@@ -166,8 +173,8 @@ fn read_embed(mut map: Map<String, Value>) -> Embed {
     }
 }
 
-/// Where the syntax breaks, without a word of the content.
-fn syntax(error: &serde_json::Error) -> String {
+/// Position and category of a syntax_error error, without quoting the content.
+fn syntax_error(error: &serde_json::Error) -> String {
     format!(
         "{:?} error at line {} column {}",
         error.classify(),
@@ -176,7 +183,7 @@ fn syntax(error: &serde_json::Error) -> String {
     )
 }
 
-fn base64_fault(error: &base64::DecodeError) -> String {
+fn base64_error(error: &base64::DecodeError) -> String {
     match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
             format!("invalid character at offset {at}")
@@ -186,7 +193,7 @@ fn base64_fault(error: &base64::DecodeError) -> String {
     }
 }
 
-/// Enough of a foreign value to recognise it.
-fn brief(text: &str) -> String {
+/// First 60 characters of a sender's value, for an error message.
+fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -1,5 +1,5 @@
-//! The outermost JSON object of a message, read in one pass. A part of another type than it should have counts as
-//! absent, a key that stands twice counts as it does in Python (the last one), and whatever else is there is skipped.
+//! The outermost JSON object of a message, read in one pass. A member of the wrong type counts as absent, the
+//! last of duplicate keys wins as it does in Python, and unknown members are skipped.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-/// What a list element holds.
+/// Members of the envelope; the rest of it is not kept.
 #[derive(Default)]
 pub(super) struct Envelope<'a> {
     pub body: Option<Cow<'a, str>>,
@@ -43,7 +43,8 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 Some("content-type") => envelope.content_type = map.next_value::<Text<'de>>()?.0,
                 Some("headers") => envelope.headers = map.next_value::<Object>()?.0,
                 Some("properties") => envelope.properties = map.next_value::<Object>()?.0,
-                // Read and not passed over, so that what is accepted here can be rewritten by `mark_redelivered`.
+                // Parsed rather than skipped, so that `mark_redelivered` can rewrite every message accepted
+                // here.
                 _ => drop(map.next_value::<Value>()?),
             }
         }
@@ -51,16 +52,16 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 }
 
-/// The members of an object as they stand there, which is cheaper than a map for something that is read once.
+/// Members of an object in their order, which is cheaper to build than a map and enough to be read once.
 pub(super) struct Members(Vec<(String, Value)>);
 
 impl Members {
-    /// The text under this key; `None` when it is not there or no text.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    /// Returns the text under this key, or `None` if the key is absent or its value is not text.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
         self.get(key).and_then(Value::as_str)
     }
 
-    pub fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
@@ -79,7 +80,7 @@ impl IntoIterator for Members {
     }
 }
 
-/// An object, or nothing where there is something else.
+/// An object; `None` for any other value.
 struct Object(Option<Members>);
 
 impl<'de> Deserialize<'de> for Object {
@@ -91,7 +92,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// A text, or nothing where there is something else.
+/// Text; `None` for any other value.
 struct Text<'a>(Option<Cow<'a, str>>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
@@ -109,14 +110,14 @@ enum Part<'a> {
     Other,
 }
 
-/// Takes any JSON value.
+/// Visitor that accepts any JSON value.
 struct Tolerant;
 
 impl<'de> Visitor<'de> for Tolerant {
     type Value = Part<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("any value")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {

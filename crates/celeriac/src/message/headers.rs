@@ -1,5 +1,5 @@
-//! The `headers` of a protocol-2 message: what is to run, when, and where it comes from. Keys this crate does not
-//! know (trace context among them) are kept in order and written back.
+//! The `headers` of a protocol-2 message: the task to run, when to run it, and which task sent it. Unknown
+//! keys, trace context among them, are kept in order and written back.
 
 use std::time::Duration;
 
@@ -8,62 +8,64 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::poison::PoisonReason;
-use crate::time;
+use crate::{task_id::TaskId, time};
 
 /// Task headers, in the order in which Celery writes them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Headers {
-    /// The sender's language; `py` everywhere, because Celery workers look for it.
+    /// Language of the sender; always `py`, which Celery workers expect.
     pub lang: String,
-    /// The task's registered name.
+    /// Registered name of the task.
     pub task: String,
-    /// The task's id; the result is kept under it.
-    pub id: String,
-    /// A name to show instead of the task's.
+    /// Id of the task, which is also the key of its result.
+    pub id: TaskId,
+    /// Display name that replaces the task's name.
     pub shadow: Option<String>,
-    /// Not to be run before this time.
+    /// Earliest time to run the task.
     #[serde(serialize_with = "optional_time")]
     pub eta: Option<Timestamp>,
-    /// Not to be run after this time.
+    /// Time after which the task is no longer run.
     #[serde(serialize_with = "optional_time")]
     pub expires: Option<Timestamp>,
-    /// The group the task belongs to.
+    /// Id of the group the task belongs to.
     pub group: Option<String>,
-    /// Its place in that group.
+    /// Index of the task in its group.
     pub group_index: Value,
-    /// How often it was tried before.
+    /// Number of earlier attempts.
     pub retries: u32,
-    /// How long it may run.
+    /// Time limits of one attempt.
     pub timelimit: TimeLimit,
-    /// The first task of the tree it belongs to.
-    pub root_id: Option<String>,
-    /// The task that sent it; the task itself from its second attempt on.
-    pub parent_id: Option<String>,
-    /// The positional arguments for people.
+    /// Id of the task at the root of the task tree.
+    pub root_id: Option<TaskId>,
+    /// Id of the task that sent this one; from the second attempt on, the task's own id.
+    pub parent_id: Option<TaskId>,
+    /// Human-readable form of the positional arguments.
     pub argsrepr: Option<String>,
-    /// The keyword arguments for people.
+    /// Human-readable form of the keyword arguments.
     pub kwargsrepr: Option<String>,
-    /// The sending process, `gen<pid>@<host>`.
+    /// Sending process, `gen<pid>@<host>`.
     pub origin: Option<String>,
-    /// Nobody will ask for the result.
+    /// Whether the result is discarded.
     pub ignore_result: bool,
-    /// How often the task replaced itself.
+    /// Number of times the task has replaced itself.
     pub replaced_task_nesting: Value,
     /// Names of stamped headers.
     pub stamped_headers: Value,
-    /// The stamps.
+    /// Stamps by name.
     pub stamps: Value,
-    /// Every other header, `traceparent` among them.
+    /// All other headers, `traceparent` among them.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// `timelimit`: `[hard, soft]` in seconds on the wire.
+/// Time limits of a task; `[hard, soft]` in seconds on the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TimeLimit {
-    /// The task is ended after this long.
+    /// Time after which the task is aborted.
     pub hard: Option<Duration>,
-    /// The task is told to end after this long.
+    /// Time after which the task is asked to stop.
     pub soft: Option<Duration>,
 }
 
@@ -73,7 +75,7 @@ impl Serialize for TimeLimit {
     }
 }
 
-/// Whole seconds stay integers, as in Python.
+/// Returns the seconds of `duration`: an integer for whole seconds, as Python writes them.
 pub(crate) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 {
         Value::from(duration.as_secs())
@@ -87,8 +89,8 @@ fn optional_time<S: Serializer>(value: &Option<Timestamp>, serializer: S) -> Res
 }
 
 impl Headers {
-    /// Headers of a task that nothing else is known about.
-    pub(crate) fn new(task: String, id: String) -> Self {
+    /// Creates headers that name the task and leave everything else at its default.
+    pub(crate) fn new(task: String, id: TaskId) -> Self {
         Self {
             lang: "py".to_owned(),
             task,
@@ -113,10 +115,10 @@ impl Headers {
         }
     }
 
-    /// Reads every header except `task` and `id`, which must be known already. Absent and `null` are the same.
+    /// Reads every header except `task` and `id`. A null header counts as absent.
     pub(crate) fn read(
         task: String,
-        id: String,
+        id: TaskId,
         headers: impl IntoIterator<Item = (String, Value)>,
     ) -> Result<Self, PoisonReason> {
         let mut read = Self::new(task, id);
@@ -134,8 +136,8 @@ impl Headers {
                 "group_index" => read.group_index = value,
                 "retries" => read.retries = count(&value)?,
                 "timelimit" => read.timelimit = limits(&value)?,
-                "root_id" => read.root_id = string(value),
-                "parent_id" => read.parent_id = string(value),
+                "root_id" => read.root_id = string(value).map(TaskId::from),
+                "parent_id" => read.parent_id = string(value).map(TaskId::from),
                 "argsrepr" => read.argsrepr = string(value),
                 "kwargsrepr" => read.kwargsrepr = string(value),
                 "origin" => read.origin = string(value),
@@ -194,20 +196,22 @@ fn count(value: &Value) -> Result<u32, PoisonReason> {
         .and_then(|count| u32::try_from(count).ok())
         .ok_or(PoisonReason::Header {
             name: "retries",
-            expected: "a count",
+            expected: "a non-negative integer",
         })
 }
 
 fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
-    const WRONG: PoisonReason = PoisonReason::Header {
+    const INVALID: PoisonReason = PoisonReason::Header {
         name: "timelimit",
         expected: "a pair of seconds (hard, soft) or nulls",
     };
     let limit = |value: &Value| match value {
         Value::Null => Ok(None),
         other => {
-            let seconds = other.as_f64().ok_or(WRONG)?;
-            Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| WRONG)
+            let seconds = other.as_f64().ok_or(INVALID)?;
+            Duration::try_from_secs_f64(seconds)
+                .map(Some)
+                .map_err(|_| INVALID)
         }
     };
     match value.as_array().map(Vec::as_slice) {
@@ -215,6 +219,6 @@ fn limits(value: &Value) -> Result<TimeLimit, PoisonReason> {
             hard: limit(hard)?,
             soft: limit(soft)?,
         }),
-        _ => Err(WRONG),
+        _ => Err(INVALID),
     }
 }

@@ -1,6 +1,7 @@
-//! A task message as it lies in a Redis list: Celery's task protocol 2 inside kombu's virtual-transport envelope
-//! (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker, and also reads protocol 1; what cannot
-//! be run is a [`Poison`] with its reason. Encoding writes what Celery writes, key by key.
+//! A task message as stored in a Redis list: Celery's task protocol 2 in the envelope of kombu's virtual
+//! transports (Celery 5.6, kombu 5.6). Decoding is as tolerant as Celery's worker and also reads protocol 1;
+//! a message that cannot be run becomes a [`Poison`] with a reason. Encoding writes the same keys in the same
+//! order as Celery.
 
 mod decode;
 mod envelope;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub(crate) use self::headers::seconds;
+pub(crate) use self::{headers::seconds, properties::MAX_RETRIES};
 pub use self::{
     headers::{Headers, TimeLimit},
     poison::{Poison, PoisonReason},
@@ -21,33 +22,35 @@ pub use self::{
 };
 use crate::{json, system};
 
-/// One task message.
+/// A task message.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Message {
-    /// What is to run.
+    /// Task headers.
     pub headers: Headers,
-    /// Where it was sent.
+    /// Transport properties.
     pub properties: Properties,
     /// Positional arguments.
     pub args: Vec<Value>,
     /// Keyword arguments.
     pub kwargs: Map<String, Value>,
-    /// What follows the task.
+    /// Signatures to run after the task.
     pub embed: Embed,
 }
 
-/// The third part of the body: signatures to run after the task. Kept as they came.
+/// Signatures to run after the task: the third part of the body, kept as received.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Embed {
-    /// Run after success.
+    /// Callbacks to run after success.
     pub callbacks: Value,
-    /// Run after failure.
+    /// Callbacks to run after failure.
     pub errbacks: Value,
-    /// The rest of the chain, last task first.
+    /// Rest of the chain, last task first.
     pub chain: Value,
-    /// The chord's body.
+    /// Body of the chord.
     pub chord: Value,
-    /// Whatever else was there.
+    /// All other members.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -64,15 +67,7 @@ struct Envelope<'a> {
 }
 
 impl Message {
-    /// Reads one list element.
-    ///
-    /// # Errors
-    /// A [`Poison`] when no worker could run it. Never panics, whatever the bytes.
-    pub fn decode(raw: &[u8]) -> Result<Self, Poison> {
-        decode::decode(raw)
-    }
-
-    /// The list element: JSON with a base64 body.
+    /// Encodes the message as a list element: JSON with a base64 body.
     #[must_use]
     pub fn encode(&self) -> String {
         let body = json::to_string(&(&self.args, &self.kwargs, &self.embed));
@@ -95,25 +90,26 @@ impl Message {
         })
     }
 
-    /// The queue it was sent to.
+    /// Returns the name of the queue the message was sent to.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.properties.delivery_info.routing_key
     }
 
-    /// Whether a broker gave it back to its queue after a worker had taken it.
+    /// Returns whether a broker has returned the message to its queue after an earlier delivery.
     #[must_use]
     pub fn redelivered(&self) -> bool {
         self.properties.delivery_info.extra.get("redelivered") == Some(&Value::Bool(true))
     }
 
-    /// Whether it is not to be run yet.
+    /// Returns whether the task's `eta` is still ahead at `now`.
     #[must_use]
     pub fn is_early(&self, now: Timestamp) -> bool {
         self.headers.eta.is_some_and(|eta| eta > now)
     }
 
-    /// The message that tries the same task again: same id, `retries + 1`, its own parent, due at `eta`.
+    /// Returns the message that retries the task at `eta`: the same id, `retries + 1`, and the task as its
+    /// own parent.
     #[must_use]
     pub fn retry(&self, eta: Timestamp) -> Self {
         let mut next = self.clone();
@@ -128,15 +124,17 @@ impl Message {
     }
 }
 
-/// Ours: the header that counts how many workers have died with the message in their hands.
+/// Header that counts the workers that died while holding the message. Celery does not know it.
 const ABANDONED: &str = "celeriac_deliveries";
 
-/// The same list element marked as redelivered, everything else untouched; `None` when it is no JSON object.
+/// Returns the list element marked as redelivered and otherwise unchanged, or `None` if it is not a JSON
+/// object.
 pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
     redelivered(raw, |_| {}).map(|(message, ())| message)
 }
 
-/// [`mark_redelivered`] for a message whose worker has died: also counts how often that has happened to it, and tells.
+/// [`mark_redelivered`] for a message whose worker has died. Also increments the count of such deaths and
+/// returns it.
 pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
     redelivered(raw, |headers| {
         let before = headers.get(ABANDONED).and_then(Value::as_u64).unwrap_or(0);
@@ -165,7 +163,7 @@ fn redelivered<T: Default>(
     Some((json::to_string(&envelope), marked))
 }
 
-/// The same list element without the marks that deliveries leave; `None` when it is no JSON object.
+/// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
     let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
     if let Some(Value::Object(headers)) = envelope.get_mut("headers") {

@@ -1,17 +1,20 @@
-//! Why a message cannot become a task. The reason goes to the dead-letter list and into a log line, so it never
-//! quotes the message's content.
+//! Reasons why a message cannot be run. They appear in dead letters and logs, so they never quote the
+//! message's content.
 
 use thiserror::Error;
 
-/// A message that no worker can run, whatever its code.
+use crate::task_id::TaskId;
+
+/// A message that no worker can run, whatever tasks it knows.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{reason}")]
+#[non_exhaustive]
 pub struct Poison {
-    /// What is wrong with it.
+    /// Reason why the message cannot be run.
     pub reason: PoisonReason,
-    /// The task's id where the message got far enough to name one: someone may wait for its result.
-    pub task_id: Option<String>,
-    /// The task's name, likewise.
+    /// Id of the task, if it could be read: a client may be waiting for its result.
+    pub task_id: Option<TaskId>,
+    /// Name of the task, if it could be read.
     pub task: Option<String>,
 }
 
@@ -25,43 +28,46 @@ impl From<PoisonReason> for Poison {
     }
 }
 
-/// What makes a message undeliverable.
+/// Reason why a message cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PoisonReason {
-    /// The list element is no JSON object.
+    /// The list element is not a JSON object.
     #[error("the message is not a JSON object: {0}")]
     NotJson(String),
-    /// A part that every message has is missing, or has another type than it must have.
+    /// A required part is missing or has the wrong type.
     #[error("{0} is missing or has the wrong type")]
     Missing(&'static str),
-    /// A serialisation other than JSON, which is never decoded (pickle runs code).
+    /// The content type is not JSON. Other serialisations are never decoded; pickle, for one, runs code.
     #[error("content type {0:?} is not accepted")]
     ContentType(String),
-    /// A character set other than UTF-8.
+    /// The character set is not UTF-8.
     #[error("content encoding {0:?} is not accepted")]
     ContentEncoding(String),
-    /// A `body_encoding` that is not base64.
+    /// The `body_encoding` is not base64.
     #[error("body encoding {0:?} is not known")]
     BodyEncoding(String),
-    /// The body says it is base64 and is not.
+    /// The body is declared as base64 and is not valid base64.
     #[error("the body is not base64: {0}")]
     Base64(String),
     /// The decoded body is not JSON.
     #[error("the body is not JSON: {0}")]
     BodyNotJson(String),
-    /// The decoded body is JSON but not `[args, kwargs, embed]`.
+    /// The decoded body is JSON but does not have the form `[args, kwargs, embed]`.
     #[error("the body is not [args, kwargs, embed]: {0}")]
     BodyShape(&'static str),
-    /// Python's integers have no bound. One beyond 64 bits would become a float here, and the task would run with
-    /// another number than it was sent.
-    #[error("the body holds an integer beyond 64 bits")]
+    /// The body contains an integer beyond 64 bits.
+    ///
+    /// Python's integers are unbounded. Here such a number would become a float, and the task would run with
+    /// a different value from the one that was sent.
+    #[error("the body contains an integer beyond 64 bits")]
     IntegerTooLarge,
-    /// A header that a worker must understand holds something else than it may.
+    /// A header has an invalid value.
     #[error("the header {name} is not {expected}")]
     Header {
-        /// The header's name.
+        /// Name of the header.
         name: &'static str,
-        /// What it may hold.
+        /// Description of a valid value.
         expected: &'static str,
     },
 }

@@ -1,47 +1,53 @@
-//! The `properties` of a message: where it was sent and how its body is packed. They are kombu's, not Celery's.
+//! The `properties` of a message: its destination and the encoding of its body. They belong to kombu, not to
+//! Celery.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::poison::PoisonReason;
 
+/// Property that overrides how often the worker retries the task.
+pub(crate) const MAX_RETRIES: &str = "max_retries";
+
 /// Transport properties, in the order in which kombu writes them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Properties {
-    /// The task's id once more.
+    /// Id of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
-    /// Where replies go; one id a sender.
+    /// Reply address, one id per sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// 2 is persistent, 1 transient.
+    /// Delivery mode: 1 for transient, 2 for persistent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery_mode: Option<u8>,
     /// Milliseconds until the message expires, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiration: Option<String>,
-    /// Where it was sent.
+    /// Destination of the message.
     pub delivery_info: DeliveryInfo,
-    /// 0 (first) to 9 (last).
+    /// Priority, from 0 (first) to 9 (last).
     pub priority: u8,
-    /// `base64`, or absent for a body that is plain text.
+    /// Encoding of the body: `base64`, or absent for plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_encoding: Option<String>,
-    /// The message's own id. This crate gives UUIDs of version 7, which say when it was sent.
+    /// Id of the message. This crate creates UUIDs of version 7, which contain the time of sending.
     pub delivery_tag: String,
-    /// Every other property.
+    /// All other properties.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
 
-/// Where a message was sent.
+/// Destination of a message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct DeliveryInfo {
-    /// The exchange; the empty one delivers to the queue named by the routing key.
+    /// Exchange; the default exchange, `""`, delivers to the queue named by the routing key.
     pub exchange: String,
-    /// The queue, with the empty exchange.
+    /// Routing key; the name of the queue when the exchange is the default one.
     pub routing_key: String,
-    /// The rest; `redelivered` after a restore.
+    /// All other members; `redelivered` among them after a restore.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -80,7 +86,8 @@ impl Properties {
                     Value::Null,
                 ) => {}
                 ("body_encoding", _) => return Err(PoisonReason::Missing("properties.body_encoding")),
-                // Written anew whatever it was: as an extra it would be there twice.
+                // `priority` is always written, so a value of the wrong type must not be kept as an extra
+                // member too.
                 ("priority", _) => {}
                 (_, value) => {
                     read.extra.insert(name, value);

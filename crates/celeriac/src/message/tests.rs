@@ -22,7 +22,7 @@ fn with_body(body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_message_recorded_from_celery_survives_byte_for_byte() {
+fn a_message_recorded_from_celery_is_encoded_byte_for_byte() {
     let message = Message::decode(wire().as_bytes()).unwrap();
     assert_eq!(message.headers.task, "app.jobs.tasks.send_article_notification");
     assert_eq!(message.args, vec![json!(1), json!("created")]);
@@ -34,7 +34,7 @@ fn a_message_recorded_from_celery_survives_byte_for_byte() {
 }
 
 #[test]
-fn a_retry_differs_in_what_celery_changes_and_keeps_unknown_headers() {
+fn a_retry_changes_the_headers_celery_changes_and_keeps_unknown_ones() {
     let raw = with(|message| {
         message["headers"]["tenant"] = json!({"id": 7});
         message["headers"]["redelivered"] = json!(true);
@@ -54,13 +54,13 @@ fn a_retry_differs_in_what_celery_changes_and_keeps_unknown_headers() {
 }
 
 #[test]
-fn marking_as_redelivered_touches_nothing_else() {
+fn marking_as_redelivered_changes_nothing_else() {
     let marked = mark_redelivered(wire().as_bytes()).unwrap();
     assert!(Message::decode(marked.as_bytes()).unwrap().redelivered());
     assert_eq!(
         marked.replace(", \"redelivered\": true", ""),
         wire(),
-        "only the two marks were added"
+        "only the two marks are added"
     );
     assert_eq!(mark_redelivered(b"not json"), None);
 }
@@ -112,7 +112,7 @@ fn the_tolerant_forms_of_celery_are_accepted() {
 }
 
 #[test]
-fn protocol_1_becomes_protocol_2() {
+fn protocol_1_is_read_as_protocol_2() {
     let raw = with(|message| {
         message["headers"] = json!({});
         message["body"] = STANDARD
@@ -136,7 +136,7 @@ fn protocol_1_becomes_protocol_2() {
 }
 
 #[test]
-fn every_poison_form_has_its_reason() {
+fn every_kind_of_poison_has_its_reason() {
     let remove = |part: &'static str, key: &'static str| {
         with(|message| {
             message[part].as_object_mut().unwrap().remove(key);
@@ -181,18 +181,18 @@ fn every_poison_form_has_its_reason() {
         ),
         (
             with_body("[[], {}]"),
-            "the body is not [args, kwargs, embed]: it has not three parts",
+            "the body is not [args, kwargs, embed]: expected three parts",
         ),
         (
             with_body("17"),
-            "the body is not [args, kwargs, embed]: it is not a list",
+            "the body is not [args, kwargs, embed]: expected a list",
         ),
         (with_body(r#"[{"a": 1}, {}, {}]"#), "args is not a list"),
         (with_body("[[], null, {}]"), "kwargs is not an object"),
         (with_body("[[], {}, 1]"), "embed is not an object"),
         (
             with_body("[[18446744073709551616], {}, {}]"),
-            "the body holds an integer beyond 64 bits",
+            "the body contains an integer beyond 64 bits",
         ),
         (remove("headers", "id"), "headers.id is missing"),
         (remove("headers", "task"), "headers.task is missing"),
@@ -204,7 +204,10 @@ fn every_poison_form_has_its_reason() {
             header("expires", json!("garbage")),
             "the header expires is not an ISO 8601 time",
         ),
-        (header("retries", json!("2")), "the header retries is not a count"),
+        (
+            header("retries", json!("2")),
+            "the header retries is not a non-negative integer",
+        ),
         (
             header("timelimit", json!([-1, null])),
             "the header timelimit is not a pair",
@@ -238,18 +241,18 @@ fn every_poison_form_has_its_reason() {
         let poison = Message::decode(&raw).expect_err(expected);
         assert!(
             poison.to_string().contains(expected),
-            "{poison} instead of {expected}"
+            "got {poison:?}, expected {expected:?}"
         );
         assert!(
             !poison.to_string().contains("created"),
-            "a reason quotes no content"
+            "a reason must not quote the message's content"
         );
     }
 }
 
 #[test]
-fn what_is_accepted_can_be_written_again() {
-    // Members that are always written must not be there twice.
+fn an_accepted_message_can_be_encoded_again() {
+    // `priority` and `exchange` are always written, so they must not also be kept as extra members.
     let raw = with(|message| {
         message["properties"]["priority"] = json!("high");
         message["properties"]["delivery_info"]["exchange"] = json!(7);
@@ -262,8 +265,8 @@ fn what_is_accepted_can_be_written_again() {
 }
 
 #[test]
-fn what_is_accepted_can_be_marked() {
-    // Parts that nobody reads are looked at as well.
+fn an_accepted_message_can_be_marked_as_redelivered() {
+    // The decoder also validates members it does not use.
     for unread in [b"\"\xff\"".as_slice(), b"1e999", b"[[\"\\ud800\"]]"] {
         for key in ["unknown", "body"] {
             let raw = [
@@ -286,7 +289,7 @@ fn what_is_accepted_can_be_marked() {
 }
 
 #[test]
-fn of_a_key_that_stands_twice_the_last_counts_for_reading_and_for_marking() {
+fn the_last_of_duplicate_keys_wins_for_reading_and_for_marking() {
     let raw = wire().replacen(
         r#""eta": null"#,
         r#""eta": 17, "retries": 9, "eta": "2026-11-22T06:51:26+00:00", "eta": null"#,
@@ -300,7 +303,7 @@ fn of_a_key_that_stands_twice_the_last_counts_for_reading_and_for_marking() {
 }
 
 #[test]
-fn poison_that_names_its_task_says_so() {
+fn poison_keeps_the_task_name_and_id_of_its_message() {
     let poison = Message::decode(&with_body("[[], {}]")).unwrap_err();
     assert_eq!(
         poison.task_id.as_deref(),

@@ -16,8 +16,8 @@ pub use self::queues::QueueWatch;
 use crate::{
     broker::{Broker, BrokerError},
     observer::{
-        Command, CommandFailure, CommandSpan, Observer, Origin, RunSpan, SendInfo, SendSpan, TaskInfo,
-        Unobserved,
+        Command, CommandFailure, CommandSpan, NoopObserver, Observer, RunSpan, SendInfo, SendSpan,
+        SpanHandle, TaskInfo,
     },
     redis::RedisConfig,
     task::TaskOutcome,
@@ -101,20 +101,20 @@ impl Observer for OtelObserver {
             .collect()
     }
 
-    fn origin(&self) -> Origin {
+    fn current_span(&self) -> SpanHandle {
         Context::map_current(origin)
     }
 
-    fn on_behalf_of(&self, origins: &[Origin]) -> Origin {
+    fn batch_span(&self, origins: &[SpanHandle]) -> SpanHandle {
         // Of one it is that one.
         if let [only] = origins {
             return only.clone();
         }
-        let contexts = origins.iter().filter_map(Origin::context);
-        telemetry::on_behalf_of(contexts).map_or_else(Origin::default, Origin::of_context)
+        let contexts = origins.iter().filter_map(SpanHandle::context);
+        telemetry::on_behalf_of(contexts).map_or_else(SpanHandle::default, SpanHandle::of_context)
     }
 
-    fn during(&self, origin: &Origin, work: &mut dyn FnMut()) {
+    fn in_scope(&self, origin: &SpanHandle, work: &mut dyn FnMut()) {
         match origin.context() {
             Some(context) => within(context, work),
             None => work(),
@@ -126,7 +126,7 @@ impl Observer for OtelObserver {
         if Context::map_current(|context| context.span().span_context().is_valid()) {
             Box::new(Commanding(self.messaging.command(command.name, command.text)))
         } else {
-            Box::new(Unobserved)
+            Box::new(NoopObserver)
         }
     }
 
@@ -149,11 +149,11 @@ impl Observer for OtelObserver {
 struct Send(Sending);
 
 impl SendSpan for Send {
-    fn during(&self, work: &mut dyn FnMut()) {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
         within(self.0.context(), work);
     }
 
-    fn origin(&self) -> Origin {
+    fn handle(&self) -> SpanHandle {
         origin(self.0.context())
     }
 
@@ -165,7 +165,7 @@ impl SendSpan for Send {
 struct Run<'a>(Processing<'a>);
 
 impl RunSpan for Run<'_> {
-    fn during(&self, work: &mut dyn FnMut()) {
+    fn in_scope(&self, work: &mut dyn FnMut()) {
         within(self.0.context(), work);
     }
 
@@ -206,11 +206,11 @@ fn within(context: &Context, work: &mut dyn FnMut()) {
 }
 
 /// What is not sampled need not be remembered.
-fn origin(context: &Context) -> Origin {
+fn origin(context: &Context) -> SpanHandle {
     if context.span().span_context().is_sampled() {
-        Origin::of_context(context.clone())
+        SpanHandle::of_context(context.clone())
     } else {
-        Origin::default()
+        SpanHandle::default()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Ends deliveries, many in one transaction. A busy worker ends dozens at the same moment: while one transaction is
-//! under way, the others gather, and the next takes all of them. A lone delivery is ended at once.
+//! Acknowledges deliveries in batches. While a transaction is in progress, further acknowledgements queue up,
+//! and the next transaction takes all of them. A single acknowledgement is sent at once.
 
 use std::{
     collections::VecDeque,
@@ -14,29 +14,29 @@ use tokio::sync::oneshot;
 use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
-    observer::{Observer, Origin, observed},
+    observer::{Observer, SpanHandle, observed},
 };
 
-/// Deliveries that one transaction ends at most.
-const MOST: usize = 500;
+/// Maximum number of deliveries acknowledged in one transaction.
+const MAX_BATCH: usize = 500;
 
 #[derive(Default)]
 pub(super) struct Acks {
-    /// As many as there are callers, who each hold a place among the running tasks.
+    /// Bounded by the number of callers, each of which occupies a slot of its worker.
     waiting: Mutex<VecDeque<Ack>>,
-    /// Held while a transaction is under way.
-    turn: tokio::sync::Mutex<()>,
+    /// Locked while a transaction is in progress.
+    transaction: tokio::sync::Mutex<()>,
 }
 
 struct Ack {
     tag: DeliveryTag,
     result: Option<StoredResult>,
-    /// The run that has ended.
-    origin: Origin,
+    /// Span of the finished run.
+    origin: SpanHandle,
     answer: oneshot::Sender<Result<(), BrokerError>>,
 }
 
-/// A result as it is kept and announced.
+/// Encoded result to store and announce.
 pub(super) struct StoredResult {
     pub key: String,
     pub text: String,
@@ -44,7 +44,7 @@ pub(super) struct StoredResult {
 }
 
 impl StoredResult {
-    pub fn add_to(&self, pipeline: &mut Pipeline) {
+    pub(super) fn add_to(&self, pipeline: &mut Pipeline) {
         pipeline
             .cmd("SETEX")
             .arg(&self.key)
@@ -56,8 +56,8 @@ impl StoredResult {
 }
 
 impl Acks {
-    /// Ends one delivery, together with whatever else is to be ended now.
-    pub async fn ack(
+    /// Acknowledges a delivery, together with others that are waiting.
+    pub(super) async fn ack(
         &self,
         connection: &Connection,
         observer: &dyn Observer,
@@ -68,23 +68,23 @@ impl Acks {
         self.waiting().push_back(Ack {
             tag,
             result,
-            origin: observer.origin(),
+            origin: observer.current_span(),
             answer: sender,
         });
         loop {
             tokio::select! {
                 biased;
                 answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _turn = self.turn.lock() => Box::pin(self.transaction(connection, observer)).await,
+                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection, observer)).await,
             }
         }
     }
 
-    async fn transaction(&self, connection: &Connection, observer: &dyn Observer) {
+    async fn send_batch(&self, connection: &Connection, observer: &dyn Observer) {
         let mut acks: Vec<Ack> = {
             let mut waiting = self.waiting();
-            let many = waiting.len().min(MOST);
-            waiting.drain(..many).collect()
+            let count = waiting.len().min(MAX_BATCH);
+            waiting.drain(..count).collect()
         };
         if acks.is_empty() {
             return;
@@ -106,12 +106,12 @@ impl Acks {
         } else {
             commands::ACK
         };
-        let origins: Vec<Origin> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
-        let origin = observer.on_behalf_of(&origins);
+        let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
+        let origin = observer.batch_span(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> = observed(end, |poll| observer.during(&origin, poll)).await;
+        let answer: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
         for ack in acks {
-            // Who does not wait any more has been given up by its worker.
+            // The caller may have been dropped together with its task.
             let _ = ack.answer.send(answer.clone());
         }
     }
@@ -121,7 +121,7 @@ impl Acks {
     }
 }
 
-/// Whoever ran the transaction for all went away before its answer came.
+/// Error of a caller whose transaction was dropped, with the caller that ran it, before its answer arrived.
 fn interrupted() -> BrokerError {
     BrokerError::Unavailable {
         cause: "the transaction was interrupted".to_owned(),

@@ -5,9 +5,9 @@ use redis::{cmd, pipe};
 
 use super::{RedisBroker, ack::StoredResult, commands, names};
 use crate::{
-    backend::{ChordPart, ChordState, ResultBackend},
-    broker::{BrokerError, Delivery},
+    broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     result::ResultMeta,
+    task_id::TaskId,
 };
 
 impl RedisBroker {
@@ -19,7 +19,7 @@ impl RedisBroker {
         }
     }
 
-    /// How long results are kept, in whole seconds.
+    /// Returns the lifetime of results in whole seconds.
     pub(super) fn result_seconds(&self) -> u64 {
         self.config.result_ttl.as_secs().max(1)
     }
@@ -46,15 +46,15 @@ impl ResultBackend for RedisBroker {
         self.commands.script(&script).await
     }
 
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError> {
+    async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
         let mut get = cmd("GET");
         get.arg(names::result(id));
         let raw: Option<Vec<u8>> = self.commands.command(commands::GET, &get).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 
-    async fn watch(&self, id: &str) -> Result<ResultMeta, BrokerError> {
-        self.watch.ended(id).await
+    async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
+        self.watch.final_result(id).await
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {

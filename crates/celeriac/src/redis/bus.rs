@@ -1,6 +1,6 @@
-//! [`Bus`] in kombu's layout: fan-out is pub/sub on `/<database>.<exchange>[/<routing key>]`, a mailbox or queue for
-//! replies is known by its binding, and replies are a list. From 5.7 on kombu drops the bindings of an exchange
-//! that nobody has declared for an hour, so declaring moves that deadline too.
+//! [`Bus`] in kombu's layout: fan-out uses pub/sub on `/<database>.<exchange>[/<routing key>]`, a mailbox or
+//! reply queue is known by its binding, and replies are a list. Since 5.7 kombu drops the bindings of an
+//! exchange that have not been declared for an hour, so every declaration extends that deadline.
 
 use std::time::Duration;
 
@@ -10,31 +10,30 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use redis::{
-    Msg, Script,
+    Msg,
     aio::{PubSubSink, PubSubStream},
     cmd, pipe,
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, commands, names, restore};
+use super::{RedisBroker, commands, names, restore, script::Script};
 use crate::{
-    broker::BrokerError,
-    bus::{Bus, ReplyTo, ServerInfo},
+    broker::{BrokerError, Bus, ReplyTo, ServerInfo},
     log::debug,
 };
 
-/// How long kombu 5.7 keeps bindings that nobody declares again.
-const BINDINGS_KEPT: Duration = Duration::from_secs(3600);
-/// A queue for replies goes away by itself after this long without one.
-const REPLIES_KEPT: Duration = Duration::from_secs(60);
-/// Replies taken in one step.
-const MOST_REPLIES: usize = 100;
-/// A subscription that hears nothing for this long is asked whether it is still there.
-const SILENCE: Duration = Duration::from_secs(15);
+/// Lifetime of bindings in kombu 5.7.
+const BINDING_TTL: Duration = Duration::from_secs(3600);
+/// Time after the last reply at which a reply queue expires.
+const REPLIES_TTL: Duration = Duration::from_secs(60);
+/// Maximum number of replies taken in one step.
+const MAX_REPLIES: usize = 100;
+/// Idle time after which a subscription checks its connection.
+const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// Puts a reply into its queue, if that is still bound: a list of replies that nobody takes would stay for ever.
+/// Adds a reply to its queue if the queue is still bound; otherwise replies would pile up without a reader.
 ///
-/// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list goes away.
+/// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
 const REPLY: &str = r"
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[2])
@@ -61,20 +60,20 @@ impl Bus for RedisBroker {
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
         let pattern = names::channel(self.commands.database(), exchange, routing_pattern);
-        let patience = self.config.response_timeout;
+        let response_timeout = self.config.response_timeout;
         let mut subscriber = self.commands.subscriber().await?;
-        let cause = match timeout(patience, subscriber.psubscribe(pattern)).await {
+        let cause = match timeout(response_timeout, subscriber.psubscribe(pattern)).await {
             Ok(Ok(())) => {
                 let (sink, messages) = subscriber.split();
                 let subscription = Subscription {
                     sink,
                     messages,
-                    patience,
+                    response_timeout,
                 };
                 return Ok(stream::unfold(subscription, Subscription::next).boxed());
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "subscribing took too long".to_owned(),
+            Err(_) => "timed out subscribing".to_owned(),
         };
         Err(BrokerError::Unavailable { cause })
     }
@@ -106,13 +105,13 @@ impl Bus for RedisBroker {
             .key(&queue)
             .arg(names::exchange_binding(&to.routing_key, &queue))
             .arg(text)
-            .arg(REPLIES_KEPT.as_secs());
+            .arg(REPLIES_TTL.as_secs());
         self.commands.script(&script).await
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
         let mut take = cmd("RPOP");
-        take.arg(to.queue()).arg(MOST_REPLIES);
+        take.arg(to.queue()).arg(MAX_REPLIES);
         let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, &take).await?;
         Ok(replies.unwrap_or_default())
     }
@@ -133,7 +132,7 @@ impl Bus for RedisBroker {
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
         let now = restore::server_time(&self.commands).await?;
-        let deadline = ((now + BINDINGS_KEPT.as_secs_f64()) * 1000.0) as u64;
+        let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
         let mut pipeline = pipe();
         pipeline
             .cmd("SADD")
@@ -151,28 +150,28 @@ impl RedisBroker {
     }
 }
 
-/// A subscription, with the means to ask whether its connection is still there.
+/// Subscription whose connection can be checked.
 struct Subscription {
     sink: PubSubSink,
     messages: PubSubStream,
-    patience: Duration,
+    response_timeout: Duration,
 }
 
 impl Subscription {
     async fn next(mut self) -> Option<(Vec<u8>, Self)> {
         loop {
-            match timeout(SILENCE, self.messages.next()).await {
+            match timeout(PING_AFTER, self.messages.next()).await {
                 Ok(message) => {
                     return message.map(|message: Msg| (message.get_payload_bytes().to_vec(), self));
                 }
-                Err(_) => match timeout(self.patience, self.sink.ping::<redis::Value>()).await {
+                Err(_) => match timeout(self.response_timeout, self.sink.ping::<redis::Value>()).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => {
-                        debug!(%error, "a subscription has lost its connection");
+                        debug!(%error, "a subscription lost its connection");
                         return None;
                     }
                     Err(_) => {
-                        debug!("a subscription's connection no longer answers");
+                        debug!("the connection of a subscription does not answer");
                         return None;
                     }
                 },

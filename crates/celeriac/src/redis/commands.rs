@@ -1,5 +1,5 @@
-//! How commands appear in telemetry: their names, and their texts with `?` for every argument. What takes any number of
-//! arguments shows a few: a text must not be a series of its own for every length.
+//! Names and texts of the commands in telemetry. Texts have `?` in place of arguments. A command with a
+//! variable number of arguments has a fixed text, so that its length does not create further time series.
 
 use crate::observer::Command;
 

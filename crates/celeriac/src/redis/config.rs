@@ -1,52 +1,50 @@
-//! Where Redis is and how long things are kept there. The URL may hold a password, so it is never printed.
+//! Address of the Redis server, and the times and bounds that the broker keeps there. The URL may contain a password, so
+//! it is never printed.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use redis::ConnectionAddr;
-use thiserror::Error;
 
-use super::url::Location;
+use super::{error::ConfigError, url::Location};
 
 /// Settings of a [`RedisBroker`](super::RedisBroker).
+///
+/// ```
+/// use std::time::Duration;
+/// use celeriac::RedisConfig;
+///
+/// let config = RedisConfig::new("rediss://user:password@redis.example.com/0")
+///     .lease(Duration::from_secs(30))
+///     .result_ttl(Duration::from_secs(3600));
+/// ```
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS; or the sentinels that know the server,
-    /// `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>`, or `sentinels://` for TLS to
-    /// them and to the server. User and password are those of the server; a sentinel's own, where it wants some, are the
-    /// parameters `sentinel_username` and `sentinel_password`. Celery's form of the same is understood too, a URL for
-    /// each sentinel with semicolons in between; the name, which Celery takes from its transport options, is then
-    /// `master` or `master_name` of any of them.
-    ///
-    /// A Unix socket is `unix:///path[?db=<number>&user=<name>&pass=<password>]`, or Celery's
-    /// `redis+socket:///path[?virtual_host=<number>]`.
-    ///
-    /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files as they do for Python's
-    /// Celery. The server's certificate is always verified, so `ssl_cert_reqs` may only be `required`.
-    pub url: String,
-    /// A file of certificates of authorities, in PEM format, that are trusted instead of the system's; takes the place
-    /// of `ssl_ca_certs` in the URL. Without both the system's are trusted, or those of the environment variables
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    pub ca_certificate: Option<PathBuf>,
-    /// After this long without a renewal a message goes back to its queue, whoever held it. Must be the same as Celery
-    /// workers on the same Redis use (`visibility_timeout`, 3600 s by default).
-    pub visibility_timeout: Duration,
-    /// A Celeriac worker that has not shown itself for this long is taken for dead, and what it held goes back to its
-    /// queue without waiting for the visibility timeout: 20 s by default, which together with the time between two
-    /// looks (a quarter of it) makes 25 s at most. Longer than a worker's runtime may ever be blocked.
-    pub lease: Duration,
-    /// How many workers may die with a message in their hands before it goes to the dead-letter list instead of back to
-    /// its queue; 20 by default. What Python workers restore is not counted.
-    pub delivery_limit: u64,
-    /// How long results are kept; a day by default, as in Celery.
-    pub result_ttl: Duration,
-    /// How long an answer may take.
-    pub response_timeout: Duration,
-    /// How many messages the dead-letter list keeps; the oldest are dropped.
-    pub dead_letter_capacity: usize,
+    pub(super) url: String,
+    pub(super) ca_certificate: Option<PathBuf>,
+    pub(super) visibility_timeout: Duration,
+    pub(super) lease: Duration,
+    pub(super) delivery_limit: u64,
+    pub(super) result_ttl: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) dead_letter_capacity: usize,
 }
 
 impl RedisConfig {
-    /// The defaults at this URL.
+    /// Creates the default settings for the server at `url`.
+    ///
+    /// | URL | server |
+    /// | --- | --- |
+    /// | `redis://[user:password@]host[:port][/database]` | one server; `rediss://` for TLS |
+    /// | `sentinel://[user:password@]host[:port][,host[:port]...][/database]?master=<name>` | the one that these sentinels watch under `name`; `sentinels://` for TLS to the sentinels and the server |
+    /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | one behind a Unix socket |
+    ///
+    /// User and password are those of the server. Sentinels that need a login take it from the parameters
+    /// `sentinel_username` and `sentinel_password`. Celery's own forms are accepted too: a URL for each sentinel,
+    /// separated by semicolons, with the name in the parameter `master` or `master_name` of one of them; and
+    /// `redis+socket:///path[?virtual_host=<number>]`.
+    ///
+    /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files, as in URLs for Celery. The
+    /// server's certificate is always verified: the only accepted value of `ssl_cert_reqs` is `required`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -60,11 +58,72 @@ impl RedisConfig {
         }
     }
 
-    /// The server's host and port and the database number, for telemetry. A server behind a Unix socket has no port, and
-    /// one behind sentinels may be another one at any time.
+    /// Sets a PEM file of CA certificates, which are trusted instead of the system's.
+    ///
+    /// The file overrides `ssl_ca_certs` of the URL. By default the system's certificates are trusted, or those of the
+    /// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    #[must_use]
+    pub fn ca_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_certificate = Some(file.into());
+        self
+    }
+
+    /// Sets the time after which a message that its worker no longer renews returns to its queue; an hour by default.
+    ///
+    /// Celery workers on the same Redis must use the same value as their `visibility_timeout`.
+    #[must_use]
+    pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
+        self.visibility_timeout = timeout;
+        self
+    }
+
+    /// Sets the time after which a Celeriac worker without a sign of life counts as dead; 20 seconds by default.
+    ///
+    /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases are checked
+    /// every quarter of this time, so the messages return after 25 seconds at most by default. The lease must be longer
+    /// than a worker's async runtime is ever blocked.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets the number of workers that may die while they hold a message before it is moved to the dead-letter list
+    /// instead of returning to its queue; 20 by default. Messages that Python workers restore do not count.
+    #[must_use]
+    pub fn delivery_limit(mut self, limit: u64) -> Self {
+        self.delivery_limit = limit;
+        self
+    }
+
+    /// Sets the time for which results are kept; a day by default, as in Celery.
+    #[must_use]
+    pub fn result_ttl(mut self, ttl: Duration) -> Self {
+        self.result_ttl = ttl;
+        self
+    }
+
+    /// Sets the time-out of a command; 5 seconds by default.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// Sets the maximum length of the dead-letter list, beyond which the oldest letters are dropped; 10,000 by default.
+    #[must_use]
+    pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
+        self.dead_letter_capacity = capacity;
+        self
+    }
+
+    /// Returns the server's host and port and the database number, for telemetry.
+    ///
+    /// There is no host and port for a server behind a Unix socket, nor for one behind sentinels, which may be another
+    /// server at any time.
     ///
     /// # Errors
-    /// When the URL is not one of Redis.
+    /// Returns a [`ConfigError`] if the URL cannot be used.
     pub fn server(&self) -> Result<(Option<(String, u16)>, i64), ConfigError> {
         let location = Location::parse(&self.url)?;
         let info = location.addresses.first().ok_or(ConfigError::Url)?;
@@ -89,24 +148,4 @@ impl fmt::Debug for RedisConfig {
             .field("result_ttl", &self.result_ttl)
             .finish_non_exhaustive()
     }
-}
-
-/// Settings that cannot work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ConfigError {
-    /// The URL is not one of Redis.
-    #[error(
-        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
-         nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
-    )]
-    Url,
-    /// The URL is one of sentinels and does not say what the server is called.
-    #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
-    Master,
-    /// The URL asks for TLS without verified certificates.
-    #[error("the server's certificate is always verified: ssl_cert_reqs may only be required")]
-    Unverified,
-    /// A file of certificates or keys cannot be read, or does not hold any.
-    #[error("a file of certificates for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) cannot be used")]
-    Certificates,
 }

@@ -1,11 +1,12 @@
-//! One connection to Redis that comes back by itself. It connects on first use; after a failure it tries again
-//! no faster than a growing, capped back-off allows and answers [`BrokerError::Unavailable`] at once in between.
-//! The connections of one broker handle share what they say about their server, see [`Outages`].
+//! A connection to Redis that reconnects by itself. It connects on first use. After a failure, attempts to
+//! connect follow a growing, capped back-off; in between, requests fail at once with
+//! [`BrokerError::Unavailable`]. All connections of a broker handle log their outages together, see
+//! [`Outages`].
 //!
-//! There is no way to the server around this, and none through it without saying how the command is to be reported.
+//! All commands go through this module, and each states how it is reported to the observer.
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is where commands are sent, each reported to the observer"
+    reason = "commands are sent here, and each is reported to the observer"
 )]
 
 use std::{
@@ -15,28 +16,27 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-    ScriptInvocation, Value, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
-use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages};
+use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
-    broker::BrokerError,
-    bus::ServerInfo,
+    broker::{BrokerError, ServerInfo},
     observer::{Command, CommandFailure, Observer},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A connection that breaks sooner than this did not end the trouble: the back-off goes on where it was.
-const STABLE: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Lifetime of a connection that resets the back-off.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// How often a script that the server has forgotten is loaded again for one request.
-const MOST_LOADS: usize = 20;
+/// Maximum number of times that a script is loaded again for one request.
+const MAX_SCRIPT_LOADS: usize = 20;
 
-/// Requests that may wait for the socket before callers have to.
+/// Capacity of the queue of requests for the socket; further callers wait.
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
@@ -44,56 +44,56 @@ pub(super) struct Connection {
     outages: Arc<Outages>,
     observer: Arc<dyn Observer>,
     response_timeout: Duration,
-    state: Mutex<State>,
-    /// Held while connecting, so that one caller connects and the others wait for it.
+    state: Mutex<ConnectionState>,
+    /// Locked while connecting, so that one caller connects and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
 
-struct State {
+struct ConnectionState {
     live: Option<Live>,
     generation: u64,
-    /// Until when no attempt to connect is made, and why.
-    refused: Option<(Instant, String)>,
-    pause: Duration,
+    /// Time before which no attempt to connect is made, and the cause of the last failure.
+    retry_at: Option<(Instant, String)>,
+    backoff: Duration,
 }
 
-impl Default for State {
+impl Default for ConnectionState {
     fn default() -> Self {
         Self {
             live: None,
             generation: 0,
-            refused: None,
-            pause: FIRST_PAUSE,
+            retry_at: None,
+            backoff: MIN_BACKOFF,
         }
     }
 }
 
-/// A connection that worked when last heard of.
+/// An established connection.
 #[derive(Clone)]
 pub(super) struct Live {
     connection: MultiplexedConnection,
-    /// Counts connections: what was declared on an older one has to be declared again.
+    /// Number of the connection: bindings declared on an older one must be declared again.
     pub generation: u64,
     made: Instant,
-    /// Since when it is connected and the server works.
+    /// Time since which the server has been connected and serving requests.
     pub since: Instant,
 }
 
-/// A request without the answer it asked for.
-struct Failed {
+/// Error of a request.
+struct RequestError {
     error: BrokerError,
-    /// What the server calls it.
+    /// Error code sent by the server.
     code: Option<String>,
 }
 
-impl From<BrokerError> for Failed {
+impl From<BrokerError> for RequestError {
     fn from(error: BrokerError) -> Self {
         Self { error, code: None }
     }
 }
 
 impl Connection {
-    pub fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, response_timeout: Duration, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::new(endpoint),
             outages: Arc::default(),
@@ -104,13 +104,13 @@ impl Connection {
         }
     }
 
-    /// Another connection of the same broker handle.
-    pub fn another(&self) -> Self {
-        self.reporting_to(Arc::clone(&self.observer))
+    /// Creates another connection of the same broker handle.
+    pub(super) fn another(&self) -> Self {
+        self.observer(Arc::clone(&self.observer))
     }
 
-    /// Another connection to the same server, which reports its commands to this observer.
-    pub fn reporting_to(&self, observer: Arc<dyn Observer>) -> Self {
+    /// Creates another connection to the same server that reports its commands to `observer`.
+    pub(super) fn observer(&self, observer: Arc<dyn Observer>) -> Self {
         Self {
             endpoint: Arc::clone(&self.endpoint),
             outages: Arc::clone(&self.outages),
@@ -121,26 +121,26 @@ impl Connection {
         }
     }
 
-    /// Another connection of the same broker handle, on which an answer may take this long.
-    pub fn answering_within(&self, response_timeout: Duration) -> Self {
+    /// Creates another connection of the same broker handle with a different response time-out.
+    pub(super) fn with_response_timeout(&self, response_timeout: Duration) -> Self {
         Self {
             response_timeout,
             ..self.another()
         }
     }
 
-    /// The database number, which is part of channel names.
-    pub fn database(&self) -> i64 {
+    /// Returns the database number, which is part of channel names.
+    pub(super) fn database(&self) -> i64 {
         self.endpoint.database()
     }
 
-    /// Where the server is.
-    pub fn server(&self) -> ServerInfo {
+    /// Returns the address of the server.
+    pub(super) fn server(&self) -> ServerInfo {
         self.endpoint.server_info()
     }
 
-    /// Runs a command that is reported as `reported`.
-    pub async fn command<T: FromRedisValue>(
+    /// Runs a command, which telemetry shows as `reported`.
+    pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
         command: &Cmd,
@@ -148,13 +148,13 @@ impl Connection {
         let answer = async {
             let mut live = self.live().await?;
             let answer = command.query_async(&mut live.connection).await;
-            self.judged(live.generation, answer, || name(command))
+            self.check(live.generation, answer, || name(command))
         };
         self.observed(reported, answer).await
     }
 
-    /// Runs several commands in one round trip, which is reported as `reported`.
-    pub async fn pipeline<T: FromRedisValue>(
+    /// Runs several commands in one round trip, which telemetry shows as `reported`.
+    pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         reported: Command,
         pipeline: &Pipeline,
@@ -162,7 +162,7 @@ impl Connection {
         let answer = async {
             let mut live = self.live().await?;
             let answer = pipeline.query_async(&mut live.connection).await;
-            self.judged(live.generation, answer, || {
+            self.check(live.generation, answer, || {
                 let names: BTreeSet<String> = pipeline.cmd_iter().map(name).collect();
                 Vec::from_iter(names).join(" ")
             })
@@ -170,30 +170,30 @@ impl Connection {
         self.observed(reported, answer).await
     }
 
-    /// Runs a script by its hash, and loads it first where the server does not know it.
-    pub async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, BrokerError> {
+    /// Runs a script by its hash, after loading it if the server does not know it.
+    pub(super) async fn script<T: FromRedisValue>(&self, script: &Invocation<'_>) -> Result<T, BrokerError> {
         let answer = async {
             let mut live = self.live().await?;
-            let mut answer = script.invoke_async(&mut live.connection).await;
-            // The scripts may be flushed between loading this one and running it.
-            for _ in 0..MOST_LOADS {
+            let mut answer = script.run(&mut live.connection).await;
+            // Scripts may be flushed between loading this one and running it.
+            for _ in 0..MAX_SCRIPT_LOADS {
                 match &answer {
                     Err(error) if error.code() == Some("NOSCRIPT") => {
-                        answer = script.invoke_async(&mut live.connection).await;
+                        answer = script.run(&mut live.connection).await;
                     }
                     _ => break,
                 }
             }
-            self.judged(live.generation, answer, || script_name(script))
+            self.check(live.generation, answer, || script.hash().to_owned())
         };
         self.observed(commands::EVALSHA, answer).await
     }
 
-    /// Tells the observer when `answer` is asked for and how it ends.
+    /// Reports the start and the end of `answer` to the observer.
     async fn observed<T>(
         &self,
         reported: Command,
-        answer: impl Future<Output = Result<T, Failed>>,
+        answer: impl Future<Output = Result<T, RequestError>>,
     ) -> Result<T, BrokerError> {
         let span = self.observer.command(reported);
         let answer = answer.await;
@@ -204,9 +204,9 @@ impl Connection {
         answer.map_err(|failed| failed.error)
     }
 
-    /// A connection for pub/sub of its own, not counted as part of this one.
-    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
-        // Subscribing works while the server still reads its data; this connection is made only when it has.
+    /// Opens a separate connection for pub/sub.
+    pub(super) async fn subscriber(&self) -> Result<redis::aio::PubSub, BrokerError> {
+        // Subscribing works even while the server loads its data, so wait until it serves requests.
         self.live().await?;
         let attempt = async {
             let client = self.endpoint.client().await?;
@@ -214,21 +214,21 @@ impl Connection {
         };
         match in_time(attempt).await {
             Ok(subscriber) => {
-                self.outages.back();
+                self.outages.report_available();
                 Ok(subscriber)
             }
             Err(cause) => {
-                self.outages.away(None, &cause);
+                self.outages.report_unavailable(None, &cause);
                 Err(BrokerError::Unavailable { cause })
             }
         }
     }
 
-    /// The connection; made now if there is none and the back-off allows it.
-    pub async fn live(&self) -> Result<Live, BrokerError> {
+    /// Returns the connection, and connects first if there is none and the back-off allows it.
+    pub(super) async fn live(&self) -> Result<Live, BrokerError> {
         match self.current()? {
             Some(live) => Ok(live),
-            // In a box, so that the futures of all commands, which hardly ever connect, stay small.
+            // Boxed, so that the futures of commands, which rarely connect, stay small.
             None => Box::pin(self.reconnect()).await,
         }
     }
@@ -240,12 +240,12 @@ impl Connection {
         }
         match in_time(self.connect()).await {
             Ok(connection) => {
-                self.outages.back();
+                self.outages.report_available();
                 Ok(self.connected(connection))
             }
             Err(cause) => {
-                self.outages.away(None, &cause);
-                self.pause(&mut self.state(), &cause);
+                self.outages.report_unavailable(None, &cause);
+                self.back_off(&mut self.state(), &cause);
                 Err(BrokerError::Unavailable { cause })
             }
         }
@@ -253,11 +253,11 @@ impl Connection {
 
     async fn connect(&self) -> Result<MultiplexedConnection, String> {
         let client = self.endpoint.client().await?;
-        self.working(&client).await.map_err(|error| text(&error))
+        self.connect_ready(&client).await.map_err(|error| text(&error))
     }
 
-    /// A connection to a server that does its work.
-    async fn working(&self, client: &Client) -> RedisResult<MultiplexedConnection> {
+    /// Connects and checks that the server serves requests.
+    async fn connect_ready(&self, client: &Client) -> RedisResult<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(self.response_timeout))
@@ -265,21 +265,21 @@ impl Connection {
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        // A server accepts connections while it reads its data, and as a replica.
+        // Servers also accept connections while they load their data, and as replicas.
         cmd("PING").exec_async(&mut connection).await?;
         match cmd("ROLE").query_async::<Vec<Value>>(&mut connection).await {
             Ok(role) if is_replica(&role) => Err((ErrorKind::Client, "the server is a replica").into()),
             Ok(_) => Ok(connection),
-            // An account need not have the right to ask, nor a proxy know the command.
+            // The account may lack the permission, and a proxy may not know the command.
             Err(error) if Fault::of(&error).0 != Fault::Connection => Ok(connection),
             Err(error) => Err(error),
         }
     }
 
-    /// The live connection, or the error while it is too early to connect again.
+    /// Returns the connection if there is one, or the last error while the back-off lasts.
     fn current(&self) -> Result<Option<Live>, BrokerError> {
         let state = self.state();
-        match (&state.live, &state.refused) {
+        match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
             (None, Some((until, cause))) if Instant::now() < *until => {
                 Err(BrokerError::Unavailable { cause: cause.clone() })
@@ -292,7 +292,7 @@ impl Connection {
         let mut state = self.state();
         let now = Instant::now();
         state.generation += 1;
-        state.refused = None;
+        state.retry_at = None;
         let live = Live {
             connection,
             generation: state.generation,
@@ -303,26 +303,31 @@ impl Connection {
         live
     }
 
-    /// What an answer means for the connection and for its caller. `request` names the kind of request.
-    fn judged<T>(
+    /// Updates the connection by an answer and returns it to the caller. `request` names the kind of request.
+    fn check<T>(
         &self,
         generation: u64,
         answer: RedisResult<T>,
         request: impl FnOnce() -> String,
-    ) -> Result<T, Failed> {
+    ) -> Result<T, RequestError> {
         match answer {
             Ok(answer) => {
-                self.outages.answered(request);
+                self.outages.report_answer(request);
                 Ok(answer)
             }
-            Err(error) => Err(Failed {
-                error: self.failed(generation, &error, request),
+            Err(error) => Err(RequestError {
+                error: self.handle_error(generation, &error, request),
                 code: Fault::code(&error),
             }),
         }
     }
 
-    fn failed(&self, generation: u64, error: &RedisError, request: impl FnOnce() -> String) -> BrokerError {
+    fn handle_error(
+        &self,
+        generation: u64,
+        error: &RedisError,
+        request: impl FnOnce() -> String,
+    ) -> BrokerError {
         let (fault, cause) = Fault::of(error);
         if fault == Fault::Request {
             return BrokerError::Refused { cause };
@@ -332,34 +337,34 @@ impl Connection {
         if let Some(live) = state.live.as_mut().filter(same) {
             if fault == Fault::Server {
                 live.since = Instant::now();
-                self.outages.refused(request(), &cause);
+                self.outages.report_refusal(request(), &cause);
             } else {
                 let made = live.made;
                 state.live = None;
-                if made.elapsed() >= STABLE {
-                    state.pause = FIRST_PAUSE;
+                if made.elapsed() >= STABLE_AFTER {
+                    state.backoff = MIN_BACKOFF;
                 }
-                self.pause(&mut state, &cause);
-                self.outages.away(Some(made), &cause);
+                self.back_off(&mut state, &cause);
+                self.outages.report_unavailable(Some(made), &cause);
             }
         }
         BrokerError::Unavailable { cause }
     }
 
-    fn pause(&self, state: &mut State, cause: &str) {
-        state.refused = Some((Instant::now() + state.pause, cause.to_owned()));
-        state.pause = (state.pause * 2).min(LONGEST_PAUSE);
+    fn back_off(&self, state: &mut ConnectionState, cause: &str) {
+        state.retry_at = Some((Instant::now() + state.backoff, cause.to_owned()));
+        state.backoff = (state.backoff * 2).min(MAX_BACKOFF);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn in_time<T>(attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err("connecting took too long".to_owned()),
+        Ok(result) => result,
+        Err(_) => Err("timed out connecting".to_owned()),
     }
 }
 
@@ -371,36 +376,10 @@ fn is_replica(role: &[Value]) -> bool {
     matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
 }
 
-/// Tells scripts apart: a server that has no memory left runs those that begin by making room. An invocation shows its
-/// script, with the hash, only in its debug text, which has no arguments in it.
-fn script_name(script: &ScriptInvocation<'_>) -> String {
-    let text = format!("{script:?}");
-    let hash = text
-        .split("hash: ")
-        .nth(1)
-        .and_then(|rest| rest.split('"').nth(1));
-    hash.unwrap_or("EVALSHA").to_owned()
-}
-
-/// The command's name.
+/// Returns the name of a command.
 fn name(command: &Cmd) -> String {
     match command.args_iter().next() {
         Some(redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
         _ => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::Script;
-
-    use super::*;
-
-    #[test]
-    fn scripts_are_told_apart_whatever_their_arguments() {
-        let (one, other) = (Script::new("return 1"), Script::new("return 2"));
-        assert_eq!(script_name(&one.key("a")), one.get_hash());
-        assert_eq!(script_name(one.key("b").arg("hash: \"c\"")), one.get_hash());
-        assert_eq!(script_name(&other.key("a")), other.get_hash());
     }
 }

@@ -1,48 +1,11 @@
-//! The dead-letter list `celeriac.dead`, newest first. A letter goes there in the step that takes it from its worker,
-//! and leaves it in the step that puts it into a queue.
+//! The dead-letter list `celeriac.dead`, newest first. A letter is added in the step that removes the message
+//! from its worker, and removed in the step that returns the message to a queue.
 
 use async_trait::async_trait;
 use redis::cmd;
 
-use super::{RedisBroker, commands, connection::Connection, names, scripts::Scripts};
-use crate::{
-    broker::BrokerError,
-    dead::{self, DeadLetter, DeadLetters, Revived},
-    log::warn,
-};
-
-/// Moves a reserved message to the dead-letter list, if the delivery is still held.
-pub(super) async fn bury(
-    connection: &Connection,
-    scripts: &Scripts,
-    capacity: usize,
-    tag: &str,
-    queue: &str,
-    raw: &[u8],
-    reason: &str,
-) -> Result<(), BrokerError> {
-    let mut script = scripts.bury.prepare_invoke();
-    script
-        .key(names::UNACKED_INDEX)
-        .key(names::UNACKED)
-        .key(names::DEAD)
-        .arg(tag)
-        .arg(dead::encode(queue, raw, reason))
-        .arg(capacity.max(1));
-    buried(connection.script(&script).await?, capacity);
-    Ok(())
-}
-
-/// Reads the answer of a script that buries: whether it did. Says when letters were dropped.
-pub(super) fn buried(dropped: i64, capacity: usize) -> bool {
-    if dropped > 0 {
-        warn!(
-            dropped,
-            capacity, "the dead-letter list is full: the oldest letters were dropped"
-        );
-    }
-    dropped >= 0
-}
+use super::{RedisBroker, commands, names};
+use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 
 #[async_trait]
 impl DeadLetters for RedisBroker {
@@ -50,7 +13,7 @@ impl DeadLetters for RedisBroker {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        // From the end, where the oldest is.
+        // Counted from the end, where the oldest letter is.
         let last = i64::try_from(offset).unwrap_or(i64::MAX - 1) + 1;
         let first = last.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX) - 1);
         let mut range = cmd("LRANGE");
@@ -68,11 +31,11 @@ impl DeadLetters for RedisBroker {
     async fn take_dead_letter(
         &self,
         letter: &DeadLetter,
-        revived: Option<&Revived>,
+        revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
         let mut script = self.scripts.take_dead.prepare_invoke();
         script.key(names::DEAD).arg(&letter.entry);
-        if let Some(Revived { queue, priority, raw }) = revived {
+        if let Some(RequeuedMessage { queue, priority, raw }) = revived {
             script
                 .key(names::binding_key(queue))
                 .key(names::list(queue, *priority))

@@ -1,8 +1,9 @@
-//! Where connections go: to an address that never changes, or to the server that the sentinels name at the time.
+//! The address that connections are made to: a fixed one, or that of the server that the sentinels name at
+//! the time.
 //!
-//! The sentinels are asked anew for every connection, so that a fail-over is nothing but a broken connection. redis-rs
-//! has sentinel support of its own, but it makes further connections without time limits and expects answers to be
-//! complete; asking takes one command.
+//! The sentinels are queried for every connection, so that a fail-over appears as a broken connection.
+//! redis-rs supports sentinels, but opens further connections without time-outs and assumes complete
+//! answers; the query needs only one command.
 
 use std::{
     fs,
@@ -18,22 +19,18 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{
-    config::{ConfigError, RedisConfig},
-    fault::Fault,
-    url::Location,
-};
-use crate::bus::ServerInfo;
+use super::{config::RedisConfig, error::ConfigError, fault::Fault, url::Location};
+use crate::broker::ServerInfo;
 
-/// How long one sentinel may take.
+/// Time-out of a query to one sentinel.
 const SENTINEL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pub/sub connections are silent for long: the system finds out whether the other end is still there.
+/// Idle time before the operating system probes a connection. Pub/sub connections may be silent for long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 pub(super) struct Endpoint {
-    /// With sentinels, all but the address is for the server.
+    /// Settings of the server; with sentinels, its address is replaced by theirs.
     server: Client,
     certificates: Option<TlsCertificates>,
     sentinels: Option<Sentinels>,
@@ -41,19 +38,19 @@ pub(super) struct Endpoint {
 
 struct Sentinels {
     clients: Vec<Client>,
-    /// Which sentinel is asked first, each time another one: one that is cut off from the others may be wrong.
-    turn: AtomicUsize,
+    /// Rotates the sentinel that is queried first: one that is cut off from the others may be wrong.
+    rotation: AtomicUsize,
     master: String,
 }
 
 impl Endpoint {
-    pub fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
         let mut location = Location::parse(&config.url)?;
         let certificates = certificates(config, &location)?;
         let first = location.addresses.first().ok_or(ConfigError::Url)?.clone();
-        // rustls panics at the first TLS connection of a process that has not chosen its cryptography.
+        // rustls panics at the first TLS connection of a process without a default cryptography provider.
         if is_tls(&first) && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Losing a race against another installer is as good.
+            // It does not matter whether another installer is faster.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let sentinels = match location.master.take() {
@@ -68,7 +65,7 @@ impl Endpoint {
                     clients: clients
                         .collect::<RedisResult<_>>()
                         .map_err(|_| ConfigError::Certificates)?,
-                    turn: AtomicUsize::new(0),
+                    rotation: AtomicUsize::new(0),
                     master,
                 })
             }
@@ -81,13 +78,13 @@ impl Endpoint {
         })
     }
 
-    /// The database number, which is part of channel names.
-    pub fn database(&self) -> i64 {
+    /// Returns the database number, which is part of channel names.
+    pub(super) fn database(&self) -> i64 {
         self.server.get_connection_info().redis_settings().db()
     }
 
-    /// Where the server is, for people; with sentinels, one of these.
-    pub fn server_info(&self) -> ServerInfo {
+    /// Returns the server's address for display; with sentinels, the address of one of them.
+    pub(super) fn server_info(&self) -> ServerInfo {
         let info = self.server.get_connection_info();
         let (hostname, port, ssl) = match info.addr() {
             ConnectionAddr::Tcp(host, port) => (Some(host.clone()), Some(*port), false),
@@ -108,8 +105,8 @@ impl Endpoint {
         }
     }
 
-    /// The server as it is to be connected to now.
-    pub async fn client(&self) -> Result<Client, String> {
+    /// Returns a client for the server, after querying the sentinels if there are any.
+    pub(super) async fn client(&self) -> Result<Client, String> {
         let Some(sentinels) = &self.sentinels else {
             return Ok(self.server.clone());
         };
@@ -131,15 +128,15 @@ impl Endpoint {
 
 impl Sentinels {
     async fn primary(&self) -> Result<(String, u16), String> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = self.rotation.fetch_add(1, Ordering::Relaxed);
         let mut causes = Vec::new();
         for number in 0..self.clients.len() {
             let sentinel = &self.clients[(first.wrapping_add(number)) % self.clients.len()];
-            match timeout(SENTINEL_TIMEOUT, self.ask(sentinel)).await {
+            match timeout(SENTINEL_TIMEOUT, self.query(sentinel)).await {
                 Ok(Ok(Some(address))) => return Ok(address),
-                Ok(Ok(None)) => causes.push("does not know it".to_owned()),
+                Ok(Ok(None)) => causes.push("a sentinel does not know it".to_owned()),
                 Ok(Err(error)) => causes.push(Fault::of(&error).1),
-                Err(_) => causes.push("took too long".to_owned()),
+                Err(_) => causes.push("a sentinel did not answer in time".to_owned()),
             }
         }
         causes.sort();
@@ -149,9 +146,9 @@ impl Sentinels {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "a sentinel is not the server, and asking it is part of connecting"
+        reason = "a query to a sentinel is part of connecting and not reported as a command"
     )]
-    async fn ask(&self, sentinel: &Client) -> RedisResult<Option<(String, u16)>> {
+    async fn query(&self, sentinel: &Client) -> RedisResult<Option<(String, u16)>> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(SENTINEL_TIMEOUT))
             .set_response_timeout(Some(SENTINEL_TIMEOUT));
@@ -182,7 +179,7 @@ fn client(info: ConnectionInfo, certificates: Option<&TlsCertificates>) -> Redis
     }
 }
 
-/// The account at the sentinels is another one than at the server, and usually there is none.
+/// Returns the credentials for the sentinels, which differ from those for the server and are usually absent.
 fn sentinel_settings(location: &Location) -> RedisConnectionInfo {
     let mut settings = RedisConnectionInfo::default();
     if let Some(user) = location.parameter("sentinel_username") {
@@ -195,11 +192,11 @@ fn sentinel_settings(location: &Location) -> RedisConnectionInfo {
 }
 
 fn certificates(config: &RedisConfig, location: &Location) -> Result<Option<TlsCertificates>, ConfigError> {
-    let authority = config
+    let ca = config
         .ca_certificate
         .clone()
         .or_else(|| location.file("ssl_ca_certs"));
-    let root_cert = authority.map(pem).transpose()?;
+    let root_cert = ca.map(pem).transpose()?;
     let client_tls = match (location.file("ssl_certfile"), location.file("ssl_keyfile")) {
         (Some(certificate), Some(key)) => Some(ClientTlsConfig {
             client_cert: pem(certificate)?,

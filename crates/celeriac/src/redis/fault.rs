@@ -29,7 +29,7 @@ const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", 
 
 impl Fault {
     /// What the server calls the error, as `WRONGTYPE`; nothing when it was not the server that spoke.
-    pub fn code(error: &RedisError) -> Option<String> {
+    pub(super) fn code(error: &RedisError) -> Option<String> {
         let answers = error.clone().into_server_errors()?;
         let aborted = answers.iter().map(|(_, answer)| answer.code());
         // What a transaction was aborted for says more than that it was.
@@ -38,7 +38,7 @@ impl Fault {
     }
 
     /// What the error is, and its text for people.
-    pub fn of(error: &RedisError) -> (Self, String) {
+    pub(super) fn of(error: &RedisError) -> (Self, String) {
         // A transaction says only that it was aborted; why is what the command inside it was answered.
         let answers = error.clone().into_server_errors();
         let answers: Vec<(&str, String)> = answers

@@ -1,58 +1,61 @@
-//! The lease that says a worker is alive, and what happens when the server has lost it, with everything the worker had
-//! reserved: after `FLUSHALL`, a restart without its data, a fail-over to a replica that lagged behind. A lease that
-//! this handle had and that has to be added once more is the sign; then the worker's deliveries are reserved again.
+//! The lease by which a worker counts as alive, and the recovery after the server has lost its data, and with
+//! it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
+//! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
+//! its deliveries again.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
-use redis::{Script, cmd, pipe};
+use redis::{cmd, pipe};
 
-use super::{commands, config::RedisConfig, connection::Connection, names, restore};
+use super::{commands, config::RedisConfig, connection::Connection, names, restore, script::Script};
 use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
 
-/// Deliveries that one script reserves.
-const BATCH: usize = 200;
-/// Deliveries that one command renews.
-const RENEWED_AT_ONCE: usize = 1000;
-/// A worker that was suspended for so long finds its lease forgotten, which is no loss: others have its messages.
-const LONG_AGO_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
+/// Maximum number of deliveries that one script reserves.
+const RESERVE_BATCH: usize = 200;
+/// Maximum number of deliveries that one command renews.
+const RENEW_BATCH: usize = 1000;
+/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
+/// restored the messages.
+const MAX_SUSPENSION_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
 
 pub(super) struct Lease {
-    /// This handle has had a lease.
+    /// Whether the server has ever confirmed the lease.
     held: AtomicBool,
-    vanished: AtomicBool,
-    /// The server's time at the last renewal.
+    /// Whether the server has lost the lease, and the deliveries are not yet reserved again.
+    lost: AtomicBool,
+    /// Server time of the last renewal.
     renewed: Mutex<Option<f64>>,
     reserve: Script,
 }
 
 impl Lease {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             held: AtomicBool::new(false),
-            vanished: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             renewed: Mutex::default(),
             reserve: Script::new(RESERVE),
         }
     }
 
-    /// Whether the server has ever confirmed the lease. To be asked before a request that sets it.
-    pub fn is_held(&self) -> bool {
+    /// Returns whether the server has ever confirmed the lease. Call before sending a request that sets it.
+    pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
     }
 
-    /// The server has set the lease; `added` when it did not know it. It should have if the lease was held when the
-    /// request was sent.
-    pub fn set(&self, was_held: bool, added: bool) {
+    /// Records that the server has set the lease. `added` is true if the lease did not exist, which means a
+    /// loss if it was held when the request was sent.
+    pub(super) fn set(&self, was_held: bool, added: bool) {
         self.held.store(true, Ordering::Release);
         if was_held && added {
-            self.vanished.store(true, Ordering::Release);
+            self.lost.store(true, Ordering::Release);
         }
     }
 
-    pub async fn renew(
+    pub(super) async fn renew(
         &self,
         connection: &Connection,
         config: &RedisConfig,
@@ -66,8 +69,8 @@ impl Lease {
             .arg(names::LEASES)
             .arg(now + config.lease.as_secs_f64())
             .arg(instance);
-        // A server does nothing else during a command.
-        for deliveries in deliveries.chunks(RENEWED_AT_ONCE) {
+        // The server does nothing else during a command.
+        for deliveries in deliveries.chunks(RENEW_BATCH) {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
             for tag in deliveries {
                 index.arg(now.ceil()).arg(tag.as_str());
@@ -78,33 +81,37 @@ impl Lease {
         let (added,): (u64,) = connection.pipeline(commands::RENEW, &pipeline).await?;
         self.set(was_held, added > 0);
         let before = self.renewed().replace(now);
-        if before.is_some_and(|before| now - before > LONG_AGO_SECONDS) {
-            self.found();
+        if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
+            self.clear_lost();
         }
-        Ok(if self.vanished.load(Ordering::Acquire) {
+        Ok(if self.lost.load(Ordering::Acquire) {
             Renewal::Lost
         } else {
             Renewal::Kept
         })
     }
 
-    /// Whether the server has lost what this handle had reserved, which its next renewal would find.
-    pub async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
+    /// Returns whether the server has lost this handle's reservations, before the next renewal discovers it.
+    pub(super) async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
         let mut score = cmd("ZSCORE");
         score.arg(names::LEASES).arg(instance);
         let known: Option<f64> = connection.command(commands::ZSCORE, &score).await?;
-        let vanished = known.is_none() && self.is_held();
-        Ok(vanished || self.vanished.load(Ordering::Acquire))
+        let lost = known.is_none() && self.is_held();
+        Ok(lost || self.lost.load(Ordering::Acquire))
     }
 
-    /// Everything that had been lost is reserved again.
-    pub fn found(&self) {
-        self.vanished.store(false, Ordering::Release);
+    /// Records that all lost deliveries are reserved again.
+    pub(super) fn clear_lost(&self) {
+        self.lost.store(false, Ordering::Release);
     }
 
-    /// Reserves what the server has lost; what it still has stays as it is.
-    pub async fn reserve(&self, connection: &Connection, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        for batch in deliveries.chunks(BATCH) {
+    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
+    pub(super) async fn reserve(
+        &self,
+        connection: &Connection,
+        deliveries: &[Delivery],
+    ) -> Result<(), BrokerError> {
+        for batch in deliveries.chunks(RESERVE_BATCH) {
             let mut script = self.reserve.prepare_invoke();
             script.key(names::UNACKED_INDEX).key(names::UNACKED);
             for delivery in batch {
@@ -123,8 +130,8 @@ impl Lease {
     }
 }
 
-/// KEYS: unacked_index, unacked. ARGV: per delivery its tag, the message, the tail of its reservation. As when it was
-/// received, a message that is clearly no JSON is reserved as a JSON string.
+/// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its reservation.
+/// As in receiving, a message that is clearly not JSON is reserved as a JSON string.
 const RESERVE: &str = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)

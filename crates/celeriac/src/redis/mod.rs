@@ -1,18 +1,22 @@
-//! [`Broker`] on Redis, in kombu's layout, so that Python and Rust workers serve the same queues.
+//! [`Broker`] on Redis, in kombu's layout, so that Python and Rust workers can serve the same queues. Needs
+//! Redis 6.2 or Valkey.
 //!
-//! Two connections: one for everything that is sent, pipelined, and one for receiving, which may block. Messages
-//! move only inside the scripts of [`scripts`]; what receiving does is in [`receive`], what happens to the
-//! messages of dead workers in [`restore`]. Needs Redis 6.2 or Valkey.
+//! A handle uses two connections: one for pipelined commands, and one for receiving, which may block.
+//! Messages move only inside the scripts of [`scripts`]; receiving is described in [`receive`], and restoring
+//! the messages of dead workers in [`restore`].
 
 mod ack;
 mod backend;
+mod bury;
 mod bus;
 mod chord;
+mod chord_scripts;
 mod commands;
 mod config;
 mod connection;
 mod dead;
 mod endpoint;
+mod error;
 mod fault;
 mod lease;
 mod names;
@@ -22,6 +26,7 @@ mod publish;
 mod receive;
 mod restore;
 mod schedule;
+mod script;
 mod scripts;
 mod url;
 mod watch;
@@ -29,33 +34,32 @@ mod watch;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{ScriptInvocation, cmd, pipe};
+use redis::{cmd, pipe};
 
 use self::{
     ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
-    receive::Receiver, scripts::Scripts, watch::Watch,
+    receive::Receiver, script::Invocation, scripts::Scripts, watch::Watch,
 };
-pub use self::{
-    config::{ConfigError, RedisConfig},
-    own_script::RedisScript,
-};
+pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
-    backend::ResultBackend,
-    broker::{Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, Settled, Settlement},
+    broker::{
+        Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
+        SettlementStatus, sealed::Sealed,
+    },
     message::{Message, mark_redelivered},
-    observer::{Observer, Unobserved},
+    observer::{NoopObserver, Observer},
     result::ResultMeta,
     system,
 };
 
-/// Celery's message broker and result backend on one Redis database.
+/// Celery's message broker and result backend in one Redis database.
 pub struct RedisBroker {
     config: RedisConfig,
     commands: Arc<Connection>,
     watch: Watch,
     receiver: Receiver,
     scripts: Scripts,
-    /// This handle's name in delivery tags and leases.
+    /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
     bindings: Bindings,
@@ -73,12 +77,12 @@ impl fmt::Debug for RedisBroker {
 }
 
 impl RedisBroker {
-    /// A broker handle; connects when it is first used.
+    /// Creates a broker handle, which connects on first use.
     ///
     /// # Errors
-    /// When the URL is not one of Redis.
+    /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let observer: Arc<dyn Observer> = Arc::new(Unobserved);
+        let observer: Arc<dyn Observer> = Arc::new(NoopObserver);
         let endpoint = Endpoint::new(&config)?;
         let commands = Arc::new(Connection::new(
             endpoint,
@@ -99,10 +103,10 @@ impl RedisBroker {
         })
     }
 
-    /// Reports commands to this observer. To be said before the handle is used: it connects anew.
+    /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
-    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = Arc::new(self.commands.reporting_to(Arc::clone(&observer)));
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
+        let commands = Arc::new(self.commands.observer(Arc::clone(&observer)));
         Self {
             receiver: Receiver::new(commands.another()),
             watch: Watch::new(Arc::clone(&commands), self.config.response_timeout),
@@ -112,18 +116,18 @@ impl RedisBroker {
         }
     }
 
-    /// Runs a script that ends a delivery and answers whether it was held. Where it was not because the server has lost
-    /// its data, the delivery is reserved again first: its message must go on.
-    async fn end(&self, delivery: &Delivery, script: &ScriptInvocation<'_>) -> Result<(), BrokerError> {
+    /// Runs a script that settles a delivery and returns whether it was held. If the server has lost its
+    /// data, reserves the delivery again and repeats the script, so that the message is not lost.
+    async fn run_settling(&self, delivery: &Delivery, script: &Invocation<'_>) -> Result<(), BrokerError> {
         let held: bool = self.commands.script(script).await?;
-        if !held && self.regained(delivery).await? {
+        if !held && self.reserve_if_lost(delivery).await? {
             self.commands.script::<()>(script).await?;
         }
         Ok(())
     }
 
-    /// Whether a delivery that is not held is held again, because it was the server that had lost it.
-    async fn regained(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
+    /// Reserves a delivery again if the server has lost its data. Returns whether it has.
+    async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let lost = self.lease.is_lost(&self.commands, &self.instance).await?;
         if lost {
             let delivery = std::slice::from_ref(delivery);
@@ -132,6 +136,8 @@ impl RedisBroker {
         Ok(lost)
     }
 }
+
+impl Sealed for RedisBroker {}
 
 #[async_trait]
 impl Broker for RedisBroker {
@@ -152,7 +158,11 @@ impl Broker for RedisBroker {
         self.begin_early(delivery).await
     }
 
-    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError> {
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        settlement: &Settlement,
+    ) -> Result<SettlementStatus, BrokerError> {
         self.settle_all(delivery, settlement).await
     }
 
@@ -199,7 +209,7 @@ impl Broker for RedisBroker {
             .arg(message.encode())
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.result_seconds());
-        self.end(delivery, &script).await
+        self.run_settling(delivery, &script).await
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
@@ -215,7 +225,7 @@ impl Broker for RedisBroker {
             .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
-        self.end(delivery, &script).await
+        self.run_settling(delivery, &script).await
     }
 
     async fn bury(
@@ -224,7 +234,7 @@ impl Broker for RedisBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        dead::bury(
+        bury::bury(
             &self.commands,
             &self.scripts,
             self.config.dead_letter_capacity,
@@ -254,7 +264,7 @@ impl Broker for RedisBroker {
 
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         self.lease.reserve(&self.commands, deliveries).await?;
-        self.lease.found();
+        self.lease.clear_lost();
         Ok(())
     }
 

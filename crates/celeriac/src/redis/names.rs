@@ -1,28 +1,29 @@
-//! The names of everything in Redis: Celery's and kombu's, and the few that are ours.
+//! Names of all keys and channels in Redis: those of Celery and kombu, and the few that this crate adds.
 
 use crate::json;
 
-/// Zset of reserved deliveries; the score is the time of the last renewal. Ours are whole seconds, rounded up: a small
-/// zset keeps integers as such, and reads everything else as text at every comparison, a sixth of the server's time.
+/// Sorted set of reserved deliveries; the score is the time of the last renewal. This crate writes whole
+/// seconds, rounded up: a small sorted set stores integers as such and parses other scores as text at every
+/// comparison, which took a sixth of the server's time.
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
-/// Hash from delivery tag to `[message, exchange, routing key]`.
+/// Hash of delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";
-/// Zset of kombu 5.7 from exchange to the time (Unix, ms) at which its bindings are forgotten.
+/// Sorted set of kombu 5.7: exchange to the time (Unix, in milliseconds) at which its bindings expire.
 pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
-/// Ours: zset from worker instance to the time at which it counts as dead.
+/// Sorted set of this crate: worker instance to the time at which its lease expires.
 pub(super) const LEASES: &str = "celeriac.leases";
-/// Ours: list of messages that cannot be run, newest first.
+/// List of this crate: messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
 
-/// Ours: hash from periodic task to its last tick.
+/// Hash of this crate: periodic task to its last tick.
 pub(super) const SCHEDULE: &str = "celeriac.schedule";
 
-/// What kombu puts between a queue's name and its priority.
+/// Separator between a queue's name and its priority in kombu.
 const SEPARATOR: &str = "\u{6}\u{16}";
-/// The lowest priority of each list.
+/// Lowest priority of each list.
 pub(super) const STEPS: [u8; 4] = [0, 3, 6, 9];
 
-/// The list that messages of this priority lie in.
+/// Returns the list for messages of this priority.
 pub(super) fn list(queue: &str, priority: u8) -> String {
     let step = STEPS
         .iter()
@@ -37,38 +38,40 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     }
 }
 
-/// The set that names the bindings of an exchange; a queue's own exchange has its name.
+/// Returns the set of bindings of an exchange. A queue's own exchange has the queue's name.
 pub(super) fn binding_key(queue: &str) -> String {
     format!("_kombu.binding.{queue}")
 }
 
-/// The queue's binding to the exchange of the same name: routing key, pattern, queue.
+/// Returns the binding of a queue to the exchange of the same name: routing key, pattern, queue.
 pub(super) fn binding(queue: &str) -> String {
     exchange_binding(queue, queue)
 }
 
-/// Where a task's result is kept and announced.
+/// Returns the key that stores a task's result, which is also the channel that announces it.
 pub(super) fn result(id: &str) -> String {
     format!("celery-task-meta-{id}")
 }
 
-/// Ours: says that a delivery was acknowledged before its task began, which has not ended yet.
-pub(super) fn early(tag: &str) -> String {
+/// Returns the key of this crate that marks a delivery acknowledged before its task started, until the task
+/// finishes.
+pub(super) fn acked_early(tag: &str) -> String {
     format!("celeriac.early.{tag}")
 }
 
-/// What is kept of a group: its structure under no suffix, and for the header of a chord `.j` (results), `.s` (how
-/// many), `.t` (how many were added), since Celery 5.7 `.d` (which have returned) and `.c` (who runs the body).
+/// Returns a key of a group: its structure without a suffix; for the header of a chord `.j` (results), `.s`
+/// (size) and `.t` (number added later), and since Celery 5.7 `.d` (finished tasks) and `.c` (claim on the
+/// body).
 pub(super) fn group(id: &str, suffix: &str) -> String {
     format!("celery-taskset-meta-{id}{suffix}")
 }
 
-/// A queue's binding to a named exchange.
+/// Returns the binding of a queue to a named exchange.
 pub(super) fn exchange_binding(routing_key: &str, queue: &str) -> String {
     format!("{routing_key}{SEPARATOR}{SEPARATOR}{queue}")
 }
 
-/// The channel of a fan-out exchange.
+/// Returns the channel of a fan-out exchange.
 pub(super) fn channel(database: i64, exchange: &str, routing_key: &str) -> String {
     if routing_key.is_empty() {
         format!("/{database}.{exchange}")
@@ -77,7 +80,7 @@ pub(super) fn channel(database: i64, exchange: &str, routing_key: &str) -> Strin
     }
 }
 
-/// What stands behind the message in `unacked`: `, "", "<queue>"]`.
+/// Returns the text after the message in a reservation: `, "", "<queue>"]`.
 pub(super) fn reservation_tail(queue: &str) -> String {
     format!(", \"\", {}]", json::to_string(queue))
 }
@@ -87,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn priorities_share_lists_as_in_kombu() {
+    fn names_match_those_of_kombu() {
         let lists: Vec<_> = (0..=10).map(|priority| list("q", priority)).collect();
         let expected = [
             "q",

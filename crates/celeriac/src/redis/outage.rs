@@ -1,8 +1,9 @@
-//! What a broker handle says about its server: one warning when it goes away and one line when it is back, however
-//! many connections and loops have noticed. The same for a server that is there but refuses to work.
+//! Logs outages of a broker handle's server: one warning when it becomes unavailable and one line when it is
+//! back, however many connections and loops notice. The same holds for a server that is reachable but refuses
+//! requests.
 //!
-//! The server is away from the first broken connection or failed attempt until a new connection has been made. What
-//! an idle connection notices later, of an outage that has ended meanwhile, is not said again.
+//! An outage lasts from the first broken connection or failed attempt to the next successful connection. An
+//! idle connection that notices the outage only after its end does not log it again.
 
 use std::{
     collections::BTreeSet,
@@ -15,88 +16,89 @@ use std::{
 use crate::log::{debug, info, warn};
 use tokio::time::Instant;
 
-/// Kinds of requests that are remembered as refused.
-const MOST_REFUSED: usize = 16;
+/// Maximum number of refused kinds of requests that are remembered.
+const MAX_REFUSED_REQUESTS: usize = 16;
 
-/// The outages of one server as one broker handle sees them.
+/// Outages of one server as seen by one broker handle.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
-    state: Mutex<State>,
-    /// Whether there is a refusal, so that requests look at nothing else while there is none.
+    status: Mutex<Status>,
+    /// Whether the server refuses requests. While it does not, answers read only this flag.
     refusing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    away: Option<Instant>,
-    /// When the last outage ended.
-    back: Option<Instant>,
+struct Status {
+    unavailable_since: Option<Instant>,
+    /// End of the last outage.
+    last_recovery: Option<Instant>,
     refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
 struct Refusal {
     since: Instant,
-    /// What was refused. The server works again when it answers one of these: others it may have answered all along.
+    /// Refused kinds of requests. The server has recovered when it answers one of them; it may have answered
+    /// other kinds throughout.
     requests: BTreeSet<String>,
 }
 
 impl Outages {
-    /// A connection has broken that was made at `made`, or could not be made at all.
-    pub fn away(&self, made: Option<Instant>, cause: &str) {
-        let mut state = self.state();
-        let late = made.is_some_and(|made| state.back.is_some_and(|back| made <= back));
-        if state.away.is_some() || late {
-            debug!(cause, "another connection to Redis has broken");
+    /// Records that a connection made at `made` has broken, or that connecting has failed.
+    pub(super) fn report_unavailable(&self, made: Option<Instant>, cause: &str) {
+        let mut status = self.status();
+        let late = made.is_some_and(|made| status.last_recovery.is_some_and(|recovery| made <= recovery));
+        if status.unavailable_since.is_some() || late {
+            debug!(cause, "another connection to Redis broke");
         } else {
-            state.away = Some(Instant::now());
+            status.unavailable_since = Some(Instant::now());
             warn!(cause, "Redis is unavailable; reconnecting until it is back");
         }
     }
 
-    /// A connection was made, to a server that does its work.
-    pub fn back(&self) {
-        let mut state = self.state();
-        if let Some(since) = state.away.take() {
-            state.back = Some(Instant::now());
+    /// Records a successful connection to a server that serves requests.
+    pub(super) fn report_available(&self) {
+        let mut status = self.status();
+        if let Some(since) = status.unavailable_since.take() {
+            status.last_recovery = Some(Instant::now());
             let outage_seconds = since.elapsed().as_secs_f64();
             info!(outage_seconds, "Redis is back");
         }
     }
 
-    /// The server is there but has refused a request of this kind for a reason of its own.
-    pub fn refused(&self, request: String, cause: &str) {
-        let mut state = self.state();
-        let refusal = state.refusal.get_or_insert_with(|| {
-            warn!(cause, "Redis refuses to work; trying until it does not");
+    /// Records that the server is reachable but refused a request of this kind because of its own condition.
+    pub(super) fn report_refusal(&self, request: String, cause: &str) {
+        let mut status = self.status();
+        let refusal = status.refusal.get_or_insert_with(|| {
+            warn!(cause, "Redis refuses to work; retrying until it does");
             Refusal {
                 since: Instant::now(),
                 requests: BTreeSet::new(),
             }
         });
-        if refusal.requests.len() < MOST_REFUSED {
+        if refusal.requests.len() < MAX_REFUSED_REQUESTS {
             refusal.requests.insert(request);
         }
         self.refusing.store(true, Ordering::Release);
     }
 
-    /// The server has answered a request of this kind.
-    pub fn answered(&self, request: impl FnOnce() -> String) {
+    /// Records that the server answered a request of this kind.
+    pub(super) fn report_answer(&self, request: impl FnOnce() -> String) {
         if !self.refusing.load(Ordering::Acquire) {
             return;
         }
-        let mut state = self.state();
-        if let Some(refusal) = &state.refusal
+        let mut status = self.status();
+        if let Some(refusal) = &status.refusal
             && refusal.requests.contains(&request())
         {
             let outage_seconds = refusal.since.elapsed().as_secs_f64();
             info!(outage_seconds, "Redis works again");
-            state.refusal = None;
+            status.refusal = None;
             self.refusing.store(false, Ordering::Release);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

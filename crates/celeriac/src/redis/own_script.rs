@@ -1,51 +1,50 @@
-//! Scripts of the application's own on the server that its tasks go through: what it has set up for the broker,
-//! sentinels, certificates, reconnecting, and reports, is there for them too.
+//! Lua scripts of the application on the broker's server. They share the broker's settings: sentinels,
+//! certificates, reconnection and reporting.
 
 use std::{fmt, time::Duration};
 
-use redis::Script;
 use tokio::time::timeout;
 
-use super::{RedisBroker, connection::Connection};
+use super::{RedisBroker, connection::Connection, script::Script};
 use crate::broker::BrokerError;
 
-/// A Lua script that belongs to the application, and a connection of its own to run it on.
+/// Lua script of the application, with its own connection.
 ///
-/// Its keys should begin with the application's name: those of Celery do not say what they belong to.
+/// Prefix its keys with the application's name, so that they differ from Celery's.
 pub struct RedisScript {
     script: Script,
     connection: Connection,
-    patience: Duration,
+    response_timeout: Duration,
 }
 
 impl fmt::Debug for RedisScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisScript")
-            .field("hash", &self.script.get_hash())
-            .field("patience", &self.patience)
+            .field("script", &self.script)
+            .field("response_timeout", &self.response_timeout)
             .finish_non_exhaustive()
     }
 }
 
 impl RedisBroker {
-    /// A script for this broker's server; connects when it is first run. An answer may take `patience`, and so may
-    /// connecting.
+    /// Creates a script that runs on this broker's server and connects on its first run. `response_timeout`
+    /// limits both connecting and waiting for the answer.
     #[must_use]
-    pub fn script(&self, text: &str, patience: Duration) -> RedisScript {
+    pub fn script(&self, text: &str, response_timeout: Duration) -> RedisScript {
         RedisScript {
             script: Script::new(text),
-            connection: self.commands.answering_within(patience),
-            patience,
+            connection: self.commands.with_response_timeout(response_timeout),
+            response_timeout,
         }
     }
 }
 
 impl RedisScript {
-    /// Runs the script, which must answer with an integer.
+    /// Runs the script, which must return an integer.
     ///
     /// # Errors
-    /// [`BrokerError::Unavailable`] when the server cannot be reached, does not answer in time, or cannot work;
-    /// [`BrokerError::Refused`] when the script fails.
+    /// [`BrokerError::Unavailable`] if the server cannot be reached, does not answer in time, or is not ready
+    /// to serve requests; [`BrokerError::Refused`] if the script fails.
     pub async fn run(&self, keys: &[String], arguments: &[u64]) -> Result<i64, BrokerError> {
         let mut invocation = self.script.prepare_invoke();
         for key in keys {
@@ -54,11 +53,11 @@ impl RedisScript {
         for argument in arguments {
             invocation.arg(argument);
         }
-        // The connection keeps to the time for an answer; this is for connecting first.
-        match timeout(self.patience * 2, self.connection.script(&invocation)).await {
+        // The connection itself limits the time for an answer; this limit also covers connecting.
+        match timeout(self.response_timeout * 2, self.connection.script(&invocation)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(BrokerError::Unavailable {
-                cause: "no connection in time".to_owned(),
+                cause: "timed out connecting".to_owned(),
             }),
         }
     }

@@ -1,6 +1,5 @@
-//! Putting messages into their lists, and telling kombu that the queue exists: its binding is declared once per
-//! queue and connection, as Celery does, and again with the first message after a while, because somebody may have
-//! flushed the database.
+//! Publishes messages to their lists and declares the bindings by which kombu knows the queues: once for each
+//! queue and connection, as Celery does, and again after a while, in case the database has been flushed.
 
 use std::{
     collections::HashSet,
@@ -14,24 +13,24 @@ use tokio::time::Instant;
 use super::{commands, connection::Connection, names};
 use crate::{broker::BrokerError, message::Message};
 
-/// Queues whose binding is remembered as declared; more are declared every time.
-const MOST_BINDINGS: usize = 1024;
-/// How long a binding is taken for granted.
-const REMEMBERED: Duration = Duration::from_secs(10);
+/// Maximum number of queues whose bindings are remembered; others are declared every time.
+const MAX_BINDINGS: usize = 1024;
+/// Time after which bindings are declared again.
+const REDECLARE_AFTER: Duration = Duration::from_secs(10);
 
-/// Queues whose binding was declared on the connection of this generation.
+/// Queues whose bindings were declared on the current connection.
 #[derive(Default)]
 pub(super) struct Bindings(Mutex<Declared>);
 
 #[derive(Default)]
 struct Declared {
     generation: u64,
-    /// Since when the oldest of them are remembered.
+    /// Time of the oldest declaration.
     since: Option<Instant>,
     queues: HashSet<String>,
 }
 
-/// Pushes all messages in one round trip.
+/// Pushes all messages in a single pipeline.
 pub(super) async fn push(
     connection: &Connection,
     bindings: &Bindings,
@@ -56,7 +55,7 @@ pub(super) async fn push(
         }
         let list = names::list(queue, message.properties.priority);
         let text = message.encode();
-        // One command pushes all that go to one list, in their order.
+        // One command pushes all messages of a list, in order.
         match lists.iter_mut().find(|(known, _)| *known == list) {
             Some((_, texts)) => texts.push(text),
             None => lists.push((list, vec![text])),
@@ -72,7 +71,7 @@ pub(super) async fn push(
 
 impl Declared {
     fn is_fresh(&self, generation: u64) -> bool {
-        self.generation == generation && self.since.is_some_and(|since| since.elapsed() < REMEMBERED)
+        self.generation == generation && self.since.is_some_and(|since| since.elapsed() < REDECLARE_AFTER)
     }
 }
 
@@ -82,8 +81,8 @@ impl Bindings {
         declared.is_fresh(generation) && declared.queues.contains(queue)
     }
 
-    /// Everything has to be declared again.
-    pub fn forget(&self) {
+    /// Forgets all bindings, so that they are declared again.
+    pub(super) fn forget(&self) {
         *self.lock() = Declared::default();
     }
 
@@ -96,7 +95,7 @@ impl Bindings {
                 queues: HashSet::new(),
             };
         }
-        if declared.queues.len() + queues.len() <= MOST_BINDINGS {
+        if declared.queues.len() + queues.len() <= MAX_BINDINGS {
             declared.queues.extend(queues);
         }
     }

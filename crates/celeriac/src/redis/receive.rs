@@ -1,12 +1,13 @@
-//! Taking messages. A script pops and reserves in one step, so there is no moment at which a message is in nobody's
-//! hands.
+//! Receives messages. A script pops and reserves in one step, so that a message is always either in its queue
+//! or reserved.
 //!
-//! Waiting must not pop: `BRPOP` would take a message out before it is reserved. Instead this waits with
-//! `BLMOVE queue queue RIGHT RIGHT`, which moves the oldest message onto its own place: it returns as soon as there
-//! is one and changes nothing. Only the list of priorities 0 to 2 of one queue can be waited for that way; the other
-//! lists are looked at whenever the wait ends, at the latest after [`WAIT`].
+//! Waiting must not pop: `BRPOP` would remove a message before it is reserved. `BLMOVE queue queue RIGHT
+//! RIGHT`, which moves the oldest message to where it already is, returns as soon as there is a message and
+//! changes nothing. It can wait for only one list, that of priorities 0 to 2 of one queue; the other lists
+//! are checked when the wait ends, after [`WAIT`] at the latest.
 //!
-//! If an answer is lost, with the connection or because the caller went away, the messages are reserved under tags
+//! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
+//! under tags that only this receiver knows. The next call claims them.
 //! that only this receiver knows. They are claimed at the next call.
 
 use std::{
@@ -14,43 +15,45 @@ use std::{
     time::Duration,
 };
 
-use redis::{Script, cmd};
+use redis::cmd;
 use tokio::sync::Mutex;
 
-use super::{commands, connection::Connection, lease::Lease, names};
+use super::{commands, connection::Connection, lease::Lease, names, script::Script};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
-/// How long an idle receive waits: the latency of messages it cannot wait for.
+/// Duration of a wait, which is the latency of messages that cannot be waited for.
 const WAIT: Duration = Duration::from_millis(100);
 
-/// Redis limits how many values a script can pass to a command.
-const MOST: usize = 1000;
+/// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
+/// command.
+const MAX_MESSAGES: usize = 1000;
 
 pub(super) struct Receiver {
     connection: Connection,
-    /// Held while a receive is in progress: one script's tags are known only when the one before has answered.
+    /// Locked while a receive is in progress: the next free tag is known only after the previous script has
+    /// answered.
     tags: Mutex<Tags>,
-    /// Which queue is first this time, so that a full queue does not starve the others.
-    turn: AtomicUsize,
+    /// Rotates the order of the queues, so that a full queue does not starve the others.
+    rotation: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Tags {
     next: u64,
-    /// How many tags before `next` were handed to a script whose answer has not arrived.
+    /// Number of tags before `next` that were passed to a script whose answer has not arrived.
     unanswered: u64,
 }
 
 impl Receiver {
-    pub fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Self {
             connection,
             tags: Mutex::default(),
-            turn: AtomicUsize::new(0),
+            rotation: AtomicUsize::new(0),
         }
     }
 
-    pub async fn receive(
+    pub(super) async fn receive(
         &self,
         script: &Script,
         instance: &str,
@@ -67,15 +70,15 @@ impl Receiver {
             return Ok(claimed);
         }
         let mut queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed) % queues.len();
+        let first = self.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
         queues.rotate_left(first);
-        let take = Take {
+        let take = TakeRequest {
             script,
             instance,
             lease,
             lease_time,
             queues: &queues,
-            max: max.min(MOST),
+            max: max.min(MAX_MESSAGES),
         };
         let taken = self.take(&mut tags, &take).await?;
         if !taken.is_empty() {
@@ -96,7 +99,7 @@ impl Receiver {
         woken.map(|_| ())
     }
 
-    async fn take(&self, tags: &mut Tags, take: &Take<'_>) -> Result<Vec<Delivery>, BrokerError> {
+    async fn take(&self, tags: &mut Tags, take: &TakeRequest<'_>) -> Result<Vec<Delivery>, BrokerError> {
         let mut invocation = take.script.prepare_invoke();
         invocation
             .key(names::UNACKED_INDEX)
@@ -125,7 +128,7 @@ impl Receiver {
         if !messages.is_empty() {
             take.lease.set(was_held, added);
         }
-        // A tag that no message got can be given to the next one.
+        // Unused tags are available to the next call.
         tags.next = first + messages.len() as u64;
         let deliveries = origins
             .into_iter()
@@ -143,7 +146,7 @@ impl Receiver {
         Ok(deliveries.collect())
     }
 
-    /// What an earlier call reserved without hearing of it.
+    /// Returns the messages that an earlier call reserved without receiving the answer.
     async fn claim(&self, tags: &mut Tags, instance: &str) -> Result<Vec<Delivery>, BrokerError> {
         if tags.unanswered == 0 {
             return Ok(Vec::new());
@@ -169,7 +172,7 @@ impl Receiver {
     }
 }
 
-struct Take<'a> {
+struct TakeRequest<'a> {
     script: &'a Script,
     instance: &'a str,
     lease: &'a Lease,
@@ -179,6 +182,6 @@ struct Take<'a> {
 }
 
 fn tag(instance: &str, number: u64) -> DeliveryTag {
-    // Of equal width, so that deliveries of the same second are in order in the index.
+    // Fixed width, so that deliveries of the same second sort in order in the index.
     DeliveryTag(format!("{instance}/{number:012}"))
 }

@@ -1,70 +1,71 @@
-//! Gives back the messages of workers that are gone.
+//! Returns the messages of dead workers to their queues.
 //!
-//! Two signs say that a worker is gone. A delivery that nobody has renewed for the visibility timeout is free, whoever
-//! held it: that is Celery's rule. A Celeriac worker also keeps a lease; when it has ended, everything that worker
-//! held is free at once. After an outage of Redis all leases have ended, of the living too, so nobody judges by them
-//! before having been connected for as long as a lease lasts.
+//! A worker counts as dead by one of two signs. By Celery's rule, a delivery that was not renewed within the
+//! visibility timeout is free, whichever worker holds it. A Celeriac worker also keeps a lease; when it
+//! expires, all deliveries of that worker are free at once. After an outage of Redis all leases have expired,
+//! even those of live workers, so leases are ignored until this handle has been connected for as long as a
+//! lease lasts.
 //!
-//! Celery's workers take a mutex for this, which lasts five minutes when its holder dies. Here the decision and
-//! the move are one script, so any number of workers may try at the same time.
+//! Celery's workers take a mutex for this, which lasts five minutes if its holder dies. Here one script
+//! decides and moves the message, so any number of workers may try at the same time.
 
 use std::collections::{HashMap, HashSet};
 
 use redis::cmd;
 use serde_json::{Value, value::RawValue};
 
-use super::{commands, config::RedisConfig, connection::Connection, names, scripts::Scripts};
+use super::{bury, commands, config::RedisConfig, connection::Connection, names, scripts::Scripts};
 use crate::{
-    broker::BrokerError,
-    dead,
+    broker::{BrokerError, DeadLetter},
+    exception::Exception,
     log::error,
     message::{Message, mark_abandoned},
     result::ResultMeta,
     system,
-    task::Exception,
 };
 
-/// How many deliveries one pass looks at.
+/// Maximum number of deliveries that one pass restores.
 const BATCH: usize = 1000;
-/// How many deliveries are looked through for those of dead workers, a page at a time.
+/// Page size of the search for deliveries of dead workers, and the maximum number of pages.
 const PAGE: usize = 10_000;
-const MOST_PAGES: usize = 100;
-/// Passes one after another while they find something; what is left after them waits for the next time.
-const MOST_PASSES: usize = 20;
-/// Leases that ended this long ago are forgotten.
+const MAX_PAGES: usize = 100;
+/// Maximum number of consecutive passes; what is left after them waits for the next call.
+const MAX_PASSES: usize = 20;
+/// Time after which an expired lease is deleted.
 pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
 
-/// Queue and result of a message that went to the dead-letter list.
+/// Queue and result of a message moved to the dead-letter list.
 pub(super) type Buried = (String, Option<ResultMeta>);
 
-/// The server's clock, which all workers share, in seconds since 1970.
+/// Returns the time of the server's clock, which all workers share, in seconds since 1970.
 pub(super) async fn server_time(connection: &Connection) -> Result<f64, BrokerError> {
     let (seconds, microseconds): (f64, f64) = connection.command(commands::TIME, &cmd("TIME")).await?;
     Ok(seconds + microseconds / 1e6)
 }
 
-/// How many messages went back to their queues, and which were delivered too often for that.
+/// Returns expired deliveries to their queues. Returns the number of restored messages, and the messages that
+/// were buried because they were delivered too often.
 pub(super) async fn restore_expired(
     connection: &Connection,
     scripts: &Scripts,
     config: &RedisConfig,
 ) -> Result<(usize, Vec<Buried>), BrokerError> {
-    let mut restoring = Restoring {
+    let mut run = RestoreRun {
         connection,
         scripts,
         config,
         restored: 0,
         buried: Vec::new(),
     };
-    for _ in 0..MOST_PASSES {
-        if restoring.pass().await? < BATCH {
+    for _ in 0..MAX_PASSES {
+        if run.pass().await? < BATCH {
             break;
         }
     }
-    Ok((restoring.restored, restoring.buried))
+    Ok((run.restored, run.buried))
 }
 
-struct Restoring<'a> {
+struct RestoreRun<'a> {
     connection: &'a Connection,
     scripts: &'a Scripts,
     config: &'a RedisConfig,
@@ -72,41 +73,43 @@ struct Restoring<'a> {
     buried: Vec<Buried>,
 }
 
-/// A delivery that is free if it is older than `cutoff`, or the lease of `instance` (if any) has ended.
-struct Free {
+/// A delivery that is restored if its last renewal is before `cutoff`, or if the lease of `instance` (if not
+/// empty) has expired.
+struct Candidate {
     tag: String,
     cutoff: f64,
     instance: String,
 }
 
-/// The worker that made this tag; none when it was a Python worker.
+/// Returns the worker that created this tag, or `None` for a Python worker.
 fn instance_of(tag: &str) -> Option<&str> {
     tag.split_once('/').map(|(instance, _)| instance)
 }
 
-impl Restoring<'_> {
-    /// Returns how many deliveries it has looked at.
+impl RestoreRun<'_> {
+    /// Restores one batch. Returns the number of deliveries examined.
     async fn pass(&mut self) -> Result<usize, BrokerError> {
         let now = server_time(self.connection).await?;
         let cutoff = now - self.config.visibility_timeout.as_secs_f64();
-        let mut free = self.overdue(cutoff).await?;
+        let mut candidates = self.overdue(cutoff).await?;
         if self.connection.live().await?.since.elapsed() >= self.config.lease {
-            free.extend(self.orphans(now, cutoff).await?);
+            candidates.extend(self.orphans(now, cutoff).await?);
         }
-        if free.is_empty() {
+        if candidates.is_empty() {
             return Ok(0);
         }
         let mut get = cmd("HMGET");
         get.arg(names::UNACKED);
-        for delivery in &free {
+        for delivery in &candidates {
             get.arg(&delivery.tag);
         }
         let reservations: Vec<Option<Vec<u8>>> = self.connection.command(commands::HMGET, &get).await?;
-        // The latest first, so that the oldest ends up at the head of its list.
-        for (delivery, reservation) in free.iter().zip(reservations).rev() {
+        // Latest first, so that the oldest ends up at the head of its list.
+        for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
             match reservation {
-                Some(reservation) => self.give_back(delivery, &reservation).await?,
-                // Ended meanwhile, or an index entry that lost its message: either way there is nothing to keep.
+                Some(reservation) => self.restore(delivery, &reservation).await?,
+                // Settled in the meantime, or an index entry without a message; both leave nothing to
+                // restore.
                 None => {
                     let mut forget = cmd("ZREM");
                     forget.arg(names::UNACKED_INDEX).arg(&delivery.tag);
@@ -114,43 +117,43 @@ impl Restoring<'_> {
                 }
             }
         }
-        Ok(free.len())
+        Ok(candidates.len())
     }
 
-    /// Deliveries that nobody has renewed for the visibility timeout.
-    async fn overdue(&self, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
+    /// Returns deliveries that were not renewed within the visibility timeout.
+    async fn overdue(&self, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
         let mut overdue = cmd("ZRANGEBYSCORE");
         overdue.arg(names::UNACKED_INDEX).arg("-inf").arg(cutoff);
         overdue.arg("LIMIT").arg(0).arg(BATCH);
         let tags: Vec<String> = self.connection.command(commands::ZRANGEBYSCORE, &overdue).await?;
-        let free = tags.into_iter().map(|tag| Free {
+        let candidates = tags.into_iter().map(|tag| Candidate {
             tag,
             cutoff,
             instance: String::new(),
         });
-        Ok(free.collect())
+        Ok(candidates.collect())
     }
 
-    /// Deliveries of instances whose lease has ended.
-    async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Free>, BrokerError> {
+    /// Returns deliveries of instances whose lease has expired.
+    async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
         let mut count = cmd("ZCOUNT");
         count.arg(names::LEASES).arg("-inf").arg(now);
         if self.connection.command::<u64>(commands::ZCOUNT, &count).await? == 0 {
             return Ok(Vec::new());
         }
         let mut orphans = Vec::new();
-        let mut ended = HashMap::new();
-        // The oldest first; a page may be full of what Python workers hold, who keep no leases.
-        for page in 0..MOST_PAGES {
+        let mut expired = HashMap::new();
+        // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
+        for page in 0..MAX_PAGES {
             let mut oldest = cmd("ZRANGE");
             oldest.arg(names::UNACKED_INDEX);
             oldest.arg(page * PAGE).arg((page + 1) * PAGE - 1);
             let tags: Vec<String> = self.connection.command(commands::ZRANGE, &oldest).await?;
-            self.look_at_leases(&tags, now, &mut ended).await?;
+            self.read_leases(&tags, now, &mut expired).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
                 let instance = instance_of(&tag)?.to_owned();
-                ended.get(&instance)?.then_some(Free {
+                expired.get(&instance)?.then_some(Candidate {
                     tag,
                     cutoff,
                     instance,
@@ -172,17 +175,17 @@ impl Restoring<'_> {
         Ok(orphans)
     }
 
-    /// Adds to `ended`, for each instance that holds one of these deliveries, whether its lease has ended.
-    async fn look_at_leases(
+    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has expired.
+    async fn read_leases(
         &self,
         tags: &[String],
         now: f64,
-        ended: &mut HashMap<String, bool>,
+        expired: &mut HashMap<String, bool>,
     ) -> Result<(), BrokerError> {
         let unknown: HashSet<&str> = tags
             .iter()
             .filter_map(|tag| instance_of(tag))
-            .filter(|instance| !ended.contains_key(*instance))
+            .filter(|instance| !expired.contains_key(*instance))
             .collect();
         if unknown.is_empty() {
             return Ok(());
@@ -191,7 +194,7 @@ impl Restoring<'_> {
         let mut leases = cmd("ZMSCORE");
         leases.arg(names::LEASES).arg(&unknown);
         let leases: Vec<Option<f64>> = self.connection.command(commands::ZMSCORE, &leases).await?;
-        ended.extend(
+        expired.extend(
             unknown
                 .into_iter()
                 .zip(leases)
@@ -200,13 +203,13 @@ impl Restoring<'_> {
         Ok(())
     }
 
-    async fn give_back(&mut self, delivery: &Free, reservation: &[u8]) -> Result<(), BrokerError> {
+    async fn restore(&mut self, delivery: &Candidate, reservation: &[u8]) -> Result<(), BrokerError> {
         let message = reserved(reservation).and_then(|(raw, queue)| {
             let (marked, times) = mark_abandoned(&raw)?;
             Some((raw, queue, marked, times))
         });
         let Some((raw, queue, marked, times)) = message else {
-            let reason = "the reservation cannot be read";
+            let reason = "the reservation cannot be decoded";
             self.bury(delivery, "", reservation, reason).await?;
             return Ok(());
         };
@@ -228,17 +231,17 @@ impl Restoring<'_> {
             }
             return Ok(());
         }
-        let reason = format!("{times} workers have died with it");
+        let reason = format!("{times} workers died while holding it");
         if self.bury(delivery, &queue, &raw, &reason).await? {
-            self.buried.push((queue, lost(&raw)));
+            self.buried.push((queue, worker_lost(&raw)));
         }
         Ok(())
     }
 
-    /// Whether it was moved to the dead-letter list.
+    /// Moves a message to the dead-letter list. Returns whether it was still expired.
     async fn bury(
         &self,
-        delivery: &Free,
+        delivery: &Candidate,
         queue: &str,
         raw: &[u8],
         reason: &str,
@@ -250,38 +253,35 @@ impl Restoring<'_> {
             .key(names::DEAD)
             .key(names::LEASES)
             .arg(&delivery.tag)
-            .arg(dead::encode(queue, raw, reason))
+            .arg(DeadLetter::encode(queue, raw, reason))
             .arg(self.config.dead_letter_capacity.max(1))
             .arg(delivery.cutoff)
             .arg(&delivery.instance);
         let answer = self.connection.script(&script).await?;
-        let buried = super::dead::buried(answer, self.config.dead_letter_capacity);
+        let buried = bury::buried(answer, self.config.dead_letter_capacity);
         if buried {
             let (tag, bytes) = (&delivery.tag, raw.len());
             error!(
                 tag,
-                queue, reason, bytes, "a message goes to the dead-letter list"
+                queue, reason, bytes, "moved a message to the dead-letter list"
             );
         }
         Ok(buried)
     }
 }
 
-/// What whoever waits for a task's result gets when its message has been given up, in Celery's words.
-fn lost(raw: &[u8]) -> Option<ResultMeta> {
+/// Returns the failure of a task whose message was buried, in Celery's words.
+fn worker_lost(raw: &[u8]) -> Option<ResultMeta> {
     let headers = Message::decode(raw).ok()?.headers;
     if headers.ignore_result {
         return None;
     }
-    let exception = Exception {
-        type_name: "WorkerLostError".to_owned(),
-        module: "billiard.exceptions".to_owned(),
-        message: "Worker exited prematurely too often.".to_owned(),
-    };
+    let exception = Exception::new("WorkerLostError", "Worker exited prematurely too often.")
+        .module("billiard.exceptions");
     Some(ResultMeta::failure(&headers, &exception, system::now()))
 }
 
-/// The message, byte for byte, and the queue of a reservation `[message, exchange, routing key]`.
+/// Returns the message, byte for byte, and the queue of a reservation `[message, exchange, routing key]`.
 pub(super) fn reserved(reservation: &[u8]) -> Option<(Vec<u8>, String)> {
     let (message, _exchange, queue): (&RawValue, Value, String) = serde_json::from_slice(reservation).ok()?;
     let raw = match serde_json::from_str::<String>(message.get()) {
@@ -291,7 +291,7 @@ pub(super) fn reserved(reservation: &[u8]) -> Option<(Vec<u8>, String)> {
     Some((raw, queue))
 }
 
-/// The priority a message was sent with; 0 when it does not say.
+/// Returns the priority of a message; 0 if it has none.
 pub(super) fn priority(raw: &[u8]) -> u8 {
     let message: Value = serde_json::from_slice(raw).unwrap_or_default();
     message["properties"]["priority"]

@@ -1,5 +1,4 @@
-//! The last ticks of periodic tasks, in the hash `celeriac.schedule`. The server's clock is the one that all
-//! schedulers share.
+//! Last ticks of periodic tasks, in the hash `celeriac.schedule`. All schedulers share the server's clock.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -7,9 +6,8 @@ use redis::pipe;
 
 use super::{RedisBroker, commands, names};
 use crate::{
-    broker::BrokerError,
+    broker::{BrokerError, LastTicks, Timetable},
     message::Message,
-    schedule::{LastTicks, Timetable},
 };
 
 #[async_trait]
@@ -29,7 +27,7 @@ impl Timetable for RedisBroker {
         match now {
             Some(now) => Ok(LastTicks { now, ticks }),
             None => Err(BrokerError::Refused {
-                cause: "the server's clock shows no time".to_owned(),
+                cause: "the server's clock is out of range".to_owned(),
             }),
         }
     }

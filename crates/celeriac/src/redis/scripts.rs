@@ -1,62 +1,65 @@
-//! The steps that must not be split, as Lua scripts: Redis runs each to its end before anything else.
+//! Lua scripts for the steps that must be atomic.
 //!
-//! They never decode a message. Redis' JSON library turns empty lists into objects and large integers into floats,
-//! so messages are passed through as they are, and changed ones come from outside.
+//! The scripts never decode a message: Redis' JSON library turns empty lists into objects and large integers
+//! into floats. They pass messages through unchanged, and receive modified ones as arguments.
 
-use redis::Script;
-
-use super::chord::ChordScripts;
+use super::{chord_scripts::ChordScripts, script::Script};
 
 pub(super) struct Scripts {
-    /// Takes messages from the lists in order and reserves them.
+    /// Pops messages from the lists in order and reserves them.
     ///
-    /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: how many, instance, first tag number, lease
-    /// seconds, then per list the tail of its reservations. Answers two lists, which list each message
-    /// came from (from 1) and the messages, and whether the lease was not there before. A message that is clearly no JSON is reserved as a JSON string, so
-    /// that a Python worker which restores it can still read the reservation.
+    /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
+    /// first tag number, lease seconds, then for each list the tail of its reservations. Returns the index of
+    /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
+    /// not JSON is reserved as a JSON string, so that a Python worker that restores it can read the
+    /// reservation.
     pub receive: Script,
-    /// Ends a delivery and publishes another message in its place, if the delivery is still held.
+    /// Settles a delivery and publishes another message in its place, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or an empty
     /// string, result seconds.
     pub replace: Script,
-    /// Gives a message back to the head of its list, if the delivery is still held.
+    /// Returns a message to the head of its list, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
     pub restore: Script,
-    /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
+    /// `restore` for another worker's delivery, if it has not been renewed in the meantime.
     ///
-    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that counts
-    /// as expired, instance whose lease may have ended instead, or an empty string.
+    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that
+    /// counts as expired, and the instance whose expired lease suffices instead, or an empty string.
     pub restore_expired: Script,
     /// Moves a message to the dead-letter list, if the delivery is still held.
     ///
-    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Answers how many of the oldest letters
-    /// were dropped.
+    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Returns the number of old
+    /// letters dropped.
     pub bury: Script,
-    /// The same for a delivery of somebody else, if nobody has renewed it meanwhile.
+    /// `bury` for another worker's delivery, if it has not been renewed in the meantime.
     ///
-    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, and as for `restore_expired`.
+    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, then as for
+    /// `restore_expired`.
     pub bury_expired: Script,
-    /// Takes a letter off the dead-letter list, the oldest of equal ones, and puts a message into a queue in its
-    /// place.
+    /// Removes a letter from the dead-letter list, the oldest of equal ones, and optionally publishes a
+    /// message in its place.
     ///
-    /// KEYS: dead; to put something back also binding, list. ARGV: dead letter; likewise binding's member, message.
+    /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
+    /// member, message.
     pub take_dead: Script,
-    /// Moves a periodic task's last tick on and publishes its message, if nobody else has meanwhile.
+    /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has done
+    /// so.
     ///
-    /// KEYS: schedule; with a message also binding, list. ARGV: entry, the tick that must be the last or an empty
-    /// string for none, the new last tick; with a message also binding's member, message.
+    /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
+    /// for none, new last tick; with a message also binding's member, message.
     pub advance: Script,
-    /// Stores and announces a state that is not final, unless a final one is there.
+    /// Stores and announces a result that is not final, unless a final one is there.
     ///
-    /// KEYS: result. ARGV: state, seconds. Celery writes the status first, so the beginning of the text tells it.
+    /// KEYS: result. ARGV: result, seconds. Celery writes the status first, so it is read from the beginning
+    /// of the text.
     pub store_unless_ended: Script,
     pub chords: ChordScripts,
 }
 
 impl Scripts {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             receive: Script::new(RECEIVE),
             replace: Script::new(REPLACE),
@@ -156,7 +159,8 @@ end
 return 1
 ";
 
-// The message first: a script that fails half-way is not undone, and a tick must not be past without its task.
+// Pushes the message first: a failing script is not rolled back, and a tick must not be stored without its
+// task.
 const ADVANCE: &str = r"
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 if KEYS[3] then

@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::PathBuf};
 use redis::{ConnectionInfo, IntoConnectionInfo};
 use url::Url;
 
-use super::config::ConfigError;
+use super::error::ConfigError;
 
 const SENTINEL_PORT: u16 = 26379;
 
@@ -20,7 +20,7 @@ pub(super) struct Location {
 }
 
 impl Location {
-    pub fn parse(url: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let (scheme, rest) = url.split_once("://").ok_or(ConfigError::Url)?;
         let sentinels = match scheme {
             "sentinel" => Some("redis"),
@@ -60,12 +60,12 @@ impl Location {
         })
     }
 
-    pub fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
     /// A file that the URL names.
-    pub fn file(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parameter(name).map(PathBuf::from)
     }
 }

@@ -1,9 +1,9 @@
-//! Waiting for results. All who wait on one broker handle share one pub/sub connection: it is opened for the first
-//! of them, comes back after an outage, and is closed some time after the last has gone.
+//! Waits for results. All waiters of a broker handle share one pub/sub connection. It is opened for the first
+//! waiter, reconnects after an outage, and is closed some time after the last waiter has left.
 //!
-//! A result may be stored before its channel is subscribed, or while the connection is away, so the keys themselves
-//! are looked at after every subscription, after every reconnection, and every few seconds: a connection can be dead
-//! for long without saying so.
+//! A result may be stored before its channel is subscribed, or while the connection is broken, so the keys
+//! are read too: after every subscription, after every reconnection, and every few seconds, since a dead
+//! connection may go unnoticed for a long time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,95 +20,100 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{commands, connection::Connection, names};
-use crate::{backoff::Backoff, broker::BrokerError, log::debug, result::ResultMeta, streak::Streak};
+use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::debug, result::ResultMeta};
 
-/// Results that can be waited for at a time on one broker handle.
-const MOST_WAITERS: usize = 100_000;
-/// Channels or keys named in one command.
+/// Maximum number of waiters of a broker handle.
+const MAX_WAITERS: usize = 100_000;
+/// Maximum number of channels or keys in one command.
 const BATCH: usize = 500;
-/// How often all keys are looked at.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long the connection is kept when nobody waits.
-const IDLE: Duration = Duration::from_secs(30);
+/// Interval at which all keys are read.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// Time without waiters after which the connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The results that are waited for.
+/// Waiters for results of one broker handle.
 pub(super) struct Watch {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    _stops_when_dropped: DropGuard,
+    _stop_on_drop: DropGuard,
 }
 
 struct Shared {
     commands: Arc<Connection>,
     response_timeout: Duration,
-    state: Mutex<State>,
-    /// Someone has begun to wait.
+    waiters: Mutex<Waiters>,
+    /// Notified when a waiter is added.
     changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
-    waiters: HashMap<String, Vec<Waiter>>,
+struct Waiters {
+    by_id: HashMap<String, Vec<Waiter>>,
     count: usize,
     next: u64,
-    /// Ids that were not waited for before, and ids that may not be any more.
-    fresh: Vec<String>,
-    stale: Vec<String>,
+    /// Ids whose first waiter was added.
+    to_subscribe: Vec<String>,
+    /// Ids that may have no waiters left.
+    to_unsubscribe: Vec<String>,
     running: bool,
 }
 
 struct Waiter {
     number: u64,
-    ended: oneshot::Sender<ResultMeta>,
+    sender: oneshot::Sender<ResultMeta>,
 }
 
 impl Watch {
-    pub fn new(commands: Arc<Connection>, response_timeout: Duration) -> Self {
+    pub(super) fn new(commands: Arc<Connection>, response_timeout: Duration) -> Self {
         let stop = CancellationToken::new();
         Self {
             shared: Arc::new(Shared {
                 commands,
                 response_timeout,
-                state: Mutex::default(),
+                waiters: Mutex::default(),
                 changed: Notify::new(),
             }),
-            _stops_when_dropped: stop.clone().drop_guard(),
+            _stop_on_drop: stop.clone().drop_guard(),
             stop,
         }
     }
 
-    /// Waits for the task's final result.
-    pub async fn ended(&self, id: &str) -> Result<ResultMeta, BrokerError> {
-        let (ended, end) = oneshot::channel();
-        let _waiting = self.register(id, ended)?;
-        end.await.map_err(|_| BrokerError::Unavailable {
-            cause: "results are not watched any more".to_owned(),
+    /// Waits for the final result of a task.
+    pub(super) async fn final_result(&self, id: &str) -> Result<ResultMeta, BrokerError> {
+        let (sender, result) = oneshot::channel();
+        let _guard = self.register(id, sender)?;
+        result.await.map_err(|_| BrokerError::Unavailable {
+            cause: "the broker handle was dropped".to_owned(),
         })
     }
 
-    fn register(&self, id: &str, ended: oneshot::Sender<ResultMeta>) -> Result<Waiting<'_>, BrokerError> {
-        let mut state = self.shared.state();
-        if state.count >= MOST_WAITERS {
+    fn register(
+        &self,
+        id: &str,
+        sender: oneshot::Sender<ResultMeta>,
+    ) -> Result<WaiterGuard<'_>, BrokerError> {
+        let mut all = self.shared.waiters();
+        if all.count >= MAX_WAITERS {
             return Err(BrokerError::Refused {
-                cause: format!("{MOST_WAITERS} results are waited for already"),
+                cause: format!("{MAX_WAITERS} results are already awaited, the maximum"),
             });
         }
-        let number = state.next;
-        state.next += 1;
-        state.count += 1;
-        let waiters = state.waiters.entry(id.to_owned()).or_default();
+        let number = all.next;
+        all.next += 1;
+        all.count += 1;
+        let waiters = all.by_id.entry(id.to_owned()).or_default();
         let first = waiters.is_empty();
-        waiters.push(Waiter { number, ended });
+        waiters.push(Waiter { number, sender });
         if first {
-            state.fresh.push(id.to_owned());
+            all.to_subscribe.push(id.to_owned());
         }
-        if !std::mem::replace(&mut state.running, true) {
+        if !std::mem::replace(&mut all.running, true) {
             let (shared, stop) = (Arc::clone(&self.shared), self.stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(run(shared)).await });
         }
-        drop(state);
+        drop(all);
         self.shared.changed.notify_one();
-        Ok(Waiting {
+        Ok(WaiterGuard {
             shared: &self.shared,
             id: id.to_owned(),
             number,
@@ -116,55 +121,55 @@ impl Watch {
     }
 }
 
-/// Ceases to wait when dropped.
-struct Waiting<'a> {
+/// Removes its waiter when dropped.
+struct WaiterGuard<'a> {
     shared: &'a Shared,
     id: String,
     number: u64,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        let Some(waiters) = state.waiters.get_mut(&self.id) else {
+        let mut all = self.shared.waiters();
+        let Some(waiters) = all.by_id.get_mut(&self.id) else {
             return;
         };
         let before = waiters.len();
         waiters.retain(|waiter| waiter.number != self.number);
-        let gone = before - waiters.len();
+        let removed = before - waiters.len();
         let last = waiters.is_empty();
-        state.count -= gone;
+        all.count -= removed;
         if last {
-            state.waiters.remove(&self.id);
-            state.stale.push(std::mem::take(&mut self.id));
+            all.by_id.remove(&self.id);
+            all.to_unsubscribe.push(std::mem::take(&mut self.id));
         }
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a final result to all who wait for it.
+    /// Sends a final result to all its waiters.
     fn deliver(&self, meta: &ResultMeta) {
         if !meta.status.is_final() {
             return;
         }
-        let mut state = self.state();
-        if let Some(waiters) = state.waiters.remove(&meta.task_id) {
-            state.count -= waiters.len();
-            state.stale.push(meta.task_id.clone());
-            drop(state);
+        let mut all = self.waiters();
+        if let Some(waiters) = all.by_id.remove(meta.task_id.as_str()) {
+            all.count -= waiters.len();
+            all.to_unsubscribe.push(meta.task_id.to_string());
+            drop(all);
             for waiter in waiters {
-                // It may have gone away, which is its right.
-                let _ = waiter.ended.send(meta.clone());
+                // The waiter may have been dropped.
+                let _ = waiter.sender.send(meta.clone());
             }
         }
     }
 
-    /// Looks at the keys of these tasks.
-    async fn look(&self, ids: &[String]) -> Result<(), BrokerError> {
+    /// Reads the keys of these tasks.
+    async fn poll(&self, ids: &[String]) -> Result<(), BrokerError> {
         for ids in ids.chunks(BATCH) {
             let mut get = cmd("MGET");
             for id in ids {
@@ -174,10 +179,10 @@ impl Shared {
             for (id, raw) in ids.iter().zip(results) {
                 match raw.map(|raw| ResultMeta::decode(&raw)) {
                     Some(Some(meta)) => self.deliver(&ResultMeta {
-                        task_id: id.clone(),
+                        task_id: id.as_str().into(),
                         ..meta
                     }),
-                    Some(None) => debug!(task_id = id, "a stored result cannot be read"),
+                    Some(None) => debug!(task_id = id, "ignored a stored result that cannot be decoded"),
                     None => {}
                 }
             }
@@ -186,36 +191,37 @@ impl Shared {
     }
 
     fn all(&self) -> Vec<String> {
-        self.state().waiters.keys().cloned().collect()
+        self.waiters().by_id.keys().cloned().collect()
     }
 
-    /// Whether nobody waits; if so, the next who does starts anew.
-    fn retire(&self) -> bool {
-        let mut state = self.state();
-        if !state.waiters.is_empty() {
+    /// Marks the task as stopped if there are no waiters, so that the next waiter starts a new one. Returns
+    /// whether it did.
+    fn stop_if_idle(&self) -> bool {
+        let mut all = self.waiters();
+        if !all.by_id.is_empty() {
             return false;
         }
-        state.running = false;
-        state.fresh.clear();
-        state.stale.clear();
+        all.running = false;
+        all.to_subscribe.clear();
+        all.to_unsubscribe.clear();
         true
     }
 }
 
 async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut streak = Streak::new("watching results");
+    let mut failures = FailureLog::new("watching results");
     loop {
         let mut connected = || {
-            streak.worked();
+            failures.worked();
             backoff.reset();
         };
         match session(&shared, &mut connected).await {
             Ok(()) => return,
             Err(error) => {
-                streak.failed(&error);
+                failures.failed(&error);
                 backoff.wait().await;
-                if shared.retire() {
+                if shared.stop_if_idle() {
                     return;
                 }
             }
@@ -223,22 +229,22 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// One connection, until it breaks or nobody needs it any more.
+/// Serves one connection until it breaks or has been idle for too long.
 async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), BrokerError> {
     let (mut sink, mut messages) = shared.commands.subscriber().await?.split();
     let mut subscribed = HashSet::new();
     {
-        let mut state = shared.state();
-        state.fresh = state.waiters.keys().cloned().collect();
+        let mut all = shared.waiters();
+        all.to_subscribe = all.by_id.keys().cloned().collect();
     }
-    let mut looks = interval_at(Instant::now() + LOOK, LOOK);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
     loop {
         subscribe(shared, &mut sink, &mut subscribed).await?;
         unsubscribe(shared, &mut sink, &mut subscribed).await?;
         connected();
-        if !shared.state().waiters.is_empty() {
+        if !shared.waiters().by_id.is_empty() {
             idle_since = Instant::now();
         }
         tokio::select! {
@@ -246,19 +252,19 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
                 let Some(message) = message else {
                     return Err(BrokerError::Unavailable { cause: "the connection was closed".to_owned() });
                 };
-                announced(shared, &message);
-                // Results come in crowds. What has closed the connection meanwhile is seen in the next round.
+                deliver_message(shared, &message);
+                // Results arrive in bursts. If the connection has closed, the next iteration notices.
                 for _ in 0..BATCH {
                     match messages.next().now_or_never() {
-                        Some(Some(message)) => announced(shared, &message),
+                        Some(Some(message)) => deliver_message(shared, &message),
                         _ => break,
                     }
                 }
             }
             () = shared.changed.notified() => {}
-            _ = looks.tick() => {
-                shared.look(&shared.all()).await?;
-                if idle_since.elapsed() >= IDLE && shared.retire() {
+            _ = polls.tick() => {
+                shared.poll(&shared.all()).await?;
+                if idle_since.elapsed() >= IDLE_TIMEOUT && shared.stop_if_idle() {
                     return Ok(());
                 }
             }
@@ -266,57 +272,58 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     }
 }
 
-fn announced(shared: &Shared, message: &Msg) {
+fn deliver_message(shared: &Shared, message: &Msg) {
     if let Some(meta) = ResultMeta::decode(message.get_payload_bytes()) {
         shared.deliver(&meta);
     }
 }
 
-/// Subscribes to what is waited for now, and looks whether it is there already.
+/// Subscribes to the results of new waiters and reads those that are there already.
 async fn subscribe(
     shared: &Shared,
     sink: &mut PubSubSink,
     subscribed: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
-    let fresh: Vec<String> = {
-        let mut state = shared.state();
-        let fresh = std::mem::take(&mut state.fresh);
-        fresh
+    let new_ids: Vec<String> = {
+        let mut all = shared.waiters();
+        let new_ids = std::mem::take(&mut all.to_subscribe);
+        new_ids
             .into_iter()
-            .filter(|id| state.waiters.contains_key(id))
+            .filter(|id| all.by_id.contains_key(id))
             .collect()
     };
-    let unknown: Vec<String> = fresh
+    let unknown: Vec<String> = new_ids
         .iter()
         .filter(|id| subscribed.insert(String::clone(id)))
         .cloned()
         .collect();
     for ids in unknown.chunks(BATCH) {
-        answered(shared, sink.subscribe(channels(ids))).await?;
+        confirmed(shared, sink.subscribe(channels(ids))).await?;
     }
-    shared.look(&fresh).await
+    shared.poll(&new_ids).await
 }
 
-/// Leaves the channels that nobody waits for any more, many at a time: a channel whose task has ended is silent.
+/// Unsubscribes from channels without waiters, many at a time: the channel of a finished task carries no
+/// messages.
 async fn unsubscribe(
     shared: &Shared,
     sink: &mut PubSubSink,
     subscribed: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
-    let stale: Vec<String> = {
-        let mut state = shared.state();
-        if state.stale.len() < BATCH {
+    let old_ids: Vec<String> = {
+        let mut all = shared.waiters();
+        if all.to_unsubscribe.len() < BATCH {
             return Ok(());
         }
-        let stale = std::mem::take(&mut state.stale);
-        stale
+        let old_ids = std::mem::take(&mut all.to_unsubscribe);
+        old_ids
             .into_iter()
-            .filter(|id| !state.waiters.contains_key(id))
+            .filter(|id| !all.by_id.contains_key(id))
             .collect()
     };
-    let known: Vec<String> = stale.into_iter().filter(|id| subscribed.remove(id)).collect();
+    let known: Vec<String> = old_ids.into_iter().filter(|id| subscribed.remove(id)).collect();
     for ids in known.chunks(BATCH) {
-        answered(shared, sink.unsubscribe(channels(ids))).await?;
+        confirmed(shared, sink.unsubscribe(channels(ids))).await?;
     }
     Ok(())
 }
@@ -325,14 +332,14 @@ fn channels(ids: &[String]) -> Vec<String> {
     ids.iter().map(|id| names::result(id)).collect()
 }
 
-async fn answered(
+async fn confirmed(
     shared: &Shared,
     command: impl Future<Output = redis::RedisResult<()>>,
 ) -> Result<(), BrokerError> {
     let cause = match timeout(shared.response_timeout, command).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "subscribing took too long".to_owned(),
+        Err(_) => "timed out subscribing".to_owned(),
     };
     Err(BrokerError::Unavailable { cause })
 }

@@ -1,6 +1,7 @@
-//! Times by a cron expression with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
+//! Cron expressions with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
 //!
-//! They differ from cron's own in one point: a day must match day-of-month **and** day-of-week, so `0 0 13 * fri` is
+//! They differ from cron in one point: a day must match day of month **and** day of week, so `0 0 13 * fri`
+//! is
 //! every Friday the 13th.
 
 use std::{fmt, str::FromStr};
@@ -12,20 +13,20 @@ use jiff::{
 };
 use thiserror::Error;
 
-/// No expression that matches at all goes longer without: a 29th of February on a given weekday comes after 40
-/// years at the latest (across 2100).
-const HORIZON_DAYS: usize = 366 * 41;
+/// Number of days to search. The longest gap between two matches is 40 years, for a 29th of February on a
+/// given weekday across 2100.
+const MAX_GAP_DAYS: usize = 366 * 41;
 
-/// An expression of five fields: minute, hour, day of month, month, day of week.
+/// Cron expression of five fields: minute, hour, day of month, month, day of week.
 ///
-/// Each is a list, separated by commas, of `*`, `*/step`, a number, a range `from-to` or `from-to/step`. A range
-/// whose end comes before its start goes round (`22-2` hours, `fri-mon`). Months and days of the week may be
-/// named; the first three letters count. Sunday is 0, and there is no 7.
+/// Each field is a comma-separated list of `*`, `*/step`, a number, a range `from-to` or `from-to/step`. A
+/// range whose end is before its start wraps around (hours `22-2`, days `fri-mon`). Months and days of the
+/// week may be given by name, of which the first three letters count. Sunday is 0; 7 is not accepted.
 ///
-/// Where clocks change, an expression that names hours runs exactly once for each of its times: one that the clock
-/// jumps over runs as much later as the clock jumps, one that comes twice runs the first time. An
-/// expression for every hour (`*`) goes by the time that really passes: it runs in both of two equal hours, and not
-/// for one that does not exist.
+/// When the clocks change, an expression that names hours runs exactly once for each of its times: a time
+/// that the clock skips runs later by the length of the skip, and a time that occurs twice runs at its first
+/// occurrence. An expression for every hour (`*`) follows elapsed time: it runs in both of two equal hours,
+/// and does not run for an hour that is skipped.
 #[derive(Debug, Clone)]
 pub struct Cron {
     minutes: Set,
@@ -37,49 +38,50 @@ pub struct Cron {
     text: String,
 }
 
-/// Small numbers, one a bit.
+/// Set of numbers below 60, stored as a bit mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Set(u64);
 
 impl Set {
-    fn has(self, number: i8) -> bool {
+    fn contains(self, number: i8) -> bool {
         u32::try_from(number).is_ok_and(|number| self.0 & (1 << number) != 0)
     }
 
     fn numbers(self) -> impl Iterator<Item = i8> {
-        (0..60).filter(move |number| self.has(*number))
+        (0..60).filter(move |number| self.contains(*number))
     }
 }
 
-/// Why an expression cannot be used.
+/// Reason a cron expression is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum CronError {
-    /// It has another number of fields.
-    #[error("a cron expression has five fields, not {0}: minute, hour, day of month, month, day of week")]
+    /// The number of fields is not five.
+    #[error("a cron expression has five fields (minute, hour, day of month, month, day of week), not {0}")]
     Fields(usize),
-    /// One of its fields is not understood.
+    /// A field is invalid.
     #[error(
-        "{field} cannot be {text:?}: it is a list of *, numbers from {first} to {last}, ranges and steps"
+        "invalid {field} {text:?}: expected a list of *, numbers from {first} to {last}, ranges and steps"
     )]
     Field {
-        /// Which.
+        /// Name of the field.
         field: &'static str,
-        /// The part that is wrong.
+        /// The invalid part of the field.
         text: String,
-        /// The smallest number that it may hold.
+        /// Smallest valid number.
         first: u8,
-        /// The largest.
+        /// Largest valid number.
         last: u8,
     },
-    /// No month has such a day.
-    #[error("no such day ever comes")]
+    /// None of the months has one of the days.
+    #[error("no date matches the day of month and the month")]
     Never,
 }
 
 impl FromStr for Cron {
     type Err = CronError;
 
-    /// Reads an expression in UTC.
+    /// Parses an expression, to be evaluated in UTC.
     fn from_str(text: &str) -> Result<Self, CronError> {
         let fields: Vec<&str> = text.split_ascii_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields[..] else {
@@ -94,7 +96,7 @@ impl FromStr for Cron {
             zone: TimeZone::UTC,
             text: fields.join(" "),
         };
-        let comes = |month: i8| {
+        let has_match = |month: i8| {
             let longest = match month {
                 2 => 29,
                 4 | 6 | 9 | 11 => 30,
@@ -102,7 +104,7 @@ impl FromStr for Cron {
             };
             cron.days.numbers().any(|day| day <= longest)
         };
-        if cron.months.numbers().any(comes) {
+        if cron.months.numbers().any(has_match) {
             Ok(cron)
         } else {
             Err(CronError::Never)
@@ -117,24 +119,24 @@ impl fmt::Display for Cron {
 }
 
 impl Cron {
-    /// The same times by the clocks of this zone.
+    /// Evaluates the expression in the given time zone.
     #[must_use]
     pub fn in_zone(self, zone: TimeZone) -> Self {
         Self { zone, ..self }
     }
 
-    /// The first time after `after`; `None` at the end of all time.
+    /// Returns the first time after `after`, or `None` if there is none up to the end of the year 9999.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        // A time that the clock jumps over may end up on the day after its own.
+        // A time that the clock skips may move to the following day.
         let mut date = self.date(after).yesterday().ok()?;
         let mut found = None;
-        for _ in 0..HORIZON_DAYS {
-            let here = self.on(date).into_iter().find(|time| *time > after);
-            match (found, here) {
-                (Some(found), Some(here)) => return Some(here.min(found)),
+        for _ in 0..MAX_GAP_DAYS {
+            let on_date = self.times_on(date).into_iter().find(|time| *time > after);
+            match (found, on_date) {
+                (Some(found), Some(on_date)) => return Some(on_date.min(found)),
                 (Some(found), None) => return Some(found),
-                (None, here) => found = here,
+                (None, on_date) => found = on_date,
             }
             let Ok(tomorrow) = date.tomorrow() else { break };
             date = tomorrow;
@@ -142,17 +144,17 @@ impl Cron {
         found
     }
 
-    /// The last time at or before `until`, if it is after `after`.
+    /// Returns the last time at or before `until`, if it is later than `after`.
     pub(super) fn last(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
         let first = self.date(after).yesterday().ok()?;
         let mut date = self.date(until);
         let mut found: Option<Timestamp> = None;
         while date >= first {
-            let here = self.on(date).into_iter().rfind(|time| *time <= until);
-            match (found, here) {
-                (Some(found), Some(here)) => return Some(here.max(found)).filter(|time| *time > after),
+            let on_date = self.times_on(date).into_iter().rfind(|time| *time <= until);
+            match (found, on_date) {
+                (Some(found), Some(on_date)) => return Some(on_date.max(found)).filter(|time| *time > after),
                 (Some(found), None) => return Some(found).filter(|time| *time > after),
-                (None, here) => found = here,
+                (None, on_date) => found = on_date,
             }
             let Ok(yesterday) = date.yesterday() else { break };
             date = yesterday;
@@ -164,11 +166,11 @@ impl Cron {
         self.zone.to_datetime(time).date()
     }
 
-    /// The times that belong to a day, in order.
-    fn on(&self, date: Date) -> Vec<Timestamp> {
-        let matches = self.months.has(date.month())
-            && self.days.has(date.day())
-            && self.weekdays.has(date.weekday().to_sunday_zero_offset());
+    /// Returns the times of a day, in order.
+    fn times_on(&self, date: Date) -> Vec<Timestamp> {
+        let matches = self.months.contains(date.month())
+            && self.days.contains(date.day())
+            && self.weekdays.contains(date.weekday().to_sunday_zero_offset());
         if !matches {
             return Vec::new();
         }
@@ -194,35 +196,35 @@ impl Cron {
     }
 }
 
-/// What a field may hold.
+/// Name and valid values of a field.
 struct Field {
     name: &'static str,
     first: u8,
     last: u8,
-    /// Names of the numbers from `first` on.
+    /// Names of the values, starting with the one for `first`.
     names: &'static [&'static str],
 }
 
 const MINUTES: Field = Field {
-    name: "the minute",
+    name: "minute",
     first: 0,
     last: 59,
     names: &[],
 };
 const HOURS: Field = Field {
-    name: "the hour",
+    name: "hour",
     first: 0,
     last: 23,
     names: &[],
 };
 const DAYS: Field = Field {
-    name: "the day of month",
+    name: "day of month",
     first: 1,
     last: 31,
     names: &[],
 };
 const MONTHS: Field = Field {
-    name: "the month",
+    name: "month",
     first: 1,
     last: 12,
     names: &[
@@ -230,7 +232,7 @@ const MONTHS: Field = Field {
     ],
 };
 const WEEKDAYS: Field = Field {
-    name: "the day of week",
+    name: "day of week",
     first: 0,
     last: 6,
     names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
@@ -266,18 +268,18 @@ impl Field {
             ("*", _) => (self.first, self.last),
             (_, Some((from, to))) => (self.number(from)?, self.number(to)?),
             (number, None) if step.is_none() => (self.number(number)?, self.number(number)?),
-            // Celery refuses `5/10`, which elsewhere means `5-59/10`.
+            // Celery refuses `5/10`, which other implementations take as `5-59/10`.
             _ => return None,
         };
-        let round = self.last - self.first + 1;
-        let length = (to + round - from) % round + 1;
+        let size = self.last - self.first + 1;
+        let length = (to + size - from) % size + 1;
         let step = usize::from(step.unwrap_or(1));
         if step == 0 {
             return None;
         }
         let numbers = (0..length)
             .step_by(step)
-            .map(|offset| self.first + (from - self.first + offset) % round)
+            .map(|offset| self.first + (from - self.first + offset) % size)
             .fold(0, |set, number| set | 1 << number);
         Some(Set(numbers))
     }
@@ -290,12 +292,12 @@ impl Field {
         if !text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
             return None;
         }
-        let place = self.names.iter().position(|name| *name == start)?;
-        Some(self.first + u8::try_from(place).ok()?)
+        let index = self.names.iter().position(|name| *name == start)?;
+        Some(self.first + u8::try_from(index).ok()?)
     }
 }
 
-/// A number without a sign.
+/// Parses a number without a sign.
 fn digits(text: &str) -> Option<u8> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())

@@ -1,61 +1,62 @@
-//! Which ticks of an entry are to be sent now, after any time in which nobody looked.
+//! Selects the ticks of an entry that are due, after any time without a scheduler.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Interval, Schedule};
 
-/// A tick is on time when it is at most this late: a restart of the processes or of the broker may lie in between.
-const ON_TIME: SignedDuration = SignedDuration::from_secs(30);
+/// Maximum delay of a tick that counts as on time; allows for a restart of the scheduler or the broker.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// What to do about ticks that passed while no scheduler ran or the broker was away.
+/// Treatment of ticks that were missed because no scheduler ran or the broker was unavailable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CatchUp {
-    /// Leave out those that are more than half a minute late, and go on with the next.
+    /// Skip ticks that are more than half a minute late, and continue with the next one.
     Skip,
-    /// Send one task for all of them, for the latest.
+    /// Send one task for all missed ticks, with the time of the latest.
     #[default]
     Once,
-    /// Send a task for each, the oldest first.
+    /// Send a task for each missed tick, oldest first.
     All {
-        /// The latest so many (one at least); those before them are left out.
+        /// Maximum number of missed ticks, at least 1; earlier ones are skipped.
         at_most: usize,
     },
 }
 
-/// What comes first. All ticks after it, up to now, are treated the same.
+/// First tick that is due. All ticks after it, up to now, are treated alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct First {
+pub(super) struct DueTick {
     pub tick: Timestamp,
-    /// Whether a task is sent; otherwise the tick is only marked as past.
+    /// Whether a task is sent; otherwise the tick is only recorded as passed.
     pub send: bool,
 }
 
-/// The first tick after `last` that has to be dealt with; `None` when none is due at `now`.
-pub(super) fn first(
+/// Returns the first tick after `last` that is due at `now`, or `None` if there is none.
+pub(super) fn first_due(
     schedule: &Schedule,
     catch_up: CatchUp,
     last: Timestamp,
     now: Timestamp,
-) -> Option<First> {
+) -> Option<DueTick> {
     let mut tick = schedule.last(last, now)?;
     let mut send = true;
     match catch_up {
         CatchUp::Once => {}
-        CatchUp::Skip => send = now.duration_since(tick) <= ON_TIME,
+        CatchUp::Skip => send = now.duration_since(tick) <= TOLERANCE,
         CatchUp::All { at_most } => {
             for _ in 1..at_most {
-                match before(schedule, last, tick) {
+                match tick_before(schedule, last, tick) {
                     Some(earlier) => tick = earlier,
                     None => break,
                 }
             }
         }
     }
-    Some(First { tick, send })
+    Some(DueTick { tick, send })
 }
 
 impl Schedule {
-    /// The latest tick after `after`, itself a tick, and not after `until`.
+    /// Returns the latest tick at or before `until`, if it is later than `after`, which is itself a tick.
     pub(crate) fn last(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Every(Interval(interval)) => {
@@ -69,8 +70,8 @@ impl Schedule {
     }
 }
 
-/// The tick before another tick, if it is after `last`.
-fn before(schedule: &Schedule, last: Timestamp, tick: Timestamp) -> Option<Timestamp> {
+/// Returns the tick before `tick`, if it is later than `last`.
+fn tick_before(schedule: &Schedule, last: Timestamp, tick: Timestamp) -> Option<Timestamp> {
     match schedule {
         Schedule::Every(Interval(interval)) => {
             tick.checked_sub(*interval).ok().filter(|earlier| *earlier > last)
@@ -96,37 +97,45 @@ mod tests {
         ]
     }
 
-    fn send(tick: &str) -> Option<First> {
-        Some(First {
+    fn send(tick: &str) -> Option<DueTick> {
+        Some(DueTick {
             tick: at(tick),
             send: true,
         })
     }
 
     #[test]
-    fn nothing_is_due_before_its_time() {
+    fn no_tick_is_due_before_its_time() {
         for schedule in schedules() {
             for catch_up in [CatchUp::Skip, CatchUp::Once, CatchUp::All { at_most: 9 }] {
                 for now in ["12:00:00", "12:09:59.999999", "11:55:00"] {
-                    assert_eq!(first(&schedule, catch_up, at("12:00:00"), at(now)), None, "{now}");
+                    assert_eq!(
+                        first_due(&schedule, catch_up, at("12:00:00"), at(now)),
+                        None,
+                        "{now}"
+                    );
                 }
-                let due = first(&schedule, catch_up, at("12:00:00"), at("12:10:00"));
+                let due = first_due(&schedule, catch_up, at("12:00:00"), at("12:10:00"));
                 assert_eq!(due, send("12:10:00"), "{catch_up:?}");
             }
         }
     }
 
     #[test]
-    fn missed_ticks_are_caught_up_with_as_the_entry_says() {
+    fn missed_ticks_are_treated_as_the_entry_demands() {
         for schedule in schedules() {
-            let due = |catch_up, now| first(&schedule, catch_up, at("12:00:00"), at(now));
+            let due = |catch_up, now| first_due(&schedule, catch_up, at("12:00:00"), at(now));
             assert_eq!(due(CatchUp::Once, "12:45:00"), send("12:40:00"));
             assert_eq!(due(CatchUp::All { at_most: 9 }, "12:45:00"), send("12:10:00"));
             assert_eq!(due(CatchUp::All { at_most: 4 }, "12:45:00"), send("12:10:00"));
             assert_eq!(due(CatchUp::All { at_most: 2 }, "12:45:00"), send("12:30:00"));
             assert_eq!(due(CatchUp::All { at_most: 0 }, "12:45:00"), send("12:40:00"));
-            assert_eq!(due(CatchUp::Skip, "12:40:30"), send("12:40:00"), "it is on time");
-            let late = Some(First {
+            assert_eq!(
+                due(CatchUp::Skip, "12:40:30"),
+                send("12:40:00"),
+                "30 seconds late is on time"
+            );
+            let late = Some(DueTick {
                 tick: at("12:40:00"),
                 send: false,
             });

@@ -8,7 +8,6 @@ mod run;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 use uuid::Uuid;
@@ -18,7 +17,7 @@ pub use self::{
     due::CatchUp,
     run::Scheduler,
 };
-use crate::{broker::BrokerError, message::Message, signature::Signature, time};
+use crate::{signature::Signature, task_id::TaskId, time};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -33,6 +32,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 /// # Ok::<(), celeriac::ScheduleError>(())
 /// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Schedule {
     /// This long after the tick before; see [`Schedule::every`].
     Every(Interval),
@@ -46,6 +46,7 @@ pub struct Interval(pub(crate) SignedDuration);
 
 /// Why a schedule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ScheduleError {
     /// The interval is shorter than a millisecond or longer than there is time.
     #[error("an interval is a millisecond at least")]
@@ -94,39 +95,6 @@ impl From<Cron> for Schedule {
     }
 }
 
-/// What brokers keep for schedulers.
-#[async_trait]
-pub trait Timetable: Send + Sync {
-    /// The last tick of each of these entries, in their order, and the time by the clock that all schedulers
-    /// share.
-    ///
-    /// # Errors
-    /// When the broker cannot be reached.
-    async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError>;
-
-    /// Sets an entry's last tick to `to` and publishes `message`, in one step, if the last tick is still `from`.
-    /// False, and nothing has happened, when it is not.
-    ///
-    /// # Errors
-    /// When the broker did not confirm. Repeating the call is harmless.
-    async fn advance(
-        &self,
-        entry: &str,
-        from: Option<&[u8]>,
-        to: &str,
-        message: Option<Message>,
-    ) -> Result<bool, BrokerError>;
-}
-
-/// What [`Timetable::last_ticks`] answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastTicks {
-    /// The shared clock.
-    pub now: Timestamp,
-    /// The last ticks as they are kept; `None` for an entry that nobody has seen yet.
-    pub ticks: Vec<Option<Vec<u8>>>,
-}
-
 /// A periodic task.
 #[derive(Clone)]
 pub struct Entry {
@@ -171,8 +139,8 @@ impl Entry {
     /// The id of the task that is sent for a tick. It depends on the entry's name and the tick only, so that a task
     /// which was sent twice after all can be recognised.
     #[must_use]
-    pub fn task_id(&self, tick: Timestamp) -> Uuid {
+    pub fn task_id(&self, tick: Timestamp) -> TaskId {
         let name = format!("celeriac.schedule\0{}\0{}", self.name, time::format(tick));
-        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes())
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).into()
     }
 }

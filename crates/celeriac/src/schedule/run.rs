@@ -1,4 +1,4 @@
-//! Running entries: what is due is sent, and then this sleeps until something is.
+//! The scheduler: sends the tasks that are due and sleeps until the next one.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,25 +6,27 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Entry, LastTicks, due};
+use super::{Entry, due};
 use crate::{
     backoff::Backoff,
-    broker::{Broker, BrokerError},
+    broker::{Broker, BrokerError, LastTicks},
+    canvas::SendContext,
+    failure_log::FailureLog,
     log::{info, warn},
     message::Message,
-    observer::{Observer, SendInfo, Unobserved, observed},
-    streak::Streak,
+    observer::{NoopObserver, Observer, SendInfo, observed},
     system, time,
 };
 
-/// The longest sleep: a clock that jumps is noticed after this.
-const LONGEST_SLEEP: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A last tick further ahead than this was set by a clock that was wrong, and would stop its entry until then.
-const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(1);
+/// Maximum time between two passes, after which a change of the clock is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(5);
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Last ticks further in the future than this are discarded. They were stored while a clock was wrong, and
+/// would stop the entry until then.
+const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
 
-/// Sends periodic tasks. Any number of processes may run the same entries.
+/// Sends periodic tasks. Any number of processes may run the same entries; each tick is sent once.
 ///
 /// ```no_run
 /// # async fn example(broker: std::sync::Arc<dyn celeriac::Broker>) -> Result<(), celeriac::ScheduleError> {
@@ -39,29 +41,29 @@ const MOST_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Debug)]
 pub struct Scheduler {
     broker: Arc<dyn Broker>,
-    observer: Watching,
+    observer: OpaqueObserver,
     entries: Vec<Entry>,
     origin: String,
     reply_to: String,
 }
 
 impl Scheduler {
-    /// A scheduler without entries.
+    /// Creates a scheduler without entries.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
-            observer: Watching(Arc::new(Unobserved)),
+            observer: OpaqueObserver(Arc::new(NoopObserver)),
             entries: Vec::new(),
             origin: format!("gen{}@{}", std::process::id(), system::hostname()),
             reply_to: system::random_id().to_string(),
         }
     }
 
-    /// Adds an entry, in the place of one with the same name.
+    /// Adds an entry, replacing any entry with the same name.
     ///
-    /// An entry that the broker has never seen starts from now: its first tick is the first one to come. Its last
-    /// tick is kept from then on, also while no scheduler runs.
+    /// An entry that is new to the broker starts from the current time, so that its first tick is the next
+    /// one. From then on the broker keeps its last tick, even while no scheduler runs.
     #[must_use]
     pub fn entry(mut self, entry: Entry) -> Self {
         self.entries.retain(|other| other.name != entry.name);
@@ -69,34 +71,35 @@ impl Scheduler {
         self
     }
 
-    /// Reports every send to this observer. Of several schedulers one sends what is due; the others' sends are called off.
+    /// Reports every send to `observer`. When several schedulers compete for a tick, only the one that sends
+    /// it finishes its span.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         Self {
-            observer: Watching(observer),
+            observer: OpaqueObserver(observer),
             ..self
         }
     }
 
-    /// Sends what is due until `shutdown`. While the broker is away this goes on trying; what was missed until it is
-    /// back is caught up with as each entry says.
+    /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
+    /// retrying; ticks missed in the meantime are treated as each entry's [`CatchUp`](super::CatchUp) says.
     pub async fn run(self, shutdown: CancellationToken) {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
-        let mut pauses: Vec<Pause> = names.iter().map(|_| Pause::default()).collect();
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        let mut streak = Streak::new("sending periodic tasks");
+        let mut backoffs: Vec<EntryBackoff> = names.iter().map(|_| EntryBackoff::default()).collect();
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let mut failures = FailureLog::new("sending periodic tasks");
         while !shutdown.is_cancelled() {
             let sleep = if names.is_empty() {
-                LONGEST_SLEEP
+                MAX_SLEEP
             } else {
-                match self.pass(&names, &mut pauses, &shutdown).await {
+                match self.send_all_due(&names, &mut backoffs, &shutdown).await {
                     Ok(sleep) => {
-                        streak.worked();
+                        failures.worked();
                         backoff.reset();
                         sleep
                     }
                     Err(error) => {
-                        streak.failed(&error);
+                        failures.failed(&error);
                         backoff.pause()
                     }
                 }
@@ -105,28 +108,28 @@ impl Scheduler {
         }
     }
 
-    /// Sends what is due now, and says how long nothing else is. An entry that the broker refuses is tried again
-    /// after a pause of its own and does not hold up the others.
-    async fn pass(
+    /// Sends all tasks that are due and returns the time until the next pass. An entry that the broker
+    /// refuses is retried with its own back-off and does not delay the others.
+    async fn send_all_due(
         &self,
         names: &[String],
-        pauses: &mut [Pause],
+        backoffs: &mut [EntryBackoff],
         shutdown: &CancellationToken,
     ) -> Result<Duration, BrokerError> {
         let LastTicks { now, ticks } = self.broker.last_ticks(names).await?;
-        let mut sleep = LONGEST_SLEEP;
-        for ((entry, last), pause) in self.entries.iter().zip(ticks).zip(pauses) {
-            let wait = match pause.left() {
+        let mut sleep = MAX_SLEEP;
+        for ((entry, last), backoff) in self.entries.iter().zip(ticks).zip(backoffs) {
+            let wait = match backoff.left() {
                 Some(left) => left,
                 None => match self.send_due(entry, last, now, shutdown).await {
                     Ok(next) => {
-                        pause.worked(&entry.name);
-                        // A time that has passed meanwhile is due at once.
+                        backoff.worked(&entry.name);
+                        // A time that has passed in the meantime is due at once.
                         let wait = |next: Timestamp| Duration::try_from(next.duration_since(now));
-                        next.map_or(LONGEST_SLEEP, |next| wait(next).unwrap_or_default())
+                        next.map_or(MAX_SLEEP, |next| wait(next).unwrap_or_default())
                     }
                     Err(error @ BrokerError::Unavailable { .. }) => return Err(error),
-                    Err(error) => pause.failed(&entry.name, &error),
+                    Err(error) => backoff.failed(&entry.name, &error),
                 },
             };
             sleep = sleep.min(wait);
@@ -134,7 +137,7 @@ impl Scheduler {
         Ok(sleep)
     }
 
-    /// Brings one entry up to `now`, and says when it is due next.
+    /// Sends the ticks of an entry up to `now` and returns the time of its next tick.
     async fn send_due(
         &self,
         entry: &Entry,
@@ -143,17 +146,20 @@ impl Scheduler {
         shutdown: &CancellationToken,
     ) -> Result<Option<Timestamp>, BrokerError> {
         let tick = last.as_deref().and_then(read_tick);
-        let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MOST_AHEAD) else {
+        let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
             match (&last, tick) {
-                (None, _) => info!(entry = entry.name, "a periodic task is new and starts from now"),
+                (None, _) => info!(
+                    entry = entry.name,
+                    "new periodic task; it starts from the current time"
+                ),
                 (Some(_), None) => warn!(
                     entry = entry.name,
-                    "the last tick of a periodic task cannot be read; it starts from now"
+                    "the stored last tick of a periodic task is invalid; it starts from the current time"
                 ),
                 (Some(_), Some(tick)) => warn!(
                     entry = entry.name,
                     %tick,
-                    "the last tick of a periodic task lies in the future; it starts from now"
+                    "the stored last tick of a periodic task is in the future; it starts from the current time"
                 ),
             }
             let start = time::format(now);
@@ -167,11 +173,11 @@ impl Scheduler {
                 Some(now)
             });
         };
-        let Some(first) = due::first(&entry.schedule, entry.catch_up, last_tick, now) else {
+        let Some(first) = due::first_due(&entry.schedule, entry.catch_up, last_tick, now) else {
             return Ok(entry.schedule.next(last_tick));
         };
         if let Some(missed) = entry.schedule.next(last_tick).filter(|tick| *tick < first.tick) {
-            info!(entry = entry.name, since = %missed, "ticks of a periodic task were missed and are left out");
+            info!(entry = entry.name, since = %missed, "skipped missed ticks of a periodic task");
         }
         let mut from = last.unwrap_or_default();
         let mut tick = first.tick;
@@ -179,13 +185,13 @@ impl Scheduler {
             let to = time::format(tick);
             let message = first.send.then(|| self.message(entry, tick, now));
             if !self.advance(&entry.name, &from, &to, message).await? {
-                // Another scheduler was quicker: see what it has left.
+                // Another scheduler was faster; read the tick it has stored.
                 return Ok(Some(now));
             }
             if first.send {
-                info!(entry = entry.name, task_id = %entry.task_id(tick), %tick, "periodic task sent");
+                info!(entry = entry.name, task_id = %entry.task_id(tick), %tick, "sent a periodic task");
             } else {
-                info!(entry = entry.name, %tick, "a tick of a periodic task came too late and is left out");
+                info!(entry = entry.name, %tick, "skipped a late tick of a periodic task");
             }
             let next = entry.schedule.next(tick);
             match next {
@@ -197,7 +203,8 @@ impl Scheduler {
         }
     }
 
-    /// Moves an entry on, and with a message sends that, which is reported. False when another scheduler was quicker.
+    /// Moves the last tick of an entry to `to` and sends `message`, if there is one, in the same step.
+    /// Returns false if another scheduler was faster.
     async fn advance(
         &self,
         entry: &str,
@@ -208,14 +215,15 @@ impl Scheduler {
         let Some(mut message) = message else {
             return self.broker.advance(entry, Some(from), to, None).await;
         };
-        let info = SendInfo {
-            task: &message.headers.task,
-            id: &message.headers.id,
-            queue: &message.properties.delivery_info.routing_key,
-        };
-        let span = self.observer.0.send(&info, &mut message.headers.extra);
+        let headers = &mut message.headers;
+        let info = SendInfo::new(
+            &headers.task,
+            &headers.id,
+            &message.properties.delivery_info.routing_key,
+        );
+        let span = self.observer.0.send(&info, &mut headers.extra);
         let mut advance = self.broker.advance(entry, Some(from), to, Some(message));
-        let moved = observed(advance.as_mut(), |poll| span.during(poll)).await;
+        let moved = observed(advance.as_mut(), |poll| span.in_scope(poll)).await;
         if moved != Ok(false) {
             span.finish(moved.as_ref().map(|_| ()));
         }
@@ -225,53 +233,53 @@ impl Scheduler {
     fn message(&self, entry: &Entry, tick: Timestamp, now: Timestamp) -> Message {
         (entry.signature)(tick)
             .id(entry.task_id(tick))
-            .into_message(now, &self.origin, &self.reply_to)
+            .into_message(&SendContext::new(now, &self.origin, &self.reply_to))
     }
 }
 
-/// The observer, which has nothing to show.
-struct Watching(Arc<dyn Observer>);
+/// Observer without its debug output, which the trait does not provide.
+struct OpaqueObserver(Arc<dyn Observer>);
 
-impl fmt::Debug for Watching {
+impl fmt::Debug for OpaqueObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Observer")
     }
 }
 
-/// When an entry that the broker refuses is tried again.
-struct Pause {
+/// Back-off of an entry that the broker refuses.
+struct EntryBackoff {
     backoff: Backoff,
     until: Option<Instant>,
 }
 
-impl Default for Pause {
+impl Default for EntryBackoff {
     fn default() -> Self {
         Self {
-            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
             until: None,
         }
     }
 }
 
-impl Pause {
+impl EntryBackoff {
     fn left(&self) -> Option<Duration> {
         let left = self.until?.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Says it the first time, and how long to wait.
+    /// Returns the time to wait before the next attempt, and logs the first of a series of failures.
     fn failed(&mut self, entry: &str, error: &BrokerError) -> Duration {
         if self.until.is_none() {
-            warn!(entry, %error, "a periodic task is not sent; trying until it is");
+            warn!(entry, %error, "failed to send a periodic task; retrying");
         }
-        let pause = self.backoff.pause();
-        self.until = Some(Instant::now() + pause);
-        pause
+        let delay = self.backoff.pause();
+        self.until = Some(Instant::now() + delay);
+        delay
     }
 
     fn worked(&mut self, entry: &str) {
         if self.until.take().is_some() {
-            info!(entry, "a periodic task is sent again");
+            info!(entry, "sending a periodic task works again");
             self.backoff.reset();
         }
     }

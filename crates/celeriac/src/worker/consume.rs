@@ -10,14 +10,15 @@ use futures_util::{
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet};
 
-use super::{Shared, events, execute, inflight::Entry, settle};
+use super::{events, execute, inflight::Entry, settle, shared::Shared};
 use crate::{
     backoff::Backoff,
     broker::Delivery,
+    failure_log::FailureLog,
     log::{error, warn},
     message::Message,
-    streak::Streak,
     system,
+    task_id::TaskId,
 };
 
 /// The wall clock may be set while a task waits for its time, so it is looked at this often.
@@ -27,7 +28,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut streak = Streak::new("receiving messages");
+    let mut failures = FailureLog::new("receiving messages");
     let mut full = false;
     while !shared.stop.is_cancelled() {
         while let Some(ended) = tasks.try_join_next() {
@@ -40,7 +41,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         }
         if room == 0 {
             tokio::select! {
-                () = shared.inflight.moved.notified() => {}
+                () = shared.inflight.room_changed.notified() => {}
                 () = shared.stop.cancelled() => {}
             }
             continue;
@@ -49,7 +50,7 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         if queues.is_empty() {
             // Until remote control adds one.
             tokio::select! {
-                () = shared.inflight.moved.notified() => {}
+                () = shared.inflight.room_changed.notified() => {}
                 () = shared.stop.cancelled() => {}
             }
             continue;
@@ -57,14 +58,14 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         // Not cut short by a stop: what it takes must be known. It waits a moment at most.
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
-                streak.worked();
+                failures.worked();
                 backoff.reset();
                 for delivery in deliveries {
                     accept(shared, &mut tasks, delivery).await;
                 }
             }
             Err(error) => {
-                streak.failed(&error);
+                failures.failed(&error);
                 tokio::select! {
                     () = backoff.wait() => {}
                     () = shared.stop.cancelled() => {}
@@ -86,7 +87,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
     let shared = Arc::clone(shared);
     let id = match &message {
         Ok(message) => message.headers.id.clone(),
-        Err(_) => String::new(),
+        Err(_) => TaskId::from(""),
     };
     let entry = shared.inflight.add(delivery, id);
     match message {
@@ -102,7 +103,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
         }
         Err(poison) => {
             tasks.spawn(async move {
-                if shared.inflight.begin(&entry) {
+                if shared.inflight.start(&entry) {
                     settle::bury(&shared, &entry.delivery, &poison).await;
                     if let Some(id) = &poison.task_id {
                         events::rejected(&shared, id);
@@ -136,7 +137,7 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<M
         // None of its code runs, so it needs no slot.
         () = entry.orders.revoked() => None,
     };
-    if !shared.inflight.begin(entry) {
+    if !shared.inflight.start(entry) {
         return;
     }
     execute::execute(shared, entry, message, permit).await;
@@ -154,7 +155,7 @@ async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     let wait = async {
         until_due(message).await;
         if let Some(registered) = shared.registry.get(&message.headers.task) {
-            registered.limits.turn().await;
+            registered.limits.acquire().await;
         }
     };
     tokio::select! {

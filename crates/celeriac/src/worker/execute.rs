@@ -1,5 +1,5 @@
-//! Runs one task and decides how it ended: time limits, retries, expiry, panics. Nothing that a task's code does
-//! reaches another task or the worker.
+//! Executes one task: decides whether it may run, runs it within its limits, and reports how it ended. Nothing that a
+//! task's code does, panics included, reaches another task or the worker.
 
 use std::{
     any::Any,
@@ -17,87 +17,135 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Shared, events, follow,
+    events, follow,
     inflight::Entry,
     registry::Registered,
-    revoked::Orders,
-    settle::{self, End},
+    settle::{self, FinishedRun},
+    shared::Shared,
 };
 use crate::{
-    broker::Delivery,
-    canvas::MAX_RETRIES,
+    exception::Exception,
+    failure_log::FailureLog,
     log::{debug, error, warn},
-    message::{Headers, Message, TimeLimit, seconds},
-    observer::{Origin, TaskInfo, observed},
+    message::{Headers, MAX_RETRIES, Message, TimeLimit, seconds},
+    observer::{SpanHandle, TaskInfo, observed},
     result::ResultMeta,
-    retry,
-    streak::Streak,
-    system,
-    task::{Exception, SoftLimit, TaskContext, TaskError, TaskOutcome},
+    retry, system,
+    task::{SoftLimit, TaskContext, TaskError, TaskOutcome},
 };
 
-/// `slot` is free again when the task has ended. Telling the broker takes no slot: the next task runs meanwhile, and many
-/// ends travel together. A task that is not to be run has none.
+/// Executes the task of one delivery.
+///
+/// `slot` is released when the task's code has ended, before the end is reported: the next task runs meanwhile, and
+/// the acknowledgements of many tasks are sent together. A task that must not run needs no slot.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
     entry: &Entry,
     mut message: Box<Message>,
     slot: Option<OwnedSemaphorePermit>,
 ) {
-    let delivery = &entry.delivery;
-    let early = shared
-        .registry
-        .get(&message.headers.task)
-        .is_some_and(|registered| !registered.options.acks_late);
-    if early && !settle::begin(shared, entry).await {
+    let registered = shared.registry.get(&message.headers.task);
+    let options = registered.map(|registered| &registered.options);
+    let acked_early = options.is_some_and(|options| !options.acks_late);
+    if acked_early && !settle::ack_early(shared, entry).await {
         return;
     }
     let args = std::mem::take(&mut message.args);
     let kwargs = std::mem::take(&mut message.kwargs);
-    let registered = shared.registry.get(&message.headers.task);
-    let ignore_result = message.headers.ignore_result
-        || registered.is_some_and(|registered| registered.options.ignore_result);
     let headers = &message.headers;
+    let attempt = Attempt {
+        shared,
+        entry,
+        message: &message,
+        ignore_result: headers.ignore_result || options.is_some_and(|options| options.ignore_result),
+    };
+    let decided_and_run = pin!(async {
+        match attempt.decide(registered) {
+            Ok(registered) => attempt.run(registered, args, kwargs).await,
+            Err(outcome) => outcome,
+        }
+    });
+    let mut trace = Map::new();
+    let mut span = SpanHandle::default();
+    let work = pin!(async {
+        let outcome = decided_and_run.await;
+        // Within the observer's span, so that the log line carries its trace.
+        log(headers, &outcome);
+        span = shared.observer.current_span();
+        if follow::follows(&message.embed) {
+            trace = shared.observer.context();
+        }
+        outcome
+    });
+    shared.active.fetch_add(1, Ordering::Relaxed);
     let info = TaskInfo {
         task: &headers.task,
         id: &headers.id,
-        queue: &delivery.queue,
+        queue: &entry.delivery.queue,
         retries: headers.retries,
         hostname: &shared.hostname,
         registered: registered.is_some(),
     };
-    let redelivered = message.redelivered();
-    let asked_retries = message.properties.extra.get(MAX_RETRIES);
-    let attempt = async {
-        if shared.revoked.covers(headers) {
-            return TaskOutcome::Revoked("revoked");
+    let run_span = shared.observer.run(&info, &headers.extra);
+    let outcome = observed(work, |poll| run_span.in_scope(poll)).await;
+    run_span.finish(&outcome);
+    shared.active.fetch_sub(1, Ordering::Relaxed);
+    shared.processed.fetch_add(1, Ordering::Relaxed);
+    drop(slot);
+
+    let runtime = entry
+        .started_at()
+        .map_or(0.0, |began| system::unix_time() - began);
+    events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
+    let run = FinishedRun {
+        outcome,
+        ignore_result: attempt.ignore_result,
+        acked_early,
+        trace,
+        span,
+    };
+    settle::settle(shared, &entry.delivery, &message, run).await;
+}
+
+/// One attempt at a task.
+struct Attempt<'a> {
+    shared: &'a Shared,
+    entry: &'a Entry,
+    /// The message, without its arguments.
+    message: &'a Message,
+    ignore_result: bool,
+}
+
+impl Attempt<'_> {
+    /// Returns the code to run, or the outcome of a task that must not run.
+    fn decide<'r>(&self, registered: Option<&'r Registered>) -> Result<&'r Registered, TaskOutcome> {
+        let headers = &self.message.headers;
+        if self.shared.revoked.contains(headers) {
+            return Err(TaskOutcome::Revoked("revoked"));
         }
         if headers.expires.is_some_and(|expires| expires < system::now()) {
-            return TaskOutcome::Revoked("expired");
+            return Err(TaskOutcome::Revoked("expired"));
         }
-        let Some(registered) = registered else {
-            return not_registered(headers, delivery);
-        };
+        registered.ok_or_else(|| self.not_registered())
+    }
+
+    async fn run(
+        &self,
+        registered: &Registered,
+        args: Vec<Value>,
+        kwargs: Map<String, Value>,
+    ) -> TaskOutcome {
+        let headers = &self.message.headers;
         registered.limits.total.fetch_add(1, Ordering::Relaxed);
-        let context = TaskContext {
-            id: headers.id.clone(),
-            task: headers.task.clone(),
-            retries: headers.retries,
-            hostname: shared.hostname.clone(),
-            queue: delivery.queue.clone(),
-            parent_id: headers.parent_id.clone(),
-            root_id: headers.root_id.clone(),
-            redelivered,
-            soft: SoftLimit::default(),
-        };
-        events::started(shared, &headers.id);
+        events::started(self.shared, &headers.id);
+        let context = self.context();
         let soft = context.soft.clone();
-        let usual = registered.limits.time();
+        let defaults = registered.limits.time_limit();
         let limits = TimeLimit {
-            hard: headers.timelimit.hard.or(usual.hard),
-            soft: headers.timelimit.soft.or(usual.soft),
+            hard: headers.timelimit.hard.or(defaults.hard),
+            soft: headers.timelimit.soft.or(defaults.soft),
         };
-        // Inside the future, so that a panic while arguments are read is caught as well.
+        // Arguments are read inside the future, so that a panic of their `Deserialize` is caught as well.
         let call = async {
             registered
                 .call(context, args, kwargs)
@@ -105,50 +153,125 @@ pub(super) async fn execute(
                 .await
         };
         let call = pin!(AssertUnwindSafe(call).catch_unwind());
-        let run = within(limits, soft, &entry.orders, call);
-        let track = registered.options.track_started && !ignore_result;
-        let ended = if track {
-            join(run, Box::pin(started(shared, headers))).await.0
+        let run = self.within(limits, soft, call);
+        let ended = if registered.options.track_started && !self.ignore_result {
+            join(run, Box::pin(self.store_started())).await.0
         } else {
             run.await
         };
-        decide(ended, registered, headers.retries, asked_retries)
-    };
-    let mut trace = Map::new();
-    let mut origin = Origin::default();
-    // Pinned where they are made: a future that is moved into another takes its place twice.
-    let attempt = pin!(attempt);
-    let work = pin!(async {
-        let outcome = attempt.await;
-        // While the observer's span is in force, so that the line carries its trace, and what follows belongs to it.
-        log(headers, &outcome);
-        origin = shared.observer.origin();
-        if follow::follows(&message.embed) {
-            trace = shared.observer.context();
+        self.conclude(ended, registered)
+    }
+
+    fn context(&self) -> TaskContext {
+        let headers = &self.message.headers;
+        TaskContext {
+            id: headers.id.clone(),
+            task: headers.task.clone(),
+            retries: headers.retries,
+            hostname: self.shared.hostname.clone(),
+            queue: self.entry.delivery.queue.clone(),
+            parent_id: headers.parent_id.clone(),
+            root_id: headers.root_id.clone(),
+            redelivered: self.message.redelivered(),
+            soft: SoftLimit::default(),
         }
-        outcome
-    });
-    shared.active.fetch_add(1, Ordering::Relaxed);
-    let span = shared.observer.run(&info, &headers.extra);
-    let outcome = observed(work, |poll| span.during(poll)).await;
-    span.finish(&outcome);
-    shared.active.fetch_sub(1, Ordering::Relaxed);
-    shared.processed.fetch_add(1, Ordering::Relaxed);
-    drop(slot);
-    let runtime = entry.began().map_or(0.0, |began| system::unix_time() - began);
-    events::ended(shared, &headers.id, &outcome, runtime, entry.orders.signal());
-    let end = End {
-        outcome,
-        ignore_result,
-        early,
-        trace,
-        origin,
-    };
-    settle::settle(shared, delivery, &message, end).await;
+    }
+
+    async fn store_started(&self) {
+        let meta = ResultMeta::started(&self.message.headers, std::process::id(), &self.shared.hostname);
+        if let Err(error) = self.shared.broker.store_result(&meta).await {
+            // One attempt is enough: the final state replaces this one, and is stored until it is confirmed.
+            FailureLog::new("storing STARTED").failed(&error);
+        }
+    }
+
+    /// Drives `call` until it ends, a time limit passes, or the task is terminated.
+    async fn within(
+        &self,
+        limits: TimeLimit,
+        soft: SoftLimit,
+        mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
+    ) -> CallEnd {
+        let mut at_soft = pin!(after(limits.soft));
+        let mut at_hard = pin!(after(limits.hard));
+        let mut soft_passed = false;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut call => return match ended {
+                    Ok(returned) => CallEnd::Returned(returned),
+                    Err(panic) => CallEnd::Panicked(panic_text(panic.as_ref())),
+                },
+                () = self.entry.orders.terminated() => {
+                    return CallEnd::Stopped(TaskOutcome::Revoked("terminated"));
+                }
+                limit = &mut at_hard => {
+                    return CallEnd::Stopped(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
+                }
+                _ = &mut at_soft, if !soft_passed => {
+                    soft_passed = true;
+                    if !soft.pass() {
+                        return CallEnd::Stopped(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Turns the end of the task's code into the outcome of the attempt.
+    fn conclude(&self, ended: CallEnd, registered: &Registered) -> TaskOutcome {
+        let options = &registered.options;
+        let retries = self.message.headers.retries;
+        match ended {
+            CallEnd::Returned(Ok(value)) => TaskOutcome::Success(value),
+            CallEnd::Returned(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
+            CallEnd::Returned(Err(TaskError::Retry { cause, countdown })) => {
+                let requested = self.message.properties.extra.get(MAX_RETRIES);
+                if retry::is_allowed(retries, options.max_retries, requested) {
+                    let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
+                    TaskOutcome::Retry { cause, countdown }
+                } else {
+                    TaskOutcome::Failure(cause)
+                }
+            }
+            CallEnd::Panicked(message) => {
+                TaskOutcome::Failure(Exception::new("Panic", message.to_owned()).module("celeriac"))
+            }
+            CallEnd::Stopped(outcome) => outcome,
+        }
+    }
+
+    fn not_registered(&self) -> TaskOutcome {
+        let headers = &self.message.headers;
+        // The arguments are left out: they may be personal data.
+        error!(
+            task = headers.task,
+            task_id = headers.id.as_str(),
+            queue = self.entry.delivery.queue,
+            retries = headers.retries,
+            eta = ?headers.eta,
+            expires = ?headers.expires,
+            parent_id = headers.parent_id.as_deref(),
+            root_id = headers.root_id.as_deref(),
+            origin = headers.origin,
+            bytes = self.entry.delivery.raw.len(),
+            "received a task that is not registered"
+        );
+        let exception = Exception::new("NotRegistered", headers.task.clone()).module("celery.exceptions");
+        TaskOutcome::Rejected(exception, vec![json!(headers.task)])
+    }
+}
+
+/// End of a call of a task's code.
+enum CallEnd {
+    Returned(Result<Value, TaskError>),
+    Panicked(&'static str),
+    /// The code was dropped before it returned.
+    Stopped(TaskOutcome),
 }
 
 fn log(headers: &Headers, outcome: &TaskOutcome) {
-    let (task, task_id, retries) = (&headers.task, &headers.id, headers.retries);
+    let (task, task_id, retries) = (&headers.task, headers.id.as_str(), headers.retries);
     match outcome {
         TaskOutcome::Success(_) => debug!(task, task_id, retries, "task succeeded"),
         TaskOutcome::Retry { cause, countdown } => {
@@ -160,7 +283,7 @@ fn log(headers: &Headers, outcome: &TaskOutcome) {
                 error,
                 cause = cause.message,
                 seconds,
-                "task will be tried again"
+                "task will be retried"
             );
         }
         TaskOutcome::Failure(exception) | TaskOutcome::Rejected(exception, _) => {
@@ -177,50 +300,7 @@ fn log(headers: &Headers, outcome: &TaskOutcome) {
     }
 }
 
-async fn started(shared: &Shared, headers: &Headers) {
-    let meta = ResultMeta::started(headers, std::process::id(), &shared.hostname);
-    if let Err(error) = shared.broker.store_result(&meta).await {
-        // The final state matters, and is stored until it is confirmed.
-        Streak::new("storing STARTED").failed(&error);
-    }
-}
-
-/// How the code of a task ended.
-enum Ended {
-    Returned(Result<Value, TaskError>),
-    Panicked(&'static str),
-    Limit(TaskOutcome),
-}
-
-async fn within(
-    limits: TimeLimit,
-    soft: SoftLimit,
-    orders: &Orders,
-    mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
-) -> Ended {
-    let mut at_soft = pin!(after(limits.soft));
-    let mut at_hard = pin!(after(limits.hard));
-    let mut soft_passed = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut call => return match ended {
-                Ok(returned) => Ended::Returned(returned),
-                Err(panic) => Ended::Panicked(panic_text(panic.as_ref())),
-            },
-            () = orders.terminated() => return Ended::Limit(TaskOutcome::Revoked("terminated")),
-            limit = &mut at_hard => return Ended::Limit(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)])),
-            _ = &mut at_soft, if !soft_passed => {
-                soft_passed = true;
-                if !soft.pass() {
-                    return Ended::Limit(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
-                }
-            }
-        }
-    }
-}
-
-/// Resolves when the limit has passed, never without one.
+/// Resolves when the limit has passed; never if there is none.
 async fn after(limit: Option<Duration>) -> Duration {
     match limit {
         Some(limit) => {
@@ -241,57 +321,11 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// The message of a panic where it is a constant of the program. One that was put together may hold any value that the
-/// task had, and results and logs are for more eyes than those.
+/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value that the
+/// task had, and more people read results and logs than may see those.
 fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
     panic
         .downcast_ref::<&'static str>()
         .copied()
         .unwrap_or("with a message that may hold values, and is withheld")
-}
-
-fn decide(ended: Ended, registered: &Registered, retries: u32, asked: Option<&Value>) -> TaskOutcome {
-    let options = &registered.options;
-    match ended {
-        Ended::Returned(Ok(value)) => TaskOutcome::Success(value),
-        Ended::Returned(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-        Ended::Returned(Err(TaskError::Retry { cause, .. }))
-            if !retry::goes_on(retries, options.max_retries, asked) =>
-        {
-            TaskOutcome::Failure(cause)
-        }
-        Ended::Returned(Err(TaskError::Retry { cause, countdown })) => TaskOutcome::Retry {
-            cause,
-            countdown: countdown.unwrap_or_else(|| options.retry_delay.after(retries)),
-        },
-        Ended::Panicked(message) => TaskOutcome::Failure(Exception {
-            type_name: "Panic".to_owned(),
-            module: "celeriac".to_owned(),
-            message: message.to_owned(),
-        }),
-        Ended::Limit(outcome) => outcome,
-    }
-}
-
-fn not_registered(headers: &Headers, delivery: &Delivery) -> TaskOutcome {
-    // Everything but the arguments, which may be personal.
-    error!(
-        task = headers.task,
-        task_id = headers.id,
-        queue = delivery.queue,
-        retries = headers.retries,
-        eta = ?headers.eta,
-        expires = ?headers.expires,
-        parent_id = headers.parent_id,
-        root_id = headers.root_id,
-        origin = headers.origin,
-        bytes = delivery.raw.len(),
-        "received a task that is not registered"
-    );
-    let exception = Exception {
-        type_name: "NotRegistered".to_owned(),
-        module: "celery.exceptions".to_owned(),
-        message: headers.task.clone(),
-    };
-    TaskOutcome::Rejected(exception, vec![json!(headers.task)])
 }

@@ -12,31 +12,22 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use self::join::{chord_error, join};
-use super::{Shared, settle::until_confirmed};
+use super::{confirm::until_confirmed, shared::Shared};
 use crate::{
-    async_result::ResultTree,
-    backend::{ChordPart, ChordState},
-    broker::{BrokerError, Delivery, Publication, Settled, Settlement},
-    canvas::{Kind, Node, Sender, list},
+    broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
+    canvas::{Kind, Node, SendContext, Sender, list},
+    exception::Exception,
     log::{debug, error, warn},
-    message::{Embed, Message},
+    message::{Embed, Headers, Message},
     observer::{SendInfo, SendSpan},
     result::{ResultMeta, Status},
+    result_tree::ResultTree,
     system,
-    task::Exception,
+    task_id::TaskId,
 };
 
 /// How often a settlement starts over because a chord was taken over meanwhile.
 const MOST_ATTEMPTS: usize = 5;
-
-/// The sender of what follows.
-#[derive(Debug)]
-pub(super) struct Origin {
-    pub origin: String,
-    pub reply_to: String,
-    /// The queue of signatures that name none.
-    pub queue: String,
-}
 
 /// Whether anything follows.
 pub(super) fn follows(embed: &Embed) -> bool {
@@ -70,19 +61,19 @@ pub(super) async fn settle(
             span.finish(settled.as_ref().map(|_| ()).ok_or(&refused));
         }
         match settled {
-            Some(Settled::Done) | None => return,
-            Some(Settled::NotHeld) => {
+            Some(SettlementStatus::Applied) | None => return,
+            Some(SettlementStatus::NotHeld) => {
                 debug!(
-                    task_id = id,
+                    task_id = id.as_str(),
                     "the end of the task is settled already, or another worker has it"
                 );
                 return;
             }
-            Some(Settled::ChordTaken) => {}
+            Some(SettlementStatus::ChordTaken) => {}
         }
     }
     error!(
-        task_id = id,
+        task_id = id.as_str(),
         "a chord changes hands all the time; the message of its part will come back"
     );
 }
@@ -97,13 +88,15 @@ async fn settlement(
 ) -> Option<Settlement> {
     let headers = &message.headers;
     let root = headers.root_id.as_deref().unwrap_or(&headers.id);
-    let mut end = End {
+    let mut end = FollowUp {
         sender: Sender {
-            now: system::now(),
-            origin: &shared.origin.origin,
-            reply_to: &shared.origin.reply_to,
-            queue: &shared.origin.queue,
-            parent: Some((root, &headers.id)),
+            context: SendContext {
+                now: system::now(),
+                origin: &shared.sender.origin,
+                reply_to: &shared.sender.reply_to,
+                queue: &shared.sender.default_queue,
+                parent: Some((root, &headers.id)),
+            },
             publication: Publication::default(),
         },
         children: Vec::new(),
@@ -117,13 +110,13 @@ async fn settlement(
         _ => end.failed(embed, &meta),
     }
     if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
-        let part = ChordPart {
-            group: group.clone(),
-            index: headers.group_index.as_u64(),
-            task_id: headers.id.clone(),
-            status: meta.status.clone(),
-            result: meta.result.clone(),
-        };
+        let part = ChordPart::new(
+            group.as_str(),
+            headers.group_index.as_u64(),
+            headers.id.clone(),
+            meta.status.clone(),
+            meta.result.clone(),
+        );
         // Before the parts of what it takes with it.
         end.parts.push_front((part, embed.chord.clone()));
     }
@@ -131,7 +124,7 @@ async fn settlement(
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
             ChordState::NotHeld => {
-                debug!(task_id = headers.id, "another worker has the task");
+                debug!(task_id = headers.id.as_str(), "another worker has the task");
                 return None;
             }
             ChordState::Waiting => {}
@@ -152,7 +145,7 @@ async fn settlement(
 }
 
 /// What the end of one task amounts to.
-struct End<'a> {
+struct FollowUp<'a> {
     sender: Sender<'a>,
     /// The results of what follows, as Celery keeps them with the task's own.
     children: Vec<Value>,
@@ -160,10 +153,10 @@ struct End<'a> {
     results: Vec<ResultMeta>,
     /// Parts of chords, each with the chord's body.
     parts: VecDeque<(ChordPart, Value)>,
-    chords: Vec<(String, String)>,
+    chords: Vec<(String, TaskId)>,
 }
 
-impl End<'_> {
+impl FollowUp<'_> {
     fn succeeded(&mut self, embed: &Embed, value: &Value) {
         let callbacks = readable(&embed.callbacks);
         let (mut groups, mut single): (Vec<_>, Vec<_>) = callbacks
@@ -246,8 +239,8 @@ impl End<'_> {
                 error = exception.type_name,
                 "the body of a chord fails with its header"
             );
-            let headers = crate::message::Headers::new(node.task.clone(), String::new());
-            let meta = ResultMeta::failure(&headers, &exception, self.sender.now);
+            let headers = Headers::new(node.task.clone(), "".into());
+            let meta = ResultMeta::failure(&headers, &exception, self.sender.context.now);
             self.fail(&node, &meta, true);
         }
     }
@@ -283,23 +276,23 @@ impl End<'_> {
         let text = |option: &str| node.text(option).map(str::to_owned);
         if node.options.get("ignore_result") != Some(&Value::Bool(true)) {
             self.results.push(ResultMeta {
-                task_id: id.to_owned(),
+                task_id: id.into(),
                 children: json!([]),
                 group_id: text("group_id"),
-                parent_id: text("parent_id"),
+                parent_id: text("parent_id").map(TaskId::from),
                 ..meta.clone()
             });
         }
         if let (Some(group), Some(body)) = (text("group_id"), node.options.get("chord"))
             && !body.is_null()
         {
-            let part = ChordPart {
+            let part = ChordPart::new(
                 group,
-                index: node.options.get("group_index").and_then(Value::as_u64),
-                task_id: id.to_owned(),
-                status: meta.status.clone(),
-                result: meta.result.clone(),
-            };
+                node.options.get("group_index").and_then(Value::as_u64),
+                id,
+                meta.status.clone(),
+                meta.result.clone(),
+            );
             self.parts.push_back((part, body.clone()));
         }
     }
@@ -344,12 +337,13 @@ fn observed(
             }
         }
         extra.extend(trace.clone());
-        let info = SendInfo {
-            task: &next.headers.task,
-            id: &next.headers.id,
-            queue: &next.properties.delivery_info.routing_key,
-        };
-        shared.observer.send(&info, &mut next.headers.extra)
+        let headers = &mut next.headers;
+        let info = SendInfo::new(
+            &headers.task,
+            &headers.id,
+            &next.properties.delivery_info.routing_key,
+        );
+        shared.observer.send(&info, &mut headers.extra)
     };
     publication.messages.iter_mut().map(observe).collect()
 }

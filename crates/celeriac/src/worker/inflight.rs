@@ -1,5 +1,5 @@
-//! The deliveries a worker holds: waiting for their time, waiting for a slot, or running. What is in here is what
-//! leases are renewed for, and what a shutdown gives back.
+//! Deliveries that a worker holds: scheduled for later, waiting for a slot, or running. Their leases are
+//! renewed, and a shutdown returns them to their queues.
 
 use std::{
     collections::HashMap,
@@ -15,35 +15,37 @@ use super::revoked::Orders;
 use crate::{
     broker::{Delivery, DeliveryTag},
     system,
+    task_id::TaskId,
 };
 
-/// Tasks with a time in the future that are held at most, AMQP's largest prefetch count. While there are as many,
-/// nothing is received.
-const MOST_DEFERRED: usize = 65_535;
+/// Maximum number of held tasks with an `eta` in the future: AMQP's largest prefetch count. Nothing is
+/// received while there are as many.
+const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
     entries: Mutex<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
     deferred: AtomicUsize,
-    /// A task has begun, ended, or turned out to be due later: there may be room.
-    pub moved: Notify,
+    /// Notified when a task starts, ends or is deferred, so that there may be room for more.
+    pub room_changed: Notify,
 }
 
-/// One held delivery.
+/// A held delivery.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub delivery: Delivery,
-    /// The task's id; empty for a message that cannot be run.
-    pub id: String,
-    /// What remote control has said about it.
+    /// Id of the task; empty if the message cannot be run.
+    pub id: TaskId,
+    /// Orders of remote control for this delivery.
     pub orders: Orders,
     arrival: u64,
     stage: AtomicU8,
-    /// It was acknowledged before it began: nobody gives it back or renews it.
+    /// Whether the delivery was acknowledged before the task started, so that it is neither renewed nor
+    /// returned.
     acknowledged: AtomicBool,
-    /// When it began, in microseconds since 1970; 0 before.
-    began: AtomicU64,
+    /// Start time in microseconds since 1970; 0 before the start.
+    started_at: AtomicU64,
 }
 
 const WAITING: u8 = 0;
@@ -51,14 +53,14 @@ const RUNNING: u8 = 1;
 const GIVEN_BACK: u8 = 2;
 
 impl Entry {
-    /// When it began, in seconds since 1970; `None` before.
-    pub fn began(&self) -> Option<f64> {
-        let began = self.began.load(Ordering::Acquire);
-        (began > 0).then(|| began as f64 / 1e6)
+    /// Returns the start time in seconds since 1970, or `None` before the start.
+    pub(super) fn started_at(&self) -> Option<f64> {
+        let started = self.started_at.load(Ordering::Acquire);
+        (started > 0).then(|| started as f64 / 1e6)
     }
 
-    /// It was acknowledged before it began.
-    pub fn acknowledged(&self) {
+    /// Records that the delivery was acknowledged before the task started.
+    pub(super) fn set_acknowledged(&self) {
         self.acknowledged.store(true, Ordering::Release);
     }
 
@@ -66,7 +68,7 @@ impl Entry {
         !self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// The task is given back. False when it has begun, or was given back before.
+    /// Marks the task as returned to its queue. Returns false if it has started or was returned before.
     fn give_back(&self) -> bool {
         self.leave_waiting(GIVEN_BACK)
     }
@@ -79,12 +81,12 @@ impl Entry {
 }
 
 impl Inflight {
-    pub fn add(&self, delivery: Delivery, id: String) -> Arc<Entry> {
+    pub(super) fn add(&self, delivery: Delivery, id: TaskId) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             id,
             orders: Orders::default(),
             acknowledged: AtomicBool::new(false),
-            began: AtomicU64::new(0),
+            started_at: AtomicU64::new(0),
             arrival: self.arrivals.fetch_add(1, Ordering::Relaxed),
             stage: AtomicU8::new(WAITING),
             delivery,
@@ -94,14 +96,15 @@ impl Inflight {
         entry
     }
 
-    pub fn remove(&self, tag: &DeliveryTag) {
+    pub(super) fn remove(&self, tag: &DeliveryTag) {
         self.entries().remove(tag);
-        self.moved.notify_one();
+        self.room_changed.notify_one();
     }
 
-    /// How many more may be received. Tasks that wait for their time take no place. While more than half of the
-    /// prefetched tasks still wait for a slot it is none, so that many are received at once and not one by one.
-    pub fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
+    /// Returns how many more messages may be received. Deferred tasks do not count. Returns 0 while more than
+    /// half of the prefetched tasks wait for a slot, so that messages are received in batches rather than one
+    /// by one.
+    pub(super) fn room(&self, prefetch: usize, concurrency: usize, running: usize) -> usize {
         if self.is_full() {
             return 0;
         }
@@ -115,47 +118,49 @@ impl Inflight {
         }
     }
 
-    /// Whether so many tasks wait for their time that no more are received.
-    pub fn is_full(&self) -> bool {
-        self.deferred.load(Ordering::Acquire) >= MOST_DEFERRED
+    /// Returns whether the maximum number of deferred tasks is held.
+    pub(super) fn is_full(&self) -> bool {
+        self.deferred.load(Ordering::Acquire) >= MAX_DEFERRED
     }
 
-    /// The task begins. False when it was given back.
-    pub fn begin(&self, entry: &Entry) -> bool {
-        let begins = entry.leave_waiting(RUNNING);
-        if begins {
+    /// Marks the task as running. Returns false if it was returned to its queue before.
+    pub(super) fn start(&self, entry: &Entry) -> bool {
+        let starts = entry.leave_waiting(RUNNING);
+        if starts {
             let now = u64::try_from(system::now().as_microsecond()).unwrap_or(1);
-            entry.began.store(now, Ordering::Release);
+            entry.started_at.store(now, Ordering::Release);
         }
-        self.moved.notify_one();
-        begins
+        self.room_changed.notify_one();
+        starts
     }
 
-    /// Counts a task as waiting for its time until the guard is dropped.
-    pub fn defer(&self) -> Deferred<'_> {
+    /// Counts a task as deferred until the guard is dropped.
+    pub(super) fn defer(&self) -> Deferred<'_> {
         self.deferred.fetch_add(1, Ordering::AcqRel);
-        self.moved.notify_one();
+        self.room_changed.notify_one();
         Deferred(self)
     }
 
-    /// Everything that is held, oldest first.
-    pub fn held(&self) -> Vec<Arc<Entry>> {
+    /// Returns all held deliveries, oldest first.
+    pub(super) fn held(&self) -> Vec<Arc<Entry>> {
         let mut held: Vec<Arc<Entry>> = self.entries().values().cloned().collect();
         held.sort_by_key(|entry| entry.arrival);
         held
     }
 
-    pub fn tags(&self) -> Vec<DeliveryTag> {
+    /// Returns the tags of all deliveries that are still reserved.
+    pub(super) fn tags(&self) -> Vec<DeliveryTag> {
         let entries = self.entries();
         let reserved = entries.values().filter(|entry| entry.is_reserved());
         reserved.map(|entry| entry.delivery.tag.clone()).collect()
     }
 
-    pub fn holds(&self, tag: &DeliveryTag) -> bool {
+    pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
         self.entries().contains_key(tag)
     }
 
-    pub fn deliveries(&self) -> Vec<Delivery> {
+    /// Returns all deliveries that are still reserved.
+    pub(super) fn deliveries(&self) -> Vec<Delivery> {
         self.entries()
             .values()
             .filter(|entry| entry.is_reserved())
@@ -163,13 +168,14 @@ impl Inflight {
             .collect()
     }
 
-    /// Takes out what has not begun, the latest first: given back in this order, the oldest ends up at the head.
-    pub fn take_waiting(&self) -> Vec<Delivery> {
+    /// Removes the tasks that have not started, latest first: returned in this order, the oldest ends up at
+    /// the head of the queue.
+    pub(super) fn take_waiting(&self) -> Vec<Delivery> {
         self.take(Entry::give_back)
     }
 
-    /// Takes out everything, likewise.
-    pub fn take_all(&self) -> Vec<Delivery> {
+    /// Removes all reserved deliveries, in the same order.
+    pub(super) fn take_all(&self) -> Vec<Delivery> {
         self.take(Entry::is_reserved)
     }
 
@@ -207,39 +213,39 @@ mod tests {
             queue: "q".to_owned(),
             raw: Vec::new(),
         };
-        inflight.add(delivery, String::new())
+        inflight.add(delivery, "".into())
     }
 
     #[test]
-    fn there_is_room_once_half_of_the_waiting_have_begun() {
+    fn there_is_room_once_half_of_the_waiting_tasks_have_started() {
         let inflight = Inflight::default();
         let room = |running| inflight.room(40, 10, running);
         assert_eq!(room(0), 40);
         (0..40).for_each(|number| drop(hold(&inflight, number)));
         assert_eq!(room(10), 0);
         (0..14).for_each(|number| inflight.remove(&DeliveryTag(number.to_string())));
-        assert_eq!(room(10), 0, "16 still wait");
+        assert_eq!(room(10), 0, "16 tasks are still waiting");
         inflight.remove(&DeliveryTag("14".to_owned()));
         assert_eq!(room(10), 15);
-        assert_eq!(inflight.room(10, 10, 0), 0, "more are held than may be");
+        assert_eq!(inflight.room(10, 10, 0), 0, "more tasks are held than allowed");
         let deferred = inflight.defer();
-        assert_eq!(room(10), 16, "a task that waits for its time takes no place");
+        assert_eq!(room(10), 16, "a deferred task does not count");
         drop(deferred);
         assert_eq!(room(10), 15);
     }
 
     #[test]
-    fn what_has_begun_is_not_given_back_and_the_rest_in_reverse() {
+    fn waiting_tasks_are_returned_latest_first_and_running_ones_are_not() {
         let inflight = Inflight::default();
         let entries: Vec<_> = (0..4).map(|number| hold(&inflight, number)).collect();
-        assert!(inflight.begin(&entries[1]));
+        assert!(inflight.start(&entries[1]));
         let back: Vec<_> = inflight
             .take_waiting()
             .into_iter()
             .map(|delivery| delivery.tag.0)
             .collect();
         assert_eq!(back, ["3", "2", "0"]);
-        assert!(!inflight.begin(&entries[0]), "it was given back");
+        assert!(!inflight.start(&entries[0]), "the task was returned");
         assert_eq!(inflight.take_all().len(), 1);
     }
 }

@@ -1,45 +1,48 @@
-//! Says that the worker's deliveries are still worked on, gives back those of workers that are gone, and reserves its
-//! own again when the broker has lost them.
+//! Renews the leases of the worker's deliveries, restores the deliveries of dead workers, and reserves its
+//! own again after the broker has lost them.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     broker::{BrokerError, Delivery, Renewal},
+    failure_log::FailureLog,
     log::{info, warn},
-    streak::Streak,
 };
 
 pub(super) async fn leases(shared: Arc<Shared>) {
     let mut ticks = interval(shared.broker.renew_interval().max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut streak = Streak::new("renewing leases");
-    let mut again = Vec::new();
+    let mut failures = FailureLog::new("renewing leases");
+    let mut reserved_again = Vec::new();
     loop {
         ticks.tick().await;
-        match pass(&shared, &mut again).await {
+        match renew(&shared, &mut reserved_again).await {
             Ok(restored) => {
-                streak.worked();
+                failures.worked();
                 if restored > 0 {
-                    info!(restored, "gave back messages that dead workers held");
+                    info!(restored, "returned messages of dead workers to their queues");
                 }
             }
-            Err(error) => streak.failed(&error),
+            Err(error) => failures.failed(&error),
         }
     }
 }
 
-/// `again` is what was reserved again after the broker had lost it. A delivery that ended at that moment may have been
-/// reserved after its end, and would stay so: therefore each is ended once more when it has ended.
-async fn pass(shared: &Shared, again: &mut Vec<Delivery>) -> Result<usize, BrokerError> {
+/// Renews the leases and returns the number of restored messages.
+///
+/// `reserved_again` holds deliveries that were reserved again after the broker had lost them. One that was
+/// settled at that moment may have been reserved after its settlement and would stay reserved, so it is
+/// acknowledged once more.
+async fn renew(shared: &Shared, reserved_again: &mut Vec<Delivery>) -> Result<usize, BrokerError> {
     let broker = &shared.broker;
     let renewal = broker.renew(&shared.inflight.tags()).await?;
     let held = |delivery: &Delivery| shared.inflight.holds(&delivery.tag);
-    while let Some(ended) = again.iter().position(|delivery| !held(delivery)) {
-        broker.ack(&again[ended], None).await?;
-        again.swap_remove(ended);
+    while let Some(settled) = reserved_again.iter().position(|delivery| !held(delivery)) {
+        broker.ack(&reserved_again[settled], None).await?;
+        reserved_again.swap_remove(settled);
     }
     if renewal == Renewal::Lost {
         let deliveries = shared.inflight.deliveries();
@@ -47,9 +50,9 @@ async fn pass(shared: &Shared, again: &mut Vec<Delivery>) -> Result<usize, Broke
         let messages = deliveries.len();
         warn!(
             messages,
-            "the broker had lost its data; what this worker holds is reserved again"
+            "the broker had lost its data; reserved this worker's messages again"
         );
-        *again = deliveries;
+        *reserved_again = deliveries;
     }
     broker.restore_expired().await
 }

@@ -1,4 +1,4 @@
-//! What remote control may change about a registered task: how often it is begun, and how long it may run.
+//! Run-time settings of a registered task that remote control may change: its rate limit and its time limits.
 
 use std::{
     sync::{
@@ -15,35 +15,35 @@ use tokio::{
 
 use crate::{message::TimeLimit, task::TaskOptions};
 
-/// The state of one registered task.
+/// Limits and start count of a registered task.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// How often it was begun.
+    /// Number of runs started.
     pub total: AtomicU64,
     time: Mutex<TimeLimit>,
-    /// Whether there is a rate: the one thing that a task without has to look at.
-    rated: AtomicBool,
-    turns: Mutex<Turns>,
+    /// Whether a rate limit is set. Tasks without one read only this flag.
+    has_rate: AtomicBool,
+    rate_state: Mutex<RateState>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct Turns {
+struct RateState {
     rate: Option<Rate>,
-    /// When the next one may begin.
+    /// Earliest start of the next run.
     next: Instant,
 }
 
 impl Limits {
-    pub fn new(options: &TaskOptions) -> Self {
+    pub(super) fn new(options: &TaskOptions) -> Self {
         Self {
             total: AtomicU64::new(0),
             time: Mutex::new(TimeLimit {
                 hard: options.time_limit,
                 soft: options.soft_time_limit,
             }),
-            rated: AtomicBool::new(false),
-            turns: Mutex::new(Turns {
+            has_rate: AtomicBool::new(false),
+            rate_state: Mutex::new(RateState {
                 rate: None,
                 next: Instant::now(),
             }),
@@ -51,41 +51,41 @@ impl Limits {
         }
     }
 
-    /// How long it may run, unless its message says otherwise.
-    pub fn time(&self) -> TimeLimit {
+    /// Returns the time limits, which a message may override.
+    pub(super) fn time_limit(&self) -> TimeLimit {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set_time(&self, limit: TimeLimit) {
+    pub(super) fn set_time_limit(&self, limit: TimeLimit) {
         *self.time.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
-    pub fn has_rate(&self) -> bool {
-        self.rated.load(Ordering::Acquire)
+    pub(super) fn has_rate(&self) -> bool {
+        self.has_rate.load(Ordering::Acquire)
     }
 
-    pub fn rate(&self) -> Option<Rate> {
-        self.turns().rate.clone()
+    pub(super) fn rate(&self) -> Option<Rate> {
+        self.rate_state().rate.clone()
     }
 
-    pub fn set_rate(&self, rate: Option<Rate>) {
-        let mut turns = self.turns();
-        self.rated.store(rate.is_some(), Ordering::Release);
-        *turns = Turns {
+    pub(super) fn set_rate(&self, rate: Option<Rate>) {
+        let mut rate_state = self.rate_state();
+        self.has_rate.store(rate.is_some(), Ordering::Release);
+        *rate_state = RateState {
             rate,
             next: Instant::now(),
         };
-        drop(turns);
+        drop(rate_state);
         self.changed.notify_waiters();
     }
 
-    /// Waits until one more may begin. Those that wait when the rate changes ask again.
-    pub async fn turn(&self) {
+    /// Waits until the rate limit allows another run. A change of the limit applies to waiting runs too.
+    pub(super) async fn acquire(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Before asking, so that a change after the answer is noticed.
+            // Registered before reserving, so that a change in between is noticed.
             changed.as_mut().enable();
-            let Some(at) = self.book() else { return };
+            let Some(at) = self.reserve() else { return };
             tokio::select! {
                 () = sleep_until(at) => return,
                 () = changed => {}
@@ -93,46 +93,47 @@ impl Limits {
         }
     }
 
-    /// A bucket that holds one token: turns are one interval apart, and none are saved up.
-    fn book(&self) -> Option<Instant> {
-        let mut turns = self.turns();
-        let interval = turns.rate.as_ref()?.interval;
-        let at = turns.next.max(Instant::now());
-        turns.next = at + interval;
+    /// Reserves the next start and returns its time, or `None` without a rate limit. Starts are one interval
+    /// apart; unused ones do not accumulate.
+    fn reserve(&self) -> Option<Instant> {
+        let mut rate_state = self.rate_state();
+        let interval = rate_state.rate.as_ref()?.interval;
+        let at = rate_state.next.max(Instant::now());
+        rate_state.next = at + interval;
         Some(at)
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rate_state(&self) -> MutexGuard<'_, RateState> {
+        self.rate_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How often a task may be begun.
+/// Rate limit of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rate {
-    /// As it was given, `10/m`.
+    /// Text the rate was parsed from, `10/m` for instance.
     pub text: String,
     interval: Duration,
 }
 
 impl Rate {
-    /// Reads `10`, `10/s`, `100/m` or `3.5/h`. `Ok(None)` for no limit (0), an error for anything else.
-    pub fn parse(text: &str) -> Result<Option<Self>, NoRate> {
+    /// Parses `10`, `10/s`, `100/m` or `3.5/h`. Zero means no limit and gives `None`.
+    pub(super) fn parse(text: &str) -> Result<Option<Self>, InvalidRate> {
         let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
         let seconds = match unit {
             "s" => 1.0,
             "m" => 60.0,
             "h" => 3600.0,
-            _ => return Err(NoRate),
+            _ => return Err(InvalidRate),
         };
-        let number: f64 = number.trim().parse().map_err(|_| NoRate)?;
+        let number: f64 = number.trim().parse().map_err(|_| InvalidRate)?;
         if number == 0.0 {
             return Ok(None);
         }
         if !(number.is_finite() && number > 0.0) {
-            return Err(NoRate);
+            return Err(InvalidRate);
         }
-        let interval = (seconds / number).clamp(1e-9, LONGEST_INTERVAL);
+        let interval = (seconds / number).clamp(1e-9, MAX_INTERVAL);
         Ok(Some(Self {
             text: text.to_owned(),
             interval: Duration::from_secs_f64(interval),
@@ -140,19 +141,19 @@ impl Rate {
     }
 }
 
-/// A day, in seconds.
-const LONGEST_INTERVAL: f64 = 86_400.0;
+/// Maximum interval between two runs: one day, in seconds.
+const MAX_INTERVAL: f64 = 86_400.0;
 
-/// The text is no rate.
+/// Error of a text that is not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoRate;
+pub(super) struct InvalidRate;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_as_celery_writes_them() {
+    fn rates_are_parsed_as_in_celery() {
         let interval = |text: &str| Rate::parse(text).map(|rate| rate.map(|rate| rate.interval));
         assert_eq!(interval("10"), Ok(Some(Duration::from_millis(100))));
         assert_eq!(interval("10/s"), Ok(Some(Duration::from_millis(100))));
@@ -161,31 +162,31 @@ mod tests {
         assert_eq!(interval("0"), Ok(None));
         assert_eq!(interval("0/m"), Ok(None));
         for wrong in ["", "x", "1/d", "-1/s", "inf", "nan/s", "1/s/s"] {
-            assert_eq!(interval(wrong), Err(NoRate), "{wrong}");
+            assert_eq!(interval(wrong), Err(InvalidRate), "{wrong}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_come_one_interval_apart_and_a_change_is_heard_at_once() {
+    async fn runs_start_one_interval_apart_and_a_change_applies_at_once() {
         let limits = Limits::new(&TaskOptions::default());
         limits.set_rate(Rate::parse("10/s").unwrap());
-        let begin = Instant::now();
+        let start = Instant::now();
         for _ in 0..5 {
-            limits.turn().await;
+            limits.acquire().await;
         }
-        let passed = begin.elapsed();
+        let passed = start.elapsed();
         assert!((400..420).contains(&passed.as_millis()), "{passed:?}");
         limits.set_rate(Rate::parse("1/h").unwrap());
-        limits.turn().await;
-        let waits = limits.turn();
-        tokio::pin!(waits);
+        limits.acquire().await;
+        let waiting = limits.acquire();
+        tokio::pin!(waiting);
         tokio::select! {
-            () = &mut waits => panic!("it did not wait"),
-            // On the test's own clock, which is paused: any time at which nothing is due.
+            () = &mut waiting => panic!("the rate limit did not delay the run"),
+            // The test's clock is paused and advances to this time once nothing else is due.
             () = tokio::time::sleep(Duration::from_secs(60)) => limits.set_rate(None),
         }
-        waits.await;
-        let passed = begin.elapsed();
+        waiting.await;
+        let passed = start.elapsed();
         assert!((60..62).contains(&passed.as_secs()), "{passed:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! The worker's mailbox: hears remote control commands on one subscription, carries out one at a time, and replies. A
-//! subscription that is lost is made again for as long as the worker runs.
+//! The worker's mailbox: subscribes to remote control commands, executes one at a time, and replies. A lost
+//! subscription is renewed for as long as the worker runs.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -7,84 +7,85 @@ use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, timeout};
 
-use super::{Shared, methods, mingle};
+use super::{methods, mingle, shared::Shared};
 use crate::{
     backoff::Backoff,
-    broker::BrokerError,
-    bus::ReplyTo,
+    broker::{BrokerError, ReplyTo},
     control::{
         command::{Command, EXCHANGE},
         envelope::{self, Address},
     },
+    failure_log::FailureLog,
     log::{debug, error, warn},
-    streak::Streak,
 };
 
-/// Bindings are forgotten by kombu 5.7 after an hour.
-const DECLARE: Duration = Duration::from_secs(20 * 60);
-/// A command may take this long, its reply included.
-const LONGEST: Duration = Duration::from_secs(10);
-/// A subscription that lived for this long was a good one.
-const STABLE: Duration = Duration::from_secs(10);
+/// Interval between two declarations of the mailbox: kombu 5.7 drops bindings after an hour.
+const DECLARE_INTERVAL: Duration = Duration::from_secs(20 * 60);
+/// Time-out of a command, its reply included.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lifetime of a subscription that resets the back-off.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Time-out for removing the mailbox at shutdown.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn serve(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let mut streak = Streak::new("listening to remote control");
+    let mut failures = FailureLog::new("listening for remote control commands");
     loop {
         match shared.broker.listen(EXCHANGE, "").await {
             Ok(commands) => {
-                streak.worked();
+                failures.worked();
                 let since = Instant::now();
-                attend(&shared, commands).await;
-                if since.elapsed() > STABLE {
+                process_all(&shared, commands).await;
+                if since.elapsed() > STABLE_AFTER {
                     backoff.reset();
                 }
-                // An outage of the broker is said by its other connections.
-                debug!("remote control has lost its connection and connects again");
+                // The broker's other connections log outages.
+                debug!("lost the remote control connection; reconnecting");
             }
             Err(error) => {
                 if matches!(error, BrokerError::Refused { .. }) {
-                    // Tasks can be run without.
+                    // The worker can run tasks without remote control.
                     shared.mingled.cancel();
                 }
-                streak.failed(&error);
+                failures.failed(&error);
             }
         }
         backoff.wait().await;
     }
 }
 
-/// Carries out commands until the connection is lost. Meets the other workers meanwhile: their greetings come as
-/// commands too.
-async fn attend(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
-    let mut meeting = std::pin::pin!(mingle::mingle(shared));
-    let mut met = false;
-    let mut declare = interval(DECLARE);
+/// Executes commands until the connection is lost. Meanwhile greets the other workers, whose greetings arrive
+/// as commands too.
+async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
+    let mut greeting = std::pin::pin!(mingle::mingle(shared));
+    let mut greeted = false;
+    let mut declare = interval(DECLARE_INTERVAL);
     loop {
         tokio::select! {
             raw = commands.next() => match raw {
-                Some(raw) => attend_to(shared, &raw).await,
+                Some(raw) => process(shared, &raw).await,
                 None => return,
             },
-            () = &mut meeting, if !met => {
-                met = true;
+            () = &mut greeting, if !greeted => {
+                greeted = true;
                 shared.mingled.cancel();
             }
             _ = declare.tick() => {
                 if let Err(error) = shared.broker.declare_mailbox(EXCHANGE, &shared.hostname).await {
-                    debug!(%error, "the mailbox was not declared");
+                    debug!(%error, "failed to declare the mailbox");
                 }
             }
         }
     }
 }
 
-/// One command. Whatever it is, the next one is heard.
-async fn attend_to(shared: &Shared, raw: &[u8]) {
-    let content = match envelope::open(raw, envelope::LONGEST_BROADCAST) {
+/// Executes a command. Panics and time-outs are logged and do not affect the next command.
+async fn process(shared: &Shared, raw: &[u8]) {
+    let content = match envelope::decode(raw, envelope::MAX_BROADCAST_SIZE) {
         Ok(content) => content,
         Err(reason) => {
-            warn!(bytes = raw.len(), %reason, "a remote control command cannot be read");
+            warn!(bytes = raw.len(), %reason, "ignored a remote control command that cannot be decoded");
             return;
         }
     };
@@ -93,23 +94,23 @@ async fn attend_to(shared: &Shared, raw: &[u8]) {
     let Ok(command) = serde_json::from_value::<Command>(content.body) else {
         warn!(
             bytes = raw.len(),
-            "a remote control command without method or with wrong fields"
+            "ignored a remote control command without a method or with invalid fields"
         );
         return;
     };
-    // When the asker stops waiting is not looked at, as in Celery: clocks differ, and a late reply is dropped.
+    // Like Celery, ignores the command's expiry: clocks differ, and a late reply is dropped anyway.
     if !command.is_for(&shared.hostname) {
         return;
     }
-    let work = AssertUnwindSafe(carry_out(shared, command)).catch_unwind();
-    match timeout(LONGEST, work).await {
+    let work = AssertUnwindSafe(execute(shared, command)).catch_unwind();
+    match timeout(COMMAND_TIMEOUT, work).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) => error!("a remote control command was abandoned by a panic"),
-        Err(_) => warn!("a remote control command took too long and was abandoned"),
+        Ok(Err(_)) => error!("a remote control command panicked"),
+        Err(_) => warn!("a remote control command timed out"),
     }
 }
 
-async fn carry_out(shared: &Shared, command: Command) {
+async fn execute(shared: &Shared, command: Command) {
     let Command {
         method,
         arguments,
@@ -117,7 +118,7 @@ async fn carry_out(shared: &Shared, command: Command) {
         reply_to,
         ..
     } = command;
-    debug!(method, "remote control");
+    debug!(method, "received a remote control command");
     let reply = match methods::call(shared, &method, arguments).await {
         Ok(Some(reply)) => reply,
         Ok(None) => return,
@@ -129,7 +130,7 @@ async fn carry_out(shared: &Shared, command: Command) {
     if let Some(to) = reply_to
         && let Err(error) = send(shared, &to, ticket.as_deref(), &reply).await
     {
-        warn!(method, %error, "a remote control command was not replied to");
+        warn!(method, %error, "failed to reply to a remote control command");
     }
 }
 
@@ -139,16 +140,21 @@ async fn send(shared: &Shared, to: &ReplyTo, ticket: Option<&str>, reply: &Value
         routing_key: &to.routing_key,
         delivery_mode: 1,
     };
-    let headers = json!({"ticket": ticket, "clock": shared.clock.forward()});
-    let text = envelope::seal(&address, &headers, &json!({shared.hostname.as_str(): reply}));
+    let headers = json!({"ticket": ticket, "clock": shared.clock.tick()});
+    let text = envelope::encode(&address, &headers, &json!({shared.hostname.as_str(): reply}));
     shared.broker.reply(to, text).await
 }
 
-/// Takes the worker's name out of the list of mailboxes.
+/// Removes the worker's mailbox from the exchange.
 pub(super) async fn close(shared: &Shared) {
-    match timeout(STABLE, shared.broker.remove_mailbox(EXCHANGE, &shared.hostname)).await {
+    match timeout(
+        CLOSE_TIMEOUT,
+        shared.broker.remove_mailbox(EXCHANGE, &shared.hostname),
+    )
+    .await
+    {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "the mailbox was not removed"),
-        Err(_) => debug!("the mailbox was not removed in time"),
+        Ok(Err(error)) => debug!(%error, "failed to remove the mailbox"),
+        Err(_) => debug!("timed out removing the mailbox"),
     }
 }

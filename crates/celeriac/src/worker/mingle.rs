@@ -1,39 +1,40 @@
-//! What workers tell each other when one starts: which tasks are revoked, so that a revocation holds for a worker
-//! that was not there when it was said, and their clocks. Celery calls it mingle.
+//! The exchange between workers when one starts, which Celery calls mingle: the revoked ids, so that a
+//! revocation also holds for workers that start later, and the logical clocks.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     control::Control,
     log::{debug, info, warn},
 };
 
-/// How long the others have to answer; fewer when all have.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Maximum time to wait for the other workers' replies.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn mingle(shared: &Shared) {
     let mut arguments = Map::new();
     arguments.insert("from_node".to_owned(), json!(shared.hostname));
     arguments.insert("revoked".to_owned(), json!(shared.revoked.ids()));
-    let control = Control::new(shared.broker.clone()).timeout(PATIENCE);
+    let control = Control::new(shared.broker.clone()).timeout(TIMEOUT);
     let replies = match control.inspect("hello", arguments).await {
         Ok(replies) => replies,
         Err(error) => {
-            debug!(%error, "no greeting");
+            debug!(%error, "failed to greet the other workers");
             return;
         }
     };
     let (own, others): (Vec<_>, Vec<_>) = replies
         .into_iter()
         .partition(|reply| reply.node == shared.hostname);
-    // This worker hears its own greeting too.
+    // This worker receives its own greeting too.
     if own.len() > 1 {
         warn!(
             hostname = shared.hostname,
-            "another worker has the same name; remote control and events cannot tell them apart"
+            "another worker has the same name, so remote control and events cannot tell them apart; \
+                    give each worker its own name"
         );
     }
     for reply in &others {
@@ -43,13 +44,17 @@ pub(super) async fn mingle(shared: &Shared) {
         shared.revoked.add(revoked(reply.content.get("revoked")));
     }
     if !others.is_empty() {
-        info!(workers = others.len(), "met the other workers");
+        info!(
+            workers = others.len(),
+            "exchanged revoked tasks with the other workers"
+        );
     }
 }
 
-/// The ids that another worker knows to be revoked: a list, or until Celery 5.6 an object with an entry for each.
-pub(super) fn revoked(told: Option<&Value>) -> Vec<String> {
-    match told {
+/// Reads the revoked ids of another worker: a list, or an object with one member for each id, as sent up to
+/// Celery 5.6.
+pub(super) fn revoked(sent: Option<&Value>) -> Vec<String> {
+    match sent {
         Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         Some(Value::Object(ids)) => ids.keys().cloned().collect(),
         _ => Vec::new(),

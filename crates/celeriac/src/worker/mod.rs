@@ -5,7 +5,10 @@
 //! [`settle`] tells the broker, [`follow`] with all that comes after the task, [`pulse`] and [`lease`] show that the
 //! worker is alive, [`mailbox`] hears remote control, [`shutdown`] ends it.
 
+mod confirm;
 mod consume;
+mod error;
+mod event_buffer;
 mod events;
 mod execute;
 mod follow;
@@ -19,32 +22,39 @@ mod pulse;
 mod registry;
 mod revoked;
 mod settle;
+mod shared;
 mod shutdown;
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use thiserror::Error;
 use tokio::{
     sync::Semaphore,
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{events::Events, follow::Origin, inflight::Inflight, registry::Registry, revoked::Revoked};
+pub use self::error::WorkerError;
+use self::{
+    event_buffer::EventBuffer,
+    inflight::Inflight,
+    registry::Registry,
+    revoked::Revoked,
+    shared::{SenderIdentity, Shared},
+};
 use crate::{
     broker::Broker,
     control::clock::Clock,
     log::info,
-    observer::{Observer, Unobserved},
+    observer::{NoopObserver, Observer},
     system,
     task::{TaskContext, TaskError, TaskOptions},
 };
@@ -56,67 +66,6 @@ const MEETING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
-}
-
-/// What the parts of a worker have in common.
-struct Shared {
-    broker: Arc<dyn Broker>,
-    observer: Arc<dyn Observer>,
-    hostname: String,
-    queues: Mutex<Arc<[String]>>,
-    prefetch_multiplier: usize,
-    registry: Registry,
-    inflight: Inflight,
-    revoked: Revoked,
-    events: Events,
-    origin: Origin,
-    /// How many tasks may run at a time.
-    concurrency: AtomicUsize,
-    /// One permit a running task; closed when the worker stops.
-    slots: Arc<Semaphore>,
-    stop: CancellationToken,
-    /// The other workers have been met, or need not be waited for.
-    mingled: CancellationToken,
-    clock: Clock,
-    started: Instant,
-    active: AtomicUsize,
-    processed: AtomicU64,
-}
-
-impl Shared {
-    /// The queues that are taken from.
-    fn queues(&self) -> Arc<[String]> {
-        Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set_queues(&self, queues: Arc<[String]>) {
-        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
-        self.inflight.moved.notify_one();
-    }
-
-    fn set_concurrency(&self, slots: usize) {
-        self.concurrency.store(slots, Ordering::Relaxed);
-        self.inflight.moved.notify_one();
-    }
-
-    fn concurrency(&self) -> usize {
-        self.concurrency.load(Ordering::Relaxed)
-    }
-
-    /// How many messages are held at most, those that wait for their time aside.
-    fn prefetch(&self) -> usize {
-        self.concurrency().saturating_mul(self.prefetch_multiplier)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("hostname", &self.hostname)
-            .field("queues", &self.queues())
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Collects what a worker is made of.
@@ -140,25 +89,13 @@ impl fmt::Debug for WorkerBuilder {
     }
 }
 
-/// A worker that did not end cleanly.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum WorkerError {
-    /// Tasks still ran when the grace period was over. They were ended and given back to their queues.
-    #[error("{0} tasks were still running at the end of the grace period and were given back")]
-    Unfinished(usize),
-    /// The broker did not confirm that it has the worker's messages back. They return when the lease or the visibility
-    /// timeout ends.
-    #[error("{0} messages could not be given back; they return when the worker's lease ends")]
-    NotGivenBack(usize),
-}
-
 impl Worker {
     /// A worker of this broker, with defaults: queue `celery`, ten tasks at a time, prefetch multiplier 4.
     #[must_use]
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             broker,
-            observer: Arc::new(Unobserved),
+            observer: Arc::new(NoopObserver),
             hostname: None,
             queues: Vec::new(),
             default_queue: "celery".to_owned(),
@@ -185,13 +122,13 @@ impl Worker {
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
         let _stops_when_dropped = shared.stop.clone().drop_guard();
-        let forward = abort_on_drop(&tokio::spawn({
-            let (shared, shutdown) = (Arc::clone(&shared), shutdown);
+        background.spawn({
+            let shared = Arc::clone(&shared);
             async move {
                 shutdown.cancelled().await;
                 shared.stop.cancel();
             }
-        }));
+        });
         tokio::select! {
             // So that what was revoked before this worker was there is not run. An outage ends the wait as well.
             _ = timeout(MEETING, shared.mingled.cancelled()) => {}
@@ -199,26 +136,12 @@ impl Worker {
         }
         let tasks = consume::consume(&shared).await;
         let ended = shutdown::shutdown(&shared, tasks, grace).await;
-        drop(forward);
         background.shutdown().await;
         events::finish(&shared).await;
         pulse::offline(&shared).await;
         mailbox::close(&shared).await;
         info!(hostname = shared.hostname, "worker has ended");
         ended
-    }
-}
-
-/// Aborts a task when dropped.
-struct AbortOnDrop(AbortHandle);
-
-fn abort_on_drop<T>(task: &tokio::task::JoinHandle<T>) -> AbortOnDrop {
-    AbortOnDrop(task.abort_handle())
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -276,12 +199,13 @@ impl WorkerBuilder {
 
     /// Registers a task: its name, options and code. The positional arguments of a message become `A`, usually a tuple.
     #[must_use]
-    pub fn task<A, R, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
+    pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,
         R: Serialize,
         F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<R, TaskError>> + Send + 'static,
+        E: Into<TaskError>,
+        W: Future<Output = Result<R, E>> + Send + 'static,
     {
         self.registry.add(name.into(), options, run);
         self
@@ -304,11 +228,11 @@ impl WorkerBuilder {
                 registry: self.registry,
                 inflight: Inflight::default(),
                 revoked: Revoked::default(),
-                events: Events::new(self.events),
-                origin: Origin {
+                events: EventBuffer::new(self.events),
+                sender: SenderIdentity {
                     origin: system::origin(),
                     reply_to: system::random_id().to_string(),
-                    queue: self.default_queue,
+                    default_queue: self.default_queue,
                 },
                 concurrency: AtomicUsize::new(self.concurrency),
                 slots: Arc::new(Semaphore::new(self.concurrency)),

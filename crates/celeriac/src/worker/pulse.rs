@@ -1,4 +1,5 @@
-//! Shows that the worker is alive, with heartbeats for people and other workers.
+//! Worker events: online, offline, and the heartbeats by which monitors and other workers see that the worker
+//! is alive.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -8,7 +9,7 @@ use std::{
 use serde_json::{Map, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     broker::BrokerError,
     event::{EXCHANGE, Event},
@@ -16,20 +17,20 @@ use crate::{
     system,
 };
 
-const HEARTBEAT: Duration = Duration::from_secs(2);
-const GOODBYE: Duration = Duration::from_secs(1);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+const OFFLINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn heartbeats(shared: Arc<Shared>) {
-    let mut ticks = interval(HEARTBEAT);
+    let mut ticks = interval(HEARTBEAT_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut kind = "worker-online";
     loop {
         ticks.tick().await;
         match announce(&shared, kind).await {
             Ok(()) => kind = "worker-heartbeat",
-            // The connection logs its outages; after one, the worker is announced again.
+            // The connection logs outages; after one, the worker announces itself again.
             Err(error) => {
-                debug!(%error, "no heartbeat");
+                debug!(%error, "failed to send a heartbeat");
                 kind = "worker-online";
             }
         }
@@ -37,19 +38,19 @@ pub(super) async fn heartbeats(shared: Arc<Shared>) {
 }
 
 pub(super) async fn offline(shared: &Shared) {
-    match timeout(GOODBYE, announce(shared, "worker-offline")).await {
+    match timeout(OFFLINE_TIMEOUT, announce(shared, "worker-offline")).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "no goodbye"),
-        Err(_) => debug!("no goodbye in time"),
+        Ok(Err(error)) => debug!(%error, "failed to announce that the worker is offline"),
+        Err(_) => debug!("timed out announcing that the worker is offline"),
     }
 }
 
-/// Broadcasts news of this kind with the worker's state now.
+/// Broadcasts an event of this kind with the worker's current figures.
 pub(super) async fn announce(shared: &Shared, kind: &str) -> Result<(), BrokerError> {
-    let news = event(shared, kind);
+    let event = event(shared, kind);
     shared
         .broker
-        .broadcast(EXCHANGE, &news.routing_key(), news.encode())
+        .broadcast(EXCHANGE, &event.routing_key(), event.encode())
         .await
         .map(|_| ())
 }
@@ -59,8 +60,8 @@ fn event(shared: &Shared, kind: &str) -> Event {
     let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
     set("utcoffset", json!(0));
     set("pid", json!(std::process::id()));
-    set("clock", json!(shared.clock.forward()));
-    set("freq", json!(HEARTBEAT.as_secs_f64()));
+    set("clock", json!(shared.clock.tick()));
+    set("freq", json!(HEARTBEAT_INTERVAL.as_secs_f64()));
     set("active", json!(shared.active.load(Ordering::Relaxed)));
     set("processed", json!(shared.processed.load(Ordering::Relaxed)));
     set("loadavg", json!(system::load_average()));

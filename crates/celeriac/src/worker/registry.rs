@@ -13,8 +13,9 @@ use serde_json::{Map, Value};
 
 use super::limits::Limits;
 use crate::{
+    exception::Exception,
     log::debug,
-    task::{Exception, TaskContext, TaskError, TaskOptions},
+    task::{TaskContext, TaskError, TaskOptions},
 };
 
 type Handler = dyn Fn(
@@ -48,16 +49,19 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    pub fn add<A, R, F, W>(&mut self, name: String, options: TaskOptions, run: F)
+    pub(super) fn add<A, R, E, F, W>(&mut self, name: String, options: TaskOptions, run: F)
     where
         A: DeserializeOwned,
         R: Serialize,
         F: Fn(TaskContext, A) -> W + Send + Sync + 'static,
-        W: Future<Output = Result<R, TaskError>> + Send + 'static,
+        E: Into<TaskError>,
+        W: Future<Output = Result<R, E>> + Send + 'static,
     {
         let handler = move |context: TaskContext, args: Vec<Value>, parameters: usize| {
             let args = typed::<A>(args, parameters).ok_or(NotTheArguments)?;
-            Ok(run(context, args).map(|returned| serialised(returned?)).boxed())
+            Ok(run(context, args)
+                .map(|returned| serialised(returned.map_err(Into::into)?))
+                .boxed())
         };
         self.tasks.insert(
             name,
@@ -69,19 +73,19 @@ impl Registry {
         );
     }
 
-    pub fn get(&self, name: &str) -> Option<&Registered> {
+    pub(super) fn get(&self, name: &str) -> Option<&Registered> {
         self.tasks.get(name)
     }
 
     /// The names in order.
-    pub fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 
     /// The names in order, with the rate where there is one: `add [rate_limit=10/s]`.
-    pub fn described(&self) -> Vec<String> {
+    pub(super) fn described(&self) -> Vec<String> {
         let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
             Some(rate) => format!("{name} [rate_limit={}]", rate.text),
             None => name.to_owned(),
@@ -90,7 +94,7 @@ impl Registry {
     }
 
     /// How often each task was begun, those that were.
-    pub fn totals(&self) -> Map<String, Value> {
+    pub(super) fn totals(&self) -> Map<String, Value> {
         let total = |(name, task): (&String, &Registered)| {
             let total = task.limits.total.load(Ordering::Relaxed);
             (total > 0).then(|| (name.clone(), total.into()))
@@ -104,7 +108,7 @@ impl Registered {
     ///
     /// # Errors
     /// `TypeError` when the arguments do not fit.
-    pub fn call(
+    pub(super) fn call(
         &self,
         context: TaskContext,
         args: Vec<Value>,
@@ -116,7 +120,7 @@ impl Registered {
         let types: Vec<&str> = args.iter().map(python_type).collect();
         (self.handler)(context, args, self.options.parameters.len()).map_err(|NotTheArguments| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
-            Exception::builtin("TypeError", message)
+            Exception::new("TypeError", message)
         })
     }
 
@@ -135,7 +139,7 @@ impl Registered {
             };
             if position < given {
                 let message = format!("{name}() got multiple values for argument '{parameter}'");
-                return Err(Exception::builtin("TypeError", message));
+                return Err(Exception::new("TypeError", message));
             }
             args.resize(position, Value::Null);
             args.push(value);
@@ -171,11 +175,10 @@ fn typed<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option
 
 fn serialised<R: Serialize>(returned: R) -> Result<Value, TaskError> {
     serde_json::to_value(returned).map_err(|_| {
-        TaskError::Failed(Exception {
-            type_name: "EncodeError".to_owned(),
-            module: "kombu.exceptions".to_owned(),
-            message: "the returned value is not JSON serializable".to_owned(),
-        })
+        TaskError::Failed(
+            Exception::new("EncodeError", "the returned value is not JSON serializable")
+                .module("kombu.exceptions"),
+        )
     })
 }
 

@@ -1,58 +1,47 @@
-//! Tells the broker how a delivery ended, until the broker has confirmed: a finished task must not run again
-//! only because Redis was away when it finished. All steps are safe to repeat.
+//! Reports to the broker how a delivery ended: acknowledges it together with its result, sends its retry, or moves it to
+//! the dead-letter list. What follows from the end of a task is left to [`follow`].
 
-use std::{pin::pin, time::Duration};
+use std::pin::pin;
 
 use serde_json::{Map, Value};
 
-use super::{Shared, follow, inflight::Entry};
+use super::{confirm::until_confirmed, follow, inflight::Entry, shared::Shared};
 use crate::{
-    backoff::Backoff,
-    broker::{BrokerError, Delivery, Publication, Settlement},
+    broker::{Delivery, Publication, Settlement},
+    exception::Exception,
     log::error,
     message::{Headers, Message, Poison},
-    observer::{Origin, observed},
+    observer::{SpanHandle, observed},
     result::ResultMeta,
-    signature::later,
-    streak::Streak,
     system,
-    task::{Exception, TaskOutcome},
+    task::TaskOutcome,
+    time,
 };
 
-/// Attempts at a server that answers with an error; one that is away is tried for ever.
-const MOST_REFUSALS: u32 = 10;
-
-/// How a run ended.
-pub(super) struct End {
-    pub outcome: TaskOutcome,
-    pub ignore_result: bool,
-    /// It was acknowledged before it began.
-    pub early: bool,
+/// A run that has ended and is yet to be settled.
+pub(super) struct FinishedRun {
+    pub(super) outcome: TaskOutcome,
+    pub(super) ignore_result: bool,
+    /// Whether the delivery was acknowledged before the task started.
+    pub(super) acked_early: bool,
     /// Headers with the trace context of the run, if anything follows from it.
-    pub trace: Map<String, Value>,
-    /// The run, which telling the broker of its end belongs to.
-    pub origin: Origin,
+    pub(super) trace: Map<String, Value>,
+    /// Span of the run, to which the broker commands of its settlement belong.
+    pub(super) span: SpanHandle,
 }
 
-/// Tells the broker how a delivery ended, as the last thing that its run does.
-pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
-    let origin = end.origin.clone();
-    let told = pin!(tell(shared, delivery, message, end));
-    observed(told, |poll| shared.observer.during(&origin, poll)).await;
+/// Settles a delivery, as the last thing that its run does.
+pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
+    let span = run.span.clone();
+    let settled = pin!(settle_run(shared, delivery, message, run));
+    observed(settled, |poll| shared.observer.in_scope(&span, poll)).await;
 }
 
-async fn tell(shared: &Shared, delivery: &Delivery, message: &Message, end: End) {
-    let End {
-        outcome,
-        ignore_result,
-        early,
-        trace,
-        origin: _,
-    } = end;
+async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
     let headers = &message.headers;
     let now = system::now();
-    let mut next = None;
-    let meta = match outcome {
+    let mut retry = None;
+    let meta = match run.outcome {
         TaskOutcome::Success(value) => ResultMeta::success(headers, value, now),
         TaskOutcome::Failure(exception) => ResultMeta::failure(headers, &exception, now),
         TaskOutcome::Rejected(exception, arguments) => {
@@ -60,36 +49,28 @@ async fn tell(shared: &Shared, delivery: &Delivery, message: &Message, end: End)
         }
         TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
         TaskOutcome::Retry { cause, countdown } => {
-            // The attempt has used up its arguments; the message still has them.
+            // The run has consumed the decoded arguments, so the message is decoded again.
             let message = delivery.message().expect("it was decoded to run this attempt");
-            next = Some(Box::new(message.retry(later(now, countdown))));
+            retry = Some(Box::new(message.retry(time::later(now, countdown))));
             ResultMeta::retry(headers, &cause)
         }
     };
-    // What most tasks do not need is in boxes: their futures stay small, and they are moved around.
-    if next.is_none() && follow::follows(&message.embed) {
-        return Box::pin(follow::settle(
-            shared,
-            delivery,
-            message,
-            meta,
-            !ignore_result,
-            &trace,
-        ))
-        .await;
+    let keep = !run.ignore_result;
+    // The rare cases are boxed, so that the future of every task stays small.
+    if retry.is_none() && follow::follows(&message.embed) {
+        let settled = follow::settle(shared, delivery, message, meta, keep, &run.trace);
+        return Box::pin(settled).await;
     }
-    if early {
-        // It stays in the queue it was taken from, whatever it was sent with.
-        if let Some(next) = &mut next {
-            next.properties
-                .delivery_info
-                .routing_key
-                .clone_from(&delivery.queue);
+    if run.acked_early {
+        // The retry stays in the queue that the message was taken from, whatever it was sent with.
+        if let Some(retry) = &mut retry {
+            let queue = &mut retry.properties.delivery_info.routing_key;
+            queue.clone_from(&delivery.queue);
         }
         let settlement = Settlement {
-            results: (!ignore_result).then_some(meta).into_iter().collect(),
+            results: keep.then_some(meta).into_iter().collect(),
             publication: Publication {
-                messages: next.into_iter().map(|next| *next).collect(),
+                messages: retry.into_iter().map(|retry| *retry).collect(),
                 ..Publication::default()
             },
             chords: Vec::new(),
@@ -98,79 +79,45 @@ async fn tell(shared: &Shared, delivery: &Delivery, message: &Message, end: End)
         Box::pin(settled).await;
         return;
     }
-    let result = (!ignore_result).then_some(&meta);
-    match next {
+    let result = keep.then_some(&meta);
+    match retry {
         None => {
             until_confirmed(&headers.id, || shared.broker.ack(delivery, result)).await;
         }
-        Some(next) => {
-            let replace = || shared.broker.replace(delivery, Message::clone(&next), result);
+        Some(retry) => {
+            let replace = || shared.broker.replace(delivery, Message::clone(&retry), result);
             Box::pin(until_confirmed(&headers.id, replace)).await;
         }
     }
 }
 
-/// Acknowledges a delivery before its task begins. False when another worker has it, or the broker refuses for good.
-pub(super) async fn begin(shared: &Shared, entry: &Entry) -> bool {
+/// Acknowledges a delivery before its task starts. Returns false if another worker has the delivery, or if the broker
+/// keeps refusing.
+pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
     let begun = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
-    if begun == Some(true) {
-        entry.acknowledged();
+    let held = begun == Some(true);
+    if held {
+        entry.set_acknowledged();
     }
-    begun == Some(true)
+    held
 }
 
-/// Puts a message that cannot be run into the dead-letter list, and fails its task where it names one.
+/// Moves a message that cannot be run to the dead-letter list, and fails its task if the message names one.
 pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) {
     let reason = poison.to_string();
     error!(
         queue = delivery.queue,
         task = poison.task,
-        task_id = poison.task_id,
+        task_id = poison.task_id.as_deref(),
         reason,
         bytes = delivery.raw.len(),
-        "a message that cannot be run goes to the dead-letter list"
+        "moving a message that cannot be run to the dead-letter list"
     );
     let meta = poison.task_id.clone().map(|id| {
         let headers = Headers::new(poison.task.clone().unwrap_or_default(), id);
-        let exception = Exception {
-            type_name: "InvalidTaskError".to_owned(),
-            module: "celery.exceptions".to_owned(),
-            message: reason.clone(),
-        };
+        let exception = Exception::new("InvalidTaskError", reason.clone()).module("celery.exceptions");
         ResultMeta::failure(&headers, &exception, system::now())
     });
     let id = poison.task_id.as_deref().unwrap_or_default();
     until_confirmed(id, || shared.broker.bury(delivery, &reason, meta.as_ref())).await;
-}
-
-/// Asks until the broker has answered; nothing when it refuses for good.
-pub(super) async fn until_confirmed<T, F>(task_id: &str, ask: impl Fn() -> F) -> Option<T>
-where
-    F: Future<Output = Result<T, BrokerError>>,
-{
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    let mut refusals = 0;
-    let mut streak = Streak::new("settling the end of a task");
-    loop {
-        match ask().await {
-            Ok(answer) => {
-                streak.worked();
-                return Some(answer);
-            }
-            Err(error) => {
-                if let BrokerError::Refused { cause } = &error {
-                    refusals += 1;
-                    if refusals == MOST_REFUSALS {
-                        error!(
-                            task_id,
-                            cause, "the end of the task was refused; its message will come back"
-                        );
-                        return None;
-                    }
-                }
-                streak.failed(&error);
-            }
-        }
-        backoff.wait().await;
-    }
 }

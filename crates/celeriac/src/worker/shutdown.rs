@@ -1,5 +1,5 @@
-//! A warm shutdown: what has not begun goes back to its queue at once, what runs may finish within the grace period,
-//! the rest goes back as well.
+//! Warm shutdown: waiting tasks return to their queues at once, running ones may finish within the grace
+//! period, and the remaining ones return too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,14 +8,15 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Shared, WorkerError, consume};
+use super::{consume, error::WorkerError, shared::Shared};
 use crate::{
     broker::Delivery,
     log::{info, warn},
 };
 
-/// How long giving back may take beyond the grace period; after that the lease's end does it.
-const GIVE_BACK: Duration = Duration::from_secs(5);
+/// Time-out for returning messages to their queues. Those left are redelivered when the worker's lease
+/// expires.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn shutdown(
     shared: &Arc<Shared>,
@@ -24,35 +25,35 @@ pub(super) async fn shutdown(
 ) -> Result<(), WorkerError> {
     let deadline = Instant::now() + grace;
     shared.slots.close();
-    let mut stranded = give_back(shared, shared.inflight.take_waiting()).await;
+    let mut not_returned = return_messages(shared, shared.inflight.take_waiting()).await;
     let finish = async {
-        while let Some(ended) = tasks.join_next().await {
-            consume::report(ended);
+        while let Some(result) = tasks.join_next().await {
+            consume::report(result);
         }
     };
     let in_time = timeout_at(deadline, finish).await.is_ok();
-    // What is being dropped here must not settle anything any more when its message goes back.
+    // Dropped before their messages return to the queues: tasks must not settle anything after that.
     tasks.shutdown().await;
     let unfinished = shared.inflight.take_all();
-    let cut = unfinished.len();
-    // What is still held now was acknowledged before it began.
+    let interrupted = unfinished.len();
+    // The deliveries still held were acknowledged before their tasks started.
     let lost = shared.inflight.held().len();
     if lost > 0 {
         warn!(
             lost,
-            "tasks that were acknowledged early were cut off and do not run again"
+            "interrupted tasks that were acknowledged early; they do not run again"
         );
     }
-    stranded += give_back(shared, unfinished).await;
-    match (stranded, in_time || cut == 0) {
+    not_returned += return_messages(shared, unfinished).await;
+    match (not_returned, in_time || interrupted == 0) {
         (0, true) => Ok(()),
-        (0, false) => Err(WorkerError::Unfinished(cut)),
-        (stranded, _) => Err(WorkerError::NotGivenBack(stranded)),
+        (0, false) => Err(WorkerError::Unfinished(interrupted)),
+        (not_returned, _) => Err(WorkerError::NotGivenBack(not_returned)),
     }
 }
 
-/// Returns how many could not be given back.
-async fn give_back(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
+/// Returns deliveries to their queues. Returns the number of those that are left.
+async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     if deliveries.is_empty() {
         return 0;
     }
@@ -64,10 +65,10 @@ async fn give_back(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
         }
         Ok::<(), crate::BrokerError>(())
     };
-    match timeout(GIVE_BACK, restore).await {
-        Ok(Ok(())) => info!(messages = deliveries.len(), "gave back messages"),
-        Ok(Err(error)) => warn!(left, %error, "messages could not be given back"),
-        Err(_) => warn!(left, "messages could not be given back in time"),
+    match timeout(RESTORE_TIMEOUT, restore).await {
+        Ok(Ok(())) => info!(messages = deliveries.len(), "returned messages to their queues"),
+        Ok(Err(error)) => warn!(left, %error, "failed to return messages to their queues"),
+        Err(_) => warn!(left, "timed out returning messages to their queues"),
     }
     left
 }

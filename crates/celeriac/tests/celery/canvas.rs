@@ -1,4 +1,4 @@
-//! Work of several tasks, sent by either side and run by either side, also by both at once.
+//! Canvases sent and run by either side, and also by both sides together.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::{
 
 with_every_celery! {
     python_runs_what_rust_sends
-    python_calls_back_what_rust_has_linked
-    python_tells_rust_of_failures
+    python_runs_callbacks_of_rust
+    rust_sees_failures_of_python
     rust_runs_what_python_sends
-    rust_calls_back_what_python_has_linked
-    rust_tells_python_of_failures
-    rust_takes_arguments_and_retries_as_python_asks
-    both_run_parts_of_the_same_work
-    both_run_parts_of_work_that_fails
-    many_chords_on_both_run_their_bodies_once
+    rust_runs_callbacks_of_python
+    python_sees_failures_of_rust
+    rust_reads_arguments_and_retry_limits_of_python
+    both_sides_run_parts_of_a_canvas
+    both_sides_run_parts_of_a_failing_canvas
+    many_chords_on_both_sides_run_their_bodies_once
 }
 
 fn add(numbers: &[i64]) -> Signature {
@@ -44,8 +44,8 @@ fn rust_worker(server: &Server, queue: &str) -> (Running, Journal) {
     (Running::start(worker.build(), PATIENCE), journal)
 }
 
-/// What Python tasks have noted.
-async fn noted(server: &Server, count: usize) -> Vec<String> {
+/// Waits for `count` lines of Python tasks and returns them.
+async fn python_journal(server: &Server, count: usize) -> Vec<String> {
     eventually("enough lines in Python's journal", async || {
         let lines: Vec<String> = redis::cmd("LRANGE")
             .arg("journal")
@@ -58,7 +58,7 @@ async fn noted(server: &Server, count: usize) -> Vec<String> {
     .await
 }
 
-/// Nothing of a chord is left but the marks that later Celery versions keep.
+/// Checks that no keys of chords are left, except for the marks of later Celery versions.
 fn no_chord_is_left(server: &Server) {
     let left: Vec<String> = redis::cmd("KEYS")
         .arg("celery-taskset-meta-*.[jst]")
@@ -97,7 +97,7 @@ async fn python_runs_what_rust_sends(python: Python) {
     worker.stop().await;
 }
 
-async fn python_calls_back_what_rust_has_linked(python: Python) {
+async fn python_runs_callbacks_of_rust(python: Python) {
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
     let worker = python.worker(&server.url(), &["-Q", "celery,other"], &[]).await;
@@ -108,7 +108,7 @@ async fn python_calls_back_what_rust_has_linked(python: Python) {
         .on_success(note().arg("immutable").immutable())
         .on_error(note().arg("never"));
     assert_eq!(value(&client, linked).await, Ok(json!("value")));
-    let mut lines = noted(&server, 2).await;
+    let mut lines = python_journal(&server, 2).await;
     lines.sort();
     assert_eq!(lines, ["immutable", "value"]);
     let failed = Signature::new("broken")
@@ -117,11 +117,11 @@ async fn python_calls_back_what_rust_has_linked(python: Python) {
         .on_success(note());
     let failed = client.apply(failed).await.unwrap();
     assert!(failed.wait(PATIENCE).await.is_err());
-    assert_eq!(noted(&server, 3).await[2], failed.id());
+    assert_eq!(python_journal(&server, 3).await[2], failed.id().as_str());
     worker.stop().await;
 }
 
-async fn python_tells_rust_of_failures(python: Python) {
+async fn rust_sees_failures_of_python(python: Python) {
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
     let worker = python.worker(&server.url(), &[], &[]).await;
@@ -146,7 +146,7 @@ async fn python_tells_rust_of_failures(python: Python) {
         panic!("a chord error is expected");
     };
     assert_eq!(exception.type_name, "ChordError");
-    // Celery 5.6 never tells the body of a chord that what comes before the chord has failed.
+    // Celery 5.6 does not fail the body of a chord when a task before the chord fails.
     let sent = client
         .apply(chain([broken().into(), chord([add(&[1]), add(&[2])], total())]))
         .await
@@ -155,8 +155,8 @@ async fn python_tells_rust_of_failures(python: Python) {
     worker.stop().await;
 }
 
-/// A Python client with Celery's canvas.
-async fn asking(python: &Python, server: &Server) -> PythonClient {
+/// Starts a Python client that has imported Celery's canvas functions.
+async fn canvas_client(python: &Python, server: &Server) -> PythonClient {
     let mut client = python.client(&server.url());
     client
         .run("from celery import chain, chord, group, signature")
@@ -164,8 +164,8 @@ async fn asking(python: &Python, server: &Server) -> PythonClient {
     client
 }
 
-/// Sends with Python, reads the result with Python.
-async fn asked(client: &mut PythonClient, canvas: &str) -> Value {
+/// Sends a canvas with Python and returns the result as Python reads it.
+async fn python_value(client: &mut PythonClient, canvas: &str) -> Value {
     client
         .run(&format!("({canvas}).apply_async().get(timeout=20)"))
         .await
@@ -174,7 +174,7 @@ async fn asked(client: &mut PythonClient, canvas: &str) -> Value {
 async fn rust_runs_what_python_sends(python: Python) {
     let server = Server::start();
     let (running, _) = rust_worker(&server, "celery");
-    let mut client = asking(&python, &server).await;
+    let mut client = canvas_client(&python, &server).await;
     client
         .run("from celery import chain, chord, group, chunks, signature")
         .await;
@@ -237,16 +237,16 @@ async fn rust_runs_what_python_sends(python: Python) {
             json!(7),
         ),
     ] {
-        assert_eq!(asked(&mut client, canvas).await, expected, "{canvas}");
+        assert_eq!(python_value(&mut client, canvas).await, expected, "{canvas}");
     }
     no_chord_is_left(&server);
     running.stop().await.unwrap();
 }
 
-async fn rust_calls_back_what_python_has_linked(python: Python) {
+async fn rust_runs_callbacks_of_python(python: Python) {
     let server = Server::start();
     let (running, journal) = rust_worker(&server, "celery");
-    let mut client = asking(&python, &server).await;
+    let mut client = canvas_client(&python, &server).await;
     client.run("pass_on.apply_async(('value',), link=[note.s(), note.si('immutable')], link_error=note.s()).get(timeout=20)").await;
     let mut lines = journal.until(2).await;
     lines.sort();
@@ -270,10 +270,10 @@ async fn rust_calls_back_what_python_has_linked(python: Python) {
     running.stop().await.unwrap();
 }
 
-async fn rust_tells_python_of_failures(python: Python) {
+async fn python_sees_failures_of_rust(python: Python) {
     let server = Server::start();
     let (running, journal) = rust_worker(&server, "celery");
-    let mut client = asking(&python, &server).await;
+    let mut client = canvas_client(&python, &server).await;
     client
         .run(
             "bad = signature('flaky', (1000,), app=app, immutable=True)\n\
@@ -294,11 +294,8 @@ async fn rust_tells_python_of_failures(python: Python) {
         "{text}"
     );
     let failed = client.run("failure(chord([add.s(1, 1), chord([bad, add.s(1, 1)], total.s())], total.s().on_error(note.s())))").await;
-    assert_eq!(
-        failed[0], "ChordError",
-        "and the chord around it does not wait for ever"
-    );
-    assert_eq!(journal.until(1).await.len(), 1, "its errback is called");
+    assert_eq!(failed[0], "ChordError", "the outer chord fails too");
+    assert_eq!(journal.until(1).await.len(), 1, "the errback runs");
     let failed = client
         .run("failure(add.s(1, 1) | bad | group(add.s(1), add.s(2)) | total.s() | add.s(1))")
         .await;
@@ -306,10 +303,10 @@ async fn rust_tells_python_of_failures(python: Python) {
     running.stop().await.unwrap();
 }
 
-async fn rust_takes_arguments_and_retries_as_python_asks(python: Python) {
+async fn rust_reads_arguments_and_retry_limits_of_python(python: Python) {
     let server = Server::start();
     let (running, _) = rust_worker(&server, "celery");
-    let mut client = asking(&python, &server).await;
+    let mut client = canvas_client(&python, &server).await;
     for (canvas, expected) in [
         ("add.s(b=2, a=1)", json!(3)),
         (
@@ -322,7 +319,7 @@ async fn rust_takes_arguments_and_retries_as_python_asks(python: Python) {
         ),
         ("flaky.s(5).set(max_retries=5)", json!(5)),
     ] {
-        assert_eq!(asked(&mut client, canvas).await, expected, "{canvas}");
+        assert_eq!(python_value(&mut client, canvas).await, expected, "{canvas}");
     }
     client
         .run("r = flaky.s(1).set(max_retries=0).apply_async()")
@@ -332,15 +329,15 @@ async fn rust_takes_arguments_and_retries_as_python_asks(python: Python) {
     running.stop().await.unwrap();
 }
 
-struct Both {
+struct BothSides {
     server: Server,
     rust: Running,
     python: PythonWorker,
-    asking: PythonClient,
+    canvas_client: PythonClient,
 }
 
-impl Both {
-    /// Python takes from the queues `py` and `both`, Rust from `rs` and `both`.
+impl BothSides {
+    /// Starts a Python worker for the queues `py` and `both`, and a Rust worker for `rs` and `both`.
     async fn start(python: &Python) -> Self {
         let server = Server::start();
         let journal = Journal::default();
@@ -350,8 +347,8 @@ impl Both {
             .concurrency(2)
             .prefetch_multiplier(1);
         let args = ["-Q", "py,both", "--prefetch-multiplier", "1"];
-        let mut asking = asking(python, &server).await;
-        asking
+        let mut canvas_client = canvas_client(python, &server).await;
+        canvas_client
             .run(
                 "def py(name, *args): return signature(name, args, app=app, queue='py')\n\
                  def rs(name, *args): return signature(name, args, app=app, queue='rs')",
@@ -361,7 +358,7 @@ impl Both {
             rust: Running::start(rust.build(), PATIENCE),
             python: python.worker(&server.url(), &args, &[]).await,
             server,
-            asking,
+            canvas_client,
         }
     }
 
@@ -371,8 +368,8 @@ impl Both {
     }
 }
 
-async fn both_run_parts_of_the_same_work(python: Python) {
-    let mut both = Both::start(&python).await;
+async fn both_sides_run_parts_of_a_canvas(python: Python) {
+    let mut both = BothSides::start(&python).await;
     let client = Client::new(Arc::new(both.server.broker()));
     let (py, rs) = (
         |signature: Signature| signature.queue("py"),
@@ -419,14 +416,18 @@ async fn both_run_parts_of_the_same_work(python: Python) {
             json!(12),
         ),
     ] {
-        assert_eq!(asked(&mut both.asking, canvas).await, expected, "{canvas}");
+        assert_eq!(
+            python_value(&mut both.canvas_client, canvas).await,
+            expected,
+            "{canvas}"
+        );
     }
     no_chord_is_left(&both.server);
     both.stop().await;
 }
 
-async fn both_run_parts_of_work_that_fails(python: Python) {
-    let both = Both::start(&python).await;
+async fn both_sides_run_parts_of_a_failing_canvas(python: Python) {
+    let both = BothSides::start(&python).await;
     let client = Client::new(Arc::new(both.server.broker()));
     let broken = |queue: &str| match queue {
         "py" => Signature::new("broken").arg("for good").queue(queue),
@@ -464,8 +465,8 @@ async fn both_run_parts_of_work_that_fails(python: Python) {
     both.stop().await;
 }
 
-async fn many_chords_on_both_run_their_bodies_once(python: Python) {
-    let both = Both::start(&python).await;
+async fn many_chords_on_both_sides_run_their_bodies_once(python: Python) {
+    let both = BothSides::start(&python).await;
     let client = Client::new(Arc::new(both.server.broker()));
     let journal = Signature::new("note").queue("py").immutable();
     let mut sent = Vec::new();
@@ -479,7 +480,7 @@ async fn many_chords_on_both_run_their_bodies_once(python: Python) {
     for (number, chord) in (0_i64..).zip(&sent) {
         assert_eq!(chord.wait(PATIENCE).await, Ok(json!(6 * number + 15)));
     }
-    let mut lines: Vec<u32> = noted(&both.server, 20)
+    let mut lines: Vec<u32> = python_journal(&both.server, 20)
         .await
         .iter()
         .map(|line| line.parse().unwrap())

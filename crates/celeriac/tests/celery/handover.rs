@@ -1,8 +1,8 @@
-//! Tasks that change hands between Python and Rust: because their worker was killed, or because it was asked to stop.
+//! Tasks that move between Python and Rust because their worker was killed or stopped.
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, Signature, TaskContext, TaskOptions, Worker};
+use celeriac::{Broker, Client, RedisBroker, Signature, TaskContext, TaskError, TaskOptions, Worker};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -18,33 +18,32 @@ use crate::{
 with_every_celery! {
     a_killed_python_workers_tasks_run_in_rust
     a_killed_rust_workers_tasks_run_in_python
-    a_python_worker_that_stops_leaves_its_tasks_to_rust
-    a_rust_worker_that_stops_leaves_its_tasks_to_python
-    a_living_rust_workers_task_stays_with_it
+    a_stopped_python_worker_returns_its_tasks_to_rust
+    a_stopped_rust_worker_returns_its_tasks_to_python
+    a_live_rust_workers_task_is_not_restored
 }
 
-/// Seconds after which either side takes what the other one held.
+/// Visibility time-out of both sides, in seconds.
 const VISIBILITY: u64 = 2;
 const PREFORK: [&str; 4] = ["--pool", "prefork", "--concurrency", "1"];
 
-struct Stage {
+struct Fixture {
     server: Server,
     broker: Arc<RedisBroker>,
-    /// What Rust has done.
+    /// Lines written by Rust tasks.
     journal: Journal,
-    /// Ends what runs in Rust.
+    /// Lets running Rust tasks finish.
     gate: CancellationToken,
     python: Python,
 }
 
-impl Stage {
+impl Fixture {
     fn new(python: Python) -> Self {
         let server = Server::start();
-        let config = RedisConfig {
-            visibility_timeout: Duration::from_secs(VISIBILITY),
-            response_timeout: PATIENCE,
-            ..server.config()
-        };
+        let config = server
+            .config()
+            .visibility_timeout(Duration::from_secs(VISIBILITY))
+            .response_timeout(PATIENCE);
         Self {
             broker: Arc::new(RedisBroker::new(config).unwrap()),
             server,
@@ -54,8 +53,8 @@ impl Stage {
         }
     }
 
-    /// Sends `work`, which takes so many seconds in Python, and in Rust until the gate opens. Who has it after somebody
-    /// else ends it at once.
+    /// Sends `work`, which takes the given seconds in Python, and in Rust until the gate opens. A redelivered
+    /// task finishes at once.
     async fn send(&self, tasks: &[&str], seconds: f64) {
         let client = Client::new(self.broker.clone());
         for task in tasks {
@@ -64,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// A Rust worker that runs one task after the other.
+    /// Starts a Rust worker with a concurrency of one.
     fn rust(&self) -> Running {
         let (journal, gate) = (self.journal.clone(), self.gate.clone());
         let work = move |context: TaskContext, (task, _): (String, f64)| {
@@ -76,7 +75,7 @@ impl Stage {
                     journal.write(task);
                     gate.cancelled().await;
                 }
-                Ok(())
+                Ok::<_, TaskError>(())
             }
         };
         let worker = Worker::builder(self.broker.clone()).task("work", TaskOptions::default(), work);
@@ -92,7 +91,7 @@ impl Stage {
         self.python.worker(&self.server.url(), args, &environment).await
     }
 
-    /// What Python has done.
+    /// Returns the lines written by Python tasks.
     fn python_journal(&self) -> Vec<String> {
         redis::cmd("LRANGE")
             .arg("journal")
@@ -103,14 +102,14 @@ impl Stage {
     }
 
     async fn depth(&self, waiting: u64, unacked: u64) {
-        eventually(&format!("{waiting} wait, {unacked} are held"), async || {
+        eventually(&format!("{waiting} tasks wait, {unacked} are held"), async || {
             let depth = self.broker.depth("celery").await.unwrap();
             ((depth.waiting, depth.unacked) == (waiting, unacked)).then_some(())
         })
         .await;
     }
 
-    /// Waits until nobody has renewed any of so many held tasks for the visibility timeout.
+    /// Waits until `count` held tasks were not renewed within the visibility time-out.
     async fn overdue(&self, count: usize) {
         let connection = &mut self.server.connection();
         eventually("the tasks are overdue", async || {
@@ -124,13 +123,13 @@ impl Stage {
 }
 
 async fn a_killed_python_workers_tasks_run_in_rust(python: Python) {
-    let stage = Stage::new(python);
-    let mut python = stage.python(&PREFORK, "1").await;
-    stage.send(&["a", "b", "c", "d"], 3600.0).await;
-    stage.depth(0, 4).await;
+    let fixture = Fixture::new(python);
+    let mut python = fixture.python(&PREFORK, "1").await;
+    fixture.send(&["a", "b", "c", "d"], 3600.0).await;
+    fixture.depth(0, 4).await;
     python.kill().await;
-    let rust = stage.rust();
-    let mut lines = stage.journal.until(4).await;
+    let rust = fixture.rust();
+    let mut lines = fixture.journal.until(4).await;
     lines.sort();
     assert_eq!(
         lines,
@@ -138,92 +137,92 @@ async fn a_killed_python_workers_tasks_run_in_rust(python: Python) {
         "{}",
         python.name
     );
-    stage.depth(0, 0).await;
+    fixture.depth(0, 0).await;
     rust.stop().await.unwrap();
 }
 
 async fn a_killed_rust_workers_tasks_run_in_python(python: Python) {
-    let stage = Stage::new(python);
-    let journal = journal::Journal::new(&format!("handover-{}", stage.python.celery));
-    let mut rust = WorkerProcess::start(&stage.server.url(), "killed", &journal);
-    stage.send(&["a", "b"], 3600.0).await;
-    stage.depth(0, 2).await;
+    let fixture = Fixture::new(python);
+    let journal = journal::Journal::new(&format!("handover-{}", fixture.python.celery));
+    let mut rust = WorkerProcess::start(&fixture.server.url(), "killed", &journal);
+    fixture.send(&["a", "b"], 3600.0).await;
+    fixture.depth(0, 2).await;
     rust.kill();
-    // A Python worker looks when it starts, and then every 100 s.
-    stage.overdue(2).await;
-    let python = stage.python(&[], "0").await;
-    let mut lines = eventually("both have run", async || {
-        Some(stage.python_journal()).filter(|lines| lines.len() >= 4)
+    // A Python worker restores tasks when it starts, and then every 100 s.
+    fixture.overdue(2).await;
+    let python = fixture.python(&[], "0").await;
+    let mut lines = eventually("both tasks have run", async || {
+        Some(fixture.python_journal()).filter(|lines| lines.len() >= 4)
     })
     .await;
     lines.sort();
     assert_eq!(lines, ["a begins", "a ends", "b begins", "b ends"]);
-    stage.depth(0, 0).await;
+    fixture.depth(0, 0).await;
     python.stop().await;
 }
 
-async fn a_python_worker_that_stops_leaves_its_tasks_to_rust(python: Python) {
-    let stage = Stage::new(python);
-    let python = stage.python(&PREFORK, "0").await;
-    stage.send(&["a", "b", "c", "d"], 3.0).await;
-    eventually("one runs", async || {
-        (stage.python_journal() == ["a begins"]).then_some(())
+async fn a_stopped_python_worker_returns_its_tasks_to_rust(python: Python) {
+    let fixture = Fixture::new(python);
+    let python = fixture.python(&PREFORK, "0").await;
+    fixture.send(&["a", "b", "c", "d"], 3.0).await;
+    eventually("one task runs", async || {
+        (fixture.python_journal() == ["a begins"]).then_some(())
     })
     .await;
-    // It has acknowledged the one that runs.
-    stage.depth(0, 3).await;
+    // The running task is acknowledged already.
+    fixture.depth(0, 3).await;
     python.stop().await;
-    assert_eq!(stage.python_journal(), ["a begins", "a ends"]);
-    stage.depth(3, 0).await;
-    let rust = stage.rust();
-    let mut lines = stage.journal.until(3).await;
-    // Celery gives back the oldest first, which turns them around.
+    assert_eq!(fixture.python_journal(), ["a begins", "a ends"]);
+    fixture.depth(3, 0).await;
+    let rust = fixture.rust();
+    let mut lines = fixture.journal.until(3).await;
+    // Celery returns the oldest first, which reverses the order.
     lines.sort();
     assert_eq!(lines, ["b again", "c again", "d again"]);
-    stage.depth(0, 0).await;
+    fixture.depth(0, 0).await;
     rust.stop().await.unwrap();
 }
 
-async fn a_rust_worker_that_stops_leaves_its_tasks_to_python(python: Python) {
-    let stage = Stage::new(python);
-    let rust = stage.rust();
-    stage.send(&["a", "b", "c", "d"], 3600.0).await;
-    stage.journal.until(1).await;
-    stage.depth(0, 4).await;
+async fn a_stopped_rust_worker_returns_its_tasks_to_python(python: Python) {
+    let fixture = Fixture::new(python);
+    let rust = fixture.rust();
+    fixture.send(&["a", "b", "c", "d"], 3600.0).await;
+    fixture.journal.until(1).await;
+    fixture.depth(0, 4).await;
     rust.begin_stop();
-    stage.depth(3, 1).await;
-    stage.gate.cancel();
+    fixture.depth(3, 1).await;
+    fixture.gate.cancel();
     rust.stop().await.unwrap();
-    assert_eq!(stage.journal.lines(), ["a"]);
-    let python = stage.python(&[], "0").await;
-    let lines = eventually("the rest has run", async || {
-        Some(stage.python_journal()).filter(|lines| lines.len() >= 6)
+    assert_eq!(fixture.journal.lines(), ["a"]);
+    let python = fixture.python(&[], "0").await;
+    let lines = eventually("the remaining tasks have run", async || {
+        Some(fixture.python_journal()).filter(|lines| lines.len() >= 6)
     })
     .await;
     let expected = ["b begins", "b ends", "c begins", "c ends", "d begins", "d ends"];
-    assert_eq!(lines, expected, "in their old order");
-    stage.depth(0, 0).await;
+    assert_eq!(lines, expected, "in their original order");
+    fixture.depth(0, 0).await;
     python.stop().await;
 }
 
-async fn a_living_rust_workers_task_stays_with_it(python: Python) {
-    let stage = Stage::new(python);
-    let rust = stage.rust();
-    stage.send(&["a"], 0.0).await;
-    stage.journal.until(1).await;
-    // Longer than a task that nobody renews is left alone.
+async fn a_live_rust_workers_task_is_not_restored(python: Python) {
+    let fixture = Fixture::new(python);
+    let rust = fixture.rust();
+    fixture.send(&["a"], 0.0).await;
+    fixture.journal.until(1).await;
+    // Longer than the visibility time-out.
     tokio::time::sleep(Duration::from_secs(2 * VISIBILITY)).await;
-    // It looks for overdue tasks before it takes its first one.
-    let python = stage.python(&["--queues", "celery,python"], "0").await;
-    let client = Client::new(stage.broker.clone());
+    // A Python worker looks for overdue tasks before it receives its first one.
+    let python = fixture.python(&["--queues", "celery,python"], "0").await;
+    let client = Client::new(fixture.broker.clone());
     let add = Signature::new("add").arg(2).arg(3).queue("python");
     let id = client.send(add).await.unwrap();
     assert_eq!(final_result(&client, &id).await.result, json!(5));
-    stage.depth(0, 1).await;
-    assert_eq!(stage.python_journal(), Vec::<String>::new(), "{}", python.name);
-    stage.gate.cancel();
-    stage.depth(0, 0).await;
-    assert_eq!(stage.journal.lines(), ["a"]);
+    fixture.depth(0, 1).await;
+    assert_eq!(fixture.python_journal(), Vec::<String>::new(), "{}", python.name);
+    fixture.gate.cancel();
+    fixture.depth(0, 0).await;
+    assert_eq!(fixture.journal.lines(), ["a"]);
     python.stop().await;
     rust.stop().await.unwrap();
 }

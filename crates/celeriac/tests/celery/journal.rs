@@ -1,4 +1,4 @@
-//! What worker processes have done: their journal, read back as runs of tasks.
+//! The journal of worker processes, read back as runs of tasks.
 
 use std::{
     collections::HashMap,
@@ -13,15 +13,15 @@ pub fn now() -> Millis {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
-/// One attempt of one worker at one task.
+/// One attempt of a worker at a task.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub worker: String,
-    pub began: Millis,
-    pub ended: Option<Millis>,
+    pub started: Millis,
+    pub finished: Option<Millis>,
 }
 
-/// The file that worker processes write, removed when dropped.
+/// File that worker processes append to, removed when dropped.
 pub struct Journal(PathBuf);
 
 impl Journal {
@@ -34,7 +34,7 @@ impl Journal {
         &self.0
     }
 
-    /// The runs of every task in the order in which they began.
+    /// Returns the runs of each task, in order of their start.
     pub fn runs(&self) -> HashMap<String, Vec<Run>> {
         let mut runs: HashMap<String, Vec<Run>> = HashMap::new();
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();
@@ -47,12 +47,12 @@ impl Journal {
             match event {
                 "begins" => runs.push(Run {
                     worker: worker.to_owned(),
-                    began: time,
-                    ended: None,
+                    started: time,
+                    finished: None,
                 }),
                 _ => {
                     let run = runs.iter_mut().rfind(|run| run.worker == worker).unwrap();
-                    assert_eq!(run.ended.replace(time), None, "{line}");
+                    assert_eq!(run.finished.replace(time), None, "{line}");
                 }
             }
         }

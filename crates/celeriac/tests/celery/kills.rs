@@ -1,4 +1,4 @@
-//! What happens to tasks when workers and the server are killed, with the settings that everybody has by default.
+//! Killed workers and servers, with default settings.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,12 +16,12 @@ use crate::{
     support::eventually,
 };
 
-/// How many tasks a worker runs at a time by default, and how many it holds.
+/// Default concurrency of a worker, and the number of tasks it holds.
 const CONCURRENCY: usize = 10;
 const HELD: usize = 40;
 const TASKS: usize = 10_000;
 const KILLS: usize = 12;
-/// So long that three workers cannot be done before the last kill.
+/// Long enough that three workers cannot finish before the last kill.
 const TASK_SECONDS: f64 = 0.05;
 
 fn work(task: &str, seconds: f64) -> Signature {
@@ -38,17 +38,17 @@ async fn send_all(client: &Client, signatures: impl Iterator<Item = Signature>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
+async fn a_killed_workers_tasks_start_elsewhere_within_30_seconds() {
     let server = Server::start();
     let journal = Journal::new("recovery");
     let client = Client::new(Arc::new(patient_broker(&server)));
-    let begun = |task: &str, worker: &str| {
+    let started_at = |task: &str, worker: &str| {
         let runs = journal.runs();
         let run = runs.get(task)?.iter().rfind(|run| run.worker == worker)?;
-        Some(run.began)
+        Some(run.started)
     };
     let mut killed = WorkerProcess::start(&server.url(), "killed", &journal);
-    // Ten run, thirty wait for them in the worker's hands.
+    // Ten tasks run, and the worker holds thirty more.
     let tasks: Vec<String> = (0..HELD).map(|number| format!("t{number}")).collect();
     send_all(&client, tasks.iter().map(|task| work(task, 3600.0))).await;
     let broker = patient_broker(&server);
@@ -59,25 +59,31 @@ async fn a_killed_workers_tasks_run_elsewhere_within_30_seconds() {
     .await;
     let _survivor = WorkerProcess::start(&server.url(), "survivor", &journal);
     send_all(&client, std::iter::once(work("first", 0.0))).await;
-    eventually("the other worker is there", async || begun("first", "survivor")).await;
+    eventually("the other worker runs tasks", async || {
+        started_at("first", "survivor")
+    })
+    .await;
     let at = killed.kill();
     let deadline = Instant::now() + Duration::from_secs(60);
     for task in &tasks {
         let again = loop {
-            if let Some(again) = begun(task, "survivor") {
+            if let Some(again) = started_at(task, "survivor") {
                 break again;
             }
-            assert!(Instant::now() < deadline, "{task} does not come back");
-            // Between two looks at the journal; the deadline above is what is waited for.
+            assert!(Instant::now() < deadline, "{task} is not restored");
+            // Pause between two reads of the journal.
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         let took = Duration::from_millis((again - at).try_into().unwrap());
-        assert!(took <= Duration::from_secs(30), "{task} came back after {took:?}");
+        assert!(
+            took <= Duration::from_secs(30),
+            "{task} was restored after {took:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_task_ends_though_workers_and_the_server_are_killed() {
+async fn every_task_finishes_although_workers_and_the_server_are_killed() {
     let mut server = Server::start();
     let journal = Journal::new("kills");
     let client = Client::new(Arc::new(patient_broker(&server)));
@@ -95,22 +101,22 @@ async fn every_task_ends_though_workers_and_the_server_are_killed() {
     };
     let mut workers: Vec<WorkerProcess> = (0..3).map(|_| start(&server)).collect();
     for kill in 0..KILLS {
-        // The pace of the deaths is the scenario; what follows from them is waited for below.
+        // The interval of the kills is part of the scenario.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut victim = workers.remove(0);
         deaths.insert(victim.name.clone(), victim.kill());
         workers.push(start(&server));
         if kill % 4 == 1 {
             server.crash();
-            // How long the server is away.
+            // Duration of the outage.
             tokio::time::sleep(Duration::from_millis(300)).await;
             server.start_again();
         }
     }
-    let done = journal.runs().len();
+    let tasks_started = journal.runs().len();
     assert!(
-        done > TASKS / 10 && done < TASKS,
-        "{done} had begun: the kills came before or after the work"
+        tasks_started > TASKS / 10 && tasks_started < TASKS,
+        "{tasks_started} tasks had started: the kills did not fall into the work"
     );
 
     let broker = patient_broker(&server);
@@ -120,30 +126,30 @@ async fn every_task_ends_though_workers_and_the_server_are_killed() {
         if (depth.waiting, depth.unacked) == (0, 0) {
             break;
         }
-        assert!(Instant::now() < deadline, "not done: {depth:?}");
-        // Between two looks at the queue.
+        assert!(Instant::now() < deadline, "not finished: {depth:?}");
+        // Pause between two reads of the queue.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let end = now();
 
     let runs = journal.runs();
-    let ended: HashSet<&String> = runs
+    let finished: HashSet<&String> = runs
         .iter()
-        .filter(|(_, runs)| runs.iter().any(|run| run.ended.is_some()))
+        .filter(|(_, runs)| runs.iter().any(|run| run.finished.is_some()))
         .map(|(task, _)| task)
         .collect();
-    assert_eq!(ended.len(), TASKS, "every task has ended");
+    assert_eq!(finished.len(), TASKS, "every task has finished");
     let mut twice = 0;
     for (task, runs) in &runs {
         for pair in runs.windows(2) {
             let death = deaths.get(&pair[0].worker).copied().unwrap_or(end);
             assert!(
-                death <= pair[1].began,
-                "{task} began elsewhere while its worker lived: {runs:?}"
+                death <= pair[1].started,
+                "{task} started elsewhere while its worker was alive: {runs:?}"
             );
         }
-        twice += usize::from(runs.iter().filter(|run| run.ended.is_some()).count() > 1);
+        twice += usize::from(runs.iter().filter(|run| run.finished.is_some()).count() > 1);
     }
-    // Only what the killed ones held, ended and not yet confirmed by the server.
-    assert!(twice <= KILLS * HELD, "{twice} tasks ended twice");
+    // Only tasks that a killed worker had finished, but whose acknowledgement the server had not received.
+    assert!(twice <= KILLS * HELD, "{twice} tasks finished twice");
 }

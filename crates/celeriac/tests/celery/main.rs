@@ -1,11 +1,8 @@
-//! Rust and real Celery on one Redis: what one side sends the other runs, and the results are read where they were
-//! asked for. Needs Python interpreters with Celery, see `support/celery.rs`.
+//! Rust and real Celery on one Redis: each side runs tasks of the other, and the sender reads the results.
+//! Needs Python interpreters with Celery, see `support/celery.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
-#![expect(
-    dead_code,
-    reason = "every test crate uses a part of what they share in `support`"
-)]
+#![expect(dead_code, reason = "each test crate uses only parts of `support`")]
 
 #[path = "../support/celery.rs"]
 mod celery;
@@ -29,15 +26,11 @@ mod traces;
 
 use std::time::Duration;
 
-use celeriac::{RedisBroker, RedisConfig};
+use celeriac::RedisBroker;
 
 use crate::server::Server;
 
-/// A broker that does not give up when a busy disk holds up the server.
+/// Returns a broker with a time-out that a busy disk does not exceed.
 fn patient_broker(server: &Server) -> RedisBroker {
-    RedisBroker::new(RedisConfig {
-        response_timeout: Duration::from_secs(60),
-        ..server.config()
-    })
-    .unwrap()
+    RedisBroker::new(server.config().response_timeout(Duration::from_secs(60))).unwrap()
 }

@@ -1,9 +1,9 @@
-//! Messages as they were recorded in front of a Celery worker: what it accepted runs here too, and what stopped it, or
-//! what it dropped, goes to the dead-letter list while the next message runs.
+//! Messages recorded with a Celery worker: those it accepted run here too, and those that stopped it or that
+//! it dropped go to the dead-letter list, while the next message runs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use celeriac::{Client, Status, TaskContext, TaskOptions, Worker};
+use celeriac::{Client, Status, TaskContext, TaskError, TaskOptions, Worker};
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     support::{PATIENCE, Running, eventually, final_result},
 };
 
-/// By what is special about each: the list element.
+/// List elements by the name of their form.
 type Messages = BTreeMap<String, String>;
 
 fn push(server: &Server, message: &str) {
@@ -26,7 +26,7 @@ fn push(server: &Server, message: &str) {
 fn id(message: &str) -> String {
     let message: Value = serde_json::from_str(message).unwrap();
     let id = message["headers"]["id"].as_str();
-    // Protocol 1 has it in the body, and here as well.
+    // Protocol 1 has the id in the body, and here also in the correlation id.
     id.or(message["properties"]["correlation_id"].as_str())
         .unwrap()
         .to_owned()
@@ -34,14 +34,11 @@ fn id(message: &str) -> String {
 
 fn start(server: &Server) -> (Client, Running) {
     let broker = Arc::new(patient_broker(server));
-    let options = TaskOptions {
-        parameters: &["article_id", "event_type"],
-        ..TaskOptions::default()
-    };
+    let options = TaskOptions::new().parameters(&["article_id", "event_type"]);
     let worker = Worker::builder(broker.clone()).concurrency(1).task(
         "app.jobs.tasks.send_article_notification",
         options,
-        async |_: TaskContext, (article, event): (u64, String)| Ok(json!([article, event])),
+        async |_: TaskContext, (article, event): (u64, String)| Ok::<_, TaskError>(json!([article, event])),
     );
     (Client::new(broker), Running::start(worker.build(), PATIENCE))
 }
@@ -70,7 +67,7 @@ async fn every_form_that_celery_accepts_runs() {
         let meta = final_result(&client, &id(message)).await;
         assert_eq!((meta.status, meta.result), (Status::Success, expected), "{form}");
     }
-    // One task runs at a time, so this one has ended before those behind it.
+    // One task runs at a time, so this one has finished before the later ones.
     assert_eq!(
         client.result(&id(&messages["ignore_result"])).await.unwrap(),
         None
@@ -83,13 +80,13 @@ async fn every_form_that_celery_accepts_runs() {
     worker.stop().await.unwrap();
 }
 
-/// What becomes of a message that does not run.
-enum End {
-    /// It lies in the dead-letter list for this reason.
+/// Expected result of a message.
+enum Expected {
+    /// The message is in the dead-letter list, with this reason.
     Dead(&'static str),
-    /// Its task failed with this exception.
+    /// The task failed with this exception.
     Failed(&'static str),
-    /// It does run.
+    /// The task succeeded.
     Runs,
 }
 
@@ -97,66 +94,75 @@ enum End {
 async fn no_message_stops_the_worker_and_the_next_one_runs() {
     let mut messages: Messages = serde_json::from_str(include_str!("../vectors/raw-bad.json")).unwrap();
     let good: Messages = serde_json::from_str(include_str!("../vectors/raw-accepted.json")).unwrap();
-    let ends = [
+    let cases = [
         (
             "args dict",
-            End::Dead("the body is not [args, kwargs, embed]: args is not a list"),
+            Expected::Dead("the body is not [args, kwargs, embed]: args is not a list"),
         ),
         (
             "bad base64",
-            End::Dead("the body is not base64: invalid character at offset 0"),
+            Expected::Dead("the body is not base64: invalid character at offset 0"),
         ),
         (
             "bad json body",
-            End::Dead("the body is not JSON: Syntax error at line 1 column 2"),
+            Expected::Dead("the body is not JSON: Syntax error at line 1 column 2"),
         ),
         (
             "body not 3-tuple",
-            End::Dead("the body is not [args, kwargs, embed]: it has not three parts"),
+            Expected::Dead("the body is not [args, kwargs, embed]: expected three parts"),
         ),
-        ("eta garbage", End::Dead("the header eta is not an ISO 8601 time")),
+        (
+            "eta garbage",
+            Expected::Dead("the header eta is not an ISO 8601 time"),
+        ),
         (
             "expires garbage",
-            End::Dead("the header expires is not an ISO 8601 time"),
+            Expected::Dead("the header expires is not an ISO 8601 time"),
         ),
-        ("missing arg", End::Failed("TypeError")),
+        ("missing arg", Expected::Failed("TypeError")),
         (
             "no delivery_info",
-            End::Dead("properties.delivery_info is missing or has the wrong type"),
+            Expected::Dead("properties.delivery_info is missing or has the wrong type"),
         ),
         (
             "no delivery_tag",
-            End::Dead("properties.delivery_tag is missing or has the wrong type"),
+            Expected::Dead("properties.delivery_tag is missing or has the wrong type"),
         ),
-        ("no id", End::Dead("headers.id is missing or has the wrong type")),
+        (
+            "no id",
+            Expected::Dead("headers.id is missing or has the wrong type"),
+        ),
         (
             "no properties",
-            End::Dead("properties is missing or has the wrong type"),
+            Expected::Dead("properties is missing or has the wrong type"),
         ),
         (
             "no task header",
-            End::Dead("headers.task is missing or has the wrong type"),
+            Expected::Dead("headers.task is missing or has the wrong type"),
         ),
         (
             "not json at all",
-            End::Dead("the message is not a JSON object: Syntax error at line 1 column 2"),
+            Expected::Dead("the message is not a JSON object: Syntax error at line 1 column 2"),
         ),
         (
             "pickle content-type",
-            End::Dead("content type \"application/x-python-serialize\" is not accepted"),
+            Expected::Dead("content type \"application/x-python-serialize\" is not accepted"),
         ),
-        ("retries string", End::Dead("the header retries is not a count")),
-        ("timelimit null", End::Runs),
+        (
+            "retries string",
+            Expected::Dead("the header retries is not a non-negative integer"),
+        ),
+        ("timelimit null", Expected::Runs),
         (
             "unknown content-type",
-            End::Dead("content type \"application/unknown\" is not accepted"),
+            Expected::Dead("content type \"application/unknown\" is not accepted"),
         ),
     ];
     let server = Server::start();
     let (client, worker) = start(&server);
     let next = &good["baseline"];
     let connection = &mut server.connection();
-    for (form, end) in ends {
+    for (form, expected) in cases {
         let message = messages.remove(form).unwrap();
         push(&server, &message);
         push(&server, next);
@@ -166,24 +172,25 @@ async fn no_message_stops_the_worker_and_the_next_one_runs() {
             .arg(format!("celery-task-meta-{}", id(next)))
             .exec(connection)
             .unwrap();
-        match end {
-            End::Runs => assert_eq!(final_result(&client, &id(&message)).await.status, Status::Success),
-            End::Failed(exception) => {
+        match expected {
+            Expected::Runs => assert_eq!(final_result(&client, &id(&message)).await.status, Status::Success),
+            Expected::Failed(exception) => {
                 let meta = final_result(&client, &id(&message)).await;
                 assert_eq!(meta.result["exc_type"], exception, "{form}");
             }
-            End::Dead(reason) => {
-                let letter: Option<String> = eventually("the dead letter is there", async || {
-                    redis::cmd("LPOP").arg("celeriac.dead").query(connection).unwrap()
-                })
-                .await;
+            Expected::Dead(reason) => {
+                let letter: Option<String> =
+                    eventually("the message is in the dead-letter list", async || {
+                        redis::cmd("LPOP").arg("celeriac.dead").query(connection).unwrap()
+                    })
+                    .await;
                 let letter: Value = serde_json::from_str(&letter.unwrap()).unwrap();
                 assert_eq!(letter["reason"], reason, "{form}");
                 assert_eq!(letter["queue"], "celery", "{form}");
-                assert_eq!(letter["message"], message, "{form}: as it came");
+                assert_eq!(letter["message"], message, "{form}: the message is unchanged");
             }
         }
     }
-    assert!(messages.is_empty(), "what becomes of {:?}?", messages.keys());
+    assert!(messages.is_empty(), "no expectation for {:?}", messages.keys());
     worker.stop().await.unwrap();
 }

@@ -1,8 +1,8 @@
-//! Python and Rust workers on one queue share the work.
+//! Python and Rust workers share the work of one queue.
 
 use std::{collections::HashMap, sync::Arc};
 
-use celeriac::{Broker, Client, Signature, TaskContext, TaskOptions, Worker};
+use celeriac::{Broker, Client, Signature, TaskContext, TaskError, TaskOptions, Worker};
 
 use crate::{
     celery::Python,
@@ -13,13 +13,16 @@ use crate::{
 };
 
 with_every_celery! {
-    every_task_runs_once_on_one_of_both_sides
+    each_task_runs_once_on_either_side
 }
 
 const TASKS: usize = 10_000;
 
-#[expect(clippy::disallowed_methods, reason = "a task's own store, not the broker")]
-async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the task's own connection, not the broker's"
+)]
+async fn each_task_runs_once_on_either_side(python: Python) {
     let server = Server::start();
     let connection = &mut server.connection();
     let broker = Arc::new(patient_broker(&server));
@@ -31,7 +34,7 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
             let mut counts = redis::pipe();
             counts.hincr("runs", number, 1).hincr("sides", "rust", 1);
             counts.exec_async(&mut store).await.unwrap();
-            Ok(())
+            Ok::<_, TaskError>(())
         }
     };
     let pool = ["--pool", "prefork", "--concurrency", "2"];
@@ -45,18 +48,18 @@ async fn every_task_runs_once_on_one_of_both_sides(python: Python) {
         for sent in client.send_batch(signatures.collect()).await {
             sent.unwrap();
         }
-        // Not all at once: whoever is quicker would have it all.
-        eventually("most of it is taken", async || {
+        // In portions, since otherwise the faster side would take all tasks.
+        eventually("most messages are received", async || {
             (broker.depth("celery").await.unwrap().waiting < 50).then_some(())
         })
         .await;
     }
-    eventually("all have run", async || {
+    eventually("all tasks have run", async || {
         let depth = broker.depth("celery").await.unwrap();
         ((depth.waiting, depth.unacked) == (0, 0)).then_some(())
     })
     .await;
-    // Celery acknowledges when it begins; a warm shutdown ends what runs.
+    // Celery acknowledges before a task starts; a warm shutdown finishes running tasks.
     python_worker.stop().await;
     rust_worker.stop().await.unwrap();
     let runs: HashMap<String, u32> = redis::cmd("HGETALL").arg("runs").query(connection).unwrap();

@@ -1,4 +1,4 @@
-//! Rust workers as processes of their own.
+//! Rust workers in their own processes.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,8 @@ use std::{
 
 use crate::journal::{Journal, Millis, now};
 
-/// A worker in a process of its own (`worker_process.rs`), killed when dropped. A test that fails shows its log.
+/// A worker in its own process (`worker_process.rs`), killed when dropped. Its log is printed if the test
+/// fails.
 pub struct WorkerProcess {
     child: Child,
     pub name: String,
@@ -16,12 +17,12 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts a worker of the queue `celery`.
+    /// Starts a worker for the queue `celery`.
     pub fn start(url: &str, name: &str, journal: &Journal) -> Self {
         Self::start_with(url, name, journal, &["celery"], &[])
     }
 
-    /// Starts a worker of these queues, with additional environment variables.
+    /// Starts a worker for these queues, with additional environment variables.
     pub fn start_with(
         url: &str,
         name: &str,
@@ -51,7 +52,7 @@ impl WorkerProcess {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("{program:?}: {error}; `cargo build -p celeriac --examples` makes it")
+                panic!("{program:?}: {error}; build it with `cargo build -p celeriac --examples`")
             });
         Self {
             child,
@@ -60,16 +61,16 @@ impl WorkerProcess {
         }
     }
 
-    /// What it has printed.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Ends it at once, as a crash does. Returns when: it did nothing after that.
+    /// Kills the worker, as a crash would. Returns a time after which it did nothing more.
     pub fn kill(&mut self) -> Millis {
         assert!(
             self.child.try_wait().unwrap().is_none(),
-            "{} has ended by itself",
+            "{} has exited by itself",
             self.name
         );
         self.child.kill().unwrap();
@@ -79,7 +80,10 @@ impl WorkerProcess {
 }
 
 impl Drop for WorkerProcess {
-    #[expect(clippy::print_stderr, reason = "a failed test shows what its workers said")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failed test shows the output of its workers"
+    )]
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

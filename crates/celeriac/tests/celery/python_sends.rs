@@ -16,22 +16,22 @@ use crate::{
 with_every_celery! {
     a_task_runs_and_its_result_is_found
     arguments_arrive_as_they_were_sent
-    a_failure_raises_what_it_names
-    a_retry_goes_on_until_success_and_ends_with_the_cause
-    expiry_and_countdown_are_kept
-    lower_priorities_go_first
-    what_nobody_waits_for_is_not_kept
-    headers_survive_a_retry_and_a_change_of_sides
+    a_failure_raises_the_exception_it_names
+    a_task_is_retried_until_it_succeeds_or_fails_with_the_cause
+    expiry_and_countdown_are_respected
+    lower_priority_numbers_run_first
+    an_ignored_result_is_not_stored
+    headers_survive_a_retry_and_a_move_to_python
 }
 
-struct Stage {
+struct Fixture {
     server: Server,
     journal: Journal,
     broker: Arc<dyn Broker>,
     client: PythonClient,
 }
 
-impl Stage {
+impl Fixture {
     fn new(python: &Python) -> Self {
         let server = Server::start();
         Self {
@@ -42,7 +42,7 @@ impl Stage {
         }
     }
 
-    /// A worker that runs one task after the other.
+    /// Starts a worker with a concurrency of one.
     fn worker(&self) -> Running {
         let worker = tasks::worker(self.broker.clone(), &self.journal).concurrency(1);
         Running::start(worker.build(), PATIENCE)
@@ -50,22 +50,25 @@ impl Stage {
 }
 
 async fn a_task_runs_and_its_result_is_found(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
     let calls = "
 results = [add.delay(2, 3), add.delay(2, b=-40), add.delay(a=1, b=1), add.s(1).delay(9)]
 [result.get(timeout=20) for result in results]";
-    assert_eq!(stage.client.run(calls).await, json!([5, -38, 2, 10]));
+    assert_eq!(fixture.client.run(calls).await, json!([5, -38, 2, 10]));
     let state = "
 [results[0].state, results[0].traceback, results[0].children, results[0].date_done.tzinfo is not None]";
-    assert_eq!(stage.client.run(state).await, json!(["SUCCESS", null, [], true]));
+    assert_eq!(
+        fixture.client.run(state).await,
+        json!(["SUCCESS", null, [], true])
+    );
     worker.stop().await.unwrap();
 }
 
 async fn arguments_arrive_as_they_were_sent(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
-    // Compared in Python: what its JSON cannot tell apart would look the same here.
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
+    // Compared in Python, since different Python values may have the same JSON.
     let echoes = r#"
 import datetime, decimal, uuid
 values = [
@@ -82,7 +85,7 @@ for value, result in zip(values, results):
         wrong.append([repr(value)[:80], repr(answer)[:80]])
 wrong"#;
     assert_eq!(
-        stage.client.run(echoes).await,
+        fixture.client.run(echoes).await,
         json!([]),
         "Celery {}",
         python.celery
@@ -90,10 +93,10 @@ wrong"#;
     worker.stop().await.unwrap();
 }
 
-async fn a_failure_raises_what_it_names(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
-    stage
+async fn a_failure_raises_the_exception_it_names(python: Python) {
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
+    fixture
         .client
         .run(
             "
@@ -142,9 +145,9 @@ def failure(name, *args):
             json!([
                 "celery.exceptions",
                 "InvalidTaskError",
-                "the body holds an integer beyond 64 bits",
+                "the body contains an integer beyond 64 bits",
                 "FAILURE",
-                "Traceback (most recent call last):\ncelery.exceptions.InvalidTaskError: the body holds an integer beyond 64 bits\n"
+                "Traceback (most recent call last):\ncelery.exceptions.InvalidTaskError: the body contains an integer beyond 64 bits\n"
             ]),
         ),
         (
@@ -158,20 +161,25 @@ def failure(name, *args):
             ]),
         ),
     ] {
-        assert_eq!(stage.client.run(call).await, expected, "Celery {}", python.celery);
+        assert_eq!(
+            fixture.client.run(call).await,
+            expected,
+            "Celery {}",
+            python.celery
+        );
     }
     worker.stop().await.unwrap();
 }
 
-async fn a_retry_goes_on_until_success_and_ends_with_the_cause(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
+async fn a_task_is_retried_until_it_succeeds_or_fails_with_the_cause(python: Python) {
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
     let succeeded = "
 seen = []
 result = flaky.delay(2)
 answer = result.get(timeout=20, on_message=lambda message: seen.append(message['status']))
 [answer, result.state, seen]";
-    let (answer, celery) = (stage.client.run(succeeded).await, &python.celery);
+    let (answer, celery) = (fixture.client.run(succeeded).await, &python.celery);
     let seen = ["STARTED", "RETRY", "STARTED", "RETRY", "STARTED", "SUCCESS"];
     assert_eq!(answer, json!([2, "SUCCESS", seen]), "Celery {celery}");
     let exhausted = "
@@ -182,16 +190,16 @@ except OutOfStock as error:
     answer = [str(error), result.state]
 answer";
     assert_eq!(
-        stage.client.run(exhausted).await,
+        fixture.client.run(exhausted).await,
         json!(["not yet", "FAILURE"]),
         "Celery {celery}"
     );
     worker.stop().await.unwrap();
 }
 
-async fn expiry_and_countdown_are_kept(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
+async fn expiry_and_countdown_are_respected(python: Python) {
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
     let expired = "
 import datetime
 from celery.exceptions import TaskRevokedError
@@ -202,21 +210,21 @@ try:
 except TaskRevokedError as error:
     answer = [str(error), result.state]
 answer";
-    assert_eq!(stage.client.run(expired).await, json!(["expired", "REVOKED"]));
+    assert_eq!(fixture.client.run(expired).await, json!(["expired", "REVOKED"]));
     let later = "
 begin = time.time()
 late = note.apply_async(['late'], countdown=1.5)
 soon = note.apply_async(['soon'], expires=3600)
 soon.get(timeout=20), late.get(timeout=20)
 time.time() - begin";
-    let seconds = stage.client.run(later).await.as_f64().unwrap();
+    let seconds = fixture.client.run(later).await.as_f64().unwrap();
     assert!(
         seconds >= 1.5,
-        "Celery {}: ended after {seconds} s",
+        "Celery {}: finished after {seconds} s",
         python.celery
     );
     assert_eq!(
-        stage.journal.lines(),
+        fixture.journal.lines(),
         ["soon", "late"],
         "Celery {}",
         python.celery
@@ -224,15 +232,15 @@ time.time() - begin";
     worker.stop().await.unwrap();
 }
 
-async fn lower_priorities_go_first(python: Python) {
-    let mut stage = Stage::new(&python);
+async fn lower_priority_numbers_run_first(python: Python) {
+    let mut fixture = Fixture::new(&python);
     let send = "
 for line, priority in [('last', 9), ('third', 6), ('second', 3), ('first a', 0), ('first b', 2)]:
     result = note.apply_async([line], priority=priority)";
-    stage.client.run(send).await;
-    let worker = stage.worker();
+    fixture.client.run(send).await;
+    let worker = fixture.worker();
     assert_eq!(
-        stage.journal.until(5).await,
+        fixture.journal.until(5).await,
         ["first a", "first b", "second", "third", "last"],
         "Celery {}",
         python.celery
@@ -240,39 +248,39 @@ for line, priority in [('last', 9), ('third', 6), ('second', 3), ('first a', 0),
     worker.stop().await.unwrap();
 }
 
-async fn what_nobody_waits_for_is_not_kept(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
-    let id = stage
+async fn an_ignored_result_is_not_stored(python: Python) {
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
+    let id = fixture
         .client
         .run("note.apply_async(['x'], ignore_result=True).id")
         .await;
-    stage.journal.until(1).await;
+    fixture.journal.until(1).await;
     eventually("the task is settled", async || {
-        (stage.broker.depth("celery").await.unwrap().unacked == 0).then_some(())
+        (fixture.broker.depth("celery").await.unwrap().unacked == 0).then_some(())
     })
     .await;
     let kept: bool = redis::cmd("EXISTS")
         .arg(format!("celery-task-meta-{}", id.as_str().unwrap()))
-        .query(&mut stage.server.connection())
+        .query(&mut fixture.server.connection())
         .unwrap();
     assert!(!kept, "Celery {}", python.celery);
     worker.stop().await.unwrap();
 }
 
-async fn headers_survive_a_retry_and_a_change_of_sides(python: Python) {
-    let mut stage = Stage::new(&python);
-    let worker = stage.worker();
+async fn headers_survive_a_retry_and_a_move_to_python(python: Python) {
+    let mut fixture = Fixture::new(&python);
+    let worker = fixture.worker();
     let send = "
 headers = {'x-tenant': {'id': 7}, 'traceparent': '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'}
 result = describe.apply_async(['ü'], kwargs={'ratio': 0.1}, headers=headers, priority=6, time_limit=900)
 while result.state != 'RETRY':
     time.sleep(0.01)";
-    stage.client.run(send).await;
-    // The next attempt is given back and is one of Python.
+    fixture.client.run(send).await;
+    // The retry is returned to the queue, and runs in Python.
     worker.stop().await.unwrap();
-    let worker = python.worker(&stage.server.url(), &[], &[]).await;
-    let mut answer = stage.client.run("result.get(timeout=20)").await;
+    let worker = python.worker(&fixture.server.url(), &[], &[]).await;
+    let mut answer = fixture.client.run("result.get(timeout=20)").await;
     let headers = answer["headers"].take();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert_eq!(headers["x-tenant"], json!({"id": 7}), "Celery {}", python.celery);

@@ -16,21 +16,21 @@ use crate::{
 with_every_celery! {
     a_task_runs_and_its_result_is_found
     arguments_arrive_as_they_were_sent
-    a_failure_says_what_was_raised
-    a_retry_goes_on_until_success_and_ends_with_the_cause
-    expiry_and_countdown_are_kept
-    lower_priorities_go_first
-    time_limits_are_kept
-    headers_arrive
+    a_failure_names_the_exception_raised
+    a_task_is_retried_until_it_succeeds_or_fails_with_the_cause
+    expiry_and_countdown_are_respected
+    lower_priority_numbers_run_first
+    time_limits_are_respected
+    headers_are_passed_on
 }
 
-struct Stage {
+struct Fixture {
     server: Server,
     client: Client,
     celery: String,
 }
 
-impl Stage {
+impl Fixture {
     fn new(python: &Python) -> Self {
         let server = Server::start();
         Self {
@@ -44,7 +44,7 @@ impl Stage {
         python.worker(&self.server.url(), &[], &[]).await
     }
 
-    /// Sends a task and waits for its end.
+    /// Sends a task and waits for its result.
     async fn call(&self, signature: Signature) -> ResultMeta {
         let id = self.client.send(signature).await.unwrap();
         final_result(&self.client, &id).await
@@ -61,38 +61,41 @@ impl Stage {
 }
 
 async fn a_task_runs_and_its_result_is_found(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
     for (signature, sum) in [
         (Signature::new("add").arg(2).arg(3), 5),
         (Signature::new("add").arg(2).kwarg("b", -40), -38),
         (Signature::new("add").kwarg("a", 1).kwarg("b", 1), 2),
     ] {
-        let meta = stage.call(signature).await;
+        let meta = fixture.call(signature).await;
         assert_eq!(
             (meta.status, meta.result),
             (Status::Success, json!(sum)),
             "Celery {}",
-            stage.celery
+            fixture.celery
         );
     }
     let ignored = Signature::new("note").arg("x").ignore_result(true);
-    let ignored = stage.client.send(ignored).await.unwrap();
-    eventually("the task runs", async || (stage.journal() == ["x"]).then_some(())).await;
-    // A later task has ended, so the first one has.
-    stage.call(Signature::new("add").arg(1).arg(1)).await;
+    let ignored = fixture.client.send(ignored).await.unwrap();
+    eventually("the task runs", async || {
+        (fixture.journal() == ["x"]).then_some(())
+    })
+    .await;
+    // Once a later task has finished, the first one has too.
+    fixture.call(Signature::new("add").arg(1).arg(1)).await;
     assert_eq!(
-        stage.client.result(&ignored).await.unwrap(),
+        fixture.client.result(&ignored).await.unwrap(),
         None,
         "Celery {}",
-        stage.celery
+        fixture.celery
     );
     worker.stop().await;
 }
 
 async fn arguments_arrive_as_they_were_sent(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
     let values = [
         json!([
             null,
@@ -118,7 +121,7 @@ async fn arguments_arrive_as_they_were_sent(python: Python) {
         ]),
     ];
     for value in values {
-        let meta = stage
+        let meta = fixture
             .call(
                 Signature::new("echo")
                     .args(value.as_array().unwrap().clone())
@@ -129,17 +132,17 @@ async fn arguments_arrive_as_they_were_sent(python: Python) {
             meta.result,
             json!({"args": value, "kwargs": {"clé": value}}),
             "Celery {}",
-            stage.celery
+            fixture.celery
         );
     }
-    let meta = stage.call(Signature::new("no_number")).await;
+    let meta = fixture.call(Signature::new("no_number")).await;
     assert_eq!((meta.status, meta.result), (Status::Success, json!(null)));
     worker.stop().await;
 }
 
-async fn a_failure_says_what_was_raised(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
+async fn a_failure_names_the_exception_raised(python: Python) {
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
     let cases = [
         (
             Signature::new("broken").arg("no more"),
@@ -161,18 +164,18 @@ async fn a_failure_says_what_was_raised(python: Python) {
         ),
     ];
     for (signature, module, exception, arguments) in cases {
-        let meta = stage.call(signature).await;
+        let meta = fixture.call(signature).await;
         assert_eq!(
             meta.status,
             Status::Failure,
             "Celery {}: {exception}",
-            stage.celery
+            fixture.celery
         );
         assert_eq!(
             meta.result,
             json!({"exc_type": exception, "exc_message": arguments, "exc_module": module}),
             "Celery {}",
-            stage.celery
+            fixture.celery
         );
         if exception != "NotRegistered" {
             let traceback = meta.traceback.unwrap();
@@ -186,48 +189,48 @@ async fn a_failure_says_what_was_raised(python: Python) {
     worker.stop().await;
 }
 
-async fn a_retry_goes_on_until_success_and_ends_with_the_cause(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
-    let meta = stage.call(Signature::new("flaky").arg(2)).await;
+async fn a_task_is_retried_until_it_succeeds_or_fails_with_the_cause(python: Python) {
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
+    let meta = fixture.call(Signature::new("flaky").arg(2)).await;
     assert_eq!(
         (meta.status, meta.result),
         (Status::Success, json!(2)),
         "Celery {}",
-        stage.celery
+        fixture.celery
     );
-    let meta = stage.call(Signature::new("flaky").arg(1000)).await;
+    let meta = fixture.call(Signature::new("flaky").arg(1000)).await;
     assert_eq!(
         (meta.status, &meta.result["exc_type"]),
         (Status::Failure, &json!("OutOfStock")),
         "Celery {}",
-        stage.celery
+        fixture.celery
     );
     worker.stop().await;
 }
 
-async fn expiry_and_countdown_are_kept(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
+async fn expiry_and_countdown_are_respected(python: Python) {
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
     let past = "2020-01-01T00:00:00Z".parse().unwrap();
-    let meta = stage
+    let meta = fixture
         .call(Signature::new("note").arg("expired").expires(past))
         .await;
-    assert_eq!(meta.status, Status::Revoked, "Celery {}", stage.celery);
+    assert_eq!(meta.status, Status::Revoked, "Celery {}", fixture.celery);
     assert_eq!(meta.result["exc_message"], json!(["expired"]));
     let countdown = Duration::from_millis(1500);
     let begin = std::time::Instant::now();
     let late = Signature::new("note").arg("late").countdown(countdown);
-    let late = stage.client.send(late).await.unwrap();
-    stage.call(Signature::new("note").arg("soon")).await;
-    final_result(&stage.client, &late).await;
-    assert!(begin.elapsed() >= countdown, "Celery {}", stage.celery);
-    assert_eq!(stage.journal(), ["soon", "late"], "Celery {}", stage.celery);
+    let late = fixture.client.send(late).await.unwrap();
+    fixture.call(Signature::new("note").arg("soon")).await;
+    final_result(&fixture.client, &late).await;
+    assert!(begin.elapsed() >= countdown, "Celery {}", fixture.celery);
+    assert_eq!(fixture.journal(), ["soon", "late"], "Celery {}", fixture.celery);
     worker.stop().await;
 }
 
-async fn lower_priorities_go_first(python: Python) {
-    let stage = Stage::new(&python);
+async fn lower_priority_numbers_run_first(python: Python) {
+    let fixture = Fixture::new(&python);
     for (line, priority) in [
         ("last", 9),
         ("third", 6),
@@ -236,27 +239,27 @@ async fn lower_priorities_go_first(python: Python) {
         ("first b", 2),
     ] {
         let note = Signature::new("note").arg(line).priority(priority);
-        stage.client.send(note).await.unwrap();
+        fixture.client.send(note).await.unwrap();
     }
-    let worker = stage.worker(&python).await;
-    eventually("all have run", async || {
-        (stage.journal().len() == 5).then_some(())
+    let worker = fixture.worker(&python).await;
+    eventually("all tasks have run", async || {
+        (fixture.journal().len() == 5).then_some(())
     })
     .await;
     assert_eq!(
-        stage.journal(),
+        fixture.journal(),
         ["first a", "first b", "second", "third", "last"],
         "Celery {}",
-        stage.celery
+        fixture.celery
     );
     worker.stop().await;
 }
 
-async fn time_limits_are_kept(python: Python) {
-    let stage = Stage::new(&python);
-    // Only processes can be ended from outside.
+async fn time_limits_are_respected(python: Python) {
+    let fixture = Fixture::new(&python);
+    // Only processes can be terminated from outside.
     let pool = ["--pool", "prefork", "--concurrency", "1"];
-    let worker = python.worker(&stage.server.url(), &pool, &[]).await;
+    let worker = python.worker(&fixture.server.url(), &pool, &[]).await;
     let sleeps = || Signature::new("sleeps").arg(100);
     for (signature, exception) in [
         (
@@ -265,22 +268,22 @@ async fn time_limits_are_kept(python: Python) {
         ),
         (sleeps().time_limit(Duration::from_secs(1)), "TimeLimitExceeded"),
     ] {
-        let meta = stage.call(signature).await;
-        assert_eq!(meta.result["exc_type"], exception, "Celery {}", stage.celery);
+        let meta = fixture.call(signature).await;
+        assert_eq!(meta.result["exc_type"], exception, "Celery {}", fixture.celery);
     }
     worker.stop().await;
 }
 
-async fn headers_arrive(python: Python) {
-    let stage = Stage::new(&python);
-    let worker = stage.worker(&python).await;
+async fn headers_are_passed_on(python: Python) {
+    let fixture = Fixture::new(&python);
+    let worker = fixture.worker(&python).await;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let signature = Signature::new("describe")
         .header("traceparent", traceparent)
         .header("x-tenant", json!({"id": 7}));
-    let meta = stage.call(signature).await;
+    let meta = fixture.call(signature).await;
     let headers = &meta.result["headers"];
-    assert_eq!(headers["traceparent"], traceparent, "Celery {}", stage.celery);
-    assert_eq!(headers["x-tenant"], json!({"id": 7}), "Celery {}", stage.celery);
+    assert_eq!(headers["traceparent"], traceparent, "Celery {}", fixture.celery);
+    assert_eq!(headers["x-tenant"], json!({"id": 7}), "Celery {}", fixture.celery);
     worker.stop().await;
 }

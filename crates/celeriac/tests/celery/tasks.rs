@@ -8,34 +8,27 @@ use serde_json::{Value, json};
 use crate::support::Journal;
 
 fn exception(module: &str, type_name: &str, message: &str) -> Exception {
-    Exception {
-        type_name: type_name.to_owned(),
-        module: module.to_owned(),
-        message: message.to_owned(),
-    }
+    Exception::new(type_name, message).module(module)
 }
 
-/// `add`, `echo` (its one argument), `note` (writes its argument), `broken` (raises what only `app.py` knows),
-/// `key_error` (raises one of Python's own), `describe` (wants to be tried again in two seconds),
-/// `flaky` (fails until the attempt given), `sleeps` (seconds).
+/// Builds a worker with the tasks `add`, `echo` (returns its argument), `note` (writes its argument),
+/// `broken` (raises an exception that only `app.py` defines), `key_error` (raises a built-in exception),
+/// `describe` (requests a retry in two seconds), `flaky` (fails until the given attempt) and `sleeps` (for
+/// the given seconds).
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
-    let options = |parameters| TaskOptions {
-        track_started: true,
-        parameters,
-        ..TaskOptions::default()
-    };
+    let options = |parameters| TaskOptions::new().track_started(true).parameters(parameters);
     let journal = journal.clone();
     Worker::builder(broker)
         .hostname("celery@rust")
         .task(
             "add",
             options(&["a", "b"]),
-            async |_: TaskContext, (a, b): (i64, i64)| Ok(a + b),
+            async |_: TaskContext, (a, b): (i64, i64)| Ok::<_, TaskError>(a + b),
         )
         .task(
             "echo",
             options(&["value"]),
-            async |_: TaskContext, (value,): (Value,)| Ok(value),
+            async |_: TaskContext, (value,): (Value,)| Ok::<_, TaskError>(value),
         )
         .task(
             "note",
@@ -44,7 +37,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
                 let journal = journal.clone();
                 async move {
                     journal.write(line);
-                    Ok(())
+                    Ok::<_, TaskError>(())
                 }
             },
         )
@@ -89,9 +82,9 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             "sleeps",
             options(&["seconds"]),
             async |_: TaskContext, (seconds,): (f64,)| {
-                // The work that the test asks for.
+                // Stands for the work of the task.
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-                Ok(())
+                Ok::<_, TaskError>(())
             },
         )
 }

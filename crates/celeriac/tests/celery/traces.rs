@@ -1,4 +1,5 @@
-//! One trace across languages: Python's Celery instrumentation and `celeriac::otel` read each other's headers.
+//! One trace across languages: Python's Celery instrumentation and `celeriac::otel` read each other's
+//! headers.
 
 use std::collections::HashMap;
 
@@ -10,10 +11,10 @@ use crate::{
 };
 
 with_every_celery! {
-    a_trace_goes_on_from_python_to_rust_and_back
+    a_trace_continues_from_python_to_rust_and_back
 }
 
-async fn a_trace_goes_on_from_python_to_rust_and_back(python: Python) {
+async fn a_trace_continues_from_python_to_rust_and_back(python: Python) {
     let server = Server::start();
     let journal = Journal::new(&format!("traces-{}", python.celery));
     let telemetry = [
@@ -56,7 +57,7 @@ async fn a_trace_goes_on_from_python_to_rust_and_back(python: Python) {
     }
 }
 
-/// The spans of all three processes, by id.
+/// Returns the spans of all three processes, by id.
 fn spans(server: &Server, rust: &WorkerProcess) -> HashMap<String, Value> {
     let python: Vec<String> = redis::cmd("LRANGE")
         .arg("spans")
@@ -73,7 +74,8 @@ fn spans(server: &Server, rust: &WorkerProcess) -> HashMap<String, Value> {
         .collect()
 }
 
-/// For every span without children: the names of it and of all above it, from the first, all of one trace.
+/// Returns, for each span without children, the names of its ancestors in the same trace and its own, root
+/// first.
 fn chains(spans: &HashMap<String, Value>) -> Vec<Vec<&str>> {
     let parents: Vec<&Value> = spans.values().map(|span| &span["parent_span_id"]).collect();
     let leaves = spans.values().filter(|span| !parents.contains(&&span["span_id"]));

@@ -1,11 +1,11 @@
-//! A Rust worker as a process of its own, for tests that kill it or look at its telemetry. Arguments: the server's
+//! A Rust worker in its own process, for tests that kill it or read its telemetry. Arguments: the server's
 //! URL, the worker's name, the journal to append to, and queues.
 //!
-//! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` into the journal, which a kill cannot take
-//! back, and takes that long unless another worker had the message before. `add` adds two numbers, `relay` (a queue)
-//! sends `add` there.
+//! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` to the journal, which survives a
+//! kill. It takes the given time, or none if another worker held the message before. `add` adds two numbers,
+//! `relay` (a queue) sends `add` to a queue.
 
-#![expect(clippy::expect_used, reason = "a test's program may panic")]
+#![expect(clippy::expect_used, reason = "a program of a test may panic")]
 
 use std::{
     fs::{File, OpenOptions},
@@ -23,11 +23,16 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let mut argument = || arguments.next().expect("a URL, a name, a file and queues");
+    let mut argument = || {
+        arguments
+            .next()
+            .expect("usage: <url> <name> <journal> <queue>...")
+    };
     let (url, name, journal) = (argument(), argument(), argument());
     let observer = observer(&name);
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(url)).expect("a URL of Redis"));
-    let client = Client::new(Arc::clone(&broker)).with_observer(Arc::clone(&observer));
+    let broker: Arc<dyn Broker> =
+        Arc::new(RedisBroker::new(RedisConfig::new(url)).expect("the URL is valid"));
+    let client = Client::new(Arc::clone(&broker)).observer(Arc::clone(&observer));
     let journal = OpenOptions::new().append(true).create(true).open(journal);
     let journal = Arc::new(journal.expect("the journal can be written"));
     let worker = Worker::builder(broker)
@@ -36,7 +41,7 @@ async fn main() {
         .task(
             "add",
             TaskOptions::default(),
-            async |_: TaskContext, (a, b): (i64, i64)| Ok(a + b),
+            async |_: TaskContext, (a, b): (i64, i64)| Ok::<_, TaskError>(a + b),
         )
         .task(
             "relay",
@@ -45,7 +50,7 @@ async fn main() {
                 let client = client.clone();
                 async move {
                     let add = Signature::new("add").arg(2).arg(3).queue(queue);
-                    Ok::<_, TaskError>(client.send(add).await.expect("the server is there"))
+                    Ok::<_, TaskError>(client.send(add).await.expect("the server is available"))
                 }
             },
         )
@@ -57,11 +62,11 @@ async fn main() {
                 async move {
                     write(&journal, &format!("{task} begins {name}"));
                     if !context.redelivered {
-                        // The work that the test asks for.
+                        // Stands for the work of the task.
                         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                     }
                     write(&journal, &format!("{task} ends {name}"));
-                    Ok(())
+                    Ok::<_, TaskError>(())
                 }
             },
         );
@@ -71,28 +76,28 @@ async fn main() {
         .build()
         .run(never, Duration::ZERO)
         .await
-        .expect("it is killed before");
+        .expect("the worker runs until it is killed");
 }
 
-/// Log lines and spans go where the environment says.
+/// Sets up telemetry as the environment says.
 #[cfg(feature = "telemetry")]
 fn observer(name: &str) -> Arc<dyn Observer> {
     let service = telemetry::Service::new("celeriac-test-worker", "0");
-    // Kept for ever: a killed process delivers nothing at its end.
-    std::mem::forget(telemetry::init(service).expect("it is set up once"));
+    // Never dropped: the process is killed, so there is no orderly shutdown.
+    std::mem::forget(telemetry::init(service).expect("telemetry is set up once"));
     Arc::new(celeriac::otel::OtelObserver::new(name))
 }
 
 #[cfg(not(feature = "telemetry"))]
 fn observer(_: &str) -> Arc<dyn Observer> {
-    Arc::new(celeriac::Unobserved)
+    Arc::new(celeriac::NoopObserver)
 }
 
-/// One line in one write, so that the lines of several processes do not mix.
+/// Writes a line in a single write, so that the lines of several processes do not mix.
 fn write(mut journal: &File, event: &str) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("it is after 1970");
+        .expect("the clock is after 1970");
     let line = format!("{event} {}\n", now.as_millis());
     journal
         .write_all(line.as_bytes())

@@ -1,4 +1,4 @@
-//! Events about tasks, as Celery's monitors and Flower see them.
+//! Task events, as Celery's monitors and Flower see them.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
-    Stage,
+    Fixture,
     celery::Python,
     support::{PATIENCE, eventually, final_result},
     with_every_celery,
@@ -20,12 +20,12 @@ use crate::{
 
 with_every_celery! {
     celery_events_shows_every_task
-    flower_shows_the_worker_and_its_tasks_and_revokes
+    flower_shows_the_worker_and_its_tasks_and_revokes_one
 }
 
 async fn celery_events_shows_every_task(python: Python) {
-    let stage = Stage::set_with(|worker| worker.events(true).build()).await;
-    let url = stage.server.url();
+    let fixture = Fixture::start_with(|worker| worker.events(true).build()).await;
+    let url = fixture.server.url();
     let mut monitor = python
         .command(&url, &["-m", "celery", "-b", &url, "events", "--dump"])
         .stdout(Stdio::piped())
@@ -35,7 +35,7 @@ async fn celery_events_shows_every_task(python: Python) {
     let mut next = async |wanted: &str| {
         let find = async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the monitor goes on");
+                let line = lines.next_line().await.unwrap().expect("the monitor runs");
                 if line.contains(wanted) {
                     return line;
                 }
@@ -45,34 +45,34 @@ async fn celery_events_shows_every_task(python: Python) {
             .await
             .unwrap_or_else(|_| panic!("no line with {wanted}"))
     };
-    // It listens once it shows a heartbeat.
+    // The monitor is subscribed once it shows a heartbeat.
     next("heartbeat").await;
-    let id = stage
+    let id = fixture
         .client
         .send(Signature::new("add").arg(2).arg(3))
         .await
         .unwrap();
     let received = next("task received").await;
     assert!(
-        received.contains(&id) && received.contains("add") && received.contains("(2, 3)"),
+        received.contains(id.as_str()) && received.contains("add") && received.contains("(2, 3)"),
         "{received}"
     );
-    assert!(next("task started").await.contains(&id));
+    assert!(next("task started").await.contains(id.as_str()));
     let succeeded = next("task succeeded").await;
     assert!(
-        succeeded.contains(&id) && succeeded.contains("result=5"),
+        succeeded.contains(id.as_str()) && succeeded.contains("result=5"),
         "{succeeded}"
     );
-    stage.client.send(Signature::new("broken")).await.unwrap();
+    fixture.client.send(Signature::new("broken")).await.unwrap();
     let failed = next("task failed").await;
     assert!(failed.contains("OperationalError('for good')"), "{failed}");
     monitor.kill().await.unwrap();
-    stage.end().await;
+    fixture.stop().await;
 }
 
-async fn flower_shows_the_worker_and_its_tasks_and_revokes(python: Python) {
-    let stage = Stage::set().await;
-    let url = stage.server.url();
+async fn flower_shows_the_worker_and_its_tasks_and_revokes_one(python: Python) {
+    let fixture = Fixture::start().await;
+    let url = fixture.server.url();
     let port = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -109,24 +109,25 @@ async fn flower_shows_the_worker_and_its_tasks_and_revokes(python: Python) {
         seen["registered"].as_array().unwrap().contains(&json!("add")),
         "{seen}"
     );
-    // Flower has switched events on by itself.
-    eventually("events are on", async || {
-        let said = stage.ask("enable_events", json!({})).await;
-        (said["ok"] == "task events already enabled").then_some(())
+    // Flower enables events by itself.
+    eventually("events are enabled", async || {
+        let reply = fixture.query("enable_events", json!({})).await;
+        (reply["ok"] == "task events already enabled").then_some(())
     })
     .await;
-    let done = stage
+    let done = fixture
         .client
         .send(Signature::new("add").arg(2).arg(3))
         .await
         .unwrap();
-    let running = stage.client.send(Signature::new("sleeps")).await.unwrap();
+    let running = fixture.client.send(Signature::new("sleeps")).await.unwrap();
     let tasks = eventually("Flower shows the tasks", async || {
         let tasks = http(port, "GET", "/api/tasks").await?;
-        (tasks[&done]["state"] == "SUCCESS" && tasks[&running]["state"] == "STARTED").then_some(tasks)
+        (tasks[done.as_str()]["state"] == "SUCCESS" && tasks[running.as_str()]["state"] == "STARTED")
+            .then_some(tasks)
     })
     .await;
-    let task = &tasks[&done];
+    let task = &tasks[done.as_str()];
     assert_eq!(
         (&task["name"], &task["args"], &task["result"]),
         (&json!("add"), &json!("(2, 3)"), &json!("5"))
@@ -135,19 +136,19 @@ async fn flower_shows_the_worker_and_its_tasks_and_revokes(python: Python) {
     let revoke = format!("/api/task/revoke/{running}?terminate=true");
     http(port, "POST", &revoke).await.expect("Flower revokes");
     assert_eq!(
-        final_result(&stage.client, &running).await.status,
+        final_result(&fixture.client, &running).await.status,
         Status::Revoked
     );
-    eventually("Flower shows it as revoked", async || {
+    eventually("Flower shows the task as revoked", async || {
         let tasks = http(port, "GET", "/api/tasks").await?;
-        (tasks[&running]["state"] == "REVOKED").then_some(())
+        (tasks[running.as_str()]["state"] == "REVOKED").then_some(())
     })
     .await;
     flower.kill().await.unwrap();
-    stage.end().await;
+    fixture.stop().await;
 }
 
-/// The JSON that Flower answers; `None` while it does not.
+/// Returns Flower's JSON answer, or `None` if there is none yet.
 async fn http(port: u16, method: &'static str, path: &str) -> Option<Value> {
     let request = format!("{method} {path} HTTP/1.0\r\nHost: flower\r\nContent-Length: 0\r\n\r\n");
     let answer = tokio::task::spawn_blocking(move || {
@@ -165,9 +166,9 @@ async fn http(port: u16, method: &'static str, path: &str) -> Option<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_end_of_a_task_has_its_event() {
-    let stage = Stage::set_with(|worker| worker.events(true).build()).await;
-    let mut news = stage.broker.listen("celeryev", "task.*").await.unwrap();
+async fn every_outcome_of_a_task_has_its_event() {
+    let fixture = Fixture::start_with(|worker| worker.events(true).build()).await;
+    let mut events = fixture.broker.listen("celeryev", "task.*").await.unwrap();
     let mut sent = Vec::new();
     for signature in [
         Signature::new("add").arg(1).arg(1),
@@ -179,13 +180,16 @@ async fn every_end_of_a_task_has_its_event() {
             .arg(1)
             .expires("2020-01-01T00:00:00Z".parse().unwrap()),
     ] {
-        sent.push(stage.client.send(signature).await.unwrap());
+        sent.push(fixture.client.send(signature).await.unwrap());
     }
     let mut seen: Vec<Event> = Vec::new();
     let all = async {
-        // Three for each that runs once, twice that for the one that is tried twice, two for each that never runs.
+        // Three events for a task that runs once, six for the one that is retried, two for a task that never
+        // runs.
         while seen.len() < 3 + 6 + 3 + 2 + 2 {
-            seen.extend(Event::decode(&news.next().await.expect("the connection holds")));
+            seen.extend(Event::decode(
+                &events.next().await.expect("the connection is open"),
+            ));
         }
     };
     let _ = tokio::time::timeout(PATIENCE, all).await;
@@ -227,5 +231,5 @@ async fn every_end_of_a_task_has_its_event() {
     let succeeded = find(&sent[0], "task-succeeded");
     assert_eq!(succeeded["result"], "2");
     assert!((0.0..30.0).contains(&succeeded["runtime"].as_f64().unwrap()));
-    stage.end().await;
+    fixture.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The methods that only look.
+//! Methods that query the worker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,41 +7,41 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Stage, ask,
+    Fixture,
     celery::Python,
-    ok,
+    ok, query,
     support::{Journal, PATIENCE, Running, worker},
     with_every_celery,
 };
 
 with_every_celery! {
-    celery_pings_the_worker_and_sees_its_status
-    celery_sees_what_the_worker_holds
-    celery_sees_what_the_worker_is
-    python_and_rust_workers_answer_our_client
+    celery_pings_the_worker_and_shows_its_status
+    celery_shows_the_tasks_of_the_worker
+    celery_shows_the_settings_of_the_worker
+    python_and_rust_workers_reply_to_the_client
 }
 
-async fn celery_pings_the_worker_and_sees_its_status(python: Python) {
-    let stage = Stage::set().await;
-    assert_eq!(stage.celery(&python, &["inspect", "ping"]).await, ok("pong"));
-    let url = stage.server.url();
+async fn celery_pings_the_worker_and_shows_its_status(python: Python) {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.celery(&python, &["inspect", "ping"]).await, ok("pong"));
+    let url = fixture.server.url();
     let status = python.output(&url, &["-m", "celery", "-b", &url, "status"]).await;
     assert!(status.contains("celery@test: OK"), "{status}");
     assert!(status.contains("1 node online"), "{status}");
-    stage.end().await;
+    fixture.stop().await;
 }
 
-async fn celery_sees_what_the_worker_holds(python: Python) {
-    let stage = Stage::set().await;
+async fn celery_shows_the_tasks_of_the_worker(python: Python) {
+    let fixture = Fixture::start().await;
     for line in ["a", "b"] {
-        stage
+        fixture
             .client
             .send(Signature::new("gated").arg(line))
             .await
             .unwrap();
     }
-    stage.journal.until(2).await;
-    let reserved = stage
+    fixture.journal.until(2).await;
+    let reserved = fixture
         .client
         .send(Signature::new("add").arg(1).kwarg("b", "x"))
         .await
@@ -51,13 +51,13 @@ async fn celery_sees_what_the_worker_holds(python: Python) {
         .arg(2)
         .priority(4)
         .countdown(Duration::from_secs(3600));
-    let scheduled = stage.client.send(later).await.unwrap();
-    crate::support::eventually("both are held", async || {
-        (stage.broker.depth("celery").await.unwrap().unacked == 4).then_some(())
+    let scheduled = fixture.client.send(later).await.unwrap();
+    crate::support::eventually("both tasks are held", async || {
+        (fixture.broker.depth("celery").await.unwrap().unacked == 4).then_some(())
     })
     .await;
 
-    let active = stage.celery(&python, &["inspect", "active"]).await;
+    let active = fixture.celery(&python, &["inspect", "active"]).await;
     let lines: Vec<&Value> = active
         .as_array()
         .unwrap()
@@ -77,51 +77,51 @@ async fn celery_sees_what_the_worker_holds(python: Python) {
         json!({"exchange": "", "routing_key": "celery", "priority": 0, "redelivered": false})
     );
 
-    let waiting = stage.celery(&python, &["inspect", "reserved"]).await;
+    let waiting = fixture.celery(&python, &["inspect", "reserved"]).await;
     assert_eq!(waiting.as_array().unwrap().len(), 1);
-    assert_eq!(waiting[0]["id"], reserved);
+    assert_eq!(waiting[0]["id"], reserved.as_str());
     assert_eq!(waiting[0]["kwargs"], json!({"b": "x"}));
     assert_eq!(waiting[0]["time_start"], Value::Null);
     assert_eq!(waiting[0]["worker_pid"], Value::Null);
 
-    let later = stage.celery(&python, &["inspect", "scheduled"]).await;
+    let later = fixture.celery(&python, &["inspect", "scheduled"]).await;
     assert_eq!(later.as_array().unwrap().len(), 1);
     assert!(later[0]["eta"].as_str().unwrap().ends_with("+00:00"));
     assert_eq!(later[0]["priority"], 6);
-    assert_eq!(later[0]["request"]["id"], scheduled);
+    assert_eq!(later[0]["request"]["id"], scheduled.as_str());
     assert_eq!(later[0]["request"]["delivery_info"]["priority"], 4);
 
     let running = active[0]["id"].as_str().unwrap();
     let query = ["inspect", "query_task", running, &reserved, "none-such"];
-    let found = stage.celery(&python, &query).await;
+    let found = fixture.celery(&python, &query).await;
     assert_eq!(found[running][0], "active");
-    assert_eq!(found[&reserved][0], "reserved");
-    assert_eq!(found[&reserved][1]["name"], "add");
+    assert_eq!(found[reserved.as_str()][0], "reserved");
+    assert_eq!(found[reserved.as_str()][1]["name"], "add");
     assert_eq!(found.as_object().unwrap().len(), 2);
 
-    let stats = stage.celery(&python, &["inspect", "stats"]).await;
+    let stats = fixture.celery(&python, &["inspect", "stats"]).await;
     assert_eq!(stats["total"], json!({"gated": 2}));
-    // What waits is given back, and nobody else is there to run it.
-    stage.end().await;
+    // The waiting tasks are returned, and no other worker runs them.
+    fixture.stop().await;
 }
 
-async fn celery_sees_what_the_worker_is(python: Python) {
-    let stage = Stage::set().await;
-    let stats = stage.celery(&python, &["inspect", "stats"]).await;
+async fn celery_shows_the_settings_of_the_worker(python: Python) {
+    let fixture = Fixture::start().await;
+    let stats = fixture.celery(&python, &["inspect", "stats"]).await;
     assert_eq!(stats["pid"], std::process::id());
     assert_eq!(stats["pool"]["max-concurrency"], 2);
     assert_eq!(stats["prefetch_count"], 8);
     assert_eq!(stats["broker"]["transport"], "redis");
-    assert_eq!(stats["broker"]["port"], stage.server.port);
+    assert_eq!(stats["broker"]["port"], fixture.server.port);
     assert_eq!(stats["broker"]["virtual_host"], "0");
     assert!(stats["uptime"].is_u64());
     assert!(stats["clock"].as_str().unwrap().parse::<u64>().unwrap() > 0);
     assert!(stats["rusage"]["maxrss"].as_u64().unwrap() > 1000);
     assert_eq!(stats["total"], json!({}));
 
-    let clock = stage.celery(&python, &["inspect", "clock"]).await;
+    let clock = fixture.celery(&python, &["inspect", "clock"]).await;
     assert!(clock["clock"].as_u64().unwrap() > 0);
-    let tasks = stage.celery(&python, &["inspect", "registered"]).await;
+    let tasks = fixture.celery(&python, &["inspect", "registered"]).await;
     assert_eq!(
         tasks,
         json!([
@@ -129,32 +129,32 @@ async fn celery_sees_what_the_worker_is(python: Python) {
             "total"
         ])
     );
-    assert_eq!(stage.celery(&python, &["inspect", "revoked"]).await, json!([]));
-    let queues = stage.celery(&python, &["inspect", "active_queues"]).await;
+    assert_eq!(fixture.celery(&python, &["inspect", "revoked"]).await, json!([]));
+    let queues = fixture.celery(&python, &["inspect", "active_queues"]).await;
     assert_eq!(queues.as_array().unwrap().len(), 1);
     assert_eq!(queues[0]["name"], "celery");
     assert_eq!(queues[0]["exchange"]["type"], "direct");
     assert_eq!(queues[0]["routing_key"], "celery");
-    let conf = stage.celery(&python, &["inspect", "conf"]).await;
+    let conf = fixture.celery(&python, &["inspect", "conf"]).await;
     assert_eq!(
         conf["broker_url"],
-        format!("redis://127.0.0.1:{}/0", stage.server.port)
+        format!("redis://127.0.0.1:{}/0", fixture.server.port)
     );
     assert_eq!(conf["task_serializer"], "json");
     assert_eq!(conf["worker_concurrency"], 2);
-    let report = stage.celery(&python, &["inspect", "report"]).await;
+    let report = fixture.celery(&python, &["inspect", "report"]).await;
     assert!(
         report["ok"].as_str().unwrap().contains("software -> celeriac:"),
         "{report}"
     );
-    stage.end().await;
+    fixture.stop().await;
 }
 
-async fn python_and_rust_workers_answer_our_client(python: Python) {
-    let stage = Stage::set().await;
-    let other = python.worker(&stage.server.url(), &[], &[]).await;
-    stage.until_there_are(2).await;
-    let control = stage.control();
+async fn python_and_rust_workers_reply_to_the_client(python: Python) {
+    let fixture = Fixture::start().await;
+    let other = python.worker(&fixture.server.url(), &[], &[]).await;
+    fixture.until_workers(2).await;
+    let control = fixture.control();
     let mut nodes = control.ping().await.unwrap();
     nodes.sort();
     assert_eq!(nodes, ["celery@test", other.name.as_str()]);
@@ -163,28 +163,28 @@ async fn python_and_rust_workers_answer_our_client(python: Python) {
     let fitting = control.clone().glob("python*").timeout(Duration::from_secs(2));
     assert_eq!(fitting.ping().await.unwrap(), [other.name.as_str()]);
     assert_eq!(control.clone().limit(1).ping().await.unwrap().len(), 1);
-    let stats = ask(&only, "stats", json!({})).await;
+    let stats = query(&only, "stats", json!({})).await;
     assert_eq!(stats[0].content["pid"], other.pid());
-    let refused = ask(&control, "nosuch", json!({})).await;
+    let refused = query(&control, "nosuch", json!({})).await;
     assert_eq!(refused.len(), 2);
     for reply in refused {
         assert_eq!(reply.error(), Some("KeyError('nosuch')"), "{}", reply.node);
     }
-    // The Python worker leaves nothing behind, nor do we.
+    // Neither side leaves keys behind.
     other.stop().await;
     crate::support::eventually("no replies are left", async || {
         let left: Vec<String> = redis::cmd("KEYS")
             .arg("*reply.celery.pidbox")
-            .query(&mut stage.server.connection())
+            .query(&mut fixture.server.connection())
             .unwrap();
         left.is_empty().then_some(())
     })
     .await;
-    stage.end().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_password_and_no_long_argument_is_shown() {
+async fn passwords_and_long_arguments_are_not_shown() {
     let server = crate::server::Server::start_with(Some("s3cret"));
     let (broker, journal, gate): (Arc<dyn Broker>, _, _) = (
         Arc::new(server.broker()),
@@ -198,10 +198,10 @@ async fn no_password_and_no_long_argument_is_shown() {
     journal.until(1).await;
     let control = Control::new(broker).timeout(PATIENCE);
     for method in ["conf", "report", "stats"] {
-        let replies = ask(&control, method, json!({})).await;
+        let replies = query(&control, method, json!({})).await;
         assert!(!replies[0].content.to_string().contains("s3cret"), "{replies:?}");
     }
-    let active = ask(&control, "active", json!({})).await;
+    let active = query(&control, "active", json!({})).await;
     let args = active[0].content[0]["args"].as_str().unwrap();
     assert!(args.starts_with("('xxx") && args.ends_with("..."), "{args}");
     assert!(args.len() < 1100, "{}", args.len());
@@ -210,16 +210,19 @@ async fn no_password_and_no_long_argument_is_shown() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_known_at_once() {
+async fn a_query_without_workers_returns_at_once() {
     let server = crate::server::Server::start();
     let control = Control::new(Arc::new(server.broker())).timeout(PATIENCE);
     let begin = std::time::Instant::now();
     assert!(control.ping().await.unwrap().is_empty());
-    assert!(begin.elapsed() < PATIENCE / 2, "it waited");
+    assert!(
+        begin.elapsed() < PATIENCE / 2,
+        "the query waited for the time-out"
+    );
 }
 
 #[tokio::test]
-async fn the_broker_inside_the_process_does_remote_control_too() {
+async fn the_in_process_broker_supports_remote_control() {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(10));
     let gate = CancellationToken::new();
     let running = Running::start(
@@ -227,7 +230,7 @@ async fn the_broker_inside_the_process_does_remote_control_too() {
         PATIENCE,
     );
     let control = Control::new(broker.clone()).timeout(PATIENCE);
-    crate::support::eventually("the worker answers", async || {
+    crate::support::eventually("the worker replies", async || {
         (control.ping().await.unwrap() == ["celery@test"]).then_some(())
     })
     .await;
@@ -235,28 +238,28 @@ async fn the_broker_inside_the_process_does_remote_control_too() {
         .send(Signature::new("add").arg(1).arg(2))
         .await
         .unwrap();
-    let stats = ask(&control, "stats", json!({})).await;
+    let stats = query(&control, "stats", json!({})).await;
     assert_eq!(stats[0].content["total"], json!({"add": 1}));
     assert_eq!(stats[0].content["broker"]["transport"], "memory");
     running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_early_is_shown_as_such() {
-    let stage = Stage::set().await;
-    stage
+async fn an_early_acknowledgement_is_shown() {
+    let fixture = Fixture::start().await;
+    fixture
         .client
         .send(Signature::new("gated").arg("late"))
         .await
         .unwrap();
-    stage.journal.until(1).await;
-    stage
+    fixture.journal.until(1).await;
+    fixture
         .client
         .send(Signature::new("early").arg("early").arg(0))
         .await
         .unwrap();
-    assert_eq!(stage.journal.until(2).await, ["late", "early"]);
-    let active = stage.ask("active", json!({})).await;
+    assert_eq!(fixture.journal.until(2).await, ["late", "early"]);
+    let active = fixture.query("active", json!({})).await;
     let shown: Vec<(&Value, &Value)> = active
         .as_array()
         .unwrap()
@@ -267,5 +270,5 @@ async fn what_is_acknowledged_early_is_shown_as_such() {
         shown,
         [(&json!("gated"), &json!(false)), (&json!("early"), &json!(true))]
     );
-    stage.end().await;
+    fixture.stop().await;
 }

@@ -1,4 +1,4 @@
-//! The mailbox itself: what it survives, and what it leaves behind.
+//! The worker's mailbox: invalid commands, lost connections, and its keys in Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Stage,
+    Fixture,
     logs::Logs,
     ok,
     server::Server,
@@ -15,13 +15,13 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_commands_are_answered_and_garbage_is_survived() {
-    let stage = Stage::set().await;
+async fn invalid_commands_get_an_error_and_garbage_is_ignored() {
+    let fixture = Fixture::start().await;
     assert_eq!(
-        stage.ask("nosuch", json!({})).await,
+        fixture.query("nosuch", json!({})).await,
         json!({"error": "KeyError('nosuch')"})
     );
-    let wrong = stage.ask("query_task", json!({"ids": 3})).await;
+    let wrong = fixture.query("query_task", json!({"ids": 3})).await;
     assert!(
         wrong["error"].as_str().unwrap().starts_with("TypeError("),
         "{wrong}"
@@ -35,22 +35,22 @@ async fn wrong_commands_are_answered_and_garbage_is_survived() {
     ];
     for text in garbage {
         assert_eq!(
-            stage.broker.broadcast("celery.pidbox", "", text).await.unwrap(),
+            fixture.broker.broadcast("celery.pidbox", "", text).await.unwrap(),
             1
         );
     }
-    assert_eq!(stage.ask("ping", json!({})).await, ok("pong"));
-    stage.end().await;
+    assert_eq!(fixture.query("ping", json!({})).await, ok("pong"));
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn remote_control_comes_back_with_redis() {
-    let mut stage = Stage::set().await;
-    stage.server.crash();
-    assert!(stage.control().ping().await.is_err());
-    stage.server.start_again();
-    eventually("the worker answers again", async || {
-        let nodes = stage
+async fn remote_control_works_again_after_an_outage() {
+    let mut fixture = Fixture::start().await;
+    fixture.server.crash();
+    assert!(fixture.control().ping().await.is_err());
+    fixture.server.start_again();
+    eventually("the worker until_workers again", async || {
+        let nodes = fixture
             .control()
             .timeout(Duration::from_secs(1))
             .ping()
@@ -59,29 +59,29 @@ async fn remote_control_comes_back_with_redis() {
         (nodes == ["celery@test"]).then_some(())
     })
     .await;
-    stage.end().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_subscription_is_made_again() {
-    let stage = Stage::set().await;
+async fn a_lost_subscription_is_renewed() {
+    let fixture = Fixture::start().await;
     let killed: u64 = redis::cmd("CLIENT")
         .arg(&["KILL", "TYPE", "pubsub"])
-        .query(&mut stage.server.connection())
+        .query(&mut fixture.server.connection())
         .unwrap();
     assert_eq!(killed, 1, "the worker has one subscription");
-    eventually("the worker answers again", async || {
-        let nodes = stage.control().ping().await.unwrap();
+    eventually("the worker until_workers again", async || {
+        let nodes = fixture.control().ping().await.unwrap();
         (nodes == ["celery@test"]).then_some(())
     })
     .await;
-    stage.end().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_mailbox_is_declared_as_kombu_does_and_removed_at_the_end() {
+async fn the_mailbox_is_declared_as_in_kombu_and_removed_at_shutdown() {
     const BINDINGS: &str = "_kombu.binding.celery.pidbox";
-    let Stage { server, running, .. } = Stage::set().await;
+    let Fixture { server, running, .. } = Fixture::start().await;
     let connection = &mut server.connection();
     let mut bindings = || -> Vec<String> { redis::cmd("SMEMBERS").arg(BINDINGS).query(connection).unwrap() };
     eventually("the mailbox is declared", async || {
@@ -96,14 +96,14 @@ async fn the_mailbox_is_declared_as_kombu_does_and_removed_at_the_end() {
     let left = deadline - now;
     assert!(
         (3_500_000.0..3_700_000.0).contains(&left),
-        "an hour, in milliseconds: {left}"
+        "expected an hour in milliseconds, got {left}"
     );
     running.stop().await.unwrap();
     assert_eq!(bindings(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_is_warned_about() {
+async fn a_duplicate_worker_name_is_logged_as_a_warning() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let start = async || {
@@ -112,23 +112,26 @@ async fn a_name_that_is_taken_is_warned_about() {
         Running::start(built, PATIENCE)
     };
     let control = Control::new(Arc::new(server.broker())).timeout(Duration::from_secs(5));
-    let answers = async |count: usize| {
-        eventually("all answer", async || {
+    let until_workers = async |count: usize| {
+        eventually("all workers reply", async || {
             (control.ping().await.unwrap().len() == count).then_some(())
         })
         .await;
     };
     let one = start().await;
-    answers(1).await;
-    assert_eq!(logs.troubles(), Vec::<String>::new());
+    until_workers(1).await;
+    assert_eq!(logs.problems(), Vec::<String>::new());
     let two = start().await;
-    answers(2).await;
-    let said = eventually("the second is told", async || {
-        Some(logs.troubles()).filter(|lines| !lines.is_empty())
+    until_workers(2).await;
+    let warnings = eventually("the second worker logs a warning", async || {
+        Some(logs.problems()).filter(|lines| !lines.is_empty())
     })
     .await;
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("another worker has the same name"), "{said:?}");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("another worker has the same name"),
+        "{warnings:?}"
+    );
     one.stop().await.unwrap();
     two.stop().await.unwrap();
 }

@@ -1,11 +1,9 @@
-//! Remote control: Celery's own command line and Flower look at and steer a Rust worker, our client does so with Rust
-//! and Python workers. Needs Python interpreters with Celery, see `support/celery.rs`.
+//! Remote control: Celery's command line and Flower inspect and control a Rust worker, and this crate's
+//! client does the same with Rust and Python workers. Needs Python interpreters with Celery, see
+//! `support/celery.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
-#![expect(
-    dead_code,
-    reason = "every test crate uses a part of what they share in `support`"
-)]
+#![expect(dead_code, reason = "each test crate uses only parts of `support`")]
 
 #[path = "../support/celery.rs"]
 mod celery;
@@ -34,8 +32,8 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, worker},
 };
 
-/// A server with one Rust worker, `celery@test`, two tasks at a time, prefetching eight.
-struct Stage {
+/// A server with one Rust worker, `celery@test`, with a concurrency of two and eight prefetched tasks.
+struct Fixture {
     server: Server,
     broker: Arc<dyn Broker>,
     client: Client,
@@ -44,18 +42,18 @@ struct Stage {
     running: Running,
 }
 
-impl Stage {
-    async fn set() -> Self {
-        Self::set_with(|worker| worker.build()).await
+impl Fixture {
+    async fn start() -> Self {
+        Self::start_with(|worker| worker.build()).await
     }
 
-    async fn set_with(build: impl FnOnce(celeriac::WorkerBuilder) -> Worker) -> Self {
+    async fn start_with(build: impl FnOnce(celeriac::WorkerBuilder) -> Worker) -> Self {
         let server = Server::start();
         let broker: Arc<dyn Broker> = Arc::new(server.broker());
         let (journal, gate) = (Journal::default(), CancellationToken::new());
         let builder = worker(broker.clone(), &journal, &gate).concurrency(2);
         let running = Running::start(build(builder), PATIENCE);
-        let stage = Self {
+        let fixture = Self {
             client: Client::new(broker.clone()),
             server,
             broker,
@@ -63,21 +61,21 @@ impl Stage {
             gate,
             running,
         };
-        eventually("the worker answers", async || {
-            let nodes = stage.control().ping().await.unwrap();
+        eventually("the worker replies", async || {
+            let nodes = fixture.control().ping().await.unwrap();
             (nodes == ["celery@test"]).then_some(())
         })
         .await;
-        stage
+        fixture
     }
 
     fn control(&self) -> Control {
         Control::new(self.broker.clone()).timeout(PATIENCE)
     }
 
-    /// Waits until so many workers answer: a Python worker says that it is ready before it listens.
-    async fn until_there_are(&self, workers: usize) {
-        eventually("every worker answers", async || {
+    /// Waits until `workers` workers reply; a Python worker reports that it is ready before it listens.
+    async fn until_workers(&self, workers: usize) {
+        eventually("every worker replies", async || {
             let nodes = self
                 .control()
                 .timeout(Duration::from_secs(5))
@@ -89,28 +87,28 @@ impl Stage {
         .await;
     }
 
-    async fn ask(&self, method: &str, arguments: Value) -> Value {
-        let replies = ask(&self.control(), method, arguments).await;
+    async fn query(&self, method: &str, arguments: Value) -> Value {
+        let replies = query(&self.control(), method, arguments).await;
         let [reply] = <[Reply; 1]>::try_from(replies).unwrap();
         assert_eq!(reply.node, "celery@test");
         reply.content
     }
 
-    /// What `celery inspect ... --json` or `celery control ... --json` prints about the Rust worker.
+    /// Returns the output of `celery inspect ... --json` or `celery control ... --json` for the Rust worker.
     async fn celery(&self, python: &Python, arguments: &[&str]) -> Value {
         let url = self.server.url();
         let mut command = vec!["-m", "celery", "-b", &url];
         command.extend(arguments);
-        // With a destination Celery knows how many replies there will be.
+        // The destination tells Celery how many replies to expect.
         command.extend(["--destination", "celery@test", "--timeout", "20", "--json"]);
         let printed = python.output(&url, &command).await;
-        let mut answers: Value = serde_json::from_str(printed.trim()).unwrap_or_else(|_| panic!("{printed}"));
+        let mut replies: Value = serde_json::from_str(printed.trim()).unwrap_or_else(|_| panic!("{printed}"));
         // `inspect` prints an object, `control` a list of objects.
-        if let Value::Array(list) = &mut answers {
+        if let Value::Array(list) = &mut replies {
             assert_eq!(list.len(), 1, "{printed}");
-            answers = list.remove(0);
+            replies = list.remove(0);
         }
-        answers["celery@test"].take()
+        replies["celery@test"].take()
     }
 
     async fn rate(&self, task: &str, rate: &str) -> Value {
@@ -119,13 +117,13 @@ impl Stage {
         replies.remove(0).content
     }
 
-    async fn end(self) {
+    async fn stop(self) {
         self.gate.cancel();
         self.running.stop().await.unwrap();
     }
 }
 
-async fn ask(control: &Control, method: &str, arguments: Value) -> Vec<Reply> {
+async fn query(control: &Control, method: &str, arguments: Value) -> Vec<Reply> {
     let arguments: Map<String, Value> = serde_json::from_value(arguments).unwrap();
     control.inspect(method, arguments).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! The methods that change how a worker works.
+//! Methods that change a running worker.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use celeriac::{Client, Signature, Status};
 use serde_json::{Value, json};
 
 use crate::{
-    Stage,
+    Fixture,
     celery::Python,
     ok,
     support::{eventually, final_result},
@@ -14,63 +14,69 @@ use crate::{
 };
 
 with_every_celery! {
-    celery_changes_how_the_worker_works
+    celery_changes_the_worker
     celery_shuts_the_worker_down
 }
 
-async fn celery_changes_how_the_worker_works(python: Python) {
-    let stage = Stage::set().await;
-    let says = async |arguments: &[&str]| {
+async fn celery_changes_the_worker(python: Python) {
+    let fixture = Fixture::start().await;
+    let control = async |arguments: &[&str]| {
         let command: Vec<&str> = [&["control"], arguments].concat();
-        stage.celery(&python, &command).await
+        fixture.celery(&python, &command).await
     };
-    let rate = says(&["rate_limit", "add", "10/s"]).await;
-    assert_eq!(rate, ok("new rate limit set successfully"));
-    let time = says(&["time_limit", "sleeps", "0.1", "0.2"]).await;
-    assert_eq!(time, ok("time limits set successfully"));
-    assert_eq!(says(&["add_consumer", "other"]).await, ok("add consumer other"));
-    assert_eq!(says(&["pool_grow", "3"]).await, ok("pool will grow"));
-    assert_eq!(says(&["pool_shrink", "1"]).await, ok("pool will shrink"));
-    assert_eq!(says(&["enable_events"]).await, ok("task events enabled"));
-    assert_eq!(says(&["enable_events"]).await, ok("task events already enabled"));
-    assert_eq!(says(&["disable_events"]).await, ok("task events disabled"));
-    assert_eq!(says(&["heartbeat"]).await, Value::Null);
+    let rate = control(&["rate_limit", "add", "10/s"]).await;
+    assert_eq!(rate, ok("new rate limit start successfully"));
+    let time = control(&["time_limit", "sleeps", "0.1", "0.2"]).await;
+    assert_eq!(time, ok("time limits start successfully"));
+    assert_eq!(
+        control(&["add_consumer", "other"]).await,
+        ok("add consumer other")
+    );
+    assert_eq!(control(&["pool_grow", "3"]).await, ok("pool will grow"));
+    assert_eq!(control(&["pool_shrink", "1"]).await, ok("pool will shrink"));
+    assert_eq!(control(&["enable_events"]).await, ok("task events enabled"));
+    assert_eq!(
+        control(&["enable_events"]).await,
+        ok("task events already enabled")
+    );
+    assert_eq!(control(&["disable_events"]).await, ok("task events disabled"));
+    assert_eq!(control(&["heartbeat"]).await, Value::Null);
 
-    let stats = stage.ask("stats", json!({})).await;
+    let stats = fixture.query("stats", json!({})).await;
     assert_eq!(
         (&stats["pool"]["max-concurrency"], &stats["prefetch_count"]),
         (&json!(4), &json!(16))
     );
-    let tasks = stage.celery(&python, &["inspect", "registered"]).await;
+    let tasks = fixture.celery(&python, &["inspect", "registered"]).await;
     assert_eq!(tasks[0], "add [rate_limit=10/s]");
-    let id = stage
+    let id = fixture
         .client
         .send(Signature::new("sleeps").queue("other"))
         .await
         .unwrap();
-    let meta = final_result(&stage.client, &id).await;
+    let meta = final_result(&fixture.client, &id).await;
     assert_eq!(
         (meta.status, &meta.result["exc_type"]),
         (Status::Failure, &json!("SoftTimeLimitExceeded"))
     );
 
-    let gone = says(&["cancel_consumer", "other"]).await;
-    assert_eq!(gone, ok("no longer consuming from other"));
-    let queues = stage.ask("active_queues", json!({})).await;
+    let cancelled = control(&["cancel_consumer", "other"]).await;
+    assert_eq!(cancelled, ok("no longer consuming from other"));
+    let queues = fixture.query("active_queues", json!({})).await;
     assert_eq!(queues.as_array().unwrap().len(), 1);
-    stage.end().await;
+    fixture.stop().await;
 }
 
 async fn celery_shuts_the_worker_down(python: Python) {
-    let stage = Stage::set().await;
-    stage
+    let fixture = Fixture::start().await;
+    fixture
         .client
         .send(Signature::new("gated").arg("runs"))
         .await
         .unwrap();
-    stage.journal.until(1).await;
-    let url = stage.server.url();
-    // No worker replies to it, which Celery's command line takes for a failure.
+    fixture.journal.until(1).await;
+    let url = fixture.server.url();
+    // No worker replies, which Celery's command line reports as an error.
     let shutdown = [
         "-m",
         "celery",
@@ -86,124 +92,132 @@ async fn celery_shuts_the_worker_down(python: Python) {
         String::from_utf8_lossy(&output.stderr).contains("No nodes replied"),
         "{output:?}"
     );
-    stage.gate.cancel();
-    stage.running.ended().await.unwrap();
-    assert_eq!(stage.journal.lines(), ["runs"], "it was allowed to finish");
+    fixture.gate.cancel();
+    fixture.running.ended().await.unwrap();
+    assert_eq!(fixture.journal.lines(), ["runs"], "the running task may finish");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_holds_back_its_own_task_only() {
-    let stage = Stage::set().await;
+async fn a_rate_limit_delays_only_its_own_task() {
+    let fixture = Fixture::start().await;
     assert_eq!(
-        stage.rate("note", "1/h").await,
-        ok("new rate limit set successfully")
+        fixture.rate("note", "1/h").await,
+        ok("new rate limit start successfully")
     );
     for line in ["first", "second", "third"] {
-        stage.client.send(Signature::new("note").arg(line)).await.unwrap();
+        fixture
+            .client
+            .send(Signature::new("note").arg(line))
+            .await
+            .unwrap();
     }
-    // More than are prefetched: those that wait for their turn must not count.
+    // More tasks than are prefetched: rate-limited tasks must not occupy slots.
     for _ in 0..20 {
-        let id = stage
+        let id = fixture
             .client
             .send(Signature::new("add").arg(1).arg(1))
             .await
             .unwrap();
-        assert_eq!(final_result(&stage.client, &id).await.result, json!(2));
+        assert_eq!(final_result(&fixture.client, &id).await.result, json!(2));
     }
-    assert_eq!(stage.journal.lines(), ["first"]);
+    assert_eq!(fixture.journal.lines(), ["first"]);
     assert_eq!(
-        stage.rate("note", "0").await,
-        ok("new rate limit set successfully")
+        fixture.rate("note", "0").await,
+        ok("new rate limit start successfully")
     );
-    let mut lines = stage.journal.until(3).await;
+    let mut lines = fixture.journal.until(3).await;
     lines.sort();
     assert_eq!(lines, ["first", "second", "third"]);
     assert_eq!(
-        stage.rate("none such", "1/s").await,
+        fixture.rate("none such", "1/s").await,
         json!({"error": "unknown task"})
     );
-    let wrong = stage.rate("note", "often").await;
+    let invalid = fixture.rate("note", "often").await;
     assert!(
-        wrong["error"]
+        invalid["error"]
             .as_str()
             .unwrap()
             .starts_with("Invalid rate limit string"),
-        "{wrong}"
+        "{invalid}"
     );
-    stage.end().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pool_grows_and_shrinks_while_tasks_run() {
-    let stage = Stage::set().await;
+    let fixture = Fixture::start().await;
     for line in ["a", "b", "c", "d"] {
-        stage
+        fixture
             .client
             .send(Signature::new("gated").arg(line))
             .await
             .unwrap();
     }
-    // Tasks that run side by side write in any order.
-    let begun = async |count| {
-        let mut lines = stage.journal.until(count).await;
+    // Concurrent tasks write in any order.
+    let started = async |count| {
+        let mut lines = fixture.journal.until(count).await;
         lines.sort();
         lines
     };
-    assert_eq!(begun(2).await, ["a", "b"]);
+    assert_eq!(started(2).await, ["a", "b"]);
     assert_eq!(
-        stage.ask("pool_grow", json!({"n": 1})).await,
+        fixture.query("pool_grow", json!({"n": 1})).await,
         ok("pool will grow")
     );
-    assert_eq!(begun(3).await, ["a", "b", "c"]);
+    assert_eq!(started(3).await, ["a", "b", "c"]);
     assert_eq!(
-        stage.ask("pool_shrink", json!({"n": 2})).await,
+        fixture.query("pool_shrink", json!({"n": 2})).await,
         ok("pool will shrink")
     );
-    let refused = stage.ask("pool_shrink", json!({"n": 1})).await;
+    let refused = fixture.query("pool_shrink", json!({"n": 1})).await;
     assert_eq!(
         refused,
-        json!({"error": "ValueError('the pool cannot shrink to nothing')"})
+        json!({"error": "ValueError('the pool must keep at least one slot')"})
     );
-    // One of the three may go on when its task ends, the other two slots are gone.
-    stage.gate.cancel();
-    stage.journal.until(4).await;
-    let active = stage.ask("stats", json!({})).await;
+    // One of the three slots remains; the other two are removed when their tasks finish.
+    fixture.gate.cancel();
+    fixture.journal.until(4).await;
+    let active = fixture.query("stats", json!({})).await;
     assert_eq!(active["pool"]["max-concurrency"], 1);
-    let refused = stage.ask("autoscale", json!({"max": 3, "min": 1})).await;
+    let refused = fixture.query("autoscale", json!({"max": 3, "min": 1})).await;
     assert_eq!(refused, json!({"error": "ValueError('Autoscale not enabled')"}));
-    stage.end().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_come_and_go() {
-    let stage = Stage::set().await;
-    stage
+async fn queues_are_added_and_cancelled() {
+    let fixture = Fixture::start().await;
+    fixture
         .client
         .send(Signature::new("note").arg("waits").queue("other"))
         .await
         .unwrap();
-    stage.ask("add_consumer", json!({"queue": "other"})).await;
-    assert_eq!(stage.journal.until(1).await, ["waits"]);
+    fixture.query("add_consumer", json!({"queue": "other"})).await;
+    assert_eq!(fixture.journal.until(1).await, ["waits"]);
     for queue in ["other", "celery"] {
-        stage.ask("cancel_consumer", json!({"queue": queue})).await;
+        fixture.query("cancel_consumer", json!({"queue": queue})).await;
     }
-    assert_eq!(stage.ask("active_queues", json!({})).await, json!([]));
-    // What a receive that was under way has still taken is run; from then on messages stay.
+    assert_eq!(fixture.query("active_queues", json!({})).await, json!([]));
+    // A receive in progress may still take messages; after it, messages stay.
     eventually("messages stay in their queue", async || {
-        stage.client.send(Signature::new("note").arg("x")).await.unwrap();
-        // Time in which a worker that still receives would take it; too little of it only means another round.
+        fixture
+            .client
+            .send(Signature::new("note").arg("x"))
+            .await
+            .unwrap();
+        // Time for a worker that still receives to take the message; if it is too short, the loop runs again.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let waiting = stage.broker.depth("celery").await.unwrap().waiting;
+        let waiting = fixture.broker.depth("celery").await.unwrap().waiting;
         (waiting > 0).then_some(())
     })
     .await;
-    stage.ask("add_consumer", json!({"queue": "celery"})).await;
-    eventually("and are taken again", async || {
-        (stage.broker.depth("celery").await.unwrap().waiting == 0).then_some(())
+    fixture.query("add_consumer", json!({"queue": "celery"})).await;
+    eventually("messages are received again", async || {
+        (fixture.broker.depth("celery").await.unwrap().waiting == 0).then_some(())
     })
     .await;
-    let client = Client::new(stage.broker.clone());
+    let client = Client::new(fixture.broker.clone());
     let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     assert_eq!(final_result(&client, &id).await.result, json!(2));
-    stage.end().await;
+    fixture.stop().await;
 }

@@ -1,6 +1,6 @@
-"""The Celery application that the tests talk to: a worker's tasks and, through console.py, a client.
+"""The Celery application of the tests: the tasks of a worker and, through console.py, a client.
 
-Where the server is and how long its messages stay reserved comes from the environment.
+The environment sets the server's address and the visibility time-out.
 """
 
 import ctypes
@@ -32,14 +32,14 @@ store = redis.Redis.from_url(URL)
 
 @worker_process_init.connect
 def die_with_the_worker(**_):
-    """A worker that is killed must not leave its children behind."""
+    """Makes the children of a killed worker exit with it."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def trace():
-    """Makes spans of sends and runs from now on; they go to the list `spans`."""
+    """Records spans of sends and runs from now on, in the list `spans`."""
     from opentelemetry import trace
     from opentelemetry.instrumentation.celery import CeleryInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
@@ -68,7 +68,7 @@ if os.environ.get("TEST_CELERY_TRACES") == "1":
 
 
 class OutOfStock(Exception):
-    """An exception that no other side knows."""
+    """An exception that only this application defines."""
 
 
 @app.task(name="add")
@@ -98,7 +98,7 @@ def no_number():
 
 @app.task(name="note")
 def note(line):
-    """Writes a line into the list `journal`."""
+    """Appends a line to the list `journal`."""
     store.rpush("journal", line)
 
 
@@ -122,7 +122,7 @@ def flaky(self, succeeds_at):
 
 @app.task(name="describe", bind=True)
 def describe(self, *args, **kwargs):
-    """What its own message says."""
+    """Returns the contents of its own message."""
     request = self.request
     return {
         "args": args,
@@ -147,14 +147,14 @@ def sleeps(seconds):
 
 @app.task(name="count", ignore_result=True)
 def count(number):
-    """Counts its own run, and the runs on this side."""
+    """Counts its runs, and all runs on this side."""
     with store.pipeline() as pipeline:
         pipeline.hincrby("runs", number, 1).hincrby("sides", "python", 1).execute()
 
 
 @app.task(name="work", bind=True)
 def work(self, task, seconds):
-    """Takes so long, unless somebody had it before."""
+    """Takes the given time, or none if the message was redelivered."""
     store.rpush("journal", f"{task} begins")
     if not self.request.delivery_info.get("redelivered"):
         time.sleep(seconds)

@@ -1,6 +1,6 @@
-"""Runs Python snippets for the tests: a JSON text `{"code": ...}` a line in, `{"value": ...}` or `{"error": ...}` out.
+"""Runs Python snippets for the tests: reads `{"code": ...}` from each line and writes `{"value": ...}` or `{"error": ...}`.
 
-All snippets share their variables; the value of one that ends with an expression is that expression's.
+All snippets share their variables. The value of a snippet is that of its last statement, if it is an expression.
 """
 
 import ast
@@ -11,8 +11,8 @@ import traceback
 
 import app
 
-# A result that is collected unsubscribes. With Celery 5.6 on redis-py 5.3, a client that is just subscribing then waits
-# for itself for ever, so collections happen between snippets only.
+# A garbage-collected result unsubscribes. With Celery 5.6 on redis-py 5.3, this deadlocks a client that is subscribing
+# at the time, so collections happen only between snippets.
 gc.disable()
 
 variables = {**vars(app), "json": json}

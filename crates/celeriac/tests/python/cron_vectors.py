@@ -1,9 +1,9 @@
-"""Writes tests/vectors/cron.json: the next due times that Celery's own crontab computes.
+"""Writes tests/vectors/cron.json: the next due times as computed by Celery's crontab.
 
     <python with celery> tests/python/cron_vectors.py > tests/vectors/cron.json
 
-Made with Celery 5.6.3; 5.7.0 computes the same. Clock changes are left out: there celeriac differs
-on purpose.
+Generated with Celery 5.6.3; 5.7.0 computes the same times. Clock changes are excluded, because celeriac
+intentionally handles them differently.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Connections that break, or hang without breaking.
+//! Connections that break, or stop answering without breaking.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ fn signal(name: &str, pid: u32) {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_noticed_and_waited_for() {
+async fn a_server_that_stops_answering_is_an_outage() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let info: String = cmd("INFO").arg("server").query(&mut server.connection()).unwrap();
@@ -44,10 +44,7 @@ async fn a_server_that_hangs_is_noticed_and_waited_for() {
         .trim()
         .parse()
         .unwrap();
-    let config = RedisConfig {
-        response_timeout: RESPONSE_TIMEOUT,
-        ..server.config()
-    };
+    let config = server.config().response_timeout(RESPONSE_TIMEOUT);
     let broker = Arc::new(RedisBroker::new(config).unwrap());
     let client = Client::new(broker.clone());
     let (journal, gate) = (Journal::default(), CancellationToken::new());
@@ -57,9 +54,9 @@ async fn a_server_that_hangs_is_noticed_and_waited_for() {
     signal("-STOP", pid);
     gate.cancel();
     let begin = Instant::now();
-    eventually("the outage is said", async || logs.troubles().pop()).await;
+    eventually("the outage is logged", async || logs.problems().pop()).await;
     assert!(begin.elapsed() < RESPONSE_TIMEOUT * 4, "{:?}", begin.elapsed());
-    // Long enough for further attempts, none of which may be said again.
+    // Time for further attempts, none of which may log the outage again.
     tokio::time::sleep(Duration::from_secs(1)).await;
     signal("-CONT", pid);
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
@@ -73,11 +70,12 @@ async fn a_server_that_hangs_is_noticed_and_waited_for() {
     assert_eq!(journal.lines(), ["x"]);
 }
 
-/// Passes bytes on between clients and a server, until told to swallow those of the connections it has.
+/// Forwards bytes between clients and a server. On `swallow`, its existing connections stay open but forward
+/// nothing more.
 struct Proxy {
     port: u16,
     swallow: tokio::sync::watch::Sender<u32>,
-    made: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -85,8 +83,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (swallow, swallowing) = tokio::sync::watch::channel(0);
-        let made = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&made);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -108,7 +106,11 @@ impl Proxy {
                 });
             }
         });
-        Self { port, swallow, made }
+        Self {
+            port,
+            swallow,
+            connections,
+        }
     }
 }
 
@@ -117,24 +119,22 @@ async fn pass(from: &mut (impl AsyncReadExt + Unpin), to: &mut (impl AsyncWriteE
 }
 
 #[tokio::test]
-async fn a_connection_that_swallows_everything_is_replaced() {
+async fn a_connection_that_forwards_nothing_is_replaced() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let proxy = Proxy::start(server.port).await;
-    let config = RedisConfig {
-        response_timeout: RESPONSE_TIMEOUT,
-        ..RedisConfig::new(format!("redis://127.0.0.1:{}/0", proxy.port))
-    };
+    let config =
+        RedisConfig::new(format!("redis://127.0.0.1:{}/0", proxy.port)).response_timeout(RESPONSE_TIMEOUT);
     let broker = Arc::new(RedisBroker::new(config).unwrap());
     let client = Client::new(broker.clone());
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
     let first = client.send(Signature::new("gated").arg("x")).await.unwrap();
     journal.until(1).await;
-    let before = proxy.made.load(Ordering::Relaxed);
+    let before = proxy.connections.load(Ordering::Relaxed);
     proxy.swallow.send_modify(|times| *times += 1);
     gate.cancel();
-    // Sent past the proxy: the worker must find it by itself.
+    // Sent without the proxy, so that the worker must receive it on its own.
     let other = Client::new(Arc::new(server.broker()));
     let begin = Instant::now();
     let second = other.send(Signature::new("note").arg("y")).await.unwrap();
@@ -143,8 +143,8 @@ async fn a_connection_that_swallows_everything_is_replaced() {
     }
     assert!(begin.elapsed() < RESPONSE_TIMEOUT * 6, "{:?}", begin.elapsed());
     assert!(
-        proxy.made.load(Ordering::Relaxed) >= before + 2,
-        "both connections"
+        proxy.connections.load(Ordering::Relaxed) >= before + 2,
+        "both connections are replaced"
     );
     running.stop().await.unwrap();
     assert_eq!(
@@ -157,7 +157,7 @@ async fn a_connection_that_swallows_everything_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
+async fn repeatedly_closed_connections_lose_and_duplicate_nothing() {
     const TASKS: usize = 400;
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
@@ -168,30 +168,30 @@ async fn connections_that_are_cut_again_and_again_lose_and_double_nothing() {
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let (_, running) = start(&server, &journal, &gate);
     let mut admin = server.connection();
-    let mut cuts = 0;
+    let mut closed = 0;
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(5) {
-        let cut: usize = cmd("CLIENT")
+        let count: usize = cmd("CLIENT")
             .arg("KILL")
             .arg("TYPE")
             .arg("normal")
             .query(&mut admin)
             .unwrap();
-        cuts += cut;
-        // The pace of the cuts: something has to be connected to be cut.
+        closed += count;
+        // Leaves time to reconnect between two closures.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(cuts >= 8, "{cuts} connections were cut");
+    assert!(closed >= 8, "{closed} connections were closed");
     let broker = server.broker();
-    eventually("nothing is left", async || {
+    eventually("no message is left", async || {
         let depth = broker.depth("celery").await.unwrap();
         (depth.waiting == 0 && depth.unacked == 0).then_some(())
     })
     .await;
     running.stop().await.unwrap();
     let lines = journal.lines();
-    assert_eq!(lines.len(), TASKS, "none ran twice");
+    assert_eq!(lines.len(), TASKS, "no task ran twice");
     let different: BTreeSet<&String> = lines.iter().collect();
     let expected: Vec<String> = (0..TASKS).map(|number| number.to_string()).collect();
-    assert_eq!(different, expected.iter().collect(), "every one ran");
+    assert_eq!(different, expected.iter().collect(), "every task ran");
 }

@@ -1,8 +1,8 @@
-//! A Redis that has forgotten its scripts or all of its data, while workers wait, run tasks and are in the middle.
+//! Loss of the server's scripts or of all its data, while workers wait, run tasks or settle them.
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, RedisBroker, RedisConfig, Renewal, Signature, Status};
+use celeriac::{Broker, Client, RedisBroker, Renewal, Signature, Status};
 use redis::cmd;
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +16,7 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(1);
 
 fn broker(server: &Server) -> Arc<RedisBroker> {
-    let config = RedisConfig {
-        lease: LEASE,
-        ..server.config()
-    };
+    let config = server.config().lease(LEASE);
     Arc::new(RedisBroker::new(config).unwrap())
 }
 
@@ -32,7 +29,7 @@ fn run(server: &Server, command: &str) {
 }
 
 async fn empty(broker: &RedisBroker) {
-    eventually("nothing waits and nothing is reserved", async || {
+    eventually("nothing is waiting or reserved", async || {
         let depth = broker.depth("celery").await.unwrap();
         (depth.waiting == 0 && depth.unacked == 0).then_some(())
     })
@@ -40,7 +37,7 @@ async fn empty(broker: &RedisBroker) {
 }
 
 #[tokio::test]
-async fn scripts_may_be_flushed_all_the_time() {
+async fn scripts_may_be_flushed_continuously() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
@@ -55,7 +52,7 @@ async fn scripts_may_be_flushed_all_the_time() {
         move || {
             while !done.is_cancelled() {
                 cmd("SCRIPT").arg("FLUSH").exec(&mut connection).unwrap();
-                // The pace of the flushes; without it the server would do nothing else.
+                // Leaves the server time for other commands.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -66,13 +63,13 @@ async fn scripts_may_be_flushed_all_the_time() {
     done.cancel();
     flushing.join().unwrap();
     running.stop().await.unwrap();
-    let other = |line: &String| !line.contains("task will be tried again");
-    let troubles: Vec<String> = logs.troubles().into_iter().filter(other).collect();
-    assert!(troubles.is_empty(), "{troubles:#?}");
+    let other = |line: &String| !line.contains("task will be retried");
+    let problems: Vec<String> = logs.problems().into_iter().filter(other).collect();
+    assert!(problems.is_empty(), "{problems:#?}");
 }
 
 #[tokio::test]
-async fn an_idle_worker_goes_on_after_a_flush() {
+async fn an_idle_worker_survives_a_flush() {
     for flush in ["FLUSHALL", "FLUSHDB", "FLUSHALL ASYNC"] {
         let server = Server::start();
         let broker = broker(&server);
@@ -91,7 +88,7 @@ async fn an_idle_worker_goes_on_after_a_flush() {
 }
 
 #[tokio::test]
-async fn what_a_worker_holds_is_reserved_again_after_a_flush() {
+async fn held_deliveries_are_reserved_again_after_a_flush() {
     let (logs, _guard) = Logs::capture();
     let server = Server::start();
     let broker = broker(&server);
@@ -107,7 +104,7 @@ async fn what_a_worker_holds_is_reserved_again_after_a_flush() {
         let task = Signature::new("gated").arg(format!("{number}"));
         ids.push(client.send(task).await.unwrap());
     }
-    eventually("two run and three are held", async || {
+    eventually("two tasks run and three wait", async || {
         (broker.depth("celery").await.unwrap().unacked == 5).then_some(())
     })
     .await;
@@ -128,19 +125,19 @@ async fn what_a_worker_holds_is_reserved_again_after_a_flush() {
         assert_eq!(final_result(&client, id).await.status, Status::Success);
     }
     empty(&broker).await;
-    // Several renewals later nothing has come back.
+    // Nothing is restored after several renewals either.
     tokio::time::sleep(LEASE * 2).await;
     empty(&broker).await;
     running.stop().await.unwrap();
-    assert_eq!(journal.lines().len(), 5, "nothing ran twice");
-    assert_eq!(logs.troubles().len(), 1, "{:#?}", logs.lines());
-    assert!(logs.troubles()[0].contains("messages=5"), "{:?}", logs.troubles());
+    assert_eq!(journal.lines().len(), 5, "no task ran twice");
+    assert_eq!(logs.problems().len(), 1, "{:#?}", logs.lines());
+    assert!(logs.problems()[0].contains("messages=5"), "{:?}", logs.problems());
 }
 
 #[tokio::test]
-async fn a_retry_that_is_due_between_a_flush_and_the_next_renewal_is_not_lost() {
+async fn a_retry_due_between_a_flush_and_the_next_renewal_is_not_lost() {
     let server = Server::start();
-    // Renewals are seconds apart.
+    // The default lease is renewed only every few seconds.
     let (client, running) = start(&server, &Journal::default(), &CancellationToken::new());
     let id = client
         .send(
@@ -151,7 +148,7 @@ async fn a_retry_that_is_due_between_a_flush_and_the_next_renewal_is_not_lost() 
         .await
         .unwrap();
     let broker = server.broker();
-    eventually("the worker has it", async || {
+    eventually("the worker holds the task", async || {
         (broker.depth("celery").await.unwrap().unacked == 1).then_some(())
     })
     .await;
@@ -161,10 +158,10 @@ async fn a_retry_that_is_due_between_a_flush_and_the_next_renewal_is_not_lost() 
 }
 
 #[tokio::test]
-async fn a_worker_that_dies_after_a_flush_loses_nothing() {
+async fn a_worker_that_dies_after_a_flush_loses_no_messages() {
     let server = Server::start();
-    let (dying, living) = (broker(&server), broker(&server));
-    let client = Client::new(living.clone());
+    let (dying, live) = (broker(&server), broker(&server));
+    let client = Client::new(live.clone());
     let id = client.send(Signature::new("note").arg("x")).await.unwrap();
     server_push(&server, b"{no message}\xff");
     let queues = ["celery".to_owned()];
@@ -176,19 +173,19 @@ async fn a_worker_that_dies_after_a_flush_loses_nothing() {
     assert_eq!(
         dying.renew(&tags).await.unwrap(),
         Renewal::Lost,
-        "until it is reserved again"
+        "lost until the deliveries are reserved again"
     );
     dying.reserve(&held).await.unwrap();
     assert_eq!(dying.renew(&tags).await.unwrap(), Renewal::Kept);
     drop(dying);
     let journal = Journal::default();
     let running = Running::start(
-        worker(living.clone(), &journal, &CancellationToken::new()).build(),
+        worker(live.clone(), &journal, &CancellationToken::new()).build(),
         PATIENCE,
     );
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
     assert_eq!(journal.lines(), ["x again"]);
-    empty(&living).await;
+    empty(&live).await;
     running.stop().await.unwrap();
 }
 
@@ -201,7 +198,7 @@ fn server_push(server: &Server, raw: &[u8]) {
 }
 
 #[tokio::test]
-async fn a_loss_is_noticed_even_when_receiving_came_before_the_renewal() {
+async fn a_loss_is_noticed_even_if_a_receive_precedes_the_renewal() {
     let server = Server::start();
     let broker = broker(&server);
     let queues = ["celery".to_owned()];

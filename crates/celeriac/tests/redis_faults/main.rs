@@ -1,4 +1,4 @@
-//! A Redis that fails in every way it can, and a worker that goes on by itself when it can again, and says so once.
+//! Failures of Redis of every kind. The worker must recover by itself, and log each outage and its end once.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
 
@@ -25,7 +25,7 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, final_result, worker},
 };
 
-/// A worker with the tests' tasks on a server of its own.
+/// Starts a worker with the tests' tasks.
 fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
     let broker = Arc::new(server.broker());
     let running = Running::start(worker(broker.clone(), journal, gate).build(), PATIENCE);
@@ -33,7 +33,7 @@ fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Clien
 }
 
 #[tokio::test]
-async fn an_outage_is_said_once_and_its_end_once() {
+async fn an_outage_and_its_end_are_logged_once() {
     let (logs, _guard) = Logs::capture();
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
@@ -52,7 +52,7 @@ async fn an_outage_is_said_once_and_its_end_once() {
         client.result(&ids[0]).await.err()
     })
     .await;
-    // How long the server is away: tasks end, heartbeats and leases are due, and everybody tries again and again.
+    // During the outage tasks finish, heartbeats and renewals are due, and all loops retry.
     gate.cancel();
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.start_again();
@@ -61,7 +61,7 @@ async fn an_outage_is_said_once_and_its_end_once() {
     }
     let next = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     assert_eq!(final_result(&client, &next).await.status, Status::Success);
-    eventually("the worker answers again", async || {
+    eventually("the worker replies again", async || {
         (control.ping().await.unwrap() == ["celery@test"]).then_some(())
     })
     .await;
@@ -72,14 +72,14 @@ async fn an_outage_is_said_once_and_its_end_once() {
         "{:#?}",
         logs.lines()
     );
-    let back = logs.troubles().remove(1);
-    let seconds: f64 = back
+    let recovery = logs.problems().remove(1);
+    let seconds: f64 = recovery
         .split_once("outage_seconds=")
         .unwrap()
         .1
         .trim_end_matches(']')
         .parse()
         .unwrap();
-    assert!((2.9..30.0).contains(&seconds), "{back}");
-    assert_eq!(journal.lines().len(), 8, "nothing ran twice");
+    assert!((2.9..30.0).contains(&seconds), "{recovery}");
+    assert_eq!(journal.lines().len(), 8, "no task ran twice");
 }

@@ -1,5 +1,5 @@
-//! A server that is there but does not do its work: every such answer means waiting until somebody has repaired it,
-//! and nothing is lost meanwhile.
+//! A server that is reachable but refuses requests: the worker waits until the server has recovered, and
+//! loses nothing in the meantime.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, final_result, worker},
 };
 
-/// Longer than every loop's first pauses: all of them have tried in vain.
-const A_WHILE: Duration = Duration::from_secs(1);
+/// Longer than the first back-off of every loop, so that all of them have failed.
+const OUTAGE: Duration = Duration::from_secs(1);
 
 fn set(connection: &mut Connection, name: &str, value: &str) {
     cmd("CONFIG")
@@ -26,11 +26,11 @@ fn set(connection: &mut Connection, name: &str, value: &str) {
         .unwrap();
 }
 
-/// Breaks the server while tasks run that end, are tried again and are sent meanwhile; repairs it when everything
-/// has failed for a while. Answers what was said.
-async fn survived(
+/// Breaks the server while tasks finish, are retried and are sent, and repairs it after everything has failed
+/// for a while. Returns the log lines.
+async fn survive(
     server: &Server,
-    harm: impl FnOnce(&mut Connection),
+    break_server: impl FnOnce(&mut Connection),
     repair: impl FnOnce(&mut Connection),
 ) -> Vec<String> {
     let (logs, _guard) = Logs::capture();
@@ -43,15 +43,15 @@ async fn survived(
         ids.push(client.send(task).await.unwrap());
     }
     journal.until(4).await;
-    harm(&mut connection);
+    break_server(&mut connection);
     gate.cancel();
-    eventually("the trouble is said", async || logs.troubles().pop()).await;
+    eventually("the failure is logged", async || logs.problems().pop()).await;
     let unsent = client.send(Signature::new("add").arg(1).arg(1)).await;
     assert!(
         matches!(&unsent, Err(error) if matches!(error.source, BrokerError::Unavailable { .. })),
         "{unsent:?}"
     );
-    tokio::time::sleep(A_WHILE).await;
+    tokio::time::sleep(OUTAGE).await;
     repair(&mut connection);
     for id in &ids {
         assert_eq!(final_result(&client, id).await.status, Status::Success);
@@ -63,79 +63,82 @@ async fn survived(
     assert_eq!(final_result(&client, &next).await.status, Status::Success);
     running.begin_stop();
     running.stop().await.unwrap();
-    assert_eq!(journal.lines().len(), 4, "nothing ran twice");
+    assert_eq!(journal.lines().len(), 4, "no task ran twice");
     let outline = logs.outline();
     assert_eq!(outline.len(), 3, "{:#?}", logs.lines());
-    assert_eq!(outline[2], "WARN task will be tried again", "the flaky one");
-    logs.troubles()
+    assert_eq!(
+        outline[2], "WARN task will be retried",
+        "the retry of the flaky task"
+    );
+    logs.problems()
 }
 
-fn assert_refused(said: &[String], code: &str) {
-    assert!(said[0].starts_with("WARN Redis refuses to work;"), "{said:?}");
-    assert!(said[0].contains(&format!("cause=\"{code}")), "{said:?}");
-    assert!(said[1].starts_with("INFO Redis works again"), "{said:?}");
+fn assert_refused(lines: &[String], code: &str) {
+    assert!(lines[0].starts_with("WARN Redis refuses to work;"), "{lines:?}");
+    assert!(lines[0].contains(&format!("cause=\"{code}")), "{lines:?}");
+    assert!(lines[1].starts_with("INFO Redis works again"), "{lines:?}");
 }
 
-fn assert_away(said: &[String], causes: &[&str]) {
-    assert!(said[0].starts_with("WARN Redis is unavailable;"), "{said:?}");
-    assert!(causes.iter().any(|cause| said[0].contains(cause)), "{said:?}");
-    assert!(said[1].starts_with("INFO Redis is back"), "{said:?}");
+fn assert_unavailable(lines: &[String], causes: &[&str]) {
+    assert!(lines[0].starts_with("WARN Redis is unavailable;"), "{lines:?}");
+    assert!(causes.iter().any(|cause| lines[0].contains(cause)), "{lines:?}");
+    assert!(lines[1].starts_with("INFO Redis is back"), "{lines:?}");
 }
 
 #[tokio::test]
-async fn a_primary_that_was_made_a_replica_is_waited_for() {
+async fn the_worker_waits_while_the_primary_is_a_replica() {
     let server = Server::start();
-    let said = survived(
+    let lines = survive(
         &server,
         |connection| cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec(connection).unwrap(),
         |connection| cmd("REPLICAOF").arg("NO").arg("ONE").exec(connection).unwrap(),
     )
     .await;
-    assert_away(&said, &["READONLY", "UNBLOCKED"]);
+    assert_unavailable(&lines, &["READONLY", "UNBLOCKED"]);
 }
 
 #[tokio::test]
-async fn a_replica_without_its_primary_is_waited_for() {
+async fn the_worker_waits_while_a_replica_has_no_primary() {
     let server = Server::start();
-    let harm = |connection: &mut Connection| {
+    let break_server = |connection: &mut Connection| {
         set(connection, "replica-serve-stale-data", "no");
         cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec(connection).unwrap();
     };
     let repair =
         |connection: &mut Connection| cmd("REPLICAOF").arg("NO").arg("ONE").exec(connection).unwrap();
-    // A write is refused for the one reason, a read and a new connection for the other.
-    assert_away(
-        &survived(&server, harm, repair).await,
+    // Writes fail with the first error, reads and new connections with the second.
+    assert_unavailable(
+        &survive(&server, break_server, repair).await,
         &["READONLY", "MASTERDOWN", "UNBLOCKED"],
     );
 }
 
 #[tokio::test]
-async fn a_full_server_is_waited_for() {
+async fn the_worker_waits_while_the_server_is_out_of_memory() {
     let server = Server::start();
-    let said = survived(
+    let lines = survive(
         &server,
         |connection| set(connection, "maxmemory", "1"),
         |connection| set(connection, "maxmemory", "0"),
     )
     .await;
-    assert_refused(&said, "OOM");
+    assert_refused(&lines, "OOM");
 }
 
 #[tokio::test]
-async fn a_server_with_too_few_replicas_is_waited_for() {
+async fn the_worker_waits_while_there_are_too_few_replicas() {
     let server = Server::start();
-    let said = survived(
+    let lines = survive(
         &server,
         |connection| set(connection, "min-replicas-to-write", "1"),
         |connection| set(connection, "min-replicas-to-write", "0"),
     )
     .await;
-    assert_refused(&said, "NOREPLICAS");
+    assert_refused(&lines, "NOREPLICAS");
 }
 
 #[tokio::test]
-async fn a_server_whose_disk_cannot_be_written_is_waited_for() {
+async fn the_worker_waits_while_the_server_cannot_write_its_disk() {
     let server = Server::start();
     let (_, folder): (String, PathBuf) = cmd("CONFIG")
         .arg("GET")
@@ -143,9 +146,9 @@ async fn a_server_whose_disk_cannot_be_written_is_waited_for() {
         .query::<(String, String)>(&mut server.connection())
         .map(|(name, folder)| (name, folder.into()))
         .unwrap();
-    let in_the_way = folder.join("dump.rdb");
-    let harm = |connection: &mut Connection| {
-        fs::create_dir(&in_the_way).unwrap();
+    let obstacle = folder.join("dump.rdb");
+    let break_server = |connection: &mut Connection| {
+        fs::create_dir(&obstacle).unwrap();
         set(connection, "save", "3600 1");
         cmd("BGSAVE").exec(connection).unwrap();
         while !cmd("INFO")
@@ -158,30 +161,30 @@ async fn a_server_whose_disk_cannot_be_written_is_waited_for() {
         }
     };
     let repair = |connection: &mut Connection| {
-        fs::remove_dir(&in_the_way).unwrap();
+        fs::remove_dir(&obstacle).unwrap();
         cmd("BGSAVE").exec(connection).unwrap();
     };
-    assert_refused(&survived(&server, harm, repair).await, "MISCONF");
+    assert_refused(&survive(&server, break_server, repair).await, "MISCONF");
 }
 
 #[tokio::test]
-async fn a_server_that_runs_an_endless_script_is_waited_for() {
+async fn the_worker_waits_while_the_server_runs_an_endless_script() {
     let server = Server::start();
-    let harm = |connection: &mut Connection| {
+    let break_server = |connection: &mut Connection| {
         set(connection, "lua-time-limit", "50");
         let mut runs = server.connection();
-        // Ends with an error when the script is killed.
+        // Fails when the script is killed.
         std::thread::spawn(move || cmd("EVAL").arg("while true do end").arg(0).exec(&mut runs));
         while cmd("PING").exec(connection).is_ok() {
             std::thread::sleep(Duration::from_millis(10));
         }
     };
     let repair = |connection: &mut Connection| cmd("SCRIPT").arg("KILL").exec(connection).unwrap();
-    assert_refused(&survived(&server, harm, repair).await, "BUSY");
+    assert_refused(&survive(&server, break_server, repair).await, "BUSY");
 }
 
 #[tokio::test]
-async fn a_changed_password_is_said_without_it_and_waited_for() {
+async fn the_worker_waits_while_its_password_is_wrong_and_never_logs_it() {
     let server = Server::start_with(Some("s3cret"));
     let change = |password: &'static str| {
         move |connection: &mut Connection| {
@@ -194,17 +197,17 @@ async fn a_changed_password_is_said_without_it_and_waited_for() {
                 .unwrap();
         }
     };
-    let said = survived(&server, change("chang3d"), change("s3cret")).await;
-    // The first line may be about the broken connection.
-    assert!(said[0].starts_with("WARN Redis is unavailable;"), "{said:?}");
-    assert!(said[1].starts_with("INFO Redis is back"), "{said:?}");
+    let lines = survive(&server, change("chang3d"), change("s3cret")).await;
+    // The cause in the first line may be the broken connection instead of the password.
+    assert!(lines[0].starts_with("WARN Redis is unavailable;"), "{lines:?}");
+    assert!(lines[1].starts_with("INFO Redis is back"), "{lines:?}");
     let broker = RedisBroker::new(RedisConfig::new(server.url().replace("s3cret", "wr0ng"))).unwrap();
     let anonymous = RedisBroker::new(RedisConfig::new(server.url().replace(":s3cret@", ""))).unwrap();
     let wrong = broker.ping().await.unwrap_err().to_string();
     let none = anonymous.ping().await.unwrap_err().to_string();
     assert!(wrong.contains("Password authentication failed"), "{wrong}");
     assert!(none.contains("NOAUTH"), "{none}");
-    for text in [wrong, none].iter().chain(&said) {
+    for text in [wrong, none].iter().chain(&lines) {
         let secret = ["s3cret", "chang3d", "wr0ng"]
             .iter()
             .find(|secret| text.contains(**secret));
@@ -213,7 +216,7 @@ async fn a_changed_password_is_said_without_it_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_server_that_still_reads_its_data_is_not_back() {
+async fn a_server_that_loads_its_data_is_still_unavailable() {
     let (logs, _guard) = Logs::capture();
     let mut server = Server::start();
     let broker = Arc::new(server.broker());
@@ -222,7 +225,7 @@ async fn a_server_that_still_reads_its_data_is_not_back() {
     let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
     let id = client.send(Signature::new("gated").arg("x")).await.unwrap();
     journal.until(1).await;
-    // The server looks up from reading its file every 1024 commands.
+    // While loading its file, the server handles requests every 1024 commands.
     let mut connection = server.connection();
     for number in 0..5000 {
         cmd("SET")
@@ -240,7 +243,7 @@ async fn a_server_that_still_reads_its_data_is_not_back() {
         server
     });
     let bare = redis::Client::open(format!("redis://127.0.0.1:{port}/0")).unwrap();
-    eventually("it answers that it reads its data", async || {
+    eventually("the server answers that it is loading", async || {
         let answer = cmd("PING").exec(&mut bare.get_connection().ok()?).err()?;
         (answer.code() == Some("LOADING")).then_some(())
     })

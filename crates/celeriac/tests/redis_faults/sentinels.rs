@@ -1,4 +1,4 @@
-//! Real sentinels that watch a primary and its replica: client, worker and remote control follow the primary wherever it goes.
+//! Real sentinels that watch a primary and its replica: client, worker and remote control follow the primary.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    /// Watches the server on this port under the name `news`; two must agree that it is down.
+    /// Starts a sentinel for the server on this port, under the name `news`. Two must agree that it is down.
     fn start(primary: u16) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -52,14 +52,14 @@ impl Sentinel {
         Self { child, port, folder }
     }
 
-    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+    fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
         let mut connection = client.get_connection().ok()?;
         cmd("SENTINEL").arg(words).query(&mut connection).ok()
     }
 
     fn primary(&self) -> Option<u16> {
-        let address: (String, u16) = self.ask(&["GET-MASTER-ADDR-BY-NAME", "news"])?;
+        let address: (String, u16) = self.query(&["GET-MASTER-ADDR-BY-NAME", "news"])?;
         Some(address.1)
     }
 }
@@ -72,7 +72,7 @@ impl Drop for Sentinel {
     }
 }
 
-/// A primary, its replica, and three sentinels that know of all.
+/// A primary, its replica, and three sentinels.
 struct Watched {
     sentinels: Vec<Sentinel>,
     servers: [Server; 2],
@@ -87,12 +87,12 @@ impl Watched {
             .exec(&mut servers[1].connection())
             .unwrap();
         let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(servers[0].port)).collect();
-        eventually("all know of each other and of the replica", async || {
+        eventually("the sentinels know each other and the replica", async || {
             sentinels
                 .iter()
                 .all(|sentinel| {
-                    let replicas: Option<Vec<redis::Value>> = sentinel.ask(&["REPLICAS", "news"]);
-                    let others: Option<Vec<redis::Value>> = sentinel.ask(&["SENTINELS", "news"]);
+                    let replicas: Option<Vec<redis::Value>> = sentinel.query(&["REPLICAS", "news"]);
+                    let others: Option<Vec<redis::Value>> = sentinel.query(&["SENTINELS", "news"]);
                     replicas.is_some_and(|replicas| replicas.len() == 1)
                         && others.is_some_and(|others| others.len() == 2)
                 })
@@ -100,7 +100,7 @@ impl Watched {
         })
         .await;
         let watched = Self { sentinels, servers };
-        eventually("the replica has its data", async || {
+        eventually("the replica is synchronised", async || {
             let info: String = cmd("INFO")
                 .arg("replication")
                 .query(&mut watched.servers[1].connection())
@@ -130,7 +130,7 @@ fn reserved(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn everybody_follows_a_failover() {
+async fn client_worker_and_control_follow_a_failover() {
     let (logs, _guard) = Logs::capture();
     let mut watched = Watched::start().await;
     let broker = watched.broker();
@@ -153,7 +153,7 @@ async fn everybody_follows_a_failover() {
     for id in [&held, &next] {
         assert_eq!(final_result(&client, id).await.status, Status::Success);
     }
-    eventually("the worker answers at the new primary", async || {
+    eventually("the worker replies on the new primary", async || {
         (control.ping().await.ok()? == ["celery@test"]).then_some(())
     })
     .await;
@@ -164,17 +164,17 @@ async fn everybody_follows_a_failover() {
         "{:#?}",
         logs.lines()
     );
-    // The old primary comes back, and nobody goes to it.
+    // The old primary returns, and remains unused.
     watched.servers[0].start_again();
     let again = client.send(Signature::new("add").arg(2).arg(2)).await.unwrap();
     assert_eq!(final_result(&client, &again).await.status, Status::Success);
     running.stop().await.unwrap();
-    assert_eq!(journal.lines(), ["x"], "it did not run twice");
+    assert_eq!(journal.lines(), ["x"], "the task ran only once");
     assert_eq!(reserved(&watched.servers[1]), 0);
 }
 
 #[tokio::test]
-async fn a_demoted_primary_is_left() {
+async fn connections_leave_a_demoted_primary() {
     let (logs, _guard) = Logs::capture();
     let watched = Watched::start().await;
     let broker = watched.broker();
@@ -187,12 +187,12 @@ async fn a_demoted_primary_is_left() {
         (reserved(&watched.servers[1]) == 1).then_some(())
     })
     .await;
-    let begun: Option<String> = watched.sentinels[0].ask(&["FAILOVER", "news"]);
-    assert_eq!(begun.as_deref(), Some("OK"));
+    let answer: Option<String> = watched.sentinels[0].query(&["FAILOVER", "news"]);
+    assert_eq!(answer.as_deref(), Some("OK"));
     eventually("the other server is the primary", async || {
         let to = Some(watched.servers[1].port);
         let all = watched.sentinels.iter().all(|sentinel| sentinel.primary() == to);
-        // The sentinels cut all connections to a server that they demote.
+        // The sentinels close all connections to a server that they demote.
         let client = redis::Client::open(watched.servers[0].url()).unwrap();
         let mut connection = client.get_connection().ok()?;
         let info: String = cmd("INFO").arg("replication").query(&mut connection).ok()?;
@@ -219,7 +219,7 @@ async fn a_demoted_primary_is_left() {
 }
 
 #[tokio::test]
-async fn sentinels_that_are_gone_or_do_not_know_the_name_are_said() {
+async fn an_error_names_sentinels_that_fail_or_do_not_know_the_primary() {
     let server = Server::start();
     let sentinel = Sentinel::start(server.port);
     eventually("the sentinel answers", async || sentinel.primary()).await;
@@ -229,11 +229,11 @@ async fn sentinels_that_are_gone_or_do_not_know_the_name_are_said() {
         .unwrap()
         .port();
     let broker = |url: String| RedisBroker::new(RedisConfig::new(url)).unwrap();
-    let one_gone = broker(format!(
+    let unknown = broker(format!(
         "sentinel://:s3cret@127.0.0.1:{unused},127.0.0.1:{}/0?master=other",
         sentinel.port
     ));
-    let error = one_gone.ping().await.unwrap_err().to_string();
+    let error = unknown.ping().await.unwrap_err().to_string();
     assert!(error.contains("no sentinel names the primary"), "{error}");
     assert!(
         error.contains("does not know it") && !error.contains("s3cret"),
@@ -245,11 +245,14 @@ async fn sentinels_that_are_gone_or_do_not_know_the_name_are_said() {
         sentinel.port
     ));
     working.ping().await.unwrap();
-    // As Celery has it in its broker URL.
-    let celerys = broker(format!(
+    // In the form of Celery's broker URL.
+    let celery_form = broker(format!(
         "sentinel://127.0.0.1:{unused}/0;sentinel://127.0.0.1:{}/0?master_name=news",
         sentinel.port
     ));
-    celerys.ping().await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5), "one sentinel is enough");
+    celery_form.ping().await.unwrap();
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "one working sentinel suffices"
+    );
 }

@@ -1,5 +1,5 @@
-//! Redis behind TLS, with an authority of the test's own: it is trusted when it is named, and nothing is ever sent
-//! without a verified certificate.
+//! Redis with TLS and a private CA: the CA is trusted if it is configured, and nothing is sent without a
+//! verified certificate.
 
 use std::{
     fs,
@@ -19,22 +19,23 @@ use crate::{
 };
 
 fn openssl(folder: &Path, arguments: &str) {
-    let made = Command::new("openssl")
+    let status = Command::new("openssl")
         .args(arguments.split(' '))
         .current_dir(folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .expect("openssl must be installed");
-    assert!(made.success(), "openssl {arguments}");
+        .expect("openssl is not installed");
+    assert!(status.success(), "openssl {arguments}");
 }
 
-/// A server that speaks TLS alone, and its authority. It wants a certificate and a password of its clients, or nothing.
+/// A server that accepts only TLS, and its CA. With `client_auth`, it requires a client certificate and a
+/// password.
 struct Server {
     child: Child,
     port: u16,
     folder: PathBuf,
-    clients_too: bool,
+    client_auth: bool,
 }
 
 fn free_port() -> u16 {
@@ -62,14 +63,14 @@ fn launch(mut command: Command, folder: &Path, port: u16) -> Child {
 }
 
 impl Server {
-    fn start(name: &str, clients_too: bool) -> Self {
+    fn start(name: &str, client_auth: bool) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("celeriac-tls-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
         openssl(
             &folder,
-            &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"),
+            &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=ca"),
         );
         for (file, subject) in [("server", name), ("client", "DNS:client")] {
             openssl(
@@ -100,13 +101,13 @@ impl Server {
             ])
             .args(["--tls-cert-file", "server.pem", "--tls-key-file", "server.key"])
             .args(["--tls-ca-cert-file", "ca.pem", "--save", ""])
-            .args(["--tls-auth-clients", if clients_too { "yes" } else { "no" }])
-            .args(["--requirepass", if clients_too { "s3cret" } else { "" }]);
+            .args(["--tls-auth-clients", if client_auth { "yes" } else { "no" }])
+            .args(["--requirepass", if client_auth { "s3cret" } else { "" }]);
         Self {
             child: launch(command, &folder, port),
             port,
             folder,
-            clients_too,
+            client_auth,
         }
     }
 
@@ -115,11 +116,11 @@ impl Server {
     }
 
     fn url(&self, parameters: &str) -> String {
-        let account = if self.clients_too { ":s3cret@" } else { "" };
+        let account = if self.client_auth { ":s3cret@" } else { "" };
         format!("rediss://{account}127.0.0.1:{}/0?{parameters}", self.port)
     }
 
-    /// A sentinel with the same certificates and a password of its own, which it wants from clients.
+    /// Starts a sentinel with the same certificates and its own password.
     fn sentinel(&self) -> Self {
         let port = free_port();
         let folder = self.folder.join("sentinel");
@@ -140,7 +141,7 @@ impl Server {
             child: launch(command, &folder, port),
             port,
             folder,
-            clients_too: true,
+            client_auth: true,
         }
     }
 }
@@ -157,17 +158,18 @@ fn broker(url: String) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
 }
 
-/// Every attempt fails, and for this reason. A loaded machine may also be too slow for an attempt.
+/// Checks that no attempt succeeds, and that one fails for this reason. A loaded machine may also be too slow
+/// for an attempt.
 async fn refused(url: String, reason: &str) {
     let broker = broker(url);
     eventually(reason, async || {
-        let error = broker.ping().await.expect_err("it must not be trusted");
+        let error = broker.ping().await.expect_err("the server must not be trusted");
         error.to_string().contains(reason).then_some(())
     })
     .await;
 }
 
-/// Client, worker and remote control, each with connections of their own.
+/// Checks client, worker and remote control, each with its own connections.
 async fn works(broker: RedisBroker) {
     let broker = Arc::new(broker);
     let control = Control::new(broker.clone());
@@ -176,7 +178,7 @@ async fn works(broker: RedisBroker) {
     let running = Running::start(built, PATIENCE);
     let id = client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
-    eventually("the worker answers", async || {
+    eventually("the worker replies", async || {
         (control.ping().await.ok()? == ["celery@test"]).then_some(())
     })
     .await;
@@ -184,18 +186,15 @@ async fn works(broker: RedisBroker) {
 }
 
 #[tokio::test]
-async fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
+async fn a_configured_ca_is_trusted() {
     let server = Server::start("IP:127.0.0.1", false);
-    let authority = server.file("ca.pem");
-    // As Celery in Python wants it.
+    let ca = server.file("ca.pem");
+    // In the form that Celery requires.
     works(broker(
-        server.url(&format!("ssl_cert_reqs=required&ssl_ca_certs={authority}")),
+        server.url(&format!("ssl_cert_reqs=required&ssl_ca_certs={ca}")),
     ))
     .await;
-    let config = RedisConfig {
-        ca_certificate: Some(authority.into()),
-        ..RedisConfig::new(server.url(""))
-    };
+    let config = RedisConfig::new(server.url("")).ca_certificate(ca);
     RedisBroker::new(config).unwrap().ping().await.unwrap();
 }
 
@@ -206,27 +205,27 @@ async fn a_certificate_that_cannot_be_verified_is_an_error() {
         Server::start("DNS:elsewhere", false),
     );
     refused(server.url(""), "UnknownIssuer").await;
-    let stranger = server.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
-    refused(stranger, "invalid peer certificate").await;
-    let misnamed = other.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
-    refused(misnamed, "not valid for name").await;
+    let wrong_ca = server.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
+    refused(wrong_ca, "invalid peer certificate").await;
+    let wrong_name = other.url(&format!("ssl_ca_certs={}", other.file("ca.pem")));
+    refused(wrong_name, "not valid for name").await;
 }
 
 #[tokio::test]
-async fn a_client_shows_its_certificate_where_it_is_asked_for() {
+async fn a_client_certificate_is_sent_on_request() {
     let server = Server::start("IP:127.0.0.1", true);
-    let authority = format!("ssl_ca_certs={}", server.file("ca.pem"));
-    broker(server.url(&authority)).ping().await.unwrap_err();
-    let own = format!(
+    let ca = format!("ssl_ca_certs={}", server.file("ca.pem"));
+    broker(server.url(&ca)).ping().await.unwrap_err();
+    let client_certificate = format!(
         "ssl_certfile={}&ssl_keyfile={}",
         server.file("client.pem"),
         server.file("client.key")
     );
-    works(broker(server.url(&format!("{authority}&{own}")))).await;
+    works(broker(server.url(&format!("{ca}&{client_certificate}")))).await;
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_behind_tls_and_with_their_own_password() {
+async fn sentinels_are_queried_over_tls_with_their_own_password() {
     let server = Server::start("IP:127.0.0.1", true);
     let sentinel = server.sentinel();
     let url = |parameters: &str| {
@@ -250,7 +249,7 @@ async fn sentinels_are_asked_behind_tls_and_with_their_own_password() {
 }
 
 #[tokio::test]
-async fn files_without_certificates_are_refused_at_once() {
+async fn files_without_certificates_are_refused_on_creation() {
     let folder = std::env::temp_dir();
     let empty = folder.join(format!("celeriac-no-certificate-{}", std::process::id()));
     fs::write(&empty, "nothing").unwrap();

@@ -1,5 +1,5 @@
-//! Real Celery: Python workers as processes of their own, and a Python client that is told what to do. Both speak
-//! through the application in `tests/python/app.py`, with every version of Celery that `TEST_CELERY_PYTHON` names.
+//! Real Celery: Python workers in their own processes, and a Python client that runs given snippets. Both use
+//! the application in `tests/python/app.py`, with every version of Celery that `TEST_CELERY_PYTHON` names.
 
 use std::{
     fs::{self, File},
@@ -39,16 +39,16 @@ macro_rules! with_every_celery {
     };
 }
 
-/// A Python interpreter that has Celery.
+/// A Python interpreter with Celery installed.
 #[derive(Debug, Clone)]
 pub struct Python {
     interpreter: String,
-    /// The exact version of Celery.
+    /// Exact version of Celery.
     pub celery: String,
 }
 
 impl Python {
-    /// The interpreter with this version of Celery (`5.6`).
+    /// Returns the interpreter with this version of Celery (`5.6`).
     pub fn with_celery(version: &str) -> Self {
         static INTERPRETERS: OnceLock<Vec<Python>> = OnceLock::new();
         let known = INTERPRETERS.get_or_init(Self::all);
@@ -56,18 +56,17 @@ impl Python {
             .iter()
             .find(|python| python.celery.starts_with(&format!("{version}.")));
         found
-            .unwrap_or_else(|| panic!("none of {known:?} (from TEST_CELERY_PYTHON) has Celery {version}"))
+            .unwrap_or_else(|| {
+                panic!("no interpreter of {known:?} (from TEST_CELERY_PYTHON) has Celery {version}")
+            })
             .clone()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests are told by the environment where Celery is"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the environment names the interpreters")]
     fn all() -> Vec<Self> {
         let interpreters = std::env::var("TEST_CELERY_PYTHON").expect(
-            "TEST_CELERY_PYTHON must name Python interpreters that have Celery, with colons in between; \
-             scripts/test sets it",
+            "TEST_CELERY_PYTHON must list Python interpreters with Celery, separated by colons; \
+                         scripts/test sets it",
         );
         let ask = |interpreter: &str| {
             let answer = std::process::Command::new(interpreter)
@@ -82,7 +81,8 @@ impl Python {
         interpreters.split(':').map(ask).collect()
     }
 
-    /// A program of this interpreter (`["-m", "celery", "-A", "app", "inspect", "ping"]`), working on the server at `url`.
+    /// Returns a command of this interpreter (`["-m", "celery", "-A", "app", "inspect", "ping"]`) for the
+    /// server at `url`.
     pub fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.interpreter);
         command
@@ -100,11 +100,11 @@ impl Python {
         command
     }
 
-    /// Runs a program of this interpreter to its end and gives back what it printed.
+    /// Runs a command of this interpreter and returns its output.
     pub async fn output(&self, url: &str, arguments: &[&str]) -> String {
         let output = timeout(PATIENCE, self.command(url, arguments).output())
             .await
-            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} does not end", self.celery))
+            .unwrap_or_else(|_| panic!("Celery {}: {arguments:?} does not exit", self.celery))
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(
@@ -117,8 +117,8 @@ impl Python {
         text(&output.stdout)
     }
 
-    /// A worker with one thread: `args` are those of `celery worker` (a later `--pool` or `--concurrency` wins),
-    /// `env` are variables that `app.py` reads.
+    /// Starts a worker with one thread. `args` are arguments of `celery worker` (a later `--pool` or
+    /// `--concurrency` wins), `env` are variables that `app.py` reads.
     pub async fn worker(&self, url: &str, args: &[&str], env: &[(&str, &str)]) -> PythonWorker {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -141,15 +141,15 @@ impl Python {
             log,
         };
         eventually("the Python worker is ready", async || {
-            let ended = worker.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the Python worker has ended: {ended:?}");
+            let status = worker.child.try_wait().unwrap();
+            assert!(status.is_none(), "the Python worker has exited: {status:?}");
             worker.log().contains(" ready.").then_some(())
         })
         .await;
         worker
     }
 
-    /// A client that runs Python snippets.
+    /// Starts a client that runs Python snippets.
     pub fn client(&self, url: &str) -> PythonClient {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/console.py");
         let mut child = self
@@ -167,32 +167,32 @@ impl Python {
     }
 }
 
-/// A `celery worker`, killed when dropped. A test that fails shows its log.
+/// A `celery worker`, killed when dropped. Its log is printed if the test fails.
 pub struct PythonWorker {
     child: Child,
-    /// Its node name.
+    /// Node name.
     pub name: String,
     celery: String,
     log: PathBuf,
 }
 
 impl PythonWorker {
-    /// What it has printed.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Its process id, while it runs.
+    /// Returns the process id; the worker must be running.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the worker runs")
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the worker, as a crash would.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// A warm shutdown, as Celery does at SIGTERM.
+    /// Starts a warm shutdown, as Celery does at SIGTERM, and waits for its end.
     pub async fn stop(mut self) {
         self.signal("TERM").await;
         timeout(PATIENCE, self.child.wait())
@@ -210,7 +210,7 @@ impl PythonWorker {
 }
 
 impl Drop for PythonWorker {
-    #[expect(clippy::print_stderr, reason = "a failed test shows what Python said")]
+    #[expect(clippy::print_stderr, reason = "a failed test shows Python's output")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
@@ -225,7 +225,7 @@ impl Drop for PythonWorker {
     }
 }
 
-/// A Python process that has imported the application and runs snippets one after the other.
+/// A Python process that has imported the application and runs snippets one after another.
 pub struct PythonClient {
     input: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
@@ -234,16 +234,16 @@ pub struct PythonClient {
 }
 
 impl PythonClient {
-    /// Runs a snippet, with everything of `app.py` in scope and the variables of earlier snippets. Gives back the value
-    /// of the expression that it ends with; fails the test when it raises.
+    /// Runs a snippet with the names of `app.py` and the variables of earlier snippets in scope. Returns the
+    /// value of its last expression; panics if it raises.
     pub async fn run(&mut self, code: &str) -> Value {
         let line = format!("{}\n", json!({"code": code}));
         self.input.write_all(line.as_bytes()).await.unwrap();
         let answer = timeout(PATIENCE * 2, self.answers.next_line())
             .await
-            .unwrap_or_else(|_| panic!("Celery {}: no answer to: {code}", self.celery))
+            .unwrap_or_else(|_| panic!("Celery {}: timed out running: {code}", self.celery))
             .unwrap()
-            .unwrap_or_else(|| panic!("Celery {}: the client has ended at: {code}", self.celery));
+            .unwrap_or_else(|| panic!("Celery {}: the client has exited at: {code}", self.celery));
         let mut answer: Value = serde_json::from_str(&answer).unwrap();
         if let Some(error) = answer["error"].as_str() {
             panic!("Celery {}: {code}\n{error}", self.celery);

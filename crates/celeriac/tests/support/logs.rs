@@ -1,5 +1,5 @@
-//! The log lines of one test. The test's runtime must have one thread, so that all of it logs here and nothing else
-//! does.
+//! Log lines of one test. The test's runtime must have a single thread, so that all tasks of the test, and no
+//! others, log on it.
 
 use std::{
     fmt::{self, Write},
@@ -17,7 +17,7 @@ use tracing_subscriber::{
     registry,
 };
 
-/// Lines as `WARN text name=value`, from level INFO on, of this library alone.
+/// Lines of this library at INFO and above, as `WARN text name=value`.
 #[derive(Clone, Default)]
 pub struct Logs(Arc<Mutex<Vec<String>>>);
 
@@ -33,16 +33,16 @@ impl Logs {
         self.0.lock().unwrap().clone()
     }
 
-    /// What was said about the server, and whatever else was a warning or worse.
-    pub fn troubles(&self) -> Vec<String> {
-        let told = |line: &String| line.contains("Redis") || !line.starts_with("INFO");
-        self.lines().into_iter().filter(told).collect()
+    /// Returns the lines about the server, and all other warnings and errors.
+    pub fn problems(&self) -> Vec<String> {
+        let relevant = |line: &String| line.contains("Redis") || !line.starts_with("INFO");
+        self.lines().into_iter().filter(relevant).collect()
     }
 
-    /// [`troubles`](Self::troubles) as levels and first words, without the fields.
+    /// Returns [`problems`](Self::problems) shortened to the level and the first words.
     pub fn outline(&self) -> Vec<String> {
         let words = |line: &String| line.split([';', '[']).next().unwrap().trim().to_owned();
-        self.troubles().iter().map(words).collect()
+        self.problems().iter().map(words).collect()
     }
 }
 

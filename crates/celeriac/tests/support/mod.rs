@@ -1,4 +1,4 @@
-//! What the tests of both brokers share: a worker that can be stopped, and waiting for conditions.
+//! Support for the tests of both brokers: a worker that can be stopped, and waiting for conditions.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,22 +12,22 @@ use celeriac::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything takes on a loaded machine: reaching it is a failure.
+/// Time-out that no step reaches, even on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` gives a value.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(description: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "never happened: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting: {description}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Waits for a task's final result.
+/// Waits for the final result of a task.
 pub async fn final_result(client: &Client, id: &str) -> ResultMeta {
     eventually("a final result", async || {
         client
@@ -56,11 +56,11 @@ impl Running {
         self.shutdown.cancel();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the worker has stopped.
     pub async fn ended(self) -> Result<(), WorkerError> {
         tokio::time::timeout(PATIENCE, self.task)
             .await
-            .expect("the worker ends")
+            .expect("the worker stops")
             .unwrap()
     }
 
@@ -70,7 +70,7 @@ impl Running {
     }
 }
 
-/// What the tasks of a test have done, in order.
+/// Lines written by the tasks of a test, in order.
 #[derive(Clone, Default)]
 pub struct Journal(Arc<Mutex<Vec<String>>>);
 
@@ -92,45 +92,36 @@ impl Journal {
 }
 
 pub fn down(message: &str) -> Exception {
-    Exception {
-        type_name: "OperationalError".to_owned(),
-        module: "sqlalchemy.exc".to_owned(),
-        message: message.to_owned(),
-    }
+    Exception::new("OperationalError", message.to_owned()).module("sqlalchemy.exc")
 }
 
-/// A worker with the tasks of the tests:
-/// `add`; `pass` (gives back its argument); `total` (of a list); `optional` (gives back three arguments, two of which may be missing); `note` (writes its argument); `flaky` (fails until the attempt given); `broken`; `panics`; `sleeps`;
-/// `early` (acknowledged before it begins; writes its argument, waits for the gate and fails until the attempt given);
-/// `gated` (writes its argument and waits for the gate).
+/// Builds a worker with the tasks of the tests:
+/// - `add` adds two numbers, `total` those of a list.
+/// - `pass` returns its argument, `optional` its three arguments, of which two may be missing.
+/// - `note` writes its argument to the journal.
+/// - `flaky` fails until the given attempt, `broken` always fails, `panics` panics, `sleeps` never finishes.
+/// - `early` is acknowledged before it starts, writes its argument, waits for the gate, and fails until the
+/// given attempt.
+/// - `gated` writes its argument and waits for the gate.
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationToken) -> WorkerBuilder {
-    let options = || TaskOptions {
-        track_started: true,
-        ..TaskOptions::default()
-    };
+    let options = || TaskOptions::new().track_started(true);
     let (note, gated, gate) = (journal.clone(), journal.clone(), gate.clone());
     let (early, early_gate) = (journal.clone(), gate.clone());
     Worker::builder(broker)
         .hostname("celery@test")
         .task(
             "add",
-            TaskOptions {
-                parameters: &["a", "b"],
-                ..options()
-            },
-            async |_: TaskContext, (a, b): (i64, i64)| Ok(a + b),
+            options().parameters(&["a", "b"]),
+            async |_: TaskContext, (a, b): (i64, i64)| Ok::<_, TaskError>(a + b),
         )
         .task(
             "pass",
             options(),
-            async |_: TaskContext, (value,): (serde_json::Value,)| Ok(value),
+            async |_: TaskContext, (value,): (serde_json::Value,)| Ok::<_, TaskError>(value),
         )
         .task(
             "early",
-            TaskOptions {
-                acks_late: false,
-                ..options()
-            },
+            options().acks_late(false),
             move |context: TaskContext, (line, succeeds_at): (String, u32)| {
                 let (early, gate) = (early.clone(), early_gate.clone());
                 async move {
@@ -147,18 +138,17 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
         )
         .task(
             "optional",
-            TaskOptions {
-                parameters: &["first", "second", "third"],
-                ..options()
-            },
+            options().parameters(&["first", "second", "third"]),
             async |_: TaskContext, (first, second, third): (i64, Option<String>, Option<i64>)| {
-                Ok((first, second, third))
+                Ok::<_, TaskError>((first, second, third))
             },
         )
         .task(
             "total",
             options(),
-            async |_: TaskContext, (numbers,): (Vec<i64>,)| Ok(numbers.into_iter().sum::<i64>()),
+            async |_: TaskContext, (numbers,): (Vec<i64>,)| {
+                Ok::<_, TaskError>(numbers.into_iter().sum::<i64>())
+            },
         )
         .task(
             "note",
@@ -171,7 +161,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
                     } else {
                         line
                     });
-                    Ok(())
+                    Ok::<_, TaskError>(())
                 }
             },
         )
@@ -196,17 +186,14 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
             if true {
                 panic!("out of luck");
             }
-            Ok(())
+            Ok::<_, TaskError>(())
         })
         .task(
             "sleeps",
-            TaskOptions {
-                time_limit: Some(PATIENCE * 10),
-                ..options()
-            },
+            options().time_limit(PATIENCE * 10),
             async |_: TaskContext, (): ()| {
                 tokio::time::sleep(PATIENCE * 20).await;
-                Ok(())
+                Ok::<_, TaskError>(())
             },
         )
         .task(
@@ -221,7 +208,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
                         line
                     });
                     gate.cancelled().await;
-                    Ok(())
+                    Ok::<_, TaskError>(())
                 }
             },
         )

@@ -1,4 +1,4 @@
-//! A private `redis-server` on a free port of the loopback, in a folder of its own, stopped when dropped.
+//! A private `redis-server` on a free loopback port, in its own folder, stopped when dropped.
 
 use std::{
     net::TcpListener,
@@ -12,10 +12,10 @@ use celeriac::{RedisBroker, RedisConfig};
 pub struct Server {
     child: Child,
     pub port: u16,
-    /// Where its data is, and the Unix socket `redis.sock`.
+    /// Folder of its data and of the Unix socket `redis.sock`.
     pub folder: PathBuf,
     password: Option<&'static str>,
-    /// More arguments for the next start.
+    /// Additional arguments for the next start.
     pub arguments: &'static [&'static str],
 }
 
@@ -57,12 +57,12 @@ impl Server {
         RedisBroker::new(self.config()).unwrap()
     }
 
-    /// A connection that sees what is really there.
+    /// Returns a direct connection, to inspect what is stored.
     pub fn connection(&self) -> redis::Connection {
         redis::Client::open(self.url()).unwrap().get_connection().unwrap()
     }
 
-    /// Stops the server at once, as a crash does; what was written to its append-only file stays.
+    /// Kills the server, as a crash would. Data written to its append-only file remains.
     pub fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -83,7 +83,7 @@ impl Drop for Server {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests are told where the server's binary is by the environment"
+    reason = "the environment names the server's binary"
 )]
 pub fn binary() -> String {
     std::env::var("TEST_REDIS_BIN").unwrap_or_else(|_| "redis-server".to_owned())
@@ -93,8 +93,8 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
     let mut command = Command::new(binary());
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        // Every change is written before it is answered, which is what a killed process needs. Only a power cut would
-        // need it on the disk as well, and waiting for a busy one holds up tests for minutes.
+        // Every change is written before it is answered, which survives a killed process. Only a power
+        // failure would require syncing to disk, and a busy disk would delay tests for minutes.
         .args(["--appendonly", "yes", "--appendfsync", "no"])
         .args(["--unixsocket", "redis.sock"])
         .args(arguments)
@@ -106,7 +106,7 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
     }
     let mut child = command
         .spawn()
-        .expect("redis-server must be installed, or TEST_REDIS_BIN name it");
+        .expect("redis-server is not installed; install it, or set TEST_REDIS_BIN to its path");
     let deadline = Instant::now() + Duration::from_secs(20);
     let auth = password
         .map(|password| format!(":{password}@"))
@@ -117,7 +117,7 @@ fn launch(port: u16, folder: &PathBuf, password: Option<&str>, arguments: &[&str
         .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection))
         .is_err()
     {
-        assert!(child.try_wait().unwrap().is_none(), "redis-server has ended");
+        assert!(child.try_wait().unwrap().is_none(), "redis-server has exited");
         assert!(Instant::now() < deadline, "redis-server does not answer");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -1,30 +1,32 @@
-//! What every broker and the worker on it must do. `Harness` says how a broker of one kind is made; the macro runs
-//! each behaviour as a test of its own.
+//! Behaviour that every broker, and a worker on it, must have. `Harness` creates a broker of one kind; the
+//! macro runs each behaviour as a test of its own.
 
 use std::{sync::Arc, time::Duration};
 
-use celeriac::{Broker, Client, Control, ResultMeta, Settled, Settlement, Signature, Status, WaitError};
+use celeriac::{
+    Broker, Client, Control, ResultMeta, Settlement, SettlementStatus, Signature, Status, WaitError,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Journal, PATIENCE, Running, eventually, final_result, worker};
 
-/// A broker of one kind.
+/// Creates brokers of one kind.
 pub trait Harness {
     fn broker(&self) -> Arc<dyn Broker>;
-    /// A second handle on the same messages, as another process would have it.
+    /// Returns a second handle on the same messages, as another process would have.
     fn other_broker(&self) -> Arc<dyn Broker>;
-    /// A list element that need not be a message.
+    /// Adds a list element, which need not be a valid message.
     fn push_raw(&self, raw: &[u8]);
-    /// Shorter than the test's patience: after this long without renewal a delivery goes back.
+    /// Time without renewal after which a delivery returns to its queue.
     const LEASE: Duration;
 }
 
-/// Sends without waiting for the end of the task, which is what the broker inside the process does.
+/// Sends without waiting, since the in-process broker confirms only when the task has finished.
 fn send(client: &Client, signature: Signature) -> String {
     let id = uuid::Uuid::from_u128(rand());
     let (client, signature) = (client.clone(), signature.id(id));
-    tokio::spawn(async move { client.send(signature).await.expect("the broker takes the task") });
+    tokio::spawn(async move { client.send(signature).await.expect("the broker accepts the task") });
     id.to_string()
 }
 
@@ -34,12 +36,12 @@ fn rand() -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-/// Sends one after the other, each in its queue before the next.
+/// Sends signatures in turn, each after the previous one is in its queue.
 async fn send_in_order(broker: &dyn Broker, client: &Client, signatures: Vec<Signature>) {
     for signature in signatures {
         let before = broker.depth("celery").await.unwrap().waiting;
         send(client, signature);
-        eventually("the message waits", async || {
+        eventually("the message is in its queue", async || {
             (broker.depth("celery").await.unwrap().waiting > before).then_some(())
         })
         .await;
@@ -47,7 +49,7 @@ async fn send_in_order(broker: &dyn Broker, client: &Client, signatures: Vec<Sig
 }
 
 async fn empty(broker: &dyn Broker) {
-    eventually("nothing waits and nothing is reserved", async || {
+    eventually("nothing is waiting or reserved", async || {
         let depth = broker.depth("celery").await.unwrap();
         (depth.waiting == 0 && depth.unacked == 0).then_some(())
     })
@@ -76,7 +78,7 @@ pub async fn a_task_runs_and_its_result_is_found(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn started_is_seen_while_a_task_runs(harness: impl Harness) {
+pub async fn a_running_task_has_the_status_started(harness: impl Harness) {
     let (broker, gate, journal) = (harness.broker(), CancellationToken::new(), Journal::default());
     let client = Client::new(broker.clone());
     let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
@@ -89,7 +91,7 @@ pub async fn started_is_seen_while_a_task_runs(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_retry_goes_on_until_success(harness: impl Harness) {
+pub async fn a_task_is_retried_until_it_succeeds(harness: impl Harness) {
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -102,13 +104,13 @@ pub async fn a_retry_goes_on_until_success(harness: impl Harness) {
     assert_eq!(
         meta.parent_id.as_deref(),
         Some(id.as_str()),
-        "from the second attempt on"
+        "a retried task is its own parent"
     );
     empty(broker.as_ref()).await;
     running.stop().await.unwrap();
 }
 
-pub async fn retries_end_with_the_cause(harness: impl Harness) {
+pub async fn exhausted_retries_fail_with_the_cause(harness: impl Harness) {
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -126,7 +128,7 @@ pub async fn retries_end_with_the_cause(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn failures_panics_and_wrong_arguments_hurt_only_their_task(harness: impl Harness) {
+pub async fn failures_panics_and_wrong_arguments_fail_only_their_task(harness: impl Harness) {
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -179,13 +181,13 @@ pub async fn failures_panics_and_wrong_arguments_hurt_only_their_task(harness: i
     assert_eq!(
         final_result(&client, &id).await.result,
         json!(2),
-        "the worker lives"
+        "the worker still runs"
     );
     empty(broker.as_ref()).await;
     running.stop().await.unwrap();
 }
 
-pub async fn arguments_come_by_position_or_by_name(harness: impl Harness) {
+pub async fn arguments_are_passed_by_position_or_by_name(harness: impl Harness) {
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -224,14 +226,14 @@ pub async fn arguments_come_by_position_or_by_name(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_signature_bounds_its_retries(harness: impl Harness) {
+pub async fn a_signature_limits_its_retries(harness: impl Harness) {
     let broker = harness.broker();
     let client = Client::new(broker.clone());
     let running = Running::start(
         worker(broker.clone(), &Journal::default(), &CancellationToken::new()).build(),
         PATIENCE,
     );
-    let flaky = |succeeds_at: u32, bound| Signature::new("flaky").arg(succeeds_at).max_retries(bound);
+    let flaky = |succeeds_at: u32, limit| Signature::new("flaky").arg(succeeds_at).max_retries(limit);
     let id = send(&client, flaky(5, Some(5)));
     assert_eq!(client.wait(&id, PATIENCE).await, Ok(json!(5)));
     let id = send(&client, flaky(6, None));
@@ -241,7 +243,7 @@ pub async fn a_signature_bounds_its_retries(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_task_that_is_acknowledged_early_runs_once_at_most<H: Harness>(harness: H) {
+pub async fn a_task_acknowledged_early_runs_at_most_once<H: Harness>(harness: H) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let early = |line: &str, succeeds_at: u32| Signature::new("early").arg(line).arg(succeeds_at);
@@ -255,7 +257,7 @@ pub async fn a_task_that_is_acknowledged_early_runs_once_at_most<H: Harness>(har
     assert_eq!(
         (depth.waiting, depth.unacked),
         (0, 0),
-        "acknowledged while it runs"
+        "the delivery is acknowledged while the task runs"
     );
     first.stop().await.unwrap();
     let other = harness.other_broker();
@@ -264,7 +266,7 @@ pub async fn a_task_that_is_acknowledged_early_runs_once_at_most<H: Harness>(har
     assert_eq!(
         other.depth("celery").await.unwrap().waiting,
         0,
-        "it does not come back"
+        "the lost task is not restored"
     );
     assert_eq!(client.result(&id).await.unwrap().unwrap().status, Status::Started);
 
@@ -285,26 +287,32 @@ pub async fn a_task_that_is_acknowledged_early_runs_once_at_most<H: Harness>(har
 
     send(&client, early("taken over", 0));
     let queues = ["celery".to_owned()];
-    let taken = eventually("it is taken", async || {
+    let taken = eventually("the message is received", async || {
         broker.receive(&queues, 1).await.unwrap().pop()
     })
     .await;
     broker.restore(&taken).await.unwrap();
     assert!(
         !broker.begin(&taken).await.unwrap(),
-        "somebody else may have it by now"
+        "another worker may hold it by now"
     );
-    let again = eventually("it is back", async || {
+    let again = eventually("the message is received again", async || {
         broker.receive(&queues, 1).await.unwrap().pop()
     })
     .await;
     assert!(broker.begin(&again).await.unwrap());
-    assert!(broker.begin(&again).await.unwrap(), "asked again");
+    assert!(
+        broker.begin(&again).await.unwrap(),
+        "repeating the call is harmless"
+    );
     let settlement = Settlement::default();
-    assert_eq!(broker.settle(&again, &settlement).await.unwrap(), Settled::Done);
     assert_eq!(
         broker.settle(&again, &settlement).await.unwrap(),
-        Settled::NotHeld
+        SettlementStatus::Applied
+    );
+    assert_eq!(
+        broker.settle(&again, &settlement).await.unwrap(),
+        SettlementStatus::NotHeld
     );
 }
 
@@ -328,7 +336,7 @@ pub async fn an_expired_task_is_revoked(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_countdown_is_kept_and_holds_up_nobody(harness: impl Harness) {
+pub async fn a_countdown_is_respected_and_delays_no_other_task(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let worker = worker(broker.clone(), &journal, &CancellationToken::new())
@@ -350,7 +358,7 @@ pub async fn a_countdown_is_kept_and_holds_up_nobody(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn lower_numbers_go_first_and_equals_in_order(harness: impl Harness) {
+pub async fn lower_priority_numbers_run_first_and_equal_ones_in_order(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let note = |line: &str, priority| Signature::new("note").arg(line).priority(priority);
@@ -373,7 +381,7 @@ pub async fn lower_numbers_go_first_and_equals_in_order(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn prefetched_tasks_begin_in_order(harness: impl Harness) {
+pub async fn prefetched_tasks_start_in_order(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let lines: Vec<String> = (0..40).map(|number| format!("{number}")).collect();
@@ -390,7 +398,7 @@ pub async fn prefetched_tasks_begin_in_order(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(harness: impl Harness) {
+pub async fn a_warm_shutdown_finishes_running_tasks_and_returns_the_rest(harness: impl Harness) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let first = Running::start(
@@ -418,7 +426,7 @@ pub async fn a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(harness:
     .await;
     first.begin_stop();
     eventually(
-        "what has not begun is back while the task still runs",
+        "waiting tasks are returned while the task still runs",
         async || {
             let depth = broker.depth("celery").await.unwrap();
             (depth.waiting == 4 && depth.unacked == 1).then_some(())
@@ -439,12 +447,12 @@ pub async fn a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest(harness:
     assert_eq!(
         journal.until(4).await[1..],
         ["a again", "b again", "c again"],
-        "in their old order"
+        "in their original order"
     );
     second.stop().await.unwrap();
 }
 
-pub async fn what_runs_past_the_grace_period_is_given_back(harness: impl Harness) {
+pub async fn a_task_that_exceeds_the_grace_period_is_returned(harness: impl Harness) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let first = Running::start(
@@ -461,13 +469,13 @@ pub async fn what_runs_past_the_grace_period_is_given_back(harness: impl Harness
     second.stop().await.unwrap();
 }
 
-pub async fn a_dead_workers_task_goes_to_another<H: Harness>(harness: H) {
+pub async fn a_dead_workers_task_is_restored<H: Harness>(harness: H) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let id = send(&client, Signature::new("note").arg("x"));
-    // Takes the message and is never heard of again.
+    // Receives the message and then never renews it.
     let dead = harness.other_broker();
-    eventually("the dead worker takes it", async || {
+    eventually("the dead worker receives the message", async || {
         (dead.receive(&["celery".to_owned()], 1).await.unwrap().len() == 1).then_some(())
     })
     .await;
@@ -479,14 +487,14 @@ pub async fn a_dead_workers_task_goes_to_another<H: Harness>(harness: H) {
     assert_eq!(final_result(&client, &id).await.status, Status::Success);
     assert!(
         begin.elapsed() + Duration::from_millis(200) >= H::LEASE,
-        "not before its lease has ended"
+        "not before the lease has expired"
     );
     assert_eq!(journal.lines(), ["x again"]);
     empty(broker.as_ref()).await;
     running.stop().await.unwrap();
 }
 
-pub async fn a_living_workers_task_stays_with_it<H: Harness>(harness: H) {
+pub async fn a_live_workers_task_is_not_restored<H: Harness>(harness: H) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let busy = Running::start(
@@ -550,13 +558,13 @@ pub async fn poison_is_buried_and_the_next_message_runs(harness: impl Harness) {
     let meta = final_result(&client, "poison-1").await;
     assert_eq!(
         meta.result["exc_type"], "InvalidTaskError",
-        "whoever waits for it is told"
+        "a waiting client gets the failure"
     );
     empty(broker.as_ref()).await;
     running.stop().await.unwrap();
 }
 
-pub async fn an_ignored_result_is_not_kept(harness: impl Harness) {
+pub async fn an_ignored_result_is_not_stored(harness: impl Harness) {
     let (broker, journal) = (harness.broker(), Journal::default());
     let client = Client::new(broker.clone());
     let running = Running::start(
@@ -570,7 +578,7 @@ pub async fn an_ignored_result_is_not_kept(harness: impl Harness) {
     running.stop().await.unwrap();
 }
 
-pub async fn a_wait_ends_with_the_task(harness: impl Harness) {
+pub async fn a_wait_ends_when_the_task_finishes(harness: impl Harness) {
     let (broker, journal, gate) = (harness.broker(), Journal::default(), CancellationToken::new());
     let client = Client::new(broker.clone());
     let running = Running::start(worker(broker, &journal, &gate).build(), PATIENCE);
@@ -588,26 +596,30 @@ pub async fn a_wait_ends_with_the_task(harness: impl Harness) {
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap(), Ok(Value::Null));
     }
-    assert_eq!(client.wait(&id, PATIENCE).await, Ok(Value::Null), "it has ended");
+    assert_eq!(
+        client.wait(&id, PATIENCE).await,
+        Ok(Value::Null),
+        "the task has finished already"
+    );
     let added = send(&client, Signature::new("add").arg(2).arg(3));
     assert_eq!(client.wait(&added, PATIENCE).await, Ok(json!(5)));
     let broken = send(&client, Signature::new("broken"));
     let failed = WaitError::Failed {
-        id: broken.clone(),
+        id: broken.as_str().into(),
         exception: crate::support::down("for good"),
     };
     assert_eq!(client.wait(&broken, PATIENCE).await, Err(failed));
     let past = "2020-01-01T00:00:00Z".parse().unwrap();
     let expired = send(&client, Signature::new("note").arg("x").expires(past));
     let revoked = WaitError::Revoked {
-        id: expired.clone(),
+        id: expired.as_str().into(),
         reason: "expired".to_owned(),
     };
     assert_eq!(client.result_of(&expired).wait(PATIENCE).await, Err(revoked));
     running.stop().await.unwrap();
 }
 
-pub async fn a_state_on_the_way_never_hides_the_end(harness: impl Harness) {
+pub async fn an_intermediate_state_never_replaces_a_final_one(harness: impl Harness) {
     let broker = harness.broker();
     let meta = |status: &str, result: Value| -> ResultMeta {
         serde_json::from_value(json!({"status": status, "result": result, "task_id": "t"})).unwrap()
@@ -623,13 +635,13 @@ pub async fn a_state_on_the_way_never_hides_the_end(harness: impl Harness) {
     ] {
         broker.store_result(&stored).await.unwrap();
         assert_eq!(
-            broker.result("t").await.unwrap().unwrap().status.as_str(),
+            broker.result(&"t".into()).await.unwrap().unwrap().status.as_str(),
             expected
         );
     }
 }
 
-pub async fn living_workers_answer(harness: impl Harness) {
+pub async fn running_workers_reply_to_a_ping(harness: impl Harness) {
     let broker = harness.broker();
     let control = Control::new(harness.other_broker()).timeout(PATIENCE);
     let start = |name: &str| {
@@ -638,7 +650,7 @@ pub async fn living_workers_answer(harness: impl Harness) {
     };
     let (one, two) = (start("celery@one"), start("celery@two"));
     let answered = async |expected: &[&str]| {
-        eventually("all that live answer", async || {
+        eventually("exactly the running workers reply", async || {
             let mut nodes = control.ping().await.unwrap();
             nodes.sort();
             (nodes == expected).then_some(())
@@ -652,32 +664,32 @@ pub async fn living_workers_answer(harness: impl Harness) {
     answered(&[]).await;
 }
 
-/// One test for each behaviour, on brokers made by `$harness`.
+/// Defines one test for each behaviour, on brokers created by `$harness`.
 #[macro_export]
 macro_rules! broker_suite {
     ($harness:expr) => {
         $crate::broker_suite!(@each suite $harness;
             a_task_runs_and_its_result_is_found
-            started_is_seen_while_a_task_runs
-            a_retry_goes_on_until_success
-            retries_end_with_the_cause
-            failures_panics_and_wrong_arguments_hurt_only_their_task
-            arguments_come_by_position_or_by_name
-            a_signature_bounds_its_retries
-            a_task_that_is_acknowledged_early_runs_once_at_most
+            a_running_task_has_the_status_started
+            a_task_is_retried_until_it_succeeds
+            exhausted_retries_fail_with_the_cause
+            failures_panics_and_wrong_arguments_fail_only_their_task
+            arguments_are_passed_by_position_or_by_name
+            a_signature_limits_its_retries
+            a_task_acknowledged_early_runs_at_most_once
             an_expired_task_is_revoked
-            a_countdown_is_kept_and_holds_up_nobody
-            lower_numbers_go_first_and_equals_in_order
-            prefetched_tasks_begin_in_order
-            a_warm_shutdown_finishes_what_runs_and_gives_back_the_rest
-            what_runs_past_the_grace_period_is_given_back
-            a_dead_workers_task_goes_to_another
-            a_living_workers_task_stays_with_it
+            a_countdown_is_respected_and_delays_no_other_task
+            lower_priority_numbers_run_first_and_equal_ones_in_order
+            prefetched_tasks_start_in_order
+            a_warm_shutdown_finishes_running_tasks_and_returns_the_rest
+            a_task_that_exceeds_the_grace_period_is_returned
+            a_dead_workers_task_is_restored
+            a_live_workers_task_is_not_restored
             poison_is_buried_and_the_next_message_runs
-            an_ignored_result_is_not_kept
-            a_wait_ends_with_the_task
-            a_state_on_the_way_never_hides_the_end
-            living_workers_answer
+            an_ignored_result_is_not_stored
+            a_wait_ends_when_the_task_finishes
+            an_intermediate_state_never_replaces_a_final_one
+            running_workers_reply_to_a_ping
         );
     };
     (@each $suite:ident $harness:expr; $($behaviour:ident)*) => {

@@ -74,7 +74,7 @@ async fn run(config: Config, service_name: String, telemetry: String) -> anyhow:
     );
     let dispatcher = Dispatcher::new(
         store.clone(),
-        Client::new(broker.clone()).with_observer(observer.clone()),
+        Client::new(broker.clone()).observer(observer.clone()),
         sources.clock.clone(),
         config.queues[0].clone(),
         Durability::OutboxUntilDone,

@@ -47,7 +47,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
     let redis = redis_config(&config)?;
     let observer = Arc::new(OtelObserver::new(default_node_name()).with_redis(&redis));
     let secret = SecretKey::new(secret.expose());
-    let broker = RedisBroker::new(redis)?.with_observer(observer.clone());
+    let broker = RedisBroker::new(redis)?.observer(observer.clone());
     let limiter = RateLimiter::new(config.rates, secret.clone()).shared_through(&broker);
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
@@ -67,7 +67,7 @@ async fn run(config: Config, service_name: String) -> anyhow::Result<()> {
 
     let dispatcher = Dispatcher::new(
         store.clone(),
-        Client::new(broker).with_observer(observer),
+        Client::new(broker).observer(observer),
         sources.clock.clone(),
         config.queues[0].clone(),
         Durability::Broker,
@@ -99,8 +99,5 @@ pub(super) fn redis_config(config: &Config) -> anyhow::Result<RedisConfig> {
         .redis_url
         .as_ref()
         .ok_or_else(|| anyhow::anyhow!("REDIS_URL: is required"))?;
-    Ok(RedisConfig {
-        visibility_timeout: config.visibility_timeout,
-        ..RedisConfig::new(url.expose())
-    })
+    Ok(RedisConfig::new(url.expose()).visibility_timeout(config.visibility_timeout))
 }

@@ -32,7 +32,7 @@ async fn run(config: Config, _service_name: String) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&postgres)?);
     let redis = redis_config(&config)?;
     let observer = Arc::new(OtelObserver::new(config.hostname.as_str()).with_redis(&redis));
-    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.with_observer(observer.clone()));
+    let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis)?.observer(observer.clone()));
     let task = NotificationTask {
         store,
         clock: sources.clock,

@@ -101,14 +101,12 @@ impl NotificationTask {
     /// Teaches a worker this task, under the reference's limits.
     #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
-        let options = TaskOptions {
-            max_retries: Some(3),
-            soft_time_limit: Some(Duration::from_secs(240)),
-            time_limit: Some(Duration::from_secs(300)),
-            track_started: true,
-            parameters: &["article_id", "event_type"],
-            ..TaskOptions::default()
-        };
+        let options = TaskOptions::new()
+            .max_retries(3)
+            .soft_time_limit(Duration::from_secs(240))
+            .time_limit(Duration::from_secs(300))
+            .track_started(true)
+            .parameters(&["article_id", "event_type"]);
         worker.task(
             TASK_NAME,
             options,
@@ -137,7 +135,7 @@ impl NotificationTask {
         };
         let result = Span::internal(span::JOB_SEND_NOTIFICATION)
             .attribute(KeyValue::new(attribute::JOB_NAME, "send_article_notification"))
-            .attribute(KeyValue::new(attribute::JOB_ID, context.id.clone()))
+            .attribute(KeyValue::new(attribute::JOB_ID, context.id.to_string()))
             .attribute(KeyValue::new(
                 attribute::JOB_ATTEMPT,
                 i64::from(context.retries) + 1,
@@ -309,11 +307,7 @@ impl NotificationTask {
 }
 
 fn exception(type_name: &str, message: String) -> Exception {
-    Exception {
-        type_name: type_name.to_owned(),
-        module: "pressroom".to_owned(),
-        message,
-    }
+    Exception::new(type_name, message).module("pressroom")
 }
 
 /// When completed deliveries may be forgotten: no broker brings a task back after so long.

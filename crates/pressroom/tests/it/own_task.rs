@@ -33,11 +33,9 @@ impl WordCount {
     /// Teaches a worker this task.
     #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
-        let options = TaskOptions {
-            time_limit: Some(Duration::from_secs(30)),
-            parameters: &["article_id"],
-            ..TaskOptions::default()
-        };
+        let options = TaskOptions::new()
+            .time_limit(Duration::from_secs(30))
+            .parameters(&["article_id"]);
         worker.task(
             Self::NAME,
             options,
@@ -46,11 +44,7 @@ impl WordCount {
                 async move {
                     let counted = Span::internal("job.count_words").run(task.run(ArticleId(article_id)));
                     counted.await.map_err(|error| TaskError::Retry {
-                        cause: Exception {
-                            type_name: "StoreError".to_owned(),
-                            module: "pressroom".to_owned(),
-                            message: error.to_string(),
-                        },
+                        cause: Exception::new("StoreError", error.to_string()).module("pressroom"),
                         countdown: None,
                     })
                 }

@@ -12,7 +12,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// Berlin's rule, without a time zone database.
+/// Berlin's daylight saving rule, without a time zone database.
 fn berlin() -> TimeZone {
     TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
 }
@@ -34,9 +34,9 @@ struct Case {
     due: Vec<Timestamp>,
 }
 
-/// The expected times were computed by Celery: see `tests/python/cron_vectors.py`.
+/// The expected times were computed by Celery; see `tests/python/cron_vectors.py`.
 #[test]
-fn times_are_those_of_celery() {
+fn times_match_those_of_celery() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/vectors/cron.json")).unwrap();
     let mut compared = 0;
     for case in &cases {
@@ -58,7 +58,7 @@ fn times_are_those_of_celery() {
 }
 
 #[test]
-fn looking_back_finds_what_looking_forward_found() {
+fn the_last_time_is_the_one_found_looking_forward() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/vectors/cron.json")).unwrap();
     for case in cases.iter().filter(|case| case.zone == "UTC") {
         let cron = cron(&case.expression);
@@ -82,8 +82,8 @@ fn looking_back_finds_what_looking_forward_found() {
 }
 
 #[test]
-fn a_time_that_the_clock_jumps_over_runs_once_and_later() {
-    // 2027-03-28 has no 02:00 to 03:00.
+fn a_skipped_time_runs_once_and_later() {
+    // 2027-03-28 has no hour from 02:00 to 03:00.
     let daily = cron("30 2 * * *").in_zone(berlin());
     assert_eq!(
         following(&daily, "2027-03-26T12:00:00Z", 3),
@@ -93,7 +93,7 @@ fn a_time_that_the_clock_jumps_over_runs_once_and_later() {
             "2027-03-29T00:30:00Z"
         ]
     );
-    // 02:30 and 03:30 are the same instant then.
+    // On that day 02:30 and 03:30 are the same instant.
     let twice = cron("30 2,3 * * *").in_zone(berlin());
     assert_eq!(
         following(&twice, "2027-03-27T12:00:00Z", 2),
@@ -102,8 +102,8 @@ fn a_time_that_the_clock_jumps_over_runs_once_and_later() {
 }
 
 #[test]
-fn a_time_that_comes_twice_runs_the_first_time() {
-    // 2026-10-25 has 02:00 to 03:00 twice.
+fn a_repeated_time_runs_at_its_first_occurrence() {
+    // On 2026-10-25 the hour from 02:00 to 03:00 occurs twice.
     let daily = cron("30 2 * * *").in_zone(berlin());
     assert_eq!(
         following(&daily, "2026-10-24T12:00:00Z", 2),
@@ -116,7 +116,7 @@ fn a_time_that_comes_twice_runs_the_first_time() {
 }
 
 #[test]
-fn an_expression_for_every_hour_goes_by_the_time_that_passes() {
+fn an_expression_for_every_hour_follows_elapsed_time() {
     let half_hourly = cron("*/30 * * * *").in_zone(berlin());
     let expected: Vec<String> = [
         "00:00", "00:30", "01:00", "01:30", "02:00", "02:30", "03:00", "03:30",
@@ -135,8 +135,8 @@ fn an_expression_for_every_hour_goes_by_the_time_that_passes() {
 }
 
 #[test]
-fn a_jump_over_midnight_moves_a_time_to_the_next_day() {
-    // The clock goes from 23:30 to 00:30 on the first of June.
+fn a_time_skipped_at_midnight_moves_to_the_next_day() {
+    // On the first of June the clock goes from 23:30 to 00:30.
     let zone = TimeZone::posix("AAA0BBB,M6.1.1/23:30,M9.1.1").unwrap();
     let late = cron("45 23 * * *").in_zone(zone);
     let days = following(&late, "2026-05-31T00:00:00Z", 3);
@@ -155,33 +155,45 @@ fn a_jump_over_midnight_moves_a_time_to_the_next_day() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_refused_with_its_field() {
+fn an_invalid_expression_is_refused_with_its_field() {
     for (expression, expected) in [
-        ("", "a cron expression has five fields, not 0"),
-        ("* * * *", "a cron expression has five fields, not 4"),
-        ("* * * * * *", "a cron expression has five fields, not 6"),
-        ("60 * * * *", "the minute cannot be \"60\""),
-        ("* 24 * * *", "the hour cannot be \"24\""),
-        ("* * 0 * *", "the day of month cannot be \"0\""),
-        ("* * * 13 *", "the month cannot be \"13\""),
-        ("* * * * 7", "the day of week cannot be \"7\""),
-        ("*/0 * * * *", "the minute cannot be \"*/0\""),
-        ("5/10 * * * *", "the minute cannot be \"5/10\""),
-        ("1,,2 * * * *", "the minute cannot be \"\""),
-        ("-1 * * * *", "the minute cannot be \"-1\""),
-        ("+1 * * * *", "the minute cannot be \"+1\""),
-        ("1-2-3 * * * *", "the minute cannot be \"1-2-3\""),
-        ("1- * * * *", "the minute cannot be \"1-\""),
-        ("*/ * * * *", "the minute cannot be \"*/\""),
-        ("*/999 * * * *", "the minute cannot be \"*/999\""),
-        ("**/2 * * * *", "the minute cannot be \"**/2\""),
-        ("* jan * * *", "the hour cannot be \"jan\""),
-        ("* * * * mo", "the day of week cannot be \"mo\""),
-        ("* * * * mon1", "the day of week cannot be \"mon1\""),
-        ("* * * * дни", "the day of week cannot be \"дни\""),
-        ("* * L * *", "the day of month cannot be \"L\""),
-        ("0 0 30 feb *", "no such day ever comes"),
-        ("0 0 31 4,6,9,11 *", "no such day ever comes"),
+        (
+            "",
+            "a cron expression has five fields (minute, hour, day of month, month, day of week), not 0",
+        ),
+        (
+            "* * * *",
+            "a cron expression has five fields (minute, hour, day of month, month, day of week), not 4",
+        ),
+        (
+            "* * * * * *",
+            "a cron expression has five fields (minute, hour, day of month, month, day of week), not 6",
+        ),
+        ("60 * * * *", "invalid minute \"60\""),
+        ("* 24 * * *", "invalid hour \"24\""),
+        ("* * 0 * *", "invalid day of month \"0\""),
+        ("* * * 13 *", "invalid month \"13\""),
+        ("* * * * 7", "invalid day of week \"7\""),
+        ("*/0 * * * *", "invalid minute \"*/0\""),
+        ("5/10 * * * *", "invalid minute \"5/10\""),
+        ("1,,2 * * * *", "invalid minute \"\""),
+        ("-1 * * * *", "invalid minute \"-1\""),
+        ("+1 * * * *", "invalid minute \"+1\""),
+        ("1-2-3 * * * *", "invalid minute \"1-2-3\""),
+        ("1- * * * *", "invalid minute \"1-\""),
+        ("*/ * * * *", "invalid minute \"*/\""),
+        ("*/999 * * * *", "invalid minute \"*/999\""),
+        ("**/2 * * * *", "invalid minute \"**/2\""),
+        ("* jan * * *", "invalid hour \"jan\""),
+        ("* * * * mo", "invalid day of week \"mo\""),
+        ("* * * * mon1", "invalid day of week \"mon1\""),
+        ("* * * * дни", "invalid day of week \"дни\""),
+        ("* * L * *", "invalid day of month \"L\""),
+        ("0 0 30 feb *", "no date matches the day of month and the month"),
+        (
+            "0 0 31 4,6,9,11 *",
+            "no date matches the day of month and the month",
+        ),
     ] {
         let error = expression.parse::<Cron>().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{expression}: {error}");
@@ -189,7 +201,7 @@ fn what_cannot_be_understood_is_refused_with_its_field() {
 }
 
 #[test]
-fn the_end_of_all_time_is_no_panic() {
+fn the_limits_of_time_do_not_panic() {
     let rare = cron("0 0 29 2 mon");
     assert_eq!(rare.next(Timestamp::MAX), None);
     assert_eq!(rare.next(at("9990-01-01T00:00:00Z")), None);

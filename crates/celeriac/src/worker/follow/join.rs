@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::super::{Shared, settle::until_confirmed};
-use crate::{async_result::ResultTree, repr, result::ResultMeta, task::Exception};
+use crate::worker::{confirm::until_confirmed, shared::Shared};
+use crate::{exception::Exception, repr, result::ResultMeta, result_tree::ResultTree};
 
 /// The list of the header's results, or the `ChordError` of the first part that failed.
 pub(super) async fn join(
@@ -74,9 +74,5 @@ fn represented(exception: &Value) -> String {
 }
 
 pub(super) fn chord_error(message: String) -> Exception {
-    Exception {
-        type_name: "ChordError".to_owned(),
-        module: "celery.exceptions".to_owned(),
-        message,
-    }
+    Exception::new("ChordError", message).module("celery.exceptions")
 }

@@ -1,5 +1,5 @@
-//! What a worker tells about itself and the tasks it holds. Tasks are read from their messages when somebody asks, so
-//! that running them costs nothing more.
+//! Queries about the worker and the tasks it holds. Messages are decoded when a query arrives, so that
+//! running tasks costs nothing extra.
 
 use std::{collections::BTreeSet, process};
 
@@ -11,15 +11,15 @@ use crate::{
     worker::{Shared, inflight::Entry},
 };
 
-/// Arguments longer than this, as JSON, are shown as a shortened text instead.
-const LONGEST_ARGUMENTS: usize = 4096;
+/// Size of a message in bytes above which arguments are shown as a shortened text instead of JSON.
+const MAX_JSON_SIZE: usize = 4096;
 
 pub(super) fn active(shared: &Shared) -> Value {
     let running = shared
         .inflight
         .held()
         .into_iter()
-        .filter(|entry| entry.began().is_some());
+        .filter(|entry| entry.started_at().is_some());
     running.filter_map(|entry| request(shared, &entry)).collect()
 }
 
@@ -50,12 +50,12 @@ pub(super) fn query_task(shared: &Shared, ids: &[String]) -> Value {
         if ids.contains(entry.id.as_str())
             && let Some(info) = request(shared, &entry)
         {
-            let state = if entry.began().is_some() {
+            let state = if entry.started_at().is_some() {
                 "active"
             } else {
                 "reserved"
             };
-            found.insert(entry.id.clone(), json!([state, info]));
+            found.insert(entry.id.to_string(), json!([state, info]));
         }
     }
     Value::Object(found)
@@ -66,7 +66,7 @@ fn waiting(shared: &Shared) -> impl Iterator<Item = (std::sync::Arc<Entry>, Mess
         .inflight
         .held()
         .into_iter()
-        .filter(|entry| entry.began().is_none());
+        .filter(|entry| entry.started_at().is_none());
     waiting.filter_map(|entry| entry.delivery.message().ok().map(|message| (entry, message)))
 }
 
@@ -76,8 +76,8 @@ fn request(shared: &Shared, entry: &Entry) -> Option<Value> {
 }
 
 fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
-    let began = entry.began();
-    let (args, kwargs) = if entry.delivery.raw.len() > LONGEST_ARGUMENTS {
+    let started = entry.started_at();
+    let (args, kwargs) = if entry.delivery.raw.len() > MAX_JSON_SIZE {
         (
             json!(repr::tuple(&message.args)),
             json!(repr::dict(&message.kwargs)),
@@ -86,9 +86,9 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
         (json!(message.args), json!(message.kwargs))
     };
     let registered = shared.registry.get(&message.headers.task);
-    // Before it begins, or at the end together with its result.
+    // Acknowledged either before the start, or together with the result.
     let early = registered.is_some_and(|registered| !registered.options.acks_late);
-    let acknowledged = early && began.is_some();
+    let acknowledged = early && started.is_some();
     let delivery_info = &message.properties.delivery_info;
     json!({
         "id": message.headers.id,
@@ -97,7 +97,7 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
         "kwargs": kwargs,
         "type": message.headers.task,
         "hostname": shared.hostname,
-        "time_start": began,
+        "time_start": started,
         "acknowledged": acknowledged,
         "delivery_info": {
             "exchange": delivery_info.exchange,
@@ -105,7 +105,7 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
             "priority": message.properties.priority,
             "redelivered": message.redelivered(),
         },
-        "worker_pid": began.map(|_| process::id()),
+        "worker_pid": started.map(|_| process::id()),
     })
 }
 
@@ -179,7 +179,8 @@ fn described(queue: &str) -> Value {
     })
 }
 
-/// The settings that a Celery worker would have to be as this one. No secrets: the address comes without them.
+/// Returns the settings with which a Celery worker would behave like this one. The address is included
+/// without credentials.
 pub(super) fn conf(shared: &Shared) -> Value {
     let url = shared.broker.server().url();
     json!({

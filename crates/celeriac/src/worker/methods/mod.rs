@@ -1,34 +1,21 @@
-//! The methods of remote control, by the names and with the arguments and replies that Celery's workers have. What
-//! only looks is in [`inspect`], what ends tasks in [`revoke`], what changes
-//! the worker in [`steer`].
+//! The methods of remote control, with the names, arguments and replies of Celery's workers: queries in
+//! [`inspect`], revocation in [`revoke`], and changes to the worker in [`steer`].
 
 mod inspect;
+mod reply;
 mod revoke;
 mod steer;
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use thiserror::Error;
 
-use super::{Shared, mingle};
+use self::reply::{Answer, Failure, ok, one_or_many};
+use super::{mingle, shared::Shared};
 
-/// Why a method was not carried out, in the words of Celery's replies.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum Failure {
-    #[error("KeyError('{0}')")]
-    NoSuchMethod(String),
-    #[error("TypeError({0:?})")]
-    Arguments(String),
-    #[error("ValueError('{0}')")]
-    Value(String),
-}
-
-type Answer = Result<Value, Failure>;
-
-/// Calls the method `name`. The answer is `None` where Celery's workers do not reply.
+/// Calls the method `name`. Returns `None` if Celery's workers do not reply to it.
 ///
 /// # Errors
-/// When there is none, or the arguments do not fit.
+/// Returns an error if there is no such method or the arguments are invalid.
 pub(super) async fn call(
     shared: &Shared,
     name: &str,
@@ -79,7 +66,7 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> An
         "enable_events" => Ok(steer::enable_events(shared, true)),
         "disable_events" => Ok(steer::enable_events(shared, false)),
         "heartbeat" => Ok(steer::heartbeat(shared).await),
-        // Between Celery's workers, about who does something that one of them is to do.
+        // Celery's workers use it to elect one of them for a job.
         "election" => Ok(Value::Null),
         _ => Err(Failure::NoSuchMethod(name.chars().take(100).collect())),
     }
@@ -97,51 +84,18 @@ struct Ids {
     ids: Vec<String>,
 }
 
-/// A string, or a list of them.
-fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
-    OneOrMany::deserialize(deserializer).map(|ids| match ids {
-        OneOrMany::One(id) => vec![id],
-        OneOrMany::Many(ids) => ids,
-    })
-}
-
-/// What Python takes for true: Flower says 1.
-fn truthy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Value::deserialize(deserializer).map(|value| match value {
-        Value::Null => false,
-        Value::Bool(value) => value,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(values) => !values.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    })
-}
-
 fn read<T: DeserializeOwned>(method: &str, arguments: Map<String, Value>) -> Result<T, Failure> {
     serde_json::from_value(Value::Object(arguments))
         .map_err(|error| Failure::Arguments(format!("{method}() {error}")))
 }
 
-fn nok(value: impl Into<Value>) -> Value {
-    json!({"error": value.into()})
-}
-
-fn ok(value: impl Into<Value>) -> Value {
-    json!({"ok": value.into()})
-}
-
-/// The greeting of a worker that has just started: what it ought to know. Its own is not answered.
+/// Replies to the greeting of a worker that has started with the revoked ids and the clock. The worker's own
+/// greeting gets no content.
 fn hello(shared: &Shared, from_node: &str, revoked: Option<&Value>) -> Value {
     if from_node == shared.hostname {
         return Value::Null;
     }
     let known = shared.revoked.ids();
     shared.revoked.add(mingle::revoked(revoked));
-    json!({"revoked": known, "clock": shared.clock.forward()})
+    json!({"revoked": known, "clock": shared.clock.tick()})
 }

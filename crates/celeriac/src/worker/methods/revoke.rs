@@ -1,5 +1,5 @@
-//! Ends tasks from outside: those that wait never run, and those that run are stopped when that is asked for. Python's
-//! workers stop the process, this one drops the task's future at its next await.
+//! Revocation of tasks: waiting ones never run, and running ones are terminated on request. Python's workers
+//! stop the process; this one drops the task's future at its next await point.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,19 +7,20 @@ use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{nok, ok, one_or_many, truthy};
+use super::reply::{nok, ok, one_or_many, truthy};
 use crate::{
     log::{info, warn},
     message::Headers,
     result::{ResultMeta, Status},
     system,
-    worker::{Shared, revoked::stamped},
+    task_id::TaskId,
+    worker::{Shared, revoked::has_stamp},
 };
 
-/// Results that are looked at and written at the same time.
-const AT_A_TIME: usize = 32;
-/// More is more than a worker remembers.
-const MOST_IDS: usize = 50_000;
+/// Maximum number of results read and written concurrently.
+const CONCURRENCY: usize = 32;
+/// Maximum number of ids in a command, which is also the number that a worker remembers.
+const MAX_IDS: usize = 50_000;
 
 #[derive(Deserialize)]
 pub(super) struct Revoke {
@@ -31,7 +32,7 @@ pub(super) struct Revoke {
     signal: Option<Signal>,
 }
 
-/// A signal by name or number.
+/// Signal by name or number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Signal {
@@ -40,7 +41,8 @@ enum Signal {
 }
 
 impl Signal {
-    /// Its number on Linux. All signals do the same here, but monitors show it.
+    /// Returns the number of the signal on Linux. All signals have the same effect here, but monitors show
+    /// the number.
     fn number(signal: Option<&Self>) -> i32 {
         match signal {
             Some(Self::Number(number)) if *number > 0 => *number,
@@ -58,7 +60,7 @@ impl Signal {
 }
 
 impl Revoke {
-    pub fn terminating(mut self) -> Self {
+    pub(super) fn terminating(mut self) -> Self {
         self.terminate = true;
         self
     }
@@ -66,30 +68,26 @@ impl Revoke {
 
 pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
     let ids: BTreeSet<String> = order.task_id.into_iter().collect();
-    if ids.len() > MOST_IDS {
-        return nok(format!("more than {MOST_IDS} ids"));
+    if ids.len() > MAX_IDS {
+        return nok(format!("a command may name at most {MAX_IDS} ids"));
     }
     shared.revoked.add(ids.iter().cloned());
     let signal = Signal::number(order.signal.as_ref());
     let mut elsewhere = ids.clone();
     let mut terminated = BTreeSet::new();
     for entry in shared.inflight.held() {
-        if !ids.contains(&entry.id) {
+        if !ids.contains(entry.id.as_str()) {
             continue;
         }
-        elsewhere.remove(&entry.id);
+        elsewhere.remove(entry.id.as_str());
         entry.orders.revoke();
         if order.terminate {
             entry.orders.terminate(signal);
-            terminated.insert(entry.id.clone());
+            terminated.insert(entry.id.to_string());
         }
     }
-    mark(shared, elsewhere).await;
-    info!(
-        tasks = ids.len(),
-        terminated = terminated.len(),
-        "tasks were revoked"
-    );
+    store_revoked(shared, elsewhere).await;
+    info!(tasks = ids.len(), terminated = terminated.len(), "revoked tasks");
     if !order.terminate {
         let ids: Vec<String> = ids.iter().map(|id| format!("'{id}'")).collect();
         ok(format!("tasks {{{}}} flagged as revoked", ids.join(", ")))
@@ -101,15 +99,16 @@ pub(super) async fn revoke(shared: &Shared, order: Revoke) -> Value {
     }
 }
 
-/// Writes `REVOKED` for tasks that nobody has begun, so that who waits for them need not wait until some worker has
-/// received them.
-async fn mark(shared: &Shared, ids: impl IntoIterator<Item = String>) {
+/// Stores `REVOKED` for tasks that have not started, so that their clients need not wait until a worker
+/// receives them.
+async fn store_revoked(shared: &Shared, ids: impl IntoIterator<Item = String>) {
     let now = system::now();
-    let marks = ids.into_iter().map(|id| async move {
+    let stores = ids.into_iter().map(|id| async move {
+        let id = TaskId::from(id);
         match shared.broker.result(&id).await? {
             None => {}
             Some(meta) if meta.status == Status::Retry => {}
-            // It has ended, or another worker has begun it and will tell its end.
+            // The task has finished, or another worker runs it and will store its result.
             Some(_) => return Ok(()),
         }
         let headers = Headers::new(String::new(), id);
@@ -118,13 +117,13 @@ async fn mark(shared: &Shared, ids: impl IntoIterator<Item = String>) {
             .store_unless_ended(&ResultMeta::revoked(&headers, "revoked", now))
             .await
     });
-    let failures = stream::iter(marks)
-        .buffer_unordered(AT_A_TIME)
-        .filter_map(async |marked: Result<(), crate::BrokerError>| marked.err())
+    let failures = stream::iter(stores)
+        .buffer_unordered(CONCURRENCY)
+        .filter_map(async |stored: Result<(), crate::BrokerError>| stored.err())
         .collect::<Vec<_>>()
         .await;
     if let Some(error) = failures.first() {
-        warn!(tasks = failures.len(), %error, "REVOKED was not stored for tasks that wait; it will be when they are received");
+        warn!(tasks = failures.len(), %error, "failed to store REVOKED for waiting tasks; their workers will store it when they receive them");
     }
 }
 
@@ -137,7 +136,7 @@ pub(super) struct RevokeByStamps {
     signal: Option<Signal>,
 }
 
-/// `{"name": value or [values]}`, or `["name=value"]` from the command line.
+/// Stamps as `{"name": value or [values]}`, or as `["name=value"]` from the command line.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Stamps {
@@ -178,11 +177,11 @@ pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Value 
         let Ok(message) = entry.delivery.message() else {
             continue;
         };
-        let bears = |(name, values): (&String, &Vec<Value>)| {
+        let has_revoked_stamp = |(name, values): (&String, &Vec<Value>)| {
             let values: HashSet<String> = values.iter().map(Value::to_string).collect();
-            stamped(&message.headers, name, &values)
+            has_stamp(&message.headers, name, &values)
         };
-        if stamps.iter().any(bears) {
+        if stamps.iter().any(has_revoked_stamp) {
             entry.orders.revoke();
             if order.terminate {
                 entry.orders.terminate(signal);
@@ -190,7 +189,7 @@ pub(super) fn revoke_by_stamps(shared: &Shared, order: RevokeByStamps) -> Value 
             }
         }
     }
-    info!(terminated, "tasks were revoked by stamps");
+    info!(terminated, "revoked tasks by stamps");
     match (order.terminate, terminated) {
         (false, _) => ok(format!("headers {names} flagged as revoked, but not terminated")),
         (true, 0) => ok(format!("headers {names} were not terminated")),

@@ -1,4 +1,4 @@
-//! What changes how a worker works: limits of tasks, queues, how many tasks run, events, its end.
+//! Changes to a running worker: rate and time limits, queues, concurrency, events, shutdown.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,18 +6,19 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::{Answer, Failure, nok, ok};
+use super::reply::{Answer, Failure, nok, ok};
 use crate::{
     log::{debug, error, info, warn},
     message::TimeLimit,
-    worker::{Shared, limits::Rate, pulse},
+    worker::{limits::Rate, pulse, shared::Shared},
 };
 
-/// More tasks at a time are refused.
-const MOST_SLOTS: usize = 100_000;
-/// More queues are refused: every one is looked at for every receive.
-const MOST_QUEUES: usize = 256;
-const LONGEST_QUEUE: usize = 255;
+/// Maximum concurrency.
+const MAX_CONCURRENCY: usize = 100_000;
+/// Maximum number of queues, each of which is read by every receive.
+const MAX_QUEUES: usize = 256;
+/// Maximum length of a queue's name, in bytes.
+const MAX_QUEUE_NAME: usize = 255;
 
 #[derive(Deserialize)]
 pub(super) struct RateLimit {
@@ -37,10 +38,10 @@ pub(super) fn rate_limit(shared: &Shared, order: &RateLimit) -> Value {
     };
     let task = &order.task_name;
     let Some(registered) = shared.registry.get(task) else {
-        error!("a rate limit was set for a task that is not registered");
+        error!("remote control set a rate limit for a task that is not registered");
         return nok("unknown task");
     };
-    info!(task, rate = text, "new rate limit");
+    info!(task, rate = text, "set a rate limit");
     let given = text != "0" || order.rate_limit.is_string();
     registered.limits.set_rate(rate);
     if given {
@@ -60,22 +61,22 @@ pub(super) struct NewTimeLimit {
 pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> Answer {
     let task = &order.task_name;
     let Some(registered) = shared.registry.get(task) else {
-        error!("a time limit was set for a task that is not registered");
+        error!("remote control set a time limit for a task that is not registered");
         return Ok(nok("unknown task"));
     };
     let limit = |seconds: Option<f64>| match seconds {
-        // Zero is none, as in Python.
+        // Zero means no limit, as in Python.
         None | Some(0.0) => Ok(None),
         Some(seconds) => Duration::try_from_secs_f64(seconds)
             .map(Some)
-            .map_err(|_| Failure::Value("a time limit is a number of seconds".to_owned())),
+            .map_err(|_| Failure::Value("a time limit must be a non-negative number of seconds".to_owned())),
     };
     let limits = TimeLimit {
         hard: limit(order.hard)?,
         soft: limit(order.soft)?,
     };
-    info!(task, soft = order.soft, hard = order.hard, "new time limits");
-    registered.limits.set_time(limits);
+    info!(task, soft = order.soft, hard = order.hard, "set time limits");
+    registered.limits.set_time_limit(limits);
     Ok(ok("time limits set successfully"))
 }
 
@@ -86,15 +87,17 @@ pub(super) struct Consumer {
 
 pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> Value {
     let queue = &order.queue;
-    if queue.is_empty() || queue.len() > LONGEST_QUEUE {
-        return nok(format!("a queue's name has 1 to {LONGEST_QUEUE} bytes"));
+    if queue.is_empty() || queue.len() > MAX_QUEUE_NAME {
+        return nok(format!("a queue's name must have 1 to {MAX_QUEUE_NAME} bytes"));
     }
     let queues = shared.queues();
     if !queues.contains(queue) {
-        if queues.len() >= MOST_QUEUES {
-            return nok(format!("the worker takes from {MOST_QUEUES} queues already"));
+        if queues.len() >= MAX_QUEUES {
+            return nok(format!(
+                "the worker already consumes from {MAX_QUEUES} queues, the maximum"
+            ));
         }
-        info!(queue, "taking from one more queue");
+        info!(queue, "consuming from another queue");
         shared.set_queues(queues.iter().cloned().chain([queue.clone()]).collect());
     }
     ok(format!("add consumer {queue}"))
@@ -102,7 +105,7 @@ pub(super) fn add_consumer(shared: &Shared, order: &Consumer) -> Value {
 
 pub(super) fn cancel_consumer(shared: &Shared, order: &Consumer) -> Value {
     let queue = &order.queue;
-    info!(queue, "no longer taking from a queue");
+    info!(queue, "no longer consuming from a queue");
     let left = shared
         .queues()
         .iter()
@@ -121,12 +124,14 @@ pub(super) struct Pool {
 pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> Answer {
     let more = order.n.unwrap_or(1);
     let slots = shared.concurrency().saturating_add(more);
-    if slots > MOST_SLOTS {
-        return Err(Failure::Value(format!("more than {MOST_SLOTS} tasks at a time")));
+    if slots > MAX_CONCURRENCY {
+        return Err(Failure::Value(format!(
+            "the pool cannot grow beyond {MAX_CONCURRENCY} concurrent tasks"
+        )));
     }
     shared.set_concurrency(slots);
     shared.slots.add_permits(more);
-    info!(concurrency = slots, "the pool grows");
+    info!(concurrency = slots, "increased the concurrency");
     Ok(ok("pool will grow"))
 }
 
@@ -134,17 +139,17 @@ pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> Answer {
     let less = order.n.unwrap_or(1);
     let slots = shared.concurrency();
     if less >= slots {
-        return Err(Failure::Value("the pool cannot shrink to nothing".to_owned()));
+        return Err(Failure::Value("the pool must keep at least one slot".to_owned()));
     }
     shared.set_concurrency(slots - less);
     let taken = shared.slots.forget_permits(less);
-    tokio::spawn(take_slots(Arc::clone(&shared.slots), less - taken));
-    info!(concurrency = slots - less, "the pool shrinks");
+    tokio::spawn(remove_slots(Arc::clone(&shared.slots), less - taken));
+    info!(concurrency = slots - less, "reduced the concurrency");
     Ok(ok("pool will shrink"))
 }
 
-/// Takes slots away that are in use now, each when its task ends.
-async fn take_slots(slots: Arc<Semaphore>, count: usize) {
+/// Removes `count` slots that are in use, each when its task finishes.
+async fn remove_slots(slots: Arc<Semaphore>, count: usize) {
     for _ in 0..count {
         match slots.acquire().await {
             Ok(slot) => slot.forget(),
@@ -156,7 +161,7 @@ async fn take_slots(slots: Arc<Semaphore>, count: usize) {
 pub(super) fn enable_events(shared: &Shared, enable: bool) -> Value {
     let was = shared.events.enable(enable);
     if was != enable {
-        info!(enable, "task events were switched by remote control");
+        info!(enable, "remote control enabled or disabled task events");
     }
     let state = if enable { "enabled" } else { "disabled" };
     let already = if was == enable { "already " } else { "" };
@@ -165,13 +170,13 @@ pub(super) fn enable_events(shared: &Shared, enable: bool) -> Value {
 
 pub(super) async fn heartbeat(shared: &Shared) -> Value {
     if let Err(error) = pulse::announce(shared, "worker-heartbeat").await {
-        debug!(%error, "no heartbeat");
+        debug!(%error, "failed to send a heartbeat");
     }
     Value::Null
 }
 
-/// A warm shutdown. Celery's workers do not reply to it, so who asked goes by their going offline.
+/// Starts a warm shutdown. Celery's workers do not reply to it; the sender sees that they go offline.
 pub(super) fn shutdown(shared: &Shared) {
-    warn!("the worker was shut down by remote control");
+    warn!("remote control requested a shutdown");
     shared.stop.cancel();
 }

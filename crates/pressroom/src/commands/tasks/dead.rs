@@ -116,7 +116,10 @@ fn object(letter: &DeadLetter) -> String {
 
 /// What a letter is called on the command line.
 fn name(letter: &DeadLetter) -> String {
-    letter.task_id.clone().unwrap_or_else(|| letter.id.to_string())
+    letter
+        .task_id
+        .clone()
+        .map_or_else(|| letter.id.to_string(), String::from)
 }
 
 /// Task names come from anywhere; a terminal obeys control characters.
@@ -173,7 +176,7 @@ async fn requeue(broker: &dyn Broker, which: &Which, force: bool) -> anyhow::Res
     let answer = broker
         .requeue_where(&|letter| selection.has(letter), force)
         .await?;
-    writeln!(io::stdout(), "Put back: {}", answer.done.len())?;
+    writeln!(io::stdout(), "Put back: {}", answer.requeued.len())?;
     for (letter, refusal) in &answer.refused {
         writeln!(
             io::stderr(),

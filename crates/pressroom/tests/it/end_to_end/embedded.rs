@@ -185,7 +185,7 @@ async fn what_is_logged_of_a_failed_task_leads_to_its_request() {
         let output = process.output();
         let mut lines = output
             .lines()
-            .filter(|line| line.contains("task will be tried again"));
+            .filter(|line| line.contains("task will be retried"));
         lines.any(|line| line.contains(trace_id)).then_some(())
     })
     .await;

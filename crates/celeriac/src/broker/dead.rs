@@ -10,11 +10,13 @@ use serde_json::json;
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::{error::BrokerError, sealed::Sealed};
 use crate::{
-    broker::BrokerError,
     json,
     message::{Message, Poison, as_never_delivered},
-    system, time,
+    system,
+    task_id::TaskId,
+    time,
 };
 
 /// How many letters a walk over all of them holds at a time.
@@ -22,7 +24,7 @@ const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
 #[async_trait]
-pub trait DeadLetters: Send + Sync {
+pub trait DeadLetters: Sealed + Send + Sync {
     /// Up to `limit` letters, the oldest first, after leaving out `offset` of the oldest. New letters come at the
     /// end, so they shift nothing.
     ///
@@ -44,7 +46,7 @@ pub trait DeadLetters: Send + Sync {
     async fn take_dead_letter(
         &self,
         letter: &DeadLetter,
-        revived: Option<&Revived>,
+        revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
     /// Puts one letter back at the end of its queue, as if it had never been delivered. False when it is not there
@@ -63,13 +65,17 @@ pub trait DeadLetters: Send + Sync {
     ///
     /// # Errors
     /// When the broker cannot be reached; what was put back until then stays so.
-    async fn requeue_where(&self, which: Which<'_>, force: bool) -> Result<Requeued, BrokerError> {
-        let mut requeued = Requeued::default();
+    async fn requeue_where(
+        &self,
+        which: LetterFilter<'_>,
+        force: bool,
+    ) -> Result<RequeueReport, BrokerError> {
+        let mut report = RequeueReport::default();
         let mut kept = 0;
         loop {
             let page = self.dead_letters(kept, PAGE).await?;
             if page.is_empty() {
-                return Ok(requeued);
+                return Ok(report);
             }
             for letter in page {
                 if !which(&letter) {
@@ -77,13 +83,13 @@ pub trait DeadLetters: Send + Sync {
                     continue;
                 }
                 match self.requeue(&letter, force).await {
-                    Ok(true) => requeued.done.push(letter.id),
+                    Ok(true) => report.requeued.push(letter.id),
                     // Somebody else has taken it, so it is in nobody's way.
                     Ok(false) => {}
                     Err(RequeueError::Broker(error)) => return Err(error),
                     Err(refusal) => {
                         kept += 1;
-                        requeued.refused.push((letter, refusal));
+                        report.refused.push((letter, refusal));
                     }
                 }
             }
@@ -94,7 +100,7 @@ pub trait DeadLetters: Send + Sync {
     ///
     /// # Errors
     /// When the broker cannot be reached; what was thrown away until then stays so.
-    async fn purge_where(&self, which: Which<'_>) -> Result<Vec<Uuid>, BrokerError> {
+    async fn purge_where(&self, which: LetterFilter<'_>) -> Result<Vec<Uuid>, BrokerError> {
         let mut purged = Vec::new();
         let mut kept = 0;
         loop {
@@ -114,10 +120,11 @@ pub trait DeadLetters: Send + Sync {
 }
 
 /// Which letters a walk is about.
-pub type Which<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
+pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
 
 /// A message that could not be run, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter {
     /// Names this letter, also one whose message names no task. Equal letters have equal ids.
     pub id: Uuid,
@@ -132,14 +139,15 @@ pub struct DeadLetter {
     /// The task's name where the message got far enough to say so.
     pub task: Option<String>,
     /// The task's id, likewise.
-    pub task_id: Option<String>,
+    pub task_id: Option<TaskId>,
     /// The list element, by which it is found again.
     pub(crate) entry: Vec<u8>,
 }
 
 /// A message on its way from the dead-letter list to a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revived {
+#[non_exhaustive]
+pub struct RequeuedMessage {
     /// The queue it goes to.
     pub queue: String,
     /// Its priority, 0 to 9.
@@ -150,15 +158,17 @@ pub struct Revived {
 
 /// What became of the letters that were to be put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Requeued {
+#[non_exhaustive]
+pub struct RequeueReport {
     /// The ids of the letters that are in their queues again.
-    pub done: Vec<Uuid>,
+    pub requeued: Vec<Uuid>,
     /// Those that stay where they are, and why.
     pub refused: Vec<(DeadLetter, RequeueError)>,
 }
 
 /// Why a letter was not put back.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RequeueError {
     /// It would only come back here.
     #[error("no worker can run it: {0}")]
@@ -194,21 +204,21 @@ impl Entry {
     }
 }
 
-/// The list element for a message that cannot be run.
-pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
-    let (name, content) = match std::str::from_utf8(raw) {
-        Ok(text) => ("message", text.to_owned()),
-        Err(_) => ("message_base64", STANDARD.encode(raw)),
-    };
-    json::to_string(&json!({
-        "reason": reason,
-        "time": time::format(system::now()),
-        "queue": queue,
-        name: content,
-    }))
-}
-
 impl DeadLetter {
+    /// The list element for a message that cannot be run.
+    pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
+        let (name, content) = match std::str::from_utf8(raw) {
+            Ok(text) => ("message", text.to_owned()),
+            Err(_) => ("message_base64", STANDARD.encode(raw)),
+        };
+        json::to_string(&json!({
+            "reason": reason,
+            "time": time::format(system::now()),
+            "queue": queue,
+            name: content,
+        }))
+    }
+
     /// Reads a list element. One that is no letter still becomes one, so that it can be seen and thrown away.
     pub(crate) fn decode(entry: Vec<u8>) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry);
@@ -242,7 +252,7 @@ impl DeadLetter {
     }
 
     /// The message to put back, without the marks of earlier deliveries.
-    fn revive(&self, force: bool) -> Result<Revived, RequeueError> {
+    fn revive(&self, force: bool) -> Result<RequeuedMessage, RequeueError> {
         if self.queue.is_empty() {
             return Err(RequeueError::NoQueue);
         }
@@ -251,7 +261,7 @@ impl DeadLetter {
             Err(_) if force => 0,
             Err(poison) => return Err(RequeueError::Poison(poison)),
         };
-        Ok(Revived {
+        Ok(RequeuedMessage {
             queue: self.queue.clone(),
             priority,
             raw: as_never_delivered(&self.raw).map_or_else(|| self.raw.clone(), String::into_bytes),
@@ -263,12 +273,12 @@ impl DeadLetter {
 mod tests {
     use super::*;
 
-    const MESSAGE: &str = include_str!("../tests/vectors/message.json");
+    const MESSAGE: &str = include_str!("../../tests/vectors/message.json");
 
     #[test]
     fn a_letter_is_read_as_it_was_written_whatever_its_bytes() {
         let raw = MESSAGE.trim().as_bytes();
-        let letter = DeadLetter::decode(encode("celery", raw, "too old").into_bytes());
+        let letter = DeadLetter::decode(DeadLetter::encode("celery", raw, "too old").into_bytes());
         assert_eq!(
             (letter.queue.as_str(), letter.reason.as_str()),
             ("celery", "too old")
@@ -283,7 +293,7 @@ mod tests {
             letter.task_id.as_deref(),
             Some("9b83d466-f412-4357-8563-2b2dedf45e4e")
         );
-        let binary = DeadLetter::decode(encode("q", b"\xff\xfe{}", "no JSON").into_bytes());
+        let binary = DeadLetter::decode(DeadLetter::encode("q", b"\xff\xfe{}", "no JSON").into_bytes());
         assert_eq!(binary.raw, b"\xff\xfe{}");
         assert_eq!(binary.task_id, None);
         assert_ne!(binary.id, letter.id);
@@ -311,14 +321,15 @@ mod tests {
             1,
         );
         assert!(Message::decode(marked.as_bytes()).unwrap().redelivered());
-        let letter = DeadLetter::decode(encode("celery", marked.as_bytes(), "too often").into_bytes());
+        let letter =
+            DeadLetter::decode(DeadLetter::encode("celery", marked.as_bytes(), "too often").into_bytes());
         let revived = letter.revive(false).unwrap();
         assert_eq!(String::from_utf8(revived.raw).unwrap(), MESSAGE.trim());
     }
 
     #[test]
     fn what_nobody_can_run_is_refused_unless_forced() {
-        let letter = DeadLetter::decode(encode("celery", b"{\"half\": ", "no JSON").into_bytes());
+        let letter = DeadLetter::decode(DeadLetter::encode("celery", b"{\"half\": ", "no JSON").into_bytes());
         let refusal = letter.revive(false).unwrap_err();
         assert_eq!(
             refusal.to_string(),

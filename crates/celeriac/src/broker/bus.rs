@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::BrokerError;
+use super::{error::BrokerError, sealed::Sealed};
 
 /// Where the reply to a remote control command is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ReplyTo {
     /// `reply.celery.pidbox`.
     pub exchange: String,
@@ -28,6 +29,7 @@ impl ReplyTo {
 
 /// Where a broker is, as workers tell about it. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerInfo {
     /// `redis`, or `memory` inside one process.
     pub transport: &'static str,
@@ -56,7 +58,7 @@ impl ServerInfo {
 
 /// Fan-out and replies. The texts are kombu's envelopes; a bus does not look inside.
 #[async_trait]
-pub trait Bus: fmt::Debug + Send + Sync + 'static {
+pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Where the broker is.
     fn server(&self) -> ServerInfo;
 

@@ -2,20 +2,29 @@
 //! Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process; both keep the same promises, so that nothing
 //! above knows which one it talks to.
 
-use std::{fmt, time::Duration};
+mod bus;
+mod dead;
+mod delivery;
+mod error;
+mod results;
+pub(crate) mod sealed;
+mod settlement;
+mod timetable;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
-use thiserror::Error;
 
-use crate::{
-    backend::ResultBackend,
-    bus::Bus,
-    dead::DeadLetters,
-    message::{Message, Poison},
-    result::ResultMeta,
-    schedule::Timetable,
+pub use self::{
+    bus::{Bus, ReplyTo, ServerInfo},
+    dead::{DeadLetter, DeadLetters, LetterFilter, RequeueError, RequeueReport, RequeuedMessage},
+    delivery::{Delivery, DeliveryTag, Depth, Renewal},
+    error::BrokerError,
+    results::{ChordPart, ChordState, ResultBackend},
+    settlement::{Publication, Settlement, SettlementStatus},
+    timetable::{LastTicks, Timetable},
 };
+use crate::{message::Message, result::ResultMeta};
 
 /// Takes, keeps and hands out task messages; as a [`ResultBackend`], keeps their results.
 ///
@@ -66,7 +75,11 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     ///
     /// # Errors
     /// When the broker did not confirm; repeating the call is harmless.
-    async fn settle(&self, delivery: &Delivery, settlement: &Settlement) -> Result<Settled, BrokerError>;
+    async fn settle(
+        &self,
+        delivery: &Delivery,
+        settlement: &Settlement,
+    ) -> Result<SettlementStatus, BrokerError>;
 
     /// Ends a delivery and sends `message` in its place, in one step. Does nothing when the delivery is no longer
     /// held (it was ended, or another worker has taken it over).
@@ -136,131 +149,4 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// # Errors
     /// When it does not.
     async fn ping(&self) -> Result<(), BrokerError>;
-}
-
-/// What follows from the end of a task.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Settlement {
-    /// Results to store and announce: its own, and those of tasks that will never run because of it.
-    pub results: Vec<ResultMeta>,
-    /// The tasks that come next.
-    pub publication: Publication,
-    /// Chords whose headers this task has completed: the header's id and that of the part recorded last.
-    pub chords: Vec<(String, String)>,
-}
-
-/// What became of a [`Settlement`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// It is done.
-    Done,
-    /// Nothing was done: the delivery is not held any more.
-    NotHeld,
-    /// Nothing was done: somebody else has taken over one of the chords.
-    ChordTaken,
-}
-
-/// What is published in one step: all of it or nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Publication {
-    /// The messages, each for its own queue.
-    pub messages: Vec<Message>,
-    /// Groups that are headers of chords, with the number of results each waits for.
-    pub chord_sizes: Vec<(String, u64)>,
-    /// Groups whose structure is kept, as Celery's `GroupResult` is saved.
-    pub groups: Vec<(String, Value)>,
-}
-
-/// Names one delivery of one message. Every delivery has its own, so that a worker which lost a message to another
-/// one cannot end the other's delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DeliveryTag(pub(crate) String);
-
-impl DeliveryTag {
-    /// The tag as brokers keep it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for DeliveryTag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A message that was taken from a queue and is reserved.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Names this delivery.
-    pub tag: DeliveryTag,
-    /// The queue it was taken from.
-    pub queue: String,
-    /// The message as it lay in the queue.
-    pub raw: Vec<u8>,
-}
-
-impl Delivery {
-    /// The message.
-    ///
-    /// # Errors
-    /// A [`Poison`] when no worker could run it.
-    pub fn message(&self) -> Result<Message, Poison> {
-        Message::decode(&self.raw)
-    }
-}
-
-/// What a renewal has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
-    /// Everything is as it was.
-    Kept,
-    /// The broker has lost what it knew of this handle, and with it probably all reservations and messages. What is
-    /// still being worked on should be [reserved](Broker::reserve) again; until then every renewal says so.
-    Lost,
-}
-
-/// How many messages a broker holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Waiting in the queue, all priorities.
-    pub waiting: u64,
-    /// Reserved by workers, all queues.
-    pub unacked: u64,
-}
-
-/// Why a broker did not do what it was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum BrokerError {
-    /// It cannot be reached, or the connection broke before it answered. Try again later.
-    #[error("the broker is unavailable: {cause}")]
-    Unavailable {
-        /// What the connection said.
-        cause: String,
-    },
-    /// It answered with an error. Trying again helps only if someone repairs the server.
-    #[error("the broker refused: {cause}")]
-    Refused {
-        /// What the server said.
-        cause: String,
-    },
-    /// It holds as many messages as it may. Try again when workers have caught up.
-    #[error("the broker is full: it holds {capacity} messages")]
-    Full {
-        /// The bound.
-        capacity: usize,
-    },
-}
-
-impl BrokerError {
-    /// A low-cardinality name for metrics and spans.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable { .. } => "unavailable",
-            Self::Refused { .. } => "refused",
-            Self::Full { .. } => "full",
-        }
-    }
 }

@@ -6,15 +6,16 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::{delivery::Delivery, error::BrokerError, sealed::Sealed};
 use crate::{
-    broker::{BrokerError, Delivery},
     json,
     result::{ResultMeta, Status},
+    task_id::TaskId,
 };
 
 /// Keeps task results and tells who waits for them.
 #[async_trait]
-pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
+pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Stores and announces a result. A state that is not final never takes the place of one that is.
     ///
     /// # Errors
@@ -31,14 +32,14 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the backend cannot be reached.
-    async fn result(&self, id: &str) -> Result<Option<ResultMeta>, BrokerError>;
+    async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError>;
 
     /// Waits until the task has ended, for as long as it takes: the caller sets the time-out. An outage of the backend
     /// is waited out; what happened meanwhile is seen after it.
     ///
     /// # Errors
     /// When as many results are waited for as the backend can watch.
-    async fn watch(&self, id: &str) -> Result<ResultMeta, BrokerError>;
+    async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError>;
 
     /// Records the result of a part of a chord's header, once however often it is called, while the delivery is held.
     /// Whoever records the last part has to run the body, which it does with [`Broker::settle`].
@@ -52,13 +53,14 @@ pub trait ResultBackend: fmt::Debug + Send + Sync + 'static {
 
 /// The result of one task of a chord's header.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ChordPart {
     /// The header's id.
     pub group: String,
     /// The place of the task in the header; the last without one.
     pub index: Option<u64>,
     /// The task.
-    pub task_id: String,
+    pub task_id: TaskId,
     /// How it ended.
     pub status: Status,
     /// Its return value, or its exception as results have it.
@@ -66,6 +68,24 @@ pub struct ChordPart {
 }
 
 impl ChordPart {
+    /// Creates the part of a task that has ended.
+    #[must_use]
+    pub fn new(
+        group: impl Into<String>,
+        index: Option<u64>,
+        task_id: impl Into<TaskId>,
+        status: Status,
+        result: Value,
+    ) -> Self {
+        Self {
+            group: group.into(),
+            index,
+            task_id: task_id.into(),
+            status,
+            result,
+        }
+    }
+
     /// What is kept until the header is complete, in Celery's encoding.
     pub(crate) fn encode(&self) -> String {
         json::to_string(&json!([1, self.task_id, self.status, self.result]))
@@ -85,6 +105,7 @@ impl ChordPart {
 
 /// Where a chord stands after one of its parts was recorded.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum ChordState {
     /// The delivery is not held any more: nothing was recorded.
     NotHeld,

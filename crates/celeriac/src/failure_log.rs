@@ -7,13 +7,13 @@ use crate::{
 };
 
 #[derive(Debug)]
-pub(crate) struct Streak {
+pub(crate) struct FailureLog {
     /// What the loop does, as the subject of a sentence.
     what: &'static str,
     warned: bool,
 }
 
-impl Streak {
+impl FailureLog {
     pub(crate) fn new(what: &'static str) -> Self {
         Self { what, warned: false }
     }

@@ -2,18 +2,48 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
 use super::{
-    CanvasError, DeliveryInfo, Embed, Headers, Map, Message, Options, Properties, Sender, Timestamp, Value,
-    list, new_id, repr, system, take, take_text,
+    freeze::new_id,
+    node::{CanvasError, list},
+    options::{Options, take, take_text},
 };
 use crate::{
-    message::TimeLimit,
-    signature::{later, milliseconds_until},
+    message::{DeliveryInfo, Embed, Headers, MAX_RETRIES, Message, Properties, TimeLimit},
+    repr, system,
+    task_id::TaskId,
     time,
 };
 
-impl Sender<'_> {
-    pub(super) fn message(
+/// The sending process and, in a worker, the task on whose behalf it sends.
+pub(crate) struct SendContext<'a> {
+    pub now: Timestamp,
+    /// Sending process, `gen<pid>@<host>`.
+    pub origin: &'a str,
+    pub reply_to: &'a str,
+    /// Queue of a signature that names none.
+    pub queue: &'a str,
+    /// Root and id of the running task.
+    pub parent: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> SendContext<'a> {
+    /// Returns the context of a sender outside of any task, with the default queue `celery`.
+    pub(crate) fn new(now: Timestamp, origin: &'a str, reply_to: &'a str) -> Self {
+        Self {
+            now,
+            origin,
+            reply_to,
+            queue: "celery",
+            parent: None,
+        }
+    }
+}
+
+impl SendContext<'_> {
+    pub(crate) fn message(
         &self,
         task: String,
         args: Vec<Value>,
@@ -22,16 +52,18 @@ impl Sender<'_> {
     ) -> Result<Message, CanvasError> {
         let options = &mut options;
         let id = take_text(options, "task_id").unwrap_or_else(new_id);
-        let mut headers = Headers::new(task, id.clone());
+        let mut headers = Headers::new(task, id.as_str().into());
         headers.shadow = take_text(options, "shadow");
         headers.eta = match take(options, "countdown") {
-            Some(countdown) => Some(later(self.now, seconds(&countdown, "the countdown")?)),
+            Some(countdown) => Some(time::later(self.now, seconds(&countdown, "the countdown")?)),
             None => take(options, "eta")
                 .map(|eta| instant(&eta, "the eta"))
                 .transpose()?,
         };
         headers.expires = match take(options, "expires") {
-            Some(expires) if expires.is_number() => Some(later(self.now, seconds(&expires, "expires")?)),
+            Some(expires) if expires.is_number() => {
+                Some(time::later(self.now, seconds(&expires, "expires")?))
+            }
             Some(expires) => Some(instant(&expires, "expires")?),
             None => None,
         };
@@ -55,9 +87,12 @@ impl Sender<'_> {
         };
         let (root, parent) = self.parent.unzip();
         headers.root_id = take_text(options, "root_id")
-            .or(root.map(str::to_owned))
-            .or(Some(id.clone()));
-        headers.parent_id = take_text(options, "parent_id").or(parent.map(str::to_owned));
+            .map(TaskId::from)
+            .or(root.map(TaskId::from))
+            .or(Some(headers.id.clone()));
+        headers.parent_id = take_text(options, "parent_id")
+            .map(TaskId::from)
+            .or(parent.map(TaskId::from));
         headers.argsrepr = Some(take_text(options, "argsrepr").unwrap_or_else(|| repr::tuple(&args)));
         headers.kwargsrepr = Some(take_text(options, "kwargsrepr").unwrap_or_else(|| repr::dict(&kwargs)));
         headers.origin = Some(take_text(options, "origin").unwrap_or_else(|| self.origin.to_owned()));
@@ -88,7 +123,7 @@ impl Sender<'_> {
             delivery_mode: Some(2),
             expiration: headers
                 .expires
-                .map(|expires| milliseconds_until(expires, self.now).to_string()),
+                .map(|expires| time::milliseconds_until(expires, self.now).to_string()),
             delivery_info: DeliveryInfo {
                 routing_key: queue.unwrap_or_else(|| self.queue.to_owned()),
                 ..DeliveryInfo::default()
@@ -114,9 +149,6 @@ impl Sender<'_> {
         })
     }
 }
-
-/// The option that says how often a task is tried again.
-pub(crate) const MAX_RETRIES: &str = "max_retries";
 
 /// A list of signatures; null without any.
 fn signatures(options: &mut Options, name: &str) -> Value {

@@ -1,0 +1,239 @@
+//! What comes later: the steps of a chain in the order in which they are sent along, groups that something follows
+//! turned into chords, and the ids of all results, chosen before their tasks exist so that they can be asked for.
+//! Follows `prepare_steps` and `freeze` of Celery 5.7's canvas.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::node::{CanvasError, Kind, Node, list};
+use crate::{result_tree::ResultTree, system};
+
+/// Steps of a chain: its results hang one on the other, which is read recursively here and in Python.
+const MOST_STEPS: usize = 1000;
+
+/// What a signature gets from where it stands.
+#[derive(Default, Clone)]
+pub(super) struct FreezeArgs {
+    pub id: Option<String>,
+    pub group: Option<String>,
+    pub index: Option<usize>,
+    pub chord: Option<Value>,
+    pub root: Option<Value>,
+}
+
+/// The steps of a chain, last first, each with its id, and the result of the last. A group that something follows
+/// becomes a chord.
+pub(super) fn steps(
+    tasks: Vec<Node>,
+    args: &[Value],
+    link_error: &[Value],
+    frozen_as: &FreezeArgs,
+    reply_to: &str,
+) -> Result<(Vec<Node>, Arc<ResultTree>), CanvasError> {
+    let mut steps: Vec<Node> = Vec::new();
+    for task in flattened(tasks).into_iter().rev() {
+        match steps.pop() {
+            Some(next) if task.ends_in_group() => steps.push(upgraded(task, next)),
+            next => steps.extend(next.into_iter().chain([task])),
+        }
+    }
+    steps.reverse();
+    let count = steps.len();
+    if count > MOST_STEPS {
+        return Err(CanvasError::Unsupported("a chain has at most 1,000 steps"));
+    }
+    let mut result: Option<ResultTree> = None;
+    for (position, step) in steps.iter_mut().enumerate() {
+        if position == 0 {
+            step.args = step.args_after(args);
+        }
+        if !link_error.is_empty() {
+            step.link_errors(link_error);
+        }
+        let frozen_as = if position + 1 == count {
+            frozen_as.clone()
+        } else {
+            FreezeArgs {
+                root: frozen_as.root.clone(),
+                ..FreezeArgs::default()
+            }
+        };
+        let own = freeze(step, frozen_as, reply_to)?;
+        result = Some(after(own, result));
+    }
+    steps.reverse();
+    let result = result.ok_or(CanvasError::Empty("a chain"))?;
+    Ok((steps, Arc::new(result)))
+}
+
+/// Gives a signature, and everything that follows it, the ids of its results.
+pub(super) fn freeze(
+    node: &mut Node,
+    frozen_as: FreezeArgs,
+    reply_to: &str,
+) -> Result<ResultTree, CanvasError> {
+    if let Kind::Chain(tasks) = &mut node.kind {
+        let args = std::mem::take(&mut node.args);
+        let (mut steps, result) = steps(std::mem::take(tasks), &args, &[], &frozen_as, reply_to)?;
+        steps.reverse();
+        *tasks = steps;
+        return Ok(Arc::unwrap_or_clone(result));
+    }
+    let id = match node.text("task_id") {
+        Some(id) => id.to_owned(),
+        None => frozen_as.id.clone().unwrap_or_else(new_id),
+    };
+    if let Some(root) = frozen_as.root.clone().filter(|root| !root.is_null()) {
+        node.set("root_id", root);
+    }
+    if let Kind::Chord {
+        header,
+        header_options,
+        body,
+    } = &mut node.kind
+    {
+        let group = match header_options.get("task_id").and_then(Value::as_str) {
+            Some(id) => id.to_owned(),
+            None => new_id(),
+        };
+        let mut results = Vec::with_capacity(header.len());
+        *header = ungrouped(std::mem::take(header));
+        for (index, task) in header.iter_mut().enumerate() {
+            let frozen_as = FreezeArgs {
+                index: Some(index),
+                root: frozen_as.root.clone(),
+                ..FreezeArgs::default()
+            };
+            results.push(Arc::new(freeze(task, frozen_as, reply_to)?));
+        }
+        header_options.insert("task_id".to_owned(), Value::String(group.clone()));
+        let result = freeze(body, frozen_as, reply_to)?;
+        node.set("task_id", group.clone());
+        let header = Arc::new(ResultTree {
+            id: group.into(),
+            parent: None,
+            children: Some(results),
+        });
+        return Ok(rooted(result, &header));
+    }
+    node.set("task_id", id.clone());
+    if let Some(group) = &frozen_as.group
+        && !node.options.contains_key("group_id")
+    {
+        node.set("group_id", group.clone());
+    }
+    if let Some(chord) = &frozen_as.chord {
+        node.set("chord", chord.clone());
+    }
+    if let Some(index) = frozen_as.index {
+        node.set("group_index", index);
+    }
+    let Kind::Group(tasks) = &mut node.kind else {
+        if !node.options.contains_key("reply_to") {
+            node.set("reply_to", reply_to);
+        }
+        return Ok(ResultTree::task(id));
+    };
+    *tasks = ungrouped(std::mem::take(tasks));
+    let mut results = Vec::with_capacity(tasks.len());
+    for (index, task) in tasks.iter_mut().enumerate() {
+        let frozen_as = FreezeArgs {
+            id: None,
+            index: Some(index),
+            ..frozen_as.clone()
+        };
+        results.push(Arc::new(freeze(task, frozen_as, reply_to)?));
+    }
+    Ok(ResultTree {
+        id: id.into(),
+        parent: None,
+        children: Some(results),
+    })
+}
+
+pub(super) fn new_id() -> String {
+    system::random_id().to_string()
+}
+
+/// The tasks of a chain with those of the chains inside it; the links of such a chain go to its tasks.
+fn flattened(tasks: Vec<Node>) -> Vec<Node> {
+    let mut flat = Vec::with_capacity(tasks.len());
+    for mut task in tasks {
+        if let Kind::Group(members) = &mut task.kind
+            && members.len() == 1
+            && let Some(only) = members.pop()
+        {
+            task = only;
+        }
+        match task.kind {
+            Kind::Chain(steps) => {
+                let mut steps = flattened(steps);
+                let errbacks = list(task.options.shift_remove("link_error"));
+                if !errbacks.is_empty() {
+                    steps.iter_mut().for_each(|step| step.link_errors(&errbacks));
+                }
+                let callbacks = list(task.options.shift_remove("link"));
+                if let (Some(last), false) = (steps.last_mut(), callbacks.is_empty()) {
+                    last.link("link", &callbacks);
+                }
+                if let (Some(first), false) = (steps.first_mut(), task.args.is_empty()) {
+                    first.args = first.args_after(&task.args);
+                }
+                flat.extend(steps);
+            }
+            _ => flat.push(task),
+        }
+    }
+    flat
+}
+
+/// The members of a group with those of the groups inside it.
+pub(super) fn ungrouped(tasks: Vec<Node>) -> Vec<Node> {
+    let mut flat = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        match task.kind {
+            Kind::Group(members) => flat.extend(ungrouped(members)),
+            _ => flat.push(task),
+        }
+    }
+    flat
+}
+
+/// What ends in a group, with what follows it as the body of a chord.
+fn upgraded(mut node: Node, next: Node) -> Node {
+    match node.kind {
+        Kind::Group(header) => {
+            let mut chord = Node::chord(header, next);
+            chord.args = node.args;
+            if let (Kind::Chord { header_options, .. }, Some(id)) =
+                (&mut chord.kind, node.options.shift_remove("task_id"))
+            {
+                header_options.insert("task_id".to_owned(), id);
+            }
+            chord
+        }
+        Kind::Chord { ref mut body, .. } => {
+            let group = std::mem::replace(body.as_mut(), Node::chain(Vec::new()));
+            **body = Node::chain(vec![group, next]);
+            node
+        }
+        Kind::Task | Kind::Chain(_) => Node::chain(vec![node, next]),
+    }
+}
+
+/// `result` with `before` as the parent of its first step.
+fn after(result: ResultTree, before: Option<ResultTree>) -> ResultTree {
+    match before {
+        Some(before) => rooted(result, &Arc::new(before)),
+        None => result,
+    }
+}
+
+pub(super) fn rooted(mut result: ResultTree, first: &Arc<ResultTree>) -> ResultTree {
+    result.parent = Some(match result.parent.take() {
+        Some(parent) => Arc::new(rooted(Arc::unwrap_or_clone(parent), first)),
+        None => Arc::clone(first),
+    });
+    result
+}

@@ -1,0 +1,38 @@
+//! A signature's options: how those of a call override its own, and how they are taken out with the right type.
+
+use serde_json::{Map, Value};
+
+use super::node::list;
+
+pub(super) type Options = Map<String, Value>;
+
+/// Options that stay as they are once they are set: another value would leave whoever counts on them waiting.
+const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
+
+/// The signature's options, overridden by those of the call.
+pub(super) fn merged(mut own: Options, call: Options) -> Options {
+    let stamps = list(own.get("stamped_headers").cloned());
+    for (name, value) in call {
+        let fixed =
+            FIXED.contains(&name.as_str()) || stamps.iter().any(|stamp| stamp.as_str() == Some(&name));
+        if !(value.is_null() || fixed && own.contains_key(&name)) {
+            own.insert(name, value);
+        }
+    }
+    own
+}
+
+pub(super) fn take(options: &mut Options, name: &str) -> Option<Value> {
+    options.shift_remove(name).filter(|value| !value.is_null())
+}
+
+pub(super) fn take_text(options: &mut Options, name: &str) -> Option<String> {
+    match take(options, name) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+pub(super) fn take_index(options: &mut Options) -> Option<usize> {
+    take(options, "group_index")?.as_u64()?.try_into().ok()
+}

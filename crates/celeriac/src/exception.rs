@@ -1,0 +1,145 @@
+//! Errors in the form in which Celery stores them in results.
+
+use std::{any::type_name, error::Error, fmt};
+
+/// Anything that `?` turns into a boxed error: types that implement [`Error`], texts, and wrappers such as
+/// `anyhow::Error`.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Error of a task as Celery's results store it. Python clients raise it as an exception.
+///
+/// ```
+/// use celeriac::Exception;
+///
+/// let exception = Exception::new("OperationalError", "no connection").module("sqlalchemy.exc");
+/// assert_eq!(exception.to_string(), "OperationalError: no connection");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exception {
+    /// Class name, such as `OperationalError`.
+    pub type_name: String,
+    /// Python module of the class, such as `sqlalchemy.exc`.
+    pub module: String,
+    /// Message.
+    pub message: String,
+}
+
+impl Exception {
+    /// Creates an exception of Python's module `builtins`.
+    #[must_use]
+    pub fn new(type_name: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            type_name: type_name.into(),
+            module: "builtins".to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// Sets the module of the class.
+    #[must_use]
+    pub fn module(mut self, module: impl Into<String>) -> Self {
+        self.module = module.into();
+        self
+    }
+
+    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its sources.
+    ///
+    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text, becomes
+    /// Python's `Exception`.
+    ///
+    /// ```
+    /// use celeriac::Exception;
+    ///
+    /// let error = "one".parse::<i32>().unwrap_err();
+    /// let exception = Exception::from_error(error);
+    /// assert_eq!(exception.to_string(), "ParseIntError: invalid digit found in string");
+    /// ```
+    #[must_use]
+    pub fn from_error<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(exception) => *exception,
+            Err(error) => {
+                let (module, name) = python_class(type_name::<E>());
+                Self::new(name, text_with_sources(error.as_ref())).module(module)
+            }
+        }
+    }
+
+    /// Returns the text that takes the place of Python's traceback. Rust errors have no frames.
+    pub(crate) fn traceback(&self) -> String {
+        let Self {
+            type_name,
+            module,
+            message,
+        } = self;
+        match module.as_str() {
+            "" | "builtins" => format!("Traceback (most recent call last):\n{type_name}: {message}\n"),
+            _ => format!("Traceback (most recent call last):\n{module}.{type_name}: {message}\n"),
+        }
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.type_name, self.message)
+    }
+}
+
+impl Error for Exception {}
+
+/// Returns the Python module and class that stand for a Rust type.
+fn python_class(rust_type: &str) -> (String, &str) {
+    let path = rust_type.split('<').next().unwrap_or_default();
+    match path.rsplit_once("::") {
+        None | Some(("alloc::string", "String") | ("alloc::boxed", "Box")) => {
+            ("builtins".to_owned(), "Exception")
+        }
+        Some((module, name)) => (module.replace("::", "."), name),
+    }
+}
+
+/// Returns the error's text, followed by those of its sources that it does not contain already.
+fn text_with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let source_text = source.to_string();
+        if !text.contains(&source_text) {
+            text = format!("{text}: {source_text}");
+        }
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot read the invoice")]
+    struct Unreadable(#[source] std::fmt::Error);
+
+    #[test]
+    fn a_rust_error_is_named_after_its_type_and_shows_its_sources() {
+        let exception = Exception::from_error(Unreadable(std::fmt::Error));
+        let expected = Exception::new(
+            "Unreadable",
+            format!("cannot read the invoice: {}", std::fmt::Error),
+        );
+        assert_eq!(exception, expected.module("celeriac.exception.tests"));
+    }
+
+    #[test]
+    fn an_exception_and_a_text_keep_what_they_say() {
+        let exception = Exception::new("ValueError", "no words").module("app");
+        assert_eq!(Exception::from_error(exception.clone()), exception);
+        let boxed: BoxError = exception.clone().into();
+        assert_eq!(Exception::from_error(boxed), exception);
+        assert_eq!(
+            Exception::from_error("no words"),
+            Exception::new("Exception", "no words")
+        );
+    }
+}

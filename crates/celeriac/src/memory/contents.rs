@@ -1,0 +1,206 @@
+//! Contents of the in-process broker: waiting messages, reservations, results and dead letters. All changes
+//! happen under one lock.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::chords::Chords;
+use crate::{
+    broker::{BrokerError, Delivery, DeliveryTag},
+    message::{Message, mark_redelivered},
+    result::ResultMeta,
+    task_id::TaskId,
+};
+
+#[derive(Default)]
+pub(super) struct Contents {
+    /// Waiting messages by queue, one list for each of kombu's four priority steps; the next message is at
+    /// the front.
+    pub queues: HashMap<String, [VecDeque<QueuedMessage>; 4]>,
+    pub reserved: HashMap<DeliveryTag, Reserved>,
+    /// Deliveries acknowledged before their tasks started.
+    pub acked_early: HashMap<DeliveryTag, Reserved>,
+    /// Number of deliveries so far, from which tags are made.
+    pub deliveries: u64,
+    /// Number of waiting messages in all queues.
+    pub waiting: usize,
+    pub results: HashMap<TaskId, ResultMeta>,
+    /// Ids of the tasks in `results`, oldest first.
+    pub result_order: VecDeque<TaskId>,
+    /// Encoded dead letters, oldest first.
+    pub dead: VecDeque<Vec<u8>>,
+    /// Last tick of each periodic task.
+    pub ticks: HashMap<String, Vec<u8>>,
+    pub chords: Chords,
+}
+
+pub(super) struct QueuedMessage {
+    pub raw: Vec<u8>,
+    pub priority_step: usize,
+    /// Notifies the publisher; shared with the messages that follow from this one.
+    pub finished: Arc<oneshot::Sender<()>>,
+}
+
+pub(super) struct Reserved {
+    pub message: QueuedMessage,
+    pub queue: String,
+    pub renewed: Instant,
+}
+
+impl QueuedMessage {
+    /// Creates a message and the receiver that notifies its publisher.
+    pub(super) fn new(raw: Vec<u8>, priority: u8) -> (Self, oneshot::Receiver<()>) {
+        let (finished, completion) = oneshot::channel();
+        let message = Self {
+            raw,
+            priority_step: priority_step(priority),
+            finished: Arc::new(finished),
+        };
+        (message, completion)
+    }
+
+    /// Creates a message that follows from another one and delays the notification of that one's publisher.
+    pub(super) fn following(message: &Message, finished: Arc<oneshot::Sender<()>>) -> Self {
+        Self {
+            raw: message.encode().into_bytes(),
+            priority_step: priority_step(message.properties.priority),
+            finished,
+        }
+    }
+
+    /// Completes the message. The publisher is notified once the last message that shares `finished`
+    /// completes.
+    pub(super) fn complete(self) {
+        if let Some(finished) = Arc::into_inner(self.finished) {
+            // The publisher may have stopped waiting.
+            let _ = finished.send(());
+        }
+    }
+}
+
+impl Contents {
+    /// Returns an error unless `count` more messages fit into `capacity`.
+    pub(super) fn ensure_room(&self, count: usize, capacity: usize) -> Result<(), BrokerError> {
+        if self.waiting + self.reserved.len() + count > capacity {
+            return Err(BrokerError::Full { capacity });
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(&mut self, queue: &str, message: QueuedMessage) {
+        let step = message.priority_step;
+        self.queues.entry(queue.to_owned()).or_default()[step].push_back(message);
+        self.waiting += 1;
+    }
+
+    pub(super) fn take(&mut self, queues: &[String], max: usize) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        for step in 0..4 {
+            for queue in queues {
+                while taken.len() < max {
+                    let Some(message) = self
+                        .queues
+                        .get_mut(queue)
+                        .and_then(|lists| lists[step].pop_front())
+                    else {
+                        break;
+                    };
+                    self.waiting -= 1;
+                    self.deliveries += 1;
+                    let tag = DeliveryTag(self.deliveries.to_string());
+                    taken.push(Delivery {
+                        tag: tag.clone(),
+                        queue: queue.clone(),
+                        raw: message.raw.clone(),
+                    });
+                    self.reserved.insert(
+                        tag,
+                        Reserved {
+                            message,
+                            queue: queue.clone(),
+                            renewed: Instant::now(),
+                        },
+                    );
+                }
+            }
+        }
+        taken
+    }
+
+    /// Returns whether a final result is stored for the task.
+    pub(super) fn has_ended(&self, id: &str) -> bool {
+        self.results.get(id).is_some_and(|meta| meta.status.is_final())
+    }
+
+    /// Stores a result, unless it is not final and a final one is already there.
+    pub(super) fn store(&mut self, meta: &ResultMeta, capacity: usize) {
+        if self.has_ended(&meta.task_id) && !meta.status.is_final() {
+            return;
+        }
+        if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
+            self.result_order.push_back(meta.task_id.clone());
+        }
+        while self.results.len() > capacity.max(1) {
+            let Some(oldest) = self.result_order.pop_front() else {
+                break;
+            };
+            self.results.remove(&oldest);
+        }
+    }
+
+    /// Removes a delivery, whether or not it was acknowledged early.
+    pub(super) fn remove(&mut self, tag: &DeliveryTag) -> Option<Reserved> {
+        self.reserved.remove(tag).or_else(|| self.acked_early.remove(tag))
+    }
+
+    /// Acknowledges a delivery before its task starts. Returns false if it is not held.
+    pub(super) fn ack_early(&mut self, tag: &DeliveryTag) -> bool {
+        if let Some(reserved) = self.reserved.remove(tag) {
+            self.acked_early.insert(tag.clone(), reserved);
+        }
+        self.acked_early.contains_key(tag)
+    }
+
+    pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
+        self.reserved.contains_key(tag) || self.acked_early.contains_key(tag)
+    }
+
+    /// Returns a message to the head of its queue, marked as redelivered. Returns false if it is not held.
+    pub(super) fn restore(&mut self, tag: &DeliveryTag) -> bool {
+        let Some(Reserved {
+            mut message, queue, ..
+        }) = self.reserved.remove(tag)
+        else {
+            return false;
+        };
+        if let Some(marked) = mark_redelivered(&message.raw) {
+            message.raw = marked.into_bytes();
+        }
+        let step = message.priority_step;
+        self.queues.entry(queue).or_default()[step].push_front(message);
+        self.waiting += 1;
+        true
+    }
+
+    /// Returns the deliveries that were not renewed within `visibility_timeout`, the most recently renewed
+    /// first.
+    pub(super) fn expired(&self, visibility_timeout: Duration) -> Vec<DeliveryTag> {
+        let mut expired: Vec<_> = self
+            .reserved
+            .iter()
+            .filter(|(_, held)| held.renewed.elapsed() >= visibility_timeout)
+            .collect();
+        expired.sort_by_key(|(_, held)| std::cmp::Reverse(held.renewed));
+        expired.into_iter().map(|(tag, _)| tag.clone()).collect()
+    }
+}
+
+/// Returns the index of kombu's priority list: 0-2, 3-5, 6-8 or 9.
+fn priority_step(priority: u8) -> usize {
+    usize::from(priority.min(9) / 3)
+}

@@ -1,0 +1,24 @@
+//! The error of settings with which no connection can be made.
+
+use thiserror::Error;
+
+/// Invalid setting of a [`RedisConfig`](super::RedisConfig).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The URL has none of the accepted forms.
+    #[error(
+        "the Redis URL is not redis://[user:password@]host[:port][/database] (or rediss://), \
+         nor sentinel://[user:password@]host[:port],...[/database]?master=<name> (or sentinels://)"
+    )]
+    Url,
+    /// The URL lists sentinels but does not name the server that they watch.
+    #[error("the URL of sentinels must name the server they watch: ?master=<name>")]
+    Master,
+    /// The URL asks for TLS without verified certificates.
+    #[error("the server's certificate is always verified: ssl_cert_reqs may only be required")]
+    Unverified,
+    /// A file of certificates or keys cannot be read, or contains none.
+    #[error("a file of certificates for Redis (ssl_ca_certs, ssl_certfile, ssl_keyfile) cannot be used")]
+    Certificates,
+}

@@ -1,0 +1,55 @@
+//! Lua scripts whose invocations know the hash of their script, which redis-rs does not expose.
+
+use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
+
+#[derive(Debug)]
+pub(super) struct Script(redis::Script);
+
+impl Script {
+    pub(super) fn new(text: &str) -> Self {
+        Self(redis::Script::new(text))
+    }
+
+    /// Returns an invocation without keys and arguments.
+    pub(super) fn prepare_invoke(&self) -> Invocation<'_> {
+        Invocation {
+            hash: self.0.get_hash(),
+            invocation: self.0.prepare_invoke(),
+        }
+    }
+}
+
+/// A script with the keys and arguments of one call.
+pub(super) struct Invocation<'a> {
+    hash: &'a str,
+    invocation: ScriptInvocation<'a>,
+}
+
+impl Invocation<'_> {
+    /// SHA-1 of the script's text, by which the server knows the script.
+    pub(super) fn hash(&self) -> &str {
+        self.hash
+    }
+
+    pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
+        self.invocation.key(key);
+        self
+    }
+
+    pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
+        self.invocation.arg(argument);
+        self
+    }
+
+    /// Runs the script by its hash; loads it first if the server does not know it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "called by the connection, which reports every command to the observer"
+    )]
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<T> {
+        self.invocation.invoke_async(connection).await
+    }
+}

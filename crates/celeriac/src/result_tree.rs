@@ -1,0 +1,63 @@
+//! The ids of the results that belong together, in the form in which Celery saves a group.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::task_id::TaskId;
+
+/// Which results belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ResultTree {
+    pub id: TaskId,
+    /// What comes before in a chain, or the header of a chord.
+    pub parent: Option<Arc<ResultTree>>,
+    /// The parts, if it is a group.
+    pub children: Option<Vec<Arc<ResultTree>>>,
+}
+
+impl ResultTree {
+    pub(crate) fn task(id: impl Into<TaskId>) -> Self {
+        Self {
+            id: id.into(),
+            parent: None,
+            children: None,
+        }
+    }
+
+    /// As Celery writes it: `[[id, parent], parts]`.
+    pub(crate) fn as_tuple(&self) -> Value {
+        let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
+        let children = self.children.as_ref();
+        let children = children.map(|parts| parts.iter().map(|part| part.as_tuple()).collect::<Vec<_>>());
+        json!([[self.id, parent], children])
+    }
+
+    /// Reads such a tuple.
+    pub(crate) fn from_tuple(tuple: &Value) -> Option<Self> {
+        let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
+        let (id, parent) = match own {
+            Value::String(id) => (id.clone(), None),
+            pair => {
+                let parent = pair.get(1).filter(|parent| !parent.is_null());
+                let parent = parent.map(|parent| Self::from_tuple(parent).map(Arc::new));
+                (pair.get(0)?.as_str()?.to_owned(), parent)
+            }
+        };
+        let children = match parts {
+            Value::Null => None,
+            parts => Some(
+                parts
+                    .as_array()?
+                    .iter()
+                    .map(|part| Self::from_tuple(part).map(Arc::new))
+                    .collect::<Option<_>>()?,
+            ),
+        };
+        Some(Self {
+            id: id.into(),
+            parent: parent.flatten(),
+            children,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! State that all parts of a running worker share.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
+use crate::{broker::Broker, control::clock::Clock, observer::Observer};
+
+/// Identity of this worker as the sender of the tasks that follow from those it runs.
+#[derive(Debug)]
+pub(super) struct SenderIdentity {
+    pub(super) origin: String,
+    pub(super) reply_to: String,
+    /// Queue of signatures that name none.
+    pub(super) default_queue: String,
+}
+
+/// What the parts of a worker have in common.
+pub(super) struct Shared {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) hostname: String,
+    pub(super) queues: Mutex<Arc<[String]>>,
+    pub(super) prefetch_multiplier: usize,
+    pub(super) registry: Registry,
+    pub(super) inflight: Inflight,
+    pub(super) revoked: Revoked,
+    pub(super) events: EventBuffer,
+    pub(super) sender: SenderIdentity,
+    /// How many tasks may run at a time.
+    pub(super) concurrency: AtomicUsize,
+    /// One permit a running task; closed when the worker stops.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) stop: CancellationToken,
+    /// The other workers have been met, or need not be waited for.
+    pub(super) mingled: CancellationToken,
+    pub(super) clock: Clock,
+    pub(super) started: Instant,
+    pub(super) active: AtomicUsize,
+    pub(super) processed: AtomicU64,
+}
+
+impl Shared {
+    /// The queues that are taken from.
+    pub(super) fn queues(&self) -> Arc<[String]> {
+        Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_queues(&self, queues: Arc<[String]>) {
+        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+        self.inflight.room_changed.notify_one();
+    }
+
+    pub(super) fn set_concurrency(&self, slots: usize) {
+        self.concurrency.store(slots, Ordering::Relaxed);
+        self.inflight.room_changed.notify_one();
+    }
+
+    pub(super) fn concurrency(&self) -> usize {
+        self.concurrency.load(Ordering::Relaxed)
+    }
+
+    /// How many messages are held at most, those that wait for their time aside.
+    pub(super) fn prefetch(&self) -> usize {
+        self.concurrency().saturating_mul(self.prefetch_multiplier)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("hostname", &self.hostname)
+            .field("queues", &self.queues())
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
+    }
+}
