@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
-    pages::{self, Explorer, SiteStatus},
+    pages::{self, Explorer, PipelineStatus},
     receive::{health, http},
     store::{self, Store},
 };
@@ -167,8 +167,8 @@ impl Observatory {
 fn status(
     received: Arc<Received>,
     forwarder: Option<Forwarder>,
-) -> Box<dyn Fn() -> SiteStatus + Send + Sync> {
-    Box::new(move || SiteStatus {
+) -> Box<dyn Fn() -> PipelineStatus + Send + Sync> {
+    Box::new(move || PipelineStatus {
         received: store::Counts {
             spans: received.spans(),
             logs: received.logs(),
