@@ -1,8 +1,8 @@
-//! What recording costs the code that records: nanoseconds and allocations for each span, log record and measurement,
-//! with all three signals exporting to a receiver that throws everything away, and with `OTEL_SDK_DISABLED=true`.
+//! Measures the cost of recording on the calling thread: nanoseconds and allocations per span, log record and
+//! measurement, with all signals exported to a receiver that discards them, and with `OTEL_SDK_DISABLED=true`.
 //!
-//! `cargo bench -p otel-service --bench recording` starts itself twice, since a process has telemetry once, and prints one
-//! table. Exporting goes on beside, on its own thread, and is not part of the figures.
+//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per process,
+//! and prints one table. The export thread runs concurrently; its cost is not included.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -25,34 +25,34 @@ use otel_service::{
 use tower::Layer;
 use tower::Service as _;
 
-/// Says that this process is one of those that measure.
+/// Argument of the measuring processes.
 const MEASURE: &str = "measure";
 const ROUNDS: usize = 60;
-/// What two spans each make of it fits the queue of spans, so that nothing is dropped.
+/// Calls per round. The queue has room for two spans per call, so that no spans are dropped.
 const ITERATIONS: usize = 512;
-/// Between rounds, for what was recorded to be exported and its memory to be free again, as it is in a service.
+/// Pause between rounds, in which the recorded items are exported and their memory is freed, as in a service.
 const PAUSE: Duration = Duration::from_millis(10);
 
-type Outcomes<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+type BenchResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-fn main() -> Outcomes {
+fn main() -> BenchResult {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some(MEASURE) => measure(),
         Some("--bench") => compare(),
-        // Compiled and started as a test.
+        // Started by `cargo test`.
         _ => Ok(()),
     }
 }
 
-/// Measures in two processes and prints both side by side.
-fn compare() -> Outcomes {
+/// Runs two measuring processes and prints their figures side by side.
+fn compare() -> BenchResult {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A connection that breaks ends its thread, and is made anew by the exporter.
-            thread::spawn(move || swallow(&stream));
+            // After a connection error, the exporter reconnects.
+            thread::spawn(move || discard(&stream));
         }
     });
     let exporting = figures(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())])?;
@@ -81,12 +81,12 @@ fn columns(figures: Option<&Vec<String>>) -> String {
     format!("{:>8} {:>7} {:>7}", shown(0), shown(1), shown(2))
 }
 
-/// Runs the measuring process: name and figures of each case.
-fn figures(variables: &[(&str, &str)]) -> Outcomes<Vec<(String, Vec<String>)>> {
+/// Runs a measuring process; returns the name and figures of each case.
+fn figures(variables: &[(&str, &str)]) -> BenchResult<Vec<(String, Vec<String>)>> {
     let output = Command::new(std::env::current_exe()?)
         .arg(MEASURE)
         .envs(variables.iter().copied())
-        // Log lines are written, as they are in a service, but not to where somebody reads the table.
+        // Log lines are written, as in a service, but must not appear in the table.
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .output()?;
@@ -101,8 +101,8 @@ fn figures(variables: &[(&str, &str)]) -> Outcomes<Vec<(String, Vec<String>)>> {
     Ok(lines.collect())
 }
 
-/// Answers every request of one connection and looks at none.
-fn swallow(stream: &TcpStream) -> Outcomes {
+/// Responds to every request of a connection and discards the bodies.
+fn discard(stream: &TcpStream) -> BenchResult {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     loop {
@@ -123,8 +123,8 @@ fn swallow(stream: &TcpStream) -> Outcomes {
     }
 }
 
-/// Measures every case, one line each.
-fn measure() -> Outcomes {
+/// Measures every case and writes a line for each.
+fn measure() -> BenchResult {
     let telemetry = otel_service::init(Service::new("recording", "0"))?;
     spans();
     layers();
@@ -221,7 +221,7 @@ fn request() -> Request<()> {
         .header("accept", "*/*")
         .extension(ClientAddress(([192, 0, 2, 7], 54_321).into()))
         .body(())
-        .expect("its parts are valid")
+        .expect("the request is valid")
 }
 
 fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
@@ -269,14 +269,14 @@ fn measurements() {
     let stay = |()| STAYS.record(Duration::from_millis(7), &attributes);
     case("histogram with three attributes", || (), stay);
     now(Span::internal("measuring").run(async {
-        case("histogram that keeps exemplars", || (), stay);
+        case("histogram with exemplars", || (), stay);
         Ok::<_, Infallible>(())
     }))
     .ok();
 }
 
-/// Measures `work` on what `prepare` makes, which is not measured. Writes name, nanoseconds (of the round that other
-/// programs disturbed least), allocations and bytes allocated of one call, separated by tabs.
+/// Measures `work` with inputs from `prepare`, which is not measured. Writes the name, the nanoseconds per call in the
+/// fastest round, and the allocations and allocated bytes per call, separated by tabs.
 fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) {
     let mut inputs = |count: usize| -> Vec<I> { (0..count).map(|_| prepare()).collect() };
     inputs(ITERATIONS).into_iter().for_each(&mut work);
@@ -290,7 +290,7 @@ fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) 
     let fastest = rounds.min().unwrap_or_default();
     let nanoseconds = fastest.as_nanos() / ITERATIONS as u128;
     thread::sleep(PAUSE);
-    // Apart from the time: counting takes some.
+    // Counting allocations takes time, so it has a round of its own.
     let inputs = inputs(ITERATIONS);
     let counted = allocation_counter::measure(|| inputs.into_iter().for_each(&mut work));
     let each = |total: u64| total as f64 / ITERATIONS as f64;
@@ -301,14 +301,14 @@ fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) 
     );
     stderr()
         .write_all(line.as_bytes())
-        .expect("whoever started this reads it");
+        .expect("the parent process reads standard error");
 }
 
-/// The output of a future that waits for nothing.
+/// Returns the output of a future that is ready when first polled.
 fn now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("nothing here waits"),
+        Poll::Pending => unreachable!("the future is ready"),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The B3 propagator of Zipkin, in its single-header and multiple-header forms
-//! (<https://github.com/openzipkin/b3-propagation>). Either form is understood; the configured one is written.
+//! (<https://github.com/openzipkin/b3-propagation>). Both forms are read; the configured one is written.
 
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
@@ -12,18 +12,18 @@ const SPAN_ID: &str = "x-b3-spanid";
 const SAMPLED: &str = "x-b3-sampled";
 const FLAGS: &str = "x-b3-flags";
 
-/// Marks a context whose caller asked for debugging: that goes on with every call, as the specification of OpenTelemetry's
-/// propagators has it.
+/// Marks a context with the debug flag, which is passed on with every outgoing call, as the OpenTelemetry specification
+/// of propagators requires.
 struct Debug;
 
-/// Which headers are written.
+/// Form of the headers that are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Encoding {
     Single,
     Multiple,
 }
 
-/// B3 with one encoding for what goes out.
+/// The B3 propagator, with the encoding it writes.
 #[derive(Debug)]
 pub(crate) struct B3Propagator {
     encoding: Encoding,
@@ -62,7 +62,7 @@ impl TextMapPropagator for B3Propagator {
             Encoding::Multiple => {
                 injector.set(TRACE_ID, trace_id.to_string());
                 injector.set(SPAN_ID, span_id.to_string());
-                // The flag of debugging says that it is sampled.
+                // The debug flag implies the sampling decision.
                 if debug {
                     injector.set(FLAGS, "1".to_owned());
                 } else {
@@ -87,7 +87,7 @@ impl TextMapPropagator for B3Propagator {
     }
 }
 
-/// `{trace id}-{span id}[-{sampled}[-{parent}]]`, and whether it asks for debugging.
+/// Reads `{trace id}-{span id}[-{sampled}[-{parent}]]`; the boolean is the debug flag.
 fn single(extractor: &dyn Extractor) -> Option<(SpanContext, bool)> {
     let mut parts = extractor.get(SINGLE)?.trim().split('-');
     let (trace_id, span_id, decision) = (parts.next()?, parts.next()?, parts.next());
@@ -106,7 +106,7 @@ fn multiple(extractor: &dyn Extractor) -> Option<(SpanContext, bool)> {
     Some((span_context, debug))
 }
 
-/// The sampling decision; one that is left to us is taken as yes. `None` when it cannot be read.
+/// Parses the sampling decision, or returns `None` if it is malformed. A deferred decision counts as sampled.
 fn sampled(text: Option<&str>) -> Option<TraceFlags> {
     match text {
         None | Some("1" | "d" | "true") => Some(TraceFlags::SAMPLED),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_understood() {
+    fn both_forms_are_read() {
         let expected = |sampled| Some((TRACE.to_owned(), SPAN.to_owned(), sampled));
         let single = format!("{TRACE}-{SPAN}-1");
         assert_eq!(extract(&[(SINGLE, &single)]), expected(true));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_b3_is_ignored() {
+    fn malformed_headers_are_ignored() {
         for value in [
             "",
             "0",
@@ -219,8 +219,9 @@ mod tests {
             [pair(SAMPLED, "1"), pair(SPAN_ID, SPAN), pair(TRACE_ID, TRACE)]
         );
     }
+
     #[test]
-    fn debugging_goes_on_in_either_form() {
+    fn the_debug_flag_is_passed_on_in_both_forms() {
         for headers in [
             &[(SINGLE, format!("{TRACE}-{SPAN}-d"))][..],
             &[

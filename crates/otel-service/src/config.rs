@@ -1,13 +1,14 @@
-//! Reads the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`, once; nothing else of the crate reads any, and
-//! what is found goes before what the SDK finds by itself. A value that cannot be read becomes a warning and the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here and
+//! nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a warning and is
+//! replaced by the default.
 
 mod destination;
 mod endpoint;
 mod headers;
+mod intervals;
 mod limits;
 mod metrics;
 mod otlp;
-mod pace;
 mod traces;
 mod variables;
 
@@ -18,26 +19,26 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
 use crate::resource::resource;
 pub(crate) use destination::{Destination, Signal};
+use intervals::Intervals;
 pub(crate) use limits::{Batches, LogLimits};
 pub(crate) use metrics::{ExemplarFilter, Measuring};
 pub(crate) use otlp::{ClientFiles, Compression, Otlp, PemFile, Protocol};
-use pace::Pace;
 pub(crate) use traces::Propagator;
 use variables::Variables;
 
 /// The service that sends the telemetry.
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
-    /// The default of `OTEL_SERVICE_NAME`.
+    /// Default of `OTEL_SERVICE_NAME`.
     pub name: &'static str,
-    /// `service.version`.
+    /// Value of `service.version`.
     pub version: &'static str,
-    /// Whether telemetry leaves the process when no variable says so.
+    /// Default exporter.
     pub export: Export,
 }
 
 impl Service {
-    /// A service that exports, as the specification has it.
+    /// Creates a service with [`Export::Always`], the default of the specification.
     pub const fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -47,30 +48,35 @@ impl Service {
     }
 }
 
-/// What the exporters are when `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` is not set.
+/// Default exporter, used if `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` is not set.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Export {
-    /// `otlp`, to `http://localhost:4318` unless an endpoint is set: the specification's default.
+    /// `otlp`, to `http://localhost:4318` unless an endpoint is set: the default of the specification.
     Always,
-    /// `otlp` when an endpoint is set, else `none`: for programs that people start by hand on
-    /// machines without a collector.
+    /// `otlp` if an endpoint is set, otherwise `none`.
+    ///
+    /// For programs that are started by hand on machines without a collector.
     WhenConfigured,
-    /// `otlp`, over HTTP to this address unless an endpoint is set: for programs with a receiver beside them that
-    /// somebody looks at. Unless variables say otherwise, spans and log records leave twice a second and metrics every
-    /// five seconds. What variables say of headers, protocol and TLS is for a collector that they name, not for this one.
+    /// `otlp` over HTTP to this address unless an endpoint is set.
+    ///
+    /// For programs with a receiver on the same machine that displays telemetry as it arrives: by default, spans and log
+    /// records are exported twice a second and metrics every five seconds. Variables for headers, protocol and TLS apply
+    /// to a configured endpoint only, not to this receiver.
     Nearby(SocketAddr),
-    /// `none`, whatever any variable says: for programs that are themselves where telemetry goes.
+    /// `none`, regardless of all variables.
+    ///
+    /// For programs that receive telemetry themselves.
     Never,
 }
 
-/// The variable that decides where telemetry goes, or that it goes nowhere; `None` when the variables leave that open.
-/// For programs that have a destination of their own to offer: see [`Export::Nearby`].
+/// Returns the name of the variable that selects a destination or disables export, or `None` if no variable does.
+///
+/// For programs that offer a destination of their own; see [`Export::Nearby`].
 #[must_use]
 pub fn decided_by() -> Option<String> {
     destination::decided_by(&mut Variables::new(&environment))
 }
 
-/// A variable of the process.
 fn environment(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
@@ -79,7 +85,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Everything [`crate::init`] needs to know.
+/// The settings of [`crate::init`].
 #[derive(Debug)]
 pub(crate) struct Config {
     /// `OTEL_SDK_DISABLED`.
@@ -93,21 +99,21 @@ pub(crate) struct Config {
     pub(crate) span_batches: Batches,
     pub(crate) log_batches: Batches,
     pub(crate) measuring: Measuring,
-    /// `RUST_LOG`, not yet parsed.
+    /// Unparsed value of `RUST_LOG`.
     pub(crate) log_directives: String,
-    /// Whether e-mails are masked.
+    /// Whether e-mail addresses are masked.
     pub(crate) masking: bool,
-    /// How many attributes, events and links a span keeps.
+    /// Maximum numbers of attributes, events and links of a span.
     pub(crate) span_limits: SpanLimits,
-    /// The longest attribute value of spans in characters.
+    /// Maximum length of a text attribute of a span in characters.
     pub(crate) span_value_limit: Option<usize>,
     pub(crate) log_limits: LogLimits,
-    /// What could not be read.
+    /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Config {
-    /// Reads the process's environment.
+    /// Reads the environment of the process.
     pub(crate) fn from_env(service: Service) -> Self {
         Self::read(service, &environment)
     }
@@ -120,7 +126,7 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        let pace = Pace::of(service.export);
+        let intervals = Intervals::for_export(service.export);
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -134,9 +140,9 @@ impl Config {
             traces,
             metrics,
             logs,
-            span_batches: Batches::read("OTEL_BSP", pace.spans, &mut variables),
-            log_batches: Batches::read("OTEL_BLRP", pace.records, &mut variables),
-            measuring: Measuring::read(pace.metrics, &mut variables),
+            span_batches: Batches::read("OTEL_BSP", intervals.spans, &mut variables),
+            log_batches: Batches::read("OTEL_BLRP", intervals.log_records, &mut variables),
+            measuring: Measuring::read(intervals.metrics, &mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_means_otlp_to_the_local_collector() {
+    fn the_default_is_otlp_to_the_local_collector() {
         let config = read(&[]);
         for (destination, endpoint) in [
             (config.traces, "http://localhost:4318/v1/traces"),
@@ -203,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_goes_before_the_common_value() {
+    fn a_signals_own_variable_overrides_the_common_one() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/base/"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_a_warning_and_the_default() {
+    fn an_invalid_value_causes_a_warning_and_the_default_is_used() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url"),
             ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "soon"),
@@ -292,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_environment_file_names_every_variable_with_a_value_that_can_be_used() {
+    fn the_sample_environment_file_has_every_variable_with_a_valid_value() {
         let sample: BTreeMap<_, _> = include_str!("../../../.env.example")
             .lines()
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
@@ -300,7 +306,7 @@ mod tests {
         let asked = RefCell::new(BTreeSet::new());
         let config = Config::read(SERVICE, &|name| {
             asked.borrow_mut().insert(name.to_owned());
-            // With this sampler its argument is asked for too.
+            // This sampler also reads OTEL_TRACES_SAMPLER_ARG.
             if name == "OTEL_TRACES_SAMPLER" {
                 return Some("traceidratio".to_owned());
             }
@@ -308,7 +314,7 @@ mod tests {
         });
         assert_eq!(config.warnings, Vec::<String>::new());
         let mut asked = asked.into_inner();
-        // Those for one signal are said in a sentence.
+        // The file describes the variables of a single signal in prose.
         asked.retain(|name| {
             let rest = name.strip_prefix("OTEL_EXPORTER_OTLP_").unwrap_or_default();
             let signal = ["TRACES_", "METRICS_", "LOGS_"]
@@ -323,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn no_warning_tells_a_value() {
+    fn no_warning_contains_a_value() {
         let config = Config::read(SERVICE, &|name| {
             (name != "OTEL_SDK_DISABLED").then(|| "s3cret".to_owned())
         });
@@ -333,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn printing_what_was_read_shows_no_secret() {
+    fn the_debug_output_contains_no_secret() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:s3cret@collector"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
@@ -347,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_zero_is_none_to_speak_of() {
+    fn a_timeout_of_zero_means_no_timeout() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
             ("OTEL_BSP_EXPORT_TIMEOUT", "0"),
@@ -361,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_endpoint_nothing_is_exported_when_so_asked() {
+    fn export_when_configured_needs_an_endpoint_or_an_exporter() {
         let service = Service {
             export: Export::WhenConfigured,
             ..SERVICE
@@ -386,7 +392,7 @@ mod tests {
         }
     }
 
-    /// What a service beside a receiver on port 9 makes of `set`.
+    /// Reads the configuration of a service whose receiver listens on port 9.
     fn read_nearby(set: &[(&str, &str)]) -> Config {
         let service = Service {
             export: Export::Nearby(([127, 0, 0, 1], 9).into()),
@@ -399,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_nearby_gets_everything_soon() {
+    fn a_nearby_receiver_gets_all_signals_at_short_intervals() {
         let config = read_nearby(&[]);
         for (destination, path) in [
             (config.traces, "traces"),
@@ -418,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variables_go_before_a_receiver_nearby() {
+    fn variables_override_a_nearby_receiver() {
         let config = read_nearby(&[
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),
             ("OTEL_METRICS_EXPORTER", "none"),
@@ -434,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_a_collector_does_not_reach_a_receiver_nearby() {
+    fn settings_of_a_collector_do_not_apply_to_a_nearby_receiver() {
         let config = read_nearby(&[
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret"),
@@ -449,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_never_exports_does_not_whatever_is_set() {
+    fn no_variable_overrides_export_never() {
         let service = Service {
             export: Export::Never,
             ..SERVICE
@@ -466,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sdk_is_disabled_by_true_alone_and_masking_by_off() {
+    fn only_true_disables_the_sdk_and_off_disables_masking() {
         for (value, disabled) in [("TRUE", true), ("1", false), ("false", false)] {
             assert_eq!(read(&[("OTEL_SDK_DISABLED", value)]).disabled, disabled);
         }
@@ -476,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn samplers_take_their_ratio() {
+    fn a_sampler_uses_the_configured_ratio() {
         let ratio = |argument| {
             let config = read(&[
                 ("OTEL_TRACES_SAMPLER", "traceidratio"),

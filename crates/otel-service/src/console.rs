@@ -1,5 +1,5 @@
-//! The `console` exporters: one JSON object a line on standard output, for looking at telemetry without a collector. They
-//! print what a collector would get. Log records are on standard output anyway and are not printed twice.
+//! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a collector. Log
+//! records are not printed, because log events are written to standard output in any case.
 
 use std::io::{self, Write};
 
@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 
 use crate::otlp::Request;
 
-/// Writes the spans or metrics of `request`.
+/// Writes the spans or metrics of `request` to standard output.
 ///
 /// # Errors
-/// When standard output is closed.
+///
+/// Fails if standard output is closed.
 pub(crate) fn write(request: &Request) -> io::Result<()> {
     match request {
         Request::Traces(request) => lines(
@@ -114,8 +115,8 @@ fn number(point: &NumberDataPoint) -> Value {
     json!({"value": value, "attributes": attributes(&point.attributes)})
 }
 
-fn distribution(count: u64, sum: Option<f64>, of: &[KeyValue]) -> Value {
-    json!({"count": count, "sum": sum, "attributes": attributes(of)})
+fn distribution(count: u64, sum: Option<f64>, pairs: &[KeyValue]) -> Value {
+    json!({"count": count, "sum": sum, "attributes": attributes(pairs)})
 }
 
 fn attributes(attributes: &[KeyValue]) -> Map<String, Value> {

@@ -1,5 +1,5 @@
-//! Client spans and durations of database statements, and the state of connection pools, by the stable database
-//! conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with placeholders: values never
+//! Client spans and durations of database statements, and metrics of connection pools, following the stable database
+//! conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with placeholders, so values never
 //! reach a span.
 
 mod connections;
@@ -24,21 +24,21 @@ pub use connections::ConnectionTimes;
 
 static DURATION: Instruments<Durations> = Instruments::new();
 
-/// One statement of the program, written once as a constant.
+/// A statement, defined once as a constant of the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Statement {
-    /// `db.operation.name`, as `SELECT`.
+    /// `db.operation.name`, such as `SELECT`.
     pub operation: &'static str,
     /// `db.collection.name`, the main table.
     pub collection: &'static str,
-    /// `db.query.summary` and the span's name, as `SELECT articles`.
+    /// `db.query.summary` and the name of the span, such as `SELECT articles`.
     pub summary: &'static str,
-    /// `db.query.text`, with placeholders; told on one line.
+    /// `db.query.text`, with placeholders; exported without line breaks.
     pub text: &'static str,
 }
 
 impl Statement {
-    /// A statement; see the fields.
+    /// Creates a statement; the arguments are the fields.
     pub const fn new(
         operation: &'static str,
         collection: &'static str,
@@ -55,21 +55,21 @@ impl Statement {
 }
 
 impl Statement {
-    fn place(&self) -> Place {
+    fn key(&self) -> StatementKey {
         let texts = [self.operation, self.collection, self.summary, self.text];
         texts.map(|text| (text.as_ptr().addr(), text.len()))
     }
 }
 
-/// An error that a database may have given.
+/// An error of a database client.
 pub trait DbError {
-    /// The database's own code, for SQL the SQLSTATE.
+    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error is not the database's.
     fn status_code(&self) -> Option<String>;
 }
 
-/// What a statement gave back.
+/// The result of a statement.
 pub trait Returned {
-    /// `db.response.returned_rows`; `None` where rows make no sense.
+    /// Returns the value of `db.response.returned_rows`, or `None` if the statement returns no rows.
     fn returned_rows(&self) -> Option<i64>;
 }
 
@@ -97,42 +97,41 @@ macro_rules! returns_no_rows {
 
 returns_no_rows!((), bool, u64, i64, usize);
 
-/// The connections of a pool at one moment.
+/// A snapshot of a connection pool.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ConnectionCounts {
-    /// Open and free.
+    /// Idle connections.
     pub idle: u64,
-    /// Open and taken.
+    /// Connections in use.
     pub used: u64,
-    /// The most there may be.
+    /// Maximum number of connections.
     pub max: u64,
-    /// Callers that wait for one.
+    /// Callers waiting for a connection.
     pub pending: u64,
 }
 
-/// A database that statements are sent to; cheap to clone.
+/// A database whose statements are observed; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database(Arc<Target>);
 
 #[derive(Debug)]
 struct Target {
-    /// The attributes that never change: system, namespace, server.
+    /// Attributes common to all statements: system, namespace, server.
     fixed: Vec<KeyValue>,
-    /// By where the statements stand.
-    known: Table<Place, KnownStatement>,
+    known: Table<StatementKey, KnownStatement>,
 }
 
-/// What is found once for each statement. Each part is there once it was needed: a series without measurements would be
-/// exported too.
+/// Attributes and series cached for one statement. Each is created on first use, because a series without measurements
+/// would be exported too.
 #[derive(Debug, Default)]
 struct KnownStatement {
     attributes: KnownAttributes,
-    /// The durations of those that went well.
+    /// Durations of successful calls.
     succeeded: OnceLock<Series>,
 }
 
-/// Where the texts of a statement stand in the program, and how long they are: it is not worth comparing the texts.
-type Place = [(usize, usize); 4];
+/// Address and length of each text of a statement, which are cheaper to compare than the texts.
+type StatementKey = [(usize, usize); 4];
 
 impl Target {
     fn describe(&self, statement: &Statement, into: &mut Attributes) {
@@ -146,15 +145,17 @@ impl Target {
     }
 }
 
-/// `text` without its line breaks and what they are indented with, which are the program's layout.
+/// Joins the lines of `text` with single spaces; line breaks and indentation are source layout.
 fn on_one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join(" ")
 }
 
 impl Database {
-    /// `system` is a `db.system.name` (`postgresql`, `sqlite`), `namespace` the database's name, `server` its address
-    /// and port where it has one.
+    /// Creates a database to observe.
+    ///
+    /// `system` is its `db.system.name` (`postgresql`, `sqlite`), `namespace` the name of the database, `server` the
+    /// address and port of the server, if any.
     pub fn new(system: &'static str, namespace: String, server: Option<(String, u16)>) -> Self {
         let mut fixed = vec![
             KeyValue::new("db.system.name", system),
@@ -170,11 +171,14 @@ impl Database {
         }))
     }
 
-    /// Runs `work`, which is `statement` being carried out, in a client span named after its summary, and records
-    /// `db.client.operation.duration`. A statement that is sent again belongs to one call, and so to one span.
+    /// Runs `work`, which executes `statement`, in a client span named after the summary of the statement, and records
+    /// `db.client.operation.duration`.
+    ///
+    /// One call covers all attempts of a statement that is retried.
     ///
     /// # Errors
-    /// Those of `work`; one that is a [`Failure`] marks the span.
+    ///
+    /// Returns the errors of `work`. A [`Failure`] sets the error status of the span.
     pub async fn observe<T: Returned, E: Failure + DbError>(
         &self,
         statement: &Statement,
@@ -186,10 +190,11 @@ impl Database {
         result
     }
 
-    /// [`Database::observe`] for a database that blocks.
+    /// Like [`Database::observe`], for a blocking client.
     ///
     /// # Errors
-    /// Those of `work`; one that is a [`Failure`] marks the span.
+    ///
+    /// Returns the errors of `work`. A [`Failure`] sets the error status of the span.
     pub fn observe_blocking<T: Returned, E: Failure + DbError>(
         &self,
         statement: &Statement,
@@ -203,8 +208,9 @@ impl Database {
         result
     }
 
-    /// Reports the pool's connections whenever metrics are collected: `read` runs on the exporter's thread, must be
-    /// quick and must not block. Call it after [`crate::init`].
+    /// Registers gauges for the connections of a pool. Call it after [`crate::init`].
+    ///
+    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not block.
     pub fn observe_connections(
         &self,
         pool: &'static str,
@@ -219,7 +225,7 @@ impl Database {
         meter
             .i64_observable_up_down_counter("db.client.connection.count")
             .with_unit("{connection}")
-            .with_description("Connections that are in the state given.")
+            .with_description("Connections that are currently in the state given by the `state` attribute.")
             .with_callback(move |observer| {
                 let now = counts();
                 observer.observe(signed(now.idle), &idle);
@@ -230,20 +236,20 @@ impl Database {
         meter
             .i64_observable_up_down_counter("db.client.connection.max")
             .with_unit("{connection}")
-            .with_description("The most open connections allowed.")
+            .with_description("Maximum number of open connections allowed.")
             .with_callback(move |observer| observer.observe(signed(counts().max), &attributes))
             .build();
         let attributes = [named];
         meter
             .i64_observable_up_down_counter("db.client.connection.pending_requests")
             .with_unit("{request}")
-            .with_description("Callers that wait for a connection.")
+            .with_description("Current pending requests for an open connection.")
             .with_callback(move |observer| observer.observe(signed(read().pending), &attributes))
             .build();
     }
 }
 
-/// Says on the span in force, which is a statement's, that the statement is sent again, and how the last attempt ended.
+/// Adds an event to the current span, which is that of a statement: the statement is retried after the error `last`.
 pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -259,20 +265,20 @@ pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     });
 }
 
-/// A statement under way. Dropped without an answer it counts as cancelled.
+/// A statement in progress. Dropping it before its result is known counts as a cancellation.
 struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
-    /// `None` when there are too many of them.
+    /// `None` once the table of known statements is full.
     known: Option<&'a KnownStatement>,
     cx: Context,
     stopwatch: Stopwatch,
-    ended: Option<Ended>,
+    status: Option<CallStatus>,
 }
 
-/// What the duration says of the end.
+/// Attributes of the duration that depend on the result; the default is success.
 #[derive(Default, Eq, PartialEq)]
-struct Ended {
+struct CallStatus {
     error_type: Option<Cow<'static, str>>,
     status_code: Option<String>,
 }
@@ -284,7 +290,7 @@ impl<'a> Call<'a> {
             since: stopwatch.time(),
             ..Beginning::new(statement.summary, SpanKind::Client)
         };
-        let known = database.0.known.get(&statement.place(), KnownStatement::default);
+        let known = database.0.known.get(&statement.key(), KnownStatement::default);
         let describe = |into: &mut Attributes| database.0.describe(statement, into);
         let describe = |into: &mut Attributes| match known {
             Some(known) => known.attributes.begin(into, describe),
@@ -296,13 +302,13 @@ impl<'a> Call<'a> {
             known,
             cx: Context::map_current(|current| context::start(current, beginning, describe)),
             stopwatch,
-            ended: None,
+            status: None,
         }
     }
 
     fn answered<T: Returned, E: Failure + DbError>(mut self, result: &Result<T, E>) {
         let span = self.cx.span();
-        let mut ended = Ended::default();
+        let mut status = CallStatus::default();
         match result {
             Ok(returned) => {
                 if let Some(rows) = returned.returned_rows() {
@@ -310,43 +316,43 @@ impl<'a> Call<'a> {
                 }
             }
             Err(error) => {
-                ended.status_code = error.status_code();
-                if let Some(code) = &ended.status_code {
+                status.status_code = error.status_code();
+                if let Some(code) = &status.status_code {
                     span.set_attribute(KeyValue::new("db.response.status_code", code.clone()));
                 }
-                ended.error_type = record_failure(&self.cx, error);
+                status.error_type = record_failure(&self.cx, error);
             }
         }
-        self.ended = Some(ended);
+        self.status = Some(status);
     }
 }
 
 impl Call<'_> {
-    fn record(&self, ended: Ended, seconds: f64) {
+    fn record(&self, status: CallStatus, seconds: f64) {
         let Some(duration) = duration() else { return };
         let span = self.cx.span();
         if let Some(known) = self.known
-            && ended == Ended::default()
+            && status == CallStatus::default()
         {
-            let bind = || duration.series(&self.attributes(Ended::default()));
+            let bind = || duration.series(&self.attributes(CallStatus::default()));
             let series = known.succeeded.get_or_init(bind);
             series.record(seconds, span.span_context());
             return;
         }
-        duration.record(seconds, &self.attributes(ended), span.span_context());
+        duration.record(seconds, &self.attributes(status), span.span_context());
     }
 
-    fn attributes(&self, ended: Ended) -> Vec<KeyValue> {
+    fn attributes(&self, status: CallStatus) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
         attributes.extend_from_slice(&self.database.0.fixed);
         attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
         if !self.statement.collection.is_empty() {
             attributes.push(KeyValue::new("db.collection.name", self.statement.collection));
         }
-        if let Some(error_type) = ended.error_type {
+        if let Some(error_type) = status.error_type {
             attributes.push(KeyValue::new("error.type", error_type));
         }
-        if let Some(code) = ended.status_code {
+        if let Some(code) = status.status_code {
             attributes.push(KeyValue::new("db.response.status_code", code));
         }
         attributes
@@ -355,17 +361,17 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let ended = self.ended.take().unwrap_or_else(|| Ended {
+        let status = self.status.take().unwrap_or_else(|| CallStatus {
             error_type: Some(failure::record_unfinished(&self.cx)),
             status_code: None,
         });
         let elapsed = self.stopwatch.elapsed();
-        self.record(ended, elapsed.as_secs_f64());
+        self.record(status, elapsed.as_secs_f64());
         self.stopwatch.end(&self.cx, elapsed);
     }
 }
 
-/// `db.client.operation.duration`, shared by SQL statements and Redis commands.
+/// Returns `db.client.operation.duration`, which SQL statements and Redis commands share.
 pub(crate) fn duration() -> Option<&'static Durations> {
     DURATION.get(|meter| {
         Durations::new(
@@ -377,8 +383,7 @@ pub(crate) fn duration() -> Option<&'static Durations> {
     })
 }
 
-/// A value that is kept for as long as the process lives, so that its copies cost nothing, on whichever thread they are
-/// made and dropped. For what a program sets up once.
+/// Leaks `text`, so that cloning the value allocates nothing. Only for values that a program creates once.
 pub(crate) fn kept(text: String) -> StringValue {
     StringValue::from(&*text.leak())
 }
@@ -392,8 +397,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_is_told_on_one_line() {
-        for (text, told) in [
+    fn a_statement_is_exported_on_one_line() {
+        for (text, expected) in [
             ("SELECT 1", "SELECT 1"),
             (
                 "\n    SELECT '  a'\n        FROM b\n\n    WHERE c = $1\n",
@@ -401,7 +406,7 @@ mod tests {
             ),
             ("", ""),
         ] {
-            assert_eq!(on_one_line(text), told);
+            assert_eq!(on_one_line(text), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Gauges whose values the service has ready when asked. They are read before the SDK collects and not by it: it holds a
-//! lock meanwhile, which a reading that is slow would keep from whoever makes an instrument, and one that panics would
-//! leave unusable.
+//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects metrics rather
+//! than within it: the SDK holds a lock while it collects, so a slow callback would block the creation of instruments,
+//! and a panicking one would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use opentelemetry::KeyValue;
 use crate::export::TARGET;
 use crate::metrics::meter;
 
-/// A gauge's values, each with the attributes of its series.
+/// Values of a gauge, each with the attributes of its series.
 type Values = Vec<(f64, Vec<KeyValue>)>;
 
 /// All gauges of the process.
@@ -24,9 +24,11 @@ struct Gauge {
     panicked: AtomicBool,
 }
 
-/// Declares a gauge that is read when metrics are collected, on a thread of the exporter's: `read` must be quick. One that
-/// hangs holds up the metrics of the process and nothing else; one that panics is left out and logged once. Call it
-/// after [`crate::init`]; before, it does nothing.
+/// Registers a gauge whose values `read` returns whenever metrics are collected.
+///
+/// `read` runs on the export thread and must be quick. If it blocks, only the metrics of the process are delayed. If it
+/// panics, the gauge is omitted and the panic is logged once. Call this after [`crate::init`]; earlier calls have no
+/// effect.
 pub fn observe_gauge(
     name: &'static str,
     unit: &'static str,
@@ -52,7 +54,7 @@ pub fn observe_gauge(
         .build();
 }
 
-/// Reads all gauges. Whatever a reading does, no lock is held meanwhile.
+/// Reads all gauges, holding no lock while a callback runs.
 pub(crate) fn read_all() {
     let gauges = lock(&GAUGES).clone();
     for gauge in gauges {
@@ -69,7 +71,7 @@ impl Gauge {
                     target: TARGET,
                     signal = "metrics",
                     gauge = self.name,
-                    "the reading of a gauge panicked; it is left out when it does"
+                    "the callback of a gauge panicked; the gauge is omitted from exports while it does"
                 );
             }
             Values::new()
@@ -77,7 +79,7 @@ impl Gauge {
     }
 }
 
-/// What is behind these locks is whole whatever happened.
+/// Locks a mutex, ignoring poisoning: the data is consistent even after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! The server side of HTTP as a tower layer: one server span a request, the request metrics, and the trace id given back
-//! in `traceresponse`. Follows the stable HTTP conventions (OpenTelemetry semantic conventions 1.4x) and, beside them,
-//! `http_requests_total` and `http_request_duration_seconds`. A request lasts until its answer is sent to the end.
+//! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the `traceresponse`
+//! header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic conventions 1.4x); records
+//! `http_requests_total` and `http_request_duration_seconds` in addition. A request ends when its response body ends.
 
 mod attributes;
 mod body;
@@ -27,17 +27,19 @@ pub use body::ResponseBody;
 use exchange::Exchange;
 use route::Route;
 
-/// The address of the client, put into the request's extensions by whoever accepted the connection (and knows which
-/// proxies to trust).
+/// Address of the client, a request extension.
+///
+/// The server that accepts the connection sets it, because only the server knows which proxies to trust.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientAddress(pub std::net::SocketAddr);
 
-/// Gives every request a server span, metrics and a `traceresponse` header. Put it outside of whatever answers requests
-/// by itself (time-outs, limits), so that those answers are recorded too.
+/// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// A request ends when its answer has been sent to the end, has failed on the way, or is given up: whichever it is, its
-/// span ends once, its duration is recorded once, and `http.server.active_requests` goes back down. A client that went
-/// away leaves `error.type` `cancelled` and no error status. A 5xx response carries its cause in a
+/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are recorded too.
+///
+/// A request ends when its response has been sent completely, fails, or is dropped. In each case its span ends once, its
+/// duration is recorded once, and `http.server.active_requests` is decremented. When the client disconnects early, the
+/// span has the `error.type` `cancelled` and no error status. A 5xx response carries its cause in a
 /// [`Fault`](crate::Fault) extension.
 ///
 /// ```
@@ -55,7 +57,9 @@ pub struct HttpLayer {
 }
 
 impl HttpLayer {
-    /// `route` gives the route's template, `None` on an unknown route; it is called before the inner service.
+    /// Creates a layer that obtains the template of a request's route from `route`.
+    ///
+    /// `route` is called before the inner service and returns `None` when no route matches.
     pub fn new(route: fn(&Parts) -> Option<&str>) -> Self {
         Self {
             route,
@@ -63,7 +67,9 @@ impl HttpLayer {
         }
     }
 
-    /// Paths that make no spans (health endpoints). They are still counted, and have a trace id for their errors.
+    /// Sets a predicate for paths that get no span, such as health endpoints.
+    ///
+    /// Their requests are still counted, and have a trace id for the logs of their errors.
     pub fn quiet(self, paths: fn(&str) -> bool) -> Self {
         Self { quiet: paths, ..self }
     }
@@ -77,7 +83,7 @@ impl<S> Layer<S> for HttpLayer {
     }
 }
 
-/// The service that [`HttpLayer`] makes.
+/// The service that [`HttpLayer`] produces.
 #[derive(Clone, Debug)]
 pub struct HttpService<S> {
     inner: S,
@@ -115,13 +121,14 @@ where
 }
 
 pin_project! {
-    /// The future of [`HttpService`]. Dropping it before it is done (the client went away, an outer time-out struck) ends
-    /// the span and the measurements like an answer would.
+    /// The response future of [`HttpService`].
+    ///
+    /// Dropping it early (the client disconnected, an outer time-out expired) ends the span and records the metrics.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        // Until it goes to the body of the answer.
+        // `None` once moved into the response body.
         exchange: Option<Exchange>,
     }
 }
@@ -139,7 +146,7 @@ where
         let exchange = this
             .exchange
             .as_mut()
-            .expect("a future is not polled again once it is done");
+            .expect("a completed future is not polled again");
         let result = ready!(exchange.during(|| this.inner.poll(task)));
         let exchange = this.exchange.take();
         Poll::Ready(match result {

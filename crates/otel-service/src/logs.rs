@@ -1,13 +1,14 @@
-//! Log events: each goes once to standard output (readable on a terminal, JSON lines otherwise) and once to the OTLP
-//! logger, with the trace and span in force. A layer of our own and not the upstream bridge, because a record's
-//! attributes cannot be masked once the bridge has set them, and a bridge gives neither `code.*` nor `otelTraceID`.
-//! Events of the crate `log` come through it as well.
+//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and to the
+//! OTLP logger, with the current trace and span. Events of the `log` crate are included.
+//!
+//! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither `code.*` nor
+//! `otelTraceID`.
 
 mod events;
 mod fields;
 mod line;
+mod location;
 mod panics;
-mod place;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -29,11 +30,11 @@ use crate::names::attribute;
 pub use events::function;
 use fields::Fields;
 pub(crate) use line::Format;
+use location::CodeLocation;
 pub(crate) use panics::log_panics;
 pub use panics::panic_message;
-use place::Place;
 
-/// Crates that the exporters are made of; their events never go to the exporters.
+/// Dependencies of the exporters; their events are never exported, because exporting them would cause new ones.
 const EXPORTER_CRATES: [&str; 13] = [
     "hyper",
     "hyper_util",
@@ -50,41 +51,42 @@ const EXPORTER_CRATES: [&str; 13] = [
     "webpki",
 ];
 
-/// Makes events of the crate `log` events of `tracing`, as far as `RUST_LOG` lets any through.
+/// Forwards the events of the `log` crate to `tracing`, up to the level enabled by `RUST_LOG`.
 ///
 /// # Errors
-/// When the program has a logger for `log` already; that one stays.
+///
+/// Fails if the program has set a logger for `log` already, which stays in use.
 pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
-    let most = match tracing::level_filters::LevelFilter::current().into_level() {
+    let max_level = match tracing::level_filters::LevelFilter::current().into_level() {
         None => tracing_log::log::LevelFilter::Off,
         Some(level) => tracing_log::AsLog::as_log(&level).to_level_filter(),
     };
-    tracing_log::LogTracer::builder().with_max_level(most).init()
+    tracing_log::LogTracer::builder().with_max_level(max_level).init()
 }
 
 thread_local! {
-    static EXPORTS: Cell<bool> = const { Cell::new(false) };
+    static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Keeps the events of this thread, whatever crate they are from, off the exporters: it runs them.
-pub(crate) fn keep_this_thread_off_the_exporters() {
-    EXPORTS.set(true);
+/// Marks the current thread as an export thread, whose events are never exported.
+pub(crate) fn mark_export_thread() {
+    IS_EXPORT_THREAD.set(true);
 }
 
-/// The `tracing` layer of this crate.
+/// The `tracing` layer that writes and exports log events.
 #[derive(Debug)]
 pub(crate) struct LogLayer {
-    /// Where OTLP records go; `None` when logs are not exported.
+    /// Logger of the OTLP pipeline; `None` when logs are not exported.
     pub(crate) logger: Option<SdkLogger>,
     pub(crate) format: Format,
     pub(crate) masking: bool,
-    /// The longest attribute text in characters.
+    /// Maximum length of a text attribute in characters.
     pub(crate) value_limit: Option<usize>,
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
-        // Those of `log` share one callsite; where they are from is in their fields.
+        // All events of `log` share one callsite; their own metadata is in their fields.
         let normalised = event.normalized_metadata();
         let metadata = normalised.as_ref().unwrap_or_else(|| event.metadata());
         if is_repeated_export_error(metadata) {
@@ -96,18 +98,18 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         }
         let span = Context::map_current(|cx| cx.span().span_context().clone());
         let span = span.is_valid().then_some(span);
-        let place = Place::of(metadata, &mut fields);
+        let location = CodeLocation::of(metadata, &mut fields);
 
-        let line = self.format.line(metadata, &place, &fields, span.as_ref());
-        // Nobody is left to tell when standard output is closed.
+        let line = self.format.line(metadata, &location, &fields, span.as_ref());
+        // A closed standard output cannot be reported anywhere.
         let _ = std::io::stdout().lock().write_all(line.as_bytes());
 
         if let Some(logger) = &self.logger
-            && !EXPORTS.get()
+            && !IS_EXPORT_THREAD.get()
             && !is_of_exporter(metadata.target())
         {
             let mut record = logger.create_log_record();
-            // Events without a name of their own have one made of file and line, or of nothing.
+            // `tracing` gives an unnamed event a name made from its file and line.
             let name = event.metadata().name();
             if normalised.is_none() && !name.starts_with("event ") {
                 record.set_event_name(name);
@@ -115,28 +117,34 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             record.set_target(metadata.target().to_owned());
             record.set_severity_number(severity(metadata.level()));
             record.set_severity_text(metadata.level().as_str());
-            self.fill(&mut record, place, fields, span.as_ref());
+            self.fill(&mut record, location, fields, span.as_ref());
             logger.emit(record);
         }
     }
 }
 
 impl LogLayer {
-    fn fill(&self, record: &mut SdkLogRecord, place: Place, fields: Fields, span: Option<&SpanContext>) {
+    fn fill(
+        &self,
+        record: &mut SdkLogRecord,
+        location: CodeLocation,
+        fields: Fields,
+        span: Option<&SpanContext>,
+    ) {
         record.set_timestamp(SystemTime::now());
         if let Some(span) = span {
             record.set_trace_context(span.trace_id(), span.span_id(), Some(span.trace_flags()));
             record.add_attribute(attribute::OTEL_TRACE_ID, span.trace_id().to_string());
             record.add_attribute(attribute::OTEL_SPAN_ID, span.span_id().to_string());
         }
-        if let Some(file) = place.file {
-            record.add_attribute(place::FILE, file);
+        if let Some(file) = location.file {
+            record.add_attribute(location::FILE, file);
         }
-        if let Some(function) = place.function {
-            record.add_attribute(place::FUNCTION, function);
+        if let Some(function) = location.function {
+            record.add_attribute(location::FUNCTION, function);
         }
-        if let Some(line) = place.line {
-            record.add_attribute(place::LINE, line);
+        if let Some(line) = location.line {
+            record.add_attribute(location::LINE, line);
         }
         if let Some(message) = fields.message {
             record.set_body(message.into());
@@ -167,7 +175,7 @@ fn severity(level: &Level) -> Severity {
     }
 }
 
-/// Whether an event is the exporters' own and must not feed them.
+/// Whether an event comes from the exporters themselves; exporting it would cause another one.
 fn is_of_exporter(target: &str) -> bool {
     let source = target.split("::").next().unwrap_or(target);
     target == crate::export::TARGET
@@ -175,10 +183,10 @@ fn is_of_exporter(target: &str) -> bool {
         || EXPORTER_CRATES.contains(&source)
 }
 
-/// The SDK reports every export that fails; [`crate::export`] reports the outage once.
+/// Whether the SDK reports a failed export, which [`crate::export`] reports once per outage.
 fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry") && metadata.name().ends_with("ExportError")
 }
 
-/// A way to mask text.
+/// A function that masks text.
 type Masker = fn(&str) -> Cow<'_, str>;

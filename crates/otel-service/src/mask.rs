@@ -1,6 +1,6 @@
-//! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without a sign costs a search
-//! for two bytes at once. The collector's configuration (`config/otel-config.yaml`) has rules for the usual of these
-//! addresses, and a test compares.
+//! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without an at sign costs one
+//! search for two bytes. The configuration of the collector (`config/otel-config.yaml`) has rules for the common forms
+//! of addresses; a test compares both.
 
 mod address;
 
@@ -9,13 +9,15 @@ use std::borrow::Cow;
 use address::{Local, domain_end, next_sign};
 use memchr::memchr2;
 
-/// Masks every e-mail address in `text`: the first two characters of the local part stay, or none when it has only one
-/// or two, or is quoted. The domain stays. Text without an address is returned as it is.
+/// Masks every e-mail address in `text`.
 ///
-/// An address is letters, digits and `._%+-` (and letters beyond ASCII), `@`, and a domain with a dot, an address in
-/// brackets, or `localhost`. Other symbols that RFC 5322 allows in a local part (`o'brien`, `a/b`) end it: what is before
-/// them stays, because they are where addresses in URLs and in text begin. `%40`, and `%2540`, count as `@`, for query
-/// strings. Other encodings (`&#64;`, `\u0040`, base64) are not looked into.
+/// Keeps the first two characters of the local part, or none if it has at most two or is quoted, and keeps the domain.
+/// Text without an address is returned unchanged.
+///
+/// An address is a local part (letters, including non-ASCII ones, digits and `._%+-`), `@`, and a domain with a dot, an
+/// IP address in brackets, or `localhost`. Other symbols that RFC 5322 allows in a local part (`o'brien`, `a/b`) delimit
+/// it, and the text before them is kept, because in URLs and prose they often precede an address. `%40` and `%2540`
+/// count as `@`, for query strings. Other encodings (`&#64;`, `\u0040`, base64) are not recognised.
 ///
 /// ```
 /// assert_eq!(otel_service::mask("from alice@example.com"), "from al***@example.com");
@@ -34,10 +36,10 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     masked
 }
 
-/// What a rule makes of the text before a sign: where the local part begins, and how much of it stays.
+/// Function from the text before an at sign to the start of the local part and the number of bytes of it to keep.
 type Rule = fn(Local<'_>) -> Option<(usize, usize)>;
 
-/// Applied one after the other to the whole text.
+/// Rules, each applied to the whole text in this order.
 const RULES: [Rule; 4] = [
     |local| local.quoted(),
     |local| local.long(),
@@ -45,7 +47,7 @@ const RULES: [Rule; 4] = [
     |local| local.stars(),
 ];
 
-/// `text` with every address masked that `rule` is for; `None` when there is none.
+/// Masks every address in `text` that `rule` matches; returns `None` if it matches none.
 fn apply(rule: Rule, text: &str) -> Option<String> {
     let mut out: Option<String> = None;
     let mut copied = 0;

@@ -1,5 +1,5 @@
-//! Spans and metrics of a task queue: `celery.send_task` on the sending side, `celery.run` on the working side, the
-//! broker's commands as client spans. Knows no wire format: names, ids and headers are given to it.
+//! Spans and metrics of a task queue: `celery.send_task` in the sender, `celery.run` in the worker, and client spans for
+//! the commands of the broker. Independent of the wire format: callers pass names, ids and headers.
 
 mod known;
 mod measures;
@@ -28,10 +28,10 @@ pub use pending::{Command, Processing, Sending};
 
 const SYSTEM: &str = "celery";
 
-/// One task message, as both sides see it.
+/// A task message that is sent or processed.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskMessage<'a> {
-    /// The task's name: `celery.task_name`, and `name` of the metrics. Must be of bounded variety.
+    /// Name of the task: `celery.task_name`, and `name` in metrics. Must have a bounded number of values.
     pub task: &'a str,
     /// `messaging.message.id`.
     pub id: &'a str,
@@ -39,16 +39,16 @@ pub struct TaskMessage<'a> {
     pub queue: &'a str,
 }
 
-/// How processing ended, for `celery_tasks_total`.
+/// Final state of a processed task, for `celery_tasks_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// It did its work.
+    /// The task succeeded.
     Success,
-    /// It failed for good.
+    /// The task failed and will not be retried.
     Failure,
-    /// It failed and will be tried again.
+    /// The task failed and will be retried.
     Retry,
-    /// It was called off before it ran, or had expired.
+    /// The task was revoked or expired before it ran.
     Revoked,
 }
 
@@ -72,40 +72,40 @@ impl Outcome {
     }
 }
 
-/// What telemetry needs to know of a task that was processed.
+/// Result of processing a task.
 #[derive(Clone, Debug)]
 pub struct Processed {
-    /// How it ended.
+    /// Final state.
     pub outcome: Outcome,
-    /// Type and message of the exception, when there was one.
+    /// Type and message of the exception, if any.
     pub exception: Option<(Cow<'static, str>, String)>,
 }
 
-/// One queue at one moment.
+/// A snapshot of a queue.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueueDepth {
-    /// The queue's name.
+    /// Name of the queue.
     pub queue: String,
-    /// Messages that wait.
+    /// Number of waiting messages.
     pub waiting: u64,
-    /// Messages taken and not yet acknowledged.
+    /// Number of messages delivered and not yet acknowledged.
     pub unacknowledged: u64,
-    /// How long the oldest waiting message waits, where the broker knows.
+    /// Age of the oldest waiting message, if the broker reports it.
     pub oldest: Option<Duration>,
 }
 
-/// The Redis that commands go to.
+/// The Redis server of the broker.
 #[derive(Clone, Debug)]
 pub struct RedisServer {
     /// `server.address`.
     pub address: String,
     /// `server.port`.
     pub port: u16,
-    /// `db.namespace`, the database's number.
+    /// `db.namespace`, the number of the database.
     pub database: i64,
 }
 
-/// Spans and metrics of one program at a queue; cheap to clone.
+/// Instruments for a program that sends or processes tasks; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Messaging {
     hostname: StringValue,
@@ -114,7 +114,7 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    /// `hostname` is the worker's name, `celery.hostname` of what it processes.
+    /// Creates the instruments; `hostname` is the name of the worker (`celery.hostname`).
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: db::kept(hostname.into()),
@@ -123,7 +123,7 @@ impl Messaging {
         }
     }
 
-    /// Names the server that [`Messaging::command`] spans talk to.
+    /// Sets the server that the spans of [`Messaging::command`] name.
     #[must_use]
     pub fn with_redis(self, server: RedisServer) -> Self {
         Self {
@@ -137,8 +137,9 @@ impl Messaging {
         }
     }
 
-    /// Starts `celery.send_task`, a producer span below `parent` or else below the span in force. What it returns has
-    /// the headers to write into the message, and is finished when the broker has answered.
+    /// Starts `celery.send_task`, a producer span with `parent` or the current span as its parent.
+    ///
+    /// The returned guard provides the headers to write into the message; finish it when the broker has replied.
     pub fn send(&self, message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
         let start = |parent: &Context| {
             let beginning = Beginning::new(span::CELERY_SEND_TASK, SpanKind::Producer);
@@ -158,8 +159,10 @@ impl Messaging {
         }
     }
 
-    /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]); `ended` says how
-    /// it ended. A work that is dropped half-way counts as nothing and only ends its span.
+    /// Runs `work` in `celery.run`, a consumer span below `parent` (see [`crate::extract_context`]).
+    ///
+    /// `ended` converts the output of `work` to a result. If the future is dropped early, the span ends, but no metrics
+    /// are recorded.
     pub async fn process<T>(
         &self,
         message: &TaskMessage<'_>,
@@ -174,8 +177,9 @@ impl Messaging {
         result
     }
 
-    /// [`Messaging::process`] for who polls the work: that is to be done in the context of what this returns, which is to be
-    /// finished when the work has ended.
+    /// Like [`Messaging::process`], for callers that poll the work themselves.
+    ///
+    /// Run the work in the context of the returned guard, and finish the guard when the work has ended.
     pub fn start_processing<'a>(
         &'a self,
         message: TaskMessage<'a>,
@@ -214,9 +218,10 @@ impl Messaging {
         into.text(attribute::CELERY_HOSTNAME, self.hostname.as_str());
     }
 
-    /// Starts a client span for one Redis command (or pipeline) and its `db.client.operation.duration`. Arguments are
-    /// never given to it: `text` is the command with `?` for each, as `BRPOP ? ?`. In a context of
-    /// [`crate::on_behalf_of`] the span links to what the command is for.
+    /// Starts a client span for a Redis command or pipeline, and records its `db.client.operation.duration`.
+    ///
+    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context of
+    /// [`crate::on_behalf_of`], the span has links to the spans the command serves.
     pub fn command(&self, operation: &'static str, text: &'static str) -> Command {
         let stopwatch = Stopwatch::start();
         let describe = |into: &mut Attributes| {
@@ -249,34 +254,36 @@ impl Messaging {
         }
     }
 
-    /// Reports the queues whenever metrics are collected: `read` runs on the exporter's thread, must be quick and must
-    /// not block (keep the last depths somewhere and read those). Call it after [`crate::init`].
+    /// Registers gauges for the queues. Call it after [`crate::init`].
+    ///
+    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not block; let it
+    /// return stored values.
     pub fn observe_queues(&self, read: impl Fn() -> Vec<QueueDepth> + Send + Sync + 'static) {
         let read = Arc::new(read);
         let waiting = Arc::clone(&read);
         metrics::observe_gauge(
             metric::CELERY_QUEUE_WAITING,
             "{message}",
-            "Messages that wait in the queue.",
+            "Messages waiting in the queue.",
             move || gauge(&waiting(), |queue| Some(queue.waiting as f64)),
         );
         let unacknowledged = Arc::clone(&read);
         metrics::observe_gauge(
             metric::CELERY_QUEUE_UNACKNOWLEDGED,
             "{message}",
-            "Messages taken from the queue and not yet acknowledged.",
+            "Messages delivered from the queue and not yet acknowledged.",
             move || gauge(&unacknowledged(), |queue| Some(queue.unacknowledged as f64)),
         );
         metrics::observe_gauge(
             metric::CELERY_QUEUE_OLDEST_AGE,
             "s",
-            "How long the oldest waiting message waits.",
+            "Age of the oldest waiting message.",
             move || gauge(&read(), |queue| Some(queue.oldest?.as_secs_f64())),
         );
     }
 }
 
-/// What both spans say of every message of a queue and task.
+/// Writes the attributes that both spans have in common.
 fn describe(message: &TaskMessage<'_>, operation: &'static str, kind: &'static str, into: &mut Attributes) {
     into.literal("messaging.system", SYSTEM);
     into.literal("messaging.operation.name", operation);

@@ -1,6 +1,6 @@
-//! Measures of the process itself, by the process conventions (OpenTelemetry semantic conventions 1.4x, release
-//! candidate). They are read from `/proc/self` when metrics are collected; where there is none, as outside of Linux,
-//! only `process.uptime` is measured.
+//! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.4x, release
+//! candidate). They are read from `/proc/self` whenever metrics are collected; on systems without it, only
+//! `process.uptime` is reported.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -9,12 +9,12 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-/// The number of `AT_CLKTCK` in the auxiliary vector (getauxval(3)).
-const CLOCK_TICKS: usize = 17;
-/// What it is on every architecture that Rust has Linux for.
-const USUAL_CLOCK_TICKS: f64 = 100.0;
+/// `AT_CLKTCK`, the key of the clock tick rate in the auxiliary vector (getauxval(3)).
+const AT_CLKTCK: usize = 17;
+/// Clock ticks per second on every Linux target of Rust.
+const DEFAULT_CLOCK_TICKS: f64 = 100.0;
 
-/// Starts measuring. The process counts as started now.
+/// Registers the instruments. `process.uptime` counts from the first call.
 pub(crate) fn observe(meter: &Meter) {
     static STARTED: OnceLock<Instant> = OnceLock::new();
     let started = *STARTED.get_or_init(Instant::now);
@@ -37,21 +37,21 @@ pub(crate) fn observe(meter: &Meter) {
             }
         })
         .build();
-    of_status(
+    observe_status_field(
         meter,
         "process.memory.usage",
         "By",
         "The amount of physical memory in use.",
         "VmRSS",
     );
-    of_status(
+    observe_status_field(
         meter,
         "process.memory.virtual",
         "By",
         "The amount of committed virtual memory.",
         "VmSize",
     );
-    of_status(
+    observe_status_field(
         meter,
         "process.thread.count",
         "{thread}",
@@ -70,7 +70,8 @@ pub(crate) fn observe(meter: &Meter) {
         .build();
 }
 
-fn of_status(
+/// Registers a gauge for a field of `/proc/self/status`.
+fn observe_status_field(
     meter: &Meter,
     name: &'static str,
     unit: &'static str,
@@ -93,16 +94,16 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// Processor time in seconds.
+/// CPU time in seconds.
 #[derive(Debug, PartialEq)]
 struct CpuTime {
     user: f64,
     system: f64,
 }
 
-/// Reads `/proc/self/stat` (proc_pid_stat(5)), where times are the 14th and 15th field, in clock ticks.
+/// Parses `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th fields are times in clock ticks.
 fn cpu_time(stat: &str) -> Option<CpuTime> {
-    // The second field is the program's name, in brackets, and may hold spaces and brackets itself.
+    // The second field is the program name in parentheses, which may itself contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut times = after_name
         .split_ascii_whitespace()
@@ -115,7 +116,7 @@ fn cpu_time(stat: &str) -> Option<CpuTime> {
     })
 }
 
-/// Reads one field of `/proc/self/status` (proc_pid_status(5)); sizes, which it gives in kB, in bytes.
+/// Parses one field of `/proc/self/status` (proc_pid_status(5)), converting sizes from kB to bytes.
 fn status(text: &str, field: &str) -> Option<i64> {
     let line = text
         .lines()
@@ -131,29 +132,29 @@ fn status(text: &str, field: &str) -> Option<i64> {
 
 fn file_descriptors() -> Option<i64> {
     let entries = fs::read_dir("/proc/self/fd").ok()?.count();
-    // One of them is the reading of the directory.
+    // One entry is the descriptor that reads the directory.
     i64::try_from(entries.saturating_sub(1)).ok()
 }
 
-/// Clock ticks of a second.
+/// Returns the number of clock ticks per second.
 fn clock_ticks() -> f64 {
     static TICKS: OnceLock<f64> = OnceLock::new();
     *TICKS.get_or_init(|| {
         fs::read("/proc/self/auxv")
             .ok()
             .and_then(|vector| clock_ticks_in(&vector))
-            .unwrap_or(USUAL_CLOCK_TICKS)
+            .unwrap_or(DEFAULT_CLOCK_TICKS)
     })
 }
 
-/// The auxiliary vector is pairs of a key and a value, each a machine word.
+/// Finds the clock tick rate in an auxiliary vector, which consists of pairs of machine words (key, value).
 fn clock_ticks_in(vector: &[u8]) -> Option<f64> {
     const WORD: usize = size_of::<usize>();
     let (words, _) = vector.as_chunks::<WORD>();
     let (pairs, _) = words.as_chunks::<2>();
     let [_, value] = pairs
         .iter()
-        .find(|[key, _]| usize::from_ne_bytes(*key) == CLOCK_TICKS)?;
+        .find(|[key, _]| usize::from_ne_bytes(*key) == AT_CLKTCK)?;
     let ticks = u32::try_from(usize::from_ne_bytes(*value)).ok()?;
     (ticks > 0).then(|| f64::from(ticks))
 }
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processor_time_is_found_behind_any_name() {
+    fn cpu_time_is_found_after_any_program_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 1 0 250 75 0 0 20 0 3 0 1000 2000 30";
         let ticks = clock_ticks();
         assert_eq!(
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_bytes_and_counts_are_counts() {
+    fn sizes_are_converted_to_bytes_and_counts_are_not() {
         let text = "Name:\tx\nVmSize:\t    2048 kB\nVmRSS:\t      12 kB\nThreads:\t3\nOdd:\t3 MB\n";
         assert_eq!(status(text, "VmSize"), Some(2_048 * 1_024));
         assert_eq!(status(text, "VmRSS"), Some(12 * 1_024));
@@ -189,21 +190,21 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_found_in_the_auxiliary_vector() {
+    fn clock_ticks_are_found_in_the_auxiliary_vector() {
         let words =
             |words: &[usize]| -> Vec<u8> { words.iter().flat_map(|word| word.to_ne_bytes()).collect() };
         assert_eq!(
-            clock_ticks_in(&words(&[6, 4096, CLOCK_TICKS, 250, 0, 0])),
+            clock_ticks_in(&words(&[6, 4096, AT_CLKTCK, 250, 0, 0])),
             Some(250.0)
         );
-        assert_eq!(clock_ticks_in(&words(&[CLOCK_TICKS, 0])), None);
-        assert_eq!(clock_ticks_in(&words(&[6, CLOCK_TICKS, 0, 0])), None);
+        assert_eq!(clock_ticks_in(&words(&[AT_CLKTCK, 0])), None);
+        assert_eq!(clock_ticks_in(&words(&[6, AT_CLKTCK, 0, 0])), None);
         assert_eq!(clock_ticks_in(&[17]), None);
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_can_be_read() {
+    fn the_metrics_of_this_process_can_be_read() {
         let time = read("stat").as_deref().and_then(cpu_time).unwrap();
         assert!(time.user >= 0.0 && time.system >= 0.0);
         let text = read("status").unwrap();
@@ -214,7 +215,7 @@ mod tests {
         let opened: Vec<_> = (0..50)
             .map(|_| fs::File::open("/proc/self/stat").unwrap())
             .collect();
-        // Other tests open and close files meanwhile, though not as many.
+        // Other tests open and close files at the same time, but fewer than 25.
         assert!(file_descriptors().unwrap() > before + 25);
         drop(opened);
     }

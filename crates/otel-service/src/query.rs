@@ -1,8 +1,8 @@
-//! Query strings fit for a span: the values of parameters that look like secrets are replaced.
+//! Redaction of query strings: replaces the values of parameters whose names suggest a secret.
 
 use std::borrow::Cow;
 
-/// Parts of a parameter's name that make it a secret.
+/// Substrings of parameter names that mark a secret.
 const SECRET_PARTS: [&str; 10] = [
     "token",
     "password",
@@ -16,10 +16,10 @@ const SECRET_PARTS: [&str; 10] = [
     "session",
 ];
 
-/// Whole names that are secrets.
+/// Parameter names that mark a secret.
 const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
 
-/// `query` with the values of secrets replaced by `REDACTED`, as the semantic conventions ask for `url.query`.
+/// Replaces the values of secrets in `query` with `REDACTED`, as the semantic conventions require for `url.query`.
 pub(crate) fn redact(query: &str) -> Cow<'_, str> {
     if !query.split('&').any(is_secret) {
         return Cow::Borrowed(query);
@@ -52,7 +52,7 @@ fn is_secret(pair: &str) -> bool {
     SECRET_NAMES.contains(&name.as_str()) || SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Decodes `%XX`; what is not valid stays as it is.
+/// Decodes `%XX`; keeps invalid escapes unchanged.
 pub(crate) fn percent_decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_replaced_and_the_rest_is_kept() {
+    fn values_of_secret_parameters_are_redacted() {
         for (query, expected) in [
             ("page=2&token=abc", "page=2&token=REDACTED"),
             ("access_token=abc&page=2", "access_token=REDACTED&page=2"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_escape_stays() {
+    fn an_invalid_escape_is_kept() {
         assert_eq!(percent_decode("a%2Cb%zz%4"), "a,b%zz%4");
     }
 }

@@ -1,5 +1,5 @@
-//! The resource: who sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides what is detected, and
-//! `OTEL_SERVICE_NAME` overrides both.
+//! The resource, which identifies the process that sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides detected
+//! attributes, and `OTEL_SERVICE_NAME` overrides both.
 
 use std::fs;
 
@@ -11,7 +11,9 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use crate::config::Service;
 use crate::query::percent_decode;
 
-/// Builds the resource from the service's defaults and the two variables' values; what cannot be read goes to `warnings`.
+/// Builds the resource from the defaults of the service and the values of the two variables.
+///
+/// Adds a warning to `warnings` if the attributes are malformed.
 pub(crate) fn resource(
     service: Service,
     service_name: Option<String>,
@@ -42,13 +44,14 @@ pub(crate) fn resource(
     builder.build()
 }
 
-/// `key=value` pairs, comma separated, both percent-encoded. The specification of the resource has the whole variable
-/// left out when a part of it is wrong.
+/// Parses comma-separated, percent-encoded `key=value` pairs. The resource specification requires that the whole
+/// variable is ignored if any pair is malformed.
 fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
     let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
     let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
     parsed.unwrap_or_else(|| {
-        warnings.push("OTEL_RESOURCE_ATTRIBUTES has an entry without key=value and is left out".to_owned());
+        warnings
+            .push("OTEL_RESOURCE_ATTRIBUTES has an entry that is not key=value and is ignored".to_owned());
         Vec::new()
     })
 }
@@ -59,7 +62,7 @@ fn attribute(entry: &str) -> Option<KeyValue> {
     (!key.is_empty()).then(|| KeyValue::new(key.into_owned(), value.into_owned()))
 }
 
-/// A random UUID (version 4) that tells this process from its replicas.
+/// Returns a random UUID (version 4), which distinguishes this process from its replicas.
 fn instance_id() -> String {
     let mut bytes = RandomIdGenerator::default().new_trace_id().to_bytes();
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -88,7 +91,7 @@ fn executable_name() -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// The architecture by the names of the `host.arch` convention.
+/// Returns the architecture as the `host.arch` convention names it.
 fn host_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_with_an_error_are_left_out_as_a_whole() {
+    fn malformed_attributes_are_ignored_as_a_whole() {
         for broken in ["x=1,broken", "x=1,=2"] {
             let mut warnings = Vec::new();
             let resource = resource(SERVICE, None, Some(broken), &mut warnings);
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_attributes_name_the_service_when_nothing_else_does() {
+    fn resource_attributes_override_the_default_service_name() {
         let resource = resource(SERVICE, None, Some("service.name=other"), &mut Vec::new());
         assert_eq!(get(&resource, "service.name"), Some("other".into()));
     }

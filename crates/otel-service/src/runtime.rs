@@ -1,5 +1,5 @@
-//! Measures of the tokio runtime, as far as tokio counts them without unstable features. OpenTelemetry has no
-//! conventions for them; the names are ours.
+//! Metrics of the tokio runtime, limited to those that need no unstable features. OpenTelemetry has no conventions for
+//! them; the names are defined by this crate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,10 +10,11 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 use crate::metrics;
 use crate::names::{attribute, metric};
 
-/// Reports the runtime of `handle` whenever metrics are collected: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
+/// Registers metrics of the runtime of `handle`: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
 /// `tokio.runtime.global_queue.depth` and, for each worker, `tokio.runtime.worker.busy_time` in seconds and
-/// `tokio.runtime.worker.parks`. Call it once, after [`crate::init`]: the measures are of one runtime, and a second one
-/// is not reported.
+/// `tokio.runtime.worker.parks`.
+///
+/// Call it once, after [`crate::init`]. Only the first runtime is reported; later calls do nothing.
 ///
 /// ```no_run
 /// # fn main() -> std::io::Result<()> {
@@ -33,28 +34,28 @@ pub fn observe_runtime(handle: &Handle) {
         &runtime,
         metric::TOKIO_RUNTIME_WORKERS,
         "{worker}",
-        "Threads that run asynchronous tasks.",
+        "Worker threads of the runtime.",
         RuntimeMetrics::num_workers,
     );
     count(
         &runtime,
         metric::TOKIO_RUNTIME_ALIVE_TASKS,
         "{task}",
-        "Tasks that have been spawned and have not ended.",
+        "Tasks that were spawned and have not finished.",
         RuntimeMetrics::num_alive_tasks,
     );
     count(
         &runtime,
         metric::TOKIO_RUNTIME_GLOBAL_QUEUE_DEPTH,
         "{task}",
-        "Tasks ready to run that no worker has taken yet.",
+        "Tasks in the global queue of the runtime.",
         RuntimeMetrics::global_queue_depth,
     );
     let workers = runtime.clone();
     meter
         .f64_observable_counter(metric::TOKIO_RUNTIME_WORKER_BUSY_TIME)
         .with_unit("s")
-        .with_description("Time that the worker has been running tasks, and not waiting for any.")
+        .with_description("Time the worker spent running tasks.")
         .with_callback(move |observer| {
             each_worker(&workers, observer, |worker| {
                 workers.worker_total_busy_duration(worker).as_secs_f64()
@@ -64,7 +65,7 @@ pub fn observe_runtime(handle: &Handle) {
     meter
         .u64_observable_counter(metric::TOKIO_RUNTIME_WORKER_PARKS)
         .with_unit("{park}")
-        .with_description("How often the worker went to sleep because no task was ready.")
+        .with_description("Times the worker parked because no task was ready.")
         .with_callback(move |observer| {
             each_worker(&runtime, observer, |worker| runtime.worker_park_count(worker));
         })

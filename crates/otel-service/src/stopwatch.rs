@@ -1,5 +1,5 @@
-//! Times a span and the duration that is measured with it by the same readings of the clock: both say the same, and cost
-//! one reading less. Where nothing is recorded the clock is not read.
+//! A stopwatch shared by a span and its duration metric: both report the same time, and one clock reading is saved. If
+//! neither is recorded, the clock is not read.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,12 +8,12 @@ use opentelemetry::trace::TraceContextExt;
 
 use crate::{context, metrics};
 
-/// A moment at which something began.
+/// The start time of an operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch {
-    /// Where spans or metrics are recorded.
+    /// `None` if neither spans nor metrics are recorded.
     started: Option<Instant>,
-    /// Where spans are recorded.
+    /// `None` if spans are not recorded.
     time: Option<SystemTime>,
 }
 
@@ -26,17 +26,17 @@ impl Stopwatch {
         }
     }
 
-    /// When it began, for the span.
+    /// Returns the start time for the span.
     pub(crate) fn time(&self) -> Option<SystemTime> {
         self.time
     }
 
-    /// Zero where nothing is recorded.
+    /// Returns the elapsed time, or zero if nothing is recorded.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// Ends the span of `cx`, which began with this, when `elapsed` had passed.
+    /// Ends the span of `cx` at the start time plus `elapsed`.
     pub(crate) fn end(&self, cx: &Context, elapsed: Duration) {
         match self.time.and_then(|time| time.checked_add(elapsed)) {
             Some(end) => cx.span().end_with_timestamp(end),

@@ -1,5 +1,5 @@
-//! The collector's configuration, `config/otel-config.yaml`, read as the collector reads it: what it names is there,
-//! it starts without any variable, and its masking gives what [`otel_service::mask`] gives.
+//! The configuration of the collector, `config/otel-config.yaml`: its references resolve, it needs no variables, and it
+//! masks like [`otel_service::mask`].
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const TEXT: &str = include_str!("../../../config/otel-config.yaml");
 
-/// The variables that whoever runs the collector may set.
+/// Variables that the configuration reads.
 const VARIABLES: [&str; 5] = [
     "SCOUT_CLIENT_ID",
     "SCOUT_CLIENT_SECRET",
@@ -22,7 +22,7 @@ fn parsed(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap()
 }
 
-/// The configuration with variables put in as the collector does: a default stands in for one that is not set.
+/// Returns the configuration with variables expanded; a variable that is not set has its default.
 fn expanded(set: &BTreeMap<&str, &str>) -> Value {
     let reference = Regex::new(r"\$\{env:([A-Z_]+):-([^}]*)\}").unwrap();
     let text = reference.replace_all(TEXT, |found: &Captures<'_>| {
@@ -57,7 +57,7 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn what_the_pipelines_name_is_declared_and_what_is_declared_is_used() {
+fn every_component_of_a_pipeline_is_declared_and_every_declared_one_is_used() {
     let config = parsed(TEXT);
     for kind in ["receivers", "processors", "exporters"] {
         let used: BTreeSet<String> = pipelines(&config)
@@ -73,7 +73,7 @@ fn what_the_pipelines_name_is_declared_and_what_is_declared_is_used() {
 }
 
 #[test]
-fn each_pipeline_limits_memory_first_masks_and_batches_last() {
+fn each_pipeline_starts_with_the_memory_limiter_masks_and_ends_with_batching() {
     let config = parsed(TEXT);
     for (name, pipeline) in pipelines(&config) {
         let processors = texts(&pipeline["processors"]);
@@ -95,7 +95,7 @@ fn each_pipeline_limits_memory_first_masks_and_batches_last() {
 }
 
 #[test]
-fn it_listens_where_it_should_and_checks_certificates() {
+fn endpoints_and_tls_are_configured() {
     let config = parsed(TEXT);
     assert_eq!(config["extensions"]["health_check"]["endpoint"], "0.0.0.0:13133");
     let protocols = &config["receivers"]["otlp"]["protocols"];
@@ -112,7 +112,7 @@ fn it_listens_where_it_should_and_checks_certificates() {
 }
 
 #[test]
-fn every_variable_has_a_default_with_which_the_collector_starts() {
+fn every_variable_has_a_default_that_lets_the_collector_start() {
     let any = Regex::new(r"\$\{([^}]*)\}").unwrap();
     let mut seen = BTreeSet::new();
     for found in any.captures_iter(TEXT) {
@@ -125,7 +125,7 @@ fn every_variable_has_a_default_with_which_the_collector_starts() {
     assert_eq!(seen, VARIABLES.map(str::to_owned).into());
     let config = expanded(&BTreeMap::new());
     let client = &config["extensions"]["oauth2client"];
-    // The extension and the exporter refuse to start when one of these is empty.
+    // The extension and the exporter do not start if one of these is empty.
     for value in [&client["client_id"], &client["client_secret"]] {
         assert!(!value.as_str().unwrap().is_empty());
     }
@@ -138,7 +138,7 @@ fn every_variable_has_a_default_with_which_the_collector_starts() {
 }
 
 #[test]
-fn nothing_goes_to_scout_without_an_endpoint_and_everything_with_one() {
+fn the_scout_exporter_is_enabled_only_by_an_endpoint() {
     let conditions = |config: &Value| -> Vec<String> {
         let filter = &config["processors"]["filter/scout"];
         [("traces", "span"), ("metrics", "metric"), ("logs", "log_record")]
@@ -169,7 +169,7 @@ fn nothing_goes_to_scout_without_an_endpoint_and_everything_with_one() {
 }
 
 #[test]
-fn spans_of_health_checks_are_dropped_and_no_others() {
+fn only_spans_of_health_checks_are_dropped() {
     let config = parsed(TEXT);
     let conditions = texts(&config["processors"]["filter/health"]["traces"]["span"]);
     let condition =
@@ -188,13 +188,13 @@ fn spans_of_health_checks_are_dropped_and_no_others() {
     }
 }
 
-/// A text of OTTL within a collector's configuration: `\` escapes, and `$$` is `$`.
+/// Unescapes an OTTL string in the configuration: `\` escapes the next character, and `$$` stands for `$`.
 fn unescaped(text: &str) -> String {
     let escape = Regex::new(r"\\(.)").unwrap();
     escape.replace_all(text, "$1").replace("$$", "$")
 }
 
-/// The rules for one target, in their order.
+/// The masking rules for one target, in order.
 type Rules = Vec<(Regex, String)>;
 
 fn masking() -> BTreeMap<String, Rules> {
@@ -204,15 +204,15 @@ fn masking() -> BTreeMap<String, Rules> {
     .unwrap();
     let config = parsed(TEXT);
     let pii = &config["processors"]["transform/pii"];
-    // What cannot be masked must not pass.
+    // Telemetry that cannot be masked must not be exported.
     assert_eq!(pii["error_mode"], "propagate");
     let mut rules: BTreeMap<String, Rules> = BTreeMap::new();
     for signal in ["trace_statements", "log_statements", "metric_statements"] {
         for group in pii[signal].as_array().unwrap() {
             for text in texts(&group["statements"]) {
                 let found = statement.captures(text).unwrap_or_else(|| panic!("{text}"));
-                let of_map = &found[1] == "replace_all_patterns";
-                assert_eq!(of_map, found.get(3).is_some(), "{text}");
+                let is_map = &found[1] == "replace_all_patterns";
+                assert_eq!(is_map, found.get(3).is_some(), "{text}");
                 let target = format!(
                     "{}{}",
                     &found[2],
@@ -233,7 +233,7 @@ fn masking() -> BTreeMap<String, Rules> {
 }
 
 #[test]
-fn texts_of_all_signals_are_masked_by_the_same_rules() {
+fn all_signals_are_masked_by_the_same_rules() {
     let masking = masking();
     let targets: Vec<&str> = masking.keys().map(String::as_str).collect();
     assert_eq!(
@@ -262,7 +262,7 @@ fn texts_of_all_signals_are_masked_by_the_same_rules() {
     }
 }
 
-fn collectors(rules: &Rules, text: &str) -> String {
+fn masked_by_collector(rules: &Rules, text: &str) -> String {
     let mut masked = text.to_owned();
     for (pattern, replacement) in rules {
         masked = pattern.replace_all(&masked, replacement.as_str()).into_owned();
@@ -271,7 +271,7 @@ fn collectors(rules: &Rules, text: &str) -> String {
 }
 
 #[test]
-fn the_collector_masks_what_the_process_masks_and_as_it_does() {
+fn the_collector_masks_like_the_process() {
     let rules = &masking()["log.body"];
     for text in [
         "alice@example.com",
@@ -285,6 +285,10 @@ fn the_collector_masks_what_the_process_masks_and_as_it_does() {
         "celery@worker 100%40 user@ x@.com",
         "al***@example.com ***@example.com",
     ] {
-        assert_eq!(collectors(rules, text), otel_service::mask(text), "{text:?}");
+        assert_eq!(
+            masked_by_collector(rules, text),
+            otel_service::mask(text),
+            "{text:?}"
+        );
     }
 }

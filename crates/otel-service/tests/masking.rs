@@ -1,12 +1,11 @@
-//! Masking of any text: generated addresses among generated text, and the same result from the regular expressions
-//! that a collector is given.
+//! Masking of generated addresses within generated text.
 #![cfg(test)]
 
 use std::fmt::Write as _;
 
 use otel_service::mask;
 
-/// A small generator of numbers (xorshift), so that a failure can be repeated from its seed.
+/// A pseudo-random number generator (xorshift), which makes failures reproducible by their seed.
 struct Random(u64);
 
 impl Random {
@@ -21,8 +20,8 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    fn text(&mut self, choices: &[&str], least: usize, most: usize) -> String {
-        let length = least + self.below(most - least + 1);
+    fn text(&mut self, choices: &[&str], min: usize, max: usize) -> String {
+        let length = min + self.below(max - min + 1);
         (0..length).map(|_| self.of(choices)).collect()
     }
 }
@@ -32,13 +31,12 @@ const LETTERS: [&str; 14] = [
 ];
 const LABEL: [&str; 8] = ["a", "b", "x", "1", "com", "de", "ü", "例"];
 const TOP: [&str; 5] = ["com", "example", "рф", "de", "xn--p1ai"];
-/// What addresses stand among: none of it is part of one.
+/// Text around addresses that is not part of them.
 const AROUND: [&str; 24] = [
     " ", "\n", ",", ";", "<", ">", "(", ")", "[", "]", ":", "\"", "'", "=", "&", "?", "/", "{", "}", "|",
     "→", "、", "\t", "word ",
 ];
 
-/// A local part, how many characters it has, and its first two.
 fn local(random: &mut Random) -> String {
     random.text(&LETTERS, 1, 12)
 }
@@ -73,7 +71,7 @@ fn no_address_remains_and_nothing_else_changes() {
             write!(expected, "{around}{kept}***{sign}{domain}").unwrap();
             addresses.push(format!("{local}{sign}{domain}"));
         }
-        // A quote before an address is that of a quoted local part only where it stands next to the sign.
+        // A quote before an address belongs to a quoted local part only if it is next to the at sign.
         let end = random.text(&AROUND, 0, 4);
         text.push_str(&end);
         expected.push_str(&end);
@@ -87,7 +85,7 @@ fn no_address_remains_and_nothing_else_changes() {
 }
 
 #[test]
-fn what_looks_like_nothing_in_particular_is_masked_once_and_for_all() {
+fn masking_arbitrary_text_twice_changes_nothing() {
     let parts = [
         "a",
         "b",

@@ -1,4 +1,4 @@
-//! Compares what was received over OTLP with what is declared.
+//! Checks telemetry received over OTLP against the registry.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::finding::{Finding, Problem};
 use crate::registry::{Registry, Use};
 use crate::value::{ValueType, text};
 
-/// Where the log events come from whose fields have to be declared; other crates' fields are their own affair.
+/// Sources whose log fields must be declared; the fields of other crates are not checked.
 const OUR_SOURCES: [&str; 3] = [
     "crates/celeriac/src/",
     "crates/pressroom/src/",
@@ -24,7 +24,7 @@ const OUR_SOURCES: [&str; 3] = [
 ];
 
 impl Registry {
-    /// What of these spans, their events and resources is not as declared.
+    /// Returns how the spans, their events and resources deviate from the registry.
     pub fn check_traces(&self, request: &ExportTraceServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_spans {
@@ -36,7 +36,7 @@ impl Registry {
         check.findings
     }
 
-    /// What of these metrics and resources is not as declared.
+    /// Returns how the metrics and resources deviate from the registry.
     pub fn check_metrics(&self, request: &ExportMetricsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_metrics {
@@ -48,7 +48,7 @@ impl Registry {
         check.findings
     }
 
-    /// What of these log records and resources is not as declared.
+    /// Returns how the log records and resources deviate from the registry.
     pub fn check_logs(&self, request: &ExportLogsServiceRequest) -> BTreeSet<Finding> {
         let mut check = Check::new(self);
         for group in &request.resource_logs {
@@ -66,11 +66,11 @@ struct Check<'a> {
     findings: BTreeSet<Finding>,
 }
 
-/// The attributes of one thing that was received.
+/// The attributes of a received item.
 struct Attributes<'a> {
-    place: &'a str,
+    item: &'a str,
     values: &'a [KeyValue],
-    /// Whether some were dropped, so that nothing can be missed.
+    /// Whether attributes were dropped, so that missing ones are not reported.
     incomplete: bool,
 }
 
@@ -82,9 +82,9 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn found(&mut self, place: &str, problem: Problem) {
+    fn found(&mut self, item: &str, problem: Problem) {
         self.findings.insert(Finding {
-            place: place.to_owned(),
+            item: item.to_owned(),
             problem,
         });
     }
@@ -92,7 +92,7 @@ impl<'a> Check<'a> {
     fn resource(&mut self, resource: Option<&Resource>) {
         let values = resource.map_or(&[][..], |resource| &resource.attributes);
         let attributes = Attributes {
-            place: "resource",
+            item: "resource",
             values,
             incomplete: false,
         };
@@ -101,12 +101,17 @@ impl<'a> Check<'a> {
     }
 
     fn span(&mut self, span: &trace::Span) {
-        let place = format!("span {}", span.name);
+        let item = format!("span {}", span.name);
         let named: Vec<_> = self
             .registry
             .spans
             .iter()
-            .filter(|declared| declared.names.iter().any(|form| has_form(span, form)))
+            .filter(|declared| {
+                declared
+                    .names
+                    .iter()
+                    .any(|pattern| matches_pattern(span, pattern))
+            })
             .collect();
         let kind = kind(span);
         match named
@@ -120,19 +125,19 @@ impl<'a> Check<'a> {
                         declared: declared.kind.as_str().to_owned(),
                         received: kind.to_owned(),
                     };
-                    self.found(&place, problem);
+                    self.found(&item, problem);
                 }
                 let attributes = Attributes {
-                    place: &place,
+                    item: &item,
                     values: &span.attributes,
                     incomplete: span.dropped_attributes_count > 0,
                 };
                 self.only(&attributes, &declared.attributes);
             }
             None => {
-                self.found(&place, Problem::Undeclared);
+                self.found(&item, Problem::Undeclared);
                 let attributes = Attributes {
-                    place: &place,
+                    item: &item,
                     values: &span.attributes,
                     incomplete: true,
                 };
@@ -141,7 +146,7 @@ impl<'a> Check<'a> {
         }
         for event in &span.events {
             let attributes = Attributes {
-                place: &format!("event {} of span {}", event.name, span.name),
+                item: &format!("event {} of span {}", event.name, span.name),
                 values: &event.attributes,
                 incomplete: event.dropped_attributes_count > 0,
             };
@@ -158,24 +163,24 @@ impl<'a> Check<'a> {
             return self.only(attributes, &own.attributes);
         }
         match registry.upstream.events.get(name) {
-            None => self.found(attributes.place, Problem::Undeclared),
-            Some(true) => self.found(attributes.place, Problem::Deprecated),
+            None => self.found(attributes.item, Problem::Undeclared),
+            Some(true) => self.found(attributes.item, Problem::Deprecated),
             Some(false) if registry.imported_events.contains(name) => {}
-            Some(false) => self.found(attributes.place, Problem::NotImported),
+            Some(false) => self.found(attributes.item, Problem::NotImported),
         }
         self.names_and_types(attributes, &[]);
     }
 
     fn metric(&mut self, metric: &Metric) {
-        let place = format!("metric {}", metric.name);
+        let item = format!("metric {}", metric.name);
         let registry = self.registry;
         let declared = if let Some(own) = registry.metrics.get(&metric.name) {
             Some((own.instrument.as_str(), own.unit.as_str(), Some(&own.attributes)))
         } else if let Some(upstream) = registry.upstream.metrics.get(&metric.name) {
             if upstream.deprecated {
-                self.found(&place, Problem::Deprecated);
+                self.found(&item, Problem::Deprecated);
             } else if !registry.imported_metrics.contains(&metric.name) {
-                self.found(&place, Problem::NotImported);
+                self.found(&item, Problem::NotImported);
             }
             let attributes = registry.measures.get(&metric.name);
             Some((upstream.instrument.as_str(), upstream.unit.as_str(), attributes))
@@ -183,9 +188,9 @@ impl<'a> Check<'a> {
             None
         };
         let Some((instrument, unit, attributes)) = declared else {
-            self.found(&place, Problem::Undeclared);
+            self.found(&item, Problem::Undeclared);
             for attribute in points(metric).into_iter().flatten() {
-                self.name_and_type(&place, attribute, &[]);
+                self.name_and_type(&item, attribute, &[]);
             }
             return;
         };
@@ -195,14 +200,14 @@ impl<'a> Check<'a> {
                 declared: instrument.to_owned(),
                 received: received.to_owned(),
             };
-            self.found(&place, problem);
+            self.found(&item, problem);
         }
         if metric.unit != unit {
             let problem = Problem::Unit {
                 declared: unit.to_owned(),
                 received: metric.unit.clone(),
             };
-            self.found(&place, problem);
+            self.found(&item, problem);
         }
         let everywhere = registry.measures.get("*").map_or(&[][..], Vec::as_slice);
         let allowed: Vec<Use> = attributes
@@ -212,13 +217,13 @@ impl<'a> Check<'a> {
             .cloned()
             .collect();
         for values in points(metric) {
-            // The point that takes what exceeds the limit stands for many sets of attributes and has none of them.
+            // The overflow data point aggregates many attribute sets and has none of their attributes.
             let overflow = values
                 .iter()
                 .any(|attribute| attribute.key == "otel.metric.overflow");
             self.only(
                 &Attributes {
-                    place: &place,
+                    item: &item,
                     values,
                     incomplete: overflow,
                 },
@@ -238,7 +243,7 @@ impl<'a> Check<'a> {
             return;
         };
         let attributes = Attributes {
-            place: &format!("log of {source}"),
+            item: &format!("log of {source}"),
             values: &record.attributes,
             incomplete: record.dropped_attributes_count > 0,
         };
@@ -250,14 +255,14 @@ impl<'a> Check<'a> {
         self.only(&attributes, &allowed);
     }
 
-    /// These attributes and no others.
+    /// Checks that the item has the allowed attributes and no others.
     fn only(&mut self, attributes: &Attributes<'_>, allowed: &[Use]) {
         self.names_and_types(attributes, allowed);
         self.required(attributes, allowed);
         for attribute in attributes.values {
             let known = self.registry.value_type(&attribute.key).is_some();
             if known && !allowed.iter().any(|used| covers(used, &attribute.key)) {
-                self.found(attributes.place, Problem::NotOfThis(attribute.key.clone()));
+                self.found(attributes.item, Problem::NotAllowed(attribute.key.clone()));
             }
         }
     }
@@ -270,7 +275,7 @@ impl<'a> Check<'a> {
                     .iter()
                     .any(|attribute| attribute.key == used.name);
             if missing && !attributes.incomplete {
-                self.found(attributes.place, Problem::Missing(used.name.clone()));
+                self.found(attributes.item, Problem::Missing(used.name.clone()));
             }
         }
     }
@@ -279,16 +284,16 @@ impl<'a> Check<'a> {
         let mut seen = BTreeSet::new();
         for attribute in attributes.values {
             if !seen.insert(&attribute.key) {
-                self.found(attributes.place, Problem::Repeated(attribute.key.clone()));
+                self.found(attributes.item, Problem::Repeated(attribute.key.clone()));
             }
-            self.name_and_type(attributes.place, attribute, uses);
+            self.name_and_type(attributes.item, attribute, uses);
         }
     }
 
-    fn name_and_type(&mut self, place: &str, attribute: &KeyValue, uses: &[Use]) {
+    fn name_and_type(&mut self, item: &str, attribute: &KeyValue, uses: &[Use]) {
         let name = &attribute.key;
         let Some(declared) = self.registry.value_type(name) else {
-            return self.found(place, Problem::UndeclaredAttribute(name.clone()));
+            return self.found(item, Problem::UndeclaredAttribute(name.clone()));
         };
         if self
             .registry
@@ -296,21 +301,21 @@ impl<'a> Check<'a> {
             .attribute(name)
             .is_some_and(|upstream| upstream.deprecated)
         {
-            self.found(place, Problem::DeprecatedAttribute(name.clone()));
+            self.found(item, Problem::DeprecatedAttribute(name.clone()));
         }
         let here = uses.iter().find(|used| used.name == *name);
         let declared = here.map_or(declared, |used| used.value_type);
-        self.value(place, name, declared, attribute.value.as_ref());
+        self.value(item, name, declared, attribute.value.as_ref());
     }
 
-    fn value(&mut self, place: &str, name: &str, declared: ValueType, value: Option<&AnyValue>) {
+    fn value(&mut self, item: &str, name: &str, declared: ValueType, value: Option<&AnyValue>) {
         if !declared.admits(value) {
             let problem = Problem::Type {
                 attribute: name.to_owned(),
                 declared,
                 received: ValueType::of(value),
             };
-            return self.found(place, problem);
+            return self.found(item, problem);
         }
         let members = self
             .registry
@@ -325,12 +330,12 @@ impl<'a> Check<'a> {
                 attribute: name.to_owned(),
                 received: received.to_owned(),
             };
-            self.found(place, problem);
+            self.found(item, problem);
         }
     }
 }
 
-/// Whether an attribute of this name is one of `used`, also of a family.
+/// Whether `used` covers an attribute of this name, directly or as a template.
 fn covers(used: &Use, name: &str) -> bool {
     name == used.name
         || name
@@ -338,10 +343,10 @@ fn covers(used: &Use, name: &str) -> bool {
             .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Whether the span has a name of this form, in which `{attribute}` stands for the attribute's value.
-fn has_form(span: &trace::Span, form: &str) -> bool {
+/// Whether the name of the span matches a pattern, in which `{attribute}` stands for the value of that attribute.
+fn matches_pattern(span: &trace::Span, pattern: &str) -> bool {
     let mut expanded = String::new();
-    let mut rest = form;
+    let mut rest = pattern;
     while let Some((before, (name, after))) = rest
         .split_once('{')
         .and_then(|(before, inside)| Some((before, inside.split_once('}')?)))
@@ -380,7 +385,7 @@ fn instrument_of(metric: &Metric) -> &'static str {
     }
 }
 
-/// The attributes of each point.
+/// Returns the attributes of each data point.
 fn points(metric: &Metric) -> Vec<&[KeyValue]> {
     match &metric.data {
         Some(Data::Gauge(gauge)) => gauge

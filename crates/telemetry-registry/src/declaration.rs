@@ -1,9 +1,9 @@
-//! The YAML of a registry as it is written: the groups of the semantic convention definition language (version 1) that
-//! OpenTelemetry Weaver reads, as far as we use them. A field that is not known is an error.
+//! The YAML format of a registry: the part in use of the semantic convention definition language (version 1) that
+//! OpenTelemetry Weaver reads. Unknown fields are errors.
 
 use serde::Deserialize;
 
-/// One file.
+/// A file of the registry.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
@@ -13,7 +13,7 @@ pub(crate) struct File {
     pub(crate) imports: Imports,
 }
 
-/// What is used of upstream as it is.
+/// Upstream metrics and events in use.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Imports {
@@ -41,7 +41,7 @@ pub(crate) struct Group {
     pub(crate) metric_name: Option<String>,
     pub(crate) instrument: Option<Instrument>,
     pub(crate) unit: Option<String>,
-    /// Of an event.
+    /// Name of an event.
     pub(crate) name: Option<String>,
 }
 
@@ -119,7 +119,7 @@ impl Instrument {
     }
 }
 
-/// An attribute that is declared (`id`) or used (`ref`).
+/// An attribute that is declared (`id`) or referred to (`ref`).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Attribute {
@@ -148,16 +148,13 @@ pub(crate) enum AttributeType {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Member {
-    #[expect(
-        dead_code,
-        reason = "part of the form: it has to be there and tells readers nothing"
-    )]
+    #[expect(dead_code, reason = "required by the format, but not shown in the document")]
     id: String,
     pub(crate) value: String,
     pub(crate) brief: Option<String>,
     #[expect(
         dead_code,
-        reason = "part of the form: it has to be there, as the attribute's own"
+        reason = "required by the format, but the stability of the attribute is shown instead"
     )]
     stability: Stability,
 }
@@ -172,7 +169,7 @@ pub(crate) enum RequirementLevel {
     OptIn,
 }
 
-/// Ours; the registry's README says what they mean.
+/// Annotations of this project; the README of the registry describes them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Annotations {

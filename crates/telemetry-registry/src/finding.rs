@@ -1,105 +1,107 @@
-//! What was received and is not as declared.
+//! Deviations of received telemetry from the registry.
 
 use std::fmt::{self, Display};
 
 use crate::value::ValueType;
 
-/// One difference between what was received and what is declared.
+/// A difference between received telemetry and the registry.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Finding {
-    /// What was received, as `span article.create`.
-    pub place: String,
-    /// What is wrong with it.
+    /// Received item, such as `span article.create`.
+    pub item: String,
+    /// Difference from the declaration.
     pub problem: Problem,
 }
 
-/// The ways to be wrong.
+/// Kind of difference.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Problem {
-    /// Nobody declares the span, metric or event.
+    /// The span, metric or event is not declared.
     Undeclared,
-    /// Upstream has the metric or event, but the registry does not import it.
+    /// The metric or event is defined upstream, but the registry does not import it.
     NotImported,
-    /// Upstream advises against the metric or event.
+    /// The metric or event is deprecated upstream.
     Deprecated,
-    /// Nobody declares this attribute.
+    /// The attribute is not declared.
     UndeclaredAttribute(String),
-    /// Upstream advises against this attribute.
+    /// The attribute is deprecated upstream.
     DeprecatedAttribute(String),
-    /// The attribute is declared, but not for what has it here.
-    NotOfThis(String),
-    /// The attribute is required and absent.
+    /// The attribute is declared, but not for this item.
+    NotAllowed(String),
+    /// The attribute is required but missing.
     Missing(String),
-    /// The attribute is there more than once.
+    /// The attribute appears more than once.
     Repeated(String),
-    /// The attribute has another type.
+    /// The attribute has the wrong type.
     Type {
-        /// The attribute.
+        /// Name of the attribute.
         attribute: String,
-        /// Its type.
+        /// Declared type.
         declared: ValueType,
-        /// The value's type.
+        /// Type of the received value.
         received: ValueType,
     },
-    /// The attribute has a value that is none of its members.
+    /// The value of the attribute is not one of its members.
     Value {
-        /// The attribute.
+        /// Name of the attribute.
         attribute: String,
-        /// The value.
+        /// Received value.
         received: String,
     },
-    /// The span's kind is another.
+    /// The span has the wrong kind.
     Kind {
-        /// As declared.
+        /// Declared kind.
         declared: String,
-        /// As received.
+        /// Received kind.
         received: String,
     },
-    /// The metric's instrument is another.
+    /// The metric has the wrong instrument.
     Instrument {
-        /// As declared.
+        /// Declared instrument.
         declared: String,
-        /// As received.
+        /// Received instrument.
         received: String,
     },
-    /// The metric's unit is another.
+    /// The metric has the wrong unit.
     Unit {
-        /// As declared.
+        /// Declared unit.
         declared: String,
-        /// As received.
+        /// Received unit.
         received: String,
     },
 }
 
 impl Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        write!(f, "{}: ", self.item)?;
         match &self.problem {
             Problem::Undeclared => f.write_str("is not declared"),
-            Problem::NotImported => f.write_str("is upstream's and not imported"),
+            Problem::NotImported => f.write_str("is defined upstream but not imported"),
             Problem::Deprecated => f.write_str("is deprecated"),
             Problem::UndeclaredAttribute(name) => write!(f, "the attribute {name} is not declared"),
             Problem::DeprecatedAttribute(name) => write!(f, "the attribute {name} is deprecated"),
-            Problem::NotOfThis(name) => write!(f, "the attribute {name} is not declared for it"),
-            Problem::Missing(name) => write!(f, "the attribute {name} is required and not there"),
-            Problem::Repeated(name) => write!(f, "the attribute {name} is there more than once"),
+            Problem::NotAllowed(name) => write!(f, "the attribute {name} is not declared for this item"),
+            Problem::Missing(name) => write!(f, "the required attribute {name} is missing"),
+            Problem::Repeated(name) => write!(f, "the attribute {name} appears more than once"),
             Problem::Type {
                 attribute,
                 declared,
                 received,
             } => write!(
                 f,
-                "the attribute {attribute} is declared as {declared} and is {received}"
+                "the attribute {attribute} is declared as {declared} but is {received}"
             ),
             Problem::Value { attribute, received } => {
                 write!(f, "the attribute {attribute} has no member {received:?}")
             }
-            Problem::Kind { declared, received } => write!(f, "its kind is {received} and not {declared}"),
+            Problem::Kind { declared, received } => {
+                write!(f, "the kind is declared as {declared} but is {received}")
+            }
             Problem::Instrument { declared, received } => {
-                write!(f, "its instrument is {received} and not {declared}")
+                write!(f, "the instrument is declared as {declared} but is {received}")
             }
             Problem::Unit { declared, received } => {
-                write!(f, "its unit is {received:?} and not {declared:?}")
+                write!(f, "the unit is declared as {declared:?} but is {received:?}")
             }
         }
     }

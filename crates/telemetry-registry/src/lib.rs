@@ -1,6 +1,6 @@
-//! The telemetry registry, `crates/otel-service/registry`: read, resolved against the names of the OpenTelemetry semantic
-//! conventions, turned into Rust constants and a document, and compared with what tests receive over OTLP. No program
-//! depends on this crate; tests do, and `scripts/telemetry-registry`.
+//! The telemetry registry, `crates/otel-service/registry`: reads it, resolves it against the names of the OpenTelemetry
+//! semantic conventions, generates Rust constants and a document from it, and checks telemetry that tests receive over
+//! OTLP. Only tests and `scripts/telemetry-registry` use this crate.
 
 mod check;
 mod constants;
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 pub use finding::{Finding, Problem};
 pub use registry::{Registry, RegistryError};
 
-/// Where the registry lies.
+/// Returns the folder of the registry.
 pub(crate) fn folder() -> PathBuf {
     crates().join("otel-service/registry")
 }
 
-/// What is made from the registry: each file's path and what it has to contain.
+/// Returns the path and the expected content of each generated file.
 pub fn generated(registry: &Registry) -> Vec<(PathBuf, String)> {
     let mut files: Vec<_> = constants::OUTPUTS
         .iter()
@@ -35,6 +35,5 @@ pub fn generated(registry: &Registry) -> Vec<(PathBuf, String)> {
 
 fn crates() -> &'static Path {
     let this = Path::new(env!("CARGO_MANIFEST_DIR"));
-    this.parent()
-        .expect("a crate of the workspace has a folder above it")
+    this.parent().expect("the crate is in a folder of the workspace")
 }

@@ -1,16 +1,16 @@
-//! What metrics are called once Prometheus has them: by the rules of OpenTelemetry's specification "Prometheus and
-//! OpenMetrics Compatibility", which the Collector's prometheus exporter and Prometheus' own OTLP receiver follow
-//! unless they are told otherwise. Dashboards and alerts are written in these names.
+//! The names of metrics in Prometheus, by the OpenTelemetry specification "Prometheus and OpenMetrics Compatibility",
+//! which the prometheus exporter of the Collector and the OTLP receiver of Prometheus follow by default. Dashboards and
+//! alerts use these names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::registry::{Registry, Use};
 
-/// What every series has, beside its metric's attributes: `service.name` and `service.instance.id`.
-const EVERYWHERE: [&str; 2] = ["job", "instance"];
+/// Labels of every series, from `service.name` and `service.instance.id`.
+const COMMON_LABELS: [&str; 2] = ["job", "instance"];
 
 impl Registry {
-    /// Every series that the declared metrics become, with the labels that it may have.
+    /// Returns the series of the declared metrics, each with its possible labels.
     pub fn prometheus_series(&self) -> BTreeMap<String, BTreeSet<String>> {
         let own = self.metrics.iter().map(|(name, metric)| {
             let instrument = metric.instrument.as_str();
@@ -31,9 +31,9 @@ impl Registry {
             let name = series_name(name, instrument, unit);
             let labels = labels(uses.iter().chain(self.measures.get("*").into_iter().flatten()));
             if instrument == "histogram" {
-                let mut of_buckets = labels.clone();
-                of_buckets.insert("le".to_owned());
-                series.insert(format!("{name}_bucket"), of_buckets);
+                let mut bucket_labels = labels.clone();
+                bucket_labels.insert("le".to_owned());
+                series.insert(format!("{name}_bucket"), bucket_labels);
                 series.insert(format!("{name}_sum"), labels.clone());
                 series.insert(format!("{name}_count"), labels);
             } else {
@@ -45,18 +45,18 @@ impl Registry {
 }
 
 fn labels<'a>(uses: impl Iterator<Item = &'a Use>) -> BTreeSet<String> {
-    let of_metric = uses.map(|used| words(&used.name).join("_"));
-    of_metric.chain(EVERYWHERE.map(str::to_owned)).collect()
+    let own_labels = uses.map(|used| words(&used.name).join("_"));
+    own_labels.chain(COMMON_LABELS.map(str::to_owned)).collect()
 }
 
-/// The name with its unit in words, unless it says it already, and with `total` last where it counts up.
+/// Returns the name with the unit appended, unless the name contains it, and with the suffix `total` for counters.
 fn series_name(name: &str, instrument: &str, unit: &str) -> String {
     let mut words = words(name);
     let unit = match unit {
         "s" => Some("seconds"),
         "By" => Some("bytes"),
         "1" if instrument == "gauge" => Some("ratio"),
-        // What is in braces is no unit, and the registry has no others.
+        // Text in braces is an annotation, not a unit; the registry has no other units.
         _ => None,
     };
     words.extend(unit.filter(|unit| !words.contains(unit)));
@@ -78,7 +78,7 @@ mod tests {
     use super::series_name;
 
     #[test]
-    fn names_are_those_of_the_specification() {
+    fn names_follow_the_specification() {
         for (name, instrument, unit, expected) in [
             (
                 "http.server.request.duration",

@@ -1,4 +1,4 @@
-//! The registry, resolved: every reference followed, every name known.
+//! The resolved registry, with all references followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,60 +10,60 @@ use crate::resolution;
 use crate::upstream::Upstream;
 use crate::value::ValueType;
 
-/// Everything that is declared, by upstream and by us.
+/// The declarations of this project and of upstream.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     pub(crate) upstream: Upstream,
-    /// Ours, by name.
+    /// Attributes of this project by name.
     pub(crate) attributes: BTreeMap<String, OwnAttribute>,
     pub(crate) spans: Vec<Span>,
-    /// Ours, by name.
+    /// Metrics of this project by name.
     pub(crate) metrics: BTreeMap<String, Metric>,
-    /// Ours, by name.
+    /// Events of this project by name.
     pub(crate) events: BTreeMap<String, Event>,
     pub(crate) imported_metrics: BTreeSet<String>,
     pub(crate) imported_events: BTreeSet<String>,
-    /// What upstream metrics have, by name; `*` is all metrics.
+    /// Attributes of upstream metrics by the name of the metric; `*` applies to every metric.
     pub(crate) measures: BTreeMap<String, Vec<Use>>,
     pub(crate) resource: Vec<Use>,
     pub(crate) logs: Vec<Logs>,
 }
 
-/// An attribute of ours.
+/// An attribute that this project declares.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnAttribute {
     pub(crate) value_type: ValueType,
-    /// The values it may have; empty when any will do.
+    /// Permitted values; empty if all are.
     pub(crate) members: Vec<Member>,
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
     pub(crate) stability: Stability,
     pub(crate) examples: Vec<serde_json::Value>,
-    /// The file that declares it, without its ending.
-    pub(crate) concern: String,
+    /// Name of the declaring file without its extension.
+    pub(crate) area: String,
 }
 
-/// An attribute where it is used.
+/// A use of an attribute by a span, metric, event or resource.
 #[derive(Clone, Debug)]
 pub(crate) struct Use {
     pub(crate) name: String,
-    /// The type here, when the attribute leaves it open.
+    /// Type in this use, which may be narrower than the declared one.
     pub(crate) value_type: ValueType,
-    /// The meaning here; `None` for upstream's own.
+    /// Description in this use; `None` for that of upstream.
     pub(crate) brief: Option<String>,
     pub(crate) requirement_level: RequirementLevel,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
-    /// The forms of its name.
+    /// Permitted names; `{attribute}` stands for the value of an attribute.
     pub(crate) names: Vec<String>,
     pub(crate) kind: SpanKind,
     pub(crate) parent: Option<String>,
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
     pub(crate) attributes: Vec<Use>,
-    pub(crate) concern: String,
+    pub(crate) area: String,
 }
 
 #[derive(Clone, Debug)]
@@ -72,53 +72,56 @@ pub(crate) struct Metric {
     pub(crate) unit: String,
     pub(crate) brief: String,
     pub(crate) attributes: Vec<Use>,
-    pub(crate) concern: String,
+    pub(crate) area: String,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) brief: String,
     pub(crate) attributes: Vec<Use>,
-    pub(crate) concern: String,
+    pub(crate) area: String,
 }
 
 /// Attributes of log records.
 #[derive(Clone, Debug)]
 pub(crate) struct Logs {
-    /// Whose records.
-    pub(crate) of: String,
+    /// Description of the log records.
+    pub(crate) source: String,
     pub(crate) brief: String,
     pub(crate) attributes: Vec<Use>,
 }
 
-/// Why a registry is none.
+/// Error reading a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// A file cannot be read.
     #[error("{0}: {1}")]
     Unreadable(String, std::io::Error),
-    /// A file is not in the form that it should be in.
+    /// A file has a syntax error or an unknown field.
     #[error("{0}: {1}")]
     Malformed(String, String),
-    /// The declarations contradict each other or upstream.
+    /// Declarations are incomplete, or contradict each other or upstream.
     #[error("{}", .0.join("\n"))]
     Contradictory(Vec<String>),
 }
 
 impl Registry {
-    /// Reads the project's registry.
+    /// Reads the registry of the project.
     ///
     /// # Errors
-    /// When it cannot be read, or is none.
+    ///
+    /// Returns an error if a file cannot be read or the registry is invalid.
     pub fn load() -> Result<Self, RegistryError> {
         Self::load_with(&[])
     }
 
-    /// Reads the project's registry and more declarations, each a name and its YAML: for tests that emit names of their
-    /// own.
+    /// Reads the registry of the project together with more declarations, each a name and its YAML.
+    ///
+    /// For tests that emit names of their own.
     ///
     /// # Errors
-    /// When it cannot be read, or they are none together.
+    ///
+    /// Returns an error if a file cannot be read or the combined registry is invalid.
     pub fn load_with(more: &[(&str, &str)]) -> Result<Self, RegistryError> {
         let folder = folder();
         let read = |path: &Path| {
@@ -133,13 +136,13 @@ impl Registry {
             let path = entry
                 .map_err(|error| RegistryError::Unreadable(folder.display().to_string(), error))?
                 .path();
-            let concern = path
+            let area = path
                 .file_stem()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            if path.extension().is_some_and(|ending| ending == "yaml") && concern != "manifest" {
-                files.push((concern, read(&path)?));
+            if path.extension().is_some_and(|extension| extension == "yaml") && area != "manifest" {
+                files.push((area, read(&path)?));
             }
         }
         files.sort();
@@ -150,7 +153,7 @@ impl Registry {
         Self::read(&upstream, &files)
     }
 
-    /// Resolves declarations, each a file's name and its text.
+    /// Resolves declarations, each the name and the text of a file.
     pub(crate) fn read(upstream: &str, files: &[(String, String)]) -> Result<Self, RegistryError> {
         let upstream = Upstream::parse(upstream)
             .map_err(|line| RegistryError::Malformed("upstream.txt".to_owned(), line))?;
@@ -163,24 +166,24 @@ impl Registry {
         resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)
     }
 
-    /// Whether upstream or we declare this attribute.
+    /// Whether this project or upstream declares the attribute.
     pub fn declares_attribute(&self, name: &str) -> bool {
         self.value_type(name).is_some()
     }
 
-    /// Whether we declare this metric, or import it from upstream.
+    /// Whether this project declares the metric or imports it from upstream.
     pub fn declares_metric(&self, name: &str) -> bool {
         self.metrics.contains_key(name) || self.imported_metrics.contains(name)
     }
 
-    /// Whether we declare a span of this very name.
+    /// Whether this project declares a span with exactly this name.
     pub fn declares_span(&self, name: &str) -> bool {
         self.spans
             .iter()
-            .any(|span| span.names.iter().any(|form| form == name))
+            .any(|span| span.names.iter().any(|pattern| pattern == name))
     }
 
-    /// The type of an attribute, ours or upstream's.
+    /// Returns the type of an attribute of this project or of upstream.
     pub(crate) fn value_type(&self, name: &str) -> Option<ValueType> {
         let own = self.attributes.get(name).map(|own| own.value_type);
         own.or_else(|| Some(self.upstream.attribute(name)?.value_type))

@@ -1,4 +1,4 @@
-//! From declarations to a registry. What contradicts itself or upstream is refused with all that is wrong with it.
+//! Resolves declarations into a registry. Reports all problems of the declarations at once.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::registry::{Event, Logs, Metric, OwnAttribute, Registry, Span, Use};
 use crate::upstream::Upstream;
 use crate::value::{Scalar, ValueType};
 
-/// Resolves files, each with its name; gives what is wrong with them.
+/// Resolves files, each with its name; the error lists their problems.
 pub(crate) fn resolve(upstream: Upstream, files: &[(&str, File)]) -> Result<Registry, Vec<String>> {
     let mut resolution = Resolution {
         registry: Registry {
@@ -25,7 +25,6 @@ pub(crate) fn resolve(upstream: Upstream, files: &[(&str, File)]) -> Result<Regi
     }
 }
 
-/// Work under way.
 struct Resolution<'a> {
     registry: Registry,
     groups: BTreeMap<&'a str, &'a Group>,
@@ -34,19 +33,19 @@ struct Resolution<'a> {
 
 impl<'a> Resolution<'a> {
     fn run(&mut self, files: &'a [(&'a str, File)]) {
-        for (concern, file) in files {
+        for (area, file) in files {
             for group in &file.groups {
                 if self.groups.insert(&group.id, group).is_some() {
-                    self.problem(format!("{}: the group is there twice", group.id));
+                    self.problem(format!("{}: the group is defined twice", group.id));
                 }
                 for attribute in &group.attributes {
-                    self.declare(concern, group, attribute);
+                    self.declare(area, group, attribute);
                 }
             }
         }
-        for (concern, file) in files {
+        for (area, file) in files {
             for group in &file.groups {
-                self.resolve(concern, group);
+                self.resolve(area, group);
             }
             self.import(file);
         }
@@ -56,31 +55,31 @@ impl<'a> Resolution<'a> {
         self.problems.push(problem);
     }
 
-    fn declare(&mut self, concern: &str, group: &Group, attribute: &Attribute) {
+    fn declare(&mut self, area: &str, group: &Group, attribute: &Attribute) {
         let Some(name) = &attribute.id else { return };
         let at = format!("{}: {name}", group.id);
         if attribute.reference.is_some() {
-            self.problem(format!("{at} is declared and referred to at once"));
+            self.problem(format!("{at} has both an id and a ref"));
         }
         if self.registry.upstream.attributes.contains_key(name)
             || self.registry.upstream.attribute(name).is_some()
         {
-            self.problem(format!("{at} is upstream's and cannot be declared again"));
+            self.problem(format!("{at} is defined upstream and cannot be redeclared"));
         }
         let (value_type, members) = match &attribute.value_type {
             Some(AttributeType::Simple(text)) => match ValueType::parse(text).filter(|_| text != "enum") {
                 Some(value_type) => (value_type, Vec::new()),
-                None => return self.problem(format!("{at} has no type {text}")),
+                None => return self.problem(format!("{at} has the unknown type {text}")),
             },
             Some(AttributeType::Enumeration { members }) => (ValueType::One(Scalar::String), members.clone()),
             None => return self.problem(format!("{at} has no type")),
         };
         let (Some(stability), Some(brief)) = (attribute.stability, &attribute.brief) else {
-            return self.problem(format!("{at} has no stability, or no brief"));
+            return self.problem(format!("{at} has no stability or no brief"));
         };
         let examples = attribute.examples.clone().unwrap_or_default();
         if value_type == ValueType::One(Scalar::String) && members.is_empty() && examples.is_empty() {
-            self.problem(format!("{at} is text and has no examples"));
+            self.problem(format!("{at} is a string without examples"));
         }
         let own = OwnAttribute {
             value_type,
@@ -89,23 +88,23 @@ impl<'a> Resolution<'a> {
             note: attribute.note.clone(),
             stability,
             examples,
-            concern: concern.to_owned(),
+            area: area.to_owned(),
         };
         if self.registry.attributes.insert(name.clone(), own).is_some() {
             self.problem(format!("{at} is declared twice"));
         }
     }
 
-    fn resolve(&mut self, concern: &str, group: &'a Group) {
+    fn resolve(&mut self, area: &str, group: &'a Group) {
         let attributes = self.attributes(group);
         if group.signal != Signal::AttributeGroup && group.stability.is_none() {
             self.problem(format!("{} has no stability", group.id));
         }
         match group.signal {
             Signal::AttributeGroup => self.attribute_group(group, &attributes),
-            Signal::Span => self.span(concern, group, attributes),
-            Signal::Metric => self.metric(concern, group, attributes),
-            Signal::Event => self.event(concern, group, attributes),
+            Signal::Span => self.span(area, group, attributes),
+            Signal::Metric => self.metric(area, group, attributes),
+            Signal::Event => self.event(area, group, attributes),
         }
     }
 
@@ -114,24 +113,24 @@ impl<'a> Resolution<'a> {
             if metric != "*" && !self.registry.upstream.metrics.contains_key(metric) {
                 self.problem(format!("{}: upstream has no metric {metric}", group.id));
             }
-            let of_metric = self.registry.measures.entry(metric.clone()).or_default();
-            of_metric.extend_from_slice(attributes);
+            let uses = self.registry.measures.entry(metric.clone()).or_default();
+            uses.extend_from_slice(attributes);
         }
         if group.annotations.resource {
             self.registry.resource.extend_from_slice(attributes);
         }
-        if let Some(of) = &group.annotations.logs {
+        if let Some(source) = &group.annotations.logs {
             self.registry.logs.push(Logs {
-                of: of.clone(),
+                source: source.clone(),
                 brief: group.brief.clone(),
                 attributes: attributes.to_vec(),
             });
         }
     }
 
-    fn span(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+    fn span(&mut self, area: &str, group: &Group, attributes: Vec<Use>) {
         let Some(kind) = group.span_kind.filter(|_| !group.annotations.names.is_empty()) else {
-            return self.problem(format!("{} has no kind, or no names", group.id));
+            return self.problem(format!("{} has no kind or no names", group.id));
         };
         self.registry.spans.push(Span {
             names: group.annotations.names.clone(),
@@ -140,41 +139,47 @@ impl<'a> Resolution<'a> {
             brief: group.brief.clone(),
             note: group.note.clone(),
             attributes,
-            concern: concern.to_owned(),
+            area: area.to_owned(),
         });
     }
 
-    fn metric(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+    fn metric(&mut self, area: &str, group: &Group, attributes: Vec<Use>) {
         let (Some(name), Some(instrument), Some(unit)) = (&group.metric_name, group.instrument, &group.unit)
         else {
             return self.problem(format!("{} has no name, instrument or unit", group.id));
         };
         if self.registry.upstream.metrics.contains_key(name) {
-            self.problem(format!("{} is upstream's and cannot be declared again", group.id));
+            self.problem(format!(
+                "{} is defined upstream and cannot be redeclared",
+                group.id
+            ));
         }
         let metric = Metric {
             instrument,
             unit: unit.clone(),
             brief: group.brief.clone(),
             attributes,
-            concern: concern.to_owned(),
+            area: area.to_owned(),
         };
         if self.registry.metrics.insert(name.clone(), metric).is_some() {
             self.problem(format!("{} is declared twice", group.id));
         }
     }
 
-    fn event(&mut self, concern: &str, group: &Group, attributes: Vec<Use>) {
+    fn event(&mut self, area: &str, group: &Group, attributes: Vec<Use>) {
         let Some(name) = &group.name else {
             return self.problem(format!("{} has no name", group.id));
         };
         if self.registry.upstream.events.contains_key(name) {
-            self.problem(format!("{} is upstream's and cannot be declared again", group.id));
+            self.problem(format!(
+                "{} is defined upstream and cannot be redeclared",
+                group.id
+            ));
         }
         let event = Event {
             brief: group.brief.clone(),
             attributes,
-            concern: concern.to_owned(),
+            area: area.to_owned(),
         };
         if self.registry.events.insert(name.clone(), event).is_some() {
             self.problem(format!("{} is declared twice", group.id));
@@ -187,7 +192,9 @@ impl<'a> Resolution<'a> {
                 Some(metric) if !metric.deprecated => {
                     self.registry.imported_metrics.insert(name.clone());
                 }
-                _ => self.problem(format!("{name}: no such metric of upstream, or a deprecated one")),
+                _ => self.problem(format!(
+                    "{name}: upstream has no such metric, or it is deprecated"
+                )),
             }
         }
         for name in &file.imports.events {
@@ -195,22 +202,22 @@ impl<'a> Resolution<'a> {
                 Some(false) => {
                     self.registry.imported_events.insert(name.clone());
                 }
-                _ => self.problem(format!("{name}: no such event of upstream, or a deprecated one")),
+                _ => self.problem(format!("{name}: upstream has no such event, or it is deprecated")),
             }
         }
     }
 
-    /// The attributes of a group, those of the groups it extends first.
+    /// Returns the attributes of a group, starting with those of the groups it extends.
     fn attributes(&mut self, group: &'a Group) -> Vec<Use> {
         let mut chain = vec![group];
-        let mut youngest = group;
-        while let Some(above) = &youngest.extends {
-            let Some(found) = self.groups.get(above.as_str()).filter(|_| chain.len() < 10) else {
-                self.problem(format!("{}: {above} cannot be extended", youngest.id));
+        let mut last = group;
+        while let Some(base) = &last.extends {
+            let Some(found) = self.groups.get(base.as_str()).filter(|_| chain.len() < 10) else {
+                self.problem(format!("{}: {base} does not exist or extends itself", last.id));
                 break;
             };
-            youngest = found;
-            chain.push(youngest);
+            last = found;
+            chain.push(last);
         }
         let mut uses: Vec<Use> = Vec::new();
         for (group, attribute) in chain
@@ -230,7 +237,7 @@ impl<'a> Resolution<'a> {
         let name = attribute.id.as_ref().or(attribute.reference.as_ref())?;
         let Some(declared) = self.registry.value_type(name) else {
             if attribute.reference.is_some() {
-                self.problem(format!("{}: nobody declares {name}", group.id));
+                self.problem(format!("{}: {name} is not declared", group.id));
             }
             return None;
         };
@@ -256,7 +263,7 @@ impl<'a> Resolution<'a> {
         };
         if narrowed.is_none() {
             self.problem(format!(
-                "{}: {name} has another type, and no note that says why",
+                "{}: {name} has a different type without a note that gives the reason",
                 group.id
             ));
         }

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use crate::value::ValueType;
 
-/// What a version of the semantic conventions declares.
+/// The declarations of one version of the semantic conventions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Upstream {
     pub(crate) version: String,
     pub(crate) attributes: BTreeMap<String, UpstreamAttribute>,
     pub(crate) metrics: BTreeMap<String, UpstreamMetric>,
-    /// Whether each is deprecated.
+    /// Names of events; the value is whether the event is deprecated.
     pub(crate) events: BTreeMap<String, bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UpstreamAttribute {
     pub(crate) value_type: ValueType,
-    /// Whether it is a family of attributes, `NAME.<key>`.
+    /// Whether the name is a template for attributes `NAME.<key>`.
     pub(crate) template: bool,
     pub(crate) deprecated: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct UpstreamMetric {
 }
 
 impl Upstream {
-    /// Reads the file; gives the line that it does not understand.
+    /// Parses the file; the error is the first malformed line.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut upstream = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -38,12 +38,12 @@ impl Upstream {
             match words[..] {
                 ["version", version] => version.clone_into(&mut upstream.version),
                 ["attribute", name, value_type, stability] => {
-                    let of_template = value_type
+                    let template_type = value_type
                         .strip_prefix("template[")
                         .and_then(|rest| rest.strip_suffix(']'));
                     let attribute = UpstreamAttribute {
-                        value_type: ValueType::parse(of_template.unwrap_or(value_type)).ok_or(line)?,
-                        template: of_template.is_some(),
+                        value_type: ValueType::parse(template_type.unwrap_or(value_type)).ok_or(line)?,
+                        template: template_type.is_some(),
                         deprecated: stability == "deprecated",
                     };
                     upstream.attributes.insert(name.to_owned(), attribute);
@@ -65,19 +65,19 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// The attribute of this name, or the family that it is of.
+    /// Returns the attribute with this name, or the template that covers it.
     pub(crate) fn attribute(&self, name: &str) -> Option<&UpstreamAttribute> {
         if let Some(attribute) = self.attributes.get(name) {
             return Some(attribute).filter(|attribute| !attribute.template);
         }
-        let mut family = name;
-        while let Some((above, _)) = family.rsplit_once('.') {
-            if let Some(attribute) = self.attributes.get(above)
+        let mut prefix = name;
+        while let Some((parent, _)) = prefix.rsplit_once('.') {
+            if let Some(attribute) = self.attributes.get(parent)
                 && attribute.template
             {
                 return Some(attribute);
             }
-            family = above;
+            prefix = parent;
         }
         None
     }

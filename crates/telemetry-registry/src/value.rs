@@ -1,30 +1,30 @@
-//! The types of attributes, and which type a value has that came over OTLP.
+//! The types of attributes and of values received over OTLP.
 
 use std::fmt::{self, Display};
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 
-/// An attribute's type. Enumerations count as their values' type.
+/// Type of an attribute. An enumeration has the type of its values.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum ValueType {
-    /// Whatever it is.
+    /// Any type.
     Any,
-    /// One value.
+    /// A single value.
     One(Scalar),
     /// A list of values of one type.
     List(Scalar),
 }
 
-/// The type of a single value.
+/// Type of a single value.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Scalar {
-    /// Text.
+    /// A string.
     String,
-    /// A signed number of 64 bits.
+    /// A 64-bit signed integer.
     Int,
-    /// A floating-point number of 64 bits.
+    /// A 64-bit floating-point number.
     Double,
-    /// True or false.
+    /// A boolean.
     Boolean,
 }
 
@@ -60,7 +60,7 @@ impl Display for ValueType {
 }
 
 impl ValueType {
-    /// The type as the definition language spells it, templates apart.
+    /// Parses a type in the spelling of the definition language, except templates.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (name, list) = match text.strip_suffix("[]") {
             Some(name) => (name, true),
@@ -81,7 +81,7 @@ impl ValueType {
         })
     }
 
-    /// The type of `value`; [`ValueType::Any`] for what attributes of the definition language cannot be.
+    /// Returns the type of `value`, or [`ValueType::Any`] if the definition language has no such type.
     pub(crate) fn of(value: Option<&AnyValue>) -> Self {
         match value.and_then(|value| value.value.as_ref()) {
             Some(Value::ArrayValue(list)) => {
@@ -100,7 +100,7 @@ impl ValueType {
         }
     }
 
-    /// Whether `value` may be the value of an attribute of this type.
+    /// Whether an attribute of this type may have the value.
     pub(crate) fn admits(self, value: Option<&AnyValue>) -> bool {
         self == Self::Any
             || self == Self::of(value)
@@ -115,7 +115,7 @@ fn is_empty_list(value: Option<&AnyValue>) -> bool {
     )
 }
 
-/// The text of a text value.
+/// Returns the text of a string value.
 pub(crate) fn text(value: Option<&AnyValue>) -> Option<&str> {
     match value?.value.as_ref()? {
         Value::StringValue(text) => Some(text),

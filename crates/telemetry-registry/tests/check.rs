@@ -1,4 +1,4 @@
-//! What is received and not as declared is found, and nothing else is.
+//! The check reports every deviation from the registry, and nothing else.
 #![cfg(test)]
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -130,13 +130,13 @@ fn of_log(attributes: Vec<KeyValue>) -> Vec<String> {
 const NONE: [&str; 0] = [];
 
 #[test]
-fn a_span_as_declared_is_no_finding() {
+fn a_span_as_declared_has_no_findings() {
     let login = vec![text("auth.status", "failed"), int("user.id", 7)];
     assert_eq!(of_span(span("user.login", SpanKind::Internal, login)), NONE);
 }
 
 #[test]
-fn a_name_that_stands_for_attributes_has_their_values() {
+fn a_span_name_contains_the_values_of_its_attributes() {
     let request = |name: &str| {
         let attributes = vec![
             text("http.request.method", "GET"),
@@ -157,7 +157,7 @@ fn a_name_that_stands_for_attributes_has_their_values() {
 }
 
 #[test]
-fn what_is_wrong_with_a_span_is_found() {
+fn deviations_of_a_span_are_found() {
     let attributes = vec![
         text("auth.status", "maybe"),
         text("auth.statuss", "failed"),
@@ -179,36 +179,36 @@ fn what_is_wrong_with_a_span_is_found() {
             "event surprise of span user.login: the attribute exception.kind is not declared",
             "span user.login: the attribute auth.statuss is not declared",
             "span user.login: the attribute http.status_code is deprecated",
-            "span user.login: the attribute http.status_code is not declared for it",
-            "span user.login: the attribute url.path is not declared for it",
-            "span user.login: the attribute url.path is there more than once",
-            "span user.login: the attribute http.status_code is declared as int and is string",
-            "span user.login: the attribute user.id is declared as int and is string",
+            "span user.login: the attribute http.status_code is not declared for this item",
+            "span user.login: the attribute url.path is not declared for this item",
+            "span user.login: the attribute url.path appears more than once",
+            "span user.login: the attribute http.status_code is declared as int but is string",
+            "span user.login: the attribute user.id is declared as int but is string",
             "span user.login: the attribute auth.status has no member \"maybe\"",
-            "span user.login: its kind is server and not internal",
+            "span user.login: the kind is declared as internal but is server",
         ]
     );
     assert_eq!(
         of_span(span("user.logout", SpanKind::Internal, Vec::new())),
-        ["span user.logout: the attribute user.id is required and not there"]
+        ["span user.logout: the required attribute user.id is missing"]
     );
 }
 
 #[test]
-fn attributes_that_were_dropped_are_not_missed() {
+fn dropped_attributes_are_not_reported_as_missing() {
     let mut limited = span("user.logout", SpanKind::Internal, Vec::new());
     limited.dropped_attributes_count = 1;
     assert_eq!(of_span(limited), NONE);
 }
 
 #[test]
-fn a_metric_as_declared_is_no_finding() {
+fn a_metric_as_declared_has_no_findings() {
     let plain = |status| vec![text("method", "GET"), text("route", "/"), status];
     let of_requests = |status| of_metric("http_requests_total", "{request}", sum(true, plain(status)));
     assert_eq!(of_requests(int("status", 200)), NONE);
     assert_eq!(
         of_requests(text("status", "200")),
-        ["metric http_requests_total: the attribute status is declared as int and is string"]
+        ["metric http_requests_total: the attribute status is declared as int but is string"]
     );
     let overflow = attribute("otel.metric.overflow", Value::BoolValue(true));
     assert_eq!(of_requests_overflow(overflow), NONE);
@@ -219,15 +219,15 @@ fn of_requests_overflow(overflow: KeyValue) -> Vec<String> {
 }
 
 #[test]
-fn what_is_wrong_with_a_metric_is_found() {
+fn deviations_of_a_metric_are_found() {
     let active = |unit: &str, data: Data| of_metric("http.server.active_requests", unit, data);
     let attributes = || vec![text("http.request.method", "GET"), text("url.scheme", "http")];
     assert_eq!(active("{request}", sum(false, attributes())), NONE);
     assert_eq!(
         active("1", sum(true, attributes())),
         [
-            "metric http.server.active_requests: its instrument is counter and not updowncounter",
-            "metric http.server.active_requests: its unit is \"1\" and not \"{request}\"",
+            "metric http.server.active_requests: the instrument is declared as updowncounter but is counter",
+            "metric http.server.active_requests: the unit is declared as \"{request}\" but is \"1\"",
         ]
     );
     let gauge = Data::Gauge(Gauge {
@@ -236,16 +236,16 @@ fn what_is_wrong_with_a_metric_is_found() {
     assert_eq!(
         active("{request}", gauge),
         [
-            "metric http.server.active_requests: the attribute http.request.method is required and not there",
-            "metric http.server.active_requests: the attribute url.scheme is required and not there",
-            "metric http.server.active_requests: its instrument is gauge and not updowncounter",
+            "metric http.server.active_requests: the required attribute http.request.method is missing",
+            "metric http.server.active_requests: the required attribute url.scheme is missing",
+            "metric http.server.active_requests: the instrument is declared as updowncounter but is gauge",
         ]
     );
     let mut more = attributes();
     more.push(text("url.path", "/unbounded"));
     assert_eq!(
         active("{request}", sum(false, more)),
-        ["metric http.server.active_requests: the attribute url.path is not declared for it"]
+        ["metric http.server.active_requests: the attribute url.path is not declared for this item"]
     );
     assert_eq!(
         of_metric("requests", "1", sum(true, vec![text("who", "me")])),
@@ -256,12 +256,12 @@ fn what_is_wrong_with_a_metric_is_found() {
     );
     assert_eq!(
         of_metric("http.server.request.body.size", "By", sum(true, Vec::new()))[0],
-        "metric http.server.request.body.size: is upstream's and not imported"
+        "metric http.server.request.body.size: is defined upstream but not imported"
     );
 }
 
 #[test]
-fn the_fields_of_our_log_events_are_declared() {
+fn log_fields_of_the_projects_own_crates_must_be_declared() {
     let record = |source: &str, field: KeyValue| {
         of_log(vec![
             text("code.file.path", source),
@@ -274,7 +274,7 @@ fn the_fields_of_our_log_events_are_declared() {
     assert_eq!(
         record(ours, text("task.attempts", "3")),
         [format!(
-            "log of {ours}: the attribute task.attempts is declared as int and is string"
+            "log of {ours}: the attribute task.attempts is declared as int but is string"
         )]
     );
     assert_eq!(
@@ -285,7 +285,7 @@ fn the_fields_of_our_log_events_are_declared() {
 }
 
 #[test]
-fn a_family_of_attributes_has_any_key_and_one_type() {
+fn a_template_attribute_has_any_key_and_one_type() {
     let list = Value::ArrayValue(ArrayValue {
         values: vec![AnyValue {
             value: Some(Value::StringValue("text/html".to_owned())),
@@ -300,7 +300,7 @@ fn a_family_of_attributes_has_any_key_and_one_type() {
         of_header(Value::StringValue("text/html".to_owned())),
         [
             "span made.up: is not declared",
-            "span made.up: the attribute http.request.header.accept is declared as string[] and is string",
+            "span made.up: the attribute http.request.header.accept is declared as string[] but is string",
         ]
     );
 }
@@ -318,6 +318,6 @@ fn the_resource_is_checked_with_every_signal() {
     });
     assert_eq!(
         shown(findings),
-        ["resource: the attribute service.name is required and not there"]
+        ["resource: the required attribute service.name is missing"]
     );
 }

@@ -1,5 +1,5 @@
-//! Dashboards and alerts ask for series that exist, with labels that they have; each alert leads to its section of the
-//! runbook, and each section of alerts is of one.
+//! Dashboards and alerts refer to existing series and labels. Each alert has a section in the runbook, and each section
+//! has an alert.
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,8 @@ const DASHBOARD: &str = "deploy/grafana/pressroom.json";
 const ALERTS: &str = "deploy/alerts/pressroom.yaml";
 const RUNBOOK: &str = "docs/operations.md";
 
-/// The words that list labels, in parentheses behind them.
-const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
+/// Keywords followed by a list of labels in parentheses.
+const LABEL_LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 const OPERATORS: [&str; 6] = ["and", "or", "unless", "offset", "bool", "inf"];
 
 type Series = BTreeMap<String, BTreeSet<String>>;
@@ -51,21 +51,21 @@ fn alerts() -> Vec<Alert> {
     rules.groups.into_iter().flat_map(|group| group.rules).collect()
 }
 
-/// Panels, those inside of rows included.
+/// Returns all panels, including those in rows.
 fn panels(dashboard: &Value) -> Vec<&Value> {
     let here = dashboard["panels"].as_array().into_iter().flatten();
     here.flat_map(|panel| std::iter::once(panel).chain(panels(panel)))
         .collect()
 }
 
-/// Whether a word with this behind it is a function, such as `rate (` or `sum by (`.
+/// Whether the text after a word shows that the word is a function, as in `rate (` or `sum by (`.
 fn is_function(next: &str) -> bool {
     ["(", "by ", "by(", "without ", "without("]
         .iter()
         .any(|start| next.starts_with(start))
 }
 
-/// What is asked for that is not there: series, and labels that no series of the expression has.
+/// Returns the series in an expression that do not exist, and the labels that none of its series have.
 fn unknown(expression: &str, series: &Series) -> Vec<String> {
     let mut unknown = Vec::new();
     let (mut known_labels, mut listed) = (BTreeSet::new(), Vec::new());
@@ -83,7 +83,7 @@ fn unknown(expression: &str, series: &Series) -> Vec<String> {
         let (word, after) = rest.split_at(length.unwrap_or(rest.len()));
         rest = after;
         let next = after.trim_start();
-        if LISTS.contains(&word) {
+        if LABEL_LISTS.contains(&word) {
             let (labels, after) = next.trim_start_matches('(').split_once(')').unwrap();
             let labels = labels.split(',').map(|label| label.trim().to_owned());
             listed.extend(labels.filter(|label| !label.is_empty()));
@@ -110,7 +110,7 @@ fn unknown(expression: &str, series: &Series) -> Vec<String> {
 }
 
 #[test]
-fn what_is_not_there_is_found() {
+fn unknown_series_and_labels_are_found() {
     let series = series();
     for (expression, expected) in [
         (
@@ -140,11 +140,11 @@ fn what_is_not_there_is_found() {
 }
 
 #[test]
-fn panels_ask_for_what_there_is() {
+fn panels_refer_to_existing_series_and_labels() {
     let dashboard: Value = serde_json::from_str(&file(DASHBOARD)).unwrap();
     let series = series();
     let panels = panels(&dashboard);
-    let mut asked = 0;
+    let mut expressions = 0;
     for panel in &panels {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let expression = target["expr"].as_str().unwrap();
@@ -154,26 +154,30 @@ fn panels_ask_for_what_there_is() {
                 "{}: {expression}",
                 panel["title"]
             );
-            asked += 1;
+            expressions += 1;
         }
     }
-    assert!(asked > 30, "only {asked} expressions were found");
+    assert!(expressions > 30, "only {expressions} expressions were found");
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    assert_eq!(ids.len(), panels.len(), "an id of a panel is there twice");
+    assert_eq!(ids.len(), panels.len(), "two panels have the same id");
     let titles: BTreeSet<_> = panels
         .iter()
         .map(|panel| panel["title"].as_str().unwrap())
         .collect();
-    assert_eq!(titles.len(), panels.len(), "a title is there twice");
+    assert_eq!(titles.len(), panels.len(), "two panels have the same title");
 }
 
 #[test]
-fn alerts_ask_for_what_there_is_and_lead_to_the_runbook() {
+fn alerts_refer_to_existing_series_and_to_the_runbook() {
     let series = series();
     let runbook = file(RUNBOOK);
     let (_, section) = runbook
-        .split_once("\n## Alerts\n")
-        .expect("the runbook has a section of alerts");
+        .split_once(
+            "
+## Alerts
+",
+        )
+        .expect("the runbook has a section \"Alerts\"");
     let section = section.split("\n## ").next().unwrap_or_default();
     let mut described: BTreeSet<_> = section
         .lines()
@@ -187,14 +191,14 @@ fn alerts_ask_for_what_there_is_and_lead_to_the_runbook() {
         assert_eq!(alert.annotations.get("runbook"), Some(&expected));
         assert!(
             described.remove(alert.alert.as_str()),
-            "the runbook does not describe {}",
+            "the runbook has no section for {}",
             alert.alert
         );
     }
-    assert_eq!(described, BTreeSet::new(), "there are no such alerts");
+    assert_eq!(described, BTreeSet::new(), "these sections have no alert");
 }
 
-/// The text of every source file of the crates.
+/// Returns the text of all source files of the crates.
 fn sources() -> String {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("..")];
     let mut text = String::new();
@@ -203,7 +207,7 @@ fn sources() -> String {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("tests") {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 text.push_str(&fs::read_to_string(&path).unwrap());
             }
         }
@@ -212,7 +216,7 @@ fn sources() -> String {
 }
 
 #[test]
-fn alerts_compare_with_values_that_are_sent() {
+fn label_values_in_alerts_occur_in_the_sources() {
     let sources = sources();
     let mut compared = BTreeSet::new();
     for alert in alerts() {
@@ -223,7 +227,7 @@ fn alerts_compare_with_values_that_are_sent() {
     for value in compared {
         assert!(
             sources.contains(&format!("\"{value}\"")),
-            "nothing says {value:?}"
+            "{value:?} does not occur in the sources"
         );
     }
 }

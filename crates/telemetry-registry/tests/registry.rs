@@ -1,24 +1,23 @@
-//! The registry holds together, and what is made from it is what the repository has.
+//! The registry is consistent, and the generated files in the repository are up to date.
 #![cfg(test)]
 
 use std::fs;
 
 use telemetry_registry::{Registry, RegistryError, generated};
 
-/// `scripts/telemetry-registry` accepts a change; the difference shows in review.
 #[test]
-fn what_is_made_from_the_registry_is_fresh() {
+fn the_generated_files_are_up_to_date() {
     for (path, text) in generated(&Registry::load().unwrap()) {
-        let there = fs::read_to_string(&path).unwrap_or_default();
+        let current = fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            there == text,
+            current == text,
             "{} is stale: run scripts/telemetry-registry",
             path.display()
         );
     }
 }
 
-/// What is wrong with the registry when `groups` is added to it.
+/// Returns the problems of the registry with `groups` added.
 fn problems_with(groups: &str) -> String {
     match Registry::load_with(&[("more", groups)]) {
         Err(RegistryError::Contradictory(problems)) => problems.join("\n"),
@@ -32,22 +31,22 @@ fn group(attributes: &str) -> String {
 }
 
 #[test]
-fn a_reference_to_what_is_there_is_accepted() {
+fn a_reference_to_a_declared_attribute_is_accepted() {
     for name in ["http.route", "article.slug"] {
         assert_eq!(problems_with(&group(&format!("{{ref: {name}}}"))), "");
     }
 }
 
 #[test]
-fn a_reference_to_nothing_is_refused() {
+fn a_reference_to_an_undeclared_attribute_is_refused() {
     assert_eq!(
         problems_with(&group("{ref: http.rout}")),
-        "more: nobody declares http.rout"
+        "more: http.rout is not declared"
     );
 }
 
 #[test]
-fn a_reference_to_what_is_deprecated_is_refused() {
+fn a_reference_to_a_deprecated_attribute_is_refused() {
     assert_eq!(
         problems_with(&group("{ref: http.status_code}")),
         "more: http.status_code is deprecated"
@@ -55,7 +54,7 @@ fn a_reference_to_what_is_deprecated_is_refused() {
 }
 
 #[test]
-fn a_name_of_upstream_cannot_be_declared_again() {
+fn an_upstream_name_cannot_be_redeclared() {
     let declared = |name: &str| {
         problems_with(&group(&format!(
             "{{id: {name}, type: string, brief: Mine., stability: stable, examples: [x]}}"
@@ -63,18 +62,18 @@ fn a_name_of_upstream_cannot_be_declared_again() {
     };
     assert_eq!(
         declared("user.id"),
-        "more: user.id is upstream's and cannot be declared again"
+        "more: user.id is defined upstream and cannot be redeclared"
     );
     assert_eq!(
         declared("http.request.header.accept"),
-        "more: http.request.header.accept is upstream's and cannot be declared again"
+        "more: http.request.header.accept is defined upstream and cannot be redeclared"
     );
     assert_eq!(declared("user.shoe_size"), "");
     let metric = "groups: [{id: more, type: metric, metric_name: process.cpu.time, brief: Mine., stability: stable, \
                   instrument: counter, unit: s}]";
     assert_eq!(
         problems_with(metric),
-        "more is upstream's and cannot be declared again"
+        "more is defined upstream and cannot be redeclared"
     );
 }
 
@@ -88,24 +87,24 @@ fn a_name_is_declared_once() {
 }
 
 #[test]
-fn an_attribute_has_a_type_a_meaning_a_stability_and_where_it_is_text_an_example() {
+fn an_attribute_needs_a_type_a_brief_a_stability_and_if_a_string_examples() {
     for (attribute, problem) in [
         ("{id: x.y, brief: X., stability: stable}", "more: x.y has no type"),
         (
             "{id: x.y, type: text, brief: X., stability: stable}",
-            "more: x.y has no type text",
+            "more: x.y has the unknown type text",
         ),
         (
             "{id: x.y, type: int, brief: X.}",
-            "more: x.y has no stability, or no brief",
+            "more: x.y has no stability or no brief",
         ),
         (
             "{id: x.y, type: int, stability: stable}",
-            "more: x.y has no stability, or no brief",
+            "more: x.y has no stability or no brief",
         ),
         (
             "{id: x.y, type: string, brief: X., stability: stable}",
-            "more: x.y is text and has no examples",
+            "more: x.y is a string without examples",
         ),
     ] {
         assert!(
@@ -116,10 +115,10 @@ fn an_attribute_has_a_type_a_meaning_a_stability_and_where_it_is_text_an_example
 }
 
 #[test]
-fn another_type_needs_a_reason() {
+fn a_different_type_needs_a_note() {
     assert_eq!(
         problems_with(&group("{ref: url.path, annotations: {type: int}}")),
-        "more: url.path has another type, and no note that says why"
+        "more: url.path has a different type without a note that gives the reason"
     );
     assert_eq!(
         problems_with(&group(
@@ -134,15 +133,15 @@ fn another_type_needs_a_reason() {
 }
 
 #[test]
-fn what_the_form_does_not_know_is_refused() {
+fn an_unknown_field_is_refused() {
     let problem = problems_with(&group("{ref: http.route, requirement: required}"));
     assert!(problem.contains("requirement"), "{problem}");
 }
 
 #[test]
-fn a_metric_that_upstream_does_not_have_cannot_be_imported() {
+fn an_unknown_upstream_metric_cannot_be_imported() {
     assert_eq!(
         problems_with("imports: {metrics: [http.server.duration.seconds]}"),
-        "http.server.duration.seconds: no such metric of upstream, or a deprecated one"
+        "http.server.duration.seconds: upstream has no such metric, or it is deprecated"
     );
 }

@@ -1,5 +1,5 @@
-//! Names in the sources are declared, also those of events that no test brings about: the fields of log events, and
-//! names given as literals to attributes, spans and instruments.
+//! Names in the sources are declared, including those of events that no test causes: the fields of log events, and
+//! literal names of attributes, spans and instruments.
 #![cfg(test)]
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use telemetry_registry::Registry;
 
 const CRATES: [&str; 3] = ["celeriac", "pressroom", "otel-service"];
 const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
-/// How functions end that take an instrument's name, alone or behind the meter.
+/// Suffixes of functions that take the name of an instrument, alone or after the meter.
 const INSTRUMENTS: [&str; 6] = [
     "counter(",
     "gauge(",
@@ -20,7 +20,7 @@ const INSTRUMENTS: [&str; 6] = [
     " count(",
 ];
 
-/// Every source file of the three crates, without its tests and comments.
+/// Returns the source files of the three crates without tests and comments.
 fn sources() -> Vec<(PathBuf, String)> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut folders: Vec<PathBuf> = CRATES.iter().map(|name| crates.join(name).join("src")).collect();
@@ -30,7 +30,9 @@ fn sources() -> Vec<(PathBuf, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
                 let text = fs::read_to_string(&path).unwrap();
                 let program = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
                 let lines = program
@@ -43,7 +45,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// The text from behind an opening bracket to the closing one, cut at commas outside of brackets and strings.
+/// Splits the text up to the closing bracket at commas outside of nested brackets and strings.
 fn arguments(text: &str) -> Vec<String> {
     let (mut arguments, mut depth, mut quoted, mut escaped) = (vec![String::new()], 0_u32, false, false);
     for c in text.chars() {
@@ -68,7 +70,7 @@ fn arguments(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What follows each of `starts` in `text`.
+/// Returns the text after each occurrence of each of `starts`.
 fn behind<'a>(text: &'a str, starts: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
     starts.iter().flat_map(move |start| {
         text.match_indices(start)
@@ -76,12 +78,12 @@ fn behind<'a>(text: &'a str, starts: &'a [&'a str]) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The text of a literal, when it is one.
+/// Returns the text of a string literal.
 fn literal(argument: &str) -> Option<&str> {
     argument.strip_prefix('"')?.strip_suffix('"')
 }
 
-/// The names of an event's fields.
+/// Returns the names of the fields of an event.
 fn fields(arguments: &[String]) -> Vec<&str> {
     arguments
         .iter()
@@ -127,21 +129,21 @@ fn every_name_in_the_sources_is_declared() {
         }
         for rest in behind(&text, &INSTRUMENTS) {
             let given = arguments(rest);
-            let of_meter = matches!(given[0].as_str(), "meter" | "&runtime");
-            let name = given.get(usize::from(of_meter)).and_then(|name| literal(name));
-            // Names in capitals are variables.
+            let has_meter = matches!(given[0].as_str(), "meter" | "&runtime");
+            let name = given.get(usize::from(has_meter)).and_then(|name| literal(name));
+            // Names in capitals are environment variables.
             if let Some(name) = name.filter(|name| name.contains(char::is_lowercase)) {
                 look(3, "metric", name, registry.declares_metric(name));
             }
         }
     }
     assert_eq!(undeclared, BTreeSet::new());
-    // That there are any shows that they are looked for.
+    // Guards against patterns that no longer match the sources.
     assert!(seen[0] > 100 && seen[1] > 20 && seen[3] > 5, "{seen:?}");
 }
 
 #[test]
-fn fields_are_found_in_every_form() {
+fn fields_are_found_in_every_syntax() {
     let found =
         arguments(r#"target: "t", count = f(1, "a,b"), %error, ?list, lone, article.id = 7, "said {}", x)"#);
     assert_eq!(fields(&found), ["count", "error", "list", "lone", "article.id"]);

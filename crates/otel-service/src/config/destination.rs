@@ -1,4 +1,4 @@
-//! Where one signal goes: `OTEL_<SIGNAL>_EXPORTER`, and the OTLP settings when that is where it goes.
+//! The destination of one signal: `OTEL_<SIGNAL>_EXPORTER`, and the OTLP settings if the exporter is `otlp`.
 
 use super::otlp::Otlp;
 use super::{Export, variables::Variables};
@@ -14,7 +14,7 @@ pub(crate) enum Signal {
 impl Signal {
     const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
-    /// As people call it.
+    /// Returns the name used in logs and attributes.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Traces => "traces",
@@ -23,7 +23,7 @@ impl Signal {
         }
     }
 
-    /// As the names of variables spell it.
+    /// Returns the spelling used in the names of variables.
     pub(super) fn in_variables(self) -> &'static str {
         match self {
             Self::Traces => "TRACES",
@@ -32,7 +32,7 @@ impl Signal {
         }
     }
 
-    /// The path of OTLP/HTTP below the endpoint.
+    /// Returns the path that OTLP/HTTP appends to the endpoint.
     pub(super) fn http_path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
@@ -42,10 +42,10 @@ impl Signal {
     }
 }
 
-/// What becomes of a signal.
+/// Destination of a signal.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Destination {
-    /// It is not made.
+    /// The signal is disabled.
     Off,
     /// JSON lines on standard output.
     Console,
@@ -73,28 +73,28 @@ impl Destination {
     }
 }
 
-/// The variable that names the signal's exporter.
+/// Returns the variable that selects the exporter of a signal.
 fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", signal.in_variables())
 }
 
-/// See [`crate::decided_by`]. One endpoint decides for all signals: whoever names it has a collector of their own.
+/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector is in use.
 pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
         return Some(DISABLED.to_owned());
     }
     let mut exporter = None;
-    let mut elsewhere = 0;
+    let mut not_otlp = 0;
     for signal in Signal::ALL {
         if let Some("none" | "console") = variables.keyword(&exporter_of(signal)).as_deref() {
             exporter.get_or_insert(exporter_of(signal));
-            elsewhere += 1;
+            not_otlp += 1;
         } else if let Some(endpoint) = Otlp::configured_by(signal, variables) {
             return Some(endpoint);
         }
     }
-    exporter.filter(|_| elsewhere == Signal::ALL.len())
+    exporter.filter(|_| not_otlp == Signal::ALL.len())
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_or_no_telemetry_at_all_is_a_decision() {
+    fn an_endpoint_or_disabled_export_is_a_decision() {
         for (set, expected) in [
             (vec![("OTEL_SDK_DISABLED", "true")], "OTEL_SDK_DISABLED"),
             (
@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_place_leaves_it_open() {
+    fn without_an_endpoint_there_is_no_decision() {
         for set in [
             vec![],
             vec![("OTEL_SDK_DISABLED", "false")],
             vec![("OTEL_EXPORTER_OTLP_ENDPOINT", " ")],
             vec![("OTEL_TRACES_EXPORTER", "otlp")],
             vec![("OTEL_METRICS_EXPORTER", "none")],
-            // Of a signal that goes nowhere.
+            // The endpoint of a disabled signal.
             vec![
                 ("OTEL_METRICS_EXPORTER", "none"),
                 ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics"),

@@ -1,5 +1,5 @@
-//! The URL of one signal's collector: `OTEL_EXPORTER_OTLP_ENDPOINT` and its forms for a signal, with the defaults of the
-//! protocol. User info is taken out of it, so that no error and no log can show it.
+//! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the defaults of
+//! the protocol. User info is removed from the URL, so that no error or log can contain it.
 
 use http::Uri;
 
@@ -9,8 +9,9 @@ use super::variables::Variables;
 
 const COMMON: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// The endpoint and its user info. A signal's own endpoint is taken as it is; to the common one OTLP/HTTP adds the
-/// signal's path.
+/// Returns the endpoint and its user info.
+///
+/// A per-signal endpoint is used unchanged; OTLP/HTTP appends the path of the signal to the common one.
 pub(super) fn endpoint(
     signal: Signal,
     protocol: Protocol,
@@ -23,7 +24,7 @@ pub(super) fn endpoint(
             let path = url.path.clone();
             return url.endpoint(protocol, &path);
         }
-        variables.warn(format!("{own} is not an http or https URL and is left out"));
+        variables.warn(format!("{own} is not an http or https URL and is ignored"));
     }
     let url = variables.text(COMMON).and_then(|text| {
         let url = Url::parse(&text, bare_scheme);
@@ -39,14 +40,14 @@ pub(super) fn endpoint(
     url.endpoint(protocol, &path)
 }
 
-/// What `host:port` without a scheme means, where it means anything: gRPC's targets are written so.
+/// Returns the scheme of an endpoint without one, or `None` if it is required. Only gRPC accepts `host:port`.
 fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> Option<&'static str> {
     let insecure = in_force(signal, "INSECURE", variables);
     let insecure = variables.is_true(&insecure);
     (protocol == Protocol::Grpc).then_some(if insecure { "http" } else { "https" })
 }
 
-/// A URL in its parts.
+/// A parsed URL.
 struct Url {
     scheme: String,
     /// Host and port.
@@ -92,7 +93,7 @@ impl Url {
         })
     }
 
-    /// As the transports take it; gRPC has paths of its own.
+    /// Returns the URL for the transport and the user info; gRPC adds its own path.
     fn endpoint(self, protocol: Protocol, path: &str) -> (String, Option<String>) {
         let Self { scheme, host, .. } = self;
         let text = match (protocol, self.query) {
@@ -127,7 +128,7 @@ mod tests {
     const OWN: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
     #[test]
-    fn each_protocol_has_its_port() {
+    fn each_protocol_has_a_default_port() {
         for (protocol, expected) in [
             (Protocol::Grpc, "http://localhost:4317"),
             (Protocol::HttpProtobuf, "http://localhost:4318/v1/traces"),
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signals_path_goes_behind_the_common_endpoint_alone() {
+    fn the_path_of_the_signal_is_appended_to_the_common_endpoint_only() {
         for (variable, value, expected) in [
             (COMMON, "http://all:4318", "http://all:4318/v1/traces"),
             (COMMON, "http://all/base/", "http://all/base/v1/traces"),
@@ -164,7 +165,7 @@ mod tests {
             (vec![(COMMON, "all:4317")], "https://all:4317"),
             (vec![(COMMON, "all:4317"), insecure("false")], "https://all:4317"),
             (vec![(COMMON, "all:4317"), insecure("true")], "http://all:4317"),
-            // A scheme goes before the variable.
+            // An explicit scheme overrides the variable.
             (vec![(COMMON, "https://all"), insecure("TRUE")], "https://all"),
             (
                 vec![
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_left_out() {
+    fn an_invalid_url_is_ignored() {
         for value in [
             "not a url",
             "collector:4318",
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn user_info_is_taken_out() {
+    fn user_info_is_removed_from_the_endpoint() {
         for (protocol, expected) in [
             (Protocol::Grpc, "https://all:4317"),
             (Protocol::HttpProtobuf, "https://all:4317/v1/traces"),

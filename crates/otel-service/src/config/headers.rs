@@ -1,5 +1,5 @@
-//! `OTEL_EXPORTER_OTLP_HEADERS`: `name=value` pairs, comma separated, the values percent-encoded. Values are secrets: no
-//! warning names them, and printing them shows nothing.
+//! `OTEL_EXPORTER_OTLP_HEADERS`: comma-separated `name=value` pairs with percent-encoded values. Values are secrets;
+//! neither warnings nor `Debug` output contain them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +8,8 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use super::variables::Variables;
 use crate::query::percent_decode;
 
-/// What the transports say about a body themselves; a variable that says otherwise would break every request.
-const OF_THE_TRANSPORT: [&str; 8] = [
+/// Headers that the transports set; overriding them would break every request.
+const TRANSPORT_HEADERS: [&str; 8] = [
     "connection",
     "content-encoding",
     "content-length",
@@ -20,22 +20,22 @@ const OF_THE_TRANSPORT: [&str; 8] = [
     "upgrade",
 ];
 
-/// The headers that `variable` names. An entry that is no header is left out with a warning.
+/// Reads the headers in `variable`, ignoring invalid entries with a warning.
 pub(super) fn headers(variable: &str, variables: &mut Variables<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let text = variables.text(variable).unwrap_or_default();
-    let mut left_out = 0;
+    let mut invalid = 0;
     for entry in text.split(',').filter(|entry| !entry.trim().is_empty()) {
         match header(entry) {
             Some((name, value)) => {
                 headers.insert(name, value);
             }
-            None => left_out += 1,
+            None => invalid += 1,
         }
     }
-    if left_out > 0 {
+    if invalid > 0 {
         variables.warn(format!(
-            "{variable}: {left_out} of its entries cannot be sent as name=value and are left out"
+            "{variable} has entries that are not valid name=value headers ({invalid}); they are ignored"
         ));
     }
     headers
@@ -45,10 +45,10 @@ fn header(entry: &str) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = entry.split_once('=')?;
     let name: HeaderName = percent_decode(name.trim()).parse().ok()?;
     let value = sensitive(&percent_decode(value.trim()))?;
-    (!OF_THE_TRANSPORT.contains(&name.as_str())).then_some((name, value))
+    (!TRANSPORT_HEADERS.contains(&name.as_str())).then_some((name, value))
 }
 
-/// Adds an endpoint's user info as basic authentication, unless the headers have an authorization.
+/// Adds the user info of an endpoint as basic authentication, unless an `authorization` header is set.
 pub(super) fn authorize(headers: &mut HeaderMap, user_info: &str) {
     let credentials = format!("Basic {}", STANDARD.encode(&*percent_decode(user_info)));
     if let Some(value) = sensitive(&credentials) {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_decoded_and_may_hold_anything() {
+    fn values_are_percent_decoded() {
         let (pairs, warnings) = read("Authorization=Bearer%20a%2Cb=, x-scope = team , ,x-empty=");
         assert_eq!(
             pairs,
@@ -98,16 +98,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_left_out_and_not_shown() {
+    fn an_invalid_header_is_ignored_and_not_shown() {
         let (pairs, warnings) = read("s3cret,bad name=s3cret,x=%0As3cret,content-length=3,ok=1");
         assert_eq!(pairs, [pair("ok", "1")]);
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].starts_with("H: 4 of its entries"), "{warnings:?}");
+        assert!(
+            warnings[0].starts_with("H has entries that are not valid name=value headers (4)"),
+            "{warnings:?}"
+        );
         assert!(!warnings[0].contains("s3cret"), "{warnings:?}");
     }
 
     #[test]
-    fn user_info_is_basic_authentication() {
+    fn user_info_becomes_basic_authentication() {
         let mut headers = HeaderMap::new();
         authorize(&mut headers, "Aladdin:open%20sesame");
         assert_eq!(headers[AUTHORIZATION], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");

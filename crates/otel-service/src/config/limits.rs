@@ -1,4 +1,4 @@
-//! What is kept, and how much of it: `OTEL_BSP_*`, `OTEL_BLRP_*` and the limits of spans and log records.
+//! Batching and limits: `OTEL_BSP_*`, `OTEL_BLRP_*` and the limits of spans and log records.
 
 use std::time::Duration;
 
@@ -6,23 +6,27 @@ use opentelemetry_sdk::trace::SpanLimits;
 
 use super::variables::Variables;
 
-/// The specification's limit of every count.
+/// Default of every count limit in the specification.
 const DEFAULT_COUNT: u32 = 128;
 
-/// How a signal is gathered before it is sent: `OTEL_BSP_*` and `OTEL_BLRP_*`.
+/// Batching of a signal: `OTEL_BSP_*` and `OTEL_BLRP_*`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Batches {
-    /// What does not fit is dropped.
+    /// Maximum number of queued entries; further ones are dropped.
     pub(crate) queue_size: usize,
+    /// Maximum number of entries in a batch.
     pub(crate) batch_size: usize,
+    /// Maximum time an entry waits in the queue.
     pub(crate) delay: Duration,
-    /// Of one export.
+    /// Time limit of one export.
     pub(crate) timeout: Duration,
 }
 
 impl Batches {
-    /// Queues are kept to a million entries and delays away from zero: the one would be taken from the memory, and
-    /// exporting would spin on the other.
+    /// Reads the variables with this prefix; `delay` is the default of the delay in milliseconds.
+    ///
+    /// Queues are limited to a million entries, because their memory is allocated, and delays are positive, because the
+    /// export thread would spin otherwise.
     pub(super) fn read(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> Self {
         let mut size = |name: &str, default| {
             let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
@@ -38,11 +42,12 @@ impl Batches {
     }
 }
 
-/// Of one log record.
+/// Limits of a log record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct LogLimits {
+    /// Maximum number of attributes.
     pub(crate) attributes: usize,
-    /// The longest attribute text in characters.
+    /// Maximum length of a text attribute in characters.
     pub(crate) value_length: Option<usize>,
 }
 
@@ -58,8 +63,8 @@ impl LogLimits {
     }
 }
 
-/// How many attributes, events and links a span has. The general limit of attributes holds for spans; events and links
-/// have limits of their own.
+/// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies to the
+/// attributes of spans, not to those of events and links.
 pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     let mut count = |name: &str| variables.count(name, DEFAULT_COUNT);
     let attributes = count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or_else(|| count("OTEL_ATTRIBUTE_COUNT_LIMIT"));
@@ -72,7 +77,7 @@ pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     }
 }
 
-/// The longest attribute text of spans in characters.
+/// Reads the maximum length of a text attribute of a span in characters.
 pub(super) fn span_value_limit(variables: &mut Variables<'_>) -> Option<usize> {
     value_limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables)
 }

@@ -1,5 +1,5 @@
-//! How metrics are read and what they are made of: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the
-//! preferences of the OTLP metric exporter.
+//! Settings of metrics: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the preferences of the OTLP metric
+//! exporter.
 
 use std::time::Duration;
 
@@ -7,28 +7,28 @@ use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream
 
 use super::variables::Variables;
 
-/// Everything about metrics but where they go.
+/// Settings of metrics other than their destination.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Measuring {
-    /// Between two exports.
+    /// Time between two exports.
     pub(crate) interval: Duration,
-    /// Of one export.
+    /// Time limit of one export.
     pub(crate) timeout: Duration,
     pub(crate) temporality: Temporality,
     pub(crate) histograms: HistogramAggregation,
     pub(crate) exemplars: ExemplarFilter,
 }
 
-/// Which measurements may become exemplars.
+/// Filter for measurements that may become exemplars.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ExemplarFilter {
     AlwaysOn,
     AlwaysOff,
-    /// Those in a sampled span.
+    /// Only measurements within a sampled span.
     TraceBased,
 }
 
-/// What histograms are made of where the code does not say.
+/// Default aggregation of histograms.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum HistogramAggregation {
     ExplicitBucket,
@@ -36,7 +36,7 @@ pub(crate) enum HistogramAggregation {
 }
 
 impl Measuring {
-    /// `interval` in milliseconds holds where no variable says otherwise.
+    /// Reads the variables; `interval` is the default in milliseconds.
     pub(super) fn read(interval: u64, variables: &mut Variables<'_>) -> Self {
         Self {
             interval: variables.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", interval),
@@ -49,8 +49,8 @@ impl Measuring {
 }
 
 impl HistogramAggregation {
-    /// The stream of `instrument`, where it is another than the SDK's own choice. Size and scale are the specification's
-    /// defaults.
+    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the defaults of
+    /// the specification.
     pub(crate) fn stream(self, instrument: &Instrument) -> Option<Stream> {
         if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
             return None;
@@ -71,7 +71,9 @@ fn temporality(variables: &mut Variables<'_>) -> Temporality {
         Some("delta") => Temporality::Delta,
         Some("lowmemory") => Temporality::LowMemory,
         Some(_) => {
-            variables.warn(format!("{variable} is not known; cumulative is used"));
+            variables.warn(format!(
+                "{variable} is not cumulative, delta or lowmemory; cumulative is used"
+            ));
             Temporality::Cumulative
         }
     }
@@ -84,7 +86,7 @@ fn histograms(variables: &mut Variables<'_>) -> HistogramAggregation {
         Some("base2_exponential_bucket_histogram") => HistogramAggregation::Base2Exponential,
         Some(_) => {
             variables.warn(format!(
-                "{variable} is not known; explicit_bucket_histogram is used"
+                "{variable} is not a known aggregation; explicit_bucket_histogram is used"
             ));
             HistogramAggregation::ExplicitBucket
         }
@@ -98,7 +100,9 @@ fn exemplars(variables: &mut Variables<'_>) -> ExemplarFilter {
         Some("always_on") => ExemplarFilter::AlwaysOn,
         Some("always_off") => ExemplarFilter::AlwaysOff,
         Some(_) => {
-            variables.warn(format!("{variable} is not known; trace_based is used"));
+            variables.warn(format!(
+                "{variable} is not always_on, always_off or trace_based; trace_based is used"
+            ));
             ExemplarFilter::TraceBased
         }
     }

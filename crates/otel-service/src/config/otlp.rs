@@ -1,5 +1,5 @@
-//! How one signal reaches its collector: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x,
-//! of which the signal's own form goes before the common one.
+//! OTLP settings of one signal: the `OTEL_EXPORTER_OTLP_*` variables of the OpenTelemetry specification 1.x. A
+//! per-signal variable overrides the common one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use super::endpoint::endpoint;
 use super::headers::{authorize, headers};
 use super::variables::Variables;
 
-/// One signal's OTLP exporter. Nothing in it shows a secret when it is printed: the values of headers are marked
-/// sensitive, and the endpoint's user info is among them.
+/// OTLP exporter of one signal. `Debug` output contains no secrets: header values, which include the user info of the
+/// endpoint, are marked sensitive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Otlp {
     pub(crate) protocol: Protocol,
-    /// An http or https URL without user info: with the signal's path for HTTP, scheme and authority alone for gRPC.
+    /// An http or https URL without user info: complete for HTTP, scheme and authority for gRPC.
     pub(crate) endpoint: String,
-    /// Sent with every request.
+    /// Headers of every request.
     pub(crate) headers: HeaderMap,
-    /// Of one export with its retries.
+    /// Time limit of one export including its retries.
     pub(crate) timeout: Duration,
     pub(crate) compression: Compression,
-    /// Who may have signed the collector's certificate.
+    /// CA certificates trusted to sign the certificate of the collector.
     pub(crate) certificate: Option<PemFile>,
-    /// The client's own key and certificate, where the collector asks for them.
+    /// Key and certificate of the client, for mutual TLS.
     pub(crate) client: Option<ClientFiles>,
 }
 
-/// The encodings and transports of OTLP.
+/// Transport and encoding of OTLP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Protocol {
     Grpc,
@@ -37,21 +37,21 @@ pub(crate) enum Protocol {
     HttpJson,
 }
 
-/// What is done to a request's body.
+/// Compression of request bodies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Compression {
     None,
     Gzip,
 }
 
-/// A file that a variable names.
+/// A PEM file and the variable that names it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PemFile {
     pub(crate) variable: String,
     pub(crate) path: String,
 }
 
-/// What mutual TLS takes.
+/// Key and certificate of the client, for mutual TLS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ClientFiles {
     pub(crate) key: PemFile,
@@ -77,7 +77,7 @@ impl Otlp {
         }
     }
 
-    /// To a receiver on this machine, of which the variables know nothing.
+    /// Creates the settings for a receiver on this machine, which the endpoint variables do not apply to.
     pub(super) fn nearby(signal: Signal, address: SocketAddr, variables: &mut Variables<'_>) -> Self {
         Self {
             protocol: Protocol::HttpProtobuf,
@@ -90,14 +90,14 @@ impl Otlp {
         }
     }
 
-    /// The variable that sets the endpoint, when one does.
+    /// Returns the variable that sets the endpoint, if any.
     pub(super) fn configured_by(signal: Signal, variables: &Variables<'_>) -> Option<String> {
         let variable = in_force(signal, "ENDPOINT", variables);
         variables.text(&variable).is_some().then_some(variable)
     }
 }
 
-/// The signal's own variable when it is set, else the common one.
+/// Returns the per-signal variable if it is set, otherwise the common one.
 pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) -> String {
     let own = format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.in_variables());
     if variables.text(&own).is_some() {
@@ -114,7 +114,7 @@ fn protocol(signal: Signal, variables: &mut Variables<'_>) -> Protocol {
         Some("http/json") => Protocol::HttpJson,
         Some(_) => {
             variables.warn(format!(
-                "{variable} names an unknown protocol; http/protobuf is used"
+                "{variable} is not grpc, http/protobuf or http/json; http/protobuf is used"
             ));
             Protocol::HttpProtobuf
         }
@@ -133,7 +133,7 @@ fn compression(signal: Signal, variables: &mut Variables<'_>) -> Compression {
         None | Some("none") => Compression::None,
         Some(_) => {
             variables.warn(format!(
-                "{variable} names an unknown compression; nothing is compressed"
+                "{variable} is neither gzip nor none; requests are not compressed"
             ));
             Compression::None
         }
@@ -154,7 +154,7 @@ fn client(signal: Signal, variables: &mut Variables<'_>) -> Option<ClientFiles> 
         (None, None) => None,
         (Some(alone), None) | (None, Some(alone)) => {
             variables.warn(format!(
-                "{} is left out: a client's key and its certificate go together",
+                "{} is ignored: a client key and a client certificate must both be set",
                 alone.variable
             ));
             None

@@ -1,12 +1,11 @@
-//! Which traces are recorded and how they are carried on: `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` and
-//! `OTEL_PROPAGATORS`.
+//! Sampling and propagation of traces: `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` and `OTEL_PROPAGATORS`.
 
 use opentelemetry_sdk::trace::Sampler;
 
 use super::variables::Variables;
 use crate::b3::Encoding;
 
-/// One way to carry a context in headers.
+/// Format that carries a context in headers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Propagator {
     TraceContext,
@@ -25,7 +24,7 @@ pub(super) fn sampler(variables: &mut Variables<'_>) -> Sampler {
         "always_off" => Sampler::AlwaysOff,
         "traceidratio" => Sampler::TraceIdRatioBased(ratio(variables)),
         _ => {
-            variables.warn("OTEL_TRACES_SAMPLER is not known; parentbased_always_on is used");
+            variables.warn("OTEL_TRACES_SAMPLER is not a known sampler; parentbased_always_on is used");
             parent_based(Sampler::AlwaysOn)
         }
     }
@@ -38,7 +37,7 @@ fn ratio(variables: &mut Variables<'_>) -> f64 {
         .map_or(Some(1.0), |text| text.trim().parse::<f64>().ok())
         .filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.unwrap_or_else(|| {
-        variables.warn("OTEL_TRACES_SAMPLER_ARG is not between 0 and 1; 1 is used");
+        variables.warn("OTEL_TRACES_SAMPLER_ARG is not a number from 0 to 1; 1 is used");
         1.0
     })
 }
@@ -57,7 +56,7 @@ pub(super) fn propagators(variables: &mut Variables<'_>) -> Vec<Propagator> {
             "none" => return Vec::new(),
             "" => continue,
             _ => {
-                variables.warn("OTEL_PROPAGATORS: an unknown propagator is left out");
+                variables.warn("OTEL_PROPAGATORS has an unknown propagator, which is ignored");
                 continue;
             }
         };

@@ -1,12 +1,12 @@
-//! Reading single variables. Whatever cannot be read leaves a warning that names the variable and never its value, where
-//! that could be a secret.
+//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the value,
+//! which may be a secret.
 
 use std::time::Duration;
 
-/// An hour: more makes no sense for any of them, and much more overflows the clock.
-const LONGEST_MILLISECONDS: u64 = 3_600_000;
+/// Maximum of every duration, an hour; much longer ones would overflow the clock.
+const MAX_MILLISECONDS: u64 = 3_600_000;
 
-/// The variables, and what was wrong with them.
+/// A source of variables, and the warnings about invalid ones.
 pub(super) struct Variables<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) warnings: Vec<String>,
@@ -24,17 +24,17 @@ impl<'a> Variables<'a> {
         self.warnings.push(warning.into());
     }
 
-    /// The value; empty counts as unset.
+    /// Returns the value; an empty value counts as unset.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         (self.lookup)(name).filter(|value| !value.trim().is_empty())
     }
 
-    /// The value of a variable with a list of allowed ones, in lower case.
+    /// Returns the value in lower case, for a variable with a list of allowed values.
     pub(super) fn keyword(&self, name: &str) -> Option<String> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
     }
 
-    /// A boolean as the OpenTelemetry specification has them: only `true` is true.
+    /// Reads a boolean by the rules of the OpenTelemetry specification: only `true` is true.
     pub(super) fn is_true(&mut self, name: &str) -> bool {
         let value = self.text(name).unwrap_or_default().to_ascii_lowercase();
         if !matches!(value.trim(), "" | "true" | "false") {
@@ -43,7 +43,7 @@ impl<'a> Variables<'a> {
         value.trim() == "true"
     }
 
-    /// `on` or `off`, in their usual spellings.
+    /// Reads `on` or `off`, in their usual spellings.
     pub(super) fn is_on(&mut self, name: &str, default: bool) -> bool {
         let value = self.text(name).unwrap_or_default().to_ascii_lowercase();
         match value.trim() {
@@ -58,43 +58,43 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// A number from `least` to `most`.
-    pub(super) fn whole(&mut self, name: &str, default: u64, least: u64, most: u64) -> u64 {
+    /// Reads a whole number from `min` to `max`.
+    pub(super) fn whole(&mut self, name: &str, default: u64, min: u64, max: u64) -> u64 {
         let Some(value) = self.text(name) else {
             return default;
         };
         match value.trim().parse() {
-            Ok(number) if (least..=most).contains(&number) => number,
+            Ok(number) if (min..=max).contains(&number) => number,
             _ => {
                 self.warn(format!(
-                    "{name} is not a whole number from {least} to {most}; {default} is used"
+                    "{name} is not a whole number from {min} to {max}; {default} is used"
                 ));
                 default
             }
         }
     }
 
-    /// A positive number of milliseconds.
+    /// Reads a positive number of milliseconds.
     pub(super) fn milliseconds(&mut self, name: &str, default: u64) -> Duration {
-        Duration::from_millis(self.whole(name, default, 1, LONGEST_MILLISECONDS))
+        Duration::from_millis(self.whole(name, default, 1, MAX_MILLISECONDS))
     }
 
-    /// A time-out in milliseconds, where the specification has 0 mean none; an hour is taken for that.
+    /// Reads a time-out in milliseconds. Zero means no time-out in the specification and an hour here.
     pub(super) fn timeout(&mut self, name: &str, default: u64) -> Duration {
-        match self.whole(name, default, 0, LONGEST_MILLISECONDS) {
-            0 => Duration::from_millis(LONGEST_MILLISECONDS),
+        match self.whole(name, default, 0, MAX_MILLISECONDS) {
+            0 => Duration::from_millis(MAX_MILLISECONDS),
             milliseconds => Duration::from_millis(milliseconds),
         }
     }
 
-    /// A number of entries; `None` where the variable is not set.
+    /// Reads a number of entries; returns `None` if the variable is not set.
     pub(super) fn count(&mut self, name: &str, default: u32) -> Option<u32> {
         self.text(name)?;
         let count = self.whole(name, u64::from(default), 0, u64::from(u32::MAX));
         u32::try_from(count).ok()
     }
 
-    /// A limit, where unset means none.
+    /// Reads a limit; returns `None`, for no limit, if the variable is not set.
     pub(super) fn limit(&mut self, name: &str) -> Option<usize> {
         let value = self.text(name)?;
         let parsed = value.trim().parse().ok();

@@ -1,6 +1,6 @@
-//! What the callers of a connection pool experience, by the development part of the database conventions
-//! (OpenTelemetry semantic conventions 1.4x): how long they wait for a connection, use it, and how long opening one
-//! takes. How many there are is reported by [`crate::Database::observe_connections`].
+//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the database
+//! conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections is reported by
+//! [`crate::Database::observe_connections`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,64 +40,67 @@ fn instruments() -> Option<&'static Pools> {
             timeouts: meter
                 .u64_counter("db.client.connection.timeouts")
                 .with_unit("{timeout}")
-                .with_description("Connections that were not had from the pool in time.")
+                .with_description(
+                    "Connection timeouts that have occurred trying to obtain a connection from the pool.",
+                )
                 .build(),
         }
     })
 }
 
-/// The measures of one connection pool; cheap to clone. What is measured before [`crate::init`], or with metrics
-/// switched off, goes nowhere.
+/// The histograms of one connection pool; cheap to clone.
+///
+/// Does nothing before [`crate::init`], or while metrics are disabled.
 ///
 /// ```
 /// use std::time::Instant;
 /// use otel_service::ConnectionTimes;
 ///
 /// let times = ConnectionTimes::new("orders");
-/// let asked = Instant::now();
-/// // ... a connection is there ...
-/// times.waited(asked.elapsed());
+/// let started = Instant::now();
+/// // ... take a connection from the pool ...
+/// times.waited(started.elapsed());
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConnectionTimes {
     attributes: [KeyValue; 1],
-    measured: Arc<Measured>,
+    series: Arc<PoolSeries>,
 }
 
-/// The series of one pool. Each is there once something was measured: an empty one would be exported too.
+/// The series of one pool. Each is created on first use, because an empty series would be exported too.
 #[derive(Debug, Default)]
-struct Measured {
+struct PoolSeries {
     create: OnceLock<Series>,
     wait: OnceLock<Series>,
     hold: OnceLock<Series>,
 }
 
 impl ConnectionTimes {
-    /// `pool` is the pool's `db.client.connection.pool.name`.
+    /// Creates the histograms of the pool with this `db.client.connection.pool.name`.
     #[must_use]
     pub fn new(pool: &'static str) -> Self {
         Self {
             attributes: [KeyValue::new("db.client.connection.pool.name", pool)],
-            measured: Arc::default(),
+            series: Arc::default(),
         }
     }
 
-    /// A connection was opened: `db.client.connection.create_time`.
-    pub fn created(&self, after: Duration) {
-        self.record(&self.measured.create, |pools| &pools.create, after);
+    /// Records `db.client.connection.create_time`, the time it took to open a connection.
+    pub fn created(&self, time: Duration) {
+        self.record(&self.series.create, |pools| &pools.create, time);
     }
 
-    /// A caller got a connection: `db.client.connection.wait_time`.
+    /// Records `db.client.connection.wait_time`, the time a caller waited for a connection.
     pub fn waited(&self, time: Duration) {
-        self.record(&self.measured.wait, |pools| &pools.wait, time);
+        self.record(&self.series.wait, |pools| &pools.wait, time);
     }
 
-    /// A caller gave its connection back: `db.client.connection.use_time`.
+    /// Records `db.client.connection.use_time`, the time from taking a connection to returning it.
     pub fn used(&self, time: Duration) {
-        self.record(&self.measured.hold, |pools| &pools.hold, time);
+        self.record(&self.series.hold, |pools| &pools.hold, time);
     }
 
-    /// A caller did not get a connection in time: `db.client.connection.timeouts`.
+    /// Counts a time-out while waiting for a connection in `db.client.connection.timeouts`.
     pub fn timed_out(&self) {
         if let Some(pools) = instruments() {
             pools.timeouts.add(1, &self.attributes);

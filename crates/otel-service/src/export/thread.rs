@@ -24,7 +24,7 @@ use super::stop::{End, Stop};
 use super::supervision::supervised;
 use super::tidy::Tidy;
 use crate::config::{Batches, Destination, Signal};
-use crate::logs::keep_this_thread_off_the_exporters;
+use crate::logs::mark_export_thread;
 use crate::otlp::Request;
 
 const NAME: &str = "telemetry";
@@ -154,7 +154,7 @@ fn run(
     tell_start: &mpsc::Sender<Started>,
     tell_results: &mpsc::Sender<(Signal, bool)>,
 ) {
-    keep_this_thread_off_the_exporters();
+    mark_export_thread();
     let mut started = Started::default();
     // Threads of the pool collect metrics and look names up.
     let runtime = match Builder::new_current_thread()

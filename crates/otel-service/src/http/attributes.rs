@@ -11,15 +11,15 @@ use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
 
-/// `http.request.method` of a method that the conventions do not know.
+/// Value of `http.request.method` for a method that the conventions do not list.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
 
-/// What a span's name begins with: a known method, or `HTTP` for any other.
+/// First words of span names: the known methods, and `HTTP` for any other method.
 pub(super) const METHODS: [&str; 10] = [
     "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "HTTP",
 ];
 
-/// A known method's name, or `_OTHER`: the caller must not choose the values of our attributes.
+/// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
 pub(super) fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -35,7 +35,7 @@ pub(super) fn method(method: &Method) -> &'static str {
     }
 }
 
-/// `network.protocol.version`.
+/// Returns the value of `network.protocol.version`.
 pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
@@ -46,7 +46,7 @@ pub(super) fn version(version: Version) -> &'static str {
     }
 }
 
-/// `url.scheme`.
+/// Returns the value of `url.scheme`.
 pub(super) fn scheme(parts: &Parts) -> &'static str {
     match parts.uri.scheme_str() {
         Some("https") => "https",
@@ -54,9 +54,9 @@ pub(super) fn scheme(parts: &Parts) -> &'static str {
     }
 }
 
-/// `{METHOD} {route}`, as far as both are known.
-pub(super) fn span_name(of_request: &Method, route: Option<&Route>) -> Cow<'static, str> {
-    let method = match method(of_request) {
+/// Returns `{METHOD} {route}`, or the method alone when no route matches.
+pub(super) fn span_name(request_method: &Method, route: Option<&Route>) -> Cow<'static, str> {
+    let method = match method(request_method) {
         OTHER_METHOD => "HTTP",
         known => known,
     };
@@ -66,7 +66,7 @@ pub(super) fn span_name(of_request: &Method, route: Option<&Route>) -> Cow<'stat
     }
 }
 
-/// Writes what is known of the request before it is answered.
+/// Writes the attributes that are known when the request arrives.
 pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attributes) {
     let name = method(&parts.method);
     into.literal("http.request.method", name);
@@ -98,21 +98,21 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
     into.literal("network.protocol.version", version(parts.version));
 }
 
-/// Host and port that the client asked for; the port is the scheme's when it named none.
+/// Returns the requested host and port; the port defaults to that of the scheme.
 fn server(parts: &Parts) -> Option<(&str, u16)> {
     let (host, port) = match parts.uri.authority() {
         Some(authority) => (authority.host(), authority.port_u16()),
         None => host_and_port(parts.headers.get(HOST)?.to_str().ok()?)?,
     };
-    let of_scheme = if scheme(parts) == "https" { 443 } else { 80 };
+    let default_port = if scheme(parts) == "https" { 443 } else { 80 };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    Some((host, port.unwrap_or(of_scheme)))
+    Some((host, port.unwrap_or(default_port)))
 }
 
-/// The parts of a `Host` header; `None` of one that names no host.
+/// Splits a `Host` header into host and port; returns `None` when it has no valid host.
 fn host_and_port(value: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match value.rsplit_once(':') {
-        // The last colon of a bare IPv6 address in brackets is inside of them.
+        // In a bracketed IPv6 address without a port, the last colon is inside the brackets.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (value, None),
     };
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_header_names_a_host_and_perhaps_a_port() {
+    fn a_host_header_has_a_host_and_an_optional_port() {
         for (value, expected) in [
             ("blog.test", Some(("blog.test", None))),
             ("blog.test:8443", Some(("blog.test", Some(8443)))),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_is_named_after_what_is_known() {
+    fn a_span_name_has_the_method_and_the_route_if_known() {
         let route = Route::of("/articles/{slug}");
         assert_eq!(span_name(&Method::GET, Some(&route)), "GET /articles/{slug}");
         assert_eq!(span_name(&Method::GET, None), "GET");

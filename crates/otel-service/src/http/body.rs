@@ -1,5 +1,5 @@
-//! The body of an answer, which carries the end of its request: the request is over when the body has been sent to its
-//! end, fails, or is dropped because nobody reads on.
+//! The response body, which marks the end of its request: the request ends when the body has been sent completely,
+//! fails, or is dropped early.
 
 use std::fmt::Display;
 use std::pin::Pin;
@@ -14,21 +14,23 @@ use pin_project_lite::pin_project;
 use super::exchange::Exchange;
 
 pin_project! {
-    /// The body of an answer of [`HttpService`](super::HttpService): the service's own, whose end is the end of the request's
-    /// span and of its duration. Its frames are made with the span in force.
+    /// The response body of [`HttpService`](super::HttpService).
+    ///
+    /// Wraps the body of the inner service; the end of the body ends the span of the request and its duration. The inner
+    /// body is polled with that span as the current one.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
         inner: B,
-        // Gone when the request is over.
+        // `None` once the request has ended.
         exchange: Option<Exchange>,
-        // How many bytes are left, where that is known.
+        // Remaining bytes, if known.
         left: Option<u64>,
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    /// The response with its body in charge of the exchange, which ends now if there is nothing to send.
+    /// Moves the exchange into the response body, or ends the exchange if there is nothing to send.
     pub(super) fn wrap(mut response: Response<B>, exchange: Option<Exchange>) -> Response<Self> {
         let Some(mut exchange) = exchange else {
             return response.map(|inner| Self {
@@ -38,7 +40,7 @@ impl<B: Body> ResponseBody<B> {
             });
         };
         exchange.answered(&mut response);
-        // A server reads no further than the announced length, and asks a complete body for nothing.
+        // A server does not poll a body beyond the announced length, nor an empty one.
         let left = response.body().size_hint().exact();
         let left = left.or_else(|| content_length(&response));
         let complete =
@@ -79,7 +81,7 @@ where
                     *left = left.saturating_sub(sent);
                     *left
                 });
-                // Nothing comes after trailers.
+                // Trailers are the last frame.
                 left == Some(0) || frame.is_trailers() || this.inner.is_end_stream()
             }
             Some(Err(error)) => {

@@ -1,5 +1,5 @@
-//! One request and its answer, from the first look at the request until the answer is sent, fails, or is given up. It is a
-//! drop guard: whichever way it ends, the span ends once and the measurements are made once.
+//! One request and its response, from the arrival of the request until the response is sent, fails, or is dropped.
+//! [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -18,11 +18,11 @@ use crate::recording::Beginning;
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// A request that is being answered.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Exchange {
     cx: Context,
-    /// Gone when the exchange is over.
+    /// `None` once the exchange has ended.
     measured: Option<Measured>,
 }
 
@@ -39,7 +39,7 @@ impl Exchange {
         }
     }
 
-    /// Does a piece of the request's work (one poll) with its span in force. A panic is recorded, and goes on.
+    /// Runs one poll of the request's work with its span as the current one. Records a panic and resumes it.
     pub(super) fn during<T>(&mut self, work: impl FnOnce() -> T) -> T {
         match catch_unwind(AssertUnwindSafe(|| context::serving(&self.cx, work))) {
             Ok(done) => done,
@@ -50,7 +50,7 @@ impl Exchange {
         }
     }
 
-    /// The head of the answer is there; its body may take its time. Gives the answer a `traceresponse` header.
+    /// Records the head of the response and adds the `traceresponse` header; the body may follow much later.
     pub(super) fn answered<B>(&mut self, response: &mut Response<B>) {
         let status = response.status();
         let fault = response.extensions().get::<Fault>();
@@ -66,7 +66,7 @@ impl Exchange {
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-                    // The code says it all; a description is for causes.
+                    // The status code is an attribute already; the description is for causes.
                     span.set_status(Status::error(""));
                 }
             }
@@ -79,17 +79,17 @@ impl Exchange {
         }
     }
 
-    /// Whether an answer with this status has no body, whatever the service gives it.
+    /// Whether a response with this status is sent without a body, even if the service provides one.
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         self.measured
             .as_ref()
             .is_some_and(|measured| measured.is_bodiless(status))
     }
 
-    /// The service could not give an answer, or not all of it.
+    /// Records that the service failed before its response was complete, and ends the exchange.
     pub(super) fn failed(&mut self, error_type: &'static str, message: String) {
         if let Some(measured) = &mut self.measured {
-            // The first failure is the cause of those after it.
+            // Later failures follow from the first one.
             if measured.failed(error_type) {
                 failure::record(&self.cx, error_type.into(), message);
             }
@@ -97,11 +97,11 @@ impl Exchange {
         }
     }
 
-    /// The answer is sent, or nothing more can be said of it.
+    /// Ends the span and records the metrics.
     pub(super) fn end(&mut self) {
         if let Some(measured) = self.measured.take() {
             drop(measured);
-            // A task that was spawned from the request may hold its context; the request ends now.
+            // Tasks spawned by the request may hold its context, so dropping ours would not end the span.
             self.cx.span().end();
         }
     }
@@ -113,9 +113,9 @@ impl Drop for Exchange {
             return;
         };
         if std::thread::panicking() {
-            self.failed(PANIC, "what the request was served by panicked".to_owned());
+            self.failed(PANIC, "the task that served the request panicked".to_owned());
         } else {
-            // A client that goes away is no failure of the service.
+            // A disconnected client is not a failure of the service.
             if measured.failed(CANCELLED) {
                 self.cx
                     .span()
@@ -126,7 +126,7 @@ impl Drop for Exchange {
     }
 }
 
-/// Starts the server span. Without tracing there is still a trace id.
+/// Starts the server span; with tracing disabled, returns a context that has a trace id only.
 fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Context {
     if context::recorder().is_none() {
         return context::untraced(parent);
@@ -143,7 +143,7 @@ fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Contex
     }
 }
 
-/// `00-<trace id>-<span id>-<flags>`, the draft W3C response header.
+/// Returns `00-<trace id>-<span id>-<flags>`, the value of the draft W3C response header.
 fn traceresponse(cx: &Context) -> Option<HeaderValue> {
     let span = cx.span();
     let span_context = span.span_context();

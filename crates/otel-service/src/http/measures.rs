@@ -1,5 +1,5 @@
-//! The request metrics. [`Measured`] is a drop guard: however a request ends, its duration is recorded once and
-//! `http.server.active_requests` goes back down.
+//! The metrics of one request. [`Measured`] is a drop guard: however a request ends, its duration is recorded once and
+//! `http.server.active_requests` is decremented.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -10,22 +10,22 @@ use opentelemetry::trace::SpanContext;
 
 use super::attributes;
 use super::route::Route;
-use super::series::{Active, Http, Outcome, instruments};
+use super::series::{Active, Http, Labels, instruments};
 use crate::failure::Fault;
 
-/// A request being measured.
+/// The metrics of a request in progress.
 #[derive(Debug)]
 pub(super) struct Measured {
     instruments: Option<(&'static Http, Active)>,
     started: Instant,
-    outcome: Outcome,
-    /// What exemplars lead to; it has ended when the request is recorded.
+    labels: Labels,
+    /// Span that exemplars refer to; it has ended by the time the request is recorded.
     span: SpanContext,
 }
 
 impl Measured {
     pub(super) fn start(parts: &Parts, route: Option<Route>, span: &SpanContext) -> Self {
-        let outcome = Outcome {
+        let labels = Labels {
             method: attributes::method(&parts.method),
             scheme: attributes::scheme(parts),
             version: attributes::version(parts.version),
@@ -34,24 +34,24 @@ impl Measured {
             error_type: None,
         };
         Self {
-            instruments: instruments().map(|http| (http, http.begin(outcome.method, outcome.scheme))),
+            instruments: instruments().map(|http| (http, http.begin(labels.method, labels.scheme))),
             started: Instant::now(),
-            outcome,
+            labels,
             span: span.clone(),
         }
     }
 
     pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&Fault>) {
-        self.outcome.status = Some(status.as_u16());
-        self.outcome.error_type = status.is_server_error().then(|| match fault {
+        self.labels.status = Some(status.as_u16());
+        self.labels.error_type = status.is_server_error().then(|| match fault {
             Some(fault) => fault.error_type.clone(),
             None => Cow::Owned(status.as_str().to_owned()),
         });
     }
 
-    /// Keeps why the request ended without its answer; false when an earlier failure is known already.
+    /// Sets the error type of the request; returns false if an earlier failure has set one.
     pub(super) fn failed(&mut self, error_type: &'static str) -> bool {
-        let error = &mut self.outcome.error_type;
+        let error = &mut self.labels.error_type;
         if error.is_some() {
             return false;
         }
@@ -59,12 +59,12 @@ impl Measured {
         true
     }
 
-    /// Whether answers with this status have no body, whatever the service gives them (RFC 9110).
+    /// Whether a response with this status is sent without a body, even if the service provides one (RFC 9110).
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || self.outcome.method == "HEAD"
-            || self.outcome.method == "CONNECT" && status.is_success()
+            || self.labels.method == "HEAD"
+            || self.labels.method == "CONNECT" && status.is_success()
     }
 }
 
@@ -72,7 +72,7 @@ impl Drop for Measured {
     fn drop(&mut self) {
         if let Some((http, active)) = self.instruments.take() {
             drop(active);
-            http.record(&self.outcome, self.started.elapsed().as_secs_f64(), &self.span);
+            http.record(&self.labels, self.started.elapsed().as_secs_f64(), &self.span);
         }
     }
 }

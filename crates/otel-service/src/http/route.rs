@@ -1,5 +1,5 @@
-//! The route of a request. Programs have few of them, so those seen first are kept for as long as the process lives, with
-//! the names of their spans: copies of such text cost nothing, neither here nor on the thread that exports.
+//! The route of a request. A program has few routes, so the first ones seen are kept until the process exits, together
+//! with the names of their spans: cloning static text allocates nothing, here or on the export thread.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -10,16 +10,16 @@ use opentelemetry::StringValue;
 use super::attributes::METHODS;
 use crate::metrics::{SERIES_LIMIT, Table};
 
-/// What is kept of a route: its template, and a span's name for each of [`METHODS`].
+/// Template of a known route, and a span name for each of [`METHODS`].
 type Known = (&'static str, &'static [&'static str]);
 
 static KNOWN: LazyLock<Table<String, Known>> = LazyLock::new(|| Table::new(SERIES_LIMIT));
 
-/// A route's template, as `/articles/{slug}`.
+/// Template of a route, such as `/articles/{slug}`.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     template: StringValue,
-    /// By method; empty for what came after the limit.
+    /// Span names in the order of [`METHODS`]; empty for routes beyond the limit.
     names: &'static [&'static str],
 }
 
@@ -37,12 +37,12 @@ impl Route {
         }
     }
 
-    /// The value of `http.route`; its copies share the text.
+    /// Returns the value of `http.route`; clones share the text.
     pub(super) fn value(&self) -> StringValue {
         self.template.clone()
     }
 
-    /// `{METHOD} {route}`, for one of [`METHODS`].
+    /// Returns `{METHOD} {route}` for one of [`METHODS`].
     pub(super) fn span_name(&self, method: &'static str) -> Cow<'static, str> {
         let known = METHODS.iter().position(|known| *known == method);
         match known.and_then(|known| self.names.get(known)) {
@@ -56,7 +56,7 @@ fn name(method: &str, template: &str) -> String {
     [method, " ", template].concat()
 }
 
-/// Never freed, and so for a bounded table only.
+/// Leaks the texts of a route; only for a table with a limit.
 fn keep(template: &str) -> Known {
     let names: Vec<&'static str> = METHODS
         .iter()
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_is_the_same_kept_or_not() {
+    fn a_kept_route_equals_one_that_is_not_kept() {
         let kept = Route::of("/articles/{slug}");
         let other = Route {
             template: Arc::<str>::from("/articles/{slug}").into(),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_route_is_made_once() {
+    fn a_kept_route_is_stored_once() {
         let names = |route: Route| route.names.as_ptr();
         assert_eq!(names(Route::of("/kept")), names(Route::of("/kept")));
     }

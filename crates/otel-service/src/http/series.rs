@@ -1,5 +1,5 @@
-//! The instruments of HTTP requests. What is measured of a request is told apart by six properties; the series they lead
-//! to in each instrument are looked up once for all, which is most of what measuring a request costs.
+//! The instruments of HTTP requests. Six properties of a request select its time series in each instrument; the series
+//! are looked up once per combination, because the look-up is most of the cost of recording a request.
 
 use std::borrow::Cow;
 
@@ -12,20 +12,20 @@ use crate::failure::CANCELLED;
 use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
 use crate::names::{attribute, metric};
 
-/// `route` of a request that no route matches.
+/// Value of `route` for a request that no route matches.
 const UNMATCHED: &str = "unmatched";
 
-/// What nginx logs for a client that went away; the closest there is to a status.
+/// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Known methods by the two schemes, and a few to spare.
+/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to spare.
 const ACTIVE_LIMIT: usize = 32;
 
 static INSTRUMENTS: Instruments<Http> = Instruments::new();
 
-/// What tells the measurements of one request from those of another. All of it is of bounded variety.
+/// Properties of a request that select its time series. Each has a bounded number of values.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) struct Outcome {
+pub(super) struct Labels {
     pub(super) method: &'static str,
     pub(super) scheme: &'static str,
     pub(super) version: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct Outcome {
     pub(super) error_type: Option<Cow<'static, str>>,
 }
 
-/// The instruments, once metrics are on.
+/// Returns the instruments, or `None` while metrics are disabled.
 pub(super) fn instruments() -> Option<&'static Http> {
     INSTRUMENTS.get(Http::new)
 }
@@ -45,13 +45,13 @@ pub(super) struct Http {
     seconds: Durations,
     duration: Durations,
     active: UpDownCounter<i64>,
-    answered: Table<Outcome, Answered>,
-    being_answered: Table<(&'static str, &'static str), BoundUpDownCounter<i64>>,
+    finished_series: Table<Labels, FinishedSeries>,
+    active_series: Table<(&'static str, &'static str), BoundUpDownCounter<i64>>,
 }
 
-/// The series of one outcome.
+/// The series of finished requests with the same labels.
 #[derive(Debug)]
-struct Answered {
+struct FinishedSeries {
     requests: BoundCounter<u64>,
     seconds: Series,
     duration: Series,
@@ -80,14 +80,14 @@ impl Http {
             active: meter
                 .i64_up_down_counter("http.server.active_requests")
                 .with_unit("{request}")
-                .with_description("HTTP server requests that are being answered.")
+                .with_description("Number of active HTTP server requests.")
                 .build(),
-            answered: Table::new(SERIES_LIMIT),
-            being_answered: Table::new(ACTIVE_LIMIT),
+            finished_series: Table::new(SERIES_LIMIT),
+            active_series: Table::new(ACTIVE_LIMIT),
         }
     }
 
-    /// Counts a request as being answered. The same change the other way round must follow, through what this returns.
+    /// Counts a request as active until the returned guard is dropped.
     pub(super) fn begin(&'static self, method: &'static str, scheme: &'static str) -> Active {
         let bind = || {
             self.active.bind(&[
@@ -95,7 +95,7 @@ impl Http {
                 KeyValue::new("url.scheme", scheme),
             ])
         };
-        let counter = match self.being_answered.get(&(method, scheme), bind) {
+        let counter = match self.active_series.get(&(method, scheme), bind) {
             Some(counter) => Cow::Borrowed(counter),
             None => Cow::Owned(bind()),
         };
@@ -103,27 +103,27 @@ impl Http {
         Active(counter)
     }
 
-    /// Records a request that took so many seconds and whose span is `span`.
-    pub(super) fn record(&self, outcome: &Outcome, seconds: f64, span: &SpanContext) {
-        let bind = || Answered {
-            requests: self.requests.bind(&outcome.plain()),
-            seconds: self.seconds.series(&outcome.plain()),
-            duration: self.duration.series(&outcome.conventional()),
+    /// Records a finished request: its duration in seconds, and its span for exemplars.
+    pub(super) fn record(&self, labels: &Labels, seconds: f64, span: &SpanContext) {
+        let bind = || FinishedSeries {
+            requests: self.requests.bind(&labels.plain()),
+            seconds: self.seconds.series(&labels.plain()),
+            duration: self.duration.series(&labels.conventional()),
         };
-        if let Some(series) = self.answered.get(outcome, bind) {
+        if let Some(series) = self.finished_series.get(labels, bind) {
             series.requests.add(1);
             series.seconds.record(seconds, span);
             series.duration.record(seconds, span);
         } else {
-            let plain = outcome.plain();
+            let plain = labels.plain();
             self.requests.add(1, &plain);
             self.seconds.record(seconds, &plain, span);
-            self.duration.record(seconds, &outcome.conventional(), span);
+            self.duration.record(seconds, &labels.conventional(), span);
         }
     }
 }
 
-/// A request that counts as being answered until this is dropped.
+/// Guard that counts a request as active until dropped.
 #[derive(Debug)]
 pub(super) struct Active(Cow<'static, BoundUpDownCounter<i64>>);
 
@@ -133,14 +133,14 @@ impl Drop for Active {
     }
 }
 
-impl Outcome {
-    /// The attributes of `http_requests_total` and `http_request_duration_seconds`.
+impl Labels {
+    /// Returns the attributes of `http_requests_total` and `http_request_duration_seconds`.
     fn plain(&self) -> [KeyValue; 3] {
         let route = match &self.route {
             Some(route) => KeyValue::new(attribute::ROUTE, route.value()),
             None => KeyValue::new(attribute::ROUTE, UNMATCHED),
         };
-        // These metrics have no place for an answer that was not given.
+        // These metrics require a status, even when no response was sent.
         let status = i64::from(self.status.unwrap_or(match self.error_type.as_deref() {
             Some(CANCELLED) => CLIENT_CLOSED_REQUEST,
             _ => 500,
@@ -152,7 +152,7 @@ impl Outcome {
         ]
     }
 
-    /// The attributes of `http.server.request.duration`.
+    /// Returns the attributes of `http.server.request.duration`.
     fn conventional(&self) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new("http.request.method", self.method),

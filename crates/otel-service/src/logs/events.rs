@@ -1,21 +1,25 @@
-//! Log events that know the function they are in: `tracing`'s macros with one field more.
+//! Log macros that add the enclosing function to the macros of `tracing`.
 
-/// Logs an event, as the macro of this name in `tracing` does, with the function it is in as `code.function.name`. See
-/// [`crate::info!`].
+/// Logs an error with `code.function.name`, the enclosing function.
+///
+/// Takes the arguments of `tracing::error!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! error {
     ($($event:tt)+) => { $crate::event_here!(ERROR, $($event)+) };
 }
 
-/// Logs an event, as the macro of this name in `tracing` does, with the function it is in as `code.function.name`. See
-/// [`crate::info!`].
+/// Logs a warning with `code.function.name`, the enclosing function.
+///
+/// Takes the arguments of `tracing::warn!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! warn {
     ($($event:tt)+) => { $crate::event_here!(WARN, $($event)+) };
 }
 
-/// Logs an event, as the macro of this name in `tracing` does, with the function it is in as `code.function.name`.
-/// `tracing` itself knows file, line and module of an event, but not the function.
+/// Logs an informational event with `code.function.name`, the enclosing function.
+///
+/// Takes the arguments of `tracing::info!`. `tracing` itself records the file, line and module of an event, but not the
+/// function.
 ///
 /// ```
 /// let (id, slug) = (7, "first");
@@ -27,15 +31,17 @@ macro_rules! info {
     ($($event:tt)+) => { $crate::event_here!(INFO, $($event)+) };
 }
 
-/// Logs an event, as the macro of this name in `tracing` does, with the function it is in as `code.function.name`. See
-/// [`crate::info!`].
+/// Logs a debug event with `code.function.name`, the enclosing function.
+///
+/// Takes the arguments of `tracing::debug!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! debug {
     ($($event:tt)+) => { $crate::event_here!(DEBUG, $($event)+) };
 }
 
-/// Logs an event, as the macro of this name in `tracing` does, with the function it is in as `code.function.name`. See
-/// [`crate::info!`].
+/// Logs a trace event with `code.function.name`, the enclosing function.
+///
+/// Takes the arguments of `tracing::trace!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! trace {
     ($($event:tt)+) => { $crate::event_here!(TRACE, $($event)+) };
@@ -70,8 +76,8 @@ macro_rules! function_here {
     }};
 }
 
-/// The function that `inner` is defined in, fully qualified, without closures and async blocks: Rust tells names of
-/// types, and a function item has one of its own.
+/// Returns the qualified name of the function that contains the function item `_inner`, without closures and async
+/// blocks. The type name of a function item is its path.
 #[doc(hidden)]
 pub fn function<T>(_inner: T) -> &'static str {
     let mut name = std::any::type_name::<T>();

@@ -1,4 +1,4 @@
-//! The fields of one event, read once for both outputs.
+//! The fields of one event, collected once for standard output and OTLP.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,7 +10,7 @@ use tracing::field::{Field, Visit};
 
 use super::Masker;
 
-/// The message and the other fields with their types.
+/// The message of an event and its other fields.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) message: Option<String>,
@@ -39,7 +39,7 @@ impl Fields {
         }
     }
 
-    /// Takes a field out.
+    /// Removes a field and returns its value.
     pub(super) fn take(&mut self, name: &str) -> Option<AnyValue> {
         let index = self.others.iter().position(|(other, _)| *other == name)?;
         Some(self.others.remove(index).1)
@@ -54,7 +54,7 @@ impl Fields {
     }
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        // The place that `tracing-log` notes of an event of `log`; it is in the normalised metadata.
+        // `tracing-log` stores the metadata of an event of `log` in these fields; the normalised metadata has it.
         if !field.name().starts_with("log.") {
             self.others.push((field.name(), value.into()));
         }

@@ -1,4 +1,4 @@
-//! One event as a line of standard output.
+//! Formats an event as a line of standard output.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -10,19 +10,19 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::fields::Fields;
-use super::place::Place;
+use super::location::CodeLocation;
 
-/// How lines look.
+/// Format of standard output.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Format {
-    /// For people, with colours.
+    /// Text with colours.
     Terminal,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Format {
-    /// [`Format::Terminal`] when standard output is one.
+    /// Returns [`Format::Terminal`] if standard output is a terminal, [`Format::Json`] otherwise.
     pub(crate) fn of_stdout() -> Self {
         if std::io::stdout().is_terminal() {
             Self::Terminal
@@ -31,18 +31,18 @@ impl Format {
         }
     }
 
-    /// The event with its line end.
+    /// Formats an event, including the line feed.
     pub(super) fn line(
         self,
         metadata: &Metadata<'_>,
-        place: &Place,
+        location: &CodeLocation,
         fields: &Fields,
         span: Option<&SpanContext>,
     ) -> String {
         let mut line = String::with_capacity(256);
         match self {
             Self::Terminal => terminal(&mut line, metadata, fields, span),
-            Self::Json => json(&mut line, metadata, place, fields, span),
+            Self::Json => json(&mut line, metadata, location, fields, span),
         }
         line.push('\n');
         line
@@ -52,7 +52,7 @@ impl Format {
 fn json(
     line: &mut String,
     metadata: &Metadata<'_>,
-    place: &Place,
+    location: &CodeLocation,
     fields: &Fields,
     span: Option<&SpanContext>,
 ) {
@@ -73,7 +73,7 @@ fn json(
             ),
         );
     }
-    if let (Some(file), Some(number)) = (&place.file, place.line) {
+    if let (Some(file), Some(number)) = (&location.file, location.line) {
         line.push_str(",\"file\":");
         quoted(line, file);
         put(line, format_args!(",\"line\":{number}"));
@@ -135,7 +135,7 @@ fn terminal(line: &mut String, metadata: &Metadata<'_>, fields: &Fields, span: O
     }
 }
 
-/// Text of unknown origin must not move the terminal's cursor or end the line.
+/// Appends text with control characters escaped, so that it cannot move the cursor or end the line.
 fn plain(line: &mut String, text: &str) {
     for c in text.chars() {
         if c.is_control() {
@@ -201,28 +201,28 @@ mod tests {
                 ("name", AnyValue::from("a\"b\n")),
             ],
         };
-        let place = Place {
+        let location = CodeLocation {
             file: Some("src/orders.rs".to_owned()),
             line: Some(12),
             function: None,
         };
-        format.line(SITE.metadata(), &place, &fields, Some(&span))
+        format.line(SITE.metadata(), &location, &fields, Some(&span))
     }
 
     #[test]
-    fn a_line_for_people_ends_with_the_trace_and_cannot_move_the_cursor() {
+    fn a_terminal_line_ends_with_the_trace_id_and_escapes_control_characters() {
         let line = line(Format::Terminal);
         let plain = strip_colours(&line);
-        let (_, said) = plain.split_once(' ').unwrap();
+        let (_, after_timestamp) = plain.split_once(' ').unwrap();
         assert_eq!(
-            said,
+            after_timestamp,
             " WARN app::orders: order\\u{1b}[2J\\nlost order.id=7 ratio=1 first=true name=a\"b\\n \
              trace_id=00000000000000000000000000000abc\n"
         );
     }
 
     #[test]
-    fn a_line_for_programs_is_one_json_object() {
+    fn a_json_line_is_one_object() {
         let line = line(Format::Json);
         assert_eq!(line.lines().count(), 1);
         let mut value: serde_json::Value = serde_json::from_str(&line).unwrap();

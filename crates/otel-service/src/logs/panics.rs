@@ -1,26 +1,28 @@
-//! Panics as log events. The standard library prints a panic's message to standard error as it is, which may be
-//! anything: the value that a `Result` had, a part of a row. Here a panic is one event with its place, the trace in
-//! force, and its message only where that is a constant of the program.
+//! Panics as log events. The standard library prints the message of a panic to standard error; a formatted message can
+//! hold secrets, such as the error of a `Result` or part of a row. Here a panic is one event with its location, the
+//! current trace, and its message only if the message is a constant.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic;
 
-/// Makes panics log events instead of lines on standard error. With `RUST_BACKTRACE` set the event has the stack. When
-/// errors are not logged at all (`RUST_LOG=off`), panics are printed as before.
+/// Installs a panic hook that logs panics instead of printing them to standard error.
+///
+/// With `RUST_BACKTRACE` set, the event has the stack. If errors are not logged (`RUST_LOG=off`), panics are printed by
+/// the previous hook.
 pub(crate) fn log_panics() {
-    let printing = panic::take_hook();
+    let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if !tracing::enabled!(target: "panic", tracing::Level::ERROR) {
-            return printing(panic);
+            return previous_hook(panic);
         }
-        let place = panic.location();
+        let location = panic.location();
         let stack = Backtrace::capture();
         tracing::event!(
             target: "panic",
             tracing::Level::ERROR,
-            code.file.path = place.map(|place| place.file()),
-            code.line.number = place.map(|place| place.line()),
+            code.file.path = location.map(|location| location.file()),
+            code.line.number = location.map(|location| location.line()),
             thread.name = std::thread::current().name(),
             exception.type = "panic",
             exception.message = panic_message(panic.payload()),
@@ -30,15 +32,16 @@ pub(crate) fn log_panics() {
     }));
 }
 
-/// The message of a caught panic where it is a constant of the program. One that was put together may hold anything,
-/// secrets included, and is withheld.
+/// Returns the message of a caught panic if it is a constant.
+///
+/// A formatted message can hold secrets, so a fixed text stands in for it.
 #[must_use]
 pub fn panic_message(payload: &(dyn Any + Send)) -> &'static str {
-    // A literal is handed on as it is; what was formatted is a `String`.
+    // The payload of a literal message is a `&'static str`, that of a formatted message a `String`.
     payload
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("with a message that may hold values, and is withheld")
+        .unwrap_or("message withheld because it may contain sensitive values")
 }
 
 #[cfg(test)]
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn constants_are_told_and_values_are_not() {
+    fn a_constant_message_is_returned_and_a_formatted_one_is_withheld() {
         let caught = panic::catch_unwind(|| panic!("a constant")).unwrap_err();
         assert_eq!(panic_message(caught.as_ref()), "a constant");
         let secret = String::from("hunter2");

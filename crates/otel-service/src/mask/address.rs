@@ -1,9 +1,9 @@
-//! What an e-mail address is made of, for [`super::mask`].
+//! Parsing of e-mail addresses for [`super::mask`].
 
 use std::ops::Range;
 
-/// Symbols beyond ASCII, which are no part of an address though nothing forbids them: an arrow, a dash or a full-width
-/// comma before an address is punctuation. No letter or digit is among them.
+/// Ranges of non-ASCII symbols that delimit an address: an arrow, a dash or a full-width comma before an address is
+/// punctuation, although RFC 6531 allows it in a local part. The ranges contain no letters or digits.
 const SYMBOLS: [(char, char); 17] = [
     ('\u{80}', '\u{a9}'),
     ('\u{ab}', '\u{b1}'),
@@ -24,10 +24,11 @@ const SYMBOLS: [(char, char); 17] = [
     ('\u{1f300}', '\u{1faff}'),
 ];
 
-/// ASCII that RFC 5322 allows in a local part beside `._%+-`, but that also stands before addresses; `*` is apart.
+/// ASCII symbols that RFC 5322 allows in a local part besides `._%+-`, but that often precede an address. `*` has its
+/// own rule.
 const DELIMITERS: &str = "!#$&'/=?^`{|}~";
 
-/// The next sign (`@`, `%40`, `%2540`) at or after `from`.
+/// Finds the next at sign (`@`, `%40`, `%2540`) at or after `from`.
 pub(super) fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
     let mut searched = from;
     loop {
@@ -42,37 +43,36 @@ pub(super) fn next_sign(text: &str, from: usize) -> Option<Range<usize>> {
     }
 }
 
-/// The length of the `%40`, of any depth of encoding, that `text` begins with.
+/// Returns the length of an at sign at the start of `text` that is percent-encoded once or several times.
 fn encoded_sign(text: &str) -> Option<usize> {
     let digits = text.strip_prefix('%')?;
     let depth = digits.len() - digits.trim_start_matches("25").len();
     digits[depth..].starts_with("40").then_some(1 + depth + 2)
 }
 
-/// What stands before a sign.
+/// The text before an at sign.
 #[derive(Clone, Copy)]
 pub(super) struct Local<'a> {
-    /// The text up to the sign.
     pub(super) text: &'a str,
-    /// Where the part begins that no earlier address has taken.
+    /// End of the previous address in `text`.
     pub(super) from: usize,
 }
 
 impl<'a> Local<'a> {
-    /// `"john doe"`: nothing stays.
+    /// Matches a quoted local part (`"john doe"`), of which nothing is kept.
     pub(super) fn quoted(self) -> Option<(usize, usize)> {
         let inner = self.free().strip_suffix('"')?;
         Some((self.from + inner.rfind('"')?, 0))
     }
 
-    /// Three characters or more: the first two stay.
+    /// Matches a local part of three or more characters, of which the first two are kept.
     pub(super) fn long(self) -> Option<(usize, usize)> {
         let local = self.run(is_word);
         let third = local.char_indices().nth(2)?;
         Some((self.text.len() - local.len(), third.0))
     }
 
-    /// One character or two, or symbols that end a local part: nothing stays.
+    /// Matches a local part of one or two characters, or of delimiters only; nothing is kept.
     pub(super) fn short(self) -> Option<(usize, usize)> {
         let run = self.run(is_word);
         let start = match run.char_indices().rev().take(2).last() {
@@ -82,7 +82,7 @@ impl<'a> Local<'a> {
         (start < self.text.len()).then_some((start, 0))
     }
 
-    /// Stars become three, as they are after a mask.
+    /// Matches asterisks, as in an address that is masked already; they become three.
     pub(super) fn stars(self) -> Option<(usize, usize)> {
         let stars = self.run(|c| c == '*');
         (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
@@ -92,14 +92,14 @@ impl<'a> Local<'a> {
         &self.text[self.from..]
     }
 
-    /// The longest end of the text that is made of these characters.
-    fn run(self, of: fn(char) -> bool) -> &'a str {
+    /// Returns the longest suffix of characters that satisfy `predicate`.
+    fn run(self, predicate: fn(char) -> bool) -> &'a str {
         let free = self.free();
-        &free[free.trim_end_matches(of).len()..]
+        &free[free.trim_end_matches(predicate).len()..]
     }
 }
 
-/// Whether a local part keeps this character.
+/// Whether a character is part of a local part rather than a delimiter.
 fn is_word(c: char) -> bool {
     if c.is_ascii() {
         c.is_ascii_alphanumeric() || "._%+-".contains(c)
@@ -120,8 +120,9 @@ fn is_beyond_ascii_symbol(c: char) -> bool {
     SYMBOLS.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// Where the part of a domain ends that proves it one: its first dot with a letter before and two behind, its bracket,
-/// or `localhost`. `None` when `text` has no domain at `start`.
+/// Returns the end of the prefix of `text[start..]` that identifies a domain, or `None` if there is no domain.
+///
+/// The prefix is a word, a dot and two more units, an IP address in brackets, or `localhost`.
 pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {
     let domain = &text[start..];
     if let Some(end) =
@@ -148,7 +149,7 @@ pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {
     }
 }
 
-/// `[192.0.2.1]`, brackets encoded or not.
+/// Returns the length of an IP address in brackets (`[192.0.2.1]`), which may be percent-encoded.
 fn literal(domain: &str) -> Option<usize> {
     let inner = ["[", "%5B", "%5b"]
         .iter()
@@ -162,13 +163,13 @@ fn literal(domain: &str) -> Option<usize> {
 
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Unit {
-    /// A letter, a digit, `_`, or a byte of one that is percent-encoded.
+    /// A letter, a digit or `_`, or a percent-encoded byte of one.
     Word,
     Dash,
     Dot,
 }
 
-/// The unit that `text` begins with, and its length.
+/// Parses the unit at the start of `text`; returns its kind and length.
 fn unit(text: &str) -> Option<(Unit, usize)> {
     let c = text.chars().next()?;
     match c {

@@ -40,7 +40,7 @@ fn the_local_part_keeps_two_characters_or_none() {
 }
 
 #[test]
-fn symbols_that_addresses_may_have_end_a_local_part_and_hide_none() {
+fn symbols_delimit_a_local_part_but_hide_no_address() {
     for (text, expected) in [
         ("o'brien@example.com", "o'br***@example.com"),
         ("a/b@example.com", "a/***@example.com"),
@@ -83,8 +83,8 @@ fn text_without_an_address_is_not_copied() {
 }
 
 #[test]
-fn masking_a_long_text_takes_no_longer_for_each_sign() {
-    // Were signs looked at more than once, this would take minutes.
+fn masking_time_is_linear_in_the_number_of_at_signs() {
+    // Visiting an at sign more than once would take minutes.
     for part in [
         "@", "%40", "a@", "a%40", "a%40b.", "\"@", "a%40b.cc", "*@b.cc", "a@b-",
     ] {

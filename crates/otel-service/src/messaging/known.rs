@@ -1,5 +1,5 @@
-//! What is found once for each task that a worker runs and then used again and again: attributes that are written already,
-//! and series of instruments. Of what exceeds the limits nothing is kept.
+//! A cache for each task that a worker runs: its encoded attributes and its series. Tasks beyond the limits are not
+//! cached.
 
 use std::sync::OnceLock;
 
@@ -10,10 +10,10 @@ use crate::metrics::{Series, Table};
 use crate::recording::KnownAttributes;
 
 const QUEUE_LIMIT: usize = 64;
-/// Of each queue.
+/// Maximum number of cached tasks per queue.
 const TASK_LIMIT: usize = 512;
 
-/// Tasks by queue and name.
+/// Cached tasks by queue and name.
 #[derive(Debug)]
 pub(super) struct KnownTasks(Table<String, Table<String, KnownTask>>);
 
@@ -24,14 +24,14 @@ impl Default for KnownTasks {
 }
 
 impl KnownTasks {
-    /// `None` when there are too many of them.
+    /// Returns the cache entry of a task, or `None` if a limit is reached.
     pub(super) fn get(&self, message: &TaskMessage<'_>) -> Option<&KnownTask> {
-        let of_queue = self.0.get(message.queue, || Table::new(TASK_LIMIT))?;
-        of_queue.get(message.task, KnownTask::default)
+        let tasks = self.0.get(message.queue, || Table::new(TASK_LIMIT))?;
+        tasks.get(message.task, KnownTask::default)
     }
 }
 
-/// One task of one queue. Each part is there once it was needed: a series without measurements would be exported too.
+/// A task of a queue. Each field is set on first use, because a series without measurements would be exported too.
 #[derive(Debug, Default)]
 pub(super) struct KnownTask {
     pub(super) attributes: KnownAttributes,
@@ -39,7 +39,7 @@ pub(super) struct KnownTask {
     pub(super) succeeded: OnceLock<Succeeded>,
 }
 
-/// The series of a task that succeeded.
+/// The series of a successful task.
 #[derive(Debug)]
 pub(super) struct Succeeded {
     pub(super) total: BoundCounter<u64>,

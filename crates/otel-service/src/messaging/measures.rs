@@ -1,5 +1,5 @@
-//! The instruments of a task queue. The series of what is usual, of tasks that succeed and messages that are sent, are
-//! looked up once; failures take the long way.
+//! The instruments of a task queue. The series of successful tasks and sent messages are cached; failures look theirs up
+//! each time.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{Outcome, SYSTEM, TaskMessage};
 use crate::metrics::{Durations, Instruments, SECONDS, Table};
 use crate::names::{attribute, metric};
 
-/// How many queues have their counter looked up once.
+/// Maximum number of queues whose counter is cached.
 const QUEUE_LIMIT: usize = 64;
 
 const SEND: &str = "send_task";
@@ -20,7 +20,7 @@ const RUN: &str = "run";
 
 static INSTRUMENTS: Instruments<Tasks> = Instruments::new();
 
-/// The instruments, once metrics are on.
+/// Returns the instruments, or `None` while metrics are disabled.
 pub(super) fn instruments() -> Option<&'static Tasks> {
     INSTRUMENTS.get(Tasks::new)
 }
@@ -32,7 +32,7 @@ pub(super) struct Tasks {
     sent: Counter<u64>,
     consumed: Counter<u64>,
     process: Durations,
-    /// By queue.
+    /// Counters of sent messages by queue.
     sent_to: Table<String, BoundCounter<u64>>,
 }
 
@@ -42,7 +42,7 @@ impl Tasks {
             total: meter
                 .u64_counter(metric::CELERY_TASKS_TOTAL)
                 .with_unit("{task}")
-                .with_description("Tasks that ended, by name and status.")
+                .with_description("Finished tasks by name and status.")
                 .build(),
             seconds: Durations::new(
                 meter,
@@ -53,37 +53,37 @@ impl Tasks {
             sent: meter
                 .u64_counter("messaging.client.sent.messages")
                 .with_unit("{message}")
-                .with_description("Messages that a producer tried to send.")
+                .with_description("Number of messages the producer attempted to send to the broker.")
                 .build(),
             consumed: meter
                 .u64_counter("messaging.client.consumed.messages")
                 .with_unit("{message}")
-                .with_description("Messages given to the application.")
+                .with_description("Number of messages that were delivered to the application.")
                 .build(),
             process: Durations::new(
                 meter,
                 "messaging.process.duration",
-                "Duration of processing messages.",
+                "Duration of the processing operation.",
                 &SECONDS,
             ),
             sent_to: Table::new(QUEUE_LIMIT),
         }
     }
 
-    /// Counts a message that was given to the broker, or was to be.
+    /// Counts an attempt to send a message to the broker.
     pub(super) fn sent(&self, queue: &str, error_type: Option<Cow<'static, str>>) {
-        let attributes = |error_type| of_messages(queue, SEND, error_type);
+        let attributes = |error_type| message_attributes(queue, SEND, error_type);
         let bind = || self.sent.bind(&attributes(None));
-        let usual = error_type.is_none();
-        match usual.then(|| self.sent_to.get(queue, bind)).flatten() {
+        let succeeded = error_type.is_none();
+        match succeeded.then(|| self.sent_to.get(queue, bind)).flatten() {
             Some(counter) => counter.add(1),
             None => self.sent.add(1, &attributes(error_type)),
         }
     }
 
-    /// Counts a message that was taken from the broker, one of a task that is `known` unless there are too many.
+    /// Counts a delivered message; `known` is the cache entry of its task, if any.
     pub(super) fn consumed(&self, known: Option<&KnownTask>, queue: &str) {
-        let attributes = || of_messages(queue, RUN, None);
+        let attributes = || message_attributes(queue, RUN, None);
         match known {
             Some(known) => {
                 let bind = || self.consumed.bind(&attributes());
@@ -93,7 +93,7 @@ impl Tasks {
         }
     }
 
-    /// Records a task that took so many seconds and whose span is `span`.
+    /// Records a processed task: its duration in seconds, and its span for exemplars.
     pub(super) fn processed(
         &self,
         known: Option<&KnownTask>,
@@ -103,18 +103,19 @@ impl Tasks {
         seconds: f64,
         span: &SpanContext,
     ) {
-        let usual = outcome == Outcome::Success && error_type.is_none();
+        let is_success = outcome == Outcome::Success && error_type.is_none();
         match known {
-            Some(known) if usual => {
+            Some(known) if is_success => {
                 let succeeded = known.succeeded.get_or_init(|| self.succeeded(message));
                 succeeded.total.add(1);
                 succeeded.seconds.record(seconds, span);
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                self.total.add(1, &of_ended(message.task, outcome));
-                self.seconds.record(seconds, &of_task(message.task), span);
-                let attributes = of_messages(message.queue, RUN, error_type);
+                self.total.add(1, &total_attributes(message.task, outcome));
+                self.seconds
+                    .record(seconds, &seconds_attributes(message.task), span);
+                let attributes = message_attributes(message.queue, RUN, error_type);
                 self.process.record(seconds, &attributes, span);
             }
         }
@@ -122,28 +123,32 @@ impl Tasks {
 
     fn succeeded(&self, message: &TaskMessage<'_>) -> Succeeded {
         Succeeded {
-            total: self.total.bind(&of_ended(message.task, Outcome::Success)),
-            seconds: self.seconds.series(&of_task(message.task)),
-            process: self.process.series(&of_messages(message.queue, RUN, None)),
+            total: self.total.bind(&total_attributes(message.task, Outcome::Success)),
+            seconds: self.seconds.series(&seconds_attributes(message.task)),
+            process: self.process.series(&message_attributes(message.queue, RUN, None)),
         }
     }
 }
 
-/// Attributes of `celery_tasks_total`.
-fn of_ended(task: &str, outcome: Outcome) -> [KeyValue; 2] {
+/// Returns the attributes of `celery_tasks_total`.
+fn total_attributes(task: &str, outcome: Outcome) -> [KeyValue; 2] {
     [
         KeyValue::new(attribute::NAME, task.to_owned()),
         KeyValue::new(attribute::STATUS, outcome.status()),
     ]
 }
 
-/// Attributes of `celery_task_duration_seconds`.
-fn of_task(task: &str) -> [KeyValue; 1] {
+/// Returns the attributes of `celery_task_duration_seconds`.
+fn seconds_attributes(task: &str) -> [KeyValue; 1] {
     [KeyValue::new(attribute::NAME, task.to_owned())]
 }
 
-/// Attributes of the `messaging.*` metrics.
-fn of_messages(queue: &str, operation: &'static str, error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
+/// Returns the attributes of the `messaging.*` metrics.
+fn message_attributes(
+    queue: &str,
+    operation: &'static str,
+    error_type: Option<Cow<'static, str>>,
+) -> Vec<KeyValue> {
     let mut attributes = vec![
         KeyValue::new("messaging.system", SYSTEM),
         KeyValue::new("messaging.operation.name", operation),

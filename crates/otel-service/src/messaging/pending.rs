@@ -1,5 +1,5 @@
-//! What is under way: a message being sent, a task being run, a command being answered. All are drop guards: a message or a
-//! command that is given up half-way is recorded as cancelled.
+//! Drop guards for operations in progress: a message being sent, a task being run, a Redis command. A message or command
+//! whose guard is dropped early is recorded as cancelled.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use crate::names::attribute;
 use crate::recording::KnownAttributes;
 use crate::stopwatch::Stopwatch;
 
-/// A message on its way to the broker. Dropped without [`Sending::finish`] it counts as cancelled.
+/// A message being sent to the broker.
+///
+/// Dropping it without [`Sending::finish`] records a cancellation.
 #[derive(Debug)]
 pub struct Sending {
     pub(super) cx: Context,
@@ -27,17 +29,17 @@ pub struct Sending {
 }
 
 impl Sending {
-    /// The propagation headers to write into the message.
+    /// Returns the propagation headers to write into the message.
     pub fn headers(&self) -> Vec<(String, String)> {
         context::inject(&self.cx)
     }
 
-    /// The context to send the message in, so that the broker's commands are children of the span.
+    /// Returns the context to send the message in, which makes broker commands children of the span.
     pub fn context(&self) -> &Context {
         &self.cx
     }
 
-    /// Ends the span with the broker's answer.
+    /// Ends the span with the reply of the broker.
     pub fn finish(mut self, result: Result<(), &dyn Failure>) {
         let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
         self.end(error_type);
@@ -61,7 +63,9 @@ impl Drop for Sending {
     }
 }
 
-/// A task that is being run. Dropped without [`Processing::finish`] it counts as nothing and only ends its span.
+/// A task being run.
+///
+/// Dropping it without [`Processing::finish`] ends the span, but records no metrics.
 #[derive(Debug)]
 pub struct Processing<'a> {
     pub(super) cx: Context,
@@ -72,12 +76,12 @@ pub struct Processing<'a> {
 }
 
 impl Processing<'_> {
-    /// The context to run the task in.
+    /// Returns the context to run the task in.
     pub fn context(&self) -> &Context {
         &self.cx
     }
 
-    /// Ends the span and measures how long it took.
+    /// Ends the span and records the metrics.
     pub fn finish(mut self, processed: Processed) {
         self.finished = true;
         let Processed { outcome, exception } = processed;
@@ -107,20 +111,20 @@ impl Processing<'_> {
 impl Drop for Processing<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            // Others may hold its context for long.
+            // Other holders of the context would keep the span open.
             self.cx.span().end();
         }
     }
 }
 
-/// The Redis that commands go to.
+/// The Redis server that commands are sent to.
 #[derive(Debug)]
 pub(super) struct Redis {
-    /// The attributes that never change: system, namespace, server.
+    /// Attributes common to all commands: system, namespace, server.
     pub(super) fixed: Vec<KeyValue>,
-    /// The attributes of commands' spans, by operation and text.
+    /// Cached span attributes by operation and text.
     known: Table<(&'static str, &'static str), KnownAttributes>,
-    /// The durations of commands that went well, by operation.
+    /// Durations of successful commands by operation.
     succeeded: Table<&'static str, Series>,
 }
 
@@ -133,7 +137,7 @@ impl Redis {
         }
     }
 
-    /// What is always said of a command; `None` when there are too many of them.
+    /// Returns the cached attributes of a command, or `None` if the limit is reached.
     pub(super) fn known(&self, operation: &'static str, text: &'static str) -> Option<&KnownAttributes> {
         self.known.get(&(operation, text), KnownAttributes::default)
     }
@@ -157,7 +161,9 @@ impl Redis {
     }
 }
 
-/// A Redis command under way. Dropped without [`Command::finish`] it counts as cancelled.
+/// A Redis command in progress.
+///
+/// Dropping it without [`Command::finish`] records a cancellation.
 #[derive(Debug)]
 pub struct Command {
     pub(super) cx: Context,
@@ -170,13 +176,13 @@ pub struct Command {
 }
 
 impl Command {
-    /// Ends the span with the server's answer.
+    /// Ends the span with the reply of the server.
     pub fn finish(mut self, result: Result<(), &dyn Failure>) {
         self.answered = true;
         self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
     }
 
-    /// Ends the span with the server's refusal, whose code (`WRONGTYPE`) is `db.response.status_code`.
+    /// Ends the span with an error reply, whose code (such as `WRONGTYPE`) becomes `db.response.status_code`.
     pub fn refused(mut self, code: String, failure: &dyn Failure) {
         self.cx
             .span()

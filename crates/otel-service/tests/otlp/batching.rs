@@ -1,4 +1,4 @@
-//! The variables of queues, batches and limits: every one has a scenario that goes another way when it is ignored.
+//! The variables of queues, batches and limits. Each has a scenario whose result depends on it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use otel_service::opentelemetry::{KeyValue as Attribute, global};
 use crate::scripted::{self, Answer};
 use crate::support::{self, json_lines, value};
 
-/// Longer than any scenario.
+/// A delay in milliseconds that exceeds any scenario.
 const NEVER: &str = "3600000";
 
 fn takes(_: &str, _: usize) -> Answer {
@@ -39,9 +39,9 @@ fn sizes(seen: &scripted::Seen) -> (Vec<usize>, Vec<usize>) {
 }
 
 #[test]
-fn a_batch_is_as_large_as_its_variable_says() {
+fn the_batch_size_variable_limits_batches() {
     let run = scripted::run(
-        "batching::a_batch_is_as_large_as_its_variable_says",
+        "batching::the_batch_size_variable_limits_batches",
         takes,
         &[
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "3"),
@@ -62,9 +62,9 @@ fn a_batch_is_as_large_as_its_variable_says() {
 }
 
 #[test]
-fn a_full_batch_leaves_at_once_and_a_small_one_waits() {
+fn a_full_batch_is_exported_at_once_and_a_small_one_waits() {
     let run = scripted::run(
-        "batching::a_full_batch_leaves_at_once_and_a_small_one_waits",
+        "batching::a_full_batch_is_exported_at_once_and_a_small_one_waits",
         takes,
         &[
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2"),
@@ -75,13 +75,13 @@ fn a_full_batch_leaves_at_once_and_a_small_one_waits() {
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
             logs(1);
-            // The default delay of log records.
+            // Longer than the default delay of log records.
             std::thread::sleep(Duration::from_millis(1_200));
             spans(2);
             logs(1);
             scripted::wait_for("/v1/traces", 1, Duration::from_secs(10));
             scripted::wait_for("/v1/logs", 1, Duration::from_secs(10));
-            // A process that ends without a shutdown.
+            // Simulates a process that exits without a shutdown.
             std::mem::forget(telemetry);
         },
     );
@@ -91,9 +91,9 @@ fn a_full_batch_leaves_at_once_and_a_small_one_waits() {
 }
 
 #[test]
-fn a_small_batch_leaves_after_the_delay_of_its_variable() {
+fn a_small_batch_is_exported_after_the_configured_delay() {
     let run = scripted::run(
-        "batching::a_small_batch_leaves_after_the_delay_of_its_variable",
+        "batching::a_small_batch_is_exported_after_the_configured_delay",
         takes,
         &[
             ("OTEL_BSP_SCHEDULE_DELAY", "20"),
@@ -102,7 +102,7 @@ fn a_small_batch_leaves_after_the_delay_of_its_variable() {
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
             spans(1);
-            // Well within the default delays of 5 and of 60 seconds.
+            // Shorter than the default delays of 5 and 60 seconds.
             scripted::wait_for("/v1/traces", 1, Duration::from_secs(4));
             scripted::wait_for("/v1/metrics", 2, Duration::from_secs(20));
             std::mem::forget(telemetry);
@@ -114,9 +114,9 @@ fn a_small_batch_leaves_after_the_delay_of_its_variable() {
 }
 
 #[test]
-fn a_queue_holds_as_much_as_its_variable_says() {
+fn the_queue_size_variable_limits_queues() {
     let run = scripted::run(
-        "batching::a_queue_holds_as_much_as_its_variable_says",
+        "batching::the_queue_size_variable_limits_queues",
         |_, _| Answer::Silence,
         &[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "40"),
@@ -127,7 +127,7 @@ fn a_queue_holds_as_much_as_its_variable_says() {
         ],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
-            // One batch of each is under way for as long as the scenario lasts.
+            // One batch of each signal is in flight during the whole scenario.
             spans(10);
             logs(10);
             scripted::wait_for("/v1/traces", 1, Duration::from_secs(10));
@@ -146,16 +146,16 @@ fn a_queue_holds_as_much_as_its_variable_says() {
                     line["fields"]["signal"] == signal
                         && line["message"].as_str().unwrap().contains("room again")
                 })
-                .unwrap_or_else(|| panic!("nothing about {signal}: {}", run.stdout))["fields"]["dropped"]
+                .unwrap_or_else(|| panic!("no log event for {signal}: {}", run.stdout))["fields"]["dropped"]
                 .as_u64()
         };
         assert_eq!((dropped("traces"), dropped("logs")), (Some(60), Some(70)));
     }
 }
 
-/// The first request of a path is never answered: unless the export is given up in time, the rest does not get through
-/// before the shutdown's deadline, which is shorter than the exporter's own time-out of ten seconds.
-fn is_given_up(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
+/// Leaves the first request to `path` without a response. Unless that export times out as configured, the second one is
+/// not delivered before the shutdown deadline, which is shorter than the default time-out of ten seconds.
+fn assert_export_times_out(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
     let script = move |asked: &str, n| match (asked == path, n) {
         (true, 0) => Answer::Silence,
         _ => Answer::Takes,
@@ -173,9 +173,9 @@ fn is_given_up(test: &str, path: &'static str, environment: &[(&str, &str)], wor
 }
 
 #[test]
-fn an_export_of_spans_takes_no_longer_than_its_variable_says() {
-    is_given_up(
-        "batching::an_export_of_spans_takes_no_longer_than_its_variable_says",
+fn an_export_of_spans_times_out_as_configured() {
+    assert_export_times_out(
+        "batching::an_export_of_spans_times_out_as_configured",
         "/v1/traces",
         &[
             ("OTEL_BSP_EXPORT_TIMEOUT", "200"),
@@ -186,9 +186,9 @@ fn an_export_of_spans_takes_no_longer_than_its_variable_says() {
 }
 
 #[test]
-fn an_export_of_logs_takes_no_longer_than_its_variable_says() {
-    is_given_up(
-        "batching::an_export_of_logs_takes_no_longer_than_its_variable_says",
+fn an_export_of_logs_times_out_as_configured() {
+    assert_export_times_out(
+        "batching::an_export_of_logs_times_out_as_configured",
         "/v1/logs",
         &[
             ("OTEL_BLRP_EXPORT_TIMEOUT", "200"),
@@ -199,9 +199,9 @@ fn an_export_of_logs_takes_no_longer_than_its_variable_says() {
 }
 
 #[test]
-fn an_export_of_metrics_takes_no_longer_than_its_variable_says() {
-    is_given_up(
-        "batching::an_export_of_metrics_takes_no_longer_than_its_variable_says",
+fn an_export_of_metrics_times_out_as_configured() {
+    assert_export_times_out(
+        "batching::an_export_of_metrics_times_out_as_configured",
         "/v1/metrics",
         &[
             ("OTEL_METRIC_EXPORT_TIMEOUT", "200"),
@@ -211,8 +211,8 @@ fn an_export_of_metrics_takes_no_longer_than_its_variable_says() {
     );
 }
 
-/// A span and a log record with more of everything than is allowed.
-fn too_much() {
+/// Records a span and a log record that exceed all limits.
+fn exceed_all_limits() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     let attributes = || -> Vec<Attribute> {
         (0..20)
@@ -246,7 +246,7 @@ fn too_much() {
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
 }
 
-/// The longest text among attributes.
+/// Returns the length of the longest text attribute.
 fn longest(attributes: &[KeyValue]) -> usize {
     attributes
         .iter()
@@ -259,9 +259,9 @@ fn longest(attributes: &[KeyValue]) -> usize {
 }
 
 #[test]
-fn limits_of_spans_and_logs_are_those_of_their_variables() {
+fn limits_of_spans_and_logs_are_configurable() {
     let run = scripted::run(
-        "batching::limits_of_spans_and_logs_are_those_of_their_variables",
+        "batching::limits_of_spans_and_logs_are_configurable",
         takes,
         &[
             ("OTEL_ATTRIBUTE_COUNT_LIMIT", "1"),
@@ -275,7 +275,7 @@ fn limits_of_spans_and_logs_are_those_of_their_variables() {
             ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "6"),
             ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "8"),
         ],
-        too_much,
+        exceed_all_limits,
     );
     if let Some((seen, _)) = run {
         let span = &seen.spans()[0];
@@ -298,15 +298,15 @@ fn limits_of_spans_and_logs_are_those_of_their_variables() {
 }
 
 #[test]
-fn the_general_limits_hold_where_there_is_no_special_one() {
+fn the_general_limits_apply_without_specific_ones() {
     let run = scripted::run(
-        "batching::the_general_limits_hold_where_there_is_no_special_one",
+        "batching::the_general_limits_apply_without_specific_ones",
         takes,
         &[
             ("OTEL_ATTRIBUTE_COUNT_LIMIT", "5"),
             ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "4"),
         ],
-        too_much,
+        exceed_all_limits,
     );
     if let Some((seen, _)) = run {
         let span = &seen.spans()[0];

@@ -1,4 +1,4 @@
-//! Whatever a scenario sends is checked against the telemetry registry: every name, its type, unit, kind and instrument.
+//! Checks everything that scenarios send against the telemetry registry: names, types, units, kinds and instruments.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -9,28 +9,28 @@ use telemetry_registry::{Finding, Problem, Registry};
 
 use crate::support::{self, Behaviour, Collector};
 
-/// The project's registry, and the names that scenarios make up.
+/// Registry of the project with the names that only scenarios use.
 pub static REGISTRY: LazyLock<Registry> =
     LazyLock::new(|| Registry::load_with(&[("names", include_str!("names.yaml"))]).unwrap());
 
-/// Spans of the service that scenarios imitate, without being complete.
+/// Spans of the service that scenarios imitate with incomplete attributes.
 const IMITATED: [&str; 3] = ["span article.", "span job.", "span user."];
 
-/// What a test has to answer for.
+/// Returns the findings that fail a test.
 pub fn serious(findings: &BTreeSet<Finding>) -> Vec<String> {
     findings
         .iter()
         .filter(|finding| {
-            let imitated = IMITATED.iter().any(|name| finding.place.starts_with(name));
-            !imitated || !matches!(finding.problem, Problem::Missing(_) | Problem::NotOfThis(_))
+            let imitated = IMITATED.iter().any(|name| finding.item.starts_with(name));
+            !imitated || !matches!(finding.problem, Problem::Missing(_) | Problem::NotAllowed(_))
         })
         .map(Finding::to_string)
         .collect()
 }
 
 #[test]
-fn a_name_that_nobody_declares_is_found() {
-    let test = "declared::a_name_that_nobody_declares_is_found";
+fn an_undeclared_name_is_found() {
+    let test = "declared::an_undeclared_name_is_found";
     let prepare = || {
         let collector = Collector::start(Behaviour::Takes);
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
@@ -40,7 +40,7 @@ fn a_name_that_nobody_declares_is_found() {
         static SECRETS: otel_service::Counter =
             otel_service::counter("scenario.secrets", "{secret}", "Undeclared.");
         static PIECES: otel_service::Counter =
-            otel_service::counter("scenario.pieces", "{pie}", "Pieces, by mistake of pie.");
+            otel_service::counter("scenario.pieces", "{pie}", "Pieces, with the wrong unit.");
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         support::block_on(async {
             Span::internal("scenario.work")
@@ -60,11 +60,11 @@ fn a_name_that_nobody_declares_is_found() {
     assert_eq!(
         serious(&collector.take_unchecked().findings),
         [
-            "metric scenario.pieces: its unit is \"{pie}\" and not \"{piece}\"",
+            "metric scenario.pieces: the unit is declared as \"{piece}\" but is \"{pie}\"",
             "metric scenario.secrets: is not declared",
             "span scenario.work: the attribute scenario.secret is not declared",
-            "span scenario.work: the attribute http.response.status_code is not declared for it",
-            "span scenario.work: the attribute http.response.status_code is declared as int and is string",
+            "span scenario.work: the attribute http.response.status_code is not declared for this item",
+            "span scenario.work: the attribute http.response.status_code is declared as int but is string",
         ]
     );
 }

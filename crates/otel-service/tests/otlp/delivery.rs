@@ -1,4 +1,4 @@
-//! What is sent again and what is not, against collectors that refuse, as the specification of OTLP has it.
+//! Retries against collectors that refuse requests, as the OTLP specification requires.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -12,10 +12,10 @@ use crate::support::{self, Behaviour, Collector, GrpcCollector, Problem, gate, r
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// Only spans, so that requests can be counted.
-const SPANS_ALONE: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
+/// Disables metrics and logs, so that requests can be counted.
+const SPANS_ONLY: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
 
-/// One span, and a shutdown that takes no longer than the time-out of one export allows; gives what was not delivered.
+/// Records a span and shuts down within the time-out of one export; returns the signals that were not delivered.
 fn record() -> Vec<&'static str> {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(otel_service::Span::internal("one").run(async { Ok::<_, Problem>(()) })).unwrap();
@@ -35,7 +35,7 @@ fn lost() {
 
 fn over_grpc(collector: &GrpcCollector) -> Vec<(String, String)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-    SPANS_ALONE
+    SPANS_ONLY
         .map(own)
         .into_iter()
         .chain([
@@ -46,15 +46,15 @@ fn over_grpc(collector: &GrpcCollector) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_request_is_repeated_until_it_is_taken() {
-    let name = "delivery::a_request_is_repeated_until_it_is_taken";
-    // Refusals, a broken answer and a broken connection.
+fn a_request_is_retried_until_it_succeeds() {
+    let name = "delivery::a_request_is_retried_until_it_succeeds";
+    // An error status, a malformed response and a closed connection.
     let answers = Behaviour::Answers(&[
         "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
         "\x16\x03 no HTTP at all\r\n\r\n",
         "",
     ]);
-    if let Some(run) = support::run(name, answers, &SPANS_ALONE, delivered) {
+    if let Some(run) = support::run(name, answers, &SPANS_ONLY, delivered) {
         assert_eq!(run.received.span_names(), ["one"]);
         assert_eq!(run.received.requests, 4);
     }
@@ -66,33 +66,33 @@ fn a_redirect_is_not_followed() {
     let answers = Behaviour::Answers(&[
         "HTTP/1.1 307 There\r\nlocation: /elsewhere/v1/traces\r\ncontent-length: 0\r\n\r\n",
     ]);
-    if let Some(run) = support::run(name, answers, &SPANS_ALONE, lost) {
+    if let Some(run) = support::run(name, answers, &SPANS_ONLY, lost) {
         assert_eq!(run.received.requests, 1);
     }
 }
 
 #[test]
-fn an_answer_without_end_is_not_read_to_its_end() {
-    let name = "delivery::an_answer_without_end_is_not_read_to_its_end";
-    if let Some(run) = support::run(name, Behaviour::Endless, &SPANS_ALONE, delivered) {
+fn an_endless_response_is_not_read_completely() {
+    let name = "delivery::an_endless_response_is_not_read_completely";
+    if let Some(run) = support::run(name, Behaviour::Endless, &SPANS_ONLY, delivered) {
         assert_eq!(run.received.span_names(), ["one"]);
         assert_eq!(run.received.requests, 1);
     }
 }
 
-/// The reason that standard output has for what was lost.
-fn told(stdout: &str) -> String {
+/// Returns the error that standard output logs for a lost batch.
+fn logged_error(stdout: &str) -> String {
     let lines = support::json_lines(stdout);
     let line = lines.iter().find(|line| line["target"] == "otel_service::export");
-    line.unwrap_or_else(|| panic!("nothing told: {stdout}"))["fields"]["error"]
+    line.unwrap_or_else(|| panic!("no log event: {stdout}"))["fields"]["error"]
         .as_str()
         .unwrap()
         .to_owned()
 }
 
 #[test]
-fn a_partial_success_is_told_and_not_sent_again() {
-    let name = "delivery::a_partial_success_is_told_and_not_sent_again";
+fn a_partial_success_is_logged_and_not_retried() {
+    let name = "delivery::a_partial_success_is_logged_and_not_retried";
     for (protocol, answer) in [
         (
             "http/protobuf",
@@ -111,21 +111,24 @@ fn a_partial_success_is_told_and_not_sent_again() {
         ),
     ] {
         let environment = [
-            SPANS_ALONE[0],
-            SPANS_ALONE[1],
+            SPANS_ONLY[0],
+            SPANS_ONLY[1],
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
         ];
         let Some(run) = support::run(name, answer, &environment, lost) else {
             return;
         };
         assert_eq!(run.received.requests, 1, "{protocol}");
-        assert_eq!(told(&run.stdout), "the collector rejected 1: too old for me");
+        assert_eq!(
+            logged_error(&run.stdout),
+            "the collector rejected 1: too old for me"
+        );
     }
 }
 
 #[test]
-fn a_call_is_repeated_until_it_is_taken() {
-    let name = "delivery::a_call_is_repeated_until_it_is_taken";
+fn a_call_is_retried_until_it_succeeds() {
+    let name = "delivery::a_call_is_retried_until_it_succeeds";
     let prepare = || {
         let collector = GrpcCollector::refusing(|call| {
             let code = [Code::Unavailable, Code::Aborted].get(call)?;
@@ -141,8 +144,8 @@ fn a_call_is_repeated_until_it_is_taken() {
 }
 
 #[test]
-fn a_partial_success_of_a_call_is_told_and_not_sent_again() {
-    let name = "delivery::a_partial_success_of_a_call_is_told_and_not_sent_again";
+fn a_partial_success_of_a_call_is_logged_and_not_retried() {
+    let name = "delivery::a_partial_success_of_a_call_is_logged_and_not_retried";
     let prepare = || {
         let collector = GrpcCollector::rejecting(1);
         let environment = over_grpc(&collector);
@@ -150,15 +153,15 @@ fn a_partial_success_of_a_call_is_told_and_not_sent_again() {
     };
     if let Some((collector, stdout)) = run_prepared(name, prepare, lost) {
         assert_eq!(collector.take().requests, 1);
-        assert_eq!(told(&stdout), "the collector rejected 1: too old for me");
+        assert_eq!(logged_error(&stdout), "the collector rejected 1: too old for me");
     }
 }
 
 #[test]
-fn a_call_that_is_refused_for_good_is_not_repeated() {
-    let name = "delivery::a_call_that_is_refused_for_good_is_not_repeated";
+fn a_call_with_a_permanent_error_is_not_retried() {
+    let name = "delivery::a_call_with_a_permanent_error_is_not_retried";
     let prepare = || {
-        // Without a word about when it will be better, exhaustion is for good.
+        // `ResourceExhausted` without `RetryInfo` is not retryable.
         let collector = GrpcCollector::refusing(|_| Some(Status::resource_exhausted("no")));
         let environment = over_grpc(&collector);
         (collector, environment)
@@ -184,8 +187,8 @@ struct Any {
 }
 
 #[test]
-fn the_retry_info_of_an_exhausted_collector_is_waited_for() {
-    let name = "delivery::the_retry_info_of_an_exhausted_collector_is_waited_for";
+fn the_retry_delay_of_an_exhausted_collector_is_respected() {
+    let name = "delivery::the_retry_delay_of_an_exhausted_collector_is_respected";
     let refusal = |call| {
         let details = Details {
             details: vec![Any {
@@ -218,14 +221,14 @@ fn the_retry_info_of_an_exhausted_collector_is_waited_for() {
 }
 
 #[test]
-fn a_grpc_exporter_that_finds_http_gives_up_at_its_time_out() {
-    let name = "delivery::a_grpc_exporter_that_finds_http_gives_up_at_its_time_out";
+fn a_grpc_exporter_that_reaches_an_http_server_times_out() {
+    let name = "delivery::a_grpc_exporter_that_reaches_an_http_server_times_out";
     let prepare = || {
         let collector = Collector::start(Behaviour::Answers(&[
             "HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n",
         ]));
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut environment = SPANS_ALONE.map(own).to_vec();
+        let mut environment = SPANS_ONLY.map(own).to_vec();
         environment.push(own(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")));
         environment.push(own(("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())));
         environment.push(own(("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")));
@@ -236,7 +239,7 @@ fn a_grpc_exporter_that_finds_http_gives_up_at_its_time_out() {
     }
 }
 
-/// Two collectors behind one address: the first connection is never answered, every later one leads to `collector`.
+/// Starts a proxy whose first connection stays silent and whose later connections lead to `collector`.
 fn after_a_silent_connection(collector: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -254,8 +257,8 @@ fn after_a_silent_connection(collector: SocketAddr) -> SocketAddr {
 }
 
 #[test]
-fn a_connection_that_fell_silent_is_left_for_a_new_one() {
-    let name = "delivery::a_connection_that_fell_silent_is_left_for_a_new_one";
+fn a_silent_connection_is_replaced() {
+    let name = "delivery::a_silent_connection_is_replaced";
     for protocol in ["grpc", "http/protobuf"] {
         let prepare = || {
             let (grpc, http) = (GrpcCollector::start(), Collector::start(Behaviour::Takes));
@@ -264,11 +267,11 @@ fn a_connection_that_fell_silent_is_left_for_a_new_one() {
                 _ => http.address,
             };
             let endpoint = format!("http://{}", after_a_silent_connection(address));
-            let mut environment = SPANS_ALONE
+            let mut environment = SPANS_ONLY
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec();
-            let (of_grpc, of_http) = (grpc.clone(), http.clone());
-            let delivered = gate(move || of_grpc.has_taken() || of_http.has_taken()).to_string();
+            let (grpc_clone, http_clone) = (grpc.clone(), http.clone());
+            let delivered = gate(move || grpc_clone.has_taken() || http_clone.has_taken()).to_string();
             for (name, value) in [
                 ("DELIVERED", &*delivered),
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),

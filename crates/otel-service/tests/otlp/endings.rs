@@ -1,5 +1,5 @@
-//! All the ways in which a request can end, many of them a thousand times, against a real server: every request makes one
-//! span and one duration, and none stays active.
+//! All ways a request can end, against a real server and many of them a thousand times: every request has one span and
+//! one duration, and none remains active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,16 +30,17 @@ use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
 
 use crate::support::{self, Behaviour, Received, number, value};
 
-/// How often each way is gone, and how many at a time.
-const TIMES: usize = 1_000;
-const AT_A_TIME: usize = 50;
+/// Number of requests for each ending that is repeated.
+const REPETITIONS: usize = 1_000;
+/// Number of concurrent requests.
+const CONCURRENT: usize = 50;
 
-/// The handlers of `/pending` that have begun.
-static BEGUN: [Semaphore; TIMES] = [const { Semaphore::const_new(0) }; TIMES];
+/// Notifies when the handler of `/pending/{turn}` has started.
+static STARTED: [Semaphore; REPETITIONS] = [const { Semaphore::const_new(0) }; REPETITIONS];
 
 type Next = Poll<Option<Result<Frame<Bytes>, &'static str>>>;
 
-/// A body in pieces, and what becomes of it after them.
+/// A body of several pieces, followed by the result of `then`.
 struct Pieces {
     left: usize,
     paused: bool,
@@ -51,13 +52,16 @@ impl http_body::Body for Pieces {
     type Error = &'static str;
 
     fn poll_frame(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Next {
-        assert!(otel_service::current_trace_id().is_some(), "the span is in force");
+        assert!(
+            otel_service::current_trace_id().is_some(),
+            "the span is the current one"
+        );
         if self.left > 0 {
             self.left -= 1;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"piece ")))));
         }
         if !std::mem::replace(&mut self.paused, true) {
-            // The server sends what it has meanwhile.
+            // Lets the server send the pieces so far.
             task.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -80,7 +84,7 @@ fn answer(status: StatusCode, text: &'static str) -> Response {
 }
 
 async fn pending(Path(turn): Path<usize>) {
-    BEGUN[turn].add_permits(1);
+    STARTED[turn].add_permits(1);
     std::future::pending::<()>().await;
 }
 
@@ -130,7 +134,7 @@ fn router() -> Router {
         .merge(late)
 }
 
-/// Serves until told to stop, and then until every connection has ended.
+/// Accepts connections until `stop`, then waits for the open ones.
 async fn serve(listener: TcpListener, mut stop: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
@@ -141,7 +145,7 @@ async fn serve(listener: TcpListener, mut stop: oneshot::Receiver<()>) {
         let service =
             TowerToHyperService::new(router().map_request(|request: Request<_>| request.map(Body::new)));
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-        // Most of them end badly, as they should.
+        // Most connections fail, as intended.
         connections.spawn(async move { drop(connection.await) });
     }
     while connections.join_next().await.is_some() {}
@@ -154,7 +158,7 @@ async fn send(server: SocketAddr, method: &str, path: &str) -> TcpStream {
     stream
 }
 
-/// Everything the server sends, up to where it ended or cut the connection.
+/// Reads a response until the server closes the connection.
 async fn read(server: SocketAddr, method: &str, path: &str) -> String {
     let mut stream = send(server, method, path).await;
     let mut answer = Vec::new();
@@ -162,7 +166,7 @@ async fn read(server: SocketAddr, method: &str, path: &str) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Reads until the first piece of the body is there, and goes away.
+/// Reads the first piece of the body, then disconnects.
 async fn read_a_piece(server: SocketAddr, path: &str) {
     let mut stream = send(server, "GET", path).await;
     let mut answer = Vec::new();
@@ -171,11 +175,11 @@ async fn read_a_piece(server: SocketAddr, path: &str) {
     }
 }
 
-/// Does `one` a thousand times, many at a time.
+/// Runs `one` repeatedly, with limited concurrency.
 async fn often<F: Future<Output = ()> + Send + 'static>(one: impl Fn(usize) -> F) {
     let mut running = JoinSet::new();
-    for turn in 0..TIMES {
-        if running.len() == AT_A_TIME {
+    for turn in 0..REPETITIONS {
+        if running.len() == CONCURRENT {
             running.join_next().await.unwrap().unwrap();
         }
         running.spawn(one(turn));
@@ -188,7 +192,7 @@ async fn often<F: Future<Output = ()> + Send + 'static>(one: impl Fn(usize) -> F
 async fn many(server: SocketAddr) {
     often(move |turn| async move {
         let stream = send(server, "GET", &format!("/pending/{turn}")).await;
-        BEGUN[turn].acquire().await.unwrap().forget();
+        STARTED[turn].acquire().await.unwrap().forget();
         drop(stream);
     })
     .await;
@@ -234,7 +238,7 @@ async fn single(server: SocketAddr) {
     }
 }
 
-/// What no server of ours does: an error without an answer, a panic before there is a future, a tunnel.
+/// Cases that need no server: an error without a response, a panic in `call`, and a tunnel.
 async fn without_server() {
     let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
     let request = |path: &str| Request::builder().uri(path).body(()).unwrap();
@@ -259,7 +263,7 @@ async fn without_server() {
 }
 
 fn scenario() {
-    // Thousands of panics are expected; others fail the scenario all the same.
+    // The scenario causes thousands of panics; an unexpected one still fails it.
     std::panic::set_hook(Box::new(|_| {}));
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
@@ -277,9 +281,9 @@ fn scenario() {
 }
 
 #[test]
-fn however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active() {
+fn every_request_has_one_span_and_one_duration_and_ends_inactive() {
     let Some(run) = support::run(
-        "endings::however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active",
+        "endings::every_request_has_one_span_and_one_duration_and_ends_inactive",
         Behaviour::Takes,
         &[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "10000"),
@@ -299,20 +303,20 @@ fn however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active()
         ("GET /announced 200", 1),
         ("GET /at-once panic: at once", 1),
         ("GET /broken 200 response_body: no more", 1),
-        ("GET /endless 200 cancelled", TIMES / 2),
+        ("GET /endless 200 cancelled", REPETITIONS / 2),
         ("GET /error service_error: no answer", 1),
-        ("GET /late cancelled", TIMES),
+        ("GET /late cancelled", REPETITIONS),
         ("GET /none 204", 1),
-        ("GET /panic panic: in the handler", TIMES),
+        ("GET /panic panic: in the handler", REPETITIONS),
         (
-            "GET /panicking 200 panic: with a message that may hold values, and is withheld",
+            "GET /panicking 200 panic: message withheld because it may contain sensitive values",
             1,
         ),
-        ("GET /pending/{turn} cancelled", TIMES),
-        ("GET /plain 200", TIMES),
+        ("GET /pending/{turn} cancelled", REPETITIONS),
+        ("GET /plain 200", REPETITIONS),
         ("GET /same 304", 1),
         ("GET /switch 101", 1),
-        ("GET /whole 200", TIMES / 2),
+        ("GET /whole 200", REPETITIONS / 2),
         ("HEAD /plain 200", 1),
         ("OPTIONS /plain 200", 1),
     ];
@@ -334,7 +338,7 @@ fn however_a_request_ends_it_is_one_span_and_one_duration_and_no_longer_active()
     statuses(&received, requests);
 }
 
-/// Name, status code, type of error, and after a colon the exception of a span that failed.
+/// Describes a span: its name, status code, error type and, after a colon, its exception.
 fn described(span: &Span) -> String {
     let mut words = vec![span.name.clone()];
     words.extend(value(&span.attributes, "http.response.status_code"));
@@ -350,7 +354,7 @@ fn described(span: &Span) -> String {
             described
         }
         [exception] => {
-            assert!(failed, "{described} has an exception and has not failed");
+            assert!(failed, "{described} has an exception but no error status");
             let message = value(&exception.attributes, "exception.message").unwrap();
             format!("{described}: {}", message.trim_matches('"'))
         }
@@ -358,7 +362,7 @@ fn described(span: &Span) -> String {
     }
 }
 
-/// Requests without an answer are counted as 499, or 500 when that was the service's fault.
+/// Checks that requests without a response are counted as 499, or as 500 if the service failed.
 fn statuses(received: &Received, requests: usize) {
     let mut counted: BTreeMap<String, f64> = BTreeMap::new();
     for point in received.numbers("http_requests_total") {
@@ -368,12 +372,12 @@ fn statuses(received: &Received, requests: usize) {
     }
     assert!((counted.values().sum::<f64>() - requests as f64).abs() < f64::EPSILON);
     assert!(
-        (counted["499"] - 2.0 * TIMES as f64).abs() < f64::EPSILON,
+        (counted["499"] - 2.0 * REPETITIONS as f64).abs() < f64::EPSILON,
         "{counted:?}"
     );
-    // The panics, the one before there was a future, and the error.
+    // The panics in handlers, the panic in `call`, and the error.
     assert!(
-        (counted["500"] - TIMES as f64 - 2.0).abs() < f64::EPSILON,
+        (counted["500"] - REPETITIONS as f64 - 2.0).abs() < f64::EPSILON,
         "{counted:?}"
     );
 
@@ -384,7 +388,7 @@ fn statuses(received: &Received, requests: usize) {
     let without_answer: u64 = without_answer.map(|point| point.count).sum();
     assert_eq!(
         without_answer,
-        3 * TIMES as u64 + 2,
-        "a status that was not sent is not reported"
+        3 * REPETITIONS as u64 + 2,
+        "the status is absent if no response was sent"
     );
 }

@@ -1,4 +1,4 @@
-//! Exemplars, from a measurement to what the collector receives: the span they lead to is the one that was measured.
+//! Exemplars as the collector receives them: they refer to the span that was measured.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const FIND: Statement = Statement::new("SELECT", "articles", "SELECT articles", 
 
 static STEP: otel_service::Histogram = otel_service::histogram("step.duration", "Duration of a step.");
 
-/// Every histogram of the scenario and the span that its one measurement was made in.
+/// Histograms of the scenario, each with the span of its single measurement.
 const MEASURED: [(&str, &str); 6] = [
     ("http.server.request.duration", "GET /article"),
     ("http_request_duration_seconds", "GET /article"),
@@ -28,7 +28,7 @@ const MEASURED: [(&str, &str); 6] = [
     ("celery_task_duration_seconds", "celery.run"),
 ];
 
-/// Those that are timed together with their spans: both say the same.
+/// Histograms whose measurements equal the durations of their spans.
 const TIMED: [&str; 3] = [
     "db.client.operation.duration",
     "messaging.process.duration",
@@ -74,14 +74,14 @@ fn exemplars(received: &Received, name: &str) -> Vec<Exemplar> {
     points.into_iter().flat_map(|point| point.exemplars).collect()
 }
 
-fn leads_to(exemplar: &Exemplar, span: &Span) -> bool {
+fn refers_to(exemplar: &Exemplar, span: &Span) -> bool {
     exemplar.trace_id == span.trace_id && exemplar.span_id == span.span_id
 }
 
 #[test]
-fn every_histogram_leads_to_the_span_that_was_measured() {
+fn every_histogram_has_an_exemplar_of_the_measured_span() {
     let Some(run) = support::run(
-        "exemplars::every_histogram_leads_to_the_span_that_was_measured",
+        "exemplars::every_histogram_has_an_exemplar_of_the_measured_span",
         Behaviour::Takes,
         &[],
         scenario,
@@ -93,15 +93,15 @@ fn every_histogram_leads_to_the_span_that_was_measured() {
         let kept = exemplars(&received, name);
         assert_eq!(kept.len(), 1, "{name}");
         let span = received.span(span);
-        assert!(leads_to(&kept[0], span), "{name}: {:?}, {span:?}", kept[0]);
-        // The measurement is made once the work is done, the span ended just before or after.
+        assert!(refers_to(&kept[0], span), "{name}: {:?}, {span:?}", kept[0]);
+        // The measurement may precede or follow the end of the span.
         assert!(kept[0].time_unix_nano >= span.start_time_unix_nano, "{name}");
         assert!(kept[0].filtered_attributes.is_empty(), "{name}");
         let sum = received.histogram(name)[0].sum;
         assert_eq!(
             kept[0].value,
             sum.map(Value::AsDouble),
-            "{name}: of one measurement it is the sum"
+            "{name}: the exemplar of a single measurement has the value of the sum"
         );
         if TIMED.contains(&name) {
             let took = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
@@ -111,9 +111,9 @@ fn every_histogram_leads_to_the_span_that_was_measured() {
 }
 
 #[test]
-fn an_exemplar_filter_of_always_off_keeps_none() {
+fn the_exemplar_filter_always_off_disables_exemplars() {
     let Some(run) = support::run(
-        "exemplars::an_exemplar_filter_of_always_off_keeps_none",
+        "exemplars::the_exemplar_filter_always_off_disables_exemplars",
         Behaviour::Takes,
         &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")],
         scenario,
@@ -126,8 +126,8 @@ fn an_exemplar_filter_of_always_off_keeps_none() {
 }
 
 #[test]
-fn spans_that_are_not_sampled_give_exemplars_only_when_always_on() {
-    let name = "exemplars::spans_that_are_not_sampled_give_exemplars_only_when_always_on";
+fn unsampled_spans_have_exemplars_only_with_always_on() {
+    let name = "exemplars::unsampled_spans_have_exemplars_only_with_always_on";
     for (filter, kept) in [("always_on", 1), ("trace_based", 0)] {
         let variables = [
             ("OTEL_TRACES_SAMPLER", "always_off"),
@@ -166,6 +166,6 @@ fn exponential_histograms_have_exemplars_too() {
             .flat_map(|point| &point.exemplars)
             .collect();
         assert_eq!(kept.len(), 1, "{name}");
-        assert!(leads_to(kept[0], run.received.span(span)), "{name}");
+        assert!(refers_to(kept[0], run.received.span(span)), "{name}");
     }
 }

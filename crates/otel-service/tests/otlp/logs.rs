@@ -43,9 +43,9 @@ fn scenario() {
 }
 
 #[test]
-fn an_event_goes_once_to_each_output_with_its_trace() {
+fn an_event_is_written_once_to_each_output_with_its_trace() {
     let Some(run) = support::run(
-        "logs::an_event_goes_once_to_each_output_with_its_trace",
+        "logs::an_event_is_written_once_to_each_output_with_its_trace",
         Behaviour::Takes,
         &[],
         scenario,
@@ -63,7 +63,7 @@ fn an_event_goes_once_to_each_output_with_its_trace() {
     let outside = received.log("outside");
     assert!(outside.trace_id.is_empty());
     assert_eq!(value(&outside.attributes, "otelTraceID"), None);
-    // `tracing` does not know the function, and the module is none.
+    // `tracing` does not record the function.
     assert_eq!(value(&outside.attributes, "code.function.name"), None);
     let expected_line = value(&outside.attributes, "line").unwrap();
 
@@ -90,12 +90,12 @@ fn an_event_goes_once_to_each_output_with_its_trace() {
     );
 
     let lines = json_lines(&run.stdout);
-    let said = |message: &str| {
+    let line_of = |message: &str| {
         let found: Vec<_> = lines.iter().filter(|line| line["message"] == message).collect();
         assert_eq!(found.len(), 1, "{message}: {lines:?}");
         found[0]
     };
-    let line = said("hello al***@example.com");
+    let line = line_of("hello al***@example.com");
     assert_eq!(line["trace_id"], trace_id);
     assert_eq!(line["span_id"], span_id);
     assert_eq!(line["level"], "WARN");
@@ -106,16 +106,16 @@ fn an_event_goes_once_to_each_output_with_its_trace() {
             "huge": "18446744073709551615", "error": "bo***@example.com is gone",
         })
     );
-    assert!(said("outside").get("trace_id").is_none());
-    said("from the sdk");
+    assert!(line_of("outside").get("trace_id").is_none());
+    line_of("from the sdk");
     assert!(!run.stdout.contains("hidden"));
     assert!(!run.stdout.contains("alice@") && !run.stdout.contains("bob@"));
 }
 
 #[test]
-fn rust_log_sets_levels_and_never_removes_spans() {
+fn rust_log_sets_log_levels_and_does_not_disable_spans() {
     let Some(run) = support::run(
-        "logs::rust_log_sets_levels_and_never_removes_spans",
+        "logs::rust_log_sets_log_levels_and_does_not_disable_spans",
         Behaviour::Takes,
         &[("RUST_LOG", "error"), ("PII_MASKING", "off")],
         || {
@@ -143,10 +143,10 @@ fn rust_log_sets_levels_and_never_removes_spans() {
 }
 
 #[test]
-fn events_of_the_crate_log_are_events_like_others() {
+fn events_of_the_log_crate_are_exported() {
     let line = line!() + 9;
     let Some(run) = support::run(
-        "logs::events_of_the_crate_log_are_events_like_others",
+        "logs::events_of_the_log_crate_are_exported",
         Behaviour::Takes,
         &[("RUST_LOG", "info,chatty=debug,quiet=off")],
         || {
@@ -198,10 +198,10 @@ fn events_of_the_crate_log_are_events_like_others() {
 }
 
 #[test]
-fn a_panic_is_one_event_with_its_place_and_without_values() {
+fn a_panic_is_one_event_with_its_location_and_without_values() {
     let line = line!() + 10;
     let Some(run) = support::run(
-        "logs::a_panic_is_one_event_with_its_place_and_without_values",
+        "logs::a_panic_is_one_event_with_its_location_and_without_values",
         Behaviour::Takes,
         &[],
         || {
@@ -226,29 +226,29 @@ fn a_panic_is_one_event_with_its_place_and_without_values() {
         .filter(|log| support::body_of(log) == Some("panicked"))
         .collect();
     assert_eq!(panics.len(), 2, "{:?}", run.received.logs);
-    let of_work = &panics[0].attributes;
-    assert_eq!(value(of_work, "code.line.number").unwrap(), line.to_string());
+    let attributes = &panics[0].attributes;
+    assert_eq!(value(attributes, "code.line.number").unwrap(), line.to_string());
     assert_eq!(
-        value(of_work, "code.file.path").unwrap(),
+        value(attributes, "code.file.path").unwrap(),
         "\"crates/otel-service/tests/otlp/logs.rs\""
     );
-    assert_eq!(value(of_work, "exception.type").unwrap(), "\"panic\"");
+    assert_eq!(value(attributes, "exception.type").unwrap(), "\"panic\"");
     assert!(!panics[0].trace_id.is_empty());
     let constant = value(&panics[1].attributes, "exception.message");
     assert_eq!(constant.unwrap(), "\"a constant\"");
-    let told: Vec<_> = json_lines(&run.stdout);
-    let told = told.iter().filter(|line| line["message"] == "panicked");
-    assert_eq!(told.count(), 2);
+    let lines: Vec<_> = json_lines(&run.stdout);
+    let logged = lines.iter().filter(|line| line["message"] == "panicked");
+    assert_eq!(logged.count(), 2);
     assert!(!run.stdout.contains("hunter2"));
 }
 
 #[test]
-fn the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged() {
-    let name = "logs::the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged";
+fn events_of_the_exporters_are_logged_but_not_exported() {
+    let name = "logs::events_of_the_exporters_are_logged_but_not_exported";
     let environment = [("RUST_LOG", "trace"), ("OTEL_BLRP_SCHEDULE_DELAY", "10")];
     let Some(run) = support::run(name, Behaviour::Takes, &environment, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
-        // Several exports, each of which makes the client talk.
+        // Causes several exports, during each of which the client logs.
         for number in 0..5 {
             tracing::info!(number, "mine");
             std::thread::sleep(Duration::from_millis(30));
@@ -262,6 +262,6 @@ fn the_exporters_do_not_export_what_they_say_even_when_all_of_it_is_logged() {
     let lines = json_lines(&run.stdout);
     assert!(
         lines.len() > 5,
-        "the exporters say nothing, and this tests nothing: {lines:?}"
+        "the exporters logged nothing, so the test has no effect: {lines:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! The crate as a collector sees it: every test runs its scenario in a process of its own and asserts on what arrives.
+//! Tests against a collector: each test runs its scenario in a child process and asserts on the received telemetry.
 #![cfg(test)]
 
 mod batching;

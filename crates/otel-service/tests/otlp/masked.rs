@@ -1,4 +1,4 @@
-//! Addresses in every text of a span and of a measurement arrive masked.
+//! Masking of addresses in all texts of spans and metrics.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn person(name: &str) -> String {
     format!("{name}@example.com")
 }
 
-/// A span of another process, whose vendor knows a person.
+/// Returns a remote span context with an address in its trace state.
 fn elsewhere(name: &str) -> SpanContext {
     let state = TraceState::from_key_value([("vendor", person(name))]).unwrap();
     SpanContext::new(
@@ -56,8 +56,8 @@ fn scenario() {
 }
 
 #[test]
-fn addresses_in_every_text_of_a_span_and_a_measurement_arrive_masked() {
-    let name = "masked::addresses_in_every_text_of_a_span_and_a_measurement_arrive_masked";
+fn addresses_in_all_texts_of_spans_and_metrics_are_masked() {
+    let name = "masked::addresses_in_all_texts_of_spans_and_metrics_are_masked";
     let Some(run) = support::run(name, Behaviour::Takes, &[], scenario) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! What is measured without anybody recording it, and what happens to instruments that are given too many attributes.
+//! Metrics of the process and the runtime, and the cardinality limits of instruments.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn idle() {
     drop(keep);
 }
 
-/// Name, unit and kind: a sum, which may be monotonic, or a gauge.
+/// Returns the instrument and unit of a metric.
 fn kind(received: &support::Received, name: &str) -> String {
     let metric = received.metric(name);
     let kind = match &metric.data {
@@ -42,9 +42,9 @@ fn numbers(received: &support::Received, name: &str) -> Vec<f64> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_process_and_its_runtime_are_measured() {
+fn metrics_of_the_process_and_the_runtime_are_exported() {
     let Some(run) = support::run(
-        "measures::the_process_and_its_runtime_are_measured",
+        "measures::metrics_of_the_process_and_the_runtime_are_exported",
         Behaviour::Takes,
         &[],
         idle,
@@ -94,13 +94,14 @@ fn the_process_and_its_runtime_are_measured() {
     assert_eq!(workers, ["0", "1"]);
 }
 
-static VISITS: otel_service::Counter = otel_service::counter("visits", "{visit}", "Visits by who came.");
-static STAYS: otel_service::Histogram = otel_service::histogram("stay.duration", "How long who came stayed.");
+static VISITS: otel_service::Counter = otel_service::counter("visits", "{visit}", "Visits by visitor.");
+static STAYS: otel_service::Histogram =
+    otel_service::histogram("stay.duration", "Duration of a stay by visitor.");
 
-/// Far beyond the SDK's limit of 2,000.
+/// Number of attribute sets, far beyond the limit of 2,000 in the SDK.
 const VISITORS: i64 = 100_000;
 
-/// Resident memory in bytes, without the pages of the program, which come in when they are first used.
+/// Returns the resident anonymous memory in bytes, which excludes pages of the program file.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
@@ -119,15 +120,15 @@ fn flood() {
     let before = resident();
     (5_000..VISITORS).for_each(visit);
     let grown = resident().saturating_sub(before);
-    assert!(grown < 1_000_000, "{grown} bytes for what does not fit");
+    assert!(grown < 1_000_000, "memory grew by {grown} bytes beyond the limit");
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn too_many_attributes_overflow_into_one_point_and_take_no_memory() {
+fn too_many_attribute_sets_overflow_into_one_data_point() {
     let Some(run) = support::run(
-        "measures::too_many_attributes_overflow_into_one_point_and_take_no_memory",
+        "measures::too_many_attribute_sets_overflow_into_one_data_point",
         Behaviour::Takes,
         &[],
         flood,
@@ -157,18 +158,18 @@ fn too_many_attributes_overflow_into_one_point_and_take_no_memory() {
     assert_eq!(overflow, [VISITORS as u64 - 2_000]);
 }
 
-/// More than the routes, queues and tasks whose series are looked up once.
-const KINDS: u64 = 700;
+/// Number of routes and tasks, beyond the limits of the series caches.
+const LABEL_VALUES: u64 = 700;
 
-fn many_kinds() {
+fn many_label_values() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
         let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
         let answer = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
         let mut service = layer.layer(tower::service_fn(answer));
         let messaging = Messaging::new("worker@host");
-        // Twice: the first makes a series, the second finds it or not.
-        for kind in (0..KINDS).chain(0..KINDS) {
+        // The second round finds the cached series of the first, if there is one.
+        for kind in (0..LABEL_VALUES).chain(0..LABEL_VALUES) {
             let request = Request::builder().uri(format!("/{kind}")).body(()).unwrap();
             drop(service.call(request).await.unwrap());
             let (task, queue) = (format!("task-{kind}"), format!("queue-{}", kind % 100));
@@ -190,16 +191,16 @@ fn many_kinds() {
 }
 
 #[test]
-fn kinds_that_no_series_is_kept_for_are_measured_all_the_same() {
+fn series_beyond_the_cache_limits_are_recorded() {
     let Some(run) = support::run(
-        "measures::kinds_that_no_series_is_kept_for_are_measured_all_the_same",
+        "measures::series_beyond_the_cache_limits_are_recorded",
         Behaviour::Takes,
         &[],
-        many_kinds,
+        many_label_values,
     ) else {
         return;
     };
-    let kinds = KINDS as usize;
+    let kinds = LABEL_VALUES as usize;
     for (name, points, each) in [
         ("http_requests_total", kinds, 2.0),
         ("celery_tasks_total", kinds, 2.0),

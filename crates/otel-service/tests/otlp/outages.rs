@@ -1,4 +1,4 @@
-//! A collector that is down, silent, broken or overloaded costs the service nothing but the telemetry.
+//! Collectors that are down, silent, broken or overloaded affect only the telemetry, not the service.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::{self, Behaviour, Problem, json_lines, value};
 
 pub const ALL: [&str; 3] = ["logs", "metrics", "traces"];
 
-/// Works for a while with small, frequent batches.
+/// Records `batches` spans, log records and measurements, 15 ms apart.
 pub fn work(batches: usize) -> otel_service::Telemetry {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     static WORK: otel_service::Counter = otel_service::counter("work", "{piece}", "Work done.");
@@ -30,7 +30,7 @@ pub fn work(batches: usize) -> otel_service::Telemetry {
     telemetry
 }
 
-/// Shuts down within `deadline` with nothing delivered.
+/// Shuts down and checks that the deadline is kept and that nothing was delivered.
 pub fn stop_without_delivery(telemetry: otel_service::Telemetry, deadline: Duration) {
     let started = Instant::now();
     let mut error = telemetry.shutdown(deadline).unwrap_err();
@@ -40,14 +40,14 @@ pub fn stop_without_delivery(telemetry: otel_service::Telemetry, deadline: Durat
     assert_eq!(error.signals, ALL);
 }
 
-const OFTEN: [(&str, &str); 3] = [
+const SHORT_INTERVALS: [(&str, &str); 3] = [
     ("OTEL_BSP_SCHEDULE_DELAY", "10"),
     ("OTEL_BLRP_SCHEDULE_DELAY", "10"),
     ("OTEL_METRIC_EXPORT_INTERVAL", "10"),
 ];
 
-/// The warnings of the export thread by signal; there are no others.
-pub fn complaints(stdout: &str) -> Vec<String> {
+/// Returns the signals of the warnings, all of which must be from the export thread.
+pub fn warned_signals(stdout: &str) -> Vec<String> {
     let mut signals: Vec<String> = json_lines(stdout)
         .iter()
         .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
@@ -60,20 +60,20 @@ pub fn complaints(stdout: &str) -> Vec<String> {
     signals
 }
 
-/// The one line of `stdout` with this message about a signal.
-pub fn told(stdout: &str, signal: &str, message: &str) -> serde_json::Value {
+/// Returns the only log line of a signal that contains `message`.
+pub fn log_line(stdout: &str, signal: &str, message: &str) -> serde_json::Value {
     let mut lines = json_lines(stdout)
         .into_iter()
         .filter(|line| line["fields"]["signal"] == signal)
         .filter(|line| line["message"].as_str().unwrap().contains(message));
     let line = lines.next().unwrap_or_else(|| panic!("no {message}: {stdout}"));
-    assert_eq!(lines.next(), None, "more than once");
+    assert_eq!(lines.next(), None, "logged more than once");
     line
 }
 
 #[test]
-fn an_answer_that_cannot_be_read_is_still_a_success() {
-    let test = "outages::an_answer_that_cannot_be_read_is_still_a_success";
+fn a_success_with_a_malformed_body_is_a_success() {
+    let test = "outages::a_success_with_a_malformed_body_is_a_success";
     let run = scripted::run(
         test,
         |_, _| Answer::GarbageBody,
@@ -83,13 +83,13 @@ fn an_answer_that_cannot_be_read_is_still_a_success() {
         },
     );
     if let Some((_, run)) = run {
-        assert_eq!(complaints(&run.stdout), Vec::<String>::new());
+        assert_eq!(warned_signals(&run.stdout), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_collector_that_asks_for_time_gets_it_and_nothing_is_lost() {
-    let test = "outages::a_collector_that_asks_for_time_gets_it_and_nothing_is_lost";
+fn a_retry_after_header_delays_the_retry_and_nothing_is_lost() {
+    let test = "outages::a_retry_after_header_delays_the_retry_and_nothing_is_lost";
     let script = |_: &str, n| match n {
         0 => Answer::Later(1),
         _ => Answer::Takes,
@@ -104,13 +104,13 @@ fn a_collector_that_asks_for_time_gets_it_and_nothing_is_lost() {
             assert!(times[1] - times[0] >= Duration::from_secs(1), "{signal}");
         }
         assert_eq!((seen.spans().len(), seen.logs().len()), (2, 2));
-        assert_eq!(complaints(&run.stdout), Vec::<String>::new());
+        assert_eq!(warned_signals(&run.stdout), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long() {
-    let test = "outages::a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long";
+fn a_retry_delay_beyond_the_time_out_pauses_exports() {
+    let test = "outages::a_retry_delay_beyond_the_time_out_pauses_exports";
     let script = |_: &str, n| match n {
         0 => Answer::Later(1),
         _ => Answer::Takes,
@@ -123,19 +123,19 @@ fn a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long() {
     ];
     let run = scripted::run(test, script, &environment, || {
         let telemetry = work(4);
-        // Longer than the first attempt can take: the collector's wish has to be known before the end begins, at which
-        // one that fails gets a second.
+        // Longer than the first attempt can take: the retry delay must be known before the shutdown, during which a
+        // failed export gets a second attempt.
         std::thread::sleep(Duration::from_millis(600));
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
     });
     if let Some((seen, run)) = run {
         let times: Vec<Instant> = seen.to("/v1/traces").map(|asked| asked.at).collect();
         assert!(times[1] - times[0] >= Duration::from_secs(1));
-        // The first batch could not wait; the others waited in the queue.
+        // The first batch timed out; the others waited in the queue.
         assert_eq!(seen.spans().len(), 3);
-        assert_eq!(complaints(&run.stdout), ["traces"]);
+        assert_eq!(warned_signals(&run.stdout), ["traces"]);
         assert_eq!(
-            told(&run.stdout, "traces", "delivered again")["fields"]["lost"],
+            log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"],
             1
         );
     }
@@ -144,11 +144,16 @@ fn a_collector_that_asks_for_more_time_than_there_is_is_left_alone_that_long() {
 #[test]
 fn a_collector_that_is_down_is_reported_once() {
     let name = "outages::a_collector_that_is_down_is_reported_once";
-    // Retries end well before the next batch is due.
-    let environment = [OFTEN[0], OFTEN[1], OFTEN[2], ("OTEL_EXPORTER_OTLP_TIMEOUT", "50")];
+    // The time-out is short, so retries end before the next batch is due.
+    let environment = [
+        SHORT_INTERVALS[0],
+        SHORT_INTERVALS[1],
+        SHORT_INTERVALS[2],
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "50"),
+    ];
     let scenario = || stop_without_delivery(work(40), Duration::from_secs(10));
     if let Some(run) = support::run(name, Behaviour::Down, &environment, scenario) {
-        assert_eq!(complaints(&run.stdout), ALL);
+        assert_eq!(warned_signals(&run.stdout), ALL);
     }
 }
 
@@ -156,9 +161,9 @@ fn a_collector_that_is_down_is_reported_once() {
 fn a_collector_that_fails_is_reported_once() {
     let name = "outages::a_collector_that_fails_is_reported_once";
     let scenario = || stop_without_delivery(work(40), Duration::from_secs(10));
-    if let Some(run) = support::run(name, Behaviour::Fails, &OFTEN, scenario) {
+    if let Some(run) = support::run(name, Behaviour::Fails, &SHORT_INTERVALS, scenario) {
         assert!(run.received.requests > 6, "{}", run.received.requests);
-        assert_eq!(complaints(&run.stdout), ALL);
+        assert_eq!(warned_signals(&run.stdout), ALL);
     }
 }
 
@@ -166,23 +171,23 @@ fn a_collector_that_fails_is_reported_once() {
 fn an_outage_that_ends_is_reported_with_what_was_lost() {
     let name = "outages::an_outage_that_ends_is_reported_with_what_was_lost";
     let scenario = || work(40).shutdown(Duration::from_secs(10)).unwrap();
-    if let Some(run) = support::run(name, Behaviour::FailsAtFirst, &OFTEN, scenario) {
-        assert_eq!(complaints(&run.stdout), ALL);
+    if let Some(run) = support::run(name, Behaviour::FailsAtFirst, &SHORT_INTERVALS, scenario) {
+        assert_eq!(warned_signals(&run.stdout), ALL);
         for signal in ALL {
-            let line = told(&run.stdout, signal, "telemetry is delivered again");
+            let line = log_line(&run.stdout, signal, "telemetry is delivered again");
             assert!(line["fields"]["lost"].as_u64().unwrap() >= 1, "{line}");
         }
-        let lost = &told(&run.stdout, "traces", "delivered again")["fields"]["lost"];
+        let lost = &log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"];
         assert_eq!(run.received.spans.len() as u64, 40 - lost.as_u64().unwrap());
         assert!(!run.received.logs.is_empty());
         run.received.metric("work");
     }
 }
 
-/// The value of a counter's point with this `error.type`.
+/// Returns the value of the data point of a counter with this `error.type`.
 pub fn counted(seen: &Seen, name: &str, error_type: Option<&str>) -> Option<i64> {
     let Some(metric::Data::Sum(sum)) = seen.metric(name).data else {
-        panic!("{name} is no sum");
+        panic!("{name} is not a sum");
     };
     assert!(sum.is_monotonic, "{name}");
     let expected = error_type.map(|text| format!("{text:?}"));
@@ -197,10 +202,10 @@ pub fn counted(seen: &Seen, name: &str, error_type: Option<&str>) -> Option<i64>
 }
 
 #[test]
-fn a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once() {
+fn spans_dropped_during_an_outage_are_counted_and_logged_once() {
     const SPANS: usize = 20_000;
-    let name = "outages::a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once";
-    // The collector is silent until the first export of spans is given up, then well.
+    let name = "outages::spans_dropped_during_an_outage_are_counted_and_logged_once";
+    // The collector does not respond to the first export of spans, and recovers afterwards.
     let script = |path: &str, n| match (path, n) {
         ("/v1/traces", 0) => Answer::Silence,
         _ => Answer::Takes,
@@ -219,23 +224,23 @@ fn a_flood_during_an_outage_leaves_requests_alone_and_is_counted_and_told_once()
                 Span::internal("work").run(work).await.unwrap();
             }
         });
-        // One export alone is waited for as long as a fifth of that.
+        // Waiting for five exports would take as long.
         assert!(started.elapsed() < Duration::from_secs(10));
-        // The collector is well again.
+        // The collector has recovered.
         scripted::wait_for("/v1/traces", 2, Duration::from_secs(20));
         telemetry.shutdown(Duration::from_secs(20)).unwrap();
     });
     if let Some((seen, run)) = run {
         assert_eq!(
-            told(&run.stdout, "traces", "does not fit")["fields"]["capacity"],
+            log_line(&run.stdout, "traces", "does not fit")["fields"]["capacity"],
             64
         );
-        let dropped = told(&run.stdout, "traces", "room again")["fields"]["dropped"]
+        let dropped = log_line(&run.stdout, "traces", "room again")["fields"]["dropped"]
             .as_i64()
             .unwrap();
         let processed = "otel.sdk.processor.span.processed";
         assert_eq!(counted(&seen, processed, Some("queue_full")), Some(dropped));
-        let lost = told(&run.stdout, "traces", "delivered again")["fields"]["lost"]
+        let lost = log_line(&run.stdout, "traces", "delivered again")["fields"]["lost"]
             .as_i64()
             .unwrap();
         let exported = "otel.sdk.exporter.span.exported";

@@ -1,15 +1,15 @@
-//! The export thread seen from outside: that it is there and gone, what it tells of itself, and what it bears.
+//! The export thread from the outside: its lifetime, its own metrics, and its robustness against gauges.
 
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
 use otel_service::Span;
 
-use crate::outages::{ALL, complaints, counted, told, work};
+use crate::outages::{ALL, counted, log_line, warned_signals, work};
 use crate::scripted::{self, Answer, Seen};
 use crate::support::{self, Problem, value};
 
-/// The threads of this process that export.
+/// Returns the number of export threads of this process.
 fn export_threads() -> usize {
     std::fs::read_dir("/proc/self/task")
         .unwrap()
@@ -20,8 +20,8 @@ fn export_threads() -> usize {
         .count()
 }
 
-/// Works and shuts down with `threads` export threads meanwhile and none afterwards.
-fn has_threads(test: &str, environment: &[(&str, &str)], threads: usize) -> Option<Seen> {
+/// Runs a scenario and checks the number of export threads during it.
+fn run_with_threads(test: &str, environment: &[(&str, &str)], threads: usize) -> Option<Seen> {
     let run = scripted::run(
         test,
         |_, _| Answer::Takes,
@@ -36,8 +36,8 @@ fn has_threads(test: &str, environment: &[(&str, &str)], threads: usize) -> Opti
 }
 
 #[test]
-fn one_thread_exports() {
-    let seen = has_threads("pipeline::one_thread_exports", &[], 1);
+fn there_is_one_export_thread() {
+    let seen = run_with_threads("pipeline::there_is_one_export_thread", &[], 1);
     if let Some(seen) = seen {
         assert!(seen.connections > 0);
     }
@@ -46,7 +46,7 @@ fn one_thread_exports() {
 #[test]
 fn a_disabled_sdk_has_no_thread_and_no_connection() {
     let test = "pipeline::a_disabled_sdk_has_no_thread_and_no_connection";
-    if let Some(seen) = has_threads(test, &[("OTEL_SDK_DISABLED", "true")], 0) {
+    if let Some(seen) = run_with_threads(test, &[("OTEL_SDK_DISABLED", "true")], 0) {
         assert_eq!((seen.connections, seen.requests.len()), (0, 0));
     }
 }
@@ -59,14 +59,14 @@ fn without_exporters_there_is_no_thread_and_no_connection() {
         ("OTEL_LOGS_EXPORTER", "none"),
     ];
     let test = "pipeline::without_exporters_there_is_no_thread_and_no_connection";
-    if let Some(seen) = has_threads(test, &environment, 0) {
+    if let Some(seen) = run_with_threads(test, &environment, 0) {
         assert_eq!((seen.connections, seen.requests.len()), (0, 0));
     }
 }
 
 #[test]
-fn the_pipeline_measures_itself() {
-    let test = "pipeline::the_pipeline_measures_itself";
+fn the_pipeline_exports_metrics_about_itself() {
+    let test = "pipeline::the_pipeline_exports_metrics_about_itself";
     let environment = [
         ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2"),
@@ -87,7 +87,7 @@ fn the_pipeline_measures_itself() {
         },
     );
     if let Some((seen, _)) = run {
-        // What is flushed at the end may or may not be in the last metrics.
+        // The last metrics may or may not include the final flush.
         for (name, component) in [
             ("otel.sdk.processor.span.processed", "batching_span_processor"),
             ("otel.sdk.processor.log.processed", "batching_log_processor"),
@@ -106,11 +106,11 @@ fn the_pipeline_measures_itself() {
             ("otel.sdk.processor.log.queue.size", 0..=1),
         ] {
             let Some(metric::Data::Sum(sum)) = seen.metric(name).data else {
-                panic!("{name} is no sum");
+                panic!("{name} is not a sum");
             };
             assert!(!sum.is_monotonic, "{name}");
             let Some(number_data_point::Value::AsInt(number)) = sum.data_points[0].value else {
-                panic!("{name} is no integer");
+                panic!("{name} is not an integer");
             };
             assert!(expected.contains(&number), "{name} is {number}");
         }
@@ -132,7 +132,7 @@ fn the_pipeline_measures_itself() {
 
 fn assert_component(seen: &Seen, name: &str, component: &str) {
     let Some(metric::Data::Sum(sum)) = seen.metric(name).data else {
-        panic!("{name} is no sum");
+        panic!("{name} is not a sum");
     };
     let attributes = &sum.data_points[0].attributes;
     assert_eq!(
@@ -146,8 +146,8 @@ fn assert_component(seen: &Seen, name: &str, component: &str) {
 }
 
 #[test]
-fn a_gauge_that_hangs_costs_metrics_alone() {
-    let name = "pipeline::a_gauge_that_hangs_costs_metrics_alone";
+fn a_blocking_gauge_affects_metrics_only() {
+    let name = "pipeline::a_blocking_gauge_affects_metrics_only";
     let environment = [
         ("OTEL_BSP_SCHEDULE_DELAY", "20"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "20"),
@@ -159,16 +159,16 @@ fn a_gauge_that_hangs_costs_metrics_alone() {
         &environment,
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
-            let (reached, is_reached) = std::sync::mpsc::channel();
-            otel_service::observe_gauge("stuck", "1", "Hangs.", move || {
-                let _ = reached.send(());
+            let (called, is_called) = std::sync::mpsc::channel();
+            otel_service::observe_gauge("stuck", "1", "Blocks.", move || {
+                let _ = called.send(());
                 loop {
                     std::thread::park();
                 }
             });
-            is_reached.recv_timeout(Duration::from_secs(20)).unwrap();
-            // An instrument made meanwhile keeps nobody waiting.
-            static LATE: otel_service::Counter = otel_service::counter("late", "1", "Made late.");
+            is_called.recv_timeout(Duration::from_secs(20)).unwrap();
+            // Creating an instrument in the meantime must not block.
+            static LATE: otel_service::Counter = otel_service::counter("late", "1", "Created late.");
             LATE.add(1, &[]);
             support::block_on(Span::internal("after").run(async { Ok::<_, Problem>(()) })).unwrap();
             scripted::wait_for("/v1/traces", 1, Duration::from_secs(20));
@@ -180,15 +180,15 @@ fn a_gauge_that_hangs_costs_metrics_alone() {
     );
     if let Some((seen, run)) = run {
         assert_eq!(seen.spans().len(), 1);
-        assert_eq!(complaints(&run.stdout), ["metrics"]);
-        let line = told(&run.stdout, "metrics", "cannot be delivered");
+        assert_eq!(warned_signals(&run.stdout), ["metrics"]);
+        let line = log_line(&run.stdout, "metrics", "cannot be delivered");
         assert!(line["fields"]["error"].as_str().unwrap().contains("callback"));
     }
 }
 
 #[test]
-fn a_gauge_that_panics_costs_itself_alone() {
-    let name = "pipeline::a_gauge_that_panics_costs_itself_alone";
+fn a_panicking_gauge_affects_only_itself() {
+    let name = "pipeline::a_panicking_gauge_affects_only_itself";
     let environment = [("OTEL_METRIC_EXPORT_INTERVAL", "20")];
     let run = scripted::run(
         name,
@@ -197,14 +197,14 @@ fn a_gauge_that_panics_costs_itself_alone() {
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
             otel_service::observe_gauge("broken", "1", "Panics.", || panic!("of the scenario"));
-            otel_service::observe_gauge("whole", "1", "Does not.", || vec![(7.0, Vec::new())]);
+            otel_service::observe_gauge("whole", "1", "Does not panic.", || vec![(7.0, Vec::new())]);
             scripted::wait_for("/v1/metrics", 3, Duration::from_secs(20));
             telemetry.shutdown(Duration::from_secs(10)).unwrap();
         },
     );
     if let Some((seen, run)) = run {
         seen.metric("whole");
-        let line = told(&run.stdout, "metrics", "the reading of a gauge panicked");
+        let line = log_line(&run.stdout, "metrics", "the callback of a gauge panicked");
         assert_eq!(line["fields"]["gauge"], "broken");
     }
 }

@@ -1,4 +1,4 @@
-//! Server spans, their metrics and what happens inside a request, as a collector receives them.
+//! Server spans, request metrics and the telemetry within a request, as the collector receives them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -49,12 +49,12 @@ async fn answer(request: Request<()>) -> Result<Response<String>, Infallible> {
                     set_server_attribute(KeyValue::new("user.id", 7));
                     let rows = database
                         .observe(&FIND, async {
-                            // Its connection was lost the first time.
+                            // The connection was lost during the first attempt.
                             statement_sent_again(&Problem::Broken("lost".to_owned()));
                             Ok::<_, Problem>(vec![1, 2, 3])
                         })
                         .await?;
-                    // A refusal of the database that the service expects.
+                    // An expected database error.
                     let refused = database
                         .observe(&INSERT, async { Err::<(), _>(Problem::Refused) })
                         .await;
@@ -154,9 +154,9 @@ fn scenario() {
 }
 
 #[test]
-fn a_request_is_a_span_with_its_work_below_and_is_measured() {
+fn a_request_has_a_server_span_child_spans_and_metrics() {
     let Some(run) = support::run(
-        "requests::a_request_is_a_span_with_its_work_below_and_is_measured",
+        "requests::a_request_has_a_server_span_child_spans_and_metrics",
         Behaviour::Takes,
         &[("OTEL_EXPORTER_OTLP_HEADERS", "x-api=a%20b")],
         scenario,

@@ -1,5 +1,5 @@
-//! A collector that behaves as a script says, request by request, and counts what it was asked: for outages of every
-//! kind, and for looking from a scenario at what has arrived so far.
+//! A collector whose response to each request is scripted, to simulate outages. A scenario can query how many requests
+//! have arrived.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,36 +18,36 @@ use prost::Message;
 
 use crate::support::{self, Behaviour, Run};
 
-/// The variable that tells a scenario where its collector is.
+/// Variable with the URL of the collector.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
-/// What is done with one request.
+/// Response to one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Answer {
     /// 200.
     Takes,
-    /// None, ever; the connection stays open.
+    /// No response on an open connection.
     Silence,
-    /// A status of failure.
+    /// An error status.
     Status(u16),
-    /// 429 with these seconds of `Retry-After`.
+    /// 429 with a `Retry-After` header in seconds.
     Later(u32),
-    /// Something that is not HTTP.
+    /// Bytes that are not HTTP.
     Garbage,
-    /// 200 with a body that is no protobuf.
+    /// 200 with a malformed protobuf body.
     GarbageBody,
-    /// The connection is closed.
+    /// A closed connection.
     Hangup,
 }
 
-/// What a collector was asked.
+/// Connections and requests that a collector has seen.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub connections: usize,
     pub requests: Vec<Asked>,
 }
 
-/// One request, in whatever way it was answered.
+/// A request and its response.
 #[derive(Debug)]
 pub struct Asked {
     pub path: String,
@@ -56,8 +56,8 @@ pub struct Asked {
     body: Vec<u8>,
 }
 
-/// Runs `scenario` in a process of its own as [`support::run`] does, with a collector that answers the `n`th request of
-/// a path, counted from zero, as `script` says. `None` in that process.
+/// Runs `scenario` in a child process like [`support::run`], with a collector that responds to the `n`th request to a
+/// path, counted from zero, with the result of `script`. Returns `None` in the child.
 pub fn run(
     test: &str,
     script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
@@ -72,13 +72,13 @@ pub fn run(
     Some((seen, run))
 }
 
-/// In a scenario: waits until `count` requests have been made to `path`, for `longest` at the most.
-pub fn wait_for(path: &str, count: usize, longest: Duration) {
-    let deadline = Instant::now() + longest;
+/// Waits, within a scenario, for `count` requests to `path`.
+pub fn wait_for(path: &str, count: usize, timeout: Duration) {
+    let deadline = Instant::now() + timeout;
     while requests_to(path) < count {
         assert!(
             Instant::now() < deadline,
-            "no {count} requests to {path} in {longest:?}"
+            "fewer than {count} requests to {path} within {timeout:?}"
         );
         thread::sleep(Duration::from_millis(5));
     }
@@ -154,7 +154,7 @@ fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Answer, seen: &Mute
     }
 }
 
-/// Method, path and headers; `None` when the connection is closed.
+/// Reads the method, path and headers; returns `None` if the connection is closed.
 fn head(reader: &mut impl BufRead) -> Option<(String, String, BTreeMap<String, String>)> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
@@ -180,22 +180,22 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 impl Seen {
-    /// The requests to `path`, in their order.
+    /// Returns the requests to `path` in order of arrival.
     pub fn to(&self, path: &str) -> impl Iterator<Item = &Asked> {
         self.requests.iter().filter(move |asked| asked.path == path)
     }
 
-    /// The spans of every request that was taken.
+    /// Returns the spans of all accepted requests.
     pub fn spans(&self) -> Vec<Span> {
         self.taken("/v1/traces").flat_map(Asked::spans).collect()
     }
 
-    /// The log records of every request that was taken.
+    /// Returns the log records of all accepted requests.
     pub fn logs(&self) -> Vec<LogRecord> {
         self.taken("/v1/logs").flat_map(Asked::logs).collect()
     }
 
-    /// The last state of a metric.
+    /// Returns the most recent export of a metric.
     pub fn metric(&self, name: &str) -> Metric {
         let metrics = self
             .taken("/v1/metrics")
@@ -218,7 +218,7 @@ impl Seen {
 }
 
 impl Asked {
-    /// The spans of a request to `/v1/traces`.
+    /// Decodes the spans of a request to `/v1/traces`.
     pub fn spans(&self) -> Vec<Span> {
         ExportTraceServiceRequest::decode(&*self.body)
             .unwrap()
@@ -229,7 +229,7 @@ impl Asked {
             .collect()
     }
 
-    /// The records of a request to `/v1/logs`.
+    /// Decodes the log records of a request to `/v1/logs`.
     pub fn logs(&self) -> Vec<LogRecord> {
         ExportLogsServiceRequest::decode(&*self.body)
             .unwrap()

@@ -1,4 +1,4 @@
-//! The layer in a real server, with clients that come and go.
+//! The HTTP layer in a real server, with clients that disconnect.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::support::{self, Behaviour, number, shown};
 
-/// Says when the handler began and, by being dropped, when it was given up.
-struct Presence(mpsc::UnboundedSender<&'static str>);
+/// Reports when a handler is dropped.
+struct DropReporter(mpsc::UnboundedSender<&'static str>);
 
-impl Drop for Presence {
+impl Drop for DropReporter {
     fn drop(&mut self) {
-        self.0.send("gone").unwrap();
+        self.0.send("dropped").unwrap();
     }
 }
 
@@ -31,11 +31,11 @@ async fn connect(listener: &std::net::SocketAddr, path: &str) -> TcpStream {
 fn scenario() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(async {
-        let (heard, mut hear) = mpsc::unbounded_channel();
+        let (events, mut received_events) = mpsc::unbounded_channel();
         let slow = get(move || {
-            let presence = Presence(heard.clone());
+            let reporter = DropReporter(events.clone());
             async move {
-                presence.0.send("begun").unwrap();
+                reporter.0.send("started").unwrap();
                 std::future::pending::<()>().await;
             }
         });
@@ -65,12 +65,12 @@ fn scenario() {
             connect(&address, "/slow/1").await,
             connect(&address, "/slow/2").await,
         ];
-        for word in ["begun", "begun"] {
-            assert_eq!(hear.recv().await, Some(word));
+        for event in ["started", "started"] {
+            assert_eq!(received_events.recv().await, Some(event));
         }
         drop(clients);
-        for word in ["gone", "gone"] {
-            assert_eq!(hear.recv().await, Some(word));
+        for event in ["dropped", "dropped"] {
+            assert_eq!(received_events.recv().await, Some(event));
         }
         server.abort();
     });

@@ -1,14 +1,14 @@
-//! The end of a process whose collector does not do what it should.
+//! Shutdown with a collector that misbehaves.
 
 use std::time::Duration;
 
 use otel_service::Span;
 
-use crate::outages::{ALL, complaints, stop_without_delivery};
+use crate::outages::{ALL, stop_without_delivery, warned_signals};
 use crate::scripted::{self, Answer, Seen};
 use crate::support::{self, Problem};
 
-/// A service on a current-thread runtime that shuts down from inside of it, while the collector answers as it does.
+/// Shuts down from within a current-thread runtime while the collector responds with `answer`.
 fn shutdown_keeps_its_deadline(test: &str, answer: Answer) -> Option<Seen> {
     let run = scripted::run(
         test,
@@ -32,7 +32,7 @@ fn shutdown_keeps_its_deadline(test: &str, answer: Answer) -> Option<Seen> {
         },
     );
     let (seen, run) = run?;
-    assert!(complaints(&run.stdout).len() <= ALL.len(), "{}", run.stdout);
+    assert!(warned_signals(&run.stdout).len() <= ALL.len(), "{}", run.stdout);
     Some(seen)
 }
 
@@ -69,28 +69,25 @@ fn shutdown_keeps_its_deadline_when_the_collector_is_unavailable() {
 }
 
 #[test]
-fn shutdown_keeps_its_deadline_when_the_collector_answers_garbage() {
+fn shutdown_keeps_its_deadline_when_the_response_is_malformed() {
     shutdown_keeps_its_deadline(
-        "shutdown::shutdown_keeps_its_deadline_when_the_collector_answers_garbage",
+        "shutdown::shutdown_keeps_its_deadline_when_the_response_is_malformed",
         Answer::Garbage,
     );
 }
 
 #[test]
-fn what_the_collector_refuses_is_not_sent_again() {
-    let seen = shutdown_keeps_its_deadline(
-        "shutdown::what_the_collector_refuses_is_not_sent_again",
-        Answer::Status(400),
-    );
+fn a_refused_request_is_not_retried() {
+    let seen = shutdown_keeps_its_deadline("shutdown::a_refused_request_is_not_retried", Answer::Status(400));
     if let Some(seen) = seen {
         assert_eq!(seen.requests.len(), ALL.len());
     }
 }
 
 #[test]
-fn shutdown_does_not_wait_for_a_collector_that_asks_for_an_hour() {
+fn shutdown_does_not_wait_for_a_long_retry_after() {
     let seen = shutdown_keeps_its_deadline(
-        "shutdown::shutdown_does_not_wait_for_a_collector_that_asks_for_an_hour",
+        "shutdown::shutdown_does_not_wait_for_a_long_retry_after",
         Answer::Later(3_600),
     );
     if let Some(seen) = seen {

@@ -1,5 +1,5 @@
-//! What the integration tests share: OTLP receivers that keep what they get, and a way to run a test's scenario in a
-//! process of its own, because providers, subscribers and environment variables belong to the whole process.
+//! Support for the integration tests: OTLP receivers that keep what they receive, and functions that run a scenario in a
+//! child process, because providers, subscribers and environment variables are global to a process.
 
 mod certificates;
 mod collector;
@@ -32,21 +32,22 @@ pub use process::{gate, run_prepared, wait_at};
 
 pub const SERVICE: otel_service::Service = otel_service::Service::new("test-service", "9.8.7");
 
-/// How a collector behaves.
+/// Behaviour of a collector.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {
+    /// Accepts every request.
     Takes,
-    /// Accepts connections and never answers.
+    /// Accepts connections and never responds.
     Blackhole,
-    /// Answers 500.
+    /// Responds with 500.
     Fails,
-    /// Answers 500 to the first request of each signal.
+    /// Responds with 500 to the first request of each signal.
     FailsAtFirst,
-    /// Gives these answers, as they are, to the first requests of each signal, and takes the ones after.
+    /// Sends these raw responses to the first requests of each signal, and accepts later ones.
     Answers(&'static [&'static str]),
-    /// Takes everything and never comes to the end of its answer.
+    /// Accepts every request and sends an endless response.
     Endless,
-    /// Nobody listens.
+    /// Does not listen.
     Down,
 }
 
@@ -56,26 +57,28 @@ pub struct Received {
     pub spans: Vec<Span>,
     pub metrics: Vec<Metric>,
     pub logs: Vec<LogRecord>,
-    /// Of the requests that were taken; `:path` is among them.
+    /// Headers of the accepted requests, including `:path`.
     pub headers: Vec<BTreeMap<String, String>>,
-    /// All requests, taken or not.
+    /// Number of all requests, accepted or not.
     pub requests: usize,
     seen: BTreeMap<String, usize>,
-    /// What is not as the telemetry registry declares it.
+    /// Deviations from the telemetry registry.
     pub findings: BTreeSet<Finding>,
-    /// Bodies with a `content-encoding`, as they came.
+    /// Undecoded bodies with a `content-encoding`.
     pub compressed: Vec<Vec<u8>>,
 }
 
-/// The outcome of a scenario that ran in its own process.
+/// Result of a scenario that ran in a child process.
 #[derive(Debug)]
 pub struct Run {
     pub received: Received,
     pub stdout: String,
 }
 
-/// In the test's own process: starts a collector, runs the test again in a child with `environment` and returns what the
-/// collector and standard output got. In the child: runs `scenario` and returns `None`.
+/// Runs `scenario` in a child process.
+///
+/// In the process of the test: starts a collector, runs the test again in a child with `environment`, and returns what
+/// the collector and standard output received. In the child: runs `scenario` and returns `None`.
 pub fn run(
     test: &str,
     behaviour: Behaviour,
@@ -96,13 +99,13 @@ pub fn run(
 }
 
 impl Received {
-    /// Fails the test unless everything is as the telemetry registry declares it.
-    fn held_to_the_registry(self) -> Self {
+    /// Fails the test on deviations from the telemetry registry.
+    fn checked_against_registry(self) -> Self {
         assert_eq!(declared::serious(&self.findings), Vec::<String>::new());
         self
     }
 
-    /// Keeps a request in protobuf, whose path ends in that of its signal.
+    /// Decodes and keeps a protobuf request; `path` ends in the path of its signal.
     fn keep(&mut self, path: &str, body: &[u8]) {
         match &path[path.find("/v1/").unwrap_or_default()..] {
             "/v1/traces" => {
@@ -136,10 +139,10 @@ impl Received {
         }
     }
 
-    /// The headers of the last request whose path ends in `path`, without its query.
+    /// Returns the headers of the last request whose path, without the query, ends in `path`.
     pub fn headers_of(&self, path: &str) -> &BTreeMap<String, String> {
-        let mut those = self.headers.iter().rev();
-        those
+        let mut latest_first = self.headers.iter().rev();
+        latest_first
             .find(|headers| headers[":path"].split('?').next().unwrap().ends_with(path))
             .unwrap_or_else(|| panic!("no request to {path}"))
     }
@@ -157,7 +160,7 @@ impl Received {
         self.spans.iter().map(|span| span.name.as_str()).collect()
     }
 
-    /// The last state of a counter's or gauge's points.
+    /// Returns the data points in the most recent export of a counter or gauge.
     pub fn numbers(&self, name: &str) -> Vec<NumberDataPoint> {
         match self.metric(name).data.unwrap() {
             metric::Data::Sum(sum) => sum.data_points,
@@ -166,7 +169,7 @@ impl Received {
         }
     }
 
-    /// The last state of a histogram's points.
+    /// Returns the data points in the most recent export of a histogram.
     pub fn histogram(&self, name: &str) -> Vec<HistogramDataPoint> {
         match self.metric(name).data.unwrap() {
             metric::Data::Histogram(histogram) => histogram.data_points,
@@ -202,7 +205,7 @@ pub fn body_of(log: &LogRecord) -> Option<&str> {
     }
 }
 
-/// Attributes as `key=value`, text quoted, sorted: types show.
+/// Formats attributes as sorted `key=value` pairs, with text quoted to distinguish types.
 pub fn shown(attributes: &[KeyValue]) -> Vec<String> {
     let mut shown: Vec<String> = attributes
         .iter()
@@ -222,14 +225,14 @@ pub fn shown(attributes: &[KeyValue]) -> Vec<String> {
     shown
 }
 
-/// One attribute's value as [`shown`] shows it.
+/// Returns the value of an attribute as [`shown`] formats it.
 pub fn value(attributes: &[KeyValue], key: &str) -> Option<String> {
     let prefix = format!("{key}=");
     let mut found: Vec<String> = shown(attributes)
         .into_iter()
         .filter_map(|text| text.strip_prefix(&prefix).map(str::to_owned))
         .collect();
-    assert!(found.len() <= 1, "{key} is there more than once");
+    assert!(found.len() <= 1, "{key} appears more than once");
     found.pop()
 }
 
@@ -244,7 +247,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The JSON objects of standard output, one a line; the test runner may have begun the line.
+/// Parses the JSON objects of standard output, one per line; the test runner may have written the start of a line.
 pub fn json_lines(stdout: &str) -> Vec<serde_json::Value> {
     stdout
         .lines()
@@ -253,7 +256,7 @@ pub fn json_lines(stdout: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Waits for an answer and reads it to its end.
+/// Awaits a response and reads its whole body.
 pub async fn read<B, E>(
     answer: impl Future<Output = Result<http::Response<B>, E>>,
 ) -> (http::response::Parts, String)
@@ -266,7 +269,7 @@ where
     (head, String::from_utf8(body.to_vec()).unwrap())
 }
 
-/// An async runtime for a scenario.
+/// Runs a future on a new runtime with two threads.
 pub fn block_on<F: Future>(work: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,4 +1,4 @@
-//! A task's way from the sender to the worker, and pools and queues as gauges.
+//! The trace of a task from the sender to the worker, and the gauges of pools and queues.
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -86,9 +86,9 @@ fn scenario() {
 }
 
 #[test]
-fn a_task_is_one_trace_across_the_queue() {
+fn sending_and_running_a_task_are_one_trace() {
     let Some(run) = support::run(
-        "tasks::a_task_is_one_trace_across_the_queue",
+        "tasks::sending_and_running_a_task_are_one_trace",
         Behaviour::Takes,
         &[],
         scenario,

@@ -1,4 +1,4 @@
-//! The standard variables, as they work in a process.
+//! The effects of the standard variables on a process.
 
 mod destinations;
 mod preferences;
@@ -14,26 +14,26 @@ use tower::{Layer, ServiceExt};
 
 use crate::support::{self, Behaviour, Problem, json_lines, value};
 
-/// The signals as variables spell them, with their paths.
+/// Signals in the spelling of variables, with their paths.
 const SIGNALS: [(&str, &str); 3] = [
     ("TRACES", "/v1/traces"),
     ("METRICS", "/v1/metrics"),
     ("LOGS", "/v1/logs"),
 ];
 
-/// Longer than anything takes that works.
+/// A deadline that a working shutdown does not reach.
 const LONG: Duration = Duration::from_secs(20);
 
 fn set(name: &str, value: impl Into<String>) -> (String, String) {
     (name.to_owned(), value.into())
 }
 
-/// The variable of one signal.
+/// Returns the per-signal variable.
 fn own(signal: &str, name: &str) -> String {
     format!("OTEL_EXPORTER_OTLP_{signal}_{name}")
 }
 
-/// A span, a measurement and a log record.
+/// Records a span, a measurement and a log record.
 fn one_of_each() {
     static ONES: otel_service::Counter = otel_service::counter("ones", "{one}", "Ones.");
     support::block_on(Span::internal("one").run(async {
@@ -44,14 +44,14 @@ fn one_of_each() {
     .unwrap();
 }
 
-/// The shortest scenario: one of each signal, all delivered.
+/// Runs the shortest scenario: one item of each signal, all delivered.
 fn record() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     one_of_each();
     telemetry.shutdown(LONG).unwrap();
 }
 
-/// One request with a span inside; gives the trace id that the request saw and its `traceresponse`.
+/// Runs a request that has an inner span; returns the trace id within the request and its `traceresponse`.
 fn request(traceparent: Option<&str>) -> (String, String) {
     support::block_on(async {
         let service = HttpLayer::new(|_| Some("/")).layer(tower::service_fn(|_: Request<()>| async {
@@ -91,8 +91,8 @@ fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
 }
 
 #[test]
-fn an_exporter_of_none_switches_one_signal_off() {
-    let name = "variables::an_exporter_of_none_switches_one_signal_off";
+fn the_exporter_none_disables_a_signal() {
+    let name = "variables::the_exporter_none_disables_a_signal";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -116,8 +116,8 @@ fn an_exporter_of_none_switches_one_signal_off() {
 }
 
 #[test]
-fn the_sampler_of_the_variable_is_used() {
-    let name = "variables::the_sampler_of_the_variable_is_used";
+fn the_configured_sampler_is_used() {
+    let name = "variables::the_configured_sampler_is_used";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -139,8 +139,8 @@ fn the_sampler_of_the_variable_is_used() {
 }
 
 #[test]
-fn odd_values_are_warnings() {
-    let name = "variables::odd_values_are_warnings";
+fn invalid_values_cause_warnings() {
+    let name = "variables::invalid_values_cause_warnings";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -176,8 +176,8 @@ fn odd_values_are_warnings() {
 }
 
 #[test]
-fn bodies_are_compressed_on_demand() {
-    let name = "variables::bodies_are_compressed_on_demand";
+fn bodies_are_compressed_if_configured() {
+    let name = "variables::bodies_are_compressed_if_configured";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -212,8 +212,8 @@ fn set_up_and_shutdown_work_inside_an_async_runtime() {
 }
 
 #[test]
-fn b3_headers_are_carried_when_the_variable_says_so() {
-    let name = "variables::b3_headers_are_carried_when_the_variable_says_so";
+fn b3_headers_are_propagated_if_configured() {
+    let name = "variables::b3_headers_are_propagated_if_configured";
     support::run(name, Behaviour::Takes, &[("OTEL_PROPAGATORS", "b3")], || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
@@ -231,8 +231,8 @@ fn b3_headers_are_carried_when_the_variable_says_so() {
 }
 
 #[test]
-fn the_console_takes_what_it_is_given() {
-    let name = "variables::the_console_takes_what_it_is_given";
+fn the_console_exporter_prints_spans_and_metrics() {
+    let name = "variables::the_console_exporter_prints_spans_and_metrics";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -270,8 +270,8 @@ fn the_console_takes_what_it_is_given() {
 }
 
 #[test]
-fn a_quiet_request_has_no_spans_whatever_the_sampler() {
-    let name = "variables::a_quiet_request_has_no_spans_whatever_the_sampler";
+fn a_quiet_request_has_no_spans_with_any_sampler() {
+    let name = "variables::a_quiet_request_has_no_spans_with_any_sampler";
     let run = support::run(
         name,
         Behaviour::Takes,

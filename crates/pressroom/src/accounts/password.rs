@@ -12,8 +12,8 @@ use argon2::{
 };
 use tokio::sync::Semaphore;
 
-use super::{PasswordHash, werkzeug};
-use crate::ids::IdSource;
+use super::werkzeug;
+use crate::{domain::PasswordHash, ids::IdSource};
 
 /// How long a request waits for its turn to hash.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,13 +8,15 @@ use telemetry::{
 };
 
 use super::{
-    Claims, Email, InvalidToken, NewUser, Overloaded, Password, Passwords, RateLimiter, Tokens,
-    TooManyAttempts, User, UserChanges, Verdict,
+    password::{Overloaded, Password, Passwords, Verdict},
+    rate_limit::{RateLimiter, TooManyAttempts},
+    token::{Claims, InvalidToken, Tokens},
 };
 use crate::{
     clock::Clock,
+    domain::{Email, NewUser, User, UserChanges},
     names::{attribute, metric, span},
-    store::{Constraint, Store, StoreError},
+    store::{AccountStore, Constraint, StoreError},
 };
 
 static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
@@ -90,7 +92,7 @@ pub struct ProfileUpdate {
 /// The accounts of the service.
 #[derive(Clone)]
 pub struct Accounts {
-    store: Arc<dyn Store>,
+    store: Arc<dyn AccountStore>,
     passwords: Passwords,
     tokens: Tokens,
     limiter: Arc<RateLimiter>,
@@ -106,7 +108,7 @@ impl std::fmt::Debug for Accounts {
 impl Accounts {
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn AccountStore>,
         passwords: Passwords,
         tokens: Tokens,
         limiter: RateLimiter,

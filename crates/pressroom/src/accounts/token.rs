@@ -15,8 +15,11 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{TokenKey, User, UserId};
-use crate::{clock::Clock, ids::IdSource};
+use crate::{
+    clock::Clock,
+    domain::{TokenKey, User, UserId},
+    ids::IdSource,
+};
 
 /// The key that signs. Never printed.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Registering, signing in and out, and one's own profile.
+//! Registration, login, logout and the caller's own profile.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,8 @@ use super::{
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, Length},
 };
-use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn, User};
+use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn};
+use crate::domain::User;
 
 const NAME: Length = Length::Between(1, 255);
 const BIO: Length = Length::AtMost(1000);
@@ -20,7 +21,7 @@ const IMAGE: Length = Length::AtMost(500);
 const PASSWORD_MIN_CHARS: usize = 6;
 const PASSWORD_MAX_BYTES: usize = 1024;
 
-/// A user as its owner sees it.
+/// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserView {
@@ -31,7 +32,7 @@ pub struct UserView {
     #[schema(example = "Alice")]
     name: String,
     bio: String,
-    /// The address of a picture.
+    /// URL of a picture.
     image: String,
     #[schema(value_type = String, format = DateTime)]
     created_at: jiff::Timestamp,
@@ -50,7 +51,7 @@ impl From<User> for UserView {
     }
 }
 
-/// A bearer token (RFC 6750), valid until it expires or is logged out.
+/// A bearer token (RFC 6750), valid until it expires or its owner logs out.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Token)]
 pub struct TokenView {
@@ -78,7 +79,9 @@ impl From<SignedIn> for SignedInView {
     }
 }
 
-/// Described here for the OpenAPI document; read by [`JsonBody`], which collects every fault.
+// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
+
+/// A new account.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct Registration {
@@ -90,6 +93,7 @@ pub struct Registration {
     name: String,
 }
 
+/// Credentials of an account.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct Login {
@@ -99,7 +103,7 @@ pub struct Login {
     password: String,
 }
 
-/// What to change; what is left out stays.
+/// Fields to change; omitted fields keep their values.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct Profile {
@@ -127,10 +131,11 @@ pub struct Message {
     responses(
         (status = CREATED, body = SignedInView),
         (status = BAD_REQUEST, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody, description = "The address is taken, letter case aside"),
+        (status = CONFLICT, body = ErrorBody,
+            description = "The e-mail address is already registered, ignoring case"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Try again after `Retry-After` seconds"),
+        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
@@ -151,16 +156,16 @@ pub async fn register(
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
-/// Sign in
+/// Log in
 #[utoipa::path(
     post, path = "/api/login", tag = "accounts", request_body = Login,
     responses(
         (status = OK, body = SignedInView),
         (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody, description = "No such account, or not its password"),
+        (status = UNAUTHORIZED, body = ErrorBody, description = "Unknown e-mail address or wrong password"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Try again after `Retry-After` seconds"),
+        (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
@@ -178,7 +183,7 @@ pub async fn login(
     Ok(Json(SignedInView::from(signed_in)))
 }
 
-/// Your own profile
+/// Get your own profile
 #[utoipa::path(
     get, path = "/api/user", tag = "accounts", security(("bearer" = [])),
     responses(
@@ -191,14 +196,14 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
 }
 
-/// Change your own profile
+/// Update your own profile
 #[utoipa::path(
     put, path = "/api/user", tag = "accounts", security(("bearer" = [])), request_body = Profile,
     responses(
         (status = OK, body = UserView),
         (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody),
-        (status = CONFLICT, body = ErrorBody, description = "The address is another user's"),
+        (status = CONFLICT, body = ErrorBody, description = "The e-mail address belongs to another user"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
@@ -224,7 +229,7 @@ pub async fn update_profile(
     Ok(Json(user.into()))
 }
 
-/// Sign out: the token is refused from then on
+/// Log out, which revokes the token
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
     responses(

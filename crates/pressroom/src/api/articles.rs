@@ -1,4 +1,4 @@
-//! Articles and favourites.
+//! Handlers for articles and favourites.
 
 use axum::{
     extract::{FromRequestParts, Path, RawQuery, State},
@@ -17,10 +17,11 @@ use super::{
     json::{Json, JsonBody, Length},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::{Article, ArticleChanges, Articles, Draft};
+use crate::articles::Articles;
+use crate::domain::{Article, ArticleChanges, Draft};
 
-/// Whoever keeps an answer asks before using it again; what an anonymous reader was shown is not
-/// shown to others, and what a reader with a token was shown is not kept by shared caches.
+/// Caching rules for an article: caches revalidate before each use and keep responses for different
+/// `Authorization` fields apart.
 const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::VARY, HeaderValue::from_static("Authorization")),
@@ -30,7 +31,7 @@ const TITLE: Length = Length::Between(1, 255);
 const DESCRIPTION: Length = Length::AtMost(1000);
 const BODY: Length = Length::AtLeast(1);
 
-/// The part of a user that an article shows.
+/// The author of an article, as shown to readers.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Author)]
 pub struct AuthorView {
@@ -87,15 +88,17 @@ impl From<Article> for ArticleView {
 #[schema(as = ArticleList)]
 pub struct ArticleListView {
     articles: Vec<ArticleView>,
-    /// How many match in all.
+    /// Number of articles that match, on all pages.
     total: i64,
     page: i64,
     per_page: i64,
-    /// Pass as `cursor` for the next page; null on the last one.
+    /// Value of `cursor` for the next page; null on the last page.
     next_cursor: Option<String>,
 }
 
-/// Described here for the OpenAPI document; read by [`JsonBody`], which collects every fault.
+// The request body types only describe the bodies in the OpenAPI document; handlers read a `JsonBody`.
+
+/// An article to create.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct NewArticle {
@@ -107,7 +110,7 @@ pub struct NewArticle {
     description: Option<String>,
 }
 
-/// What to change; what is left out stays. The slug never changes.
+/// Fields to change; omitted fields keep their values. The slug never changes.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its description is used")]
 pub struct ArticleUpdate {
@@ -121,20 +124,24 @@ pub struct ArticleUpdate {
 
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used; read by Paging")]
+#[expect(
+    dead_code,
+    reason = "only its description is used; Paging reads the query string"
+)]
 pub struct ListParams {
-    /// From 1.
+    /// Page number, starting at 1.
     #[param(minimum = 1, default = 1)]
     page: Option<i64>,
+    /// Number of articles per page.
     #[param(minimum = 1, maximum = 100, default = 20)]
     per_page: Option<i64>,
-    /// Case-insensitive substring of the title.
+    /// Substring of the title, ignoring case.
     search: Option<String>,
-    /// `next_cursor` of the page before; pages at constant cost at any depth, and wins over `page`.
+    /// `next_cursor` of the previous page. Costs the same at any depth; takes precedence over `page`.
     cursor: Option<String>,
 }
 
-/// The slug in a path. What no slug can be (not UTF-8, a NUL) is an article that does not exist.
+/// The slug in a path. A text that cannot be a slug (invalid UTF-8, or containing NUL) is answered 404.
 #[derive(Debug)]
 pub struct Slug(String);
 
@@ -187,20 +194,20 @@ pub async fn list(
     post, path = "/api/articles/", tag = "articles", security(("bearer" = [])), request_body = NewArticle,
     params(
         ("Idempotency-Key" = Option<String>, Header, max_length = 255,
-            description = "Makes the request safe to repeat: for 24 hours the same request with the same key is \
-                answered as the first time and creates nothing. Printable ASCII; each user has keys of their own."),
+            description = "Makes the request safe to retry: for 24 hours, the same request with the same key \
+                returns the first response and creates nothing. Printable ASCII; separate for each user."),
     ),
     responses(
         (status = CREATED, body = ArticleView, headers(
-            ("Location" = String, description = "Where the article is"),
-            ("ETag" = String, description = "Its entity tag"),
+            ("Location" = String, description = "Path of the article"),
+            ("ETag" = String, description = "Entity tag of the article"),
         )),
         (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, body = ErrorBody,
-            description = "The key was used for a request with another body"),
+            description = "The idempotency key was used for a request with a different body"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
@@ -218,7 +225,7 @@ pub async fn create(
     };
     form.finish()?;
     let article = articles.create(&caller.user, draft, key).await?;
-    // A slug of ours is ASCII.
+    // Generated slugs are ASCII, so the conversion succeeds.
     let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
     let headers = [
         Some((header::ETAG, entity_tag::field(entity_tag(&article)))),
@@ -228,18 +235,19 @@ pub async fn create(
     Ok((StatusCode::CREATED, headers, Json(ArticleView::from(article))))
 }
 
-/// One article
+/// Get an article
 #[utoipa::path(
     get, path = "/api/articles/{slug}", tag = "articles", security((), ("bearer" = [])),
     params(
         ("slug" = String, Path),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has"),
+        ("If-None-Match" = Option<String>, Header,
+            description = "Entity tags of the versions that the client has cached"),
     ),
     responses(
         (status = OK, body = ArticleView, headers(
-            ("ETag" = String, description = "Changes with whatever this reader is shown"),
+            ("ETag" = String, description = "Entity tag of the article as this caller sees it"),
         )),
-        (status = NOT_MODIFIED, description = "The client has it"),
+        (status = NOT_MODIFIED, description = "The client's cached version is current"),
         (status = NOT_FOUND, body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
@@ -262,22 +270,26 @@ pub async fn get(
     })
 }
 
-/// Change your own article
+/// Update your own article
 #[utoipa::path(
     put, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
     params(
         ("slug" = String, Path),
         ("If-Match" = Option<String>, Header,
-            description = "Entity tags of the versions that may be replaced. Somebody's favourite makes no new version."),
+            description = "Entity tags of the versions that may be replaced. \
+                Favourites do not create a new version."),
     ),
     request_body = ArticleUpdate,
     responses(
-        (status = OK, body = ArticleView, headers(("ETag" = String, description = "Of what is there now"))),
+        (status = OK, body = ArticleView, headers(
+            ("ETag" = String, description = "Entity tag of the updated article"),
+        )),
         (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
         (status = NOT_FOUND, body = ErrorBody),
-        (status = PRECONDITION_FAILED, body = ErrorBody, description = "It is another version by now"),
+        (status = PRECONDITION_FAILED, body = ErrorBody,
+            description = "`If-Match` does not list the current version"),
         (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
         (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
@@ -301,11 +313,11 @@ pub async fn update(
     form.finish()?;
     let precondition = conditions.precondition();
     let article = articles.update(&article, changes, precondition).await?;
-    // Says that the answer's content is what is there now, and so whose tag this is: the request's
-    // content is something else.
-    let place = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal())?;
+    // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag
+    // describe the updated article, not the content of the request.
+    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal())?;
     let headers = [
-        (header::CONTENT_LOCATION, place),
+        (header::CONTENT_LOCATION, location),
         (header::ETAG, entity_tag::field(entity_tag(&article))),
     ];
     Ok((headers, Json(ArticleView::from(article))))
@@ -316,14 +328,16 @@ pub async fn update(
     delete, path = "/api/articles/{slug}", tag = "articles", security(("bearer" = [])),
     params(
         ("slug" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be deleted"),
+        ("If-Match" = Option<String>, Header,
+            description = "Entity tags of the versions that may be deleted"),
     ),
     responses(
         (status = NO_CONTENT),
         (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
         (status = NOT_FOUND, body = ErrorBody),
-        (status = PRECONDITION_FAILED, body = ErrorBody, description = "It is another version by now"),
+        (status = PRECONDITION_FAILED, body = ErrorBody,
+            description = "`If-Match` does not list the current version"),
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
@@ -338,7 +352,7 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Favourite an article; idempotent
+/// Favourite an article (idempotent)
 #[utoipa::path(
     post, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),
@@ -357,7 +371,7 @@ pub async fn favorite(
     Ok(Json(articles.favorite(&slug, &caller.user).await?.into()))
 }
 
-/// Take a favourite back; idempotent
+/// Remove a favourite (idempotent)
 #[utoipa::path(
     delete, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),

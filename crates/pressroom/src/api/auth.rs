@@ -1,4 +1,4 @@
-//! Who is asking: the bearer token (RFC 6750) of a request.
+//! Authentication of a request by its bearer token (RFC 6750).
 
 use axum::{
     extract::{FromRef, FromRequestParts, OptionalFromRequestParts},
@@ -7,9 +7,10 @@ use axum::{
 use telemetry::KeyValue;
 
 use super::error::ApiError;
-use crate::accounts::{AccountError, Accounts, Claims, User};
+use crate::accounts::{AccountError, Accounts, Claims};
+use crate::domain::User;
 
-/// A caller whose token is good.
+/// A caller with a valid token.
 #[derive(Debug)]
 pub struct Caller {
     pub user: User,
@@ -38,7 +39,7 @@ where
 {
     type Rejection = ApiError;
 
-    /// Where signing in is optional, a bad token is no token; a database that is away is an error.
+    /// Treats an invalid token as no token; an unavailable database is still an error.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
         let Some(token) = bearer_token(&parts.headers) else {
             return Ok(None);
@@ -54,8 +55,9 @@ where
     }
 }
 
-/// What follows `Bearer`, in any letter case and after one or more spaces. Several `Authorization`
-/// headers read as one list, which is no token.
+/// Returns the token after `Bearer`, in any letter case and followed by one or more spaces.
+///
+/// Several `Authorization` fields are joined into one list, which never verifies as a token.
 fn bearer_token(headers: &HeaderMap) -> Option<String> {
     let values: Result<Vec<&str>, _> = headers
         .get_all(header::AUTHORIZATION)

@@ -1,8 +1,7 @@
-//! Conditions that a request puts on the state of what it is about (RFC 9110, section 13).
+//! Conditional requests: `If-Match` and `If-None-Match` (RFC 9110, section 13).
 //!
-//! `If-None-Match` on GET compares whole entity tags. What changes an article compares versions: a PUT
-//! replaces nothing that the rest of the tag is about, and somebody's favourite must not keep an
-//! author from saving.
+//! GET compares whole entity tags. PUT and DELETE compare only the version part: they do not replace
+//! the rest of what a tag covers, and another user's favourite must not fail the author's update.
 
 use axum::{
     extract::FromRequestParts,
@@ -11,16 +10,16 @@ use axum::{
 use jiff::Timestamp;
 
 use super::entity_tag;
-use crate::articles::Precondition;
+use crate::domain::Precondition;
 
-/// The conditions of a request.
+/// The conditional header fields of a request.
 #[derive(Debug)]
 pub struct Conditions(HeaderMap);
 
 impl<S: Send + Sync> FromRequestParts<S> for Conditions {
     type Rejection = std::convert::Infallible;
 
-    /// Only these fields are copied: most requests have none.
+    /// Copies only the conditional fields, which most requests do not have.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let mut conditions = HeaderMap::new();
         for name in [header::IF_MATCH, header::IF_NONE_MATCH] {
@@ -33,24 +32,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
 }
 
 impl Conditions {
-    /// Whether a reader who has what `If-None-Match` lists has this already.
+    /// Whether `If-None-Match` lists `tag`, so that the client's cached version is current.
     pub(super) fn include(&self, tag: &str) -> bool {
         match Listed::read(&self.0, &header::IF_NONE_MATCH) {
             None => false,
             Some(Listed::Any) => true,
-            // Compared weakly: a proxy that compresses makes tags weak.
+            // Weak comparison: proxies that compress responses make tags weak.
             Some(Listed::Tags(tags)) => tags
                 .iter()
                 .any(|listed| listed.opaque == tag.trim_matches('"').as_bytes()),
         }
     }
 
-    /// What `If-Match` and `If-None-Match` ask of the version that a change replaces.
+    /// Returns what `If-Match` and `If-None-Match` require of the version to be replaced.
     pub(super) fn precondition(&self) -> Precondition {
         let one_of = match Listed::read(&self.0, &header::IF_MATCH) {
-            // There is one, or the answer is 404 anyway.
+            // `*` matches any existing article; a missing one is answered 404 anyway.
             None | Some(Listed::Any) => None,
-            // Compared strongly: a weak tag matches nothing.
+            // Strong comparison: weak tags never match.
             Some(Listed::Tags(tags)) => Some(versions(tags.iter().filter(|tag| !tag.weak))),
         };
         match Listed::read(&self.0, &header::IF_NONE_MATCH) {
@@ -71,7 +70,7 @@ fn versions<'a>(tags: impl Iterator<Item = &'a Tag<'a>>) -> Vec<Timestamp> {
     tags.filter_map(|tag| entity_tag::version(tag.opaque)).collect()
 }
 
-/// What a condition lists.
+/// The value of a conditional field.
 enum Listed<'a> {
     Any,
     Tags(Vec<Tag<'a>>),
@@ -83,7 +82,7 @@ struct Tag<'a> {
 }
 
 impl<'a> Listed<'a> {
-    /// The list of all fields with this name; what follows a fault in one is not part of it.
+    /// Reads all fields named `name` as one list; the rest of a field after a syntax error is ignored.
     fn read(headers: &'a HeaderMap, name: &HeaderName) -> Option<Self> {
         let mut fields = headers.get_all(name).iter().peekable();
         fields.peek()?;
@@ -99,7 +98,7 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// The tags of one field, as far as they are well formed.
+/// Iterator over the tags of one field, up to the first syntax error.
 struct Tags<'a>(&'a [u8]);
 
 impl<'a> Iterator for Tags<'a> {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_known_when_it_is_listed_anywhere_weak_or_not() {
+    fn if_none_match_finds_a_weak_or_strong_tag_anywhere_in_the_list() {
         let tag = entity_tag(&article());
         let known = |fields: &[&str]| conditions(header::IF_NONE_MATCH, fields).include(&tag);
         assert!(known(&[&tag]));
@@ -152,12 +151,15 @@ mod tests {
         assert!(!known(&[]));
         assert!(!known(&[""]));
         assert!(!known(&["\"a\"", "\"*\""]));
-        assert!(!known(&[tag.trim_matches('"')]), "without quotes it is none");
-        assert!(!known(&[&format!("\"a {tag}")]), "within another one's quotes");
+        assert!(!known(&[tag.trim_matches('"')]), "a tag without quotes");
+        assert!(
+            !known(&[&format!("\"a {tag}")]),
+            "a tag inside another tag's quotes"
+        );
     }
 
     #[test]
-    fn a_change_is_held_to_the_versions_that_are_listed() {
+    fn a_precondition_compares_the_current_version_with_the_listed_ones() {
         let tag = entity_tag(&article());
         let now = article().updated_at;
         let holds = |name, fields: &[&str]| conditions(name, fields).precondition().holds(now);
@@ -175,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn a_favourite_does_not_keep_an_author_from_saving() {
+    fn a_favourite_changes_the_tag_but_not_the_version() {
         let before = entity_tag(&article());
-        let mut liked = article();
-        liked.favorites_count = 1;
-        assert!(!conditions(header::IF_NONE_MATCH, &[&before]).include(&entity_tag(&liked)));
+        let mut favourited = article();
+        favourited.favorites_count = 1;
+        assert!(!conditions(header::IF_NONE_MATCH, &[&before]).include(&entity_tag(&favourited)));
         assert!(
             conditions(header::IF_MATCH, &[&before])
                 .precondition()
-                .holds(liked.updated_at)
+                .holds(favourited.updated_at)
         );
     }
 }

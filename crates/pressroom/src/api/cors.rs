@@ -1,10 +1,9 @@
-//! Which other sites' pages may read our answers in a browser (Cross-Origin Resource Sharing, in the
-//! WHATWG's Fetch standard). None unless they are named.
+//! Cross-Origin Resource Sharing (WHATWG Fetch standard): lets pages of the configured origins read
+//! responses. By default no origin is allowed.
 //!
-//! Callers show themselves by a bearer token, which a page has to have and to send on purpose: a
-//! browser adds nothing by itself, so `Access-Control-Allow-Credentials` is never given, and `*` is
-//! safe for whoever wants it. Our own rather than tower-http's layer, which answers every OPTIONS
-//! request itself, so that none would tell `Allow`.
+//! Callers authenticate with a bearer token, which a page must send explicitly; browsers attach nothing
+//! by themselves. `Access-Control-Allow-Credentials` is therefore never sent, and allowing `*` is safe.
+//! tower-http's layer is not used because it answers every OPTIONS request itself, without `Allow`.
 
 use std::sync::Arc;
 
@@ -20,23 +19,24 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DEL
 const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, traceparent, tracestate, baggage",
 );
-/// What a page may read beside a few simple fields.
-const ANSWER_FIELDS: HeaderValue =
+/// Response fields that a page may read in addition to the CORS-safelisted ones.
+const RESPONSE_FIELDS: HeaderValue =
     HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
-/// How long a browser may remember the answer to a preflight, in seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The origins whose pages may read answers; by default none.
+/// Origins whose pages may read responses; by default none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigins {
+    /// Every origin, written `*`.
     Any,
-    /// Exactly these, each as a browser writes it.
+    /// The listed origins, in the form of a browser's `Origin` field.
     Only(Vec<HeaderValue>),
 }
 
-/// A part of the list that is no origin.
+/// Error for an entry of the list that is not an origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an origin as https://app.example.com, nor * alone")]
+#[error("{0:?} is not an origin such as https://app.example.com; `*` must stand alone")]
 pub struct InvalidOrigin(String);
 
 impl Default for AllowedOrigins {
@@ -46,10 +46,10 @@ impl Default for AllowedOrigins {
 }
 
 impl AllowedOrigins {
-    /// Reads origins separated by commas, or `*`.
+    /// Parses a comma-separated list of origins, or `*`.
     ///
     /// # Errors
-    /// [`InvalidOrigin`] names the first part that is none: it would never equal what a browser sends.
+    /// [`InvalidOrigin`] names the first entry that could never equal a browser's `Origin` field.
     pub fn parse(list: &str) -> Result<Self, InvalidOrigin> {
         if list.trim() == "*" {
             return Ok(Self::Any);
@@ -62,12 +62,12 @@ impl AllowedOrigins {
             .map(Self::Only)
     }
 
-    /// Whether nobody is allowed anything.
+    /// Whether no origin is allowed.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// `Access-Control-Allow-Origin` for a request.
+    /// Returns the value of `Access-Control-Allow-Origin` for a request, if its origin is allowed.
     fn granted(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         match self {
@@ -91,14 +91,14 @@ impl std::fmt::Display for AllowedOrigins {
 
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
-    // A star is a valid character of a host, and no host's name has one: a pattern was meant.
+    // The URL parser accepts `*` in a host, but it would be meant as a pattern, which is not supported.
     let exact = matches!(url.scheme(), "http" | "https")
         && url.origin().ascii_serialization() == text
         && !text.contains('*');
     HeaderValue::try_from(text).ok().filter(|_| exact)
 }
 
-/// Answers preflights of allowed origins, and tells browsers who may read the other answers.
+/// Answers preflights of allowed origins and adds the CORS fields to all other responses.
 pub(super) async fn share(
     State(allowed): State<Arc<AllowedOrigins>>,
     request: Request,
@@ -126,10 +126,10 @@ pub(super) async fn share(
     let headers = response.headers_mut();
     if let Some(granted) = granted {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, granted);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_FIELDS);
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_FIELDS);
     }
     if *allowed != AllowedOrigins::Any {
-        // Another origin's answer, or one to no origin, would not do for this one.
+        // The response depends on the origin, so caches must keep one per origin.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_exactly_what_a_browser_sends() {
+    fn an_origin_must_have_the_form_that_browsers_send() {
         for list in [
             "",
             " ",

@@ -1,5 +1,5 @@
-//! The OpenAPI document, and a page to read and try it. The page is part of the binary and asks no
-//! address but this server's own.
+//! The OpenAPI document, and a page to browse and try the API. The page is embedded in the binary and
+//! loads nothing from other hosts.
 
 use axum::{
     Extension,
@@ -11,7 +11,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-/// What the document says beside the paths, which come from the handlers.
+/// Parts of the document other than the paths, which come from the handlers.
 #[derive(Debug, OpenApi)]
 #[openapi(
     info(
@@ -20,8 +20,8 @@ use utoipa::{
         license(name = "MIT", identifier = "MIT"),
     ),
     tags(
-        (name = "health", description = "Whether the service works"),
-        (name = "accounts", description = "Registering, signing in and out, your own profile"),
+        (name = "health", description = "Health of the service"),
+        (name = "accounts", description = "Registration, login, logout and your own profile"),
         (name = "articles", description = "Articles and favourites"),
     ),
     modifiers(&BearerToken),
@@ -41,24 +41,24 @@ impl Modify for BearerToken {
     }
 }
 
-/// The document as it is served.
+/// The serialised document.
 #[derive(Clone)]
 pub(super) struct Document(pub(super) bytes::Bytes);
 
-/// The OpenAPI 3.1 document.
+/// Serves the OpenAPI 3.1 document.
 pub(super) async fn document(Extension(Document(json)): Extension<Document>) -> impl IntoResponse {
     let json_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json_type)], json)
 }
 
-/// The page.
+/// Serves the API page.
 pub(super) async fn page() -> impl IntoResponse {
-    let own_address_only = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; \
+    let own_origin_only = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; \
                             style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
     (
         [(
             header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(own_address_only),
+            HeaderValue::from_static(own_origin_only),
         )],
         Html(include_str!("docs.html")),
     )

@@ -1,28 +1,28 @@
 //! Entity tags of articles (RFC 9110, section 8.8.3).
 //!
-//! A tag is `"<version>-<view>"`. The version is the article's `updated_at`, which every change moves
-//! on. The view is a digest of the rest of what this reader is shown: the count of favourites, whether
-//! the reader's is among them, and the author's name and address. Together they change whenever the
-//! answer's content does, so the tag is strong, without the text being hashed: on a processor with
-//! SHA instructions it costs a quarter of a microsecond, however long the article is.
+//! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases
+//! with every update. The view is a digest of everything else in the response: the number of favourites,
+//! whether the reader has favourited the article, and the author's name and e-mail address. Together they
+//! change whenever the response content changes, so the tag is strong although the article's text is not
+//! hashed. Its cost does not depend on the length of the article (a quarter of a microsecond on a
+//! processor with SHA instructions).
 
+use crate::domain::Article;
 use axum::http::HeaderValue;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use crate::articles::Article;
+/// Version of the response format; increment it when the fields of the response change.
+const FORMAT_VERSION: u8 = 1;
 
-/// Goes with the fields of the answer: change it when they change.
-const SHAPE: u8 = 1;
-
-/// The tag of an article as one reader sees it.
+/// Returns the entity tag of an article as one reader sees it.
 pub(super) fn entity_tag(article: &Article) -> String {
     let mut view = Sha256::new();
-    view.update([SHAPE, u8::from(article.favorited)]);
+    view.update([FORMAT_VERSION, u8::from(article.favorited)]);
     view.update(article.favorites_count.to_be_bytes());
     view.update(article.author.id.0.to_be_bytes());
     view.update(article.author.name.as_bytes());
-    // In no text, so that no two of them run together.
+    // Neither text can contain NUL, so it separates them unambiguously.
     view.update([0]);
     view.update(article.author.email.as_bytes());
     let mut head = [0; 8];
@@ -34,12 +34,12 @@ pub(super) fn entity_tag(article: &Article) -> String {
     )
 }
 
-/// A tag as a header field.
+/// Returns a tag as the value of a header field.
 pub(super) fn field(tag: String) -> HeaderValue {
-    HeaderValue::try_from(tag).expect("hexadecimal digits, a hyphen and quotes")
+    HeaderValue::try_from(tag).expect("a tag contains only hexadecimal digits, a hyphen and quotes")
 }
 
-/// The version in the opaque part of a tag of ours.
+/// Returns the version in `opaque`, the unquoted part of a tag made by [`entity_tag`].
 pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
     let (version, view) = std::str::from_utf8(opaque).ok()?.split_once('-')?;
     u64::from_str_radix(view, 16).ok()?;
@@ -50,10 +50,7 @@ pub(super) fn version(opaque: &[u8]) -> Option<Timestamp> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        accounts::UserId,
-        articles::{ArticleId, Author},
-    };
+    use crate::domain::{ArticleId, Author, UserId};
 
     pub(in crate::api) fn article() -> Article {
         Article {
@@ -75,7 +72,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn whatever_a_reader_sees_change_changes_the_tag() {
+    fn each_change_that_a_reader_can_see_changes_the_tag() {
         let changes: [fn(&mut Article); 6] = [
             |article| article.updated_at = Timestamp::UNIX_EPOCH,
             |article| article.favorites_count = 1,
@@ -97,7 +94,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_tag_tells_its_version_also_before_1970() {
+    fn the_version_is_read_back_from_a_tag_also_before_1970() {
         for micros in [-1, 0, 1_795_329_860_123_456] {
             let mut article = article();
             article.updated_at = Timestamp::from_microsecond(micros).unwrap();

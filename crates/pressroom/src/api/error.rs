@@ -1,13 +1,13 @@
-//! The one shape that every error leaves in.
+//! The error envelope: the one JSON format of every error response.
 //!
-//! A handler returns `Result<_, ApiError>`; middleware and fallbacks make an [`ApiError`] too. The
-//! constructors below say which status, code and message belong together; the messages of the
-//! reference are kept word for word, because clients match on them.
+//! Handlers return `Result<_, ApiError>`; middleware and fallbacks build an [`ApiError`] as well. Each
+//! constructor ties a status, a code and a message together. The messages are those of the reference
+//! implementation, word for word, because clients match on them.
 //!
-//! Which to use: a domain error converts by `From`. [`ApiError::bad_request`] when the request
-//! cannot be read at all, [`ApiError::validation`] when its fields can be named. The store being
-//! away is 503, never 500. [`ApiError::internal`] is for our own defects; what happened is logged,
-//! not sent.
+//! Choosing an error: domain errors convert with `From`. Use [`ApiError::bad_request`] when the request
+//! cannot be read at all and [`ApiError::validation`] when individual fields are wrong. An unavailable
+//! database is 503, never 500. [`ApiError::internal`] is for defects of this program; the cause is logged
+//! but not sent.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -26,22 +26,22 @@ use crate::{
     store::{Constraint, StoreError},
 };
 
-/// How long a client should wait before it tries an unavailable service again.
+/// Value of `Retry-After` when the service is unavailable.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
 
-/// Every fault of every field, by field name.
-pub type Faults = BTreeMap<String, Vec<String>>;
+/// All validation errors of a request, by field name.
+pub type FieldErrors = BTreeMap<String, Vec<String>>;
 
-/// An error on its way to a client.
+/// An error response.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: &'static str,
-    fields: Option<Faults>,
-    /// In whole seconds.
+    fields: Option<FieldErrors>,
+    /// Value of `Retry-After`, in seconds.
     retry_after: Option<NonZeroU32>,
-    /// What went wrong on our side; recorded on the server span, not sent.
+    /// Internal cause; recorded on the server span, not sent.
     cause: Option<Fault>,
 }
 
@@ -53,20 +53,20 @@ pub struct ErrorBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail {
-    /// Stable, for programs.
+    /// Stable identifier for programs.
     #[schema(example = "article_not_found")]
     code: &'static str,
-    /// For people.
+    /// Text for people.
     #[schema(example = "Article not found")]
     message: &'static str,
     #[schema(example = 404)]
     status_code: u16,
-    /// The id of this request's trace, 32 hexadecimal digits.
+    /// Trace id of this request, 32 hexadecimal digits.
     trace_id: Option<String>,
-    /// Every fault of every field at once; only on validation errors.
+    /// All validation errors, by field name; only present when validation failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::HashMap<String, Vec<String>>>)]
-    fields: Option<Faults>,
+    fields: Option<FieldErrors>,
 }
 
 impl ApiError {
@@ -89,7 +89,7 @@ impl ApiError {
         self
     }
 
-    /// Rounded up, so as not to say a moment too early.
+    /// Sets `Retry-After`, rounded up to whole seconds.
     fn retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
@@ -101,7 +101,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
     }
 
-    pub fn validation(fields: Faults) -> Self {
+    pub fn validation(fields: FieldErrors) -> Self {
         let mut error = Self::new(StatusCode::BAD_REQUEST, "validation_error", "Validation failed");
         error.fields = Some(fields);
         error
@@ -111,7 +111,7 @@ impl ApiError {
         Self::new(
             StatusCode::BAD_REQUEST,
             "invalid_idempotency_key",
-            "Idempotency-Key must be one text of 1 to 255 printable ASCII characters",
+            "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters",
         )
     }
 
@@ -170,7 +170,7 @@ impl ApiError {
             "Request timed out",
         )
         .retry_after(UNAVAILABLE_FOR)
-        .caused_by("timeout", "the request took longer than it may")
+        .caused_by("timeout", "the request exceeded its time limit")
     }
 
     pub fn unavailable() -> Self {
@@ -182,7 +182,7 @@ impl ApiError {
         .retry_after(UNAVAILABLE_FOR)
     }
 
-    /// A handler panicked.
+    /// Internal error for a handler that panicked with `message`.
     pub fn panicked(message: &'static str) -> Self {
         Self::internal().caused_by("panic", message)
     }
@@ -206,7 +206,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)
             | StoreError::Failed(_)) => {
-                telemetry::error!(%error, "store failed");
+                telemetry::error!(%error, "database operation failed");
                 Self::internal().caused_by("database_error", error.to_string())
             }
         }
@@ -235,7 +235,7 @@ impl From<AccountError> for ApiError {
             )
             .retry_after(retry_after),
             AccountError::Overloaded(error) => {
-                telemetry::warn!(%error, "turned away");
+                telemetry::warn!(%error, "request rejected because password hashing is overloaded");
                 Self::unavailable().caused_by("overloaded", error.to_string())
             }
             AccountError::Store(error) => error.into(),
@@ -253,12 +253,12 @@ impl From<ArticleError> for ApiError {
             ArticleError::PreconditionFailed => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "precondition_failed",
-                "The article is not in the state that the request demands",
+                "The article's current version does not meet the request's precondition",
             ),
             ArticleError::IdempotencyKeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
-                "Idempotency-Key was used for another request",
+                "Idempotency-Key was already used for a different request",
             ),
             ArticleError::Store(error) => error.into(),
         }

@@ -1,4 +1,4 @@
-//! Whether the service works, for people (`/api/health`) and for orchestrators (`live`, `ready`).
+//! Health endpoints: `/api/health` for people, `live` and `ready` for orchestrators.
 
 use axum::{
     extract::State,
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::health::{Health, State as ComponentState};
 
-/// The state of the service.
+/// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Healthy,
-    /// It answers, but no worker runs its tasks.
+    /// The service answers requests, but no worker runs its tasks.
     Degraded,
     Unhealthy,
 }
@@ -56,12 +56,13 @@ pub struct Probe {
     status: &'static str,
 }
 
-/// The state of the service and of what it stands on
+/// Health of the service and its components
 #[utoipa::path(
     get, path = "/api/health", tag = "health",
     responses(
-        (status = OK, body = HealthView, description = "Healthy, or degraded"),
-        (status = SERVICE_UNAVAILABLE, body = HealthView, description = "The database or Redis is away"),
+        (status = OK, body = HealthView, description = "Healthy or degraded"),
+        (status = SERVICE_UNAVAILABLE, body = HealthView,
+            description = "The database or Redis is unavailable"),
     )
 )]
 pub async fn health(State(health): State<Health>) -> Response {
@@ -93,13 +94,13 @@ pub async fn health(State(health): State<Health>) -> Response {
     (code, Json(view)).into_response()
 }
 
-/// Whether the process is up
+/// Liveness: the process is running
 #[utoipa::path(get, path = "/api/health/live", tag = "health", responses((status = OK, body = Probe)))]
 pub async fn live() -> Json<Probe> {
     Json(Probe { status: "ok" })
 }
 
-/// Whether requests may be sent here: the database answers, its schema is current, no shutdown has begun
+/// Readiness: the database is reachable, its schema is current, and the server is not shutting down
 #[utoipa::path(
     get, path = "/api/health/ready", tag = "health",
     responses((status = OK, body = Probe), (status = SERVICE_UNAVAILABLE, body = ErrorBody))

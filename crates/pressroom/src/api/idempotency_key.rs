@@ -1,4 +1,4 @@
-//! What a client calls a request that it may have to repeat: the `Idempotency-Key` field.
+//! Extraction of the `Idempotency-Key` field, the client-chosen key that makes a request safe to retry.
 
 use axum::{
     extract::FromRequestParts,
@@ -6,11 +6,11 @@ use axum::{
 };
 
 use super::error::ApiError;
-use crate::articles::IdempotencyKey;
+use crate::domain::IdempotencyKey;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What the client calls this request, if it does.
+/// The idempotency key of a request, if it has one.
 #[derive(Debug)]
 pub struct Keyed(pub Option<IdempotencyKey>);
 

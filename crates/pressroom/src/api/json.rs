@@ -1,13 +1,10 @@
-//! JSON in and out: answers are written, bodies are read and their faults collected.
+//! JSON responses, and request bodies with validation.
 //!
-//! A body is read whole before its handler runs but judged only when the handler asks, because
-//! authentication, existence and ownership are answered first. What counts as a fault, and its
-//! wording, is the reference's (marshmallow's).
+//! A body is read before its handler runs but validated only when the handler asks for it, because
+//! authentication, existence and ownership are checked first. The rules and the wording of validation
+//! errors are those of the reference implementation, which uses marshmallow.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    convert::Infallible,
-};
+use std::{collections::BTreeMap, convert::Infallible};
 
 use axum::{
     body::Bytes,
@@ -20,12 +17,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    error::{ApiError, Faults},
+    error::{ApiError, FieldErrors},
     limits::Limits,
 };
-use crate::accounts::{Email, InvalidEmail};
+use crate::domain::{Email, InvalidEmail};
 
-/// An answer as JSON.
+/// A JSON response.
 #[derive(Debug, Clone, Copy)]
 pub struct Json<T>(pub T);
 
@@ -37,14 +34,14 @@ impl<T: Serialize> IntoResponse for Json<T> {
                 ([(header::CONTENT_TYPE, json)], body).into_response()
             }
             Err(error) => {
-                telemetry::error!(%error, "answer not serialised");
+                telemetry::error!(%error, "cannot serialise a response");
                 ApiError::internal().into_response()
             }
         }
     }
 }
 
-/// A request body, read within the limit and not yet judged.
+/// A request body, read up to the size limit and not yet parsed.
 #[derive(Debug)]
 pub struct JsonBody(Result<Bytes, ApiError>);
 
@@ -70,13 +67,14 @@ where
 }
 
 impl JsonBody {
-    /// The fields of the body.
+    /// Parses the body as a JSON object and returns its fields.
     ///
     /// # Errors
-    /// 415 when it is not said to be JSON, 413 when it is too large, 400 when it is no JSON object.
+    /// 415 when the content type is not JSON, 413 when the body is too large, 400 when the body is not a
+    /// JSON object.
     pub fn into_form(self) -> Result<Form, ApiError> {
         let value: Value = serde_json::from_slice(&self.0?).map_err(|_| ApiError::bad_request())?;
-        // The reference takes every empty value for an empty object.
+        // The reference implementation treats every empty value as an empty object.
         let empty = match &value {
             Value::Null | Value::Bool(false) => true,
             Value::Number(number) => number.as_f64() == Some(0.0),
@@ -88,13 +86,14 @@ impl JsonBody {
             Value::Object(fields) => fields,
             _ if empty => Map::new(),
             _ => {
-                let faults = Faults::from([("_schema".to_owned(), vec!["Invalid input type.".to_owned()])]);
-                return Err(ApiError::validation(faults));
+                let message = "Invalid input type.".to_owned();
+                let errors = FieldErrors::from([("_schema".to_owned(), vec![message])]);
+                return Err(ApiError::validation(errors));
             }
         };
         Ok(Form {
             fields,
-            faults: BTreeMap::new(),
+            errors: BTreeMap::new(),
         })
     }
 }
@@ -115,7 +114,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// How long a text may be, in characters.
+/// Allowed length of a text, in characters.
 #[derive(Debug, Clone, Copy)]
 pub enum Length {
     AtLeast(usize),
@@ -124,7 +123,7 @@ pub enum Length {
 }
 
 impl Length {
-    fn fault(self, text: &str) -> Option<String> {
+    fn error(self, text: &str) -> Option<String> {
         let length = text.chars().count();
         match self {
             Self::AtLeast(min) if length < min => Some(format!("Shorter than minimum length {min}.")),
@@ -137,116 +136,115 @@ impl Length {
     }
 }
 
-/// The fields of a body, taken one by one; what is wrong with them is kept until the end.
+/// The fields of a request body. Handlers take them one by one; the form collects validation errors
+/// until [`Form::finish`].
 #[derive(Debug)]
 pub struct Form {
     fields: Map<String, Value>,
-    faults: Faults,
+    errors: FieldErrors,
 }
 
 impl Form {
-    /// A text that must be there; empty when it is at fault.
+    /// Takes a required text; returns an empty text when the field is missing or invalid.
     pub fn required(&mut self, name: &str, length: Length) -> String {
-        self.demand(name);
+        self.require(name);
         self.optional(name, length).unwrap_or_default()
     }
 
-    /// A text that may be left out.
+    /// Takes an optional text.
     pub fn optional(&mut self, name: &str, length: Length) -> Option<String> {
         let text = self.text(name, "Not a valid string.")?;
         if text.contains('\0') {
-            self.fault(name, "Null characters are not allowed.");
+            self.add_error(name, "Null characters are not allowed.");
             return None;
         }
-        match length.fault(&text) {
-            Some(fault) => {
-                self.fault(name, &fault);
+        match length.error(&text) {
+            Some(error) => {
+                self.add_error(name, &error);
                 None
             }
             None => Some(text),
         }
     }
 
-    /// A text that must be there and is taken as it is, to be compared and never kept.
+    /// Takes a required secret that is compared but never stored, so its content is not validated.
     pub fn required_secret(&mut self, name: &str) -> String {
-        self.demand(name);
+        self.require(name);
         self.text(name, "Not a valid string.").unwrap_or_default()
     }
 
-    /// A new secret that may be left out: at least so many characters, at most so many bytes.
+    /// Takes an optional new secret of at least `min_chars` characters and at most `max_bytes` bytes.
     pub fn optional_new_secret(&mut self, name: &str, min_chars: usize, max_bytes: usize) -> Option<String> {
         let text = self.text(name, "Not a valid string.")?;
-        if let Some(fault) = Length::AtLeast(min_chars).fault(&text) {
-            self.fault(name, &fault);
+        if let Some(error) = Length::AtLeast(min_chars).error(&text) {
+            self.add_error(name, &error);
         } else if text.len() > max_bytes {
-            self.fault(name, &format!("Longer than maximum length {max_bytes}."));
+            self.add_error(name, &format!("Longer than maximum length {max_bytes}."));
         }
         Some(text)
     }
 
-    /// A new secret that must be there.
+    /// Takes a required new secret; see [`Form::optional_new_secret`].
     pub fn required_new_secret(&mut self, name: &str, min_chars: usize, max_bytes: usize) -> String {
-        self.demand(name);
+        self.require(name);
         self.optional_new_secret(name, min_chars, max_bytes)
             .unwrap_or_default()
     }
 
-    /// An e-mail address that must be there.
+    /// Takes a required e-mail address.
     pub fn required_email(&mut self, name: &str) -> Option<Email> {
-        self.demand(name);
+        self.require(name);
         self.optional_email(name)
     }
 
-    /// An e-mail address that may be left out.
+    /// Takes an optional e-mail address.
     pub fn optional_email(&mut self, name: &str) -> Option<Email> {
         const MALFORMED: &str = "Not a valid email address.";
         let text = self.text(name, MALFORMED)?;
         match Email::parse(&text) {
             Ok(email) => return Some(email),
-            Err(InvalidEmail::Malformed) => self.fault(name, MALFORMED),
+            Err(InvalidEmail::Malformed) => self.add_error(name, MALFORMED),
             Err(InvalidEmail::TooLong) => {
-                self.fault(name, &format!("Longer than maximum length {}.", Email::MAX_CHARS));
+                self.add_error(name, &format!("Longer than maximum length {}.", Email::MAX_CHARS));
             }
         }
         None
     }
 
-    /// Ends the reading: what was not asked for is a fault too.
+    /// Finishes validation; fields that were not taken are errors too.
     ///
     /// # Errors
-    /// 400 with every fault of every field.
+    /// 400 with all validation errors of all fields.
     pub fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.fields).keys() {
-            self.fault(name, "Unknown field.");
+            self.add_error(name, "Unknown field.");
         }
-        if self.faults.is_empty() {
+        if self.errors.is_empty() {
             Ok(())
         } else {
-            Err(ApiError::validation(self.faults))
+            Err(ApiError::validation(self.errors))
         }
     }
 
-    fn demand(&mut self, name: &str) {
+    fn require(&mut self, name: &str) {
         if !self.fields.contains_key(name) {
-            self.fault(name, "Missing data for required field.");
+            self.add_error(name, "Missing data for required field.");
         }
     }
 
     fn text(&mut self, name: &str, wrong_type: &str) -> Option<String> {
         match self.fields.remove(name)? {
             Value::String(text) => return Some(text),
-            Value::Null => self.fault(name, "Field may not be null."),
-            _ => self.fault(name, wrong_type),
+            Value::Null => self.add_error(name, "Field may not be null."),
+            _ => self.add_error(name, wrong_type),
         }
         None
     }
 
-    fn fault(&mut self, name: &str, fault: &str) {
-        match self.faults.entry(name.to_owned()) {
-            Entry::Vacant(entry) => {
-                entry.insert(vec![fault.to_owned()]);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().push(fault.to_owned()),
-        }
+    fn add_error(&mut self, name: &str, message: &str) {
+        self.errors
+            .entry(name.to_owned())
+            .or_default()
+            .push(message.to_owned());
     }
 }

@@ -1,4 +1,4 @@
-//! What happens around every request, whichever route it takes.
+//! Middleware around all routes: request limits, panics and time-outs, and the client address.
 
 use std::{
     convert::Infallible,
@@ -27,11 +27,14 @@ use super::{
     proxies::{Clients, TrustedProxies},
 };
 
-/// The longest request target, and the longest header field, in bytes: the reference's server's.
+/// Maximum length of a request target, in bytes; gunicorn's default, which the reference
+/// implementation uses.
 const MAX_TARGET_BYTES: usize = 4094;
+/// Maximum length of a header field, in bytes; likewise gunicorn's default.
 const MAX_FIELD_BYTES: usize = 8190;
 
-/// Turns what a handler cannot answer itself into an answer: a panic, and taking too long.
+/// Rejects requests that exceed a limit, and turns panics and time-outs of handlers into the error
+/// envelope.
 pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     if request.extensions().get::<AmbiguousFraming>().is_some() {
@@ -51,13 +54,13 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
         .and_then(|length| length.to_str().ok()?.parse::<u64>().ok())
         .is_some_and(|length| length > limits.body as u64);
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
-    let mut response = match tokio::time::timeout(limits.request, answer).await {
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
-        // It was logged where it happened.
+        // The panic hook has logged it.
         Ok(Err(panic)) => ApiError::panicked(telemetry::panic_message(panic.as_ref())).into_response(),
         Err(_) => {
-            telemetry::warn!(limit_s = limits.request.as_secs_f64(), "a request timed out");
+            telemetry::warn!(limit_s = limits.request.as_secs_f64(), "request timed out");
             ApiError::timeout().into_response()
         }
     };
@@ -67,7 +70,7 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
         HeaderValue::from_static("nosniff"),
     );
     if too_large {
-        // The rest of the body will not be read, so the connection cannot be used again.
+        // The rest of the body is not read, so the connection cannot be reused.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -77,8 +80,8 @@ fn target_bytes(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-/// The router, behind two steps that come before routing: leading slashes of the request target are merged, and the
-/// client's address is determined from the connection and the headers of trusted proxies.
+/// The router with the steps that must precede routing and telemetry: it normalises request targets and
+/// determines the client address.
 #[derive(Debug, Clone)]
 pub struct Front {
     router: Router,
@@ -107,7 +110,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if let Some(uri) = without_leading_slashes(request.uri()) {
+        if let Some(uri) = collapse_leading_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
         if let Some(&PeerAddress(peer)) = request.extensions().get() {
@@ -118,8 +121,8 @@ where
     }
 }
 
-/// The target with one leading slash instead of several, as the reference's server reads it.
-fn without_leading_slashes(uri: &Uri) -> Option<Uri> {
+/// Collapses several leading slashes into one, as gunicorn does; `None` when there is nothing to change.
+fn collapse_leading_slashes(uri: &Uri) -> Option<Uri> {
     let target = uri.path_and_query()?.as_str();
     if !target.starts_with("//") {
         return None;
@@ -143,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    async fn answer(router: Router) -> (StatusCode, serde_json::Value) {
+    async fn guarded_response(router: Router) -> (StatusCode, serde_json::Value) {
         let limits = Limits {
             body: 1024,
             request: Duration::from_millis(50),
@@ -156,28 +159,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_becomes_the_error_envelope_without_its_message() {
+    async fn a_panic_is_answered_with_the_error_envelope_without_the_panic_message() {
         async fn handler() {
             panic!("the secret is hunter2");
         }
-        let (status, body) = answer(Router::new().route("/", get(handler))).await;
+        let (status, body) = guarded_response(Router::new().route("/", get(handler))).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(body["error"]["code"], "internal_error");
         assert!(!body.to_string().contains("hunter2"));
     }
 
     #[tokio::test]
-    async fn a_request_that_takes_too_long_becomes_the_error_envelope() {
-        let (status, body) = answer(Router::new().route("/", get(std::future::pending::<()>))).await;
+    async fn a_request_that_times_out_is_answered_with_the_error_envelope() {
+        let router = Router::new().route("/", get(std::future::pending::<()>));
+        let (status, body) = guarded_response(router).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body["error"]["code"], "request_timeout");
     }
 
     #[test]
-    fn leading_slashes_are_one() {
-        let shaped =
-            |target: &str| without_leading_slashes(&target.parse().unwrap()).map(|uri| uri.to_string());
-        assert_eq!(shaped("//api/health?x=//y").as_deref(), Some("/api/health?x=//y"));
-        assert_eq!(shaped("/api//health"), None);
+    fn several_leading_slashes_are_collapsed() {
+        let collapsed =
+            |target: &str| collapse_leading_slashes(&target.parse().unwrap()).map(|uri| uri.to_string());
+        assert_eq!(
+            collapsed("//api/health?x=//y").as_deref(),
+            Some("/api/health?x=//y")
+        );
+        assert_eq!(collapsed("/api//health"), None);
     }
 }

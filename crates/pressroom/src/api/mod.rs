@@ -1,8 +1,9 @@
-//! The HTTP API: a handler parses and answers, a domain module decides.
+//! The HTTP API: handlers parse requests and build responses; [`crate::accounts`] and
+//! [`crate::articles`] make the decisions.
 //!
-//! A route cannot exist without its description in the OpenAPI document. Around every route, from
-//! the outside in: which client it is from, telemetry, other sites' pages, panics and time-outs turned
-//! into the error envelope, then the handler.
+//! Every route is registered together with its description in the OpenAPI document. The layers around
+//! the routes, from the outside in: client address, telemetry, CORS, then the guard that checks request
+//! sizes and turns panics and time-outs into the error envelope.
 
 mod accounts;
 mod articles;
@@ -41,7 +42,7 @@ pub use self::{
 };
 use crate::{accounts::Accounts, articles::Articles, health::Health};
 
-/// Everything that handlers need.
+/// State shared by all handlers.
 #[derive(Debug, Clone)]
 pub struct App {
     pub accounts: Accounts,
@@ -76,10 +77,7 @@ impl FromRef<Arc<App>> for Limits {
     }
 }
 
-/// The service that answers requests, ready to be given to a server.
-///
-/// # Panics
-/// Never: the document is made of our own types.
+/// Builds the service that handles requests, ready to pass to a server.
 #[must_use]
 pub fn service(app: App) -> Front {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
@@ -91,14 +89,14 @@ pub fn service(app: App) -> Front {
         .route("/api/articles", any(to_trailing_slash))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
-        // Cloned for every request, twice: shared, so that this copies none of its parts.
+        // axum clones the state twice per request; `Arc` makes that cheap.
         .with_state(Arc::new(app))
         .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
     let router = if origins.is_empty() {
         router
     } else {
-        // Around everything that answers, so that pages can read refusals too.
+        // Outside the fallbacks and the guard, so that pages can also read error responses.
         router.layer(axum::middleware::from_fn_with_state(
             Arc::new(origins),
             cors::share,
@@ -108,7 +106,7 @@ pub fn service(app: App) -> Front {
     Front::new(router, proxies)
 }
 
-/// The OpenAPI 3.1 document, as JSON.
+/// Returns the OpenAPI 3.1 document as JSON.
 #[must_use]
 pub fn openapi() -> String {
     to_json(described_routes().get_openapi())
@@ -131,7 +129,7 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
 fn to_json(document: &utoipa::openapi::OpenApi) -> String {
     document
         .to_pretty_json()
-        .expect("the document is made of our own types, which all serialise")
+        .expect("an OpenAPI document always serialises")
 }
 
 fn route(request: &request::Parts) -> Option<&str> {
@@ -150,7 +148,7 @@ async fn to_trailing_slash(RawQuery(query): RawQuery) -> Response {
     }
 }
 
-/// The router adds `Allow`; OPTIONS asks for nothing else.
+/// Answers OPTIONS with 200 and other methods with 405; the router adds `Allow` to both.
 async fn method_not_allowed(method: Method) -> Response {
     if method == Method::OPTIONS {
         StatusCode::OK.into_response()

@@ -1,23 +1,20 @@
-//! Reading `page`, `per_page`, `search` and `cursor` from a query string.
+//! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
 //!
-//! Numbers are read as the reference reads them, by Python's `int()`: what does not parse is the
-//! default, what lies outside is brought inside. The first of several values counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: a value that does not parse
+//! becomes the default, a value out of range is clamped. Of repeated parameters, the first counts.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 
-use super::error::{ApiError, Faults};
-use crate::{
-    accounts::UserId,
-    articles::{Article, ArticleId, Cursor, ListQuery, PageStart},
-};
+use super::error::{ApiError, FieldErrors};
+use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;
-/// Beyond any table, and its offset still fits 64 bits.
+/// Maximum page number whose offset still fits 64 bits, beyond the size of any table.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
-/// Which page of the list is asked for.
+/// The requested page of the list.
 #[derive(Debug)]
 pub(super) struct Paging {
     pub page: i64,
@@ -27,8 +24,11 @@ pub(super) struct Paging {
 }
 
 impl Paging {
+    /// Parses a query string.
+    ///
     /// # Errors
-    /// 400 for a cursor that we did not make, and for a search that no title can hold.
+    /// 400 for a cursor that this service did not issue and for a search text with NUL, which no title
+    /// can contain.
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         let value = |name: &str| {
             url::form_urlencoded::parse(query.as_bytes())
@@ -45,11 +45,11 @@ impl Paging {
         };
         let search = value("search").filter(|search| !search.is_empty());
         if search.as_ref().is_some_and(|search| search.contains('\0')) {
-            return Err(fault("search", "Null characters are not allowed."));
+            return Err(field_error("search", "Null characters are not allowed."));
         }
         let cursor = match value("cursor").filter(|cursor| !cursor.is_empty()) {
             Some(cursor) => {
-                Some(decode_cursor(&cursor).ok_or_else(|| fault("cursor", "Not a valid cursor."))?)
+                Some(decode_cursor(&cursor).ok_or_else(|| field_error("cursor", "Not a valid cursor."))?)
             }
             None => None,
         };
@@ -74,7 +74,7 @@ impl Paging {
     }
 }
 
-/// Where the page after this article begins.
+/// Returns the cursor of the page that begins after `article`.
 pub(super) fn encode_cursor(article: &Article) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}.{}", article.created_at.as_microsecond(), article.id))
 }
@@ -88,8 +88,8 @@ fn decode_cursor(text: &str) -> Option<Cursor> {
     })
 }
 
-/// Python's `int()` of a text: spaces around it, a sign, single underscores between digits. What is
-/// beyond 64 bits is as far as they go.
+/// Parses a number as Python's `int()` does: surrounding white space, a sign and single underscores
+/// between digits are allowed. Numbers beyond 64 bits saturate.
 fn int(text: &str) -> Option<i64> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
@@ -105,8 +105,8 @@ fn int(text: &str) -> Option<i64> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-fn fault(field: &str, message: &str) -> ApiError {
-    ApiError::validation(Faults::from([(field.to_owned(), vec![message.to_owned()])]))
+fn field_error(field: &str, message: &str) -> ApiError {
+    ApiError::validation(FieldErrors::from([(field.to_owned(), vec![message.to_owned()])]))
 }
 
 #[cfg(test)]
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_python_reads_them() {
+    fn numbers_parse_as_in_python() {
         let cases = [
             ("7", Some(7)),
             (" 7\t", Some(7)),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_brought_inside() {
+    fn numbers_out_of_range_are_clamped() {
         for (query, page, per_page) in [
             ("", 1, 20),
             ("page=0&per_page=0", 1, 20),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_of_ours_is_read_back_and_another_refused() {
+    fn an_issued_cursor_is_accepted_and_any_other_refused() {
         let cursor = URL_SAFE_NO_PAD.encode("1735284134000001.42");
         let paging = Paging::parse(&format!("cursor={cursor}")).unwrap();
         assert_eq!(paging.cursor.unwrap().id, ArticleId(42));

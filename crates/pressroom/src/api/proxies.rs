@@ -1,10 +1,10 @@
-//! Which client a request is from: the address that is connected to us, or, when that is one of our
-//! own proxies, what the proxy says in `X-Forwarded-For`.
+//! The client address of a request: the peer of the connection or, behind a trusted proxy, the address
+//! in `X-Forwarded-For`.
 //!
-//! A proxy adds the address it was connected from at the right end of that list; what stands further
-//! left was there before it and may be anybody's invention. So the list is read from the right for as
-//! long as the address that wrote an entry is trusted, and ends at the first that is not. `Forwarded`
-//! (RFC 7239) is not read.
+//! Each proxy appends the address of its own peer at the right end of the list; entries further left
+//! come from the previous hop and may be forged. The list is therefore read from the right while the
+//! address that added an entry is trusted, up to the first address that is not. `Forwarded` (RFC 7239)
+//! is not read.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -15,63 +15,67 @@ use axum::http::HeaderMap;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// How many entries of the list are looked at: more proxies in a row are not one of ours.
+/// Maximum number of entries of the list to read; no sensible set-up chains more proxies.
 const MAX_HOPS: usize = 32;
 
-/// The networks that our own proxies are in.
+/// Networks of the proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<Network>);
 
-/// An address, or all that share its first bits.
+/// A network in CIDR notation: all addresses that share the first `bits` bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Network {
     address: IpAddr,
     bits: u8,
 }
 
-/// Finds out who is asking.
+/// Determines client addresses.
 #[derive(Debug)]
 pub(super) struct Clients {
     proxies: TrustedProxies,
-    /// Whether it was said that somebody's `X-Forwarded-For` is not believed.
-    told: AtomicBool,
+    /// Whether the warning about an ignored `X-Forwarded-For` has been logged.
+    warned: AtomicBool,
 }
 
 impl Clients {
     pub(super) fn behind(proxies: TrustedProxies) -> Self {
         Self {
             proxies,
-            told: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         }
     }
 
-    /// The address that a request really comes from, connected to us from `peer`. Says once when a
-    /// peer that is not trusted names another one: it may be a proxy that nobody thought of, all of
-    /// whose clients are taken for one.
+    /// Returns the client address of a request whose connection comes from `peer`.
+    ///
+    /// Logs a warning, once per process, when an untrusted peer sends `X-Forwarded-For`: the peer may be
+    /// a proxy missing from the configuration, whose clients would all count as one.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if self.proxies.contains(peer.ip()) {
             return self.proxies.client(peer, headers);
         }
-        if !self.told.load(Ordering::Relaxed)
+        if !self.warned.load(Ordering::Relaxed)
             && headers.contains_key(FORWARDED_FOR)
-            && !self.told.swap(true, Ordering::Relaxed)
+            && !self.warned.swap(true, Ordering::Relaxed)
         {
-            telemetry::warn!("X-Forwarded-For is not believed of a peer that TRUSTED_PROXIES does not name");
+            telemetry::warn!(
+                "X-Forwarded-For of an untrusted peer is ignored; if the peer is a proxy, \
+                 add it to TRUSTED_PROXIES"
+            );
         }
         peer
     }
 }
 
-/// A part of the list that is neither an address nor a network.
+/// Error for an entry of the list that is neither an address nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither an IP address nor a network as 10.0.0.0/8")]
+#[error("{0:?} is neither an IP address nor a network such as 10.0.0.0/8")]
 pub struct InvalidNetwork(String);
 
 impl TrustedProxies {
-    /// Reads addresses and networks separated by commas.
+    /// Parses a comma-separated list of addresses and networks.
     ///
     /// # Errors
-    /// [`InvalidNetwork`] names the first part that is neither.
+    /// [`InvalidNetwork`] names the first entry that is neither.
     pub fn parse(list: &str) -> Result<Self, InvalidNetwork> {
         list.split(',')
             .map(str::trim)
@@ -81,14 +85,15 @@ impl TrustedProxies {
             .map(Self)
     }
 
-    /// The address that a proxy at `peer` tells. A client behind a proxy has no port that we know of.
+    /// Returns the client address that a trusted proxy at `peer` forwards. Its port is unknown and set
+    /// to 0 unless the address is `peer` itself.
     fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let values = headers.get_all(FORWARDED_FOR).iter();
         let values: Vec<&str> = values.map(|value| value.to_str().unwrap_or_default()).collect();
         let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
         let mut client = peer;
         for entry in entries.take(MAX_HOPS) {
-            // Whoever wrote this did not know: what stands left of it is not vouched for.
+            // A trusted proxy did not know the address of its peer, so entries further left are unverified.
             let Some(address) = address(entry.trim()) else {
                 break;
             };
@@ -129,7 +134,7 @@ impl Network {
             return None;
         }
         let address = given.to_canonical();
-        // An IPv4 network written as IPv6 has 96 bits before it.
+        // An IPv4-mapped IPv6 network has 96 additional leading bits.
         let bits = bits.checked_sub(width(given) - width(address))?;
         Some(Self { address, bits })
     }
@@ -144,7 +149,7 @@ impl Network {
     }
 }
 
-/// An address as proxies write it: by itself, with a port, or in brackets.
+/// Parses an address in the forms that proxies use: bare, with a port, or in brackets.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match bare.unwrap_or(entry).parse::<IpAddr>() {
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_peer_is_believed() {
+    fn only_a_trusted_peer_may_forward_an_address() {
         assert_eq!(client("", "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("10.0.0.0/8", "192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(
@@ -186,14 +191,14 @@ mod tests {
         let trusted = "10.0.0.0/8, 203.0.113.9";
         let invented = "1.1.1.1, 198.51.100.7, 203.0.113.9, 10.0.0.2";
         assert_eq!(client(trusted, "10.0.0.1", &[invented]), "198.51.100.7");
-        // The same list in several fields.
+        // The same list, split over several header fields.
         let fields = ["1.1.1.1", "198.51.100.7", "203.0.113.9,10.0.0.2"];
         assert_eq!(client(trusted, "10.0.0.1", &fields), "198.51.100.7");
         assert_eq!(client(trusted, "10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
     }
 
     #[test]
-    fn what_stands_left_of_a_malformed_entry_is_not_believed() {
+    fn entries_left_of_a_malformed_entry_are_ignored() {
         for malformed in [
             "unknown",
             "",
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_as_proxies_write_them() {
+    fn addresses_may_have_ports_and_brackets() {
         for (written, read) in [
             ("198.51.100.7:4711", "198.51.100.7"),
             ("[2001:db8::7]:4711", "2001:db8::7"),
@@ -254,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn malformed_networks_are_refused() {
         for wrong in [
             "10.0.0.0/33",
             "10.0.0/8",

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use telemetry::{Failure, KeyValue, Span};
 use tokio::sync::Notify;
 
-use super::{
-    Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, ListQuery, NewArticle, OnceOnly,
-    Precondition, slug,
-};
+use super::slug::slug;
 use crate::{
-    accounts::{User, UserId},
     clock::Clock,
+    domain::{
+        ARTICLE_NOTIFICATION, Article, ArticleChanges, ArticleEvent, ArticleId, ArticlePage, Draft,
+        IdempotencyKey, ListQuery, NewArticle, NewOutboxTask, OnceOnly, Precondition, User, UserId,
+    },
     ids::IdSource,
     names::{attribute, metric, span},
-    store::{Constraint, Store, StoreError},
-    tasks::{ArticleEvent, NewOutboxTask},
+    store::{ArticleStore, Constraint, StoreError},
 };
 
 static CREATED: telemetry::Counter = telemetry::counter(
@@ -66,14 +65,6 @@ impl Failure for ArticleError {
     }
 }
 
-/// What an author writes.
-#[derive(Debug)]
-pub struct Draft {
-    pub title: String,
-    pub description: String,
-    pub body: String,
-}
-
 /// An article that its author asked for, and may therefore change.
 #[derive(Debug)]
 pub struct OwnArticle(Article);
@@ -81,7 +72,7 @@ pub struct OwnArticle(Article);
 /// The articles of the service.
 #[derive(Clone)]
 pub struct Articles {
-    store: Arc<dyn Store>,
+    store: Arc<dyn ArticleStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     /// Told when the outbox has something new.
@@ -97,7 +88,7 @@ impl std::fmt::Debug for Articles {
 impl Articles {
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn ArticleStore>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
         outbox: Arc<Notify>,
@@ -336,6 +327,7 @@ impl Articles {
     fn task(&self, event: ArticleEvent) -> NewOutboxTask {
         NewOutboxTask {
             task_id: self.ids.next(),
+            name: ARTICLE_NOTIFICATION,
             event,
             trace: telemetry::inject_context(),
             created_at: self.clock.now(),

@@ -35,15 +35,16 @@ pub use self::{
 use crate::{
     accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
     api::{App, Limits},
-    articles::{Articles, forgotten_before},
+    articles::Articles,
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, Database, Notifications},
+    domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
     store::{Store, StoreError},
     tasks::{
-        Dispatcher, deliveries_to_forget,
+        Dispatcher, deliveries_expired_by,
         notifier::{Channel, InvalidSmtp, LogChannel, SmtpChannel, WebhookChannel},
         watch_backlog,
     },
@@ -218,11 +219,11 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
             Ok(tokens) => telemetry::debug!(tokens, "expired tokens forgotten"),
             Err(error) => telemetry::warn!(%error, "expired tokens not forgotten"),
         }
-        match telemetry::without_spans(store.purge_deliveries(deliveries_to_forget(now))).await {
+        match telemetry::without_spans(store.purge_deliveries(deliveries_expired_by(now))).await {
             Ok(deliveries) => telemetry::debug!(deliveries, "old deliveries forgotten"),
             Err(error) => telemetry::warn!(%error, "old deliveries not forgotten"),
         }
-        match telemetry::without_spans(forget_requests(&store, forgotten_before(now))).await {
+        match telemetry::without_spans(forget_requests(&store, keys_expired_by(now))).await {
             Ok(keys) => telemetry::debug!(keys, "idempotency keys forgotten"),
             Err(error) => telemetry::warn!(%error, "idempotency keys not forgotten"),
         }

@@ -8,14 +8,13 @@ use std::{
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::Backlog;
-use crate::{clock::Clock, names::metric, store::Store};
+use crate::{clock::Clock, domain::Backlog, names::metric, store::OutboxStore};
 
 /// How often the outbox is counted.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts until `shutdown`. While the store cannot be read, nothing is reported.
-pub async fn watch_backlog(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
+pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     let seen: Arc<Mutex<Option<(Backlog, Timestamp)>>> = Arc::default();
     let tasks = seen.clone();
     telemetry::observe_gauge(

@@ -16,8 +16,7 @@ use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::OutboxTask;
-use crate::{clock::Clock, names::span, store::Store};
+use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
 
 /// How many tasks may be on their way to the broker; in one process, how many may wait and run.
 const MAX_PUBLISHING: i64 = 256;
@@ -45,7 +44,7 @@ pub enum Durability {
 
 /// Moves tasks from the outbox to the broker.
 pub struct Dispatcher {
-    store: Arc<dyn Store>,
+    store: Arc<dyn OutboxStore>,
     client: Client,
     clock: Arc<dyn Clock>,
     queue: String,
@@ -66,7 +65,7 @@ impl std::fmt::Debug for Dispatcher {
 impl Dispatcher {
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn OutboxStore>,
         client: Client,
         clock: Arc<dyn Clock>,
         queue: String,

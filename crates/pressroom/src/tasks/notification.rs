@@ -15,20 +15,15 @@ use serde_json::{Value, json};
 use telemetry::{Failure, KeyValue, Span};
 use uuid::Uuid;
 
-use super::{
-    ArticleEvent, DeliveryClaim, DeliveryKey, Recipient,
-    notifier::{Channel, Notification, NotifyError},
-};
+use super::notifier::{Channel, Notification, NotifyError};
 use crate::{
-    accounts::UserId,
-    articles::{Article, ArticleId},
     clock::Clock,
+    domain::{
+        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId,
+    },
     names::{attribute, span},
     store::{Store, StoreError},
 };
-
-/// The reference's name for it.
-pub const TASK_NAME: &str = "app.jobs.tasks.send_article_notification";
 
 /// How many recipients are read at once.
 const PAGE: i64 = 100;
@@ -108,7 +103,7 @@ impl NotificationTask {
             .track_started(true)
             .parameters(&["article_id", "event_type"]);
         worker.task(
-            TASK_NAME,
+            ARTICLE_NOTIFICATION,
             options,
             move |context, (article_id, event): (i32, String)| {
                 let task = self.clone();
@@ -310,9 +305,10 @@ fn exception(type_name: &str, message: String) -> Exception {
     Exception::new(type_name, message).module("pressroom")
 }
 
-/// When completed deliveries may be forgotten: no broker brings a task back after so long.
+/// Returns the time before which a delivery must have been completed for its record to be deleted: no broker
+/// redelivers a task after so long.
 #[must_use]
-pub fn deliveries_to_forget(now: Timestamp) -> Timestamp {
+pub fn deliveries_expired_by(now: Timestamp) -> Timestamp {
     now.checked_sub(SignedDuration::from_hours(24 * 30))
         .unwrap_or(Timestamp::MIN)
 }

@@ -1,8 +1,7 @@
-//! Everything that needs servers, in one program: what is promised of the stores, of the HTTP API
-//! over them, and of whole installations.
+//! Integration tests: the stores, the HTTP API over them, and whole installations.
 //!
-//! PostgreSQL is the server that `TEST_DATABASE_URL` names, or one started from the binaries on this
-//! machine; tests that stop a server start their own. Nothing is skipped: what is missing fails.
+//! PostgreSQL is the server at `TEST_DATABASE_URL` or one started from the binaries on this machine; tests
+//! that stop a server start their own. No test is skipped: without its servers it fails.
 
 #[cfg(test)]
 mod end_to_end;

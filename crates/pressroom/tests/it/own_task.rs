@@ -9,8 +9,8 @@ use celeriac::{
     WorkerBuilder,
 };
 use pressroom::{
-    articles::ArticleId,
     clock::SystemClock,
+    domain::ArticleId,
     store::{Store, StoreError},
     tasks::{Dispatcher, Durability},
 };

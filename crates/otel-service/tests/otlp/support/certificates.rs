@@ -1,4 +1,4 @@
-//! Certificates for one test, made by `openssl`: one for 127.0.0.1 and one for a client, neither signed by anybody else.
+//! Self-signed certificates for a test, created by `openssl`: one for 127.0.0.1 and one for a client.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-/// A folder of certificates, which goes with this.
+/// A folder of certificates, deleted on drop.
 #[derive(Debug)]
 pub struct Certificates(PathBuf);
 
@@ -57,18 +57,18 @@ impl Certificates {
         Self(folder)
     }
 
-    /// The path of `server.crt`, `server.key`, `client.crt` or `client.key`.
+    /// Returns the path of `server.crt`, `server.key`, `client.crt` or `client.key`.
     pub fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 
-    /// Of a server for HTTP that may want a client's certificate.
-    pub fn http(&self, of_clients: bool) -> ServerConfig {
+    /// Returns the configuration of an HTTP server, which may require a client certificate.
+    pub fn http(&self, client_auth: bool) -> ServerConfig {
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .unwrap();
-        let builder = if of_clients {
+        let builder = if client_auth {
             let mut roots = RootCertStore::empty();
             roots.add(certificate(&self.0.join("client.crt"))).unwrap();
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -82,12 +82,12 @@ impl Certificates {
             .unwrap()
     }
 
-    /// Of a server for gRPC that may want a client's certificate.
-    pub fn grpc(&self, of_clients: bool) -> ServerTlsConfig {
+    /// Returns the configuration of a gRPC server, which may require a client certificate.
+    pub fn grpc(&self, client_auth: bool) -> ServerTlsConfig {
         let read = |name: &str| std::fs::read(self.0.join(name)).unwrap();
         let config =
             ServerTlsConfig::new().identity(Identity::from_pem(read("server.crt"), read("server.key")));
-        if of_clients {
+        if client_auth {
             config.client_ca_root(Certificate::from_pem(read("client.crt")))
         } else {
             config

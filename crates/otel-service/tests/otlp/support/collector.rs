@@ -1,4 +1,4 @@
-//! A collector that speaks OTLP over HTTP, with protobuf or JSON, compressed or not, with TLS or without.
+//! An OTLP/HTTP collector that accepts protobuf and JSON, compressed or not, with or without TLS.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -62,17 +62,17 @@ impl Collector {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Whether anything was taken.
+    /// Whether any request was accepted.
     pub fn has_taken(&self) -> bool {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
-    /// What was received, all of it as declared.
+    /// Takes the received telemetry; fails the test on deviations from the registry.
     pub fn take(&self) -> Received {
-        self.take_unchecked().held_to_the_registry()
+        self.take_unchecked().checked_against_registry()
     }
 
-    /// What was received, however it is called.
+    /// Takes the received telemetry without checking it.
     pub fn take_unchecked(&self) -> Received {
         std::mem::take(&mut *self.received.lock().unwrap())
     }
@@ -121,13 +121,13 @@ fn serve(stream: impl Read + Write, behaviour: Behaviour, store: &Mutex<Received
         }
         writer.flush().ok();
         if refusal.is_some_and(|answer| !answer.contains("content-length")) {
-            // Whatever that was, nothing comes after it.
+            // A response without a length ends with the connection.
             return;
         }
     }
 }
 
-/// The request line's path and the headers; `None` when the connection is closed.
+/// Reads the path and headers of a request; returns `None` if the connection is closed.
 fn head(reader: &mut impl BufRead) -> Option<(String, BTreeMap<String, String>)> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
@@ -147,7 +147,7 @@ fn head(reader: &mut impl BufRead) -> Option<(String, BTreeMap<String, String>)>
     }
 }
 
-/// A body as protobuf, uncompressed.
+/// Decompresses a body and converts it to protobuf.
 fn protobuf(path: &str, headers: &BTreeMap<String, String>, body: Vec<u8>) -> Vec<u8> {
     let plain = match headers.get("content-encoding").map(String::as_str) {
         None => body,

@@ -1,4 +1,4 @@
-//! A collector that speaks OTLP over gRPC: the services that `opentelemetry-proto` generates, in a server of tonic's.
+//! An OTLP/gRPC collector: the services that `opentelemetry-proto` generates, in a tonic server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,14 +37,14 @@ pub struct GrpcCollector {
     scheme: &'static str,
 }
 
-/// How calls are answered; each service has its own count of them.
+/// Function from the number of a call, counted per service, to the status that refuses it.
 type Refusals = fn(usize) -> Option<Status>;
 
 #[derive(Clone)]
 struct Services {
     received: Arc<Mutex<Received>>,
     refusals: Refusals,
-    /// Of the spans of every call.
+    /// Number of rejected spans reported in each response.
     rejected: i64,
 }
 
@@ -53,12 +53,12 @@ impl GrpcCollector {
         Self::listen(|_| None, 0, None)
     }
 
-    /// Says of every call with spans that so many were rejected, because they were too old.
+    /// Starts a collector that reports `spans` rejected spans in each response.
     pub fn rejecting(spans: i64) -> Self {
         Self::listen(|_| None, spans, None)
     }
 
-    /// Answers the first calls of each signal with what `refusals` has for their numbers.
+    /// Starts a collector that refuses calls for which `refusals` returns a status.
     pub fn refusing(refusals: Refusals) -> Self {
         Self::listen(refusals, 0, None)
     }
@@ -88,14 +88,14 @@ impl GrpcCollector {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Whether anything was taken.
+    /// Whether any call was accepted.
     pub fn has_taken(&self) -> bool {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
-    /// What was received, all of it as declared.
+    /// Takes the received telemetry; fails the test on deviations from the registry.
     pub fn take(&self) -> Received {
-        std::mem::take(&mut *self.received.lock().unwrap()).held_to_the_registry()
+        std::mem::take(&mut *self.received.lock().unwrap()).checked_against_registry()
     }
 }
 

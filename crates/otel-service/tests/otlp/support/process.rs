@@ -1,4 +1,4 @@
-//! Running a test's scenario in a process of its own, with the environment that the test is about.
+//! Runs the scenario of a test in a child process with its own environment.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 const CHILD: &str = "TELEMETRY_TEST_CHILD";
 
-const LONGEST: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// In the test's own process: prepares what the scenario needs, runs the test again in a child with the environment
-/// that came of it and returns what was prepared and what standard output got. In the child: runs `scenario` and returns
-/// `None`.
+/// Runs `scenario` in a child process.
+///
+/// In the process of the test: calls `prepare`, runs the test again in a child with the returned environment, and
+/// returns the prepared value and standard output. In the child: runs `scenario` and returns `None`.
 pub fn run_prepared<P>(
     test: &str,
     prepare: impl FnOnce() -> (P, Vec<(String, String)>),
@@ -37,14 +38,14 @@ pub fn run_prepared<P>(
         let mut text = String::new();
         stdout.read_to_string(&mut text).map(|_| text)
     });
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + TIMEOUT;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
         if Instant::now() > deadline {
             child.kill().unwrap();
-            panic!("{test}: the scenario hangs");
+            panic!("{test}: the scenario did not finish within {TIMEOUT:?}");
         }
         thread::sleep(Duration::from_millis(10));
     };
@@ -54,7 +55,7 @@ pub fn run_prepared<P>(
     Some((prepared, stdout))
 }
 
-/// In the test's own process: an address for [`wait_at`], where a scenario waits until `open` says so.
+/// Opens a gate in the process of the test: returns an address where [`wait_at`] blocks until `open` returns true.
 pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -67,10 +68,10 @@ pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
     address
 }
 
-/// In a scenario: waits at the [`gate`] whose address is in `variable`.
+/// Waits, within a scenario, at the [`gate`] whose address is in `variable`.
 pub fn wait_at(variable: &str) {
     let address = std::env::var_os(variable).unwrap().into_string().unwrap();
     let mut gate = TcpStream::connect(address).unwrap();
-    gate.set_read_timeout(Some(LONGEST)).unwrap();
+    gate.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_eq!(gate.read(&mut [0]).unwrap(), 0);
 }

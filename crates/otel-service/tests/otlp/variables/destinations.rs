@@ -1,12 +1,12 @@
-//! Where each signal goes and in what form: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS` and `_COMPRESSION`,
-//! each common and for a signal alone.
+//! Destination and format of each signal: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS` and `_COMPRESSION`,
+//! in their common and per-signal forms.
 
 use std::collections::BTreeMap;
 
 use super::{SIGNALS, own, record, set};
 use crate::support::{self, Behaviour, Collector, GrpcCollector, Received, run_prepared};
 
-/// Whether something of each signal has arrived.
+/// Whether items of each signal have arrived.
 fn arrived(received: &Received) -> [bool; 3] {
     [
         received.span_names() == ["one"],
@@ -36,8 +36,8 @@ fn the_common_endpoint_is_a_base_for_all_signals() {
 }
 
 #[test]
-fn a_signals_own_endpoint_is_taken_as_it_is() {
-    let name = "variables::destinations::a_signals_own_endpoint_is_taken_as_it_is";
+fn a_per_signal_endpoint_is_used_unchanged() {
+    let name = "variables::destinations::a_per_signal_endpoint_is_used_unchanged";
     let prepare = || {
         let common = Collector::start(Behaviour::Takes);
         let mut environment = vec![set("OTEL_EXPORTER_OTLP_ENDPOINT", common.url())];
@@ -62,8 +62,8 @@ fn a_signals_own_endpoint_is_taken_as_it_is() {
 }
 
 #[test]
-fn the_user_info_of_an_endpoint_is_basic_authentication_and_not_told() {
-    let name = "variables::destinations::the_user_info_of_an_endpoint_is_basic_authentication_and_not_told";
+fn the_user_info_of_an_endpoint_becomes_basic_authentication_and_is_not_logged() {
+    let name = "variables::destinations::the_user_info_of_an_endpoint_becomes_basic_authentication_and_is_not_logged";
     let prepare = || {
         let collector = Collector::start(Behaviour::Fails);
         let endpoint = format!("http://me:s3cret@{}", collector.address);
@@ -91,8 +91,8 @@ fn the_user_info_of_an_endpoint_is_basic_authentication_and_not_told() {
 }
 
 #[test]
-fn the_common_protocol_is_that_of_all_signals() {
-    let name = "variables::destinations::the_common_protocol_is_that_of_all_signals";
+fn the_common_protocol_applies_to_all_signals() {
+    let name = "variables::destinations::the_common_protocol_applies_to_all_signals";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -108,8 +108,8 @@ fn the_common_protocol_is_that_of_all_signals() {
 }
 
 #[test]
-fn without_a_protocol_it_is_http_with_protobuf() {
-    let name = "variables::destinations::without_a_protocol_it_is_http_with_protobuf";
+fn the_default_protocol_is_http_protobuf() {
+    let name = "variables::destinations::the_default_protocol_is_http_protobuf";
     if let Some(run) = support::run(name, Behaviour::Takes, &[], record) {
         assert_eq!(arrived(&run.received), [true; 3]);
         for (_, path) in SIGNALS {
@@ -124,8 +124,8 @@ fn without_a_protocol_it_is_http_with_protobuf() {
 }
 
 #[test]
-fn everything_goes_over_grpc_when_the_protocol_says_so() {
-    let name = "variables::destinations::everything_goes_over_grpc_when_the_protocol_says_so";
+fn all_signals_are_sent_over_grpc_if_configured() {
+    let name = "variables::destinations::all_signals_are_sent_over_grpc_if_configured";
     let prepare = || {
         let collector = GrpcCollector::start();
         let environment = vec![
@@ -154,8 +154,8 @@ fn everything_goes_over_grpc_when_the_protocol_says_so() {
 }
 
 #[test]
-fn a_signals_own_protocol_goes_before_the_common_one() {
-    let name = "variables::destinations::a_signals_own_protocol_goes_before_the_common_one";
+fn a_per_signal_protocol_overrides_the_common_one() {
+    let name = "variables::destinations::a_per_signal_protocol_overrides_the_common_one";
     let prepare = || {
         let (http, grpc) = (Collector::start(Behaviour::Takes), GrpcCollector::start());
         let environment = vec![
@@ -178,13 +178,13 @@ fn a_signals_own_protocol_goes_before_the_common_one() {
     }
 }
 
-/// The `x-…` headers of each signal's last request.
+/// Returns the `x-…` headers of the last request of each signal.
 fn own_headers(received: &Received) -> Vec<BTreeMap<String, String>> {
-    let of = |path| {
+    let x_headers = |path| {
         let headers = received.headers_of(path).clone().into_iter();
         headers.filter(|(name, _)| name.starts_with("x-")).collect()
     };
-    SIGNALS.map(|(_, path)| of(path)).to_vec()
+    SIGNALS.map(|(_, path)| x_headers(path)).to_vec()
 }
 
 fn header(name: &str, value: &str) -> BTreeMap<String, String> {
@@ -192,8 +192,8 @@ fn header(name: &str, value: &str) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_common_headers_go_with_every_request_decoded() {
-    let name = "variables::destinations::the_common_headers_go_with_every_request_decoded";
+fn the_common_headers_are_decoded_and_sent_with_every_request() {
+    let name = "variables::destinations::the_common_headers_are_decoded_and_sent_with_every_request";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -206,8 +206,8 @@ fn the_common_headers_go_with_every_request_decoded() {
 }
 
 #[test]
-fn a_signals_own_headers_take_the_place_of_the_common_ones() {
-    let name = "variables::destinations::a_signals_own_headers_take_the_place_of_the_common_ones";
+fn per_signal_headers_replace_the_common_ones() {
+    let name = "variables::destinations::per_signal_headers_replace_the_common_ones";
     let run = support::run(
         name,
         Behaviour::Takes,
@@ -226,9 +226,9 @@ fn a_signals_own_headers_take_the_place_of_the_common_ones() {
 }
 
 #[test]
-fn a_signals_own_compression_goes_before_the_common_one() {
+fn a_per_signal_compression_overrides_the_common_one() {
     for (index, (signal, _)) in SIGNALS.iter().enumerate() {
-        let name = "variables::destinations::a_signals_own_compression_goes_before_the_common_one";
+        let name = "variables::destinations::a_per_signal_compression_overrides_the_common_one";
         let run = support::run(
             name,
             Behaviour::Takes,

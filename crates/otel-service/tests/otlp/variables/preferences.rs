@@ -1,4 +1,4 @@
-//! What is made: the sampler's argument, the resource, and the preferences of the metric exporter.
+//! The argument of the sampler, the resource, and the preferences of the metric exporter.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ fn run_with(test: &str, environment: &[(&str, &str)], scenario: impl FnOnce()) -
 }
 
 #[test]
-fn the_samplers_argument_is_the_share_of_traces() {
+fn the_sampler_argument_is_the_ratio_of_traces() {
     for (share, spans) in [("0", 0), ("1", 1)] {
         let environment = [
             ("OTEL_TRACES_SAMPLER", "traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", share),
         ];
-        let name = "the_samplers_argument_is_the_share_of_traces";
+        let name = "the_sampler_argument_is_the_ratio_of_traces";
         let Some(run) = run_with(name, &environment, record) else {
             return;
         };
@@ -41,22 +41,22 @@ fn the_resource_has_the_attributes_of_the_variable() {
     if let Some(run) = run_with(name, &environment, record) {
         assert_eq!(run.received.resources.len(), 3);
         for resource in &run.received.resources {
-            let of = |key| value(&resource.attributes, key).unwrap();
-            assert_eq!(of("deployment.environment.name"), "\"pro,d\"");
-            assert_eq!(of("service.name"), "\"named\"");
+            let attribute = |key| value(&resource.attributes, key).unwrap();
+            assert_eq!(attribute("deployment.environment.name"), "\"pro,d\"");
+            assert_eq!(attribute("service.name"), "\"named\"");
         }
     }
 }
 
 #[test]
-fn without_a_name_the_service_has_its_default() {
-    if let Some(run) = run_with("without_a_name_the_service_has_its_default", &[], record) {
+fn the_service_has_a_default_name() {
+    if let Some(run) = run_with("the_service_has_a_default_name", &[], record) {
         let resource = &run.received.resources[0].attributes;
         assert_eq!(value(resource, "service.name").unwrap(), "\"test-service\"");
     }
 }
 
-/// A counter, an up-down counter and a histogram.
+/// Records a counter, an up-down counter and a histogram.
 fn measure() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     super::one_of_each();
@@ -76,7 +76,7 @@ fn temporality(metric: &Metric) -> AggregationTemporality {
 }
 
 #[test]
-fn the_temporality_is_the_preferred_one() {
+fn the_temporality_preference_is_used() {
     use AggregationTemporality::{Cumulative, Delta};
 
     for (preference, expected) in [
@@ -90,7 +90,7 @@ fn the_temporality_is_the_preferred_one() {
             .map(|preference| (variable, preference))
             .into_iter()
             .collect();
-        let Some(run) = run_with("the_temporality_is_the_preferred_one", &environment, measure) else {
+        let Some(run) = run_with("the_temporality_preference_is_used", &environment, measure) else {
             return;
         };
         let found = ["ones", "active", "times"].map(|name| temporality(&run.received.metric(name)));
@@ -99,12 +99,16 @@ fn the_temporality_is_the_preferred_one() {
 }
 
 #[test]
-fn histograms_are_of_the_preferred_kind() {
+fn the_histogram_aggregation_preference_is_used() {
     let environment = [(
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
         "base2_exponential_bucket_histogram",
     )];
-    if let Some(run) = run_with("histograms_are_of_the_preferred_kind", &environment, measure) {
+    if let Some(run) = run_with(
+        "the_histogram_aggregation_preference_is_used",
+        &environment,
+        measure,
+    ) {
         let data = run.received.metric("times").data;
         let Some(Data::ExponentialHistogram(histogram)) = data else {
             panic!("{data:?}");
@@ -115,8 +119,8 @@ fn histograms_are_of_the_preferred_kind() {
 }
 
 #[test]
-fn histograms_have_explicit_buckets_otherwise() {
-    if let Some(run) = run_with("histograms_have_explicit_buckets_otherwise", &[], measure) {
+fn histograms_have_explicit_buckets_by_default() {
+    if let Some(run) = run_with("histograms_have_explicit_buckets_by_default", &[], measure) {
         let bounds = &run.received.histogram("times")[0].explicit_bounds;
         assert_eq!((bounds.len(), bounds[0], bounds[13]), (14, 0.005, 10.0));
     }

@@ -1,5 +1,4 @@
-//! `OTEL_PROPAGATORS`: what is understood in the headers of a request, and what is written into those of a call and of a
-//! task.
+//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a task.
 
 use std::sync::mpsc;
 
@@ -15,7 +14,7 @@ use crate::support::{self, Behaviour, Problem};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// Every form of one context, and a baggage.
+/// Returns those of `only` among the headers of one context in every format, including baggage.
 fn every_form(only: &[&str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in [
@@ -34,15 +33,15 @@ fn every_form(only: &[&str]) -> HeaderMap {
     headers
 }
 
-/// What a request sees and passes on.
+/// Context that a request receives and propagates.
 #[derive(Debug, Eq, PartialEq)]
-struct Carried {
-    /// Whether it goes on with the caller's trace.
+struct Propagated {
+    /// Whether the request continues the trace of the caller.
     same_trace: bool,
     tenant: Option<String>,
-    /// The headers that a call made in it gets, by name.
+    /// Names of the headers of a call within the request.
     call: Vec<String>,
-    /// Those of a task sent by it.
+    /// Names of the headers of a task sent within the request.
     task: Vec<String>,
 }
 
@@ -52,7 +51,7 @@ fn names(headers: Vec<(String, String)>) -> Vec<String> {
     names
 }
 
-fn look() -> Carried {
+fn propagate() -> Propagated {
     let message = TaskMessage {
         task: "app.notify",
         id: "task-1",
@@ -62,7 +61,7 @@ fn look() -> Carried {
     let task = sending.headers();
     sending.finish(Ok(()));
     for headers in [&task, &otel_service::inject_context()] {
-        // Whatever form is written can be read again.
+        // Every written format can be read back.
         let written = otel_service::extract_context(headers.iter().map(|(name, value)| (&**name, &**value)));
         let trace_id = written.span().span_context().trace_id().to_string();
         let carries_a_trace = headers.iter().any(|(name, _)| name != "baggage");
@@ -71,7 +70,7 @@ fn look() -> Carried {
             trace_id == otel_service::current_trace_id().unwrap()
         );
     }
-    Carried {
+    Propagated {
         same_trace: otel_service::current_trace_id().as_deref() == Some(TRACE),
         tenant: otel_service::Context::map_current(|cx| cx.baggage().get("tenant").map(ToString::to_string)),
         call: names(otel_service::inject_context()),
@@ -79,8 +78,8 @@ fn look() -> Carried {
     }
 }
 
-/// A request with those `headers` of [`every_form`] in a service whose `OTEL_PROPAGATORS` is `propagators`.
-fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Carried) {
+/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to `propagators`.
+fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Propagated) {
     let name = format!("variables::propagation::{name}");
     let variable: Vec<_> = propagators
         .map(|list| ("OTEL_PROPAGATORS", list))
@@ -88,22 +87,22 @@ fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Car
         .collect();
     support::run(&name, Behaviour::Takes, &variable, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let service = HttpLayer::new(|_| None).layer(tower::service_fn(|_: Request<()>| async {
-            tell.send(look()).unwrap();
+            sender.send(propagate()).unwrap();
             Ok::<_, Problem>(Response::new(String::new()))
         }));
         let mut request = Request::new(());
         *request.headers_mut() = every_form(headers);
         support::block_on(service.oneshot(request)).unwrap();
-        assert_eq!(told.recv().unwrap(), *expected);
+        assert_eq!(receiver.recv().unwrap(), *expected);
         telemetry.shutdown(LONG).unwrap();
     });
 }
 
-fn carried(same_trace: bool, tenant: Option<&str>, headers: &[&str]) -> Carried {
+fn propagated(same_trace: bool, tenant: Option<&str>, headers: &[&str]) -> Propagated {
     let headers: Vec<String> = headers.iter().map(|&name| name.to_owned()).collect();
-    Carried {
+    Propagated {
         same_trace,
         tenant: tenant.map(str::to_owned),
         call: headers.clone(),
@@ -119,7 +118,7 @@ fn trace_context_and_baggage_are_the_default() {
         "trace_context_and_baggage_are_the_default",
         None,
         &["traceparent", "tracestate", "baggage"],
-        &carried(true, Some("blue"), &["baggage", "traceparent", "tracestate"]),
+        &propagated(true, Some("blue"), &["baggage", "traceparent", "tracestate"]),
     );
 }
 
@@ -130,7 +129,7 @@ fn b3_is_not_read_by_default() {
         "b3_is_not_read_by_default",
         None,
         &headers,
-        &carried(false, None, &["traceparent"]),
+        &propagated(false, None, &["traceparent"]),
     );
 }
 
@@ -140,7 +139,7 @@ fn trace_context_alone_carries_no_baggage() {
         "trace_context_alone_carries_no_baggage",
         Some("tracecontext"),
         &["traceparent", "baggage"],
-        &carried(true, None, &["traceparent"]),
+        &propagated(true, None, &["traceparent"]),
     );
 }
 
@@ -150,7 +149,7 @@ fn baggage_alone_carries_no_trace() {
         "baggage_alone_carries_no_trace",
         Some("baggage"),
         &["traceparent", "baggage"],
-        &Carried {
+        &Propagated {
             same_trace: false,
             tenant: Some("blue".to_owned()),
             call: vec!["baggage".to_owned()],
@@ -165,17 +164,17 @@ fn b3_is_one_header() {
         "b3_is_one_header",
         Some("b3"),
         &["b3"],
-        &carried(true, None, &["b3"]),
+        &propagated(true, None, &["b3"]),
     );
 }
 
 #[test]
-fn b3_in_several_headers_is_understood_by_either() {
+fn b3_reads_several_headers_too() {
     check(
-        "b3_in_several_headers_is_understood_by_either",
+        "b3_reads_several_headers_too",
         Some("b3"),
         &B3_MULTI,
-        &carried(true, None, &["b3"]),
+        &propagated(true, None, &["b3"]),
     );
 }
 
@@ -185,7 +184,7 @@ fn b3multi_is_several_headers() {
         "b3multi_is_several_headers",
         Some("b3multi"),
         &B3_MULTI,
-        &carried(true, None, &B3_MULTI),
+        &propagated(true, None, &B3_MULTI),
     );
 }
 
@@ -195,16 +194,16 @@ fn several_propagators_write_all_their_headers() {
         "several_propagators_write_all_their_headers",
         Some("b3, tracecontext,b3"),
         &["b3"],
-        &carried(true, None, &["b3", "traceparent"]),
+        &propagated(true, None, &["b3", "traceparent"]),
     );
 }
 
 #[test]
-fn none_carries_nothing() {
+fn none_propagates_nothing() {
     check(
-        "none_carries_nothing",
+        "none_propagates_nothing",
         Some("none"),
         &["traceparent", "tracestate", "baggage", "b3"],
-        &carried(false, None, &[]),
+        &propagated(false, None, &[]),
     );
 }

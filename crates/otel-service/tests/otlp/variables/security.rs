@@ -1,10 +1,10 @@
-//! Who is trusted and who we are: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`,
-//! each common and for a signal alone.
+//! TLS: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`, in their common and
+//! per-signal forms.
 
 use super::{LONG, SIGNALS, one_of_each, own, record, set};
 use crate::support::{self, Behaviour, Certificates, Collector, GrpcCollector, Received, run_prepared};
 
-/// The variables of a protocol's name and its endpoint.
+/// Returns the variables for a protocol and an endpoint.
 fn to(protocol: &str, endpoint: String) -> Vec<(String, String)> {
     vec![
         set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
@@ -12,7 +12,7 @@ fn to(protocol: &str, endpoint: String) -> Vec<(String, String)> {
     ]
 }
 
-/// The variables that name files of `certificates`, as `name` makes them from `CERTIFICATE` and the like.
+/// Returns the variables that refer to files of `certificates`; `name` maps `CERTIFICATE` etc. to the full name.
 fn files(certificates: &Certificates, name: impl Fn(&str) -> String) -> Vec<(String, String)> {
     [
         ("CERTIFICATE", "server.crt"),
@@ -27,7 +27,7 @@ fn common(variable: &str) -> String {
     format!("OTEL_EXPORTER_OTLP_{variable}")
 }
 
-/// How many of spans, metrics and logs there are any of.
+/// Returns the number of signals received.
 fn signals(received: &Received) -> usize {
     let some = [
         !received.spans.is_empty(),
@@ -37,8 +37,8 @@ fn signals(received: &Received) -> usize {
     some.into_iter().filter(|some| *some).count()
 }
 
-/// Nothing is delivered, and that is reported.
-fn record_in_vain() {
+/// Records one item of each signal and expects that none is delivered.
+fn record_undelivered() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     one_of_each();
     let error = telemetry.shutdown(LONG).unwrap_err();
@@ -46,8 +46,8 @@ fn record_in_vain() {
 }
 
 #[test]
-fn a_certificate_that_is_named_is_trusted_over_http() {
-    let name = "variables::security::a_certificate_that_is_named_is_trusted_over_http";
+fn a_configured_certificate_is_trusted_over_http() {
+    let name = "variables::security::a_configured_certificate_is_trusted_over_http";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::with_tls(certificates.http(false));
@@ -61,8 +61,8 @@ fn a_certificate_that_is_named_is_trusted_over_http() {
 }
 
 #[test]
-fn a_certificate_that_is_named_is_trusted_over_grpc() {
-    let name = "variables::security::a_certificate_that_is_named_is_trusted_over_grpc";
+fn a_configured_certificate_is_trusted_over_grpc() {
+    let name = "variables::security::a_configured_certificate_is_trusted_over_grpc";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = GrpcCollector::with_tls(certificates.grpc(false));
@@ -76,8 +76,8 @@ fn a_certificate_that_is_named_is_trusted_over_grpc() {
 }
 
 #[test]
-fn the_systems_certificates_are_trusted_when_none_is_named() {
-    let name = "variables::security::the_systems_certificates_are_trusted_when_none_is_named";
+fn the_system_certificates_are_trusted_by_default() {
+    let name = "variables::security::the_system_certificates_are_trusted_by_default";
     let prepare = || {
         let certificates = Certificates::make();
         let http = Collector::with_tls(certificates.http(false));
@@ -85,7 +85,7 @@ fn the_systems_certificates_are_trusted_when_none_is_named() {
         let mut environment = to("http/protobuf", http.url());
         environment.push(set(&own("TRACES", "PROTOCOL"), "grpc"));
         environment.push(set(&own("TRACES", "ENDPOINT"), grpc.url()));
-        // Where the system keeps them.
+        // Stands in for the certificate store of the system.
         environment.push(set("SSL_CERT_FILE", certificates.path("server.crt")));
         ((certificates, http, grpc), environment)
     };
@@ -95,8 +95,8 @@ fn the_systems_certificates_are_trusted_when_none_is_named() {
 }
 
 #[test]
-fn a_collector_with_another_certificate_than_the_named_one_gets_nothing() {
-    let name = "variables::security::a_collector_with_another_certificate_than_the_named_one_gets_nothing";
+fn a_collector_with_an_untrusted_certificate_receives_nothing() {
+    let name = "variables::security::a_collector_with_an_untrusted_certificate_receives_nothing";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::with_tls(certificates.http(false));
@@ -105,14 +105,14 @@ fn a_collector_with_another_certificate_than_the_named_one_gets_nothing() {
         environment.push(set(&common("TIMEOUT"), "300"));
         ((certificates, collector), environment)
     };
-    if let Some(((_, collector), _)) = run_prepared(name, prepare, record_in_vain) {
+    if let Some(((_, collector), _)) = run_prepared(name, prepare, record_undelivered) {
         assert_eq!(collector.take().requests, 0);
     }
 }
 
 #[test]
-fn a_signals_own_certificate_goes_before_the_common_one() {
-    let name = "variables::security::a_signals_own_certificate_goes_before_the_common_one";
+fn a_per_signal_certificate_overrides_the_common_one() {
+    let name = "variables::security::a_per_signal_certificate_overrides_the_common_one";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::with_tls(certificates.http(false));
@@ -129,8 +129,8 @@ fn a_signals_own_certificate_goes_before_the_common_one() {
 }
 
 #[test]
-fn the_clients_certificate_is_shown_over_http() {
-    let name = "variables::security::the_clients_certificate_is_shown_over_http";
+fn the_client_certificate_is_presented_over_http() {
+    let name = "variables::security::the_client_certificate_is_presented_over_http";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::with_tls(certificates.http(true));
@@ -144,8 +144,8 @@ fn the_clients_certificate_is_shown_over_http() {
 }
 
 #[test]
-fn the_clients_certificate_is_shown_over_grpc() {
-    let name = "variables::security::the_clients_certificate_is_shown_over_grpc";
+fn the_client_certificate_is_presented_over_grpc() {
+    let name = "variables::security::the_client_certificate_is_presented_over_grpc";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = GrpcCollector::with_tls(certificates.grpc(true));
@@ -159,30 +159,31 @@ fn the_clients_certificate_is_shown_over_grpc() {
 }
 
 #[test]
-fn a_collector_that_wants_a_clients_certificate_takes_nothing_without() {
-    let name = "variables::security::a_collector_that_wants_a_clients_certificate_takes_nothing_without";
+fn a_collector_that_requires_a_client_certificate_receives_nothing_without_one() {
+    let name =
+        "variables::security::a_collector_that_requires_a_client_certificate_receives_nothing_without_one";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = GrpcCollector::with_tls(certificates.grpc(true));
         let mut environment = to("grpc", collector.url());
         environment.push(set(&common("CERTIFICATE"), certificates.path("server.crt")));
-        // One goes not without the other, which is said.
+        // A key without a certificate is ignored with a warning.
         environment.push(set(&common("CLIENT_KEY"), certificates.path("client.key")));
         environment.push(set(&common("TIMEOUT"), "300"));
         ((certificates, collector), environment)
     };
-    if let Some(((_, collector), stdout)) = run_prepared(name, prepare, record_in_vain) {
+    if let Some(((_, collector), stdout)) = run_prepared(name, prepare, record_undelivered) {
         assert_eq!(collector.take().requests, 0);
         assert!(
-            stdout.contains("OTEL_EXPORTER_OTLP_CLIENT_KEY is left out"),
+            stdout.contains("OTEL_EXPORTER_OTLP_CLIENT_KEY is ignored"),
             "{stdout}"
         );
     }
 }
 
 #[test]
-fn a_signals_own_client_certificate_goes_before_the_common_one() {
-    let name = "variables::security::a_signals_own_client_certificate_goes_before_the_common_one";
+fn a_per_signal_client_certificate_overrides_the_common_one() {
+    let name = "variables::security::a_per_signal_client_certificate_overrides_the_common_one";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::with_tls(certificates.http(true));
@@ -203,13 +204,13 @@ fn a_signals_own_client_certificate_goes_before_the_common_one() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_warnings() {
-    let name = "variables::security::files_that_cannot_be_read_are_warnings";
+fn invalid_files_cause_warnings() {
+    let name = "variables::security::invalid_files_cause_warnings";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = Collector::start(Behaviour::Takes);
         let mut environment = to("http/protobuf", collector.url());
-        // A key is no certificate, and this key is not that certificate's.
+        // The certificate file holds a key, and the client key does not match the client certificate.
         environment.push(set(&common("CERTIFICATE"), certificates.path("server.key")));
         environment.push(set(&common("CLIENT_KEY"), certificates.path("server.key")));
         environment.push(set(
@@ -228,8 +229,8 @@ fn files_that_cannot_be_read_are_warnings() {
 }
 
 #[test]
-fn a_bare_grpc_endpoint_is_insecure_when_the_variable_says_so() {
-    let name = "variables::security::a_bare_grpc_endpoint_is_insecure_when_the_variable_says_so";
+fn a_grpc_endpoint_without_a_scheme_is_insecure_if_configured() {
+    let name = "variables::security::a_grpc_endpoint_without_a_scheme_is_insecure_if_configured";
     let prepare = || {
         let collector = GrpcCollector::start();
         let mut environment = to("grpc", collector.address.to_string());
@@ -242,8 +243,8 @@ fn a_bare_grpc_endpoint_is_insecure_when_the_variable_says_so() {
 }
 
 #[test]
-fn a_bare_grpc_endpoint_is_secure_otherwise() {
-    let name = "variables::security::a_bare_grpc_endpoint_is_secure_otherwise";
+fn a_grpc_endpoint_without_a_scheme_is_secure_by_default() {
+    let name = "variables::security::a_grpc_endpoint_without_a_scheme_is_secure_by_default";
     let prepare = || {
         let certificates = Certificates::make();
         let collector = GrpcCollector::with_tls(certificates.grpc(false));
@@ -257,8 +258,8 @@ fn a_bare_grpc_endpoint_is_secure_otherwise() {
 }
 
 #[test]
-fn a_signal_may_be_insecure_alone() {
-    let name = "variables::security::a_signal_may_be_insecure_alone";
+fn a_single_signal_can_be_insecure() {
+    let name = "variables::security::a_single_signal_can_be_insecure";
     let prepare = || {
         let collector = GrpcCollector::start();
         let mut environment = to("grpc", collector.address.to_string());

@@ -1,11 +1,11 @@
-//! For how long sending is tried: `OTEL_EXPORTER_OTLP_TIMEOUT`, common and for a signal alone.
+//! `OTEL_EXPORTER_OTLP_TIMEOUT`, in its common and per-signal forms.
 
 use std::time::{Duration, Instant};
 
 use super::{LONG, SIGNALS, one_of_each, own};
 use crate::support::{self, Behaviour};
 
-/// The exporters of the other signals are off.
+/// Returns the variables that disable the exporters of the other signals.
 fn alone(signal: &str) -> Vec<(String, String)> {
     SIGNALS
         .iter()
@@ -14,8 +14,8 @@ fn alone(signal: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// With a collector that never answers, shutdown comes back long before its deadline.
-fn give_up_early() {
+/// Shuts down with a silent collector, which returns long before its deadline because the export times out.
+fn shut_down_early() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     one_of_each();
     let started = Instant::now();
@@ -34,13 +34,13 @@ fn the_common_timeout_ends_every_export() {
         name,
         Behaviour::Blackhole,
         &[("OTEL_EXPORTER_OTLP_TIMEOUT", "200")],
-        give_up_early,
+        shut_down_early,
     );
 }
 
 #[test]
-fn a_signals_own_timeout_goes_before_the_common_one() {
-    let name = "variables::timing::a_signals_own_timeout_goes_before_the_common_one";
+fn a_per_signal_timeout_overrides_the_common_one() {
+    let name = "variables::timing::a_per_signal_timeout_overrides_the_common_one";
     for (signal, _) in SIGNALS {
         let mut environment = alone(signal);
         environment.push(("OTEL_EXPORTER_OTLP_TIMEOUT".to_owned(), "600000".to_owned()));
@@ -49,7 +49,7 @@ fn a_signals_own_timeout_goes_before_the_common_one() {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        if support::run(name, Behaviour::Blackhole, &environment, give_up_early).is_none() {
+        if support::run(name, Behaviour::Blackhole, &environment, shut_down_early).is_none() {
             return;
         }
     }

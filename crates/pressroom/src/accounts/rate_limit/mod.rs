@@ -23,7 +23,8 @@ use celeriac::RedisBroker;
 use tokio::time::Instant;
 
 use self::{shared::SharedWindows, windows::Windows};
-use super::{Email, SecretKey};
+use super::token::SecretKey;
+use crate::domain::Email;
 
 /// How long a window lasts.
 const WINDOW: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! Asks an observatory on this machine or elsewhere for its JSON.
+//! HTTP client for the JSON API of an observatory.
 
 use std::time::Duration;
 
@@ -9,44 +9,47 @@ use url::Url;
 
 use super::text::escaped;
 
-/// How long an answer may take.
+/// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer, in bytes: more than 500 traces or log records take.
-const LARGEST_ANSWER: usize = 64 << 20;
+/// Maximum size of a response in bytes, more than 500 traces or log records need.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
-/// Asks one observatory.
+/// Client for one observatory.
 pub(super) struct Client {
     base: Url,
     http: reqwest::Client,
 }
 
-/// What is wrong, as the observatory says it.
+/// Body of an error response of the observatory.
 #[derive(Deserialize)]
-struct Refusal {
+struct ErrorBody {
     error: String,
 }
 
 impl Client {
+    /// Creates a client for the observatory at `base`.
+    ///
     /// # Errors
-    /// When `base` is no HTTP URL.
+    /// When `base` is not an HTTP URL.
     pub(super) fn new(base: &str) -> anyhow::Result<Self> {
         let base = Url::parse(base)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
-            .context("--observatory: is no http:// or https:// URL")?;
+            .context("--observatory: is not an http:// or https:// URL")?;
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .no_proxy()
             .build()
-            .context("no HTTP client")?;
+            .context("cannot set up the HTTP client")?;
         Ok(Self { base, http })
     }
 
-    /// The answer to a GET of `segments` with `parameters`.
+    /// Requests the path made of `segments`, with `parameters`, and returns the response body.
     ///
     /// # Errors
-    /// When nothing listens there, or what does is no observatory, or refuses.
+    /// When nothing listens at the address, the server there is not an observatory, or the observatory
+    /// refuses the request.
     pub(super) async fn get(
         &self,
         segments: &[&str],
@@ -55,46 +58,56 @@ impl Client {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .ok()
-            .context("--observatory: is no http:// or https:// URL")?
+            .context("--observatory: is not an http:// or https:// URL")?
             .pop_if_empty()
             .extend(segments);
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
         }
-        let asked = self.http.get(url).header(ACCEPT, "application/json").send().await;
-        let mut answer = match asked {
-            Ok(answer) => answer,
+        let sent = self.http.get(url).header(ACCEPT, "application/json").send().await;
+        let mut response = match sent {
+            Ok(response) => response,
             Err(error) if error.is_connect() => anyhow::bail!(
-                "nothing listens at {}; start `pressroom` or `pressroom observatory`, or name another with --observatory",
+                "nothing listens at {}; start `pressroom` or `pressroom observatory`, \
+                 or name another address with --observatory",
                 self.base
             ),
-            Err(error) if error.is_timeout() => anyhow::bail!("no answer from {} in time", self.base),
+            Err(error) if error.is_timeout() => {
+                anyhow::bail!("{} did not respond within {} s", self.base, TIMEOUT.as_secs())
+            }
             Err(error) => {
-                return Err(error.without_url()).with_context(|| format!("no answer from {}", self.base));
+                return Err(error.without_url())
+                    .with_context(|| format!("the request to {} failed", self.base));
             }
         };
-        let status = answer.status();
+        let status = response.status();
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.context("the answer broke off")? {
+        while let Some(chunk) = response.chunk().await.context("the response is incomplete")? {
             anyhow::ensure!(
-                body.len() + chunk.len() <= LARGEST_ANSWER,
-                "the answer is too large"
+                body.len() + chunk.len() <= MAX_RESPONSE_BYTES,
+                "the response is larger than {MAX_RESPONSE_BYTES} bytes; lower --limit"
             );
             body.extend_from_slice(&chunk);
         }
         if status.is_success() {
             return Ok(body);
         }
-        match serde_json::from_slice::<Refusal>(&body) {
-            Ok(refusal) => anyhow::bail!("{}", escaped(&refusal.error)),
-            Err(_) => anyhow::bail!("{} is no observatory: it answered {status}", self.base),
+        match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => anyhow::bail!("{}", escaped(&body.error)),
+            Err(_) => anyhow::bail!("{} is not an observatory: it responded with {status}", self.base),
         }
     }
 
-    /// The answer, read.
-    pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> anyhow::Result<T> {
-        serde_json::from_slice(answer)
-            .ok()
-            .with_context(|| format!("{} answers what no observatory of this version does", self.base))
+    /// Parses the body of a response.
+    ///
+    /// # Errors
+    /// When the body does not have the expected format.
+    pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
+        serde_json::from_slice(body).ok().with_context(|| {
+            format!(
+                "the response of {} is not that of an observatory of this version",
+                self.base
+            )
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! `pressroom logs`: the newest log records, oldest of them first, and with `--follow` those that come.
+//! `pressroom logs`: prints the newest log records in chronological order; `--follow` prints new ones as
+//! they arrive.
 
 use std::{
     io::{self, Write as _},
@@ -12,32 +13,32 @@ use serde_json::{Map, Value};
 use super::{
     Query, block_on,
     client::Client,
-    given, print_json, print_line,
-    text::{escaped, escaped_json, moment, value},
+    present, print_json, print_line,
+    text::{escaped, escaped_json, timestamp, value},
 };
 use crate::config::Config;
 
-/// How often the observatory is asked for what has come.
+/// Interval of polling the observatory for new records.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The most that the observatory answers.
-const MOST_AT_ONCE: u16 = 500;
+/// Largest `limit` that the observatory accepts.
+const MAX_LIMIT: u16 = 500;
 
 /// Attributes that repeat fields of the record.
-const TOLD_ELSEWHERE: [&str; 2] = ["otelTraceID", "otelSpanID"];
+const REDUNDANT_ATTRIBUTES: [&str; 2] = ["otelTraceID", "otelSpanID"];
 
-/// Lists log records.
+/// Prints log records.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Logs {
-    /// This severe or worse: trace, debug, info, warn, error or fatal
+    /// Minimum level: trace, debug, info, warn, error or fatal
     #[arg(long, value_name = "LEVEL")]
     level: Option<String>,
 
-    /// Of this trace
+    /// Only records of this trace
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
 
-    /// Goes on with what comes, until Ctrl-C
+    /// Keep printing new records until Ctrl-C
     #[arg(long, short)]
     follow: bool,
 
@@ -51,7 +52,7 @@ struct Found {
     next: Option<String>,
 }
 
-/// A log record as the observatory tells it.
+/// A log record in the JSON of the observatory.
 #[derive(Deserialize)]
 pub(super) struct Record {
     time_unix_nano: String,
@@ -68,14 +69,14 @@ impl Record {
         self.span_id.as_deref()
     }
 
-    /// All of it, on one line.
+    /// Formats the whole record on one line.
     pub(super) fn line(&self) -> String {
         let mut line = format!(
             "{}  {:<5}  {}  {}",
-            moment(&self.time_unix_nano),
+            timestamp(&self.time_unix_nano),
             escaped(&self.level),
             escaped(&self.service),
-            self.said()
+            self.message()
         );
         if let Some(trace_id) = &self.trace_id {
             line.push_str(&format!("  trace={}", escaped(trace_id)));
@@ -83,25 +84,26 @@ impl Record {
         line
     }
 
-    /// What of it is news below its span.
+    /// Formats the record for printing below its span: without time, service and trace id.
     pub(super) fn short(&self) -> String {
-        format!("{}  {}", escaped(&self.level), self.said())
+        format!("{}  {}", escaped(&self.level), self.message())
     }
 
-    fn said(&self) -> String {
+    /// Formats body and attributes.
+    fn message(&self) -> String {
         let mut text = value(&self.body);
-        let told = |name: &str| !name.starts_with("code.") && !TOLD_ELSEWHERE.contains(&name);
-        for (name, attribute) in self.attributes.iter().filter(|(name, _)| told(name)) {
+        let is_shown = |name: &str| !name.starts_with("code.") && !REDUNDANT_ATTRIBUTES.contains(&name);
+        for (name, attribute) in self.attributes.iter().filter(|(name, _)| is_shown(name)) {
             text.push_str(&format!("  {}={}", escaped(name), value(attribute)));
         }
         text
     }
 }
 
-/// Prints what was asked for.
+/// Runs `pressroom logs`.
 ///
 /// # Errors
-/// When the observatory does not answer, or refuses.
+/// When the observatory does not respond or refuses the request.
 pub fn logs(config: &Config, command: &Logs) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
@@ -110,12 +112,12 @@ async fn run(config: &Config, command: &Logs) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     let own = [("level", &command.level), ("trace_id", &command.trace)];
-    let parameters: Vec<_> = given(own).chain(command.query.parameters()).collect();
-    let answer = client.get(&["logs"], &parameters).await?;
+    let parameters: Vec<_> = present(own).chain(command.query.parameters()).collect();
+    let body = client.get(&["logs"], &parameters).await?;
     if source.json && !command.follow {
-        return print_json(&answer);
+        return print_json(&body);
     }
-    let newest = print_found(&client.read(&answer)?, source.json)?;
+    let newest = print_records(&client.parse(&body)?, source.json)?;
     if command.follow {
         follow(&client, parameters, newest, source.json).await
     } else {
@@ -123,7 +125,7 @@ async fn run(config: &Config, command: &Logs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints what comes after the record `newest`, until the observatory is away.
+/// Prints records with a sequence number above `newest` as they arrive, until a request fails.
 async fn follow(
     client: &Client,
     mut parameters: Vec<(&'static str, String)>,
@@ -131,28 +133,31 @@ async fn follow(
     json: bool,
 ) -> anyhow::Result<()> {
     parameters.retain(|(name, _)| *name != "limit");
-    parameters.push(("limit", MOST_AT_ONCE.to_string()));
+    parameters.push(("limit", MAX_LIMIT.to_string()));
     loop {
         tokio::time::sleep(POLL_INTERVAL).await;
         let mut parameters = parameters.clone();
         parameters.extend(newest.map(|sequence| ("after", sequence.to_string())));
-        let found: Found = client.read(&client.get(&["logs"], &parameters).await?)?;
+        let found: Found = client.parse(&client.get(&["logs"], &parameters).await?)?;
         if newest.is_some() && found.next.is_some() {
-            writeln!(io::stderr(), "pressroom: more came than is shown")?;
+            writeln!(
+                io::stderr(),
+                "pressroom: more than {MAX_LIMIT} records arrived at once; the oldest are not shown"
+            )?;
         }
-        newest = print_found(&found, json)?.or(newest);
+        newest = print_records(&found, json)?.or(newest);
     }
 }
 
-/// Prints records in the order in which they came, and returns the last one's number.
-fn print_found(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
+/// Prints records in order of arrival and returns the sequence number of the newest.
+fn print_records(found: &Found, json: bool) -> anyhow::Result<Option<u64>> {
     for record in found.logs.iter().rev() {
         if json {
             print_line(&escaped_json(&record.to_string()))?;
         } else {
             let record = Record::deserialize(record)
                 .ok()
-                .context("the observatory answers no log record")?;
+                .context("the response of the observatory contains a malformed log record")?;
             print_line(&record.line())?;
         }
     }

@@ -1,5 +1,6 @@
-//! What the observatory's pages show, in a terminal: asks its JSON and prints lines. Telemetry is what others say, so
-//! nothing of it reaches the terminal as a control character.
+//! `pressroom traces` and `pressroom logs`: print telemetry from the JSON API of an observatory.
+//!
+//! Telemetry comes from untrusted senders, so control characters are escaped before they reach the terminal.
 
 mod client;
 mod logs;
@@ -19,45 +20,46 @@ pub use self::{
 use super::{install_cryptography, reachable};
 use crate::config::Config;
 
-/// Whom to ask, what for, and how to print it: the same for traces and logs.
+/// Options that `traces` and `logs` share.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Query {
-    /// Of this service
+    /// Only this service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
 
-    /// With this attribute; may be repeated
+    /// Only with this attribute; may be repeated
     #[arg(long, value_name = "KEY[=VALUE]")]
     attribute: Vec<String>,
 
-    /// With this text anywhere
+    /// Only with this text anywhere
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
 
-    /// Since this time, as 15m (ago) or 2026-11-22T10:00:00Z
+    /// Start of the time range, for example 15m (ago) or 2026-11-22T10:00:00Z
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
 
-    /// Until this time
+    /// End of the time range
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
 
-    /// How many at most, of the newest
-    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    /// Maximum number of results, newest first
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=500))]
     limit: u16,
 
     #[command(flatten)]
     source: Source,
 }
 
-/// Whom to ask, and whether for reading or for programs.
+/// The observatory to ask and the output format.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Source {
-    /// Prints the observatory's JSON
+    /// Print the JSON of the observatory
     #[arg(long)]
     json: bool,
 
-    /// Where the observatory's pages are [default: http://localhost:4319, or as OBSERVATORY_PORT says]
+    /// URL of the observatory's pages [default: http://localhost:4319; OBSERVATORY_PORT sets the port]
     #[arg(long, value_name = "URL")]
     observatory: Option<String>,
 }
@@ -71,15 +73,15 @@ impl Query {
             ("to", &self.to),
         ];
         let attributes = self.attribute.iter().map(|value| ("attribute", value.clone()));
-        given(optional)
+        present(optional)
             .chain(attributes)
             .chain([("limit", self.limit.to_string())])
             .collect()
     }
 }
 
-/// Those parameters that have a value.
-fn given<const N: usize>(
+/// Returns the parameters that have a value.
+fn present<const N: usize>(
     parameters: [(&'static str, &Option<String>); N],
 ) -> impl Iterator<Item = (&'static str, String)> {
     parameters
@@ -98,15 +100,15 @@ impl Source {
     }
 }
 
-/// Runs a command that asks, on this thread.
-fn block_on(asking: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Runs a command on the current thread.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     install_cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("no runtime")?;
-    match runtime.block_on(asking) {
-        // The reader has seen enough.
+        .context("cannot start the async runtime")?;
+    match runtime.block_on(command) {
+        // The reader of a pipe, such as `head`, has closed it.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         result => result,
     }
@@ -117,13 +119,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Prints the observatory's answer as it came, as far as a terminal bears it.
-fn print_json(answer: &[u8]) -> anyhow::Result<()> {
-    let answer = str::from_utf8(answer).context("the observatory's answer is not UTF-8")?;
-    print_line(&escaped_json(answer))
+/// Prints the body of a response as it is, with control characters escaped.
+fn print_json(body: &[u8]) -> anyhow::Result<()> {
+    let body = str::from_utf8(body).context("the response of the observatory is not UTF-8")?;
+    print_line(&escaped_json(body))
 }
 
-/// Prints a line that is escaped already, and sees to it that it is read at once.
+/// Prints an escaped line and flushes standard output.
 fn print_line(line: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")?;

@@ -1,12 +1,12 @@
-//! How values look in a terminal. Whatever would move its cursor, change its colours or reorder what it shows is
-//! written as an escape.
+//! Formatting of values for a terminal. Characters that would move the cursor, change colours or
+//! reorder text are escaped.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// `text` on one line, nothing in it obeyed.
+/// Returns `text` on one line, with control characters escaped.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     escape(text, |c, escaped| match c {
         '\n' => escaped.push_str("\\n"),
@@ -16,8 +16,9 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The same JSON, with escapes for what JSON lets through and a terminal obeys. Outside of strings JSON has line breaks
-/// alone, which stay.
+/// Returns equivalent JSON in which control characters that JSON permits in strings are escaped.
+///
+/// Line breaks stay: in JSON they only occur outside of strings.
 pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
     escape(json, |c, escaped| match c {
         '\n' => escaped.push(c),
@@ -30,12 +31,12 @@ pub(super) fn escaped_json(json: &str) -> Cow<'_, str> {
 }
 
 fn escape(text: &str, replace: impl Fn(char, &mut String)) -> Cow<'_, str> {
-    if !text.contains(is_obeyed) {
+    if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if is_obeyed(c) {
+        if is_control(c) {
             replace(c, &mut escaped);
         } else {
             escaped.push(c);
@@ -44,16 +45,16 @@ fn escape(text: &str, replace: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Control characters, line and paragraph separators, and the invisible ones that change the direction or join what is
-/// around them.
-fn is_obeyed(c: char) -> bool {
+/// Whether a terminal may act on `c`: control characters, line and paragraph separators, and invisible
+/// characters that change the text direction or join their neighbours.
+fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A moment of the observatory's JSON, in UTC.
-pub(super) fn moment(unix_nano: &str) -> String {
+/// Formats a time of the observatory's JSON, nanoseconds since the Unix epoch, in UTC.
+pub(super) fn timestamp(unix_nano: &str) -> String {
     let timestamp = unix_nano
         .parse()
         .ok()
@@ -64,7 +65,7 @@ pub(super) fn moment(unix_nano: &str) -> String {
     }
 }
 
-/// Nanoseconds, in the unit that people would choose.
+/// Formats a duration in a unit that suits its size.
 pub(super) fn duration(nanoseconds: f64) -> String {
     match nanoseconds {
         n if n < 1e3 => format!("{n:.0}ns"),
@@ -74,15 +75,15 @@ pub(super) fn duration(nanoseconds: f64) -> String {
     }
 }
 
-/// A number of things.
-pub(super) fn count(number: u64, thing: &str) -> String {
+/// Formats a number with a noun, which is put into the plural unless the number is 1.
+pub(super) fn count(number: u64, noun: &str) -> String {
     match number {
-        1 => format!("1 {thing}"),
-        _ => format!("{number} {thing}s"),
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
-/// Text as it is, anything else as JSON; on one line.
+/// Formats an attribute on one line: a text as it is, any other value as JSON.
 pub(super) fn value(value: &Value) -> String {
     match value {
         Value::String(text) => escaped(text).into_owned(),
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_a_terminal_obeys_is_printed() {
+    fn control_characters_are_escaped() {
         for (text, expected) in [
             ("plain, Ünïcode 漢字 🙂", "plain, Ünïcode 漢字 🙂"),
             ("\u{1b}[2J\u{1b}]0;title\u{7}", "\\u{1b}[2J\\u{1b}]0;title\\u{7}"),
@@ -109,21 +110,21 @@ mod tests {
     }
 
     #[test]
-    fn escaped_json_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"body": "\u{9b}31m \u{202e} \u{e0001} \u{1b} 漢字"});
         let json = serde_json::to_string_pretty(&value).unwrap();
         let escaped = escaped_json(&json);
         assert!(
-            !escaped.contains(|c: char| c != '\n' && is_obeyed(c)),
+            !escaped.contains(|c: char| c != '\n' && is_control(c)),
             "{escaped}"
         );
         assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap(), value);
     }
 
     #[test]
-    fn moments_and_durations_are_read_at_a_glance() {
-        assert_eq!(moment("1795342907097930000"), "2026-11-22 10:21:47.097Z");
-        assert_eq!(moment("\u{1b}soon"), "\\u{1b}soon");
+    fn timestamps_and_durations_are_formatted() {
+        assert_eq!(timestamp("1795342907097930000"), "2026-11-22 10:21:47.097Z");
+        assert_eq!(timestamp("\u{1b}soon"), "\\u{1b}soon");
         for (nanoseconds, expected) in [
             (0.0, "0ns"),
             (999.0, "999ns"),

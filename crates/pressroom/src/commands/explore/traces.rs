@@ -1,34 +1,34 @@
-//! `pressroom traces`: the newest traces, or one of them as a tree.
+//! `pressroom traces`: lists the newest traces or prints one trace as a tree.
 
 use serde::Deserialize;
 
 use super::{
-    Query, block_on, given, print_json, print_line,
-    text::{count, duration, escaped, moment},
+    Query, block_on, present, print_json, print_line,
+    text::{count, duration, escaped, timestamp},
     tree,
 };
 use crate::config::Config;
 
-/// Lists traces, or shows one.
+/// Lists traces or prints one.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Traces {
-    /// Shows this trace, with its logs
+    /// Print this trace with its logs
     #[arg(value_name = "TRACE_ID")]
     trace_id: Option<String>,
 
-    /// With a span whose route or name has this in it
+    /// Only with a span whose route or name contains this text
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
 
-    /// With a span that ended so: ok or error
+    /// Only with a span of this status: ok or error
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
 
-    /// With a span that took so long at least, as 250us, 10ms or 1.5s
+    /// Only with a span of at least this duration, for example 250us, 10ms or 1.5s
     #[arg(long, value_name = "DURATION")]
     min_duration: Option<String>,
 
-    /// With a span that took so long at most
+    /// Only with a span of at most this duration
     #[arg(long, value_name = "DURATION")]
     max_duration: Option<String>,
 
@@ -58,10 +58,10 @@ struct Root {
     name: String,
 }
 
-/// Prints what was asked for.
+/// Runs `pressroom traces`.
 ///
 /// # Errors
-/// When the observatory does not answer, or refuses.
+/// When the observatory does not respond or refuses the request.
 pub fn traces(config: &Config, command: &Traces) -> anyhow::Result<()> {
     block_on(run(config, command))
 }
@@ -70,11 +70,11 @@ async fn run(config: &Config, command: &Traces) -> anyhow::Result<()> {
     let source = &command.query.source;
     let client = source.client(config)?;
     if let Some(trace_id) = &command.trace_id {
-        let answer = client.get(&["traces", trace_id], &[]).await?;
+        let body = client.get(&["traces", trace_id], &[]).await?;
         if source.json {
-            return print_json(&answer);
+            return print_json(&body);
         }
-        return tree::print(&client.read(&answer)?);
+        return tree::print(&client.parse(&body)?);
     }
     let own = [
         ("name", &command.name),
@@ -82,19 +82,19 @@ async fn run(config: &Config, command: &Traces) -> anyhow::Result<()> {
         ("min_duration", &command.min_duration),
         ("max_duration", &command.max_duration),
     ];
-    let parameters: Vec<_> = given(own).chain(command.query.parameters()).collect();
-    let answer = client.get(&["traces"], &parameters).await?;
+    let parameters: Vec<_> = present(own).chain(command.query.parameters()).collect();
+    let body = client.get(&["traces"], &parameters).await?;
     if source.json {
-        return print_json(&answer);
+        return print_json(&body);
     }
-    let found: Found = client.read(&answer)?;
+    let found: Found = client.parse(&body)?;
     found.traces.iter().try_for_each(|trace| print_line(&line(trace)))
 }
 
 fn line(trace: &Summary) -> String {
     let mut line = format!(
         "{}  {}  {:>8}  {:<5}  {}  {}  {}",
-        moment(&trace.start_unix_nano),
+        timestamp(&trace.start_unix_nano),
         escaped(&trace.trace_id),
         duration(trace.duration_ns),
         if trace.errors == 0 { "ok" } else { "error" },
@@ -102,9 +102,9 @@ fn line(trace: &Summary) -> String {
         escaped(&trace.root.name),
         count(trace.spans, "span"),
     );
-    for (number, thing) in [(trace.errors, "error"), (trace.logs, "log")] {
+    for (number, noun) in [(trace.errors, "error"), (trace.logs, "log")] {
         if number > 0 {
-            line.push_str(&format!(", {}", count(number, thing)));
+            line.push_str(&format!(", {}", count(number, noun)));
         }
     }
     line

@@ -1,4 +1,5 @@
-//! One trace as a tree: a line for each span below its parent, and below it what happened in it and what it logged.
+//! Prints a trace as a tree: one line per span, indented below its parent, followed by its events and
+//! log records.
 
 use std::collections::HashMap;
 
@@ -8,11 +9,11 @@ use serde_json::{Map, Value};
 use super::{
     logs::Record,
     print_line,
-    text::{count, duration, escaped, moment, value},
+    text::{count, duration, escaped, timestamp, value},
 };
 
-/// Deeper than this nothing is indented further.
-const DEEPEST: usize = 30;
+/// Maximum indentation level.
+const MAX_INDENT: usize = 30;
 
 #[derive(Deserialize)]
 pub(super) struct Trace {
@@ -44,8 +45,8 @@ struct Event {
     attributes: Map<String, Value>,
 }
 
-/// Attributes that say what a span is about, of which the first is shown.
-const TELLING: [&str; 4] = [
+/// Attributes that identify a span's subject; the first one present is printed.
+const SUBJECT_ATTRIBUTES: [&str; 4] = [
     "db.query.text",
     "url.path",
     "celery.task_name",
@@ -56,38 +57,39 @@ pub(super) fn print(trace: &Trace) -> anyhow::Result<()> {
     print_line(&format!(
         "trace {}  {}  {}  {}, {}",
         escaped(&trace.trace_id),
-        moment(&trace.start_unix_nano),
+        timestamp(&trace.start_unix_nano),
         duration(trace.duration_ns),
         count(trace.spans.len() as u64, "span"),
         count(trace.logs.len() as u64, "log"),
     ))?;
     let mut depths: HashMap<&str, usize> = HashMap::new();
     for span in &trace.spans {
-        // Every span comes after its parent.
+        // The observatory lists every span after its parent.
         let parent = span.parent_span_id.as_deref();
         let depth = parent
             .and_then(|parent| depths.get(parent))
             .map_or(0, |depth| depth + 1);
         depths.insert(&span.span_id, depth);
-        let indent = "  ".repeat(depth.min(DEEPEST));
+        let indent = "  ".repeat(depth.min(MAX_INDENT));
         print_line(&format!(
             "{:>8} {:>8}  {indent}{}",
-            since(&trace.start_unix_nano, &span.start_unix_nano),
+            offset(&trace.start_unix_nano, &span.start_unix_nano),
             duration(span.duration_ns),
-            described(span)
+            describe_span(span)
         ))?;
-        let below = |line: String| print_line(&format!("{:19}{indent}  | {line}", ""));
+        let print_below = |line: String| print_line(&format!("{:19}{indent}  | {line}", ""));
         for event in &span.events {
-            below(happened(event))?;
+            print_below(describe_event(event))?;
         }
         for record in trace
             .logs
             .iter()
             .filter(|record| record.span_id() == Some(&span.span_id))
         {
-            below(record.short())?;
+            print_below(record.short())?;
         }
     }
+    // Records of spans that the observatory does not have.
     let known = |id: &str| trace.spans.iter().any(|span| span.span_id == id);
     for record in trace
         .logs
@@ -99,15 +101,18 @@ pub(super) fn print(trace: &Trace) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn described(span: &Span) -> String {
+fn describe_span(span: &Span) -> String {
     let mut text = format!(
         "{}  {} ({})",
         escaped(&span.service),
         escaped(&span.name),
         escaped(&span.kind)
     );
-    if let Some(telling) = TELLING.iter().find_map(|name| span.attributes.get(*name)) {
-        text.push_str(&format!("  {}", value(telling)));
+    let subject = SUBJECT_ATTRIBUTES
+        .iter()
+        .find_map(|name| span.attributes.get(*name));
+    if let Some(subject) = subject {
+        text.push_str(&format!("  {}", value(subject)));
     }
     if span.status == "error" {
         text.push_str(&format!("  ERROR {}", escaped(&span.status_message)));
@@ -115,20 +120,20 @@ fn described(span: &Span) -> String {
     text
 }
 
-fn happened(event: &Event) -> String {
+fn describe_event(event: &Event) -> String {
     let mut text = escaped(&event.name).into_owned();
     for name in ["exception.type", "exception.message"] {
-        if let Some(said) = event.attributes.get(name) {
-            text.push_str(&format!(" {}", value(said)));
+        if let Some(attribute) = event.attributes.get(name) {
+            text.push_str(&format!(" {}", value(attribute)));
         }
     }
     text
 }
 
-/// How long after the beginning of the trace.
-fn since(beginning: &str, moment: &str) -> String {
-    match (beginning.parse::<u64>(), moment.parse::<u64>()) {
-        (Ok(beginning), Ok(moment)) => duration(moment.saturating_sub(beginning) as f64),
+/// Formats the time from the start of the trace to the start of a span.
+fn offset(trace_start: &str, span_start: &str) -> String {
+    match (trace_start.parse::<u64>(), span_start.parse::<u64>()) {
+        (Ok(trace_start), Ok(span_start)) => duration(span_start.saturating_sub(trace_start) as f64),
         _ => "-".to_owned(),
     }
 }

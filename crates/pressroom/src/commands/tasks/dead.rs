@@ -1,5 +1,5 @@
-//! The dead-letter list: print it, put messages back into their queues, throw them away. Prints what is needed to
-//! find a task again, and never its arguments.
+//! `pressroom tasks dead`: lists, requeues and purges dead letters. Prints what identifies a task, but
+//! never its arguments.
 
 use std::{
     collections::HashSet,
@@ -11,54 +11,54 @@ use celeriac::{Broker, DeadLetter};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// How many letters are read at a time.
+/// Number of letters to read at a time.
 const PAGE: usize = 50;
 
-/// What to do with dead letters.
+/// A subcommand of `pressroom tasks dead`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Dead {
-    /// Prints them, the oldest first, without their arguments
+pub enum DeadCommand {
+    /// List dead letters, oldest first, without their arguments
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Puts them back into their queues, as if they had never been delivered
+    /// Put dead letters back into their queues, as if they had never been delivered
     Requeue {
         #[command(flatten)]
-        which: Which,
-        /// Also what no worker can run: it will come back unless the workers have changed
+        selected: Selection,
+        /// Also requeue messages that no worker can run; they fail again unless the workers have changed
         #[arg(long)]
         force: bool,
     },
-    /// Throws them away, for good
+    /// Delete dead letters permanently
     Purge {
         #[command(flatten)]
-        which: Which,
+        selected: Selection,
     },
 }
 
-/// Which letters are meant.
+/// The letters to act on.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(required = true, multiple = false)]
-pub struct Which {
-    /// All of them
+pub struct Selection {
+    /// All dead letters
     #[arg(long)]
     pub all: bool,
-    /// Those of these tasks; a letter without a task has an id of its own in the list
+    /// Ids of tasks; for a letter without a task, the id that `list` prints
     #[arg(value_name = "TASK ID")]
     pub ids: Vec<String>,
 }
 
-pub(super) async fn run(broker: &dyn Broker, command: &Dead) -> anyhow::Result<()> {
+pub(super) async fn run(broker: &dyn Broker, command: &DeadCommand) -> anyhow::Result<()> {
     match command {
-        Dead::List { json } => match list(broker, *json).await {
-            // The reader has seen enough.
+        DeadCommand::List { json } => match list(broker, *json).await {
+            // The reader of a pipe, such as `head`, has closed it.
             Err(error) if is_broken_pipe(&error) => Ok(()),
-            answer => answer,
+            result => result,
         },
-        Dead::Requeue { which, force } => requeue(broker, which, *force).await,
-        Dead::Purge { which } => purge(broker, which).await,
+        DeadCommand::Requeue { selected, force } => requeue(broker, selected, *force).await,
+        DeadCommand::Purge { selected } => purge(broker, selected).await,
     }
 }
 
@@ -95,7 +95,7 @@ fn row(letter: &DeadLetter) -> String {
     };
     printable(&format!(
         "{time:<20}  {id:<36}  {queue:<12}  {task}  {reason}",
-        id = name(letter),
+        id = listed_id(letter),
         task = letter.task.as_deref().unwrap_or("-"),
         reason = letter.reason,
     ))
@@ -114,15 +114,15 @@ fn object(letter: &DeadLetter) -> String {
     .to_string()
 }
 
-/// What a letter is called on the command line.
-fn name(letter: &DeadLetter) -> String {
+/// Returns the id that identifies a letter on the command line.
+fn listed_id(letter: &DeadLetter) -> String {
     letter
         .task_id
         .clone()
         .map_or_else(|| letter.id.to_string(), String::from)
 }
 
-/// Task names come from anywhere; a terminal obeys control characters.
+/// Replaces control characters, on which a terminal would act: task names come from untrusted messages.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|character| {
@@ -135,72 +135,83 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The letters that were asked for, and which of the ids are really there.
-struct Selection<'a> {
-    which: &'a Which,
+/// Matches letters against a selection and records which of its ids exist.
+struct Matcher<'a> {
+    selected: &'a Selection,
     found: Mutex<HashSet<String>>,
 }
 
-impl<'a> Selection<'a> {
-    fn new(which: &'a Which) -> Self {
+impl<'a> Matcher<'a> {
+    fn new(selected: &'a Selection) -> Self {
         Self {
-            which,
+            selected,
             found: Mutex::default(),
         }
     }
 
-    fn has(&self, letter: &DeadLetter) -> bool {
-        let own = letter.id.to_string();
-        let asked = |id: &&String| **id == own || Some(id.as_str()) == letter.task_id.as_deref();
-        let Some(id) = self.which.ids.iter().find(asked) else {
-            return self.which.all;
+    fn matches(&self, letter: &DeadLetter) -> bool {
+        let letter_id = letter.id.to_string();
+        let is_selected = |id: &&String| **id == letter_id || Some(id.as_str()) == letter.task_id.as_deref();
+        let Some(id) = self.selected.ids.iter().find(is_selected) else {
+            return self.selected.all;
         };
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.insert(id.clone());
         true
     }
 
-    /// Says which ids were not there, and how many.
-    fn missing(self) -> io::Result<usize> {
+    /// Prints each id without a dead letter.
+    ///
+    /// # Errors
+    /// When there is such an id.
+    fn require_all_found(self) -> anyhow::Result<()> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<&String> = self.which.ids.iter().filter(|id| !found.contains(*id)).collect();
+        let missing: Vec<&String> = self
+            .selected
+            .ids
+            .iter()
+            .filter(|id| !found.contains(*id))
+            .collect();
         for id in &missing {
-            writeln!(io::stderr(), "{}: is no dead letter", printable(id))?;
+            writeln!(io::stderr(), "{}: no such dead letter", printable(id))?;
         }
-        Ok(missing.len())
+        anyhow::ensure!(
+            missing.is_empty(),
+            "{} of the dead letters not found",
+            missing.len()
+        );
+        Ok(())
     }
 }
 
-async fn requeue(broker: &dyn Broker, which: &Which, force: bool) -> anyhow::Result<()> {
-    let selection = Selection::new(which);
-    let answer = broker
-        .requeue_where(&|letter| selection.has(letter), force)
+async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyhow::Result<()> {
+    let matcher = Matcher::new(selected);
+    let requeued = broker
+        .requeue_where(&|letter| matcher.matches(letter), force)
         .await?;
-    writeln!(io::stdout(), "Put back: {}", answer.requeued.len())?;
-    for (letter, refusal) in &answer.refused {
+    writeln!(io::stdout(), "Requeued: {}", requeued.requeued.len())?;
+    for (letter, refusal) in &requeued.refused {
         writeln!(
             io::stderr(),
             "{}",
-            printable(&format!("{}: {refusal}", name(letter)))
+            printable(&format!("{}: {refusal}", listed_id(letter)))
         )?;
     }
-    let missing = selection.missing()?;
-    let stay = answer.refused.len();
+    let all_found = matcher.require_all_found();
+    let refused = requeued.refused.len();
     anyhow::ensure!(
-        stay == 0,
-        "{stay} stay in the dead-letter list; --force puts back what no worker can run"
+        refused == 0,
+        "{refused} of the dead letters not requeued, because no worker can run them; \
+         --force requeues them anyway"
     );
-    anyhow::ensure!(missing == 0, "not all were there");
-    Ok(())
+    all_found
 }
 
-async fn purge(broker: &dyn Broker, which: &Which) -> anyhow::Result<()> {
-    let selection = Selection::new(which);
-    let purged = broker.purge_where(&|letter| selection.has(letter)).await?;
-    writeln!(io::stdout(), "Thrown away: {}", purged.len())?;
-    let missing = selection.missing()?;
-    anyhow::ensure!(missing == 0, "not all were there");
-    Ok(())
+async fn purge(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> {
+    let matcher = Matcher::new(selected);
+    let purged = broker.purge_where(&|letter| matcher.matches(letter)).await?;
+    writeln!(io::stdout(), "Purged: {}", purged.len())?;
+    matcher.require_all_found()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,4 +1,4 @@
-//! Looking after tasks in Redis by hand.
+//! `pressroom tasks`: inspects and controls the workers and the dead letters on Redis.
 
 mod dead;
 mod workers;
@@ -10,40 +10,40 @@ use celeriac::{Broker, RedisBroker};
 use clap::Subcommand;
 
 pub use self::{
-    dead::Dead,
-    workers::{Inspect, Steer},
+    dead::DeadCommand,
+    workers::{ControlCommand, Inspect},
 };
 use super::serve::redis_config;
 use crate::config::Config;
 
-/// What to do.
+/// A subcommand of `pressroom tasks`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Tasks {
-    /// Messages that no worker could run
+    /// List, requeue or purge messages that no worker could run
     #[command(subcommand)]
-    Dead(Dead),
-    /// Asks the workers about themselves and their tasks
+    Dead(DeadCommand),
+    /// Query the workers and print their replies
     Inspect(Inspect),
-    /// Tells the workers what to do
+    /// Control the workers
     #[command(subcommand)]
-    Control(Steer),
+    Control(ControlCommand),
 }
 
-/// Does it, on the Redis that the configuration names.
+/// Runs `pressroom tasks` on the configured Redis server.
 ///
 /// # Errors
-/// When Redis does not do what it is asked, or when not everything that was asked for could be done.
+/// When Redis is unavailable, or when the command could not be carried out completely.
 pub fn tasks(config: &Config, command: &Tasks) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("no runtime")?;
+        .context("cannot start the async runtime")?;
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(redis_config(config)?)?);
     runtime.block_on(async {
         match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
             Tasks::Inspect(command) => workers::inspect(broker, command).await,
-            Tasks::Control(command) => workers::steer(broker, command).await,
+            Tasks::Control(command) => workers::control(broker, command).await,
         }
     })
 }

@@ -1,5 +1,5 @@
-//! Asking workers and steering them, of whatever language, by Celery's remote control. Prints what each answers as JSON
-//! under its name.
+//! `pressroom tasks inspect` and `pressroom tasks control`: Celery's remote control of workers in any
+//! language. Prints the replies as one JSON object, keyed by worker name.
 
 use std::{
     io::{self, Write as _},
@@ -11,101 +11,103 @@ use celeriac::{Broker, Control, Reply};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-/// Which workers, and how long they have.
+/// The workers to address and the time to wait for replies.
 #[derive(Debug, Clone, PartialEq, Args)]
-pub struct Asked {
-    /// How long to wait for answers, in seconds
+pub struct Target {
+    /// Time to wait for replies, in seconds
     #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
-    /// Only this worker (celery@host, %h for this host); may be given several times
+    /// Only this worker (celery@host; %h stands for this host); may be repeated
     #[arg(long, value_name = "WORKER")]
     destination: Vec<String>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() && duration <= Duration::from_hours(1) => Ok(duration),
         _ => Err("must be more than 0 and at most 3600".to_owned()),
     }
 }
 
-/// What to ask.
+/// Arguments of `pressroom tasks inspect`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct Inspect {
+    /// Query to send
     #[arg(value_enum)]
     method: Method,
-    /// Ids of tasks, for query_task
+    /// Task ids, for query_task
     #[arg(value_name = "TASK ID", required_if_eq("method", "query_task"))]
     ids: Vec<String>,
     #[command(flatten)]
-    asked: Asked,
+    target: Target,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Method {
-    /// Whether they answer
+    /// Check that the workers respond
     Ping,
-    /// Tasks that run
+    /// Running tasks
     Active,
-    /// Tasks that were taken and wait for their turn
+    /// Prefetched tasks waiting for a free slot
     Reserved,
-    /// Tasks that were taken and wait for their time
+    /// Prefetched tasks waiting for their eta
     Scheduled,
-    /// Tasks that are known
+    /// Registered task names
     Registered,
-    /// Ids of tasks that are not to be run
+    /// Ids of revoked tasks
     Revoked,
-    /// Counts, pool, broker, resources
+    /// Task counts, pool, broker and resource usage
     Stats,
     /// Settings
     Conf,
     /// Versions and settings as text
     Report,
-    /// Queues that are taken from
+    /// Queues that the workers consume
     ActiveQueues,
     /// Logical clocks
     Clock,
-    /// Tasks by their ids
+    /// Tasks with the given ids
     QueryTask,
 }
 
-/// What workers are to do.
+/// A subcommand of `pressroom tasks control`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
-pub enum Steer {
-    /// Ends when what they run has finished
+pub enum ControlCommand {
+    /// Stop the workers after their running tasks
     Shutdown {
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
-    /// Never runs these tasks
+    /// Revoke tasks, so that they never run
     Revoke {
         #[arg(value_name = "TASK ID", required = true)]
         ids: Vec<String>,
-        /// Ends them also where they run already
+        /// Also terminate the tasks that are running
         #[arg(long)]
         terminate: bool,
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
-    /// Begins tasks of a name no more often than this
+    /// Limit how often tasks of a name start
     RateLimit {
+        /// Name of the task
         task: String,
-        /// 10/s, 100/m, 3/h; 0 for any number
+        /// Maximum rate: 10/s, 100/m or 3/h; 0 for no limit
         rate: String,
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
-    /// Sends events about tasks, which show their arguments and results
+    /// Enable task events, which include arguments and results
     EnableEvents {
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
-    /// Sends no more events about tasks
+    /// Disable task events
     DisableEvents {
         #[command(flatten)]
-        asked: Asked,
+        target: Target,
     },
 }
 
@@ -116,57 +118,63 @@ pub(super) async fn inspect(broker: Arc<dyn Broker>, command: &Inspect) -> anyho
     if command.method == Method::QueryTask {
         arguments.insert("ids".to_owned(), json!(command.ids));
     } else {
-        anyhow::ensure!(command.ids.is_empty(), "{name} takes no ids");
+        anyhow::ensure!(command.ids.is_empty(), "{name} does not accept task ids");
     }
-    let replies = control(broker, &command.asked).inspect(name, arguments).await?;
+    let replies = command.target.address(broker).inspect(name, arguments).await?;
     print(replies)
 }
 
-pub(super) async fn steer(broker: Arc<dyn Broker>, command: &Steer) -> anyhow::Result<()> {
+pub(super) async fn control(broker: Arc<dyn Broker>, command: &ControlCommand) -> anyhow::Result<()> {
     let replies = match command {
-        Steer::Shutdown { asked } => {
-            // They do not reply; who has heard it is counted by the server.
-            let heard = control(broker, asked).shutdown().await?;
-            anyhow::ensure!(heard > 0, "no worker listens");
-            writeln!(io::stdout(), "Workers that have heard it: {heard}")?;
+        ControlCommand::Shutdown { target } => {
+            // Workers do not reply to it; Redis counts those that received the message.
+            let received = target.address(broker).shutdown().await?;
+            anyhow::ensure!(received > 0, "no worker is listening");
+            writeln!(io::stdout(), "Workers notified: {received}")?;
             return Ok(());
         }
-        Steer::Revoke {
+        ControlCommand::Revoke {
             ids,
             terminate,
-            asked,
-        } => control(broker, asked).revoke(ids, *terminate).await?,
-        Steer::RateLimit { task, rate, asked } => control(broker, asked).rate_limit(task, rate).await?,
-        Steer::EnableEvents { asked } => {
-            control(broker, asked)
-                .inspect("enable_events", Map::new())
-                .await?
+            target,
+        } => target.address(broker).revoke(ids, *terminate).await?,
+        ControlCommand::RateLimit { task, rate, target } => {
+            target.address(broker).rate_limit(task, rate).await?
         }
-        Steer::DisableEvents { asked } => {
-            control(broker, asked)
-                .inspect("disable_events", Map::new())
-                .await?
+        ControlCommand::EnableEvents { target } => {
+            let control = target.address(broker);
+            control.inspect("enable_events", Map::new()).await?
+        }
+        ControlCommand::DisableEvents { target } => {
+            let control = target.address(broker);
+            control.inspect("disable_events", Map::new()).await?
         }
     };
     let refused = replies.iter().filter(|reply| reply.error().is_some()).count();
     print(replies)?;
-    anyhow::ensure!(refused == 0, "refused by {refused} of them");
+    anyhow::ensure!(refused == 0, "{refused} of the workers refused the command");
     Ok(())
 }
 
-fn control(broker: Arc<dyn Broker>, asked: &Asked) -> Control {
-    let control = Control::new(broker).timeout(asked.timeout);
-    if asked.destination.is_empty() {
-        return control;
+impl Target {
+    /// Returns a remote control for these workers.
+    fn address(&self, broker: Arc<dyn Broker>) -> Control {
+        let control = Control::new(broker).timeout(self.timeout);
+        if self.destination.is_empty() {
+            return control;
+        }
+        // Lets the health check of a container address the worker in it, whose host name is generated.
+        let own = celeriac::default_node_name();
+        let host = own.split_once('@').map_or("", |(_, host)| host);
+        control.destination(self.destination.iter().map(|node| node.replace("%h", host)))
     }
-    // A container's host name is known only in there: so can a health check ask the worker beside it.
-    let own = celeriac::default_node_name();
-    let host = own.split_once('@').map_or("", |(_, host)| host);
-    control.destination(asked.destination.iter().map(|node| node.replace("%h", host)))
 }
 
 fn print(replies: Vec<Reply>) -> anyhow::Result<()> {
-    anyhow::ensure!(!replies.is_empty(), "no worker has answered");
+    anyhow::ensure!(
+        !replies.is_empty(),
+        "no worker replied in time; --timeout waits longer"
+    );
     let mut by_node: Vec<(String, Value)> = replies
         .into_iter()
         .map(|reply| (reply.node, reply.content))
@@ -174,7 +182,7 @@ fn print(replies: Vec<Reply>) -> anyhow::Result<()> {
     by_node.sort_by(|(one, _), (other, _)| one.cmp(other));
     let answers: Map<String, Value> = by_node.into_iter().collect();
     match writeln!(io::stdout(), "{:#}", Value::Object(answers)) {
-        // The reader has seen enough.
+        // The reader of a pipe, such as `head`, has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }

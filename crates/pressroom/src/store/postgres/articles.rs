@@ -1,62 +1,35 @@
-//! Articles and their favourites, each change together with its outbox row or its count.
+//! Articles, their favourites and idempotency keys, each change together with its outbox row.
 //!
-//! Whoever changes favourites locks the article first and then the favourite: one order for all,
-//! so nobody can deadlock, and the count moves only with a row that was really added or removed.
+//! A statement that changes favourites locks the article first and then the favourite: one order for all of
+//! them, so that none can deadlock, and the count changes only with a row that was really added or removed.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 use tokio_postgres::Row;
 
-use super::{connections::Connections, error::StatementError, outbox, value::Utc};
+use super::{
+    PostgresStore,
+    connections::{Connections, Params},
+    error::StatementError,
+    list, replica,
+    value::Utc,
+};
 use crate::{
-    accounts::UserId,
-    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle, Precondition},
-    tasks::NewOutboxTask,
+    domain::{
+        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
+        NewOutboxTask, OnceOnly, Precondition, UserId,
+    },
+    store::{
+        ArticleStore, Constraint, Result, StoreError, rows,
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_FIRST_ANSWER, article_columns, statement},
+    },
 };
 
-/// The columns of an [`Article`] but its last, `favorited`, in the order that [`article`] reads
-/// them: of a row called `article` and its author, called `author`.
-macro_rules! article_columns {
-    () => {
-        "article.id, article.slug, article.title, article.description, article.body,
-        article.favorites_count, article.created_at, article.updated_at,
-        author.id, author.email, author.name"
-    };
-}
-pub(super) use article_columns;
-
-/// An article from [`article_columns`] and `favorited`.
-pub(super) fn article(row: &Row) -> Result<Article, StatementError> {
-    let Utc(created_at) = row.try_get(6)?;
-    let Utc(updated_at) = row.try_get(7)?;
-    Ok(Article {
-        id: ArticleId(row.try_get(0)?),
-        slug: row.try_get(1)?,
-        title: row.try_get(2)?,
-        description: row.try_get(3)?,
-        body: row.try_get(4)?,
-        author: Author {
-            id: UserId(row.try_get(8)?),
-            email: row.try_get(9)?,
-            name: row.try_get(10)?,
-        },
-        favorites_count: row.try_get(5)?,
-        favorited: row.try_get(11)?,
-        created_at,
-        updated_at,
-    })
-}
-
-fn optional(row: Option<&Row>) -> Result<Option<Article>, StatementError> {
-    row.map(article).transpose()
-}
-
-const INSERT_ARTICLE: Statement = Statement::new(
+const INSERT_ARTICLE: Statement = statement!(
     "INSERT",
     "articles",
-    "INSERT articles",
-    concat!(
-        "
+    "
         WITH article AS (
             INSERT INTO articles
                 (slug, title, description, body, author_id, favorites_count, created_at, updated_at)
@@ -68,99 +41,81 @@ const INSERT_ARTICLE: Statement = Statement::new(
             FROM article
         )
         SELECT ",
-        article_columns!(),
-        ", false
+    article_columns!(),
+    ", false AS favorited
         FROM article
         JOIN users AS author ON author.id = article.author_id",
-    ),
 );
 
-pub(super) async fn insert_article(
-    store: &Connections,
-    new: &NewArticle,
-    task: &NewOutboxTask,
-) -> Result<Article, StatementError> {
-    let row = store
-        .row(
-            &INSERT_ARTICLE,
-            &[
-                &new.slug,
-                &new.title,
-                &new.description,
-                &new.body,
-                &new.author.0,
-                &Utc(new.created_at),
-                &task.task_id,
-                &outbox::TASK_NAME,
-                &task.event.as_str(),
-                &outbox::trace_column(&task.trace),
-                &Utc(task.created_at),
-            ],
+/// Claims the key and inserts the article in one statement, which also replaces an expired key.
+///
+/// Of two concurrent statements the second waits for the first one's commit, and then inserts nothing. The
+/// article's id is drawn first because both rows hold it.
+const INSERT_ARTICLE_ONCE: Statement = statement!(
+    "INSERT",
+    "articles",
+    "
+        WITH claimed AS (
+            INSERT INTO idempotency_keys AS held
+                (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
+                author_email, author_name)
+            SELECT author.id, $12, $13, $6,
+                nextval(pg_get_serial_sequence('articles', 'id'))::integer,
+                $1::text, $2::text, $3::text, $4::text, author.email, author.name
+            FROM users AS author
+            WHERE author.id = $5
+            ON CONFLICT (user_id, key) DO UPDATE
+            SET fingerprint = EXCLUDED.fingerprint,
+                created_at = EXCLUDED.created_at,
+                article_id = EXCLUDED.article_id,
+                slug = EXCLUDED.slug,
+                title = EXCLUDED.title,
+                description = EXCLUDED.description,
+                body = EXCLUDED.body,
+                author_email = EXCLUDED.author_email,
+                author_name = EXCLUDED.author_name
+            WHERE held.created_at <= $14
+            RETURNING article_id
+        ), article AS (
+            INSERT INTO articles
+                (id, slug, title, description, body, author_id, favorites_count, created_at,
+                updated_at)
+            SELECT claimed.article_id, $1::text, $2::text, $3::text, $4::text, $5, 0, $6, $6
+            FROM claimed
+            RETURNING *
+        ), task AS (
+            INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
+            SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
+            FROM article
         )
-        .await?;
-    match row {
-        Some(row) => article(&row),
-        None => Err(StatementError::failed("an inserted article gave no row")),
-    }
-}
-
-const FIND_ARTICLE: Statement = Statement::new(
-    "SELECT",
-    "articles",
-    "SELECT articles",
-    concat!(
-        "SELECT ",
-        article_columns!(),
-        ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2)
-        FROM articles AS article
-        JOIN users AS author ON author.id = article.author_id
-        WHERE article.slug = $1",
-    ),
+        SELECT ",
+    article_columns!(),
+    ", false AS favorited
+        FROM article
+        JOIN users AS author ON author.id = article.author_id",
 );
 
-pub(super) async fn find_article(
-    store: &Connections,
-    slug: &str,
-    viewer: Option<UserId>,
-) -> Result<Option<Article>, StatementError> {
-    let viewer = viewer.map(|viewer| viewer.0);
-    optional(store.row(&FIND_ARTICLE, &[&slug, &viewer]).await?.as_ref())
-}
-
-const FIND_ARTICLE_BY_ID: Statement = Statement::new(
-    "SELECT",
-    "articles",
-    "SELECT articles",
-    concat!(
-        "SELECT ",
-        article_columns!(),
-        ", false
-        FROM articles AS article
-        JOIN users AS author ON author.id = article.author_id
-        WHERE article.id = $1",
-    ),
+/// Compares the time twice: a key may be replaced between being found and being deleted.
+const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
+    "DELETE",
+    "idempotency_keys",
+    "
+        DELETE FROM idempotency_keys
+        WHERE (user_id, key) IN (
+                SELECT user_id, key
+                FROM idempotency_keys
+                WHERE created_at <= $1
+                ORDER BY created_at
+                LIMIT $2
+            )
+            AND created_at <= $1",
 );
 
-pub(super) async fn find_article_by_id(
-    store: &Connections,
-    id: ArticleId,
-) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&FIND_ARTICLE_BY_ID, &[&id.0]).await?.as_ref())
-}
-
-/// The versions of a [`Precondition`], as parameters.
-fn versions(list: &[Timestamp]) -> Vec<Utc> {
-    list.iter().copied().map(Utc).collect()
-}
-
-/// Who waits for another update of the row looks at its new version again before changing it.
-const UPDATE_ARTICLE: Statement = Statement::new(
+/// An update that waited for another one checks the conditions again, on the row's new version.
+const UPDATE_ARTICLE: Statement = statement!(
     "UPDATE",
     "articles",
-    "UPDATE articles",
-    concat!(
-        "
+    "
         WITH article AS (
             UPDATE articles
             SET title = COALESCE($2::text, title),
@@ -177,56 +132,23 @@ const UPDATE_ARTICLE: Statement = Statement::new(
             FROM article
         )
         SELECT ",
-        article_columns!(),
-        ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10)
+    article_columns!(),
+    ",
+            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10) AS favorited
         FROM article
         JOIN users AS author ON author.id = article.author_id",
-    ),
 );
 
-pub(super) async fn update_article(
-    store: &Connections,
-    id: ArticleId,
-    changes: &ArticleChanges,
-    precondition: &Precondition,
-    viewer: UserId,
-    task: &NewOutboxTask,
-) -> Result<Option<Article>, StatementError> {
-    let row = store
-        .row(
-            &UPDATE_ARTICLE,
-            &[
-                &id.0,
-                &changes.title,
-                &changes.description,
-                &changes.body,
-                &task.task_id,
-                &outbox::TASK_NAME,
-                &task.event.as_str(),
-                &outbox::trace_column(&task.trace),
-                &Utc(task.created_at),
-                &viewer.0,
-                &precondition.one_of.as_deref().map(versions),
-                &versions(&precondition.none_of),
-            ],
-        )
-        .await?;
-    optional(row.as_ref())
-}
-
-/// Nobody but the holder of the lock changes what is deleted or not deleted below.
-const LOCK_ARTICLE: Statement = Statement::new(
+/// Keeps other transactions from changing the article until it is deleted.
+const LOCK_ARTICLE: Statement = statement!(
     "SELECT",
     "articles",
-    "SELECT articles",
     "SELECT FROM articles WHERE id = $1 FOR UPDATE",
 );
 
-const DELETE_FAVORITES: Statement = Statement::new(
+const DELETE_FAVORITES: Statement = statement!(
     "DELETE",
     "favorites",
-    "DELETE favorites",
     "
         DELETE FROM favorites
         USING articles
@@ -236,10 +158,9 @@ const DELETE_FAVORITES: Statement = Statement::new(
             AND articles.updated_at <> ALL ($3)",
 );
 
-const DELETE_ARTICLE: Statement = Statement::new(
+const DELETE_ARTICLE: Statement = statement!(
     "DELETE",
     "articles",
-    "DELETE articles",
     "
         DELETE FROM articles
         WHERE id = $1
@@ -248,31 +169,10 @@ const DELETE_ARTICLE: Statement = Statement::new(
         RETURNING id",
 );
 
-/// Three statements rather than one: each sees what was committed before it began, so a favourite
-/// that came in while the lock was waited for is seen, and deleted too.
-pub(super) async fn delete_article(
-    store: &Connections,
-    id: ArticleId,
-    precondition: &Precondition,
-) -> Result<bool, StatementError> {
-    let one_of = precondition.one_of.as_deref().map(versions);
-    let none_of = versions(&precondition.none_of);
-    let allowed: super::Params<'_> = &[&id.0, &one_of, &none_of];
-    let gone = store
-        .transaction(
-            &[(&LOCK_ARTICLE, &[&id.0]), (&DELETE_FAVORITES, allowed)],
-            (&DELETE_ARTICLE, allowed),
-        )
-        .await?;
-    Ok(!gone.is_empty())
-}
-
-const FAVORITE: Statement = Statement::new(
+const FAVORITE: Statement = statement!(
     "INSERT",
     "favorites",
-    "INSERT favorites",
-    concat!(
-        "
+    "
         WITH locked AS MATERIALIZED (
             SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
         ), added AS (
@@ -293,28 +193,16 @@ const FAVORITE: Statement = Statement::new(
             LEFT JOIN counted ON counted.id = locked.id
         )
         SELECT ",
-        article_columns!(),
-        ", true
+    article_columns!(),
+    ", true AS favorited
         FROM article
         JOIN users AS author ON author.id = article.author_id",
-    ),
 );
 
-pub(super) async fn favorite(
-    store: &Connections,
-    slug: &str,
-    user: UserId,
-    now: Timestamp,
-) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?.as_ref())
-}
-
-const UNFAVORITE: Statement = Statement::new(
+const UNFAVORITE: Statement = statement!(
     "DELETE",
     "favorites",
-    "DELETE favorites",
-    concat!(
-        "
+    "
         WITH locked AS MATERIALIZED (
             SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
         ), removed AS (
@@ -335,17 +223,190 @@ const UNFAVORITE: Statement = Statement::new(
             LEFT JOIN counted ON counted.id = locked.id
         )
         SELECT ",
-        article_columns!(),
-        ", false
+    article_columns!(),
+    ", false AS favorited
         FROM article
         JOIN users AS author ON author.id = article.author_id",
-    ),
 );
 
-pub(super) async fn unfavorite(
-    store: &Connections,
+#[async_trait]
+impl ArticleStore for PostgresStore {
+    async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
+        let row = self
+            .primary
+            .row(
+                &INSERT_ARTICLE,
+                &[
+                    &new.slug,
+                    &new.title,
+                    &new.description,
+                    &new.body,
+                    &new.author.0,
+                    &Utc(new.created_at),
+                    &task.task_id,
+                    &task.name,
+                    &task.event.as_str(),
+                    &rows::trace_column(&task.trace),
+                    &Utc(task.created_at),
+                ],
+            )
+            .await?;
+        let inserted = optional(row.as_ref())?;
+        inserted.ok_or_else(|| StoreError::Failed("an inserted article returned no row".to_owned()))
+    }
+
+    async fn insert_article_once(
+        &self,
+        new: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article> {
+        let row = self
+            .primary
+            .row(
+                &INSERT_ARTICLE_ONCE,
+                &[
+                    &new.slug,
+                    &new.title,
+                    &new.description,
+                    &new.body,
+                    &new.author.0,
+                    &Utc(new.created_at),
+                    &task.task_id,
+                    &task.name,
+                    &task.event.as_str(),
+                    &rows::trace_column(&task.trace),
+                    &Utc(task.created_at),
+                    &once.key.as_str(),
+                    &once.fingerprint.as_slice(),
+                    &Utc(once.since),
+                ],
+            )
+            .await?;
+        optional(row.as_ref())?.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
+    }
+
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>> {
+        let row = self
+            .primary
+            .row(&FIND_FIRST_ANSWER, &[&user.0, &key.as_str(), &Utc(since)])
+            .await?;
+        Ok(row.as_ref().map(rows::first_answer).transpose()?)
+    }
+
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        Ok(self
+            .primary
+            .execute_slow(&PURGE_IDEMPOTENCY_KEYS, &[&Utc(before), &limit])
+            .await?)
+    }
+
+    async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
+        if let Some(replica) = self.replica_for(viewer)
+            && let Some(answer) = Box::pin(replica::in_short(find_article(replica, slug, None))).await
+            && let Some(article) = answer?
+        {
+            return Ok(Some(article));
+        }
+        Ok(find_article(&self.primary, slug, viewer).await?)
+    }
+
+    async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
+        let row = self
+            .primary
+            .row(&FIND_ARTICLE_BY_ID, &[&None::<i32>, &id.0])
+            .await?;
+        Ok(optional(row.as_ref())?)
+    }
+
+    async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
+        if let Some(replica) = self.replica_for(query.viewer)
+            && let Some(page) = replica::conclusive(Box::pin(list::list_articles(replica, &query)).await)
+        {
+            return Ok(page?);
+        }
+        Ok(list::list_articles(&self.primary, &query).await?)
+    }
+
+    async fn update_article(
+        &self,
+        id: ArticleId,
+        changes: ArticleChanges,
+        precondition: Precondition,
+        viewer: UserId,
+        task: NewOutboxTask,
+    ) -> Result<Option<Article>> {
+        let row = self
+            .primary
+            .row(
+                &UPDATE_ARTICLE,
+                &[
+                    &id.0,
+                    &changes.title,
+                    &changes.description,
+                    &changes.body,
+                    &task.task_id,
+                    &task.name,
+                    &task.event.as_str(),
+                    &rows::trace_column(&task.trace),
+                    &Utc(task.created_at),
+                    &viewer.0,
+                    &precondition.one_of.as_deref().map(versions),
+                    &versions(&precondition.none_of),
+                ],
+            )
+            .await?;
+        Ok(optional(row.as_ref())?)
+    }
+
+    /// Sends three statements rather than one: each sees what was committed before it started, so that a
+    /// favourite added while the lock was awaited is deleted too.
+    async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
+        let one_of = precondition.one_of.as_deref().map(versions);
+        let none_of = versions(&precondition.none_of);
+        let allowed: Params<'_> = &[&id.0, &one_of, &none_of];
+        let deleted = self
+            .primary
+            .transaction(
+                &[(&LOCK_ARTICLE, &[&id.0]), (&DELETE_FAVORITES, allowed)],
+                (&DELETE_ARTICLE, allowed),
+            )
+            .await?;
+        Ok(!deleted.is_empty())
+    }
+
+    async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
+        let row = self.primary.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?;
+        Ok(optional(row.as_ref())?)
+    }
+
+    async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
+        let row = self.primary.row(&UNFAVORITE, &[&slug, &user.0]).await?;
+        Ok(optional(row.as_ref())?)
+    }
+}
+
+/// Finds an article on the primary or on the replica.
+async fn find_article(
+    server: &Connections,
     slug: &str,
-    user: UserId,
+    viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
-    optional(store.row(&UNFAVORITE, &[&slug, &user.0]).await?.as_ref())
+    let viewer = viewer.map(|viewer| viewer.0);
+    let row = server.row(&FIND_ARTICLE, &[&viewer, &slug]).await?;
+    Ok(optional(row.as_ref())?)
+}
+
+fn optional(row: Option<&Row>) -> Result<Option<Article>, tokio_postgres::Error> {
+    row.map(rows::article).transpose()
+}
+
+/// The versions of a [`Precondition`], as parameters.
+fn versions(list: &[Timestamp]) -> Vec<Utc> {
+    list.iter().copied().map(Utc).collect()
 }

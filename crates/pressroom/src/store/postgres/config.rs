@@ -1,52 +1,52 @@
-//! Where the database is and how to reach it, read from a URL.
+//! Settings of a connection, read from a URL.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use tokio_postgres::config::{Host, SslMode};
 
-/// How long opening one connection may take, all hosts and the handshake included.
+/// Maximum time to open one connection, including all hosts and the handshake.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How to reach PostgreSQL. Its `Debug` form shows neither the password nor the user.
+/// Settings of a connection to PostgreSQL. Its `Debug` form shows neither the password nor the user.
 #[derive(Clone)]
 pub struct PostgresConfig {
     pub(super) connection: tokio_postgres::Config,
     pub(super) certificates: Certificates,
     pub(super) pool_mode: PoolMode,
-    /// Whether the server may be told to remember a statement.
+    /// Whether statements may be prepared on a connection.
     pub(super) prepared_statements: bool,
-    /// Shared connections for single statements.
-    pub lanes: usize,
-    /// Connections for transactions and scans.
+    /// Number of shared connections for single statements.
+    pub pipeline_size: usize,
+    /// Number of connections for transactions and slow statements.
     pub pool_size: usize,
 }
 
-/// Which server certificates are trusted.
+/// The server certificates that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Certificates {
-    /// Any: `sslmode=prefer` guards against eavesdroppers only, since it would do without TLS as well.
+    /// Any: `sslmode=prefer` protects against eavesdroppers only, since it accepts connections without TLS.
     Any,
-    /// Those that the system trusts, for this host name.
+    /// Certificates for this host name that the system trusts.
     System,
-    /// Those that a PEM file holds, for this host name.
+    /// Certificates for this host name that are signed by those in a PEM file.
     File(PathBuf),
 }
 
-/// What a connection keeps from one transaction to the next.
+/// The state that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolMode {
-    /// Everything: it leads to one session of the server.
+    /// All of it: the connection leads to one session of the server.
     Session,
-    /// Nothing: a pooler gives each transaction to any of its own connections.
+    /// None: a pooler sends each transaction over any of its own connections.
     Transaction,
 }
 
-/// A `DATABASE_URL` that cannot be used. It never quotes the URL, which holds a password.
+/// The reason a database URL is refused. Never quotes the URL, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     #[error("not a postgres://, postgresql:// or postgresql+psycopg:// URL")]
     Scheme,
-    #[error("sslmode is none of disable, allow, prefer, require, verify-ca, verify-full")]
+    #[error("sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full")]
     SslMode,
     #[error("pool_mode is neither session nor transaction")]
     PoolMode,
@@ -61,13 +61,13 @@ pub enum InvalidUrl {
 impl PostgresConfig {
     /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
     ///
-    /// `sslmode=require` and `verify-ca` mean what `verify-full` means: the certificate must be
-    /// trusted, by the system or through `sslrootcert`, and name the host. `pool_mode=transaction`
-    /// says that a pooler stands before the server which gives connections away after each transaction;
-    /// then statements are prepared only with `prepared_statements=on`, for poolers that know of them.
+    /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be trusted, by
+    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler that
+    /// reassigns connections after each transaction; statements are then prepared only with
+    /// `prepared_statements=on`, for poolers that track them.
     ///
     /// # Errors
-    /// [`InvalidUrl`] says what is wrong without quoting the URL.
+    /// [`InvalidUrl`] names the reason without quoting the URL.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let (scheme, rest) = url.split_once("://").ok_or(InvalidUrl::Scheme)?;
         let dialect = scheme
@@ -107,18 +107,18 @@ impl PostgresConfig {
             certificates: ours.certificates,
             pool_mode: ours.pool_mode,
             prepared_statements: ours.prepared_statements,
-            lanes: 2,
+            pipeline_size: 2,
             pool_size: 8,
         })
     }
 
-    /// The database's name, for spans.
+    /// Returns the database's name, for spans.
     pub(super) fn database(&self) -> String {
         let name = self.connection.get_dbname().or(self.connection.get_user());
         name.unwrap_or_default().to_owned()
     }
 
-    /// The first host and its port, for spans; none for a Unix socket.
+    /// Returns the first host and its port, for spans; `None` for a Unix socket.
     pub(super) fn server(&self) -> Option<(String, u16)> {
         let port = self.connection.get_ports().first().copied().unwrap_or(5432);
         match self.connection.get_hosts().first() {
@@ -133,13 +133,13 @@ impl fmt::Debug for PostgresConfig {
         f.debug_struct("PostgresConfig")
             .field("server", &self.server())
             .field("database", &self.connection.get_dbname())
-            .field("lanes", &self.lanes)
+            .field("pipeline_size", &self.pipeline_size)
             .field("pool_size", &self.pool_size)
             .finish_non_exhaustive()
     }
 }
 
-/// The URL parameters that the driver does not know or reads otherwise than `libpq`, and all others.
+/// The URL parameters that the driver does not know or reads differently from `libpq`, and all others.
 struct Parameters {
     ssl_mode: SslMode,
     certificates: Certificates,

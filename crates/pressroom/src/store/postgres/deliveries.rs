@@ -1,191 +1,102 @@
-//! Who is to be notified, and which notifications were made.
+//! Recipients of notifications, and the record of deliveries.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use telemetry::Statement;
 
-use super::{connections::Connections, error::StatementError, value::Utc};
+use super::{PostgresStore, value::Utc};
 use crate::{
-    accounts::UserId,
-    articles::ArticleId,
-    tasks::{ArticleEvent, DeliveryClaim, DeliveryKey, Recipient},
+    domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId},
+    store::{
+        DeliveryStore, Result,
+        outbox::lease_end,
+        rows,
+        sql::{
+            CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, FOLLOWERS_OF_THE_ARTICLE,
+            FOLLOWERS_OF_THE_AUTHOR, PURGE_DELIVERIES, RELEASE_DELIVERY,
+        },
+    },
 };
 
-const FOLLOWERS_OF_THE_AUTHOR: Statement = Statement::new(
-    "SELECT",
-    "users",
-    "SELECT users",
-    "
-        SELECT reader.id, reader.email, reader.name
-        FROM articles AS article
-        JOIN users AS reader ON reader.id <> article.author_id
-        WHERE article.id = $1
-            AND reader.id > $2
-            AND EXISTS (
-                SELECT
-                FROM favorites
-                JOIN articles AS other ON other.id = favorites.article_id
-                WHERE favorites.user_id = reader.id
-                    AND other.author_id = article.author_id
-                    AND other.id <> article.id
+#[async_trait]
+impl DeliveryStore for PostgresStore {
+    async fn recipients(
+        &self,
+        article: ArticleId,
+        event: ArticleEvent,
+        after: UserId,
+        limit: i64,
+    ) -> Result<Vec<Recipient>> {
+        let statement = match event {
+            ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
+            ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
+        };
+        let rows = self
+            .primary
+            .rows_slow(statement, &[&article.0, &after.0, &limit.max(0)])
+            .await?;
+        Ok(rows.iter().map(rows::recipient).collect::<Result<_, _>>()?)
+    }
+
+    async fn claim_delivery(
+        &self,
+        key: &DeliveryKey,
+        now: Timestamp,
+        lease: Duration,
+    ) -> Result<DeliveryClaim> {
+        let DeliveryKey {
+            task_id,
+            recipient,
+            channel,
+        } = key;
+        let until = Utc(lease_end(now, lease));
+        let claimed = self
+            .primary
+            .row(
+                &CLAIM_DELIVERY,
+                &[task_id, &recipient.0, channel, &until, &Utc(now)],
             )
-        ORDER BY reader.id
-        LIMIT $3",
-);
-
-const FOLLOWERS_OF_THE_ARTICLE: Statement = Statement::new(
-    "SELECT",
-    "users",
-    "SELECT users",
-    "
-        SELECT reader.id, reader.email, reader.name
-        FROM articles AS article
-        JOIN favorites ON favorites.article_id = article.id
-        JOIN users AS reader ON reader.id = favorites.user_id AND reader.id <> article.author_id
-        WHERE article.id = $1 AND favorites.user_id > $2
-        ORDER BY reader.id
-        LIMIT $3",
-);
-
-pub(super) async fn recipients(
-    store: &Connections,
-    article: ArticleId,
-    event: ArticleEvent,
-    after: UserId,
-    limit: i64,
-) -> Result<Vec<Recipient>, StatementError> {
-    let statement = match event {
-        ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
-        ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
-    };
-    let rows = store
-        .scan(statement, &[&article.0, &after.0, &limit.max(0)])
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Recipient {
-                id: UserId(row.try_get(0)?),
-                email: row.try_get(1)?,
-                name: row.try_get(2)?,
-            })
+            .await?;
+        if claimed.is_some() {
+            return Ok(DeliveryClaim::Claimed);
+        }
+        let held = self
+            .primary
+            .row(&FIND_DELIVERY, &[task_id, &recipient.0, channel])
+            .await?;
+        Ok(match held {
+            Some(row) if row.try_get("delivered")? => DeliveryClaim::Delivered,
+            Some(row) => {
+                let Utc(until) = row.try_get("claimed_until")?;
+                DeliveryClaim::held(until, now)
+            }
+            // Released between the two statements: free for the next caller.
+            None => DeliveryClaim::held(now, now),
         })
-        .collect()
-}
-
-/// Gives a row only to the one who may deliver: the first, or the first after a lease ran out.
-const CLAIM_DELIVERY: Statement = Statement::new(
-    "INSERT",
-    "notification_deliveries",
-    "INSERT notification_deliveries",
-    "
-        INSERT INTO notification_deliveries AS held (task_id, recipient_id, channel, claimed_until)
-        VALUES ($1, $2, $3, $5)
-        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
-        SET claimed_until = excluded.claimed_until
-        WHERE held.delivered_at IS NULL AND held.claimed_until <= $4
-        RETURNING true",
-);
-
-const FIND_DELIVERY: Statement = Statement::new(
-    "SELECT",
-    "notification_deliveries",
-    "SELECT notification_deliveries",
-    "
-        SELECT delivered_at IS NOT NULL, claimed_until
-        FROM notification_deliveries
-        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3",
-);
-
-pub(super) async fn claim_delivery(
-    store: &Connections,
-    key: &DeliveryKey,
-    now: Timestamp,
-    lease: Duration,
-) -> Result<DeliveryClaim, StatementError> {
-    let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
-    let claimed = store
-        .row(
-            &CLAIM_DELIVERY,
-            &[
-                &key.task_id,
-                &key.recipient.0,
-                &key.channel,
-                &Utc(now),
-                &Utc(until),
-            ],
-        )
-        .await?;
-    if claimed.is_some() {
-        return Ok(DeliveryClaim::Claimed);
     }
-    let holder = store
-        .row(&FIND_DELIVERY, &[&key.task_id, &key.recipient.0, &key.channel])
-        .await?;
-    let Some(holder) = holder else {
-        // Given back between the two statements: free for whoever asks next.
-        return Ok(DeliveryClaim::Held {
-            remaining: Duration::ZERO,
-        });
-    };
-    if holder.try_get(0)? {
-        return Ok(DeliveryClaim::Delivered);
+
+    async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {
+        self.primary
+            .execute(
+                &COMPLETE_DELIVERY,
+                &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)],
+            )
+            .await?;
+        Ok(())
     }
-    let Utc(until) = holder.try_get(1)?;
-    let remaining = until.duration_since(now).try_into().unwrap_or(Duration::ZERO);
-    Ok(DeliveryClaim::Held { remaining })
-}
 
-/// Also where the claim is gone: what was delivered must stay known.
-const COMPLETE_DELIVERY: Statement = Statement::new(
-    "INSERT",
-    "notification_deliveries",
-    "INSERT notification_deliveries",
-    "
-        INSERT INTO notification_deliveries
-            (task_id, recipient_id, channel, claimed_until, delivered_at)
-        VALUES ($1, $2, $3, $4, $4)
-        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
-        SET delivered_at = excluded.delivered_at",
-);
+    async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
+        self.primary
+            .execute(&RELEASE_DELIVERY, &[&key.task_id, &key.recipient.0, &key.channel])
+            .await?;
+        Ok(())
+    }
 
-pub(super) async fn complete_delivery(
-    store: &Connections,
-    key: &DeliveryKey,
-    now: Timestamp,
-) -> Result<(), StatementError> {
-    store
-        .execute(
-            &COMPLETE_DELIVERY,
-            &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)],
-        )
-        .await?;
-    Ok(())
-}
-
-const RELEASE_DELIVERY: Statement = Statement::new(
-    "DELETE",
-    "notification_deliveries",
-    "DELETE notification_deliveries",
-    "
-        DELETE FROM notification_deliveries
-        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND delivered_at IS NULL",
-);
-
-pub(super) async fn release_delivery(store: &Connections, key: &DeliveryKey) -> Result<(), StatementError> {
-    store
-        .execute(&RELEASE_DELIVERY, &[&key.task_id, &key.recipient.0, &key.channel])
-        .await?;
-    Ok(())
-}
-
-const PURGE_DELIVERIES: Statement = Statement::new(
-    "DELETE",
-    "notification_deliveries",
-    "DELETE notification_deliveries",
-    "DELETE FROM notification_deliveries WHERE delivered_at < $1",
-);
-
-pub(super) async fn purge_deliveries(store: &Connections, before: Timestamp) -> Result<u64, StatementError> {
-    store.sweep(&PURGE_DELIVERIES, &[&Utc(before)]).await
+    async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
+        Ok(self
+            .primary
+            .execute_slow(&PURGE_DELIVERIES, &[&Utc(before)])
+            .await?)
+    }
 }

@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to a caller. Messages keep the SQLSTATE and drop what may hold
+//! Maps PostgreSQL's errors to [`StoreError`]. Messages keep the SQLSTATE and omit anything that may contain
 //! values of rows.
 
 use std::{borrow::Cow, error::Error as _, io};
@@ -8,12 +8,12 @@ use tokio_postgres::error::SqlState;
 
 use crate::store::{Constraint, StoreError};
 
-/// Why a statement failed: the store's error, and the SQLSTATE for its span.
+/// A statement's failure: the store's error, and the SQLSTATE for its span.
 #[derive(Debug)]
 pub(super) struct StatementError {
     state: Option<SqlState>,
     error: StoreError,
-    /// Whether the connection went with it.
+    /// Whether the connection was lost too.
     connection_lost: bool,
 }
 
@@ -27,29 +27,11 @@ impl StatementError {
         }
     }
 
-    /// A row would break a constraint that the statement itself checks.
-    pub(super) fn conflict(constraint: Constraint) -> Self {
-        Self {
-            state: None,
-            error: StoreError::Conflict(constraint),
-            connection_lost: false,
-        }
-    }
-
-    /// A row that cannot be what was selected.
-    pub(super) fn failed(reason: impl Into<String>) -> Self {
-        Self {
-            state: None,
-            error: StoreError::Failed(reason.into()),
-            connection_lost: false,
-        }
-    }
-
     pub(super) fn is(&self, state: &SqlState) -> bool {
         self.state.as_ref() == Some(state)
     }
 
-    /// Whether the server said no, rather than nothing, and will answer again.
+    /// Whether the server refused the statement and the connection can still be used.
     pub(super) fn is_answer(&self) -> bool {
         self.state.is_some() && !self.connection_lost
     }
@@ -58,18 +40,18 @@ impl StatementError {
         self.connection_lost
     }
 
-    /// Whether another transaction won; the same work may well succeed now.
-    pub(super) fn lost_to_another(&self) -> bool {
+    /// Whether a concurrent transaction won; a retry is likely to succeed.
+    pub(super) fn lost_race(&self) -> bool {
         self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
     }
 
-    /// Whether `statement` may be sent once more over another connection: it only reads, and the
-    /// one it was sent over is gone.
-    pub(super) fn may_be_read_again(&self, statement: &Statement) -> bool {
+    /// Whether `statement` may be retried over another connection: it only reads, and its connection was
+    /// lost.
+    pub(super) fn allows_read_retry(&self, statement: &Statement) -> bool {
         self.connection_lost && statement.operation == "SELECT"
     }
 
-    /// Whether a prepared statement outlived the schema, or the server's memory of it.
+    /// Whether a prepared statement was invalidated by a schema change, or is unknown to the server.
     pub(super) fn outdated_statement(&self) -> bool {
         self.is(&SqlState::FEATURE_NOT_SUPPORTED) || self.is(&SqlState::INVALID_SQL_STATEMENT_NAME)
     }
@@ -78,6 +60,12 @@ impl StatementError {
 impl From<StatementError> for StoreError {
     fn from(failed: StatementError) -> Self {
         failed.error
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        StatementError::from(error).error
     }
 }
 
@@ -94,17 +82,17 @@ impl From<tokio_postgres::Error> for StatementError {
         Self {
             state: Some(refusal.code().clone()),
             error: refused(refusal),
-            // An operator's shutdown or termination.
+            // The server shuts down, or an operator terminated the session.
             connection_lost: refusal.code().code().starts_with("57P"),
         }
     }
 }
 
-/// Said with errors that only a pooler can bring about which gives connections away in between.
+/// Advice for errors that only a pooler in transaction mode causes.
 const POOLER_HINT: &str =
-    " (a pooler in transaction mode? then the database's URL needs pool_mode=transaction)";
+    " (behind a pooler in transaction mode, add pool_mode=transaction to the database URL)";
 
-/// The server answered with an error.
+/// Maps an error that the server answered with.
 fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     let state = refusal.code();
     if *state == SqlState::UNIQUE_VIOLATION
@@ -134,7 +122,7 @@ fn refused(refusal: &tokio_postgres::error::DbError) -> StoreError {
     }
 }
 
-/// No answer came back, or none that could be read.
+/// Maps a missing or unreadable answer.
 fn without_answer(error: &tokio_postgres::Error) -> StoreError {
     let io = error
         .source()
@@ -154,9 +142,9 @@ fn named(constraint: &str) -> Option<Constraint> {
     }
 }
 
-/// Whether the same statement may succeed later without anybody repairing anything: connections
-/// (08), resources (53), an operator's intervention (57, statement time-outs included), lost races
-/// (40001, 40P01), locks held too long (55P03), a standby about to be promoted (25006).
+/// Whether the same statement may succeed later without a repair: connections (08), resources (53),
+/// operator intervention including statement time-outs (57), lost races (40001, 40P01), locks held too
+/// long (55P03), a standby about to be promoted (25006).
 fn is_temporary(state: &SqlState) -> bool {
     let code = state.code();
     ["08", "53", "57"].iter().any(|class| code.starts_with(class))

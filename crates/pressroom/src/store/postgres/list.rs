@@ -1,54 +1,52 @@
-//! The list of articles: one statement gives a page and the total, of one moment.
+//! The list of articles: one statement returns a page and the total from one snapshot.
 //!
-//! Four texts of it, since a plan that serves all cases serves none: with and without a search,
-//! from an offset or after an article.
+//! There are four texts, with and without a search, from an offset or after an article: one plan for all
+//! cases would be a bad plan for each.
 
 use telemetry::Statement;
+use tokio_postgres::types::ToSql;
 
-use super::{
-    articles::{article, article_columns},
-    connections::Connections,
-    error::StatementError,
-    value::Utc,
+use super::{connections::Connections, error::StatementError, value::Utc};
+use crate::{
+    domain::{ArticlePage, ListQuery, PageStart},
+    store::{
+        rows,
+        sql::{article_columns, statement},
+    },
 };
-use crate::articles::{ArticlePage, ListQuery, PageStart};
 
-/// `$filter` decides which articles count, `$from` which of those follow, `$skip` how many of
-/// these are left out. `$1` is the page's length and `$2` the viewer. An empty page is one row of
-/// nulls and the total.
+/// `$filter` selects the articles that count, `$from` those that follow, and `$skip` leaves out the first of
+/// these. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
-        Statement::new(
+        statement!(
             "SELECT",
             "articles",
-            "SELECT articles",
-            concat!(
-                "
+            "
         WITH article AS (
             SELECT *
             FROM articles
             WHERE ",
-                $filter,
-                " AND ",
-                $from,
-                "
+            $filter,
+            " AND ",
+            $from,
+            "
             ORDER BY created_at DESC, id DESC
             LIMIT $1 ",
-                $skip,
-                "
+            $skip,
+            "
         )
         SELECT ",
-                article_columns!(),
-                ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2),
-            total.count
+            article_columns!(),
+            ",
+            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $2) AS favorited,
+            total.count AS total
         FROM (SELECT count(*) FROM articles WHERE ",
-                $filter,
-                ") AS total
+            $filter,
+            ") AS total
         LEFT JOIN article ON true
         LEFT JOIN users AS author ON author.id = article.author_id
         ORDER BY article.created_at DESC, article.id DESC",
-            ),
         )
     };
 }
@@ -59,64 +57,45 @@ const FOUND_FROM_OFFSET: Statement = list!("title ILIKE $4", "true", "OFFSET $3"
 const FOUND_AFTER: Statement = list!("title ILIKE $5", "(created_at, id) < ($3, $4)", "");
 
 pub(super) async fn list_articles(
-    store: &Connections,
+    server: &Connections,
     query: &ListQuery,
 ) -> Result<ArticlePage, StatementError> {
     let viewer = query.viewer.map(|viewer| viewer.0);
-    let limit = query.limit.max(0);
-    // One more than asked for tells whether there is more.
-    let fetched = limit.saturating_add(1);
+    let fetched = query.fetched();
     let pattern = query.search.as_deref().map(containing);
-    let rows = match (query.start, &pattern) {
-        (PageStart::Offset(offset), None) => {
-            store
-                .scan(&ALL_FROM_OFFSET, &[&fetched, &viewer, &offset.max(0)])
-                .await?
-        }
-        (PageStart::Offset(offset), Some(pattern)) => {
-            store
-                .scan(&FOUND_FROM_OFFSET, &[&fetched, &viewer, &offset.max(0), pattern])
-                .await?
-        }
-        (PageStart::After(last), None) => {
-            store
-                .scan(
-                    &ALL_AFTER,
-                    &[&fetched, &viewer, &Utc(last.created_at), &last.id.0],
-                )
-                .await?
-        }
-        (PageStart::After(last), Some(pattern)) => {
-            store
-                .scan(
-                    &FOUND_AFTER,
-                    &[&fetched, &viewer, &Utc(last.created_at), &last.id.0, pattern],
-                )
-                .await?
-        }
+    let statement = match (query.start, &pattern) {
+        (PageStart::Offset(_), None) => &ALL_FROM_OFFSET,
+        (PageStart::Offset(_), Some(_)) => &FOUND_FROM_OFFSET,
+        (PageStart::After(_), None) => &ALL_AFTER,
+        (PageStart::After(_), Some(_)) => &FOUND_AFTER,
     };
-    let total = match rows.first() {
-        Some(row) => row.try_get(12)?,
-        None => 0,
-    };
-    let mut articles = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let id: Option<i32> = row.try_get(0)?;
-        if id.is_some() {
-            articles.push(article(row)?);
+    let mut params: Vec<&(dyn ToSql + Sync)> = vec![&fetched, &viewer];
+    let (skipped, created_at, id);
+    match query.start {
+        PageStart::Offset(offset) => {
+            skipped = offset.max(0);
+            params.push(&skipped);
+        }
+        PageStart::After(last) => {
+            (created_at, id) = (Utc(last.created_at), last.id.0);
+            params.push(&created_at);
+            params.push(&id);
         }
     }
-    let asked = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = articles.len() > asked;
-    articles.truncate(asked);
-    Ok(ArticlePage {
-        articles,
-        total,
-        more,
-    })
+    params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
+    let rows = server.rows_slow(statement, &params).await?;
+    let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
+    let mut articles = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id: Option<i32> = row.try_get("id")?;
+        if id.is_some() {
+            articles.push(rows::article(row)?);
+        }
+    }
+    Ok(ArticlePage::new(query, articles, total))
 }
 
-/// The pattern of all texts that contain `text`, whose wildcards stand for themselves.
+/// Returns the LIKE pattern of the texts that contain `text`, with its wildcards escaped.
 fn containing(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');

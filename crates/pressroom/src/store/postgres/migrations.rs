@@ -1,4 +1,4 @@
-//! Brings the schema up to date, and tells whether it is.
+//! Brings the schema up to date, and checks whether it is.
 
 use std::{error::Error as _, time::Duration};
 
@@ -7,49 +7,48 @@ use refinery_core::{
     AsyncMigrate, Migration,
     traits::r#async::{AsyncQuery, AsyncTransaction},
 };
-use telemetry::Statement;
 use tokio::time::timeout;
 use tokio_postgres::{Client, error::SqlState};
 
 use super::{
-    SetupError,
     config::PostgresConfig,
     connections::{Connections, Connector},
     error::StatementError,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, sql::NEWEST_MIGRATION};
 
 mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// How long one migration may run; an index on a large table takes its time.
+/// Maximum duration of one migration; an index on a large table is slow to build.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How long to wait for another process that is migrating.
+/// Maximum wait for another process that is migrating.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20 * 60);
-/// All of it: the wait and every migration.
+/// Maximum duration of the wait and all migrations.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Creates the schema, adopts one that the reference implementation made, or upgrades ours.
-/// Returns the names of the migrations that were applied, none when all were. Of several processes
-/// that start at once one does the work and the others wait for it. While an index is built on a
-/// table that is in use, reads of that table go on and writes wait.
+/// Returns the names of the applied migrations; none when the schema was current. Of several processes that
+/// start at once one migrates and the others wait. While an index is built on a table in use, reads of the
+/// table continue and writes wait.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked by
-/// others for five seconds; [`StoreError::Failed`] when a migration is refused. What was applied
-/// before that stays applied.
+/// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked for five seconds;
+/// [`StoreError::Failed`] when a migration is refused. Migrations applied before the error stay applied.
 #[expect(
     clippy::disallowed_methods,
-    reason = "migrating is nobody's request, and its statements are the migrations' own"
+    reason = "no request waits for a migration, and its statements are the migrations' own"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
-    let connector = Connector::new(config, STATEMENT_TIMEOUT).map_err(setup)?;
+    let connector =
+        Connector::new(config, STATEMENT_TIMEOUT).map_err(|error| StoreError::Failed(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
     let (turn, turn_driver) = open().await?;
     let (client, driver) = open().await?;
     let work = async {
-        // Held by an open transaction and so let go with its connection, through a pooler too.
+        // An open transaction holds the lock, so that it is released with the connection, through a pooler
+        // too.
         let wait = format!(
             "BEGIN;
             SET LOCAL lock_timeout TO '{timeout}s';
@@ -58,27 +57,29 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
             SELECT pg_advisory_xact_lock(hashtextextended('pressroom migrations', 0))",
             timeout = TURN_TIMEOUT.as_secs()
         );
-        turn.batch_execute(&wait).await.map_err(statement)?;
+        turn.batch_execute(&wait).await?;
         let report = embedded::migrations::runner()
             .run_async(&mut Target(client))
             .await;
         let report = report.map_err(|error| refused(&error))?;
-        turn.batch_execute("COMMIT").await.map_err(statement)?;
+        turn.batch_execute("COMMIT").await?;
         Ok(report
             .applied_migrations()
             .iter()
             .map(ToString::to_string)
             .collect())
     };
-    let applied = timeout(TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable("migrating took too long".to_owned())));
+    let applied = timeout(TIMEOUT, work).await.unwrap_or_else(|_elapsed| {
+        Err(StoreError::Unavailable(
+            "the migrations did not finish within an hour".to_owned(),
+        ))
+    });
     driver.abort();
     turn_driver.abort();
     applied
 }
 
-/// The connection that migrations run on, each in a transaction with settings of its own.
+/// The connection that migrations run on, each in a transaction with its own settings.
 struct Target(Client);
 
 impl AsyncTransaction for Target {
@@ -86,14 +87,14 @@ impl AsyncTransaction for Target {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "migrating is nobody's request, and its statements are the migrations' own"
+        reason = "no request waits for a migration, and its statements are the migrations' own"
     )]
     async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
         &'a mut self,
         statements: T,
     ) -> Result<usize, Self::Error> {
-        // A short lock time-out: a migration that queues for a table behind a long transaction stops
-        // everybody queueing behind it.
+        // The lock time-out is short: a migration that queues for a table behind a long transaction blocks
+        // everything queueing behind it.
         let settings = format!(
             "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '5s'",
             STATEMENT_TIMEOUT.as_secs()
@@ -118,14 +119,6 @@ impl AsyncQuery<Vec<Migration>> for Target {
 
 impl AsyncMigrate for Target {}
 
-fn setup(error: super::TlsError) -> StoreError {
-    StoreError::Failed(SetupError::from(error).to_string())
-}
-
-fn statement(error: tokio_postgres::Error) -> StoreError {
-    StatementError::from(error).into()
-}
-
 fn refused(error: &refinery::Error) -> StoreError {
     let cause = error
         .source()
@@ -143,22 +136,17 @@ fn refused(error: &refinery::Error) -> StoreError {
     }
 }
 
-const NEWEST_MIGRATION: Statement = Statement::new(
-    "SELECT",
-    "refinery_schema_history",
-    "SELECT refinery_schema_history",
-    "SELECT max(version) FROM refinery_schema_history",
-);
-
-/// Newer than ours is current too: migrations only add, and while a release rolls out its
-/// predecessor must stay ready.
+/// Returns whether the schema has every migration that this program needs.
+///
+/// A newer schema is current too: migrations only add, and the previous release must stay ready while a new
+/// one rolls out.
 pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
     let row = match store.row(&NEWEST_MIGRATION, &[]).await {
         Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
         row => row?,
     };
     let applied: Option<i32> = match row {
-        Some(row) => row.try_get(0)?,
+        Some(row) => row.try_get("version")?,
         None => None,
     };
     let newest = embedded::migrations::runner()

@@ -1,41 +1,26 @@
-//! Tasks that wait to be published. Rows come in with the article's own statement, see
-//! [`super::articles`].
+//! Tasks that wait to be published. The statements of [`super::articles`] insert them.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use serde_json::Value;
 use telemetry::Statement;
-use tokio_postgres::Row;
 
-use super::{connections::Connections, error::StatementError, value::Utc};
+use super::{PostgresStore, value::Utc};
 use crate::{
-    store::outbox_row,
-    tasks::{Backlog, OutboxTask},
+    domain::{Backlog, OutboxTask},
+    store::{
+        OutboxStore, Result, StoreError,
+        outbox::lease_end,
+        rows,
+        sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
+    },
 };
 
-pub(super) use crate::store::outbox_row::{TASK_NAME, trace_column};
-
-fn task(row: &Row) -> Result<OutboxTask, StatementError> {
-    let args: Value = row.try_get(3)?;
-    let trace: Value = row.try_get(4)?;
-    let Utc(created_at) = row.try_get(5)?;
-    Ok(OutboxTask {
-        id: row.try_get(0)?,
-        task_id: row.try_get(1)?,
-        name: row.try_get(2)?,
-        args: outbox_row::args(args),
-        trace: outbox_row::trace(trace),
-        created_at,
-        attempts: row.try_get(6)?,
-    })
-}
-
-/// Rows that another process is claiming right now are passed over, not waited for.
-const CLAIM_OUTBOX: Statement = Statement::new(
+/// Skips rows that another process is claiming, instead of waiting for them.
+const CLAIM_OUTBOX: Statement = statement!(
     "UPDATE",
     "outbox",
-    "UPDATE outbox",
     "
         WITH waiting AS (
             SELECT id
@@ -56,77 +41,49 @@ const CLAIM_OUTBOX: Statement = Statement::new(
         ORDER BY id",
 );
 
-pub(super) async fn claim_outbox(
-    store: &Connections,
-    now: Timestamp,
-    lease: Duration,
-    limit: i64,
-) -> Result<Vec<OutboxTask>, StatementError> {
-    let until = now.saturating_add(lease).unwrap_or(Timestamp::MAX);
-    let rows = store
-        .rows(&CLAIM_OUTBOX, &[&Utc(now), &Utc(until), &limit.max(0)])
-        .await?;
-    rows.iter().map(task).collect()
-}
+const DELETE_OUTBOX: Statement = statement!("DELETE", "outbox", "DELETE FROM outbox WHERE id = ANY ($1)",);
 
-const DELETE_OUTBOX: Statement = Statement::new(
-    "DELETE",
-    "outbox",
-    "DELETE outbox",
-    "DELETE FROM outbox WHERE id = ANY ($1)",
-);
-
-pub(super) async fn delete_outbox(store: &Connections, ids: &[i64]) -> Result<(), StatementError> {
-    if !ids.is_empty() {
-        store.execute(&DELETE_OUTBOX, &[&ids]).await?;
-    }
-    Ok(())
-}
-
-const RELEASE_OUTBOX: Statement = Statement::new(
+const RELEASE_OUTBOX: Statement = statement!(
     "UPDATE",
     "outbox",
-    "UPDATE outbox",
     "UPDATE outbox SET claimable_at = $2 WHERE id = ANY ($1)",
 );
 
-pub(super) async fn release_outbox(
-    store: &Connections,
-    ids: &[i64],
-    retry_at: Timestamp,
-) -> Result<(), StatementError> {
-    if !ids.is_empty() {
-        store.execute(&RELEASE_OUTBOX, &[&ids, &Utc(retry_at)]).await?;
+#[async_trait]
+impl OutboxStore for PostgresStore {
+    async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
+        let until = Utc(lease_end(now, lease));
+        let rows = self
+            .primary
+            .rows(&CLAIM_OUTBOX, &[&Utc(now), &until, &limit.max(0)])
+            .await?;
+        Ok(rows.iter().map(rows::outbox_task).collect::<Result<_, _>>()?)
     }
-    Ok(())
-}
 
-const RELEASE_ALL_OUTBOX: Statement = Statement::new(
-    "UPDATE",
-    "outbox",
-    "UPDATE outbox",
-    "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
-);
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
+        if !ids.is_empty() {
+            self.primary.execute(&DELETE_OUTBOX, &[&ids]).await?;
+        }
+        Ok(())
+    }
 
-pub(super) async fn release_all_outbox(store: &Connections) -> Result<u64, StatementError> {
-    store.sweep(&RELEASE_ALL_OUTBOX, &[]).await
-}
+    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
+        if !ids.is_empty() {
+            self.primary
+                .execute(&RELEASE_OUTBOX, &[&ids, &Utc(retry_at)])
+                .await?;
+        }
+        Ok(())
+    }
 
-const OUTBOX_BACKLOG: Statement = Statement::new(
-    "SELECT",
-    "outbox",
-    "SELECT outbox",
-    "SELECT count(*), min(created_at) FROM outbox",
-);
+    async fn release_all_outbox(&self) -> Result<u64> {
+        Ok(self.primary.execute_slow(&RELEASE_ALL_OUTBOX, &[]).await?)
+    }
 
-pub(super) async fn outbox_backlog(store: &Connections) -> Result<Backlog, StatementError> {
-    let rows = store.scan(&OUTBOX_BACKLOG, &[]).await?;
-    let Some(row) = rows.first() else {
-        return Err(StatementError::failed("a count gave no row"));
-    };
-    let oldest: Option<Utc> = row.try_get(1)?;
-    Ok(Backlog {
-        tasks: row.try_get(0)?,
-        oldest: oldest.map(|Utc(oldest)| oldest),
-    })
+    async fn outbox_backlog(&self) -> Result<Backlog> {
+        match self.primary.rows_slow(&OUTBOX_BACKLOG, &[]).await?.first() {
+            Some(row) => Ok(rows::backlog(row)?),
+            None => Err(StoreError::Failed("a count returned no row".to_owned())),
+        }
+    }
 }

@@ -1,9 +1,8 @@
-//! The replica that readers without an account are sent to, and the watch that decides whether it
-//! may be asked.
+//! The replica that serves reads by callers without an account, and the watch that decides whether it is
+//! usable.
 //!
-//! A request never finds out for itself that a replica is away: the watch asks it once a second,
-//! beside all requests, and while it does not answer, lacks a migration or is far behind, everything
-//! goes to the primary.
+//! The watch checks the replica once a second, independently of requests. While the replica does not answer,
+//! lacks a migration or lags too far behind, all reads go to the primary.
 
 mod lag;
 
@@ -25,21 +24,20 @@ use tokio_postgres::{error::SqlState, types::PgLsn};
 
 use self::lag::Lag;
 use super::{
-    SetupError,
     config::PostgresConfig,
-    connections::{Connections, Role},
+    connections::{Connections, Role, SetupError},
     error::StatementError,
     migrations::schema_is_current,
 };
 
-/// How often the replica is asked how it is.
+/// Time between two checks of the replica.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long it may take to say so, or to give one article. Then the primary is asked.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How old an answer of the replica may be.
+/// Maximum wait for a check, or for one article before the primary is asked.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Maximum age of the replica's data.
 const MAX_LAG: Duration = Duration::from_secs(30);
 
-/// A replica, and whether it may be asked now.
+/// A replica, and whether it is usable.
 pub(super) struct Replica {
     connections: Arc<Connections>,
     usable: Arc<AtomicBool>,
@@ -47,7 +45,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// Begins to connect and to watch, and returns at once; must be called inside a Tokio runtime.
+    /// Starts to connect and to watch, and returns at once. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
@@ -62,7 +60,7 @@ impl Replica {
         })
     }
 
-    /// The connections to a replica that may be asked now.
+    /// Returns the connections, while the replica is usable.
     pub(super) fn usable(&self) -> Option<&Connections> {
         self.usable.load(Ordering::Relaxed).then_some(&*self.connections)
     }
@@ -74,25 +72,23 @@ impl Drop for Replica {
     }
 }
 
-/// The answer of a replica to a short read; `None` when the primary has to be asked instead.
+/// Returns the answer of the replica to a short read; `None` when the primary must be asked instead.
 pub(super) async fn in_short<T>(
     read: impl Future<Output = Result<T, StatementError>>,
 ) -> Option<Result<T, StatementError>> {
-    match timeout(PATIENCE, read).await {
+    match timeout(ANSWER_TIMEOUT, read).await {
         Ok(answer) => conclusive(answer),
         Err(_elapsed) => None,
     }
 }
 
-/// The answer of a replica; `None` when the primary has to be asked instead. What took too long on
-/// the one would on the other, which is not to be given that load as well.
+/// Returns the answer of the replica; `None` when the primary must be asked instead.
+///
+/// A cancelled statement is final: it would take too long on the primary as well, and must not add to its load.
 pub(super) fn conclusive<T>(answer: Result<T, StatementError>) -> Option<Result<T, StatementError>> {
     match answer {
         Err(error) if !error.is(&SqlState::QUERY_CANCELED) => {
-            telemetry::debug!(
-                cause = error.message(),
-                "the replica failed, the primary is asked"
-            );
+            telemetry::debug!(cause = error.message(), "the replica failed; asking the primary");
             None
         }
         answer => Some(answer),
@@ -113,7 +109,7 @@ const REPLAYED: Statement = Statement::new(
     "SELECT pg_last_wal_replay_lsn()",
 );
 
-/// Decides once a second, for ever, and says so whenever the decision changes.
+/// Checks the replica once a second, and logs each change.
 async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc<AtomicBool>) {
     let mut lag = Lag::default();
     let mut known = None;
@@ -125,17 +121,17 @@ async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc
         }
         known = Some(good);
         match verdict {
-            Ok(()) => telemetry::info!("the replica is read from"),
-            Err(reason) => telemetry::warn!(reason, "the replica is not read from, the primary is"),
+            Ok(()) => telemetry::info!("reading from the replica"),
+            Err(reason) => telemetry::warn!(reason, "reading from the primary; the replica is not usable"),
         }
     };
     loop {
         let mut check = pin!(without_spans(check(&primary, &replica, &mut lag)));
-        let verdict = match timeout(PATIENCE, &mut check).await {
+        let verdict = match timeout(ANSWER_TIMEOUT, &mut check).await {
             Ok(verdict) => verdict,
             Err(_elapsed) => {
                 decide(Err("no answer in time".to_owned()));
-                // To its end: that is when a silent connection is given up.
+                // Awaited to its end, when a silent connection is replaced.
                 check.await
             }
         };
@@ -144,7 +140,7 @@ async fn watch(primary: Arc<Connections>, replica: Arc<Connections>, usable: Arc
     }
 }
 
-/// Whether the replica answers, has the schema, and is not far behind.
+/// Succeeds when the replica answers, has the schema, and does not lag too far behind.
 async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> Result<(), String> {
     match schema_is_current(replica).await {
         Ok(true) => {}
@@ -153,11 +149,11 @@ async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> R
     }
     let replayed = match position(replica, &REPLAYED).await {
         Ok(Some(replayed)) => replayed,
-        // One that replays nothing is no replica but a server that takes writes itself.
+        // A server that replays nothing is itself a primary.
         Ok(None) => return Ok(()),
         Err(error) => return Err(error.message()),
     };
-    // Without the primary nobody knows how far it got, and an old answer is better than none.
+    // While the primary is down the lag is unknown, and old data is better than none.
     let written = position(primary, &WRITTEN).await.ok().flatten();
     let behind = lag.after(Instant::now(), written, replayed);
     if behind > MAX_LAG {
@@ -166,7 +162,7 @@ async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> R
     Ok(())
 }
 
-/// A place in the write-ahead log.
+/// Reads a position in the write-ahead log.
 async fn position(server: &Connections, statement: &Statement) -> Result<Option<u64>, StatementError> {
     let Some(row) = server.row(statement, &[]).await? else {
         return Ok(None);

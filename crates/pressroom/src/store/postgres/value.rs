@@ -1,12 +1,19 @@
-//! How times travel: `timestamp` columns hold UTC, in microseconds since 2000.
+//! Conversions between Rust values and columns. A `timestamp` column holds UTC, in microseconds since 2000.
 
 use std::error::Error;
 
 use bytes::{BufMut, BytesMut};
 use jiff::Timestamp;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+use serde_json::Value;
+use tokio_postgres::{
+    Row,
+    types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked},
+};
+use uuid::Uuid;
 
-/// Microseconds from the Unix epoch to PostgreSQL's, 2000-01-01.
+use crate::store::rows::Columns;
+
+/// PostgreSQL's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 
 /// A time in a `timestamp` column.
@@ -16,7 +23,7 @@ pub(super) struct Utc(pub(super) Timestamp);
 impl<'a> FromSql<'a> for Utc {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
         let micros = i64::from_be_bytes(raw.try_into()?);
-        // `infinity` and years beyond 9999 saturate: one odd row must not hide the others.
+        // `infinity` and years beyond 9999 saturate: one such row must not hide the others.
         let since_unix = micros.saturating_add(EPOCH);
         Ok(Self(Timestamp::from_microsecond(since_unix).unwrap_or(
             if micros < 0 {
@@ -38,4 +45,45 @@ impl ToSql for Utc {
 
     accepts!(TIMESTAMP);
     to_sql_checked!();
+}
+
+impl Columns for Row {
+    type Error = tokio_postgres::Error;
+
+    fn bool(&self, name: &str) -> Result<bool, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn i32(&self, name: &str) -> Result<i32, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn i64(&self, name: &str) -> Result<i64, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn text(&self, name: &str) -> Result<String, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn uuid(&self, name: &str) -> Result<Uuid, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn json(&self, name: &str) -> Result<Value, Self::Error> {
+        self.try_get(name)
+    }
+
+    fn time(&self, name: &str) -> Result<Timestamp, Self::Error> {
+        self.try_get(name).map(|Utc(time)| time)
+    }
+
+    fn optional_time(&self, name: &str) -> Result<Option<Timestamp>, Self::Error> {
+        let time: Option<Utc> = self.try_get(name)?;
+        Ok(time.map(|Utc(time)| time))
+    }
 }

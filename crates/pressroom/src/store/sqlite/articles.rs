@@ -1,114 +1,31 @@
-//! Articles and their favourites, each change together with its outbox row or its count.
+//! Articles, their favourites and idempotency keys, each change together with its outbox row.
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Row, params};
+use rusqlite::params;
 use telemetry::Statement;
 
 use super::{
-    connections::{Connections, Moment},
+    SqliteStore,
+    connections::Transaction,
     error::StatementError,
-    outbox,
+    list, outbox,
     value::{Utc, folded},
 };
 use crate::{
-    accounts::UserId,
-    articles::{Article, ArticleChanges, ArticleId, Author, NewArticle, Precondition},
-    tasks::NewOutboxTask,
+    domain::{
+        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
+        NewOutboxTask, OnceOnly, Precondition, UserId,
+    },
+    store::{
+        ArticleStore, Constraint, Result, StoreError, rows,
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_FIRST_ANSWER, statement},
+    },
 };
 
-/// The columns of an [`Article`] but its last, `favorited`, in the order that [`article`] reads
-/// them: of a row called `article` and its author, called `author`.
-macro_rules! article_columns {
-    () => {
-        "article.id, article.slug, article.title, article.description, article.body,
-        article.favorites_count, article.created_at, article.updated_at,
-        author.id, author.email, author.name"
-    };
-}
-pub(super) use article_columns;
-
-/// An article from [`article_columns`] and `favorited`.
-pub(super) fn article(row: &Row<'_>) -> rusqlite::Result<Article> {
-    let Utc(created_at) = row.get(6)?;
-    let Utc(updated_at) = row.get(7)?;
-    Ok(Article {
-        id: ArticleId(row.get(0)?),
-        slug: row.get(1)?,
-        title: row.get(2)?,
-        description: row.get(3)?,
-        body: row.get(4)?,
-        author: Author {
-            id: UserId(row.get(8)?),
-            email: row.get(9)?,
-            name: row.get(10)?,
-        },
-        favorites_count: row.get(5)?,
-        favorited: row.get(11)?,
-        created_at,
-        updated_at,
-    })
-}
-
-const FIND_ARTICLE: Statement = Statement::new(
-    "SELECT",
-    "articles",
-    "SELECT articles",
-    concat!(
-        "SELECT ",
-        article_columns!(),
-        ",
-            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?2)
-        FROM articles AS article
-        JOIN users AS author ON author.id = article.author_id
-        WHERE article.slug = ?1",
-    ),
-);
-
-pub(super) async fn find_article(
-    store: &Connections,
-    slug: String,
-    viewer: Option<UserId>,
-) -> Result<Option<Article>, StatementError> {
-    let found = store.read(&FIND_ARTICLE, move |db| {
-        let params = params![slug, viewer.map(|viewer| viewer.0)];
-        db.row(&FIND_ARTICLE, params, article)
-    });
-    found.await
-}
-
-const FIND_ARTICLE_BY_ID: Statement = Statement::new(
-    "SELECT",
-    "articles",
-    "SELECT articles",
-    concat!(
-        "SELECT ",
-        article_columns!(),
-        ",
-            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = ?2)
-        FROM articles AS article
-        JOIN users AS author ON author.id = article.author_id
-        WHERE article.id = ?1",
-    ),
-);
-
-/// The article as `viewer` sees it, within a transaction that may have changed it.
-fn seen(db: &Moment<'_>, id: i32, viewer: Option<i32>) -> Result<Option<Article>, StatementError> {
-    db.row(&FIND_ARTICLE_BY_ID, params![id, viewer], article)
-}
-
-pub(super) async fn find_article_by_id(
-    store: &Connections,
-    id: ArticleId,
-) -> Result<Option<Article>, StatementError> {
-    store
-        .read(&FIND_ARTICLE_BY_ID, move |db| seen(db, id.0, None))
-        .await
-}
-
-pub(super) const INSERT_ARTICLE: Statement = Statement::new(
+const INSERT_ARTICLE: Statement = statement!(
     "INSERT",
     "articles",
-    "INSERT articles",
     "
         INSERT INTO articles
             (slug, title, title_folded, description, body, author_id, favorites_count, created_at,
@@ -117,58 +34,36 @@ pub(super) const INSERT_ARTICLE: Statement = Statement::new(
         RETURNING id",
 );
 
-/// Inserts an article and its task, within a transaction.
-pub(super) fn insert(
-    db: &Moment<'_>,
-    new: &NewArticle,
-    task: &NewOutboxTask,
-) -> Result<Article, StatementError> {
-    let params = params![
-        new.slug,
-        new.title,
-        folded(&new.title),
-        new.description,
-        new.body,
-        new.author.0,
-        Utc(new.created_at),
-    ];
-    let lost = || StatementError::failed("an inserted article gave no row");
-    let id = db
-        .row(&INSERT_ARTICLE, params, |row| row.get(0))?
-        .ok_or_else(lost)?;
-    outbox::insert(db, task, id)?;
-    seen(db, id, None)?.ok_or_else(lost)
-}
+/// Replaces an expired key.
+const KEEP_ANSWER: Statement = statement!(
+    "INSERT",
+    "idempotency_keys",
+    "
+        INSERT OR REPLACE INTO idempotency_keys
+            (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
+            author_email, author_name)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+);
 
-pub(super) async fn insert_article(
-    store: &Connections,
-    new: NewArticle,
-    task: NewOutboxTask,
-) -> Result<Article, StatementError> {
-    let inserted = store.write(&INSERT_ARTICLE, move |db| Ok(Some(insert(db, &new, &task)?)));
-    inserted
-        .await?
-        .ok_or_else(|| StatementError::failed("an inserted article gave no row"))
-}
+const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
+    "DELETE",
+    "idempotency_keys",
+    "
+        DELETE FROM idempotency_keys
+        WHERE rowid IN (
+            SELECT rowid FROM idempotency_keys WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2
+        )",
+);
 
-const FIND_VERSION: Statement = Statement::new(
+const FIND_VERSION: Statement = statement!(
     "SELECT",
     "articles",
-    "SELECT articles",
     "SELECT updated_at FROM articles WHERE id = ?1",
 );
 
-/// Whether the article is there, in a version that `precondition` allows: nobody else writes until
-/// the transaction ends.
-fn may_change(db: &Moment<'_>, id: i32, precondition: &Precondition) -> Result<bool, StatementError> {
-    let version = db.row(&FIND_VERSION, [id], |row| row.get(0))?;
-    Ok(version.is_some_and(|Utc(version)| precondition.holds(version)))
-}
-
-const UPDATE_ARTICLE: Statement = Statement::new(
+const UPDATE_ARTICLE: Statement = statement!(
     "UPDATE",
     "articles",
-    "UPDATE articles",
     "
         UPDATE articles
         SET title = coalesce(?2, title),
@@ -179,127 +74,230 @@ const UPDATE_ARTICLE: Statement = Statement::new(
         WHERE id = ?1",
 );
 
-pub(super) async fn update_article(
-    store: &Connections,
-    id: ArticleId,
-    changes: ArticleChanges,
-    precondition: Precondition,
-    viewer: UserId,
-    task: NewOutboxTask,
-) -> Result<Option<Article>, StatementError> {
-    let updated = store.write(&UPDATE_ARTICLE, move |db| {
-        if !may_change(db, id.0, &precondition)? {
-            return Ok(None);
-        }
-        let params = params![
-            id.0,
-            changes.title,
-            changes.title.as_deref().map(folded),
-            changes.description,
-            changes.body,
-            Utc(task.created_at),
-        ];
-        db.execute(&UPDATE_ARTICLE, params)?;
-        outbox::insert(db, &task, id.0)?;
-        seen(db, id.0, Some(viewer.0))
-    });
-    updated.await
-}
-
-const DELETE_FAVORITES: Statement = Statement::new(
+const DELETE_FAVORITES: Statement = statement!(
     "DELETE",
     "favorites",
-    "DELETE favorites",
     "DELETE FROM favorites WHERE article_id = ?1",
 );
 
-const DELETE_ARTICLE: Statement = Statement::new(
-    "DELETE",
-    "articles",
-    "DELETE articles",
-    "DELETE FROM articles WHERE id = ?1",
-);
+const DELETE_ARTICLE: Statement = statement!("DELETE", "articles", "DELETE FROM articles WHERE id = ?1",);
 
-pub(super) async fn delete_article(
-    store: &Connections,
-    id: ArticleId,
-    precondition: Precondition,
-) -> Result<bool, StatementError> {
-    let deleted = store.write(&DELETE_ARTICLE, move |db| {
-        if !may_change(db, id.0, &precondition)? {
-            return Ok(false);
-        }
-        db.execute(&DELETE_FAVORITES, [id.0])?;
-        Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
-    });
-    deleted.await
-}
+const FIND_ARTICLE_ID: Statement =
+    statement!("SELECT", "articles", "SELECT id FROM articles WHERE slug = ?1",);
 
-const FIND_ARTICLE_ID: Statement = Statement::new(
-    "SELECT",
-    "articles",
-    "SELECT articles",
-    "SELECT id FROM articles WHERE slug = ?1",
-);
-
-const ADD_FAVORITE: Statement = Statement::new(
+const ADD_FAVORITE: Statement = statement!(
     "INSERT",
     "favorites",
-    "INSERT favorites",
     "
         INSERT INTO favorites (user_id, article_id, created_at) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING",
 );
 
-const REMOVE_FAVORITE: Statement = Statement::new(
+const REMOVE_FAVORITE: Statement = statement!(
     "DELETE",
     "favorites",
-    "DELETE favorites",
     "DELETE FROM favorites WHERE user_id = ?1 AND article_id = ?2",
 );
 
-const COUNT_FAVORITE: Statement = Statement::new(
+const COUNT_FAVORITE: Statement = statement!(
     "UPDATE",
     "articles",
-    "UPDATE articles",
     "UPDATE articles SET favorites_count = favorites_count + ?2 WHERE id = ?1",
 );
 
-pub(super) async fn favorite(
-    store: &Connections,
-    slug: String,
-    user: UserId,
-    now: Timestamp,
-) -> Result<Option<Article>, StatementError> {
-    let favorited = store.write(&ADD_FAVORITE, move |db| {
-        let Some(id) = find_id(db, &slug)? else {
-            return Ok(None);
-        };
-        if db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])? > 0 {
-            db.execute(&COUNT_FAVORITE, params![id, 1])?;
-        }
-        seen(db, id, Some(user.0))
-    });
-    favorited.await
+#[async_trait]
+impl ArticleStore for SqliteStore {
+    async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
+        let inserted = self
+            .connections
+            .write(&INSERT_ARTICLE, move |db| Ok(Some(insert(db, &new, &task)?)));
+        inserted.await?.ok_or_else(|| no_row().into())
+    }
+
+    async fn insert_article_once(
+        &self,
+        new: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article> {
+        let once = once.clone();
+        let inserted = self.connections.write(&INSERT_ARTICLE, move |db| {
+            let key = params![new.author.0, once.key.as_str(), Utc(once.since)];
+            if db.row(&FIND_FIRST_ANSWER, key, |_| Ok(()))?.is_some() {
+                return Ok(None);
+            }
+            let article = insert(db, &new, &task)?;
+            let params = params![
+                article.author.id.0,
+                once.key.as_str(),
+                once.fingerprint,
+                Utc(article.created_at),
+                article.id.0,
+                article.slug,
+                article.title,
+                article.description,
+                article.body,
+                article.author.email,
+                article.author.name,
+            ];
+            db.execute(&KEEP_ANSWER, params)?;
+            Ok(Some(article))
+        });
+        inserted
+            .await?
+            .ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
+    }
+
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>> {
+        let params = (user.0, key.as_str().to_owned(), Utc(since));
+        self.connections
+            .row(&FIND_FIRST_ANSWER, params, |row| rows::first_answer(row))
+            .await
+    }
+
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        self.connections
+            .execute(&PURGE_IDEMPOTENCY_KEYS, (Utc(before), limit))
+            .await
+    }
+
+    async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
+        let params = (viewer.map(|viewer| viewer.0), slug.to_owned());
+        self.connections
+            .row(&FIND_ARTICLE, params, |row| rows::article(row))
+            .await
+    }
+
+    async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
+        self.connections
+            .read(&FIND_ARTICLE_BY_ID, move |db| find_as_seen(db, id.0, None))
+            .await
+    }
+
+    async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
+        list::list_articles(&self.connections, query).await
+    }
+
+    async fn update_article(
+        &self,
+        id: ArticleId,
+        changes: ArticleChanges,
+        precondition: Precondition,
+        viewer: UserId,
+        task: NewOutboxTask,
+    ) -> Result<Option<Article>> {
+        self.connections
+            .write(&UPDATE_ARTICLE, move |db| {
+                if !may_change(db, id.0, &precondition)? {
+                    return Ok(None);
+                }
+                let params = params![
+                    id.0,
+                    changes.title,
+                    changes.title.as_deref().map(folded),
+                    changes.description,
+                    changes.body,
+                    Utc(task.created_at),
+                ];
+                db.execute(&UPDATE_ARTICLE, params)?;
+                outbox::insert(db, &task, id.0)?;
+                find_as_seen(db, id.0, Some(viewer))
+            })
+            .await
+    }
+
+    async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool> {
+        self.connections
+            .write(&DELETE_ARTICLE, move |db| {
+                if !may_change(db, id.0, &precondition)? {
+                    return Ok(false);
+                }
+                db.execute(&DELETE_FAVORITES, [id.0])?;
+                Ok(db.execute(&DELETE_ARTICLE, [id.0])? > 0)
+            })
+            .await
+    }
+
+    async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
+        let slug = slug.to_owned();
+        self.connections
+            .write(&ADD_FAVORITE, move |db| {
+                change_favorite(db, &slug, user, 1, |id| {
+                    db.execute(&ADD_FAVORITE, params![user.0, id, Utc(now)])
+                })
+            })
+            .await
+    }
+
+    async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
+        let slug = slug.to_owned();
+        self.connections
+            .write(&REMOVE_FAVORITE, move |db| {
+                change_favorite(db, &slug, user, -1, |id| {
+                    db.execute(&REMOVE_FAVORITE, params![user.0, id])
+                })
+            })
+            .await
+    }
 }
 
-pub(super) async fn unfavorite(
-    store: &Connections,
-    slug: String,
-    user: UserId,
-) -> Result<Option<Article>, StatementError> {
-    let unfavorited = store.write(&REMOVE_FAVORITE, move |db| {
-        let Some(id) = find_id(db, &slug)? else {
-            return Ok(None);
-        };
-        if db.execute(&REMOVE_FAVORITE, params![user.0, id])? > 0 {
-            db.execute(&COUNT_FAVORITE, params![id, -1])?;
-        }
-        seen(db, id, Some(user.0))
-    });
-    unfavorited.await
+/// Inserts an article and its task, within a transaction.
+fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Result<Article, StatementError> {
+    let params = params![
+        new.slug,
+        new.title,
+        folded(&new.title),
+        new.description,
+        new.body,
+        new.author.0,
+        Utc(new.created_at),
+    ];
+    let id = db
+        .row(&INSERT_ARTICLE, params, |row| row.get(0))?
+        .ok_or_else(no_row)?;
+    outbox::insert(db, task, id)?;
+    find_as_seen(db, id, None)?.ok_or_else(no_row)
 }
 
-fn find_id(db: &Moment<'_>, slug: &str) -> Result<Option<i32>, StatementError> {
-    db.row(&FIND_ARTICLE_ID, [slug], |row| row.get(0))
+fn no_row() -> StatementError {
+    StatementError::failed("an inserted article returned no row")
+}
+
+/// Finds the article as `viewer` sees it, within a transaction that may have changed it.
+fn find_as_seen(
+    db: &Transaction<'_>,
+    id: i32,
+    viewer: Option<UserId>,
+) -> Result<Option<Article>, StatementError> {
+    let params = params![viewer.map(|viewer| viewer.0), id];
+    db.row(&FIND_ARTICLE_BY_ID, params, |row| rows::article(row))
+}
+
+/// Returns whether the article exists in a version that `precondition` allows. No other transaction writes
+/// until this one ends.
+fn may_change(db: &Transaction<'_>, id: i32, precondition: &Precondition) -> Result<bool, StatementError> {
+    let version = db.row(&FIND_VERSION, [id], |row| row.get(0))?;
+    Ok(version.is_some_and(|Utc(version)| precondition.holds(version)))
+}
+
+/// Changes a favourite by `change`, which returns the number of rows changed, and adjusts the count by `by`.
+fn change_favorite(
+    db: &Transaction<'_>,
+    slug: &str,
+    user: UserId,
+    by: i32,
+    change: impl FnOnce(i32) -> Result<usize, StatementError>,
+) -> Result<Option<Article>, StatementError> {
+    let Some(id) = db.row(&FIND_ARTICLE_ID, [slug], |row| row.get(0))? else {
+        return Ok(None);
+    };
+    if change(id)? > 0 {
+        db.execute(&COUNT_FAVORITE, params![id, by])?;
+    }
+    find_as_seen(db, id, Some(user))
 }

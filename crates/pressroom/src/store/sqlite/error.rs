@@ -1,4 +1,4 @@
-//! What SQLite's errors mean to a caller.
+//! Maps SQLite's errors to [`StoreError`].
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use telemetry::{DbError, Failure};
 
 use crate::store::{Constraint, StoreError};
 
-/// Why a statement failed: the store's error, and SQLite's result code for its span.
+/// A statement's failure: the store's error, and SQLite's result code for its span.
 #[derive(Debug)]
 pub(super) struct StatementError {
     code: Option<i32>,
@@ -19,14 +19,6 @@ impl StatementError {
         Self {
             code: None,
             error: StoreError::Unavailable(reason.to_owned()),
-        }
-    }
-
-    /// A row would break a constraint that the statement itself checks.
-    pub(super) fn conflict(constraint: Constraint) -> Self {
-        Self {
-            code: None,
-            error: StoreError::Conflict(constraint),
         }
     }
 
@@ -58,7 +50,7 @@ impl From<rusqlite::Error> for StatementError {
                     | ErrorCode::OperationInterrupted
             )
         );
-        // SQLite names the columns, and there are no other unique constraints on these.
+        // SQLite names the columns; each has one unique constraint.
         let error_for_store = if message.contains("users.email_folded") {
             StoreError::Conflict(Constraint::UserEmail)
         } else if message.contains("articles.slug") {

@@ -13,8 +13,7 @@ pub use self::{
     smtp::{InvalidSmtp, SmtpChannel},
     webhook::WebhookChannel,
 };
-use super::{ArticleEvent, Recipient};
-use crate::articles::Article;
+use crate::domain::{Article, ArticleEvent, Recipient};
 
 /// One notification to one recipient.
 #[derive(Debug)]

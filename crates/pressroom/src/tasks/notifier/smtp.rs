@@ -97,11 +97,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        accounts::UserId,
-        articles::{Article, ArticleId, Author},
-        tasks::{ArticleEvent, Recipient},
-    };
+    use crate::domain::{Article, ArticleEvent, ArticleId, Author, Recipient, UserId};
 
     fn article(title: &str) -> Article {
         Article {

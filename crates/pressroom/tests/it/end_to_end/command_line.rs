@@ -1,4 +1,4 @@
-//! The command line: what it refuses, and how it says so.
+//! The command line: invalid settings and their messages, printed settings and documents.
 
 use crate::support::{postgres_server::free_port, process};
 
@@ -6,7 +6,7 @@ const DATABASE: (&str, &str) = ("DATABASE_URL", "postgresql://app:hunter2@localh
 const KEY: (&str, &str) = ("SECRET_KEY", "0123456789abcdef0123456789abcdef");
 
 #[test]
-fn a_wrong_setting_is_refused_in_one_line_that_names_its_variable() {
+fn an_invalid_setting_is_reported_in_one_line_that_names_the_variable() {
     type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
     let cases: [Case<'_>; 11] = [
         (&["serve"], &[DATABASE], "SECRET_KEY: "),
@@ -95,9 +95,10 @@ fn help_documents_every_setting_that_config_prints() {
     assert!(count > 15);
 }
 
-/// A change of the contract shows in review: `pressroom openapi > docs/openapi.json` accepts it.
+/// Makes changes of the contract visible in review. `pressroom openapi > docs/openapi.json` accepts a
+/// change.
 #[test]
-fn the_openapi_document_is_the_reviewed_one() {
+fn the_openapi_document_equals_the_reviewed_snapshot() {
     let printed = String::from_utf8(process::run(&["openapi"], &[]).stdout).unwrap();
     assert_eq!(printed, include_str!("../../../../../docs/openapi.json"));
 }
@@ -126,14 +127,14 @@ fn the_openapi_document_describes_every_route() {
 }
 
 #[test]
-fn healthcheck_fails_when_nobody_answers() {
+fn healthcheck_fails_when_nothing_listens() {
     let port = free_port().to_string();
     let output = process::run(&["healthcheck"], &[("PORT", port.as_str())]);
     assert!(!output.status.success());
 }
 
 #[test]
-fn settings_are_read_from_a_file_beside_the_program_and_the_environment_wins() {
+fn settings_are_read_from_a_dotenv_file_and_the_environment_takes_precedence() {
     let folder = process::Folder::new();
     std::fs::write(folder.path().join(".env"), "PORT=8123\nJWT_EXPIRATION_HOURS=2\n").unwrap();
     let config = process::pressroom(&["config", "--embedded"], &[("PORT", "8124")], folder.path()).output();

@@ -95,14 +95,14 @@ async fn readers_are_served_by_the_replica_for_as_long_as_it_is_there() {
         );
     }
     assert!(!statements(&installation, port_of(&primary.url())).is_empty());
-    for pool in ["postgres.replica.lane", "postgres.replica.pool"] {
+    for pool in ["postgres.replica.pipeline", "postgres.replica.pool"] {
         eventually(pool, async || installation.otlp.contains(pool).then_some(())).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_works_through_pgbouncer_in_transaction_mode() {
-    everything_works_through(PgBouncer::before).await;
+    everything_works_through(PgBouncer::without_prepared_statements).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

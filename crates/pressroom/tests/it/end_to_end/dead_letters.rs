@@ -1,4 +1,4 @@
-//! `pressroom tasks dead`: the list is read and changed on a real Redis, with the program itself.
+//! `pressroom tasks dead`, run as a process against a real Redis.
 
 use std::process::Output;
 
@@ -13,7 +13,7 @@ const GOOD: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER: &str = "22222222-2222-4222-8222-222222222222";
 const BAD: &str = "33333333-3333-4333-8333-333333333333";
 
-/// A message with a secret argument; its body is base64 or, where it is broken, not.
+/// Returns a message with a secret argument; its body is invalid JSON when `broken`.
 fn message(id: &str, broken: bool) -> String {
     let arguments = json!([[SECRET], {}, null]).to_string();
     json!({
@@ -29,8 +29,9 @@ fn message(id: &str, broken: bool) -> String {
     .to_string()
 }
 
-/// Two messages that were delivered too often, and two that cannot be run, one of which names no task.
-fn with_letters() -> RedisServer {
+/// Starts a Redis with four dead letters: two messages that were delivered too often and two that cannot
+/// be run, one of which names no task.
+fn redis_with_dead_letters() -> RedisServer {
     let redis = RedisServer::start();
     for (raw, reason) in [
         (message(GOOD, false), "delivered too often"),
@@ -77,13 +78,13 @@ fn task_ids(redis: &RedisServer) -> Vec<Option<String>> {
         .collect()
 }
 
-fn waiting(redis: &RedisServer) -> String {
+fn queue_length(redis: &RedisServer) -> String {
     redis.command(&["LLEN", "celery"]).unwrap().trim().to_owned()
 }
 
 #[test]
 fn letters_are_listed_for_people_and_programs_without_their_arguments() {
-    let redis = with_letters();
+    let redis = redis_with_dead_letters();
     let output = dead(&redis, &["list"]);
     assert!(output.status.success());
     let printed = stdout(&output);
@@ -113,24 +114,24 @@ fn letters_are_listed_for_people_and_programs_without_their_arguments() {
 }
 
 #[test]
-fn an_empty_list_says_so() {
+fn an_empty_list_prints_a_note() {
     let redis = RedisServer::start();
     assert_eq!(stdout(&dead(&redis, &["list"])), "No dead letters.\n");
     assert_eq!(stdout(&dead(&redis, &["list", "--json"])), "");
     let output = dead(&redis, &["requeue", "--all"]);
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
-        ("Put back: 0\n", Some(0))
+        ("Requeued: 0\n", Some(0))
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_put_back_by_its_task_id_as_new() {
-    let redis = with_letters();
+async fn a_letter_is_requeued_by_task_id_without_its_delivery_count() {
+    let redis = redis_with_dead_letters();
     let output = dead(&redis, &["requeue", GOOD]);
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
-        ("Put back: 1\n", Some(0))
+        ("Requeued: 1\n", Some(0))
     );
     assert_eq!(
         task_ids(&redis),
@@ -145,12 +146,12 @@ async fn a_letter_is_put_back_by_its_task_id_as_new() {
 }
 
 #[test]
-fn all_are_put_back_but_what_no_worker_can_run_and_that_is_a_failure() {
-    let redis = with_letters();
+fn requeue_all_fails_for_messages_that_no_worker_can_run_unless_forced() {
+    let redis = redis_with_dead_letters();
     let output = dead(&redis, &["requeue", "--all"]);
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
-        ("Put back: 2\n", Some(1))
+        ("Requeued: 2\n", Some(1))
     );
     let message = stderr(&output);
     assert!(
@@ -159,41 +160,42 @@ fn all_are_put_back_but_what_no_worker_can_run_and_that_is_a_failure() {
     );
     assert!(
         message.ends_with(
-            "pressroom: 2 stay in the dead-letter list; --force puts back what no worker can run\n"
+            "pressroom: 2 of the dead letters not requeued, because no worker can run them; \
+             --force requeues them anyway\n"
         ),
         "{message}"
     );
     assert!(!message.contains(SECRET), "{message}");
-    assert_eq!(waiting(&redis), ":2");
+    assert_eq!(queue_length(&redis), ":2");
     let output = dead(&redis, &["requeue", "--all", "--force"]);
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
-        ("Put back: 2\n", Some(0))
+        ("Requeued: 2\n", Some(0))
     );
-    assert_eq!((waiting(&redis).as_str(), listed(&redis).len()), (":4", 0));
+    assert_eq!((queue_length(&redis).as_str(), listed(&redis).len()), (":4", 0));
 }
 
 #[test]
-fn what_is_purged_is_gone_and_an_unknown_id_is_a_failure() {
-    let redis = with_letters();
+fn purge_deletes_letters_and_fails_for_an_unknown_id() {
+    let redis = redis_with_dead_letters();
     let nameless = listed(&redis)[2]["id"].as_str().unwrap().to_owned();
     let output = dead(&redis, &["purge", &nameless, BAD, "no-such-task"]);
     assert_eq!(
         (stdout(&output).as_str(), output.status.code()),
-        ("Thrown away: 2\n", Some(1))
+        ("Purged: 2\n", Some(1))
     );
     assert_eq!(
         stderr(&output),
-        "no-such-task: is no dead letter\npressroom: not all were there\n"
+        "no-such-task: no such dead letter\npressroom: 1 of the dead letters not found\n"
     );
     assert_eq!(task_ids(&redis), [Some(GOOD.to_owned()), Some(OTHER.to_owned())]);
-    assert_eq!(stdout(&dead(&redis, &["purge", "--all"])), "Thrown away: 2\n");
-    assert_eq!((waiting(&redis).as_str(), listed(&redis).len()), (":0", 0));
+    assert_eq!(stdout(&dead(&redis, &["purge", "--all"])), "Purged: 2\n");
+    assert_eq!((queue_length(&redis).as_str(), listed(&redis).len()), (":0", 0));
 }
 
 #[test]
-fn it_must_be_said_which_letters_are_meant() {
-    let redis = with_letters();
+fn requeue_and_purge_require_a_selection() {
+    let redis = redis_with_dead_letters();
     for arguments in [
         &["purge"][..],
         &["requeue"],
@@ -206,7 +208,7 @@ fn it_must_be_said_which_letters_are_meant() {
 }
 
 #[test]
-fn without_redis_it_fails_in_one_line() {
+fn an_unavailable_redis_is_reported_in_one_line() {
     let url = format!("redis://:{SECRET}@127.0.0.1:{}/0", free_port());
     let output = process::run(&["tasks", "dead", "list"], &[("REDIS_URL", &url)]);
     let message = stderr(&output);

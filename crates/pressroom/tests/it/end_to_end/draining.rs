@@ -11,9 +11,9 @@ use crate::support::{eventually, raw};
 
 const LIVE: &[u8] = b"GET /api/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
-async fn ask(stream: &mut TcpStream) -> raw::Answer {
+async fn ask(stream: &mut TcpStream) -> raw::Response {
     stream.write_all(LIVE).await.unwrap();
-    raw::read_answer(stream, false).await
+    raw::read_response(stream, false).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,7 +26,7 @@ async fn until_the_delay_has_passed_requests_are_answered_and_connections_closed
         assert_eq!((answer.status, answer.header("connection")), (200, None));
     }
 
-    serve.ask_to_stop();
+    serve.send_sigterm();
     eventually("readiness to end", async || {
         let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
         (ready.status == 503).then_some(())
@@ -41,7 +41,7 @@ async fn until_the_delay_has_passed_requests_are_answered_and_connections_closed
     let created = raw::request(api, "POST", "/api/articles/", Some(&token), Some(&article)).await;
     assert_eq!(created.status, 201);
 
-    assert!(serve.ended().await.success(), "{}", serve.output());
+    assert!(serve.wait_for_exit().await.success(), "{}", serve.output());
     assert!(TcpStream::connect(api).await.is_err());
     installation.waiting_message().await;
 }
@@ -50,7 +50,7 @@ async fn until_the_delay_has_passed_requests_are_answered_and_connections_closed
 async fn a_second_signal_ends_the_delay() {
     let installation = Installation::new().await;
     let (mut serve, api) = installation.serve_with(&[("SHUTDOWN_DELAY", "3600")]).await;
-    serve.ask_to_stop();
+    serve.send_sigterm();
     eventually("readiness to end", async || {
         let ready = raw::request(api, "GET", "/api/health/ready", None, None).await;
         (ready.status == 503).then_some(())

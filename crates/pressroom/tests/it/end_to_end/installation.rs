@@ -193,7 +193,7 @@ pub(super) async fn create(
     token: &str,
     title: &str,
     traceparent: Option<&str>,
-) -> raw::Answer {
+) -> raw::Response {
     let body = json!({"title": title, "body": "x"}).to_string();
     let trace = traceparent.map_or(String::new(), |parent| format!("traceparent: {parent}\r\n"));
     let request = format!(

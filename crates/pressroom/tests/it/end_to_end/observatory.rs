@@ -61,7 +61,7 @@ impl Ports {
 
 async fn start_alone(ports: &Ports, folder: &Path) -> Process {
     let mut process = process::start("observatory", &["observatory"], &ports.variables(), folder);
-    process.answers(ports.pages(), "/status").await;
+    process.wait_for_ok(ports.pages(), "/status").await;
     process
 }
 
@@ -277,7 +277,7 @@ async fn an_observatory_that_everybody_reaches_is_warned_of() {
     let mut variables = ports.variables().to_vec();
     variables.push(("OBSERVATORY_HOST", "0.0.0.0"));
     let mut process = process::start("observatory", &["observatory"], &variables, folder.path());
-    process.answers(ports.pages(), "/status").await;
+    process.wait_for_ok(ports.pages(), "/status").await;
     assert!(
         process.output().contains("OBSERVATORY_HOST: there is no login"),
         "{}",

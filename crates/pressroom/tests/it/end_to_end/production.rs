@@ -302,9 +302,9 @@ async fn a_request_in_progress_is_finished_before_the_process_ends() {
     tokio::io::AsyncWriteExt::write_all(&mut stream, body.as_bytes())
         .await
         .unwrap();
-    let answer = raw::read_answer(&mut stream, false).await;
+    let answer = raw::read_response(&mut stream, false).await;
     assert_eq!(answer.status, 201, "{}", serve.output());
-    assert!(serve.ended().await.success(), "{}", serve.output());
+    assert!(serve.wait_for_exit().await.success(), "{}", serve.output());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! `pressroom tasks inspect` and `pressroom tasks control` with a worker that is a process of its own.
+//! `pressroom tasks inspect` and `pressroom tasks control` with a worker in another process.
 
 use std::process::Output;
 
@@ -11,7 +11,7 @@ use crate::support::{
     redis_server::RedisServer,
 };
 
-/// A worker, whose database is away: it waits for tasks all the same.
+/// Starts a worker without a database; it consumes tasks regardless.
 fn start_worker(redis: &RedisServer, folder: &Folder) -> Process {
     let database = format!("postgresql://nobody@127.0.0.1:{}/none", free_port());
     let variables = [
@@ -31,30 +31,33 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// What one worker answered.
-fn answer(output: &Output) -> Value {
+/// Returns the reply of the only worker.
+fn reply(output: &Output) -> Value {
     assert!(output.status.success(), "{}", stderr(output));
-    let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let answers = answers.as_object().unwrap();
-    assert_eq!(answers.len(), 1, "{answers:?}");
-    let (node, answer) = answers.iter().next().unwrap();
+    let replies: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let replies = replies.as_object().unwrap();
+    assert_eq!(replies.len(), 1, "{replies:?}");
+    let (node, reply) = replies.iter().next().unwrap();
     assert!(node.starts_with("celery@"), "{node}");
-    answer.clone()
+    reply.clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_are_asked_and_steered_from_the_command_line() {
+async fn workers_are_inspected_and_controlled_from_the_command_line() {
     let (redis, folder) = (RedisServer::start(), Folder::new());
-    let nobody = tasks(&redis, &["inspect", "ping"]);
-    assert_eq!(nobody.status.code(), Some(1));
-    assert_eq!(stderr(&nobody), "pressroom: no worker has answered\n");
+    let unanswered = tasks(&redis, &["inspect", "ping"]);
+    assert_eq!(unanswered.status.code(), Some(1));
+    assert_eq!(
+        stderr(&unanswered),
+        "pressroom: no worker replied in time; --timeout waits longer\n"
+    );
 
     let mut worker = start_worker(&redis, &folder);
-    eventually("the worker answers", async || {
+    eventually("the worker to reply", async || {
         tasks(&redis, &["inspect", "ping"]).status.success().then_some(())
     })
     .await;
-    let inspect = |method| answer(&tasks(&redis, &["inspect", method, "--timeout", "10"]));
+    let inspect = |method| reply(&tasks(&redis, &["inspect", method, "--timeout", "10"]));
     assert_eq!(inspect("ping"), json!({"ok": "pong"}));
     assert_eq!(inspect("stats")["pid"], worker.id());
     assert_eq!(
@@ -62,21 +65,21 @@ async fn workers_are_asked_and_steered_from_the_command_line() {
         json!(["app.jobs.tasks.send_article_notification"])
     );
     assert_eq!(inspect("active_queues")[0]["name"], "celery");
-    for none in ["active", "reserved", "scheduled", "revoked"] {
-        assert_eq!(inspect(none), json!([]), "{none}");
+    for method in ["active", "reserved", "scheduled", "revoked"] {
+        assert_eq!(inspect(method), json!([]), "{method}");
     }
-    let query = answer(&tasks(&redis, &["inspect", "query_task", "none-such"]));
+    let query = reply(&tasks(&redis, &["inspect", "query_task", "none-such"]));
     assert_eq!(query, json!({}));
     let elsewhere = tasks(&redis, &["inspect", "ping", "--destination", "celery@elsewhere"]);
     assert_eq!(elsewhere.status.code(), Some(1));
-    let beside = tasks(
+    let same_host = tasks(
         &redis,
         &["inspect", "ping", "--destination", "celery@%h", "--timeout", "10"],
     );
-    assert_eq!(answer(&beside), json!({"ok": "pong"}));
+    assert_eq!(reply(&same_host), json!({"ok": "pong"}));
 
     let id = "11111111-1111-4111-8111-111111111111";
-    let revoked = answer(&tasks(&redis, &["control", "revoke", id]));
+    let revoked = reply(&tasks(&redis, &["control", "revoke", id]));
     assert_eq!(
         revoked,
         json!({"ok": format!("tasks {{'{id}'}} flagged as revoked")})
@@ -89,33 +92,30 @@ async fn workers_are_asked_and_steered_from_the_command_line() {
         "10/s",
     ];
     assert_eq!(
-        answer(&tasks(&redis, &limit)),
+        reply(&tasks(&redis, &limit)),
         json!({"ok": "new rate limit set successfully"})
     );
     let unknown = tasks(&redis, &["control", "rate-limit", "none.such", "10/s"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
-        stderr(&unknown).contains("refused by 1 of them"),
+        stderr(&unknown).contains("1 of the workers refused the command"),
         "{}",
         stderr(&unknown)
     );
-    let events = answer(&tasks(&redis, &["control", "enable-events"]));
+    let events = reply(&tasks(&redis, &["control", "enable-events"]));
     assert_eq!(events, json!({"ok": "task events enabled"}));
 
     let shutdown = tasks(&redis, &["control", "shutdown"]);
-    assert_eq!(
-        String::from_utf8_lossy(&shutdown.stdout),
-        "Workers that have heard it: 1\n"
-    );
-    assert!(worker.ended().await.success(), "{}", worker.output());
+    assert_eq!(String::from_utf8_lossy(&shutdown.stdout), "Workers notified: 1\n");
+    assert!(worker.wait_for_exit().await.success(), "{}", worker.output());
     assert_eq!(
         stderr(&tasks(&redis, &["control", "shutdown"])),
-        "pressroom: no worker listens\n"
+        "pressroom: no worker is listening\n"
     );
 }
 
 #[test]
-fn a_redis_that_is_away_is_said() {
+fn an_unavailable_redis_is_reported() {
     let url = format!("redis://127.0.0.1:{}/0", free_port());
     let output = process::run(&["tasks", "inspect", "ping"], &[("REDIS_URL", &url)]);
     assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! What the contract says beyond single recorded requests.
+//! Behaviour of the HTTP contract that the recorded requests do not cover.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,31 +17,31 @@ use crate::support::{
 
 struct Running {
     api: Api,
-    _kept: super::Kept<File>,
+    _fixture: super::TestStore<File>,
 }
 
 async fn start() -> Running {
-    let kept = on_sqlite();
+    let fixture = on_sqlite();
     Running {
-        api: api::start(kept.store.clone()).await,
-        _kept: kept,
+        api: api::start(fixture.store.clone()).await,
+        _fixture: fixture,
     }
 }
 
 async fn create(address: SocketAddr, token: &str, title: &str) -> Value {
     let body = json!({"title": title, "body": "x"});
-    let answer = raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await;
-    assert_eq!(answer.status, 201);
-    answer.json()
+    let response = raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await;
+    assert_eq!(response.status, 201);
+    response.json()
 }
 
 #[tokio::test]
-async fn every_fault_of_every_field_is_told_at_once() {
+async fn all_validation_errors_are_reported_at_once() {
     let running = start().await;
     let body = json!({"email": "nobody", "password": "12345", "name": "", "admin": true});
-    let answer = raw::request(running.api.address, "POST", "/api/register", None, Some(&body)).await;
-    assert_eq!(answer.status, 400);
-    let error = &answer.json()["error"];
+    let response = raw::request(running.api.address, "POST", "/api/register", None, Some(&body)).await;
+    assert_eq!(response.status, 400);
+    let error = &response.json()["error"];
     assert_eq!(error["code"], "validation_error");
     assert_eq!(
         error["fields"],
@@ -60,7 +60,7 @@ async fn lengths_count_characters() {
     let alice = raw::register(running.api.address, "alice@example.com").await;
     let update = |name: String| json!({"name": name});
     for (name, status) in [("ü".repeat(255), 200), ("ü".repeat(256), 400)] {
-        let answer = raw::request(
+        let response = raw::request(
             running.api.address,
             "PUT",
             "/api/user",
@@ -68,19 +68,19 @@ async fn lengths_count_characters() {
             Some(&update(name)),
         )
         .await;
-        assert_eq!(answer.status, status);
+        assert_eq!(response.status, status);
     }
 }
 
 #[tokio::test]
-async fn a_profile_update_is_seen_and_signs_in() {
+async fn a_profile_update_is_stored_and_changes_the_credentials() {
     let running = start().await;
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
     raw::register(address, "bob@example.com").await;
     let update = json!({"email": "Alice.B@example.com", "password": "new password", "bio": "Writes.", "image": "https://example.com/a.png"});
-    let answer = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&update)).await;
-    assert_eq!(answer.status, 200);
+    let response = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&update)).await;
+    assert_eq!(response.status, 200);
     let user = raw::request(address, "GET", "/api/user", Some(&alice), None)
         .await
         .json();
@@ -94,23 +94,23 @@ async fn a_profile_update_is_seen_and_signs_in() {
         ("alice@example.com", "new password", 401),
     ] {
         let credentials = json!({"email": email, "password": password});
-        let answer = raw::request(address, "POST", "/api/login", None, Some(&credentials)).await;
-        assert_eq!(answer.status, status, "{email}");
+        let response = raw::request(address, "POST", "/api/login", None, Some(&credentials)).await;
+        assert_eq!(response.status, status, "{email}");
     }
     let taken = json!({"email": "BOB@example.com"});
-    let answer = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&taken)).await;
+    let response = raw::request(address, "PUT", "/api/user", Some(&alice), Some(&taken)).await;
     assert_eq!(
-        (answer.status, answer.json()["error"]["message"].as_str()),
+        (response.status, response.json()["error"]["message"].as_str()),
         (409, Some("Email already registered"))
     );
 }
 
 #[tokio::test]
-async fn a_token_without_jti_is_logged_out_too() {
+async fn a_token_without_jti_can_be_logged_out() {
     let running = start().await;
     let address = running.api.address;
-    let ours = raw::register(address, "alice@example.com").await;
-    // As the Flask side makes it: the same claims but for `jti`.
+    let token = raw::register(address, "alice@example.com").await;
+    // Flask issues tokens with the same claims except `jti`.
     let day = Duration::from_hours(24);
     let tokens = Tokens::new(
         SecretKey::new(api::SECRET_KEY),
@@ -118,7 +118,7 @@ async fn a_token_without_jti_is_logged_out_too() {
         Arc::new(RecordedTime),
         Arc::new(RandomIds),
     );
-    let flasks = tokens.sign(
+    let flask_token = tokens.sign(
         &json!({"user_id": 1, "email": "alice@example.com", "exp": 1_795_333_447, "iat": 1_795_329_847}),
     );
     let status = async |token: &str| {
@@ -126,31 +126,34 @@ async fn a_token_without_jti_is_logged_out_too() {
             .await
             .status
     };
-    assert_eq!(status(&flasks).await, 200);
+    assert_eq!(status(&flask_token).await, 200);
     assert_eq!(
-        raw::request(address, "POST", "/api/logout", Some(&flasks), None)
+        raw::request(address, "POST", "/api/logout", Some(&flask_token), None)
             .await
             .status,
         200
     );
-    assert_eq!(status(&flasks).await, 401);
+    assert_eq!(status(&flask_token).await, 401);
     assert_eq!(
-        status(&format!("{flasks}=")).await,
+        status(&format!("{flask_token}=")).await,
         401,
-        "padded, it is the same token"
+        "padding does not make a different token"
     );
-    assert_eq!(status(&ours).await, 200, "the other session goes on");
+    assert_eq!(status(&token).await, 200, "the other session stays valid");
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_whatever_its_framing() {
+async fn a_body_over_the_limit_is_refused_with_content_length_and_chunked() {
     let running = start().await;
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
     let body = json!({"title": "Long", "body": "x".repeat(1 << 20)});
-    let answer = raw::request(address, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
-    assert_eq!((answer.status, answer.header("connection")), (413, Some("close")));
-    assert_eq!(answer.json()["error"]["code"], "body_too_large");
+    let response = raw::request(address, "POST", "/api/articles/", Some(&alice), Some(&body)).await;
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (413, Some("close"))
+    );
+    assert_eq!(response.json()["error"]["code"], "body_too_large");
 
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, "x".repeat(1 << 19));
     let chunked = format!(
@@ -165,7 +168,7 @@ async fn a_body_over_the_limit_is_refused_whatever_its_framing() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_its_trace() {
+async fn every_response_carries_its_trace_id() {
     let running = start().await;
     for target in [
         "/api/health",
@@ -174,10 +177,14 @@ async fn every_answer_tells_its_trace() {
         "/api/articles",
         "/nowhere",
     ] {
-        let answer = raw::request(running.api.address, "GET", target, None, None).await;
-        assert_eq!(answer.header("traceresponse").map(str::len), Some(55), "{target}");
+        let response = raw::request(running.api.address, "GET", target, None, None).await;
         assert_eq!(
-            answer.header("x-content-type-options"),
+            response.header("traceresponse").map(str::len),
+            Some(55),
+            "{target}"
+        );
+        assert_eq!(
+            response.header("x-content-type-options"),
             Some("nosniff"),
             "{target}"
         );
@@ -185,7 +192,7 @@ async fn every_answer_tells_its_trace() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_response_to_a_wrong_method_lists_the_allowed_ones() {
     let running = start().await;
     for (method, target, status, allow) in [
         ("PATCH", "/api/user", 405, "GET,HEAD,PUT"),
@@ -193,9 +200,9 @@ async fn a_wrong_method_is_told_the_right_ones() {
         ("POST", "/api/articles/x", 405, "GET,HEAD,PUT,DELETE"),
         ("GET", "/api/logout", 405, "POST"),
     ] {
-        let answer = raw::request(running.api.address, method, target, None, None).await;
-        assert_eq!(answer.status, status, "{method} {target}");
-        let mut allowed: Vec<_> = answer.header("allow").unwrap().split(',').collect();
+        let response = raw::request(running.api.address, method, target, None, None).await;
+        assert_eq!(response.status, status, "{method} {target}");
+        let mut allowed: Vec<_> = response.header("allow").unwrap().split(',').collect();
         let mut expected: Vec<_> = allow.split(',').collect();
         allowed.sort_unstable();
         expected.sort_unstable();
@@ -204,20 +211,20 @@ async fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[tokio::test]
-async fn a_redirect_keeps_the_query_and_names_no_host() {
+async fn a_redirect_keeps_the_query_and_does_not_repeat_the_host() {
     let running = start().await;
     let request = b"GET /api/articles?page=2&search=%F0%9F%98%80 HTTP/1.1\r\nHost: evil.example\r\n\r\n";
-    let answer = raw::send(running.api.address, request).await;
-    assert_eq!(answer.status, 308);
+    let response = raw::send(running.api.address, request).await;
+    assert_eq!(response.status, 308);
     assert_eq!(
-        answer.header("location"),
+        response.header("location"),
         Some("/api/articles/?page=2&search=%F0%9F%98%80")
     );
 }
 
-/// The clock stands still, so that only the id tells the articles' order.
+/// The fixed clock gives all articles the same time, so only their ids determine the order.
 #[tokio::test]
-async fn cursors_walk_the_whole_list_once() {
+async fn following_cursors_returns_each_article_once() {
     let running = start().await;
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
@@ -231,7 +238,10 @@ async fn cursors_walk_the_whole_list_once() {
         let page = raw::request(address, "GET", &target, None, None).await.json();
         assert_eq!(page["total"], 25);
         for article in page["articles"].as_array().unwrap() {
-            assert!(seen.insert(article["slug"].to_string()), "twice: {article}");
+            assert!(
+                seen.insert(article["slug"].to_string()),
+                "listed twice: {article}"
+            );
         }
         pages += 1;
         let Some(cursor) = page["next_cursor"].as_str() else {
@@ -243,7 +253,7 @@ async fn cursors_walk_the_whole_list_once() {
 }
 
 #[tokio::test]
-async fn favourites_are_the_callers_own() {
+async fn favorited_is_reported_per_caller() {
     let running = start().await;
     let address = running.api.address;
     let alice = raw::register(address, "alice@example.com").await;
@@ -277,7 +287,7 @@ async fn favourites_are_the_callers_own() {
 }
 
 #[tokio::test]
-async fn timestamps_are_utc_and_say_so() {
+async fn timestamps_end_in_z() {
     let running = start().await;
     let alice = raw::register(running.api.address, "alice@example.com").await;
     let article = create(running.api.address, &alice, "Dated").await;

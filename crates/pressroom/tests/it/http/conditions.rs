@@ -1,4 +1,4 @@
-//! Entity tags, and requests that depend on the state of what they are about.
+//! Entity tags and conditional requests.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,28 +10,28 @@ use super::over_both_stores;
 use crate::support::{api, raw};
 
 over_both_stores! {
-    a_reader_who_has_the_article_is_not_sent_it_again
-    what_a_reader_is_shown_decides_the_tag
-    a_change_of_another_version_than_the_one_meant_is_refused
-    a_deletion_of_another_version_than_the_one_meant_is_refused
-    of_many_changes_of_one_version_one_succeeds
-    of_changes_and_a_deletion_of_one_version_one_succeeds
-    conditions_come_after_everything_else
+    a_matching_if_none_match_is_answered_304
+    the_tag_changes_with_the_response_content
+    an_update_of_a_version_not_listed_in_if_match_is_refused
+    a_deletion_of_a_version_not_listed_in_if_match_is_refused
+    of_concurrent_updates_of_one_version_one_succeeds
+    of_concurrent_updates_and_deletions_of_one_version_one_succeeds
+    preconditions_are_checked_last
 }
 
 const IF_MATCH: &str = "If-Match";
 const IF_NONE_MATCH: &str = "If-None-Match";
 
-/// An article of Alice's, and where it is.
-struct Written {
+/// An API with one article, written by Alice.
+struct Fixture {
     address: SocketAddr,
     _api: api::Api,
     alice: String,
     target: String,
-    created: raw::Answer,
+    created: raw::Response,
 }
 
-impl Written {
+impl Fixture {
     async fn on(store: Arc<dyn Store>) -> Self {
         let api = api::start(store).await;
         let address = api.address;
@@ -48,13 +48,13 @@ impl Written {
         }
     }
 
-    async fn get(&self, token: Option<&str>) -> raw::Answer {
-        let answer = raw::request(self.address, "GET", &self.target, token, None).await;
-        assert_eq!(answer.status, 200);
-        answer
+    async fn get(&self, token: Option<&str>) -> raw::Response {
+        let response = raw::request(self.address, "GET", &self.target, token, None).await;
+        assert_eq!(response.status, 200);
+        response
     }
 
-    async fn ask(&self, method: &str, fields: &[(&str, &str)], body: Option<&Value>) -> raw::Answer {
+    async fn send(&self, method: &str, fields: &[(&str, &str)], body: Option<&Value>) -> raw::Response {
         raw::request_with(
             self.address,
             method,
@@ -67,18 +67,18 @@ impl Written {
     }
 }
 
-fn tag(answer: &raw::Answer) -> String {
-    answer.header("etag").expect("a tag").to_owned()
+fn tag(response: &raw::Response) -> String {
+    response.header("etag").expect("ETag is present").to_owned()
 }
 
-async fn a_reader_who_has_the_article_is_not_sent_it_again(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let shown = written.get(Some(&written.alice)).await;
+async fn a_matching_if_none_match_is_answered_304(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let shown = fixture.get(Some(&fixture.alice)).await;
     let tag = tag(&shown);
     assert_eq!(
-        written.created.header("etag"),
+        fixture.created.header("etag"),
         Some(tag.as_str()),
-        "a new article has the same"
+        "the response to the creation has the same tag"
     );
     for (listed, status) in [
         (tag.clone(), 304),
@@ -89,160 +89,167 @@ async fn a_reader_who_has_the_article_is_not_sent_it_again(store: Arc<dyn Store>
         (String::new(), 200),
     ] {
         for method in ["GET", "HEAD"] {
-            let answer = written.ask(method, &[(IF_NONE_MATCH, &listed)], None).await;
-            assert_eq!(answer.status, status, "{method} {listed}");
-            assert_eq!(answer.header("etag"), Some(tag.as_str()));
-            assert_eq!(answer.header("cache-control"), Some("no-cache"));
-            assert_eq!(answer.header("vary"), Some("Authorization"));
-            assert_eq!(answer.body.is_empty(), status == 304 || method == "HEAD");
+            let response = fixture.send(method, &[(IF_NONE_MATCH, &listed)], None).await;
+            assert_eq!(response.status, status, "{method} {listed}");
+            assert_eq!(response.header("etag"), Some(tag.as_str()));
+            assert_eq!(response.header("cache-control"), Some("no-cache"));
+            assert_eq!(response.header("vary"), Some("Authorization"));
+            assert_eq!(response.body.is_empty(), status == 304 || method == "HEAD");
         }
     }
 }
 
-async fn what_a_reader_is_shown_decides_the_tag(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let Written { address, target, .. } = &written;
+async fn the_tag_changes_with_the_response_content(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let Fixture { address, target, .. } = &fixture;
     let bob = raw::register(*address, "bob@example.com").await;
-    let before = tag(&written.get(None).await);
-    assert_eq!(tag(&written.get(Some(&bob)).await), before, "the same is shown");
+    let before = tag(&fixture.get(None).await);
+    assert_eq!(
+        tag(&fixture.get(Some(&bob)).await),
+        before,
+        "the content is the same"
+    );
 
     let favorite = format!("{target}/favorite");
     raw::request(*address, "POST", &favorite, Some(&bob), None).await;
-    let (anonymous, bobs) = (tag(&written.get(None).await), tag(&written.get(Some(&bob)).await));
-    assert_ne!(anonymous, before, "the count has changed");
-    assert_ne!(bobs, anonymous, "only Bob has it among his favourites");
+    let (anonymous, bob_tag) = (tag(&fixture.get(None).await), tag(&fixture.get(Some(&bob)).await));
+    assert_ne!(anonymous, before, "favorites_count has changed");
+    assert_ne!(bob_tag, anonymous, "favorited is true only for Bob");
 
     let name = json!({"name": "Alice B."});
-    raw::request(*address, "PUT", "/api/user", Some(&written.alice), Some(&name)).await;
-    let renamed = tag(&written.get(None).await);
-    assert_ne!(renamed, anonymous, "the author's name is part of the answer");
+    raw::request(*address, "PUT", "/api/user", Some(&fixture.alice), Some(&name)).await;
+    let renamed = tag(&fixture.get(None).await);
+    assert_ne!(renamed, anonymous, "the author's name has changed");
 
     let change = json!({"body": "y"});
-    let changed = written.ask("PUT", &[], Some(&change)).await;
+    let changed = fixture.send("PUT", &[], Some(&change)).await;
     assert_eq!(changed.header("content-location"), Some(target.as_str()));
-    assert_ne!(tag(&changed), renamed, "also within one microsecond");
-    assert_eq!(tag(&changed), tag(&written.get(None).await));
+    assert_ne!(tag(&changed), renamed, "an update within the same microsecond");
+    assert_eq!(tag(&changed), tag(&fixture.get(None).await));
 }
 
-async fn a_change_of_another_version_than_the_one_meant_is_refused(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let old = tag(&written.get(None).await);
-    let first = written
-        .ask("PUT", &[(IF_MATCH, &old)], Some(&json!({"body": "first"})))
+async fn an_update_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let old = tag(&fixture.get(None).await);
+    let first = fixture
+        .send("PUT", &[(IF_MATCH, &old)], Some(&json!({"body": "first"})))
         .await;
     assert_eq!(first.status, 200);
     let new = tag(&first);
     for listed in [old.as_str(), &format!("W/{new}"), "\"x\"", "x", ""] {
-        let refused = written
-            .ask("PUT", &[(IF_MATCH, listed)], Some(&json!({"body": "lost"})))
+        let refused = fixture
+            .send("PUT", &[(IF_MATCH, listed)], Some(&json!({"body": "lost"})))
             .await;
         assert_eq!(refused.status, 412, "{listed:?}");
         assert_eq!(refused.json()["error"]["code"], "precondition_failed");
     }
     for listed in ["*", &format!("W/{new}")] {
         let fields = [(IF_NONE_MATCH, listed)];
-        let refused = written.ask("PUT", &fields, Some(&json!({"body": "lost"}))).await;
+        let refused = fixture.send("PUT", &fields, Some(&json!({"body": "lost"}))).await;
         assert_eq!(refused.status, 412, "{listed:?}");
     }
-    let kept = written.get(None).await;
-    assert_eq!(kept.json()["body"], "first");
+    let current = fixture.get(None).await;
+    assert_eq!(current.json()["body"], "first");
 
-    // A favourite is no change of what a PUT replaces.
-    let favorite = format!("{}/favorite", written.target);
-    raw::request(written.address, "POST", &favorite, Some(&written.alice), None).await;
+    // A favourite does not create a new version.
+    let favorite = format!("{}/favorite", fixture.target);
+    raw::request(fixture.address, "POST", &favorite, Some(&fixture.alice), None).await;
     let listed = format!("{old}, {new}");
-    let second = written
-        .ask("PUT", &[(IF_MATCH, &listed)], Some(&json!({"body": "second"})))
+    let second = fixture
+        .send("PUT", &[(IF_MATCH, &listed)], Some(&json!({"body": "second"})))
         .await;
     assert_eq!(second.status, 200);
-    let any = written
-        .ask("PUT", &[(IF_MATCH, "*")], Some(&json!({"body": "third"})))
+    let any = fixture
+        .send("PUT", &[(IF_MATCH, "*")], Some(&json!({"body": "third"})))
         .await;
     assert_eq!(any.status, 200);
 }
 
-async fn a_deletion_of_another_version_than_the_one_meant_is_refused(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let favorite = format!("{}/favorite", written.target);
-    raw::request(written.address, "POST", &favorite, Some(&written.alice), None).await;
-    let old = tag(&written.get(None).await);
-    let changed = written.ask("PUT", &[], Some(&json!({"body": "y"}))).await;
-    assert_eq!(written.ask("DELETE", &[(IF_MATCH, &old)], None).await.status, 412);
-    let kept = written.get(Some(&written.alice)).await.json();
+async fn a_deletion_of_a_version_not_listed_in_if_match_is_refused(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let favorite = format!("{}/favorite", fixture.target);
+    raw::request(fixture.address, "POST", &favorite, Some(&fixture.alice), None).await;
+    let old = tag(&fixture.get(None).await);
+    let changed = fixture.send("PUT", &[], Some(&json!({"body": "y"}))).await;
     assert_eq!(
-        (&kept["favorites_count"], &kept["favorited"]),
+        fixture.send("DELETE", &[(IF_MATCH, &old)], None).await.status,
+        412
+    );
+    let current = fixture.get(Some(&fixture.alice)).await.json();
+    assert_eq!(
+        (&current["favorites_count"], &current["favorited"]),
         (&json!(1), &json!(true)),
-        "the favourites stay with it"
+        "a refused deletion keeps the favourites"
     );
     assert_eq!(
-        written
-            .ask("DELETE", &[(IF_MATCH, &tag(&changed))], None)
+        fixture
+            .send("DELETE", &[(IF_MATCH, &tag(&changed))], None)
             .await
             .status,
         204
     );
-    assert_eq!(written.ask("DELETE", &[(IF_MATCH, "*")], None).await.status, 404);
+    assert_eq!(fixture.send("DELETE", &[(IF_MATCH, "*")], None).await.status, 404);
 }
 
-/// The clock stands still: not even within one microsecond is an update lost.
-async fn of_many_changes_of_one_version_one_succeeds(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
+/// With the fixed clock, all updates happen in the same microsecond, and none may be lost.
+async fn of_concurrent_updates_of_one_version_one_succeeds(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
     for _round in 0..4 {
-        let tag = tag(&written.get(None).await);
+        let tag = tag(&fixture.get(None).await);
         let changes = (0..16).map(async |client| {
             let body = json!({"body": format!("by {client}")});
-            let answer = written.ask("PUT", &[(IF_MATCH, &tag)], Some(&body)).await;
-            (answer.status, client)
+            let response = fixture.send("PUT", &[(IF_MATCH, &tag)], Some(&body)).await;
+            (response.status, client)
         });
-        let answers = join_all(changes).await;
-        let winners: Vec<_> = answers.iter().filter(|(status, _)| *status == 200).collect();
-        assert_eq!(winners.len(), 1, "{answers:?}");
-        assert_eq!(answers.iter().filter(|(status, _)| *status == 412).count(), 15);
-        let shown = written.get(None).await.json();
+        let responses = join_all(changes).await;
+        let winners: Vec<_> = responses.iter().filter(|(status, _)| *status == 200).collect();
+        assert_eq!(winners.len(), 1, "{responses:?}");
+        assert_eq!(responses.iter().filter(|(status, _)| *status == 412).count(), 15);
+        let shown = fixture.get(None).await.json();
         assert_eq!(shown["body"], format!("by {}", winners[0].1));
     }
 }
 
-async fn of_changes_and_a_deletion_of_one_version_one_succeeds(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let tag = tag(&written.get(None).await);
-    let answers = join_all((0..16).map(async |client| {
+async fn of_concurrent_updates_and_deletions_of_one_version_one_succeeds(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let tag = tag(&fixture.get(None).await);
+    let responses = join_all((0..16).map(async |client| {
         let body = json!({"body": "y"});
         let fields = [(IF_MATCH, tag.as_str())];
         if client % 2 == 0 {
-            written.ask("DELETE", &fields, None).await.status
+            fixture.send("DELETE", &fields, None).await.status
         } else {
-            written.ask("PUT", &fields, Some(&body)).await.status
+            fixture.send("PUT", &fields, Some(&body)).await.status
         }
     }))
     .await;
-    let succeeded = answers
+    let succeeded = responses
         .iter()
         .filter(|status| matches!(status, 200 | 204))
         .count();
-    assert_eq!(succeeded, 1, "{answers:?}");
+    assert_eq!(succeeded, 1, "{responses:?}");
     assert!(
-        answers
+        responses
             .iter()
             .all(|status| matches!(status, 200 | 204 | 404 | 412))
     );
 }
 
-async fn conditions_come_after_everything_else(store: Arc<dyn Store>) {
-    let written = Written::on(store).await;
-    let bob = raw::register(written.address, "bob@example.com").await;
+async fn preconditions_are_checked_last(store: Arc<dyn Store>) {
+    let fixture = Fixture::on(store).await;
+    let bob = raw::register(fixture.address, "bob@example.com").await;
     let body = json!({"body": "y"});
-    let (wrong, missing) = (json!({"body": 1}), format!("{}-x", written.target));
+    let (wrong, missing) = (json!({"body": 1}), format!("{}-x", fixture.target));
     for (token, target, body, status) in [
-        (None, &written.target, &body, 401),
-        (Some(&written.alice), &missing, &body, 404),
-        (Some(&bob), &written.target, &body, 403),
-        (Some(&written.alice), &written.target, &wrong, 400),
-        (Some(&written.alice), &written.target, &body, 412),
+        (None, &fixture.target, &body, 401),
+        (Some(&fixture.alice), &missing, &body, 404),
+        (Some(&bob), &fixture.target, &body, 403),
+        (Some(&fixture.alice), &fixture.target, &wrong, 400),
+        (Some(&fixture.alice), &fixture.target, &body, 412),
     ] {
         let token = token.map(String::as_str);
         let fields = [(IF_MATCH, "\"x\"")];
-        let answer = raw::request_with(written.address, "PUT", target, token, &fields, Some(body)).await;
-        assert_eq!(answer.status, status);
+        let response = raw::request_with(fixture.address, "PUT", target, token, &fields, Some(body)).await;
+        assert_eq!(response.status, status);
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTP contract: every request that was once sent to the reference gets the reference's
-//! status, on either store, except where our contract says that we differ.
+//! The HTTP contract: every request recorded on the reference implementation gets the same status from
+//! this service, on either store, except for the listed differences.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::{on_postgres, on_sqlite};
 use crate::support::{api, raw};
 
-/// Where we differ, and how: name of the recorded request, our status.
-const WE_DIFFER: &[(&str, u16)] = &[
+/// Deliberate differences: name of the recorded request and the expected status.
+const DIFFERENCES: &[(&str, u16)] = &[
     ("create-nul-title", 400),
     ("create-title-242", 201),
     ("create-title-255", 201),
@@ -22,7 +22,7 @@ const WE_DIFFER: &[(&str, u16)] = &[
     ("register-json-utf16", 400),
     ("register-name-nul", 400),
     ("register-name-surrogate", 400),
-    // The limit of 1024 bytes is ours.
+    // The reference implementation has no limit of 1024 bytes.
     ("register-password-long", 400),
     ("update-nul", 400),
     ("user-bearer-two-spaces", 200),
@@ -33,7 +33,7 @@ const WE_DIFFER: &[(&str, u16)] = &[
     ("user-userid-string-abc", 401),
 ];
 
-/// Recorded while the reference's database or Redis was stopped; `outages.rs` has those.
+/// Prefixes of requests recorded while the database or Redis was stopped; `outages.rs` tests those.
 const OUTAGES: [&str; 3] = ["redisdown-", "pgdown-", "bothdown-"];
 
 pub struct Recorded {
@@ -42,7 +42,7 @@ pub struct Recorded {
     pub status: u16,
 }
 
-/// Every recorded request, in the order of recording.
+/// Returns all recorded requests in order of recording.
 pub fn recorded() -> impl Iterator<Item = Recorded> {
     include_str!("../../vectors/reference.jsonl").lines().map(|line| {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -54,13 +54,14 @@ pub fn recorded() -> impl Iterator<Item = Recorded> {
     })
 }
 
-fn recorded_while_all_was_well() -> Vec<Recorded> {
+fn recorded_without_outage() -> Vec<Recorded> {
     recorded()
         .filter(|recorded| !OUTAGES.iter().any(|outage| recorded.name.starts_with(outage)))
         .collect()
 }
 
-/// The bytes that were sent: the file holds one character a byte, and elides the middle of long runs.
+/// Returns the bytes of a recorded request. The file has one character per byte and elides the middle
+/// of long runs of one character.
 fn bytes(recorded: &Recorded, known: &HashMap<&'static str, String>) -> Vec<u8> {
     let mut request = recorded.request.trim_end_matches("...").to_owned();
     if let Some((before, rest)) = request.split_once("...[") {
@@ -78,51 +79,51 @@ fn bytes(recorded: &Recorded, known: &HashMap<&'static str, String>) -> Vec<u8> 
         .collect()
 }
 
-async fn sign_in(address: SocketAddr, email: &str) -> String {
+async fn log_in(address: SocketAddr, email: &str) -> String {
     let body = serde_json::json!({"email": email, "password": "password123"});
-    let answer = raw::request(address, "POST", "/api/login", None, Some(&body)).await;
-    assert_eq!(answer.status, 200, "{}", answer.head);
-    answer.json()["token"]["access_token"]
+    let response = raw::request(address, "POST", "/api/login", None, Some(&body)).await;
+    assert_eq!(response.status, 200, "{}", response.head);
+    response.json()["token"]["access_token"]
         .as_str()
         .unwrap()
         .to_owned()
 }
 
-async fn holds_on(store: Arc<dyn Store>) {
+async fn check_recorded_requests(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let mut known: HashMap<&'static str, String> = HashMap::new();
     let mut wrong = Vec::new();
-    let requests = recorded_while_all_was_well();
+    let requests = recorded_without_outage();
     assert!(requests.len() > 230);
     for recorded in requests {
-        let answer = raw::send(api.address, &bytes(&recorded, &known)).await;
-        let expected = WE_DIFFER
+        let response = raw::send(api.address, &bytes(&recorded, &known)).await;
+        let expected = DIFFERENCES
             .iter()
             .find(|(name, _)| *name == recorded.name)
             .map_or(recorded.status, |(_, status)| *status);
-        if answer.status != expected {
+        if response.status != expected {
             wrong.push(format!(
                 "{}: {} instead of {expected}",
-                recorded.name, answer.status
+                recorded.name, response.status
             ));
         }
-        if answer.status >= 400 && !recorded.request.starts_with("HEAD") && answer.status != 400 {
-            let error = &answer.json()["error"];
-            assert_eq!(error["status_code"], answer.status, "{}", recorded.name);
+        if response.status >= 400 && !recorded.request.starts_with("HEAD") && response.status != 400 {
+            let error = &response.json()["error"];
+            assert_eq!(error["status_code"], response.status, "{}", recorded.name);
             assert_eq!(error["trace_id"].as_str().unwrap().len(), 32, "{}", recorded.name);
         }
         match recorded.name.as_str() {
             "register-ok" => {
-                known.insert("alice_token", sign_in(api.address, "alice@example.com").await);
+                known.insert("alice_token", log_in(api.address, "alice@example.com").await);
             }
             "register-ok-bob" => {
-                known.insert("bob_token", sign_in(api.address, "bob@example.com").await);
+                known.insert("bob_token", log_in(api.address, "bob@example.com").await);
             }
-            name if name.starts_with("logout-") && answer.status == 200 => {
-                known.insert("alice_token", sign_in(api.address, "alice@example.com").await);
+            name if name.starts_with("logout-") && response.status == 200 => {
+                known.insert("alice_token", log_in(api.address, "alice@example.com").await);
             }
-            name if name.starts_with("create-") && answer.status == 201 && !known.contains_key("slug") => {
-                known.insert("slug", answer.json()["slug"].as_str().unwrap().to_owned());
+            name if name.starts_with("create-") && response.status == 201 && !known.contains_key("slug") => {
+                known.insert("slug", response.json()["slug"].as_str().unwrap().to_owned());
             }
             _ => {}
         }
@@ -132,25 +133,25 @@ async fn holds_on(store: Arc<dyn Store>) {
 
 #[tokio::test]
 async fn every_recorded_request_gets_its_status_on_postgresql() {
-    let kept = on_postgres().await;
-    holds_on(kept.store.clone()).await;
+    let fixture = on_postgres().await;
+    check_recorded_requests(fixture.store.clone()).await;
 }
 
 #[tokio::test]
 async fn every_recorded_request_gets_its_status_on_sqlite() {
-    let kept = on_sqlite();
-    holds_on(kept.store.clone()).await;
+    let fixture = on_sqlite();
+    check_recorded_requests(fixture.store.clone()).await;
 }
 
 #[test]
 fn each_difference_names_a_recorded_request() {
     let names: Vec<String> = recorded().map(|recorded| recorded.name).collect();
-    for (name, _) in WE_DIFFER {
+    for (name, _) in DIFFERENCES {
         assert!(names.iter().any(|recorded| recorded == name), "{name}");
     }
 }
 
-/// A small generator of its own, so that a failure can be repeated from the seed it prints.
+/// A small generator with a fixed seed, so that a failure can be reproduced.
 struct Random(u64);
 
 impl Random {
@@ -167,7 +168,7 @@ impl Random {
     }
 }
 
-/// JSON that a careless or hostile client might send.
+/// Returns a JSON value that a careless or hostile client might send.
 fn odd_value(random: &mut Random, depth: usize) -> Value {
     let odd = [
         Value::Null,
@@ -192,7 +193,7 @@ fn odd_value(random: &mut Random, depth: usize) -> Value {
     }
 }
 
-async fn nothing_breaks(store: Arc<dyn Store>) {
+async fn send_odd_requests(store: Arc<dyn Store>) {
     const SEED: u64 = 0x005E_ED0F_9E55_0001;
     let mut random = Random(SEED);
     let api = api::start(store).await;
@@ -262,7 +263,7 @@ async fn nothing_breaks(store: Arc<dyn Store>) {
             .map(|_| ((*random.pick(&fields)).to_owned(), odd_value(&mut random, 2)))
             .collect();
         let token = (random.below(4) > 0).then_some(token.as_str());
-        let answer = raw::request(
+        let response = raw::request(
             api.address,
             method,
             &target,
@@ -270,8 +271,12 @@ async fn nothing_breaks(store: Arc<dyn Store>) {
             Some(&Value::Object(body.clone())),
         )
         .await;
-        assert!(answer.status < 500, "{method} {target} {body:?}: {}", answer.head);
-        // A changed password or address is fine; the account itself must not be lost.
+        assert!(
+            response.status < 500,
+            "{method} {target} {body:?}: {}",
+            response.head
+        );
+        // The requests may change the password or the address, but the account must remain usable.
         if let Some(token) = token {
             let me = raw::request(api.address, "GET", "/api/user", Some(token), None).await;
             assert_eq!(me.status, 200, "after {method} {target} {body:?}");
@@ -280,28 +285,28 @@ async fn nothing_breaks(store: Arc<dyn Store>) {
 }
 
 #[tokio::test]
-async fn no_request_breaks_the_service_on_postgresql() {
-    let kept = on_postgres().await;
-    nothing_breaks(kept.store.clone()).await;
+async fn odd_requests_cause_no_server_error_on_postgresql() {
+    let fixture = on_postgres().await;
+    send_odd_requests(fixture.store.clone()).await;
 }
 
 #[tokio::test]
-async fn no_request_breaks_the_service_on_sqlite() {
-    let kept = on_sqlite();
-    nothing_breaks(kept.store.clone()).await;
+async fn odd_requests_cause_no_server_error_on_sqlite() {
+    let fixture = on_sqlite();
+    send_odd_requests(fixture.store.clone()).await;
 }
 
 #[tokio::test]
-async fn nesting_to_any_depth_is_a_bad_request() {
-    let kept = on_sqlite();
-    let api = api::start(kept.store.clone()).await;
+async fn deeply_nested_json_is_a_bad_request() {
+    let fixture = on_sqlite();
+    let api = api::start(fixture.store.clone()).await;
     for depth in [100, 1_000, 100_000] {
         let body = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let request = format!(
             "POST /api/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = raw::send(api.address, request.as_bytes()).await;
-        assert_eq!(answer.status, 400, "depth {depth}");
+        let response = raw::send(api.address, request.as_bytes()).await;
+        assert_eq!(response.status, 400, "depth {depth}");
     }
 }

@@ -1,10 +1,10 @@
-//! What protects the service from strangers, and browsers from each other's pages.
+//! CORS, security headers and connection limits.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use pressroom::{api::AllowedOrigins, health::Queue};
 
-use super::{Kept, on_sqlite};
+use super::{TestStore, on_sqlite};
 use crate::support::{
     api::{self, Api, RecordedTime, Setup},
     raw,
@@ -15,75 +15,75 @@ const APP: &str = "https://app.example.com";
 
 struct Running {
     api: Api,
-    _kept: Kept<File>,
+    _fixture: TestStore<File>,
 }
 
 async fn start(change: impl FnOnce(&mut Setup)) -> Running {
-    let kept = on_sqlite();
+    let fixture = on_sqlite();
     let clock = Arc::new(RecordedTime);
     Running {
-        api: api::start_as(kept.store.clone(), Queue::InProcess, clock, change).await,
-        _kept: kept,
+        api: api::start_with_setup(fixture.store.clone(), Queue::InProcess, clock, change).await,
+        _fixture: fixture,
     }
 }
 
-async fn ask(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)]) -> raw::Answer {
+async fn ask(address: SocketAddr, method: &str, target: &str, fields: &[(&str, &str)]) -> raw::Response {
     raw::request_with(address, method, target, None, fields, None).await
 }
 
-fn sharing(answer: &raw::Answer) -> Vec<String> {
-    let lines = answer.head.lines().map(str::to_ascii_lowercase);
+fn cors_fields(response: &raw::Response) -> Vec<String> {
+    let lines = response.head.lines().map(str::to_ascii_lowercase);
     lines.filter(|line| line.starts_with("access-control-")).collect()
 }
 
 #[tokio::test]
-async fn nothing_is_shared_with_other_origins_unless_they_are_named() {
+async fn no_origin_is_allowed_by_default() {
     let running = start(|_| ()).await;
     let preflight = [("Origin", APP), ("Access-Control-Request-Method", "POST")];
     for method in ["GET", "OPTIONS"] {
-        let answer = ask(running.api.address, method, "/api/articles/", &preflight).await;
-        assert_eq!(answer.status, 200);
-        assert!(sharing(&answer).is_empty(), "{}", answer.head);
-        assert_eq!(answer.header("vary"), None);
+        let response = ask(running.api.address, method, "/api/articles/", &preflight).await;
+        assert_eq!(response.status, 200);
+        assert!(cors_fields(&response).is_empty(), "{}", response.head);
+        assert_eq!(response.header("vary"), None);
     }
 }
 
 #[tokio::test]
-async fn a_named_origin_may_read_answers_and_refusals_and_others_may_not() {
+async fn only_an_allowed_origin_may_read_responses_and_errors() {
     let allowed = AllowedOrigins::parse(APP).unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
     for (target, status) in [("/api/articles/", 200), ("/api/user", 401), ("/nowhere", 404)] {
-        let answer = ask(address, "GET", target, &[("Origin", APP)]).await;
-        assert_eq!(answer.status, status);
+        let response = ask(address, "GET", target, &[("Origin", APP)]).await;
+        assert_eq!(response.status, status);
         assert_eq!(
-            answer.header("access-control-allow-origin"),
+            response.header("access-control-allow-origin"),
             Some(APP),
             "{target}"
         );
-        assert_eq!(answer.header("access-control-allow-credentials"), None);
-        let readable = answer.header("access-control-expose-headers").unwrap();
+        assert_eq!(response.header("access-control-allow-credentials"), None);
+        let readable = response.header("access-control-expose-headers").unwrap();
         assert!(
             readable.contains("ETag") && readable.contains("traceresponse"),
             "{readable}"
         );
-        assert_eq!(answer.header("vary"), Some("Origin"));
+        assert_eq!(response.header("vary"), Some("Origin"));
         for other in [
             "https://app.example.com.evil.example",
             "http://app.example.com",
             "https://APP.example.com",
             "null",
         ] {
-            let answer = ask(address, "GET", target, &[("Origin", other)]).await;
-            assert_eq!(answer.status, status);
-            assert!(sharing(&answer).is_empty(), "{other}: {}", answer.head);
-            assert_eq!(answer.header("vary"), Some("Origin"));
+            let response = ask(address, "GET", target, &[("Origin", other)]).await;
+            assert_eq!(response.status, status);
+            assert!(cors_fields(&response).is_empty(), "{other}: {}", response.head);
+            assert_eq!(response.header("vary"), Some("Origin"));
         }
     }
 }
 
 #[tokio::test]
-async fn a_preflight_is_answered_and_a_plain_options_still_tells_the_methods() {
+async fn a_preflight_is_answered_and_a_plain_options_still_returns_allow() {
     let allowed = AllowedOrigins::parse(APP).unwrap();
     let running = start(|setup| setup.origins = allowed).await;
     let address = running.api.address;
@@ -94,16 +94,16 @@ async fn a_preflight_is_answered_and_a_plain_options_still_tells_the_methods() {
             ("Access-Control-Request-Headers", "authorization,if-match"),
         ]
     };
-    let answer = ask(address, "OPTIONS", "/api/articles/x", &preflight(APP)).await;
-    assert_eq!((answer.status, answer.body.len()), (204, 0));
-    assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+    let response = ask(address, "OPTIONS", "/api/articles/x", &preflight(APP)).await;
+    assert_eq!((response.status, response.body.len()), (204, 0));
+    assert_eq!(response.header("access-control-allow-origin"), Some(APP));
     assert!(
-        answer
+        response
             .header("access-control-allow-methods")
             .unwrap()
             .contains("PUT")
     );
-    let fields = answer
+    let fields = response
         .header("access-control-allow-headers")
         .unwrap()
         .to_ascii_lowercase();
@@ -116,8 +116,8 @@ async fn a_preflight_is_answered_and_a_plain_options_still_tells_the_methods() {
     ] {
         assert!(fields.split(", ").any(|allowed| allowed == field), "{field}");
     }
-    assert_eq!(answer.header("access-control-max-age"), Some("600"));
-    assert_eq!(answer.header("vary"), Some("Origin"));
+    assert_eq!(response.header("access-control-max-age"), Some("600"));
+    assert_eq!(response.header("vary"), Some("Origin"));
 
     let refused = ask(
         address,
@@ -126,24 +126,24 @@ async fn a_preflight_is_answered_and_a_plain_options_still_tells_the_methods() {
         &preflight("https://evil.example"),
     )
     .await;
-    assert!(sharing(&refused).is_empty(), "{}", refused.head);
+    assert!(cors_fields(&refused).is_empty(), "{}", refused.head);
     let plain = ask(address, "OPTIONS", "/api/articles/x", &[("Origin", APP)]).await;
     assert_eq!(plain.status, 200);
     assert!(plain.header("allow").unwrap().contains("DELETE"));
 }
 
 #[tokio::test]
-async fn a_star_lets_every_page_read_without_credentials() {
+async fn a_star_allows_every_origin_without_credentials() {
     let running = start(|setup| setup.origins = AllowedOrigins::parse("*").unwrap()).await;
-    let answer = ask(running.api.address, "GET", "/api/articles/", &[("Origin", APP)]).await;
-    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
-    assert_eq!(answer.header("access-control-allow-credentials"), None);
+    let response = ask(running.api.address, "GET", "/api/articles/", &[("Origin", APP)]).await;
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    assert_eq!(response.header("access-control-allow-credentials"), None);
     let direct = ask(running.api.address, "GET", "/api/articles/", &[]).await;
-    assert!(sharing(&direct).is_empty());
+    assert!(cors_fields(&direct).is_empty());
 }
 
 #[tokio::test]
-async fn no_answer_names_the_server_and_pages_load_nothing_from_elsewhere() {
+async fn responses_have_security_headers_and_no_server_name() {
     let running = start(|_| ()).await;
     for target in [
         "/api/docs",
@@ -152,11 +152,11 @@ async fn no_answer_names_the_server_and_pages_load_nothing_from_elsewhere() {
         "/api/user",
         "/nowhere",
     ] {
-        let answer = ask(running.api.address, "GET", target, &[]).await;
-        assert_eq!(answer.header("server"), None, "{target}");
-        assert_eq!(answer.header("x-powered-by"), None, "{target}");
+        let response = ask(running.api.address, "GET", target, &[]).await;
+        assert_eq!(response.header("server"), None, "{target}");
+        assert_eq!(response.header("x-powered-by"), None, "{target}");
         assert_eq!(
-            answer.header("x-content-type-options"),
+            response.header("x-content-type-options"),
             Some("nosniff"),
             "{target}"
         );

@@ -1,4 +1,4 @@
-//! Articles created under an `Idempotency-Key`.
+//! Creation of articles with an `Idempotency-Key`.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
@@ -10,16 +10,16 @@ use super::over_both_stores;
 use crate::support::{api, raw};
 
 over_both_stores! {
-    a_repeated_request_gets_the_first_answer
-    another_request_under_the_same_key_is_refused
-    keys_are_each_users_own
-    of_many_requests_at_once_with_one_key_one_creates
-    different_requests_at_once_with_one_key_create_one_article
-    a_request_that_failed_may_be_corrected_under_its_key
-    a_key_that_cannot_be_one_is_refused
+    a_repeated_request_gets_the_first_response
+    a_different_request_with_the_same_key_is_refused
+    each_user_has_separate_keys
+    concurrent_requests_with_one_key_create_one_article
+    concurrent_different_requests_with_one_key_create_one_article
+    a_failed_request_may_be_corrected_with_the_same_key
+    an_invalid_key_is_refused
 }
 
-async fn create(address: SocketAddr, token: &str, key: &str, body: &Value) -> raw::Answer {
+async fn create(address: SocketAddr, token: &str, key: &str, body: &Value) -> raw::Response {
     let fields = [("Idempotency-Key", key)];
     raw::request_with(
         address,
@@ -39,20 +39,20 @@ async fn total(address: SocketAddr) -> Value {
         .clone()
 }
 
-async fn a_repeated_request_gets_the_first_answer(store: Arc<dyn Store>) {
+async fn a_repeated_request_gets_the_first_response(store: Arc<dyn Store>) {
     let api = api::start(store.clone()).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Once", "description": "d", "body": "x"});
     let first = create(api.address, &alice, "key-1", &body).await;
     assert_eq!(first.status, 201);
-    // However its JSON is written.
+    // The same request with different JSON syntax.
     let same = "{\"body\":\"\\u0078\",  \"title\":\"Once\", \"description\":\"d\"}";
     let again = format!(
         "POST /api/articles/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice}\r\nIdempotency-Key: key-1\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{same}",
         same.len()
     );
-    // Also after the article and its author have changed, and when it is gone.
+    // The first response is repeated even after the article and its author change or are deleted.
     let target = first.header("location").unwrap().to_owned();
     let changes = [
         ("GET", target.as_str(), None),
@@ -75,11 +75,11 @@ async fn a_repeated_request_gets_the_first_answer(store: Arc<dyn Store>) {
         }
     }
     assert_eq!(total(api.address).await, 0);
-    // One article, and one task for it and for its change each.
+    // One task for the creation and one for the update.
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 2);
 }
 
-async fn another_request_under_the_same_key_is_refused(store: Arc<dyn Store>) {
+async fn a_different_request_with_the_same_key_is_refused(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Once", "body": "x"});
@@ -96,61 +96,66 @@ async fn another_request_under_the_same_key_is_refused(store: Arc<dyn Store>) {
     assert_eq!(
         create(api.address, &alice, "Key", &body).await.status,
         201,
-        "another key"
+        "keys are case-sensitive"
     );
     assert_eq!(total(api.address).await, 2);
 }
 
-async fn keys_are_each_users_own(store: Arc<dyn Store>) {
+async fn each_user_has_separate_keys(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let bob = raw::register(api.address, "bob@example.com").await;
-    let alices = create(api.address, &alice, "key", &json!({"title": "Hers", "body": "x"})).await;
-    let bobs = create(api.address, &bob, "key", &json!({"title": "His", "body": "x"})).await;
-    assert_eq!((alices.status, bobs.status), (201, 201));
-    assert_eq!(bobs.json()["author"]["email"], "bob@example.com");
+    let alice_response = create(api.address, &alice, "key", &json!({"title": "Hers", "body": "x"})).await;
+    let bob_response = create(api.address, &bob, "key", &json!({"title": "His", "body": "x"})).await;
+    assert_eq!((alice_response.status, bob_response.status), (201, 201));
+    assert_eq!(bob_response.json()["author"]["email"], "bob@example.com");
     assert_eq!(total(api.address).await, 2);
 }
 
-async fn of_many_requests_at_once_with_one_key_one_creates(store: Arc<dyn Store>) {
+async fn concurrent_requests_with_one_key_create_one_article(store: Arc<dyn Store>) {
     let api = api::start(store.clone()).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Once", "body": "x"});
-    let answers = join_all((0..64).map(|_| create(api.address, &alice, "key", &body))).await;
+    let responses = join_all((0..64).map(|_| create(api.address, &alice, "key", &body))).await;
     let mut bodies = BTreeSet::new();
-    for answer in answers {
-        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
-        bodies.insert(answer.body);
+    for response in responses {
+        assert_eq!(
+            response.status,
+            201,
+            "{}",
+            String::from_utf8_lossy(&response.body)
+        );
+        bodies.insert(response.body);
     }
-    assert_eq!(bodies.len(), 1, "all are told of the same article");
+    assert_eq!(bodies.len(), 1, "all responses are the same");
     assert_eq!(total(api.address).await, 1);
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
 }
 
-async fn different_requests_at_once_with_one_key_create_one_article(store: Arc<dyn Store>) {
+async fn concurrent_different_requests_with_one_key_create_one_article(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
-    let answers = join_all((0..16).map(async |client| {
+    let responses = join_all((0..16).map(async |client| {
         let body = json!({"title": format!("By {client}"), "body": "x"});
         create(api.address, &alice, "key", &body).await.status
     }))
     .await;
-    let created = answers.iter().filter(|status| **status == 201).count();
-    let refused = answers.iter().filter(|status| **status == 422).count();
-    assert_eq!((created, refused), (1, 15), "{answers:?}");
+    let created = responses.iter().filter(|status| **status == 201).count();
+    let refused = responses.iter().filter(|status| **status == 422).count();
+    assert_eq!((created, refused), (1, 15), "{responses:?}");
     assert_eq!(total(api.address).await, 1);
 }
 
-async fn a_request_that_failed_may_be_corrected_under_its_key(store: Arc<dyn Store>) {
+async fn a_failed_request_may_be_corrected_with_the_same_key(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
-    let faulty = create(api.address, &alice, "key", &json!({"title": ""})).await;
-    assert_eq!(faulty.status, 400);
+    let invalid = create(api.address, &alice, "key", &json!({"title": ""})).await;
+    assert_eq!(invalid.status, 400);
     let corrected = create(api.address, &alice, "key", &json!({"title": "Now", "body": "x"})).await;
     assert_eq!(corrected.status, 201);
 }
 
-async fn a_key_that_cannot_be_one_is_refused(store: Arc<dyn Store>) {
+async fn an_invalid_key_is_refused(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let alice = raw::register(api.address, "alice@example.com").await;
     let body = json!({"title": "Never", "body": "x"});

@@ -1,4 +1,4 @@
-//! The HTTP API over both stores: its contract, its races, its outages.
+//! Tests of the HTTP API over both stores.
 
 mod behaviour;
 mod conditions;
@@ -15,15 +15,15 @@ use pressroom::store::{Store, postgres::PostgresStore};
 
 use crate::support::{postgres, sqlite};
 
-/// Runs each function over PostgreSQL and over SQLite.
+/// Declares two tests for each function, one on PostgreSQL and one on SQLite.
 macro_rules! over_both_stores {
     ($($name:ident)*) => {
         mod on_postgres {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    let kept = crate::http::on_postgres().await;
-                    super::$name(kept.store.clone()).await;
+                    let fixture = crate::http::on_postgres().await;
+                    super::$name(fixture.store.clone()).await;
                 }
             )*
         }
@@ -31,8 +31,8 @@ macro_rules! over_both_stores {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    let kept = crate::http::on_sqlite();
-                    super::$name(kept.store.clone()).await;
+                    let fixture = crate::http::on_sqlite();
+                    super::$name(fixture.store.clone()).await;
                 }
             )*
         }
@@ -40,24 +40,24 @@ macro_rules! over_both_stores {
 }
 use over_both_stores;
 
-/// A store on a database of its own, which lives as long as this.
-struct Kept<T> {
+/// A store with its own database, which is removed on drop.
+struct TestStore<T> {
     store: Arc<dyn Store>,
     _database: T,
 }
 
-async fn on_postgres() -> Kept<postgres::Database> {
+async fn on_postgres() -> TestStore<postgres::Database> {
     let database = postgres::Database::migrated().await;
     let store = PostgresStore::connect(&database.config()).unwrap();
-    Kept {
+    TestStore {
         store: Arc::new(store),
         _database: database,
     }
 }
 
-fn on_sqlite() -> Kept<sqlite::File> {
+fn on_sqlite() -> TestStore<sqlite::File> {
     let file = sqlite::File::new();
-    Kept {
+    TestStore {
         store: Arc::new(file.store()),
         _database: file,
     }

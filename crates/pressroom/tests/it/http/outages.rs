@@ -1,4 +1,4 @@
-//! What callers see while PostgreSQL or Redis is stopped, and afterwards.
+//! Responses while PostgreSQL or Redis is stopped and after it is back.
 
 use std::{
     sync::Arc,
@@ -23,10 +23,10 @@ use crate::support::{
     redis_server::RedisServer,
 };
 
-/// How soon a caller is told that the database is away.
-const SOON: Duration = Duration::from_secs(2);
+/// Maximum time to a 503 response while the database is unavailable.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long the service may take to notice that the database is back.
+/// Maximum time for the service to recover once the server is back.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn recorded_during(outage: &str) -> Vec<Recorded> {
@@ -38,7 +38,7 @@ fn recorded_during(outage: &str) -> Vec<Recorded> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_postgresql_callers_are_told_soon_and_served_again_when_it_is_back() {
+async fn a_postgresql_outage_is_answered_503_until_the_server_is_back() {
     let server = Server::start();
     let config = PostgresConfig::parse(&server.url()).unwrap();
     migrate(&config).await.unwrap();
@@ -49,17 +49,17 @@ async fn without_postgresql_callers_are_told_soon_and_served_again_when_it_is_ba
     server.stop();
     for request in recorded_during("pgdown-") {
         let bytes = request.request.replace("{alice_token}", &token).into_bytes();
-        let asked = Instant::now();
-        let answer = raw::send(api.address, &bytes).await;
+        let sent = Instant::now();
+        let response = raw::send(api.address, &bytes).await;
         assert!(
-            asked.elapsed() < SOON,
+            sent.elapsed() < REFUSAL_LIMIT,
             "{} took {:?}",
             request.name,
-            asked.elapsed()
+            sent.elapsed()
         );
-        assert_eq!(answer.status, 503, "{}", request.name);
-        assert_eq!(answer.header("retry-after"), Some("1"), "{}", request.name);
-        assert_eq!(answer.json()["error"]["code"], "service_unavailable");
+        assert_eq!(response.status, 503, "{}", request.name);
+        assert_eq!(response.header("retry-after"), Some("1"), "{}", request.name);
+        assert_eq!(response.json()["error"]["code"], "service_unavailable");
     }
     let ready = raw::request(api.address, "GET", "/api/health/ready", None, None).await;
     assert_eq!(ready.status, 503);
@@ -76,7 +76,7 @@ async fn without_postgresql_callers_are_told_soon_and_served_again_when_it_is_ba
         .status
         != 200
     {
-        assert!(back.elapsed() < PATIENCE, "not served again");
+        assert!(back.elapsed() < PATIENCE, "the service did not recover");
     }
     let created = json!({"title": "Back", "body": "x"});
     let created = raw::request(
@@ -93,16 +93,16 @@ async fn without_postgresql_callers_are_told_soon_and_served_again_when_it_is_ba
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_everything_but_health_works() {
+async fn a_redis_outage_affects_only_the_health_endpoint() {
     let redis = RedisServer::start();
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(redis.url())).unwrap());
-    let kept = on_sqlite();
+    let fixture = on_sqlite();
     let queue = Queue::through(broker);
-    let api = api::start_with(kept.store.clone(), queue, Arc::new(RecordedTime)).await;
+    let api = api::start_with(fixture.store.clone(), queue, Arc::new(RecordedTime)).await;
     let token = raw::register(api.address, "alice@example.com").await;
 
     let health = raw::request(api.address, "GET", "/api/health", None, None).await;
-    assert_eq!(health.status, 200, "only the workers are missing");
+    assert_eq!(health.status, 200, "degraded because no worker runs");
     assert_eq!(health.json()["status"], "degraded");
     assert_eq!(health.json()["components"]["redis"], "healthy");
     assert_eq!(health.json()["components"]["celery"], "unhealthy");
@@ -110,13 +110,13 @@ async fn without_redis_everything_but_health_works() {
     redis.stop();
     for request in recorded_during("redisdown-") {
         let bytes = request.request.replace("{alice_token}", &token).into_bytes();
-        let answer = raw::send(api.address, &bytes).await;
+        let response = raw::send(api.address, &bytes).await;
         let expected = if request.name == "redisdown-create" {
             201
         } else {
             request.status
         };
-        assert_eq!(answer.status, expected, "{}", request.name);
+        assert_eq!(response.status, expected, "{}", request.name);
     }
     redis.resume();
     let back = Instant::now();
@@ -125,6 +125,6 @@ async fn without_redis_everything_but_health_works() {
         .json()["components"]["redis"]
         != "healthy"
     {
-        assert!(back.elapsed() < PATIENCE, "not healthy again");
+        assert!(back.elapsed() < PATIENCE, "Redis is not healthy again");
     }
 }

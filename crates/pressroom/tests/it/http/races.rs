@@ -1,4 +1,4 @@
-//! Many clients at once, at the same thing.
+//! Concurrent requests on the same resource.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,32 +11,37 @@ use crate::support::{api, raw};
 
 const CLIENTS: usize = 64;
 
-async fn register(address: SocketAddr, email: &str) -> raw::Answer {
+async fn register(address: SocketAddr, email: &str) -> raw::Response {
     let body = json!({"email": email, "password": "password123", "name": "Racer"});
     raw::request(address, "POST", "/api/register", None, Some(&body)).await
 }
 
-async fn create(address: SocketAddr, token: &str, title: &str) -> raw::Answer {
+async fn create(address: SocketAddr, token: &str, title: &str) -> raw::Response {
     let body = json!({"title": title, "body": "x"});
     raw::request(address, "POST", "/api/articles/", Some(token), Some(&body)).await
 }
 
-/// The clock stands still, so that all of them fall into one second.
-async fn one_title_at_once(store: Arc<dyn Store>) {
+/// With the fixed clock, all articles are created in the same second.
+async fn create_one_title_concurrently(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let token = raw::register(api.address, "alice@example.com").await;
-    let answers = join_all((0..CLIENTS).map(|_| create(api.address, &token, "The same title"))).await;
+    let responses = join_all((0..CLIENTS).map(|_| create(api.address, &token, "The same title"))).await;
     let mut slugs = Vec::new();
-    for answer in answers {
-        assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
-        slugs.push(answer.json()["slug"].as_str().unwrap().to_owned());
+    for response in responses {
+        assert_eq!(
+            response.status,
+            201,
+            "{}",
+            String::from_utf8_lossy(&response.body)
+        );
+        slugs.push(response.json()["slug"].as_str().unwrap().to_owned());
     }
     slugs.sort();
     slugs.dedup();
-    assert_eq!(slugs.len(), CLIENTS, "each has a slug of its own");
+    assert_eq!(slugs.len(), CLIENTS, "slugs are distinct");
 }
 
-async fn favourites_at_once(store: Arc<dyn Store>) {
+async fn favourite_concurrently(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let tokens =
         join_all((0..8).map(async |i| raw::register(api.address, &format!("racer{i}@example.com")).await))
@@ -51,12 +56,17 @@ async fn favourites_at_once(store: Arc<dyn Store>) {
             } else {
                 "POST"
             };
-            let answer = raw::request(api.address, method, &target, Some(token), None).await;
-            assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+            let response = raw::request(api.address, method, &target, Some(token), None).await;
+            assert_eq!(
+                response.status,
+                200,
+                "{}",
+                String::from_utf8_lossy(&response.body)
+            );
         }
     }))
     .await;
-    // Each caller sees whether the table holds its favourite; the count must be their sum.
+    // `favorited` shows each caller's row in the table; the count must be the number of rows.
     let target = target.trim_end_matches("/favorite");
     let seen: Vec<Value> = join_all(tokens.iter().map(async |token| {
         raw::request(api.address, "GET", target, Some(token), None)
@@ -68,48 +78,48 @@ async fn favourites_at_once(store: Arc<dyn Store>) {
     assert_eq!(seen[0]["favorites_count"], favourites);
 }
 
-async fn one_address_at_once(store: Arc<dyn Store>) {
+async fn register_one_address_concurrently(store: Arc<dyn Store>) {
     let api = api::start(store).await;
     let spellings = ["racer@example.com", "Racer@Example.com"];
-    let answers = join_all((0..16).map(|i| register(api.address, spellings[i % 2]))).await;
-    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    let responses = join_all((0..16).map(|i| register(api.address, spellings[i % 2]))).await;
+    let mut statuses: Vec<u16> = responses.iter().map(|response| response.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses[0], 201);
     assert_eq!(statuses[1..], [409; 15]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn articles_of_one_title_and_second_all_succeed_on_postgresql() {
-    let kept = on_postgres().await;
-    one_title_at_once(kept.store.clone()).await;
+async fn articles_with_one_title_in_one_second_get_distinct_slugs_on_postgresql() {
+    let fixture = on_postgres().await;
+    create_one_title_concurrently(fixture.store.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn articles_of_one_title_and_second_all_succeed_on_sqlite() {
-    let kept = on_sqlite();
-    one_title_at_once(kept.store.clone()).await;
+async fn articles_with_one_title_in_one_second_get_distinct_slugs_on_sqlite() {
+    let fixture = on_sqlite();
+    create_one_title_concurrently(fixture.store.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_count_of_favourites_equals_the_table_on_postgresql() {
-    let kept = on_postgres().await;
-    favourites_at_once(kept.store.clone()).await;
+    let fixture = on_postgres().await;
+    favourite_concurrently(fixture.store.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_count_of_favourites_equals_the_table_on_sqlite() {
-    let kept = on_sqlite();
-    favourites_at_once(kept.store.clone()).await;
+    let fixture = on_sqlite();
+    favourite_concurrently(fixture.store.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_registers_once_on_postgresql() {
-    let kept = on_postgres().await;
-    one_address_at_once(kept.store.clone()).await;
+    let fixture = on_postgres().await;
+    register_one_address_concurrently(fixture.store.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_address_registers_once_on_sqlite() {
-    let kept = on_sqlite();
-    one_address_at_once(kept.store.clone()).await;
+    let fixture = on_sqlite();
+    register_one_address_concurrently(fixture.store.clone()).await;
 }

@@ -1,4 +1,4 @@
-//! How often one may log in and register, and who is meant by "one".
+//! Rate limits of logins and registrations.
 
 use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use pressroom::{
 };
 use serde_json::json;
 
-use super::{Kept, on_sqlite};
+use super::{TestStore, on_sqlite};
 use crate::support::{
     api::{self, Api, RecordedTime, Setup},
     raw,
@@ -19,107 +19,107 @@ use crate::support::{
     sqlite::File,
 };
 
-/// An API on the store of `kept`, set up as a test wants it.
-async fn api_with(kept: &Kept<File>, change: impl FnOnce(&mut Setup)) -> Api {
+/// Starts an API on the store of `fixture`, with changes to the default set-up.
+async fn api_with(fixture: &TestStore<File>, change: impl FnOnce(&mut Setup)) -> Api {
     let clock = Arc::new(RecordedTime);
-    api::start_as(kept.store.clone(), Queue::InProcess, clock, change).await
+    api::start_with_setup(fixture.store.clone(), Queue::InProcess, clock, change).await
 }
 
 fn limiter(rates: Rates) -> RateLimiter {
     RateLimiter::new(rates, SecretKey::new(api::SECRET_KEY))
 }
 
-fn only_accounts(most: u32) -> Rates {
+fn only_accounts(limit: u32) -> Rates {
     Rates {
-        login_account: NonZeroU32::new(most),
+        login_account: NonZeroU32::new(limit),
         ..Rates::UNLIMITED
     }
 }
 
-async fn login(address: SocketAddr, email: &str, forwarded: &str) -> raw::Answer {
+async fn login(address: SocketAddr, email: &str, forwarded: &str) -> raw::Response {
     let body = json!({"email": email, "password": "a wrong one"});
     let fields = [("X-Forwarded-For", forwarded)];
     raw::request_with(address, "POST", "/api/login", None, &fields, Some(&body)).await
 }
 
-fn assert_is_refused(answer: &raw::Answer) {
-    assert_eq!(answer.status, 429, "{}", answer.head);
-    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+fn assert_refused(response: &raw::Response) {
+    assert_eq!(response.status, 429, "{}", response.head);
+    let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
-    assert_eq!(answer.json()["error"]["code"], "too_many_attempts");
-    assert_eq!(answer.json()["error"]["status_code"], 429);
+    assert_eq!(response.json()["error"]["code"], "too_many_attempts");
+    assert_eq!(response.json()["error"]["status_code"], 429);
 }
 
 #[tokio::test]
-async fn the_eleventh_login_to_an_account_waits_whether_it_exists_or_not() {
-    let kept = on_sqlite();
-    let api = api_with(&kept, |setup| setup.limiter = limiter(Rates::default())).await;
+async fn the_eleventh_login_is_refused_whether_the_account_exists_or_not() {
+    let fixture = on_sqlite();
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(Rates::default())).await;
     raw::register(api.address, "alice@example.com").await;
     for email in ["alice@example.com", "nobody@example.com"] {
         for _ in 0..10 {
             assert_eq!(login(api.address, email, "").await.status, 401);
         }
-        assert_is_refused(&login(api.address, &email.to_uppercase(), "").await);
+        assert_refused(&login(api.address, &email.to_uppercase(), "").await);
     }
-    // Not even with the right password, which would tell it from a wrong one.
+    // The right password is refused too; otherwise guessing could go on.
     let right = json!({"email": "alice@example.com", "password": "password123"});
-    let answer = raw::request(api.address, "POST", "/api/login", None, Some(&right)).await;
-    assert_is_refused(&answer);
+    let response = raw::request(api.address, "POST", "/api/login", None, Some(&right)).await;
+    assert_refused(&response);
     assert_eq!(login(api.address, "bob@example.com", "").await.status, 401);
 }
 
 #[tokio::test]
-async fn a_login_that_is_refused_hashes_nothing() {
-    let kept = on_sqlite();
-    let api = api_with(&kept, |setup| setup.limiter = limiter(only_accounts(1))).await;
+async fn a_refused_login_computes_no_hash() {
+    let fixture = on_sqlite();
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(only_accounts(1))).await;
     assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
     let hashed = Instant::now();
     assert_eq!(login(api.address, "b@example.com", "").await.status, 401);
     let hashed = hashed.elapsed();
     let refused = Instant::now();
     for _ in 0..5 {
-        assert_is_refused(&login(api.address, "a@example.com", "").await);
+        assert_refused(&login(api.address, "a@example.com", "").await);
     }
     let refused = refused.elapsed() / 5;
-    assert!(refused < hashed / 2, "{refused:?} beside {hashed:?}");
+    assert!(refused < hashed / 2, "{refused:?}, with a hash {hashed:?}");
 }
 
 #[tokio::test]
-async fn a_faulty_request_is_no_attempt() {
-    let kept = on_sqlite();
-    let api = api_with(&kept, |setup| setup.limiter = limiter(only_accounts(1))).await;
+async fn an_invalid_request_does_not_count_as_an_attempt() {
+    let fixture = on_sqlite();
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(only_accounts(1))).await;
     for _ in 0..3 {
         let body = json!({"email": "a@example.com"});
-        let answer = raw::request(api.address, "POST", "/api/login", None, Some(&body)).await;
-        assert_eq!(answer.status, 400);
+        let response = raw::request(api.address, "POST", "/api/login", None, Some(&body)).await;
+        assert_eq!(response.status, 400);
     }
     assert_eq!(login(api.address, "a@example.com", "").await.status, 401);
 }
 
 #[tokio::test]
 async fn registrations_are_limited_by_address() {
-    let kept = on_sqlite();
+    let fixture = on_sqlite();
     let rates = Rates {
         register_address: NonZeroU32::new(2),
         ..Rates::UNLIMITED
     };
-    let api = api_with(&kept, |setup| setup.limiter = limiter(rates)).await;
+    let api = api_with(&fixture, |setup| setup.limiter = limiter(rates)).await;
     for email in ["a@example.com", "b@example.com"] {
         raw::register(api.address, email).await;
     }
     let body = json!({"email": "c@example.com", "password": "password123", "name": "C"});
-    let answer = raw::request(api.address, "POST", "/api/register", None, Some(&body)).await;
-    assert_is_refused(&answer);
+    let response = raw::request(api.address, "POST", "/api/register", None, Some(&body)).await;
+    assert_refused(&response);
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_client_has_a_limit_of_its_own() {
-    let kept = on_sqlite();
+async fn behind_a_trusted_proxy_each_client_has_its_own_limit() {
+    let fixture = on_sqlite();
     let rates = Rates {
         login_address: NonZeroU32::new(1),
         ..Rates::UNLIMITED
     };
-    let behind = api_with(&kept, |setup| {
+    let behind = api_with(&fixture, |setup| {
         setup.limiter = limiter(rates);
         setup.proxies = TrustedProxies::parse("127.0.0.0/8, 10.0.0.0/8").unwrap();
     })
@@ -128,33 +128,33 @@ async fn behind_a_trusted_proxy_each_client_has_a_limit_of_its_own() {
     assert_eq!(first.status, 401);
     let second = login(behind.address, "a@example.com", "198.51.100.7, 10.0.0.2").await;
     assert_eq!(second.status, 401);
-    // What a client invents stands left of what the proxy saw.
-    assert_is_refused(&login(behind.address, "a@example.com", "203.0.113.1, 192.0.2.1").await);
+    // An entry forged by the client is left of the proxy's.
+    assert_refused(&login(behind.address, "a@example.com", "203.0.113.1, 192.0.2.1").await);
 
-    let direct = api_with(&kept, |setup| setup.limiter = limiter(rates)).await;
+    let direct = api_with(&fixture, |setup| setup.limiter = limiter(rates)).await;
     let first = login(direct.address, "a@example.com", "192.0.2.1").await;
     assert_eq!(first.status, 401);
-    assert_is_refused(&login(direct.address, "a@example.com", "192.0.2.2").await);
+    assert_refused(&login(direct.address, "a@example.com", "192.0.2.2").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_limit_holds_for_all_processes_and_keeps_holding_in_each_without_redis() {
+async fn limits_are_shared_by_all_processes_and_fall_back_to_each_process_without_redis() {
     let redis = RedisServer::start();
-    let kept = on_sqlite();
+    let fixture = on_sqlite();
     let shared = || {
         let broker = RedisBroker::new(RedisConfig::new(redis.url())).unwrap();
         limiter(only_accounts(5)).shared_through(&broker)
     };
-    let one = api_with(&kept, |setup| setup.limiter = shared()).await;
-    let other = api_with(&kept, |setup| setup.limiter = shared()).await;
+    let one = api_with(&fixture, |setup| setup.limiter = shared()).await;
+    let other = api_with(&fixture, |setup| setup.limiter = shared()).await;
     let addresses = [one.address, other.address];
 
     let attempts = (0..32).map(|i| login(addresses[i % 2], "alice@example.com", ""));
-    let answers = join_all(attempts).await;
-    let let_through = answers.iter().filter(|answer| answer.status == 401).count();
-    assert_eq!(let_through, 5);
-    for answer in answers.iter().filter(|answer| answer.status != 401) {
-        assert_is_refused(answer);
+    let responses = join_all(attempts).await;
+    let admitted = responses.iter().filter(|response| response.status == 401).count();
+    assert_eq!(admitted, 5);
+    for response in responses.iter().filter(|response| response.status != 401) {
+        assert_refused(response);
     }
     let keys = redis.command(&["KEYS", "*"]).unwrap();
     assert!(keys.starts_with("*1\r\n") && !keys.contains("alice"), "{keys}");
@@ -166,14 +166,14 @@ async fn one_limit_holds_for_all_processes_and_keeps_holding_in_each_without_red
     redis.stop();
     for address in addresses {
         for _ in 0..5 {
-            let asked = Instant::now();
+            let sent = Instant::now();
             assert_eq!(login(address, "alice@example.com", "").await.status, 401);
-            assert!(asked.elapsed().as_secs() < 2, "{:?}", asked.elapsed());
+            assert!(sent.elapsed().as_secs() < 2, "{:?}", sent.elapsed());
         }
-        assert_is_refused(&login(address, "alice@example.com", "").await);
+        assert_refused(&login(address, "alice@example.com", "").await);
     }
     redis.resume();
-    crate::support::eventually("the processes to count together again", async || {
+    crate::support::eventually("the processes to share their counts again", async || {
         login(one.address, "bob@example.com", "").await;
         (redis.command(&["KEYS", "pressroom:rate:*"])? != "*0\r\n").then_some(())
     })

@@ -1,7 +1,7 @@
-//! SQLite keeps what it accepted, and can live in memory.
+//! Durability, migration and locking of SQLite files, and SQLite in memory.
 
 use pressroom::store::{
-    Store, StoreError,
+    AccountStore, ArticleStore, HealthStore, OutboxStore, StoreError,
     sqlite::{SqliteStore, migrate},
 };
 
@@ -9,7 +9,7 @@ use super::fixture::{at, new_article, new_user, task};
 use crate::support::sqlite::File;
 
 #[tokio::test]
-async fn what_was_accepted_is_there_after_reopening() {
+async fn committed_rows_are_there_after_reopening() {
     let file = File::new();
     let store = file.store();
     let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -17,7 +17,7 @@ async fn what_was_accepted_is_there_after_reopening() {
         .insert_article(new_article("One", ann.id, at(0)), task(1, at(0)))
         .await
         .unwrap();
-    // Without closing: what another process, or this one after a crash, finds in the file.
+    // The first store stays open, so this reads what another process, or this one after a crash, would.
     let reopened = file.store();
     let found = reopened.find_article(&article.slug, None).await.unwrap();
     assert_eq!(found, Some(article));
@@ -40,7 +40,7 @@ async fn a_store_in_memory_reads_what_it_wrote() {
         let store = SqliteStore::open(url).unwrap();
         let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
         let found = store
-            .find_credentials(&pressroom::accounts::Email::parse("ANN@example.com").unwrap())
+            .find_credentials(&pressroom::domain::Email::parse("ANN@example.com").unwrap())
             .await;
         assert_eq!(found.unwrap().unwrap().user, ann);
     }
@@ -54,14 +54,14 @@ async fn a_file_that_another_process_keeps_locked_is_unavailable() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = store.insert_user(new_user("ann@example.com")).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    // Readers do not mind.
+    // Reads are not blocked.
     store.ping().await.unwrap();
     other.execute_batch("ROLLBACK").unwrap();
     store.insert_user(new_user("ann@example.com")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused() {
+async fn a_file_that_is_not_a_database_is_refused() {
     let file = File::new();
     std::fs::write(
         file.path(),

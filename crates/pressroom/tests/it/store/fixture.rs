@@ -1,14 +1,15 @@
-//! A store with a way to look behind it, and the rows that tests put in.
+//! A store with direct access to its database, and rows for the tests.
 
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, User, UserId},
-    articles::{Article, ArticleId, NewArticle},
+    domain::{
+        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, Email, NewArticle, NewOutboxTask, NewUser,
+        PasswordHash, User, UserId,
+    },
     store::{
         Store,
         postgres::{PostgresConfig, PostgresStore},
     },
-    tasks::{ArticleEvent, NewOutboxTask},
 };
 use uuid::Uuid;
 
@@ -16,11 +17,11 @@ use crate::support::{pgbouncer::PgBouncer, postgres, sqlite};
 
 pub struct Fixture {
     pub store: Box<dyn Store>,
-    behind: Behind,
+    database: Database,
     _pooler: Option<PgBouncer>,
 }
 
-enum Behind {
+enum Database {
     Postgres(postgres::Database),
     Sqlite(sqlite::File),
 }
@@ -28,23 +29,23 @@ enum Behind {
 impl Fixture {
     pub async fn postgres() -> Self {
         let database = postgres::Database::migrated().await;
-        // More connections than by default, so that races happen in the server.
+        // More connections than by default, so that statements run concurrently on the server.
         let mut config = database.config();
-        config.lanes = 6;
+        config.pipeline_size = 6;
         config.pool_size = 20;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
-            behind: Behind::Postgres(database),
+            database: Database::Postgres(database),
             _pooler: None,
         }
     }
 
     /// PostgreSQL behind a pooler in transaction mode.
     pub async fn pgbouncer() -> Self {
-        Self::through(PgBouncer::before).await
+        Self::through(PgBouncer::without_prepared_statements).await
     }
 
-    /// The same, with statements that are prepared.
+    /// PostgreSQL behind a pooler in transaction mode that supports prepared statements.
     pub async fn pgbouncer_with_prepared_statements() -> Self {
         Self::through(PgBouncer::with_prepared_statements).await
     }
@@ -53,11 +54,11 @@ impl Fixture {
         let database = postgres::Database::migrated().await;
         let pooler = pooler(&database.url);
         let mut config = PostgresConfig::parse(&pooler.url(&database.url)).unwrap();
-        config.lanes = 6;
+        config.pipeline_size = 6;
         config.pool_size = 20;
         Self {
             store: Box::new(PostgresStore::connect(&config).unwrap()),
-            behind: Behind::Postgres(database),
+            database: Database::Postgres(database),
             _pooler: Some(pooler),
         }
     }
@@ -66,26 +67,26 @@ impl Fixture {
         let file = sqlite::File::new();
         Self {
             store: Box::new(file.store()),
-            behind: Behind::Sqlite(file),
+            database: Database::Sqlite(file),
             _pooler: None,
         }
     }
 
-    /// What a query for one number gives, past the store.
+    /// Runs a query for one number, bypassing the store.
     pub async fn count(&self, sql: &str) -> i64 {
-        match &self.behind {
-            Behind::Postgres(database) => {
+        match &self.database {
+            Database::Postgres(database) => {
                 let client = database.client().await;
                 client.query_one(sql, &[]).await.unwrap().get(0)
             }
-            Behind::Sqlite(file) => {
+            Database::Sqlite(file) => {
                 let connection = rusqlite::Connection::open(file.path()).unwrap();
                 connection.query_row(sql, [], |row| row.get(0)).unwrap()
             }
         }
     }
 
-    /// An article's count of favourites, and how many rows there are.
+    /// Returns an article's `favorites_count` and its number of rows in `favorites`.
     pub async fn favorites_of(&self, article: ArticleId) -> (i64, i64) {
         let counted = format!("SELECT CAST(favorites_count AS bigint) FROM articles WHERE id = {article}");
         let rows = format!("SELECT count(*) FROM favorites WHERE article_id = {article}");
@@ -104,7 +105,7 @@ impl Fixture {
     }
 }
 
-/// A moment, so many seconds after the tests' beginning of time.
+/// Returns the time `second` seconds after a fixed start.
 pub fn at(second: i64) -> Timestamp {
     Timestamp::from_microsecond(1_760_000_000_123_456 + second * 1_000_000).unwrap()
 }
@@ -118,7 +119,7 @@ pub fn new_user(email: &str) -> NewUser {
     }
 }
 
-/// An article whose slug is its title.
+/// Returns an article whose slug is its title.
 pub fn new_article(title: &str, author: UserId, created_at: Timestamp) -> NewArticle {
     NewArticle {
         slug: title.to_owned(),
@@ -133,6 +134,7 @@ pub fn new_article(title: &str, author: UserId, created_at: Timestamp) -> NewArt
 pub fn task(id: i64, created_at: Timestamp) -> NewOutboxTask {
     NewOutboxTask {
         task_id: Uuid::from_u128(u128::try_from(id).unwrap()),
+        name: ARTICLE_NOTIFICATION,
         event: ArticleEvent::Created,
         trace: vec![
             ("traceparent".to_owned(), "00-aa-bb-01".to_owned()),

@@ -1,28 +1,27 @@
-//! The schema on PostgreSQL: what we create, what we adopt, and who else goes on using it.
+//! Migrations on PostgreSQL: creating the schema, adopting one made by Flask, and sharing it with Flask.
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, UserChanges, UserId},
-    articles::{ListQuery, PageStart},
-    store::{Constraint, Store, StoreError, postgres::migrate},
+    domain::{Email, ListQuery, NewUser, PageStart, PasswordHash, UserChanges, UserId},
+    store::{AccountStore, ArticleStore, Constraint, HealthStore, StoreError, postgres::migrate},
 };
 use tokio_postgres::Client;
 
 use crate::support::postgres::Database;
 
-/// The reference's schema, as `pg_dump` wrote it.
+/// Output of `pg_dump` for the schema of the reference implementation.
 const FLASK_SCHEMA: &str = include_str!("../../vectors/flask-schema.sql");
 
-/// What we add to the reference's tables: indexes, and nothing else.
-const OUR_INDEXES: [&str; 4] = [
+/// Indexes that the migrations add to Flask's tables; they add nothing else.
+const ADDED_INDEXES: [&str; 4] = [
     "ix_articles_author_id",
     "ix_articles_newest",
     "ix_favorites_article_id",
     "ix_users_email_lower",
 ];
 
-/// Each column, index, constraint and sequence of the reference's tables, one a line.
+/// Query that describes each column, index, constraint, sequence and trigger of Flask's tables in a row.
 const DESCRIPTION: &str = "
     SELECT concat_ws(' ', 'column', table_name, ordinal_position, column_name, column_default,
         is_nullable, data_type, character_maximum_length, datetime_precision, is_identity)
@@ -37,7 +36,7 @@ const DESCRIPTION: &str = "
         pg_get_constraintdef(oid))
     FROM pg_constraint
     WHERE conrelid IN ('users'::regclass, 'articles'::regclass, 'favorites'::regclass)
-        AND contype <> 'n' -- listed from version 18 on, and told by the columns
+        AND contype <> 'n' -- NOT NULL, listed from version 18 on; is_nullable of the columns shows it
     UNION ALL
     SELECT concat_ws(' ', 'sequence', sequencename, data_type, start_value, min_value, max_value,
         increment_by, cycle, cache_size,
@@ -52,13 +51,13 @@ const DESCRIPTION: &str = "
     ORDER BY 1";
 
 async fn description(client: &Client) -> Vec<String> {
-    let ours = OUR_INDEXES.map(str::to_owned).to_vec();
-    let rows = client.query(DESCRIPTION, &[&ours]).await.unwrap();
+    let added = ADDED_INDEXES.map(str::to_owned).to_vec();
+    let rows = client.query(DESCRIPTION, &[&added]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// A database as the reference's ORM leaves it, with rows.
-async fn made_by_flask() -> Database {
+/// Creates a database with Flask's schema and some rows.
+async fn flask_database() -> Database {
     let database = Database::empty().await;
     let client = database.client().await;
     client.batch_execute(FLASK_SCHEMA).await.unwrap();
@@ -80,32 +79,32 @@ async fn made_by_flask() -> Database {
 }
 
 #[tokio::test]
-async fn a_fresh_schema_is_the_references() {
-    let reference = Database::empty().await;
-    let by_flask = reference.client().await;
-    by_flask.batch_execute(FLASK_SCHEMA).await.unwrap();
-    by_flask.batch_execute("SET search_path TO public").await.unwrap();
-    let expected = description(&by_flask).await;
+async fn a_fresh_schema_equals_that_of_flask() {
+    let flask = Database::empty().await;
+    let client = flask.client().await;
+    client.batch_execute(FLASK_SCHEMA).await.unwrap();
+    client.batch_execute("SET search_path TO public").await.unwrap();
+    let expected = description(&client).await;
     // 21 columns, 6 indexes, 7 constraints, 3 sequences.
     assert_eq!(expected.len(), 37, "{expected:#?}");
 
-    let ours = Database::empty().await;
-    migrate(&ours.config()).await.unwrap();
-    let client = ours.client().await;
+    let migrated = Database::empty().await;
+    migrate(&migrated.config()).await.unwrap();
+    let client = migrated.client().await;
     assert_eq!(description(&client).await, expected);
     let added = client
         .query(
             "SELECT FROM pg_indexes WHERE indexname = ANY ($1)",
-            &[&OUR_INDEXES.map(str::to_owned).to_vec()],
+            &[&ADDED_INDEXES.map(str::to_owned).to_vec()],
         )
         .await
         .unwrap();
-    assert_eq!(added.len(), OUR_INDEXES.len());
+    assert_eq!(added.len(), ADDED_INDEXES.len());
 }
 
 #[tokio::test]
-async fn a_database_of_the_reference_is_adopted_with_its_rows() {
-    let database = made_by_flask().await;
+async fn a_database_of_flask_is_adopted_with_its_rows() {
+    let database = flask_database().await;
     let store = database.store();
     assert!(!store.schema_is_current().await.unwrap());
     let applied = migrate(&database.config()).await.unwrap();
@@ -122,7 +121,7 @@ async fn a_database_of_the_reference_is_adopted_with_its_rows() {
     let ann = store.find_session(UserId(1), &key()).await.unwrap().unwrap().user;
     assert_eq!(ann.created_at.to_string(), "2025-01-02T03:04:05.678901Z");
 
-    // The reference goes on writing.
+    // Flask can still write.
     let flask = database.client().await;
     flask
         .batch_execute(
@@ -147,8 +146,8 @@ async fn a_database_of_the_reference_is_adopted_with_its_rows() {
     assert_eq!(page.total, 0);
 }
 
-fn key() -> pressroom::accounts::TokenKey {
-    pressroom::accounts::TokenKey("key".to_owned())
+fn key() -> pressroom::domain::TokenKey {
+    pressroom::domain::TokenKey("key".to_owned())
 }
 
 fn new_user(email: &str) -> NewUser {
@@ -161,8 +160,8 @@ fn new_user(email: &str) -> NewUser {
 }
 
 #[tokio::test]
-async fn accounts_that_differ_in_case_alone_stay_apart() {
-    let database = made_by_flask().await;
+async fn existing_accounts_that_differ_only_in_case_stay_separate() {
+    let database = flask_database().await;
     migrate(&database.config()).await.unwrap();
     let store = database.store();
     for (typed, id) in [
@@ -178,16 +177,16 @@ async fn accounts_that_differ_in_case_alone_stay_apart() {
         refused,
         Err(StoreError::Conflict(Constraint::UserEmail))
     ));
-    // Either may be sent back as it is, respelled, or changed; not to the other's spelling.
+    // Each account may keep its address or change its case, but not to the spelling of the other account.
     let to = |address: &str| UserChanges {
         email: Some(Email::parse(address).unwrap()),
         ..UserChanges::default()
     };
     for address in ["ann@example.com", "ANN@example.com"] {
-        let kept = store
+        let updated = store
             .update_user(UserId(1), to(address), Timestamp::UNIX_EPOCH)
             .await;
-        assert_eq!(kept.unwrap().unwrap().email, address);
+        assert_eq!(updated.unwrap().unwrap().email, address);
     }
     let refused = store
         .update_user(UserId(1), to("Ann@Example.com"), Timestamp::UNIX_EPOCH)
@@ -199,20 +198,21 @@ async fn accounts_that_differ_in_case_alone_stay_apart() {
 }
 
 #[tokio::test]
-async fn an_insert_of_the_reference_at_the_same_time_is_a_conflict() {
+async fn a_concurrent_insert_by_flask_is_a_conflict() {
     let database = Database::migrated().await;
     let store = database.store();
     let mut flask = database.client().await;
-    let theirs = flask.transaction().await.unwrap();
-    theirs
+    let flask_insert = flask.transaction().await.unwrap();
+    flask_insert
         .batch_execute(
             "INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
             VALUES ('ann@example.com', 'hash', 'Ann', '', '', now(), now())",
         )
         .await
         .unwrap();
-    // Ours cannot see theirs, takes the lock that theirs did not, and waits at the index.
-    let (ours, committed) = tokio::join!(store.insert_user(new_user("ann@example.com")), async {
+    // The store does not see Flask's uncommitted row. Flask does not take the store's lock, so the store's
+    // insert proceeds to the unique index and waits there.
+    let (inserted, committed) = tokio::join!(store.insert_user(new_user("ann@example.com")), async {
         let waiting = database.client().await;
         loop {
             let blocked = waiting
@@ -227,17 +227,17 @@ async fn an_insert_of_the_reference_at_the_same_time_is_a_conflict() {
                 break;
             }
         }
-        theirs.commit().await
+        flask_insert.commit().await
     });
     committed.unwrap();
     assert!(
-        matches!(ours, Err(StoreError::Conflict(Constraint::UserEmail))),
-        "{ours:?}"
+        matches!(inserted, Err(StoreError::Conflict(Constraint::UserEmail))),
+        "{inserted:?}"
     );
 }
 
 #[tokio::test]
-async fn of_processes_that_migrate_at_once_one_does() {
+async fn concurrent_migrations_are_applied_once() {
     let database = Database::empty().await;
     let config = database.config();
     let applied = join_all((0..5).map(|_| migrate(&config))).await;
@@ -250,7 +250,7 @@ async fn of_processes_that_migrate_at_once_one_does() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_current_and_a_missing_one_is_not() {
+async fn a_newer_schema_is_current_and_an_older_one_is_not() {
     let database = Database::migrated().await;
     let store = database.store();
     let client = database.client().await;
@@ -267,8 +267,8 @@ async fn a_newer_schema_is_current_and_a_missing_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_table_that_stays_locked_puts_the_migration_off() {
-    let database = made_by_flask().await;
+async fn a_migration_fails_as_unavailable_while_a_table_is_locked() {
+    let database = flask_database().await;
     let mut busy = database.client().await;
     let long = busy.transaction().await.unwrap();
     long.batch_execute("LOCK TABLE articles IN ROW EXCLUSIVE MODE")
@@ -277,6 +277,6 @@ async fn a_table_that_stays_locked_puts_the_migration_off() {
     let refused = migrate(&database.config()).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     long.commit().await.unwrap();
-    // Even looking whether an index is there waits for the table, so nothing was applied yet.
+    // Checking for an existing index already waits for the table, so no migration was applied.
     assert_eq!(migrate(&database.config()).await.unwrap().len(), 3);
 }

@@ -1,9 +1,5 @@
-//! What is promised of the stores: one suite over both, PostgreSQL's schema, its outages and its
-//! certificates.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests look at the tables behind the store's back"
-)]
+//! Tests of the stores: a suite over both, and PostgreSQL's schema, outages, replicas, poolers and TLS.
+#![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 mod durability;
 mod fixture;

@@ -1,15 +1,14 @@
-//! PostgreSQL that is down, silent, slow, restarted or cut off: answers stay quick, and everything
-//! works again by itself.
+//! Outages of PostgreSQL: stopped, stalled, slow or restarted servers and terminated connections. Calls
+//! fail quickly, and the store recovers by itself.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join_all};
 use jiff::Timestamp;
 use pressroom::{
-    accounts::{Email, NewUser, PasswordHash, TokenKey, UserId},
-    articles::{ArticleId, ListQuery, PageStart, Precondition},
+    domain::{ArticleId, Email, ListQuery, NewUser, PageStart, PasswordHash, Precondition, TokenKey, UserId},
     store::{
-        Result, Store, StoreError,
+        AccountStore, ArticleStore, HealthStore, Result, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
     },
 };
@@ -20,8 +19,8 @@ use crate::support::postgres::Database;
 use crate::support::postgres_proxy::Proxy;
 use crate::support::postgres_server::Server;
 
-/// What a caller is promised.
-const AT_MOST: Duration = Duration::from_secs(2);
+/// Maximum time for a call to fail.
+const FAILURE_LIMIT: Duration = Duration::from_secs(2);
 
 fn connect(url: &str) -> PostgresStore {
     PostgresStore::connect(&PostgresConfig::parse(url).unwrap()).unwrap()
@@ -45,11 +44,12 @@ fn new_user(email: &str) -> NewUser {
     }
 }
 
-/// How many of [`one_of_each`] only read.
+/// Number of calls of [`calls`] that only read.
 const READS: usize = 3;
 
-/// One method for each way to the database: the lane, a scan, a sweep, a transaction.
-fn one_of_each(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
+/// Calls the store once in each way that it uses connections: pipelined statements, a scan, a purge and a
+/// transaction.
+fn calls(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
     vec![
         Box::pin(store.ping()),
         Box::pin(async {
@@ -67,61 +67,61 @@ fn one_of_each(store: &PostgresStore) -> Vec<BoxFuture<'_, Result<()>>> {
     ]
 }
 
-/// Asks in every way, one after another and then many at once: all are told quickly.
+/// Asserts that all calls fail quickly, a few at once and many at once.
 async fn assert_unavailable(store: &PostgresStore) {
-    for ways in [1, 20] {
-        let asked: Vec<_> = (0..ways).flat_map(|_| one_of_each(store)).collect();
-        let answers = join_all(asked.into_iter().map(async |answer| {
+    for rounds in [1, 20] {
+        let calls: Vec<_> = (0..rounds).flat_map(|_| calls(store)).collect();
+        let results = join_all(calls.into_iter().map(async |call| {
             let start = Instant::now();
-            (answer.await, start.elapsed())
+            (call.await, start.elapsed())
         }));
-        for (answer, took) in answers.await {
-            assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
-            assert!(took < AT_MOST, "{took:?}");
+        for (result, elapsed) in results.await {
+            assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+            assert!(elapsed < FAILURE_LIMIT, "{elapsed:?}");
         }
     }
 }
 
-/// Waits until every way works again, and then all of them do.
-async fn assert_works_again(store: &PostgresStore) {
+/// Waits until one round of calls succeeds, then asserts that many concurrent calls do.
+async fn assert_recovers(store: &PostgresStore) {
     let start = Instant::now();
     loop {
-        let answers = join_all(one_of_each(store)).await;
-        if answers.iter().all(Result::is_ok) {
+        let results = join_all(calls(store)).await;
+        if results.iter().all(Result::is_ok) {
             break;
         }
         assert!(
-            answers
+            results
                 .iter()
-                .all(|answer| matches!(answer, Ok(()) | Err(StoreError::Unavailable(_)))),
-            "{answers:?}"
+                .all(|result| matches!(result, Ok(()) | Err(StoreError::Unavailable(_)))),
+            "{results:?}"
         );
-        assert!(start.elapsed() < Duration::from_secs(20), "{answers:?}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{results:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    for answer in join_all((0..10).flat_map(|_| one_of_each(store))).await {
-        answer.unwrap();
+    for result in join_all((0..10).flat_map(|_| calls(store))).await {
+        result.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_server_is_told_quickly_and_a_restarted_one_works() {
+async fn calls_fail_quickly_while_the_server_is_stopped_and_succeed_after_its_restart() {
     let server = Server::start();
     migrate(&PostgresConfig::parse(&server.url()).unwrap())
         .await
         .unwrap();
     let store = connect(&server.url());
-    assert_works_again(&store).await;
+    assert_recovers(&store).await;
     for _ in 0..2 {
         server.stop();
         assert_unavailable(&store).await;
         server.resume();
-        assert_works_again(&store).await;
+        assert_recovers(&store).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_can_be_made_before_its_server_is_up() {
+async fn a_store_can_be_created_before_its_server_is_up() {
     let server = Server::start();
     migrate(&PostgresConfig::parse(&server.url()).unwrap())
         .await
@@ -130,30 +130,30 @@ async fn a_store_can_be_made_before_its_server_is_up() {
     let store = connect(&server.url());
     assert_unavailable(&store).await;
     server.resume();
-    assert_works_again(&store).await;
+    assert_recovers(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_server_is_told_quickly_and_works_when_it_speaks_again() {
+async fn calls_fail_quickly_while_the_server_stalls_and_succeed_when_it_resumes() {
     let database = Database::migrated().await;
-    let proxy = Proxy::before(&database.url).await;
+    let proxy = Proxy::in_front_of(&database.url).await;
     let store = connect(&proxy.url(&database.url));
-    assert_works_again(&store).await;
-    proxy.swallow();
+    assert_recovers(&store).await;
+    proxy.stall();
     assert_unavailable(&store).await;
-    proxy.forward();
-    assert_works_again(&store).await;
+    proxy.resume();
+    assert_recovers(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_accepts_and_says_nothing_is_told_quickly() {
+async fn calls_fail_quickly_when_new_connections_stall() {
     let database = Database::migrated().await;
-    let proxy = Proxy::before(&database.url).await;
-    proxy.swallow();
+    let proxy = Proxy::in_front_of(&database.url).await;
+    proxy.stall();
     let store = connect(&proxy.url(&database.url));
     assert_unavailable(&store).await;
-    proxy.forward();
-    assert_works_again(&store).await;
+    proxy.resume();
+    assert_recovers(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,15 +161,15 @@ async fn terminated_connections_are_replaced() {
     let database = Database::migrated().await;
     let admin = database.client().await;
     let mut config = database.config();
-    (config.lanes, config.pool_size) = (2, 1);
+    (config.pipeline_size, config.pool_size) = (2, 1);
     for _ in 0..4 {
         let store = PostgresStore::connect(&config).unwrap();
         // Opens the pool's connection too.
-        for answer in join_all(one_of_each(&store)).await {
-            answer.unwrap();
+        for result in join_all(calls(&store)).await {
+            result.unwrap();
         }
-        settled(&admin, 3).await;
-        let cut = admin
+        wait_for_connections(&admin, 3).await;
+        let terminated = admin
             .query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -177,27 +177,27 @@ async fn terminated_connections_are_replaced() {
             )
             .await
             .unwrap();
-        assert_eq!(cut.len(), 3);
-        // Reads do not notice; a write, which may have been done, fails once at most.
-        for way in 0..one_of_each(&store).len() {
-            let allowed = if way < READS { 0 } else { 1 };
-            let mut refusals = Vec::new();
+        assert_eq!(terminated.len(), 3);
+        // Reads are retried; a write, which may have been executed, fails at most once.
+        for call in 0..calls(&store).len() {
+            let allowed = if call < READS { 0 } else { 1 };
+            let mut failures = Vec::new();
             loop {
-                match one_of_each(&store).swap_remove(way).await {
+                match calls(&store).swap_remove(call).await {
                     Ok(()) => break,
-                    Err(StoreError::Unavailable(reason)) => refusals.push(reason),
+                    Err(StoreError::Unavailable(reason)) => failures.push(reason),
                     Err(error) => panic!("{error}"),
                 }
-                assert!(refusals.len() <= allowed, "way {way}: {refusals:?}");
+                assert!(failures.len() <= allowed, "call {call}: {failures:?}");
             }
         }
         drop(store);
-        settled(&admin, 0).await;
+        wait_for_connections(&admin, 0).await;
     }
 }
 
-/// Waits until so many connections of stores are open, set up, and idle, and no others.
-async fn settled(admin: &Client, connections: i64) {
+/// Waits until exactly `connections` connections besides `admin` are open, and all are set up and idle.
+async fn wait_for_connections(admin: &Client, connections: i64) {
     let start = Instant::now();
     loop {
         let row = admin
@@ -217,7 +217,7 @@ async fn settled(admin: &Client, connections: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_waits_for_a_lock_gives_up_and_holds_nobody_up_for_long() {
+async fn a_statement_that_waits_for_a_lock_times_out_without_blocking_others() {
     let database = Database::migrated().await;
     let store = database.store();
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -229,7 +229,7 @@ async fn a_statement_that_waits_for_a_lock_gives_up_and_holds_nobody_up_for_long
     let (old, new) = (PasswordHash("hash".to_owned()), PasswordHash("new".to_owned()));
     let blocked = store.upgrade_password_hash(user.id, &old, &new).await;
     assert!(matches!(blocked, Err(StoreError::Unavailable(_))), "{blocked:?}");
-    assert!(start.elapsed() < AT_MOST);
+    assert!(start.elapsed() < FAILURE_LIMIT);
     held.rollback().await.unwrap();
     for _ in 0..4 {
         store.ping().await.unwrap();
@@ -264,7 +264,7 @@ async fn prepared_statements_survive_a_change_of_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_leaves_no_transaction_open() {
+async fn a_cancelled_call_leaves_no_transaction_open() {
     let database = Database::migrated().await;
     let store = database.store();
     let mut other = database.client().await;
@@ -273,11 +273,11 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
     held.batch_execute("LOCK TABLE users IN EXCLUSIVE MODE")
         .await
         .unwrap();
-    let left = tokio::time::timeout(
+    let cancelled = tokio::time::timeout(
         Duration::from_millis(200),
         store.insert_user(new_user("ann@example.com")),
     );
-    assert!(left.await.is_err(), "the lock holds it");
+    assert!(cancelled.await.is_err(), "the call waits for the lock");
     held.rollback().await.unwrap();
     let watcher = database.client().await;
     let start = Instant::now();
@@ -293,26 +293,24 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open() {
         if open.is_empty() {
             break;
         }
-        assert!(start.elapsed() < AT_MOST);
+        assert!(start.elapsed() < FAILURE_LIMIT);
     }
-    // Done or not, but not in between.
-    let again = store.insert_user(new_user("bob@example.com")).await;
-    again.unwrap();
+    store.insert_user(new_user("bob@example.com")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_store_closes_its_connections() {
     let database = Database::migrated().await;
     let store = database.store();
-    for answer in join_all(one_of_each(&store)).await {
-        answer.unwrap();
+    for result in join_all(calls(&store)).await {
+        result.unwrap();
     }
     drop(store);
-    settled(&database.client().await, 0).await;
+    wait_for_connections(&database.client().await, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_name_themselves() {
+async fn connections_set_their_application_name() {
     let database = Database::migrated().await;
     let store = database.store();
     store.ping().await.unwrap();

@@ -1,12 +1,11 @@
-//! A streaming replica: who is sent to it, what is not, and how an outage of it, or of the primary, is
-//! lived through.
+//! A streaming replica: which reads use it, and outages of the replica or the primary.
 
 use std::time::{Duration, Instant};
 
 use pressroom::{
-    articles::{ListQuery, PageStart},
+    domain::{ListQuery, PageStart},
     store::{
-        Store, StoreError,
+        AccountStore, ArticleStore, StoreError,
         postgres::{PostgresConfig, PostgresStore, migrate},
     },
 };
@@ -29,15 +28,15 @@ impl Pair {
         Self { primary, replica }
     }
 
-    /// A store on both, once it reads from the replica.
+    /// Connects a store to both and waits until it reads from the replica.
     async fn store(&self) -> PostgresStore {
         let store = connect(&self.primary.url(), &self.replica.url());
         let reads = Reads::at(&self.replica).await;
-        reads.arrive(&store).await;
+        reads.wait_for(&store).await;
         store
     }
 
-    /// What was written is there, and nothing that is written from now on gets there.
+    /// Waits until the replica has everything written so far, then pauses its replay.
     async fn pause_replay(&self) -> Client {
         let primary = postgres::client(&self.primary.url()).await;
         let replica = postgres::client(&self.replica.url()).await;
@@ -46,7 +45,7 @@ impl Pair {
             .await
             .unwrap();
         let written: String = row.get(0);
-        eventually("the replica has all", async || {
+        eventually("the replica to catch up", async || {
             let replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
             let row = replica.query_one(replayed, &[&written]).await.unwrap();
             row.get::<_, bool>(0).then_some(())
@@ -68,7 +67,7 @@ impl Pair {
     }
 }
 
-/// Whether reads of articles reach a server, as the server sees it.
+/// Observes on a server whether reads of articles reach it.
 struct Reads(Client);
 
 impl Reads {
@@ -76,11 +75,11 @@ impl Reads {
         Self(postgres::client(&server.url()).await)
     }
 
-    /// Waits until anonymous reads arrive here.
-    async fn arrive(&self, store: &PostgresStore) {
+    /// Waits until anonymous reads of `store` reach this server.
+    async fn wait_for(&self, store: &PostgresStore) {
         let now = "SELECT clock_timestamp()::text";
         let since: String = self.0.query_one(now, &[]).await.unwrap().get(0);
-        eventually("reads at this server", async || {
+        eventually("reads to reach the server", async || {
             store.list_articles(list()).await.unwrap();
             let read = "SELECT FROM pg_stat_activity WHERE application_name = 'pressroom'
                 AND query LIKE '%FROM articles%' AND query_start > $1::text::timestamptz";
@@ -111,7 +110,7 @@ fn list() -> ListQuery {
     }
 }
 
-fn titles(page: &pressroom::articles::ArticlePage) -> Vec<&str> {
+fn titles(page: &pressroom::domain::ArticlePage) -> Vec<&str> {
     page.articles
         .iter()
         .map(|article| article.title.as_str())
@@ -119,7 +118,7 @@ fn titles(page: &pressroom::articles::ArticlePage) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_without_an_account_are_sent_to_the_replica_and_users_see_what_they_wrote() {
+async fn anonymous_reads_use_the_replica_and_users_see_their_own_writes() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -135,7 +134,7 @@ async fn readers_without_an_account_are_sent_to_the_replica_and_users_see_what_t
         .await
         .unwrap();
 
-    // The author, at once and by slug as in the list.
+    // The author sees both writes immediately, by slug and in the list.
     let own = store.find_article("old", Some(user.id)).await.unwrap().unwrap();
     assert_eq!((own.favorites_count, own.favorited), (1, true));
     let query = ListQuery {
@@ -143,23 +142,23 @@ async fn readers_without_an_account_are_sent_to_the_replica_and_users_see_what_t
         ..list()
     };
     assert_eq!(titles(&store.list_articles(query).await.unwrap()), ["new", "old"]);
-    // Anybody else, from the replica, which knows nothing of it.
+    // Anonymous readers are served by the replica, which has neither.
     for _ in 0..4 {
-        let theirs = store.find_article("old", None).await.unwrap().unwrap();
-        assert_eq!(theirs.favorites_count, 0);
+        let replicated = store.find_article("old", None).await.unwrap().unwrap();
+        assert_eq!(replicated.favorites_count, 0);
         assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["old"]);
     }
-    // A link to an article works from the moment that it exists.
+    // A slug that the replica does not have is looked up on the primary.
     let linked = store.find_article("new", None).await.unwrap().unwrap();
     assert_eq!(linked.title, "new");
     assert!(store.find_article("never", None).await.unwrap().is_none());
-    // What is no article for readers is read where it is written.
+    // Reads by id, which tasks use, go to the primary.
     let by_id = store.find_article_by_id(old.id).await.unwrap().unwrap();
     assert_eq!(by_id.favorites_count, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_far_behind_is_left_until_it_has_caught_up() {
+async fn a_replica_that_lags_too_far_is_not_used_until_it_has_caught_up() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -169,8 +168,8 @@ async fn a_replica_that_is_far_behind_is_left_until_it_has_caught_up() {
         .await
         .unwrap();
     assert!(store.list_articles(list()).await.unwrap().articles.is_empty());
-    // Half a minute, by the promise.
-    eventually("readers to be sent to the primary", async || {
+    // The documented limit is half a minute.
+    eventually("reads to go to the primary", async || {
         let page = store.list_articles(list()).await.unwrap();
         (!page.articles.is_empty()).then_some(())
     })
@@ -179,12 +178,12 @@ async fn a_replica_that_is_far_behind_is_left_until_it_has_caught_up() {
         .batch_execute("SELECT pg_wal_replay_resume()")
         .await
         .unwrap();
-    Reads::at(&pair.replica).await.arrive(&store).await;
+    Reads::at(&pair.replica).await.wait_for(&store).await;
     assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_when_it_is_back() {
+async fn reads_go_to_the_primary_while_the_replica_is_stopped_and_return_afterwards() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -195,51 +194,51 @@ async fn without_the_replica_everybody_is_answered_at_once_and_it_is_used_again_
     pair.replica.stop();
     let stopped = Instant::now();
     while stopped.elapsed() < Duration::from_secs(3) {
-        let asked = Instant::now();
+        let start = Instant::now();
         store.find_article("first", None).await.unwrap().unwrap();
         assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
     pair.replica.resume();
-    Reads::at(&pair.replica).await.arrive(&store).await;
+    Reads::at(&pair.replica).await.wait_for(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_replica_costs_one_wait_and_then_none() {
+async fn a_stalled_replica_delays_reads_only_until_it_is_detected() {
     let pair = Pair::start().await;
-    let proxy = Proxy::before(&pair.replica.url()).await;
+    let proxy = Proxy::in_front_of(&pair.replica.url()).await;
     let store = connect(&pair.primary.url(), &proxy.url(&pair.replica.url()));
     let reads = Reads::at(&pair.replica).await;
-    reads.arrive(&store).await;
+    reads.wait_for(&store).await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
     store
         .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
         .await
         .unwrap();
-    proxy.swallow();
-    // Within the time that the watch needs to find out, a read waits for its bound at most.
-    let swallowed = Instant::now();
-    while swallowed.elapsed() < Duration::from_secs(2) {
-        let asked = Instant::now();
+    proxy.stall();
+    // Until the check of the replica notices, a read waits at most for its time-out.
+    let stalled = Instant::now();
+    while stalled.elapsed() < Duration::from_secs(2) {
+        let start = Instant::now();
         store.find_article("first", None).await.unwrap().unwrap();
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     }
     for _ in 0..100 {
-        let asked = Instant::now();
+        let start = Instant::now();
         store.find_article("first", None).await.unwrap().unwrap();
         store.list_articles(list()).await.unwrap();
         assert!(
-            asked.elapsed() < Duration::from_millis(400),
+            start.elapsed() < Duration::from_millis(400),
             "{:?}",
-            asked.elapsed()
+            start.elapsed()
         );
     }
-    proxy.forward();
-    reads.arrive(&store).await;
+    proxy.resume();
+    reads.wait_for(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_primary_readers_are_still_answered_and_nothing_is_written() {
+async fn while_the_primary_is_stopped_anonymous_reads_succeed_and_writes_fail() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -260,23 +259,23 @@ async fn without_the_primary_readers_are_still_answered_and_nothing_is_written()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_without_the_schema_is_not_asked() {
+async fn a_replica_without_the_schema_is_not_used() {
     let database = postgres::Database::migrated().await;
     let empty = postgres::Database::empty().await;
     let store = connect(&database.url, &empty.url);
-    // Long enough for the watch to have looked twice.
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(3) {
+    // Long enough for two checks of the replica.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
         store.list_articles(list()).await.unwrap();
     }
-    let asked = empty.client().await;
+    let client = empty.client().await;
     let errors = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
-    let row = asked.query_one(errors, &[]).await.unwrap();
-    assert!(row.get::<_, i64>(0) < 20, "{row:?}: reads reach it");
+    let row = client.query_one(errors, &[]).await.unwrap();
+    assert!(row.get::<_, i64>(0) < 20, "{row:?}: reads reach the replica");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_address_of_the_primary_will_do() {
+async fn the_replica_url_may_name_the_primary() {
     let database = postgres::Database::migrated().await;
     let store = connect(&database.url, &database.url);
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
@@ -284,19 +283,19 @@ async fn a_second_address_of_the_primary_will_do() {
         .insert_article(new_article("first", user.id, at(1)), task(1, at(1)))
         .await
         .unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(1500) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
         assert_eq!(titles(&store.list_articles(list()).await.unwrap()), ["first"]);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_store_leaves_the_replica() {
+async fn a_dropped_store_closes_its_connections_to_the_replica() {
     let pair = Pair::start().await;
     let store = pair.store().await;
     drop(store);
     let watcher = postgres::client(&pair.replica.url()).await;
-    eventually("its connections to end", async || {
+    eventually("the connections to close", async || {
         let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pressroom'";
         let row = watcher.query_one(open, &[]).await.unwrap();
         (row.get::<_, i64>(0) == 0).then_some(())

@@ -1,25 +1,23 @@
-//! What every store does, run over both of them, and over PostgreSQL behind a pooler.
+//! The suite that every store must pass: PostgreSQL, PostgreSQL behind a pooler, and SQLite.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
 use pressroom::{
-    accounts::{Email, PasswordHash, TokenKey, UserChanges, UserId},
-    articles::{
-        ArticleChanges, ArticleId, Cursor, IdempotencyKey, ListQuery, OnceOnly, PageStart, Precondition,
-        forgotten_before,
+    domain::{
+        ArticleChanges, ArticleEvent, ArticleId, Backlog, Cursor, DeliveryClaim, DeliveryKey, Email,
+        IdempotencyKey, ListQuery, OnceOnly, PageStart, PasswordHash, Precondition, TokenKey, UserChanges,
+        UserId, keys_expired_by,
     },
     store::{Constraint, StoreError},
-    tasks::{ArticleEvent, Backlog, DeliveryClaim, DeliveryKey},
 };
 use serde_json::json;
 use uuid::Uuid;
 
 use super::fixture::{Fixture, at, new_article, new_user, task};
 
-/// Runs each function over a fresh PostgreSQL database, directly and through PgBouncer, and over a fresh
-/// SQLite file.
-macro_rules! over_both_stores {
+/// Declares a test of each function for each store, on a fresh database.
+macro_rules! over_all_stores {
     ($($name:ident)*) => {
         mod on_postgres {
             $(
@@ -56,51 +54,51 @@ macro_rules! over_both_stores {
     };
 }
 
-over_both_stores! {
-    the_store_answers_and_its_schema_is_current
+over_all_stores! {
+    the_store_responds_and_its_schema_is_current
     an_account_is_found_in_any_letter_case
     an_address_in_another_case_is_taken
     concurrent_registrations_of_one_address_give_one_account
-    a_profile_update_changes_what_it_names
-    a_user_may_respell_the_own_address_and_not_take_anothers
-    concurrent_moves_to_one_address_have_one_winner
+    a_profile_update_changes_only_the_given_fields
+    a_user_may_change_the_case_of_their_address_but_not_take_anothers
+    concurrent_changes_to_one_address_have_one_winner
     a_password_hash_is_upgraded_only_while_unchanged
     a_revoked_token_is_refused_until_it_is_purged
     an_article_is_found_by_slug_and_by_id
     a_taken_slug_is_refused_and_leaves_no_task
-    an_article_update_changes_what_it_names
+    an_article_update_changes_only_the_given_fields
     an_update_of_a_missing_article_leaves_no_task
     no_two_versions_of_an_article_share_a_time
-    an_update_replaces_only_the_versions_it_names
-    a_deletion_of_another_version_deletes_nothing
-    an_article_is_inserted_once_under_a_key
-    a_taken_slug_leaves_the_key_free
-    a_key_is_free_again_when_its_day_is_over
-    old_keys_are_forgotten_so_many_at_a_time
-    a_deleted_article_takes_its_favorites_along
+    an_update_replaces_only_the_listed_versions
+    a_deletion_removes_only_the_listed_versions
+    an_article_is_inserted_once_per_key
+    a_taken_slug_does_not_store_the_key
+    a_key_may_be_used_again_after_a_day
+    old_keys_are_purged_in_batches
+    deleting_an_article_deletes_its_favorites
     favoriting_twice_counts_once
-    concurrent_favorites_never_drift
-    one_reader_flipping_a_favorite_never_drifts
-    deletions_racing_favorites_fail_nobody
+    concurrent_favorites_of_many_users_keep_the_count_exact
+    concurrent_favorites_of_one_user_keep_the_count_exact
+    concurrent_deletions_and_favorites_all_succeed
     the_list_is_newest_first_and_counts_all
-    cursors_walk_all_articles_of_one_moment
+    cursors_visit_all_articles_with_equal_timestamps
     a_page_beyond_the_end_is_empty_and_counts_all
     a_search_takes_wildcards_literally
     a_search_ignores_case_beyond_ascii
     a_search_pages_like_the_list
     the_list_shows_the_viewers_favorites
     outbox_tasks_are_claimed_oldest_first_and_once
-    an_expired_claim_comes_back
-    released_tasks_come_back_at_their_time
-    all_claims_can_be_given_back_at_once
-    published_tasks_are_gone
+    a_task_with_an_expired_claim_is_claimed_again
+    released_tasks_can_be_claimed_at_their_time
+    all_claims_can_be_released_at_once
+    published_tasks_are_deleted
     concurrent_claimers_never_overlap
-    a_delivery_is_claimed_by_one
-    a_delivery_made_is_not_made_again
+    a_delivery_is_claimed_by_one_claimer
+    a_completed_delivery_cannot_be_claimed
     an_abandoned_delivery_is_claimed_again
     deliveries_are_purged_by_age
-    recipients_of_a_new_article_liked_another_of_its_author
-    recipients_of_an_update_liked_the_article
+    recipients_of_a_new_article_favorited_another_by_its_author
+    recipients_of_an_update_favorited_the_article
 }
 
 fn email(text: &str) -> Email {
@@ -111,7 +109,7 @@ fn is_conflict<T>(result: &Result<T, StoreError>, constraint: Constraint) -> boo
     matches!(result, Err(StoreError::Conflict(broken)) if *broken == constraint)
 }
 
-async fn the_store_answers_and_its_schema_is_current(fixture: Fixture) {
+async fn the_store_responds_and_its_schema_is_current(fixture: Fixture) {
     fixture.store.ping().await.unwrap();
     assert!(fixture.store.schema_is_current().await.unwrap());
 }
@@ -157,13 +155,14 @@ async fn an_address_in_another_case_is_taken(fixture: Fixture) {
 
 async fn concurrent_registrations_of_one_address_give_one_account(fixture: Fixture) {
     for round in 0..4 {
-        let spelled = |n: usize| match n % 2 {
+        let spelling = |n: usize| match n % 2 {
             0 => format!("ann{round}@example.com"),
             _ => format!("ANN{round}@Example.com"),
         };
-        let inserts = (0..12).map(|n| fixture.store.insert_user(new_user(&spelled(n))));
-        let (done, refused): (Vec<_>, Vec<_>) = join_all(inserts).await.into_iter().partition(Result::is_ok);
-        assert_eq!(done.len(), 1);
+        let inserts = (0..12).map(|n| fixture.store.insert_user(new_user(&spelling(n))));
+        let (inserted, refused): (Vec<_>, Vec<_>) =
+            join_all(inserts).await.into_iter().partition(Result::is_ok);
+        assert_eq!(inserted.len(), 1);
         assert!(
             refused
                 .iter()
@@ -174,7 +173,7 @@ async fn concurrent_registrations_of_one_address_give_one_account(fixture: Fixtu
     assert_eq!(fixture.count("SELECT count(*) FROM users").await, 4);
 }
 
-async fn a_profile_update_changes_what_it_names(fixture: Fixture) {
+async fn a_profile_update_changes_only_the_given_fields(fixture: Fixture) {
     let store = &fixture.store;
     let user = store.insert_user(new_user("ann@example.com")).await.unwrap();
     let changes = UserChanges {
@@ -205,18 +204,18 @@ async fn a_profile_update_changes_what_it_names(fixture: Fixture) {
     assert_eq!(found.user, updated);
     assert_eq!(found.password_hash, PasswordHash("other".to_owned()));
 
-    let nobody = UserId(user.id.0 + 1);
-    let missing = store.update_user(nobody, UserChanges::default(), at(7)).await;
+    let unknown = UserId(user.id.0 + 1);
+    let missing = store.update_user(unknown, UserChanges::default(), at(7)).await;
     assert!(missing.unwrap().is_none());
     let with_email = UserChanges {
         email: Some(email("nobody@example.com")),
         ..UserChanges::default()
     };
-    let missing = store.update_user(nobody, with_email, at(7)).await;
+    let missing = store.update_user(unknown, with_email, at(7)).await;
     assert!(missing.unwrap().is_none());
 }
 
-async fn a_user_may_respell_the_own_address_and_not_take_anothers(fixture: Fixture) {
+async fn a_user_may_change_the_case_of_their_address_but_not_take_anothers(fixture: Fixture) {
     let store = &fixture.store;
     let ann = store.insert_user(new_user("ann@example.com")).await.unwrap();
     store.insert_user(new_user("bob@example.com")).await.unwrap();
@@ -224,8 +223,8 @@ async fn a_user_may_respell_the_own_address_and_not_take_anothers(fixture: Fixtu
         email: Some(email(address)),
         ..UserChanges::default()
     };
-    let respelled = store.update_user(ann.id, to("Ann@Example.com"), at(1)).await;
-    assert_eq!(respelled.unwrap().unwrap().email, "Ann@Example.com");
+    let updated = store.update_user(ann.id, to("Ann@Example.com"), at(1)).await;
+    assert_eq!(updated.unwrap().unwrap().email, "Ann@Example.com");
     for taken in ["bob@example.com", "BOB@example.com"] {
         let refused = store.update_user(ann.id, to(taken), at(2)).await;
         assert!(is_conflict(&refused, Constraint::UserEmail), "{refused:?}");
@@ -238,7 +237,7 @@ async fn a_user_may_respell_the_own_address_and_not_take_anothers(fixture: Fixtu
     assert_eq!(unchanged.user.email, "Ann@Example.com");
 }
 
-async fn concurrent_moves_to_one_address_have_one_winner(fixture: Fixture) {
+async fn concurrent_changes_to_one_address_have_one_winner(fixture: Fixture) {
     let store = &fixture.store;
     let mut users = Vec::new();
     for n in 0..8 {
@@ -249,7 +248,7 @@ async fn concurrent_moves_to_one_address_have_one_winner(fixture: Fixture) {
                 .unwrap(),
         );
     }
-    let moves = users.iter().enumerate().map(|(n, user)| {
+    let changes = users.iter().enumerate().map(|(n, user)| {
         let address = if n % 2 == 0 {
             "one@example.com"
         } else {
@@ -261,8 +260,8 @@ async fn concurrent_moves_to_one_address_have_one_winner(fixture: Fixture) {
         };
         store.update_user(user.id, changes, at(1))
     });
-    let (moved, refused): (Vec<_>, Vec<_>) = join_all(moves).await.into_iter().partition(Result::is_ok);
-    assert_eq!(moved.len(), 1);
+    let (changed, refused): (Vec<_>, Vec<_>) = join_all(changes).await.into_iter().partition(Result::is_ok);
+    assert_eq!(changed.len(), 1);
     assert!(
         refused
             .iter()
@@ -334,8 +333,8 @@ async fn a_revoked_token_is_refused_until_it_is_purged(fixture: Fixture) {
             .revoked
     );
 
-    let nobody = UserId(user.id.0 + 1);
-    assert!(store.find_session(nobody, &token).await.unwrap().is_none());
+    let unknown = UserId(user.id.0 + 1);
+    assert!(store.find_session(unknown, &token).await.unwrap().is_none());
 }
 
 async fn an_article_is_found_by_slug_and_by_id(fixture: Fixture) {
@@ -377,14 +376,14 @@ async fn a_taken_slug_is_refused_and_leaves_no_task(fixture: Fixture) {
         .insert_article(new_article("One", ann.id, at(1)), task(2, at(1)))
         .await;
     assert!(is_conflict(&refused, Constraint::ArticleSlug), "{refused:?}");
-    let nobodys = new_article("Two", UserId(ann.id.0 + 1), at(1));
-    let refused = store.insert_article(nobodys, task(3, at(1))).await;
+    let without_author = new_article("Two", UserId(ann.id.0 + 1), at(1));
+    let refused = store.insert_article(without_author, task(3, at(1))).await;
     assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
     assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
 }
 
-async fn an_article_update_changes_what_it_names(fixture: Fixture) {
+async fn an_article_update_changes_only_the_given_fields(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let article = fixture.article("One", ann.id, at(0)).await;
@@ -409,7 +408,7 @@ async fn an_article_update_changes_what_it_names(fixture: Fixture) {
     assert_eq!((updated.favorites_count, updated.favorited), (1, true));
     let found = store.find_article(&article.slug, Some(ann.id)).await.unwrap();
     assert_eq!(found, Some(updated));
-    // The search follows the title.
+    // The search finds the new title.
     let page = store.list_articles(search("éCLAIR")).await.unwrap();
     assert_eq!(page.total, 1);
     let tasks = store
@@ -452,13 +451,13 @@ async fn no_two_versions_of_an_article_share_a_time(fixture: Fixture) {
         updated.await.unwrap().unwrap().updated_at
     };
     let microsecond = jiff::SignedDuration::from_micros(1);
-    // A clock that stands still, and one that is behind.
+    // With a clock that has not advanced, and with one that has gone back.
     assert_eq!(update(5).await, at(5) + microsecond);
     assert_eq!(update(3).await, at(5) + microsecond * 2);
     assert_eq!(update(6).await, at(6));
 }
 
-async fn an_update_replaces_only_the_versions_it_names(fixture: Fixture) {
+async fn an_update_replaces_only_the_listed_versions(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let article = fixture.article("One", ann.id, at(0)).await;
@@ -478,15 +477,15 @@ async fn an_update_replaces_only_the_versions_it_names(fixture: Fixture) {
     assert_eq!(
         store.outbox_backlog().await.unwrap().tasks,
         1,
-        "refusals have no task"
+        "a refused update adds no task"
     );
     assert!(update(5, Some(vec![at(9), at(0)]), vec![at(8)]).await);
     assert!(!update(6, Some(vec![at(0)]), vec![]).await);
-    let kept = store.find_article_by_id(article.id).await.unwrap().unwrap();
-    assert_eq!((kept.body.as_str(), kept.updated_at), ("at 5", at(5)));
+    let current = store.find_article_by_id(article.id).await.unwrap().unwrap();
+    assert_eq!((current.body.as_str(), current.updated_at), ("at 5", at(5)));
 }
 
-async fn a_deletion_of_another_version_deletes_nothing(fixture: Fixture) {
+async fn a_deletion_removes_only_the_listed_versions(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let article = fixture.article("One", ann.id, at(0)).await;
@@ -501,18 +500,18 @@ async fn a_deletion_of_another_version_deletes_nothing(fixture: Fixture) {
     assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 0);
 }
 
-/// A request at this second, under a key.
+/// Returns a request with an idempotency key, made at `second`.
 fn once(key: &str, fingerprint: u8, second: i64) -> OnceOnly {
     OnceOnly {
         key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
         fingerprint: [fingerprint; 32],
-        since: forgotten_before(at(second)),
+        since: keys_expired_by(at(second)),
     }
 }
 
 const KEYS: &str = "SELECT count(*) FROM idempotency_keys";
 
-async fn an_article_is_inserted_once_under_a_key(fixture: Fixture) {
+async fn an_article_is_inserted_once_per_key(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let eve = fixture.user("eve@example.com").await;
@@ -540,18 +539,18 @@ async fn an_article_is_inserted_once_under_a_key(fixture: Fixture) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((first.fingerprint, &first.article), ([1; 32], &created));
-    let others = store
+    assert_eq!((first.fingerprint, &first.article), (vec![1; 32], &created));
+    let other_user = store
         .find_first_answer(eve.id, &request.key, request.since)
         .await
         .unwrap();
-    assert!(others.is_none(), "keys are each user's own");
-    // Others' numbers go on after the one that was drawn beforehand.
+    assert!(other_user.is_none(), "keys are separate for each user");
+    // The id was drawn from the sequence before the insert; later ids follow it.
     let next = fixture.article("Three", ann.id, at(1)).await;
     assert!(next.id > created.id);
 }
 
-async fn a_taken_slug_leaves_the_key_free(fixture: Fixture) {
+async fn a_taken_slug_does_not_store_the_key(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     fixture.article("One", ann.id, at(0)).await;
@@ -571,7 +570,7 @@ async fn a_taken_slug_leaves_the_key_free(fixture: Fixture) {
         .unwrap();
 }
 
-async fn a_key_is_free_again_when_its_day_is_over(fixture: Fixture) {
+async fn a_key_may_be_used_again_after_a_day(fixture: Fixture) {
     const DAY: i64 = 24 * 60 * 60;
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
@@ -595,11 +594,14 @@ async fn a_key_is_free_again_when_its_day_is_over(fixture: Fixture) {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.fingerprint, found.article.slug.as_str()), ([2; 32], "Two"));
+    assert_eq!(
+        (found.fingerprint, found.article.slug.as_str()),
+        (vec![2; 32], "Two")
+    );
     assert_eq!(fixture.count(KEYS).await, 1);
 }
 
-async fn old_keys_are_forgotten_so_many_at_a_time(fixture: Fixture) {
+async fn old_keys_are_purged_in_batches(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     for second in 0..5 {
@@ -617,27 +619,27 @@ async fn old_keys_are_forgotten_so_many_at_a_time(fixture: Fixture) {
     assert_eq!(fixture.count(KEYS).await, 1);
 }
 
-async fn a_deleted_article_takes_its_favorites_along(fixture: Fixture) {
+async fn deleting_an_article_deletes_its_favorites(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
-    let gone = fixture.article("Gone", ann.id, at(0)).await;
-    let kept = fixture.article("Kept", ann.id, at(0)).await;
-    store.favorite(&gone.slug, ann.id, at(1)).await.unwrap();
-    store.favorite(&kept.slug, ann.id, at(1)).await.unwrap();
+    let deleted = fixture.article("Deleted", ann.id, at(0)).await;
+    let other = fixture.article("Other", ann.id, at(0)).await;
+    store.favorite(&deleted.slug, ann.id, at(1)).await.unwrap();
+    store.favorite(&other.slug, ann.id, at(1)).await.unwrap();
     assert!(
         store
-            .delete_article(gone.id, Precondition::default())
+            .delete_article(deleted.id, Precondition::default())
             .await
             .unwrap()
     );
     assert!(
         !store
-            .delete_article(gone.id, Precondition::default())
+            .delete_article(deleted.id, Precondition::default())
             .await
             .unwrap()
     );
-    assert!(store.find_article(&gone.slug, None).await.unwrap().is_none());
-    assert!(store.find_article(&kept.slug, None).await.unwrap().is_some());
+    assert!(store.find_article(&deleted.slug, None).await.unwrap().is_none());
+    assert!(store.find_article(&other.slug, None).await.unwrap().is_some());
     assert_eq!(fixture.count("SELECT count(*) FROM favorites").await, 1);
 }
 
@@ -664,7 +666,7 @@ async fn favoriting_twice_counts_once(fixture: Fixture) {
     assert!(store.unfavorite("nothing", bob.id).await.unwrap().is_none());
 }
 
-async fn concurrent_favorites_never_drift(fixture: Fixture) {
+async fn concurrent_favorites_of_many_users_keep_the_count_exact(fixture: Fixture) {
     let store = &fixture.store;
     let mut users = Vec::new();
     for n in 0..64 {
@@ -677,10 +679,10 @@ async fn concurrent_favorites_never_drift(fixture: Fixture) {
             .map(|user| store.favorite(&article.slug, *user, at(1))),
     )
     .await;
-    assert!(added.iter().all(|answer| matches!(answer, Ok(Some(_)))));
+    assert!(added.iter().all(|result| matches!(result, Ok(Some(_)))));
     assert_eq!(fixture.favorites_of(article.id).await, (64, 64));
 
-    // Half of them take it back while the others ask again.
+    // Half of the users remove their favourite while the others add theirs again.
     let mixed = users.iter().enumerate().map(async |(n, user)| {
         if n % 2 == 0 {
             store.unfavorite(&article.slug, *user).await
@@ -688,32 +690,32 @@ async fn concurrent_favorites_never_drift(fixture: Fixture) {
             store.favorite(&article.slug, *user, at(2)).await
         }
     });
-    for answer in join_all(mixed).await {
-        answer.unwrap().unwrap();
+    for result in join_all(mixed).await {
+        result.unwrap().unwrap();
     }
     assert_eq!(fixture.favorites_of(article.id).await, (32, 32));
 }
 
-async fn one_reader_flipping_a_favorite_never_drifts(fixture: Fixture) {
+async fn concurrent_favorites_of_one_user_keep_the_count_exact(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     let article = fixture.article("One", ann, at(0)).await;
-    let flips = (0..64).map(async |n| {
+    let toggles = (0..64).map(async |n| {
         if n % 2 == 0 {
             store.favorite(&article.slug, ann, at(1)).await
         } else {
             store.unfavorite(&article.slug, ann).await
         }
     });
-    for answer in join_all(flips).await {
-        answer.unwrap().unwrap();
+    for result in join_all(toggles).await {
+        result.unwrap().unwrap();
     }
     let (counted, rows) = fixture.favorites_of(article.id).await;
     assert_eq!(counted, rows);
     assert!(rows <= 1);
 }
 
-async fn deletions_racing_favorites_fail_nobody(fixture: Fixture) {
+async fn concurrent_deletions_and_favorites_all_succeed(fixture: Fixture) {
     let store = &fixture.store;
     let mut users = Vec::new();
     for n in 0..16 {
@@ -732,8 +734,8 @@ async fn deletions_racing_favorites_fail_nobody(fixture: Fixture) {
             n if n < 8 => store.unfavorite(&article.slug, *user).await.map(|_| ()),
             _ => store.favorite(&article.slug, *user, at(2)).await.map(|_| ()),
         });
-        for answer in join_all(race).await {
-            answer.unwrap();
+        for result in join_all(race).await {
+            result.unwrap();
         }
         assert!(store.find_article_by_id(article.id).await.unwrap().is_none());
     }
@@ -774,24 +776,24 @@ async fn the_list_is_newest_first_and_counts_all(fixture: Fixture) {
         assert_eq!((page.total, page.more), (4, more));
         seen.extend(page.articles.into_iter().map(|article| article.title));
     }
-    // Of one moment, the later id first.
+    // With equal timestamps, the higher id comes first.
     assert_eq!(seen, ["d", "c", "b", "a"]);
     let whole = store.list_articles(list(PageStart::Offset(0), 4)).await.unwrap();
     assert_eq!((whole.articles.len(), whole.more), (4, false));
     assert_eq!(whole.articles[0].author.email, "ann@example.com");
 }
 
-async fn cursors_walk_all_articles_of_one_moment(fixture: Fixture) {
+async fn cursors_visit_all_articles_with_equal_timestamps(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..23 {
-        // Most share one moment; a few are older.
+        // Most have the same timestamp; a few are older.
         fixture
             .article(&format!("No {n}"), ann, at(if n % 5 == 0 { n } else { 100 }))
             .await;
     }
     let mut start = PageStart::Offset(0);
-    let mut walked = Vec::new();
+    let mut visited = Vec::new();
     loop {
         let page = store.list_articles(list(start, 4)).await.unwrap();
         assert_eq!(page.total, 23);
@@ -800,7 +802,7 @@ async fn cursors_walk_all_articles_of_one_moment(fixture: Fixture) {
             created_at: last.created_at,
             id: last.id,
         });
-        walked.extend(
+        visited.extend(
             page.articles
                 .iter()
                 .map(|article| (article.created_at, article.id)),
@@ -809,10 +811,10 @@ async fn cursors_walk_all_articles_of_one_moment(fixture: Fixture) {
             break;
         }
     }
-    let mut sorted = walked.clone();
+    let mut sorted = visited.clone();
     sorted.sort_by(|a, b| b.cmp(a));
-    assert_eq!(walked, sorted);
-    assert_eq!(walked.into_iter().collect::<BTreeSet<_>>().len(), 23);
+    assert_eq!(visited, sorted);
+    assert_eq!(visited.into_iter().collect::<BTreeSet<_>>().len(), 23);
     let after_all = store.list_articles(list(start, 4)).await.unwrap();
     assert_eq!(
         (after_all.articles.len(), after_all.total, after_all.more),
@@ -964,11 +966,11 @@ async fn outbox_tasks_are_claimed_oldest_first_and_once(fixture: Fixture) {
     }
     assert_eq!(second[0].created_at, at(2));
     assert!(store.claim_outbox(at(10), LEASE, 2).await.unwrap().is_empty());
-    // Claimed is not gone.
+    // Claimed tasks stay in the outbox.
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 3);
 }
 
-async fn an_expired_claim_comes_back(fixture: Fixture) {
+async fn a_task_with_an_expired_claim_is_claimed_again(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     fixture.article("One", ann, at(0)).await;
@@ -979,7 +981,7 @@ async fn an_expired_claim_comes_back(fixture: Fixture) {
     assert_eq!(again[0].attempts, 2);
 }
 
-async fn released_tasks_come_back_at_their_time(fixture: Fixture) {
+async fn released_tasks_can_be_claimed_at_their_time(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     fixture.article("One", ann, at(0)).await;
@@ -995,7 +997,7 @@ async fn released_tasks_come_back_at_their_time(fixture: Fixture) {
     );
 }
 
-async fn all_claims_can_be_given_back_at_once(fixture: Fixture) {
+async fn all_claims_can_be_released_at_once(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..3 {
@@ -1006,7 +1008,7 @@ async fn all_claims_can_be_given_back_at_once(fixture: Fixture) {
     assert_eq!(store.claim_outbox(at(10), LEASE, 9).await.unwrap().len(), 3);
 }
 
-async fn published_tasks_are_gone(fixture: Fixture) {
+async fn published_tasks_are_deleted(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await.id;
     for n in 0..3 {
@@ -1036,7 +1038,7 @@ async fn concurrent_claimers_never_overlap(fixture: Fixture) {
     let claimed: Vec<_> = claims.into_iter().flat_map(Result::unwrap).collect();
     let distinct: BTreeSet<_> = claimed.iter().map(|task| task.id).collect();
     assert_eq!(distinct.len(), claimed.len(), "a task was claimed twice");
-    // Rows passed over while another held them are there for the next.
+    // Rows skipped because another claimer had locked them can be claimed later.
     let rest = store.claim_outbox(at(10), LEASE, 100).await.unwrap();
     assert_eq!(claimed.len() + rest.len(), 60);
 }
@@ -1049,7 +1051,7 @@ fn delivery(recipient: i32) -> DeliveryKey {
     }
 }
 
-async fn a_delivery_is_claimed_by_one(fixture: Fixture) {
+async fn a_delivery_is_claimed_by_one_claimer(fixture: Fixture) {
     let store = &fixture.store;
     let key = delivery(1);
     let claims = join_all((0..16).map(|_| store.claim_delivery(&key, at(0), LEASE))).await;
@@ -1064,7 +1066,7 @@ async fn a_delivery_is_claimed_by_one(fixture: Fixture) {
         .filter(|claim| **claim == DeliveryClaim::Held { remaining: LEASE })
         .count();
     assert_eq!(held, 15);
-    // Another recipient, channel or task is another delivery.
+    // The same claim for another recipient, channel or task is a different delivery.
     for key in [
         delivery(2),
         DeliveryKey {
@@ -1081,16 +1083,16 @@ async fn a_delivery_is_claimed_by_one(fixture: Fixture) {
     }
 }
 
-async fn a_delivery_made_is_not_made_again(fixture: Fixture) {
+async fn a_completed_delivery_cannot_be_claimed(fixture: Fixture) {
     let store = &fixture.store;
     let key = delivery(1);
     store.claim_delivery(&key, at(0), LEASE).await.unwrap();
     store.complete_delivery(&key, at(1)).await.unwrap();
-    // Too late to give back, and the lease no longer matters.
+    // A completed delivery cannot be released, and its lease no longer matters.
     store.release_delivery(&key).await.unwrap();
     let claim = store.claim_delivery(&key, at(1_000), LEASE).await.unwrap();
     assert_eq!(claim, DeliveryClaim::Delivered);
-    // What was delivered without a claim is known as well.
+    // A delivery completed without a claim is recorded as well.
     store.complete_delivery(&delivery(2), at(1)).await.unwrap();
     let claim = store.claim_delivery(&delivery(2), at(2), LEASE).await.unwrap();
     assert_eq!(claim, DeliveryClaim::Delivered);
@@ -1124,13 +1126,13 @@ async fn deliveries_are_purged_by_age(fixture: Fixture) {
     }
     store.claim_delivery(&delivery(3), at(0), LEASE).await.unwrap();
     assert_eq!(store.purge_deliveries(at(20)).await.unwrap(), 1);
-    let kept = store.claim_delivery(&delivery(2), at(30), LEASE).await.unwrap();
-    assert_eq!(kept, DeliveryClaim::Delivered);
+    let delivered = store.claim_delivery(&delivery(2), at(30), LEASE).await.unwrap();
+    assert_eq!(delivered, DeliveryClaim::Delivered);
     let held = store.claim_delivery(&delivery(3), at(30), LEASE).await.unwrap();
     assert!(matches!(held, DeliveryClaim::Held { .. }));
 }
 
-async fn recipients_of_a_new_article_liked_another_of_its_author(fixture: Fixture) {
+async fn recipients_of_a_new_article_favorited_another_by_its_author(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let mut readers = Vec::new();
@@ -1139,13 +1141,16 @@ async fn recipients_of_a_new_article_liked_another_of_its_author(fixture: Fixtur
     }
     let earlier = fixture.article("Earlier", ann.id, at(0)).await;
     let new = fixture.article("New", ann.id, at(1)).await;
-    let others = fixture.article("By another", readers[0].id, at(1)).await;
+    let by_another = fixture.article("By another", readers[0].id, at(1)).await;
     for user in [&ann, &readers[0], &readers[2]] {
         store.favorite(&earlier.slug, user.id, at(2)).await.unwrap();
     }
-    // Neither who liked only the new one nor who liked somebody else's.
+    // Users who favourited only the new article or another author's article are not recipients.
     store.favorite(&new.slug, readers[1].id, at(2)).await.unwrap();
-    store.favorite(&others.slug, readers[3].id, at(2)).await.unwrap();
+    store
+        .favorite(&by_another.slug, readers[3].id, at(2))
+        .await
+        .unwrap();
 
     let found = store
         .recipients(new.id, ArticleEvent::Created, UserId(0), 10)
@@ -1175,7 +1180,7 @@ async fn recipients_of_a_new_article_liked_another_of_its_author(fixture: Fixtur
     assert!(missing.is_empty());
 }
 
-async fn recipients_of_an_update_liked_the_article(fixture: Fixture) {
+async fn recipients_of_an_update_favorited_the_article(fixture: Fixture) {
     let store = &fixture.store;
     let ann = fixture.user("ann@example.com").await;
     let bob = fixture.user("bob@example.com").await;

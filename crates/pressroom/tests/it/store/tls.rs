@@ -1,20 +1,20 @@
-//! TLS to PostgreSQL: what each `sslmode` accepts.
+//! TLS to PostgreSQL: the certificates that each `sslmode` accepts.
 
 use std::{path::Path, process::Command};
 
 use pressroom::store::{
-    Store, StoreError,
+    HealthStore, StoreError,
     postgres::{PostgresConfig, PostgresStore},
 };
 
 use crate::support::postgres_server::Server;
 
-/// A server with a certificate for 127.0.0.1 that nobody else has signed; made by `openssl`.
+/// Starts a server with a self-signed certificate for 127.0.0.1, created by `openssl`.
 fn server_with_tls() -> (Server, String) {
     let mut certificate = String::new();
     let server = Server::start_with(|folder: &Path| {
         let (cert, key) = (folder.join("server.crt"), folder.join("server.key"));
-        let made = Command::new("openssl")
+        let output = Command::new("openssl")
             .args([
                 "req",
                 "-x509",
@@ -39,7 +39,11 @@ fn server_with_tls() -> (Server, String) {
             .arg(&cert)
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         certificate = cert.display().to_string();
         vec![
             "ssl=on".to_owned(),
@@ -50,6 +54,7 @@ fn server_with_tls() -> (Server, String) {
     (server, certificate)
 }
 
+/// Whether the connections of a store at `url` are encrypted.
 async fn encrypted(url: &str) -> Result<bool, StoreError> {
     let store = PostgresStore::connect(&PostgresConfig::parse(url).unwrap()).unwrap();
     store.ping().await?;
@@ -70,24 +75,24 @@ async fn encrypted(url: &str) -> Result<bool, StoreError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_sslmode_trusts_whom_it_says() {
+async fn each_sslmode_accepts_the_certificates_it_should() {
     let (server, certificate) = server_with_tls();
     let url = server.url();
     assert!(encrypted(&url).await.unwrap());
     assert!(encrypted(&format!("{url}?sslmode=prefer")).await.unwrap());
     let trusted = format!("{url}?sslmode=verify-full&sslrootcert={certificate}");
     assert!(encrypted(&trusted).await.unwrap());
-    // Signed by nobody that the system knows.
+    // The certificate is not signed by a CA that the system trusts.
     let refused = encrypted(&format!("{url}?sslmode=require")).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    // Another name than the certificate's.
-    let elsewhere = trusted.replace("127.0.0.1", "localhost");
-    let refused = encrypted(&elsewhere).await;
+    // The host name is not in the certificate.
+    let other_name = trusted.replace("127.0.0.1", "localhost");
+    let refused = encrypted(&other_name).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sslmode_disable_does_without_and_require_does_not() {
+async fn without_tls_on_the_server_disable_and_prefer_connect_and_require_fails() {
     let server = Server::start();
     let url = server.url();
     assert!(!encrypted(&format!("{url}?sslmode=disable")).await.unwrap());

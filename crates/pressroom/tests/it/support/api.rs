@@ -1,4 +1,4 @@
-//! The real router behind the real server, in this process, on a store of the test's choice.
+//! The API with its HTTP server, run in the test process on a given store.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// The key that signed the recorded tokens.
 pub const SECRET_KEY: &str = "dev-secret-key-change-in-production";
 
-/// A clock that stands still, shortly after the reference was recorded.
+/// A fixed clock, set shortly after the recording of the reference implementation.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordedTime;
 
@@ -29,7 +29,7 @@ impl Clock for RecordedTime {
     }
 }
 
-/// A server that ends with the test.
+/// A running server, stopped on drop.
 pub struct Api {
     pub address: SocketAddr,
     shutdown: CancellationToken,
@@ -41,23 +41,24 @@ impl Drop for Api {
     }
 }
 
-/// Serves on a free port, with an in-process queue that nobody works on.
+/// Starts the API on a free port, with an in-process queue that has no worker.
 pub async fn start(store: Arc<dyn Store>) -> Api {
     start_with(store, Queue::InProcess, Arc::new(RecordedTime)).await
 }
 
 pub async fn start_with(store: Arc<dyn Store>, queue: Queue, clock: Arc<dyn Clock>) -> Api {
-    start_as(store, queue, clock, |_| ()).await
+    start_with_setup(store, queue, clock, |_| ()).await
 }
 
-/// What a test may set up otherwise than [`start`] does: no rate limits, nobody trusted, no other origins.
+/// Parts of the set-up that a test may change. By default there are no rate limits, trusted proxies or
+/// allowed origins.
 pub struct Setup {
     pub limiter: RateLimiter,
     pub proxies: TrustedProxies,
     pub origins: AllowedOrigins,
 }
 
-pub async fn start_as(
+pub async fn start_with_setup(
     store: Arc<dyn Store>,
     queue: Queue,
     clock: Arc<dyn Clock>,

@@ -1,4 +1,4 @@
-//! A mail server (RFC 5321, as much as a client needs) that keeps what it is given.
+//! A mail server that stores received mails; implements the part of RFC 5321 that clients need.
 
 use std::{
     net::SocketAddr,
@@ -18,11 +18,11 @@ pub struct Mail {
     pub text: String,
 }
 
-/// The server; it ends with the test's runtime.
+/// A running server, stopped with the test's runtime.
 pub struct MailServer {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Mail>>>,
-    /// How many mails may still be acknowledged.
+    /// One permit for each mail that may be acknowledged.
     acknowledgements: Arc<Semaphore>,
 }
 
@@ -52,7 +52,7 @@ impl MailServer {
         format!("smtp://{}", self.address)
     }
 
-    /// From now on mails are kept and not acknowledged, until [`MailServer::acknowledge`].
+    /// Stops acknowledging mails until [`MailServer::acknowledge`]; they are still stored.
     pub fn hold(&self) {
         self.acknowledgements.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -62,7 +62,7 @@ impl MailServer {
         self.acknowledgements.add_permits(1);
     }
 
-    /// What has arrived so far.
+    /// Returns the mails received so far.
     pub fn received(&self) -> Vec<Mail> {
         self.received.lock().unwrap().clone()
     }
@@ -83,7 +83,7 @@ async fn serve(
             .next()
             .unwrap_or_default()
             .to_ascii_uppercase();
-        let answer = match verb.as_str() {
+        let reply = match verb.as_str() {
             "RCPT" => {
                 mail.recipient = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
                 "250 ok"
@@ -101,7 +101,7 @@ async fn serve(
             "QUIT" => return writer.write_all(b"221 bye\r\n").await,
             _ => "250 ok",
         };
-        writer.write_all(format!("{answer}\r\n").as_bytes()).await?;
+        writer.write_all(format!("{reply}\r\n").as_bytes()).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Servers, clients and folders that tests share.
+//! Servers, clients and temporary folders for the tests.
 
 pub mod api;
 pub mod mail;
@@ -15,17 +15,17 @@ pub mod webhook;
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of [`eventually`].
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `look` finds something.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls `check` until it returns a value. Panics after a minute; `what` names the expected event.
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
-            return found;
+        if let Some(value) = check().await {
+            return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

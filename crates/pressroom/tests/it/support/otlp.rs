@@ -1,5 +1,8 @@
-//! An OTLP receiver (http/protobuf) that keeps what it is given, and holds it against the telemetry registry: a name
-//! that nobody declares, or one of another type, unit, kind or instrument, fails the test that the receiver belongs to.
+//! An OTLP receiver (http/protobuf) that stores what it receives and checks it against the telemetry
+//! registry.
+//!
+//! An undeclared name, or one with another type, unit, kind or instrument, fails the test that owns the
+//! receiver.
 
 use std::{
     collections::BTreeSet,
@@ -28,21 +31,21 @@ use tokio::net::TcpListener;
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::load().unwrap());
 
-/// Everything received, and by which service it was sent.
+/// Everything received, with the name of the sending service.
 #[derive(Debug, Default)]
 struct Received {
     spans: Vec<(String, Span)>,
     metrics: Vec<(String, Metric)>,
     logs: Vec<(String, LogRecord)>,
-    /// Every text in what was received, wherever it stood.
+    /// All strings in the payloads.
     texts: Vec<String>,
-    /// The payloads as they came.
+    /// The encoded payloads.
     raw: Vec<Vec<u8>>,
-    /// What is not as declared.
+    /// Deviations from the registry.
     findings: BTreeSet<Finding>,
 }
 
-/// The receiver; it ends with the test's runtime.
+/// A running receiver, stopped with the test's runtime.
 pub struct Receiver {
     address: SocketAddr,
     received: Arc<Mutex<Received>>,
@@ -59,7 +62,7 @@ impl Receiver {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let received = received.clone();
-                let service = service_fn(move |request| take(request, received.clone()));
+                let service = service_fn(move |request| receive(request, received.clone()));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
@@ -70,31 +73,31 @@ impl Receiver {
         format!("http://{}", self.address)
     }
 
-    /// The spans of a trace, each with the service it is from.
+    /// Returns the spans of a trace, each with the name of its service.
     pub fn trace(&self, trace_id: &str) -> Vec<(String, Span)> {
         let received = self.received.lock().unwrap();
         let of_trace = |(_, span): &&(String, Span)| hex(&span.trace_id) == trace_id;
         received.spans.iter().filter(of_trace).cloned().collect()
     }
 
-    /// The logs of a trace, each with the service it is from.
+    /// Returns the log records of a trace, each with the name of its service.
     pub fn logs(&self, trace_id: &str) -> Vec<(String, LogRecord)> {
         let received = self.received.lock().unwrap();
         let of_trace = |(_, log): &&(String, LogRecord)| hex(&log.trace_id) == trace_id;
         received.logs.iter().filter(of_trace).cloned().collect()
     }
 
-    /// All spans, each with the service it is from.
+    /// Returns all spans, each with the name of its service.
     pub fn spans(&self) -> Vec<(String, Span)> {
         self.received.lock().unwrap().spans.clone()
     }
 
-    /// All logs, each with the service it is from.
+    /// Returns all log records, each with the name of its service.
     pub fn all_logs(&self) -> Vec<(String, LogRecord)> {
         self.received.lock().unwrap().logs.clone()
     }
 
-    /// What a service has last sent of a metric.
+    /// Returns the newest export of a metric by a service.
     pub fn metric(&self, service: &str, name: &str) -> Option<Metric> {
         let received = self.received.lock().unwrap();
         let newest = received
@@ -104,7 +107,7 @@ impl Receiver {
         newest.map(|(_, metric)| metric.clone())
     }
 
-    /// All that a service has sent of a metric, oldest first.
+    /// Returns all exports of a metric by a service, oldest first.
     pub fn metrics(&self, service: &str, name: &str) -> Vec<Metric> {
         let received = self.received.lock().unwrap();
         let of_name = received
@@ -114,24 +117,24 @@ impl Receiver {
         of_name.map(|(_, metric)| metric.clone()).collect()
     }
 
-    /// The names of the metrics that a service has sent.
+    /// Returns the names of the metrics that a service has exported.
     pub fn metric_names(&self, service: &str) -> BTreeSet<String> {
         let received = self.received.lock().unwrap();
         let of_service = received.metrics.iter().filter(|(from, _)| from == service);
         of_service.map(|(_, metric)| metric.name.clone()).collect()
     }
 
-    /// Whether a service has sent a metric of this name.
+    /// Whether a service has exported a metric named `name`.
     pub fn has_metric(&self, service: &str, name: &str) -> bool {
         self.metric(service, name).is_some()
     }
 
-    /// Every text in what was received, keys of attributes included.
+    /// Returns all strings in the received payloads, including attribute keys.
     pub fn texts(&self) -> Vec<String> {
         self.received.lock().unwrap().texts.clone()
     }
 
-    /// Whether anything that was received contains this text.
+    /// Whether any received payload contains `text`.
     pub fn contains(&self, text: &str) -> bool {
         let received = self.received.lock().unwrap();
         let within = |payload: &Vec<u8>| {
@@ -154,7 +157,7 @@ impl Drop for Receiver {
     }
 }
 
-async fn take(
+async fn receive(
     request: Request<Incoming>,
     received: Arc<Mutex<Received>>,
 ) -> Result<Response<Empty<&'static [u8]>>, Infallible> {
@@ -200,13 +203,13 @@ async fn take(
                 received.logs.extend(logs.map(|log| (service.clone(), log)));
             }
         }
-        other => panic!("nothing is received at {other}"),
+        other => panic!("unexpected OTLP path {other}"),
     }
     received.raw.push(body.to_vec());
     Ok(Response::new(Empty::new()))
 }
 
-/// All texts of a message of the protocol.
+/// Returns all strings in a protobuf message.
 fn texts_in(message: &impl serde::Serialize) -> Vec<String> {
     fn walk(value: serde_json::Value, texts: &mut Vec<String>) {
         match value {
@@ -230,29 +233,29 @@ fn service_name(resource: Option<&Resource>) -> String {
     text(&resource.unwrap().attributes, "service.name").unwrap()
 }
 
-/// A string attribute.
+/// Returns the value of a string attribute.
 pub fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
     match value(attributes, key)? {
         Value::StringValue(text) => Some(text),
-        other => panic!("{key} is no text: {other:?}"),
+        other => panic!("{key} is not a string: {other:?}"),
     }
 }
 
-/// An integer attribute.
+/// Returns the value of an integer attribute.
 pub fn integer(attributes: &[KeyValue], key: &str) -> Option<i64> {
     match value(attributes, key)? {
         Value::IntValue(number) => Some(number),
-        other => panic!("{key} is no integer: {other:?}"),
+        other => panic!("{key} is not an integer: {other:?}"),
     }
 }
 
-/// An attribute of any type.
+/// Returns the value of an attribute of any type.
 pub fn value(attributes: &[KeyValue], key: &str) -> Option<Value> {
     let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
     attribute.value.clone()?.value
 }
 
-/// An id as it is written.
+/// Formats an id in hexadecimal.
 pub fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! A PgBouncer in transaction mode before PostgreSQL, with fewer connections to it than clients have.
+//! A PgBouncer in transaction mode in front of PostgreSQL, with fewer server connections than clients use.
 
 use std::{
     fs,
@@ -9,29 +9,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::postgres_server::{free_port, owner};
+use super::postgres_server::{free_port, server_user};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How many connections to a database it has: few, so that clients meet each other's leavings.
+/// Number of connections to a database. Few, so that clients find state left behind by other clients.
 pub const CONNECTIONS: i64 = 3;
 
-/// A process that is stopped when dropped.
+/// A PgBouncer process, stopped on drop.
 pub struct PgBouncer {
     child: Child,
     port: u16,
     folder: PathBuf,
-    prepares: bool,
+    prepared_statements: bool,
 }
 
 impl PgBouncer {
-    /// One that knows nothing of prepared statements, as those before 1.21. Panics where no PgBouncer is
-    /// installed: a test that cannot run has failed.
-    pub fn before(url: &str) -> Self {
+    /// Starts a PgBouncer without support for prepared statements, like those before 1.21.
+    ///
+    /// # Panics
+    /// When PgBouncer is not installed.
+    pub fn without_prepared_statements(url: &str) -> Self {
         Self::start(url, 0)
     }
 
-    /// One that has prepared statements wherever they are used.
+    /// Starts a PgBouncer with support for prepared statements.
     pub fn with_prepared_statements(url: &str) -> Self {
         Self::start(url, 100)
     }
@@ -59,8 +61,8 @@ impl PgBouncer {
         );
         let file = folder.join("pgbouncer.ini");
         fs::write(&file, settings).unwrap();
-        // It refuses to run as root.
-        let (uid, gid) = owner();
+        // PgBouncer refuses to run as root.
+        let (uid, gid) = server_user();
         std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
         let binary = std::env::var("TEST_PGBOUNCER_BIN").unwrap_or_else(|_| "pgbouncer".to_owned());
@@ -80,12 +82,12 @@ impl PgBouncer {
             child,
             port,
             folder,
-            prepares: prepared_statements > 0,
+            prepared_statements: prepared_statements > 0,
         };
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < START_TIMEOUT,
                 "PgBouncer did not start: {}",
                 fs::read_to_string(bouncer.folder.join("log")).unwrap_or_default()
             );
@@ -94,18 +96,21 @@ impl PgBouncer {
         bouncer
     }
 
-    /// `url` through this pooler, which the program is told of.
+    /// Returns `url` with the address of this pooler and the pooler settings.
     pub fn url(&self, url: &str) -> String {
-        let prepared = if self.prepares {
+        let prepared = if self.prepared_statements {
             "&prepared_statements=on"
         } else {
             ""
         };
-        format!("{}?pool_mode=transaction{prepared}", self.url_as_if_direct(url))
+        format!(
+            "{}?pool_mode=transaction{prepared}",
+            self.url_without_settings(url)
+        )
     }
 
-    /// `url` through this pooler, which the program is not told of.
-    pub fn url_as_if_direct(&self, url: &str) -> String {
+    /// Returns `url` with the address of this pooler, without the settings that announce a pooler.
+    pub fn url_without_settings(&self, url: &str) -> String {
         let mut url = url::Url::parse(url).unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(self.port)).unwrap();

@@ -1,8 +1,8 @@
-//! PostgreSQL for tests: the server that `TEST_DATABASE_URL` names, or one started for this
-//! process; and on it a fresh database for each test, copied from a migrated template.
+//! PostgreSQL for tests: the server at `TEST_DATABASE_URL`, or one started for this process, with a fresh
+//! database for each test, copied from a migrated template.
 #![expect(
     clippy::disallowed_methods,
-    reason = "tests make databases, and have no configuration"
+    reason = "tests create databases and read the environment"
 )]
 
 use std::{
@@ -25,19 +25,19 @@ const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/postgres/V3__idempotency_keys.sql"),
 ];
 
-/// A database of one test's own, dropped at its end.
+/// A database for one test, dropped at its end.
 pub struct Database {
     pub url: String,
     name: String,
 }
 
 impl Database {
-    /// A database with the schema that this program makes.
+    /// Creates a database with the current schema.
     pub async fn migrated() -> Self {
         Self::create(Some(template().await)).await
     }
 
-    /// A database with nothing in it.
+    /// Creates an empty database.
     pub async fn empty() -> Self {
         Self::create(None).await
     }
@@ -66,7 +66,7 @@ impl Database {
         PostgresConfig::parse(&self.url).unwrap()
     }
 
-    /// A connection beside the store's.
+    /// Opens a connection besides those of the store.
     pub async fn client(&self) -> Client {
         client(&self.url).await
     }
@@ -88,21 +88,21 @@ impl Drop for Database {
                     .unwrap();
             });
         });
-        // A second panic while one unwinds would hide the first.
+        // A panic during unwinding would abort and hide the first one.
         if dropping.join().is_err() && !std::thread::panicking() {
             panic!("a test database was left behind");
         }
     }
 }
 
-/// A plain connection.
+/// Opens a connection without TLS.
 pub async fn client(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// `url` with another database's name.
+/// Returns `url` with another database name.
 pub fn with_database(url: &str, name: &str) -> String {
     let mut url = url::Url::parse(url).unwrap();
     url.set_path(name);
@@ -117,7 +117,8 @@ fn server_url() -> &'static str {
     })
 }
 
-/// The migrated database that others are copied from; made once for each state of the migrations.
+/// Returns the name of the migrated template database, which is created once for each version of the
+/// migrations.
 async fn template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     TEMPLATE
@@ -153,7 +154,7 @@ async fn template() -> &'static str {
         .await
 }
 
-/// Renames a database once the connection that migrated it has ended on the server too.
+/// Renames a database once the server has closed the connection that migrated it.
 async fn rename(admin: &Client, from: &str, to: &str) {
     loop {
         let left = admin

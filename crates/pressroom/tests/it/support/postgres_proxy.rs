@@ -1,5 +1,5 @@
-//! A TCP proxy before PostgreSQL that can go silent without closing anything, as a network does
-//! that drops packets.
+//! A TCP proxy in front of PostgreSQL that can stall without closing connections, like a network that
+//! drops packets.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,8 +18,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy before the server of `url`.
-    pub async fn before(url: &str) -> Self {
+    /// Starts a proxy in front of the server of `url`.
+    pub async fn in_front_of(url: &str) -> Self {
         let url = url::Url::parse(url).unwrap();
         let server = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -48,7 +48,7 @@ impl Proxy {
         }
     }
 
-    /// `url` through this proxy.
+    /// Returns `url` with the address of this proxy.
     pub fn url(&self, url: &str) -> String {
         let mut url = url::Url::parse(url).unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
@@ -56,12 +56,13 @@ impl Proxy {
         url.into()
     }
 
-    /// Connections stay open and are accepted, and nothing passes.
-    pub fn swallow(&self) {
+    /// Stops forwarding; connections are still accepted and stay open.
+    pub fn stall(&self) {
         self.forwarding.send_replace(false);
     }
 
-    pub fn forward(&self) {
+    /// Resumes forwarding.
+    pub fn resume(&self) {
         self.forwarding.send_replace(true);
     }
 }

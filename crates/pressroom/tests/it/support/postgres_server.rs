@@ -1,5 +1,7 @@
-//! A PostgreSQL server of a test's own, in a temporary folder, which can be stopped and started.
-//! A small shell watches a pipe to this process and cleans up when it closes, however that ends.
+//! A PostgreSQL server for one test, in a temporary folder, which can be stopped and started.
+//!
+//! A shell process watches a pipe to the test process and cleans up when the pipe closes, even if the test
+//! process is killed.
 
 use std::{
     fs,
@@ -15,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 const CLEAN_UP: &str = r#"
 read _
@@ -38,17 +40,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a cluster and starts a server on it. Panics where no PostgreSQL is installed: a test
-    /// that cannot run has failed.
+    /// Creates a cluster and starts a server on it.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed.
     pub fn start() -> Self {
         Self::start_with(|_folder| Vec::new())
     }
 
-    /// Like [`Server::start`], with settings (`name=value`) that `prepare` gives; it may put files
-    /// into the folder.
+    /// Like [`Server::start`], with the settings (`name=value`) that `prepare` returns; `prepare` may
+    /// write files into the folder.
     pub fn start_with(prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
-        Self::on(
-            as_owner("initdb").args([
+        Self::start_on(
+            as_server_user("initdb").args([
                 "--username=postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
@@ -59,11 +63,11 @@ impl Server {
         )
     }
 
-    /// A replica of this server, which follows it and can be read from.
+    /// Starts a streaming replica of this server.
     pub fn replica(&self) -> Self {
         let port = self.port.to_string();
-        Self::on(
-            as_owner("pg_basebackup").args([
+        Self::start_on(
+            as_server_user("pg_basebackup").args([
                 "--host=127.0.0.1",
                 "--port",
                 &port,
@@ -77,14 +81,14 @@ impl Server {
         )
     }
 
-    /// Starts a server on the data that `maker` puts into the folder that `-D` tells it.
-    fn on(maker: &mut Command, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+    /// Runs `create`, which writes a cluster into the folder of its option `-D`, and starts a server on it.
+    fn start_on(create: &mut Command, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pressroom-postgres-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let owner = owner();
-        std::os::unix::fs::chown(&folder, Some(owner.0), Some(owner.1)).unwrap();
+        let (uid, gid) = server_user();
+        std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).unwrap();
         let cleaner = Command::new("sh")
             .args(["-c", CLEAN_UP])
             .arg(&folder)
@@ -92,16 +96,16 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap();
-        let made = maker
+        let created = create
             .arg("-D")
             .arg(folder.join("data"))
             .stdout(Stdio::null())
             .status()
             .unwrap();
-        assert!(made.success(), "{maker:?} failed");
+        assert!(created.success(), "{create:?} failed");
         let settings = prepare(&folder);
         for file in fs::read_dir(&folder).unwrap() {
-            std::os::unix::fs::chown(file.unwrap().path(), Some(owner.0), Some(owner.1)).unwrap();
+            std::os::unix::fs::chown(file.unwrap().path(), Some(uid), Some(gid)).unwrap();
         }
         let server = Self {
             settings,
@@ -118,10 +122,10 @@ impl Server {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Starts the server, after [`Server::stop`] on the same port, and waits until it answers.
+    /// Starts the server, after [`Server::stop`] on the same port, and waits until it accepts connections.
     pub fn resume(&self) {
         let log = fs::File::create(self.folder.join("log")).unwrap();
-        let child = as_owner("postgres")
+        let child = as_server_user("postgres")
             .arg("-D")
             .arg(self.folder.join("data"))
             .args(["-c", &format!("port={}", self.port)])
@@ -145,9 +149,9 @@ impl Server {
         });
     }
 
-    /// Stops the server at once, cutting all connections.
+    /// Stops the server immediately and closes all connections.
     pub fn stop(&self) {
-        let mut child = self.postgres.lock().unwrap().take().expect("it runs");
+        let mut child = self.postgres.lock().unwrap().take().expect("the server runs");
         let stopped = Command::new("kill")
             .args(["-INT", &child.id().to_string()])
             .status()
@@ -178,16 +182,20 @@ pub fn free_port() -> u16 {
 fn wait_for(done: impl Fn() -> bool, log: impl Fn() -> String) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "the server did not start: {}", log());
+        assert!(
+            start.elapsed() < START_TIMEOUT,
+            "the server did not start: {}",
+            log()
+        );
         sleep(Duration::from_millis(20));
     }
 }
 
-/// PostgreSQL's programs refuse to run as root.
-fn as_owner(program: &str) -> Command {
+/// Returns a command that runs as [`server_user`], because PostgreSQL's programs refuse to run as root.
+fn as_server_user(program: &str) -> Command {
     let mut command = Command::new(binaries().join(program));
     if is_root() {
-        let (uid, gid) = owner();
+        let (uid, gid) = server_user();
         command.uid(uid).gid(gid);
     }
     command.current_dir("/").stdin(Stdio::null());
@@ -198,8 +206,9 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// This user, or instead of root `postgres` or, without one, `nobody`.
-pub(super) fn owner() -> (u32, u32) {
+/// Returns the user and group ids that servers run with: the current user or, if that is root, `postgres`
+/// or `nobody`.
+pub(super) fn server_user() -> (u32, u32) {
     if !is_root() {
         let own = fs::metadata("/proc/self").unwrap();
         return (own.uid(), own.gid());
@@ -212,12 +221,12 @@ pub(super) fn owner() -> (u32, u32) {
     };
     find("postgres")
         .or_else(|| find("nobody"))
-        .expect("a user that is not root")
+        .expect("a user `postgres` or `nobody` to run the server, which refuses to run as root")
 }
 
-/// Where the server's programs are: `TEST_POSTGRES_BIN`, or what `pg_config` says, or Debian's
-/// place, the newest version.
-#[expect(clippy::disallowed_methods, reason = "tests have no configuration")]
+/// Returns the folder of PostgreSQL's programs: `TEST_POSTGRES_BIN`, the folder that `pg_config` prints, or
+/// Debian's folder of the newest version.
+#[expect(clippy::disallowed_methods, reason = "tests read the environment")]
 fn binaries() -> PathBuf {
     let named = std::env::var("TEST_POSTGRES_BIN").ok().map(PathBuf::from);
     let configured = || {
@@ -239,5 +248,5 @@ fn binaries() -> PathBuf {
         .or_else(|| configured().filter(usable))
         .or_else(versioned)
         .filter(usable)
-        .expect("PostgreSQL's programs; name their folder in TEST_POSTGRES_BIN")
+        .expect("PostgreSQL is installed; otherwise set TEST_POSTGRES_BIN to the folder of its programs")
 }

@@ -1,4 +1,4 @@
-//! Processes of the program under test, with nothing from this process's environment.
+//! Processes of the program under test, which do not inherit the environment of the test process.
 
 use std::{
     net::SocketAddr,
@@ -8,13 +8,13 @@ use std::{
 
 use super::{eventually, postgres_server::free_port, raw};
 
-/// A running process, killed when dropped.
+/// A running process, killed on drop.
 pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
-/// Any free port for all that the observatory listens on: tests run side by side.
+/// Makes the observatory listen on free ports, since tests run in parallel.
 const ANY_PORT: [(&str, &str); 4] = [
     ("OBSERVATORY_PORT", "0"),
     ("OBSERVATORY_OTLP_HTTP_PORT", "0"),
@@ -22,7 +22,7 @@ const ANY_PORT: [(&str, &str); 4] = [
     ("OBSERVATORY_HEALTH_PORT", "0"),
 ];
 
-/// The program with these variables and no others.
+/// Returns a command that runs the program with these variables and no others.
 pub fn pressroom(arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pressroom"));
     command
@@ -35,18 +35,18 @@ pub fn pressroom(arguments: &[&str], variables: &[(&str, &str)], folder: &Path) 
     command
 }
 
-/// Runs the program to its end.
+/// Runs the program until it exits.
 pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let folder = Folder::new();
     pressroom(arguments, variables, folder.path()).output().unwrap()
 }
 
-/// Starts the program; its output goes to a file that a failing test shows.
+/// Starts the program; its output goes to a file, which a failing test prints.
 pub fn start(name: &str, arguments: &[&str], variables: &[(&str, &str)], folder: &Path) -> Process {
     start_command(name, pressroom(arguments, variables, folder), folder)
 }
 
-/// Starts any program, its output likewise in a file of `folder`.
+/// Starts any program; its output goes to a file in `folder`, which a failing test prints.
 pub fn start_command(name: &str, mut command: Command, folder: &Path) -> Process {
     let log = folder.join(format!("{name}.log"));
     let output = std::fs::File::options()
@@ -74,54 +74,54 @@ pub async fn start_api(
     variables.extend([("PORT", text.as_str()), ("HOST", "127.0.0.1")]);
     let mut process = start("api", arguments, &variables, folder);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    process.answers(address, "/api/health/ready").await;
+    process.wait_for_ok(address, "/api/health/ready").await;
     (process, address)
 }
 
 impl Process {
     /// Waits until a GET of `target` is answered 200.
-    pub async fn answers(&mut self, address: SocketAddr, target: &str) {
-        eventually("the service to answer", async || {
+    pub async fn wait_for_ok(&mut self, address: SocketAddr, target: &str) {
+        eventually("the service to respond", async || {
             assert!(
                 self.child.try_wait().unwrap().is_none(),
-                "ended: {}",
+                "the process has exited: {}",
                 self.output()
             );
             tokio::net::TcpStream::connect(address).await.ok()?;
-            let answer = raw::request(address, "GET", target, None, None).await;
-            (answer.status == 200).then_some(())
+            let response = raw::request(address, "GET", target, None, None).await;
+            (response.status == 200).then_some(())
         })
         .await;
     }
 
-    /// What it has printed.
+    /// Returns the output so far.
     pub fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// As `kill -9` does.
+    /// Kills the process (SIGKILL).
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Asks it to stop as an orchestrator does, and waits for its end.
+    /// Sends SIGTERM and waits for the process to exit.
     pub async fn terminate(&mut self) -> ExitStatus {
-        self.ask_to_stop();
-        self.ended().await
+        self.send_sigterm();
+        self.wait_for_exit().await
     }
 
-    /// Asks it to stop and does not wait.
-    pub fn ask_to_stop(&self) {
+    /// Sends SIGTERM.
+    pub fn send_sigterm(&self) {
         let signal = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
         assert!(signal.unwrap().success());
     }
 
-    /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
-        eventually("the process to end", async || self.child.try_wait().unwrap()).await
+    /// Waits for the process to exit.
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
+        eventually("the process to exit", async || self.child.try_wait().unwrap()).await
     }
 
     pub fn id(&self) -> u32 {
@@ -139,7 +139,7 @@ impl Drop for Process {
     }
 }
 
-/// A folder that is removed when dropped.
+/// A temporary folder, removed on drop.
 pub struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! HTTP as bytes, so that a request is sent exactly as it is written down, malformed ones too.
+//! An HTTP client that sends given bytes, so that tests control requests exactly and can send malformed ones.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,24 +8,24 @@ use tokio::{
     net::TcpStream,
 };
 
-/// No answer takes longer than this, or the server hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time to a complete response.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// The value of a header, by its lower-case name.
+    /// Returns the value of a header field; `name` may have any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (header, value) = line.split_once(':')?;
@@ -34,17 +34,17 @@ impl Answer {
     }
 }
 
-/// Sends `request` as it stands on a connection of its own.
-pub async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+/// Sends `request` unchanged on a new connection.
+pub async fn send(address: SocketAddr, request: &[u8]) -> Response {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // The server may answer and close before it has read everything.
+        // The server may respond and close the connection before it has read the whole request.
         let _ = stream.write_all(request).await;
-        read_answer(&mut stream, request.starts_with(b"HEAD ")).await
+        read_response(&mut stream, request.starts_with(b"HEAD ")).await
     };
-    tokio::time::timeout(PATIENCE, exchange)
+    tokio::time::timeout(TIMEOUT, exchange)
         .await
-        .unwrap_or_else(|_| panic!("no answer to {}", String::from_utf8_lossy(request)))
+        .unwrap_or_else(|_| panic!("no response to {}", String::from_utf8_lossy(request)))
 }
 
 /// Sends a well-formed request.
@@ -54,7 +54,7 @@ pub async fn request(
     target: &str,
     token: Option<&str>,
     body: Option<&Value>,
-) -> Answer {
+) -> Response {
     request_with(address, method, target, token, &[], body).await
 }
 
@@ -66,7 +66,7 @@ pub async fn request_with(
     token: Option<&str>,
     fields: &[(&str, &str)],
     body: Option<&Value>,
-) -> Answer {
+) -> Response {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     if let Some(token) = token {
         text.push_str(&format!("Authorization: Bearer {token}\r\n"));
@@ -87,15 +87,20 @@ pub async fn request_with(
 /// Registers an account and returns its token.
 pub async fn register(address: SocketAddr, email: &str) -> String {
     let body = json!({"email": email, "password": "password123", "name": "Test"});
-    let answer = request(address, "POST", "/api/register", None, Some(&body)).await;
-    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
-    answer.json()["token"]["access_token"]
+    let response = request(address, "POST", "/api/register", None, Some(&body)).await;
+    assert_eq!(
+        response.status,
+        201,
+        "{}",
+        String::from_utf8_lossy(&response.body)
+    );
+    response.json()["token"]["access_token"]
         .as_str()
         .unwrap()
         .to_owned()
 }
 
-pub async fn read_answer(stream: &mut TcpStream, head_only: bool) -> Answer {
+pub async fn read_response(stream: &mut TcpStream, head_only: bool) -> Response {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -104,24 +109,24 @@ pub async fn read_answer(stream: &mut TcpStream, head_only: bool) -> Answer {
         assert_ne!(
             stream.read_buf(&mut bytes).await.unwrap_or(0),
             0,
-            "closed before the head's end: {bytes:?}"
+            "the connection was closed within the head: {bytes:?}"
         );
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
-    let mut answer = Answer {
+    let mut response = Response {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
         head,
         body: bytes[head_end..].to_vec(),
     };
-    let length = answer
+    let length = response
         .header("content-length")
         .map_or(0, |length| length.parse().unwrap());
-    while !head_only && answer.body.len() < length {
+    while !head_only && response.body.len() < length {
         assert_ne!(
-            stream.read_buf(&mut answer.body).await.unwrap_or(0),
+            stream.read_buf(&mut response.body).await.unwrap_or(0),
             0,
-            "closed within the body"
+            "the connection was closed within the body"
         );
     }
-    answer
+    response
 }

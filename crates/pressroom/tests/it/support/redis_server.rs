@@ -1,5 +1,5 @@
-//! A private `redis-server` on a free port of the loopback, in a folder of its own, which can be
-//! stopped and started, and is stopped when dropped.
+//! A `redis-server` for one test, on a free loopback port and in a temporary folder, which can be stopped
+//! and started; it is stopped on drop.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
 
 use super::postgres_server::free_port;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct RedisServer {
     port: u16,
@@ -21,7 +21,10 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Panics where no Redis is installed: a test that cannot run has failed.
+    /// Starts a server.
+    ///
+    /// # Panics
+    /// When Redis is not installed.
     pub fn start() -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("pressroom-redis-{}-{port}", std::process::id()));
@@ -39,14 +42,14 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
-    /// Ends the server at once. What was written to its append-only file stays.
+    /// Kills the server; its append-only file stays.
     pub fn stop(&self) {
-        let mut child = self.child.lock().unwrap().take().expect("it runs");
+        let mut child = self.child.lock().unwrap().take().expect("the server runs");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// Starts the server, after [`RedisServer::stop`] on the same port, and waits until it answers.
+    /// Starts the server, after [`RedisServer::stop`] on the same port, and waits until it responds.
     #[expect(
         clippy::disallowed_methods,
         reason = "the environment tells tests where the binary is"
@@ -67,19 +70,19 @@ impl RedisServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("redis-server must be installed, or TEST_REDIS_BIN name it");
+            .expect("redis-server is installed; otherwise set TEST_REDIS_BIN to its path");
         *self.child.lock().unwrap() = Some(child);
         let start = Instant::now();
         while self
             .command(&["PING"])
-            .is_none_or(|answer| !answer.starts_with("+PONG"))
+            .is_none_or(|reply| !reply.starts_with("+PONG"))
         {
-            assert!(start.elapsed() < PATIENCE, "redis-server does not answer");
+            assert!(start.elapsed() < START_TIMEOUT, "redis-server does not respond");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// The raw answer to a command (RESP2), as far as it comes in one piece.
+    /// Sends a command and returns the raw reply (RESP2), up to what a single read returns.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -88,9 +91,9 @@ impl RedisServer {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
         stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = vec![0; 1 << 16];
-        let length = stream.read(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+        let mut reply = vec![0; 1 << 16];
+        let length = stream.read(&mut reply).ok()?;
+        Some(String::from_utf8_lossy(&reply[..length]).into_owned())
     }
 }
 

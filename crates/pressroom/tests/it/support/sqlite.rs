@@ -1,4 +1,4 @@
-//! SQLite for tests: a file in a temporary folder, removed at the end.
+//! SQLite for tests: a file in a temporary folder, removed on drop.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that refuses the first request and keeps the rest.
+//! A webhook receiver that stores all requests and answers the first with 503.
 
 use std::{
     convert::Infallible,
@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Request, Response, body::Incoming, server::conn::http1, s
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Received {
     pub headers: HeaderMap,
@@ -24,7 +24,7 @@ impl Received {
     }
 }
 
-/// The receiver; it ends with the test's runtime.
+/// A running receiver, stopped with the test's runtime.
 pub struct Webhook {
     address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
@@ -41,7 +41,7 @@ impl Webhook {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let received = received.clone();
-                let service = service_fn(move |request| take(request, received.clone()));
+                let service = service_fn(move |request| receive(request, received.clone()));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
@@ -52,13 +52,13 @@ impl Webhook {
         format!("http://{}/hook?key=hunter2", self.address)
     }
 
-    /// Everything that came, the refused request first.
+    /// Returns all requests, including the first, which was answered 503.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
 }
 
-async fn take(
+async fn receive(
     request: Request<Incoming>,
     received: Arc<Mutex<Vec<Received>>>,
 ) -> Result<Response<Empty<&'static [u8]>>, Infallible> {

@@ -1,54 +1,44 @@
-//! What a statement gave back.
+//! The result of a statement.
 
-use std::{pin::pin, sync::Arc};
+use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use telemetry::Returned;
 use tokio_postgres::{Client, Row};
 
-use super::{Params, signature::Signature};
+use super::statement::{Params, Prepared};
 
-/// A statement that can be sent.
-#[derive(Clone)]
-pub(super) enum Prepared {
-    /// The server knows it by a name, for as long as the connection lives.
-    Named(tokio_postgres::Statement),
-    /// The server is told all of it each time.
-    InFull(&'static str, Arc<Signature>),
-}
-
-/// Rows, and how many were selected or changed.
+/// The rows of a statement, and the number of rows selected or changed.
 pub(super) struct Answer {
     pub(super) rows: Vec<Row>,
     pub(super) affected: u64,
-    /// Whether the statement is one that gives rows.
-    gives_rows: bool,
+    returns_rows: bool,
 }
 
 impl Returned for Answer {
     fn returned_rows(&self) -> Option<i64> {
-        self.gives_rows
+        self.returns_rows
             .then(|| i64::try_from(self.rows.len()).unwrap_or(i64::MAX))
     }
 }
 
 impl Answer {
-    /// Runs `prepared` once. Everything is sent at the first poll, so that statements polled one
-    /// after another are pipelined in that order.
+    /// Runs `prepared` once. Sends everything at the first poll, so that statements polled one after another
+    /// are pipelined in that order.
     pub(super) async fn to(
         client: &Client,
         prepared: &Prepared,
         params: Params<'_>,
     ) -> Result<Self, tokio_postgres::Error> {
-        let (answers, gives_rows) = match prepared {
+        let (answers, returns_rows) = match prepared {
             Prepared::Named(statement) => (
                 client.query_raw(statement, params.iter().copied()).await?,
                 !statement.columns().is_empty(),
             ),
-            Prepared::InFull(text, signature) => {
-                let types = signature.parameters.iter().cloned();
-                let answers = client.query_typed_raw(text, params.iter().copied().zip(types));
-                (answers.await?, signature.gives_rows)
+            Prepared::InFull(text, types) => {
+                let parameter_types = types.parameters.iter().cloned();
+                let answers = client.query_typed_raw(text, params.iter().copied().zip(parameter_types));
+                (answers.await?, types.returns_rows)
             }
         };
         let mut answers = pin!(answers);
@@ -60,7 +50,7 @@ impl Answer {
         Ok(Self {
             rows,
             affected,
-            gives_rows,
+            returns_rows,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Opens connections: TLS, session settings, and a bound on how long all of it may take.
+//! Opens connections: TLS, session settings, and a bound on the time that takes.
 
 use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
 
-/// The task that moves a connection's bytes; it ends with the connection.
+/// The task that drives a connection's I/O; it ends with the connection.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Opens connections to one database.
@@ -27,28 +27,30 @@ pub(in crate::store::postgres) struct Connector {
     config: tokio_postgres::Config,
     tls: Option<MakeRustlsConnect>,
     pool_mode: PoolMode,
-    /// How long the server lets a statement run.
+    /// The server's limit on the duration of a statement.
     statement_timeout: Duration,
-    /// Of the pool that connections are opened for.
+    /// Metrics of the pool that connections are opened for.
     times: Option<ConnectionTimes>,
 }
 
-/// Why the certificates to trust could not be set up.
+/// The reason a store could not be set up. A retry does not help.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("sslrootcert: {0}")]
+pub enum SetupError {
+    #[error("TLS: sslrootcert: {0}")]
     RootFile(rustls::pki_types::pem::Error),
-    #[error("the system holds no trusted certificates; name a file with sslrootcert")]
+    #[error("TLS: the system has no trusted certificates; name a file with sslrootcert")]
     NoSystemRoots,
-    #[error("{0}")]
-    Settings(#[from] rustls::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("connection pool: {0}")]
+    Pool(#[from] deadpool_postgres::BuildError),
 }
 
 impl Connector {
     pub(in crate::store::postgres) fn new(
         config: &PostgresConfig,
         statement_timeout: Duration,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, SetupError> {
         let tls = match config.connection.get_ssl_mode() {
             SslMode::Disable => None,
             _ => Some(MakeRustlsConnect::new(client_config(&config.certificates)?)),
@@ -62,7 +64,7 @@ impl Connector {
         })
     }
 
-    /// Measures how long opening takes, for the pool called `pool`.
+    /// Records the time that opening takes, for the pool called `pool`.
     pub(super) fn measured_for(self, pool: &'static str) -> Self {
         Self {
             times: Some(ConnectionTimes::new(pool)),
@@ -70,19 +72,19 @@ impl Connector {
         }
     }
 
-    /// A connection ready for statements, within [`CONNECT_TIMEOUT`].
+    /// Opens a connection, within [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// In words, without credentials.
+    /// A message without credentials.
     pub(in crate::store::postgres) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
         match timeout(CONNECT_TIMEOUT, self.open()).await {
-            Ok(opened) => opened.map_err(|error| in_words(&error)),
+            Ok(opened) => opened.map_err(|error| describe(&error)),
             Err(_elapsed) => Err("timed out while connecting".to_owned()),
         }
     }
 
-    /// A connection ready for statements. The caller bounds the time: the driver's own time-out
-    /// covers the TCP handshake only.
+    /// Opens a connection. The caller bounds the time: the driver's own time-out covers the TCP handshake
+    /// only.
     pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         let begun = Instant::now();
         let opened = match &self.tls {
@@ -113,16 +115,16 @@ impl Connector {
                 );
                 client.batch_execute(&settings).await?;
             }
-            // Settings would stay with a connection of the server, which others use next. The pooler
-            // answers logins by itself; only a statement tells whether there is a server behind it.
+            // Settings would stay on a server connection that other clients use next. The pooler answers
+            // logins by itself; only a statement shows whether there is a server behind it.
             PoolMode::Transaction => client.check_connection().await?,
         }
         Ok((client, driver))
     }
 }
 
-/// Drives a connection, each time after the tasks that are ready too: what they send then goes out in
-/// one write, and the server reads it in one. The runtime itself would run it first, for each of them.
+/// Drives a connection after the other tasks that are ready, so that their statements are sent in one write
+/// and read by the server in one. The runtime alone would poll the connection first, after each of them.
 async fn batched<F: Future>(connection: F) -> F::Output {
     let mut connection = pin!(connection);
     let mut stepped_back = false;
@@ -138,8 +140,8 @@ async fn batched<F: Future>(connection: F) -> F::Output {
     .await
 }
 
-/// The error and its causes in one line, without a refusal's details.
-pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
+/// Formats the error and its cause on one line, without the details of a refusal.
+pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
         return format!("{}: {}", refusal.code().code(), refusal.message());
     }
@@ -149,7 +151,7 @@ pub(super) fn in_words(error: &tokio_postgres::Error) -> String {
     }
 }
 
-fn client_config(certificates: &Certificates) -> Result<ClientConfig, TlsError> {
+fn client_config(certificates: &Certificates) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -165,20 +167,20 @@ fn client_config(certificates: &Certificates) -> Result<ClientConfig, TlsError> 
             let native = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(native.certs);
             if roots.is_empty() {
-                return Err(TlsError::NoSystemRoots);
+                return Err(SetupError::NoSystemRoots);
             }
         }
         Certificates::File(path) => {
-            for certificate in CertificateDer::pem_file_iter(path).map_err(TlsError::RootFile)? {
-                roots.add(certificate.map_err(TlsError::RootFile)?)?;
+            for certificate in CertificateDer::pem_file_iter(path).map_err(SetupError::RootFile)? {
+                roots.add(certificate.map_err(SetupError::RootFile)?)?;
             }
         }
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Accepts every certificate, for `sslmode=prefer`, as `libpq` does: whoever could present a false
-/// one could as well deny TLS, which that mode puts up with. Signatures are still checked.
+/// Accepts every certificate, for `sslmode=prefer`, as `libpq` does: an attacker who presents a false one
+/// could also deny TLS, which that mode tolerates. Signatures are still checked.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

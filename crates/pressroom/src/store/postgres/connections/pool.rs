@@ -1,5 +1,5 @@
-//! The pool for what must not hold up single statements: transactions and scans. A connection is
-//! checked while it is used, not before: the check travels with the work.
+//! The pool for work that must not delay single statements: transactions and slow statements. A connection is
+//! checked while it is used, not before: the check is pipelined with the work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,25 +16,25 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    super::error::StatementError,
-    Params, again,
-    answer::{Answer, Prepared},
-    connector::{Connector, in_words},
-    signature::Signatures,
+    answer::Answer,
+    connector::{Connector, describe},
+    statement::{Params, Prepared, record_retry},
+    types::TypeCache,
 };
+use crate::store::postgres::error::StatementError;
 
-/// How long a caller waits for a connection, opening one included.
+/// Maximum wait for a connection, including opening one.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a caller waits for the first sign of life, and for a whole transaction.
+/// Maximum wait for the first answer, and for a whole transaction.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// How long a scan may take on a server that is alive.
-pub(super) const SCAN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum duration of a slow statement on a server that answers.
+pub(super) const SLOW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections that have one user at a time.
 pub(super) struct Pool {
     connections: deadpool_postgres::Pool,
-    /// There where statements are not prepared on the connections.
-    signatures: Option<Arc<Signatures>>,
+    /// Set when statements are not prepared on the connections.
+    types: Option<Arc<TypeCache>>,
     times: ConnectionTimes,
 }
 
@@ -42,11 +42,11 @@ pub(super) struct Pool {
 pub(super) type Step<'a> = (&'a Statement, Params<'a>);
 
 impl Pool {
-    /// `name` is the pool's, for its measures.
+    /// `name` is the pool's name in metrics.
     pub(super) fn new(
         name: &'static str,
         connector: Connector,
-        signatures: Option<Arc<Signatures>>,
+        types: Option<Arc<TypeCache>>,
         size: usize,
     ) -> Result<Self, deadpool_postgres::BuildError> {
         let settings = ManagerConfig {
@@ -58,26 +58,26 @@ impl Pool {
             .build()?;
         Ok(Self {
             connections,
-            signatures,
+            types,
             times: ConnectionTimes::new(name),
         })
     }
 
-    /// Runs a statement that may take up to [`SCAN_TIMEOUT`]; a read whose connection is lost,
-    /// again over another one.
-    pub(super) async fn scan(
+    /// Runs a statement for up to [`SLOW_TIMEOUT`]. A read whose connection is lost is retried over another
+    /// one.
+    pub(super) async fn run_slow(
         &self,
         statement: &Statement,
         params: Params<'_>,
     ) -> Result<Answer, StatementError> {
-        let work = Work::Scan(statement, params);
+        let work = Work::Slow(statement, params);
         let begun = Instant::now();
         let mut answer = self.run(work, begun).await;
-        // After a restart all connections may be dead and not yet known to be.
+        // After a restart of the server all connections may be dead without being known to be.
         for _ in 0..self.connections.status().max_size {
             match answer {
-                Err(error) if error.may_be_read_again(statement) => {
-                    again(&error);
+                Err(error) if error.allows_read_retry(statement) => {
+                    record_retry(&error);
                     answer = self.run(work, begun).await;
                 }
                 answer => return answer,
@@ -86,8 +86,10 @@ impl Pool {
         answer
     }
 
-    /// Runs `before` and then `last` as one transaction and answers with the last one's answer. Each statement before it
-    /// is observed; the whole, which is named after the last, is the caller's to observe.
+    /// Runs `before` and then `last` as one transaction, and returns the answer to `last`.
+    ///
+    /// Records a span for each statement of `before`; the caller records the one of `last`, which covers the
+    /// whole transaction.
     pub(super) async fn transaction(
         &self,
         database: &Database,
@@ -108,24 +110,24 @@ impl Pool {
         }
     }
 
-    /// Works on a connection of the pool; once more when another transaction got in the way or
-    /// the schema changed. Times count from `begun`.
+    /// Does `work` on a connection of the pool, with one retry when it loses a race or the schema changed.
+    /// Time-outs count from `begun`.
     async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
         let lease = self.borrow(begun + CHECKOUT_TIMEOUT).await?;
         let deadline = begun + ANSWER_TIMEOUT;
         let session = PoolSession {
             client: lease.client(),
-            signatures: self.signatures.as_deref(),
+            types: self.types.as_deref(),
             deadline,
         };
         let answer = match work.on(session).await {
             Err(error) if error.outdated_statement() => {
-                again(&error);
+                record_retry(&error);
                 session.client.statement_cache.clear();
                 work.on(session).await
             }
-            Err(error) if error.lost_to_another() => {
-                again(&error);
+            Err(error) if error.lost_race() => {
+                record_retry(&error);
                 work.on(session).await
             }
             answer => answer,
@@ -152,45 +154,44 @@ impl Pool {
     }
 }
 
-/// What a connection is borrowed for.
+/// The purpose for which a connection is borrowed.
 #[derive(Clone, Copy)]
 enum Work<'a> {
-    Scan(&'a Statement, Params<'a>),
+    Slow(&'a Statement, Params<'a>),
     Transaction(&'a Database, &'a [Step<'a>], Step<'a>),
 }
 
 impl Work<'_> {
     async fn on(self, session: PoolSession<'_>) -> Result<Answer, StatementError> {
         match self {
-            Self::Scan(statement, params) => session.scan(statement, params).await,
+            Self::Slow(statement, params) => session.run_slow(statement, params).await,
             Self::Transaction(database, before, last) => session.transaction(database, before, last).await,
         }
     }
 }
 
-/// A borrowed connection at work; the first answer must come by the deadline.
+/// A borrowed connection, whose first answer must arrive by the deadline.
 #[derive(Clone, Copy)]
 struct PoolSession<'a> {
     client: &'a Object,
-    signatures: Option<&'a Signatures>,
+    types: Option<&'a TypeCache>,
     deadline: Instant,
 }
 
 impl PoolSession<'_> {
-    /// A check goes ahead of the statement in the same flight: it tells a server that works from one
-    /// that is gone.
-    async fn scan(self, statement: &Statement, params: Params<'_>) -> Result<Answer, StatementError> {
+    /// Pipelines a check ahead of the statement, which tells a busy server from a dead one.
+    async fn run_slow(self, statement: &Statement, params: Params<'_>) -> Result<Answer, StatementError> {
         let prepared = self.prepare(statement).await?;
         let alive = in_time(self.deadline, self.client.check_connection());
-        let scan = in_time(
-            Instant::now() + SCAN_TIMEOUT,
+        let answer = in_time(
+            Instant::now() + SLOW_TIMEOUT,
             Answer::to(self.client, &prepared, params),
         );
-        try_join(alive, scan).await.map(|((), answer)| answer)
+        try_join(alive, answer).await.map(|((), answer)| answer)
     }
 
-    /// All is sent at once: one round trip, and a caller that goes away leaves no transaction open,
-    /// since its end was sent with its beginning.
+    /// Sends everything at once: one round trip, and a caller that is dropped leaves no transaction open, since
+    /// `COMMIT` was sent with `BEGIN`.
     async fn transaction(
         self,
         database: &Database,
@@ -212,7 +213,7 @@ impl PoolSession<'_> {
             client.batch_execute("BEGIN"),
             join_all(first),
             Answer::to(client, &last, params),
-            // After a failed step the server rolls back here.
+            // The server rolls back here after a failed step.
             client.batch_execute("COMMIT"),
         );
         let (begun, first, answer, committed) = timeout_at(self.deadline, work)
@@ -226,11 +227,11 @@ impl PoolSession<'_> {
     }
 
     async fn prepare(self, statement: &Statement) -> Result<Prepared, StatementError> {
-        match self.signatures {
-            Some(signatures) => timeout_at(self.deadline, signatures.of(statement))
+        match self.types {
+            Some(types) => timeout_at(self.deadline, types.of(statement))
                 .await
                 .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?
-                .map(|signature| Prepared::InFull(statement.text, signature)),
+                .map(|types| Prepared::InFull(statement.text, types)),
             None => in_time(self.deadline, self.client.prepare_cached(statement.text))
                 .await
                 .map(Prepared::Named),
@@ -238,8 +239,8 @@ impl PoolSession<'_> {
     }
 }
 
-/// A connection on loan. It goes back only after an answer: one given up on, for a time-out or by a
-/// caller that went away, may still be busy, and is closed instead.
+/// A borrowed connection, returned to the pool only after an answer. After a time-out, or when its caller is
+/// dropped, it may still be busy and is closed instead.
 struct Lease<'a> {
     client: Option<Object>,
     since: Instant,
@@ -277,7 +278,7 @@ async fn in_time<T>(
 
 fn unavailable(error: deadpool_postgres::PoolError) -> StatementError {
     match error {
-        deadpool_postgres::PoolError::Backend(error) => StatementError::unavailable(in_words(&error)),
+        deadpool_postgres::PoolError::Backend(error) => StatementError::unavailable(describe(&error)),
         other => StatementError::unavailable(other.to_string()),
     }
 }
@@ -287,11 +288,11 @@ impl Connect for Connector {
         &self,
         _: &tokio_postgres::Config,
     ) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
-        // Bounded by the checkout, which gives up on opening as well.
+        // The checkout time-out bounds this too.
         async move {
             let (client, driver) = self.open().await?;
             let driver = tokio::spawn(async move {
-                // How it ended is told to the statement that was under way.
+                // The pending statement reports the error.
                 let _ended = driver.await;
             });
             Ok((client, driver))

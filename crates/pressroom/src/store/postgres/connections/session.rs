@@ -1,4 +1,4 @@
-//! One connection shared by many callers: statements are pipelined, each prepared at first use.
+//! One connection shared by many callers, with statements pipelined and prepared on first use.
 
 use std::{
     collections::HashMap,
@@ -13,33 +13,32 @@ use tokio::sync::Notify;
 use tokio_postgres::Client;
 
 use super::{
-    super::error::StatementError,
-    Params, again,
-    answer::{Answer, Prepared},
-    signature::{Signatures, key},
+    answer::Answer,
+    statement::{Params, Prepared, StatementKey, key, record_retry},
+    types::TypeCache,
 };
+use crate::store::postgres::error::StatementError;
 
 /// An open connection with its prepared statements.
 pub(super) struct Session {
     client: Client,
-    prepared: RwLock<HashMap<(usize, usize), Prepared>>,
-    /// There where statements are not prepared on the connection.
-    signatures: Option<Arc<Signatures>>,
-    /// Answers received. One that does not grow while a caller runs out of time means that
-    /// nobody is there.
+    prepared: RwLock<HashMap<StatementKey, Prepared>>,
+    /// Set when statements are not prepared on the connection.
+    types: Option<Arc<TypeCache>>,
+    /// Number of answers received. The server is silent when it does not grow while a caller times out.
     answers: AtomicU64,
-    /// Told when it must be replaced though it looks open.
+    /// Notified when the connection must be replaced although it looks open.
     pub(super) unusable: Notify,
-    /// An answer said that the connection is about to end, which it may not have done yet.
+    /// Whether an answer announced the end of the connection, which may not have been closed yet.
     ending: AtomicBool,
 }
 
 impl Session {
-    pub(super) fn new(client: Client, signatures: Option<Arc<Signatures>>) -> Self {
+    pub(super) fn new(client: Client, types: Option<Arc<TypeCache>>) -> Self {
         Self {
             client,
             prepared: RwLock::default(),
-            signatures,
+            types,
             answers: AtomicU64::new(0),
             unusable: Notify::new(),
             ending: AtomicBool::new(false),
@@ -54,7 +53,7 @@ impl Session {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Runs one statement; the second try covers one that was prepared before the schema changed.
+    /// Runs one statement, with one retry when it was prepared before the schema changed.
     pub(super) async fn run(
         &self,
         statement: &Statement,
@@ -62,7 +61,7 @@ impl Session {
     ) -> Result<Answer, StatementError> {
         match self.run_prepared(statement, params).await {
             Err(error) if error.outdated_statement() => {
-                again(&error);
+                record_retry(&error);
                 self.write_prepared(|prepared| prepared.remove(&key(statement)));
                 self.run_prepared(statement, params).await
             }
@@ -87,16 +86,16 @@ impl Session {
         if let Some(known) = known {
             return Ok(known);
         }
-        let fresh = match &self.signatures {
-            Some(signatures) => Prepared::InFull(statement.text, signatures.of(statement).await?),
-            // Two first callers may both prepare it; one of the two is then forgotten.
+        let fresh = match &self.types {
+            Some(types) => Prepared::InFull(statement.text, types.of(statement).await?),
+            // Two concurrent first callers may both prepare it; one result is dropped.
             None => Prepared::Named(self.answered(self.client.prepare(statement.text).await)?),
         };
         self.write_prepared(|prepared| prepared.insert(key(statement), fresh.clone()));
         Ok(fresh)
     }
 
-    /// Counts an answer, which may be a refusal.
+    /// Counts an answer, including a refusal.
     fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, StatementError> {
         if answer
             .as_ref()
@@ -112,7 +111,7 @@ impl Session {
         })
     }
 
-    fn write_prepared<T>(&self, change: impl FnOnce(&mut HashMap<(usize, usize), Prepared>) -> T) -> T {
+    fn write_prepared<T>(&self, change: impl FnOnce(&mut HashMap<StatementKey, Prepared>) -> T) -> T {
         change(&mut self.prepared.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,24 +1,24 @@
-//! How far a replica is behind, in time. Its own clock cannot tell: the last transaction that it
-//! replayed is old both when it is behind and when nobody writes. So it is told by what the primary
-//! had written when.
+//! The time by which a replica lags behind. Its last replayed transaction does not show it, because that is old
+//! both when the replica lags and when nothing is written. So the primary's positions are recorded with the
+//! time at which they were seen.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// How many of the primary's positions are remembered; with one a second, more than a minute's.
-const REMEMBERED: usize = 100;
+/// Maximum number of recorded positions; at one a second, more than a minute's.
+const MAX_POSITIONS: usize = 100;
 
-/// Positions that the primary had reached and the replica has not, the oldest first.
+/// Positions that the primary reached and the replica has not, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Lag(VecDeque<(Instant, u64)>);
 
 impl Lag {
-    /// How far behind the replica is that has replayed up to `replayed`, when at `now` the primary
-    /// has written up to `written`, if that is known.
+    /// Returns the lag of a replica that has replayed up to `replayed`, when at `now` the primary has written
+    /// up to `written`, if that is known.
     pub(super) fn after(&mut self, now: Instant, written: Option<u64>, replayed: u64) -> Duration {
         if let Some(written) = written
-            && self.0.len() < REMEMBERED
+            && self.0.len() < MAX_POSITIONS
             && self.0.back().is_none_or(|(_, last)| *last < written)
         {
             self.0.push_back((now, written));
@@ -72,7 +72,7 @@ mod tests {
         for second in 0..1000 {
             lag.after(start + seconds(second), Some(20 + second), 10);
         }
-        assert_eq!(lag.0.len(), REMEMBERED);
+        assert_eq!(lag.0.len(), MAX_POSITIONS);
         assert_eq!(lag.after(start + seconds(1000), Some(2000), 10), seconds(1000));
         assert_eq!(lag.after(start + seconds(1001), Some(2000), 2000), Duration::ZERO);
     }

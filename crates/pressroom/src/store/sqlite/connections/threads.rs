@@ -1,8 +1,7 @@
-//! Threads that own a connection each and do the blocking work, so that no other work waits for
-//! the disk. The queue in front of them is bounded, and so is the wait.
+//! Threads that each own a connection and do the blocking work, so that no async task waits for the disk. The
+//! queue of jobs is bounded, and so is the wait.
 
 use std::{
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -17,38 +16,42 @@ use tokio::{
 
 use crate::store::sqlite::error::StatementError;
 
-/// How long a caller waits, for its turn and for the answer.
+/// Maximum wait for a thread and its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many callers may wait for their turn.
-const QUEUE: usize = 1_024;
+/// Maximum number of jobs that wait for a thread.
+const MAX_WAITING: usize = 1_024;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Some threads with one queue. They end, and close their connections, when this is dropped.
+/// Threads with one queue. They end, and close their connections, when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Threads {
     queue: mpsc::Sender<Job>,
 }
 
 impl Threads {
-    pub(super) fn start(name: &str, connections: Vec<Connection>) -> io::Result<Self> {
-        let (queue, jobs) = mpsc::channel::<Job>(QUEUE);
+    pub(super) fn start(name: &str, connections: Vec<Connection>) -> Result<Self, StatementError> {
+        let (queue, jobs) = mpsc::channel::<Job>(MAX_WAITING);
         let jobs = Arc::new(Mutex::new(jobs));
         for mut connection in connections {
             let jobs = Arc::clone(&jobs);
-            thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let work = move || {
                 while let Some(job) = next(&jobs) {
-                    // Whoever waits learns of a panic through the dropped answer.
+                    // The caller notices a panic by the dropped answer.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
                         telemetry::error!("a database job panicked");
                     }
                 }
-            })?;
+            };
+            let thread = thread::Builder::new().name(name.to_owned());
+            thread
+                .spawn(work)
+                .map_err(|error| StatementError::unavailable(&error.to_string()))?;
         }
         Ok(Self { queue })
     }
 
-    /// Does `work` on one of the threads. Work whose caller has gone before its turn is not begun.
+    /// Does `work` on one of the threads; skips it when its caller was dropped before.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StatementError> + Send + 'static,
@@ -56,7 +59,7 @@ impl Threads {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
             if !answer.is_closed() {
-                // Its caller may have gone meanwhile; the work is done all the same.
+                // The caller may have been dropped meanwhile; the work is done all the same.
                 let _ = answer.send(work(connection));
             }
         });

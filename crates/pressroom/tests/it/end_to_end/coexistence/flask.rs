@@ -44,7 +44,7 @@ impl Flask {
         );
         let mut process = process::start_command("flask", command, installation.folder());
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        process.answers(address, "/api/health").await;
+        process.wait_for_ok(address, "/api/health").await;
         Self { address, process }
     }
 

@@ -165,7 +165,7 @@ async fn request(
     line: &str,
     headers: &[(&str, &str)],
     body: Option<&serde_json::Value>,
-) -> raw::Answer {
+) -> raw::Response {
     let mut text = format!(
         "{line} HTTP/1.1\r\nHost: {api}\r\nConnection: close\r\nUser-Agent: contract-test/1.0\r\n\
          traceparent: 00-{trace}-b7ad6b7169203331-01\r\n"

@@ -1,25 +1,25 @@
-//! Requests that may be sent again without being done again: a client that had no answer repeats its
-//! request under the same key, and is answered what it would have been the first time.
+//! Idempotency keys: a client that received no answer repeats its request under the same key, and receives
+//! the answer to the first one.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
-use super::{Article, Draft};
+use super::article::{Article, Draft};
 
-/// How long a request is remembered.
-const REMEMBERED_FOR: Duration = Duration::from_hours(24);
+/// Lifetime of a key.
+const KEY_LIFETIME: Duration = Duration::from_hours(24);
 
-/// What a client calls a request: 1 to 255 printable ASCII characters.
+/// Client-chosen key that makes a request safe to retry: 1 to 255 printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// The longest key, in characters.
+    /// Maximum length of a key, in characters.
     pub const MAX_CHARS: usize = 255;
 
-    /// The key, if it can be one.
+    /// Parses a key; `None` when `text` is too long, empty, or not printable ASCII.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
         let fits = (1..=Self::MAX_CHARS).contains(&text.len())
@@ -34,20 +34,20 @@ impl IdempotencyKey {
     }
 }
 
-/// SHA-256 of what a request asks for, which tells a repetition from another request.
+/// SHA-256 of a request's fields, which tells a retry from another request under the same key.
 pub type Fingerprint = [u8; 32];
 
-/// A request that is to be done once.
+/// A request to run once.
 #[derive(Debug, Clone)]
 pub struct OnceOnly {
     pub key: IdempotencyKey,
     pub fingerprint: Fingerprint,
-    /// What was remembered before this is forgotten.
+    /// Keys stored at or before this time have expired.
     pub since: Timestamp,
 }
 
 impl OnceOnly {
-    /// The fields count, not how their JSON is written.
+    /// Builds the request from the fields of `draft`, however their JSON was written.
     #[must_use]
     pub fn new(key: IdempotencyKey, draft: &Draft, now: Timestamp) -> Self {
         let mut fingerprint = Sha256::new();
@@ -58,23 +58,23 @@ impl OnceOnly {
         Self {
             key,
             fingerprint: fingerprint.finalize().into(),
-            since: forgotten_before(now),
+            since: keys_expired_by(now),
         }
     }
 }
 
-/// What a request was answered the first time.
+/// The stored answer to the first request under a key.
 #[derive(Debug, Clone)]
 pub struct FirstAnswer {
-    pub fingerprint: Fingerprint,
-    /// As it was then.
+    pub fingerprint: Vec<u8>,
+    /// The article as created.
     pub article: Article,
 }
 
-/// When a request must have been made to be forgotten now.
+/// Returns the time at or before which a key must have been stored to be expired at `now`.
 #[must_use]
-pub fn forgotten_before(now: Timestamp) -> Timestamp {
-    now.saturating_sub(REMEMBERED_FOR).unwrap_or(Timestamp::MIN)
+pub fn keys_expired_by(now: Timestamp) -> Timestamp {
+    now.saturating_sub(KEY_LIFETIME).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]

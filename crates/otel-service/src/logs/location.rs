@@ -1,6 +1,6 @@
-//! Where in the code an event is from: `code.file.path`, `code.line.number`, `code.function.name`. `tracing` knows file
-//! and line; the function is known of events that [`crate::info!`] and its like make, which give it as a field. An
-//! event's own fields of these names win.
+//! The source location of an event: `code.file.path`, `code.line.number`, `code.function.name`. File and line come from
+//! `tracing`; the function is a field that [`crate::info!`] and the other log macros add. Fields that the event itself
+//! sets under these names take precedence.
 
 use opentelemetry::logs::AnyValue;
 use tracing::Metadata;
@@ -11,16 +11,16 @@ pub(super) const FILE: &str = "code.file.path";
 pub(super) const LINE: &str = "code.line.number";
 pub(super) const FUNCTION: &str = "code.function.name";
 
-/// What is known of an event's place.
+/// Source location of an event, as far as known.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Place {
+pub(super) struct CodeLocation {
     pub(super) file: Option<String>,
     pub(super) line: Option<i64>,
     pub(super) function: Option<String>,
 }
 
-impl Place {
-    /// The place of an event. Takes the fields that tell it.
+impl CodeLocation {
+    /// Returns the location of an event, removing the fields that state it.
     pub(super) fn of(metadata: &Metadata<'_>, fields: &mut Fields) -> Self {
         let text = |value| match value {
             AnyValue::String(text) => Some(String::from(text)),
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// A source file's path without the place where the building machine keeps its dependencies.
+/// Strips the registry folder of the machine that built the program from the path of a source file.
 fn within_crates(file: &str) -> &str {
     let Some((_, in_registry)) = file.split_once("/registry/src/") else {
         return file;
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_building_machines_folders_are_not_told() {
+    fn the_registry_folder_is_stripped() {
         let path = "/home/x/.cargo/registry/src/index-123/redis-1.0.0/src/lib.rs";
         assert_eq!(within_crates(path), "redis-1.0.0/src/lib.rs");
         assert_eq!(within_crates("crates/app/src/lib.rs"), "crates/app/src/lib.rs");

@@ -1,5 +1,6 @@
-//! The lane for single statements: a few connections, each shared by all callers and kept open by
-//! its own task. A dead server is answered for at once, a silent one within [`ANSWER_TIMEOUT`].
+//! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
+//! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it is
+//! silent.
 
 use std::{
     sync::{
@@ -17,23 +18,27 @@ use tokio::{
 };
 
 use super::{
-    super::error::StatementError, Params, again, answer::Answer, connector::Connector, session::Session,
-    signature::Signatures,
+    answer::Answer,
+    connector::Connector,
+    session::Session,
+    statement::{Params, record_retry},
+    types::TypeCache,
 };
+use crate::store::postgres::error::StatementError;
 
-/// How long a caller waits for an answer, waiting for a connection included.
+/// Maximum wait for an answer, including the wait for a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// How long the server works on a statement: less, so that one that waits for a lock is cancelled
-/// there rather than left to hold up those pipelined behind it.
+/// The server's limit on a statement: shorter than [`ANSWER_TIMEOUT`], so that the server cancels a statement
+/// that waits for a lock instead of delaying those pipelined behind it.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How long a caller waits for a connection that is being opened.
+/// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 
 /// A few shared connections, used in turn.
-pub(super) struct Lane {
+pub(super) struct Pipeline {
     slots: Vec<Slot>,
     next: AtomicUsize,
 }
@@ -45,37 +50,37 @@ struct Slot {
 
 #[derive(Clone)]
 enum Link {
-    /// The first attempt since it was lost is under way.
+    /// The first attempt since the connection was lost is under way.
     Opening,
     Up(Arc<Session>),
-    /// The last attempt failed, for this reason; the next one comes after a pause.
+    /// The last attempt failed for this reason; the next one follows after a pause.
     Down(Arc<str>),
 }
 
-/// What a slot's connection is opened with, and what it is called in the log.
-struct Opening {
+/// The settings of a slot's connection, and its name in the log.
+struct SlotConfig {
     pool: &'static str,
     connection: usize,
     connector: Connector,
-    signatures: Option<Arc<Signatures>>,
+    types: Option<Arc<TypeCache>>,
 }
 
-impl Lane {
-    /// Starts `connections` supervisors, which call it `name` in the log; must be called inside a Tokio
-    /// runtime. With `signatures`, statements are not prepared on the connections.
+impl Pipeline {
+    /// Starts the supervisors of `connections` connections. Must be called within a Tokio runtime. With
+    /// `types`, statements are not prepared on the connections.
     pub(super) fn new(
         name: &'static str,
         connector: &Connector,
-        signatures: Option<&Arc<Signatures>>,
+        types: Option<&Arc<TypeCache>>,
         connections: usize,
     ) -> Self {
         let slots = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let open = Opening {
+            let open = SlotConfig {
                 pool: name,
                 connection: number,
                 connector: connector.clone(),
-                signatures: signatures.cloned(),
+                types: types.cloned(),
             };
             let supervisor = tokio::spawn(supervise(open, publish));
             Slot {
@@ -89,8 +94,8 @@ impl Lane {
         }
     }
 
-    /// Runs one statement; a read whose connection is lost, again over another one. After a restart
-    /// that other one may be as dead and not yet known to be, so each has its turn.
+    /// Runs one statement. A read whose connection is lost is retried over each other connection: after a
+    /// restart of the server all may be dead without being known to be.
     pub(super) async fn run(
         &self,
         statement: &Statement,
@@ -100,8 +105,8 @@ impl Lane {
         let mut answer = self.run_by(deadline, statement, params).await;
         for _ in &self.slots {
             match answer {
-                Err(error) if error.may_be_read_again(statement) => {
-                    again(&error);
+                Err(error) if error.allows_read_retry(statement) => {
+                    record_retry(&error);
                     answer = self.run_by(deadline, statement, params).await;
                 }
                 answer => return answer,
@@ -110,7 +115,7 @@ impl Lane {
         answer
     }
 
-    /// Runs one statement, once more when another transaction got in its way.
+    /// Runs one statement, with one retry when it loses a race.
     async fn run_by(
         &self,
         deadline: Instant,
@@ -123,8 +128,8 @@ impl Lane {
         let answers = session.answers();
         let answer = timeout_at(deadline, async {
             match session.run(statement, params).await {
-                Err(error) if error.lost_to_another() => {
-                    again(&error);
+                Err(error) if error.lost_race() => {
+                    record_retry(&error);
                     session.run(statement, params).await
                 }
                 answer => answer,
@@ -138,7 +143,7 @@ impl Lane {
         })
     }
 
-    /// How many connections are up.
+    /// Counts the connections that are up.
     pub(super) fn counts(&self) -> ConnectionCounts {
         let up = self
             .slots
@@ -153,7 +158,7 @@ impl Lane {
         }
     }
 
-    /// The next connection that is up; waits only while one is being opened and none has failed.
+    /// Returns the next connection that is up; waits only while one is being opened and none has failed.
     async fn session(&self) -> Result<Arc<Session>, StatementError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
@@ -173,7 +178,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for Pipeline {
     fn drop(&mut self) {
         for slot in &self.slots {
             slot.supervisor.abort();
@@ -186,7 +191,7 @@ impl Slot {
         let mut link = self.link.clone();
         let decided = link.wait_for(|link| match link {
             Link::Opening => false,
-            // Its end was seen here before its supervisor saw it.
+            // Its supervisor has not noticed yet that it is closed.
             Link::Up(session) => !session.is_closed(),
             Link::Down(_) => true,
         });
@@ -201,14 +206,14 @@ impl Slot {
     }
 }
 
-/// Keeps one connection open for ever: logs once when it is lost and once when it is back, and
-/// waits between attempts, longer each time up to [`LONGEST_BACK_OFF`].
-async fn supervise(slot: Opening, publish: watch::Sender<Link>) {
-    let Opening {
+/// Keeps one connection open: logs once when it is lost and once when it is open again, and waits between
+/// attempts with a back-off of up to [`LONGEST_BACK_OFF`].
+async fn supervise(slot: SlotConfig, publish: watch::Sender<Link>) {
+    let SlotConfig {
         pool,
         connection,
         connector,
-        signatures,
+        types,
     } = slot;
     let mut back_off = FIRST_BACK_OFF;
     let mut reported = false;
@@ -216,16 +221,16 @@ async fn supervise(slot: Opening, publish: watch::Sender<Link>) {
         match connector.open_in_time().await {
             Ok((client, mut driver)) => {
                 if reported {
-                    telemetry::info!(pool, connection, "the database connection is back");
+                    telemetry::info!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
-                let session = Arc::new(Session::new(client, signatures.clone()));
+                let session = Arc::new(Session::new(client, types.clone()));
                 publish.send_replace(Link::Up(Arc::clone(&session)));
                 let reason = tokio::select! {
                     ended = &mut driver => end_of(ended),
-                    () = session.unusable.notified() => "the server ended it or went silent".to_owned(),
+                    () = session.unusable.notified() => "the server closed it or does not answer".to_owned(),
                 };
-                // Whoever still waits for an answer learns now that none will come.
+                // Fails the callers that still wait for an answer.
                 driver.abort();
                 publish.send_replace(Link::Opening);
                 telemetry::warn!(pool, connection, reason, "the database connection is lost");

@@ -1,26 +1,25 @@
-//! How often telemetry leaves the process where no variable says: as the specification has it for a collector, and often
-//! enough to look at for a receiver nearby.
+//! Default export intervals: those of the specification for a collector, shorter ones for a nearby receiver.
 
 use super::Export;
 
-/// Milliseconds between two exports.
-pub(super) struct Pace {
+/// Default export intervals in milliseconds.
+pub(super) struct Intervals {
     pub(super) spans: u64,
-    pub(super) records: u64,
+    pub(super) log_records: u64,
     pub(super) metrics: u64,
 }
 
-impl Pace {
-    pub(super) fn of(export: Export) -> Self {
+impl Intervals {
+    pub(super) fn for_export(export: Export) -> Self {
         match export {
             Export::Nearby(_) => Self {
                 spans: 500,
-                records: 500,
+                log_records: 500,
                 metrics: 5_000,
             },
             Export::Always | Export::WhenConfigured | Export::Never => Self {
                 spans: 5_000,
-                records: 1_000,
+                log_records: 1_000,
                 metrics: 60_000,
             },
         }

@@ -1,19 +1,19 @@
 //! Statements within one transaction.
 
-use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Params, Row, TransactionBehavior};
 use telemetry::{Database, Returned, Statement};
 
 use crate::store::sqlite::error::StatementError;
 
-/// A transaction, whose statements all see the same state.
-pub(in crate::store::sqlite) struct Moment<'a> {
-    transaction: Transaction<'a>,
-    /// The statement that the span in force is named after.
+/// A transaction, whose statements all see the same snapshot.
+pub(in crate::store::sqlite) struct Transaction<'a> {
+    inner: rusqlite::Transaction<'a>,
+    /// The statement that the current span is named after.
     named: Statement,
     database: Database,
 }
 
-impl<'a> Moment<'a> {
+impl<'a> Transaction<'a> {
     pub(super) fn begin(
         connection: &'a mut Connection,
         behavior: TransactionBehavior,
@@ -21,17 +21,17 @@ impl<'a> Moment<'a> {
         database: Database,
     ) -> Result<Self, StatementError> {
         Ok(Self {
-            transaction: connection.transaction_with_behavior(behavior)?,
+            inner: connection.transaction_with_behavior(behavior)?,
             named,
             database,
         })
     }
 
     pub(super) fn commit(self) -> Result<(), StatementError> {
-        Ok(self.transaction.commit()?)
+        Ok(self.inner.commit()?)
     }
 
-    /// The row of a statement that gives one or none.
+    /// Returns the row of a statement that has at most one.
     pub(in crate::store::sqlite) fn row<T>(
         &self,
         statement: &Statement,
@@ -39,12 +39,12 @@ impl<'a> Moment<'a> {
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StatementError> {
         self.observed(statement, || {
-            let row = self.transaction.query_row(statement.text, params, read);
+            let row = self.inner.query_row(statement.text, params, read);
             Ok(row.optional()?)
         })
     }
 
-    /// All rows of a statement.
+    /// Returns all rows of a statement.
     pub(in crate::store::sqlite) fn rows<T>(
         &self,
         statement: &Statement,
@@ -52,40 +52,37 @@ impl<'a> Moment<'a> {
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StatementError> {
         self.observed(statement, || {
-            let mut prepared = self.transaction.prepare(statement.text)?;
+            let mut prepared = self.inner.prepare(statement.text)?;
             let rows = prepared.query_map(params, read)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
-    /// How many rows a statement changed.
+    /// Returns the number of rows that a statement changed.
     pub(in crate::store::sqlite) fn execute(
         &self,
         statement: &Statement,
         params: impl Params,
     ) -> Result<usize, StatementError> {
-        self.observed(statement, || {
-            Ok(self.transaction.execute(statement.text, params)?)
-        })
+        self.observed(statement, || Ok(self.inner.execute(statement.text, params)?))
     }
 
-    /// Runs a statement once for each of these parameters, as one operation; how many rows it changed.
+    /// Runs a statement once for each of these parameters, under one span.
     pub(in crate::store::sqlite) fn execute_each<P: Params>(
         &self,
         statement: &Statement,
         each: impl IntoIterator<Item = P>,
-    ) -> Result<usize, StatementError> {
+    ) -> Result<(), StatementError> {
         self.observed(statement, || {
-            let mut prepared = self.transaction.prepare(statement.text)?;
-            let mut changed = 0;
+            let mut prepared = self.inner.prepare(statement.text)?;
             for params in each {
-                changed += prepared.execute(params)?;
+                prepared.execute(params)?;
             }
-            Ok(changed)
+            Ok(())
         })
     }
 
-    /// The statement that the span in force is named after belongs to that one.
+    /// Runs `work` in a span of its own, unless the current span is named after the statement.
     fn observed<T: Returned>(
         &self,
         statement: &Statement,

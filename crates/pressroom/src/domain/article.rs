@@ -1,0 +1,154 @@
+//! Articles, their versions, and pages of their list.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::account::UserId;
+
+/// An article's primary key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ArticleId(pub i32);
+
+impl fmt::Display for ArticleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The fields of a user that an article shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    pub id: UserId,
+    pub email: String,
+    pub name: String,
+}
+
+/// An article with its author, as one caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Article {
+    pub id: ArticleId,
+    pub slug: String,
+    pub title: String,
+    pub description: String,
+    pub body: String,
+    pub author: Author,
+    pub favorites_count: i32,
+    /// Whether the caller has favourited the article; false for an anonymous caller.
+    pub favorited: bool,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The text of an article that its author submits.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub title: String,
+    pub description: String,
+    pub body: String,
+}
+
+/// An article to insert.
+#[derive(Debug, Clone)]
+pub struct NewArticle {
+    pub slug: String,
+    pub title: String,
+    pub description: String,
+    pub body: String,
+    pub author: UserId,
+    pub created_at: Timestamp,
+}
+
+/// Changes to an article; `None` leaves a column unchanged. The slug never changes.
+#[derive(Debug, Clone, Default)]
+pub struct ArticleChanges {
+    pub title: Option<String>,
+    pub description: Option<String>,
+    pub body: Option<String>,
+}
+
+/// The versions of an article that a change may replace.
+///
+/// A version is the article's `updated_at`, which every change increases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Precondition {
+    /// Versions of which the article must have one; `None` allows any.
+    pub one_of: Option<Vec<Timestamp>>,
+    /// Versions that the article must not have.
+    pub none_of: Vec<Timestamp>,
+}
+
+impl Precondition {
+    /// A precondition that no version meets.
+    pub const NEVER: Self = Self {
+        one_of: Some(Vec::new()),
+        none_of: Vec::new(),
+    };
+
+    /// Returns whether this version may be replaced.
+    #[must_use]
+    pub fn holds(&self, version: Timestamp) -> bool {
+        self.one_of.as_ref().is_none_or(|list| list.contains(&version)) && !self.none_of.contains(&version)
+    }
+}
+
+/// A position in the list: the articles older than this one follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    pub created_at: Timestamp,
+    pub id: ArticleId,
+}
+
+/// The first article of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageStart {
+    /// Skips this many articles.
+    Offset(i64),
+    /// Starts after this article; the cost does not grow with the depth.
+    After(Cursor),
+}
+
+/// A query for a page of the list, newest first (`created_at`, then id).
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    pub start: PageStart,
+    /// Maximum number of articles on the page.
+    pub limit: i64,
+    /// Case-insensitive substring of the title, without wildcards.
+    pub search: Option<String>,
+    /// The user whose favourites `favorited` reports.
+    pub viewer: Option<UserId>,
+}
+
+impl ListQuery {
+    /// The number of articles to read: one more than the page holds, which shows whether more follow.
+    #[must_use]
+    pub fn fetched(&self) -> i64 {
+        self.limit.max(0).saturating_add(1)
+    }
+}
+
+/// One page of the list.
+#[derive(Debug, Clone)]
+pub struct ArticlePage {
+    pub articles: Vec<Article>,
+    /// Number of articles that match the query, on all pages.
+    pub total: i64,
+    /// Whether older articles match too.
+    pub more: bool,
+}
+
+impl ArticlePage {
+    /// Builds the page from up to [`ListQuery::fetched`] articles.
+    #[must_use]
+    pub fn new(query: &ListQuery, mut articles: Vec<Article>, total: i64) -> Self {
+        let limit = usize::try_from(query.limit.max(0)).unwrap_or(usize::MAX);
+        let more = articles.len() > limit;
+        articles.truncate(limit);
+        Self {
+            articles,
+            total,
+            more,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Background tasks: their way through the outbox, and the notifications that they deliver.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::account::UserId;
+
+/// Celery name of the task that notifies readers of a new or changed article; the reference's name.
+pub const ARTICLE_NOTIFICATION: &str = "app.jobs.tasks.send_article_notification";
+
+/// A change to an article.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArticleEvent {
+    Created,
+    Updated,
+}
+
+impl ArticleEvent {
+    /// Returns the event's name in a task's arguments.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+        }
+    }
+}
+
+/// A task to write to the outbox, in the same transaction as the change to an article.
+///
+/// Its arguments are the article's id, which only that transaction knows, and the event.
+#[derive(Debug, Clone)]
+pub struct NewOutboxTask {
+    /// Celery task id, chosen here so that a task published twice has one id.
+    pub task_id: Uuid,
+    /// Celery task name.
+    pub name: &'static str,
+    pub event: ArticleEvent,
+    /// Propagation headers (`traceparent`, `tracestate`, `baggage`) of the request.
+    pub trace: Vec<(String, String)>,
+    pub created_at: Timestamp,
+}
+
+/// A task claimed from the outbox for publishing.
+#[derive(Debug, Clone)]
+pub struct OutboxTask {
+    /// Primary key of the outbox row.
+    pub id: i64,
+    pub task_id: Uuid,
+    /// Celery task name.
+    pub name: String,
+    /// Positional arguments.
+    pub args: Vec<serde_json::Value>,
+    pub trace: Vec<(String, String)>,
+    pub created_at: Timestamp,
+    /// Number of claims, including this one.
+    pub attempts: i32,
+}
+
+/// The size and age of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    pub tasks: i64,
+    /// Creation time of the oldest task.
+    pub oldest: Option<Timestamp>,
+}
+
+/// A user to notify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    pub id: UserId,
+    pub email: String,
+    pub name: String,
+}
+
+/// Identifies one delivery: a task, a recipient and a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryKey {
+    pub task_id: Uuid,
+    pub recipient: UserId,
+    /// `smtp`, `webhook` or `log`.
+    pub channel: &'static str,
+}
+
+/// The answer to a request to claim a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryClaim {
+    /// The caller holds the claim until the lease expires, and marks the delivery completed afterwards.
+    Claimed,
+    /// The delivery was completed before.
+    Delivered,
+    /// Another run of the task holds the claim.
+    Held {
+        /// Time until the other run's lease expires.
+        remaining: Duration,
+    },
+}
+
+impl DeliveryClaim {
+    /// The claim of another run whose lease expires at `until`.
+    #[must_use]
+    pub fn held(until: Timestamp, now: Timestamp) -> Self {
+        Self::Held {
+            remaining: until.duration_since(now).try_into().unwrap_or(Duration::ZERO),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Articles, favourites and idempotency keys.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::error::Result;
+use crate::domain::{
+    Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
+    NewOutboxTask, OnceOnly, Precondition, UserId,
+};
+
+/// Keeps articles and their favourites, and the answers to requests with an idempotency key.
+#[async_trait]
+pub trait ArticleStore: Send + Sync + 'static {
+    /// Inserts an article and its task in one transaction.
+    ///
+    /// # Errors
+    /// [`Constraint::ArticleSlug`](super::Constraint::ArticleSlug) when the slug is taken.
+    async fn insert_article(&self, article: NewArticle, task: NewOutboxTask) -> Result<Article>;
+
+    /// Inserts an article and its task, and stores the answer under its author's idempotency key, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`Constraint::IdempotencyKey`](super::Constraint::IdempotencyKey) when an answer is stored under the
+    /// key, [`Constraint::ArticleSlug`](super::Constraint::ArticleSlug) when the slug is taken.
+    async fn insert_article_once(
+        &self,
+        article: NewArticle,
+        once: &OnceOnly,
+        task: NewOutboxTask,
+    ) -> Result<Article>;
+
+    /// Finds the answer stored under this key after `since`.
+    async fn find_first_answer(
+        &self,
+        user: UserId,
+        key: &IdempotencyKey,
+        since: Timestamp,
+    ) -> Result<Option<FirstAnswer>>;
+
+    /// Deletes up to `limit` keys stored at or before `before`, the oldest first; returns their number.
+    async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;
+
+    /// Finds the article with this slug. Without a viewer the answer may be some seconds old.
+    async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>>;
+
+    /// Finds the article with this id, as an anonymous caller sees it.
+    async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>>;
+
+    /// Reads one page of the list, in at most two statements. Without a viewer the answer may be some
+    /// seconds old.
+    async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage>;
+
+    /// Changes an article and inserts its task in one transaction; `None` when the article does not exist
+    /// or is not in a version that `precondition` allows.
+    ///
+    /// `updated_at` becomes the task's creation time, or the microsecond after the current version where
+    /// that is later, so that no two versions share a time. `viewer` decides `favorited`.
+    async fn update_article(
+        &self,
+        id: ArticleId,
+        changes: ArticleChanges,
+        precondition: Precondition,
+        viewer: UserId,
+        task: NewOutboxTask,
+    ) -> Result<Option<Article>>;
+
+    /// Deletes an article with its favourites; false when the article does not exist or is not in a
+    /// version that `precondition` allows.
+    async fn delete_article(&self, id: ArticleId, precondition: Precondition) -> Result<bool>;
+
+    /// Adds a favourite; idempotent. `None` when there is no such article.
+    async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>>;
+
+    /// Removes a favourite; idempotent. `None` when there is no such article.
+    async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>>;
+}

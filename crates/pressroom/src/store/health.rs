@@ -1,0 +1,15 @@
+//! The condition of the database itself.
+
+use async_trait::async_trait;
+
+use super::error::Result;
+
+/// Tells whether the database can be used.
+#[async_trait]
+pub trait HealthStore: Send + Sync + 'static {
+    /// Succeeds when the database answers.
+    async fn ping(&self) -> Result<()>;
+
+    /// Returns whether the schema has every migration that this program needs.
+    async fn schema_is_current(&self) -> Result<bool>;
+}

@@ -1,0 +1,34 @@
+//! The outbox: tasks committed together with the change they report, to be published afterwards.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::error::Result;
+use crate::domain::{Backlog, OutboxTask};
+
+/// Keeps tasks until they are published. [`ArticleStore`](super::ArticleStore) inserts them.
+#[async_trait]
+pub trait OutboxStore: Send + Sync + 'static {
+    /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task whose lease expires can be
+    /// claimed again.
+    async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>>;
+
+    /// Deletes published tasks.
+    async fn delete_outbox(&self, ids: &[i64]) -> Result<()>;
+
+    /// Releases claims; the tasks can be claimed again from `retry_at`.
+    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()>;
+
+    /// Releases every claim and returns their number. Only for a process that is the outbox's only user.
+    async fn release_all_outbox(&self) -> Result<u64>;
+
+    /// Counts the waiting tasks.
+    async fn outbox_backlog(&self) -> Result<Backlog>;
+}
+
+/// Returns the time at which a lease that starts now expires.
+pub(super) fn lease_end(now: Timestamp, lease: Duration) -> Timestamp {
+    now.saturating_add(lease).unwrap_or(Timestamp::MAX)
+}

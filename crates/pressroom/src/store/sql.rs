@@ -1,0 +1,226 @@
+//! Statements and column lists that are the same for both databases.
+//!
+//! Parameters are written `$1`, `$2`, ... and appear first in that order: SQLite numbers them by their
+//! first appearance.
+
+use telemetry::Statement;
+
+/// A statement from its operation, its table and the pieces of its text; the summary is the first two.
+macro_rules! statement {
+    ($operation:literal, $table:literal, $($text:expr),+ $(,)?) => {
+        telemetry::Statement::new($operation, $table, concat!($operation, " ", $table), concat!($($text),+))
+    };
+}
+
+/// The columns of a user, for [`super::rows::user`].
+macro_rules! user_columns {
+    () => {
+        "id, email, name, bio, image, created_at"
+    };
+}
+
+/// The columns of an article but `favorited`, for [`super::rows::article`]: from a row called `article` and
+/// its author's, called `author`.
+macro_rules! article_columns {
+    () => {
+        "article.id, article.slug, article.title, article.description, article.body,
+            article.favorites_count, article.created_at, article.updated_at,
+            author.id AS author_id, author.email AS author_email, author.name AS author_name"
+    };
+}
+
+pub(super) use {article_columns, statement, user_columns};
+
+/// `$1` is the token, `$2` the user.
+pub(super) const FIND_SESSION: Statement = statement!(
+    "SELECT",
+    "users",
+    "SELECT ",
+    user_columns!(),
+    ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked
+        FROM users
+        WHERE id = $2",
+);
+
+pub(super) const REVOKE_TOKEN: Statement = statement!(
+    "INSERT",
+    "revoked_tokens",
+    "INSERT INTO revoked_tokens (token_key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+);
+
+pub(super) const PURGE_REVOKED_TOKENS: Statement = statement!(
+    "DELETE",
+    "revoked_tokens",
+    "DELETE FROM revoked_tokens WHERE expires_at <= $1",
+);
+
+/// An article as a viewer sees it: `$1` is the viewer and `$2` what `$condition` compares.
+macro_rules! find_article {
+    ($condition:literal) => {
+        statement!(
+            "SELECT",
+            "articles",
+            "SELECT ",
+            article_columns!(),
+            ",
+            EXISTS (SELECT 1 FROM favorites WHERE article_id = article.id AND user_id = $1) AS favorited
+        FROM articles AS article
+        JOIN users AS author ON author.id = article.author_id
+        WHERE ",
+            $condition,
+        )
+    };
+}
+
+pub(super) const FIND_ARTICLE: Statement = find_article!("article.slug = $2");
+
+pub(super) const FIND_ARTICLE_BY_ID: Statement = find_article!("article.id = $2");
+
+/// The stored answer has the columns of the article as it was created.
+pub(super) const FIND_FIRST_ANSWER: Statement = statement!(
+    "SELECT",
+    "idempotency_keys",
+    "
+        SELECT fingerprint, article_id AS id, slug, title, description, body, 0 AS favorites_count,
+            created_at, created_at AS updated_at, user_id AS author_id, author_email, author_name,
+            false AS favorited
+        FROM idempotency_keys
+        WHERE user_id = $1 AND key = $2 AND created_at > $3",
+);
+
+pub(super) const RELEASE_ALL_OUTBOX: Statement = statement!(
+    "UPDATE",
+    "outbox",
+    "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
+);
+
+pub(super) const OUTBOX_BACKLOG: Statement = statement!(
+    "SELECT",
+    "outbox",
+    "SELECT count(*) AS tasks, min(created_at) AS oldest FROM outbox",
+);
+
+pub(super) const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
+    "SELECT",
+    "users",
+    "
+        SELECT reader.id, reader.email, reader.name
+        FROM articles AS article
+        JOIN users AS reader ON reader.id <> article.author_id
+        WHERE article.id = $1
+            AND reader.id > $2
+            AND EXISTS (
+                SELECT 1
+                FROM favorites
+                JOIN articles AS other ON other.id = favorites.article_id
+                WHERE favorites.user_id = reader.id
+                    AND other.author_id = article.author_id
+                    AND other.id <> article.id
+            )
+        ORDER BY reader.id
+        LIMIT $3",
+);
+
+pub(super) const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
+    "SELECT",
+    "users",
+    "
+        SELECT reader.id, reader.email, reader.name
+        FROM articles AS article
+        JOIN favorites ON favorites.article_id = article.id
+        JOIN users AS reader ON reader.id = favorites.user_id AND reader.id <> article.author_id
+        WHERE article.id = $1 AND favorites.user_id > $2
+        ORDER BY reader.id
+        LIMIT $3",
+);
+
+/// Returns a row only to the caller that may deliver: the first one, or the first one after the lease
+/// expired. `$4` is the end of the new lease and `$5` the current time.
+pub(super) const CLAIM_DELIVERY: Statement = statement!(
+    "INSERT",
+    "notification_deliveries",
+    "
+        INSERT INTO notification_deliveries AS held (task_id, recipient_id, channel, claimed_until)
+        VALUES ($1, $2, $3, $4)
+        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
+        SET claimed_until = excluded.claimed_until
+        WHERE held.delivered_at IS NULL AND held.claimed_until <= $5
+        RETURNING true",
+);
+
+pub(super) const FIND_DELIVERY: Statement = statement!(
+    "SELECT",
+    "notification_deliveries",
+    "
+        SELECT delivered_at IS NOT NULL AS delivered, claimed_until
+        FROM notification_deliveries
+        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3",
+);
+
+/// Inserts the row where the claim no longer exists: a completed delivery must stay on record.
+pub(super) const COMPLETE_DELIVERY: Statement = statement!(
+    "INSERT",
+    "notification_deliveries",
+    "
+        INSERT INTO notification_deliveries
+            (task_id, recipient_id, channel, claimed_until, delivered_at)
+        VALUES ($1, $2, $3, $4, $4)
+        ON CONFLICT (task_id, recipient_id, channel) DO UPDATE
+        SET delivered_at = excluded.delivered_at",
+);
+
+pub(super) const RELEASE_DELIVERY: Statement = statement!(
+    "DELETE",
+    "notification_deliveries",
+    "
+        DELETE FROM notification_deliveries
+        WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND delivered_at IS NULL",
+);
+
+pub(super) const PURGE_DELIVERIES: Statement = statement!(
+    "DELETE",
+    "notification_deliveries",
+    "DELETE FROM notification_deliveries WHERE delivered_at < $1",
+);
+
+pub(super) const PING: Statement = Statement::new("SELECT", "", "SELECT 1", "SELECT 1");
+
+pub(super) const NEWEST_MIGRATION: Statement = statement!(
+    "SELECT",
+    "refinery_schema_history",
+    "SELECT max(version) AS version FROM refinery_schema_history",
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_appear_first_in_their_order() {
+        for statement in [
+            FIND_SESSION,
+            REVOKE_TOKEN,
+            PURGE_REVOKED_TOKENS,
+            FIND_ARTICLE,
+            FIND_ARTICLE_BY_ID,
+            FIND_FIRST_ANSWER,
+            FOLLOWERS_OF_THE_AUTHOR,
+            FOLLOWERS_OF_THE_ARTICLE,
+            CLAIM_DELIVERY,
+            FIND_DELIVERY,
+            COMPLETE_DELIVERY,
+            RELEASE_DELIVERY,
+            PURGE_DELIVERIES,
+        ] {
+            let numbers = statement.text.split('$').skip(1).map(|after| {
+                let digits = after.chars().take_while(char::is_ascii_digit);
+                digits.collect::<String>().parse::<usize>().unwrap()
+            });
+            let mut highest = 0;
+            for number in numbers {
+                assert!(number <= highest + 1, "{}", statement.text);
+                highest = highest.max(number);
+            }
+        }
+    }
+}
