@@ -40,7 +40,7 @@ pub struct BindError {
 
 impl BindError {
     /// Whether the address is already in use.
-    pub fn is_taken(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
 }
