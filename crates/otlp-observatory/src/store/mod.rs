@@ -128,7 +128,7 @@ pub(crate) struct StoredTrace {
     pub(crate) summary: TraceSummary,
     /// Resources and scopes of the spans; [`StoredSpan::source`] is an index into this list.
     pub(crate) sources: Vec<Source>,
-    /// In waterfall order.
+    /// Spans in waterfall order.
     pub(crate) spans: Vec<StoredSpan>,
     /// Oldest first.
     pub(crate) logs: Vec<StoredRecord>,
