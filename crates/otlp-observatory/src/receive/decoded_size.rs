@@ -22,7 +22,7 @@ use crate::export::Signal;
 
 /// Maximum size of a request's decoded messages without their strings, in bytes. The largest batches of real
 /// senders use half of it.
-const MAX_WEIGHT: usize = 64 << 20;
+const MAX_DECODED_BYTES: usize = 64 << 20;
 
 /// Maximum number of objects in a JSON request. Each decodes to a few hundred bytes at most. Braces in
 /// strings count too, which is harmless.
@@ -56,7 +56,7 @@ pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<(), Refusal>
         Signal::Metrics => &METRICS,
         Signal::Logs => &LOGS,
     };
-    let mut left = MAX_WEIGHT;
+    let mut left = MAX_DECODED_BYTES;
     subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Refusal::TooManyItems)
 }
 
@@ -180,13 +180,13 @@ mod tests {
     #[test]
     fn every_repeated_message_counts() {
         let attributes = 7 * size_of::<KeyValue>() + size_of::<AnyValue>();
-        let source = 2 * attributes + size_of::<EntityRef>() + 2 * size_of::<String>();
+        let resource_and_scope = 2 * attributes + size_of::<EntityRef>() + 2 * size_of::<String>();
         let exemplars = 2 * size_of::<Exemplar>() + attributes;
 
         let span = size_of::<Span>() + size_of::<Event>() + size_of::<Link>() + 3 * attributes;
-        let traces = size_of::<ResourceSpans>() + size_of::<ScopeSpans>() + source + span;
+        let traces = size_of::<ResourceSpans>() + size_of::<ScopeSpans>() + resource_and_scope + span;
         let record = size_of::<LogRecord>() + attributes;
-        let logs = size_of::<ResourceLogs>() + size_of::<ScopeLogs>() + source + record;
+        let logs = size_of::<ResourceLogs>() + size_of::<ScopeLogs>() + resource_and_scope + record;
         let points = 2 * size_of::<NumberDataPoint>()
             + size_of::<HistogramDataPoint>()
             + size_of::<ExponentialHistogramDataPoint>()
@@ -196,7 +196,7 @@ mod tests {
             + attributes;
         let metrics = size_of::<ResourceMetrics>()
             + size_of::<ScopeMetrics>()
-            + source
+            + resource_and_scope
             + 5 * (size_of::<Metric>() + attributes)
             + points;
 
