@@ -26,10 +26,6 @@ pub use self::{
 };
 use crate::{message::Message, result::ResultMeta};
 
-/// Message broker, which as a [`ResultBackend`] also stores the results of tasks.
-///
-/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list.
-/// Every method that moves a message does so in a single atomic step.
 /// Message broker and result backend.
 ///
 /// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list.
