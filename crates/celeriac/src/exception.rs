@@ -42,10 +42,11 @@ impl Exception {
         self
     }
 
-    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its sources.
+    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its
+    /// sources.
     ///
-    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text, becomes
-    /// Python's `Exception`.
+    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text,
+    /// becomes Python's `Exception`.
     ///
     /// ```
     /// use celeriac::Exception;

@@ -18,8 +18,8 @@ pub enum RetryDelay {
         first: Duration,
         /// Maximum delay. Celery's `retry_backoff_max`.
         longest: Duration,
-        /// Whether the delay is a random part of the computed one, so that tasks that failed together are not retried
-        /// together. Celery's `retry_jitter`.
+        /// Whether the delay is a random part of the computed one, so that tasks that failed together are not
+        /// retried together. Celery's `retry_jitter`.
         jitter: bool,
     },
 }
@@ -64,8 +64,9 @@ impl Default for RetryDelay {
     }
 }
 
-/// Whether a task may be retried after an attempt that was preceded by `retries` others. `default` is the task's own maximum,
-/// unlimited if `None`. `requested` is the maximum from the message, unlimited if negative, which overrides the default.
+/// Whether a task may be retried after an attempt that was preceded by `retries` others. `default` is the
+/// task's own maximum, unlimited if `None`. `requested` is the maximum from the message, unlimited if
+/// negative, which overrides the default.
 pub(crate) fn is_allowed(retries: u32, default: Option<u32>, requested: Option<&Value>) -> bool {
     let maximum = match requested.and_then(Value::as_i64) {
         Some(maximum) => u32::try_from(maximum).ok(),

@@ -1,5 +1,5 @@
-//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is left to the
-//! worker.
+//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is
+//! left to the worker.
 
 use std::{
     fmt,
@@ -78,7 +78,8 @@ impl TaskOptions {
         self
     }
 
-    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by default.
+    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by
+    /// default.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.soft_time_limit = Some(limit);
         self
@@ -96,10 +97,11 @@ impl TaskOptions {
         self
     }
 
-    /// Sets whether the message is acknowledged when the task has ended; on by default, unlike Celery's `acks_late`.
+    /// Sets whether the message is acknowledged when the task has ended; on by default, unlike Celery's
+    /// `acks_late`.
     ///
-    /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early, before it
-    /// starts, never runs twice, but is lost if its worker dies.
+    /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early,
+    /// before it starts, never runs twice, but is lost if its worker dies.
     pub fn acks_late(mut self, late: bool) -> Self {
         self.acks_late = late;
         self
@@ -113,7 +115,8 @@ impl TaskOptions {
 
     /// Sets the names of the positional arguments, so that callers may pass them by keyword.
     ///
-    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names are ignored.
+    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names
+    /// are ignored.
     pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
         self.parameters = names;
         self
@@ -175,8 +178,8 @@ impl TaskContext {
 
     /// Resolves when the soft time limit has passed, so that the task can clean up before the hard limit.
     ///
-    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task that has
-    /// called it runs on until it returns or the hard limit stops it.
+    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
+    /// that has called it runs on until it returns or the hard limit stops it.
     pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
         self.soft.watched.store(true, Ordering::Release);
         self.soft.passed.clone().cancelled_owned()
@@ -205,9 +208,10 @@ impl SoftLimit {
 
 /// Error that ends one attempt at a task.
 ///
-/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`], texts, and
-/// wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see [`Exception::from_error`].
-/// An error that may not occur again is turned into a retry with [`TaskError::retry`]:
+/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`],
+/// texts, and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
+/// [`Exception::from_error`]. An error that may not occur again is turned into a retry with
+/// [`TaskError::retry`]:
 ///
 /// ```
 /// use celeriac::{TaskContext, TaskError};
@@ -222,7 +226,8 @@ impl SoftLimit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails with `cause`.
+    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails
+    /// with `cause`.
     Retry {
         /// Error of this attempt.
         cause: Exception,

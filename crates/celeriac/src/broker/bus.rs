@@ -57,6 +57,8 @@ impl ServerInfo {
 }
 
 /// Fan-out and replies. The texts are kombu's envelopes; a bus does not look inside.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Returns the address of the broker.

@@ -22,6 +22,8 @@ use crate::{
 const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait DeadLetters: Sealed + Send + Sync {
     /// Returns up to `limit` letters, oldest first, after skipping the `offset` oldest. New letters are added

@@ -52,7 +52,7 @@ pub enum Renewal {
     /// The reservations are renewed.
     Kept,
     /// The broker has lost its data about this handle, and with it probably all reservations and messages.
-    /// [Reserve](Broker::reserve) again what is still in progress; until then every renewal returns this
+    /// [Reserve](crate::Broker::reserve) again what is still in progress; until then every renewal returns this
     /// value.
     Lost,
 }

@@ -1,5 +1,6 @@
-//! The broker port: what clients and workers need of a message broker. [`RedisBroker`](crate::RedisBroker) implements it
-//! for Celery on Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process, with the same guarantees.
+//! The broker port: what clients and workers need of a message broker. [`RedisBroker`](crate::RedisBroker)
+//! implements it for Celery on Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process, with the same
+//! guarantees.
 
 mod bus;
 mod dead;
@@ -25,47 +26,46 @@ pub use self::{
 };
 use crate::{message::Message, result::ResultMeta};
 
-/// Message broker, which as a [`ResultBackend`] also stores the results of tasks.
-///
-/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list.
-/// Every method that moves a message does so in a single atomic step.
 /// Message broker and result backend.
 ///
-/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
-/// operation that moves a message does so in a single step that a crash cannot split. Unless noted otherwise, an operation
-/// that failed is safe to repeat.
+/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list.
+/// Every operation that moves a message does so in a single step that a crash cannot split. Unless noted
+/// otherwise, an operation that failed is safe to repeat.
 ///
-/// This trait is sealed: [`RedisBroker`](crate::RedisBroker) and [`MemoryBroker`](crate::MemoryBroker) implement it, others
-/// cannot, so that operations can be added to it.
+/// This trait is sealed: [`RedisBroker`](crate::RedisBroker) and [`MemoryBroker`](crate::MemoryBroker)
+/// implement it, others cannot, so that operations can be added to it.
 #[async_trait]
 pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Sends a message to its queue.
     ///
-    /// Resolves when the broker has taken responsibility for the message: with Redis, when the server has confirmed it; with
-    /// the in-process broker, which does not outlive the process, when the task has finished.
+    /// Resolves when the broker has taken responsibility for the message: with Redis, when the server has
+    /// confirmed it; with the in-process broker, which does not outlive the process, when the task has
+    /// finished.
     ///
     /// # Errors
-    /// Returns an error if the broker did not confirm. The message may nevertheless have been sent if the connection broke,
-    /// so that repeating the call can run the task twice.
+    /// Returns an error if the broker did not confirm. The message may nevertheless have been sent if the
+    /// connection broke, so that repeating the call can run the task twice.
     async fn publish(&self, message: Message) -> Result<(), BrokerError>;
 
-    /// Sends several messages in one round trip, like [`publish`](Self::publish). Returns one result for each, in order.
+    /// Sends several messages in one round trip, like [`publish`](Self::publish). Returns one result for
+    /// each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
 
     /// Sends messages that belong together, like [`publish`](Self::publish): all of them or none.
     ///
     /// # Errors
-    /// Returns an error if the broker did not confirm. All of the messages may nevertheless have been sent if the connection
-    /// broke.
+    /// Returns an error if the broker did not confirm. All of the messages may nevertheless have been sent if
+    /// the connection broke.
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError>;
 
-    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this broker handle.
+    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this
+    /// broker handle.
     ///
     /// Waits well under a second if there are none; the list may be empty.
     ///
     /// # Errors
-    /// Returns an error if the broker cannot be reached. Messages that were reserved nevertheless are returned by a later
-    /// call.
+    /// Returns an error if the broker cannot be reached. Messages that were reserved nevertheless are
+    /// returned by a later call.
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
     /// Acknowledges a delivery and stores its result, in one step.
@@ -82,8 +82,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker did not confirm.
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
-    /// Acknowledges a delivery together with everything that follows from it, in one step. Does nothing if the delivery is
-    /// no longer held.
+    /// Acknowledges a delivery together with everything that follows from it, in one step. Does nothing if
+    /// the delivery is no longer held.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -93,8 +93,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError>;
 
-    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing if the delivery is no longer held,
-    /// because it was acknowledged or another worker has taken it over.
+    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing if the delivery is
+    /// no longer held, because it was acknowledged or another worker has taken it over.
     ///
     /// # Errors
     /// Returns an error if the broker did not confirm.
@@ -122,7 +122,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Renews the lease of this handle and the reservations of these deliveries, so that no other worker takes them over.
+    /// Renews the lease of this handle and the reservations of these deliveries, so that no other worker
+    /// takes them over.
     ///
     /// Call at least every [`renew_interval`](Self::renew_interval), even without deliveries.
     ///
@@ -143,7 +144,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns the messages of dead workers to their queues. Returns the number of messages.
     ///
     /// # Errors
-    /// Returns an error if the broker cannot be reached. Messages that were returned before stay in their queues.
+    /// Returns an error if the broker cannot be reached. Messages that were returned before stay in their
+    /// queues.
     async fn restore_expired(&self) -> Result<usize, BrokerError>;
 
     /// Returns the number of messages in a queue, and of those that are reserved.
@@ -152,7 +154,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// Returns an error if the broker cannot be reached.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
-    /// Returns the next message of each priority that has any, which is the one of its priority that has waited longest.
+    /// Returns the next message of each priority that has any, which is the one of its priority that has
+    /// waited longest.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached.

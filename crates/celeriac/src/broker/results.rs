@@ -14,6 +14,8 @@ use crate::{
 };
 
 /// Stores the results of tasks and notifies their waiters.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
     /// Stores and announces a result. A state that is not final never replaces a final one.

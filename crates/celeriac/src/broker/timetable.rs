@@ -7,6 +7,8 @@ use super::{error::BrokerError, sealed::Sealed};
 use crate::message::Message;
 
 /// Storage of schedulers' last ticks.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait Timetable: Sealed + Send + Sync {
     /// Returns the last tick of each entry, in the order of `entries`, and the time of the clock that all

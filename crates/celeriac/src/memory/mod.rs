@@ -60,7 +60,8 @@ impl fmt::Debug for MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity` dead letters.
+    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity`
+    /// dead letters.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {

@@ -13,8 +13,8 @@ pub(super) enum Fault {
     Request,
 }
 
-/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or requires a
-/// password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
+/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or
+/// requires a password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
 const OF_CONNECTION: [&str; 7] = [
     "READONLY",
     "UNBLOCKED",
@@ -24,8 +24,8 @@ const OF_CONNECTION: [&str; 7] = [
     "WRONGPASS",
     "CLUSTERDOWN",
 ];
-/// Error codes of a server with an endless script, no free memory, a disk that is not writable, too few replicas, or an
-/// account without the right.
+/// Error codes of a server with an endless script, no free memory, a disk that is not writable, too few
+/// replicas, or an account without the right.
 const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
 
 impl Fault {

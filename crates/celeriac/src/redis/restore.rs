@@ -175,7 +175,8 @@ impl RestoreRun<'_> {
         Ok(orphans)
     }
 
-    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has expired.
+    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has
+    /// expired.
     async fn read_leases(
         &self,
         tags: &[String],

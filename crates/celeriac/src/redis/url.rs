@@ -1,5 +1,5 @@
-//! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the URL as in
-//! Celery, so that both can use the same URL.
+//! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the
+//! URL as in Celery, so that both can use the same URL.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -71,8 +71,8 @@ impl Location {
 }
 
 /// Returns a URL for each sentinel. `rest` is what follows `sentinel://`:
-/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which each host has a
-/// URL and semicolons separate them.
+/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which
+/// each host has a URL and semicolons separate them.
 fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
     let mut urls = Vec::new();
     for part in rest.split(&format!(";{scheme}://")) {
@@ -93,8 +93,8 @@ fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigEr
     Ok(urls)
 }
 
-/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is what follows Celery's `redis+socket://`:
-/// `/path[?virtual_host=database]`.
+/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is what follows Celery's
+/// `redis+socket://`: `/path[?virtual_host=database]`.
 fn socket(rest: &str) -> Result<Url, ConfigError> {
     let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
     if let Some(database) = url

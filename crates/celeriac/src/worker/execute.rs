@@ -322,8 +322,8 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value that the
-/// task had, and more people read results and logs than may see those.
+/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value
+/// that the task had, and more people read results and logs than may see those.
 fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
     panic
         .downcast_ref::<&'static str>()
