@@ -322,7 +322,7 @@ mod tests {
     fn begun_with(prewritten: &PrewrittenAttributes, limit: u32, keys: &[&str]) -> Attributes {
         let mut attributes = Attributes::new(ATTRIBUTES, PLAIN, limit);
         prewritten.write(&mut attributes, |into| {
-            keys.iter().for_each(|key| into.number(key, 1))
+            keys.iter().for_each(|key| into.number(key, 1));
         });
         attributes
     }
