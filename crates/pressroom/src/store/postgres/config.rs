@@ -62,8 +62,8 @@ impl PostgresConfig {
     /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
     ///
     /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be trusted, by
-    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler that
-    /// reassigns connections after each transaction; statements are then prepared only with
+    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler
+    /// that reassigns connections after each transaction; statements are then prepared only with
     /// `prepared_statements=on`, for poolers that track them.
     ///
     /// # Errors
