@@ -23,7 +23,7 @@ pub(in crate::commands) enum Embedded {
     Configured(String),
     /// A collector or another observatory, which already listens at the observatory's address.
     Other(SocketAddr),
-    /// None, because this address for the pages is already in use.
+    /// No destination, because this address for the pages is already in use.
     PagesInUse(SocketAddr),
 }
 

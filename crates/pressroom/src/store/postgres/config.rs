@@ -35,9 +35,9 @@ pub(super) enum Certificates {
 /// The state that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolMode {
-    /// All of it: the connection leads to one session of the server.
+    /// All state: the connection leads to one session of the server.
     Session,
-    /// None: a pooler sends each transaction over any of its own connections.
+    /// No state: a pooler sends each transaction over any of its own connections.
     Transaction,
 }
 
