@@ -64,8 +64,8 @@ impl Lifecycle {
         let mut failure = None;
         tokio::select! {
             biased;
-            _ = terminate.recv() => telemetry::info!("received SIGTERM, stopping"),
-            _ = interrupt.recv() => telemetry::info!("received SIGINT, stopping"),
+            _ = terminate.recv() => telemetry::info!("SIGTERM received, stopping"),
+            _ = interrupt.recv() => telemetry::info!("SIGINT received, stopping"),
             () = self.shutdown.cancelled() => telemetry::info!("stopping"),
             Some(ended) = self.parts.join_next() => failure = Some(early_end(ended)),
         }
