@@ -1,35 +1,28 @@
-//! A task of one's own, with its worker and its caller in one program; docs/writing-a-task.md tells about it.
+//! A task with its worker and its caller in one program, explained in docs/writing-a-task.md.
 //!
 //! ```text
 //! cargo run -p celeriac --example first_task
 //! ```
 //!
-//! `REDIS_URL` names the Redis, `redis://localhost:6379/0` by default.
+//! `REDIS_URL` is the address of Redis, `redis://localhost:6379/0` by default.
 
 use std::{error::Error, io::Write, sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, Client, Exception, RedisBroker, RedisConfig, Signature, TaskContext, TaskError, TaskOptions,
-    Worker,
+    Broker, CancellationToken, Client, Exception, RedisBroker, RedisConfig, Signature, TaskContext,
+    TaskError, TaskOptions, Worker,
 };
-use tokio_util::sync::CancellationToken;
 
-/// Counts words. A text without any is refused for good; whatever may pass would be `TaskError::Retry`.
+/// Counts words. A text without words fails permanently; a temporary error would be a `TaskError::retry`.
 async fn count_words(_: TaskContext, (text,): (String,)) -> Result<usize, TaskError> {
     match text.split_whitespace().count() {
-        0 => Err(TaskError::Failed(Exception::new(
-            "ValueError",
-            "there are no words",
-        ))),
+        0 => Err(Exception::new("ValueError", "there are no words").into()),
         words => Ok(words),
     }
 }
 
 #[tokio::main]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an example has no configuration but this"
-)]
+#[expect(clippy::disallowed_methods, reason = "the example's only setting")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(url))?);

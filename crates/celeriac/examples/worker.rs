@@ -4,16 +4,17 @@
 //! cargo run -p celeriac --example worker
 //! ```
 //!
-//! `REDIS_URL` names the Redis, `redis://localhost:6379/0` by default. Ctrl-C ends it: what runs is finished, what
-//! has not begun goes back to its queue.
+//! `REDIS_URL` is the address of Redis, `redis://localhost:6379/0` by default. Ctrl-C shuts the worker down: running tasks
+//! finish, the others return to their queue.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
-use celeriac::{Exception, RedisBroker, RedisConfig, TaskContext, TaskError, TaskOptions, Worker};
+use celeriac::{
+    CancellationToken, Exception, RedisBroker, RedisConfig, TaskContext, TaskError, TaskOptions, Worker,
+};
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
 
-/// Arguments and results are whatever serde can read and write.
+/// Order as Python sends it. Arguments and results can be of any type that serde supports.
 #[derive(Deserialize)]
 struct Order {
     number: u64,
@@ -35,38 +36,34 @@ async fn invoice(_: TaskContext, (order, currency): (Order, Option<String>)) -> 
     })
 }
 
-/// Fails twice, as what depends on a network does; the third attempt succeeds.
+/// Fails twice, like a task that depends on a network, and succeeds at the third attempt.
 async fn flaky(context: TaskContext, (): ()) -> Result<u32, TaskError> {
     if context.retries < 2 {
-        return Err(TaskError::Retry {
-            cause: Exception::new("ConnectionError", "nobody answers"),
-            countdown: Some(Duration::from_secs(1)),
-        });
+        return Err(TaskError::retry_in(
+            Exception::new("ConnectionError", "no answer"),
+            Duration::from_secs(1),
+        ));
     }
     Ok(context.retries)
 }
 
 #[tokio::main]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an example has no configuration but this"
-)]
+#[expect(clippy::disallowed_methods, reason = "the example's only setting")]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt::init();
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://localhost:6379/0".to_owned());
     let broker = Arc::new(RedisBroker::new(RedisConfig::new(url))?);
     let worker = Worker::builder(broker)
-        // Not the default queue, where a Python worker beside this one would take what it does not know.
+        // A queue of its own: on the default queue, a Python worker would receive tasks that it does not know.
         .queue("rust")
         .task(
             "shop.invoice",
-            TaskOptions::new()
-                // So that Python may pass `currency` by keyword.
-                .parameters(&["order", "currency"]),
+            // Lets Python pass `currency` by keyword.
+            TaskOptions::new().parameters(&["order", "currency"]),
             invoice,
         )
-        .task("shop.flaky", TaskOptions::default(), flaky)
-        // Task events, as `celery worker -E` sends them: Flower shows every task.
+        .task("shop.flaky", TaskOptions::new(), flaky)
+        // Like `celery worker -E`: Flower shows every task.
         .events(true)
         .build();
 

@@ -1,4 +1,4 @@
-//! A handle on a result that is yet to come, as Celery's `AsyncResult` and `GroupResult`.
+//! Handle on a future result, like Celery's `AsyncResult` and `GroupResult`.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -15,37 +15,37 @@ use crate::{
     task_id::TaskId,
 };
 
-/// The results of what was sent: one task, or a group of them, and what had to end before.
+/// Handle on the result of a task or group, and on the results before it.
 #[derive(Clone)]
 pub struct AsyncResult {
     broker: Arc<dyn Broker>,
     tree: Arc<ResultTree>,
 }
 
-/// Why there is no return value.
+/// Reason a wait gave no return value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// The task has not ended in time. It may still do.
-    #[error("the task has not ended in time")]
+    /// The task did not finish in time. It may still finish later.
+    #[error("the task did not finish in time")]
     TimedOut,
-    /// It, or a task before it in its chain, failed for good.
+    /// The task, or an earlier one in its chain, failed.
     #[error("task {id} failed with {}", exception.type_name)]
     Failed {
-        /// The task that failed.
+        /// Id of the failed task.
         id: TaskId,
-        /// With what.
+        /// Exception it failed with.
         exception: Exception,
     },
-    /// It, or a task before it in its chain, was revoked or had expired.
+    /// The task, or an earlier one in its chain, was revoked or had expired.
     #[error("task {id} was revoked")]
     Revoked {
-        /// The task that was revoked.
+        /// Id of the revoked task.
         id: TaskId,
-        /// `expired`, `revoked` or `terminated`.
+        /// Reason: `expired`, `revoked` or `terminated`.
         reason: String,
     },
-    /// The result cannot be asked for.
+    /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
@@ -70,20 +70,20 @@ impl AsyncResult {
         }
     }
 
-    /// The id of the task, of the last task of a chain, of a chord's body, or of a group.
+    /// Returns the id of the task, of the last task of a chain, of a chord's body, or of a group.
     #[must_use]
     pub fn id(&self) -> &TaskId {
         &self.tree.id
     }
 
-    /// The result before this one: of the task before in a chain, or of a chord's header.
+    /// Returns the result before this one: that of the previous task in a chain, or of a chord's header.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let parent = self.tree.parent.as_ref()?;
         Some(Self::new(Arc::clone(&self.broker), Arc::clone(parent)))
     }
 
-    /// The results of a group's parts in their order; empty for anything else.
+    /// Returns the results of a group's parts, in order; empty for anything else.
     #[must_use]
     pub fn children(&self) -> Vec<Self> {
         let children = self.tree.children.iter().flatten();
@@ -92,18 +92,18 @@ impl AsyncResult {
             .collect()
     }
 
-    /// Waits for the return value; for a group, for the list of those of its parts.
+    /// Waits for the return value; for a group, for the list of its parts' return values.
     ///
-    /// A failure before it in its chain ends the wait too, because then this task will never run.
+    /// A failure of an earlier task in the chain ends the wait too, because this task will never run.
     ///
     /// # Errors
-    /// See [`WaitError`]. The result of a task that ignores it never comes: the wait times out.
+    /// See [`WaitError`]. A task that ignores its result stores none, so the wait times out.
     pub async fn wait(&self, time: Duration) -> Result<Value, WaitError> {
         timeout(time, value(self.broker.as_ref(), &self.tree)).await?
     }
 }
 
-/// The value of one result, or the first failure that keeps it from coming.
+/// Returns the value of a result, or the first failure that prevents it.
 fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Result<Value, WaitError>> {
     Box::pin(async move {
         let mut ancestors: FuturesUnordered<_> = ancestors(tree).map(|id| broker.watch(id)).collect();
@@ -112,7 +112,7 @@ fn value<'a>(broker: &'a dyn Broker, tree: &'a ResultTree) -> BoxFuture<'a, Resu
             tokio::select! {
                 value = &mut own => return value,
                 Some(ended) = ancestors.next() => {
-                    // Its value is not asked for, only whether it stands in the way.
+                    // Only a failure of this result matters here, not its value.
                     returned(ended?)?;
                 }
             }
@@ -128,7 +128,8 @@ async fn own_value(broker: &dyn Broker, tree: &ResultTree) -> Result<Value, Wait
     futures_util::future::try_join_all(parts).await.map(Value::Array)
 }
 
-/// The single tasks before this one. A chord's body is told of what happens in the header, so that is not looked at.
+/// Returns the single tasks before this one. Headers of chords are skipped, because a failure in a header
+/// fails the body.
 fn ancestors(tree: &ResultTree) -> impl Iterator<Item = &TaskId> {
     std::iter::successors(tree.parent.as_deref(), |tree| tree.parent.as_deref())
         .filter(|tree| tree.children.is_none())

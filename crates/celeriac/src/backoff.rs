@@ -1,32 +1,33 @@
-//! The pause between attempts of a loop that must not give up: it doubles from a first value to a cap.
+//! Delays between the attempts of a loop that retries without limit; they double from an initial value up to
+//! a maximum.
 
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    first: Duration,
-    longest: Duration,
+    initial: Duration,
+    max: Duration,
     next: Duration,
 }
 
 impl Backoff {
-    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(initial: Duration, max: Duration) -> Self {
         Self {
-            first,
-            longest,
-            next: first,
+            initial,
+            max,
+            next: initial,
         }
     }
 
-    /// After a success: the next pause is the first again.
+    /// Restarts with the initial delay, after a success.
     pub(crate) fn reset(&mut self) {
-        self.next = self.first;
+        self.next = self.initial;
     }
 
-    /// The pause that is due now.
+    /// Returns the next delay.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next;
-        self.next = (self.next * 2).min(self.longest);
+        self.next = (self.next * 2).min(self.max);
         pause
     }
 
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_cap_and_start_over() {
+    fn delays_double_up_to_the_maximum_and_restart() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(3));
         let pauses: Vec<u64> = (0..4).map(|_| backoff.pause().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 3, 3]);

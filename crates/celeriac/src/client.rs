@@ -1,7 +1,7 @@
-//! Sends tasks and looks up their results. Knows brokers only through [`Broker`]; time-outs and reconnecting are the
-//! broker's.
+//! The client: sends tasks and reads their results. Uses brokers only through [`Broker`], which handles
+//! time-outs and reconnection.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -22,47 +22,39 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Events sent together.
+/// Maximum number of events in a broadcast.
 const MOST_EVENTS: usize = 1000;
 
-/// Sends tasks. Cheap to clone.
-#[derive(Clone)]
+/// Client that sends tasks. Cheap to clone.
+#[derive(Debug, Clone)]
+#[must_use]
 pub struct Client {
     broker: Arc<dyn Broker>,
     observer: Arc<dyn Observer>,
     origin: Arc<str>,
     reply_to: Arc<str>,
-    /// Counts events, where they are sent.
+    /// Clock for events, if they are sent.
     events: Option<Arc<Clock>>,
 }
 
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("broker", &self.broker)
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A task that was not sent, or not confirmed.
+/// Error of a task that was not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("task {task} was not sent: {source}")]
 #[non_exhaustive]
 pub struct SendError {
-    /// The task's name.
+    /// Name of the task.
     pub task: String,
-    /// The id it would have had.
+    /// Id of the task.
     pub id: TaskId,
-    /// Why.
+    /// Cause of the failure.
     pub source: BrokerError,
 }
 
-/// Tasks that were not sent, or not confirmed.
+/// Error of a canvas that was not sent, or not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// They cannot be sent as Celery would.
+    /// The canvas cannot be sent as Celery would send it.
     #[error(transparent)]
     Canvas(#[from] CanvasError),
     /// The broker did not confirm.
@@ -71,8 +63,7 @@ pub enum ApplyError {
 }
 
 impl Client {
-    /// A client of this broker.
-    #[must_use]
+    /// Creates a client of a broker.
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
@@ -83,24 +74,23 @@ impl Client {
         }
     }
 
-    /// Reports every send to this observer.
-    #[must_use]
+    /// Reports every send to `observer`.
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
         Self { observer, ..self }
     }
 
-    /// Whether an event `task-sent` is broadcast for every task, as with Celery's `task_send_sent_event`; off by default. It
-    /// shows the task's arguments, shortened, to everyone who reaches the broker, and is one more round trip.
-    #[must_use]
+    /// Sets whether a `task-sent` event is broadcast for every task, as with Celery's `task_send_sent_event`;
+    /// off by default. The event shows the task's arguments, shortened, to anyone with access to the broker,
+    /// and costs a round trip.
     pub fn events(self, enabled: bool) -> Self {
         let events = enabled.then(Arc::default);
         Self { events, ..self }
     }
 
-    /// Sends one task and returns its id, when the broker has taken responsibility (see [`Broker::publish`]).
+    /// Sends a task and returns its id once the broker has taken responsibility (see [`Broker::publish`]).
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     pub async fn send(&self, signature: Signature) -> Result<TaskId, SendError> {
         let (message, span) = self.prepare(signature);
         let (task, id) = (message.headers.task.clone(), message.headers.id.clone());
@@ -113,7 +103,7 @@ impl Client {
         finish(answer, span, task, id)
     }
 
-    /// Sends several tasks in one round trip; one answer each, in order.
+    /// Sends several tasks in one round trip. Returns one result per task, in order.
     pub async fn send_batch(&self, signatures: Vec<Signature>) -> Vec<Result<TaskId, SendError>> {
         let mut messages = Vec::with_capacity(signatures.len());
         let mut pending = Vec::with_capacity(signatures.len());
@@ -141,15 +131,15 @@ impl Client {
             .collect()
     }
 
-    /// The result of a task; `None` while it has none.
+    /// Returns the result of a task, or `None` if it has none yet.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     pub async fn result(&self, id: impl Into<TaskId>) -> Result<Option<ResultMeta>, BrokerError> {
         self.broker.result(&id.into()).await
     }
 
-    /// A handle on the result of a task that was sent by anyone.
+    /// Returns a handle on the result of a task, whichever client has sent it.
     #[must_use]
     pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
         AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
@@ -163,11 +153,12 @@ impl Client {
         self.result_of(id).wait(timeout).await
     }
 
-    /// Sends one or several tasks and gives back a handle on their results, when the broker has taken responsibility
-    /// for all of them (see [`Broker::publish_together`]).
+    /// Sends a canvas and returns a handle on its results once the broker has taken responsibility for all of
+    /// it (see [`Broker::publish_together`]).
     ///
     /// # Errors
-    /// When it cannot be sent as Celery would, or the broker did not confirm.
+    /// Returns an error if the canvas cannot be sent as Celery would send it, or if the broker does not
+    /// confirm.
     pub async fn apply(&self, canvas: impl Into<Canvas>) -> Result<AsyncResult, ApplyError> {
         let canvas = canvas.into();
         canvas.check()?;
@@ -197,7 +188,7 @@ impl Client {
         Ok(AsyncResult::new(Arc::clone(&self.broker), tree))
     }
 
-    /// The event that a task was sent, where events are.
+    /// Returns the `task-sent` event of a message, if events are sent.
     fn sent(&self, message: &Message) -> Option<Event> {
         let clock = self.events.as_ref()?.tick();
         let queue = message.queue();
@@ -211,7 +202,7 @@ impl Client {
         Some(Event::of_task("task-sent", &self.origin, clock, id, particulars))
     }
 
-    /// Who watches can do without: what the tasks are for does not fail because of it.
+    /// Broadcasts events. A failure is only logged, since monitors can do without them.
     async fn announce(&self, events: &[Event]) {
         for batch in events.chunks(MOST_EVENTS) {
             let text = Event::encode_batch(&self.origin, batch);
@@ -220,7 +211,7 @@ impl Client {
                 .broadcast(event::EXCHANGE, event::TASK_BATCH, text)
                 .await
             {
-                debug!(%error, "sent tasks were not announced");
+                debug!(%error, "failed to send task-sent events");
                 return;
             }
         }

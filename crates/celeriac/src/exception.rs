@@ -16,6 +16,7 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Exception {
     /// Class name, such as `OperationalError`.
     pub type_name: String,
@@ -27,7 +28,6 @@ pub struct Exception {
 
 impl Exception {
     /// Creates an exception of Python's module `builtins`.
-    #[must_use]
     pub fn new(type_name: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             type_name: type_name.into(),
@@ -37,16 +37,16 @@ impl Exception {
     }
 
     /// Sets the module of the class.
-    #[must_use]
     pub fn module(mut self, module: impl Into<String>) -> Self {
         self.module = module.into();
         self
     }
 
-    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its sources.
+    /// Creates an exception from a Rust error: named after its type, with the texts of the error and its
+    /// sources.
     ///
-    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text, becomes
-    /// Python's `Exception`.
+    /// An error that is an `Exception` stays as it is. An error without a type of its own, such as a text,
+    /// becomes Python's `Exception`.
     ///
     /// ```
     /// use celeriac::Exception;
@@ -55,7 +55,6 @@ impl Exception {
     /// let exception = Exception::from_error(error);
     /// assert_eq!(exception.to_string(), "ParseIntError: invalid digit found in string");
     /// ```
-    #[must_use]
     pub fn from_error<E: Into<Box<dyn Error + Send + Sync>>>(error: E) -> Self {
         match error.into().downcast::<Self>() {
             Ok(exception) => *exception,

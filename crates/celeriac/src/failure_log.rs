@@ -1,5 +1,6 @@
-//! What a loop says when the broker fails it: one line for a streak of failures and one for its end. About a broker
-//! that is away the loops say nothing, because the broker's connection has said it for all of them.
+//! Logs the failures of a loop that retries: one line for the first of a series of failures, and one for its
+//! end. While the broker is unavailable, loops log nothing, because the broker's connection logs the outage
+//! for all of them.
 
 use crate::{
     broker::BrokerError,
@@ -8,29 +9,32 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct FailureLog {
-    /// What the loop does, as the subject of a sentence.
-    what: &'static str,
+    /// Activity of the loop, as the subject of a sentence.
+    activity: &'static str,
     warned: bool,
 }
 
 impl FailureLog {
-    pub(crate) fn new(what: &'static str) -> Self {
-        Self { what, warned: false }
+    pub(crate) fn new(activity: &'static str) -> Self {
+        Self {
+            activity,
+            warned: false,
+        }
     }
 
     pub(crate) fn failed(&mut self, error: &BrokerError) {
-        let said = matches!(error, BrokerError::Unavailable { .. }) || self.warned;
-        if said {
-            debug!(%error, "{} failed", self.what);
+        let logged = matches!(error, BrokerError::Unavailable { .. }) || self.warned;
+        if logged {
+            debug!(%error, "{} failed", self.activity);
         } else {
             self.warned = true;
-            warn!(%error, "{} fails; trying until it works", self.what);
+            warn!(%error, "{} fails; retrying", self.activity);
         }
     }
 
     pub(crate) fn worked(&mut self) {
         if std::mem::take(&mut self.warned) {
-            info!("{} works again", self.what);
+            info!("{} works again", self.activity);
         }
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    DeadLetter, Schedule, broker,
+    DeadLetter, Schedule,
     control::{command::Command, envelope},
     message,
 };

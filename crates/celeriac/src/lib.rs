@@ -1,44 +1,46 @@
-//! The Celery task protocol in Rust: send tasks to Celery workers, run tasks that Celery clients send.
+//! Celery's task protocol in Rust: send tasks to Celery workers, and run tasks that Celery clients send.
 //!
-//! It speaks task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6), so that Python and Rust share
-//! queues, results and events, and either side can be replaced alone. Beyond Celery, a message is never in
-//! nobody's hands: it is popped and reserved in one step, acknowledged together with its result, and given back
-//! soon after its worker has died.
+//! The crate speaks task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6): Python and Rust share
+//! queues, results and events, and either side can be replaced alone. Beyond Celery, no message is lost when
+//! a worker dies: it is popped and reserved in one step, acknowledged together with its result, and returned
+//! to its queue soon after the death of its worker.
 //!
-//! [`Client`] sends a [`Signature`]; [`Worker`] runs tasks; both work on a [`Broker`], of which there are two:
-//! [`RedisBroker`], and [`MemoryBroker`] inside one process. [`Control`] asks workers and steers them, as
-//! `celery inspect` and `celery control` do.
-//!
-//! Work of several tasks is a [`Canvas`] made with [`chain`], [`group`] and [`chord`]: [`Client::apply`] sends it and
-//! gives back an [`AsyncResult`] to wait on.
+//! [`Client`] sends a [`Signature`], or a [`Canvas`] made with [`chain`], [`group`] and [`chord`]. [`Worker`]
+//! runs tasks. [`Control`] inspects and controls workers, like `celery inspect` and `celery control`.
+//! [`Scheduler`] sends periodic tasks. All of them work on a [`Broker`]: [`RedisBroker`], or [`MemoryBroker`]
+//! inside one process.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
-//! use celeriac::{Client, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker};
-//! use tokio_util::sync::CancellationToken;
+//! use celeriac::{
+//!     Broker, CancellationToken, Client, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // `RedisBroker::new(RedisConfig::new("redis://localhost:6379/0"))` in production.
-//! let broker: Arc<dyn celeriac::Broker> = Arc::new(MemoryBroker::new(100));
+//! // In production: `RedisBroker::new(RedisConfig::new("redis://localhost:6379/0"))`.
+//! let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(100));
 //!
 //! async fn add(_: TaskContext, (a, b): (i64, i64)) -> Result<i64, TaskError> {
 //!     Ok(a + b)
 //! }
-//! let worker = Worker::builder(broker.clone()).task("math.add", TaskOptions::default(), add).build();
+//! let worker = Worker::builder(broker.clone()).task("math.add", TaskOptions::new(), add).build();
 //! let shutdown = CancellationToken::new();
 //! let running = tokio::spawn(worker.run(shutdown.clone(), Duration::from_secs(5)));
 //!
 //! let client = Client::new(broker);
 //! let id = client.send(Signature::new("math.add").arg(2).arg(3)).await?;
-//! // The in-process broker answers when the task has ended; with Redis, the result comes later.
-//! assert_eq!(client.result(&id).await?.expect("the task has ended").result, 5);
+//! assert_eq!(client.wait(id, Duration::from_secs(5)).await?, 5);
 //!
 //! shutdown.cancel();
 //! running.await??;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Features
+//!
+//! - `telemetry`: the module `otel`, which records OpenTelemetry spans and metrics. Off by default.
 
 #![warn(missing_docs, missing_debug_implementations, unreachable_pub)]
 
@@ -55,6 +57,7 @@ mod failure_log;
 #[doc(hidden)]
 pub mod fuzzing;
 mod json;
+mod lock;
 mod log;
 mod memory;
 mod message;
@@ -103,7 +106,15 @@ pub use self::{
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
-/// The program in the README compiles.
+/// Types of other crates in this crate's signatures.
+pub use {
+    jiff::Timestamp,
+    serde_json::{Map, Value},
+    tokio_util::sync::CancellationToken,
+    uuid::Uuid,
+};
+
+/// Compiles the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,5 +1,5 @@
-//! The macros that log events. With the feature `telemetry` they name the function that logs (`code.function.name`);
-//! without it they are those of `tracing`.
+//! The macros that log events. With the feature `telemetry` they name the function that logs
+//! (`code.function.name`); without it they are those of `tracing`.
 
 #[cfg(feature = "telemetry")]
 pub(crate) use telemetry::{debug, error, info, warn};

@@ -1,6 +1,6 @@
-//! Instrumentation port: [`Client`](crate::Client), [`Worker`](crate::Worker) and the brokers report sends, runs and
-//! server commands to an [`Observer`]. The default one does nothing; `celeriac::otel` (feature `telemetry`) records
-//! OpenTelemetry spans and metrics.
+//! Instrumentation port: [`Client`](crate::Client), [`Worker`](crate::Worker) and the brokers report sends,
+//! runs and server commands to an [`Observer`]. The default one does nothing; `celeriac::otel` (feature
+//! `telemetry`) records OpenTelemetry spans and metrics.
 
 use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
@@ -11,17 +11,18 @@ use crate::{broker::BrokerError, task::TaskOutcome};
 /// Receives reports of sends, runs and server commands.
 ///
 /// Others can implement this trait. The `*Info` values that its methods receive have constructors for tests.
-pub trait Observer: Send + Sync + 'static {
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
     /// Called before a task is sent.
     ///
-    /// The observer may add trace context to `headers`. Trace context that is already there was set by the caller and
-    /// is the parent of the send.
+    /// The observer may add trace context to `headers`. Trace context that is already there was set by the
+    /// caller and is the parent of the send.
     fn send(&self, send: &SendInfo<'_>, headers: &mut Map<String, Value>) -> Box<dyn SendSpan>;
 
     /// Called before a task runs. `headers` carry the sender's trace context.
     fn run<'a>(&'a self, task: &TaskInfo<'a>, headers: &Map<String, Value>) -> Box<dyn RunSpan + 'a>;
 
-    /// Returns headers with the current trace context. Called within a run, for the tasks that follow from it.
+    /// Returns headers with the current trace context. Called within a run, for the tasks that follow from
+    /// it.
     fn context(&self) -> Map<String, Value>;
 
     /// Returns the current span, for work that is done later on its behalf.
@@ -29,8 +30,8 @@ pub trait Observer: Send + Sync + 'static {
         SpanHandle::default()
     }
 
-    /// Returns one handle for work that is done for several spans at once: commands sent within it belong to the first
-    /// span and are linked to the others.
+    /// Returns one handle for work that is done for several spans at once: commands sent within it belong to
+    /// the first span and are linked to the others.
     fn batch_span(&self, _: &[SpanHandle]) -> SpanHandle {
         SpanHandle::default()
     }
@@ -176,7 +177,8 @@ pub struct TaskInfo<'a> {
 }
 
 impl<'a> TaskInfo<'a> {
-    /// Describes the first attempt at a registered task, by a worker without a name. The fields can be changed.
+    /// Describes the first attempt at a registered task, by a worker without a name. The fields can be
+    /// changed.
     #[must_use]
     pub fn new(task: &'a str, id: &'a str, queue: &'a str) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Task results as Celery's Redis backend keeps them: one JSON text a task under `celery-task-meta-<id>`, key
-//! by key in Celery's order, published on the channel of the same name.
+//! Task results in the format of Celery's Redis backend: a JSON text for each task under
+//! `celery-task-meta-<id>`, with the same keys in the same order, published on the channel of the same name.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 
 use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId, time};
 
-/// A task's state.
+/// State of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// A worker runs it.
+    /// A worker runs the task.
     Started,
-    /// It returned a value.
+    /// The task returned a value.
     Success,
-    /// It failed and will be tried again.
+    /// The task failed and will be retried.
     Retry,
-    /// It failed for good.
+    /// The task failed.
     Failure,
-    /// It expired or was revoked.
+    /// The task expired or was revoked.
     Revoked,
-    /// A state that a Python task made up.
+    /// A custom state set by a Python task.
     Other(String),
 }
 
 impl Status {
-    /// Celery's name for it.
+    /// Returns Celery's name for the state.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -39,7 +39,7 @@ impl Status {
         }
     }
 
-    /// Whether the task will not change any more.
+    /// Returns whether the state is final.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Success | Self::Failure | Self::Revoked)
@@ -66,31 +66,31 @@ impl<'de> Deserialize<'de> for Status {
     }
 }
 
-/// A task's state with what belongs to it.
+/// State of a task and its result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ResultMeta {
-    /// The state.
+    /// State of the task.
     pub status: Status,
-    /// The return value; for failures the exception.
+    /// Return value, or the exception of a failure.
     #[serde(default)]
     pub result: Value,
-    /// Where it failed, as text.
+    /// Traceback of a failure, as text.
     #[serde(default)]
     pub traceback: Option<String>,
     /// Tasks sent by the task.
     #[serde(default)]
     pub children: Value,
-    /// When it reached a final state, ISO 8601.
+    /// Time of the final state, in ISO 8601.
     #[serde(default)]
     pub date_done: Option<String>,
-    /// The group it belongs to.
+    /// Id of the group the task belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_id: Option<String>,
-    /// The task that sent it; the task itself from its second attempt on.
+    /// Id of the task that sent this one; from the second attempt on, the task's own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_id: Option<TaskId>,
-    /// The task's id.
+    /// Id of the task.
     pub task_id: TaskId,
 }
 
@@ -108,7 +108,7 @@ impl ResultMeta {
         }
     }
 
-    /// A worker has begun.
+    /// Creates the result of a task that has started.
     #[must_use]
     pub fn started(headers: &Headers, pid: u32, hostname: &str) -> Self {
         Self::new(
@@ -118,7 +118,7 @@ impl ResultMeta {
         )
     }
 
-    /// It returned `value`.
+    /// Creates the result of a task that returned `value`.
     #[must_use]
     pub fn success(headers: &Headers, value: Value, now: Timestamp) -> Self {
         Self {
@@ -127,12 +127,12 @@ impl ResultMeta {
         }
     }
 
-    /// It failed and was sent again.
+    /// Creates the result of a task that failed and will be retried.
     #[must_use]
     pub fn retry(headers: &Headers, exception: &Exception) -> Self {
         Self {
             traceback: Some(exception.traceback()),
-            // Celery counts the message that tries again as a child of the attempt.
+            // Celery counts the retry as a child of the attempt.
             children: json!([[[headers.id, null], null]]),
             ..Self::new(
                 headers,
@@ -142,7 +142,7 @@ impl ResultMeta {
         }
     }
 
-    /// It failed for good in its own code.
+    /// Creates the result of a task whose code failed.
     #[must_use]
     pub fn failure(headers: &Headers, exception: &Exception, now: Timestamp) -> Self {
         Self {
@@ -151,7 +151,8 @@ impl ResultMeta {
         }
     }
 
-    /// It was ended from outside its code: no traceback, and the exception's arguments as Celery gives them.
+    /// Creates the result of a task that failed outside of its own code: without traceback, and with the
+    /// exception's arguments in Celery's format.
     pub(crate) fn rejected(
         headers: &Headers,
         exception: &Exception,
@@ -164,7 +165,7 @@ impl ResultMeta {
         }
     }
 
-    /// It will never run: `expired`, `revoked` or `terminated`.
+    /// Creates the result of a task that will not run: `expired`, `revoked` or `terminated`.
     #[must_use]
     pub fn revoked(headers: &Headers, reason: &str, now: Timestamp) -> Self {
         let exception = Exception::new("TaskRevokedError", reason.to_owned()).module("celery.exceptions");
@@ -174,8 +175,8 @@ impl ResultMeta {
         }
     }
 
-    /// The exception of a task that failed, is tried again, or was revoked. Without one its parts are empty.
-    #[must_use]
+    /// Returns the exception of a task that failed, is retried or was revoked; its parts are empty if there
+    /// is none.
     pub fn exception(&self) -> Exception {
         let text = |name: &str| self.result[name].as_str().unwrap_or_default().to_owned();
         let message = match &self.result["exc_message"] {
@@ -196,14 +197,14 @@ impl ResultMeta {
         }
     }
 
-    /// The JSON text that is kept and published.
+    /// Encodes the result as the JSON text that is stored and published.
     #[must_use]
     pub fn encode(&self) -> String {
         json::to_string(self)
     }
 
-    /// Reads what [`encode`](Self::encode) or a Python worker wrote; `None` when it is neither. A float that is no
-    /// number, which JSON does not have and Python writes all the same, is read as `null`.
+    /// Decodes a result written by [`encode`](Self::encode) or by a Python worker; returns `None` if it is
+    /// invalid. `NaN` and infinities, which Python writes and JSON does not allow, become null.
     #[must_use]
     pub fn decode(raw: &[u8]) -> Option<Self> {
         serde_json::from_slice(raw)
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_python_made_up_is_kept() {
+    fn a_custom_state_of_python_is_kept() {
         let meta =
             ResultMeta::decode(br#"{"status": "PROGRESS", "result": {"done": 3}, "task_id": "1"}"#).unwrap();
         assert_eq!(meta.status, Status::Other("PROGRESS".to_owned()));

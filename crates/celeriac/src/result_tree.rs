@@ -1,4 +1,4 @@
-//! The ids of the results that belong together, in the form in which Celery saves a group.
+//! Ids of results that belong together, in the form in which Celery stores a group.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::task_id::TaskId;
 
-/// Which results belong together.
+/// Result of a task or a group, with those before it and inside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResultTree {
     pub id: TaskId,
-    /// What comes before in a chain, or the header of a chord.
+    /// Previous result of the chain, or the header of the chord.
     pub parent: Option<Arc<ResultTree>>,
-    /// The parts, if it is a group.
+    /// Members, for a group.
     pub children: Option<Vec<Arc<ResultTree>>>,
 }
 
@@ -25,7 +25,7 @@ impl ResultTree {
         }
     }
 
-    /// As Celery writes it: `[[id, parent], parts]`.
+    /// Returns Celery's encoding, `[[id, parent], members]`.
     pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
         let children = self.children.as_ref();
@@ -33,7 +33,7 @@ impl ResultTree {
         json!([[self.id, parent], children])
     }
 
-    /// Reads such a tuple.
+    /// Decodes what [`as_tuple`](Self::as_tuple) or a Python worker encoded.
     pub(crate) fn from_tuple(tuple: &Value) -> Option<Self> {
         let (own, parts) = (tuple.get(0)?, tuple.get(1)?);
         let (id, parent) = match own {

@@ -1,4 +1,4 @@
-//! When a task is tried again, unless it says so itself: a fixed time later, or later each time.
+//! Delays between the attempts at a task, and the decision whether there is another attempt.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use serde_json::Value;
 
 use crate::system;
 
-/// How long until the next attempt.
+/// Delay before the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryDelay {
-    /// Always the same. Celery's `default_retry_delay`.
+    /// Constant delay. Celery's `default_retry_delay`.
     Fixed(Duration),
-    /// Doubles with every attempt. Celery's `retry_backoff`.
+    /// Delay that doubles with every attempt. Celery's `retry_backoff`.
     Exponential {
-        /// Before the first retry.
+        /// Delay before the first retry.
         first: Duration,
-        /// No delay is longer. Celery's `retry_backoff_max`.
+        /// Maximum delay. Celery's `retry_backoff_max`.
         longest: Duration,
-        /// A random part of the delay instead of all of it, so that tasks that failed together are not tried again
-        /// together. Celery's `retry_jitter`.
+        /// Whether the delay is a random part of the computed one, so that tasks that failed together are not
+        /// retried together. Celery's `retry_jitter`.
         jitter: bool,
     },
 }
 
 impl RetryDelay {
-    /// What Celery does with `retry_backoff=True`: 1, 2, 4 and so on up to 600 seconds, with jitter.
+    /// Delays of Celery's `retry_backoff=True`: 1, 2, 4 and so on up to 600 seconds, with jitter.
     pub const BACKOFF: Self = Self::Exponential {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(600),
         jitter: true,
     };
 
-    /// The delay after an attempt that was tried `retries` times before.
+    /// Returns the delay after an attempt that was preceded by `retries` others.
     pub(crate) fn after(&self, retries: u32) -> Duration {
         match *self {
             Self::Fixed(delay) => delay,
@@ -54,7 +54,7 @@ impl RetryDelay {
 }
 
 impl Default for RetryDelay {
-    /// 1, 2, 4 and so on up to 600 seconds, without jitter.
+    /// Returns delays of 1, 2, 4 and so on up to 600 seconds, without jitter.
     fn default() -> Self {
         Self::Exponential {
             first: Duration::from_secs(1),
@@ -64,14 +64,15 @@ impl Default for RetryDelay {
     }
 }
 
-/// Whether a task that was tried `retries` times before is tried again. `usual` is the task's own bound, none for
-/// ever; `asked` what its message asks for instead, where a negative number means for ever.
-pub(crate) fn is_allowed(retries: u32, usual: Option<u32>, asked: Option<&Value>) -> bool {
-    let bound = match asked.and_then(Value::as_i64) {
-        Some(asked) => u32::try_from(asked).ok(),
-        None => usual,
+/// Whether a task may be retried after an attempt that was preceded by `retries` others. `default` is the
+/// task's own maximum, unlimited if `None`. `requested` is the maximum from the message, unlimited if
+/// negative, which overrides the default.
+pub(crate) fn is_allowed(retries: u32, default: Option<u32>, requested: Option<&Value>) -> bool {
+    let maximum = match requested.and_then(Value::as_i64) {
+        Some(maximum) => u32::try_from(maximum).ok(),
+        None => default,
     };
-    bound.is_none_or(|bound| retries < bound)
+    maximum.is_none_or(|maximum| retries < maximum)
 }
 
 #[cfg(test)]
@@ -102,17 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_may_ask_for_another_bound() {
+    fn a_message_may_request_another_maximum() {
         assert!(is_allowed(2, Some(3), None));
         assert!(!is_allowed(3, Some(3), None));
         assert!(is_allowed(1_000_000, None, None), "for ever");
         assert!(is_allowed(3, Some(3), Some(&json!(4))));
         assert!(!is_allowed(0, Some(3), Some(&json!(0))));
         assert!(is_allowed(1_000_000, Some(3), Some(&json!(-1))), "for ever");
-        assert!(
-            !is_allowed(3, Some(3), Some(&json!(null))),
-            "Python's way of saying nothing"
-        );
+        assert!(!is_allowed(3, Some(3), Some(&json!(null))), "null is no request");
         assert!(!is_allowed(3, Some(3), Some(&json!("many"))));
     }
 }

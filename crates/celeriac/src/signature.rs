@@ -1,5 +1,5 @@
-//! What to send: a task's name, its arguments and the options of its delivery. Becomes a message when a
-//! [`Client`](crate::Client) sends it, and a dictionary as Celery's when it is part of something larger.
+//! Signatures: a task's name, its arguments and the options of its delivery. A signature becomes a message
+//! when a [`Client`](crate::Client) sends it, and a Celery dictionary inside a canvas.
 
 use std::time::Duration;
 
@@ -25,99 +25,87 @@ use crate::{
 ///     .on_error(celeriac::Signature::new("app.jobs.tasks.report"));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[must_use = "a signature runs only when a client sends it"]
 pub struct Signature(Node);
 
 impl Signature {
-    /// A call of the task registered under this name, on the queue `celery`.
+    /// Creates a call of the task registered under this name, on the queue `celery`.
     pub fn new(task: impl Into<String>) -> Self {
         Self(Node::new(task, Kind::Task))
     }
 
-    /// The task's id; a random one otherwise.
-    #[must_use]
+    /// Sets the id of the task, which is random by default.
     pub fn id(self, id: impl Into<TaskId>) -> Self {
         self.option("task_id", id.into())
     }
 
     /// Adds a positional argument.
-    #[must_use]
     pub fn arg(mut self, value: impl Into<Value>) -> Self {
         self.0.args.push(value.into());
         self
     }
 
     /// Adds positional arguments.
-    #[must_use]
     pub fn args(mut self, values: Vec<Value>) -> Self {
         self.0.args.extend(values);
         self
     }
 
     /// Adds a keyword argument.
-    #[must_use]
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.0.kwargs.insert(name.into(), value.into());
         self
     }
 
-    /// The queue to send to.
-    #[must_use]
+    /// Sets the destination queue.
     pub fn queue(self, queue: impl Into<String>) -> Self {
         self.option("queue", queue.into())
     }
 
-    /// 0 (first, the default) to 9 (last); larger numbers count as 9.
-    #[must_use]
+    /// Sets the priority, from 0 (first, the default) to 9 (last); larger numbers count as 9.
     pub fn priority(self, priority: u8) -> Self {
         self.option("priority", priority.min(9))
     }
 
-    /// To be run no earlier than this long after it was sent.
-    #[must_use]
+    /// Sets the minimum delay between sending and running the task.
     pub fn countdown(mut self, countdown: Duration) -> Self {
         self.0.options.shift_remove("eta");
         self.option("countdown", seconds(countdown))
     }
 
-    /// To be run no earlier than this time.
-    #[must_use]
+    /// Sets the earliest time to run the task.
     pub fn eta(mut self, eta: Timestamp) -> Self {
         self.0.options.shift_remove("countdown");
         self.option("eta", time::format(eta))
     }
 
-    /// Not to be run after this time: it becomes `REVOKED`.
-    #[must_use]
+    /// Sets the time after which the task is not run and becomes `REVOKED`.
     pub fn expires(self, expires: Timestamp) -> Self {
         self.option("expires", time::format(expires))
     }
 
-    /// Ended after this long.
-    #[must_use]
+    /// Sets the time after which the task is aborted.
     pub fn time_limit(self, limit: Duration) -> Self {
         self.option("time_limit", seconds(limit))
     }
 
-    /// Told to end after this long.
-    #[must_use]
+    /// Sets the time after which the task is asked to stop.
     pub fn soft_time_limit(self, limit: Duration) -> Self {
         self.option("soft_time_limit", seconds(limit))
     }
 
-    /// Whether the result is thrown away.
-    #[must_use]
+    /// Sets whether the result is discarded.
     pub fn ignore_result(self, ignore: bool) -> Self {
         self.option("ignore_result", ignore)
     }
 
-    /// How often it is tried again (`None`: for ever), whatever its worker has set. Only Celeriac workers know of it.
-    #[must_use]
+    /// Sets the maximum number of retries (`None` for no limit), which overrides that of the worker. Only
+    /// Celeriac workers support it.
     pub fn max_retries(self, retries: impl Into<Option<u32>>) -> Self {
         self.option(MAX_RETRIES, retries.into().map_or(json!(-1), Value::from))
     }
 
-    /// A further header, such as `traceparent`: an observer takes it as the parent of the send.
-    #[must_use]
+    /// Adds a header, such as `traceparent`, which an observer takes as the parent of the send.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let headers = self.0.options.entry("headers").or_insert_with(|| json!({}));
         if let Value::Object(headers) = headers {
@@ -126,28 +114,25 @@ impl Signature {
         self
     }
 
-    /// It takes no result of a task before it: its arguments are all it gets. Celery's `si`.
-    #[must_use]
+    /// Makes the signature immutable: it does not receive the result of the task before it. Celery's `si`.
     pub fn immutable(mut self) -> Self {
         self.0.immutable = true;
         self
     }
 
-    /// Run with the return value when this task has succeeded. Celery's `link`.
-    #[must_use]
+    /// Adds a task that runs with the return value once this task has succeeded. Celery's `link`.
     pub fn on_success(mut self, callback: impl Into<Canvas>) -> Self {
         self.0.link("link", &[callback.into().0.encode()]);
         self
     }
 
-    /// Run with the id of the task when it has failed for good. Celery's `link_error`.
-    #[must_use]
+    /// Adds a task that runs with the id of this task once it has failed. Celery's `link_error`.
     pub fn on_error(mut self, errback: impl Into<Canvas>) -> Self {
         self.0.link("link_error", &[errback.into().0.encode()]);
         self
     }
 
-    /// This, and after it `next` with its return value. Celery's `|`.
+    /// Returns a chain of this task and `next`, which receives the return value. Celery's `|`.
     pub fn then(self, next: impl Into<Canvas>) -> Canvas {
         Canvas::from(self).then(next)
     }

@@ -1,5 +1,5 @@
-//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is left to the
-//! worker.
+//! The types that a task's code sees: its options, its context, and its errors. Finding and running tasks is
+//! left to the worker.
 
 use std::{
     fmt,
@@ -32,6 +32,7 @@ use crate::{
 ///     .time_limit(Duration::from_secs(60));
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct TaskOptions {
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: RetryDelay,
@@ -51,7 +52,6 @@ impl Default for TaskOptions {
 
 impl TaskOptions {
     /// Creates the default options.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             max_retries: Some(3),
@@ -67,52 +67,47 @@ impl TaskOptions {
 
     /// Sets the maximum number of retries, unlimited with `None`; 3 by default, as in Celery.
     /// [`Signature::max_retries`](crate::Signature::max_retries) overrides it.
-    #[must_use]
     pub fn max_retries(mut self, retries: impl Into<Option<u32>>) -> Self {
         self.max_retries = retries.into();
         self
     }
 
     /// Sets the delay before a retry whose error names none; 1, 2, 4 and so on seconds by default.
-    #[must_use]
     pub fn retry_delay(mut self, delay: RetryDelay) -> Self {
         self.retry_delay = delay;
         self
     }
 
-    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by default.
-    #[must_use]
+    /// Sets the time after which the task is asked to end; see [`TaskContext::soft_time_limit`]. Unlimited by
+    /// default.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.soft_time_limit = Some(limit);
         self
     }
 
     /// Sets the time after which the task is stopped. Unlimited by default.
-    #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
         self
     }
 
     /// Sets whether the state `STARTED` is stored when the task starts; off by default.
-    #[must_use]
     pub fn track_started(mut self, track: bool) -> Self {
         self.track_started = track;
         self
     }
 
-    /// Sets whether the message is acknowledged when the task has ended; on by default, unlike Celery's `acks_late`.
+    /// Sets whether the message is acknowledged when the task has ended; on by default, unlike Celery's
+    /// `acks_late`.
     ///
-    /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early, before it
-    /// starts, never runs twice, but is lost if its worker dies.
-    #[must_use]
+    /// A task that is acknowledged late runs again if its worker dies. A task that is acknowledged early,
+    /// before it starts, never runs twice, but is lost if its worker dies.
     pub fn acks_late(mut self, late: bool) -> Self {
         self.acks_late = late;
         self
     }
 
     /// Sets whether results are discarded even if the message asks for them; off by default.
-    #[must_use]
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.ignore_result = ignore;
         self
@@ -120,8 +115,8 @@ impl TaskOptions {
 
     /// Sets the names of the positional arguments, so that callers may pass them by keyword.
     ///
-    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names are ignored.
-    #[must_use]
+    /// Arguments that a caller omits are null, which an `Option` accepts. Keyword arguments with other names
+    /// are ignored.
     pub fn parameters(mut self, names: &'static [&'static str]) -> Self {
         self.parameters = names;
         self
@@ -167,7 +162,6 @@ impl TaskContext {
     /// assert_eq!(sum, Ok(5));
     /// # }
     /// ```
-    #[must_use]
     pub fn for_test(task: impl Into<String>) -> Self {
         Self {
             id: Uuid::nil().into(),
@@ -184,8 +178,8 @@ impl TaskContext {
 
     /// Resolves when the soft time limit has passed, so that the task can clean up before the hard limit.
     ///
-    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task that has
-    /// called it runs on until it returns or the hard limit stops it.
+    /// A task that never calls this method is stopped at the soft limit with `SoftTimeLimitExceeded`. A task
+    /// that has called it runs on until it returns or the hard limit stops it.
     pub fn soft_time_limit(&self) -> impl Future<Output = ()> + Send + 'static {
         self.soft.watched.store(true, Ordering::Release);
         self.soft.passed.clone().cancelled_owned()
@@ -214,9 +208,10 @@ impl SoftLimit {
 
 /// Error that ends one attempt at a task.
 ///
-/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`], texts, and
-/// wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see [`Exception::from_error`].
-/// An error that may not occur again is turned into a retry with [`TaskError::retry`]:
+/// With `?`, any error becomes a [`Failed`](Self::Failed): everything that implements [`std::error::Error`],
+/// texts, and wrappers such as `anyhow::Error`. The exception is named after the error's Rust type, see
+/// [`Exception::from_error`]. An error that may not occur again is turned into a retry with
+/// [`TaskError::retry`]:
 ///
 /// ```
 /// use celeriac::{TaskContext, TaskError};
@@ -231,7 +226,8 @@ impl SoftLimit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails with `cause`.
+    /// Failure that may not occur again. The task is retried until `max_retries` is reached, then it fails
+    /// with `cause`.
     Retry {
         /// Error of this attempt.
         cause: Exception,

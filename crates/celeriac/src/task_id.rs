@@ -63,7 +63,6 @@ impl From<TaskId> for String {
     }
 }
 
-/// So that an id can be an argument of another task.
 impl From<TaskId> for Value {
     fn from(id: TaskId) -> Self {
         Self::from(id.as_str())

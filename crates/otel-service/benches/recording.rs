@@ -1,8 +1,9 @@
 //! Measures the cost of recording on the calling thread: nanoseconds and allocations per span, log record and
-//! measurement, with all signals exported to a receiver that discards them, and with `OTEL_SDK_DISABLED=true`.
+//! measurement, with all signals exported to a receiver that discards them, and with
+//! `OTEL_SDK_DISABLED=true`.
 //!
-//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per process,
-//! and prints one table. The export thread runs concurrently; its cost is not included.
+//! `cargo bench -p otel-service --bench recording` starts itself twice, because telemetry is set up once per
+//! process, and prints one table. The export thread runs concurrently; its cost is not included.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Request, Response};
 use otel_service::{
-    ClientAddress, Counter, Database, DbError, Failure, Histogram, HttpLayer, KeyValue, Messaging, Outcome,
-    Processed, Service, Span, Statement, TaskMessage,
+    ClientAddress, Counter, Database, DbError, Failure, Histogram, HttpLayer, KeyValue, Redis, Service, Span,
+    Statement,
 };
 use tower::Layer;
 use tower::Service as _;
@@ -128,7 +129,6 @@ fn measure() -> BenchResult {
     let telemetry = otel_service::init(Service::new("recording", "0"))?;
     spans();
     layers();
-    tasks();
     measurements();
     now(Span::internal("logging").run(async {
         case(
@@ -183,7 +183,7 @@ fn layers() {
             black_box(found).ok();
         },
     );
-    let redis = Messaging::new("worker@host");
+    let redis = Redis::new();
     case(
         "Redis command",
         || (),
@@ -228,30 +228,6 @@ fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
     ready(Ok(Response::new(Body::empty())))
 }
 
-fn tasks() {
-    let messaging = Messaging::new("worker@host");
-    let message = TaskMessage {
-        task: "send_notification",
-        id: "4d1e4b1c-7a43-4b33-a0f8-2f5f4f0e3c11",
-        queue: "celery",
-    };
-    case(
-        "task sent",
-        || (),
-        |()| {
-            let sending = messaging.send(&message, None);
-            black_box(sending.headers());
-            sending.finish(Ok(()));
-        },
-    );
-    case("task processed", otel_service::Context::new, |parent| {
-        now(messaging.process(&message, 0, parent, ready(()), |()| Processed {
-            outcome: Outcome::Success,
-            exception: None,
-        }));
-    });
-}
-
 static VISITS: Counter = otel_service::counter("bench.visits", "{visit}", "Visits.");
 static STAYS: Histogram = otel_service::histogram("bench.stays", "Stays.");
 
@@ -275,8 +251,8 @@ fn measurements() {
     .ok();
 }
 
-/// Measures `work` with inputs from `prepare`, which is not measured. Writes the name, the nanoseconds per call in the
-/// fastest round, and the allocations and allocated bytes per call, separated by tabs.
+/// Measures `work` with inputs from `prepare`, which is not measured. Writes the name, the nanoseconds per
+/// call in the fastest round, and the allocations and allocated bytes per call, separated by tabs.
 fn case<I>(name: &str, mut prepare: impl FnMut() -> I, mut work: impl FnMut(I)) {
     let mut inputs = |count: usize| -> Vec<I> { (0..count).map(|_| prepare()).collect() };
     inputs(ITERATIONS).into_iter().for_each(&mut work);

@@ -12,8 +12,8 @@ const SPAN_ID: &str = "x-b3-spanid";
 const SAMPLED: &str = "x-b3-sampled";
 const FLAGS: &str = "x-b3-flags";
 
-/// Marks a context with the debug flag, which is passed on with every outgoing call, as the OpenTelemetry specification
-/// of propagators requires.
+/// Marks a context with the debug flag, which is passed on with every outgoing call, as the OpenTelemetry
+/// specification of propagators requires.
 struct Debug;
 
 /// Form of the headers that are written.
@@ -32,13 +32,10 @@ pub(crate) struct B3Propagator {
 
 impl B3Propagator {
     pub(crate) fn new(encoding: Encoding) -> Self {
-        let fields: &[&str] = match encoding {
-            Encoding::Single => &[SINGLE],
-            Encoding::Multiple => &[TRACE_ID, SPAN_ID, SAMPLED, FLAGS],
-        };
+        let fields = [SINGLE, TRACE_ID, SPAN_ID, SAMPLED, FLAGS];
         Self {
             encoding,
-            fields: fields.iter().map(|&field| field.to_owned()).collect(),
+            fields: fields.map(str::to_owned).to_vec(),
         }
     }
 }
@@ -82,6 +79,7 @@ impl TextMapPropagator for B3Propagator {
         }
     }
 
+    /// Returns all headers that are read, whichever are written.
     fn fields(&self) -> FieldIter<'_> {
         FieldIter::new(&self.fields)
     }

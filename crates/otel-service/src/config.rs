@@ -1,6 +1,6 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here and
-//! nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a warning and is
-//! replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here
+//! and nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a
+//! warning and is replaced by the default.
 
 mod destination;
 mod endpoint;
@@ -12,66 +12,24 @@ mod otlp;
 mod traces;
 mod variables;
 
-use std::net::SocketAddr;
-
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 
+use otlp_recorder::{BatchSettings, Signal};
+
 use crate::resource::resource;
-pub(crate) use destination::{Destination, Signal};
+use crate::service::Service;
+pub(crate) use destination::Destination;
 use intervals::Intervals;
-pub(crate) use limits::{Batches, LogLimits};
-pub(crate) use metrics::{ExemplarFilter, Measuring};
-pub(crate) use otlp::{ClientFiles, Compression, Otlp, PemFile, Protocol};
+use limits::LogLimits;
+use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
 
-/// The service that sends the telemetry.
-#[derive(Clone, Copy, Debug)]
-pub struct Service {
-    /// Default of `OTEL_SERVICE_NAME`.
-    pub name: &'static str,
-    /// Value of `service.version`.
-    pub version: &'static str,
-    /// Default exporter.
-    pub export: Export,
-}
-
-impl Service {
-    /// Creates a service with [`Export::Always`], the default of the specification.
-    pub const fn new(name: &'static str, version: &'static str) -> Self {
-        Self {
-            name,
-            version,
-            export: Export::Always,
-        }
-    }
-}
-
-/// Default exporter, used if `OTEL_{TRACES,METRICS,LOGS}_EXPORTER` is not set.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Export {
-    /// `otlp`, to `http://localhost:4318` unless an endpoint is set: the default of the specification.
-    Always,
-    /// `otlp` if an endpoint is set, otherwise `none`.
-    ///
-    /// For programs that are started by hand on machines without a collector.
-    WhenConfigured,
-    /// `otlp` over HTTP to this address unless an endpoint is set.
-    ///
-    /// For programs with a receiver on the same machine that displays telemetry as it arrives: by default, spans and log
-    /// records are exported twice a second and metrics every five seconds. Variables for headers, protocol and TLS apply
-    /// to a configured endpoint only, not to this receiver.
-    Nearby(SocketAddr),
-    /// `none`, regardless of all variables.
-    ///
-    /// For programs that receive telemetry themselves.
-    Never,
-}
-
-/// Returns the name of the variable that selects a destination or disables export, or `None` if no variable does.
+/// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
+/// does.
 ///
-/// For programs that offer a destination of their own; see [`Export::Nearby`].
+/// For programs that offer a destination of their own; see [`crate::Export::Nearby`].
 #[must_use]
 pub fn decided_by() -> Option<String> {
     destination::decided_by(&mut Variables::new(&environment))
@@ -96,8 +54,8 @@ pub(crate) struct Config {
     pub(crate) traces: Destination,
     pub(crate) metrics: Destination,
     pub(crate) logs: Destination,
-    pub(crate) span_batches: Batches,
-    pub(crate) log_batches: Batches,
+    pub(crate) span_batches: BatchSettings,
+    pub(crate) log_batches: BatchSettings,
     pub(crate) measuring: Measuring,
     /// Unparsed value of `RUST_LOG`.
     pub(crate) log_directives: String,
@@ -140,8 +98,8 @@ impl Config {
             traces,
             metrics,
             logs,
-            span_batches: Batches::read("OTEL_BSP", intervals.spans, &mut variables),
-            log_batches: Batches::read("OTEL_BLRP", intervals.log_records, &mut variables),
+            span_batches: limits::batches("OTEL_BSP", intervals.spans, &mut variables),
+            log_batches: limits::batches("OTEL_BLRP", intervals.log_records, &mut variables),
             measuring: Measuring::read(intervals.metrics, &mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
@@ -160,7 +118,10 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
+    use otlp_recorder::{Collector, Protocol};
+
     use crate::b3::Encoding;
+    use crate::service::Export;
 
     const SERVICE: Service = Service::new("app", "1");
 
@@ -173,7 +134,7 @@ mod tests {
         })
     }
 
-    fn otlp(destination: Destination) -> Otlp {
+    fn otlp(destination: Destination) -> Collector {
         match destination {
             Destination::Otlp(otlp) => *otlp,
             other => panic!("{other:?}"),
@@ -192,7 +153,7 @@ mod tests {
         }
         assert_eq!(
             config.span_batches,
-            Batches {
+            BatchSettings {
                 queue_size: 2048,
                 batch_size: 512,
                 delay: Duration::from_secs(5),

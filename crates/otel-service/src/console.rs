@@ -1,17 +1,17 @@
-//! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a collector. Log
-//! records are not printed, because log events are written to standard output in any case.
+//! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a
+//! collector. Log records are not printed, because log events are written to standard output in any case.
 
 use std::io::{self, Write};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use otlp_recorder::{Request, Signal};
 use prost::Message;
 use serde_json::{Map, Value, json};
-
-use crate::otlp::Request;
 
 /// Writes the spans or metrics of `request` to standard output.
 ///
@@ -19,9 +19,10 @@ use crate::otlp::Request;
 ///
 /// Fails if standard output is closed.
 pub(crate) fn write(request: &Request) -> io::Result<()> {
-    match request {
-        Request::Traces(request) => lines(
-            ExportTraceServiceRequest::decode(request.clone())
+    let message = request.protobuf().clone();
+    match request.signal() {
+        Signal::Traces => lines(
+            ExportTraceServiceRequest::decode(message)
                 .map_err(io::Error::other)?
                 .resource_spans
                 .iter()
@@ -29,15 +30,16 @@ pub(crate) fn write(request: &Request) -> io::Result<()> {
                 .flat_map(|scope| &scope.spans)
                 .map(span),
         ),
-        Request::Metrics(request) => lines(
-            request
+        Signal::Metrics => lines(
+            ExportMetricsServiceRequest::decode(message)
+                .map_err(io::Error::other)?
                 .resource_metrics
                 .iter()
                 .flat_map(|group| &group.scope_metrics)
                 .flat_map(|scope| &scope.metrics)
                 .map(metric),
         ),
-        Request::Logs(_) => Ok(()),
+        Signal::Logs => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Client spans and durations of database statements, and metrics of connection pools, following the stable database
-//! conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with placeholders, so values never
-//! reach a span.
+//! Client spans and durations of database statements, and metrics of connection pools, following the stable
+//! database conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with
+//! placeholders, so values never reach a span.
 
 mod connections;
 
@@ -10,22 +10,22 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use opentelemetry::trace::{SpanKind, TraceContextExt};
-use opentelemetry::{Context, KeyValue, StringValue};
+use opentelemetry::{Context, KeyValue};
+use otlp_recorder::{Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table};
 
 use crate::context;
-use crate::export::Attributes;
 use crate::failure::{self, Failure, record_failure};
-use crate::metrics::{self, DATABASE_SECONDS, Durations, Instruments, SERIES_LIMIT, Series, Table};
+use crate::metrics::{self, DATABASE_SECONDS, Instruments, SERIES_LIMIT};
 use crate::names::event;
-use crate::recording::{Beginning, KnownAttributes};
+use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
 
 pub use connections::ConnectionTimes;
 
-static DURATION: Instruments<Durations> = Instruments::new();
+static DURATION: Instruments<DurationHistogram> = Instruments::new();
 
 /// A statement, defined once as a constant of the program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     /// `db.operation.name`, such as `SELECT`.
     pub operation: &'static str,
@@ -54,16 +54,10 @@ impl Statement {
     }
 }
 
-impl Statement {
-    fn key(&self) -> StatementKey {
-        let texts = [self.operation, self.collection, self.summary, self.text];
-        texts.map(|text| (text.as_ptr().addr(), text.len()))
-    }
-}
-
 /// An error of a database client.
 pub trait DbError {
-    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error is not the database's.
+    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error is not the
+    /// database's.
     fn status_code(&self) -> Option<String>;
 }
 
@@ -118,20 +112,17 @@ pub struct Database(Arc<Target>);
 struct Target {
     /// Attributes common to all statements: system, namespace, server.
     fixed: Vec<KeyValue>,
-    known: Table<StatementKey, KnownStatement>,
+    known: Table<Statement, KnownStatement>,
 }
 
-/// Attributes and series cached for one statement. Each is created on first use, because a series without measurements
-/// would be exported too.
+/// Attributes and series cached for one statement. Each is created on first use, because a series without
+/// measurements would be exported too.
 #[derive(Debug, Default)]
 struct KnownStatement {
-    attributes: KnownAttributes,
+    attributes: PrewrittenAttributes,
     /// Durations of successful calls.
-    succeeded: OnceLock<Series>,
+    succeeded: OnceLock<DurationSeries>,
 }
-
-/// Address and length of each text of a statement, which are cheaper to compare than the texts.
-type StatementKey = [(usize, usize); 4];
 
 impl Target {
     fn describe(&self, statement: &Statement, into: &mut Attributes) {
@@ -154,15 +145,15 @@ fn on_one_line(text: &str) -> String {
 impl Database {
     /// Creates a database to observe.
     ///
-    /// `system` is its `db.system.name` (`postgresql`, `sqlite`), `namespace` the name of the database, `server` the
-    /// address and port of the server, if any.
+    /// `system` is its `db.system.name` (`postgresql`, `sqlite`), `namespace` the name of the database,
+    /// `server` the address and port of the server, if any.
     pub fn new(system: &'static str, namespace: String, server: Option<(String, u16)>) -> Self {
         let mut fixed = vec![
             KeyValue::new("db.system.name", system),
-            KeyValue::new("db.namespace", kept(namespace)),
+            KeyValue::new("db.namespace", namespace),
         ];
         if let Some((address, port)) = server {
-            fixed.push(KeyValue::new("server.address", kept(address)));
+            fixed.push(KeyValue::new("server.address", address));
             fixed.push(KeyValue::new("server.port", i64::from(port)));
         }
         Self(Arc::new(Target {
@@ -171,8 +162,8 @@ impl Database {
         }))
     }
 
-    /// Runs `work`, which executes `statement`, in a client span named after the summary of the statement, and records
-    /// `db.client.operation.duration`.
+    /// Runs `work`, which executes `statement`, in a client span named after the summary of the statement,
+    /// and records `db.client.operation.duration`.
     ///
     /// One call covers all attempts of a statement that is retried.
     ///
@@ -210,7 +201,8 @@ impl Database {
 
     /// Registers gauges for the connections of a pool. Call it after [`crate::init`].
     ///
-    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not block.
+    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not
+    /// block.
     pub fn observe_connections(
         &self,
         pool: &'static str,
@@ -249,7 +241,8 @@ impl Database {
     }
 }
 
-/// Adds an event to the current span, which is that of a statement: the statement is retried after the error `last`.
+/// Adds an event to the current span, which is that of a statement: the statement is retried after the error
+/// `last`.
 pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -286,21 +279,18 @@ struct CallStatus {
 impl<'a> Call<'a> {
     fn start(database: &'a Database, statement: &'a Statement) -> Self {
         let stopwatch = Stopwatch::start();
-        let beginning = Beginning {
-            since: stopwatch.time(),
-            ..Beginning::new(statement.summary, SpanKind::Client)
-        };
-        let known = database.0.known.get(&statement.key(), KnownStatement::default);
+        let start = SpanStart::new(statement.summary, SpanKind::Client).time(stopwatch.time());
+        let known = database.0.known.get(statement, KnownStatement::default);
         let describe = |into: &mut Attributes| database.0.describe(statement, into);
         let describe = |into: &mut Attributes| match known {
-            Some(known) => known.attributes.begin(into, describe),
+            Some(known) => known.attributes.write(into, describe),
             None => describe(into),
         };
         Self {
             database,
             statement,
             known,
-            cx: Context::map_current(|current| context::start(current, beginning, describe)),
+            cx: Context::map_current(|current| OWN.start(current, start, describe)),
             stopwatch,
             status: None,
         }
@@ -372,20 +362,14 @@ impl Drop for Call<'_> {
 }
 
 /// Returns `db.client.operation.duration`, which SQL statements and Redis commands share.
-pub(crate) fn duration() -> Option<&'static Durations> {
-    DURATION.get(|meter| {
-        Durations::new(
-            meter,
+pub(crate) fn duration() -> Option<&'static DurationHistogram> {
+    DURATION.get(&OWN, |factory| {
+        factory.durations(
             "db.client.operation.duration",
             "Duration of database client operations.",
             &DATABASE_SECONDS,
         )
     })
-}
-
-/// Leaks `text`, so that cloning the value allocates nothing. Only for values that a program creates once.
-pub(crate) fn kept(text: String) -> StringValue {
-    StringValue::from(&*text.leak())
 }
 
 fn signed(count: u64) -> i64 {

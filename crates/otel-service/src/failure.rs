@@ -1,5 +1,5 @@
-//! What counts as a failure, and how one is written on a span. A refusal that the service expects (a wrong password, a
-//! missing article) is an `Err` too, but not a failure: it leaves the span's status unset.
+//! Failures and their recording on spans. An expected error, such as a wrong password, is an `Err` but not a
+//! failure: it leaves the span status unset.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -7,19 +7,21 @@ use std::convert::Infallible;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
-/// `error.type` of work that nobody waited for any longer.
+/// `error.type` of work that was dropped before it ended.
 pub(crate) const CANCELLED: &str = "cancelled";
 
 /// `error.type` of work that panicked.
 pub(crate) const PANIC: &str = "panic";
 
-/// An error as telemetry sees it.
+/// An error that can be recorded on a span.
 pub trait Failure {
-    /// The value of `error.type`: low cardinality, as `io.timeout` or the type's name. `None` says that this is an
-    /// expected refusal and not an error.
+    /// Returns the value of `error.type`, such as `io.timeout` or the name of the type, or `None` for an
+    /// expected error.
+    ///
+    /// The number of values must be small.
     fn error_type(&self) -> Option<Cow<'static, str>>;
 
-    /// What happened, for people. E-mails are masked on the way out; secrets must not be in it.
+    /// Returns the message of the error, which must not contain secrets. E-mail addresses are masked.
     fn message(&self) -> String;
 }
 
@@ -33,13 +35,13 @@ impl Failure for Infallible {
     }
 }
 
-/// Why a response is a 5xx. Put it into the response's extensions and [`crate::HttpLayer`] records it as the exception
-/// of the server span.
+/// Cause of a 5xx response, a response extension. [`crate::HttpLayer`] records it as the exception of the
+/// server span.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// The value of `error.type` and `exception.type`.
+    /// Value of `error.type` and `exception.type`.
     pub error_type: Cow<'static, str>,
-    /// The value of `exception.message`.
+    /// Value of `exception.message`.
     pub message: String,
 }
 
@@ -54,7 +56,7 @@ impl Failure for Fault {
 }
 
 /// Marks the span of `cx` as failed: `error.type`, an `exception` event and the status Error.
-pub(crate) fn record(cx: &Context, error_type: Cow<'static, str>, message: String) {
+pub fn record_exception(cx: &Context, error_type: Cow<'static, str>, message: String) {
     let span = cx.span();
     if !span.is_recording() {
         return;
@@ -70,18 +72,18 @@ pub(crate) fn record(cx: &Context, error_type: Cow<'static, str>, message: Strin
     span.set_status(Status::error(message));
 }
 
-/// Records `failure` on the span of `cx` unless it is an expected refusal; gives its `error.type`.
-pub(crate) fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static, str>> {
+/// Records `failure` on the span of `cx` unless it is an expected error; returns its `error.type`.
+pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static, str>> {
     let error_type = failure.error_type()?;
-    record(cx, error_type.clone(), failure.message());
+    record_exception(cx, error_type.clone(), failure.message());
     Some(error_type)
 }
 
-/// Writes on the span of `cx` that its work was given up half-way, which is no failure unless it panicked; gives its
-/// `error.type`.
-pub(crate) fn record_unfinished(cx: &Context) -> Cow<'static, str> {
+/// Records on the span of `cx` that its work was dropped before it ended, which is a failure only during a
+/// panic; returns its `error.type`.
+pub fn record_unfinished(cx: &Context) -> Cow<'static, str> {
     if std::thread::panicking() {
-        record(cx, PANIC.into(), "the work panicked".to_owned());
+        record_exception(cx, PANIC.into(), "the work panicked".to_owned());
         PANIC.into()
     } else {
         cx.span().set_attribute(KeyValue::new("error.type", CANCELLED));

@@ -1,15 +1,15 @@
-//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects metrics rather
-//! than within it: the SDK holds a lock while it collects, so a slow callback would block the creation of instruments,
-//! and a panicking one would poison the lock.
+//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects metrics
+//! rather than within it: the SDK holds a lock while it collects, so a slow callback would block the creation
+//! of instruments, and a panicking one would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::KeyValue;
+use otlp_recorder::LOG_TARGET;
 
-use crate::export::TARGET;
-use crate::metrics::meter;
+use crate::recorder;
 
 /// Values of a gauge, each with the attributes of its series.
 type Values = Vec<(f64, Vec<KeyValue>)>;
@@ -26,9 +26,9 @@ struct Gauge {
 
 /// Registers a gauge whose values `read` returns whenever metrics are collected.
 ///
-/// `read` runs on the export thread and must be quick. If it blocks, only the metrics of the process are delayed. If it
-/// panics, the gauge is omitted and the panic is logged once. Call this after [`crate::init`]; earlier calls have no
-/// effect.
+/// `read` runs on the export thread and must be quick. If it blocks, only the metrics of the process are
+/// delayed. If it panics, the gauge is omitted and the panic is logged once. Call this after [`crate::init`];
+/// earlier calls have no effect.
 pub fn observe_gauge(
     name: &'static str,
     unit: &'static str,
@@ -42,7 +42,8 @@ pub fn observe_gauge(
         panicked: AtomicBool::new(false),
     });
     lock(&GAUGES).push(Arc::clone(&gauge));
-    meter()
+    recorder::service()
+        .meter()
         .f64_observable_gauge(name)
         .with_unit(unit)
         .with_description(description)
@@ -68,7 +69,7 @@ impl Gauge {
         catch_unwind(AssertUnwindSafe(&self.read)).unwrap_or_else(|_| {
             if !self.panicked.swap(true, Ordering::AcqRel) {
                 tracing::error!(
-                    target: TARGET,
+                    target: LOG_TARGET,
                     signal = "metrics",
                     gauge = self.name,
                     "the callback of a gauge panicked; the gauge is omitted from exports while it does"

@@ -1,9 +1,11 @@
-//! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the `traceresponse`
-//! header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic conventions 1.4x); records
-//! `http_requests_total` and `http_request_duration_seconds` in addition. A request ends when its response body ends.
+//! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
+//! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
+//! conventions 1.4x); records `http_requests_total` and `http_request_duration_seconds` in addition. A
+//! request ends when its response body ends.
 
 mod attributes;
 mod body;
+mod client;
 mod exchange;
 mod measures;
 mod route;
@@ -24,23 +26,19 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use body::ResponseBody;
+pub use client::ClientAddress;
 use exchange::Exchange;
 use route::Route;
 
-/// Address of the client, a request extension.
-///
-/// The server that accepts the connection sets it, because only the server knows which proxies to trust.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ClientAddress(pub std::net::SocketAddr);
-
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
-/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are recorded too.
+/// Place it outside of layers that respond by themselves (time-outs, limits), so that their responses are
+/// recorded too.
 ///
-/// A request ends when its response has been sent completely, fails, or is dropped. In each case its span ends once, its
-/// duration is recorded once, and `http.server.active_requests` is decremented. When the client disconnects early, the
-/// span has the `error.type` `cancelled` and no error status. A 5xx response carries its cause in a
-/// [`Fault`](crate::Fault) extension.
+/// A request ends when its response has been sent completely, fails, or is dropped. In each case its span
+/// ends once, its duration is recorded once, and `http.server.active_requests` is decremented. When the
+/// client disconnects early, the span has the `error.type` `cancelled` and no error status. A 5xx response
+/// carries its cause in a [`Fault`](crate::Fault) extension.
 ///
 /// ```
 /// use axum::extract::MatchedPath;
@@ -106,10 +104,15 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let route = (self.layer.route)(&parts).map(Route::of);
+        let route = (self.layer.route)(&parts).map(Route::new);
         let quiet = (self.layer.quiet)(parts.uri.path());
         let parent = global::get_text_map_propagator(|propagator| {
-            propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
+            // Most requests carry no context, and asking for its headers costs less than extracting nothing.
+            if propagator.fields().any(|name| parts.headers.contains_key(name)) {
+                propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
+            } else {
+                Context::current()
+            }
         });
         let mut exchange = Exchange::start(&parts, route, &parent, quiet);
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
@@ -123,7 +126,8 @@ where
 pin_project! {
     /// The response future of [`HttpService`].
     ///
-    /// Dropping it early (the client disconnected, an outer time-out expired) ends the span and records the metrics.
+    /// Dropping it early (the client disconnected, an outer time-out expired) ends the span and records the
+    /// metrics.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]

@@ -1,5 +1,5 @@
-//! Sets everything up in the order that matters: providers first, then the globals, then the log subscriber, and only
-//! then does anything make an instrument. [`Telemetry`] owns the providers and flushes them at the end.
+//! The set-up, in the required order: the pipeline and the providers, the globals, the log subscriber, the
+//! instruments. [`Telemetry`] owns the pipeline and flushes it at shutdown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,55 +8,48 @@ use opentelemetry::logs::LoggerProvider;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::{Key, global};
 use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
+use otlp_recorder::{Pipeline, ShutdownError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::SCOPE;
 use crate::b3::B3Propagator;
-use crate::config::{Config, Propagator, Service, Signal};
-use crate::context;
-use crate::exemplar;
-use crate::export::ExportThread;
+use crate::config::{Config, Propagator};
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
 use crate::process;
-use crate::providers::Providers;
+use crate::providers::{Providers, start_pipeline};
+use crate::recorder::{self, OWN};
+use crate::service::Service;
 
-/// Why telemetry could not be set up. No value of a variable leads here.
+/// Reason the set-up failed. Invalid variables cause warnings, not errors.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum InitError {
-    /// [`init`] was called before in this process.
-    #[error("telemetry is set up already")]
+    /// [`init`] was called earlier in this process.
+    #[error("telemetry is already set up in this process")]
     AlreadyInitialised,
-    /// Something else has installed a `tracing` subscriber.
+    /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed: {0}")]
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// What was lost at the end.
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
-#[error("telemetry not delivered before the deadline: {}", signals.join(", "))]
-pub struct ShutdownError {
-    /// The signals (`traces`, `metrics`, `logs`) whose last batch did not reach the collector.
-    pub signals: Vec<&'static str>,
-}
-
-/// Owns the providers and the thread that exports. Keep it until the process ends, then call [`Telemetry::shutdown`].
+/// The running telemetry of the process. Keep it until the process ends, then call [`Telemetry::shutdown`].
 #[derive(Debug)]
 #[must_use = "without a shutdown the last batches are lost"]
 pub struct Telemetry {
     service_name: String,
-    providers: Providers,
-    thread: Option<ExportThread>,
+    /// `None` with `OTEL_SDK_DISABLED`.
+    running: Option<(Providers, Pipeline)>,
 }
 
-/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators and installs the `tracing`
-/// subscriber. May be called inside or outside of an async runtime. A value that cannot be read is logged as a warning
-/// and replaced by its default.
+/// Reads `OTEL_*`, `RUST_LOG` and `PII_MASKING`, sets the global providers and propagators, and installs the
+/// `tracing` subscriber. Works inside and outside of an async runtime. An invalid value causes a warning and
+/// is replaced by the default.
 ///
 /// # Errors
-/// When called twice, or when a subscriber is installed already.
+///
+/// Fails when called twice, and when the program has installed a subscriber.
 pub fn init(service: Service) -> Result<Telemetry, InitError> {
     static CALLED: AtomicBool = AtomicBool::new(false);
     if CALLED.swap(true, Ordering::AcqRel) {
@@ -69,30 +62,30 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         .get(&Key::from_static_str("service.name"))
         .map(|name| name.to_string())
         .unwrap_or_default();
-    let (providers, recorder, thread) = if config.disabled {
-        (Providers::default(), None, None)
-    } else {
-        Providers::start(&config, &mut warnings)
-    };
+    recorder::install_service(service.name, service.version);
+    let running = (!config.disabled).then(|| {
+        let pipeline = start_pipeline(&config);
+        warnings.extend_from_slice(pipeline.warnings());
+        (Providers::new(&config, &pipeline), pipeline)
+    });
 
     global::set_text_map_propagator(propagator(&config.propagators));
-    if let Some(provider) = &providers.traces {
-        global::set_tracer_provider(provider.clone());
+    let mut logger = None;
+    if let Some((providers, pipeline)) = &running {
+        global::set_tracer_provider(providers.traces.clone());
+        recorder::install(pipeline.recorder().clone());
+        if let Some(provider) = &providers.metrics {
+            global::set_meter_provider(provider.clone());
+            metrics::enable(pipeline.exemplars().clone());
+            pipeline.observe(&OWN.meter());
+            process::observe(&OWN.meter());
+        }
+        let provider = providers.logs.as_ref();
+        logger = provider.map(|provider| provider.logger(env!("CARGO_PKG_NAME")));
     }
-    if let Some(recorder) = recorder {
-        context::install_recorder(recorder);
-    }
-    if let Some(provider) = &providers.metrics {
-        global::set_meter_provider(provider.clone());
-        exemplar::set_filter(config.measuring.exemplars);
-        metrics::set_ready();
-        process::observe(&metrics::meter());
-    }
-    let logger = providers.logs.as_ref().map(|provider| provider.logger(SCOPE));
     let telemetry = Telemetry {
         service_name,
-        providers,
-        thread,
+        running,
     };
 
     let filter = EnvFilter::try_new(&config.log_directives).unwrap_or_else(|error| {
@@ -109,15 +102,15 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         })
         .try_init();
     if let Err(error) = installed {
-        // Nothing was recorded that would have to leave.
+        // Nothing has been recorded yet.
         telemetry.shutdown(Duration::ZERO).ok();
         return Err(error.into());
     }
     if let Err(error) = logs::bridge_log() {
-        warnings.push(format!("events of the crate log are not ours: {error}"));
+        warnings.push(format!("events of the log crate are not recorded: {error}"));
     }
     logs::log_panics();
-    // The three signals share most variables, and with them most complaints.
+    // The signals share most variables, so their warnings repeat.
     warnings.sort_unstable();
     warnings.dedup();
     for warning in warnings {
@@ -127,33 +120,31 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
 }
 
 impl Telemetry {
-    /// The service's name in force: that of `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES`, or the default.
+    /// Returns the effective name of the service, from `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` or the
+    /// default.
     #[must_use]
     pub fn service_name(&self) -> &str {
         &self.service_name
     }
 
-    /// Flushes and stops all signals at once, and comes back when they are done or at the deadline, whatever the
-    /// collector does. Blocks the thread that it is called on and needs no other: it works at the end of a
-    /// current-thread runtime too. Where other tasks are still to run meanwhile, call it in `spawn_blocking`. A signal
-    /// whose collector has been failing gets a second at the most.
+    /// Flushes and stops all signals.
+    ///
+    /// Returns when they are done or at the deadline, regardless of the collector; a collector whose last
+    /// export failed gets at most a second. Blocks the calling thread, also at the end of a current-thread
+    /// runtime. To keep other tasks running, call it in `spawn_blocking`.
     ///
     /// # Errors
-    /// Names the signals that were not delivered.
+    ///
+    /// Returns the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        // Meters are read once more before they are closed.
-        self.providers.close_queues();
-        let undelivered = self
-            .thread
-            .map(|thread| thread.finish(deadline))
-            .unwrap_or_default();
-        self.providers.close_meters();
-        if undelivered.is_empty() {
+        let Some((providers, pipeline)) = self.running else {
             return Ok(());
-        }
-        Err(ShutdownError {
-            signals: undelivered.into_iter().map(Signal::name).collect(),
-        })
+        };
+        providers.close_queues();
+        // The pipeline collects metrics once more.
+        let result = pipeline.shutdown(deadline);
+        providers.close_meters();
+        result
     }
 }
 

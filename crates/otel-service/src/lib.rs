@@ -1,8 +1,10 @@
-//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces, metrics and
-//! logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and business code.
+//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces,
+//! metrics and logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and
+//! business code.
 //!
-//! Spans are made with the OpenTelemetry API directly; `tracing` carries log events only. Nothing here blocks a request:
-//! exporting happens on a thread of its own, and what a collector cannot take is dropped, counted and logged once.
+//! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
+//! request: a separate thread exports it, and telemetry that the collector cannot accept is dropped, counted
+//! and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,30 +21,30 @@ mod config;
 mod console;
 mod context;
 mod db;
-mod exemplar;
-mod export;
 mod failure;
 mod gauges;
 mod http;
 mod init;
+pub mod instrumentation;
 mod logs;
 mod mask;
-mod messaging;
 mod metrics;
 pub mod names;
-mod otlp;
 mod process;
 mod providers;
 mod query;
-mod recording;
+mod quiet;
+mod recorder;
+mod redis;
 mod resource;
 mod runtime;
 mod sampler;
+mod service;
 mod span;
 mod stopwatch;
 
 pub use self::http::{ClientAddress, HttpLayer, HttpService, ResponseBody, ResponseFuture};
-pub use config::{Export, Service, decided_by};
+pub use config::decided_by;
 pub use context::{
     current_trace_id, extract_context, inject_context, on_behalf_of, set_attribute, set_server_attribute,
     without_spans,
@@ -51,24 +53,22 @@ pub use db::{
     ConnectionCounts, ConnectionTimes, Database, DbError, Returned, Statement, statement_sent_again,
 };
 pub use failure::{Failure, Fault};
-pub use init::{InitError, ShutdownError, Telemetry, init};
+pub use gauges::observe_gauge;
+pub use init::{InitError, Telemetry, init};
 #[doc(hidden)]
 pub use logs::function;
 pub use logs::panic_message;
 pub use mask::mask;
-pub use messaging::{
-    Command, Messaging, Outcome, Processed, Processing, QueueDepth, RedisServer, Sending, TaskMessage,
-};
-pub use metrics::{Counter, Histogram, counter, histogram, meter, observe_gauge};
+pub use metrics::{Counter, Histogram, counter, histogram, meter};
 pub use opentelemetry;
 pub use opentelemetry::{Context, KeyValue};
+pub use otlp_recorder::ShutdownError;
+pub use redis::{Redis, RedisCommand, RedisServer};
 pub use runtime::observe_runtime;
+pub use service::{Export, Service};
 pub use span::Span;
 #[doc(hidden)]
 pub use tracing;
-
-/// The instrumentation scope of this crate.
-const SCOPE: &str = "pressroom.telemetry";
 
 /// The program in the README compiles.
 #[cfg(doctest)]

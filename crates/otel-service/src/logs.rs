@@ -1,8 +1,8 @@
-//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and to the
-//! OTLP logger, with the current trace and span. Events of the `log` crate are included.
+//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and
+//! to the OTLP logger, with the current trace and span. Events of the `log` crate are included.
 //!
-//! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither `code.*` nor
-//! `otelTraceID`.
+//! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither
+//! `code.*` nor `otelTraceID`.
 
 mod events;
 mod fields;
@@ -11,7 +11,6 @@ mod location;
 mod panics;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -19,12 +18,12 @@ use opentelemetry::Context;
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, Severity};
 use opentelemetry::trace::{SpanContext, TraceContextExt};
 use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger};
+use otlp_recorder::{LOG_TARGET, is_export_thread};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_log::NormalizeEvent;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer;
 
-use crate::export::truncated;
 use crate::mask::mask;
 use crate::names::attribute;
 pub use events::function;
@@ -34,7 +33,8 @@ use location::CodeLocation;
 pub(crate) use panics::log_panics;
 pub use panics::panic_message;
 
-/// Dependencies of the exporters; their events are never exported, because exporting them would cause new ones.
+/// Dependencies of the exporters; their events are never exported, because exporting them would cause new
+/// ones.
 const EXPORTER_CRATES: [&str; 13] = [
     "hyper",
     "hyper_util",
@@ -62,15 +62,6 @@ pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
         Some(level) => tracing_log::AsLog::as_log(&level).to_level_filter(),
     };
     tracing_log::LogTracer::builder().with_max_level(max_level).init()
-}
-
-thread_local! {
-    static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks the current thread as an export thread, whose events are never exported.
-pub(crate) fn mark_export_thread() {
-    IS_EXPORT_THREAD.set(true);
 }
 
 /// The `tracing` layer that writes and exports log events.
@@ -105,7 +96,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let _ = std::io::stdout().lock().write_all(line.as_bytes());
 
         if let Some(logger) = &self.logger
-            && !IS_EXPORT_THREAD.get()
+            && !is_export_thread()
             && !is_of_exporter(metadata.target())
         {
             let mut record = logger.create_log_record();
@@ -155,13 +146,12 @@ impl LogLayer {
     }
 
     fn limited(&self, value: AnyValue) -> AnyValue {
-        match (&value, self.value_limit) {
-            (AnyValue::String(text), Some(limit)) => match truncated(text.as_str(), limit) {
-                Some(short) => AnyValue::from(short.to_owned()),
-                None => value,
-            },
-            _ => value,
+        if let (AnyValue::String(text), Some(limit)) = (&value, self.value_limit)
+            && let Some((end, _)) = text.as_str().char_indices().nth(limit)
+        {
+            return AnyValue::from(text.as_str()[..end].to_owned());
         }
+        value
     }
 }
 
@@ -178,12 +168,10 @@ fn severity(level: &Level) -> Severity {
 /// Whether an event comes from the exporters themselves; exporting it would cause another one.
 fn is_of_exporter(target: &str) -> bool {
     let source = target.split("::").next().unwrap_or(target);
-    target == crate::export::TARGET
-        || source.starts_with("opentelemetry")
-        || EXPORTER_CRATES.contains(&source)
+    target == LOG_TARGET || source.starts_with("opentelemetry") || EXPORTER_CRATES.contains(&source)
 }
 
-/// Whether the SDK reports a failed export, which [`crate::export`] reports once per outage.
+/// Whether the SDK reports a failed export, which the exporter reports once per outage.
 fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry") && metadata.name().ends_with("ExportError")
 }

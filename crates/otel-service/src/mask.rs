@@ -1,6 +1,6 @@
-//! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without an at sign costs one
-//! search for two bytes. The configuration of the collector (`config/otel-config.yaml`) has rules for the common forms
-//! of addresses; a test compares both.
+//! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without an at sign
+//! costs one search for two bytes. The configuration of the collector (`config/otel-config.yaml`) has rules
+//! for the common forms of addresses; a test compares both.
 
 mod address;
 
@@ -11,13 +11,14 @@ use memchr::memchr2;
 
 /// Masks every e-mail address in `text`.
 ///
-/// Keeps the first two characters of the local part, or none if it has at most two or is quoted, and keeps the domain.
-/// Text without an address is returned unchanged.
+/// Keeps the first two characters of the local part, or none if it has at most two or is quoted, and keeps
+/// the domain. Text without an address is returned unchanged.
 ///
-/// An address is a local part (letters, including non-ASCII ones, digits and `._%+-`), `@`, and a domain with a dot, an
-/// IP address in brackets, or `localhost`. Other symbols that RFC 5322 allows in a local part (`o'brien`, `a/b`) delimit
-/// it, and the text before them is kept, because in URLs and prose they often precede an address. `%40` and `%2540`
-/// count as `@`, for query strings. Other encodings (`&#64;`, `\u0040`, base64) are not recognised.
+/// An address is a local part (letters, including non-ASCII ones, digits and `._%+-`), `@`, and a domain with
+/// a dot, an IP address in brackets, or `localhost`. Other symbols that RFC 5322 allows in a local part
+/// (`o'brien`, `a/b`) delimit it, and the text before them is kept, because in URLs and prose they often
+/// precede an address. `%40` and `%2540` count as `@`, for query strings. Other encodings (`&#64;`, `\u0040`,
+/// base64) are not recognised.
 ///
 /// ```
 /// assert_eq!(otel_service::mask("from alice@example.com"), "from al***@example.com");
@@ -36,7 +37,8 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     masked
 }
 
-/// Function from the text before an at sign to the start of the local part and the number of bytes of it to keep.
+/// Function from the text before an at sign to the start of the local part and the number of bytes of it to
+/// keep.
 type Rule = fn(Local<'_>) -> Option<(usize, usize)>;
 
 /// Rules, each applied to the whole text in this order.

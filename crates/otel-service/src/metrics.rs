@@ -1,65 +1,120 @@
-//! Instruments that can be declared anywhere, also as statics, and come to life with [`crate::init`]. An instrument made
-//! from the global meter before the provider is set stays dead for ever; these wait.
-
-mod durations;
-mod table;
+//! Instruments that can be declared anywhere, including in statics, and are created after [`crate::init`]. An
+//! instrument of the global meter that is created before the provider is set would never record anything.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use opentelemetry::metrics::Meter;
-use opentelemetry::{KeyValue, global};
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, KeyValue};
+use otlp_recorder::{DurationHistogram, Exemplars};
 
-use crate::SCOPE;
-pub use crate::gauges::observe_gauge;
-pub(crate) use durations::{Durations, SERIES_LIMIT, Series};
-pub use durations::{Histogram, histogram};
-pub(crate) use table::Table;
+use crate::recorder::{self, Instrumentation};
 
-/// Boundaries of the histograms of HTTP requests and messages in seconds, as the semantic conventions advise.
-pub(crate) const SECONDS: [f64; 14] = [
+/// Maximum number of attribute sets that a table of bound instruments keeps.
+pub(crate) const SERIES_LIMIT: usize = 512;
+
+/// Bucket bounds in seconds that the semantic conventions recommend for requests and messages.
+pub const SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
 
-/// Those of database operations.
+/// Bucket bounds in seconds that the semantic conventions recommend for database operations.
 pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-static READY: AtomicBool = AtomicBool::new(false);
+/// The exemplars of the process; set once the global meter provider is.
+static EXEMPLARS: OnceLock<Exemplars> = OnceLock::new();
 
-/// Says that the global meter provider is in place.
-pub(crate) fn set_ready() {
-    READY.store(true, Ordering::Release);
+/// Enables the instruments. The global meter provider must be set.
+pub(crate) fn enable(exemplars: Exemplars) {
+    EXEMPLARS.get_or_init(|| exemplars);
 }
 
-/// Whether there is anything to measure for.
+/// Whether metrics are recorded.
 pub(crate) fn is_ready() -> bool {
-    READY.load(Ordering::Acquire)
+    EXEMPLARS.get().is_some()
 }
 
-/// The meter of this process, for instruments that this crate has no function for. Before [`crate::init`] it is one that
-/// measures nothing. Histograms are better declared with [`histogram`]: those made with the meter have no exemplars.
+/// Returns the meter of the service, for instruments that this crate does not provide.
+///
+/// Before [`crate::init`] it records nothing. Prefer [`histogram`] for durations: histograms of the meter
+/// have no exemplars.
 pub fn meter() -> Meter {
-    global::meter(SCOPE)
+    recorder::service().meter()
 }
 
-/// A set of instruments made once, and not before the provider is there.
+/// A cell that creates instruments once, when metrics are enabled.
+///
+/// ```
+/// use opentelemetry::metrics::Counter;
+/// use otel_service::instrumentation::{Instrumentation, Instruments};
+/// # use otel_service::opentelemetry;
+///
+/// static CACHE: Instrumentation = Instrumentation::new("my-cache", "1.0.0");
+/// static HITS: Instruments<Counter<u64>> = Instruments::new();
+///
+/// let hits = HITS.get(&CACHE, |factory| factory.meter().u64_counter("cache.hits").build());
+/// if let Some(hits) = hits {
+///     hits.add(1, &[]);
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct Instruments<T>(OnceLock<T>);
+
+/// Creates the instruments of a library.
 #[derive(Debug)]
-pub(crate) struct Instruments<T>(OnceLock<T>);
+pub struct InstrumentFactory<'a> {
+    meter: Meter,
+    exemplars: &'a Exemplars,
+}
+
+impl InstrumentFactory<'_> {
+    /// Returns the meter of the library.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Creates a histogram of seconds with exemplars; `bounds` are the upper bounds of its buckets.
+    #[must_use]
+    pub fn durations(
+        &self,
+        name: &'static str,
+        description: &'static str,
+        bounds: &'static [f64],
+    ) -> DurationHistogram {
+        DurationHistogram::new(&self.meter, self.exemplars, name, description, bounds)
+    }
+}
 
 impl<T> Instruments<T> {
-    pub(crate) const fn new() -> Self {
+    /// Creates an empty cell.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    pub(crate) fn get(&self, make: impl FnOnce(&Meter) -> T) -> Option<&T> {
+    /// Returns the instruments, which `make` creates at the first call after [`crate::init`], or `None` while
+    /// metrics are disabled.
+    pub fn get(
+        &self,
+        library: &Instrumentation,
+        make: impl FnOnce(&InstrumentFactory<'_>) -> T,
+    ) -> Option<&T> {
         if let Some(made) = self.0.get() {
             return Some(made);
         }
-        is_ready().then(|| self.0.get_or_init(|| make(&meter())))
+        let exemplars = EXEMPLARS.get()?;
+        Some(self.0.get_or_init(|| {
+            make(&InstrumentFactory {
+                meter: library.meter(),
+                exemplars,
+            })
+        }))
     }
 }
 
-/// A counter. Counting before [`crate::init`], or with metrics switched off, does nothing.
+/// A counter of the service. Counting before [`crate::init`], or with metrics disabled, does nothing.
 #[derive(Debug)]
 pub struct Counter {
     name: &'static str,
@@ -68,11 +123,11 @@ pub struct Counter {
     instrument: Instruments<opentelemetry::metrics::Counter<u64>>,
 }
 
-/// Declares a counter; `unit` is in UCUM, as `{attempt}`.
+/// Declares a counter. `unit` is a UCUM unit, such as `{attempt}`.
 ///
 /// ```
 /// static LOGINS: otel_service::Counter =
-///     otel_service::counter("auth.login.attempts", "{attempt}", "Logins tried.");
+///     otel_service::counter("auth.login.attempts", "{attempt}", "Login attempts.");
 /// LOGINS.add(1, &[otel_service::KeyValue::new("status", "success")]);
 /// ```
 pub const fn counter(name: &'static str, unit: &'static str, description: &'static str) -> Counter {
@@ -85,10 +140,11 @@ pub const fn counter(name: &'static str, unit: &'static str, description: &'stat
 }
 
 impl Counter {
-    /// Adds `count`. The attributes must be few and of bounded variety.
+    /// Adds `count`. The attributes must have a bounded number of values.
     pub fn add(&self, count: u64, attributes: &[KeyValue]) {
-        let instrument = self.instrument.get(|meter| {
-            meter
+        let instrument = self.instrument.get(recorder::service(), |factory| {
+            factory
+                .meter()
                 .u64_counter(self.name)
                 .with_unit(self.unit)
                 .with_description(self.description)
@@ -96,6 +152,49 @@ impl Counter {
         });
         if let Some(instrument) = instrument {
             instrument.add(count, attributes);
+        }
+    }
+}
+
+/// A histogram of durations in seconds. Recording before [`crate::init`], or with metrics disabled, does
+/// nothing.
+#[derive(Debug)]
+pub struct Histogram {
+    name: &'static str,
+    description: &'static str,
+    instrument: Instruments<DurationHistogram>,
+}
+
+/// Declares a histogram of seconds with the bucket bounds that the semantic conventions recommend for
+/// requests.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// static RENDERING: otel_service::Histogram =
+///     otel_service::histogram("page.render.duration", "Duration of rendering a page.");
+/// RENDERING.record(Duration::from_millis(3), &[otel_service::KeyValue::new("page", "home")]);
+/// ```
+pub const fn histogram(name: &'static str, description: &'static str) -> Histogram {
+    Histogram {
+        name,
+        description,
+        instrument: Instruments::new(),
+    }
+}
+
+impl Histogram {
+    /// Records a duration, with the current span as its exemplar if `OTEL_METRICS_EXEMPLAR_FILTER` allows.
+    /// The attributes must have a bounded number of values: only the first 512 sets have exemplars, and those
+    /// after the SDK's 2,000 are recorded together as `otel.metric.overflow`.
+    pub fn record(&self, duration: Duration, attributes: &[KeyValue]) {
+        let instrument = self.instrument.get(recorder::service(), |factory| {
+            factory.durations(self.name, self.description, &SECONDS)
+        });
+        if let Some(instrument) = instrument {
+            Context::map_current(|cx| {
+                instrument.record(duration.as_secs_f64(), attributes, cx.span().span_context());
+            });
         }
     }
 }

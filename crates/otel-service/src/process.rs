@@ -1,6 +1,6 @@
-//! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.4x, release
-//! candidate). They are read from `/proc/self` whenever metrics are collected; on systems without it, only
-//! `process.uptime` is reported.
+//! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.4x,
+//! release candidate). They are read from `/proc/self` whenever metrics are collected; on systems without it,
+//! only `process.uptime` is reported.
 
 use std::fs;
 use std::sync::OnceLock;

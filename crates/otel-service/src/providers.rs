@@ -1,113 +1,67 @@
-//! The SDK's providers as the variables want them, and the thread that exports what they are given.
+//! Creates the pipeline and the providers of the SDK from the configuration.
 
-use std::sync::Arc;
-
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use otlp_recorder::{self as recorder, CustomExporter, Pipeline};
 
-use crate::SCOPE;
-use crate::config::{Batches, Config, Destination, Signal};
-use crate::export::{
-    Batch, ExportThread, Exported, Exports, Queue, Queued, QueuedLogs, QueuedSpans, Read, Reader, Tidy,
-    observe_queue,
-};
-use crate::recording::Recorder;
+use crate::config::{Config, Destination};
+use crate::console;
+use crate::gauges;
+use crate::mask::mask;
 use crate::sampler::QuietSampler;
 
-/// The providers of the signals that are made.
-#[derive(Debug, Default)]
+/// The providers of the SDK for the recorded signals.
+#[derive(Debug)]
 pub(crate) struct Providers {
-    pub(crate) traces: Option<SdkTracerProvider>,
+    pub(crate) traces: SdkTracerProvider,
     pub(crate) metrics: Option<SdkMeterProvider>,
     pub(crate) logs: Option<SdkLoggerProvider>,
 }
 
 impl Providers {
-    /// Makes the providers, and starts the thread when there is anything to export.
-    pub(crate) fn start(
-        config: &Config,
-        warnings: &mut Vec<String>,
-    ) -> (Self, Option<Recorder>, Option<ExportThread>) {
-        let exports = exports(config);
-        let spans = exports.traces.as_ref().map(Shared::of);
-        let records = exports.logs.as_ref().map(Shared::of);
-        let reader = exports
-            .metrics
-            .as_ref()
-            .map(|metrics| (metrics.reader.clone(), Arc::clone(&metrics.exported)));
-        let thread = ExportThread::start(exports, warnings);
-        // A signal whose exporter could not be made is as one that goes nowhere.
-        let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
-        let spans = spans.filter(|_| runs(Signal::Traces));
-        let records = records.filter(|_| runs(Signal::Logs));
-        let reader = reader.filter(|_| runs(Signal::Metrics));
-
-        let sampler = QuietSampler {
-            inner: config.sampler.clone(),
-        };
+    /// Returns providers that record into `pipeline`.
+    pub(crate) fn new(config: &Config, pipeline: &Pipeline) -> Self {
         let mut traces = SdkTracerProvider::builder()
             .with_resource(config.resource.clone())
             .with_span_limits(config.span_limits)
-            .with_sampler(sampler.clone());
-        if let Some(spans) = &spans {
-            traces = traces.with_span_processor(QueuedSpans::new(Arc::clone(&spans.queue), spans.tidy));
+            .with_sampler(QuietSampler {
+                inner: config.sampler.clone(),
+            });
+        if let Some(processor) = pipeline.span_processor() {
+            traces = traces.with_span_processor(processor);
         }
-        let logs = records.as_ref().map(|records| {
+        let logs = pipeline.log_processor().map(|processor| {
             SdkLoggerProvider::builder()
                 .with_resource(config.resource.clone())
-                .with_log_processor(QueuedLogs::new(
-                    Arc::clone(&records.queue),
-                    config.log_limits.attributes,
-                ))
+                .with_log_processor(processor)
                 .build()
         });
-        let metrics = reader.map(|(reader, exported)| {
-            let histograms = config.measuring.histograms;
-            let provider = SdkMeterProvider::builder()
+        let histograms = config.measuring.histograms;
+        let metrics = pipeline.metric_reader().map(|reader| {
+            SdkMeterProvider::builder()
                 .with_resource(config.resource.clone())
                 .with_view(move |instrument: &_| histograms.stream(instrument))
                 .with_reader(reader)
-                .build();
-            let meter = provider.meter(SCOPE);
-            exported.observe(&meter);
-            if let Some(spans) = &spans {
-                observe_queue(&meter, Signal::Traces, &spans.queue);
-                spans.exported.observe(&meter);
-            }
-            if let Some(records) = &records {
-                observe_queue(&meter, Signal::Logs, &records.queue);
-                records.exported.observe(&meter);
-            }
-            provider
+                .build()
         });
-        let providers = Self {
-            traces: Some(traces.build()),
+        Self {
+            traces: traces.build(),
             metrics,
             logs,
-        };
-        let recorder = Recorder {
-            queue: spans.as_ref().map(|spans| Arc::clone(&spans.queue)),
-            tidy: tidy_of_spans(config),
-            limits: config.span_limits,
-            sampler,
-        };
-        (providers, Some(recorder), thread)
+        }
     }
 
-    /// Takes no more spans and log records, and comes back at once.
+    /// Closes the queues of spans and log records; returns at once.
     pub(crate) fn close_queues(&self) {
-        // Only a second time would fail.
-        if let Some(provider) = &self.traces {
-            provider.shutdown().ok();
-        }
+        // Only a second shutdown returns an error.
+        self.traces.shutdown().ok();
         if let Some(provider) = &self.logs {
             provider.shutdown().ok();
         }
     }
 
-    /// Takes no more measurements, and comes back at once.
+    /// Closes the meters; returns at once.
     pub(crate) fn close_meters(&self) {
         if let Some(provider) = &self.metrics {
             provider.shutdown().ok();
@@ -115,70 +69,45 @@ impl Providers {
     }
 }
 
-/// What of a queued signal its provider and its measures need too.
-struct Shared {
-    queue: Arc<Queue<Batch>>,
-    tidy: Tidy,
-    exported: Arc<Exported>,
-}
-
-impl Shared {
-    fn of(queued: &Queued) -> Self {
-        Self {
-            queue: Arc::clone(&queued.queue),
-            tidy: queued.tidy,
-            exported: Arc::clone(&queued.exported),
-        }
+/// Starts the pipeline of `config`.
+pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
+    let measuring = &config.measuring;
+    let mut builder = Pipeline::builder()
+        .resource(config.resource.clone())
+        .sampler(config.sampler.clone())
+        .span_batches(config.span_batches)
+        .span_limits(config.span_limits)
+        .span_value_limit(config.span_value_limit)
+        .log_batches(config.log_batches)
+        .log_attribute_limit(config.log_limits.attributes)
+        .metric_interval(measuring.interval)
+        .metric_timeout(measuring.timeout)
+        .temporality(match &config.metrics {
+            Destination::Otlp(_) => measuring.temporality,
+            Destination::Off | Destination::Console => Temporality::Cumulative,
+        })
+        .exemplars(measuring.exemplars)
+        .before_collection(gauges::read_all);
+    if config.masking {
+        builder = builder.redact(mask);
     }
-}
-
-fn tidy_of_spans(config: &Config) -> Tidy {
-    Tidy {
-        masking: config.masking,
-        value_limit: config.span_value_limit,
+    if let Some(destination) = destination(&config.traces) {
+        builder = builder.spans(destination);
     }
-}
-
-/// Where everything goes, and how.
-fn exports(config: &Config) -> Exports {
-    let tidy = Tidy {
-        masking: config.masking,
-        value_limit: None,
-    };
-    Exports {
-        resource: config.resource.clone(),
-        traces: queued(
-            Signal::Traces,
-            &config.traces,
-            config.span_batches,
-            tidy_of_spans(config),
-        ),
-        // The lines of standard output are the console's log records.
-        logs: match &config.logs {
-            Destination::Otlp(_) => queued(Signal::Logs, &config.logs, config.log_batches, tidy),
-            Destination::Off | Destination::Console => None,
-        },
-        metrics: (config.metrics != Destination::Off).then(|| Read {
-            reader: Reader::new(match &config.metrics {
-                Destination::Otlp(_) => config.measuring.temporality,
-                Destination::Off | Destination::Console => Temporality::Cumulative,
-            }),
-            destination: config.metrics.clone(),
-            interval: config.measuring.interval,
-            timeout: config.measuring.timeout,
-            tidy,
-            exported: Arc::new(Exported::new(Signal::Metrics, &config.metrics)),
-        }),
+    if let Some(destination) = destination(&config.metrics) {
+        builder = builder.metrics(destination);
     }
+    // Log events are written to standard output in any case.
+    if let Destination::Otlp(collector) = &config.logs {
+        builder = builder.logs((**collector).clone());
+    }
+    builder.start()
 }
 
-/// A signal with a queue, unless it goes nowhere.
-fn queued(signal: Signal, destination: &Destination, batches: Batches, tidy: Tidy) -> Option<Queued> {
-    (*destination != Destination::Off).then(|| Queued {
-        queue: Arc::new(Queue::new(batches.queue_size, batches.batch_size)),
-        destination: destination.clone(),
-        batches,
-        tidy,
-        exported: Arc::new(Exported::new(signal, destination)),
-    })
+fn destination(destination: &Destination) -> Option<recorder::Destination> {
+    match destination {
+        Destination::Off => None,
+        Destination::Console => Some(CustomExporter::new("console", console::write).into()),
+        Destination::Otlp(collector) => Some((**collector).clone().into()),
+    }
 }

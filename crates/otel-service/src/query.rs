@@ -19,7 +19,8 @@ const SECRET_PARTS: [&str; 10] = [
 /// Parameter names that mark a secret.
 const SECRET_NAMES: [&str; 8] = ["pwd", "pass", "key", "sig", "code", "auth", "jwt", "sid"];
 
-/// Replaces the values of secrets in `query` with `REDACTED`, as the semantic conventions require for `url.query`.
+/// Replaces the values of secrets in `query` with `REDACTED`, as the semantic conventions require for
+/// `url.query`.
 pub(crate) fn redact(query: &str) -> Cow<'_, str> {
     if !query.split('&').any(is_secret) {
         return Cow::Borrowed(query);

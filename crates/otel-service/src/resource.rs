@@ -1,5 +1,5 @@
-//! The resource, which identifies the process that sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides detected
-//! attributes, and `OTEL_SERVICE_NAME` overrides both.
+//! The resource, which identifies the process that sends the telemetry. `OTEL_RESOURCE_ATTRIBUTES` overrides
+//! detected attributes, and `OTEL_SERVICE_NAME` overrides both.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-use crate::config::Service;
 use crate::query::percent_decode;
+use crate::service::Service;
 
 /// Builds the resource from the defaults of the service and the values of the two variables.
 ///
@@ -44,8 +44,8 @@ pub(crate) fn resource(
     builder.build()
 }
 
-/// Parses comma-separated, percent-encoded `key=value` pairs. The resource specification requires that the whole
-/// variable is ignored if any pair is malformed.
+/// Parses comma-separated, percent-encoded `key=value` pairs. The resource specification requires that the
+/// whole variable is ignored if any pair is malformed.
 fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
     let entries = text.split(',').filter(|entry| !entry.trim().is_empty());
     let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();

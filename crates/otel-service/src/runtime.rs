@@ -1,5 +1,5 @@
-//! Metrics of the tokio runtime, limited to those that need no unstable features. OpenTelemetry has no conventions for
-//! them; the names are defined by this crate.
+//! Metrics of the tokio runtime, limited to those that need no unstable features. OpenTelemetry has no
+//! conventions for them; the names are defined by this crate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,8 +7,8 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::AsyncInstrument;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-use crate::metrics;
 use crate::names::{attribute, metric};
+use crate::recorder::OWN;
 
 /// Registers metrics of the runtime of `handle`: `tokio.runtime.workers`, `tokio.runtime.alive_tasks`,
 /// `tokio.runtime.global_queue.depth` and, for each worker, `tokio.runtime.worker.busy_time` in seconds and
@@ -29,7 +29,7 @@ pub fn observe_runtime(handle: &Handle) {
         return;
     }
     let runtime = handle.metrics();
-    let meter = metrics::meter();
+    let meter = OWN.meter();
     count(
         &runtime,
         metric::TOKIO_RUNTIME_WORKERS,
@@ -80,7 +80,7 @@ fn count(
     read: fn(&RuntimeMetrics) -> usize,
 ) {
     let runtime = runtime.clone();
-    metrics::meter()
+    OWN.meter()
         .i64_observable_up_down_counter(name)
         .with_unit(unit)
         .with_description(description)

@@ -1,4 +1,4 @@
-//! Business spans: `article.create`, `user.login` and their like, around a piece of asynchronous work.
+//! Internal spans around asynchronous work, such as `order.create`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,21 +7,23 @@ use std::time::{Instant, SystemTime};
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
 
+use otlp_recorder::SpanStart;
+
 use crate::context;
 use crate::failure::{self, Failure, record_failure};
-use crate::recording::Beginning;
+use crate::recorder;
 
-/// Most spans have no more; growing would move the first ones.
-const USUAL_ATTRIBUTES: usize = 8;
+/// Initial capacity, which suffices for the attributes of most spans.
+const ATTRIBUTE_CAPACITY: usize = 8;
 
-/// A span that is yet to start. It starts when [`Span::run`] is first polled.
+/// A span that starts when [`Span::run`] is first polled.
 ///
 /// ```no_run
 /// # use std::convert::Infallible;
 /// # async fn example() -> Result<u32, Infallible> {
 /// use otel_service::{KeyValue, Span};
 ///
-/// Span::internal("article.create")
+/// Span::internal("order.create")
 ///     .attribute(KeyValue::new("user.id", 7))
 ///     .run(async { Ok::<u32, Infallible>(42) })
 ///     .await
@@ -38,7 +40,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// A span of kind internal.
+    /// Creates a span of kind internal.
     pub fn internal(name: &'static str) -> Span {
         Span {
             name,
@@ -49,41 +51,44 @@ impl Span {
         }
     }
 
-    /// Adds an attribute that is known before the work starts; later ones go through [`crate::set_attribute`].
+    /// Adds an attribute that is known before the work starts; use [`crate::set_attribute`] for later ones.
     pub fn attribute(mut self, attribute: KeyValue) -> Span {
         if self.attributes.is_empty() {
-            self.attributes.reserve(USUAL_ATTRIBUTES);
+            self.attributes.reserve(ATTRIBUTE_CAPACITY);
         }
         self.attributes.push(attribute);
         self
     }
 
-    /// Puts the span below `parent` and not below the span in force.
+    /// Sets the parent, in place of the current span.
     pub fn parent(mut self, parent: Context) -> Span {
         self.parent = Some(parent);
         self
     }
 
-    /// Links the span to the ones in force in `contexts`: those of the things that it works on together. Contexts that are
-    /// not sampled are left out; the span limits bound how many links there may be.
+    /// Adds links to the spans of `contexts`, such as the requests of a batch.
+    ///
+    /// Contexts that are not sampled are skipped; the span limits apply to the number of links.
     pub fn links<'a>(mut self, contexts: impl IntoIterator<Item = &'a Context>) -> Span {
         self.links.extend(contexts.into_iter().filter_map(context::link));
         self
     }
 
-    /// Lets the span begin at `time` and not when it is first polled, for work that is known to be worth a span only when
-    /// it is done.
+    /// Sets the start time, for work that turns out to need a span after it has started.
     pub fn since(mut self, time: Instant) -> Span {
         self.since = SystemTime::now().checked_sub(time.elapsed());
         self
     }
 
-    /// Runs `work` inside the span. An error that is a [`Failure`] sets the status Error and records the exception;
-    /// otherwise the status stays unset. A dropped future ends the span with `error.type` `cancelled`, a panic marks it as
-    /// failed.
+    /// Runs `work` in the span.
+    ///
+    /// An error with an [`error_type`](Failure::error_type) sets the status Error and is recorded as the
+    /// exception; otherwise the status remains unset. A dropped future ends the span with the `error.type`
+    /// `cancelled`; a panic marks the span as failed.
     ///
     /// # Errors
-    /// Those of `work`.
+    ///
+    /// Returns the error of `work`.
     pub async fn run<T, E: Failure>(self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let mut running = Running {
             cx: self.start(),
@@ -105,13 +110,9 @@ impl Span {
             since,
             parent,
         } = self;
-        let beginning = Beginning {
-            links: &links,
-            since,
-            ..Beginning::new(name, SpanKind::Internal)
-        };
+        let start = SpanStart::new(name, SpanKind::Internal).links(&links).time(since);
         let start = |parent: &Context| {
-            context::start(parent, beginning, |into| {
+            recorder::service().start(parent, start, |into| {
                 attributes.iter().for_each(|attribute| into.set(attribute));
             })
         };
@@ -122,7 +123,7 @@ impl Span {
     }
 }
 
-/// A span whose work is under way; it ends with it, however that is.
+/// Guard that ends the span on drop.
 struct Running {
     cx: Context,
     ended: bool,

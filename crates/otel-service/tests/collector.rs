@@ -1,5 +1,5 @@
-//! The configuration of the collector, `config/otel-config.yaml`: its references resolve, it needs no variables, and it
-//! masks like [`otel_service::mask`].
+//! The configuration of the collector, `config/otel-config.yaml`: its references resolve, it needs no
+//! variables, and it masks like [`otel_service::mask`].
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};

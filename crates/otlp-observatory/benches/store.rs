@@ -195,7 +195,7 @@ fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, f64, Duratio
 
 fn memory(out: &mut impl Write, store: &Store, before: usize) -> io::Result<()> {
     let usage = store.usage();
-    let counted = usage.traces_bytes + usage.logs_bytes + usage.metrics_bytes;
+    let counted = usage.memory.traces_bytes + usage.memory.logs_bytes + usage.memory.metrics_bytes;
     let grown = resident()?.saturating_sub(before);
     writeln!(
         out,

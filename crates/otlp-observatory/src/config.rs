@@ -18,18 +18,18 @@ use crate::forward::Forwarding;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Address for OTLP over HTTP [127.0.0.1:4318].
+    /// Address for OTLP over HTTP. Default: 127.0.0.1:4318.
     pub http: SocketAddr,
-    /// Address for OTLP over gRPC [127.0.0.1:4317]. Ignored without the feature `grpc`.
+    /// Address for OTLP over gRPC. Default: 127.0.0.1:4317. Ignored without the feature `grpc`.
     pub grpc: Option<SocketAddr>,
-    /// Address for health checks, which are answered like those of the collector's `health_check` extension
-    /// [127.0.0.1:13133].
+    /// Address for health checks, which are answered like those of the collector's `health_check` extension.
+    /// Default: 127.0.0.1:13133.
     pub health: Option<SocketAddr>,
-    /// Address of the pages and of their JSON [127.0.0.1:4319].
+    /// Address of the pages and of their JSON. Default: 127.0.0.1:4319.
     pub pages: SocketAddr,
-    /// Maximum memory for telemetry, in bytes [256 MiB].
+    /// Maximum memory for telemetry, in bytes. Default: 256 MiB.
     pub memory: usize,
-    /// Backend to forward to [none].
+    /// Backend to forward to. Default: none.
     #[cfg(feature = "forward")]
     pub forward: Option<Forwarding>,
 }

@@ -5,7 +5,8 @@ use opentelemetry_proto::tonic::{
         logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
         trace::v1::ExportTraceServiceRequest,
     },
-    metrics::v1::{Metric, metric::Data},
+    common::v1::KeyValue,
+    metrics::v1::{Exemplar, Metric, metric::Data},
 };
 use prost::Message as _;
 
@@ -103,5 +104,32 @@ fn points(metric: &Metric) -> usize {
         Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
         Some(Data::Summary(summary)) => summary.data_points.len(),
         None => 0,
+    }
+}
+
+/// Calls `visit` with the attributes and the exemplars of each point of `metric`.
+pub(crate) fn for_each_point(
+    metric: &mut Metric,
+    mut visit: impl FnMut(&mut Vec<KeyValue>, &mut Vec<Exemplar>),
+) {
+    macro_rules! visit_each {
+        ($data:ident) => {
+            for point in &mut $data.data_points {
+                visit(&mut point.attributes, &mut point.exemplars);
+            }
+        };
+    }
+    match &mut metric.data {
+        Some(Data::Gauge(data)) => visit_each!(data),
+        Some(Data::Sum(data)) => visit_each!(data),
+        Some(Data::Histogram(data)) => visit_each!(data),
+        Some(Data::ExponentialHistogram(data)) => visit_each!(data),
+        Some(Data::Summary(data)) => {
+            for point in &mut data.data_points {
+                // A summary has no exemplars.
+                visit(&mut point.attributes, &mut Vec::new());
+            }
+        }
+        None => {}
     }
 }

@@ -1,12 +1,10 @@
-//! Takes what was received from the receivers' hands at once, and puts it, masked, into the forwarder and the store on a
-//! thread of its own. The queue between is bounded in bytes; when it is full the sender is told to come back.
+//! Takes exports from the receivers through a bounded queue, and masks, forwards and stores them on a thread of its own.
 //!
-//! The bound is on the encoded length: it is known without asking the allocator, and what an honest sender's request
-//! takes in memory is a small multiple of it. Masking happens on the thread, so that nothing gets past it and no request
-//! waits for it.
+//! The queue is bounded by encoded length, which is known without measuring allocations; the memory of a usual request is
+//! a small multiple of it. Masking happens on the thread, so that every export is masked and no request waits for it.
 
-mod counts;
-mod queue;
+mod export_queue;
+mod received;
 
 use std::{
     io,
@@ -17,93 +15,94 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub(crate) use counts::Counts;
-use queue::Queue;
-pub(crate) use queue::Refused;
-
+use self::export_queue::ExportQueue;
+pub(crate) use self::{export_queue::Refused, received::Received};
 use crate::{export::Export, forward::Forwarder, mask, store::Store};
 
-/// How much may wait, in bytes as encoded.
+/// Maximum size of the queue, in encoded bytes.
 const QUEUE_LIMIT: usize = 32 << 20;
 
-/// Where receivers hand over what they decoded.
+/// The receivers' handle for passing on exports.
 #[derive(Clone, Debug)]
 pub(crate) struct Ingest {
-    queue: Arc<Queue>,
-    counts: Arc<Counts>,
+    queue: Arc<ExportQueue>,
+    received: Arc<Received>,
 }
 
-/// The thread behind an [`Ingest`]. Dropping it closes the queue without waiting for what is in it.
+/// The thread that processes exports. Dropping the handle closes the queue without waiting for the thread.
 #[derive(Debug)]
-pub(crate) struct Ingesting {
-    queue: Arc<Queue>,
+pub(crate) struct IngestThread {
+    queue: Arc<ExportQueue>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Ingest {
+    /// Starts the thread.
+    ///
     /// # Errors
-    /// When there can be no thread.
+    /// The system cannot start another thread.
     pub(crate) fn start(
         store: Arc<Store>,
         forwarder: Option<Forwarder>,
-        counts: Arc<Counts>,
-    ) -> io::Result<(Self, Ingesting)> {
-        let queue = Arc::new(Queue::new(QUEUE_LIMIT));
-        let (alive, ended) = oneshot::channel::<()>();
+        received: Arc<Received>,
+    ) -> io::Result<(Self, IngestThread)> {
+        let queue = Arc::new(ExportQueue::new(QUEUE_LIMIT));
+        let (running, ended) = oneshot::channel::<()>();
         let exports = queue.clone();
         thread::Builder::new()
             .name("observatory-ingest".into())
             .spawn(move || {
-                let _alive = alive;
-                exports
-                    .take_each(|export| guarded(export, |export| take(export, &store, forwarder.as_ref())));
+                let _running = running;
+                exports.consume(|export| {
+                    catch_panic(export, |export| process(export, &store, forwarder.as_ref()));
+                });
             })?;
         let ingest = Self {
             queue: queue.clone(),
-            counts,
+            received,
         };
-        Ok((ingest, Ingesting { queue, ended }))
+        Ok((ingest, IngestThread { queue, ended }))
     }
 
-    /// Takes nothing, ever.
+    /// Returns a handle that refuses every export.
     #[cfg(test)]
-    pub(crate) fn that_is_full(counts: Arc<Counts>) -> Self {
-        let queue = Arc::new(Queue::new(0));
-        Self { queue, counts }
+    pub(crate) fn that_is_full(received: Arc<Received>) -> Self {
+        let queue = Arc::new(ExportQueue::new(0));
+        Self { queue, received }
     }
 
-    /// Accepts `export`, or refuses it whole. Never blocks.
+    /// Accepts or refuses the whole of `export`. Never blocks.
     pub(crate) fn accept(&self, export: Export) -> Result<(), Refused> {
         let (signal, items) = (export.signal(), export.items());
         let length = export.encoded_len();
         self.queue.push(export, length)?;
-        self.counts.received(signal, items);
+        self.received.count_accepted(signal, items);
         Ok(())
     }
 
-    /// Counts a request that was not accepted, for whatever reason.
+    /// Counts a request that was not accepted for any reason.
     pub(crate) fn count_refused(&self) {
-        self.counts.refused();
+        self.received.count_refused();
     }
 }
 
-impl Ingesting {
-    /// Refuses what comes from now on, and returns when everything accepted before is in the store and the forwarder.
+impl IngestThread {
+    /// Refuses further exports, and waits until everything accepted before is forwarded and stored.
     pub(crate) async fn finish(mut self) {
         self.queue.close();
-        // The thread sends nothing: its end drops the other half.
+        // The thread sends nothing; when it ends, it drops the sender.
         let _ = (&mut self.ended).await;
     }
 }
 
-impl Drop for Ingesting {
+impl Drop for IngestThread {
     fn drop(&mut self) {
         self.queue.close();
     }
 }
 
-/// What could not be masked goes nowhere.
-fn take(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
+fn process(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
+    // First, so that an export that cannot be masked is neither forwarded nor stored.
     mask::mask(&mut export);
     if let Some(forwarder) = forwarder {
         forwarder.accept(&export);
@@ -111,11 +110,14 @@ fn take(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
     store.insert(export);
 }
 
-/// A panic costs this one export; the thread lives on.
-fn guarded(export: Export, take: impl FnOnce(Export)) {
+/// Calls `process`. A panic loses this export and does not end the thread.
+fn catch_panic(export: Export, process: impl FnOnce(Export)) {
     let signal = export.signal();
-    if catch_unwind(AssertUnwindSafe(|| take(export))).is_err() {
-        telemetry::error!(?signal, "a received request was lost to a panic");
+    if catch_unwind(AssertUnwindSafe(|| process(export))).is_err() {
+        telemetry::error!(
+            ?signal,
+            "a received request was lost because its processing panicked"
+        );
     }
 }
 

@@ -1,13 +1,19 @@
-//! See a service's telemetry without an account: [`Observatory`] receives OTLP, masks e-mail addresses, keeps the newest
-//! in bounded memory, shows it in a browser, and forwards it to an OTLP backend when told to. It is for one machine and
-//! one developer; production uses the OpenTelemetry Collector.
+//! See OpenTelemetry data without an account: an [`Observatory`] receives OTLP, masks e-mail addresses, keeps the newest
+//! telemetry in bounded memory, shows it in a browser, and forwards it to an OTLP backend if configured. It is for one
+//! machine and one developer; use the OpenTelemetry Collector in production.
 //!
 //! ```text
 //! receive ──Export──▶ ingest ──┬──▶ store ◀── pages (browser, JSON)
 //! (HTTP, gRPC)       (masks)   └──▶ forward ──▶ backend
 //! ```
 //!
-//! Telemetry is what others say: nothing in it is trusted, and all of it is bounded.
+//! Telemetry comes from untrusted senders: no content is trusted, and every resource is bounded.
+//!
+//! # Features
+//! Both are on by default.
+//!
+//! - `forward`: forwarding to a backend (`Config::forward`).
+//! - `grpc`: receiving OTLP over gRPC.
 
 mod config;
 mod export;
@@ -30,7 +36,7 @@ pub use config::Config;
 pub use forward::{Credentials, FolderError, Forwarding, Secret, StartError};
 pub use observatory::{Addresses, BindError, Observatory};
 
-/// The program in the README compiles.
+/// Compiles the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

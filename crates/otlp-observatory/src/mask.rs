@@ -1,19 +1,19 @@
-//! Masks e-mail addresses in what was received, as the collector's `transform/pii` does, whatever the sender did. The
-//! collector looks at the texts that usually hold addresses; here it is every text, keys too, at any depth.
+//! Masks e-mail addresses in received telemetry, like the collector's `transform/pii`, but in every text, keys included,
+//! at any depth.
 //!
-//! The recursion is as deep as the decoders allow values to be nested (`prost` 100 messages, `serde_json` 128 brackets).
+//! The decoders limit the nesting of values and so the recursion: `prost` to 100 messages, `serde_json` to 128 brackets.
 
 use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     logs::v1::LogRecord,
-    metrics::v1::{Exemplar, Metric, metric::Data},
+    metrics::v1::Metric,
     resource::v1::Resource,
     trace::v1::Span,
 };
 
-use crate::export::Export;
+use crate::export::{Export, for_each_point};
 
 /// Masks every text of `export`: names, bodies, messages, keys and values.
 pub(crate) fn mask(export: &mut Export) {
@@ -101,41 +101,12 @@ fn mask_metric(metric: &mut Metric) {
     mask_text(&mut metric.description);
     mask_text(&mut metric.unit);
     mask_attributes(&mut metric.metadata);
-    match &mut metric.data {
-        Some(Data::Gauge(gauge)) => {
-            for point in &mut gauge.data_points {
-                mask_point(&mut point.attributes, &mut point.exemplars);
-            }
+    for_each_point(metric, |attributes, exemplars| {
+        mask_attributes(attributes);
+        for exemplar in exemplars {
+            mask_attributes(&mut exemplar.filtered_attributes);
         }
-        Some(Data::Sum(sum)) => {
-            for point in &mut sum.data_points {
-                mask_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(Data::Histogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                mask_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(Data::ExponentialHistogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                mask_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(Data::Summary(summary)) => {
-            for point in &mut summary.data_points {
-                mask_attributes(&mut point.attributes);
-            }
-        }
-        None => {}
-    }
-}
-
-fn mask_point(attributes: &mut [KeyValue], exemplars: &mut [Exemplar]) {
-    mask_attributes(attributes);
-    for exemplar in exemplars {
-        mask_attributes(&mut exemplar.filtered_attributes);
-    }
+    });
 }
 
 fn mask_attributes(attributes: &mut [KeyValue]) {
@@ -166,7 +137,7 @@ fn mask_text(text: &mut String) {
     }
 }
 
-/// Bytes are masked when they are text.
+/// Masks bytes that are UTF-8.
 fn mask_bytes(bytes: &mut Vec<u8>) {
     if let Ok(text) = str::from_utf8(bytes)
         && let Cow::Owned(masked) = telemetry::mask(text)

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     forward::{Forwarder, Forwarding},
-    ingest::{Counts, Ingest, Ingesting},
-    pages::{self, Explorer, SiteStatus},
+    ingest::{Ingest, IngestThread, Received},
+    pages::{self, Explorer, PipelineStatus},
     receive::{health, http},
     store::{self, Store},
 };
@@ -40,7 +40,7 @@ pub struct BindError {
 
 impl BindError {
     /// Whether the address is already in use.
-    pub fn is_taken(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
 }
@@ -123,18 +123,18 @@ impl Observatory {
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
-        let counts = Arc::new(Counts::default());
+        let received = Arc::new(Received::default());
         let forwarder = match &self.forward {
             Some(forwarding) => Some(Forwarder::start(forwarding).map_err(io::Error::other)?),
             None => None,
         };
-        let (ingest, ingesting) = Ingest::start(store.clone(), forwarder.clone(), counts.clone())?;
+        let (ingest, ingest_thread) = Ingest::start(store.clone(), forwarder.clone(), received.clone())?;
         let pages = pages::router(Explorer {
             store,
             pages: addresses.pages,
             http: addresses.http,
             grpc: addresses.grpc,
-            status: status(counts, forwarder.clone()),
+            status: status(received, forwarder.clone()),
         });
 
         let mut servers = Servers::new(shutdown.child_token());
@@ -158,27 +158,30 @@ impl Observatory {
         }
 
         let ended = servers.finish().await;
-        drain(ingesting, forwarder).await;
+        drain(ingest_thread, forwarder).await;
         health_server.shutdown.cancel();
         ended.and(health_server.finish().await)
     }
 }
 
-fn status(counts: Arc<Counts>, forwarder: Option<Forwarder>) -> Box<dyn Fn() -> SiteStatus + Send + Sync> {
-    Box::new(move || SiteStatus {
+fn status(
+    received: Arc<Received>,
+    forwarder: Option<Forwarder>,
+) -> Box<dyn Fn() -> PipelineStatus + Send + Sync> {
+    Box::new(move || PipelineStatus {
         received: store::Counts {
-            spans: counts.spans(),
-            logs: counts.logs(),
-            points: counts.points(),
+            spans: received.spans(),
+            logs: received.logs(),
+            points: received.points(),
         },
-        refused_requests: counts.refused_requests(),
+        refused_requests: received.refused_requests(),
         forwarding: forwarder.as_ref().map(Forwarder::status),
     })
 }
 
 /// Finishes ingestion, which fills the forwarder's queue, and then forwarding.
-async fn drain(ingesting: Ingesting, forwarder: Option<Forwarder>) {
-    if tokio::time::timeout(GRACE, ingesting.finish()).await.is_err() {
+async fn drain(ingest_thread: IngestThread, forwarder: Option<Forwarder>) {
+    if tokio::time::timeout(GRACE, ingest_thread.finish()).await.is_err() {
         telemetry::error!("some of the accepted telemetry was not stored before the shutdown");
     }
     if let Some(forwarder) = forwarder {

@@ -1,4 +1,4 @@
-//! Requests with something in every field, for tests.
+//! Export requests with a value in every field, for tests.
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -24,7 +24,7 @@ use opentelemetry_proto::tonic::{
 
 use crate::export::Export;
 
-/// One request of each signal. Every text in them ends with `text`.
+/// Returns a request of each signal. Every text in them ends with `text`.
 pub(crate) fn exports(text: &str) -> [Export; 3] {
     [
         Export::Traces(traces(text)),

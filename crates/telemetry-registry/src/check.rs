@@ -343,7 +343,8 @@ fn covers(used: &Use, name: &str) -> bool {
             .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Whether the name of the span matches a pattern, in which `{attribute}` stands for the value of that attribute.
+/// Whether the name of the span matches a pattern, in which `{attribute}` stands for the value of that
+/// attribute.
 fn matches_pattern(span: &trace::Span, pattern: &str) -> bool {
     let mut expanded = String::new();
     let mut rest = pattern;

@@ -1,5 +1,5 @@
-//! The YAML format of a registry: the part in use of the semantic convention definition language (version 1) that
-//! OpenTelemetry Weaver reads. Unknown fields are errors.
+//! The YAML format of a registry: the part in use of the semantic convention definition language (version 1)
+//! that OpenTelemetry Weaver reads. Unknown fields are errors.
 
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
-//! The telemetry registry, `crates/otel-service/registry`: reads it, resolves it against the names of the OpenTelemetry
-//! semantic conventions, generates Rust constants and a document from it, and checks telemetry that tests receive over
-//! OTLP. Only tests and `scripts/telemetry-registry` use this crate.
+//! The telemetry registry, `crates/otel-service/registry`: reads it, resolves it against the names of the
+//! OpenTelemetry semantic conventions, generates Rust constants and a document from it, and checks telemetry
+//! that tests receive over OTLP. Only tests and `scripts/telemetry-registry` use this crate.
 
 mod check;
 mod constants;

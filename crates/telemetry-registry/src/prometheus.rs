@@ -1,6 +1,6 @@
-//! The names of metrics in Prometheus, by the OpenTelemetry specification "Prometheus and OpenMetrics Compatibility",
-//! which the prometheus exporter of the Collector and the OTLP receiver of Prometheus follow by default. Dashboards and
-//! alerts use these names.
+//! The names of metrics in Prometheus, by the OpenTelemetry specification "Prometheus and OpenMetrics
+//! Compatibility", which the prometheus exporter of the Collector and the OTLP receiver of Prometheus follow
+//! by default. Dashboards and alerts use these names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +49,8 @@ fn labels<'a>(uses: impl Iterator<Item = &'a Use>) -> BTreeSet<String> {
     own_labels.chain(COMMON_LABELS.map(str::to_owned)).collect()
 }
 
-/// Returns the name with the unit appended, unless the name contains it, and with the suffix `total` for counters.
+/// Returns the name with the unit appended, unless the name contains it, and with the suffix `total` for
+/// counters.
 fn series_name(name: &str, instrument: &str, unit: &str) -> String {
     let mut words = words(name);
     let unit = match unit {

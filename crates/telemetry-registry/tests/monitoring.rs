@@ -1,5 +1,5 @@
-//! Dashboards and alerts refer to existing series and labels. Each alert has a section in the runbook, and each section
-//! has an alert.
+//! Dashboards and alerts refer to existing series and labels. Each alert has a section in the runbook, and
+//! each section has an alert.
 #![cfg(test)]
 
 use std::collections::{BTreeMap, BTreeSet};

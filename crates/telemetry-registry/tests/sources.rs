@@ -1,5 +1,5 @@
-//! Names in the sources are declared, including those of events that no test causes: the fields of log events, and
-//! literal names of attributes, spans and instruments.
+//! Names in the sources are declared, including those of events that no test causes: the fields of log
+//! events, and literal names of attributes, spans and instruments.
 #![cfg(test)]
 
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! What reaches every worker at once, and the answers: kombu's fan-out exchanges (events, remote control) and the
-//! mailboxes that replies lie in. Nothing here is kept: who does not listen at the time has missed it.
+//! The bus: kombu's fan-out exchanges (events, remote control) and the reply queues. Broadcasts are not
+//! stored; a listener receives only those sent while it listens.
 
 use std::fmt;
 
@@ -9,44 +9,44 @@ use serde::{Deserialize, Serialize};
 
 use super::{error::BrokerError, sealed::Sealed};
 
-/// Where the reply to a remote control command is waited for.
+/// Address for the reply to a remote control command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ReplyTo {
-    /// `reply.celery.pidbox`.
+    /// Exchange, `reply.celery.pidbox`.
     pub exchange: String,
-    /// The id of the asking process.
+    /// Routing key, the id of the process that sent the command.
     pub routing_key: String,
 }
 
 impl ReplyTo {
-    /// The queue that kombu binds for these replies.
+    /// Returns the name of the queue that kombu binds for these replies.
     #[must_use]
     pub fn queue(&self) -> String {
         format!("{}.{}", self.routing_key, self.exchange)
     }
 }
 
-/// Where a broker is, as workers tell about it. Nothing in it is secret.
+/// Address of a broker, as workers report it. Contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerInfo {
-    /// `redis`, or `memory` inside one process.
+    /// Transport: `redis` or `sentinel`, or `memory` inside one process.
     pub transport: &'static str,
-    /// The host, where there is one.
+    /// Host, if there is one.
     pub hostname: Option<String>,
-    /// The port, where there is one.
+    /// Port, if there is one.
     pub port: Option<u16>,
-    /// The database.
+    /// Database number.
     pub virtual_host: String,
-    /// The name that is used to log in.
+    /// User name of the connection.
     pub userid: Option<String>,
     /// Whether the connection is encrypted.
     pub ssl: bool,
 }
 
 impl ServerInfo {
-    /// The address without what it takes to log in.
+    /// Returns the address without credentials.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.ssl { "rediss" } else { self.transport };
@@ -57,61 +57,63 @@ impl ServerInfo {
 }
 
 /// Fan-out and replies. The texts are kombu's envelopes; a bus does not look inside.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait Bus: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Where the broker is.
+    /// Returns the address of the broker.
     fn server(&self) -> ServerInfo;
 
-    /// Hands `text` to everyone who listens now, and tells how many there were.
+    /// Sends `text` to all current listeners and returns their number.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError>;
 
-    /// What is broadcast from now on with a routing key that matches: the same, or any with what stands before a
-    /// final `*`. Ends when the connection breaks, also one that breaks without a word.
+    /// Returns the broadcasts from now on whose routing key equals the pattern, or starts with the part
+    /// before a final `*`. The stream ends when the connection breaks, even if it breaks silently.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn listen(
         &self,
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError>;
 
-    /// Says that the worker `node` has a mailbox on this exchange. To be repeated at least every hour.
+    /// Declares the mailbox of the worker `node` on this exchange. Repeat at least every hour.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError>;
 
-    /// Takes back what [`declare_mailbox`](Self::declare_mailbox) said.
+    /// Removes a mailbox that was declared with [`declare_mailbox`](Self::declare_mailbox).
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError>;
 
-    /// Opens the queue for replies to a question that is about to be broadcast.
+    /// Opens the queue for replies to a command that is about to be broadcast.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError>;
 
-    /// Puts a reply into an open queue; one that nobody waits for any more is dropped.
+    /// Adds a reply to an open queue; a reply to a closed one is dropped.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker does not confirm.
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError>;
 
-    /// Takes the replies that are there, oldest first; does not wait.
+    /// Removes and returns the replies that have arrived, oldest first, without waiting.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError>;
 
-    /// Closes the queue. One that nobody closes goes away by itself.
+    /// Closes the queue. A queue that is not closed expires.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError>;
 }

@@ -1,6 +1,5 @@
-//! Messages that cannot be run, and what an operator does with them: look, put them back into their queue, or throw
-//! them away. A letter is identified by its whole list element and never by its place, because the list changes
-//! while somebody looks at it.
+//! Messages that cannot be run, and the operations on them: listing, requeueing and purging. A letter is
+//! identified by its whole list element and not by its position, because the list may change concurrently.
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -19,52 +18,54 @@ use crate::{
     time,
 };
 
-/// How many letters a walk over all of them holds at a time.
+/// Number of letters that a walk over the list reads at a time.
 const PAGE: usize = 50;
 
 /// The dead-letter list of a broker.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait DeadLetters: Sealed + Send + Sync {
-    /// Up to `limit` letters, the oldest first, after leaving out `offset` of the oldest. New letters come at the
-    /// end, so they shift nothing.
+    /// Returns up to `limit` letters, oldest first, after skipping the `offset` oldest. New letters are added
+    /// at the end, so they shift nothing.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn dead_letters(&self, offset: usize, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
 
-    /// How many letters there are.
+    /// Returns the number of letters.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn dead_letter_count(&self) -> Result<u64, BrokerError>;
 
-    /// Takes one letter off the list and, in the same step, puts `revived` in its place into a queue. False when
-    /// the letter is not there any more; nothing has happened then.
+    /// Removes a letter from the list and, in the same step, publishes `revived` in its place. Returns false,
+    /// without any effect, if the letter is no longer in the list.
     ///
     /// # Errors
-    /// When the broker did not confirm. Repeating the call is harmless.
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
     async fn take_dead_letter(
         &self,
         letter: &DeadLetter,
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError>;
 
-    /// Puts one letter back at the end of its queue, as if it had never been delivered. False when it is not there
-    /// any more. `force` also puts back what no worker can run.
+    /// Returns a letter to the end of its queue, without the marks of earlier deliveries. Returns false if it
+    /// is no longer in the list. With `force`, messages that no worker can run are requeued too.
     ///
     /// # Errors
-    /// When the message is still one that no worker can run, when nobody knows its queue, or when the broker did
-    /// not confirm.
+    /// Returns an error if no worker can run the message, if its queue is unknown, or if the broker does not
+    /// confirm.
     async fn requeue(&self, letter: &DeadLetter, force: bool) -> Result<bool, RequeueError> {
         let revived = letter.revive(force)?;
         Ok(self.take_dead_letter(letter, Some(&revived)).await?)
     }
 
-    /// [`requeue`](Self::requeue) for every letter that `which` chooses, the oldest first. Letters that arrive
-    /// meanwhile are looked at too.
+    /// Requeues every letter that `which` selects, oldest first, letters that arrive during the call
+    /// included.
     ///
     /// # Errors
-    /// When the broker cannot be reached; what was put back until then stays so.
+    /// Returns an error if the broker cannot be reached. Letters requeued until then stay requeued.
     async fn requeue_where(
         &self,
         which: LetterFilter<'_>,
@@ -84,7 +85,7 @@ pub trait DeadLetters: Sealed + Send + Sync {
                 }
                 match self.requeue(&letter, force).await {
                     Ok(true) => report.requeued.push(letter.id),
-                    // Somebody else has taken it, so it is in nobody's way.
+                    // Removed concurrently, so it no longer shifts the offset.
                     Ok(false) => {}
                     Err(RequeueError::Broker(error)) => return Err(error),
                     Err(refusal) => {
@@ -96,10 +97,10 @@ pub trait DeadLetters: Sealed + Send + Sync {
         }
     }
 
-    /// Throws away every letter that `which` chooses, for good. Returns the ids of the letters.
+    /// Deletes every letter that `which` selects. Returns the ids of the deleted letters.
     ///
     /// # Errors
-    /// When the broker cannot be reached; what was thrown away until then stays so.
+    /// Returns an error if the broker cannot be reached. Letters deleted until then stay deleted.
     async fn purge_where(&self, which: LetterFilter<'_>) -> Result<Vec<Uuid>, BrokerError> {
         let mut purged = Vec::new();
         let mut kept = 0;
@@ -119,28 +120,28 @@ pub trait DeadLetters: Sealed + Send + Sync {
     }
 }
 
-/// Which letters a walk is about.
+/// Selects the letters of an operation.
 pub type LetterFilter<'a> = &'a (dyn for<'b> Fn(&'b DeadLetter) -> bool + Send + Sync);
 
-/// A message that could not be run, and why.
+/// A message that could not be run, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Names this letter, also one whose message names no task. Equal letters have equal ids.
+    /// Id of the letter, even if its message names no task. Equal letters have equal ids.
     pub id: Uuid,
-    /// When it was put here; `None` when the entry does not say.
+    /// Time at which the letter was added, if the entry contains it.
     pub time: Option<Timestamp>,
-    /// The queue it came from; empty when nobody knows.
+    /// Queue the message came from; empty if unknown.
     pub queue: String,
-    /// What is wrong with it.
+    /// Reason why the message cannot be run.
     pub reason: String,
-    /// The message as it came.
+    /// The message as received.
     pub raw: Vec<u8>,
-    /// The task's name where the message got far enough to say so.
+    /// Name of the task, if it could be read.
     pub task: Option<String>,
-    /// The task's id, likewise.
+    /// Id of the task, if it could be read.
     pub task_id: Option<TaskId>,
-    /// The list element, by which it is found again.
+    /// List element, which identifies the letter.
     pub(crate) entry: Vec<u8>,
 }
 
@@ -148,40 +149,40 @@ pub struct DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequeuedMessage {
-    /// The queue it goes to.
+    /// Destination queue.
     pub queue: String,
-    /// Its priority, 0 to 9.
+    /// Priority, 0 to 9.
     pub priority: u8,
-    /// The list element of the queue.
+    /// List element to add to the queue.
     pub raw: Vec<u8>,
 }
 
-/// What became of the letters that were to be put back.
+/// Outcome of a requeue operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequeueReport {
-    /// The ids of the letters that are in their queues again.
+    /// Ids of the requeued letters.
     pub requeued: Vec<Uuid>,
-    /// Those that stay where they are, and why.
+    /// Letters that stay in the list, each with the reason.
     pub refused: Vec<(DeadLetter, RequeueError)>,
 }
 
-/// Why a letter was not put back.
+/// Reason a letter was not requeued.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequeueError {
-    /// It would only come back here.
+    /// No worker can run the message, so it would return to the dead-letter list.
     #[error("no worker can run it: {0}")]
     Poison(Poison),
-    /// There is nowhere to put it.
-    #[error("it does not say which queue it came from")]
+    /// The queue of the message is unknown.
+    #[error("the letter does not name the queue it came from")]
     NoQueue,
     /// The broker did not confirm.
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
-/// The entry as it lies in the list.
+/// Format of a list element.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
@@ -205,7 +206,7 @@ impl Entry {
 }
 
 impl DeadLetter {
-    /// The list element for a message that cannot be run.
+    /// Encodes a message that cannot be run as a list element.
     pub(crate) fn encode(queue: &str, raw: &[u8], reason: &str) -> String {
         let (name, content) = match std::str::from_utf8(raw) {
             Ok(text) => ("message", text.to_owned()),
@@ -219,7 +220,7 @@ impl DeadLetter {
         }))
     }
 
-    /// Reads a list element. One that is no letter still becomes one, so that it can be seen and thrown away.
+    /// Decodes a list element. An invalid element becomes a letter too, so that it can be listed and purged.
     pub(crate) fn decode(entry: Vec<u8>) -> Self {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, &entry);
         let read = serde_json::from_slice::<Entry>(&entry).ok();
@@ -251,7 +252,7 @@ impl DeadLetter {
         }
     }
 
-    /// The message to put back, without the marks of earlier deliveries.
+    /// Returns the message to requeue, without the marks of earlier deliveries.
     fn revive(&self, force: bool) -> Result<RequeuedMessage, RequeueError> {
         if self.queue.is_empty() {
             return Err(RequeueError::NoQueue);
@@ -276,7 +277,7 @@ mod tests {
     const MESSAGE: &str = include_str!("../../tests/vectors/message.json");
 
     #[test]
-    fn a_letter_is_read_as_it_was_written_whatever_its_bytes() {
+    fn a_letter_keeps_its_message_whatever_the_bytes() {
         let raw = MESSAGE.trim().as_bytes();
         let letter = DeadLetter::decode(DeadLetter::encode("celery", raw, "too old").into_bytes());
         assert_eq!(
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_no_letter_can_be_seen_but_not_put_back() {
+    fn an_invalid_entry_is_listed_but_not_requeued() {
         for entry in ["", "[]", "{}", r#"{"queue": "q", "message_base64": "%"}"#] {
             let letter = DeadLetter::decode(entry.as_bytes().to_vec());
             assert_eq!(letter.raw, entry.as_bytes());
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_has_never_been_delivered() {
+    fn a_requeued_message_has_no_marks_of_earlier_deliveries() {
         let marked = MESSAGE.trim().replacen(
             r#""lang": "py""#,
             r#""lang": "py", "redelivered": true, "celeriac_deliveries": 20"#,
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_run_is_refused_unless_forced() {
+    fn poison_is_requeued_only_by_force() {
         let letter = DeadLetter::decode(DeadLetter::encode("celery", b"{\"half\": ", "no JSON").into_bytes());
         let refusal = letter.revive(false).unwrap_err();
         assert_eq!(

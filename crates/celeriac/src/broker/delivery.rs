@@ -1,16 +1,16 @@
-//! A message on its way through a worker: its delivery, its reservation, and the counts of both.
+//! Received messages: deliveries, their reservations, and the counts of messages.
 
 use std::fmt;
 
 use crate::message::{Message, Poison};
 
-/// Names one delivery of one message. Every delivery has its own, so that a worker which lost a message to another
-/// one cannot end the other's delivery.
+/// Id of one delivery of a message. Every delivery has its own, so that a worker that has lost a message to
+/// another worker cannot settle the other's delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryTag(pub(crate) String);
 
 impl DeliveryTag {
-    /// The tag as brokers keep it.
+    /// Returns the tag as stored by the broker.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -23,45 +23,46 @@ impl fmt::Display for DeliveryTag {
     }
 }
 
-/// A message that was taken from a queue and is reserved.
+/// A message that was received from a queue and is reserved.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// Names this delivery.
+    /// Id of this delivery.
     pub tag: DeliveryTag,
-    /// The queue it was taken from.
+    /// Queue it was received from.
     pub queue: String,
-    /// The message as it lay in the queue.
+    /// The message as stored in the queue.
     pub raw: Vec<u8>,
 }
 
 impl Delivery {
-    /// The message.
+    /// Decodes the message.
     ///
     /// # Errors
-    /// A [`Poison`] when no worker could run it.
+    /// Returns a [`Poison`] if no worker could run the message.
     pub fn message(&self) -> Result<Message, Poison> {
         Message::decode(&self.raw)
     }
 }
 
-/// What a renewal has found.
+/// Result of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewal {
-    /// Everything is as it was.
+    /// The reservations are renewed.
     Kept,
-    /// The broker has lost what it knew of this handle, and with it probably all reservations and messages. What is
-    /// still being worked on should be [reserved](Broker::reserve) again; until then every renewal says so.
+    /// The broker has lost its data about this handle, and with it probably all reservations and messages.
+    /// [Reserve](crate::Broker::reserve) again what is still in progress; until then every renewal returns this
+    /// value.
     Lost,
 }
 
-/// How many messages a broker holds.
+/// Number of messages that a broker holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Depth {
-    /// Waiting in the queue, all priorities.
+    /// Messages waiting in the queue, in all priorities.
     pub waiting: u64,
-    /// Reserved by workers, all queues.
+    /// Messages reserved by workers, of all queues.
     pub unacked: u64,
 }

@@ -2,32 +2,32 @@
 
 use thiserror::Error;
 
-/// Why a broker did not do what it was asked.
+/// Reason a broker operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// It cannot be reached, or the connection broke before it answered. Try again later.
+    /// The broker cannot be reached, or the connection broke before it answered. Retry later.
     #[error("the broker is unavailable: {cause}")]
     Unavailable {
-        /// What the connection said.
+        /// Error of the connection.
         cause: String,
     },
-    /// It answered with an error. Trying again helps only if someone repairs the server.
+    /// The broker answered with an error. Retrying helps only after the cause is fixed.
     #[error("the broker refused: {cause}")]
     Refused {
-        /// What the server said.
+        /// Error of the server.
         cause: String,
     },
-    /// It holds as many messages as it may. Try again when workers have caught up.
+    /// The broker holds as many messages as it may. Retry when workers have caught up.
     #[error("the broker is full: it holds {capacity} messages")]
     Full {
-        /// The bound.
+        /// Maximum number of messages.
         capacity: usize,
     },
 }
 
 impl BrokerError {
-    /// A low-cardinality name for metrics and spans.
+    /// Returns a low-cardinality name for metrics and spans.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
-//! What a message broker does for clients and workers. [`RedisBroker`](crate::RedisBroker) does it for Celery on
-//! Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process; both keep the same promises, so that nothing
-//! above knows which one it talks to.
+//! The broker port: what clients and workers need of a message broker. [`RedisBroker`](crate::RedisBroker)
+//! implements it for Celery on Redis, [`MemoryBroker`](crate::MemoryBroker) inside one process, with the same
+//! guarantees.
 
 mod bus;
 mod dead;
@@ -26,66 +26,78 @@ pub use self::{
 };
 use crate::{message::Message, result::ResultMeta};
 
-/// Takes, keeps and hands out task messages; as a [`ResultBackend`], keeps their results.
+/// Message broker and result backend.
 ///
-/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list. Every
-/// method that moves one does so in a single step that a crash cannot split.
+/// A message is in exactly one place: waiting in a queue, reserved by a worker, or in the dead-letter list.
+/// Every operation that moves a message does so in a single step that a crash cannot split. Unless noted
+/// otherwise, an operation that failed is safe to repeat.
+///
+/// This trait is sealed: [`RedisBroker`](crate::RedisBroker) and [`MemoryBroker`](crate::MemoryBroker)
+/// implement it, others cannot, so that operations can be added to it.
 #[async_trait]
 pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
-    /// Puts a message in its queue. Resolves when the broker has taken responsibility for it: for Redis when it has
-    /// answered; for the broker inside the process, which dies with it, when the task has ended for good.
+    /// Sends a message to its queue.
+    ///
+    /// Resolves when the broker has taken responsibility for the message: with Redis, when the server has
+    /// confirmed it; with the in-process broker, which does not outlive the process, when the task has
+    /// finished.
     ///
     /// # Errors
-    /// When the broker did not confirm. The message may nevertheless be there if the connection broke in between:
-    /// sending it again can run it twice.
+    /// Returns an error if the broker did not confirm. The message may nevertheless have been sent if the
+    /// connection broke, so that repeating the call can run the task twice.
     async fn publish(&self, message: Message) -> Result<(), BrokerError>;
 
-    /// [`publish`](Self::publish) for several messages in one round trip; one answer each, in order.
+    /// Sends several messages in one round trip, like [`publish`](Self::publish). Returns one result for
+    /// each, in order.
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>>;
 
-    /// [`publish`](Self::publish) for messages that belong together.
+    /// Sends messages that belong together, like [`publish`](Self::publish): all of them or none.
     ///
     /// # Errors
-    /// When the broker did not confirm. Everything may nevertheless be there if the connection broke in between, but
-    /// never a part of it.
+    /// Returns an error if the broker did not confirm. All of the messages may nevertheless have been sent if
+    /// the connection broke.
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError>;
 
-    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this broker
-    /// handle in the same step. Waits a moment (well under a second) when there are none; the answer may be empty.
+    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this
+    /// broker handle.
+    ///
+    /// Waits well under a second if there are none; the list may be empty.
     ///
     /// # Errors
-    /// When the broker cannot be reached. Nothing is lost: what was reserved meanwhile comes with a later call.
+    /// Returns an error if the broker cannot be reached. Messages that were reserved nevertheless are
+    /// returned by a later call.
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
-    /// Ends a delivery and stores its result, in one step.
+    /// Acknowledges a delivery and stores its result, in one step.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError>;
 
-    /// Acknowledges a delivery before its task begins: it is never given back from now on, and ends with
-    /// [`settle`](Self::settle). False when it is not held.
+    /// Acknowledges a delivery before its task starts. Returns false if the delivery is no longer held.
+    ///
+    /// From then on the message is never redelivered. The delivery still has to be [settled](Self::settle).
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError>;
 
-    /// Ends a delivery together with everything that follows from its end, in one step. Does nothing when the delivery
-    /// is no longer held.
+    /// Acknowledges a delivery together with everything that follows from it, in one step. Does nothing if
+    /// the delivery is no longer held.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn settle(
         &self,
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError>;
 
-    /// Ends a delivery and sends `message` in its place, in one step. Does nothing when the delivery is no longer
-    /// held (it was ended, or another worker has taken it over).
+    /// Acknowledges a delivery and sends `message` in its place, in one step. Does nothing if the delivery is
+    /// no longer held, because it was acknowledged or another worker has taken it over.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn replace(
         &self,
         delivery: &Delivery,
@@ -93,16 +105,16 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Gives a message back to the head of its queue, marked as redelivered.
+    /// Returns a message to the head of its queue, marked as redelivered.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError>;
 
     /// Moves a message that cannot be run to the dead-letter list.
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn bury(
         &self,
         delivery: &Delivery,
@@ -110,43 +122,48 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError>;
 
-    /// Says that these deliveries are still being worked on, so that nobody takes them over. To be called at least
-    /// every [`renew_interval`](Self::renew_interval), also without deliveries.
+    /// Renews the lease of this handle and the reservations of these deliveries, so that no other worker
+    /// takes them over.
+    ///
+    /// Call at least every [`renew_interval`](Self::renew_interval), even without deliveries.
     ///
     /// # Errors
-    /// When the broker did not confirm.
+    /// Returns an error if the broker did not confirm.
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError>;
 
-    /// Reserves deliveries that this handle holds and the broker has lost, see [`Renewal::Lost`].
+    /// Reserves deliveries that this handle holds but the broker has lost; see [`Renewal::Lost`].
     ///
     /// # Errors
-    /// When the broker did not confirm; repeating the call is harmless.
+    /// Returns an error if the broker did not confirm.
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
 
-    /// How often [`renew`](Self::renew) and [`restore_expired`](Self::restore_expired) are due.
+    /// Returns the longest time between two calls of [`renew`](Self::renew), and of
+    /// [`restore_expired`](Self::restore_expired).
     fn renew_interval(&self) -> Duration;
 
-    /// Gives back what workers held that are gone. Returns how many messages.
+    /// Returns the messages of dead workers to their queues. Returns the number of messages.
     ///
     /// # Errors
-    /// When the broker cannot be reached; what was given back until then stays so.
+    /// Returns an error if the broker cannot be reached. Messages that were returned before stay in their
+    /// queues.
     async fn restore_expired(&self) -> Result<usize, BrokerError>;
 
-    /// How many messages there are.
+    /// Returns the number of messages in a queue, and of those that are reserved.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
-    /// The messages that come next, one for each priority that has some: nothing else of their priority has waited longer.
+    /// Returns the next message of each priority that has any, which is the one of its priority that has
+    /// waited longest.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError>;
 
-    /// Whether the broker answers.
+    /// Checks that the broker answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// Returns an error if it does not.
     async fn ping(&self) -> Result<(), BrokerError>;
 }

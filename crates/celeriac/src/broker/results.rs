@@ -1,5 +1,5 @@
-//! What a result backend does: it keeps and announces the state of every task. The same broker handle does it as
-//! queues messages, because a task's end and its result are one step.
+//! The result backend, which stores and announces the states of tasks. It is the same handle as the broker,
+//! because settling a task and storing its result are one step.
 
 use std::fmt;
 
@@ -13,57 +13,59 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Keeps task results and tells who waits for them.
+/// Stores the results of tasks and notifies their waiters.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait ResultBackend: Sealed + fmt::Debug + Send + Sync + 'static {
-    /// Stores and announces a result. A state that is not final never takes the place of one that is.
+    /// Stores and announces a result. A state that is not final never replaces a final one.
     ///
     /// # Errors
-    /// When the backend did not confirm; repeating the call is harmless.
+    /// Returns an error if the backend does not confirm. Repeating the call is harmless.
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
 
-    /// Stores and announces a result of any state, unless there is one already that is final.
+    /// Stores and announces a result, unless a final one is there already.
     ///
     /// # Errors
-    /// When the backend did not confirm; repeating the call is harmless.
+    /// Returns an error if the backend does not confirm. Repeating the call is harmless.
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError>;
 
-    /// The result of a task; `None` while it has none.
+    /// Returns the result of a task, or `None` if it has none yet.
     ///
     /// # Errors
-    /// When the backend cannot be reached.
+    /// Returns an error if the backend cannot be reached.
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError>;
 
-    /// Waits until the task has ended, for as long as it takes: the caller sets the time-out. An outage of the backend
-    /// is waited out; what happened meanwhile is seen after it.
+    /// Waits for the final result of a task, without a time-out, which is left to the caller. Continues
+    /// through outages of the backend, and notices results stored in the meantime.
     ///
     /// # Errors
-    /// When as many results are waited for as the backend can watch.
+    /// Returns an error if the maximum number of results is being awaited.
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError>;
 
-    /// Records the result of a part of a chord's header, once however often it is called, while the delivery is held.
-    /// Whoever records the last part has to run the body, which it does with [`Broker::settle`].
+    /// Records the result of a part of a chord's header while the delivery is held. Repeated calls count
+    /// once. The worker that records the last part runs the body, by [`Broker::settle`].
     ///
     /// # Errors
-    /// When the backend did not confirm; repeating the call is harmless.
+    /// Returns an error if the backend does not confirm. Repeating the call is harmless.
     ///
     /// [`Broker::settle`]: crate::Broker::settle
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError>;
 }
 
-/// The result of one task of a chord's header.
+/// Result of one task of a chord's header.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ChordPart {
-    /// The header's id.
+    /// Id of the header.
     pub group: String,
-    /// The place of the task in the header; the last without one.
+    /// Index of the task in the header; tasks without one come last.
     pub index: Option<u64>,
-    /// The task.
+    /// Id of the task.
     pub task_id: TaskId,
-    /// How it ended.
+    /// Final status of the task.
     pub status: Status,
-    /// Its return value, or its exception as results have it.
+    /// Return value, or the exception in the format of results.
     pub result: Value,
 }
 
@@ -86,36 +88,36 @@ impl ChordPart {
         }
     }
 
-    /// What is kept until the header is complete, in Celery's encoding.
+    /// Encodes the part as Celery stores it until the header is complete.
     pub(crate) fn encode(&self) -> String {
         json::to_string(&json!([1, self.task_id, self.status, self.result]))
     }
 
-    /// What the encoding of every result of this task begins with.
+    /// Returns the common prefix of all encoded results of this task.
     pub(crate) fn prefix(&self) -> String {
         format!("[1, {},", json::to_string(&self.task_id))
     }
 
-    /// The position as Redis has it.
+    /// Returns the position as a score of a sorted set.
     pub(crate) fn score(&self) -> String {
         self.index
             .map_or_else(|| "+inf".to_owned(), |index| index.to_string())
     }
 }
 
-/// Where a chord stands after one of its parts was recorded.
+/// State of a chord after a part was recorded.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ChordState {
-    /// The delivery is not held any more: nothing was recorded.
+    /// The delivery is no longer held; nothing was recorded.
     NotHeld,
-    /// Parts are missing, or somebody else runs the body.
+    /// Parts are missing, or another worker runs the body.
     Waiting,
-    /// The header is complete.
+    /// The header is complete, and this worker has to send the body.
     Complete {
         /// All parts in order, each `[1, task id, status, result]`.
         parts: Vec<Value>,
-        /// The header's structure, if it is more than a list of tasks.
+        /// Structure of the header, if it is more than a list of tasks.
         group: Option<Value>,
     },
 }

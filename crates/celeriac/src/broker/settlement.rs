@@ -1,41 +1,41 @@
-//! What a worker asks of its broker when a task has ended, and what is published in one step.
+//! The atomic steps of a worker: settling a task, and publishing several messages together.
 
 use serde_json::Value;
 
 use crate::{message::Message, result::ResultMeta, task_id::TaskId};
 
-/// What follows from the end of a task.
+/// Everything that follows from a finished task.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Settlement {
-    /// Results to store and announce: its own, and those of tasks that will never run because of it.
+    /// Results to store and announce: that of the task, and those of tasks that will never run because of it.
     pub results: Vec<ResultMeta>,
-    /// The tasks that come next.
+    /// Tasks to publish.
     pub publication: Publication,
-    /// Chords whose headers this task has completed: the header's id and that of the part recorded last.
+    /// Chords whose headers the task has completed, as the id of the header and the task id of its last part.
     pub chords: Vec<(String, TaskId)>,
 }
 
-/// What became of a [`Settlement`].
+/// Result of applying a [`Settlement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SettlementStatus {
-    /// It is done.
+    /// The settlement was applied.
     Applied,
-    /// Nothing was done: the delivery is not held any more.
+    /// Nothing was applied: the delivery is no longer held.
     NotHeld,
-    /// Nothing was done: somebody else has taken over one of the chords.
+    /// Nothing was applied: another worker has taken over one of the chords.
     ChordTaken,
 }
 
-/// What is published in one step: all of it or nothing.
+/// Messages and groups that are published atomically.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Publication {
-    /// The messages, each for its own queue.
+    /// Messages, each for its own queue.
     pub messages: Vec<Message>,
-    /// Groups that are headers of chords, with the number of results each waits for.
+    /// Groups that are headers of chords, each with the number of results to wait for.
     pub chord_sizes: Vec<(String, u64)>,
-    /// Groups whose structure is kept, as Celery's `GroupResult` is saved.
+    /// Groups whose structure is stored, as Celery saves a `GroupResult`.
     pub groups: Vec<(String, Value)>,
 }

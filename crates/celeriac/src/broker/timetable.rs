@@ -6,21 +6,23 @@ use jiff::Timestamp;
 use super::{error::BrokerError, sealed::Sealed};
 use crate::message::Message;
 
-/// What brokers keep for schedulers.
+/// Storage of schedulers' last ticks.
+///
+/// This trait is sealed: only the brokers of this crate implement it, so that methods can be added.
 #[async_trait]
 pub trait Timetable: Sealed + Send + Sync {
-    /// The last tick of each of these entries, in their order, and the time by the clock that all schedulers
-    /// share.
+    /// Returns the last tick of each entry, in the order of `entries`, and the time of the clock that all
+    /// schedulers share.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// Returns an error if the broker cannot be reached.
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError>;
 
-    /// Sets an entry's last tick to `to` and publishes `message`, in one step, if the last tick is still `from`.
-    /// False, and nothing has happened, when it is not.
+    /// Sets an entry's last tick to `to` and publishes `message`, in one step, if the last tick is still
+    /// `from`. Returns false, without any effect, if it is not.
     ///
     /// # Errors
-    /// When the broker did not confirm. Repeating the call is harmless.
+    /// Returns an error if the broker does not confirm. Repeating the call is harmless.
     async fn advance(
         &self,
         entry: &str,
@@ -30,12 +32,12 @@ pub trait Timetable: Sealed + Send + Sync {
     ) -> Result<bool, BrokerError>;
 }
 
-/// What [`Timetable::last_ticks`] answers.
+/// Result of [`Timetable::last_ticks`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LastTicks {
-    /// The shared clock.
+    /// Time of the shared clock.
     pub now: Timestamp,
-    /// The last ticks as they are kept; `None` for an entry that nobody has seen yet.
+    /// Last ticks as stored; `None` for a new entry.
     pub ticks: Vec<Option<Vec<u8>>>,
 }

@@ -1,32 +1,33 @@
-//! Composition of canvases, and the check that Celery's workers will run them as meant.
+//! Composition of canvases, and the check that Celery's workers will run them as intended.
 
 use super::node::{CanvasError, Kind, Node};
 
-/// One task or several, not sent yet.
+/// One or several tasks, not sent yet.
 ///
 /// ```
 /// use celeriac::{Signature, group};
-/// // Fetches a page, counts its words and its links at the same time, and stores both.
+/// // Fetches a page, counts its words and its links concurrently, and stores both.
 /// let canvas = Signature::new("fetch").arg("https://example.com/")
 ///     .then(group([Signature::new("words"), Signature::new("links")]))
 ///     .then(Signature::new("store"));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[must_use = "a canvas runs only when a client sends it"]
 pub struct Canvas(pub(crate) Node);
 
-/// The tasks one after the other, each with the return value of the one before as its first argument. A group that
-/// something follows hands on the list of its return values: it becomes a chord.
+/// Creates a chain: tasks that run one after another, each with the previous return value as its first
+/// argument. A group with a successor passes on the list of its return values, and becomes a chord.
 pub fn chain<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Canvas {
     Canvas(Node::chain(nodes(tasks)))
 }
 
-/// The tasks at the same time.
+/// Creates a group: tasks that run concurrently.
 pub fn group<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Canvas {
     Canvas(Node::group(nodes(tasks)))
 }
 
-/// The tasks of the header at the same time, then the body with the list of their return values, in their order. When
-/// one of them fails, the body fails with `ChordError` and is not run.
+/// Creates a chord: the tasks of the header run concurrently, then the body runs with the list of their
+/// return values, in order. If one of them fails, the body fails with `ChordError` and does not run.
 pub fn chord<T: Into<Canvas>>(header: impl IntoIterator<Item = T>, body: impl Into<Canvas>) -> Canvas {
     Canvas(Node::chord(nodes(header), body.into().0))
 }
@@ -36,8 +37,7 @@ fn nodes<T: Into<Canvas>>(tasks: impl IntoIterator<Item = T>) -> Vec<Node> {
 }
 
 impl Canvas {
-    /// This, and after it `next` with its return value. Celery's `|`.
-    #[must_use]
+    /// Returns a chain of this canvas and `next`, which receives the return value. Celery's `|`.
     pub fn then(self, next: impl Into<Self>) -> Self {
         let next = next.into().0;
         let mut tasks = match self.0.kind {
@@ -48,15 +48,14 @@ impl Canvas {
         Self(Node::chain(tasks))
     }
 
-    /// Run with the id of whichever of the tasks has failed for good. Celery's `link_error`: for a chain, any of
-    /// its tasks; for a chord, its body, which fails when a part of its header does.
-    #[must_use]
+    /// Adds a task that runs with the id of a task that has failed. Celery's `link_error`: for a chain, any
+    /// of its tasks; for a chord, its body, which fails when a part of its header does.
     pub fn on_error(mut self, errback: impl Into<Self>) -> Self {
         self.0.link_errors(&[errback.into().0.encode()]);
         self
     }
 
-    /// What Celery's workers would not do as meant is not sent.
+    /// Returns an error if Celery's workers would not run the canvas as intended.
     pub(crate) fn check(&self) -> Result<(), CanvasError> {
         check(&self.0)
     }
@@ -84,7 +83,7 @@ fn check(node: &Node) -> Result<(), CanvasError> {
     }
 }
 
-/// Celery 5.6 miscounts the parts of a header when one of them ends in a group of its own.
+/// Refuses headers with a part that ends in a group, whose parts Celery 5.6 miscounts.
 fn check_header(header: &[Node]) -> Result<(), CanvasError> {
     let ends_in_group = |node: &Node| !matches!(node.kind, Kind::Group(_)) && node.ends_in_group();
     if header.iter().any(ends_in_group) {

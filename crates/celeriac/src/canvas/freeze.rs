@@ -1,6 +1,6 @@
-//! What comes later: the steps of a chain in the order in which they are sent along, groups that something follows
-//! turned into chords, and the ids of all results, chosen before their tasks exist so that they can be asked for.
-//! Follows `prepare_steps` and `freeze` of Celery 5.7's canvas.
+//! Prepares the later parts of a canvas: the steps of a chain in the order of the wire format, groups with a
+//! successor as chords, and the ids of all results, which are chosen before the tasks exist so that clients
+//! can wait for them. Follows `prepare_steps` and `freeze` of Celery 5.7's canvas.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use serde_json::Value;
 use super::node::{CanvasError, Kind, Node, list};
 use crate::{result_tree::ResultTree, system};
 
-/// Steps of a chain: its results hang one on the other, which is read recursively here and in Python.
+/// Maximum number of steps in a chain. Its results form a linked list, which is read recursively here and in
+/// Python.
 const MOST_STEPS: usize = 1000;
 
-/// What a signature gets from where it stands.
+/// Values that a signature receives from its position in the canvas.
 #[derive(Default, Clone)]
 pub(super) struct FreezeArgs {
     pub id: Option<String>,
@@ -22,8 +23,8 @@ pub(super) struct FreezeArgs {
     pub root: Option<Value>,
 }
 
-/// The steps of a chain, last first, each with its id, and the result of the last. A group that something follows
-/// becomes a chord.
+/// Returns the steps of a chain, last first, each with its id, and the result of the last one. A group with a
+/// successor becomes a chord.
 pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],
@@ -67,7 +68,7 @@ pub(super) fn steps(
     Ok((steps, Arc::new(result)))
 }
 
-/// Gives a signature, and everything that follows it, the ids of its results.
+/// Assigns the ids of the results to a signature and everything that follows it.
 pub(super) fn freeze(
     node: &mut Node,
     frozen_as: FreezeArgs,
@@ -156,7 +157,7 @@ pub(super) fn new_id() -> String {
     system::random_id().to_string()
 }
 
-/// The tasks of a chain with those of the chains inside it; the links of such a chain go to its tasks.
+/// Returns the tasks of a chain, with nested chains flattened; links of a nested chain move to its tasks.
 fn flattened(tasks: Vec<Node>) -> Vec<Node> {
     let mut flat = Vec::with_capacity(tasks.len());
     for mut task in tasks {
@@ -188,7 +189,7 @@ fn flattened(tasks: Vec<Node>) -> Vec<Node> {
     flat
 }
 
-/// The members of a group with those of the groups inside it.
+/// Returns the members of a group, with nested groups flattened.
 pub(super) fn ungrouped(tasks: Vec<Node>) -> Vec<Node> {
     let mut flat = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -200,7 +201,7 @@ pub(super) fn ungrouped(tasks: Vec<Node>) -> Vec<Node> {
     flat
 }
 
-/// What ends in a group, with what follows it as the body of a chord.
+/// Returns a node that ends in a group as a chord with `next` as its body.
 fn upgraded(mut node: Node, next: Node) -> Node {
     match node.kind {
         Kind::Group(header) => {
@@ -222,7 +223,7 @@ fn upgraded(mut node: Node, next: Node) -> Node {
     }
 }
 
-/// `result` with `before` as the parent of its first step.
+/// Returns `result` with `before` as the parent of its first step.
 fn after(result: ResultTree, before: Option<ResultTree>) -> ResultTree {
     match before {
         Some(before) => rooted(result, &Arc::new(before)),

@@ -1,4 +1,4 @@
-//! The message of one task from its options, under the names that Celery's `apply_async` gives them.
+//! Builds the message of a task from its options, under the names of Celery's `apply_async`.
 
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ impl SendContext<'_> {
             },
             body_encoding: Some("base64".to_owned()),
             delivery_tag: system::tag().to_string(),
-            // Celery sends what it does not know as a property, and so does this one option arrive.
+            // Celery sends unknown options as properties, which is how this option is passed on.
             extra: options.shift_remove_entry(MAX_RETRIES).into_iter().collect(),
         };
         Ok(Message {
@@ -150,7 +150,7 @@ impl SendContext<'_> {
     }
 }
 
-/// A list of signatures; null without any.
+/// Returns the option as a list of signatures; null if it is empty.
 fn signatures(options: &mut Options, name: &str) -> Value {
     let signatures = list(options.shift_remove(name));
     if signatures.is_empty() {
@@ -162,11 +162,11 @@ fn signatures(options: &mut Options, name: &str) -> Value {
 
 fn seconds(value: &Value, label: &'static str) -> Result<Duration, CanvasError> {
     let seconds = value.as_f64().ok_or(CanvasError::Malformed(label))?;
-    // Celery takes a time in the past for now.
+    // Celery treats a time in the past as now.
     Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 
-/// A time as text, alone or in the wrapping that kombu puts around Python's own type.
+/// Parses a time as text, either plain or in kombu's wrapper for Python's `datetime`.
 fn instant(value: &Value, label: &'static str) -> Result<Timestamp, CanvasError> {
     let text = value.as_str().or_else(|| value["__value__"].as_str());
     text.and_then(time::parse).ok_or(CanvasError::Malformed(label))

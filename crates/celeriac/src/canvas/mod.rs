@@ -1,6 +1,6 @@
-//! Work that consists of several tasks: one after the other ([`chain`]), at the same time ([`group`]), or a group whose
-//! results go to one more task ([`chord`]). It is sent as Celery's canvas sends it, so that Python and Rust workers can
-//! share it. What a worker does when one of the tasks has ended is in `worker::follow`.
+//! Canvases: tasks that run one after another ([`chain`]), concurrently ([`group`]), or concurrently with
+//! another task for their results ([`chord`]). They are sent in Celery's format, so that Python and Rust
+//! workers can share them. `worker::follow` settles their tasks.
 
 mod compose;
 mod freeze;

@@ -1,5 +1,5 @@
-//! Signatures as they travel inside messages: Celery's dictionaries, read from and written to JSON. What a message
-//! brings may be anything, so reading it never panics and says what is wrong without quoting it.
+//! Signatures in Celery's wire format: dictionaries decoded from and encoded to JSON. A message may contain
+//! anything, so decoding never panics, and its errors do not quote the content.
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -11,7 +11,7 @@ pub(crate) struct Node {
     pub args: Vec<Value>,
     pub kwargs: Map<String, Value>,
     pub options: Map<String, Value>,
-    /// It takes no result of a task before it.
+    /// Whether the signature ignores the result of the task before it.
     pub immutable: bool,
     pub kind: Kind,
 }
@@ -19,29 +19,29 @@ pub(crate) struct Node {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
     Task,
-    /// One after the other, each with the result of the one before.
+    /// Tasks one after another, each with the previous result.
     Chain(Vec<Node>),
-    /// At the same time.
+    /// Concurrent tasks.
     Group(Vec<Node>),
     Chord {
         header: Vec<Node>,
-        /// The options of the header's group, once it has an id.
+        /// Options of the header's group, once it has an id.
         header_options: Map<String, Value>,
         body: Box<Node>,
     },
 }
 
-/// What cannot be sent, or what a message brought that is no signature.
+/// Error of a canvas that cannot be sent, or of an invalid signature in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CanvasError {
     /// A chain or group without tasks.
     #[error("{0} has no tasks")]
     Empty(&'static str),
-    /// Celery has no way to express it, or its workers would not run it as meant.
+    /// Celery cannot express the canvas, or its workers would not run it as intended.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// A signature from a message that cannot be read.
+    /// A signature in a message is invalid.
     #[error("{0} of a signature is missing or has the wrong type")]
     Malformed(&'static str),
 }
@@ -75,7 +75,7 @@ impl Node {
         Self::new("celery.chord", kind)
     }
 
-    /// The option with this name, where it is a text.
+    /// Returns the option with this name, if it is text.
     pub(crate) fn text(&self, option: &str) -> Option<&str> {
         self.options.get(option).and_then(Value::as_str)
     }
@@ -135,7 +135,7 @@ impl Node {
         args.iter().chain(&self.args).cloned().collect()
     }
 
-    /// Reads a signature.
+    /// Decodes a signature.
     pub(crate) fn decode(value: &Value) -> Result<Self, CanvasError> {
         let Value::Object(map) = value else {
             return Err(CanvasError::Malformed("the whole"));
@@ -166,7 +166,7 @@ impl Node {
         })
     }
 
-    /// The dictionary that Celery would write.
+    /// Encodes the signature as Celery's dictionary.
     pub(crate) fn encode(&self) -> Value {
         let encoded = |nodes: &[Self]| Value::Array(nodes.iter().map(Self::encode).collect());
         let mut kwargs = self.kwargs.clone();
@@ -246,7 +246,7 @@ fn object(map: &Map<String, Value>, name: &'static str) -> Result<Map<String, Va
     }
 }
 
-/// A list option, which Celery also takes as a single value.
+/// Reads a list option, for which Celery also accepts a single value.
 pub(crate) fn list(value: Option<Value>) -> Vec<Value> {
     match value {
         None | Some(Value::Null) => Vec::new(),

@@ -1,4 +1,5 @@
-//! A signature's options: how those of a call override its own, and how they are taken out with the right type.
+//! Options of signatures: merging those of a call with a signature's own, and extracting them with the right
+//! type.
 
 use serde_json::{Map, Value};
 
@@ -6,10 +7,10 @@ use super::node::list;
 
 pub(super) type Options = Map<String, Value>;
 
-/// Options that stay as they are once they are set: another value would leave whoever counts on them waiting.
+/// Options that a call does not override: another value would leave their waiters without a result.
 const FIXED: [&str; 2] = ["group_id", "stamped_headers"];
 
-/// The signature's options, overridden by those of the call.
+/// Returns the signature's options, overridden by those of the call.
 pub(super) fn merged(mut own: Options, call: Options) -> Options {
     let stamps = list(own.get("stamped_headers").cloned());
     for (name, value) in call {

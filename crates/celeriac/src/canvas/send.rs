@@ -1,6 +1,6 @@
-//! From a signature to the messages that begin it. What can run at once becomes a message; what comes later travels
-//! inside those messages, as [`freeze`] has prepared it. Follows `apply_async` of Celery 5.7's canvas; where its 5.6
-//! differs it reads the same messages.
+//! Turns a canvas into the messages that start it. Tasks that can run at once become messages; later ones are
+//! embedded in those messages, as prepared by [`freeze`]. Follows `apply_async` of Celery 5.7's canvas;
+//! Celery 5.6 reads the same messages.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
-/// What the copies of a chord's body may take together: each part of the header carries one.
+/// Maximum total size of the copies of a chord's body, one of which is in each part of the header.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Turns signatures into the messages that begin them.
+/// Collects the messages that start signatures.
 pub(crate) struct Sender<'a> {
     pub context: SendContext<'a>,
     /// Everything to publish in one step.
@@ -25,7 +25,8 @@ pub(crate) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends what can run at once, with `args` before the signature's own; `options` take precedence over its own.
+    /// Adds the tasks of a node that can run at once, with `args` before the signature's own; `options` take
+    /// precedence over its own.
     pub(crate) fn apply(
         &mut self,
         node: Node,
@@ -65,7 +66,7 @@ impl Sender<'_> {
             chord: take(&mut options, "chord"),
             root: take(&mut options, "root_id"),
         };
-        // The task that runs now is its parent, which is what every signature without one gets.
+        // The running task is the parent of every signature without one.
         take(&mut options, "parent_id");
         let link = list(options.shift_remove("link"));
         let link_error = list(options.shift_remove("link_error"));
@@ -94,7 +95,7 @@ impl Sender<'_> {
         options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
         let mut options = merged(node.options, options);
-        // Part of a group around it, whose members it adds to.
+        // The group is nested in another one, to which it adds its members.
         let outer = take_text(&mut options, "group_id");
         let id = take_text(&mut options, "task_id").unwrap_or_else(new_id);
         let link_error = list(options.shift_remove("link_error"));
@@ -155,7 +156,7 @@ impl Sender<'_> {
             return Err(CanvasError::Malformed("the chord"));
         };
         let given = take_text(&mut options, "task_id");
-        // A chord's own id is its header's, once it has been given one.
+        // The id of a chord is that of its header, if it already has one.
         let header_id = header_options
             .get("task_id")
             .and_then(Value::as_str)
@@ -196,7 +197,7 @@ impl Sender<'_> {
         let body = body.encode();
         if json::to_string(&body).len().saturating_mul(header.len()) > MAX_BODY_BYTES {
             return Err(CanvasError::Unsupported(
-                "a chord whose body is sent with every part takes at most 256 MiB",
+                "the copies of a chord's body, one for each part of its header, exceed 256 MiB",
             ));
         }
         options.insert("chord".to_owned(), body);

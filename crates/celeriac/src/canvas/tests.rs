@@ -1,5 +1,5 @@
-//! What is sent, compared with what Celery 5.7.0 sent for the same canvas (`tests/vectors/canvas.json`). Random ids
-//! are compared by where they occur.
+//! Compares the messages of canvases with those of Celery 5.7.0 (`tests/vectors/canvas.json`). Random ids are
+//! compared by the order of their occurrence.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,7 +25,7 @@ fn sender(origin: &str) -> Sender<'_> {
     }
 }
 
-/// The canvas as it is sent, in the form of the vectors.
+/// Returns the messages of a canvas, in the format of the vectors.
 fn sent(canvas: Canvas) -> Value {
     let mut sender = sender("gen1@vm");
     let result = sender.apply(canvas.0, &[], Map::new()).unwrap();
@@ -48,16 +48,17 @@ fn sent(canvas: Canvas) -> Value {
     })
 }
 
-/// The same with every random id replaced by the order of its first occurrence. Without options that say nothing (null,
-/// and a flag of the call that Celery leaves in the body of a nested chord), and without the time left until a
-/// message expires, which depends on when it was sent.
+/// Replaces every random id with the number of its first occurrence, and removes options without effect
+/// (null, and a flag that Celery leaves in the body of a nested chord) and the time left until a message
+/// expires, which depends on the time of sending.
 fn normal(value: &Value, ids: &mut HashMap<String, String>) -> Value {
     match value {
         Value::String(text) => json!(renamed(text, ids)),
         Value::Array(values) => values.iter().map(|value| normal(value, ids)).collect(),
         Value::Object(map) => {
             let mut keys: Vec<_> = map.keys().collect();
-            // What is kept has ids for keys, which sort differently every time: it comes last, when they have names.
+            // Stored groups have ids as keys, whose order varies, so they come last, when the ids have
+            // numbers.
             keys.sort_by_key(|key| (*key == "kept", key.as_str()));
             let mut normalised = Map::new();
             for key in keys {
@@ -97,7 +98,7 @@ fn total() -> Signature {
 }
 
 #[test]
-fn every_canvas_is_sent_as_celery_sends_it() {
+fn every_canvas_is_sent_as_by_celery() {
     let recorded: Value = serde_json::from_str(include_str!("../../tests/vectors/canvas.json")).unwrap();
     let options = add(&[1, 2])
         .queue("other")
@@ -152,7 +153,7 @@ fn every_canvas_is_sent_as_celery_sends_it() {
 }
 
 #[test]
-fn a_signature_becomes_the_message_that_celery_would_send() {
+fn a_signature_becomes_the_message_celery_would_send() {
     let recorded = include_str!("../../tests/vectors/message.json").trim();
     let expected = Message::decode(recorded.as_bytes()).unwrap();
     let signature = Signature::new("app.jobs.tasks.send_article_notification")
@@ -171,7 +172,7 @@ fn a_signature_becomes_the_message_that_celery_would_send() {
 }
 
 #[test]
-fn expiry_is_written_twice_and_never_negative() {
+fn expiry_is_a_header_and_a_property_and_never_negative() {
     let now: Timestamp = "2026-11-22T06:00:00Z".parse().unwrap();
     let expiration = |expires| {
         let context = SendContext { now, ..context("o") };
@@ -183,7 +184,7 @@ fn expiry_is_written_twice_and_never_negative() {
 }
 
 #[test]
-fn any_signature_survives_being_written_and_read() {
+fn an_encoded_signature_can_be_decoded() {
     let canvas = chord(
         [add(&[1]).then(add(&[2])), group([add(&[3])])],
         total().then(add(&[4])),
@@ -194,7 +195,7 @@ fn any_signature_survives_being_written_and_read() {
 }
 
 #[test]
-fn what_is_no_signature_is_an_error() {
+fn an_invalid_signature_is_an_error() {
     for garbage in [
         json!(null),
         json!("add"),
@@ -213,14 +214,14 @@ fn what_is_no_signature_is_an_error() {
 }
 
 #[test]
-fn what_would_take_too_much_is_refused() {
+fn an_oversized_canvas_is_refused() {
     let send = |canvas: Canvas| sender("o").apply(canvas.0, &[], Map::new());
     let steps = |count| chain((0..count).map(|number| add(&[number])));
     assert!(send(steps(1000)).is_ok());
     assert!(send(steps(1001)).is_err());
     let body = total().arg("x".repeat(1024 * 1024));
     let large = chord((0..300).map(|number| add(&[number])), body);
-    assert!(send(large).is_err(), "the body in every part");
+    assert!(send(large).is_err(), "the copies of the body are too large");
 }
 
 #[test]

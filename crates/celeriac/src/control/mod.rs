@@ -46,6 +46,7 @@ const MAX_POLL_DELAY: Duration = Duration::from_millis(50);
 /// # }
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Control {
     broker: Arc<dyn Broker>,
     clock: Arc<Clock>,
@@ -76,7 +77,6 @@ impl Reply {
 
 impl Control {
     /// Creates a client that addresses all workers of `broker` and waits one second for their replies.
-    #[must_use]
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
@@ -91,28 +91,24 @@ impl Control {
 
     /// Sets the maximum time to wait for replies. Waiting ends early once all workers that received the
     /// command have replied.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Sets the maximum number of replies to wait for.
-    #[must_use]
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
     /// Addresses only these workers.
-    #[must_use]
     pub fn destination(mut self, nodes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.destination = Some(nodes.into_iter().map(Into::into).collect());
         self
     }
 
     /// Addresses only workers whose names match a shell pattern.
-    #[must_use]
     pub fn glob(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = Some(pattern.into());
         self.matcher = Some("glob");

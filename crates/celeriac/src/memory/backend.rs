@@ -12,14 +12,14 @@ use crate::{
 #[async_trait]
 impl ResultBackend for MemoryBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        self.contents().store(meta, self.capacity);
+        self.contents.lock().store(meta, self.capacity);
         self.stored.notify_waiters();
         Ok(())
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             if !contents.has_ended(&meta.task_id) {
                 contents.store(meta, self.capacity);
             }
@@ -29,7 +29,7 @@ impl ResultBackend for MemoryBroker {
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
-        Ok(self.contents().results.get(id).cloned())
+        Ok(self.contents.lock().results.get(id).cloned())
     }
 
     async fn watch(&self, id: &TaskId) -> Result<ResultMeta, BrokerError> {
@@ -38,7 +38,7 @@ impl ResultBackend for MemoryBroker {
             // Registered before looking, so that a result stored in between is noticed.
             stored.as_mut().enable();
             let ended = {
-                let contents = self.contents();
+                let contents = self.contents.lock();
                 contents
                     .results
                     .get(id)
@@ -53,7 +53,7 @@ impl ResultBackend for MemoryBroker {
     }
 
     async fn chord_part(&self, delivery: &Delivery, part: &ChordPart) -> Result<ChordState, BrokerError> {
-        let mut contents = self.contents();
+        let mut contents = self.contents.lock();
         if !contents.holds(&delivery.tag) {
             return Ok(ChordState::NotHeld);
         }

@@ -29,7 +29,7 @@ impl Bus for MemoryBroker {
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let mut channels = self.bus.channels();
+        let mut channels = self.bus.lock();
         channels.listeners.retain(|listener| !listener.sender.is_closed());
         let delivered = |listener: &&Listener| {
             listener.matches(exchange, routing_key)
@@ -44,7 +44,7 @@ impl Bus for MemoryBroker {
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
         let (sender, broadcasts) = mpsc::channel(LISTENER_BUFFER);
-        self.bus.channels().listeners.push(Listener {
+        self.bus.lock().listeners.push(Listener {
             exchange: exchange.to_owned(),
             pattern: routing_pattern.to_owned(),
             sender,
@@ -62,12 +62,12 @@ impl Bus for MemoryBroker {
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
-        self.bus.channels().replies.insert(to.queue(), VecDeque::new());
+        self.bus.lock().replies.insert(to.queue(), VecDeque::new());
         Ok(())
     }
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
-        if let Some(queue) = self.bus.channels().replies.get_mut(&to.queue())
+        if let Some(queue) = self.bus.lock().replies.get_mut(&to.queue())
             && queue.len() < MAX_REPLIES
         {
             queue.push_back(text.into_bytes());
@@ -76,7 +76,7 @@ impl Bus for MemoryBroker {
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let mut channels = self.bus.channels();
+        let mut channels = self.bus.lock();
         let replies = channels
             .replies
             .get_mut(&to.queue())
@@ -85,7 +85,7 @@ impl Bus for MemoryBroker {
     }
 
     async fn close_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
-        self.bus.channels().replies.remove(&to.queue());
+        self.bus.lock().replies.remove(&to.queue());
         Ok(())
     }
 }

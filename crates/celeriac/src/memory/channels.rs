@@ -1,9 +1,6 @@
 //! State of the in-process bus: the listeners and the reply queues.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::mpsc;
 
@@ -11,9 +8,6 @@ use tokio::sync::mpsc;
 pub(super) const LISTENER_BUFFER: usize = 1024;
 /// Capacity of a reply queue; further replies are dropped.
 pub(super) const MAX_REPLIES: usize = 1024;
-
-#[derive(Default)]
-pub(super) struct MemoryBus(Mutex<Channels>);
 
 #[derive(Default)]
 pub(super) struct Channels {
@@ -34,11 +28,5 @@ impl Listener {
                 Some(start) => routing_key.starts_with(start),
                 None => routing_key == self.pattern,
             }
-    }
-}
-
-impl MemoryBus {
-    pub(super) fn channels(&self) -> MutexGuard<'_, Channels> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

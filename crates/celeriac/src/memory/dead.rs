@@ -9,14 +9,14 @@ use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 impl DeadLetters for MemoryBroker {
     async fn dead_letters(&self, offset: usize, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         let entries: Vec<Vec<u8>> = {
-            let contents = self.contents();
+            let contents = self.contents.lock();
             contents.dead.iter().skip(offset).take(limit).cloned().collect()
         };
         Ok(entries.into_iter().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
-        Ok(self.contents().dead.len() as u64)
+        Ok(self.contents.lock().dead.len() as u64)
     }
 
     async fn take_dead_letter(
@@ -25,7 +25,7 @@ impl DeadLetters for MemoryBroker {
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             let Some(position) = contents.dead.iter().position(|entry| *entry == letter.entry) else {
                 return Ok(false);
             };

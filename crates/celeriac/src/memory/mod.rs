@@ -12,12 +12,7 @@ mod contents;
 mod dead;
 mod schedule;
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -32,6 +27,7 @@ use crate::{
         Broker, BrokerError, DeadLetter, Delivery, DeliveryTag, Depth, Publication, Renewal, Settlement,
         SettlementStatus, sealed::Sealed,
     },
+    lock::Lock,
     log::warn,
     message::Message,
     result::ResultMeta,
@@ -44,17 +40,17 @@ const WAIT: Duration = Duration::from_millis(100);
 pub struct MemoryBroker {
     capacity: usize,
     visibility_timeout: Duration,
-    contents: Mutex<Contents>,
+    contents: Lock<Contents>,
     /// Notified when a message is added to a queue.
     arrived: Notify,
     /// Notified when a result is stored.
     stored: Notify,
-    bus: channels::MemoryBus,
+    bus: Lock<channels::Channels>,
 }
 
 impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let contents = self.contents();
+        let contents = self.contents.lock();
         f.debug_struct("MemoryBroker")
             .field("capacity", &self.capacity)
             .field("waiting", &contents.waiting)
@@ -64,16 +60,17 @@ impl fmt::Debug for MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity` dead letters.
+    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity`
+    /// dead letters.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
             capacity,
             visibility_timeout: Duration::from_secs(60),
-            contents: Mutex::default(),
+            contents: Lock::default(),
             arrived: Notify::new(),
             stored: Notify::new(),
-            bus: channels::MemoryBus::default(),
+            bus: Lock::default(),
         }
     }
 
@@ -93,16 +90,12 @@ impl MemoryBroker {
     pub async fn publish_raw(&self, queue: &str, priority: u8, raw: Vec<u8>) -> Result<(), BrokerError> {
         let (message, completion) = QueuedMessage::new(raw, priority);
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             contents.ensure_room(1, self.capacity)?;
             contents.append(queue, message);
         }
         self.arrived.notify_waiters();
         completion.await.map_err(|_| shutting_down())
-    }
-
-    fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,7 +119,7 @@ impl Broker for MemoryBroker {
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError> {
         let mut completions = Vec::with_capacity(publication.messages.len());
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             contents.ensure_room(publication.messages.len(), self.capacity)?;
             contents.chords.begin(publication, self.capacity);
             for message in &publication.messages {
@@ -145,7 +138,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn begin(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        Ok(self.contents().ack_early(&delivery.tag))
+        Ok(self.contents.lock().ack_early(&delivery.tag))
     }
 
     async fn settle(
@@ -154,7 +147,7 @@ impl Broker for MemoryBroker {
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
         let reserved = {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             let Some(reserved) = contents.remove(&delivery.tag) else {
                 return Ok(SettlementStatus::NotHeld);
             };
@@ -182,17 +175,17 @@ impl Broker for MemoryBroker {
         let mut arrival = std::pin::pin!(self.arrived.notified());
         // Registered before looking, so that a message that arrives in between is noticed.
         arrival.as_mut().enable();
-        let taken = self.contents().take(queues, max);
+        let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {
             return Ok(taken);
         }
         let _ = timeout(WAIT, arrival).await;
-        Ok(self.contents().take(queues, max))
+        Ok(self.contents.lock().take(queues, max))
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
         let removed = {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             if let Some(meta) = result {
                 contents.store(meta, self.capacity);
             }
@@ -212,7 +205,7 @@ impl Broker for MemoryBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             let Some(reserved) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
@@ -229,7 +222,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
-        if self.contents().restore(&delivery.tag) {
+        if self.contents.lock().restore(&delivery.tag) {
             self.arrived.notify_waiters();
         }
         Ok(())
@@ -242,7 +235,7 @@ impl Broker for MemoryBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let removed = {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             if let Some(meta) = result {
                 contents.store(meta, self.capacity);
             }
@@ -270,7 +263,7 @@ impl Broker for MemoryBroker {
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
         let now = Instant::now();
-        let mut contents = self.contents();
+        let mut contents = self.contents.lock();
         for tag in deliveries {
             if let Some(reserved) = contents.reserved.get_mut(tag) {
                 reserved.renewed = now;
@@ -289,7 +282,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
-        let mut contents = self.contents();
+        let mut contents = self.contents.lock();
         let expired = contents.expired(self.visibility_timeout);
         let restored = expired.iter().filter(|tag| contents.restore(tag)).count();
         drop(contents);
@@ -298,7 +291,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
-        let contents = self.contents();
+        let contents = self.contents.lock();
         let waiting = contents
             .queues
             .get(queue)
@@ -310,7 +303,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let contents = self.contents();
+        let contents = self.contents.lock();
         let lists = contents.queues.get(queue);
         let heads = lists.into_iter().flatten().filter_map(VecDeque::front);
         Ok(heads.map(|message| message.raw.clone()).collect())

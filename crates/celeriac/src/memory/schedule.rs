@@ -1,5 +1,5 @@
-//! Last ticks of periodic tasks in the in-process broker. They are lost with it, so after a restart every entry starts
-//! from the current time.
+//! Last ticks of periodic tasks in the in-process broker. They are lost with it, so after a restart every
+//! entry starts from the current time.
 
 use async_trait::async_trait;
 
@@ -13,7 +13,7 @@ use crate::{
 #[async_trait]
 impl Timetable for MemoryBroker {
     async fn last_ticks(&self, entries: &[String]) -> Result<LastTicks, BrokerError> {
-        let contents = self.contents();
+        let contents = self.contents.lock();
         let ticks = entries.iter().map(|entry| contents.ticks.get(entry).cloned());
         Ok(LastTicks {
             now: system::now(),
@@ -29,7 +29,7 @@ impl Timetable for MemoryBroker {
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
         {
-            let mut contents = self.contents();
+            let mut contents = self.contents.lock();
             if contents.ticks.get(entry).map(Vec::as_slice) != from {
                 return Ok(false);
             }

@@ -173,7 +173,7 @@ fn read_embed(mut map: Map<String, Value>) -> Embed {
     }
 }
 
-/// Position and category of a syntax_error error, without quoting the content.
+/// Position and category of a syntax error, without quoting the content.
 fn syntax_error(error: &serde_json::Error) -> String {
     format!(
         "{:?} error at line {} column {}",

@@ -1,18 +1,30 @@
-//! [`Observer`] with OpenTelemetry, through the crate `telemetry`: `celery.send_task` and `celery.run` in one trace
-//! across the queue, their metrics, and Redis commands as client spans wherever a span is in force. Trace
-//! context travels as top-level message headers, where Python's Celery instrumentation looks for it.
+//! An [`Observer`] that records OpenTelemetry through the crate `otel-service`: the spans `celery.send_task`
+//! and `celery.run` in one trace across the queue, their metrics, and client spans of Redis commands within
+//! other spans. The trace context is propagated in top-level message headers, where the Celery
+//! instrumentation of Python reads it.
 
+mod cache;
+mod instruments;
+mod message;
+mod names;
 mod queues;
+mod spans;
+mod tasks;
 
 use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Messaging, Outcome, Processed, Processing, RedisServer, Sending, TaskMessage,
-    names::metric, opentelemetry::trace::TraceContextExt as _,
+    Context, Counter, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
+use self::{
+    cache::TaskCache,
+    message::TaskMessage,
+    names::metric,
+    spans::{Processing, Sending},
+};
 use crate::{
     broker::{Broker, BrokerError},
     observer::{
@@ -23,44 +35,51 @@ use crate::{
     task::TaskOutcome,
 };
 
-/// The task name of metrics and spans where the worker does not know the task: names from outside are unbounded.
+/// Task name in metrics and spans for tasks that are not registered, whose names are unbounded.
 const UNREGISTERED: &str = "unregistered";
 
-/// Makes spans and metrics.
+/// Observer that records spans and metrics; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct OtelObserver {
-    messaging: Messaging,
+    hostname: Arc<str>,
+    redis: Redis,
+    cache: Arc<TaskCache>,
 }
 
 impl OtelObserver {
-    /// An observer of the process whose worker has this name.
+    /// Creates an observer; the argument is the name of the worker.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
-            messaging: Messaging::new(hostname),
+            hostname: hostname.into().into(),
+            redis: Redis::new(),
+            cache: Arc::default(),
         }
     }
 
-    /// Names the server in command spans.
+    /// Sets the server that the spans of commands name.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
             Ok((Some((address, port)), database)) => Self {
-                messaging: self.messaging.with_redis(RedisServer {
+                redis: Redis::of_server(RedisServer {
                     address,
                     port,
                     database,
                 }),
+                ..self
             },
             _ => self,
         }
     }
 
-    /// Reports, looking every ten seconds until the returned watch is dropped: how many messages wait in these queues,
-    /// how long the oldest one waits, how many are reserved, and how many dead letters there are. While the broker cannot
-    /// be reached, nothing is reported.
+    /// Reports gauges of the given queues: waiting messages, the age of the oldest one, reserved messages,
+    /// and dead letters.
+    ///
+    /// The queues are read every ten seconds until the returned watch is dropped; nothing is reported while
+    /// the broker is unreachable.
     #[must_use]
     pub fn watch_queues(&self, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
-        queues::watch(&self.messaging, broker, queues)
+        queues::watch(broker, queues)
     }
 }
 
@@ -73,7 +92,7 @@ impl Observer for OtelObserver {
         };
         let carried = carried_context(headers);
         let parent = carried.span().span_context().is_valid().then_some(&carried);
-        let sending = self.messaging.send(&message, parent);
+        let sending = tasks::send(&message, parent);
         for (name, value) in sending.headers() {
             headers.insert(name, Value::String(value));
         }
@@ -87,7 +106,9 @@ impl Observer for OtelObserver {
             queue: task.queue,
         };
         let parent = carried_context(headers);
-        Box::new(Run(self.messaging.start_processing(
+        Box::new(Run(tasks::run(
+            &self.hostname,
+            &self.cache,
             message,
             task.retries,
             &parent,
@@ -106,7 +127,7 @@ impl Observer for OtelObserver {
     }
 
     fn batch_span(&self, origins: &[SpanHandle]) -> SpanHandle {
-        // Of one it is that one.
+        // A single origin stands for itself.
         if let [only] = origins {
             return only.clone();
         }
@@ -122,29 +143,25 @@ impl Observer for OtelObserver {
     }
 
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
-        // A command of nobody's would be a trace of its own: polling, leases, looking after the dead.
+        // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(Commanding(self.messaging.command(command.name, command.text)))
+            Box::new(Commanding(self.redis.command(command.name, command.text)))
         } else {
             Box::new(NoopObserver)
         }
     }
 
     fn buried(&self, queue: &str) {
-        telemetry::counter(
-            metric::CELERIAC_MESSAGES_BURIED,
-            "{message}",
-            "Messages that went to the dead-letter list.",
-        )
-        .add(
-            1,
-            &[telemetry::KeyValue::new(
-                "messaging.destination.name",
-                queue.to_owned(),
-            )],
-        );
+        let queue = telemetry::KeyValue::new("messaging.destination.name", queue.to_owned());
+        BURIED.add(1, &[queue]);
     }
 }
+
+static BURIED: Counter = telemetry::counter(
+    metric::CELERIAC_MESSAGES_BURIED,
+    "{message}",
+    "Messages that went to the dead-letter list.",
+);
 
 struct Send(Sending);
 
@@ -170,11 +187,11 @@ impl RunSpan for Run<'_> {
     }
 
     fn finish(self: Box<Self>, outcome: &TaskOutcome) {
-        self.0.finish(processed(outcome));
+        self.0.finish(outcome);
     }
 }
 
-struct Commanding(telemetry::Command);
+struct Commanding(RedisCommand);
 
 impl CommandSpan for Commanding {
     fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
@@ -199,13 +216,13 @@ impl Failure for BrokerError {
     }
 }
 
-/// Does `work` with `context` in force.
+/// Runs `work` with `context` as the current context.
 fn within(context: &Context, work: &mut dyn FnMut()) {
     let _attached = context.clone().attach();
     work();
 }
 
-/// What is not sampled need not be remembered.
+/// Returns a handle on a span, or an empty one if the span is not sampled.
 fn origin(context: &Context) -> SpanHandle {
     if context.span().span_context().is_sampled() {
         SpanHandle::of_context(context.clone())
@@ -214,24 +231,10 @@ fn origin(context: &Context) -> SpanHandle {
     }
 }
 
-/// The context that a message's headers carry; an empty one when they carry none.
+/// Returns the context in the headers of a message, or an empty one.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()
         .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
     telemetry::extract_context(texts)
-}
-
-fn processed(outcome: &TaskOutcome) -> Processed {
-    Processed {
-        outcome: match outcome {
-            TaskOutcome::Success(_) => Outcome::Success,
-            TaskOutcome::Retry { .. } => Outcome::Retry,
-            TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => Outcome::Failure,
-            TaskOutcome::Revoked(_) => Outcome::Revoked,
-        },
-        exception: outcome
-            .exception()
-            .map(|exception| (Cow::Owned(exception.type_name.clone()), exception.message.clone())),
-    }
 }

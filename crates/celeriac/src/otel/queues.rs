@@ -1,9 +1,9 @@
-//! Looks at queues and the dead-letter list every ten seconds, for gauges: how much waits, how much is reserved, how long
-//! the oldest message waits, how many letters there are.
+//! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
+//! age of the oldest message, and dead letters.
 //!
-//! Messages carry no time. The delivery tags that this crate gives are UUIDs of version 7, which begin with the time of
-//! sending; those of Python's clients are not. Of a message without time, what is known is since when it has been seen
-//! at the head of its list, and that is reported: a lower bound, at first zero.
+//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
+//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
+//! time since it was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -14,18 +14,19 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::Deserialize;
-use telemetry::{KeyValue, Messaging, QueueDepth, names::metric};
+use telemetry::KeyValue;
 use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
 use uuid::Uuid;
 
+use super::names::metric;
 use crate::{broker::Broker, system};
 
-const LOOK_AT_QUEUES: Duration = Duration::from_secs(10);
+const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Looks at queues until it is dropped.
+/// Guard that reads the queues until dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -35,16 +36,45 @@ impl Drop for QueueWatch {
     }
 }
 
+/// A snapshot of a queue.
+#[derive(Clone)]
+struct QueueDepth {
+    queue: String,
+    waiting: u64,
+    unacknowledged: u64,
+    /// Age of the oldest waiting message.
+    oldest: Option<Duration>,
+}
+
 #[derive(Default)]
 struct Seen {
     depths: Vec<QueueDepth>,
     dead: Option<u64>,
 }
 
-pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
+pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch {
     let seen: Arc<Mutex<Seen>> = Arc::default();
-    let reported = Arc::clone(&seen);
-    messaging.observe_queues(move || lock(&reported).depths.clone());
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_WAITING,
+        "{message}",
+        "Messages waiting in the queue.",
+        |queue| Some(queue.waiting as f64),
+    );
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_UNACKNOWLEDGED,
+        "{message}",
+        "Messages delivered from the queue and not yet acknowledged.",
+        |queue| Some(queue.unacknowledged as f64),
+    );
+    observe(
+        &seen,
+        metric::CELERY_QUEUE_OLDEST_AGE,
+        "s",
+        "Age of the oldest waiting message.",
+        |queue| Some(queue.oldest?.as_secs_f64()),
+    );
     let reported = Arc::clone(&seen);
     telemetry::observe_gauge(
         metric::CELERY_DEAD_LETTERS,
@@ -58,12 +88,12 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
     );
     QueueWatch(tokio::spawn(async move {
         let mut ages: Vec<Ages> = queues.iter().map(|_| Ages::default()).collect();
-        let mut ticks = interval(LOOK_AT_QUEUES);
+        let mut ticks = interval(READ_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let looks = queues.iter().zip(&mut ages);
-            let looks = looks.map(|(queue, ages)| look(broker.as_ref(), queue, ages));
+            let looks = looks.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
             let depths = join_all(looks).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
             *lock(&seen) = Seen { depths, dead };
@@ -71,7 +101,26 @@ pub(super) fn watch(messaging: &Messaging, broker: Arc<dyn Broker>, queues: Vec<
     }))
 }
 
-async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
+/// Registers a gauge with a value for each queue.
+fn observe(
+    seen: &Arc<Mutex<Seen>>,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    value: fn(&QueueDepth) -> Option<f64>,
+) {
+    let seen = Arc::clone(seen);
+    telemetry::observe_gauge(name, unit, description, move || {
+        let seen = lock(&seen);
+        let values = seen.depths.iter().filter_map(|depth| {
+            let queue = KeyValue::new("messaging.destination.name", depth.queue.clone());
+            Some((value(depth)?, vec![queue]))
+        });
+        values.collect()
+    });
+}
+
+async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
     // An outage is logged by the connection.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
@@ -83,12 +132,12 @@ async fn look(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// Since when messages without time have been seen at the head of a queue's lists.
+/// Times at which messages without a time were first seen at the head of the lists of a queue.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// The age of the oldest of these messages. Forgets all others.
+    /// Returns the age of the oldest of these messages and removes all others.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -105,7 +154,7 @@ impl Ages {
     }
 }
 
-/// How long ago a message was sent, if its tag says so.
+/// Returns the time since a message was sent, if its tag contains it.
 fn age(raw: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Tagged {
@@ -120,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // Clocks of other machines may be ahead.
+    // The clock of the sender may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 
@@ -137,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_without_time_is_as_old_as_it_has_been_seen() {
+    async fn a_message_without_time_ages_from_when_it_was_first_seen() {
         let (first, second) = (
             tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
             b"not json".to_vec(),
@@ -155,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_ours_says_when_the_message_was_sent() {
+    fn a_tag_of_this_crate_contains_the_time_of_sending() {
         let old = age(&tagged("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")).unwrap();
         let sent = Duration::from_millis(0x017f_22e2_79b0);
         let now = Duration::try_from(system::now().duration_since(jiff::Timestamp::UNIX_EPOCH)).unwrap();

@@ -1,12 +1,7 @@
 //! Acknowledges deliveries in batches. While a transaction is in progress, further acknowledgements queue up,
 //! and the next transaction takes all of them. A single acknowledgement is sent at once.
 
-use std::{
-    collections::VecDeque,
-    mem,
-    pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, mem, pin::pin};
 
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
@@ -14,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
+    lock::Lock,
     observer::{Observer, SpanHandle, observed},
 };
 
@@ -23,7 +19,7 @@ const MAX_BATCH: usize = 500;
 #[derive(Default)]
 pub(super) struct Acks {
     /// Bounded by the number of callers, each of which occupies a slot of its worker.
-    waiting: Mutex<VecDeque<Ack>>,
+    waiting: Lock<VecDeque<Ack>>,
     /// Locked while a transaction is in progress.
     transaction: tokio::sync::Mutex<()>,
 }
@@ -65,7 +61,7 @@ impl Acks {
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
         let (sender, mut answer) = oneshot::channel();
-        self.waiting().push_back(Ack {
+        self.waiting.lock().push_back(Ack {
             tag,
             result,
             origin: observer.current_span(),
@@ -82,7 +78,7 @@ impl Acks {
 
     async fn send_batch(&self, connection: &Connection, observer: &dyn Observer) {
         let mut acks: Vec<Ack> = {
-            let mut waiting = self.waiting();
+            let mut waiting = self.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
             waiting.drain(..count).collect()
         };
@@ -114,10 +110,6 @@ impl Acks {
             // The caller may have been dropped together with its task.
             let _ = ack.answer.send(answer.clone());
         }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Ack>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

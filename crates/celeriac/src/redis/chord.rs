@@ -5,7 +5,7 @@
 //! A part is recorded while its delivery is held, and replaces an earlier result of the same task. The worker
 //! that completes the header claims the body (`.c`); then it publishes the body, deletes the header and
 //! settles the delivery in one step. If the worker dies before that, its part runs again and finds that it
-//! holds the claim, or that the claim has expired.
+//! holds the claim, or that it has expired.
 
 use redis::{Pipeline, pipe};
 use serde_json::Value;

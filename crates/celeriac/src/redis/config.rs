@@ -1,5 +1,5 @@
-//! Address of the Redis server, and the times and bounds that the broker keeps there. The URL may contain a password, so
-//! it is never printed.
+//! Address of the Redis server, and the times and bounds that the broker keeps there. The URL may contain a
+//! password, so it is never printed.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -18,6 +18,7 @@ use super::{error::ConfigError, url::Location};
 ///     .result_ttl(Duration::from_secs(3600));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RedisConfig {
     pub(super) url: String,
     pub(super) ca_certificate: Option<PathBuf>,
@@ -39,12 +40,13 @@ impl RedisConfig {
     /// | `unix:///path[?db=<number>&user=<name>&pass=<password>]` | one behind a Unix socket |
     ///
     /// User and password are those of the server. Sentinels that need a login take it from the parameters
-    /// `sentinel_username` and `sentinel_password`. Celery's own forms are accepted too: a URL for each sentinel,
-    /// separated by semicolons, with the name in the parameter `master` or `master_name` of one of them; and
-    /// `redis+socket:///path[?virtual_host=<number>]`.
+    /// `sentinel_username` and `sentinel_password`. Celery's own forms are accepted too: a URL for each
+    /// sentinel, separated by semicolons, with the name in the parameter `master` or `master_name` of one of
+    /// them; and `redis+socket:///path[?virtual_host=<number>]`.
     ///
-    /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files, as in URLs for Celery. The
-    /// server's certificate is always verified: the only accepted value of `ssl_cert_reqs` is `required`.
+    /// For TLS, the parameters `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` name files, as in URLs for
+    /// Celery. The server's certificate is always verified: the only accepted value of `ssl_cert_reqs` is
+    /// `required`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -60,58 +62,55 @@ impl RedisConfig {
 
     /// Sets a PEM file of CA certificates, which are trusted instead of the system's.
     ///
-    /// The file overrides `ssl_ca_certs` of the URL. By default the system's certificates are trusted, or those of the
-    /// environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-    #[must_use]
+    /// The file overrides `ssl_ca_certs` of the URL. By default the system's certificates are trusted, or
+    /// those of the environment variables `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     pub fn ca_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certificate = Some(file.into());
         self
     }
 
-    /// Sets the time after which a message that its worker no longer renews returns to its queue; an hour by default.
+    /// Sets the time after which a message that its worker no longer renews returns to its queue; an hour by
+    /// default.
     ///
     /// Celery workers on the same Redis must use the same value as their `visibility_timeout`.
-    #[must_use]
     pub fn visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = timeout;
         self
     }
 
-    /// Sets the time after which a Celeriac worker without a sign of life counts as dead; 20 seconds by default.
+    /// Sets the time after which a Celeriac worker without a sign of life counts as dead; 20 seconds by
+    /// default.
     ///
-    /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases are checked
-    /// every quarter of this time, so the messages return after 25 seconds at most by default. The lease must be longer
-    /// than a worker's async runtime is ever blocked.
-    #[must_use]
+    /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
+    /// are checked every quarter of this time, so the messages return after 25 seconds at most by default.
+    /// The lease must be longer than a worker's async runtime is ever blocked.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Sets the number of workers that may die while they hold a message before it is moved to the dead-letter list
-    /// instead of returning to its queue; 20 by default. Messages that Python workers restore do not count.
-    #[must_use]
+    /// Sets the number of workers that may die while they hold a message before it is moved to the
+    /// dead-letter list instead of returning to its queue; 20 by default. Messages that Python workers
+    /// restore do not count.
     pub fn delivery_limit(mut self, limit: u64) -> Self {
         self.delivery_limit = limit;
         self
     }
 
     /// Sets the time for which results are kept; a day by default, as in Celery.
-    #[must_use]
     pub fn result_ttl(mut self, ttl: Duration) -> Self {
         self.result_ttl = ttl;
         self
     }
 
     /// Sets the time-out of a command; 5 seconds by default.
-    #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
     }
 
-    /// Sets the maximum length of the dead-letter list, beyond which the oldest letters are dropped; 10,000 by default.
-    #[must_use]
+    /// Sets the maximum length of the dead-letter list, beyond which the oldest letters are dropped; 10,000
+    /// by default.
     pub fn dead_letter_capacity(mut self, capacity: usize) -> Self {
         self.dead_letter_capacity = capacity;
         self
@@ -119,8 +118,8 @@ impl RedisConfig {
 
     /// Returns the server's host and port and the database number, for telemetry.
     ///
-    /// There is no host and port for a server behind a Unix socket, nor for one behind sentinels, which may be another
-    /// server at any time.
+    /// There is no host and port for a server behind a Unix socket, nor for one behind sentinels, which may
+    /// be another server at any time.
     ///
     /// # Errors
     /// Returns a [`ConfigError`] if the URL cannot be used.

@@ -9,11 +9,7 @@
     reason = "commands are sent here, and each is reported to the observer"
 )]
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
@@ -24,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
     broker::{BrokerError, ServerInfo},
+    lock::Lock,
     observer::{Command, CommandFailure, Observer},
 };
 
@@ -44,7 +41,7 @@ pub(super) struct Connection {
     outages: Arc<Outages>,
     observer: Arc<dyn Observer>,
     response_timeout: Duration,
-    state: Mutex<ConnectionState>,
+    state: Lock<ConnectionState>,
     /// Locked while connecting, so that one caller connects and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -99,7 +96,7 @@ impl Connection {
             outages: Arc::default(),
             observer,
             response_timeout,
-            state: Mutex::default(),
+            state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
     }
@@ -116,7 +113,7 @@ impl Connection {
             outages: Arc::clone(&self.outages),
             observer,
             response_timeout: self.response_timeout,
-            state: Mutex::default(),
+            state: Lock::default(),
             connecting: tokio::sync::Mutex::default(),
         }
     }
@@ -245,7 +242,7 @@ impl Connection {
             }
             Err(cause) => {
                 self.outages.report_unavailable(None, &cause);
-                self.back_off(&mut self.state(), &cause);
+                self.back_off(&mut self.state.lock(), &cause);
                 Err(BrokerError::Unavailable { cause })
             }
         }
@@ -278,7 +275,7 @@ impl Connection {
 
     /// Returns the connection if there is one, or the last error while the back-off lasts.
     fn current(&self) -> Result<Option<Live>, BrokerError> {
-        let state = self.state();
+        let state = self.state.lock();
         match (&state.live, &state.retry_at) {
             (Some(live), _) => Ok(Some(live.clone())),
             (None, Some((until, cause))) if Instant::now() < *until => {
@@ -289,7 +286,7 @@ impl Connection {
     }
 
     fn connected(&self, connection: MultiplexedConnection) -> Live {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let now = Instant::now();
         state.generation += 1;
         state.retry_at = None;
@@ -332,7 +329,7 @@ impl Connection {
         if fault == Fault::Request {
             return BrokerError::Refused { cause };
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let same = |live: &&mut Live| live.generation == generation;
         if let Some(live) = state.live.as_mut().filter(same) {
             if fault == Fault::Server {
@@ -354,10 +351,6 @@ impl Connection {
     fn back_off(&self, state: &mut ConnectionState, cause: &str) {
         state.retry_at = Some((Instant::now() + state.backoff, cause.to_owned()));
         state.backoff = (state.backoff * 2).min(MAX_BACKOFF);
-    }
-
-    fn state(&self) -> MutexGuard<'_, ConnectionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,20 +1,20 @@
-//! What an error of Redis means: for the connection it came from, and for the caller.
+//! Classifies errors of Redis by their consequences for the connection and for the caller.
 
 use redis::RedisError;
 
-/// What has to be done about an error.
+/// Scope of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The connection is of no use; another one may be, to this server or to the one that has replaced it.
+    /// The connection is unusable. A new one may work, to this server or to the one that has replaced it.
     Connection,
-    /// The server cannot work now but will when somebody has repaired it. The connection is good.
+    /// The server cannot execute commands until it is repaired. The connection is usable.
     Server,
-    /// The request itself is refused.
+    /// The server refuses this request.
     Request,
 }
 
-/// The server's state, which a new connection finds out about: it has become a replica, is reading its data, or
-/// wants a password. `UNBLOCKED` is what a blocked request is told when the server becomes a replica.
+/// Error codes that a new connection may not get: the server has become a replica, is loading its data, or
+/// requires a password. A blocked request gets `UNBLOCKED` when the server becomes a replica.
 const OF_CONNECTION: [&str; 7] = [
     "READONLY",
     "UNBLOCKED",
@@ -24,22 +24,23 @@ const OF_CONNECTION: [&str; 7] = [
     "WRONGPASS",
     "CLUSTERDOWN",
 ];
-/// A script that does not end, no memory left, a disk that cannot be written, too few replicas, missing rights.
+/// Error codes of a server with an endless script, no free memory, a disk that is not writable, too few
+/// replicas, or an account without the right.
 const OF_SERVER: [&str; 6] = ["BUSY", "OOM", "MISCONF", "NOREPLICAS", "NOPERM", "TRYAGAIN"];
 
 impl Fault {
-    /// What the server calls the error, as `WRONGTYPE`; nothing when it was not the server that spoke.
+    /// Returns the server's error code, such as `WRONGTYPE`, or `None` if the error is not from the server.
     pub(super) fn code(error: &RedisError) -> Option<String> {
         let answers = error.clone().into_server_errors()?;
         let aborted = answers.iter().map(|(_, answer)| answer.code());
-        // What a transaction was aborted for says more than that it was.
+        // The cause of an aborted transaction says more than that it was aborted.
         let cause = aborted.clone().find(|code| *code != "EXECABORT");
         cause.or_else(|| aborted.clone().next()).map(str::to_owned)
     }
 
-    /// What the error is, and its text for people.
+    /// Returns the scope of the error, and its text.
     pub(super) fn of(error: &RedisError) -> (Self, String) {
-        // A transaction says only that it was aborted; why is what the command inside it was answered.
+        // `EXECABORT` itself names no cause; the errors of the commands in the transaction do.
         let answers = error.clone().into_server_errors();
         let answers: Vec<(&str, String)> = answers
             .iter()

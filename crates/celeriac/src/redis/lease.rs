@@ -3,15 +3,15 @@
 //! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
 //! its deliveries again.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{cmd, pipe};
 
 use super::{commands, config::RedisConfig, connection::Connection, names, restore, script::Script};
-use crate::broker::{BrokerError, Delivery, DeliveryTag, Renewal};
+use crate::{
+    broker::{BrokerError, Delivery, DeliveryTag, Renewal},
+    lock::Lock,
+};
 
 /// Maximum number of deliveries that one script reserves.
 const RESERVE_BATCH: usize = 200;
@@ -27,7 +27,7 @@ pub(super) struct Lease {
     /// Whether the server has lost the lease, and the deliveries are not yet reserved again.
     lost: AtomicBool,
     /// Server time of the last renewal.
-    renewed: Mutex<Option<f64>>,
+    renewed: Lock<Option<f64>>,
     reserve: Script,
 }
 
@@ -36,7 +36,7 @@ impl Lease {
         Self {
             held: AtomicBool::new(false),
             lost: AtomicBool::new(false),
-            renewed: Mutex::default(),
+            renewed: Lock::default(),
             reserve: Script::new(RESERVE),
         }
     }
@@ -80,7 +80,7 @@ impl Lease {
         let was_held = self.is_held();
         let (added,): (u64,) = connection.pipeline(commands::RENEW, &pipeline).await?;
         self.set(was_held, added > 0);
-        let before = self.renewed().replace(now);
+        let before = self.renewed.lock().replace(now);
         if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
             self.clear_lost();
         }
@@ -123,10 +123,6 @@ impl Lease {
             connection.script::<()>(&script).await?;
         }
         Ok(())
-    }
-
-    fn renewed(&self) -> MutexGuard<'_, Option<f64>> {
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

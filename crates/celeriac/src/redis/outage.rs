@@ -7,13 +7,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use crate::log::{debug, info, warn};
+use crate::{
+    lock::Lock,
+    log::{debug, info, warn},
+};
 use tokio::time::Instant;
 
 /// Maximum number of refused kinds of requests that are remembered.
@@ -22,13 +22,13 @@ const MAX_REFUSED_REQUESTS: usize = 16;
 /// Outages of one server as seen by one broker handle.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
-    status: Mutex<Status>,
+    status: Lock<OutageStatus>,
     /// Whether the server refuses requests. While it does not, answers read only this flag.
     refusing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Status {
+struct OutageStatus {
     unavailable_since: Option<Instant>,
     /// End of the last outage.
     last_recovery: Option<Instant>,
@@ -46,7 +46,7 @@ struct Refusal {
 impl Outages {
     /// Records that a connection made at `made` has broken, or that connecting has failed.
     pub(super) fn report_unavailable(&self, made: Option<Instant>, cause: &str) {
-        let mut status = self.status();
+        let mut status = self.status.lock();
         let late = made.is_some_and(|made| status.last_recovery.is_some_and(|recovery| made <= recovery));
         if status.unavailable_since.is_some() || late {
             debug!(cause, "another connection to Redis broke");
@@ -58,7 +58,7 @@ impl Outages {
 
     /// Records a successful connection to a server that serves requests.
     pub(super) fn report_available(&self) {
-        let mut status = self.status();
+        let mut status = self.status.lock();
         if let Some(since) = status.unavailable_since.take() {
             status.last_recovery = Some(Instant::now());
             let outage_seconds = since.elapsed().as_secs_f64();
@@ -68,7 +68,7 @@ impl Outages {
 
     /// Records that the server is reachable but refused a request of this kind because of its own condition.
     pub(super) fn report_refusal(&self, request: String, cause: &str) {
-        let mut status = self.status();
+        let mut status = self.status.lock();
         let refusal = status.refusal.get_or_insert_with(|| {
             warn!(cause, "Redis refuses to work; retrying until it does");
             Refusal {
@@ -87,7 +87,7 @@ impl Outages {
         if !self.refusing.load(Ordering::Acquire) {
             return;
         }
-        let mut status = self.status();
+        let mut status = self.status.lock();
         if let Some(refusal) = &status.refusal
             && refusal.requests.contains(&request())
         {
@@ -96,9 +96,5 @@ impl Outages {
             status.refusal = None;
             self.refusing.store(false, Ordering::Release);
         }
-    }
-
-    fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

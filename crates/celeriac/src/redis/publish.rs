@@ -1,17 +1,13 @@
 //! Publishes messages to their lists and declares the bindings by which kombu knows the queues: once for each
 //! queue and connection, as Celery does, and again after a while, in case the database has been flushed.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use redis::pipe;
 use tokio::time::Instant;
 
 use super::{commands, connection::Connection, names};
-use crate::{broker::BrokerError, message::Message};
+use crate::{broker::BrokerError, lock::Lock, message::Message};
 
 /// Maximum number of queues whose bindings are remembered; others are declared every time.
 const MAX_BINDINGS: usize = 1024;
@@ -20,7 +16,7 @@ const REDECLARE_AFTER: Duration = Duration::from_secs(10);
 
 /// Queues whose bindings were declared on the current connection.
 #[derive(Default)]
-pub(super) struct Bindings(Mutex<Declared>);
+pub(super) struct Bindings(Lock<Declared>);
 
 #[derive(Default)]
 struct Declared {
@@ -77,17 +73,17 @@ impl Declared {
 
 impl Bindings {
     fn has(&self, generation: u64, queue: &str) -> bool {
-        let declared = self.lock();
+        let declared = self.0.lock();
         declared.is_fresh(generation) && declared.queues.contains(queue)
     }
 
     /// Forgets all bindings, so that they are declared again.
     pub(super) fn forget(&self) {
-        *self.lock() = Declared::default();
+        *self.0.lock() = Declared::default();
     }
 
     fn add(&self, generation: u64, queues: Vec<String>) {
-        let mut declared = self.lock();
+        let mut declared = self.0.lock();
         if !declared.is_fresh(generation) {
             *declared = Declared {
                 generation,
@@ -98,9 +94,5 @@ impl Bindings {
         if declared.queues.len() + queues.len() <= MAX_BINDINGS {
             declared.queues.extend(queues);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Declared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,6 @@
 //!
 //! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next call claims them.
-//! that only this receiver knows. They are claimed at the next call.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},

@@ -43,8 +43,8 @@ pub(super) async fn server_time(connection: &Connection) -> Result<f64, BrokerEr
     Ok(seconds + microseconds / 1e6)
 }
 
-/// Returns expired deliveries to their queues. Returns the number of restored messages, and the messages that
-/// were buried because they were delivered too often.
+/// Restores expired deliveries. Returns the number of restored messages, and the messages that were buried
+/// because their workers died too often.
 pub(super) async fn restore_expired(
     connection: &Connection,
     scripts: &Scripts,
@@ -175,7 +175,8 @@ impl RestoreRun<'_> {
         Ok(orphans)
     }
 
-    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has expired.
+    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has
+    /// expired.
     async fn read_leases(
         &self,
         tags: &[String],

@@ -53,3 +53,16 @@ impl Invocation<'_> {
         self.invocation.invoke_async(connection).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_told_apart_whatever_their_arguments() {
+        let (one, other) = (Script::new("return 1"), Script::new("return 2"));
+        let hash = one.prepare_invoke().hash().to_owned();
+        assert_eq!(one.prepare_invoke().key("a").arg("b").hash(), hash);
+        assert_ne!(other.prepare_invoke().key("a").arg("b").hash(), hash);
+    }
+}

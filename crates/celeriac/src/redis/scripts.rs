@@ -16,8 +16,8 @@ pub(super) struct Scripts {
     pub receive: Script,
     /// Settles a delivery and publishes another message in its place, if the delivery is still held.
     ///
-    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or an empty
-    /// string, result seconds.
+    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or
+    /// an empty string, result seconds.
     pub replace: Script,
     /// Returns a message to the head of its list, if the delivery is still held.
     ///

@@ -1,5 +1,5 @@
-//! The URL of Redis: one server, or sentinels that know which server it is. The certificates are named as in URLs for
-//! Python's Celery, so that both may be given the same one.
+//! Parses the URL of Redis: one server, or the sentinels that watch it. Certificates are parameters of the
+//! URL as in Celery, so that both can use the same URL.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -10,11 +10,11 @@ use super::error::ConfigError;
 
 const SENTINEL_PORT: u16 = 26379;
 
-/// What a URL says.
+/// Parsed URL.
 pub(super) struct Location {
-    /// The server, or the sentinels with the settings that are for the server.
+    /// Address of the server, or those of the sentinels with the settings of the server.
     pub addresses: Vec<ConnectionInfo>,
-    /// The name under which the sentinels know the server.
+    /// Name under which the sentinels watch the server.
     pub master: Option<String>,
     parameters: HashMap<String, String>,
 }
@@ -49,7 +49,7 @@ impl Location {
         if sentinels.is_some() && master.is_none() {
             return Err(ConfigError::Master);
         }
-        // redis-rs names only what is wrong, but its error is not shown in case it ever quotes the URL.
+        // The error of redis-rs is discarded in case it ever quotes the URL, which may contain a password.
         let addresses = urls
             .into_iter()
             .map(|url| url.into_connection_info().map_err(|_| ConfigError::Url));
@@ -64,14 +64,15 @@ impl Location {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// A file that the URL names.
+    /// Returns a parameter that names a file.
     pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parameter(name).map(PathBuf::from)
     }
 }
 
-/// What follows `sentinel://`, a URL for each host: `[user:password@]host[:port][,host[:port]...][/database][?parameters]`,
-/// or Celery's own form, where each host has a URL and a semicolon is in between.
+/// Returns a URL for each sentinel. `rest` is what follows `sentinel://`:
+/// `[user:password@]host[:port][,host[:port]...][/database][?parameters]`, or Celery's own form, in which
+/// each host has a URL and semicolons separate them.
 fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigError> {
     let mut urls = Vec::new();
     for part in rest.split(&format!(";{scheme}://")) {
@@ -92,7 +93,8 @@ fn each_host(scheme: &str, plain: &str, rest: &str) -> Result<Vec<Url>, ConfigEr
     Ok(urls)
 }
 
-/// What follows Celery's `redis+socket://`, `/path[?virtual_host=database]`, as redis-rs writes it.
+/// Returns the URL of a Unix socket as redis-rs expects it. `rest` is what follows Celery's
+/// `redis+socket://`: `/path[?virtual_host=database]`.
 fn socket(rest: &str) -> Result<Url, ConfigError> {
     let mut url = Url::parse(&format!("unix://{rest}")).map_err(|_| ConfigError::Url)?;
     if let Some(database) = url

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +20,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{commands, connection::Connection, names};
-use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::debug, result::ResultMeta};
+use crate::{
+    backoff::Backoff, broker::BrokerError, failure_log::FailureLog, lock::Lock, log::debug,
+    result::ResultMeta,
+};
 
 /// Maximum number of waiters of a broker handle.
 const MAX_WAITERS: usize = 100_000;
@@ -41,7 +44,7 @@ pub(super) struct Watch {
 struct Shared {
     commands: Arc<Connection>,
     response_timeout: Duration,
-    waiters: Mutex<Waiters>,
+    waiters: Lock<Waiters>,
     /// Notified when a waiter is added.
     changed: Notify,
 }
@@ -70,7 +73,7 @@ impl Watch {
             shared: Arc::new(Shared {
                 commands,
                 response_timeout,
-                waiters: Mutex::default(),
+                waiters: Lock::default(),
                 changed: Notify::new(),
             }),
             _stop_on_drop: stop.clone().drop_guard(),
@@ -92,7 +95,7 @@ impl Watch {
         id: &str,
         sender: oneshot::Sender<ResultMeta>,
     ) -> Result<WaiterGuard<'_>, BrokerError> {
-        let mut all = self.shared.waiters();
+        let mut all = self.shared.waiters.lock();
         if all.count >= MAX_WAITERS {
             return Err(BrokerError::Refused {
                 cause: format!("{MAX_WAITERS} results are already awaited, the maximum"),
@@ -130,7 +133,7 @@ struct WaiterGuard<'a> {
 
 impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
-        let mut all = self.shared.waiters();
+        let mut all = self.shared.waiters.lock();
         let Some(waiters) = all.by_id.get_mut(&self.id) else {
             return;
         };
@@ -147,16 +150,12 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl Shared {
-    fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sends a final result to all its waiters.
     fn deliver(&self, meta: &ResultMeta) {
         if !meta.status.is_final() {
             return;
         }
-        let mut all = self.waiters();
+        let mut all = self.waiters.lock();
         if let Some(waiters) = all.by_id.remove(meta.task_id.as_str()) {
             all.count -= waiters.len();
             all.to_unsubscribe.push(meta.task_id.to_string());
@@ -191,13 +190,13 @@ impl Shared {
     }
 
     fn all(&self) -> Vec<String> {
-        self.waiters().by_id.keys().cloned().collect()
+        self.waiters.lock().by_id.keys().cloned().collect()
     }
 
     /// Marks the task as stopped if there are no waiters, so that the next waiter starts a new one. Returns
     /// whether it did.
     fn stop_if_idle(&self) -> bool {
-        let mut all = self.waiters();
+        let mut all = self.waiters.lock();
         if !all.by_id.is_empty() {
             return false;
         }
@@ -234,7 +233,7 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
     let (mut sink, mut messages) = shared.commands.subscriber().await?.split();
     let mut subscribed = HashSet::new();
     {
-        let mut all = shared.waiters();
+        let mut all = shared.waiters.lock();
         all.to_subscribe = all.by_id.keys().cloned().collect();
     }
     let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
@@ -244,7 +243,7 @@ async fn session(shared: &Shared, connected: &mut impl FnMut()) -> Result<(), Br
         subscribe(shared, &mut sink, &mut subscribed).await?;
         unsubscribe(shared, &mut sink, &mut subscribed).await?;
         connected();
-        if !shared.waiters().by_id.is_empty() {
+        if !shared.waiters.lock().by_id.is_empty() {
             idle_since = Instant::now();
         }
         tokio::select! {
@@ -285,7 +284,7 @@ async fn subscribe(
     subscribed: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
     let new_ids: Vec<String> = {
-        let mut all = shared.waiters();
+        let mut all = shared.waiters.lock();
         let new_ids = std::mem::take(&mut all.to_subscribe);
         new_ids
             .into_iter()
@@ -311,7 +310,7 @@ async fn unsubscribe(
     subscribed: &mut HashSet<String>,
 ) -> Result<(), BrokerError> {
     let old_ids: Vec<String> = {
-        let mut all = shared.waiters();
+        let mut all = shared.waiters.lock();
         if all.to_unsubscribe.len() < BATCH {
             return Ok(());
         }

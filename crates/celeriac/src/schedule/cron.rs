@@ -1,8 +1,7 @@
 //! Cron expressions with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
 //!
 //! They differ from cron in one point: a day must match day of month **and** day of week, so `0 0 13 * fri`
-//! is
-//! every Friday the 13th.
+//! is every Friday the 13th.
 
 use std::{fmt, str::FromStr};
 

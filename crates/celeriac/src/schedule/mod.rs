@@ -1,6 +1,6 @@
-//! Periodic tasks: entries with a schedule, sent when they are due. Any number of processes may run the same entries
-//! and none of them leads: the broker keeps each entry's last tick, and whoever moves it on sends the task in the
-//! same step. So each tick is sent once, whichever processes are alive.
+//! Periodic tasks: entries with a schedule, sent when they are due. Any number of processes may run the same
+//! entries without a leader: the broker stores each entry's last tick, and the process that advances it sends
+//! the task in the same step, so each tick is sent once.
 
 mod cron;
 mod due;
@@ -21,7 +21,7 @@ use crate::{signature::Signature, task_id::TaskId, time};
 
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-/// When a periodic task is due.
+/// Times at which a periodic task is due.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,34 +34,34 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// This long after the tick before; see [`Schedule::every`].
+    /// At a fixed interval; see [`Schedule::every`].
     Every(Interval),
-    /// At times of the clock; see [`Schedule::cron`].
+    /// At the times of a cron expression; see [`Schedule::cron`].
     Cron(Box<Cron>),
 }
 
-/// The time between two ticks: whole microseconds, at least a millisecond.
+/// Time between two ticks, in whole microseconds, at least a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(pub(crate) SignedDuration);
 
-/// Why a schedule cannot be used.
+/// Reason a schedule is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
-    /// The interval is shorter than a millisecond or longer than there is time.
-    #[error("an interval is a millisecond at least")]
+    /// The interval is shorter than a millisecond, or too long to represent.
+    #[error("an interval must be at least a millisecond")]
     Interval,
-    /// The expression cannot be used.
+    /// The cron expression is invalid.
     #[error(transparent)]
     Cron(#[from] CronError),
 }
 
 impl Schedule {
-    /// A tick every `interval`, the first one that long after the entry was first seen. The time between ticks does
-    /// not depend on when a task was really sent.
+    /// Creates a schedule with a tick every `interval`; the first tick is one interval after the entry is
+    /// first seen. The time between ticks does not depend on when tasks are actually sent.
     ///
     /// # Errors
-    /// When it is shorter than a millisecond.
+    /// Returns an error if the interval is shorter than a millisecond.
     pub fn every(interval: Duration) -> Result<Self, ScheduleError> {
         let micros = i64::try_from(interval.as_micros()).map_err(|_| ScheduleError::Interval)?;
         if interval < SHORTEST_INTERVAL {
@@ -70,16 +70,17 @@ impl Schedule {
         Ok(Self::Every(Interval(SignedDuration::from_micros(micros))))
     }
 
-    /// Ticks at the times of a cron expression with Celery's rules, in UTC; see [`Cron`] for what it may say, and
-    /// [`Cron::in_zone`] for other time zones.
+    /// Creates a schedule from a cron expression with Celery's rules, in UTC; see [`Cron`] for the syntax,
+    /// and [`Cron::in_zone`] for other time zones.
     ///
     /// # Errors
-    /// When it is no expression of five fields, or one that never comes.
+    /// Returns an error if the expression is invalid, or if none of its dates exists.
     pub fn cron(expression: &str) -> Result<Self, ScheduleError> {
         Ok(expression.parse::<Cron>()?.into())
     }
 
-    /// The first tick after `after`, which for an interval must itself be a tick. `None` at the end of all time.
+    /// Returns the first tick after `after`, which for an interval must itself be a tick, or `None` if there
+    /// is none.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
@@ -97,6 +98,7 @@ impl From<Cron> for Schedule {
 
 /// A periodic task.
 #[derive(Clone)]
+#[must_use]
 pub struct Entry {
     name: String,
     schedule: Schedule,
@@ -115,8 +117,9 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// A task to be sent at every tick of a schedule. The name must be the same in all processes and releases: the
-    /// broker knows the entry by it. `signature` makes the task for a tick; an id that it sets is replaced.
+    /// Creates an entry that sends a task at every tick of a schedule. The name identifies the entry to the
+    /// broker, and must be the same in all processes and releases. `signature` creates the task for a tick;
+    /// an id that it sets is replaced.
     pub fn new(
         name: impl Into<String>,
         schedule: impl Into<Schedule>,
@@ -130,14 +133,13 @@ impl Entry {
         }
     }
 
-    /// What to do about ticks that were missed; one run for all of them by default.
-    #[must_use]
+    /// Sets the treatment of missed ticks; one task for all of them by default.
     pub fn catch_up(self, catch_up: CatchUp) -> Self {
         Self { catch_up, ..self }
     }
 
-    /// The id of the task that is sent for a tick. It depends on the entry's name and the tick only, so that a task
-    /// which was sent twice after all can be recognised.
+    /// Returns the id of the task for a tick. It depends only on the entry's name and the tick, so that a
+    /// task that was sent twice can be recognised.
     #[must_use]
     pub fn task_id(&self, tick: Timestamp) -> TaskId {
         let name = format!("celeriac.schedule\0{}\0{}", self.name, time::format(tick));

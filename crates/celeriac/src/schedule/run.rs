@@ -1,6 +1,6 @@
 //! The scheduler: sends the tasks that are due and sleeps until the next one.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
@@ -39,9 +39,10 @@ const MAX_CLOCK_LEAD: SignedDuration = SignedDuration::from_hours(1);
 /// # }
 /// ```
 #[derive(Debug)]
+#[must_use = "a scheduler sends nothing until it runs"]
 pub struct Scheduler {
     broker: Arc<dyn Broker>,
-    observer: OpaqueObserver,
+    observer: Arc<dyn Observer>,
     entries: Vec<Entry>,
     origin: String,
     reply_to: String,
@@ -49,11 +50,10 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Creates a scheduler without entries.
-    #[must_use]
     pub fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
             broker,
-            observer: OpaqueObserver(Arc::new(NoopObserver)),
+            observer: Arc::new(NoopObserver),
             entries: Vec::new(),
             origin: format!("gen{}@{}", std::process::id(), system::hostname()),
             reply_to: system::random_id().to_string(),
@@ -64,7 +64,6 @@ impl Scheduler {
     ///
     /// An entry that is new to the broker starts from the current time, so that its first tick is the next
     /// one. From then on the broker keeps its last tick, even while no scheduler runs.
-    #[must_use]
     pub fn entry(mut self, entry: Entry) -> Self {
         self.entries.retain(|other| other.name != entry.name);
         self.entries.push(entry);
@@ -73,12 +72,8 @@ impl Scheduler {
 
     /// Reports every send to `observer`. When several schedulers compete for a tick, only the one that sends
     /// it finishes its span.
-    #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        Self {
-            observer: OpaqueObserver(observer),
-            ..self
-        }
+        Self { observer, ..self }
     }
 
     /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
@@ -221,7 +216,7 @@ impl Scheduler {
             &headers.id,
             &message.properties.delivery_info.routing_key,
         );
-        let span = self.observer.0.send(&info, &mut headers.extra);
+        let span = self.observer.send(&info, &mut headers.extra);
         let mut advance = self.broker.advance(entry, Some(from), to, Some(message));
         let moved = observed(advance.as_mut(), |poll| span.in_scope(poll)).await;
         if moved != Ok(false) {
@@ -234,15 +229,6 @@ impl Scheduler {
         (entry.signature)(tick)
             .id(entry.task_id(tick))
             .into_message(&SendContext::new(now, &self.origin, &self.reply_to))
-    }
-}
-
-/// Observer without its debug output, which the trait does not provide.
-struct OpaqueObserver(Arc<dyn Observer>);
-
-impl fmt::Debug for OpaqueObserver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
     }
 }
 

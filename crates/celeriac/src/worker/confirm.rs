@@ -1,14 +1,16 @@
-//! Repeats a broker operation until the broker has confirmed it: a finished task must not run again only because Redis
-//! was unavailable when the task finished.
+//! Repeats a broker operation until the broker has confirmed it: a finished task must not run again only
+//! because Redis was unavailable when the task finished.
 
 use std::time::Duration;
 
 use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::error};
 
-/// Number of attempts at an operation that the server refuses. An unavailable server is retried without limit.
+/// Number of attempts at an operation that the server refuses. An unavailable server is retried without
+/// limit.
 const MAX_REFUSALS: u32 = 10;
 
-/// Calls `operation` until the broker confirms it, and returns the broker's answer; `None` if the broker keeps refusing.
+/// Calls `operation` until the broker confirms it, and returns the broker's answer; `None` if the broker
+/// keeps refusing.
 ///
 /// The operation may run several times, so it must be safe to repeat.
 pub(super) async fn until_confirmed<T, F>(task_id: &str, operation: impl Fn() -> F) -> Option<T>

@@ -1,5 +1,5 @@
-//! Takes messages while there is room for them and hands each to a task of its own. A broker that is away is tried
-//! again for ever, with a capped back-off.
+//! Receives messages while there is room for them, and spawns a task for each. While the broker is
+//! unavailable, retries without limit, with a capped back-off.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     task_id::TaskId,
 };
 
-/// The wall clock may be set while a task waits for its time, so it is looked at this often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// Maximum sleep of a task that waits for its `eta`, after which a change of the wall clock is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// Consumes until the worker stops; returns the tasks that are still under way.
+/// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -37,7 +37,9 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         let room = room(shared);
         let was_full = std::mem::replace(&mut full, shared.inflight.is_full());
         if full && !was_full {
-            warn!("no more tasks are received until some of those begin that wait for their time");
+            warn!(
+                "the maximum number of tasks with an eta in the future is held; receiving no more until some of them start"
+            );
         }
         if room == 0 {
             tokio::select! {
@@ -48,14 +50,14 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
         }
         let queues = shared.queues();
         if queues.is_empty() {
-            // Until remote control adds one.
+            // Waits until remote control adds a queue.
             tokio::select! {
                 () = shared.inflight.room_changed.notified() => {}
                 () = shared.stop.cancelled() => {}
             }
             continue;
         }
-        // Not cut short by a stop: what it takes must be known. It waits a moment at most.
+        // Not interrupted by a stop, since received messages must be known. Waits only briefly.
         match shared.broker.receive(&queues, room).await {
             Ok(deliveries) => {
                 failures.worked();
@@ -95,7 +97,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
             events::received(&shared, &message);
             let mut slot = slot(&shared);
             if !message.is_early(system::now()) && !has_rate(&shared, &message) {
-                // Slots go to tasks in the order in which they first ask, so they ask here, in the order of arrival.
+                // The semaphore is fair, so tasks request their slots here, in order of arrival.
                 let _ = poll!(&mut slot);
             }
             let message = Box::new(message);
@@ -115,7 +117,7 @@ async fn accept(shared: &Arc<Shared>, tasks: &mut JoinSet<()>, delivery: Deliver
     }
 }
 
-/// A place among the running tasks, or in the queue for one; nothing when the worker has stopped.
+/// Future of a slot for a running task; resolves to `None` once the worker has stopped.
 type Slot = Pin<Box<MaybeDone<BoxFuture<'static, Option<OwnedSemaphorePermit>>>>>;
 
 fn slot(shared: &Shared) -> Slot {
@@ -123,7 +125,7 @@ fn slot(shared: &Shared) -> Slot {
     Box::pin(maybe_done(permit.map(Result::ok).boxed()))
 }
 
-/// One delivery from its arrival to its end, unless the worker stops before it begins.
+/// Handles a delivery from its arrival to its settlement, unless the worker stops before the task starts.
 async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<Message>) {
     if !may_begin(shared, entry, &message).await {
         return;
@@ -134,7 +136,7 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<M
             Some(Some(permit)) => Some(permit),
             _ => return,
         },
-        // None of its code runs, so it needs no slot.
+        // A revoked task runs no code, so it needs no slot.
         () = entry.orders.revoked() => None,
     };
     if !shared.inflight.start(entry) {
@@ -144,13 +146,13 @@ async fn run(shared: &Arc<Shared>, entry: &Entry, mut slot: Slot, message: Box<M
     shared.inflight.remove(&entry.delivery.tag);
 }
 
-/// Waits for the task's time and for its turn. False when the worker stops before; a task that is not to be run does not
-/// wait any longer.
+/// Waits for the task's `eta` and for its rate limit. Returns false if the worker stops first. A task that
+/// must not run does not wait.
 async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     if !message.is_early(system::now()) && !has_rate(shared, message) {
         return true;
     }
-    // It does not keep others from being received.
+    // A deferred task does not keep others from being received.
     let _deferred = shared.inflight.defer();
     let wait = async {
         until_due(message).await;
@@ -165,7 +167,7 @@ async fn may_begin(shared: &Shared, entry: &Entry, message: &Message) -> bool {
     }
 }
 
-/// Whether there is a limit on how often such tasks may begin.
+/// Returns whether the task has a rate limit.
 fn has_rate(shared: &Shared, message: &Message) -> bool {
     let registered = shared.registry.get(&message.headers.task);
     registered.is_some_and(|registered| registered.limits.has_rate())
@@ -181,16 +183,16 @@ async fn until_due(message: &Message) {
         if left.is_zero() {
             return;
         }
-        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        tokio::time::sleep(left.min(MAX_SLEEP)).await;
     }
 }
 
-/// A panic here is one of this crate, not of a task's code, which is caught where it runs. The message stays reserved
-/// and comes back when it is no longer renewed.
+/// Logs a panic of this crate; panics of a task's code are caught where it runs. The message stays reserved,
+/// and is redelivered once it is no longer renewed.
 pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(failure) = ended
         && failure.is_panic()
     {
-        error!("a delivery was abandoned by a panic of the worker");
+        error!("the worker panicked while handling a delivery; its message will be redelivered");
     }
 }

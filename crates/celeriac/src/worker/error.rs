@@ -2,15 +2,18 @@
 
 use thiserror::Error;
 
-/// A worker that did not end cleanly.
+/// Error of a worker that did not shut down cleanly.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WorkerError {
-    /// Tasks still ran when the grace period was over. They were ended and given back to their queues.
-    #[error("{0} tasks were still running at the end of the grace period and were given back")]
+    /// Tasks were still running at the end of the grace period. They were aborted, and their messages
+    /// returned.
+    #[error("{0} tasks were still running at the end of the grace period; their messages were returned")]
     Unfinished(usize),
-    /// The broker did not confirm that it has the worker's messages back. They return when the lease or the visibility
-    /// timeout ends.
-    #[error("{0} messages could not be given back; they return when the worker's lease ends")]
+    /// The broker did not confirm that messages were returned. They are redelivered when the lease or the
+    /// visibility time-out ends.
+    #[error(
+        "{0} messages could not be returned to their queues; they are redelivered when the worker's lease expires"
+    )]
     NotGivenBack(usize),
 }

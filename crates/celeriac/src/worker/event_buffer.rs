@@ -3,15 +3,12 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use tokio::sync::Notify;
 
-use crate::event::Event;
+use crate::{event::Event, lock::Lock};
 
 /// Maximum number of events that are broadcast together.
 const MAX_BATCH: usize = 1000;
@@ -21,7 +18,7 @@ const CAPACITY: usize = 4 * MAX_BATCH;
 #[derive(Debug, Default)]
 pub(super) struct EventBuffer {
     enabled: AtomicBool,
-    buffer: Mutex<Buffer>,
+    buffer: Lock<Buffer>,
     /// Notified when the buffer reaches a full batch.
     pub(super) batch_ready: Notify,
 }
@@ -50,7 +47,7 @@ impl EventBuffer {
     }
 
     pub(super) fn add(&self, event: Event) {
-        let mut buffer = self.buffer();
+        let mut buffer = self.buffer.lock();
         if buffer.events.len() >= CAPACITY {
             buffer.dropped += 1;
             return;
@@ -62,14 +59,14 @@ impl EventBuffer {
     }
 
     pub(super) fn take(&self) -> Vec<Event> {
-        let mut buffer = self.buffer();
+        let mut buffer = self.buffer.lock();
         let count = buffer.events.len().min(MAX_BATCH);
         buffer.events.drain(..count).collect()
     }
 
     /// Returns unsent events to the head of the buffer, as far as there is room.
     pub(super) fn put_back(&self, events: Vec<Event>) {
-        let mut buffer = self.buffer();
+        let mut buffer = self.buffer.lock();
         for event in events.into_iter().rev() {
             if buffer.events.len() < CAPACITY {
                 buffer.events.push_front(event);
@@ -80,11 +77,7 @@ impl EventBuffer {
     }
 
     pub(super) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut self.buffer().dropped)
-    }
-
-    fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut self.buffer.lock().dropped)
     }
 }
 

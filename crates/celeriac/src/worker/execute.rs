@@ -1,5 +1,5 @@
-//! Executes one task: decides whether it may run, runs it within its limits, and reports how it ended. Nothing that a
-//! task's code does, panics included, reaches another task or the worker.
+//! Executes one task: decides whether it may run, runs it within its limits, and reports the outcome. Nothing
+//! that a task's code does, panics included, affects other tasks or the worker.
 
 use std::{
     any::Any,
@@ -34,10 +34,11 @@ use crate::{
     task::{SoftLimit, TaskContext, TaskError, TaskOutcome},
 };
 
-/// Executes the task of one delivery.
+/// Executes the task of a delivery.
 ///
-/// `slot` is released when the task's code has ended, before the end is reported: the next task runs meanwhile, and
-/// the acknowledgements of many tasks are sent together. A task that must not run needs no slot.
+/// `slot` is released when the task's code has finished, before the outcome is reported, so that the next
+/// task can run in the meantime and the acknowledgements of many tasks are sent together. A task that must
+/// not run needs no slot.
 pub(super) async fn execute(
     shared: &Arc<Shared>,
     entry: &Entry,
@@ -321,8 +322,8 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value that the
-/// task had, and more people read results and logs than may see those.
+/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value
+/// that the task had, and more people read results and logs than may see those.
 fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
     panic
         .downcast_ref::<&'static str>()

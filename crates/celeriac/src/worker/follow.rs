@@ -1,9 +1,11 @@
-//! What follows from the end of a task: its callbacks and the next task of its chain, or its errbacks; and its part in
-//! a chord, whose body it may set off. Does what Celery's `trace` and result backends do, except that all of it is one
-//! step with the end of the task itself: published once if the task ends here, and not at all if another worker has it.
+//! Settles tasks that others follow: their callbacks and the next task of their chain, or their errbacks, and
+//! the chord of which they are a part. Follows Celery's `trace` and result backends, except that everything
+//! is one step with the settlement of the task: it is published once if the task is settled here, and not at
+//! all if another worker holds it.
 //!
-//! Two things go further than Celery. What can never run because of a failure fails wherever it is, also in chords
-//! around it; and a revoked task takes the rest of its chain with it. Whoever waits for the last result is told.
+//! Two things go beyond Celery. When a task fails, all tasks that can never run because of it fail too, those
+//! in surrounding chords included; and a revoked task revokes the rest of its chain. So the waiter for the
+//! last result is always notified.
 
 mod join;
 
@@ -26,18 +28,18 @@ use crate::{
     task_id::TaskId,
 };
 
-/// How often a settlement starts over because a chord was taken over meanwhile.
-const MOST_ATTEMPTS: usize = 5;
+/// Maximum number of retries of a settlement after another worker has taken over a chord.
+const MAX_ATTEMPTS: usize = 5;
 
-/// Whether anything follows.
+/// Returns whether anything follows from the task.
 pub(super) fn follows(embed: &Embed) -> bool {
     [&embed.callbacks, &embed.errbacks, &embed.chain, &embed.chord]
         .into_iter()
         .any(|part| !part.is_null())
 }
 
-/// Ends a delivery with everything that follows, which is sent within the context of `trace`. `keep` is whether its own
-/// result is kept.
+/// Settles a delivery with everything that follows from it, which is sent with the trace context `trace`.
+/// `keep` is whether the task's own result is stored.
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
@@ -47,7 +49,7 @@ pub(super) async fn settle(
     trace: &Map<String, Value>,
 ) {
     let id = &message.headers.id;
-    for _ in 0..MOST_ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         let Some(settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
         };
@@ -55,7 +57,7 @@ pub(super) async fn settle(
         let spans = observed(shared, message, trace, &mut settlement.publication);
         let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
         let refused = BrokerError::Refused {
-            cause: "the end of the task was refused".to_owned(),
+            cause: "the broker refused to settle the task".to_owned(),
         };
         for span in spans {
             span.finish(settled.as_ref().map(|_| ()).ok_or(&refused));
@@ -65,7 +67,7 @@ pub(super) async fn settle(
             Some(SettlementStatus::NotHeld) => {
                 debug!(
                     task_id = id.as_str(),
-                    "the end of the task is settled already, or another worker has it"
+                    "the task is settled already, or another worker holds it"
                 );
                 return;
             }
@@ -74,11 +76,11 @@ pub(super) async fn settle(
     }
     error!(
         task_id = id.as_str(),
-        "a chord changes hands all the time; the message of its part will come back"
+        "gave up settling a part of a chord, which other workers keep taking over; the message will be redelivered"
     );
 }
 
-/// Everything that is to be done at once; nothing when the delivery is not held any more.
+/// Collects everything that follows from the task; `None` if the delivery is no longer held.
 async fn settlement(
     shared: &Shared,
     delivery: &Delivery,
@@ -117,14 +119,14 @@ async fn settlement(
             meta.status.clone(),
             meta.result.clone(),
         );
-        // Before the parts of what it takes with it.
+        // Before the parts of the tasks that fail because of this one.
         end.parts.push_front((part, embed.chord.clone()));
     }
     while let Some((part, body)) = end.parts.pop_front() {
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
             ChordState::NotHeld => {
-                debug!(task_id = headers.id.as_str(), "another worker has the task");
+                debug!(task_id = headers.id.as_str(), "another worker holds the task");
                 return None;
             }
             ChordState::Waiting => {}
@@ -144,14 +146,14 @@ async fn settlement(
     })
 }
 
-/// What the end of one task amounts to.
+/// Everything that follows from one task, while it is collected.
 struct FollowUp<'a> {
     sender: Sender<'a>,
-    /// The results of what follows, as Celery keeps them with the task's own.
+    /// Results of the tasks sent, as Celery stores them with the task's own result.
     children: Vec<Value>,
-    /// Results of what will never run.
+    /// Results of tasks that will never run.
     results: Vec<ResultMeta>,
-    /// Parts of chords, each with the chord's body.
+    /// Parts of chords to record, each with the chord's body.
     parts: VecDeque<(ChordPart, Value)>,
     chords: Vec<(String, TaskId)>,
 }
@@ -178,7 +180,7 @@ impl FollowUp<'_> {
                     }
                     self.send(next, value, options);
                 }
-                Err(error) => error!(%error, "the next task of a chain cannot be read; the chain ends"),
+                Err(error) => error!(%error, "the next task of a chain is invalid; the chain ends"),
             }
         }
     }
@@ -192,20 +194,21 @@ impl FollowUp<'_> {
         }
     }
 
-    /// Sends with a value in front of the arguments.
+    /// Sends `node` with `value` as its first argument.
     fn send(&mut self, node: Node, value: &Value, options: Map<String, Value>) {
         let task = node.task.clone();
         let before = self.sender.publication.clone();
         match self.sender.apply(node, std::slice::from_ref(value), options) {
             Ok(result) => self.children.push(trail(&result)),
             Err(error) => {
-                error!(task, %error, "what follows a task cannot be sent");
+                error!(task, %error, "failed to send a task that follows another one");
                 self.sender.publication = before;
             }
         }
     }
 
-    /// Errbacks get the id of the task that failed, as those of tasks that the failing worker does not know.
+    /// Sends errbacks with the id of the failed task, as Celery does for errbacks that the failing worker
+    /// does not know.
     fn errbacks(&mut self, errbacks: &Value, id: &str) {
         let errbacks = readable(errbacks);
         if errbacks.is_empty() {
@@ -216,12 +219,12 @@ impl FollowUp<'_> {
         self.send(Node::group(errbacks), &json!(id), options);
     }
 
-    /// The body of a chord whose header is complete.
+    /// Sends the body of a chord whose header is complete.
     fn body(&mut self, body: &Value, joined: Result<Value, Exception>) {
         let node = match Node::decode(body) {
             Ok(node) => node,
             Err(error) => {
-                error!(%error, "the body of a chord cannot be read; it is not run");
+                error!(%error, "the body of a chord is invalid and will not run");
                 return;
             }
         };
@@ -245,7 +248,7 @@ impl FollowUp<'_> {
         }
     }
 
-    /// Everything in `node` fails as `meta` says, because it will never run.
+    /// Fails all tasks of `node`, which will never run, with the error of `meta`.
     fn fail(&mut self, node: &Node, meta: &ResultMeta, errbacks: bool) {
         match &node.kind {
             Kind::Chain(steps) => {
@@ -270,7 +273,7 @@ impl FollowUp<'_> {
 
     fn fail_task(&mut self, node: &Node, meta: &ResultMeta) {
         let Some(id) = node.text("task_id") else {
-            // Nobody knows its id, so nobody waits for it.
+            // Without an id, the task cannot have waiters.
             return;
         };
         let text = |option: &str| node.text(option).map(str::to_owned);
@@ -298,19 +301,19 @@ impl FollowUp<'_> {
     }
 }
 
-/// The signatures of a list that can be read; the others are reported.
+/// Returns the valid signatures of a list, and logs the invalid ones.
 fn readable(signatures: &Value) -> Vec<Node> {
     let mut nodes = Vec::new();
     for signature in list(Some(signatures.clone())) {
         match Node::decode(&signature) {
             Ok(node) => nodes.push(node),
-            Err(error) => error!(%error, "a signature in a message cannot be read; it is left out"),
+            Err(error) => error!(%error, "skipped an invalid signature in a message"),
         }
     }
     nodes
 }
 
-/// The first of what was sent, which is what Celery counts as the child.
+/// Returns the first task sent, which Celery counts as the child.
 fn trail(result: &ResultTree) -> Value {
     let mut first = result;
     while let Some(parent) = &first.parent {
@@ -319,10 +322,10 @@ fn trail(result: &ResultTree) -> Value {
     first.as_tuple()
 }
 
-/// Headers that tie a message to the trace of the one before, where nobody observes runs.
+/// Headers that continue the trace of the previous message, for workers without an observer.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// Reports what is about to be sent, as sent by the run that has ended.
+/// Reports a task that is about to be sent, as sent by the finished run.
 fn observed(
     shared: &Shared,
     message: &Message,

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::revoked::Orders;
 use crate::{
     broker::{Delivery, DeliveryTag},
+    lock::Lock,
     system,
     task_id::TaskId,
 };
@@ -24,10 +25,10 @@ const MAX_DEFERRED: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(super) struct Inflight {
-    entries: Mutex<HashMap<DeliveryTag, Arc<Entry>>>,
+    entries: Lock<HashMap<DeliveryTag, Arc<Entry>>>,
     arrivals: AtomicU64,
     deferred: AtomicUsize,
-    /// Notified when a task starts, ends or is deferred, so that there may be room for more.
+    /// Notified when a task starts, ends or is deferred, since there may be room for more then.
     pub room_changed: Notify,
 }
 
@@ -91,13 +92,14 @@ impl Inflight {
             stage: AtomicU8::new(WAITING),
             delivery,
         });
-        self.entries()
+        self.entries
+            .lock()
             .insert(entry.delivery.tag.clone(), Arc::clone(&entry));
         entry
     }
 
     pub(super) fn remove(&self, tag: &DeliveryTag) {
-        self.entries().remove(tag);
+        self.entries.lock().remove(tag);
         self.room_changed.notify_one();
     }
 
@@ -109,7 +111,7 @@ impl Inflight {
             return 0;
         }
         let deferred = self.deferred.load(Ordering::Acquire);
-        let held = self.entries().len().saturating_sub(deferred);
+        let held = self.entries.lock().len().saturating_sub(deferred);
         let enough = prefetch.saturating_sub(concurrency) / 2;
         if held.saturating_sub(running) > enough {
             0
@@ -143,25 +145,26 @@ impl Inflight {
 
     /// Returns all held deliveries, oldest first.
     pub(super) fn held(&self) -> Vec<Arc<Entry>> {
-        let mut held: Vec<Arc<Entry>> = self.entries().values().cloned().collect();
+        let mut held: Vec<Arc<Entry>> = self.entries.lock().values().cloned().collect();
         held.sort_by_key(|entry| entry.arrival);
         held
     }
 
     /// Returns the tags of all deliveries that are still reserved.
     pub(super) fn tags(&self) -> Vec<DeliveryTag> {
-        let entries = self.entries();
+        let entries = self.entries.lock();
         let reserved = entries.values().filter(|entry| entry.is_reserved());
         reserved.map(|entry| entry.delivery.tag.clone()).collect()
     }
 
     pub(super) fn holds(&self, tag: &DeliveryTag) -> bool {
-        self.entries().contains_key(tag)
+        self.entries.lock().contains_key(tag)
     }
 
     /// Returns all deliveries that are still reserved.
     pub(super) fn deliveries(&self) -> Vec<Delivery> {
-        self.entries()
+        self.entries
+            .lock()
             .values()
             .filter(|entry| entry.is_reserved())
             .map(|entry| entry.delivery.clone())
@@ -180,17 +183,13 @@ impl Inflight {
     }
 
     fn take(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Delivery> {
-        let mut entries = self.entries();
+        let mut entries = self.entries.lock();
         let mut taken: Vec<Arc<Entry>> = entries.values().filter(|entry| wanted(entry)).cloned().collect();
         for entry in &taken {
             entries.remove(&entry.delivery.tag);
         }
         taken.sort_by_key(|entry| std::cmp::Reverse(entry.arrival));
         taken.iter().map(|entry| entry.delivery.clone()).collect()
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<DeliveryTag, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,7 @@
 //! Run-time settings of a registered task that remote control may change: its rate limit and its time limits.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -13,17 +10,17 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{message::TimeLimit, task::TaskOptions};
+use crate::{lock::Lock, message::TimeLimit, task::TaskOptions};
 
 /// Limits and start count of a registered task.
 #[derive(Debug)]
 pub(super) struct Limits {
     /// Number of runs started.
     pub total: AtomicU64,
-    time: Mutex<TimeLimit>,
+    time: Lock<TimeLimit>,
     /// Whether a rate limit is set. Tasks without one read only this flag.
     has_rate: AtomicBool,
-    rate_state: Mutex<RateState>,
+    rate_state: Lock<RateState>,
     changed: Notify,
 }
 
@@ -38,12 +35,12 @@ impl Limits {
     pub(super) fn new(options: &TaskOptions) -> Self {
         Self {
             total: AtomicU64::new(0),
-            time: Mutex::new(TimeLimit {
+            time: Lock::new(TimeLimit {
                 hard: options.time_limit,
                 soft: options.soft_time_limit,
             }),
             has_rate: AtomicBool::new(false),
-            rate_state: Mutex::new(RateState {
+            rate_state: Lock::new(RateState {
                 rate: None,
                 next: Instant::now(),
             }),
@@ -53,11 +50,11 @@ impl Limits {
 
     /// Returns the time limits, which a message may override.
     pub(super) fn time_limit(&self) -> TimeLimit {
-        *self.time.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.time.lock()
     }
 
     pub(super) fn set_time_limit(&self, limit: TimeLimit) {
-        *self.time.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+        *self.time.lock() = limit;
     }
 
     pub(super) fn has_rate(&self) -> bool {
@@ -65,11 +62,11 @@ impl Limits {
     }
 
     pub(super) fn rate(&self) -> Option<Rate> {
-        self.rate_state().rate.clone()
+        self.rate_state.lock().rate.clone()
     }
 
     pub(super) fn set_rate(&self, rate: Option<Rate>) {
-        let mut rate_state = self.rate_state();
+        let mut rate_state = self.rate_state.lock();
         self.has_rate.store(rate.is_some(), Ordering::Release);
         *rate_state = RateState {
             rate,
@@ -96,15 +93,11 @@ impl Limits {
     /// Reserves the next start and returns its time, or `None` without a rate limit. Starts are one interval
     /// apart; unused ones do not accumulate.
     fn reserve(&self) -> Option<Instant> {
-        let mut rate_state = self.rate_state();
+        let mut rate_state = self.rate_state.lock();
         let interval = rate_state.rate.as_ref()?.interval;
         let at = rate_state.next.max(Instant::now());
         rate_state.next = at + interval;
         Some(at)
-    }
-
-    fn rate_state(&self) -> MutexGuard<'_, RateState> {
-        self.rate_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,9 +1,10 @@
-//! The worker: takes messages from queues, runs the tasks they name, and settles each with its broker. Built with
+//! The worker: receives messages, runs the tasks they name, and settles each delivery. Built with
 //! [`Worker::builder`], run with [`Worker::run`].
 //!
-//! [`registry`] finds a task's code, [`consume`] takes messages, [`execute`] runs one and decides how it ended,
-//! [`settle`] tells the broker, [`follow`] with all that comes after the task, [`pulse`] and [`lease`] show that the
-//! worker is alive, [`mailbox`] hears remote control, [`shutdown`] ends it.
+//! [`registry`] finds a task's code, [`consume`] receives messages, [`execute`] runs a task and determines
+//! its outcome, [`settle`] settles the delivery, and [`follow`] does so for tasks that others follow.
+//! [`pulse`] and [`lease`] show that the worker is alive, [`mailbox`] handles remote control, and
+//! [`shutdown`] stops the worker.
 
 mod confirm;
 mod consume;
@@ -26,9 +27,8 @@ mod shared;
 mod shutdown;
 
 use std::{
-    fmt,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, AtomicUsize},
     },
     time::Duration,
@@ -53,22 +53,25 @@ use self::{
 use crate::{
     broker::Broker,
     control::clock::Clock,
+    lock::Lock,
     log::info,
     observer::{NoopObserver, Observer},
     system,
     task::{TaskContext, TaskError, TaskOptions},
 };
 
-/// How long tasks wait for the worker to have met the others.
-const MEETING: Duration = Duration::from_secs(5);
+/// Maximum time to wait for the exchange with the other workers before tasks are received.
+const MINGLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs tasks.
+/// Worker that receives and runs tasks.
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
 }
 
-/// Collects what a worker is made of.
+/// Builder of a [`Worker`].
+#[derive(Debug)]
+#[must_use]
 pub struct WorkerBuilder {
     broker: Arc<dyn Broker>,
     observer: Arc<dyn Observer>,
@@ -81,17 +84,8 @@ pub struct WorkerBuilder {
     registry: Registry,
 }
 
-impl fmt::Debug for WorkerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerBuilder")
-            .field("registry", &self.registry)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Worker {
-    /// A worker of this broker, with defaults: queue `celery`, ten tasks at a time, prefetch multiplier 4.
-    #[must_use]
+    /// Returns a builder with the defaults: queue `celery`, concurrency 10, prefetch multiplier 4.
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
             broker,
@@ -106,22 +100,23 @@ impl Worker {
         }
     }
 
-    /// Runs until `shutdown` is cancelled. Then stops taking messages, gives back those that have not begun, and waits up
-    /// to `grace` for those that have; what still runs after that is ended and given back too.
+    /// Runs until `shutdown` is cancelled. Then stops receiving, returns messages whose tasks have not
+    /// started, and waits up to `grace` for running tasks; those still running after that are aborted, and
+    /// their messages returned too.
     ///
-    /// A broker that is away is waited for as long as it takes.
+    /// While the broker is unavailable, the worker retries without limit.
     ///
     /// # Errors
-    /// When tasks did not end within `grace`, or messages could not be given back.
+    /// Returns an error if tasks did not finish within `grace`, or if messages could not be returned.
     pub async fn run(self, shutdown: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
         let shared = self.shared;
-        info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker starts");
+        info!(hostname = shared.hostname, queues = ?shared.queues(), registered = ?shared.registry, "worker started");
         let mut background = JoinSet::new();
         background.spawn(pulse::heartbeats(Arc::clone(&shared)));
         background.spawn(lease::leases(Arc::clone(&shared)));
         background.spawn(mailbox::serve(Arc::clone(&shared)));
         background.spawn(events::broadcast(Arc::clone(&shared)));
-        let _stops_when_dropped = shared.stop.clone().drop_guard();
+        let _stop_on_drop = shared.stop.clone().drop_guard();
         background.spawn({
             let shared = Arc::clone(&shared);
             async move {
@@ -130,75 +125,69 @@ impl Worker {
             }
         });
         tokio::select! {
-            // So that what was revoked before this worker was there is not run. An outage ends the wait as well.
-            _ = timeout(MEETING, shared.mingled.cancelled()) => {}
+            // Tasks that were revoked before this worker started must not run. An outage ends the wait too.
+            _ = timeout(MINGLE_TIMEOUT, shared.mingled.cancelled()) => {}
             () = shared.stop.cancelled() => {}
         }
         let tasks = consume::consume(&shared).await;
-        let ended = shutdown::shutdown(&shared, tasks, grace).await;
+        let result = shutdown::shutdown(&shared, tasks, grace).await;
         background.shutdown().await;
         events::finish(&shared).await;
         pulse::offline(&shared).await;
         mailbox::close(&shared).await;
-        info!(hostname = shared.hostname, "worker has ended");
-        ended
+        info!(hostname = shared.hostname, "worker stopped");
+        result
     }
 }
 
 impl WorkerBuilder {
-    /// The worker's name, `celery@<host>` by default. Two workers must not share one.
-    #[must_use]
+    /// Sets the worker's name, `celery@<host>` by default. Two workers must not share a name.
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.hostname = Some(hostname.into());
         self
     }
 
-    /// Adds a queue to take from.
-    #[must_use]
+    /// Adds a queue to receive from.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queues.push(queue.into());
         self
     }
 
-    /// The queue of tasks that follow another one and name no queue of their own; `celery` by default. Celery's
+    /// Sets the queue for tasks that follow from others and name no queue; `celery` by default. Celery's
     /// `task_default_queue`.
-    #[must_use]
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
         self.default_queue = queue.into();
         self
     }
 
-    /// How many tasks run at a time; at least one.
-    #[must_use]
+    /// Sets the maximum number of tasks that run concurrently, at least 1.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// How many messages are held for each task that may run; at least one.
-    #[must_use]
+    /// Sets the number of messages held for each concurrent task, at least 1.
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
         self.prefetch_multiplier = multiplier.max(1);
         self
     }
 
-    /// Whether events about tasks are sent from the start, as with Celery's `-E`; off by default. Remote control switches
-    /// it, and Flower does. They show arguments and results, shortened, to everyone who reaches the broker.
-    #[must_use]
+    /// Sets whether task events are sent from the start, as with Celery's `-E`; off by default. Remote
+    /// control can change it, as Flower does. Events show arguments and results, shortened, to anyone with
+    /// access to the broker.
     pub fn events(mut self, enabled: bool) -> Self {
         self.events = enabled;
         self
     }
 
-    /// Reports every run to this observer.
-    #[must_use]
+    /// Reports every run to `observer`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Registers a task: its name, options and code. The positional arguments of a message become `A`, usually a tuple.
-    #[must_use]
+    /// Registers a task with its name, options and code. The positional arguments of a message are
+    /// deserialised into `A`, usually a tuple.
     pub fn task<A, R, E, F, W>(mut self, name: impl Into<String>, options: TaskOptions, run: F) -> Self
     where
         A: DeserializeOwned,
@@ -211,7 +200,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// The worker.
+    /// Builds the worker.
     #[must_use]
     pub fn build(self) -> Worker {
         let mut queues = self.queues;
@@ -223,7 +212,7 @@ impl WorkerBuilder {
                 broker: self.broker,
                 observer: self.observer,
                 hostname: self.hostname.unwrap_or_else(system::default_node_name),
-                queues: Mutex::new(queues.into()),
+                queues: Lock::new(queues.into()),
                 prefetch_multiplier: self.prefetch_multiplier,
                 registry: self.registry,
                 inflight: Inflight::default(),

@@ -1,5 +1,5 @@
-//! The tasks a worker knows, by name. Arguments arrive as JSON and leave typed here; what does not fit is a
-//! `TypeError`, in whose text no argument's value appears.
+//! The tasks that a worker knows, by name. Deserialises JSON arguments into the types that a task declares;
+//! arguments that do not fit are a `TypeError`, whose text contains no values.
 
 use std::{
     collections::HashMap,
@@ -22,17 +22,17 @@ type Handler = dyn Fn(
         TaskContext,
         Vec<Value>,
         usize,
-    ) -> Result<BoxFuture<'static, Result<Value, TaskError>>, NotTheArguments>
+    ) -> Result<BoxFuture<'static, Result<Value, TaskError>>, InvalidArguments>
     + Send
     + Sync;
 
-struct NotTheArguments;
+struct InvalidArguments;
 
-/// One registered task.
+/// A registered task.
 #[derive(Clone)]
 pub(super) struct Registered {
     pub options: TaskOptions,
-    /// What remote control may change about it.
+    /// Settings that remote control may change.
     pub limits: Arc<Limits>,
     handler: Arc<Handler>,
 }
@@ -58,7 +58,7 @@ impl Registry {
         W: Future<Output = Result<R, E>> + Send + 'static,
     {
         let handler = move |context: TaskContext, args: Vec<Value>, parameters: usize| {
-            let args = typed::<A>(args, parameters).ok_or(NotTheArguments)?;
+            let args = typed::<A>(args, parameters).ok_or(InvalidArguments)?;
             Ok(run(context, args)
                 .map(|returned| serialised(returned.map_err(Into::into)?))
                 .boxed())
@@ -77,14 +77,14 @@ impl Registry {
         self.tasks.get(name)
     }
 
-    /// The names in order.
+    /// Returns the names, sorted.
     pub(super) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tasks.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 
-    /// The names in order, with the rate where there is one: `add [rate_limit=10/s]`.
+    /// Returns the names, sorted, each with its rate limit if there is one: `add [rate_limit=10/s]`.
     pub(super) fn described(&self) -> Vec<String> {
         let rated = |name: &str| match self.get(name).and_then(|task| task.limits.rate()) {
             Some(rate) => format!("{name} [rate_limit={}]", rate.text),
@@ -93,7 +93,7 @@ impl Registry {
         self.names().into_iter().map(rated).collect()
     }
 
-    /// How often each task was begun, those that were.
+    /// Returns the number of runs started for each task that has run.
     pub(super) fn totals(&self) -> Map<String, Value> {
         let total = |(name, task): (&String, &Registered)| {
             let total = task.limits.total.load(Ordering::Relaxed);
@@ -104,10 +104,10 @@ impl Registry {
 }
 
 impl Registered {
-    /// Starts the task.
+    /// Starts a run of the task.
     ///
     /// # Errors
-    /// `TypeError` when the arguments do not fit.
+    /// Returns a `TypeError` if the arguments do not fit.
     pub(super) fn call(
         &self,
         context: TaskContext,
@@ -118,14 +118,14 @@ impl Registered {
         let name = task.rsplit('.').next().unwrap_or_default();
         let args = self.positional(name, args, kwargs)?;
         let types: Vec<&str> = args.iter().map(python_type).collect();
-        (self.handler)(context, args, self.options.parameters.len()).map_err(|NotTheArguments| {
+        (self.handler)(context, args, self.options.parameters.len()).map_err(|InvalidArguments| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
             Exception::new("TypeError", message)
         })
     }
 
-    /// Positional arguments followed by keyword arguments in the order of the task's parameters, up to the last that is
-    /// there; gaps are null.
+    /// Returns the positional arguments, followed by the keyword arguments in the order of the task's
+    /// parameters up to the last one given; gaps are null.
     fn positional(
         &self,
         name: &str,
@@ -149,15 +149,15 @@ impl Registered {
             debug!(
                 task = name,
                 ?keywords,
-                "keyword arguments that the task does not know are ignored"
+                "ignored keyword arguments that the task does not declare"
             );
         }
         Ok(args)
     }
 }
 
-/// A tuple from positional arguments; `()` from none. Where the arguments do not fit because the last of `parameters`
-/// are missing, those are null.
+/// Deserialises positional arguments into a tuple; no arguments become `()`. If the arguments do not fit
+/// because the last of `parameters` are missing, retries with null for those.
 fn typed<A: DeserializeOwned>(mut args: Vec<Value>, parameters: usize) -> Option<A> {
     if args.is_empty()
         && let Ok(unit) = serde_json::from_value(Value::Null)

@@ -3,17 +3,14 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI32, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicI32, Ordering},
     time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::message::Headers;
+use crate::{lock::Lock, message::Headers};
 
 /// Maximum number of remembered ids, as in Celery.
 const MAX_IDS: usize = 50_000;
@@ -27,7 +24,7 @@ const MAX_STAMPS: usize = 10_000;
 pub(super) struct Revoked {
     /// Whether anything was ever revoked. As long as nothing was, tasks read only this flag.
     any: AtomicBool,
-    remembered: Mutex<Remembered>,
+    remembered: Lock<Remembered>,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +40,7 @@ struct Remembered {
 impl Revoked {
     pub(super) fn add(&self, ids: impl IntoIterator<Item = String>) {
         let now = Instant::now();
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         for id in ids {
             if remembered.ids.insert(id.clone(), now) != Some(now) {
                 remembered.order.push_back((now, id));
@@ -55,7 +52,7 @@ impl Revoked {
 
     /// Adds values of a stamp. Returns false if there would be too many.
     pub(super) fn add_stamps(&self, name: &str, values: &[Value]) -> bool {
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         let known: usize = remembered.stamps.values().map(HashSet::len).sum();
         if known + values.len() > MAX_STAMPS {
             return false;
@@ -67,7 +64,7 @@ impl Revoked {
     }
 
     pub(super) fn ids(&self) -> Vec<String> {
-        let mut remembered = self.remembered();
+        let mut remembered = self.remembered.lock();
         remembered.forget(Instant::now());
         let current = |(at, id): &&(Instant, String)| remembered.ids.get(id) == Some(at);
         let ids = remembered.order.iter().filter(current);
@@ -79,7 +76,7 @@ impl Revoked {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
-        let remembered = self.remembered();
+        let remembered = self.remembered.lock();
         let by_id = remembered
             .ids
             .get(headers.id.as_str())
@@ -89,10 +86,6 @@ impl Revoked {
                 .stamps
                 .iter()
                 .any(|(name, revoked)| has_stamp(headers, name, revoked))
-    }
-
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reports to the broker how a delivery ended: acknowledges it together with its result, sends its retry, or moves it to
-//! the dead-letter list. What follows from the end of a task is left to [`follow`].
+//! Reports to the broker how a delivery ended: acknowledges it together with its result, sends its retry, or
+//! moves it to the dead-letter list. What follows from the end of a task is left to [`follow`].
 
 use std::pin::pin;
 
@@ -91,11 +91,11 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     }
 }
 
-/// Acknowledges a delivery before its task starts. Returns false if another worker has the delivery, or if the broker
-/// keeps refusing.
+/// Acknowledges a delivery before its task starts. Returns false if another worker has the delivery, or if
+/// the broker keeps refusing.
 pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
-    let begun = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
-    let held = begun == Some(true);
+    let acknowledged = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
+    let held = acknowledged == Some(true);
     if held {
         entry.set_acknowledged();
     }

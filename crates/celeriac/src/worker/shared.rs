@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{event_buffer::EventBuffer, inflight::Inflight, registry::Registry, revoked::Revoked};
-use crate::{broker::Broker, control::clock::Clock, observer::Observer};
+use crate::{broker::Broker, control::clock::Clock, lock::Lock, observer::Observer};
 
 /// Identity of this worker as the sender of the tasks that follow from those it runs.
 #[derive(Debug)]
@@ -23,24 +23,24 @@ pub(super) struct SenderIdentity {
     pub(super) default_queue: String,
 }
 
-/// What the parts of a worker have in common.
+/// State shared by the parts of a worker.
 pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) hostname: String,
-    pub(super) queues: Mutex<Arc<[String]>>,
+    pub(super) queues: Lock<Arc<[String]>>,
     pub(super) prefetch_multiplier: usize,
     pub(super) registry: Registry,
     pub(super) inflight: Inflight,
     pub(super) revoked: Revoked,
     pub(super) events: EventBuffer,
     pub(super) sender: SenderIdentity,
-    /// How many tasks may run at a time.
+    /// Maximum number of concurrent tasks.
     pub(super) concurrency: AtomicUsize,
-    /// One permit a running task; closed when the worker stops.
+    /// Semaphore with one permit for each running task; closed when the worker stops.
     pub(super) slots: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
-    /// The other workers have been met, or need not be waited for.
+    /// Cancelled once the exchange with the other workers is over, or is not needed.
     pub(super) mingled: CancellationToken,
     pub(super) clock: Clock,
     pub(super) started: Instant,
@@ -49,13 +49,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The queues that are taken from.
+    /// Returns the queues to receive from.
     pub(super) fn queues(&self) -> Arc<[String]> {
-        Arc::clone(&self.queues.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.queues.lock())
     }
 
     pub(super) fn set_queues(&self, queues: Arc<[String]>) {
-        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+        *self.queues.lock() = queues;
         self.inflight.room_changed.notify_one();
     }
 
@@ -68,7 +68,7 @@ impl Shared {
         self.concurrency.load(Ordering::Relaxed)
     }
 
-    /// How many messages are held at most, those that wait for their time aside.
+    /// Returns the maximum number of held messages, not counting deferred tasks.
     pub(super) fn prefetch(&self) -> usize {
         self.concurrency().saturating_mul(self.prefetch_multiplier)
     }

@@ -52,7 +52,7 @@ pub(super) async fn shutdown(
     }
 }
 
-/// Returns deliveries to their queues. Returns the number of those that are left.
+/// Restores deliveries to their queues and returns the number of those left.
 async fn return_messages(shared: &Shared, deliveries: Vec<Delivery>) -> usize {
     if deliveries.is_empty() {
         return 0;

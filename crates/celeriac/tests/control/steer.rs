@@ -25,9 +25,9 @@ async fn celery_changes_the_worker(python: Python) {
         fixture.celery(&python, &command).await
     };
     let rate = control(&["rate_limit", "add", "10/s"]).await;
-    assert_eq!(rate, ok("new rate limit start successfully"));
+    assert_eq!(rate, ok("new rate limit set successfully"));
     let time = control(&["time_limit", "sleeps", "0.1", "0.2"]).await;
-    assert_eq!(time, ok("time limits start successfully"));
+    assert_eq!(time, ok("time limits set successfully"));
     assert_eq!(
         control(&["add_consumer", "other"]).await,
         ok("add consumer other")
@@ -102,7 +102,7 @@ async fn a_rate_limit_delays_only_its_own_task() {
     let fixture = Fixture::start().await;
     assert_eq!(
         fixture.rate("note", "1/h").await,
-        ok("new rate limit start successfully")
+        ok("new rate limit set successfully")
     );
     for line in ["first", "second", "third"] {
         fixture
@@ -123,7 +123,7 @@ async fn a_rate_limit_delays_only_its_own_task() {
     assert_eq!(fixture.journal.lines(), ["first"]);
     assert_eq!(
         fixture.rate("note", "0").await,
-        ok("new rate limit start successfully")
+        ok("new rate limit set successfully")
     );
     let mut lines = fixture.journal.until(3).await;
     lines.sort();

@@ -101,7 +101,7 @@ pub fn down(message: &str) -> Exception {
 /// - `note` writes its argument to the journal.
 /// - `flaky` fails until the given attempt, `broken` always fails, `panics` panics, `sleeps` never finishes.
 /// - `early` is acknowledged before it starts, writes its argument, waits for the gate, and fails until the
-/// given attempt.
+///   given attempt.
 /// - `gated` writes its argument and waits for the gate.
 pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationToken) -> WorkerBuilder {
     let options = || TaskOptions::new().track_started(true);

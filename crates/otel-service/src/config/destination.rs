@@ -1,46 +1,10 @@
 //! The destination of one signal: `OTEL_<SIGNAL>_EXPORTER`, and the OTLP settings if the exporter is `otlp`.
 
-use super::otlp::Otlp;
-use super::{Export, variables::Variables};
+use otlp_recorder::{Collector, Signal};
 
-/// One of the three kinds of telemetry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Signal {
-    Traces,
-    Metrics,
-    Logs,
-}
-
-impl Signal {
-    const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
-
-    /// Returns the name used in logs and attributes.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Traces => "traces",
-            Self::Metrics => "metrics",
-            Self::Logs => "logs",
-        }
-    }
-
-    /// Returns the spelling used in the names of variables.
-    pub(super) fn in_variables(self) -> &'static str {
-        match self {
-            Self::Traces => "TRACES",
-            Self::Metrics => "METRICS",
-            Self::Logs => "LOGS",
-        }
-    }
-
-    /// Returns the path that OTLP/HTTP appends to the endpoint.
-    pub(super) fn http_path(self) -> &'static str {
-        match self {
-            Self::Traces => "/v1/traces",
-            Self::Metrics => "/v1/metrics",
-            Self::Logs => "/v1/logs",
-        }
-    }
-}
+use super::otlp;
+use super::variables::{Variables, in_variables};
+use crate::service::Export;
 
 /// Destination of a signal.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,7 +13,7 @@ pub(crate) enum Destination {
     Off,
     /// JSON lines on standard output.
     Console,
-    Otlp(Box<Otlp>),
+    Otlp(Box<Collector>),
 }
 
 impl Destination {
@@ -58,7 +22,7 @@ impl Destination {
             return Self::Off;
         }
         let exporter = exporter_of(signal);
-        let configured = Otlp::configured_by(signal, variables).is_some();
+        let configured = otlp::endpoint_variable(signal, variables).is_some();
         match variables.keyword(&exporter).as_deref() {
             None if default == Export::WhenConfigured && !configured => return Self::Off,
             None | Some("otlp") => {}
@@ -67,18 +31,19 @@ impl Destination {
             Some(_) => variables.warn(format!("{exporter} names an unknown exporter; otlp is used")),
         }
         Self::Otlp(Box::new(match default {
-            Export::Nearby(address) if !configured => Otlp::nearby(signal, address, variables),
-            _ => Otlp::read(signal, variables),
+            Export::Nearby(address) if !configured => otlp::nearby(signal, address, variables),
+            _ => otlp::collector(signal, variables),
         }))
     }
 }
 
 /// Returns the variable that selects the exporter of a signal.
 fn exporter_of(signal: Signal) -> String {
-    format!("OTEL_{}_EXPORTER", signal.in_variables())
+    format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector is in use.
+/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector
+/// is in use.
 pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
@@ -90,7 +55,7 @@ pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
         if let Some("none" | "console") = variables.keyword(&exporter_of(signal)).as_deref() {
             exporter.get_or_insert(exporter_of(signal));
             not_otlp += 1;
-        } else if let Some(endpoint) = Otlp::configured_by(signal, variables) {
+        } else if let Some(endpoint) = otlp::endpoint_variable(signal, variables) {
             return Some(endpoint);
         }
     }

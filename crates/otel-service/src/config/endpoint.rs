@@ -1,11 +1,10 @@
-//! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the defaults of
-//! the protocol. User info is removed from the URL, so that no error or log can contain it.
+//! The URL of the collector for one signal: `OTEL_EXPORTER_OTLP_ENDPOINT` and its per-signal forms, with the
+//! defaults of the protocol. User info is removed from the URL, so that no error or log can contain it.
 
 use http::Uri;
+use otlp_recorder::{Protocol, Signal};
 
-use super::Signal;
-use super::otlp::{Protocol, in_force};
-use super::variables::Variables;
+use super::variables::{Variables, in_force, in_variables};
 
 const COMMON: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
@@ -18,7 +17,7 @@ pub(super) fn endpoint(
     variables: &mut Variables<'_>,
 ) -> (String, Option<String>) {
     let bare_scheme = bare_scheme(signal, protocol, variables);
-    let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.in_variables());
+    let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", in_variables(signal));
     if let Some(text) = variables.text(&own) {
         if let Some(url) = Url::parse(&text, bare_scheme) {
             let path = url.path.clone();

@@ -1,5 +1,5 @@
-//! `OTEL_EXPORTER_OTLP_HEADERS`: comma-separated `name=value` pairs with percent-encoded values. Values are secrets;
-//! neither warnings nor `Debug` output contain them.
+//! `OTEL_EXPORTER_OTLP_HEADERS`: comma-separated `name=value` pairs with percent-encoded values. Values are
+//! secrets; neither warnings nor `Debug` output contain them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,6 +1,6 @@
 //! Default export intervals: those of the specification for a collector, shorter ones for a nearby receiver.
 
-use super::Export;
+use crate::service::Export;
 
 /// Default export intervals in milliseconds.
 pub(super) struct Intervals {

@@ -1,44 +1,29 @@
 //! Batching and limits: `OTEL_BSP_*`, `OTEL_BLRP_*` and the limits of spans and log records.
 
-use std::time::Duration;
-
 use opentelemetry_sdk::trace::SpanLimits;
+use otlp_recorder::BatchSettings;
 
 use super::variables::Variables;
 
 /// Default of every count limit in the specification.
 const DEFAULT_COUNT: u32 = 128;
 
-/// Batching of a signal: `OTEL_BSP_*` and `OTEL_BLRP_*`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Batches {
-    /// Maximum number of queued entries; further ones are dropped.
-    pub(crate) queue_size: usize,
-    /// Maximum number of entries in a batch.
-    pub(crate) batch_size: usize,
-    /// Maximum time an entry waits in the queue.
-    pub(crate) delay: Duration,
-    /// Time limit of one export.
-    pub(crate) timeout: Duration,
-}
-
-impl Batches {
-    /// Reads the variables with this prefix; `delay` is the default of the delay in milliseconds.
-    ///
-    /// Queues are limited to a million entries, because their memory is allocated, and delays are positive, because the
-    /// export thread would spin otherwise.
-    pub(super) fn read(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> Self {
-        let mut size = |name: &str, default| {
-            let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
-            usize::try_from(size).unwrap_or(usize::MAX)
-        };
-        let queue_size = size("MAX_QUEUE_SIZE", 2_048);
-        Self {
-            queue_size,
-            batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
-            delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
-            timeout: variables.timeout(&format!("{prefix}_EXPORT_TIMEOUT"), 30_000),
-        }
+/// Reads the batching of a signal from the variables with this prefix; `delay` is the default of the delay in
+/// milliseconds.
+///
+/// Queues are limited to a million entries, because their memory is allocated, and delays are positive,
+/// because the export thread would spin otherwise.
+pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> BatchSettings {
+    let mut size = |name: &str, default| {
+        let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
+        usize::try_from(size).unwrap_or(usize::MAX)
+    };
+    let queue_size = size("MAX_QUEUE_SIZE", 2_048);
+    BatchSettings {
+        queue_size,
+        batch_size: size("MAX_EXPORT_BATCH_SIZE", 512).min(queue_size),
+        delay: variables.milliseconds(&format!("{prefix}_SCHEDULE_DELAY"), delay),
+        timeout: variables.timeout(&format!("{prefix}_EXPORT_TIMEOUT"), 30_000),
     }
 }
 
@@ -63,8 +48,8 @@ impl LogLimits {
     }
 }
 
-/// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies to the
-/// attributes of spans, not to those of events and links.
+/// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies
+/// to the attributes of spans, not to those of events and links.
 pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     let mut count = |name: &str| variables.count(name, DEFAULT_COUNT);
     let attributes = count("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT").or_else(|| count("OTEL_ATTRIBUTE_COUNT_LIMIT"));

@@ -1,9 +1,10 @@
-//! Settings of metrics: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the preferences of the OTLP metric
-//! exporter.
+//! Settings of metrics: `OTEL_METRIC_EXPORT_*`, `OTEL_METRICS_EXEMPLAR_FILTER` and the preferences of the
+//! OTLP metric exporter.
 
 use std::time::Duration;
 
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream, Temporality};
+use otlp_recorder::ExemplarFilter;
 
 use super::variables::Variables;
 
@@ -17,15 +18,6 @@ pub(crate) struct Measuring {
     pub(crate) temporality: Temporality,
     pub(crate) histograms: HistogramAggregation,
     pub(crate) exemplars: ExemplarFilter,
-}
-
-/// Filter for measurements that may become exemplars.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ExemplarFilter {
-    AlwaysOn,
-    AlwaysOff,
-    /// Only measurements within a sampled span.
-    TraceBased,
 }
 
 /// Default aggregation of histograms.
@@ -49,8 +41,8 @@ impl Measuring {
 }
 
 impl HistogramAggregation {
-    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the defaults of
-    /// the specification.
+    /// Returns the stream of `instrument` if it differs from the default of the SDK. Size and scale are the
+    /// defaults of the specification.
     pub(crate) fn stream(self, instrument: &Instrument) -> Option<Stream> {
         if self == Self::ExplicitBucket || instrument.kind() != InstrumentKind::Histogram {
             return None;

@@ -1,4 +1,5 @@
-//! Sampling and propagation of traces: `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` and `OTEL_PROPAGATORS`.
+//! Sampling and propagation of traces: `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` and
+//! `OTEL_PROPAGATORS`.
 
 use opentelemetry_sdk::trace::Sampler;
 

@@ -1,7 +1,9 @@
-//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the value,
-//! which may be a secret.
+//! Parsing of single variables. An invalid value causes a warning with the name of the variable, without the
+//! value, which may be a secret.
 
 use std::time::Duration;
+
+use otlp_recorder::Signal;
 
 /// Maximum of every duration, an hour; much longer ones would overflow the clock.
 const MAX_MILLISECONDS: u64 = 3_600_000;
@@ -102,5 +104,23 @@ impl<'a> Variables<'a> {
             self.warn(format!("{name} is not a whole number; no limit is used"));
         }
         parsed
+    }
+}
+
+/// Returns the per-signal variable if it is set, otherwise the common one.
+pub(super) fn in_force(signal: Signal, name: &str, variables: &Variables<'_>) -> String {
+    let own = format!("OTEL_EXPORTER_OTLP_{}_{name}", in_variables(signal));
+    if variables.text(&own).is_some() {
+        return own;
+    }
+    format!("OTEL_EXPORTER_OTLP_{name}")
+}
+
+/// Returns the spelling of a signal in the names of variables.
+pub(super) fn in_variables(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "TRACES",
+        Signal::Metrics => "METRICS",
+        Signal::Logs => "LOGS",
     }
 }

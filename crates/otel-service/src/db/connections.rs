@@ -1,6 +1,6 @@
-//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the database
-//! conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections is reported by
-//! [`crate::Database::observe_connections`].
+//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the
+//! database conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections
+//! is reported by [`crate::Database::observe_connections`].
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,22 +8,24 @@ use std::time::Duration;
 use opentelemetry::metrics::Counter;
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
+use otlp_recorder::{DurationHistogram, DurationSeries};
 
-use crate::metrics::{DATABASE_SECONDS, Durations, Instruments, Series};
+use crate::metrics::{DATABASE_SECONDS, Instruments};
+use crate::recorder::OWN;
 
 static INSTRUMENTS: Instruments<Pools> = Instruments::new();
 
 #[derive(Debug)]
 struct Pools {
-    create: Durations,
-    wait: Durations,
-    hold: Durations,
+    create: DurationHistogram,
+    wait: DurationHistogram,
+    hold: DurationHistogram,
     timeouts: Counter<u64>,
 }
 
 fn instruments() -> Option<&'static Pools> {
-    INSTRUMENTS.get(|meter| {
-        let seconds = |name, description| Durations::new(meter, name, description, &DATABASE_SECONDS);
+    INSTRUMENTS.get(&OWN, |factory| {
+        let seconds = |name, description| factory.durations(name, description, &DATABASE_SECONDS);
         Pools {
             create: seconds(
                 "db.client.connection.create_time",
@@ -37,7 +39,8 @@ fn instruments() -> Option<&'static Pools> {
                 "db.client.connection.use_time",
                 "The time between borrowing a connection and returning it to the pool.",
             ),
-            timeouts: meter
+            timeouts: factory
+                .meter()
                 .u64_counter("db.client.connection.timeouts")
                 .with_unit("{timeout}")
                 .with_description(
@@ -70,9 +73,9 @@ pub struct ConnectionTimes {
 /// The series of one pool. Each is created on first use, because an empty series would be exported too.
 #[derive(Debug, Default)]
 struct PoolSeries {
-    create: OnceLock<Series>,
-    wait: OnceLock<Series>,
-    hold: OnceLock<Series>,
+    create: OnceLock<DurationSeries>,
+    wait: OnceLock<DurationSeries>,
+    hold: OnceLock<DurationSeries>,
 }
 
 impl ConnectionTimes {
@@ -107,7 +110,12 @@ impl ConnectionTimes {
         }
     }
 
-    fn record(&self, series: &OnceLock<Series>, histogram: fn(&Pools) -> &Durations, time: Duration) {
+    fn record(
+        &self,
+        series: &OnceLock<DurationSeries>,
+        histogram: fn(&Pools) -> &DurationHistogram,
+        time: Duration,
+    ) {
         let Some(pools) = instruments() else { return };
         let series = series.get_or_init(|| histogram(pools).series(&self.attributes));
         Context::map_current(|cx| {

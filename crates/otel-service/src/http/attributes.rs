@@ -1,23 +1,19 @@
 //! The attributes of the server span.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
+use std::io::Write;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::ClientAddress;
+use super::client::ClientAddress;
 use super::route::Route;
-use crate::export::Attributes;
 use crate::query::redact;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
 use ::http::{Method, Version};
+use otlp_recorder::Attributes;
 
 /// Value of `http.request.method` for a method that the conventions do not list.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
-
-/// First words of span names: the known methods, and `HTTP` for any other method.
-pub(super) const METHODS: [&str; 10] = [
-    "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "HTTP",
-];
 
 /// Returns the name of a known method, or `_OTHER`, which bounds the number of values a client can produce.
 pub(super) fn method(method: &Method) -> &'static str {
@@ -61,7 +57,7 @@ pub(super) fn span_name(request_method: &Method, route: Option<&Route>) -> Cow<'
         known => known,
     };
     match route {
-        Some(route) => route.span_name(method),
+        Some(route) => [method, " ", route.as_str()].concat().into(),
         None => method.into(),
     }
 }
@@ -74,7 +70,7 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
         into.text("http.request.method_original", parts.method.as_str());
     }
     if let Some(route) = route {
-        into.text("http.route", route.value().as_str());
+        into.text("http.route", route.as_str());
     }
     into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
@@ -86,7 +82,7 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
         into.number("server.port", i64::from(port));
     }
     if let Some(ClientAddress(client)) = parts.extensions.get() {
-        into.text("client.address", &client.ip().to_string());
+        write_address(client.ip(), |address| into.text("client.address", address));
     }
     if let Some(agent) = parts
         .headers
@@ -96,6 +92,18 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
         into.text("user_agent.original", agent);
     }
     into.literal("network.protocol.version", version(parts.version));
+}
+
+/// Passes the text of `address` to `write`, without allocating memory.
+fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
+    /// Length of the longest IPv6 address.
+    const MAX_LENGTH: usize = 45;
+    let mut buffer = [0; MAX_LENGTH];
+    let mut free = &mut buffer[..];
+    if write!(free, "{address}").is_ok() {
+        let length = MAX_LENGTH - free.len();
+        write(str::from_utf8(&buffer[..length]).unwrap_or_default());
+    }
 }
 
 /// Returns the requested host and port; the port defaults to that of the scheme.
@@ -159,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_span_name_has_the_method_and_the_route_if_known() {
-        let route = Route::of("/articles/{slug}");
+        let route = Route::new("/articles/{slug}");
         assert_eq!(span_name(&Method::GET, Some(&route)), "GET /articles/{slug}");
         assert_eq!(span_name(&Method::GET, None), "GET");
         let brew = Method::from_bytes(b"BREW").unwrap();

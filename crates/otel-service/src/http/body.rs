@@ -1,5 +1,5 @@
-//! The response body, which marks the end of its request: the request ends when the body has been sent completely,
-//! fails, or is dropped early.
+//! The response body, which marks the end of its request: the request ends when the body has been sent
+//! completely, fails, or is dropped early.
 
 use std::fmt::Display;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use super::exchange::Exchange;
 pin_project! {
     /// The response body of [`HttpService`](super::HttpService).
     ///
-    /// Wraps the body of the inner service; the end of the body ends the span of the request and its duration. The inner
-    /// body is polled with that span as the current one.
+    /// Wraps the body of the inner service; the end of the body ends the span of the request and its
+    /// duration. The inner body is polled with that span as the current one.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]

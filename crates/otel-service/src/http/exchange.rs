@@ -1,5 +1,5 @@
-//! One request and its response, from the arrival of the request until the response is sent, fails, or is dropped.
-//! [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
+//! One request and its response, from the arrival of the request until the response is sent, fails, or is
+//! dropped. [`Exchange`] is a drop guard: in each case the span ends once and the metrics are recorded once.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -7,6 +7,7 @@ use ::http::request::Parts;
 use ::http::{HeaderName, HeaderValue, Response, StatusCode};
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
 use opentelemetry::{Context, KeyValue};
+use otlp_recorder::SpanStart;
 
 use super::attributes;
 use super::measures::Measured;
@@ -14,7 +15,8 @@ use super::route::Route;
 use crate::context;
 use crate::failure::{self, CANCELLED, Fault, PANIC};
 use crate::panic_message;
-use crate::recording::Beginning;
+use crate::quiet::quiet_context;
+use crate::recorder::{self, OWN};
 
 static TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
@@ -29,7 +31,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn start(parts: &Parts, route: Option<Route>, parent: &Context, quiet: bool) -> Self {
         let cx = if quiet {
-            context::untraced(parent)
+            quiet_context(parent)
         } else {
             server_span(parts, route.as_ref(), parent)
         };
@@ -62,7 +64,7 @@ impl Exchange {
         if status.is_server_error() {
             match fault {
                 Some(fault) => {
-                    failure::record(&self.cx, fault.error_type.clone(), fault.message.clone());
+                    failure::record_exception(&self.cx, fault.error_type.clone(), fault.message.clone());
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
@@ -91,7 +93,7 @@ impl Exchange {
         if let Some(measured) = &mut self.measured {
             // Later failures follow from the first one.
             if measured.failed(error_type) {
-                failure::record(&self.cx, error_type.into(), message);
+                failure::record_exception(&self.cx, error_type.into(), message);
             }
             self.end();
         }
@@ -128,18 +130,18 @@ impl Drop for Exchange {
 
 /// Starts the server span; with tracing disabled, returns a context that has a trace id only.
 fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Context {
-    if context::recorder().is_none() {
-        return context::untraced(parent);
+    if !recorder::is_installed() {
+        return quiet_context(parent);
     }
     let name = attributes::span_name(&parts.method, route);
-    let beginning = Beginning::new(name, SpanKind::Server);
-    let cx = context::start(parent, beginning, |into| {
+    let start = SpanStart::new(name, SpanKind::Server);
+    let cx = OWN.start(parent, start, |into| {
         attributes::describe(parts, route, into);
     });
     if cx.span().span_context().is_valid() {
         cx
     } else {
-        context::untraced(parent)
+        quiet_context(parent)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The metrics of one request. [`Measured`] is a drop guard: however a request ends, its duration is recorded once and
-//! `http.server.active_requests` is decremented.
+//! The metrics of one request. [`Measured`] is a drop guard: however a request ends, its duration is recorded
+//! once and `http.server.active_requests` is decremented.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -59,7 +59,8 @@ impl Measured {
         true
     }
 
-    /// Whether a response with this status is sent without a body, even if the service provides one (RFC 9110).
+    /// Whether a response with this status is sent without a body, even if the service provides one (RFC
+    /// 9110).
     pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
         status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)

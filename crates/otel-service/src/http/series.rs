@@ -1,16 +1,19 @@
-//! The instruments of HTTP requests. Six properties of a request select its time series in each instrument; the series
-//! are looked up once per combination, because the look-up is most of the cost of recording a request.
+//! The instruments of HTTP requests. Six properties of a request select its time series in each instrument;
+//! the series are looked up once per combination, because the look-up is most of the cost of recording a
+//! request.
 
 use std::borrow::Cow;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, Meter, UpDownCounter};
+use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, UpDownCounter};
 use opentelemetry::trace::SpanContext;
+use otlp_recorder::{DurationHistogram, DurationSeries, Table};
 
 use super::route::Route;
 use crate::failure::CANCELLED;
-use crate::metrics::{Durations, Instruments, SECONDS, SERIES_LIMIT, Series, Table};
+use crate::metrics::{InstrumentFactory, Instruments, SECONDS, SERIES_LIMIT};
 use crate::names::{attribute, metric};
+use crate::recorder::OWN;
 
 /// Value of `route` for a request that no route matches.
 const UNMATCHED: &str = "unmatched";
@@ -18,7 +21,8 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to spare.
+/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to
+/// spare.
 const ACTIVE_LIMIT: usize = 32;
 
 static INSTRUMENTS: Instruments<Http> = Instruments::new();
@@ -36,14 +40,14 @@ pub(super) struct Labels {
 
 /// Returns the instruments, or `None` while metrics are disabled.
 pub(super) fn instruments() -> Option<&'static Http> {
-    INSTRUMENTS.get(Http::new)
+    INSTRUMENTS.get(&OWN, Http::new)
 }
 
 #[derive(Debug)]
 pub(super) struct Http {
     requests: Counter<u64>,
-    seconds: Durations,
-    duration: Durations,
+    seconds: DurationHistogram,
+    duration: DurationHistogram,
     active: UpDownCounter<i64>,
     finished_series: Table<Labels, FinishedSeries>,
     active_series: Table<(&'static str, &'static str), BoundUpDownCounter<i64>>,
@@ -53,26 +57,25 @@ pub(super) struct Http {
 #[derive(Debug)]
 struct FinishedSeries {
     requests: BoundCounter<u64>,
-    seconds: Series,
-    duration: Series,
+    seconds: DurationSeries,
+    duration: DurationSeries,
 }
 
 impl Http {
-    fn new(meter: &Meter) -> Self {
+    fn new(factory: &InstrumentFactory<'_>) -> Self {
+        let meter = factory.meter();
         Self {
             requests: meter
                 .u64_counter(metric::HTTP_REQUESTS_TOTAL)
                 .with_unit("{request}")
                 .with_description("HTTP requests by method, route and status.")
                 .build(),
-            seconds: Durations::new(
-                meter,
+            seconds: factory.durations(
                 metric::HTTP_REQUEST_DURATION_SECONDS,
                 "Duration of HTTP requests by method, route and status.",
                 &SECONDS,
             ),
-            duration: Durations::new(
-                meter,
+            duration: factory.durations(
                 "http.server.request.duration",
                 "Duration of HTTP server requests.",
                 &SECONDS,

@@ -18,8 +18,8 @@ macro_rules! warn {
 
 /// Logs an informational event with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::info!`. `tracing` itself records the file, line and module of an event, but not the
-/// function.
+/// Takes the arguments of `tracing::info!`. `tracing` itself records the file, line and module of an event,
+/// but not the function.
 ///
 /// ```
 /// let (id, slug) = (7, "first");
@@ -76,8 +76,8 @@ macro_rules! function_here {
     }};
 }
 
-/// Returns the qualified name of the function that contains the function item `_inner`, without closures and async
-/// blocks. The type name of a function item is its path.
+/// Returns the qualified name of the function that contains the function item `_inner`, without closures and
+/// async blocks. The type name of a function item is its path.
 #[doc(hidden)]
 pub fn function<T>(_inner: T) -> &'static str {
     let mut name = std::any::type_name::<T>();

@@ -1,6 +1,6 @@
-//! The source location of an event: `code.file.path`, `code.line.number`, `code.function.name`. File and line come from
-//! `tracing`; the function is a field that [`crate::info!`] and the other log macros add. Fields that the event itself
-//! sets under these names take precedence.
+//! The source location of an event: `code.file.path`, `code.line.number`, `code.function.name`. File and line
+//! come from `tracing`; the function is a field that [`crate::info!`] and the other log macros add. Fields
+//! that the event itself sets under these names take precedence.
 
 use opentelemetry::logs::AnyValue;
 use tracing::Metadata;

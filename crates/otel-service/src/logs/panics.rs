@@ -1,6 +1,6 @@
-//! Panics as log events. The standard library prints the message of a panic to standard error; a formatted message can
-//! hold secrets, such as the error of a `Result` or part of a row. Here a panic is one event with its location, the
-//! current trace, and its message only if the message is a constant.
+//! Panics as log events. The standard library prints the message of a panic to standard error; a formatted
+//! message can hold secrets, such as the error of a `Result` or part of a row. Here a panic is one event with
+//! its location, the current trace, and its message only if the message is a constant.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -8,8 +8,8 @@ use std::panic;
 
 /// Installs a panic hook that logs panics instead of printing them to standard error.
 ///
-/// With `RUST_BACKTRACE` set, the event has the stack. If errors are not logged (`RUST_LOG=off`), panics are printed by
-/// the previous hook.
+/// With `RUST_BACKTRACE` set, the event has the stack. If errors are not logged (`RUST_LOG=off`), panics are
+/// printed by the previous hook.
 pub(crate) fn log_panics() {
     let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-/// Ranges of non-ASCII symbols that delimit an address: an arrow, a dash or a full-width comma before an address is
-/// punctuation, although RFC 6531 allows it in a local part. The ranges contain no letters or digits.
+/// Ranges of non-ASCII symbols that delimit an address: an arrow, a dash or a full-width comma before an
+/// address is punctuation, although RFC 6531 allows it in a local part. The ranges contain no letters or
+/// digits.
 const SYMBOLS: [(char, char); 17] = [
     ('\u{80}', '\u{a9}'),
     ('\u{ab}', '\u{b1}'),
@@ -24,8 +25,8 @@ const SYMBOLS: [(char, char); 17] = [
     ('\u{1f300}', '\u{1faff}'),
 ];
 
-/// ASCII symbols that RFC 5322 allows in a local part besides `._%+-`, but that often precede an address. `*` has its
-/// own rule.
+/// ASCII symbols that RFC 5322 allows in a local part besides `._%+-`, but that often precede an address. `*`
+/// has its own rule.
 const DELIMITERS: &str = "!#$&'/=?^`{|}~";
 
 /// Finds the next at sign (`@`, `%40`, `%2540`) at or after `from`.
@@ -120,7 +121,8 @@ fn is_beyond_ascii_symbol(c: char) -> bool {
     SYMBOLS.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// Returns the end of the prefix of `text[start..]` that identifies a domain, or `None` if there is no domain.
+/// Returns the end of the prefix of `text[start..]` that identifies a domain, or `None` if there is no
+/// domain.
 ///
 /// The prefix is a word, a dot and two more units, an IP address in brackets, or `localhost`.
 pub(super) fn domain_end(text: &str, start: usize) -> Option<usize> {

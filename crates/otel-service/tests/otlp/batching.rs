@@ -144,7 +144,7 @@ fn the_queue_size_variable_limits_queues() {
                 .iter()
                 .find(|line| {
                     line["fields"]["signal"] == signal
-                        && line["message"].as_str().unwrap().contains("room again")
+                        && line["message"].as_str().unwrap().contains("no longer full")
                 })
                 .unwrap_or_else(|| panic!("no log event for {signal}: {}", run.stdout))["fields"]["dropped"]
                 .as_u64()
@@ -153,8 +153,9 @@ fn the_queue_size_variable_limits_queues() {
     }
 }
 
-/// Leaves the first request to `path` without a response. Unless that export times out as configured, the second one is
-/// not delivered before the shutdown deadline, which is shorter than the default time-out of ten seconds.
+/// Leaves the first request to `path` without a response. Unless that export times out as configured, the
+/// second one is not delivered before the shutdown deadline, which is shorter than the default time-out of
+/// ten seconds.
 fn assert_export_times_out(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
     let script = move |asked: &str, n| match (asked == path, n) {
         (true, 0) => Answer::Silence,

@@ -1,4 +1,5 @@
-//! Checks everything that scenarios send against the telemetry registry: names, types, units, kinds and instruments.
+//! Checks everything that scenarios send against the telemetry registry: names, types, units, kinds and
+//! instruments.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;

@@ -15,7 +15,8 @@ const LONG: Duration = Duration::from_secs(20);
 /// Disables metrics and logs, so that requests can be counted.
 const SPANS_ONLY: [(&str, &str); 2] = [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")];
 
-/// Records a span and shuts down within the time-out of one export; returns the signals that were not delivered.
+/// Records a span and shuts down within the time-out of one export; returns the signals that were not
+/// delivered.
 fn record() -> Vec<&'static str> {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     support::block_on(otel_service::Span::internal("one").run(async { Ok::<_, Problem>(()) })).unwrap();
@@ -83,7 +84,7 @@ fn an_endless_response_is_not_read_completely() {
 /// Returns the error that standard output logs for a lost batch.
 fn logged_error(stdout: &str) -> String {
     let lines = support::json_lines(stdout);
-    let line = lines.iter().find(|line| line["target"] == "otel_service::export");
+    let line = lines.iter().find(|line| line["target"] == "otlp_recorder");
     line.unwrap_or_else(|| panic!("no log event: {stdout}"))["fields"]["error"]
         .as_str()
         .unwrap()

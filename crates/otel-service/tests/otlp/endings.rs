@@ -1,5 +1,5 @@
-//! All ways a request can end, against a real server and many of them a thousand times: every request has one span and
-//! one duration, and none remains active.
+//! All ways a request can end, against a real server and many of them a thousand times: every request has one
+//! span and one duration, and none remains active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use otel_service::{Database, HttpLayer, Messaging, Outcome, Processed, Statement, TaskMessage};
+use otel_service::{Database, HttpLayer, Statement};
 use tower::{Layer, Service};
 
 use crate::support::{self, Behaviour, Problem, Received};
@@ -19,21 +19,15 @@ const FIND: Statement = Statement::new("SELECT", "articles", "SELECT articles", 
 static STEP: otel_service::Histogram = otel_service::histogram("step.duration", "Duration of a step.");
 
 /// Histograms of the scenario, each with the span of its single measurement.
-const MEASURED: [(&str, &str); 6] = [
+const MEASURED: [(&str, &str); 4] = [
     ("http.server.request.duration", "GET /article"),
     ("http_request_duration_seconds", "GET /article"),
     ("db.client.operation.duration", "SELECT articles"),
     ("step.duration", "GET /article"),
-    ("messaging.process.duration", "celery.run"),
-    ("celery_task_duration_seconds", "celery.run"),
 ];
 
 /// Histograms whose measurements equal the durations of their spans.
-const TIMED: [&str; 3] = [
-    "db.client.operation.duration",
-    "messaging.process.duration",
-    "celery_task_duration_seconds",
-];
+const TIMED: [&str; 1] = ["db.client.operation.duration"];
 
 async fn answer(_: Request<()>) -> Result<Response<Body>, Infallible> {
     let database = Database::new("sqlite", "test".to_owned(), None);
@@ -50,19 +44,6 @@ fn scenario() {
         let mut service = layer.layer(tower::service_fn(answer));
         let article = Request::builder().uri("/article").body(()).unwrap();
         drop(service.call(article).await.unwrap());
-        let message = TaskMessage {
-            task: "send_notification",
-            id: "1",
-            queue: "celery",
-        };
-        let parent = otel_service::Context::new();
-        let describe = |(): &()| Processed {
-            outcome: Outcome::Success,
-            exception: None,
-        };
-        Messaging::new("worker@host")
-            .process(&message, 0, parent, async {}, describe)
-            .await;
     });
     telemetry.shutdown(Duration::from_secs(10)).unwrap();
 }

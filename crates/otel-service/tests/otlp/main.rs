@@ -1,7 +1,9 @@
-//! Tests against a collector: each test runs its scenario in a child process and asserts on the received telemetry.
+//! Tests against a collector: each test runs its scenario in a child process and asserts on the received
+//! telemetry.
 #![cfg(test)]
 
 mod batching;
+mod clients;
 mod declared;
 mod delivery;
 mod endings;
@@ -16,5 +18,4 @@ mod scripted;
 mod server;
 mod shutdown;
 mod support;
-mod tasks;
 mod variables;

@@ -52,7 +52,7 @@ pub fn warned_signals(stdout: &str) -> Vec<String> {
         .iter()
         .filter(|line| line["level"] == "WARN" || line["level"] == "ERROR")
         .map(|line| {
-            assert_eq!(line["target"], "otel_service::export", "{line}");
+            assert_eq!(line["target"], "otlp_recorder", "{line}");
             line["fields"]["signal"].as_str().unwrap().to_owned()
         })
         .collect();
@@ -123,8 +123,8 @@ fn a_retry_delay_beyond_the_time_out_pauses_exports() {
     ];
     let run = scripted::run(test, script, &environment, || {
         let telemetry = work(4);
-        // Longer than the first attempt can take: the retry delay must be known before the shutdown, during which a
-        // failed export gets a second attempt.
+        // Longer than the first attempt can take: the retry delay must be known before the shutdown, during
+        // which a failed export gets a second attempt.
         std::thread::sleep(Duration::from_millis(600));
         telemetry.shutdown(Duration::from_secs(10)).unwrap();
     });
@@ -232,10 +232,10 @@ fn spans_dropped_during_an_outage_are_counted_and_logged_once() {
     });
     if let Some((seen, run)) = run {
         assert_eq!(
-            log_line(&run.stdout, "traces", "does not fit")["fields"]["capacity"],
+            log_line(&run.stdout, "traces", "queue is full")["fields"]["capacity"],
             64
         );
-        let dropped = log_line(&run.stdout, "traces", "room again")["fields"]["dropped"]
+        let dropped = log_line(&run.stdout, "traces", "no longer full")["fields"]["dropped"]
             .as_i64()
             .unwrap();
         let processed = "otel.sdk.processor.span.processed";

@@ -1,5 +1,5 @@
-//! A collector whose response to each request is scripted, to simulate outages. A scenario can query how many requests
-//! have arrived.
+//! A collector whose response to each request is scripted, to simulate outages. A scenario can query how many
+//! requests have arrived.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -56,8 +56,8 @@ pub struct Asked {
     body: Vec<u8>,
 }
 
-/// Runs `scenario` in a child process like [`support::run`], with a collector that responds to the `n`th request to a
-/// path, counted from zero, with the result of `script`. Returns `None` in the child.
+/// Runs `scenario` in a child process like [`support::run`], with a collector that responds to the `n`th
+/// request to a path, counted from zero, with the result of `script`. Returns `None` in the child.
 pub fn run(
     test: &str,
     script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,

@@ -1,5 +1,6 @@
-//! Support for the integration tests: OTLP receivers that keep what they receive, and functions that run a scenario in a
-//! child process, because providers, subscribers and environment variables are global to a process.
+//! Support for the integration tests: OTLP receivers that keep what they receive, and functions that run a
+//! scenario in a child process, because providers, subscribers and environment variables are global to a
+//! process.
 
 mod certificates;
 mod collector;
@@ -77,8 +78,8 @@ pub struct Run {
 
 /// Runs `scenario` in a child process.
 ///
-/// In the process of the test: starts a collector, runs the test again in a child with `environment`, and returns what
-/// the collector and standard output received. In the child: runs `scenario` and returns `None`.
+/// In the process of the test: starts a collector, runs the test again in a child with `environment`, and
+/// returns what the collector and standard output received. In the child: runs `scenario` and returns `None`.
 pub fn run(
     test: &str,
     behaviour: Behaviour,
@@ -247,7 +248,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Parses the JSON objects of standard output, one per line; the test runner may have written the start of a line.
+/// Parses the JSON objects of standard output, one per line; the test runner may have written the start of a
+/// line.
 pub fn json_lines(stdout: &str) -> Vec<serde_json::Value> {
     stdout
         .lines()

@@ -45,7 +45,7 @@ pub struct Forwarding {
     pub environment: Option<String>,
     /// Folder of the queue on disk, created if missing. One process at a time can use it.
     pub queue: PathBuf,
-    /// Maximum size of the queue on disk, in bytes [256 MiB].
+    /// Maximum size of the queue on disk, in bytes. Default: 256 MiB.
     pub queue_limit: u64,
 }
 

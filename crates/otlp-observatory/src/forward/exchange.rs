@@ -54,7 +54,7 @@ pub(super) enum Verdict {
     Accepted { rejected_items: u64 },
     /// Refused, however often it is sent.
     Refused(SendError),
-    /// Not accepted now. The duration, if any, is the minimum delay before the next attempt.
+    /// Temporary failure. The duration, if any, is the minimum delay before the next attempt.
     Retry(SendError, Option<Duration>),
     /// The token was refused, and has been discarded.
     Unauthorized(SendError),

@@ -58,7 +58,7 @@ impl TokenError {
     }
 }
 
-/// There is no token at present, and will be none before `retry_after` has passed.
+/// Failure to obtain a token. The endpoint is not asked again before `retry_after` has passed.
 #[derive(Debug)]
 pub(super) struct TokenUnavailable {
     pub(super) error: TokenError,
@@ -78,7 +78,7 @@ pub(super) struct Tokens {
 #[derive(Debug)]
 struct TokenCache {
     token: Option<Token>,
-    /// Where the endpoint accepts the secret: header or body; `None` until a request succeeded.
+    /// Part of the request in which the endpoint accepts the secret; `None` until a request succeeded.
     auth_type: Option<AuthType>,
     /// Last failure, and the time of the next request.
     failure: Option<(TokenError, Instant)>,

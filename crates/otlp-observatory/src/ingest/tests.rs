@@ -1,6 +1,8 @@
+//! Tests of the queue and of the thread.
+
 use std::sync::mpsc;
 
-use super::{queue::Queue, *};
+use super::*;
 use crate::samples;
 
 fn export() -> Export {
@@ -9,102 +11,102 @@ fn export() -> Export {
 }
 
 #[test]
-fn a_full_queue_refuses_until_something_was_taken() {
-    let queue = Arc::new(Queue::new(100));
+fn a_full_queue_refuses_until_an_export_was_consumed() {
+    let queue = Arc::new(ExportQueue::new(100));
     queue.push(export(), 60).unwrap();
     assert_eq!(queue.push(export(), 41), Err(Refused::Overloaded));
     queue.push(export(), 40).unwrap();
     assert_eq!(queue.push(export(), 1), Err(Refused::Overloaded));
 
-    let (taking, began) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel::<()>();
-    let taker = thread::spawn({
+    let (start, started) = mpsc::channel();
+    let (finish, finished) = mpsc::channel::<()>();
+    let consumer = thread::spawn({
         let queue = queue.clone();
         move || {
-            queue.take_each(|_| {
-                taking.send(()).unwrap();
-                may_go_on.recv().unwrap();
+            queue.consume(|_| {
+                start.send(()).unwrap();
+                finished.recv().unwrap();
             });
         }
     });
-    began.recv().unwrap();
+    started.recv().unwrap();
     assert_eq!(
         queue.push(export(), 1),
         Err(Refused::Overloaded),
-        "what is being taken counts"
+        "an export being consumed is part of the limit"
     );
-    go_on.send(()).unwrap();
-    began.recv().unwrap();
+    finish.send(()).unwrap();
+    started.recv().unwrap();
     queue.push(export(), 60).unwrap();
     queue.close();
-    go_on.send(()).unwrap();
-    began.recv().unwrap();
-    go_on.send(()).unwrap();
-    taker.join().unwrap();
+    finish.send(()).unwrap();
+    started.recv().unwrap();
+    finish.send(()).unwrap();
+    consumer.join().unwrap();
 }
 
 #[test]
-fn a_closed_queue_refuses_and_gives_out_what_it_has() {
-    let queue = Queue::new(100);
+fn a_closed_queue_refuses_exports_and_returns_those_it_has() {
+    let queue = ExportQueue::new(100);
     queue.push(export(), 1).unwrap();
     queue.push(export(), 1).unwrap();
     queue.close();
     assert_eq!(queue.push(export(), 1), Err(Refused::Closed));
-    let mut taken = 0;
-    queue.take_each(|_| taken += 1);
-    assert_eq!(taken, 2);
+    let mut consumed = 0;
+    queue.consume(|_| consumed += 1);
+    assert_eq!(consumed, 2);
 }
 
 #[test]
-fn what_is_longer_than_the_queue_is_refused() {
-    let queue = Queue::new(100);
+fn an_export_larger_than_the_queue_is_refused() {
+    let queue = ExportQueue::new(100);
     assert_eq!(queue.push(export(), 101), Err(Refused::Overloaded));
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_the_end_is_counted_and_what_comes_after_is_refused() {
-    let counts = Arc::new(Counts::default());
+async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused() {
+    let received = Arc::new(Received::default());
     let store = Arc::new(Store::new(1 << 20));
-    let (ingest, ingesting) = Ingest::start(store, None, counts.clone()).unwrap();
+    let (ingest, ingest_thread) = Ingest::start(store, None, received.clone()).unwrap();
     for export in samples::exports("") {
         ingest.accept(export).unwrap();
     }
-    ingesting.finish().await;
+    ingest_thread.finish().await;
     assert_eq!(ingest.accept(export()), Err(Refused::Closed));
     ingest.count_refused();
-    assert_eq!((counts.spans(), counts.logs(), counts.points()), (1, 1, 5));
-    assert_eq!(counts.refused_requests(), 1);
+    assert_eq!((received.spans(), received.logs(), received.points()), (1, 1, 5));
+    assert_eq!(received.refused_requests(), 1);
 }
 
 #[tokio::test]
-async fn dropping_the_thread_s_end_ends_the_thread() {
+async fn dropping_the_handle_ends_the_thread() {
     let store = Arc::new(Store::new(1 << 20));
-    let (ingest, ingesting) = Ingest::start(store.clone(), None, Arc::default()).unwrap();
-    drop(ingesting);
+    let (ingest, ingest_thread) = Ingest::start(store.clone(), None, Arc::default()).unwrap();
+    drop(ingest_thread);
     assert_eq!(ingest.accept(export()), Err(Refused::Closed));
-    // The thread holds the other one.
+    // The thread holds the other reference.
     while Arc::strong_count(&store) > 1 {
         tokio::task::yield_now().await;
     }
 }
 
 #[test]
-fn a_panic_costs_one_export_and_its_room_in_the_queue_is_free_again() {
-    let queue = Queue::new(100);
+fn a_panic_loses_one_export_and_frees_its_space_in_the_queue() {
+    let queue = ExportQueue::new(100);
     queue.push(export(), 60).unwrap();
     queue.push(export(), 40).unwrap();
-    let mut taken = 0;
-    queue.take_each(|export| {
-        taken += 1;
-        guarded(export, |_| {
-            if taken == 1 {
+    let mut consumed = 0;
+    queue.consume(|export| {
+        consumed += 1;
+        catch_panic(export, |_| {
+            if consumed == 1 {
                 panic!("on purpose")
             }
         });
-        if taken == 2 {
+        if consumed == 2 {
             queue.push(self::export(), 60).unwrap();
             queue.close();
         }
     });
-    assert_eq!(taken, 3);
+    assert_eq!(consumed, 3);
 }

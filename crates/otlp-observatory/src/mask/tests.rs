@@ -4,7 +4,7 @@ use prost::Message as _;
 use super::*;
 use crate::samples;
 
-/// How often `text` is in what would be sent on.
+/// Returns how often `text` occurs in the encoded export.
 fn count(export: &Export, text: &str) -> usize {
     memmem::find_iter(&export.encode(), text).count()
 }
@@ -26,7 +26,7 @@ fn every_text_of_every_signal_is_masked() {
 }
 
 #[test]
-fn no_address_is_left_whatever_is_around_it() {
+fn an_address_is_masked_whatever_surrounds_it() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for _ in 0..100 {
         let local = random.text(3..20, b"abcdefghijklmnopqrstuvwxyzABCXYZ0189._+-");
@@ -43,14 +43,14 @@ fn no_address_is_left_whatever_is_around_it() {
             assert_eq!(
                 masked,
                 self::masked(masked.clone()),
-                "{text:?} is not masked in one go"
+                "{text:?} is not masked completely"
             );
         }
     }
 }
 
 #[test]
-fn what_is_no_address_stays() {
+fn text_without_an_address_is_unchanged() {
     for text in [
         "",
         "plain",
@@ -67,7 +67,7 @@ fn what_is_no_address_stays() {
 }
 
 #[test]
-fn bytes_that_are_no_text_stay() {
+fn bytes_that_are_not_utf8_are_unchanged() {
     let binary = b"\xff alice@example.com".to_vec();
     let mut value = AnyValue {
         value: Some(Value::BytesValue(binary.clone())),
@@ -100,11 +100,11 @@ fn a_value_nested_as_deeply_as_the_decoder_allows_is_masked() {
     assert!(memmem::find(&encoded, b"al***@").is_some());
     assert!(
         AnyValue::decode(value.encode_to_vec().as_slice()).is_err(),
-        "the decoder has no bound"
+        "the decoder does not limit the nesting"
     );
 }
 
-/// Xorshift: the same texts in every run.
+/// Xorshift generator: yields the same texts in every run.
 struct Random(u64);
 
 impl Random {

@@ -20,10 +20,10 @@ pub(crate) struct Explorer {
     /// Address of the OTLP/gRPC receiver, if it is enabled.
     pub(crate) grpc: Option<SocketAddr>,
     /// Returns the current status of receiving and forwarding.
-    pub(crate) status: Box<dyn Fn() -> SiteStatus + Send + Sync>,
+    pub(crate) status: Box<dyn Fn() -> PipelineStatus + Send + Sync>,
 }
 
-/// Address of the pages: its query parameters and the function that computes its JSON.
+/// Endpoint of the pages: its query parameters and the function that computes its JSON.
 pub(super) struct Page {
     /// Names of the query parameters.
     pub(super) parameters: &'static [&'static str],
@@ -39,7 +39,7 @@ pub(super) struct Shared {
 
 /// Status of receiving and forwarding.
 #[derive(Debug, Default)]
-pub(crate) struct SiteStatus {
+pub(crate) struct PipelineStatus {
     /// Number of accepted spans, log records and points.
     pub(crate) received: Counts,
     /// Number of requests answered with an error.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     forward,
-    store::{Counts, UnixNano},
+    store::{Counts, Kept, Memory, UnixNano},
 };
 
 pub(super) const STATUS: Page = Page {
@@ -43,24 +43,6 @@ struct Endpoints {
 }
 
 #[derive(Serialize)]
-struct Memory {
-    limit_bytes: usize,
-    traces_bytes: usize,
-    logs_bytes: usize,
-    metrics_bytes: usize,
-}
-
-#[derive(Serialize)]
-struct Kept {
-    traces: usize,
-    spans: u64,
-    logs: u64,
-    series: usize,
-    points: u64,
-    oldest_unix_nano: Option<UnixNano>,
-}
-
-#[derive(Serialize)]
 struct Refused {
     requests: u64,
     #[serde(flatten)]
@@ -80,20 +62,8 @@ fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
                 http: format!("http://{}", explorer.http),
                 grpc: explorer.grpc.map(|grpc| format!("http://{grpc}")),
             },
-            memory: Memory {
-                limit_bytes: usage.limit_bytes,
-                traces_bytes: usage.traces_bytes,
-                logs_bytes: usage.logs_bytes,
-                metrics_bytes: usage.metrics_bytes,
-            },
-            kept: Kept {
-                traces: usage.traces,
-                spans: usage.kept.spans,
-                logs: usage.kept.logs,
-                series: usage.series,
-                points: usage.kept.points,
-                oldest_unix_nano: usage.oldest.map(UnixNano),
-            },
+            memory: usage.memory,
+            kept: usage.kept,
             received: site.received,
             evicted: usage.evicted,
             refused: Refused {

@@ -42,9 +42,9 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
         pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
         http: SocketAddr::from(([127, 0, 0, 1], 4318)),
         grpc: None,
-        status: Box::new(|| SiteStatus {
+        status: Box::new(|| PipelineStatus {
             refused_requests: 3,
-            ..SiteStatus::default()
+            ..PipelineStatus::default()
         }),
     })
 }

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{ids::RejectedSpans, json, refusal::Refusal, weight};
+use super::{decoded_size, ids::RejectedSpans, json, refusal::Refusal};
 use crate::export::{Export, Signal};
 
 /// Encoding of an OTLP/HTTP request and its response.
@@ -47,11 +47,11 @@ impl Encoding {
     pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
         let decoded = match self {
             Self::Protobuf => {
-                weight::check_protobuf(signal, body)?;
+                decoded_size::check_protobuf(signal, body)?;
                 decode_protobuf(signal, body).map_err(|error| error.to_string())
             }
             Self::Json => {
-                weight::check_json(body)?;
+                decoded_size::check_json(body)?;
                 json::decode(signal, body).map_err(|error| error.to_string())
             }
         };

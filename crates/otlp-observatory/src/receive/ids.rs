@@ -8,11 +8,10 @@ use opentelemetry_proto::tonic::{
         metrics::v1::ExportMetricsServiceRequest,
         trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
     },
-    metrics::v1::{Exemplar, Metric, metric::Data},
     trace::v1::Span,
 };
 
-use crate::export::Export;
+use crate::export::{Export, for_each_point};
 
 /// Number of spans removed from a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,39 +92,17 @@ fn check_log_records(request: &mut ExportLogsServiceRequest) {
 }
 
 fn check_exemplars(request: &mut ExportMetricsServiceRequest) {
-    for exemplar in request
+    for metric in request
         .resource_metrics
         .iter_mut()
         .flat_map(|resource| &mut resource.scope_metrics)
         .flat_map(|scope| &mut scope.metrics)
-        .flat_map(exemplars)
     {
-        check_pair(&mut exemplar.trace_id, &mut exemplar.span_id);
-    }
-}
-
-fn exemplars(metric: &mut Metric) -> Box<dyn Iterator<Item = &mut Exemplar> + '_> {
-    match &mut metric.data {
-        Some(Data::Gauge(gauge)) => Box::new(
-            gauge
-                .data_points
-                .iter_mut()
-                .flat_map(|point| &mut point.exemplars),
-        ),
-        Some(Data::Sum(sum)) => Box::new(sum.data_points.iter_mut().flat_map(|point| &mut point.exemplars)),
-        Some(Data::Histogram(histogram)) => Box::new(
-            histogram
-                .data_points
-                .iter_mut()
-                .flat_map(|point| &mut point.exemplars),
-        ),
-        Some(Data::ExponentialHistogram(histogram)) => Box::new(
-            histogram
-                .data_points
-                .iter_mut()
-                .flat_map(|point| &mut point.exemplars),
-        ),
-        Some(Data::Summary(_)) | None => Box::new(std::iter::empty()),
+        for_each_point(metric, |_, exemplars| {
+            for exemplar in exemplars {
+                check_pair(&mut exemplar.trace_id, &mut exemplar.span_id);
+            }
+        });
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`Ingest`](crate::ingest::Ingest).
 
 mod body;
+mod decoded_size;
 mod decoding;
 mod encoding;
 #[cfg(feature = "grpc")]
@@ -16,7 +17,6 @@ mod json;
 mod limits;
 mod refusal;
 mod status;
-mod weight;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use super::grpc;
 use super::{http, status::Status};
 use crate::{
     export::Export,
-    ingest::{Counts, Ingest},
+    ingest::{Ingest, Received},
     samples,
 };
 
@@ -35,15 +35,15 @@ fn traces() -> ExportTraceServiceRequest {
 
 #[tokio::test]
 async fn a_full_queue_answers_429_with_a_retry_delay() {
-    let counts = Arc::new(Counts::default());
-    let router = http::router(Ingest::that_is_full(counts.clone()));
+    let received = Arc::new(Received::default());
+    let router = http::router(Ingest::that_is_full(received.clone()));
     let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(response.headers()["content-type"], "application/x-protobuf");
     let status = Status::decode(bytes(response).await.as_slice()).unwrap();
     assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
-    assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
+    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
 }
 
 #[tokio::test]
@@ -61,8 +61,8 @@ async fn a_full_queue_answers_json_requests_in_json() {
 #[cfg(feature = "grpc")]
 #[tokio::test]
 async fn a_full_queue_answers_grpc_with_retry_info() {
-    let counts = Arc::new(Counts::default());
-    let mut router = grpc::router(Ingest::that_is_full(counts.clone()));
+    let received = Arc::new(Received::default());
+    let mut router = grpc::router(Ingest::that_is_full(received.clone()));
     let message = traces().encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = [&[0][..], &length, &message].concat();
@@ -81,14 +81,14 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
     assert_eq!(status.retry_delay(), Some(super::limits::RETRY_AFTER));
-    assert_eq!((counts.refused_requests(), counts.spans()), (1, 0));
+    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_closed_queue_answers_503() {
-    let (ingest, ingesting) =
+    let (ingest, ingest_thread) =
         Ingest::start(Arc::new(crate::store::Store::new(1 << 20)), None, Arc::default()).unwrap();
-    ingesting.finish().await;
+    ingest_thread.finish().await;
     assert!(ingest.accept(Export::Traces(traces())).is_err());
     let response = post(
         http::router(ingest),

@@ -20,7 +20,7 @@ use crate::export::Export;
 /// Fixed current time of the tests.
 pub(crate) const NOW: u64 = 1_800_000_000_000_000_000;
 
-/// A millisecond in nanoseconds.
+/// One millisecond in nanoseconds.
 pub(crate) const MS: u64 = 1_000_000;
 
 pub(crate) fn attribute(key: &str, value: Value) -> KeyValue {

@@ -10,7 +10,7 @@ use super::points::{Histogram, HistogramBuckets, Packed};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Distribution {
     pub(crate) count: u64,
-    /// NaN if unknown.
+    /// Sum of the observations; NaN if unknown.
     pub(crate) sum: f64,
     bins: Vec<Bin>,
 }

@@ -95,17 +95,31 @@ pub(crate) struct Counts {
 /// Memory use and contents of the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Usage {
+    pub(crate) memory: Memory,
+    pub(crate) kept: Kept,
+    pub(crate) evicted: Counts,
+    pub(crate) refused: Counts,
+    pub(crate) services: Vec<Arc<str>>,
+}
+
+/// Memory use, in bytes.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Memory {
     pub(crate) limit_bytes: usize,
     pub(crate) traces_bytes: usize,
     pub(crate) logs_bytes: usize,
     pub(crate) metrics_bytes: usize,
+}
+
+/// Contents of the store.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct Kept {
     pub(crate) traces: usize,
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
     pub(crate) series: usize,
-    pub(crate) kept: Counts,
-    pub(crate) evicted: Counts,
-    pub(crate) refused: Counts,
-    pub(crate) oldest: Option<u64>,
-    pub(crate) services: Vec<Arc<str>>,
+    pub(crate) points: u64,
+    pub(crate) oldest_unix_nano: Option<UnixNano>,
 }
 
 /// Copy of a trace with its spans and log records.
@@ -114,7 +128,7 @@ pub(crate) struct StoredTrace {
     pub(crate) summary: TraceSummary,
     /// Resources and scopes of the spans; [`StoredSpan::source`] is an index into this list.
     pub(crate) sources: Vec<Source>,
-    /// In waterfall order.
+    /// Spans in waterfall order.
     pub(crate) spans: Vec<StoredSpan>,
     /// Oldest first.
     pub(crate) logs: Vec<StoredRecord>,
@@ -283,17 +297,21 @@ impl Store {
             .chain(logs.sources.iter())
             .chain(metrics.sources.iter());
         let services: BTreeSet<_> = sources.map(|source| &source.service).collect();
+        let oldest = [traces.oldest(), logs.oldest(), metrics.oldest()];
         Usage {
-            limit_bytes: self.limit,
-            traces_bytes: traces.bytes(),
-            logs_bytes: logs.bytes(),
-            metrics_bytes: metrics.bytes(),
-            traces: traces.len(),
-            series: metrics.len(),
-            kept: Counts {
+            memory: Memory {
+                limit_bytes: self.limit,
+                traces_bytes: traces.bytes(),
+                logs_bytes: logs.bytes(),
+                metrics_bytes: metrics.bytes(),
+            },
+            kept: Kept {
+                traces: traces.len(),
                 spans: traces.spans() as u64,
                 logs: logs.len() as u64,
+                series: metrics.len(),
                 points: metrics.points() as u64,
+                oldest_unix_nano: oldest.into_iter().flatten().min().map(UnixNano),
             },
             evicted: Counts {
                 spans: traces.evicted,
@@ -305,10 +323,6 @@ impl Store {
                 logs: logs.refused,
                 points: metrics.refused,
             },
-            oldest: [traces.oldest(), logs.oldest(), metrics.oldest()]
-                .into_iter()
-                .flatten()
-                .min(),
             services: services.into_iter().take(MAX_SERVICES).cloned().collect(),
         }
     }

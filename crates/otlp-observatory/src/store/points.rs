@@ -33,7 +33,7 @@ pub(crate) enum PointValue {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Histogram {
     pub(crate) count: u64,
-    /// NaN if unset.
+    /// Sum of the observations; NaN if unset.
     pub(crate) sum: f64,
     pub(crate) buckets: HistogramBuckets,
 }

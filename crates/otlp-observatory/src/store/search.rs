@@ -21,7 +21,7 @@ use super::{
 /// Maximum duration of a search.
 pub(crate) const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
 
-/// Maximum time for which a search matches the lock without a break.
+/// Maximum time for which a search holds the lock without a break.
 pub(crate) const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 
 /// Maximum size of the strings on a page of results, in bytes, before JSON encoding; further results go on

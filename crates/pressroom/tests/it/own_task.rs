@@ -4,8 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use celeriac::{
-    Broker, Client, Exception, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker,
-    WorkerBuilder,
+    Broker, Client, MemoryBroker, Signature, TaskContext, TaskError, TaskOptions, Worker, WorkerBuilder,
 };
 use pressroom::{
     clock::SystemClock,
@@ -42,10 +41,7 @@ impl WordCount {
                 let task = self.clone();
                 async move {
                     let counted = Span::internal("job.count_words").run(task.run(ArticleId(article_id)));
-                    counted.await.map_err(|error| TaskError::Retry {
-                        cause: Exception::new("StoreError", error.to_string()).module("pressroom"),
-                        countdown: None,
-                    })
+                    counted.await.map_err(TaskError::retry)
                 }
             },
         )

@@ -1,11 +1,11 @@
-//! The results of a chord's header as its body gets them.
+//! Joins the results of a chord's header for its body.
 
 use serde_json::Value;
 
 use crate::worker::{confirm::until_confirmed, shared::Shared};
 use crate::{exception::Exception, repr, result::ResultMeta, result_tree::ResultTree};
 
-/// The list of the header's results, or the `ChordError` of the first part that failed.
+/// Returns the list of the header's results, or the `ChordError` of the first failed part.
 pub(super) async fn join(
     shared: &Shared,
     own: &ResultMeta,
@@ -31,7 +31,7 @@ pub(super) async fn join(
         .map(Value::Array)
 }
 
-/// The value of a header's part that may be a group itself: its results are looked up one by one.
+/// Returns the value of a part that may be a group itself, whose results are looked up one by one.
 async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<Value, Exception> {
     if let Some(children) = &tree.children {
         let mut values = Vec::with_capacity(children.len());
@@ -47,7 +47,7 @@ async fn nested(shared: &Shared, own: &ResultMeta, tree: &ResultTree) -> Result<
     match stored.flatten() {
         Some(meta) => value(&tree.id, meta.status.as_str(), &meta.result),
         None => Err(chord_error(
-            "Join error: a result of the header is not kept".to_owned(),
+            "Join error: a result of the header is not stored".to_owned(),
         )),
     }
 }
@@ -62,7 +62,7 @@ fn value(id: &str, status: &str, result: &Value) -> Result<Value, Exception> {
     }
 }
 
-/// `ValueError('no')`, as Python shows an exception.
+/// Formats an exception as Python does: `ValueError('no')`.
 fn represented(exception: &Value) -> String {
     let name = exception["exc_type"].as_str().unwrap_or("Exception");
     let arguments = match &exception["exc_message"] {

@@ -89,8 +89,8 @@ fn read<T: DeserializeOwned>(method: &str, arguments: Map<String, Value>) -> Res
         .map_err(|error| Failure::Arguments(format!("{method}() {error}")))
 }
 
-/// Replies to the greeting of a worker that has started with the revoked ids and the clock. The worker's own
-/// greeting gets no content.
+/// Answers the greeting of a worker that has just started with the revoked ids and the clock. The worker's
+/// own greeting gets a null reply.
 fn hello(shared: &Shared, from_node: &str, revoked: Option<&Value>) -> Value {
     if from_node == shared.hostname {
         return Value::Null;

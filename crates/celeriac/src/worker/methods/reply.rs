@@ -17,7 +17,7 @@ pub(in crate::worker) enum Failure {
 
 pub(super) type Answer = Result<Value, Failure>;
 
-/// Deserializes a string or a list of strings.
+/// Deserialises a string or a list of strings.
 pub(super) fn one_or_many<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<String>, D::Error> {
@@ -33,7 +33,7 @@ pub(super) fn one_or_many<'de, D: serde::Deserializer<'de>>(
     })
 }
 
-/// Deserializes a boolean by Python's rules: Flower sends 1 for true.
+/// Deserialises a boolean by Python's rules: Flower sends 1 for true.
 pub(super) fn truthy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Value::deserialize(deserializer).map(|value| match value {
         Value::Null => false,

@@ -12,8 +12,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs `scenario` in a child process.
 ///
-/// In the process of the test: calls `prepare`, runs the test again in a child with the returned environment, and
-/// returns the prepared value and standard output. In the child: runs `scenario` and returns `None`.
+/// In the process of the test: calls `prepare`, runs the test again in a child with the returned environment,
+/// and returns the prepared value and standard output. In the child: runs `scenario` and returns `None`.
 pub fn run_prepared<P>(
     test: &str,
     prepare: impl FnOnce() -> (P, Vec<(String, String)>),
@@ -55,7 +55,8 @@ pub fn run_prepared<P>(
     Some((prepared, stdout))
 }
 
-/// Opens a gate in the process of the test: returns an address where [`wait_at`] blocks until `open` returns true.
+/// Opens a gate in the process of the test: returns an address where [`wait_at`] blocks until `open` returns
+/// true.
 pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! Destination and format of each signal: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS` and `_COMPRESSION`,
-//! in their common and per-signal forms.
+//! Destination and format of each signal: `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL`, `_HEADERS` and
+//! `_COMPRESSION`, in their common and per-signal forms.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,14 @@
-//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a task.
+//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a
+//! task.
 
 use std::sync::mpsc;
 
 use http::{HeaderMap, Request, Response};
 use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::SpanKind;
 use opentelemetry::trace::TraceContextExt;
-use otel_service::{HttpLayer, Messaging, TaskMessage};
+use otel_service::instrumentation::{Instrumentation, SpanStart, inject_context_of};
+use otel_service::{Context, HttpLayer};
 use tower::{Layer, ServiceExt};
 
 use super::LONG;
@@ -51,15 +54,13 @@ fn names(headers: Vec<(String, String)>) -> Vec<String> {
     names
 }
 
+static QUEUE: Instrumentation = Instrumentation::new("queue", "1");
+
 fn propagate() -> Propagated {
-    let message = TaskMessage {
-        task: "app.notify",
-        id: "task-1",
-        queue: "celery",
-    };
-    let sending = Messaging::new("celery@here").send(&message, None);
-    let task = sending.headers();
-    sending.finish(Ok(()));
+    let start = SpanStart::new("send", SpanKind::Producer);
+    let sending = QUEUE.start(&Context::current(), start, |_| {});
+    let task = inject_context_of(&sending);
+    sending.span().end();
     for headers in [&task, &otel_service::inject_context()] {
         // Every written format can be read back.
         let written = otel_service::extract_context(headers.iter().map(|(name, value)| (&**name, &**value)));
@@ -78,7 +79,8 @@ fn propagate() -> Propagated {
     }
 }
 
-/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to `propagators`.
+/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to
+/// `propagators`.
 fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Propagated) {
     let name = format!("variables::propagation::{name}");
     let variable: Vec<_> = propagators

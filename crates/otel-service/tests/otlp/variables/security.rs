@@ -1,5 +1,5 @@
-//! TLS: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`, in their common and
-//! per-signal forms.
+//! TLS: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`, in their
+//! common and per-signal forms.
 
 use super::{LONG, SIGNALS, one_of_each, own, record, set};
 use crate::support::{self, Behaviour, Certificates, Collector, GrpcCollector, Received, run_prepared};
@@ -12,7 +12,8 @@ fn to(protocol: &str, endpoint: String) -> Vec<(String, String)> {
     ]
 }
 
-/// Returns the variables that refer to files of `certificates`; `name` maps `CERTIFICATE` etc. to the full name.
+/// Returns the variables that refer to files of `certificates`; `name` maps `CERTIFICATE` etc. to the full
+/// name.
 fn files(certificates: &Certificates, name: impl Fn(&str) -> String) -> Vec<(String, String)> {
     [
         ("CERTIFICATE", "server.crt"),

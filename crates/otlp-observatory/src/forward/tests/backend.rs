@@ -1,4 +1,4 @@
-//! The server: answers in the order they were told, then 200 to everything, and remembers what it was asked.
+//! An HTTP server that sends the scripted replies in order, then 200 to every request, and keeps the requests.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -23,15 +23,15 @@ use prost::Message as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 use url::Url;
 
-/// What is answered: a status, headers and a body.
+/// A reply of the server.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Bytes,
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn status(status: u16) -> Self {
         Self {
             status,
@@ -50,7 +50,7 @@ impl Answer {
         self
     }
 
-    /// An access token that is good for so many seconds.
+    /// Returns an access token that expires after `seconds`.
     pub(super) fn token(token: &str, seconds: u64) -> Self {
         let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{seconds}}}"#);
         Self::status(200)
@@ -59,30 +59,33 @@ impl Answer {
     }
 }
 
+/// A request that the server received.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct ReceivedRequest {
     pub(super) path: String,
     pub(super) headers: HeaderMap,
-    /// As it came.
+    /// Body as received, compressed.
     pub(super) body: Bytes,
     pub(super) at: Instant,
+    /// Status of the reply.
     pub(super) status: u16,
 }
 
-impl Asked {
+impl ReceivedRequest {
     pub(super) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The body, unpacked.
-    pub(super) fn request(&self) -> Vec<u8> {
+    /// Decompresses the body.
+    pub(super) fn decompressed(&self) -> Vec<u8> {
         let mut request = Vec::new();
         GzDecoder::new(&self.body[..]).read_to_end(&mut request).unwrap();
         request
     }
 
+    /// Returns the ids of the spans.
     pub(super) fn spans(&self) -> Vec<u64> {
-        let request = ExportTraceServiceRequest::decode(&self.request()[..]).unwrap();
+        let request = ExportTraceServiceRequest::decode(&self.decompressed()[..]).unwrap();
         let groups = request.resource_spans.into_iter();
         let scopes = groups.flat_map(|group| group.scope_spans);
         let spans = scopes.flat_map(|scope| scope.spans);
@@ -92,23 +95,23 @@ impl Asked {
     }
 }
 
-/// The status that a request with these spans is answered with, if it is to be a certain one.
-type Judge = fn(&[u64]) -> Option<u16>;
+/// Returns the status for a request with these spans, or `None` for the next scripted reply.
+type Decide = fn(&[u64]) -> Option<u16>;
 
 #[derive(Debug, Default)]
-struct Memory {
-    /// The next answers to `/token`, and to everything else.
-    tokens: VecDeque<Answer>,
-    answers: VecDeque<Answer>,
-    /// Decides about requests to `/v1/traces` with these spans, before any answer that was told.
-    judge: Option<Judge>,
-    asked: Vec<Asked>,
+struct Script {
+    /// Next replies to `/token`, and to every other path.
+    tokens: VecDeque<Reply>,
+    replies: VecDeque<Reply>,
+    /// Takes precedence over the scripted replies for requests to `/v1/traces`.
+    decide: Option<Decide>,
+    requests: Vec<ReceivedRequest>,
 }
 
 #[derive(Debug)]
 pub(super) struct Backend {
     address: SocketAddr,
-    memory: Arc<Mutex<Memory>>,
+    script: Arc<Mutex<Script>>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -119,25 +122,25 @@ impl Backend {
         backend
     }
 
-    /// One that is not there yet: its port refuses.
+    /// Returns a backend that is not running: its port refuses connections.
     pub(super) async fn down() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
-            memory: Arc::default(),
+            script: Arc::default(),
             server: None,
         }
     }
 
     pub(super) async fn up(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        let router = Router::new().fallback(answer).with_state(self.memory.clone());
+        let router = Router::new().fallback(respond).with_state(self.script.clone());
         self.server = Some(tokio::spawn(async move {
             axum::serve(listener, router).await.unwrap();
         }));
     }
 
-    /// Takes no new connection any more.
+    /// Stops accepting connections.
     pub(super) async fn go_down(&mut self) {
         if let Some(server) = self.server.take() {
             server.abort();
@@ -149,41 +152,41 @@ impl Backend {
         format!("http://{}{path}", self.address).parse().unwrap()
     }
 
-    pub(super) fn then(&self, answer: Answer) {
-        self.memory().answers.push_back(answer);
+    pub(super) fn reply(&self, reply: Reply) {
+        self.script().replies.push_back(reply);
     }
 
-    pub(super) fn then_token(&self, answer: Answer) {
-        self.memory().tokens.push_back(answer);
+    pub(super) fn reply_to_token_request(&self, reply: Reply) {
+        self.script().tokens.push_back(reply);
     }
 
-    pub(super) fn judge(&self, judge: Judge) {
-        self.memory().judge = Some(judge);
+    pub(super) fn decide(&self, decide: Decide) {
+        self.script().decide = Some(decide);
     }
 
-    /// Requests to `path`, oldest first.
-    pub(super) fn asked(&self, path: &str) -> Vec<Asked> {
-        let memory = self.memory();
-        memory
-            .asked
+    /// Returns the requests to `path`, oldest first.
+    pub(super) fn requests_to(&self, path: &str) -> Vec<ReceivedRequest> {
+        let script = self.script();
+        script
+            .requests
             .iter()
-            .filter(|asked| asked.path == path)
+            .filter(|request| request.path == path)
             .cloned()
             .collect()
     }
 
-    /// The spans of the requests that were answered with 200.
+    /// Returns the spans of the requests that received 200.
     pub(super) fn accepted(&self) -> BTreeSet<u64> {
-        let asked = self.asked("/v1/traces");
-        asked
+        let requests = self.requests_to("/v1/traces");
+        requests
             .iter()
-            .filter(|asked| asked.status == 200)
-            .flat_map(Asked::spans)
+            .filter(|request| request.status == 200)
+            .flat_map(ReceivedRequest::spans)
             .collect()
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap()
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
     }
 }
 
@@ -195,32 +198,32 @@ impl Drop for Backend {
     }
 }
 
-async fn answer(State(memory): State<Arc<Mutex<Memory>>>, request: Request) -> Response {
+async fn respond(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let mut memory = memory.lock().unwrap();
+    let mut script = script.lock().unwrap();
     let path = parts.uri.path().to_owned();
-    let mut asked = Asked {
+    let mut request = ReceivedRequest {
         path,
         headers: parts.headers,
         body,
         at: Instant::now(),
         status: 200,
     };
-    let answer = if asked.path == "/token" {
-        let token = || Answer::token("token", 3600);
-        memory.tokens.pop_front().unwrap_or_else(token)
+    let reply = if request.path == "/token" {
+        let token = || Reply::token("token", 3600);
+        script.tokens.pop_front().unwrap_or_else(token)
     } else {
-        let judge = memory.judge.filter(|_| asked.path == "/v1/traces");
-        let judged = judge.and_then(|judge| judge(&asked.spans()));
-        let told = || memory.answers.pop_front().unwrap_or(Answer::status(200));
-        judged.map_or_else(told, Answer::status)
+        let decide = script.decide.filter(|_| request.path == "/v1/traces");
+        let decided = decide.and_then(|decide| decide(&request.spans()));
+        let scripted = || script.replies.pop_front().unwrap_or(Reply::status(200));
+        decided.map_or_else(scripted, Reply::status)
     };
-    asked.status = answer.status;
-    memory.asked.push(asked);
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap();
-    for (name, value) in answer.headers {
+    request.status = reply.status;
+    script.requests.push(request);
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap();
+    for (name, value) in reply.headers {
         response.headers_mut().insert(name, value.parse().unwrap());
     }
     response

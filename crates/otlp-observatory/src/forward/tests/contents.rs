@@ -1,4 +1,4 @@
-//! What of an export is forwarded.
+//! Tests of the content that is forwarded of an export.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::{super::content::content, *};
 
-/// A gauge with a point for each of `values`.
+/// Returns a gauge with a point for each of `values`.
 pub(super) fn gauge(values: &[u64]) -> Export {
     let points = values.iter().map(|time| NumberDataPoint {
         time_unix_nano: *time,
@@ -47,7 +47,7 @@ fn traces(request: &[u8]) -> Vec<ResourceSpans> {
 }
 
 #[test]
-fn an_export_is_encoded_as_it_came() {
+fn an_export_is_encoded_unchanged() {
     let resource = Some(Resource {
         attributes: vec![text("service.name", "shop")],
         dropped_attributes_count: 3,
@@ -116,7 +116,7 @@ fn spans_of_health_checks_are_left_out() {
 }
 
 #[test]
-fn a_path_that_is_not_text_is_no_health_check() {
+fn a_path_that_is_not_a_string_is_no_health_check() {
     let mut number = span(1);
     number.attributes.push(KeyValue {
         key: "url.path".to_owned(),
@@ -129,7 +129,7 @@ fn a_path_that_is_not_text_is_no_health_check() {
 }
 
 #[test]
-fn nothing_is_made_of_nothing() {
+fn an_export_without_items_is_not_forwarded() {
     let health = spans(vec![with(1, &[("url.path", "/health")])]);
     for export in [health, spans(vec![]), gauge(&[])] {
         assert!(content(&export, Some("test"), 0).is_none(), "{export:?}");
@@ -137,7 +137,7 @@ fn nothing_is_made_of_nothing() {
 }
 
 #[test]
-fn a_scope_with_health_checks_alone_is_left_out_with_its_resource() {
+fn a_resource_with_only_health_checks_is_left_out() {
     let Export::Traces(mut export) = spans(vec![with(1, &[("url.path", "/health")])]) else {
         unreachable!()
     };
@@ -151,7 +151,7 @@ fn a_scope_with_health_checks_alone_is_left_out_with_its_resource() {
 }
 
 #[test]
-fn the_environment_is_written_over_what_was_there() {
+fn the_environment_replaces_the_original_one() {
     let Export::Traces(mut export) = one(1) else {
         unreachable!()
     };

@@ -1,4 +1,4 @@
-//! What the disk does, and what is done to it.
+//! Tests of the queue on disk: restarts, crashes, damage and limits.
 
 use std::{
     fs::OpenOptions,
@@ -17,10 +17,10 @@ use super::{
 
 const ENOUGH: Duration = Duration::from_secs(20);
 
-/// A folder with `count` requests of one span each, numbered from 0, that nobody has sent.
+/// Returns a folder with `count` unsent requests of one span each, numbered from 0.
 async fn unsent(count: u64) -> Scratch {
     let scratch = Scratch::new();
-    let forwarder = start(&to(&Backend::down().await, &scratch));
+    let forwarder = start(&forwarding_to(&Backend::down().await, &scratch));
     for id in 0..count {
         forwarder.accept(&one(id));
     }
@@ -29,10 +29,10 @@ async fn unsent(count: u64) -> Scratch {
     scratch
 }
 
-/// What a new process sends of what is in `scratch`.
+/// Returns the spans that a new process sends from `scratch`.
 async fn sent_from(scratch: &Scratch) -> BTreeSet<u64> {
     let backend = Backend::start().await;
-    let forwarder = start(&to(&backend, scratch));
+    let forwarder = start(&forwarding_to(&backend, scratch));
     forwarder.finish(ENOUGH).await;
     assert_eq!(forwarder.status().queued_bytes, 0);
     assert_eq!(forwarder.status().dropped_requests, 0);
@@ -57,7 +57,7 @@ fn append(queue: &DiskQueue, request: &[u8]) -> Result<(), AppendError> {
     queue.append([&[0; HEADER], request].concat(), 1)
 }
 
-/// Everything that is in `queue`, which is empty then.
+/// Removes all requests from `queue` and returns them.
 fn drain(queue: &DiskQueue) -> Vec<Vec<u8>> {
     let mut requests = Vec::new();
     while let Some(batch) = queue.read(1, 1).unwrap() {
@@ -71,7 +71,7 @@ fn drain(queue: &DiskQueue) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn what_was_not_sent_is_sent_by_the_next_process() {
+async fn unsent_requests_are_sent_by_the_next_process() {
     let scratch = unsent(100).await;
     assert_eq!(sent_from(&scratch).await, set(0..100));
     assert_eq!(sent_from(&scratch).await, set([]));
@@ -79,15 +79,15 @@ async fn what_was_not_sent_is_sent_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_leaves_what_it_accepted() {
+async fn a_killed_process_leaves_everything_it_accepted() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     for round in 0..10 {
         for id in 0..50 {
             forwarder.accept(&one(round * 50 + id));
             tokio::task::yield_now().await;
         }
-        // A kill leaves what the system calls left, and so does copying.
+        // A kill leaves the files as the last system calls left them, and so does copying.
         let killed = scratch.copy();
         let before = backend.accepted();
         let after = sent_from(&killed).await;
@@ -97,12 +97,12 @@ async fn a_process_that_is_killed_leaves_what_it_accepted() {
 }
 
 #[tokio::test]
-async fn a_full_queue_takes_nothing_more_and_loses_nothing() {
+async fn a_full_queue_refuses_requests_and_loses_none() {
     let scratch = Scratch::new();
     let limit = 256 << 10;
     let small = |backend: &Backend| Forwarding {
         queue_limit: limit,
-        ..to(backend, &scratch)
+        ..forwarding_to(backend, &scratch)
     };
     let forwarder = start(&small(&Backend::down().await));
     let mut accepted = BTreeSet::new();
@@ -119,7 +119,7 @@ async fn a_full_queue_takes_nothing_more_and_loses_nothing() {
         .iter()
         .map(|path| path.metadata().unwrap().len())
         .sum();
-    // An eighth is for each of the other signals.
+    // An eighth is reserved for each of the other signals.
     assert!(on_disk <= limit * 3 / 4 && on_disk > limit / 2, "{on_disk}");
     assert_eq!(on_disk, forwarder.status().queued_bytes);
     forwarder.finish(Duration::ZERO).await;
@@ -127,16 +127,16 @@ async fn a_full_queue_takes_nothing_more_and_loses_nothing() {
 
     let backend = Backend::start().await;
     let forwarder = start(&small(&backend));
-    until("all is accepted", || forwarder.status().queued_bytes == 0).await;
+    until("everything is accepted", || forwarder.status().queued_bytes == 0).await;
     assert_eq!(backend.accepted(), accepted);
-    // And there is room again.
+    // There is space again.
     forwarder.accept(&one(1000));
     until("it is accepted", || backend.accepted().contains(&1000)).await;
     assert_eq!(forwarder.status().dropped_requests, 0);
 }
 
 #[tokio::test]
-async fn a_record_that_was_not_written_to_its_end_is_cut_off() {
+async fn an_incomplete_last_record_is_cut_off() {
     let scratch = unsent(3).await;
     let segment = scratch.segments().remove(0);
     let length = segment.metadata().unwrap().len();
@@ -151,7 +151,7 @@ async fn a_record_that_was_not_written_to_its_end_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_damaged_record_costs_no_other() {
+async fn a_damaged_record_does_not_affect_the_others() {
     let scratch = unsent(5).await;
     let length = scratch.segments()[0].metadata().unwrap().len();
     let record = length / 5;
@@ -163,8 +163,8 @@ async fn a_damaged_record_costs_no_other() {
 }
 
 #[test]
-fn a_record_behind_a_long_damaged_one_is_found_wherever_it_stands() {
-    // Around the end of what is looked at in one go.
+fn a_record_after_a_long_damaged_one_is_found_at_any_offset() {
+    // Around the end of a search chunk.
     for length in (256 << 10) - 45..(256 << 10) - 15 {
         let scratch = Scratch::new();
         let queue = queue(&scratch, 64 << 20);
@@ -176,7 +176,7 @@ fn a_record_behind_a_long_damaged_one_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn text_that_looks_like_a_record_is_not_taken_for_one() {
+fn text_in_the_form_of_a_record_is_not_mistaken_for_one() {
     let scratch = Scratch::new();
     {
         let queue = queue(&scratch, 1 << 20);
@@ -192,7 +192,7 @@ fn text_that_looks_like_a_record_is_not_taken_for_one() {
 }
 
 #[test]
-fn a_segment_of_noise_is_left_out() {
+fn a_segment_of_noise_is_skipped() {
     let scratch = Scratch::new();
     drop(queue(&scratch, 1 << 20));
     let noise: Vec<u8> = (0..600_000_u32)
@@ -209,21 +209,21 @@ fn a_segment_of_noise_is_left_out() {
 }
 
 #[test]
-fn a_segment_that_is_gone_is_left_out() {
+fn a_missing_segment_is_skipped() {
     let scratch = Scratch::new();
     let queue = queue(&scratch, 1 << 20);
     append(&queue, b"first").unwrap();
     fs::remove_file(scratch.queue().join("traces/0000000000000001.segment")).unwrap();
     let batch = queue.read(1, 1).unwrap().unwrap();
     assert_eq!(batch.records, 0);
-    // The file cannot be deleted once more.
+    // The file is already deleted.
     queue.commit(&batch).unwrap_err();
     append(&queue, b"second").unwrap();
     assert_eq!(drain(&queue), [b"second"]);
 }
 
 #[test]
-fn a_damaged_cursor_means_that_all_is_sent_again() {
+fn after_damage_to_the_cursor_everything_is_sent_again() {
     let scratch = Scratch::new();
     {
         let queue = queue(&scratch, 1 << 20);
@@ -258,12 +258,12 @@ fn segments_are_deleted_as_they_are_sent() {
     }
     assert!(segments() <= full / 2 + 2, "{} of {full}", segments());
     assert_eq!(drain(&queue).len(), 50);
-    // The cursor.
+    // Only the cursor is left.
     assert_eq!(segments(), 1);
 }
 
 #[test]
-fn what_was_sent_makes_room_even_for_the_longest() {
+fn sent_records_free_space_even_for_the_longest_record() {
     let scratch = Scratch::new();
     let queue = queue(&scratch, 100_000);
     for _ in 0..100 {
@@ -275,9 +275,9 @@ fn what_was_sent_makes_room_even_for_the_longest() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_told_and_works_again() {
+async fn a_deleted_folder_is_reported_and_works_again_once_recreated() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     let traces = scratch.queue().join("traces");
     fs::remove_dir_all(&traces).unwrap();
     forwarder.accept(&one(1));
@@ -291,36 +291,36 @@ async fn a_folder_that_cannot_be_written_is_told_and_works_again() {
 }
 
 #[tokio::test]
-async fn a_folder_is_of_one_process_at_a_time() {
+async fn a_folder_is_used_by_one_process_at_a_time() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
-    let first = start(&to(&backend, &scratch));
-    let error = Forwarder::start(&to(&backend, &scratch)).unwrap_err();
+    let first = start(&forwarding_to(&backend, &scratch));
+    let error = Forwarder::start(&forwarding_to(&backend, &scratch)).unwrap_err();
     assert!(matches!(error, StartError::Folder(FolderError::InUse(_))));
     let text = error.to_string();
     assert!(text.contains("is used by another process"), "{text}");
     assert!(text.contains(scratch.queue().to_str().unwrap()), "{text}");
     first.finish(Duration::ZERO).await;
     drop(first);
-    Forwarder::start(&to(&backend, &scratch)).unwrap();
+    Forwarder::start(&forwarding_to(&backend, &scratch)).unwrap();
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_an_error_at_the_start() {
+async fn a_folder_that_cannot_be_created_is_an_error_at_the_start() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     fs::write(scratch.queue(), "a file").unwrap();
-    let error = Forwarder::start(&to(&backend, &scratch)).unwrap_err();
+    let error = Forwarder::start(&forwarding_to(&backend, &scratch)).unwrap_err();
     assert!(matches!(error, StartError::Folder(FolderError::Io { .. })));
 }
 
 #[tokio::test]
-async fn the_queue_is_for_its_owner_alone() {
+async fn only_the_owner_can_read_the_queue() {
     let scratch = unsent(1).await;
     let backend = Backend::start().await;
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     until("it is accepted", || forwarder.status().queued_bytes == 0).await;
     forwarder.finish(Duration::ZERO).await;
     drop(forwarder);
-    let forwarder = start(&to(&Backend::down().await, &scratch));
+    let forwarder = start(&forwarding_to(&Backend::down().await, &scratch));
     forwarder.accept(&one(2));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     let traces = scratch.queue().join("traces");

@@ -1,4 +1,4 @@
-//! What is logged: once when something begins and once when it ends, and never what was sent or a secret.
+//! Tests of logging: an outage is logged when it begins and when it ends, and content and secrets are never logged.
 
 use std::{
     fmt::{self, Write as _},
@@ -13,11 +13,11 @@ use telemetry::tracing::{
     subscriber::{DefaultGuard, set_default},
 };
 
-use super::{super::*, backend::Answer, *};
+use super::{super::*, backend::Reply, *};
 
 const ENOUGH: Duration = Duration::from_secs(20);
 
-/// The lines that this crate logs on this thread.
+/// The log lines of this crate on this thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -69,13 +69,13 @@ impl Subscriber for Lines {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
     let (lines, _guard) = Lines::here();
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     for _ in 0..10 {
-        backend.then(Answer::status(503).body("the spans were GET /articles"));
+        backend.reply(Reply::status(503).body("the spans were GET /articles"));
     }
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&one(1));
     until("it is accepted", || forwarder.status().sent.spans == 1).await;
     let all = lines.all();
@@ -91,31 +91,31 @@ async fn an_outage_is_told_when_it_begins_and_when_it_ends() {
 }
 
 #[tokio::test]
-async fn outages_that_come_and_go_are_told_once() {
+async fn recurring_outages_are_logged_once() {
     let (lines, _guard) = Lines::here();
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 1..=10 {
-        backend.then(Answer::status(400));
-        backend.then(Answer::status(503));
+        backend.reply(Reply::status(400));
+        backend.reply(Reply::status(503));
         forwarder.accept(&one(2 * id));
         until("it is dropped", || forwarder.status().dropped_requests == id).await;
         forwarder.accept(&one(2 * id + 1));
         until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
-    // Each of the two, and its end.
+    // The beginning and the end of each of the two.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
     assert_eq!(lines.with("dropped telemetry that the backend refuses"), 1);
     assert_eq!(lines.with("it is kept on disk and sent later"), 1);
 }
 
 #[tokio::test]
-async fn a_full_queue_is_told_once_and_its_end_with_what_was_left_out() {
+async fn a_full_queue_is_logged_once_and_its_end_with_the_number_of_dropped_requests() {
     let (lines, _guard) = Lines::here();
     let (mut backend, scratch) = (Backend::down().await, Scratch::new());
     let forwarder = start(&Forwarding {
         queue_limit: 32 << 10,
-        ..to(&backend, &scratch)
+        ..forwarding_to(&backend, &scratch)
     });
     for id in 0..100 {
         forwarder.accept(&long(id, 1000));
@@ -123,17 +123,17 @@ async fn a_full_queue_is_told_once_and_its_end_with_what_was_left_out() {
     let refused = forwarder.status().dropped_requests;
     assert_eq!(lines.with("the queue is full"), 1, "{:?}", lines.all());
     backend.up().await;
-    until("there is room", || forwarder.status().queued_bytes == 0).await;
+    until("there is space", || forwarder.status().queued_bytes == 0).await;
     forwarder.accept(&one(1));
     let end = format!("requests={refused}");
     assert_eq!(lines.with(&end), 1, "{:?}", lines.all());
 }
 
 #[tokio::test]
-async fn what_is_left_at_the_end_and_what_is_cut_off_is_told() {
+async fn requests_left_on_disk_and_a_record_cut_off_are_logged() {
     let (lines, _guard) = Lines::here();
     let (backend, scratch) = (Backend::down().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 0..3 {
         forwarder.accept(&one(id));
     }
@@ -144,27 +144,27 @@ async fn what_is_left_at_the_end_and_what_is_cut_off_is_told() {
     let length = segment.metadata().unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
     file.set_len(length - 1).unwrap();
-    drop(start(&to(&backend, &scratch)));
+    drop(start(&forwarding_to(&backend, &scratch)));
     let cut = format!("bytes={}", length / 3 - 1);
     assert_eq!(lines.with(&cut), 1, "{:?}", lines.all());
 }
 
 #[tokio::test]
-async fn no_secret_and_nothing_that_was_sent_is_logged() {
+async fn neither_secrets_nor_content_are_logged() {
     let (lines, _guard) = Lines::here();
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.then_token(
-        Answer::status(400)
+    backend.reply_to_token_request(
+        Reply::status(400)
             .header("content-type", "application/json")
             .body(format!(
                 r#"{{"error":"{CLIENT_SECRET}","error_description":"{CLIENT_SECRET}"}}"#
             )),
     );
-    backend.then_token(Answer::status(401).body(CLIENT_SECRET));
-    backend.then_token(Answer::token("t0ken", 3600));
-    backend.then_token(Answer::token("t0ken", 3600));
-    backend.then(Answer::status(401).body("t0ken"));
-    backend.then(Answer::status(400).body("GET /articles"));
+    backend.reply_to_token_request(Reply::status(401).body(CLIENT_SECRET));
+    backend.reply_to_token_request(Reply::token("t0ken", 3600));
+    backend.reply_to_token_request(Reply::token("t0ken", 3600));
+    backend.reply(Reply::status(401).body("t0ken"));
+    backend.reply(Reply::status(400).body("GET /articles"));
     let forwarder = start(&Forwarding {
         endpoint: backend.url("/?key=k3y"),
         headers: vec![("x-api-key".to_owned(), Secret::new("v4lue"))],

@@ -1,4 +1,4 @@
-//! Tests against a real HTTP server that answers as it is told: a backend with a token endpoint beside it.
+//! Tests against a real HTTP server with scripted replies: a backend with a token endpoint.
 
 mod backend;
 mod contents;
@@ -29,10 +29,10 @@ use crate::export::Export;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Of which no test may find a trace where it does not belong.
+/// Client secret, which must not appear in logs, status or debug output.
 const CLIENT_SECRET: &str = "s3cret-of-the-client";
 
-/// A folder that is deleted with the test.
+/// A folder that is deleted at the end of the test.
 #[derive(Debug)]
 struct Scratch(PathBuf);
 
@@ -50,7 +50,7 @@ impl Scratch {
         self.0.join("queue")
     }
 
-    /// What is there as after a crash: everything but the lock.
+    /// Copies the folder without its lock, as a crash leaves it.
     fn copy(&self) -> Self {
         fn copy(from: &Path, to: &Path) {
             fs::create_dir_all(to).unwrap();
@@ -60,7 +60,7 @@ impl Scratch {
                 if entry.file_type().unwrap().is_dir() {
                     copy(&entry.path(), &to);
                 } else if let Err(error) = fs::copy(entry.path(), to) {
-                    // Sent and deleted in the meantime.
+                    // The segment was sent and deleted meanwhile.
                     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
                 }
             }
@@ -70,7 +70,7 @@ impl Scratch {
         other
     }
 
-    /// The files of the spans' queue, oldest first.
+    /// Returns the segments of the queue for traces, oldest first.
     fn segments(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.queue().join("traces")) else {
             return Vec::new();
@@ -86,14 +86,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A forwarder that was not finished may still write.
+        // A forwarder that was not finished may still be writing.
         while self.0.exists() {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 }
 
-fn quick() -> Timing {
+fn quick_timing() -> Timing {
     Timing {
         linger: Duration::from_millis(5),
         min_back_off: Duration::from_millis(5),
@@ -103,7 +103,7 @@ fn quick() -> Timing {
     }
 }
 
-fn to(backend: &Backend, scratch: &Scratch) -> Forwarding {
+fn forwarding_to(backend: &Backend, scratch: &Scratch) -> Forwarding {
     Forwarding {
         endpoint: backend.url(""),
         headers: Vec::new(),
@@ -122,15 +122,15 @@ fn with_tokens(backend: &Backend, scratch: &Scratch) -> Forwarding {
             client_secret: Secret::new(CLIENT_SECRET),
             audience: Some("b14collector".to_owned()),
         }),
-        ..to(backend, scratch)
+        ..forwarding_to(backend, scratch)
     }
 }
 
 fn start(forwarding: &Forwarding) -> Forwarder {
-    Forwarder::start_with(forwarding, quick()).unwrap()
+    Forwarder::start_with(forwarding, quick_timing()).unwrap()
 }
 
-/// A span with this id.
+/// Returns a span with this id.
 fn span(id: u64) -> Span {
     Span {
         trace_id: vec![7; 16],
@@ -152,12 +152,12 @@ fn spans(spans: Vec<Span>) -> Export {
     })
 }
 
-/// A request of one span.
+/// Returns a request with one span.
 fn one(id: u64) -> Export {
     spans(vec![span(id)])
 }
 
-/// A request of one span that is `length` bytes long, and a few more.
+/// Returns a request with one span, a little longer than `length` bytes.
 fn long(id: u64, length: usize) -> Export {
     let mut span = span(id);
     span.attributes.push(text("long", &"x".repeat(length)));
@@ -193,12 +193,12 @@ fn set(ids: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     ids.into_iter().collect()
 }
 
-/// Waits until `holds`.
+/// Waits until `holds` returns true.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < PATIENCE, "not in time: {what}");
-        // Between two looks.
+        assert!(begin.elapsed() < PATIENCE, "timed out: {what}");
+        // Polling interval.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -1,12 +1,12 @@
-//! Nothing that was accepted is lost, whatever happens in whatever order: faults by a seeded schedule.
+//! Accepted requests survive any sequence of faults; the sequences are generated from seeds.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{super::*, backend::Answer, *};
+use super::{super::*, backend::Reply, *};
 
-/// A small generator: the schedule of a seed is always the same.
+/// A linear congruential generator, so that a seed always gives the same schedule.
 struct Random(u64);
 
 impl Random {
@@ -19,20 +19,20 @@ impl Random {
     }
 }
 
-fn trouble(random: &mut Random) -> Answer {
+fn faulty_reply(random: &mut Random) -> Reply {
     match random.below(8) {
-        0 => Answer::status(503),
-        1 => Answer::status(503).header("retry-after", "0"),
-        2 => Answer::status(429).header("retry-after", "soon"),
-        3 => Answer::status(401),
-        4 => Answer::status(403),
-        5 => Answer::status(302).header("location", "/"),
-        _ => Answer::status(200).body(vec![0xff; 10]),
+        0 => Reply::status(503),
+        1 => Reply::status(503).header("retry-after", "0"),
+        2 => Reply::status(429).header("retry-after", "soon"),
+        3 => Reply::status(401),
+        4 => Reply::status(403),
+        5 => Reply::status(302).header("location", "/"),
+        _ => Reply::status(200).body(vec![0xff; 10]),
     }
 }
 
-/// How many requests were accepted, and how many refused.
-async fn nothing_is_lost(seed: u64) -> (usize, usize) {
+/// Runs a schedule of faults. Returns the numbers of accepted and of refused requests.
+async fn run_schedule(seed: u64) -> (usize, usize) {
     let mut random = Random(seed);
     let mut backend = Backend::start().await;
     let mut scratch = Scratch::new();
@@ -50,18 +50,18 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
                 backend.go_down().await;
                 backend.up().await;
             }
-            3 | 4 => backend.then(trouble(&mut random)),
-            5 => backend.then_token(Answer::status(503)),
-            6 => backend.then_token(Answer::token("short", 0)),
-            // Some time for whatever is under way: any will do.
+            3 | 4 => backend.reply(faulty_reply(&mut random)),
+            5 => backend.reply_to_token_request(Reply::status(503)),
+            6 => backend.reply_to_token_request(Reply::token("short", 0)),
+            // Lets operations in progress advance by a random time.
             7 => tokio::time::sleep(Duration::from_millis(random.below(20))).await,
-            // It ends as it should, and another one starts.
+            // A regular restart.
             8 => {
                 forwarder.finish(Duration::from_millis(random.below(30))).await;
                 drop(forwarder);
                 forwarder = start(&small(&backend, &scratch));
             }
-            // It is killed, and another one starts from what is there.
+            // A restart after a kill.
             9 => {
                 let after = scratch.copy();
                 drop(forwarder);
@@ -85,9 +85,9 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
     }
     backend.go_down().await;
     backend.up().await;
-    until("all is accepted", || forwarder.status().queued_bytes == 0).await;
-    let taken = backend.accepted();
-    let lost: Vec<_> = accepted.difference(&taken).collect();
+    until("everything is accepted", || forwarder.status().queued_bytes == 0).await;
+    let received = backend.accepted();
+    let lost: Vec<_> = accepted.difference(&received).collect();
     assert!(
         lost.is_empty(),
         "seed {seed}: lost {lost:?} of {id}, {refused} refused"
@@ -96,10 +96,10 @@ async fn nothing_is_lost(seed: u64) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_accepted_arrives_under_faults_of_all_kinds() {
+async fn accepted_requests_arrive_under_faults_of_all_kinds() {
     let mut schedules = JoinSet::new();
     for seed in 0..12 {
-        schedules.spawn(nothing_is_lost(seed));
+        schedules.spawn(run_schedule(seed));
     }
     let (mut accepted, mut refused) = (0, 0);
     while let Some(counts) = schedules.join_next().await {
@@ -107,6 +107,6 @@ async fn what_is_accepted_arrives_under_faults_of_all_kinds() {
         accepted += of_seed;
         refused += refused_of_seed;
     }
-    // Both were tried.
+    // The schedules covered both.
     assert!(accepted > 1500 && refused > 20, "{accepted} {refused}");
 }

@@ -1,4 +1,4 @@
-//! How the backend's answers are taken.
+//! Tests of sending: the backend's replies, batches, retries and time-outs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,43 +7,43 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 
-use super::{super::*, backend::Answer, *};
+use super::{super::*, backend::Reply, *};
 
 const ENOUGH: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn what_is_accepted_arrives_compressed_and_with_the_headers() {
+async fn requests_are_compressed_and_have_the_headers() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     let forwarder = start(&Forwarding {
         endpoint: backend.url("/in/?key=1"),
         headers: vec![("x-api-key".to_owned(), Secret::new("the key"))],
-        ..to(&backend, &scratch)
+        ..forwarding_to(&backend, &scratch)
     });
     forwarder.accept(&one(1));
-    until("it arrives", || !backend.asked("/in/v1/traces").is_empty()).await;
-    let asked = backend.asked("/in/v1/traces").remove(0);
-    assert_eq!(asked.header("x-api-key"), "the key");
-    assert_eq!(asked.header("content-encoding"), "gzip");
-    assert_eq!(asked.header("content-type"), "application/x-protobuf");
-    assert_eq!(asked.header("authorization"), "");
-    assert_eq!(asked.request(), one(1).encode());
+    until("it arrives", || !backend.requests_to("/in/v1/traces").is_empty()).await;
+    let request = backend.requests_to("/in/v1/traces").remove(0);
+    assert_eq!(request.header("x-api-key"), "the key");
+    assert_eq!(request.header("content-encoding"), "gzip");
+    assert_eq!(request.header("content-type"), "application/x-protobuf");
+    assert_eq!(request.header("authorization"), "");
+    assert_eq!(request.decompressed(), one(1).encode());
 }
 
 #[tokio::test]
-async fn requests_that_wait_are_sent_as_one() {
+async fn waiting_requests_are_sent_as_one() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     let timing = Timing {
         linger: Duration::from_secs(60),
-        ..quick()
+        ..quick_timing()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     for id in 0..10 {
         forwarder.accept(&one(id));
     }
     forwarder.finish(ENOUGH).await;
-    let asked = backend.asked("/v1/traces");
-    assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].spans(), Vec::from_iter(0..10));
+    let requests = backend.requests_to("/v1/traces");
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].spans(), Vec::from_iter(0..10));
     assert_eq!(forwarder.status().sent.spans, 10);
     assert_eq!(forwarder.status().queued_bytes, 0);
 }
@@ -54,74 +54,78 @@ async fn a_full_batch_does_not_wait() {
     let timing = Timing {
         linger: Duration::from_secs(3600),
         batch_bytes: 10_000,
-        ..quick()
+        ..quick_timing()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     for id in 0..11 {
         forwarder.accept(&long(id, 1000));
     }
-    until("it arrives", || !backend.asked("/v1/traces").is_empty()).await;
-    let first = backend.asked("/v1/traces").remove(0);
-    assert!(first.request().len() <= 10_000, "{}", first.request().len());
+    until("it arrives", || !backend.requests_to("/v1/traces").is_empty()).await;
+    let first = backend.requests_to("/v1/traces").remove(0);
+    assert!(
+        first.decompressed().len() <= 10_000,
+        "{}",
+        first.decompressed().len()
+    );
     assert!(first.spans().len() > 5, "{:?}", first.spans());
 }
 
 #[tokio::test]
 async fn every_signal_has_its_path_and_its_count() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&one(1));
     forwarder.accept(&log("started"));
     forwarder.accept(&contents::gauge(&[1, 2, 3]));
     forwarder.finish(ENOUGH).await;
     for path in ["/v1/traces", "/v1/logs", "/v1/metrics"] {
-        assert_eq!(backend.asked(path).len(), 1, "{path}");
+        assert_eq!(backend.requests_to(path).len(), 1, "{path}");
     }
     let sent = forwarder.status().sent;
     assert_eq!((sent.spans, sent.logs, sent.points), (1, 1, 3));
 }
 
 #[tokio::test]
-async fn a_backend_that_asks_for_time_gets_it() {
+async fn retry_after_is_respected() {
     for (status, wish) in [(503, "1"), (429, "1"), (503, "Sun, 06 Nov 1994 08:49:38 GMT")] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
-        let busy = Answer::status(status)
+        let busy = Reply::status(status)
             .header("retry-after", wish)
             .header("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        backend.then(busy);
-        let forwarder = start(&to(&backend, &scratch));
+        backend.reply(busy);
+        let forwarder = start(&forwarding_to(&backend, &scratch));
         forwarder.accept(&one(1));
         until("it is accepted", || backend.accepted() == set([1])).await;
-        let asked = backend.asked("/v1/traces");
-        let waited = asked[1].at - asked[0].at;
+        let requests = backend.requests_to("/v1/traces");
+        let waited = requests[1].at - requests[0].at;
         assert!(waited >= Duration::from_secs(1), "{status} {wish}: {waited:?}");
-        assert_eq!(asked.len(), 2);
+        assert_eq!(requests.len(), 2);
     }
 }
 
 #[tokio::test]
-async fn a_backend_cannot_ask_for_more_time_than_there_is() {
+async fn retry_after_is_limited() {
     for wish in ["18446744073709551615", "Sun, 06 Nov 2094 08:49:37 GMT"] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
-        backend.then(Answer::status(503).header("retry-after", wish));
+        backend.reply(Reply::status(503).header("retry-after", wish));
         let timing = Timing {
             max_retry_after: Duration::from_millis(20),
-            ..quick()
+            ..quick_timing()
         };
-        let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+        let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
         forwarder.accept(&one(1));
         until("it is accepted", || backend.accepted() == set([1])).await;
     }
 }
 
 #[tokio::test]
-async fn what_may_pass_is_sent_again_and_told_meanwhile() {
+async fn temporary_failures_are_retried_and_reported_meanwhile() {
     for status in [429, 502, 503, 504, 302, 307, 401, 403] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
         for _ in 0..4 {
-            backend.then(Answer::status(status).header("location", "/elsewhere"));
+            backend.reply(Reply::status(status).header("location", "/elsewhere"));
         }
-        let forwarder = start(&to(&backend, &scratch));
+        let forwarder = start(&forwarding_to(&backend, &scratch));
         forwarder.accept(&one(1));
         until("the failure is reported", || {
             let error = forwarder.status().last_error;
@@ -130,8 +134,8 @@ async fn what_may_pass_is_sent_again_and_told_meanwhile() {
         .await;
         assert!(forwarder.status().failing_since_unix_nano.is_some());
         until("it is accepted", || forwarder.status().sent.spans == 1).await;
-        assert_eq!(backend.asked("/v1/traces").len(), 5, "{status}");
-        assert_eq!(backend.asked("/elsewhere").len(), 0);
+        assert_eq!(backend.requests_to("/v1/traces").len(), 5, "{status}");
+        assert_eq!(backend.requests_to("/elsewhere").len(), 0);
         let after = forwarder.status();
         assert_eq!((after.failing_since_unix_nano, after.last_error), (None, None));
         assert_eq!(after.dropped_requests, 0);
@@ -139,9 +143,9 @@ async fn what_may_pass_is_sent_again_and_told_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_down_is_waited_for() {
+async fn a_backend_that_is_down_is_retried_until_it_is_up() {
     let (mut backend, scratch) = (Backend::down().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&one(1));
     until("the failure is reported", || {
         forwarder.status().last_error.is_some()
@@ -154,18 +158,18 @@ async fn a_backend_that_is_down_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_backend_that_says_nothing_is_asked_again() {
+async fn a_backend_that_does_not_respond_is_retried() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let scratch = Scratch::new();
     let forwarding = Forwarding {
         endpoint: format!("http://{}", silent.local_addr().unwrap())
             .parse()
             .unwrap(),
-        ..to(&Backend::down().await, &scratch)
+        ..forwarding_to(&Backend::down().await, &scratch)
     };
     let timing = Timing {
         request_timeout: Duration::from_millis(30),
-        ..quick()
+        ..quick_timing()
     };
     let forwarder = Forwarder::start_with(&forwarding, timing).unwrap();
     forwarder.accept(&one(1));
@@ -180,7 +184,7 @@ async fn a_backend_that_says_nothing_is_asked_again() {
 }
 
 #[tokio::test]
-async fn garbage_instead_of_http_is_a_failure_that_may_pass() {
+async fn a_reply_that_is_not_http_is_retried() {
     use tokio::io::AsyncWriteExt as _;
 
     let garbage = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -189,7 +193,7 @@ async fn garbage_instead_of_http_is_a_failure_that_may_pass() {
         endpoint: format!("http://{}", garbage.local_addr().unwrap())
             .parse()
             .unwrap(),
-        ..to(&Backend::down().await, &scratch)
+        ..forwarding_to(&Backend::down().await, &scratch)
     };
     let forwarder = start(&forwarding);
     forwarder.accept(&one(1));
@@ -205,16 +209,16 @@ async fn garbage_instead_of_http_is_a_failure_that_may_pass() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_still_a_success() {
+async fn a_success_with_an_unreadable_body_is_a_success() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.then(Answer::status(200).body(vec![0xff; 100]));
-    backend.then(Answer::status(200).body(vec![0; 1 << 20]));
-    let forwarder = start(&to(&backend, &scratch));
+    backend.reply(Reply::status(200).body(vec![0xff; 100]));
+    backend.reply(Reply::status(200).body(vec![0; 1 << 20]));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 1..=2 {
         forwarder.accept(&one(id));
         until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
-    assert_eq!(backend.asked("/v1/traces").len(), 2);
+    assert_eq!(backend.requests_to("/v1/traces").len(), 2);
 }
 
 #[tokio::test]
@@ -226,21 +230,21 @@ async fn items_that_the_backend_rejects_are_counted() {
             error_message: "too old".to_owned(),
         }),
     };
-    backend.then(Answer::status(200).body(partial.encode_to_vec()));
-    let forwarder = start(&to(&backend, &scratch));
+    backend.reply(Reply::status(200).body(partial.encode_to_vec()));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     forwarder.accept(&spans((0..5).map(span).collect()));
     until("it is accepted", || forwarder.status().sent.spans == 3).await;
     assert_eq!(forwarder.status().rejected_items, 2);
     forwarder.finish(ENOUGH).await;
-    assert_eq!(backend.asked("/v1/traces").len(), 1);
+    assert_eq!(backend.requests_to("/v1/traces").len(), 1);
 }
 
 #[tokio::test]
-async fn what_the_backend_will_never_take_is_dropped_and_counted() {
+async fn refused_requests_are_dropped_and_counted() {
     for status in [400, 404, 413, 500] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
-        backend.then(Answer::status(status));
-        let forwarder = start(&to(&backend, &scratch));
+        backend.reply(Reply::status(status));
+        let forwarder = start(&forwarding_to(&backend, &scratch));
         forwarder.accept(&one(1));
         until("it is dropped", || forwarder.status().dropped_requests == 1).await;
         let error = forwarder.status().last_error;
@@ -253,46 +257,46 @@ async fn what_the_backend_will_never_take_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_everything_is_not_asked_at_full_speed() {
+async fn a_backend_that_refuses_everything_is_not_sent_requests_at_full_speed() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.judge(|_| Some(404));
+    backend.decide(|_| Some(404));
     let timing = Timing {
         min_back_off: Duration::from_millis(200),
-        ..quick()
+        ..quick_timing()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     for dropped in 1..=2 {
         forwarder.accept(&one(dropped));
         until("it is dropped", || forwarder.status().dropped_requests == dropped).await;
     }
-    let asked = backend.asked("/v1/traces");
-    let waited = asked[1].at - asked[0].at;
+    let requests = backend.requests_to("/v1/traces");
+    let waited = requests[1].at - requests[0].at;
     assert!(waited >= Duration::from_millis(100), "{waited:?}");
 }
 
 #[tokio::test]
-async fn only_the_request_that_is_refused_is_dropped_of_a_batch() {
+async fn only_the_refused_request_of_a_batch_is_dropped() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.judge(|spans| spans.contains(&37).then_some(400));
+    backend.decide(|spans| spans.contains(&37).then_some(400));
     let timing = Timing {
         linger: Duration::from_secs(60),
-        ..quick()
+        ..quick_timing()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     for id in 0..64 {
         forwarder.accept(&one(id));
     }
     forwarder.finish(ENOUGH).await;
     assert_eq!(backend.accepted(), set((0..64).filter(|id| *id != 37)));
     assert_eq!(forwarder.status().dropped_requests, 1);
-    let requests = backend.asked("/v1/traces").len();
+    let requests = backend.requests_to("/v1/traces").len();
     assert!(requests <= 24, "{requests} requests to find one of 64");
 }
 
 #[tokio::test]
-async fn nothing_arrives_twice_while_nothing_fails() {
+async fn without_failures_nothing_arrives_twice() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    let forwarder = start(&to(&backend, &scratch));
+    let forwarder = start(&forwarding_to(&backend, &scratch));
     for id in 0..200 {
         forwarder.accept(&one(id));
         if id % 20 == 0 {
@@ -301,8 +305,8 @@ async fn nothing_arrives_twice_while_nothing_fails() {
     }
     forwarder.finish(ENOUGH).await;
     let mut times = BTreeMap::<u64, usize>::new();
-    for asked in backend.asked("/v1/traces") {
-        for id in asked.spans() {
+    for request in backend.requests_to("/v1/traces") {
+        for id in request.spans() {
             *times.entry(id).or_default() += 1;
         }
     }
@@ -311,14 +315,14 @@ async fn nothing_arrives_twice_while_nothing_fails() {
 }
 
 #[tokio::test]
-async fn a_signal_that_is_stuck_does_not_stop_the_others() {
+async fn a_blocked_signal_does_not_stop_the_others() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
-    backend.judge(|_| Some(503));
+    backend.decide(|_| Some(503));
     let forwarder = start(&Forwarding {
         queue_limit: 64 << 10,
-        ..to(&backend, &scratch)
+        ..forwarding_to(&backend, &scratch)
     });
-    // Traces fill all that they may have.
+    // Traces use up their share of the queue.
     let mut id = 0;
     while forwarder.status().dropped_requests == 0 {
         forwarder.accept(&long(id, 1000));
@@ -332,7 +336,7 @@ async fn a_signal_that_is_stuck_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn nothing_goes_to_https_before_the_server_is_verified() {
+async fn nothing_is_sent_to_https_before_the_server_is_verified() {
     use tokio::io::AsyncReadExt as _;
 
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -340,14 +344,14 @@ async fn nothing_goes_to_https_before_the_server_is_verified() {
     let scratch = Scratch::new();
     let forwarder = start(&Forwarding {
         endpoint: format!("https://localhost:{port}").parse().unwrap(),
-        ..to(&Backend::down().await, &scratch)
+        ..forwarding_to(&Backend::down().await, &scratch)
     });
     forwarder.accept(&one(1));
     let (mut connection, _) = server.accept().await.unwrap();
-    let mut begin = [0; 6];
-    connection.read_exact(&mut begin).await.unwrap();
-    // A handshake record, and in it a client's hello.
-    assert_eq!((begin[0], begin[5]), (22, 1));
+    let mut start = [0; 6];
+    connection.read_exact(&mut start).await.unwrap();
+    // A handshake record with a ClientHello.
+    assert_eq!((start[0], start[5]), (22, 1));
     drop(connection);
     until("the failure is reported", || {
         forwarder.status().last_error.is_some()
@@ -357,11 +361,11 @@ async fn nothing_goes_to_https_before_the_server_is_verified() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
+async fn an_unsafe_address_is_an_error_at_the_start() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     let endpoint = |url: &str| Forwarding {
         endpoint: url.parse().unwrap(),
-        ..to(&backend, &scratch)
+        ..forwarding_to(&backend, &scratch)
     };
     let error = |forwarding: &Forwarding| Forwarder::start(forwarding).unwrap_err().to_string();
     assert_eq!(
@@ -375,7 +379,7 @@ async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
     let mut tokens = with_tokens(&backend, &scratch);
     tokens.credentials.as_mut().unwrap().token_url = "http://scout.example/".parse().unwrap();
     assert!(error(&tokens).starts_with("the token URL for forwarding must be https"));
-    let mut header = to(&backend, &scratch);
+    let mut header = forwarding_to(&backend, &scratch);
     header.headers = vec![("x-key".to_owned(), Secret::new("a\nb"))];
     let text = error(&header);
     assert!(text.contains("x-key") && !text.contains('\n'), "{text}");
@@ -386,20 +390,20 @@ async fn an_address_that_is_not_safe_is_an_error_at_the_start() {
 }
 
 #[tokio::test]
-async fn finishing_takes_no_longer_than_it_may() {
+async fn finishing_respects_its_deadline() {
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     let timing = Timing {
         min_back_off: Duration::from_secs(3600),
         max_back_off: Duration::from_secs(3600),
-        ..quick()
+        ..quick_timing()
     };
-    let forwarder = Forwarder::start_with(&to(&backend, &scratch), timing).unwrap();
+    let forwarder = Forwarder::start_with(&forwarding_to(&backend, &scratch), timing).unwrap();
     forwarder.accept(&one(1));
     until("the failure is reported", || {
         forwarder.status().last_error.is_some()
     })
     .await;
-    // Not even that long: the next attempt would be later.
+    // Returns before the deadline, since the next attempt would be after it.
     let finished = tokio::time::timeout(ENOUGH, forwarder.finish(Duration::from_secs(60)));
     finished.await.unwrap();
     assert!(forwarder.status().queued_bytes > 0);

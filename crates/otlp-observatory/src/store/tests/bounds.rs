@@ -57,15 +57,27 @@ fn the_limit_holds_for_any_input() {
         let sums = vec![counted("steady", "/", NOW, 1), counted(&name, &name, NOW, 1)];
         store.insert_at(metrics(&name, sums), NOW);
         let usage = store.usage();
-        assert!(usage.traces_bytes <= LIMIT / 100 * 60, "{}", usage.traces_bytes);
-        assert!(usage.logs_bytes <= LIMIT / 100 * 25, "{}", usage.logs_bytes);
-        assert!(usage.metrics_bytes <= LIMIT / 100 * 15, "{}", usage.metrics_bytes);
+        assert!(
+            usage.memory.traces_bytes <= LIMIT / 100 * 60,
+            "{}",
+            usage.memory.traces_bytes
+        );
+        assert!(
+            usage.memory.logs_bytes <= LIMIT / 100 * 25,
+            "{}",
+            usage.memory.logs_bytes
+        );
+        assert!(
+            usage.memory.metrics_bytes <= LIMIT / 100 * 15,
+            "{}",
+            usage.memory.metrics_bytes
+        );
     }
     let usage = store.usage();
     assert!(
-        usage.traces_bytes > LIMIT / 100 * 30,
+        usage.memory.traces_bytes > LIMIT / 100 * 30,
         "the limit is used: {}",
-        usage.traces_bytes
+        usage.memory.traces_bytes
     );
     assert!(
         usage.kept.spans > 10 && usage.kept.logs > 10 && usage.kept.points > 10,
@@ -124,7 +136,7 @@ fn arbitrary_timestamps_are_harmless() {
     }
     assert_eq!(found(&store, &TraceSearch::default()).len(), 5);
     assert_eq!(bodies(&store, &LogSearch::default()).len(), 5);
-    assert!(store.usage().oldest.is_some());
+    assert!(store.usage().kept.oldest_unix_nano.is_some());
 }
 
 #[test]

@@ -17,7 +17,7 @@ async fn a_port_in_use_is_named_in_the_error() {
         ("the pages", config().pages(address)),
     ] {
         let error = Observatory::bind(config).await.unwrap_err();
-        assert!(error.is_taken());
+        assert!(error.is_in_use());
         assert_eq!((error.purpose, error.address), (purpose, address));
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }

@@ -52,10 +52,10 @@ impl Embedded {
             .context("cannot start the async runtime")?;
         let observatory = match runtime.block_on(bind(settings.clone())) {
             Ok(observatory) => observatory,
-            Err(error) if error.is_taken() && error.address == settings.http => {
+            Err(error) if error.is_in_use() && error.address == settings.http => {
                 return Ok(Self::Other(reachable(error.address)));
             }
-            Err(error) if error.is_taken() => return Ok(Self::PagesInUse(error.address)),
+            Err(error) if error.is_in_use() => return Ok(Self::PagesInUse(error.address)),
             Err(error) => return Err(cannot_listen(&settings, error)),
         };
         let addresses = observatory.addresses();
@@ -115,8 +115,8 @@ impl Embedded {
 async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindError> {
     loop {
         match Observatory::bind(settings.clone()).await {
-            Err(error) if error.is_taken() && settings.grpc == Some(error.address) => settings.grpc = None,
-            Err(error) if error.is_taken() && settings.health == Some(error.address) => {
+            Err(error) if error.is_in_use() && settings.grpc == Some(error.address) => settings.grpc = None,
+            Err(error) if error.is_in_use() && settings.health == Some(error.address) => {
                 settings.health = None;
             }
             result => return result,

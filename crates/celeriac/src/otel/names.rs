@@ -1,0 +1,3 @@
+//! Names of this crate's telemetry.
+
+pub(super) use telemetry::names::{attribute, metric, span};

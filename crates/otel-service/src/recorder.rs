@@ -1,0 +1,111 @@
+//! The recorder of the process and its instrumentation scopes.
+
+use std::sync::OnceLock;
+
+use opentelemetry::metrics::Meter;
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, InstrumentationScope, global};
+use otlp_recorder::{Attributes, Recorder, SpanStart, Tracer};
+
+use crate::quiet::is_quiet;
+
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+/// Scope of the spans and instruments of the service.
+static SERVICE: OnceLock<Instrumentation> = OnceLock::new();
+
+/// Scope of this crate.
+pub(crate) static OWN: Instrumentation =
+    Instrumentation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// Installs the recorder of the process. Later calls have no effect.
+pub(crate) fn install(recorder: Recorder) {
+    RECORDER.get_or_init(|| recorder);
+}
+
+/// Sets the scope of the service. Later calls have no effect.
+pub(crate) fn install_service(name: &'static str, version: &'static str) {
+    SERVICE.get_or_init(|| Instrumentation::new(name, version));
+}
+
+/// Returns the scope of the service, or the scope of this crate before [`crate::init`].
+pub(crate) fn service() -> &'static Instrumentation {
+    SERVICE.get().unwrap_or(&OWN)
+}
+
+/// Whether spans get ids.
+pub(crate) fn is_installed() -> bool {
+    RECORDER.get().is_some()
+}
+
+/// Whether spans are exported.
+pub(crate) fn is_exporting() -> bool {
+    RECORDER.get().is_some_and(Recorder::is_exporting)
+}
+
+/// An instrumentation scope: the name and version of a library. Declare one as a static in each library that
+/// creates spans or instruments.
+///
+/// ```
+/// use opentelemetry::trace::{SpanKind, TraceContextExt};
+/// use otel_service::Context;
+/// use otel_service::instrumentation::{Instrumentation, SpanStart};
+/// # use otel_service::opentelemetry;
+///
+/// static CACHE: Instrumentation = Instrumentation::new("my-cache", "1.0.0");
+///
+/// let lookup = SpanStart::new("cache.lookup", SpanKind::Client);
+/// let cx = CACHE.start(&Context::current(), lookup, |attributes| {
+///     attributes.literal("cache.name", "articles");
+///     attributes.number("cache.keys", 3);
+/// });
+/// cx.span().end();
+/// ```
+#[derive(Debug)]
+pub struct Instrumentation {
+    name: &'static str,
+    version: &'static str,
+    tracer: OnceLock<Tracer>,
+}
+
+impl Instrumentation {
+    /// Returns the scope of a library.
+    #[must_use]
+    pub const fn new(name: &'static str, version: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            tracer: OnceLock::new(),
+        }
+    }
+
+    /// Starts a span below that of `parent` and returns its context.
+    ///
+    /// `describe` writes the attributes; it is called only if the span is recorded. Returns `parent` before
+    /// [`crate::init`], while telemetry is disabled, and if `parent` is quiet.
+    pub fn start(
+        &self,
+        parent: &Context,
+        start: SpanStart<'_>,
+        describe: impl FnOnce(&mut Attributes),
+    ) -> Context {
+        match RECORDER.get() {
+            Some(recorder) if !is_quiet(parent) => {
+                let tracer = self.tracer.get_or_init(|| recorder.tracer(self.scope()));
+                parent.with_span(tracer.start(parent, start, describe))
+            }
+            _ => parent.clone(),
+        }
+    }
+
+    /// Returns the meter of the library. Before [`crate::init`] it records nothing.
+    pub fn meter(&self) -> Meter {
+        global::meter_with_scope(self.scope())
+    }
+
+    fn scope(&self) -> InstrumentationScope {
+        InstrumentationScope::builder(self.name)
+            .with_version(self.version)
+            .build()
+    }
+}

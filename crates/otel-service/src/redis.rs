@@ -1,0 +1,198 @@
+//! Client spans and durations of Redis commands, following the stable database conventions (OpenTelemetry
+//! semantic conventions 1.4x). Arguments never reach a span.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use opentelemetry::trace::{SpanKind, TraceContextExt};
+use opentelemetry::{Context, KeyValue};
+use otlp_recorder::{Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table};
+
+use crate::context;
+use crate::db;
+use crate::failure::{self, Failure, record_failure};
+use crate::metrics::SERIES_LIMIT;
+use crate::recorder::OWN;
+use crate::stopwatch::Stopwatch;
+
+/// Address of a Redis server, for the attributes of its commands.
+#[derive(Clone, Debug)]
+pub struct RedisServer {
+    /// `server.address`.
+    pub address: String,
+    /// `server.port`.
+    pub port: u16,
+    /// `db.namespace`, the number of the database.
+    pub database: i64,
+}
+
+/// Instruments for the commands of a Redis client; cheap to clone.
+///
+/// ```
+/// use otel_service::Redis;
+///
+/// let redis = Redis::new();
+/// let command = redis.command("LPUSH", "LPUSH ? ?");
+/// // ... send the command ...
+/// command.finish(Ok(()));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Redis(Arc<Target>);
+
+#[derive(Debug)]
+struct Target {
+    /// Attributes common to all commands: system, namespace, server.
+    fixed: Vec<KeyValue>,
+    /// Attributes of spans, by operation and text.
+    prewritten: Table<(&'static str, &'static str), PrewrittenAttributes>,
+    /// Durations of successful commands, by operation.
+    succeeded: Table<&'static str, DurationSeries>,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Redis {
+    /// Creates the instruments of a client without the address of its server.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_attributes(vec![KeyValue::new("db.system.name", "redis")])
+    }
+
+    /// Creates the instruments of a client of `server`.
+    #[must_use]
+    pub fn of_server(server: RedisServer) -> Self {
+        Self::with_attributes(vec![
+            KeyValue::new("db.system.name", "redis"),
+            KeyValue::new("db.namespace", server.database.to_string()),
+            KeyValue::new("server.address", server.address),
+            KeyValue::new("server.port", i64::from(server.port)),
+        ])
+    }
+
+    fn with_attributes(fixed: Vec<KeyValue>) -> Self {
+        Self(Arc::new(Target {
+            fixed,
+            prewritten: Table::new(SERIES_LIMIT),
+            succeeded: Table::new(SERIES_LIMIT),
+        }))
+    }
+
+    /// Starts a client span for a command or pipeline, and measures its `db.client.operation.duration`.
+    ///
+    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context of
+    /// [`crate::on_behalf_of`], the span has links to the spans that the command serves.
+    pub fn command(&self, operation: &'static str, text: &'static str) -> RedisCommand {
+        let stopwatch = Stopwatch::start();
+        let describe = |into: &mut Attributes| {
+            self.0.fixed.iter().for_each(|attribute| into.set(attribute));
+            into.literal("db.operation.name", operation);
+            into.literal("db.query.summary", operation);
+            into.literal("db.query.text", text);
+        };
+        let start = |current: &Context| {
+            let start = SpanStart::new(operation, SpanKind::Client)
+                .links(context::links_of_commands(current))
+                .time(stopwatch.time());
+            OWN.start(current, start, |into| {
+                let prewritten = self
+                    .0
+                    .prewritten
+                    .get(&(operation, text), PrewrittenAttributes::new);
+                match prewritten {
+                    Some(prewritten) => prewritten.write(into, describe),
+                    None => describe(into),
+                }
+            })
+        };
+        RedisCommand {
+            cx: Context::map_current(start),
+            target: Arc::clone(&self.0),
+            operation,
+            stopwatch,
+            status_code: None,
+            error_type: None,
+            answered: false,
+        }
+    }
+}
+
+impl Target {
+    fn attributes(
+        &self,
+        operation: &'static str,
+        error_type: Option<Cow<'static, str>>,
+        status_code: Option<String>,
+    ) -> Vec<KeyValue> {
+        let mut attributes = self.fixed.clone();
+        attributes.push(KeyValue::new("db.operation.name", operation));
+        if let Some(error_type) = error_type {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        if let Some(code) = status_code {
+            attributes.push(KeyValue::new("db.response.status_code", code));
+        }
+        attributes
+    }
+}
+
+/// A Redis command in progress.
+///
+/// Dropping it without [`RedisCommand::finish`] records a cancellation.
+#[derive(Debug)]
+pub struct RedisCommand {
+    cx: Context,
+    target: Arc<Target>,
+    operation: &'static str,
+    stopwatch: Stopwatch,
+    status_code: Option<String>,
+    error_type: Option<Cow<'static, str>>,
+    answered: bool,
+}
+
+impl RedisCommand {
+    /// Ends the span with the reply of the server.
+    pub fn finish(mut self, result: Result<(), &dyn Failure>) {
+        self.answered = true;
+        self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+    }
+
+    /// Ends the span with an error reply, whose code, such as `WRONGTYPE`, is `db.response.status_code`.
+    pub fn refused(mut self, code: String, failure: &dyn Failure) {
+        self.cx
+            .span()
+            .set_attribute(KeyValue::new("db.response.status_code", code.clone()));
+        self.status_code = Some(code);
+        self.finish(Err(failure));
+    }
+
+    fn measure(&mut self, duration: &DurationHistogram, seconds: f64) {
+        let (error_type, status_code) = (self.error_type.take(), self.status_code.take());
+        let span = self.cx.span();
+        if error_type.is_none() && status_code.is_none() {
+            let bind = || duration.series(&self.target.attributes(self.operation, None, None));
+            if let Some(series) = self.target.succeeded.get(&self.operation, bind) {
+                series.record(seconds, span.span_context());
+                return;
+            }
+        }
+        let attributes = self.target.attributes(self.operation, error_type, status_code);
+        duration.record(seconds, &attributes, span.span_context());
+    }
+}
+
+impl Drop for RedisCommand {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.error_type = Some(failure::record_unfinished(&self.cx));
+        }
+        let elapsed = self.stopwatch.elapsed();
+        if let Some(duration) = db::duration() {
+            self.measure(duration, elapsed.as_secs_f64());
+        }
+        self.stopwatch.end(&self.cx, elapsed);
+    }
+}

@@ -1,0 +1,157 @@
+//! The settings of an OTLP exporter.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::signal::Signal;
+
+/// An OTLP collector and how to reach it.
+///
+/// ```
+/// use std::time::Duration;
+/// use otlp_recorder::{Collector, Protocol};
+///
+/// let collector = Collector::new(Protocol::HttpProtobuf, "https://collector.example:4318/v1/traces")
+///     .timeout(Duration::from_secs(5))
+///     .certificate("/etc/ssl/private-ca.pem");
+/// ```
+///
+/// `Debug` output contains no secrets as long as the values of `headers` are marked sensitive, as
+/// [`Collector::secret_header`] does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Collector {
+    /// Encoding and transport.
+    pub protocol: Protocol,
+    /// An http or https URL without user info: complete for HTTP, scheme and authority for gRPC.
+    pub endpoint: String,
+    /// Headers sent with every request.
+    pub headers: HeaderMap,
+    /// Time limit of one export, retries included. Ten seconds by default.
+    pub timeout: Duration,
+    /// Compression of request bodies.
+    pub compression: Compression,
+    /// CA certificates to trust in place of the system's.
+    pub certificate: Option<PemFile>,
+    /// Client key and certificate for mutual TLS.
+    pub client: Option<ClientFiles>,
+}
+
+/// Encoding and transport of OTLP. Variants beyond [`Protocol::HttpProtobuf`] need a cargo feature: without
+/// it the signal is not exported, and [`Pipeline::warnings`](crate::Pipeline::warnings) says so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// gRPC (feature `grpc`).
+    Grpc,
+    /// HTTP with protobuf bodies.
+    HttpProtobuf,
+    /// HTTP with JSON bodies (feature `json`).
+    HttpJson,
+}
+
+/// Compression of request bodies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// No compression.
+    None,
+    /// gzip (feature `gzip`; without it bodies are sent uncompressed).
+    Gzip,
+}
+
+/// A PEM file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PemFile {
+    /// Name of the setting that gave the path, for warnings.
+    pub setting: String,
+    /// Path of the file.
+    pub path: String,
+}
+
+/// The files of mutual TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientFiles {
+    /// Private key.
+    pub key: PemFile,
+    /// Certificate with its chain.
+    pub certificate: PemFile,
+}
+
+impl Collector {
+    /// Creates the settings for `endpoint`, without headers, compression or private certificates.
+    ///
+    /// [`PipelineBuilder::all_signals`](crate::PipelineBuilder::all_signals) takes a base URL and appends the
+    /// path of each signal; elsewhere the URL is used unchanged.
+    pub fn new(protocol: Protocol, endpoint: impl Into<String>) -> Self {
+        Self {
+            protocol,
+            endpoint: endpoint.into(),
+            headers: HeaderMap::new(),
+            timeout: Duration::from_secs(10),
+            compression: Compression::None,
+            certificate: None,
+            client: None,
+        }
+    }
+
+    /// Adds a header whose value `Debug` output does not show.
+    #[must_use]
+    pub fn secret_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets the time limit of one export, retries included.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Sets the compression of request bodies.
+    #[must_use]
+    pub fn compression(self, compression: Compression) -> Self {
+        Self { compression, ..self }
+    }
+
+    /// Trusts the CA certificates in this PEM file in place of the system's.
+    #[must_use]
+    pub fn certificate(self, path: impl Into<String>) -> Self {
+        Self {
+            certificate: Some(PemFile::new("certificate", path)),
+            ..self
+        }
+    }
+
+    /// Presents the client certificate in the first PEM file, whose private key is in the second.
+    #[must_use]
+    pub fn client_certificate(self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        Self {
+            client: Some(ClientFiles {
+                key: PemFile::new("client key", key),
+                certificate: PemFile::new("client certificate", certificate),
+            }),
+            ..self
+        }
+    }
+
+    /// Returns the settings with the path of a signal appended to the URL.
+    pub(crate) fn for_signal(&self, signal: Signal) -> Self {
+        let mut collector = self.clone();
+        if self.protocol != Protocol::Grpc {
+            collector.endpoint = format!("{}{}", self.endpoint.trim_end_matches('/'), signal.http_path());
+        }
+        collector
+    }
+}
+
+impl PemFile {
+    fn new(setting: &str, path: impl Into<String>) -> Self {
+        Self {
+            setting: setting.to_owned(),
+            path: path.into(),
+        }
+    }
+}

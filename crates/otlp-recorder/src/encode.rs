@@ -1,0 +1,15 @@
+//! Encoding of spans and log records as OTLP messages in protobuf, on the recording thread. Their parts are
+//! in the caches of that processor and were allocated there, so encoding on another thread costs several
+//! times as much.
+
+mod attributes;
+mod fields;
+mod log;
+mod request;
+mod span;
+mod wire;
+
+pub use attributes::{Attributes, PrewrittenAttributes};
+pub(crate) use log::LogEncoder;
+pub(crate) use request::{Batch, RequestEncoder, ScopeId, Scopes};
+pub(crate) use span::{EndedSpan, SpanContent, encode_sdk_span};

@@ -1,0 +1,96 @@
+//! Encoding of log records.
+
+#[cfg(test)]
+mod tests;
+
+use opentelemetry::Key;
+use opentelemetry::logs::AnyValue;
+use opentelemetry_sdk::logs::SdkLogRecord;
+
+use super::fields::{any_value, key_value, list, log_record};
+use super::wire::{Writer, nanoseconds, with_scratch};
+
+/// Encodes log records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogEncoder {
+    /// Maximum number of attributes.
+    pub(crate) attribute_limit: usize,
+}
+
+impl LogEncoder {
+    /// Encodes `record` and passes the result to `push`.
+    pub(crate) fn encode(self, record: &SdkLogRecord, push: impl FnOnce(&[u8])) {
+        with_scratch(|writer| {
+            self.write(writer, record);
+            push(writer.bytes());
+        });
+    }
+
+    fn write(self, writer: &mut Writer, record: &SdkLogRecord) {
+        use log_record::*;
+        writer.fixed64(TIME, record.timestamp().map(nanoseconds).unwrap_or_default());
+        let severity = record.severity_number().map(|severity| severity as u64);
+        writer.varint(SEVERITY_NUMBER, severity.unwrap_or_default());
+        writer.string(SEVERITY_TEXT, record.severity_text().unwrap_or_default());
+        if let Some(body) = record.body() {
+            writer.message(BODY, |writer| write_value(writer, body));
+        }
+        let dropped = self.write_attributes(writer, record);
+        writer.varint(DROPPED_ATTRIBUTES, dropped);
+        if let Some(context) = record.trace_context() {
+            let flags = context.trace_flags.unwrap_or_default();
+            writer.fixed32(FLAGS, flags.to_u8().into());
+            writer.bytes_always(TRACE_ID, &context.trace_id.to_bytes());
+            writer.bytes_always(SPAN_ID, &context.span_id.to_bytes());
+        }
+        let observed = record.observed_timestamp().map(nanoseconds);
+        writer.fixed64(OBSERVED_TIME, observed.unwrap_or_default());
+        writer.string(EVENT_NAME, record.event_name().unwrap_or_default());
+    }
+
+    /// Writes the last value of each key; returns the number of keys beyond the limit.
+    fn write_attributes(self, writer: &mut Writer, record: &SdkLogRecord) -> u64 {
+        let all: Vec<&(Key, AnyValue)> = record.attributes_iter().collect();
+        let unique = all
+            .iter()
+            .enumerate()
+            .filter(|(index, (key, _))| !all[index + 1..].iter().any(|(later, _)| later == key));
+        let mut count = 0;
+        for (_, (key, value)) in unique {
+            if count < self.attribute_limit {
+                writer.message(log_record::ATTRIBUTES, |writer| {
+                    writer.string(key_value::KEY, key.as_str());
+                    writer.message(key_value::VALUE, |writer| write_value(writer, value));
+                });
+            }
+            count += 1;
+        }
+        count.saturating_sub(self.attribute_limit) as u64
+    }
+}
+
+/// Writes the content of an `AnyValue`.
+fn write_value(writer: &mut Writer, value: &AnyValue) {
+    match value {
+        AnyValue::String(text) => writer.bytes_always(any_value::STRING, text.as_str().as_bytes()),
+        AnyValue::Boolean(truth) => writer.varint_always(any_value::BOOL, u64::from(*truth)),
+        AnyValue::Int(number) => writer.varint_always(any_value::INT, number.cast_unsigned()),
+        AnyValue::Double(number) => writer.double_always(any_value::DOUBLE, *number),
+        AnyValue::ListAny(values) => writer.message(any_value::ARRAY, |writer| {
+            for value in values.iter() {
+                writer.message(list::VALUES, |writer| write_value(writer, value));
+            }
+        }),
+        AnyValue::Map(entries) => writer.message(any_value::KEY_VALUE_LIST, |writer| {
+            for (key, value) in entries.iter() {
+                writer.message(list::VALUES, |writer| {
+                    writer.string(key_value::KEY, key.as_str());
+                    writer.message(key_value::VALUE, |writer| write_value(writer, value));
+                });
+            }
+        }),
+        AnyValue::Bytes(bytes) => writer.bytes_always(any_value::BYTES, bytes),
+        // `AnyValue` is non-exhaustive.
+        _ => {}
+    }
+}

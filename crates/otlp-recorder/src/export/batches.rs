@@ -1,0 +1,269 @@
+//! The loop of a queued signal, spans or log records. A batch is sent when it is full or after the delay,
+//! whichever comes first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::bytes::Bytes;
+use tokio::time::sleep;
+
+use super::exporter::{Exporter, Transport};
+use super::shutdown::Shutdown;
+use crate::destination::Request;
+use crate::log_target::LOG_TARGET;
+use crate::queue::{Entries, Queue};
+use crate::signal::Signal;
+
+/// Sends the batches of one signal from its queue to its exporter.
+#[derive(Debug)]
+pub(super) struct BatchLoop<B, T, F> {
+    pub(super) signal: Signal,
+    pub(super) queue: Arc<Queue<B>>,
+    /// Time between exports of batches that are not full.
+    pub(super) delay: Duration,
+    /// Encodes the request with a batch.
+    pub(super) encode: F,
+    pub(super) exporter: Exporter<T>,
+}
+
+impl<B, T, F> BatchLoop<B, T, F>
+where
+    B: Entries,
+    T: Transport,
+    F: Fn(&B) -> Bytes,
+{
+    /// Runs until shutdown. Returns whether everything was delivered.
+    pub(super) async fn run(mut self) -> bool {
+        let mut shutdown = self.exporter.shutdown.clone();
+        loop {
+            tokio::select! {
+                biased;
+                _ = shutdown.requested() => break,
+                () = self.queue.ready() => {
+                    while shutdown.limit().is_none() && self.exporter.open().await
+                        && let Some(batch) = self.queue.take_ready()
+                    {
+                        self.export(batch).await;
+                    }
+                }
+                () = sleep(self.delay) => {
+                    while shutdown.limit().is_none() && self.exporter.open().await
+                        && let Some(batch) = self.queue.take()
+                    {
+                        self.export(batch).await;
+                    }
+                }
+            }
+        }
+        self.finish().await
+    }
+
+    /// Exports the remaining entries within the time of the shutdown.
+    async fn finish(mut self) -> bool {
+        self.queue.close();
+        while self.queue.len() > 0 {
+            if self.exporter.is_over() || !self.exporter.open().await {
+                return false;
+            }
+            if let Some(batch) = self.queue.take() {
+                self.export(batch).await;
+            }
+        }
+        !self.exporter.delivery.is_failing()
+    }
+
+    async fn export(&mut self, batch: B) {
+        let items = batch.count() as u64;
+        let request = Request::new(self.signal, (self.encode)(&batch));
+        self.queue.recycle(batch);
+        let deadline = self.exporter.deadline();
+        self.exporter.send(&request, items, deadline).await;
+    }
+}
+
+/// Logs when `queue` begins to overflow, and when no entries have been dropped for the time `settled`.
+pub(super) async fn watch_overflow<B: Entries>(
+    signal: Signal,
+    queue: Arc<Queue<B>>,
+    settled: Duration,
+    mut shutdown: Shutdown,
+) {
+    loop {
+        tokio::select! {
+            // An overflow just before the shutdown is logged too.
+            biased;
+            () = queue.overflow() => {}
+            _ = shutdown.requested() => return,
+        }
+        tracing::warn!(
+            target: LOG_TARGET,
+            signal = signal.name(),
+            capacity = queue.capacity(),
+            "the telemetry queue is full; entries are dropped until there is room again"
+        );
+        let mut stopping = false;
+        let dropped = loop {
+            let seen = queue.counts().dropped;
+            tokio::select! {
+                _ = shutdown.requested() => stopping = true,
+                () = sleep(settled) => {}
+            }
+            if let Some(dropped) = queue.end_overflow(if stopping { queue.counts().dropped } else { seen }) {
+                break dropped;
+            }
+        };
+        tracing::info!(target: LOG_TARGET, signal = signal.name(), dropped, "the telemetry queue is no longer full");
+        if stopping {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::super::exporter::Exporter;
+    use super::super::shutdown::ShutdownLimit;
+    use super::super::testing::{LogEvents, Reply, Scripted};
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(5);
+
+    /// Starts a loop that sends from `queue` to `transport`; returns the sender that stops it, and its task.
+    fn start(
+        queue: &Arc<Queue<Vec<u32>>>,
+        transport: &Scripted,
+    ) -> (
+        tokio::sync::watch::Sender<Option<ShutdownLimit>>,
+        tokio::task::JoinHandle<bool>,
+    ) {
+        let (ask, exporter): (_, Exporter<Scripted>) = transport.exporter(Duration::from_secs(30));
+        let batches = BatchLoop {
+            queue: Arc::clone(queue),
+            delay: DELAY,
+            signal: Signal::Traces,
+            encode: |_: &Vec<u32>| Bytes::new(),
+            exporter,
+        };
+        (ask, tokio::spawn(batches.run()))
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_batches_are_sent_at_once_and_the_rest_after_the_delay() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 3)));
+        let transport = Scripted::new(&[]);
+        let (_ask, _run) = start(&queue, &transport);
+        sleep(seconds(1)).await;
+        (0..7).for_each(|entry| queue.push_one(entry));
+        sleep(seconds(20)).await;
+        assert_eq!(transport.calls(began), [1_000, 1_000, 6_000]);
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_is_waited_for_while_entries_wait() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+        let transport = Scripted::new(&[Reply::RetryAfter(seconds(60))]);
+        let (_ask, _run) = start(&queue, &transport);
+        (0..4).for_each(|entry| queue.push_one(entry));
+        sleep(seconds(59)).await;
+        assert_eq!((transport.calls(began).len(), queue.len()), (1, 3));
+        sleep(seconds(10)).await;
+        assert_eq!(transport.calls(began), [0, 60_000, 60_000, 60_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_is_at_most_five_minutes() {
+        let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+        let transport = Scripted::new(&[Reply::RetryAfter(seconds(1_000_000))]);
+        let (_ask, _run) = start(&queue, &transport);
+        (0..2).for_each(|entry| queue.push_one(entry));
+        sleep(seconds(1_000)).await;
+        assert_eq!(transport.calls(began), [0, 300_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_sends_what_is_queued_and_closes_the_queue() {
+        let queue = Arc::new(Queue::new(100, 3));
+        let transport = Scripted::new(&[]);
+        let (ask, run) = start(&queue, &transport);
+        (0..2).for_each(|entry| queue.push_one(entry));
+        ask.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
+        assert!(run.await.unwrap());
+        queue.push_one(2);
+        assert_eq!((transport.calls(Instant::now()).len(), queue.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_ends_at_its_deadline_whatever_the_transport_does() {
+        for outcome in [Reply::TimesOut, Reply::Hangs] {
+            let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
+            let transport = Scripted::new(&[outcome; 9]);
+            let (ask, run) = start(&queue, &transport);
+            (0..9).for_each(|entry| queue.push_one(entry));
+            sleep(seconds(2)).await;
+            ask.send_replace(Some(ShutdownLimit::new(Instant::now() + seconds(5))));
+            assert!(!run.await.unwrap());
+            assert_eq!(began.elapsed().as_secs(), 7, "{outcome:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shutdown_gives_a_failing_collector_one_second() {
+        let queue = Arc::new(Queue::new(100, 1));
+        let transport = Scripted::new(&[Reply::Failed, Reply::Hangs]);
+        let (ask, run) = start(&queue, &transport);
+        (0..3).for_each(|entry| queue.push_one(entry));
+        sleep(seconds(2)).await;
+        let asked = Instant::now();
+        ask.send_replace(Some(ShutdownLimit::new(asked + seconds(60))));
+        assert!(!run.await.unwrap());
+        assert_eq!(asked.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_any_length_keeps_no_more_than_the_queue_holds() {
+        let queue = Arc::new(Queue::new(100, 10));
+        let transport = Scripted::new(&[Reply::TimesOut; 1_000]);
+        let (_ask, _run) = start(&queue, &transport);
+        for _ in 0..500 {
+            (0..1_000).for_each(|entry| queue.push_one(entry));
+            assert!(queue.len() <= 100);
+            sleep(seconds(7)).await;
+        }
+        let counts = queue.counts();
+        assert_eq!(counts.taken + counts.dropped + queue.len() as u64, 500_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_overflow_is_logged_when_it_begins_and_when_it_has_been_over_for_a_while() {
+        let log = LogEvents::new();
+        let (ask, shutdown) = Shutdown::new();
+        let queue = Arc::new(Queue::new(2, 1));
+        let watch = tokio::spawn(watch_overflow(
+            Signal::Logs,
+            Arc::clone(&queue),
+            seconds(5),
+            shutdown,
+        ));
+        for _ in 0..10 {
+            (0..10).for_each(|entry| queue.push_one(entry));
+            while queue.take().is_some() {}
+            sleep(seconds(3)).await;
+        }
+        assert_eq!((log.count("queue is full"), log.count("no longer full")), (1, 0));
+        sleep(seconds(10)).await;
+        assert_eq!(log.count("dropped=80"), 1);
+        (0..10).for_each(|entry| queue.push_one(entry));
+        sleep(seconds(1)).await;
+        ask.send_replace(Some(ShutdownLimit::new(Instant::now())));
+        watch.await.unwrap();
+        assert_eq!((log.count("queue is full"), log.count("dropped=8 ")), (2, 1));
+    }
+}

@@ -1,0 +1,155 @@
+//! The last step of every signal: sends a request before its deadline, records the result, and honours the
+//! retry delay that a collector requests.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::delivery::Delivery;
+use super::self_metrics::ExportCounts;
+use super::shutdown::Shutdown;
+use crate::destination::{CustomExporter, Destination, Request};
+use crate::signal::Signal;
+use crate::text::Redact;
+use crate::transport::{Accepted, SendError, Sender, TransportError};
+
+/// Maximum retry delay of a collector. A longer one is probably a configuration mistake.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// A way to send requests.
+pub(super) trait Transport: Send + 'static {
+    /// Sends one request, with retries, until `deadline` at the latest.
+    fn send(
+        &mut self,
+        request: &Request,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Accepted, SendError>> + Send;
+}
+
+/// The transport to a [`Destination`].
+#[derive(Debug)]
+pub(super) enum Output {
+    Collector(Box<Sender>),
+    Custom(CustomExporter),
+}
+
+impl Output {
+    /// Prepares the transport without connecting. Must be called on the runtime that drives it.
+    pub(super) fn new(
+        signal: Signal,
+        destination: &Destination,
+        redact: Option<Redact>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, TransportError> {
+        Ok(match destination {
+            Destination::Collector(collector) => {
+                Self::Collector(Box::new(Sender::new(signal, collector, redact, warnings)?))
+            }
+            Destination::Custom(custom) => Self::Custom(custom.clone()),
+        })
+    }
+}
+
+impl Transport for Output {
+    async fn send(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
+        match self {
+            Self::Collector(sender) => sender.send(request, deadline).await,
+            Self::Custom(custom) => match custom.export(request) {
+                Ok(()) => Ok(Accepted::default()),
+                Err(error) => Err(SendError {
+                    error_type: "io",
+                    retry_after: None,
+                    message: format!("{}: {error}", custom.name()),
+                }),
+            },
+        }
+    }
+}
+
+/// The exporter of one signal.
+#[derive(Debug)]
+pub(super) struct Exporter<T> {
+    transport: T,
+    pub(super) delivery: Arc<Delivery>,
+    counts: Arc<ExportCounts>,
+    /// Time limit of one export, retries included.
+    timeout: Duration,
+    pub(super) shutdown: Shutdown,
+    /// End of the retry delay that the collector requested.
+    paused_until: Option<Instant>,
+}
+
+impl<T: Transport> Exporter<T> {
+    pub(super) fn new(
+        transport: T,
+        delivery: Arc<Delivery>,
+        counts: Arc<ExportCounts>,
+        timeout: Duration,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            transport,
+            delivery,
+            counts,
+            timeout,
+            shutdown,
+            paused_until: None,
+        }
+    }
+
+    /// Whether the deadline of the shutdown has passed.
+    pub(super) fn is_over(&self) -> bool {
+        let failing = self.delivery.is_failing();
+        let limit = self.shutdown.limit();
+        limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
+    }
+
+    /// Waits for the end of the retry delay; returns false if that is after the deadline of the shutdown.
+    pub(super) async fn open(&mut self) -> bool {
+        let Some(until) = self.paused_until else {
+            return true;
+        };
+        tokio::select! {
+            () = sleep_until(until) => {}
+            limit = self.shutdown.requested() => {
+                if until > limit.for_collector(self.delivery.is_failing()) {
+                    return false;
+                }
+                sleep_until(until).await;
+            }
+        }
+        self.paused_until = None;
+        true
+    }
+
+    /// Returns the deadline of an export that begins now.
+    pub(super) fn deadline(&self) -> Instant {
+        let deadline = Instant::now() + self.timeout;
+        let failing = self.delivery.is_failing();
+        let limit = self.shutdown.limit();
+        limit.map_or(deadline, |limit| deadline.min(limit.for_collector(failing)))
+    }
+
+    /// Sends `request` with its `items` entries and records the result.
+    pub(super) async fn send(&mut self, request: &Request, items: u64, deadline: Instant) {
+        let failing = self.delivery.is_failing();
+        let started = Instant::now();
+        let result = tokio::select! {
+            result = self.transport.send(request, deadline) => result,
+            () = self.shutdown.over(failing) => Err(SendError {
+                error_type: "timeout",
+                retry_after: None,
+                message: "the collector did not respond before the deadline".to_owned(),
+            }),
+        };
+        if let Err(error) = &result
+            && let Some(pause) = error.retry_after
+        {
+            self.paused_until = Some(Instant::now() + pause.min(MAX_RETRY_AFTER));
+        }
+        self.delivery.record(&result, items);
+        self.counts.record(&result, items, started.elapsed());
+    }
+}

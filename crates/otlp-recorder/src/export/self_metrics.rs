@@ -1,0 +1,250 @@
+//! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there).
+//! They are read from counters when metrics are collected, so they do not slow down recording.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+use opentelemetry::trace::SpanContext;
+
+use crate::collector::{Collector, Protocol};
+use crate::destination::Destination;
+use crate::encode::Batch;
+use crate::exemplar::Exemplars;
+use crate::histogram::DurationHistogram;
+use crate::queue::Queue;
+use crate::signal::Signal;
+use crate::transport::{Accepted, SendError};
+
+const COMPONENT_NAME: &str = "otel.component.name";
+const COMPONENT_TYPE: &str = "otel.component.type";
+const ERROR_TYPE: &str = "error.type";
+
+/// Bucket bounds in seconds.
+const DURATION_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+/// Export results of one signal.
+#[derive(Debug)]
+pub(crate) struct ExportCounts {
+    signal: Signal,
+    attributes: Vec<KeyValue>,
+    /// Exported items by `error.type`; `None` is success.
+    items: Mutex<BTreeMap<Option<&'static str>, u64>>,
+    durations: OnceLock<DurationHistogram>,
+}
+
+impl ExportCounts {
+    pub(crate) fn new(signal: Signal, destination: &Destination) -> Self {
+        let mut attributes = component(exporter_type(signal, destination));
+        if let Destination::Collector(collector) = destination {
+            attributes.extend(server(collector));
+        }
+        Self {
+            signal,
+            attributes,
+            items: Mutex::default(),
+            durations: OnceLock::new(),
+        }
+    }
+
+    /// Records the result of one export of `items` entries.
+    pub(super) fn record(&self, result: &Result<Accepted, SendError>, items: u64, duration: Duration) {
+        let (failed, error_type) = match result {
+            Ok(accepted) => (accepted.rejected.min(items), Some("rejected")),
+            Err(error) => (items, Some(error.error_type)),
+        };
+        {
+            let mut counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, count) in [(None, items - failed), (error_type, failed)] {
+                if count > 0 {
+                    *counts.entry(key).or_default() += count;
+                }
+            }
+        }
+        if let Some(durations) = self.durations.get() {
+            let error_type = result.as_ref().err().map(|error| error.error_type);
+            let attributes = with_error(&self.attributes, error_type);
+            // No span is active on the export thread.
+            durations.record(duration.as_secs_f64(), &attributes, &SpanContext::NONE);
+        }
+    }
+
+    /// Creates the instruments.
+    pub(crate) fn observe(self: &Arc<Self>, meter: &Meter, exemplars: &Exemplars) {
+        let (name, unit) = match self.signal {
+            Signal::Traces => ("otel.sdk.exporter.span.exported", "{span}"),
+            Signal::Logs => ("otel.sdk.exporter.log.exported", "{log_record}"),
+            Signal::Metrics => ("otel.sdk.exporter.metric_data_point.exported", "{data_point}"),
+        };
+        let counts = Arc::clone(self);
+        meter
+            .u64_observable_counter(name)
+            .with_unit(unit)
+            .with_description(
+                "Items for which the export has finished, successfully or, with an error.type, not.",
+            )
+            .with_callback(move |observer| {
+                let items = counts.items.lock().unwrap_or_else(PoisonError::into_inner);
+                for (error_type, count) in items.iter() {
+                    observer.observe(*count, &with_error(&counts.attributes, *error_type));
+                }
+            })
+            .build();
+        self.durations.get_or_init(|| {
+            DurationHistogram::new(
+                meter,
+                exemplars,
+                "otel.sdk.exporter.operation.duration",
+                "Duration of exporting a batch, retries included.",
+                &DURATION_BOUNDS,
+            )
+        });
+    }
+}
+
+/// Creates the instruments of a queue, which the conventions call a batching processor.
+pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Batch>>) {
+    let (processor, unit, [processed, size, capacity]) = match signal {
+        Signal::Logs => (
+            "batching_log_processor",
+            "{log_record}",
+            [
+                "otel.sdk.processor.log.processed",
+                "otel.sdk.processor.log.queue.size",
+                "otel.sdk.processor.log.queue.capacity",
+            ],
+        ),
+        _ => (
+            "batching_span_processor",
+            "{span}",
+            [
+                "otel.sdk.processor.span.processed",
+                "otel.sdk.processor.span.queue.size",
+                "otel.sdk.processor.span.queue.capacity",
+            ],
+        ),
+    };
+    let attributes = component(processor.to_owned());
+    let (observed, plain) = (Arc::clone(queue), attributes.clone());
+    meter
+        .u64_observable_counter(processed)
+        .with_unit(unit)
+        .with_description("Items that left the queue for the exporter or, with an error.type, were dropped.")
+        .with_callback(move |observer| {
+            let counts = observed.counts();
+            observer.observe(counts.taken, &plain);
+            for (count, error_type) in [(counts.dropped, "queue_full"), (counts.late, "already_shutdown")] {
+                if count > 0 {
+                    observer.observe(count, &with_error(&plain, Some(error_type)));
+                }
+            }
+        })
+        .build();
+    let (observed, plain) = (Arc::clone(queue), attributes.clone());
+    meter
+        .i64_observable_up_down_counter(size)
+        .with_unit(unit)
+        .with_description("Items in the queue.")
+        .with_callback(move |observer| observer.observe(signed(observed.len()), &plain))
+        .build();
+    let observed = Arc::clone(queue);
+    meter
+        .i64_observable_up_down_counter(capacity)
+        .with_unit(unit)
+        .with_description("Maximum number of items in the queue.")
+        .with_callback(move |observer| observer.observe(signed(observed.capacity()), &attributes))
+        .build();
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Returns the attributes of a component. A pipeline has one component of each type.
+fn component(component_type: String) -> Vec<KeyValue> {
+    let name = format!("{component_type}/0");
+    vec![
+        KeyValue::new(COMPONENT_TYPE, component_type),
+        KeyValue::new(COMPONENT_NAME, name),
+    ]
+}
+
+fn with_error(attributes: &[KeyValue], error_type: Option<&'static str>) -> Vec<KeyValue> {
+    let mut attributes = attributes.to_vec();
+    attributes.extend(error_type.map(|error_type| KeyValue::new(ERROR_TYPE, error_type)));
+    attributes
+}
+
+fn server(collector: &Collector) -> Vec<KeyValue> {
+    let Ok(uri) = collector.endpoint.parse::<http::Uri>() else {
+        return Vec::new();
+    };
+    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    });
+    uri.host()
+        .map(|host| {
+            vec![
+                KeyValue::new("server.address", host.to_owned()),
+                KeyValue::new("server.port", i64::from(port)),
+            ]
+        })
+        .unwrap_or_default()
+}
+
+fn exporter_type(signal: Signal, destination: &Destination) -> String {
+    let output = match destination {
+        Destination::Collector(collector) => match collector.protocol {
+            Protocol::Grpc => "otlp_grpc",
+            Protocol::HttpProtobuf => "otlp_http",
+            Protocol::HttpJson => "otlp_http_json",
+        },
+        Destination::Custom(custom) => custom.name(),
+    };
+    let item = match signal {
+        Signal::Traces => "span",
+        Signal::Logs => "log",
+        Signal::Metrics => "metric",
+    };
+    format!("{output}_{item}_exporter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::CustomExporter;
+
+    fn counts(exported: &ExportCounts) -> Vec<(Option<&'static str>, u64)> {
+        let items = exported.items.lock().unwrap();
+        items.iter().map(|(key, count)| (*key, *count)).collect()
+    }
+
+    #[test]
+    fn exported_items_are_counted_by_result() {
+        let destination = CustomExporter::new("test", |_| Ok(())).into();
+        let exported = ExportCounts::new(Signal::Traces, &destination);
+        let accepted = |rejected| {
+            Ok(Accepted {
+                rejected,
+                message: None,
+            })
+        };
+        let failed = Err(SendError {
+            error_type: "503",
+            retry_after: None,
+            message: String::new(),
+        });
+        for result in [accepted(0), accepted(3), accepted(100), failed] {
+            exported.record(&result, 10, Duration::ZERO);
+        }
+        assert_eq!(
+            counts(&exported),
+            [(None, 17), (Some("503"), 10), (Some("rejected"), 13)]
+        );
+    }
+}

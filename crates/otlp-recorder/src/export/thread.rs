@@ -1,0 +1,295 @@
+//! The export thread: prepares the transports, keeps a loop per signal running, and ends within a deadline.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use prost::bytes::Bytes;
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::batches::{BatchLoop, watch_overflow};
+use super::delivery::Delivery;
+use super::exporter::{Exporter, Output};
+use super::metrics::{Collection, MetricLoop};
+use super::self_metrics::ExportCounts;
+use super::shutdown::{Shutdown, ShutdownLimit};
+use super::supervision::supervised;
+use crate::batch_settings::BatchSettings;
+use crate::destination::Destination;
+use crate::encode::{Batch, RequestEncoder};
+use crate::log_target::LOG_TARGET;
+use crate::queue::Queue;
+use crate::signal::Signal;
+use crate::text::Redact;
+
+const THREAD_NAME: &str = "telemetry";
+
+/// Time without drops after which an overflow has ended.
+const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
+
+/// Maximum time of a shutdown; the clock would overflow at much longer ones.
+const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
+
+thread_local! {
+    static IS_EXPORT_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether the current thread is an export thread.
+///
+/// A subscriber that exports log records must skip the events of this thread; otherwise a failing export
+/// would cause further exports.
+#[must_use]
+pub fn is_export_thread() -> bool {
+    IS_EXPORT_THREAD.get()
+}
+
+/// The signals to export.
+#[derive(Debug)]
+pub(crate) struct SignalExports {
+    pub(crate) redact: Option<Redact>,
+    pub(crate) traces: Option<QueuedExport>,
+    pub(crate) logs: Option<QueuedExport>,
+    pub(crate) metrics: Option<MetricExport>,
+}
+
+/// The export of a signal with a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct QueuedExport {
+    pub(crate) queue: Arc<Queue<Batch>>,
+    pub(crate) encoder: RequestEncoder,
+    pub(crate) destination: Destination,
+    pub(crate) settings: BatchSettings,
+    pub(crate) counts: Arc<ExportCounts>,
+}
+
+/// The export of metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct MetricExport {
+    pub(crate) collection: Collection,
+    pub(crate) destination: Destination,
+    pub(crate) timeout: Duration,
+    pub(crate) counts: Arc<ExportCounts>,
+}
+
+/// A handle of the running thread. Dropping it does not stop the thread.
+#[derive(Debug)]
+pub(crate) struct ExportThread {
+    thread: JoinHandle<()>,
+    shutdown: watch::Sender<Option<ShutdownLimit>>,
+    results: mpsc::Receiver<(Signal, bool)>,
+    running: Vec<Signal>,
+}
+
+/// The result of the thread's start.
+#[derive(Debug, Default)]
+struct Started {
+    running: Vec<Signal>,
+    warnings: Vec<String>,
+}
+
+impl ExportThread {
+    /// Starts the thread and waits until its transports are prepared, which needs no network. A signal whose
+    /// transport cannot be prepared is disabled with a warning. Returns `None` if there is nothing to export.
+    pub(crate) fn start(exports: SignalExports, warnings: &mut Vec<String>) -> Option<Self> {
+        if exports.traces.is_none() && exports.logs.is_none() && exports.metrics.is_none() {
+            return None;
+        }
+        let (shutdown, receiver) = Shutdown::new();
+        let (start_sender, start) = mpsc::channel();
+        let (result_sender, results) = mpsc::channel();
+        let spawned = thread::Builder::new()
+            .name(THREAD_NAME.to_owned())
+            .spawn(move || run(exports, &receiver, &start_sender, &result_sender));
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                warnings.push(format!(
+                    "nothing is exported: the export thread cannot be started: {error}"
+                ));
+                return None;
+            }
+        };
+        let started = start.recv().unwrap_or_else(|_| Started {
+            running: Vec::new(),
+            warnings: vec!["nothing is exported: the export thread panicked".to_owned()],
+        });
+        warnings.extend(started.warnings);
+        (!started.running.is_empty()).then_some(Self {
+            thread,
+            shutdown,
+            results,
+            running: started.running,
+        })
+    }
+
+    /// Whether `signal` is exported.
+    pub(crate) fn exports(&self, signal: Signal) -> bool {
+        self.running.contains(&signal)
+    }
+
+    /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
+    pub(crate) fn finish(mut self, deadline: Duration) -> Vec<Signal> {
+        let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
+        self.shutdown.send_replace(Some(ShutdownLimit::new(deadline)));
+        let mut undelivered = Vec::new();
+        while !self.running.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((signal, delivered)) = self.results.recv_timeout(left) else {
+                undelivered.append(&mut self.running);
+                return undelivered;
+            };
+            self.running.retain(|running| *running != signal);
+            if !delivered {
+                undelivered.push(signal);
+            }
+        }
+        // All loops have ended, so the thread ends at once.
+        if self.thread.join().is_err() {
+            tracing::error!(target: LOG_TARGET, "the export thread panicked while it ended");
+        }
+        undelivered
+    }
+}
+
+/// Runs the thread.
+fn run(
+    exports: SignalExports,
+    shutdown: &Shutdown,
+    start: &mpsc::Sender<Started>,
+    results: &mpsc::Sender<(Signal, bool)>,
+) {
+    IS_EXPORT_THREAD.set(true);
+    let mut started = Started::default();
+    // The thread pool of the runtime collects metrics and resolves names.
+    let runtime = match Builder::new_current_thread()
+        .enable_all()
+        .thread_name(THREAD_NAME)
+        .max_blocking_threads(4)
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            started.warnings.push(format!(
+                "nothing is exported: the export runtime cannot be started: {error}"
+            ));
+            let _ = start.send(started);
+            return;
+        }
+    };
+    // Suppresses spans of this thread.
+    let _suppressed = Context::enter_telemetry_suppressed_scope();
+    runtime.block_on(async {
+        let mut loops = Loops {
+            redact: exports.redact,
+            set: JoinSet::new(),
+            shutdown,
+            results,
+            started: &mut started,
+        };
+        if let Some(traces) = exports.traces {
+            loops.start_queued(Signal::Traces, traces);
+        }
+        if let Some(logs) = exports.logs {
+            loops.start_queued(Signal::Logs, logs);
+        }
+        if let Some(metrics) = exports.metrics {
+            loops.start_metrics(metrics);
+        }
+        let mut set = loops.set;
+        // The receiver is dropped if the start was abandoned.
+        let _ = start.send(started);
+        let mut shutdown = shutdown.clone();
+        tokio::select! {
+            () = async { while set.join_next().await.is_some() {} } => {}
+            () = shutdown.over(false) => {}
+        }
+    });
+    // Does not wait for a blocked callback.
+    runtime.shutdown_background();
+}
+
+/// The loops during their start.
+struct Loops<'a> {
+    redact: Option<Redact>,
+    set: JoinSet<()>,
+    shutdown: &'a Shutdown,
+    results: &'a mpsc::Sender<(Signal, bool)>,
+    started: &'a mut Started,
+}
+
+impl Loops<'_> {
+    fn start_queued(&mut self, signal: Signal, export: QueuedExport) {
+        let (queue, delay) = (Arc::clone(&export.queue), export.settings.delay);
+        let destination = export.destination.clone();
+        let running = self.start(signal, destination, move |output, delivery, shutdown| {
+            let counts = Arc::clone(&export.counts);
+            let encoder = export.encoder.clone();
+            BatchLoop {
+                signal,
+                queue: Arc::clone(&export.queue),
+                delay,
+                encode: move |batch: &Batch| -> Bytes { encoder.encode(batch) },
+                exporter: Exporter::new(output, delivery, counts, export.settings.timeout, shutdown),
+            }
+            .run()
+        });
+        if running {
+            let settled = delay.max(MIN_OVERFLOW_SETTLED);
+            self.set
+                .spawn(watch_overflow(signal, queue, settled, self.shutdown.clone()));
+        }
+    }
+
+    fn start_metrics(&mut self, export: MetricExport) {
+        let destination = export.destination.clone();
+        self.start(Signal::Metrics, destination, move |output, delivery, shutdown| {
+            let counts = Arc::clone(&export.counts);
+            let exporter = Exporter::new(output, delivery, counts, export.timeout, shutdown);
+            MetricLoop::new(export.collection.clone(), exporter).run()
+        });
+    }
+
+    /// Prepares the transport of `signal` and starts its loop. Returns whether it runs.
+    fn start<L>(
+        &mut self,
+        signal: Signal,
+        destination: Destination,
+        make: impl Fn(Output, Arc<Delivery>, Shutdown) -> L + Send + 'static,
+    ) -> bool
+    where
+        L: Future<Output = bool> + Send + 'static,
+    {
+        let redact = self.redact;
+        let mut first = match Output::new(signal, &destination, redact, &mut self.started.warnings) {
+            Ok(output) => Some(output),
+            Err(error) => {
+                self.started
+                    .warnings
+                    .push(format!("{signal} are not exported: {error}"));
+                return false;
+            }
+        };
+        self.started.running.push(signal);
+        let (shutdown, results) = (self.shutdown.clone(), self.results.clone());
+        let delivery = Arc::new(Delivery::new(signal, redact));
+        self.set.spawn(async move {
+            let delivered = supervised(signal, shutdown.clone(), move || {
+                // The warnings were reported at the first start.
+                let again = || Output::new(signal, &destination, redact, &mut Vec::new()).ok();
+                let output = first.take().or_else(again)?;
+                Some(make(output, Arc::clone(&delivery), shutdown.clone()))
+            })
+            .await;
+            // The receiver is dropped after the deadline.
+            let _ = results.send((signal, delivered));
+        });
+        true
+    }
+}

@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+
+mod batch_settings;
+mod collector;
+mod destination;
+mod encode;
+mod exemplar;
+mod export;
+mod histogram;
+mod log_target;
+mod pipeline;
+mod processors;
+mod queue;
+mod recorder;
+mod signal;
+mod table;
+mod text;
+mod transport;
+
+pub use batch_settings::BatchSettings;
+pub use collector::{ClientFiles, Collector, Compression, PemFile, Protocol};
+pub use destination::{CustomExporter, Destination, Request};
+pub use encode::{Attributes, PrewrittenAttributes};
+pub use exemplar::{ExemplarFilter, Exemplars};
+pub use export::{QueueMetricReader, is_export_thread};
+pub use histogram::{DurationHistogram, DurationSeries};
+pub use log_target::LOG_TARGET;
+pub use pipeline::{Pipeline, PipelineBuilder, ShutdownError};
+pub use processors::{QueueLogProcessor, QueueSpanProcessor};
+pub use recorder::{RecordedSpan, Recorder, SpanStart, Tracer};
+pub use signal::Signal;
+pub use table::Table;
+pub use text::Redact;

@@ -1,0 +1,377 @@
+//! The set-up: a [`Pipeline`] connects the recorder, the processors of the SDK and the export thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::metrics::Meter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::Temporality;
+use opentelemetry_sdk::trace::{Sampler, SpanLimits};
+
+use crate::batch_settings::BatchSettings;
+use crate::collector::Collector;
+use crate::destination::Destination;
+use crate::encode::{LogEncoder, RequestEncoder, Scopes};
+use crate::exemplar::{ExemplarFilter, Exemplars};
+use crate::export::{
+    BeforeCollection, Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport,
+    SignalExports, observe_queue,
+};
+use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
+use crate::queue::Queue;
+use crate::recorder::Recorder;
+use crate::signal::Signal;
+use crate::text::{Redact, TextRules};
+
+/// Signals that were not delivered before the deadline of a shutdown.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[error("telemetry not delivered before the deadline: {}", signals.join(", "))]
+#[non_exhaustive]
+pub struct ShutdownError {
+    /// Names of the signals (`traces`, `metrics`, `logs`) whose last batch did not reach the collector.
+    pub signals: Vec<&'static str>,
+}
+
+/// Settings of a [`Pipeline`]. Signals without a destination are not exported.
+#[derive(Clone, Debug)]
+#[must_use = "a pipeline does nothing before it is started"]
+pub struct PipelineBuilder {
+    resource: Resource,
+    redact: Option<Redact>,
+    spans: Option<Destination>,
+    span_batches: BatchSettings,
+    sampler: Sampler,
+    span_limits: SpanLimits,
+    span_value_limit: Option<usize>,
+    logs: Option<Destination>,
+    log_batches: BatchSettings,
+    log_encoder: LogEncoder,
+    metrics: Option<Destination>,
+    metric_interval: Duration,
+    metric_timeout: Duration,
+    temporality: Temporality,
+    exemplars: ExemplarFilter,
+    before_collection: Option<BeforeCollection>,
+}
+
+impl Default for PipelineBuilder {
+    fn default() -> Self {
+        Self {
+            resource: Resource::builder_empty().build(),
+            redact: None,
+            spans: None,
+            span_batches: BatchSettings::default(),
+            sampler: Sampler::ParentBased(Box::new(Sampler::AlwaysOn)),
+            span_limits: SpanLimits::default(),
+            span_value_limit: None,
+            logs: None,
+            log_batches: BatchSettings {
+                delay: Duration::from_secs(1),
+                ..BatchSettings::default()
+            },
+            log_encoder: LogEncoder { attribute_limit: 128 },
+            metrics: None,
+            metric_interval: Duration::from_secs(60),
+            metric_timeout: Duration::from_secs(30),
+            temporality: Temporality::Cumulative,
+            exemplars: ExemplarFilter::TraceBased,
+            before_collection: None,
+        }
+    }
+}
+
+impl PipelineBuilder {
+    /// Sets the resource of all signals. The providers of the SDK must have the same one.
+    pub fn resource(self, resource: Resource) -> Self {
+        Self { resource, ..self }
+    }
+
+    /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
+    /// trace state, and attributes of metrics and of the resource. Log records are not redacted here, since a
+    /// program usually prints them too.
+    pub fn redact(self, redact: Redact) -> Self {
+        Self {
+            redact: Some(redact),
+            ..self
+        }
+    }
+
+    /// Exports all signals to the collector whose endpoint is a base URL, such as `http://localhost:4318` for
+    /// HTTP or `http://localhost:4317` for gRPC.
+    pub fn all_signals(self, collector: &Collector) -> Self {
+        self.spans(collector.for_signal(Signal::Traces))
+            .logs(collector.for_signal(Signal::Logs))
+            .metrics(collector.for_signal(Signal::Metrics))
+    }
+
+    /// Exports spans to `destination`.
+    pub fn spans(self, destination: impl Into<Destination>) -> Self {
+        Self {
+            spans: Some(destination.into()),
+            ..self
+        }
+    }
+
+    /// Exports log records to `destination`.
+    pub fn logs(self, destination: impl Into<Destination>) -> Self {
+        Self {
+            logs: Some(destination.into()),
+            ..self
+        }
+    }
+
+    /// Exports metrics to `destination`.
+    pub fn metrics(self, destination: impl Into<Destination>) -> Self {
+        Self {
+            metrics: Some(destination.into()),
+            ..self
+        }
+    }
+
+    /// Sets the queue of spans.
+    pub fn span_batches(self, span_batches: BatchSettings) -> Self {
+        Self { span_batches, ..self }
+    }
+
+    /// Sets the queue of log records. Its delay is one second by default.
+    pub fn log_batches(self, log_batches: BatchSettings) -> Self {
+        Self { log_batches, ..self }
+    }
+
+    /// Sets the sampler of recorded spans; by default the parent decides, and every root is sampled.
+    pub fn sampler(self, sampler: Sampler) -> Self {
+        Self { sampler, ..self }
+    }
+
+    /// Sets the maximum number of attributes, events and links of a recorded span.
+    pub fn span_limits(self, span_limits: SpanLimits) -> Self {
+        Self { span_limits, ..self }
+    }
+
+    /// Sets the maximum length of a text attribute of a span in characters.
+    pub fn span_value_limit(self, span_value_limit: Option<usize>) -> Self {
+        Self {
+            span_value_limit,
+            ..self
+        }
+    }
+
+    /// Sets the maximum number of attributes of a log record, 128 by default.
+    pub fn log_attribute_limit(self, attribute_limit: usize) -> Self {
+        Self {
+            log_encoder: LogEncoder { attribute_limit },
+            ..self
+        }
+    }
+
+    /// Sets the time between two exports of metrics, a minute by default.
+    pub fn metric_interval(self, metric_interval: Duration) -> Self {
+        Self {
+            metric_interval,
+            ..self
+        }
+    }
+
+    /// Sets the time limit of one export of metrics, 30 seconds by default. That of the collector applies as
+    /// well.
+    pub fn metric_timeout(self, metric_timeout: Duration) -> Self {
+        Self {
+            metric_timeout,
+            ..self
+        }
+    }
+
+    /// Sets the temporality of metrics, cumulative by default.
+    pub fn temporality(self, temporality: Temporality) -> Self {
+        Self { temporality, ..self }
+    }
+
+    /// Sets which measurements may become exemplars.
+    pub fn exemplars(self, exemplars: ExemplarFilter) -> Self {
+        Self { exemplars, ..self }
+    }
+
+    /// Sets a function that is called before metrics are collected, on the collecting thread and without any
+    /// lock held.
+    pub fn before_collection(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            before_collection: Some(BeforeCollection(Arc::new(before))),
+            ..self
+        }
+    }
+
+    /// Starts the export thread if any signal has a destination.
+    ///
+    /// Returns when the transports are prepared, which needs no network. Problems are listed in
+    /// [`Pipeline::warnings`]; a signal that cannot be exported is recorded by nothing.
+    pub fn start(self) -> Pipeline {
+        let mut warnings = Vec::new();
+        let scopes = Arc::new(Scopes::default());
+        let exemplars = Exemplars::new(self.exemplars);
+        let span_rules = TextRules {
+            redact: self.redact,
+            value_limit: self.span_value_limit,
+        };
+        let rules = TextRules {
+            redact: self.redact,
+            value_limit: None,
+        };
+        let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
+        let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
+            destination.map(|destination| QueuedExport {
+                queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
+                encoder: encoder.clone(),
+                counts: Arc::new(ExportCounts::new(signal, &destination)),
+                destination,
+                settings,
+            })
+        };
+        let traces = queued(Signal::Traces, self.spans, self.span_batches);
+        let logs = queued(Signal::Logs, self.logs, self.log_batches);
+        let metrics = self.metrics.map(|destination| MetricExport {
+            collection: Collection {
+                reader: QueueMetricReader::new(self.temporality),
+                interval: self.metric_interval,
+                rules,
+                exemplars: exemplars.clone(),
+                before: self.before_collection,
+            },
+            counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
+            destination,
+            timeout: self.metric_timeout,
+        });
+        let exports = SignalExports {
+            redact: self.redact,
+            traces: traces.clone(),
+            logs: logs.clone(),
+            metrics: metrics.clone(),
+        };
+        let thread = ExportThread::start(exports, &mut warnings);
+        let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
+        let traces = traces.filter(|_| runs(Signal::Traces));
+        let logs = logs.filter(|_| runs(Signal::Logs));
+        let metrics = metrics.filter(|_| runs(Signal::Metrics));
+        let recorder = Recorder::new(
+            traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
+            span_rules,
+            self.span_limits,
+            self.sampler,
+            scopes,
+        );
+        Pipeline {
+            recorder,
+            span_rules,
+            log_encoder: self.log_encoder,
+            exemplars,
+            traces,
+            logs,
+            metrics,
+            thread,
+            warnings,
+        }
+    }
+}
+
+/// A running export of up to three signals. Keep it until the process ends, then call [`Pipeline::shutdown`].
+#[derive(Debug)]
+#[must_use = "without a shutdown the last batches are lost"]
+pub struct Pipeline {
+    recorder: Recorder,
+    span_rules: TextRules,
+    log_encoder: LogEncoder,
+    exemplars: Exemplars,
+    traces: Option<QueuedExport>,
+    logs: Option<QueuedExport>,
+    metrics: Option<MetricExport>,
+    thread: Option<ExportThread>,
+    warnings: Vec<String>,
+}
+
+impl Pipeline {
+    /// Returns a builder without destinations.
+    pub fn builder() -> PipelineBuilder {
+        PipelineBuilder::default()
+    }
+
+    /// Returns the recorder of spans. If spans are not exported, its spans have only ids.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Returns a processor for the SDK's tracer provider, if spans are exported.
+    #[must_use]
+    pub fn span_processor(&self) -> Option<QueueSpanProcessor> {
+        let traces = self.traces.as_ref()?;
+        Some(QueueSpanProcessor::new(
+            Arc::clone(&traces.queue),
+            self.span_rules,
+        ))
+    }
+
+    /// Returns a processor for the SDK's logger provider, if log records are exported.
+    #[must_use]
+    pub fn log_processor(&self) -> Option<QueueLogProcessor> {
+        let logs = self.logs.as_ref()?;
+        Some(QueueLogProcessor::new(Arc::clone(&logs.queue), self.log_encoder))
+    }
+
+    /// Returns a reader for the SDK's meter provider, if metrics are exported. Add it to one provider.
+    #[must_use]
+    pub fn metric_reader(&self) -> Option<QueueMetricReader> {
+        let metrics = self.metrics.as_ref()?;
+        Some(metrics.collection.reader.clone())
+    }
+
+    /// Returns the exemplars, for histograms made with
+    /// [`DurationHistogram::new`](crate::DurationHistogram::new).
+    #[must_use]
+    pub fn exemplars(&self) -> &Exemplars {
+        &self.exemplars
+    }
+
+    /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
+    pub fn observe(&self, meter: &Meter) {
+        for (signal, export) in [(Signal::Traces, &self.traces), (Signal::Logs, &self.logs)] {
+            if let Some(export) = export {
+                observe_queue(meter, signal, &export.queue);
+                export.counts.observe(meter, &self.exemplars);
+            }
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.counts.observe(meter, &self.exemplars);
+        }
+    }
+
+    /// Returns the problems found at the start, such as files that cannot be read.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Exports everything recorded so far and stops.
+    ///
+    /// Returns when that is done or at the deadline, regardless of the collector; a collector whose last
+    /// export failed gets at most a second. Blocks the calling thread and needs no other thread to make
+    /// progress.
+    ///
+    /// # Errors
+    ///
+    /// Returns the signals that were not delivered.
+    pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
+        for export in [&self.traces, &self.logs].into_iter().flatten() {
+            export.queue.close();
+        }
+        let undelivered = self.thread.map(|thread| thread.finish(deadline));
+        let signals: Vec<_> = undelivered
+            .unwrap_or_default()
+            .into_iter()
+            .map(Signal::name)
+            .collect();
+        if signals.is_empty() {
+            Ok(())
+        } else {
+            Err(ShutdownError { signals })
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Processors for the providers of the SDK: spans of SDK tracers and log records use the same queues as
+//! recorded spans.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+
+use crate::encode::{Batch, LogEncoder, encode_sdk_span};
+use crate::queue::Queue;
+use crate::text::TextRules;
+
+/// An SDK span processor that puts sampled spans into the queue of the pipeline.
+#[derive(Clone, Debug)]
+pub struct QueueSpanProcessor {
+    queue: Arc<Queue<Batch>>,
+    rules: TextRules,
+}
+
+impl QueueSpanProcessor {
+    pub(crate) fn new(queue: Arc<Queue<Batch>>, rules: TextRules) -> Self {
+        Self { queue, rules }
+    }
+}
+
+impl SpanProcessor for QueueSpanProcessor {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        if span.span_context.is_sampled() {
+            encode_sdk_span(self.rules, &span, |encoded| {
+                self.queue
+                    .push(|batch| batch.add_to_scope(&span.instrumentation_scope, None, encoded));
+            });
+        }
+    }
+
+    /// Requests an export without waiting for it.
+    fn force_flush(&self) -> OTelSdkResult {
+        self.queue.flush();
+        Ok(())
+    }
+
+    /// Closes the queue. The export thread sends the remaining spans.
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        self.queue.close();
+        Ok(())
+    }
+}
+
+/// An SDK log processor that puts records into the queue of the pipeline.
+///
+/// Records with a target are exported in a scope of that name, as the exporter of the SDK does.
+#[derive(Clone, Debug)]
+pub struct QueueLogProcessor {
+    queue: Arc<Queue<Batch>>,
+    encoder: LogEncoder,
+}
+
+impl QueueLogProcessor {
+    pub(crate) fn new(queue: Arc<Queue<Batch>>, encoder: LogEncoder) -> Self {
+        Self { queue, encoder }
+    }
+}
+
+impl LogProcessor for QueueLogProcessor {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        let target = record.target().map(AsRef::as_ref);
+        self.encoder.encode(record, |encoded| {
+            self.queue
+                .push(|batch| batch.add_to_scope(scope, target, &[encoded]));
+        });
+    }
+
+    /// Requests an export without waiting for it.
+    fn force_flush(&self) -> OTelSdkResult {
+        self.queue.flush();
+        Ok(())
+    }
+
+    /// Closes the queue. The export thread sends the remaining records.
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        self.queue.close();
+        Ok(())
+    }
+}

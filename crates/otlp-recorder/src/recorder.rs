@@ -1,0 +1,474 @@
+//! Recording of spans. A [`RecordedSpan`] implements the API's `Span`, but each attribute is redacted and
+//! encoded when it is set: text is borrowed, no structure is built first, and attributes that many spans
+//! share are encoded once.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use opentelemetry::trace::{
+    Event, Link, Span, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, Sampler, SamplingDecision, ShouldSample, SpanLimits,
+};
+
+use crate::encode::{Attributes, Batch, EndedSpan, ScopeId, Scopes, SpanContent};
+use crate::queue::Queue;
+use crate::text::TextRules;
+
+/// Maximum number of ended spans whose memory a thread keeps for the next ones.
+const MAX_SPARE_SPANS: usize = 32;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the box moves into the next span as it is")]
+    static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Source of the [`Tracer`]s of a pipeline; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Recorder(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// `None` if spans are not exported; they still have ids, for logs and propagation.
+    queue: Option<Arc<Queue<Batch>>>,
+    rules: TextRules,
+    limits: SpanLimits,
+    sampler: Sampler,
+    scopes: Arc<Scopes>,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        queue: Option<Arc<Queue<Batch>>>,
+        rules: TextRules,
+        limits: SpanLimits,
+        sampler: Sampler,
+        scopes: Arc<Scopes>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            queue,
+            rules,
+            limits,
+            sampler,
+            scopes,
+        }))
+    }
+
+    /// Returns the tracer for spans of `scope`.
+    #[must_use]
+    pub fn tracer(&self, scope: InstrumentationScope) -> Tracer {
+        Tracer {
+            scope: self.0.scopes.register(scope),
+            shared: Arc::clone(&self.0),
+        }
+    }
+
+    /// Whether spans are exported; otherwise they only have ids.
+    #[must_use]
+    pub fn is_exporting(&self) -> bool {
+        self.0.queue.is_some()
+    }
+}
+
+/// Starts the spans of one instrumentation scope; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tracer {
+    shared: Arc<Shared>,
+    scope: ScopeId,
+}
+
+/// The properties of a span that are fixed at its start.
+///
+/// ```
+/// use opentelemetry::trace::SpanKind;
+/// use otlp_recorder::SpanStart;
+///
+/// let start = SpanStart::new("cache.lookup", SpanKind::Internal);
+/// ```
+#[derive(Debug)]
+pub struct SpanStart<'a> {
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    links: &'a [Link],
+    time: Option<SystemTime>,
+}
+
+impl<'a> SpanStart<'a> {
+    /// Creates the start of a span that begins now.
+    ///
+    /// A borrowed `name` counts as a constant of the program and is not redacted.
+    pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            links: &[],
+            time: None,
+        }
+    }
+
+    /// Sets the links of the span.
+    #[must_use]
+    pub fn links(self, links: &'a [Link]) -> Self {
+        Self { links, ..self }
+    }
+
+    /// Sets the start time; `None` means now.
+    #[must_use]
+    pub fn time(self, time: Option<SystemTime>) -> Self {
+        Self { time, ..self }
+    }
+}
+
+impl Tracer {
+    /// Starts a span below the one of `parent`. `describe` writes its first attributes and is called only if
+    /// the span is sampled. Where `parent` suppresses telemetry the span has no ids.
+    pub fn start(
+        &self,
+        parent: &Context,
+        start: SpanStart<'_>,
+        describe: impl FnOnce(&mut Attributes),
+    ) -> RecordedSpan {
+        if parent.is_telemetry_suppressed() {
+            return RecordedSpan {
+                context: SpanContext::empty_context(),
+                open: None,
+            };
+        }
+        let SpanStart {
+            name,
+            kind,
+            links,
+            time,
+        } = start;
+        let ids = RandomIdGenerator::default();
+        let parent_span = parent.span();
+        let parent_context = parent_span.span_context();
+        let (trace_id, parent_id) = if parent_context.is_valid() {
+            (parent_context.trace_id(), parent_context.span_id())
+        } else {
+            (ids.new_trace_id(), SpanId::INVALID)
+        };
+        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &name, &kind, links);
+        let context = SpanContext::new(
+            trace_id,
+            ids.new_span_id(),
+            parent_context.trace_flags().with_sampled(is_sampled),
+            false,
+            parent_context.trace_state().clone(),
+        );
+        let open = (is_sampled && self.shared.queue.is_some()).then(|| {
+            let mut open = OpenSpan::spare(&self.shared);
+            open.scope = self.scope;
+            open.parent = parent_id;
+            open.parent_is_remote = parent_context.is_remote();
+            open.name = name;
+            open.kind = kind;
+            open.start = time.unwrap_or_else(SystemTime::now);
+            describe(&mut open.content.attributes);
+            for link in links {
+                open.content.add_link(link, &self.shared.limits);
+            }
+            open
+        });
+        RecordedSpan { context, open }
+    }
+}
+
+/// Returns the sampling decision. The samplers of the SDK add no attributes and keep the trace state of the
+/// parent, so the rest of their result is not needed.
+fn is_sampled(
+    sampler: &Sampler,
+    parent: &Context,
+    trace_id: TraceId,
+    name: &str,
+    kind: &SpanKind,
+    links: &[Link],
+) -> bool {
+    let parent_span = parent.span();
+    let parent_context = parent_span.span_context();
+    match sampler {
+        // A shortcut with the same result as the sampler, which applies to nearly all spans.
+        Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
+        sampler => {
+            let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
+            result.decision == SamplingDecision::RecordAndSample
+        }
+    }
+}
+
+/// A span that is exported when it ends or is dropped.
+#[derive(Debug)]
+pub struct RecordedSpan {
+    context: SpanContext,
+    /// `None` when the span has ended or is not sampled.
+    open: Option<Box<OpenSpan>>,
+}
+
+/// A span that has not ended. Its memory is reused for a later span.
+#[derive(Debug)]
+struct OpenSpan {
+    shared: Arc<Shared>,
+    scope: ScopeId,
+    parent: SpanId,
+    parent_is_remote: bool,
+    name: Cow<'static, str>,
+    kind: SpanKind,
+    start: SystemTime,
+    content: SpanContent,
+    status: Status,
+}
+
+impl OpenSpan {
+    /// Returns an empty span, in memory that this thread has kept if there is any.
+    fn spare(shared: &Arc<Shared>) -> Box<Self> {
+        // The thread-local is not accessible while the thread exits.
+        let kept = SPARE_SPANS.try_with(|spare| spare.borrow_mut().pop());
+        let kept = kept.ok().flatten();
+        kept.filter(|kept| Arc::ptr_eq(&kept.shared, shared))
+            .unwrap_or_else(|| Box::new(Self::new(shared)))
+    }
+
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            scope: ScopeId::default(),
+            parent: SpanId::INVALID,
+            parent_is_remote: false,
+            name: Cow::Borrowed(""),
+            kind: SpanKind::Internal,
+            start: SystemTime::UNIX_EPOCH,
+            content: SpanContent::new(shared.rules, &shared.limits),
+            status: Status::Unset,
+        }
+    }
+
+    /// Keeps the memory for the next span that this thread starts.
+    fn recycle(mut self: Box<Self>) {
+        self.name = Cow::Borrowed("");
+        self.status = Status::Unset;
+        self.content.clear();
+        let _ = SPARE_SPANS.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE_SPANS {
+                spare.push(self);
+            }
+        });
+    }
+
+    fn export(&mut self, context: &SpanContext, end: SystemTime) {
+        let Some(queue) = &self.shared.queue else { return };
+        let name = match &self.name {
+            Cow::Borrowed(name) => Cow::Borrowed(*name),
+            Cow::Owned(name) => self.shared.rules.redacted(name),
+        };
+        let ended = EndedSpan {
+            context,
+            parent: self.parent,
+            parent_is_remote: self.parent_is_remote,
+            name,
+            kind: &self.kind,
+            start: self.start,
+            end,
+            content: &mut self.content,
+            status: &self.status,
+        };
+        let encoded = ended.write();
+        queue.push(|batch| batch.add(self.scope, &encoded));
+    }
+}
+
+impl Span for RecordedSpan {
+    fn add_event_with_timestamp<T>(&mut self, name: T, timestamp: SystemTime, attributes: Vec<KeyValue>)
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        if let Some(open) = &mut self.open {
+            let event = Event::new(name, timestamp, attributes, 0);
+            open.content.add_event(&event, &open.shared.limits);
+        }
+    }
+
+    fn span_context(&self) -> &SpanContext {
+        &self.context
+    }
+
+    fn is_recording(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn set_attribute(&mut self, attribute: KeyValue) {
+        if let Some(open) = &mut self.open {
+            open.content.attributes.set(&attribute);
+        }
+    }
+
+    /// Sets the status. Ok is final, and Unset does not replace Error.
+    fn set_status(&mut self, status: Status) {
+        if let Some(open) = &mut self.open
+            && status > open.status
+        {
+            open.status = status;
+        }
+    }
+
+    fn update_name<T>(&mut self, name: T)
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        if let Some(open) = &mut self.open {
+            open.name = name.into();
+        }
+    }
+
+    fn add_link(&mut self, context: SpanContext, attributes: Vec<KeyValue>) {
+        if let Some(open) = &mut self.open {
+            let link = Link::new(context, attributes, 0);
+            open.content.add_link(&link, &open.shared.limits);
+        }
+    }
+
+    fn end_with_timestamp(&mut self, end: SystemTime) {
+        if let Some(mut open) = self.open.take() {
+            open.export(&self.context, end);
+            open.recycle();
+        }
+    }
+}
+
+impl Drop for RecordedSpan {
+    fn drop(&mut self) {
+        // Most spans have ended by now; skipping them saves reading the clock.
+        if self.open.is_some() {
+            self.end();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{TraceFlags, TraceState};
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1;
+    use opentelemetry_sdk::Resource;
+    use prost::Message;
+
+    use super::*;
+    use crate::encode::RequestEncoder;
+
+    fn tracer() -> Tracer {
+        let recorder = Recorder::new(
+            Some(Arc::new(Queue::new(1_000, 1_000))),
+            TextRules::default(),
+            SpanLimits::default(),
+            Sampler::AlwaysOn,
+            Arc::default(),
+        );
+        recorder.tracer(InstrumentationScope::builder("test").build())
+    }
+
+    fn start(tracer: &Tracer, name: &'static str) -> RecordedSpan {
+        let start = SpanStart::new(name, SpanKind::Internal);
+        tracer.start(&Context::new(), start, |into| into.number("number", 7))
+    }
+
+    fn full(tracer: &Tracer) -> RecordedSpan {
+        let mut span = start(tracer, "full");
+        let noise = || vec![KeyValue::new("noise", "x".repeat(10_000))];
+        span.set_attribute(noise().remove(0));
+        span.add_event("event", noise());
+        span.add_link(span.context.clone(), noise());
+        span.update_name("of its own".to_owned());
+        span.set_status(Status::error("failed"));
+        span
+    }
+
+    fn received(tracer: &Tracer) -> Vec<v1::Span> {
+        let shared = &tracer.shared;
+        let queue = shared.queue.as_ref().unwrap();
+        let resource = Resource::builder_empty().build();
+        let encoder = RequestEncoder::new(&resource, shared.rules, Arc::clone(&shared.scopes));
+        let request = encoder.encode(&queue.take().unwrap());
+        let mut request = ExportTraceServiceRequest::decode(request).unwrap();
+        request.resource_spans.remove(0).scope_spans.remove(0).spans
+    }
+
+    #[test]
+    fn a_span_in_reused_memory_has_no_data_of_the_previous_one() {
+        let tracer = tracer();
+        start(&tracer, "plain").end();
+        full(&tracer).end();
+        start(&tracer, "plain").end();
+        let mut spans = received(&tracer);
+        assert_eq!(spans[1].name, "of its own");
+        assert_eq!((spans[1].events.len(), spans[1].links.len()), (1, 1));
+        let mut last = spans.remove(2);
+        let first = &spans[0];
+        assert_ne!(last.span_id, first.span_id);
+        for (of_last, of_first) in [
+            (&mut last.trace_id, &first.trace_id),
+            (&mut last.span_id, &first.span_id),
+        ] {
+            of_last.clone_from(of_first);
+        }
+        (last.start_time_unix_nano, last.end_time_unix_nano) =
+            (first.start_time_unix_nano, first.end_time_unix_nano);
+        assert_eq!(last, *first);
+    }
+
+    #[test]
+    fn a_thread_keeps_the_memory_of_a_few_spans_of_one_recorder() {
+        for tracer in [tracer(), tracer()] {
+            for _ in 0..2 {
+                let spans: Vec<RecordedSpan> = (0..2 * MAX_SPARE_SPANS).map(|_| full(&tracer)).collect();
+                drop(spans);
+                assert_eq!(SPARE_SPANS.with_borrow(Vec::len), MAX_SPARE_SPANS);
+            }
+            assert_eq!(received(&tracer).len(), 4 * MAX_SPARE_SPANS);
+        }
+    }
+
+    /// Returns a context with a span in trace 7.
+    fn parent(flags: TraceFlags, is_remote: bool) -> Context {
+        let state = TraceState::from_key_value([("vendor", "x")]).unwrap();
+        let span = SpanContext::new(TraceId::from(7), SpanId::from(1), flags, is_remote, state);
+        Context::new().with_remote_span_context(span)
+    }
+
+    #[test]
+    fn the_sampling_decision_equals_that_of_the_sdk() {
+        let roots = [
+            Sampler::AlwaysOn,
+            Sampler::AlwaysOff,
+            Sampler::TraceIdRatioBased(1e-9),
+        ];
+        let parent_based = roots.clone().map(|root| Sampler::ParentBased(Box::new(root)));
+        let mut parents = vec![Context::new()];
+        for flags in [TraceFlags::SAMPLED, TraceFlags::default()] {
+            parents.extend([parent(flags, true), parent(flags, false)]);
+        }
+        let mut sampled = 0;
+        for sampler in roots.into_iter().chain(parent_based) {
+            for parent in &parents {
+                let id = TraceId::from(u128::MAX);
+                let kind = SpanKind::Internal;
+                let result = sampler.should_sample(Some(parent), id, "a", &kind, &[], &[]);
+                let expected = result.decision == SamplingDecision::RecordAndSample;
+                assert_eq!(
+                    is_sampled(&sampler, parent, id, "a", &kind, &[]),
+                    expected,
+                    "{sampler:?} {parent:?}"
+                );
+                assert_eq!(result.trace_state, *parent.span().span_context().trace_state());
+                assert_eq!(result.attributes, []);
+                sampled += u32::from(expected);
+            }
+        }
+        // The first sampler decides all five; each parent-based sampler decides two, and its root one without
+        // a parent.
+        assert_eq!(sampled, 5 + 3 * 2 + 1);
+    }
+}

@@ -1,0 +1,200 @@
+//! The rules for exported text: redaction by a function of the program, and the limit on the length of
+//! attribute values.
+
+use std::borrow::Cow;
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, metric};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+/// A function that removes confidential parts of a text, such as e-mail addresses.
+///
+/// Runs for every recorded text value, on the recording thread. A text with nothing to remove is returned
+/// borrowed.
+pub type Redact = fn(&str) -> Cow<'_, str>;
+
+/// The text rules of one signal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TextRules {
+    pub(crate) redact: Option<Redact>,
+    /// Maximum length of a text attribute in characters.
+    pub(crate) value_limit: Option<usize>,
+}
+
+impl TextRules {
+    /// Redacts the attributes of every data point. The length limit does not apply, because the attributes of
+    /// a metric identify a series.
+    pub(crate) fn apply_to_metrics(self, request: &mut ExportMetricsServiceRequest) {
+        let Some(redact) = self.redact else { return };
+        for group in &mut request.resource_metrics {
+            if let Some(resource) = &mut group.resource {
+                redact_attributes(redact, &mut resource.attributes);
+            }
+            for metric in group
+                .scope_metrics
+                .iter_mut()
+                .flat_map(|scope| &mut scope.metrics)
+            {
+                redact_points(redact, metric);
+            }
+        }
+    }
+
+    pub(crate) fn apply_to_resource(self, resource: &mut Resource) {
+        if let Some(redact) = self.redact {
+            redact_attributes(redact, &mut resource.attributes);
+        }
+    }
+
+    /// Redacts `text`.
+    pub(crate) fn redacted(self, text: &str) -> Cow<'_, str> {
+        match self.redact {
+            Some(redact) => redact(text),
+            None => Cow::Borrowed(text),
+        }
+    }
+
+    /// Truncates `text` to the limit.
+    pub(crate) fn limited(self, text: &str) -> &str {
+        self.value_limit
+            .and_then(|limit| truncated(text, limit))
+            .unwrap_or(text)
+    }
+}
+
+/// Returns the first `limit` characters of `text`, or `None` when it is not longer.
+pub(crate) fn truncated(text: &str, limit: usize) -> Option<&str> {
+    text.char_indices().nth(limit).map(|(end, _)| &text[..end])
+}
+
+fn redact_points(redact: Redact, metric: &mut Metric) {
+    let redact_point = |attributes: &mut [KeyValue], exemplars: &mut [Exemplar]| {
+        redact_attributes(redact, attributes);
+        for exemplar in exemplars {
+            redact_attributes(redact, &mut exemplar.filtered_attributes);
+        }
+    };
+    match &mut metric.data {
+        Some(metric::Data::Gauge(gauge)) => {
+            for point in &mut gauge.data_points {
+                redact_point(&mut point.attributes, &mut point.exemplars);
+            }
+        }
+        Some(metric::Data::Sum(sum)) => {
+            for point in &mut sum.data_points {
+                redact_point(&mut point.attributes, &mut point.exemplars);
+            }
+        }
+        Some(metric::Data::Histogram(histogram)) => {
+            for point in &mut histogram.data_points {
+                redact_point(&mut point.attributes, &mut point.exemplars);
+            }
+        }
+        Some(metric::Data::ExponentialHistogram(histogram)) => {
+            for point in &mut histogram.data_points {
+                redact_point(&mut point.attributes, &mut point.exemplars);
+            }
+        }
+        Some(metric::Data::Summary(_)) | None => {}
+    }
+}
+
+fn redact_attributes(redact: Redact, attributes: &mut [KeyValue]) {
+    for attribute in attributes {
+        redact_value(redact, attribute.value.as_mut());
+    }
+}
+
+fn redact_value(redact: Redact, value: Option<&mut AnyValue>) {
+    match value.and_then(|value| value.value.as_mut()) {
+        Some(Value::StringValue(text)) => {
+            if let Cow::Owned(redacted) = redact(text) {
+                *text = redacted;
+            }
+        }
+        Some(Value::ArrayValue(array)) => {
+            for value in &mut array.values {
+                redact_value(redact, Some(value));
+            }
+        }
+        Some(Value::KvlistValue(list)) => redact_attributes(redact, &mut list.values),
+        _ => {}
+    }
+}
+
+/// Hides the local part of e-mail addresses, for the tests of this crate.
+#[cfg(test)]
+pub(crate) fn redact_mail(text: &str) -> Cow<'_, str> {
+    if !text.contains("@example.com") {
+        return Cow::Borrowed(text);
+    }
+    let mut redacted = text.to_owned();
+    for name in ["alice", "bob", "carol"] {
+        let hidden = format!("{}***@", &name[..2]);
+        redacted = redacted.replace(&format!("{name}@"), &hidden);
+    }
+    Cow::Owned(redacted)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::metrics::v1::{Gauge, NumberDataPoint, ResourceMetrics, ScopeMetrics};
+
+    use super::*;
+
+    fn value(value: impl Into<opentelemetry::Value>) -> Option<AnyValue> {
+        Some(value.into().into())
+    }
+
+    fn attribute(key: &str, text: impl Into<opentelemetry::Value>) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: value(text),
+            ..KeyValue::default()
+        }
+    }
+
+    #[test]
+    fn points_exemplars_and_resources_are_redacted() {
+        let mut request = ExportMetricsServiceRequest {
+            resource_metrics: vec![ResourceMetrics {
+                resource: Some(Resource {
+                    attributes: vec![attribute("owner", "alice@example.com")],
+                    ..Resource::default()
+                }),
+                scope_metrics: vec![ScopeMetrics {
+                    metrics: vec![Metric {
+                        data: Some(metric::Data::Gauge(Gauge {
+                            data_points: vec![NumberDataPoint {
+                                attributes: vec![attribute("queue", "bob@example.com")],
+                                exemplars: vec![Exemplar {
+                                    filtered_attributes: vec![attribute("who", "carol@example.com")],
+                                    ..Exemplar::default()
+                                }],
+                                ..NumberDataPoint::default()
+                            }],
+                        })),
+                        ..Metric::default()
+                    }],
+                    ..ScopeMetrics::default()
+                }],
+                ..ResourceMetrics::default()
+            }],
+        };
+        let rules = TextRules {
+            redact: Some(redact_mail),
+            value_limit: None,
+        };
+        rules.apply_to_metrics(&mut request);
+        let shown = format!("{request:?}");
+        for (mail, hidden) in [
+            ("alice@", "al***@example.com"),
+            ("bob@", "bo***@example.com"),
+            ("carol@", "ca***@example.com"),
+        ] {
+            assert!(!shown.contains(mail) && shown.contains(hidden), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! OTLP over gRPC. A request is encoded once for all attempts, so calls use a codec that passes bytes
+//! through; the generated clients would clone the request for each attempt.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use prost::Message;
+use prost::bytes::{Buf, BufMut, Bytes};
+use tonic::client;
+#[cfg(feature = "gzip")]
+use tonic::codec::CompressionEncoding;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::outcome::{Accepted, MAX_ANSWER, TransportError, USER_AGENT, described};
+use super::response::{self, Sent};
+use super::retry::{AttemptError, Retry};
+use super::tls::Tls;
+use crate::collector::{Collector, Compression};
+use crate::signal::Signal;
+use crate::text::Redact;
+
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+#[derive(Debug)]
+pub(super) struct Grpc {
+    endpoint: Endpoint,
+    compression: Compression,
+    client: client::Grpc<Channel>,
+    path: PathAndQuery,
+    headers: http::HeaderMap,
+    redact: Option<Redact>,
+}
+
+impl Grpc {
+    pub(super) fn new(
+        signal: Signal,
+        collector: &Collector,
+        redact: Option<Redact>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, TransportError> {
+        #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS changes it"))]
+        let mut endpoint = Endpoint::from_shared(collector.endpoint.clone())?.user_agent(USER_AGENT)?;
+        let tls = Tls::read(collector, warnings)?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = client_tls(tls) {
+            endpoint = endpoint.tls_config(tls)?;
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = tls;
+        Ok(Self {
+            client: client(&endpoint, collector.compression),
+            endpoint,
+            compression: collector.compression,
+            path: PathAndQuery::from_static(match signal {
+                Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+                Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+                Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            }),
+            headers: collector.headers.clone(),
+            redact,
+        })
+    }
+
+    /// Replaces the connection. In HTTP/2, a call that timed out leaves the connection open; if the peer is
+    /// unreachable, every later call on it would time out too.
+    pub(super) fn reconnect(&mut self) {
+        self.client = client(&self.endpoint, self.compression);
+    }
+
+    pub(super) async fn attempt(&self, message: Bytes) -> Result<Accepted, AttemptError> {
+        // Clones share their connection.
+        let mut client = self.client.clone();
+        if let Err(error) = client.ready().await {
+            return Err(AttemptError::connection(described(&error)));
+        }
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
+        match client.unary(request, self.path.clone(), Encoded).await {
+            Ok(answer) => {
+                let sent = Sent {
+                    headers: &self.headers,
+                    redact: self.redact,
+                };
+                Ok(response::of_protobuf(answer.get_ref(), &sent))
+            }
+            Err(status) => Err(refused(&status)),
+        }
+    }
+}
+
+/// Returns a client that connects at its first call.
+fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
+    let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER);
+    match compression {
+        Compression::None => client,
+        #[cfg(not(feature = "gzip"))]
+        Compression::Gzip => client,
+        #[cfg(feature = "gzip")]
+        Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+    }
+}
+
+#[cfg(feature = "tls")]
+fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
+    use super::tls::Roots;
+    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+    let config = match tls.roots {
+        Roots::None => return None,
+        Roots::System => ClientTlsConfig::new().with_native_roots(),
+        Roots::Own(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+    };
+    Some(match tls.client {
+        Some(client) => config.identity(Identity::from_pem(client.certificate, client.key)),
+        None => config,
+    })
+}
+
+/// Returns the error of a failed call. A status with a source comes from the client, for a connection error.
+/// The message of the collector is omitted, because it may quote exported data.
+fn refused(status: &Status) -> AttemptError {
+    if let Some(cause) = status.source() {
+        return AttemptError::connection(described(cause));
+    }
+    let retry = match status.code() {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => retry_delay(status).map_or(Retry::AfterBackoff, Retry::After),
+        Code::ResourceExhausted => retry_delay(status).map_or(Retry::Never, Retry::After),
+        _ => Retry::Never,
+    };
+    AttemptError {
+        error_type: name(status.code()),
+        message: format!("the collector responded with gRPC status {}", name(status.code())),
+        retry,
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Returns the `retry_delay` of the `google.rpc.RetryInfo` in the details of the status.
+fn retry_delay(status: &Status) -> Option<Duration> {
+    let details = RpcStatus::decode(status.details()).ok()?.details;
+    let detail = details.iter().find(|detail| detail.type_url == RETRY_INFO)?;
+    let delay = RetryInfo::decode(&detail.value[..]).ok()?.retry_delay?;
+    let (seconds, nanos) = (
+        u64::try_from(delay.seconds).ok()?,
+        u32::try_from(delay.nanos).ok()?,
+    );
+    // `Duration::new` panics if carrying over excess nanoseconds overflows the seconds.
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
+/// `google.rpc.Status`, limited to its details.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RpcStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<AnyDetail>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnyDetail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// A codec for encoded messages.
+#[derive(Clone, Copy, Debug)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_delay(code: Code, seconds: i64, nanos: i32) -> Status {
+        let retry_info = RetryInfo {
+            retry_delay: Some(Delay { seconds, nanos }),
+        };
+        let other = AnyDetail {
+            type_url: "type.googleapis.com/google.rpc.Help".to_owned(),
+            value: vec![0xff],
+        };
+        let detail = AnyDetail {
+            type_url: RETRY_INFO.to_owned(),
+            value: retry_info.encode_to_vec(),
+        };
+        let status = RpcStatus {
+            details: vec![other, detail],
+        };
+        Status::with_details(code, "wait", status.encode_to_vec().into())
+    }
+
+    #[test]
+    fn six_statuses_are_retried() {
+        let retried: Vec<Code> = (0..=16)
+            .map(Code::from_i32)
+            .filter(|code| refused(&Status::new(*code, "")).retry == Retry::AfterBackoff)
+            .collect();
+        assert_eq!(
+            retried,
+            [
+                Code::Cancelled,
+                Code::DeadlineExceeded,
+                Code::Aborted,
+                Code::OutOfRange,
+                Code::Unavailable,
+                Code::DataLoss
+            ]
+        );
+    }
+
+    #[test]
+    fn resource_exhausted_is_retried_only_with_a_retry_delay() {
+        let refused = |status: &Status| refused(status).retry;
+        let exhausted = Code::ResourceExhausted;
+        assert_eq!(refused(&Status::new(exhausted, "")), Retry::Never);
+        assert_eq!(
+            refused(&with_delay(exhausted, 2, 500_000_000)),
+            Retry::After(Duration::from_millis(2_500))
+        );
+        assert_eq!(
+            refused(&with_delay(Code::Unavailable, 1, 0)),
+            Retry::After(Duration::from_secs(1))
+        );
+        assert_eq!(refused(&with_delay(Code::InvalidArgument, 1, 0)), Retry::Never);
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MAX, i32::MAX)] {
+            assert_eq!(refused(&with_delay(exhausted, seconds, nanos)), Retry::Never);
+        }
+        let garbage = Status::with_details(exhausted, "", Bytes::from_static(b"\xff\xff"));
+        assert_eq!(refused(&garbage), Retry::Never);
+    }
+
+    #[test]
+    fn the_message_of_the_collector_is_omitted() {
+        let failure = refused(&Status::new(Code::Unauthenticated, "bad token s3cret"));
+        assert_eq!(failure.error_type, "UNAUTHENTICATED");
+        assert_eq!(
+            failure.message,
+            "the collector responded with gRPC status UNAUTHENTICATED"
+        );
+    }
+}

@@ -1,0 +1,310 @@
+//! OTLP over HTTP, with protobuf or JSON in the body.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use prost::bytes::Bytes;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use tokio::time::timeout;
+
+#[cfg(feature = "json")]
+use super::json;
+use super::outcome::{Accepted, MAX_ANSWER, TransportError, USER_AGENT as OUR_USER_AGENT, described};
+use super::response::{self, Sent};
+use super::retry::{AttemptError, Retry};
+use super::tls::Tls;
+use crate::collector::{Collector, Compression, Protocol};
+use crate::destination::Request;
+use crate::text::Redact;
+
+/// Time limit for reading the response to an accepted request.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Http {
+    client: Client,
+    url: Url,
+    /// Headers of every request, secrets included.
+    headers: HeaderMap,
+    encoding: Encoding,
+    compression: Compression,
+    redact: Option<Redact>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Encoding {
+    Protobuf,
+    #[cfg(feature = "json")]
+    Json,
+}
+
+impl Http {
+    pub(super) fn new(
+        collector: &Collector,
+        redact: Option<Redact>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, TransportError> {
+        let url = Url::parse(&collector.endpoint).map_err(|_| TransportError::Endpoint)?;
+        let encoding = match collector.protocol {
+            #[cfg(feature = "json")]
+            Protocol::HttpJson => Encoding::Json,
+            _ => Encoding::Protobuf,
+        };
+        let content_type = match encoding {
+            Encoding::Protobuf => "application/x-protobuf",
+            #[cfg(feature = "json")]
+            Encoding::Json => "application/json",
+        };
+        let mut headers = collector.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(OUR_USER_AGENT));
+        let compression = available(collector.compression, warnings);
+        if compression == Compression::Gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        Ok(Self {
+            client: client(&Tls::read(collector, warnings)?)?,
+            url,
+            headers,
+            encoding,
+            compression,
+            redact,
+        })
+    }
+
+    /// Returns the body of `request`, for all attempts to send it.
+    pub(super) fn body(&self, request: &Request) -> Bytes {
+        let plain = match self.encoding {
+            Encoding::Protobuf => request.protobuf().clone(),
+            #[cfg(feature = "json")]
+            Encoding::Json => json::body(request).into(),
+        };
+        match self.compression {
+            Compression::None => plain,
+            Compression::Gzip => gzip(&plain),
+        }
+    }
+
+    pub(super) async fn attempt(&self, body: Bytes) -> Result<Accepted, AttemptError> {
+        let mut request = reqwest::Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(body.into());
+        let response = self
+            .client
+            .execute(request)
+            .await
+            .map_err(|error| AttemptError::connection(described(&error.without_url())))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refused(status, response.headers()));
+        }
+        #[cfg(feature = "json")]
+        let is_json = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+        let sent = Sent {
+            headers: &self.headers,
+            redact: self.redact,
+        };
+        let answer = timeout(ANSWER_TIMEOUT, answer(response))
+            .await
+            .unwrap_or_default();
+        #[cfg(feature = "json")]
+        if is_json {
+            return Ok(response::of_json(&answer, &sent));
+        }
+        Ok(response::of_protobuf(&answer, &sent))
+    }
+}
+
+/// Returns `compression`, or none with a warning if the feature for it is missing.
+fn available(compression: Compression, warnings: &mut Vec<String>) -> Compression {
+    if compression == Compression::Gzip && cfg!(not(feature = "gzip")) {
+        warnings.push(
+            "requests are not compressed: this program is built without the feature gzip of otlp-recorder"
+                .to_owned(),
+        );
+        return Compression::None;
+    }
+    compression
+}
+
+#[cfg(feature = "tls")]
+fn client(tls: &Tls) -> reqwest::Result<Client> {
+    use super::tls::Roots;
+    use reqwest::{Certificate, Identity};
+
+    // Another part of the process may have installed a provider; any provider works.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = without_redirects();
+    builder = match &tls.roots {
+        // Avoids reading the system certificates, which a minimal image may lack.
+        Roots::None => builder.tls_certs_only([]),
+        Roots::System => builder,
+        Roots::Own(pem) => builder.tls_certs_only(Certificate::from_pem_bundle(pem)?),
+    };
+    if let Some(client) = &tls.client {
+        let both = [&client.certificate[..], b"\n", &client.key].concat();
+        builder = builder.identity(Identity::from_pem(&both)?);
+    }
+    builder.build()
+}
+
+#[cfg(not(feature = "tls"))]
+fn client(_: &Tls) -> reqwest::Result<Client> {
+    without_redirects().build()
+}
+
+/// A redirect would lose the body, and pass the headers to another server.
+fn without_redirects() -> reqwest::ClientBuilder {
+    Client::builder().redirect(Policy::none())
+}
+
+#[cfg(feature = "gzip")]
+fn gzip(plain: &[u8]) -> Bytes {
+    use std::io::Write;
+
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    // Writing to memory does not fail.
+    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
+    written.unwrap_or_default().into()
+}
+
+#[cfg(not(feature = "gzip"))]
+fn gzip(plain: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(plain)
+}
+
+/// Returns the body of the response, or an empty one if it is too long or incomplete.
+async fn answer(mut response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Vec::new();
+        }
+        body.extend_from_slice(&chunk);
+    }
+    body
+}
+
+/// Returns the error of a refused request. The body is not read, because it may quote exported data.
+fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
+    let retry = match status.as_u16() {
+        429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
+        _ => Retry::Never,
+    };
+    AttemptError {
+        error_type: error_type(status),
+        message: format!("the collector responded with HTTP status {status}"),
+        retry,
+    }
+}
+
+/// Returns the `Retry-After` time. A date is compared with the `Date` header of the response, because clocks
+/// differ.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+    Some(
+        until
+            .duration_since(now.unwrap_or_else(SystemTime::now))
+            .unwrap_or_default(),
+    )
+}
+
+fn error_type(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        301 => "301",
+        302 => "302",
+        307 => "307",
+        308 => "308",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        411 => "411",
+        413 => "413",
+        415 => "415",
+        422 => "422",
+        429 => "429",
+        500 => "500",
+        501 => "501",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(status: u16, headers: &[(HeaderName, &str)]) -> AttemptError {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect();
+        refused(StatusCode::from_u16(status).unwrap(), &headers)
+    }
+
+    #[test]
+    fn four_statuses_are_retried() {
+        let retried: Vec<u16> = (300..600)
+            .filter(|status| failure(*status, &[]).retry != Retry::Never)
+            .collect();
+        assert_eq!(retried, [429, 502, 503, 504]);
+        assert_eq!(failure(503, &[]).error_type, "503");
+        assert_eq!(failure(599, &[]).error_type, "_OTHER");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (wish, expected) in [
+            ("120", Retry::After(Duration::from_secs(120))),
+            ("0", Retry::After(Duration::ZERO)),
+            (
+                "Sun, 06 Nov 1994 08:50:07 GMT",
+                Retry::After(Duration::from_secs(30)),
+            ),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Retry::After(Duration::ZERO)),
+            ("soon", Retry::AfterBackoff),
+            ("-5", Retry::AfterBackoff),
+        ] {
+            let failure = failure(429, &[(DATE, date), (RETRY_AFTER, wish)]);
+            assert_eq!(failure.retry, expected, "{wish}");
+        }
+        let without_date = failure(503, &[(RETRY_AFTER, date)]);
+        assert_eq!(without_date.retry, Retry::After(Duration::ZERO));
+        // `Retry-After` has no effect on a status that is not retried.
+        assert_eq!(failure(400, &[(RETRY_AFTER, "1")]).retry, Retry::Never);
+    }
+
+    #[tokio::test]
+    async fn an_error_does_not_contain_the_url() {
+        // No server can listen on this port.
+        let collector = Collector::new(Protocol::HttpProtobuf, "http://127.0.0.1:0/in?key=s3cret");
+        let http = Http::new(&collector, None, &mut Vec::new()).unwrap();
+        let failure = http.attempt(Bytes::new()).await.unwrap_err();
+        assert_eq!(
+            (failure.error_type, failure.retry),
+            ("connection_error", Retry::AfterBackoff)
+        );
+        let text = failure.message;
+        assert!(!text.contains("s3cret") && !text.contains("/in"), "{text}");
+    }
+}

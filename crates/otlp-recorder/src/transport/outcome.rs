@@ -1,0 +1,57 @@
+//! The results of sending, and constants shared by all transports.
+
+use std::error::Error;
+use std::time::Duration;
+
+/// User agent in the form of the OTLP exporter specification.
+pub(super) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
+
+/// Maximum length of a response in bytes. Responses are a few bytes, or a few lines if they report a problem.
+pub(super) const MAX_ANSWER: usize = 64 * 1024;
+
+/// Response of the collector to an accepted request.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Accepted {
+    /// Number of spans, data points or log records that the collector rejected: a partial success.
+    pub(crate) rejected: u64,
+    /// Message of the collector, shortened, redacted, and without header values.
+    pub(crate) message: Option<String>,
+}
+
+/// Reason a request was not accepted. Contains neither header values nor the endpoint.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct SendError {
+    /// Value of `error.type`: an HTTP status code, a gRPC status, `timeout` or `connection_error`.
+    pub(crate) error_type: &'static str,
+    /// Retry delay that the collector requested, if it exceeds the deadline.
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) message: String,
+}
+
+/// Reason a signal cannot be sent at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransportError {
+    #[error("cannot create the HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    #[cfg(feature = "grpc")]
+    #[error("cannot create the gRPC client: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    #[error("the endpoint is not a valid URL")]
+    Endpoint,
+    #[cfg(not(all(feature = "grpc", feature = "json")))]
+    #[error("this program is built without {0}; enable the feature {1} of otlp-recorder")]
+    MissingFeature(&'static str, &'static str),
+}
+
+/// Returns the message of an error, followed by those of its sources.
+pub(super) fn described(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! Parsing of the response to a request that was accepted, entirely or in part. A malformed response counts
+//! as a full success.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+#[cfg(feature = "json")]
+use serde_json::Value;
+
+use super::outcome::Accepted;
+use crate::text::Redact;
+
+/// Maximum length of a message in characters.
+const MAX_MESSAGE: usize = 256;
+
+/// Minimum length of a header value that is hidden in messages. Shorter values are not secrets and occur in
+/// ordinary text.
+const MIN_SECRET: usize = 6;
+
+/// Rules for messages of the collector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent<'a> {
+    /// Headers of the request, whose values may be secret.
+    pub(super) headers: &'a HeaderMap,
+    pub(super) redact: Option<Redact>,
+}
+
+/// Parses a protobuf response. The responses of the three signals differ in field names only.
+pub(super) fn of_protobuf(body: &[u8], sent: &Sent<'_>) -> Accepted {
+    let partial = ExportTraceServiceResponse::decode(body)
+        .ok()
+        .and_then(|response| response.partial_success);
+    match partial {
+        Some(partial) => accepted(partial.rejected_spans, &partial.error_message, sent),
+        None => Accepted::default(),
+    }
+}
+
+#[cfg(feature = "json")]
+/// Parses a JSON response, in which a 64-bit integer may be a string or a number.
+pub(super) fn of_json(body: &[u8], sent: &Sent<'_>) -> Accepted {
+    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+    let partial = &answer["partialSuccess"];
+    let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"]
+        .iter()
+        .find_map(|name| match &partial[*name] {
+            Value::String(text) => text.parse().ok(),
+            other => other.as_i64(),
+        });
+    let message = partial["errorMessage"].as_str().unwrap_or_default();
+    accepted(rejected.unwrap_or_default(), message, sent)
+}
+
+fn accepted(rejected: i64, message: &str, sent: &Sent<'_>) -> Accepted {
+    let message = presentable(message, sent);
+    Accepted {
+        rejected: u64::try_from(rejected).unwrap_or_default(),
+        message: (!message.is_empty()).then_some(message),
+    }
+}
+
+/// Returns a message of the collector as one short line, redacted and without header values.
+fn presentable(text: &str, sent: &Sent<'_>) -> String {
+    let mut line: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    for value in sent.headers.values().filter_map(|value| value.to_str().ok()) {
+        for secret in [value].into_iter().chain(value.split_whitespace()) {
+            if secret.len() >= MIN_SECRET {
+                line = line.replace(secret, "***");
+            }
+        }
+    }
+    let redacted = sent
+        .redact
+        .map_or(Cow::Borrowed(line.as_str()), |redact| redact(&line));
+    redacted.chars().take(MAX_MESSAGE).collect()
+}
+
+#[cfg(all(test, feature = "json"))]
+mod tests {
+    use super::*;
+    use crate::text::redact_mail;
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceResponse,
+    };
+    use opentelemetry_proto::tonic::collector::metrics::v1::{
+        ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+    };
+
+    fn sent(headers: &HeaderMap) -> Sent<'_> {
+        Sent {
+            headers,
+            redact: Some(redact_mail),
+        }
+    }
+
+    fn partial(rejected: u64, message: &str) -> Accepted {
+        Accepted {
+            rejected,
+            message: (!message.is_empty()).then(|| message.to_owned()),
+        }
+    }
+
+    #[test]
+    fn partial_successes_of_every_signal_are_read() {
+        let logs = ExportLogsServiceResponse {
+            partial_success: Some(ExportLogsPartialSuccess {
+                rejected_log_records: 3,
+                error_message: "too old".to_owned(),
+            }),
+        };
+        let metrics = ExportMetricsServiceResponse {
+            partial_success: Some(ExportMetricsPartialSuccess {
+                rejected_data_points: 5,
+                error_message: String::new(),
+            }),
+        };
+        let headers = HeaderMap::new();
+        let none = sent(&headers);
+        assert_eq!(of_protobuf(&logs.encode_to_vec(), &none), partial(3, "too old"));
+        assert_eq!(of_protobuf(&metrics.encode_to_vec(), &none), partial(5, ""));
+        for (json, expected) in [
+            (
+                r#"{"partialSuccess":{"rejectedSpans":"7","errorMessage":"x"}}"#,
+                partial(7, "x"),
+            ),
+            (r#"{"partialSuccess":{"rejectedDataPoints":2}}"#, partial(2, "")),
+            (
+                r#"{"partialSuccess":{"rejectedLogRecords":"-1"}}"#,
+                partial(0, ""),
+            ),
+            (
+                r#"{"partialSuccess":{"errorMessage":"slow down"}}"#,
+                partial(0, "slow down"),
+            ),
+            (r#"{"partialSuccess":null}"#, partial(0, "")),
+        ] {
+            assert_eq!(of_json(json.as_bytes(), &none), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_response_is_a_full_success() {
+        for body in [
+            &b""[..],
+            b"\xff\xff\xff",
+            b"<html>",
+            b"[]",
+            b"{\"partialSuccess\":[1]}",
+        ] {
+            assert_eq!(of_protobuf(body, &sent(&HeaderMap::new())), Accepted::default());
+            assert_eq!(of_json(body, &sent(&HeaderMap::new())), Accepted::default());
+        }
+    }
+
+    #[test]
+    fn a_message_of_the_collector_is_shortened_and_redacted() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer t0p-s3cret".parse().unwrap());
+        headers.insert("x-scope", "a".parse().unwrap());
+        assert_eq!(
+            presentable(" bad token\nt0p-s3cret of alice@example.com ", &sent(&headers)),
+            "bad token *** of al***@example.com"
+        );
+        assert_eq!(
+            presentable(&"ä".repeat(1_000), &sent(&headers)).chars().count(),
+            MAX_MESSAGE
+        );
+    }
+}

@@ -1,0 +1,235 @@
+//! Retries: exponential back-off with jitter, or the delay that the collector requests, limited by the
+//! deadline.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::outcome::{Accepted, SendError};
+use crate::log_target::LOG_TARGET;
+use crate::signal::Signal;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+
+/// Maximum retry delay of a collector.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// `error.type` of an attempt that reached the deadline.
+pub(super) const TIMEOUT: &str = "timeout";
+
+/// A failed attempt.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct AttemptError {
+    pub(super) error_type: &'static str,
+    pub(super) message: String,
+    pub(super) retry: Retry,
+}
+
+/// Condition for a retry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Retry {
+    Never,
+    AfterBackoff,
+    /// No earlier than after the delay that the collector requests.
+    After(Duration),
+}
+
+impl AttemptError {
+    /// Returns the error of a connection that cannot be established or is lost before the response.
+    pub(super) fn connection(message: impl Into<String>) -> Self {
+        Self {
+            error_type: "connection_error",
+            message: message.into(),
+            retry: Retry::AfterBackoff,
+        }
+    }
+
+    fn timeout() -> Self {
+        Self {
+            error_type: TIMEOUT,
+            message: "the collector did not answer in time".to_owned(),
+            retry: Retry::Never,
+        }
+    }
+
+    fn into_error(self, retry_after: Option<Duration>) -> SendError {
+        SendError {
+            error_type: self.error_type,
+            retry_after,
+            message: self.message,
+        }
+    }
+}
+
+/// Repeats attempts until one succeeds, one is not retryable, or the next one would start after `end`.
+pub(super) async fn until<F>(
+    signal: Signal,
+    end: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<Accepted, SendError>
+where
+    F: Future<Output = Result<Accepted, AttemptError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    let mut attempts = 0_u32;
+    loop {
+        attempts += 1;
+        let error = match timeout_at(end, attempt()).await {
+            Ok(Ok(accepted)) => return Ok(accepted),
+            Ok(Err(error)) => error,
+            Err(_) => AttemptError::timeout(),
+        };
+        let wait = match error.retry {
+            Retry::Never => return Err(error.into_error(None)),
+            Retry::AfterBackoff => jittered(pause, random()),
+            // Jitter keeps clients that failed at the same time from retrying at the same time.
+            Retry::After(asked) => asked.min(MAX_RETRY_AFTER) + jittered(pause, random()) / 4,
+        };
+        if wait >= end.saturating_duration_since(Instant::now()) {
+            let asked = match error.retry {
+                Retry::After(asked) => Some(asked.min(MAX_RETRY_AFTER)),
+                _ => None,
+            };
+            return Err(error.into_error(asked));
+        }
+        tracing::debug!(
+            target: LOG_TARGET,
+            signal = signal.name(),
+            attempts,
+            retry_in_s = wait.as_secs_f64(),
+            error = %error.message,
+            "an export is retried"
+        );
+        sleep(wait).await;
+        pause = (pause * 2).min(MAX_PAUSE);
+    }
+}
+
+/// Returns `pause` multiplied by 0.5 to 1.5, for a `share` from 0 to 1.
+fn jittered(pause: Duration, share: f64) -> Duration {
+    pause.mul_f64(0.5 + share)
+}
+
+/// Returns a random number from 0 to 1. The standard library seeds every `RandomState` differently.
+fn random() -> f64 {
+    let bits = RandomState::new().build_hasher().finish() >> 32;
+    u32::try_from(bits).map_or(0.5, |bits| f64::from(bits) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+
+    fn failed(retry: Retry) -> AttemptError {
+        AttemptError {
+            error_type: "503",
+            message: "HTTP 503".to_owned(),
+            retry,
+        }
+    }
+
+    /// Fails with each of `failures` in turn, then succeeds; returns the times of the attempts since the
+    /// start.
+    async fn run(timeout: Duration, failures: &[Retry]) -> (Result<Accepted, SendError>, Vec<Duration>) {
+        let start = Instant::now();
+        let mut times = Vec::new();
+        let mut failures = failures.iter();
+        let result = until(Signal::Logs, start + timeout, || {
+            times.push(start.elapsed());
+            let next = failures.next();
+            ready(next.map_or(Ok(Accepted::default()), |retry| Err(failed(*retry))))
+        })
+        .await;
+        (result, times)
+    }
+
+    fn between(times: &[Duration]) -> Vec<Duration> {
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_maximum() {
+        let (result, times) = run(Duration::from_secs(300), &[Retry::AfterBackoff; 8]).await;
+        assert_eq!(result, Ok(Accepted::default()));
+        let expected = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000];
+        let pauses = between(&times);
+        assert_eq!(pauses.len(), expected.len());
+        for (pause, middle) in pauses.iter().zip(expected.map(Duration::from_millis)) {
+            // Timers have a resolution of a millisecond.
+            let range = middle / 2..=middle * 3 / 2 + Duration::from_millis(2);
+            assert!(range.contains(pause), "{pause:?} of {pauses:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_differ_between_senders() {
+        let mut pauses = Vec::new();
+        for _ in 0..20 {
+            let (_, times) = run(Duration::from_secs(60), &[Retry::AfterBackoff]).await;
+            pauses.push(times[1]);
+        }
+        pauses.sort();
+        pauses.dedup();
+        assert!(pauses.len() > 5, "{pauses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_must_not_be_retried_is_final() {
+        let (result, times) = run(Duration::from_secs(10), &[Retry::Never]).await;
+        assert_eq!(result.unwrap_err().error_type, "503");
+        assert_eq!(times.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_is_waited_for() {
+        let asked = Duration::from_secs(4);
+        let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
+        assert_eq!(result, Ok(Accepted::default()));
+        assert!(times[1] >= asked && times[1] < asked + FIRST_PAUSE, "{times:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_beyond_the_deadline_is_passed_on_at_once() {
+        let asked = Duration::from_secs(30);
+        let start = Instant::now();
+        let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
+        assert_eq!(result.unwrap_err().retry_after, Some(asked));
+        assert_eq!(times.len(), 1);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_after_is_at_most_an_hour() {
+        let (result, _) = run(Duration::from_secs(10), &[Retry::After(Duration::MAX)]).await;
+        assert_eq!(result.unwrap_err().retry_after, Some(MAX_RETRY_AFTER));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_end_with_the_deadline() {
+        let (start, timeout) = (Instant::now(), Duration::from_secs(10));
+        let (result, times) = run(timeout, &[Retry::AfterBackoff; 100]).await;
+        let error = result.unwrap_err();
+        assert_eq!((error.error_type, error.retry_after), ("503", None));
+        assert!(start.elapsed() < timeout, "{:?}", start.elapsed());
+        assert!((3..=7).contains(&times.len()), "{times:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_hangs_ends_at_the_deadline() {
+        let (start, timeout) = (Instant::now(), Duration::from_secs(3));
+        let result = until(Signal::Logs, start + timeout, std::future::pending).await;
+        assert_eq!(result.unwrap_err().error_type, "timeout");
+        assert_eq!(start.elapsed().as_secs(), 3);
+    }
+
+    #[test]
+    fn jitter_is_at_most_half_of_the_pause() {
+        let pause = Duration::from_secs(2);
+        assert_eq!(jittered(pause, 0.0), Duration::from_secs(1));
+        assert_eq!(jittered(pause, 1.0), Duration::from_secs(3));
+        assert!((0.0..=1.0).contains(&random()));
+    }
+}

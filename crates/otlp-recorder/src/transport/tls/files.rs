@@ -1,0 +1,62 @@
+//! Reads and checks PEM files.
+
+use std::fs;
+
+use rustls::RootCertStore;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::collector::{ClientFiles, PemFile};
+
+/// CA certificates to trust.
+pub(crate) enum Roots {
+    /// No certificates, for an unencrypted connection.
+    None,
+    /// The certificates of the system.
+    System,
+    /// Only the certificates in this PEM text.
+    Own(Vec<u8>),
+}
+
+/// A client certificate with its chain, and its key, as PEM texts.
+pub(crate) struct ClientPem {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+}
+
+pub(super) fn roots(file: &PemFile) -> Result<Vec<u8>, String> {
+    let pem = read(file)?;
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(file, &pem)? {
+        store
+            .add(certificate)
+            .map_err(|error| format!("{}: {error}", file.setting))?;
+    }
+    Ok(pem)
+}
+
+pub(super) fn client(files: &ClientFiles) -> Result<ClientPem, String> {
+    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
+    let chain = certificates(&files.certificate, &certificate)?;
+    let of_key = |error: &dyn std::fmt::Display| format!("{}: {error}", files.key.setting);
+    let parsed = PrivateKeyDer::from_pem_slice(&key).map_err(|error| of_key(&error))?;
+    CertifiedKey::from_der(chain, parsed, &default_provider()).map_err(|error| of_key(&error))?;
+    Ok(ClientPem { certificate, key })
+}
+
+fn read(file: &PemFile) -> Result<Vec<u8>, String> {
+    fs::read(&file.path).map_err(|error| format!("{}: {error}", file.setting))
+}
+
+fn certificates(file: &PemFile, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(format!("{}: the file has no certificate", file.setting))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(format!("{}: {error}", file.setting)),
+    }
+}
