@@ -1,28 +1,28 @@
-//! Where time comes from. Injected, so that a test can hold it still.
+//! The source of time, injected so that tests can control it.
 
 use jiff::Timestamp;
 
 /// The current time, in UTC.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, cut to microseconds: what the database columns hold.
+    /// Returns the current time, truncated to microseconds, the precision of the database columns.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's own clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that asks the machine for the time"
+        reason = "the only place that reads the system clock"
     )]
     fn now(&self) -> Timestamp {
         to_micros(Timestamp::now())
     }
 }
 
-/// `time` without what a `timestamp` column cannot hold.
+/// Truncates `time` to microseconds, the precision of a `timestamp` column.
 #[must_use]
 pub fn to_micros(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)

@@ -1,4 +1,4 @@
-//! What the service stands on, and whether each part of it answers.
+//! Health of the components that the service depends on: the database, Redis and the workers.
 
 use std::{
     sync::{
@@ -12,53 +12,53 @@ use celeriac::{Broker, Control};
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::store::Store;
+use crate::store::HealthStore;
 
-/// How long a part may take to answer.
+/// Maximum wait for a component.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long workers have to answer; so much less than the whole check that their silence is told in time.
+/// Maximum wait for a worker; shorter than [`CHECK_TIMEOUT`], so that a missing answer is reported in time.
 const PING_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// How long an answer holds: workers are asked no more often, however many probes ask.
+/// Minimum time between two pings of the workers, however many probes there are.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Whether a part answers.
+/// The status of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ComponentStatus {
     Healthy,
     Unhealthy,
 }
 
-impl State {
+impl ComponentStatus {
     fn of(healthy: bool) -> Self {
         if healthy { Self::Healthy } else { Self::Unhealthy }
     }
 }
 
-/// The state of every part.
+/// The status of every component.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
-    pub database: State,
-    pub redis: State,
-    pub celery: State,
+    pub database: ComponentStatus,
+    pub redis: ComponentStatus,
+    pub celery: ComponentStatus,
 }
 
-/// Where tasks go.
+/// The queue that tasks are published to.
 #[derive(Debug, Clone)]
-pub enum Queue {
-    /// To Redis, and on to workers of whatever language.
+pub enum TaskQueue {
+    /// Redis, consumed by workers in any language.
     Redis {
         broker: Arc<dyn Broker>,
         workers: Arc<Workers>,
     },
-    /// To the worker in this very process.
+    /// A queue in memory, consumed by the worker of this process.
     InProcess,
 }
 
-impl Queue {
-    /// Through this broker.
+impl TaskQueue {
+    /// The queue of this broker.
     #[must_use]
     pub fn through(broker: Arc<dyn Broker>) -> Self {
         let workers = Arc::new(Workers::new(broker.clone()));
@@ -66,24 +66,24 @@ impl Queue {
     }
 }
 
-/// Asks the workers, by Celery's remote control, whether there are any.
+/// Pings the workers through Celery's remote control.
 #[derive(Debug)]
 pub struct Workers {
     control: Control,
-    /// When they were asked and whether one answered; locked while they are being asked.
+    /// The time of the last ping and whether a worker answered; locked during a ping.
     last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Workers {
     fn new(broker: Arc<dyn Broker>) -> Self {
         Self {
-            // The first answer is enough.
+            // One answer is enough.
             control: Control::new(broker).timeout(PING_TIMEOUT).limit(1),
             last: Mutex::default(),
         }
     }
 
-    async fn answer(&self) -> bool {
+    async fn any_alive(&self) -> bool {
         let mut last = self.last.lock().await;
         if let Some((asked, answered)) = *last
             && asked.elapsed() < PING_INTERVAL
@@ -96,12 +96,12 @@ impl Workers {
     }
 }
 
-/// Checks the parts, over the connections that requests use.
+/// Checks the components, over the connections that requests use.
 #[derive(Clone)]
 pub struct Health {
     service_name: String,
-    store: Arc<dyn Store>,
-    queue: Queue,
+    store: Arc<dyn HealthStore>,
+    queue: TaskQueue,
     draining: Arc<AtomicBool>,
 }
 
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Health {
 
 impl Health {
     #[must_use]
-    pub fn new(service_name: String, store: Arc<dyn Store>, queue: Queue) -> Self {
+    pub fn new(service_name: String, store: Arc<dyn HealthStore>, queue: TaskQueue) -> Self {
         Self {
             service_name,
             store,
@@ -122,24 +122,24 @@ impl Health {
         }
     }
 
-    /// The name that telemetry knows this service by.
+    /// Returns the name of this service in telemetry.
     #[must_use]
     pub fn service_name(&self) -> &str {
         &self.service_name
     }
 
-    /// Asks every part at once; takes a second at most.
+    /// Checks all components concurrently, in at most a second.
     pub async fn check(&self) -> Report {
         let database = tokio::time::timeout(CHECK_TIMEOUT, self.store.ping());
         let (database, (redis, celery)) = tokio::join!(database, self.check_queue());
         Report {
-            database: State::of(matches!(database, Ok(Ok(())))),
+            database: ComponentStatus::of(matches!(database, Ok(Ok(())))),
             redis,
             celery,
         }
     }
 
-    /// Whether requests may be sent here.
+    /// Returns whether this process accepts requests.
     pub async fn is_ready(&self) -> bool {
         if self.draining.load(Ordering::Relaxed) {
             return false;
@@ -148,20 +148,23 @@ impl Health {
         matches!(current, Ok(Ok(true)))
     }
 
-    /// From now on no requests are to be sent here, because the process is about to stop.
+    /// Fails readiness checks from now on, because the process is about to stop.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    async fn check_queue(&self) -> (State, State) {
+    async fn check_queue(&self) -> (ComponentStatus, ComponentStatus) {
         match &self.queue {
-            Queue::InProcess => (State::Healthy, State::Healthy),
-            Queue::Redis { broker, workers } => {
+            TaskQueue::InProcess => (ComponentStatus::Healthy, ComponentStatus::Healthy),
+            TaskQueue::Redis { broker, workers } => {
                 let redis = tokio::time::timeout(CHECK_TIMEOUT, broker.ping());
-                let workers = tokio::time::timeout(CHECK_TIMEOUT, workers.answer());
+                let workers = tokio::time::timeout(CHECK_TIMEOUT, workers.any_alive());
                 let (redis, workers) = tokio::join!(redis, workers);
                 let healthy = matches!(redis, Ok(Ok(())));
-                (State::of(healthy), State::of(workers == Ok(true)))
+                (
+                    ComponentStatus::of(healthy),
+                    ComponentStatus::of(workers == Ok(true)),
+                )
             }
         }
     }

@@ -1,21 +1,21 @@
-//! Where identifiers come from. Injected, so that a test can foresee them.
+//! The source of ids, injected so that tests can predict them.
 
 use uuid::Uuid;
 
-/// A source of identifiers that never repeat.
+/// A source of unique ids.
 pub trait IdSource: Send + Sync + 'static {
-    /// A fresh identifier.
+    /// Returns a new id.
     fn next(&self) -> Uuid;
 }
 
-/// Random (version 4) UUIDs from the operating system's generator.
+/// Random (version 4) UUIDs from the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RandomIds;
 
 impl IdSource for RandomIds {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that asks the machine for randomness"
+        reason = "the only place that generates random ids"
     )]
     fn next(&self) -> Uuid {
         Uuid::new_v4()

@@ -1,9 +1,9 @@
 //! Pressroom: an articles service with JWT login, PostgreSQL, Celery-compatible background
 //! tasks and OpenTelemetry.
 //!
-//! A request comes in through [`api`], which parses and answers; [`accounts`] and [`articles`]
-//! decide; [`store`] talks SQL; [`tasks`] hands work to a queue and runs it. [`config`] is the
-//! only place that reads the environment.
+//! [`api`] parses requests and writes responses; [`accounts`] and [`articles`] decide; [`store`] runs the
+//! SQL; [`tasks`] publishes and runs background work. They share the types of [`domain`]. [`commands`] puts
+//! them together as [`config`] says.
 
 pub mod accounts;
 pub mod api;

@@ -1,5 +1,5 @@
-//! How a process ends: a signal asks it to stop, a second one tears it down, and a part that
-//! ended by itself takes the whole down with a failing exit code.
+//! Shutdown of a process: a signal stops its parts, a second signal aborts it, and a part that ends
+//! unexpectedly stops the others and makes the process fail.
 
 use std::{future::Future, time::Duration};
 
@@ -9,22 +9,25 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// The exit code after a second signal: 128 + SIGTERM, as shells count it.
+/// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
-/// The parts of a process that run side by side until it is asked to stop.
+/// The error of parts that do not stop in time.
+const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer one";
+
+/// The parts of a process, which run concurrently until it is stopped.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     shutdown: CancellationToken,
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
-/// How much time the end of a process takes.
+/// The timing of a shutdown.
 #[derive(Debug, Clone, Copy)]
-pub struct Ending {
-    /// For how long everything goes on, so that whoever sends requests here notices that it should not.
+pub struct ShutdownTiming {
+    /// Time for which all parts continue, so that load balancers notice the failing readiness checks.
     pub delay: Duration,
-    /// How long the parts may take to stop after that.
+    /// Maximum time for the parts to stop after the delay.
     pub grace: Duration,
 }
 
@@ -34,14 +37,14 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Is cancelled when the process is to stop.
+    /// Returns a token that is cancelled when the process stops.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {
         self.shutdown.clone()
     }
 
-    /// Runs a part. It has to end soon after [`Self::shutdown`], and not before; one that has been asked to stop by
-    /// other means cancels that itself.
+    /// Runs a part. It must end soon after [`Self::shutdown`] is cancelled, and not before; a part that is
+    /// stopped by other means cancels the token itself.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -50,12 +53,12 @@ impl Lifecycle {
         self.parts.spawn(async move { (name, part.await) });
     }
 
-    /// Runs until SIGTERM, SIGINT or a part says that all are to stop. Then calls `draining`, lets the parts go on for
-    /// `ending.delay`, asks each to stop and waits for them, `ending.grace` at most.
+    /// Runs until SIGTERM, SIGINT, or the cancellation of the token. Then calls `draining`, lets the parts
+    /// continue for the delay, stops them, and waits for them up to the grace period.
     ///
     /// # Errors
-    /// When a part failed, ended by itself, or did not end in time.
-    pub async fn run(mut self, ending: Ending, draining: impl FnOnce()) -> anyhow::Result<()> {
+    /// When a part failed, ended unexpectedly, or did not stop in time.
+    pub async fn run(mut self, timing: ShutdownTiming, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut failure = None;
@@ -71,19 +74,19 @@ impl Lifecycle {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            telemetry::warn!("second signal received, aborting");
+            telemetry::warn!("received a second signal, aborting");
             std::process::exit(ABORTED);
         });
         draining();
-        // Parts that were told already are ending.
+        // Without a delay when the parts are stopping already.
         if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
-                () = tokio::time::sleep(ending.delay) => {}
-                Some(ended) = self.parts.join_next(), if !ending.delay.is_zero() => failure = Some(early_end(ended)),
+                () = tokio::time::sleep(timing.delay) => {}
+                Some(ended) = self.parts.join_next(), if !timing.delay.is_zero() => failure = Some(early_end(ended)),
             }
         }
         self.shutdown.cancel();
-        let stopped = tokio::time::timeout(ending.grace, async {
+        let stopped = tokio::time::timeout(timing.grace, async {
             while let Some(ended) = self.parts.join_next().await {
                 match ended {
                     Ok((_, Ok(()))) => {}
@@ -93,7 +96,7 @@ impl Lifecycle {
             }
         });
         if stopped.await.is_err() {
-            failure = failure.or_else(|| Some(anyhow::anyhow!("not stopped within the grace period")));
+            failure = failure.or_else(|| Some(anyhow::anyhow!(LATE)));
         }
         failure.map_or(Ok(()), Err)
     }
@@ -101,7 +104,7 @@ impl Lifecycle {
 
 fn early_end(ended: Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>) -> anyhow::Error {
     let error = match ended {
-        Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended by itself"),
+        Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended unexpectedly"),
         Ok((name, Err(error))) => error.context(name),
         Err(error) => error.into(),
     };
@@ -115,7 +118,8 @@ mod tests {
 
     use super::*;
 
-    /// One thread, so that the signal is sent when it is waited for, and no other test of this process sends any.
+    /// Runs on one thread, so that the signal arrives while it is awaited. No other test of this process
+    /// sends any.
     #[tokio::test]
     async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
         let mut lifecycle = Lifecycle::new();
@@ -131,11 +135,11 @@ mod tests {
             shutdown.cancelled().await;
             Ok(())
         });
-        let ending = Ending {
+        let timing = ShutdownTiming {
             delay: Duration::from_hours(1),
             grace: Duration::from_hours(1),
         };
-        let running = lifecycle.run(ending, || drained.send(()).expect("it is waited for"));
+        let running = lifecycle.run(timing, || drained.send(()).expect("it is waited for"));
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
     }

@@ -1,4 +1,4 @@
-//! What can be done with accounts: register, sign in, change, sign out.
+//! Operations on accounts: registration, login, profile changes and logout.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -25,7 +25,7 @@ static LOGIN_ATTEMPTS: telemetry::Counter = telemetry::counter(
     "Login attempts by outcome",
 );
 
-/// Why something could not be done with an account.
+/// The reason an operation on an account failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     #[error("Email already registered")]
@@ -34,7 +34,7 @@ pub enum AccountError {
     InvalidCredentials,
     #[error(transparent)]
     InvalidToken(#[from] InvalidToken),
-    /// The token's user is gone.
+    /// The token's user no longer exists.
     #[error("User not found")]
     UserNotFound,
     #[error(transparent)]
@@ -72,14 +72,14 @@ impl Failure for AccountError {
     }
 }
 
-/// A user who has just proved who they are, with the token that says so from now on.
+/// An authenticated user, with a new token.
 #[derive(Debug)]
 pub struct SignedIn {
     pub user: User,
     pub token: String,
 }
 
-/// What a profile update asks for; `None` leaves a field as it is.
+/// Requested changes to a profile; `None` leaves a field unchanged.
 #[derive(Debug, Default)]
 pub struct ProfileUpdate {
     pub email: Option<Email>,
@@ -89,7 +89,7 @@ pub struct ProfileUpdate {
     pub image: Option<String>,
 }
 
-/// The accounts of the service.
+/// The accounts service.
 #[derive(Clone)]
 pub struct Accounts {
     store: Arc<dyn AccountStore>,
@@ -123,9 +123,10 @@ impl Accounts {
         }
     }
 
+    /// Registers a user, and logs them in.
+    ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], [`AccountError::EmailTaken`], or a failure of what it
-    /// stands on.
+    /// [`AccountError::TooManyAttempts`], [`AccountError::EmailTaken`], or a failure of the store or of hashing.
     pub async fn register(
         &self,
         email: Email,
@@ -150,9 +151,11 @@ impl Accounts {
             .await
     }
 
+    /// Logs a user in.
+    ///
     /// # Errors
-    /// [`AccountError::TooManyAttempts`], whether there is such an account or not,
-    /// [`AccountError::InvalidCredentials`], whichever of the two is wrong, or a failure.
+    /// [`AccountError::TooManyAttempts`], even for an unknown address; [`AccountError::InvalidCredentials`] for an
+    /// unknown address or a wrong password; or a failure of the store or of hashing.
     pub async fn login(
         &self,
         email: Email,
@@ -181,10 +184,10 @@ impl Accounts {
             .await
     }
 
-    /// The user a token names, unless it was logged out.
+    /// Finds the user of a token that is valid and not revoked.
     ///
     /// # Errors
-    /// [`AccountError::InvalidToken`], [`AccountError::UserNotFound`], or a failure.
+    /// [`AccountError::InvalidToken`], [`AccountError::UserNotFound`], or a failure of the store.
     pub async fn authenticate(&self, token: &str) -> Result<(User, Claims), AccountError> {
         let claims = self.tokens.check(token)?;
         let session = self.store.find_session(claims.user, &claims.key).await?;
@@ -195,8 +198,10 @@ impl Accounts {
         }
     }
 
+    /// Changes a user's profile.
+    ///
     /// # Errors
-    /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure.
+    /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure of the store or of hashing.
     pub async fn update(&self, user: &User, update: ProfileUpdate) -> Result<User, AccountError> {
         let password_hash = match update.password {
             Some(password) => Some(self.passwords.hash(password).await?),
@@ -213,7 +218,7 @@ impl Accounts {
         updated.ok_or(AccountError::UserNotFound)
     }
 
-    /// Refuses the token from now on, in every process.
+    /// Revokes a token, in every process.
     ///
     /// # Errors
     /// A failure of the store.
@@ -247,7 +252,7 @@ impl Accounts {
                     .store
                     .upgrade_password_hash(found.user.id, &found.password_hash, &new)
                     .await;
-                // The login is good either way; the next one tries again.
+                // The login succeeds either way; the next one tries again.
                 if let Err(error) = upgraded {
                     telemetry::warn!(user.id = found.user.id.0, %error, "password hash not upgraded");
                 }

@@ -12,7 +12,7 @@ use super::{
     error::{ApiError, ErrorBody},
     json::Json,
 };
-use crate::health::{Health, State as ComponentState};
+use crate::health::{ComponentStatus, Health};
 
 /// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -35,12 +35,12 @@ pub struct HealthView {
 #[derive(Debug, Serialize, ToSchema)]
 struct Components {
     #[schema(value_type = String, example = "healthy")]
-    database: ComponentState,
+    database: ComponentStatus,
     #[schema(value_type = String, example = "healthy")]
-    redis: ComponentState,
+    redis: ComponentStatus,
     /// Healthy when at least one worker is alive.
     #[schema(value_type = String, example = "healthy")]
-    celery: ComponentState,
+    celery: ComponentStatus,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,9 +68,9 @@ pub struct Probe {
 pub async fn health(State(health): State<Health>) -> Response {
     let report = health.check().await;
     let required = [report.database, report.redis];
-    let status = if required.contains(&ComponentState::Unhealthy) {
+    let status = if required.contains(&ComponentStatus::Unhealthy) {
         Status::Unhealthy
-    } else if report.celery == ComponentState::Unhealthy {
+    } else if report.celery == ComponentStatus::Unhealthy {
         Status::Degraded
     } else {
         Status::Healthy

@@ -124,7 +124,11 @@ macro_rules! request_body {
     (
         $(#[$meta:meta])*
         $name:ident {
-            $($field:ident: $type:ty as $described:ty = $need:ident $take:ident { $($key:ident = $value:tt),* },)*
+            $(
+                $field:ident: $type:ty as $described:ty = $need:ident $take:ident {
+                    $($key:ident = $value:tt),*
+                },
+            )*
         }
     ) => {
         $(#[$meta])*

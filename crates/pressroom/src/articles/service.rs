@@ -1,4 +1,4 @@
-//! What can be done with articles, and by whom.
+//! Operations on articles and favourites, with their permissions.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     domain::{
         ARTICLE_NOTIFICATION, Article, ArticleChanges, ArticleEvent, ArticleId, ArticlePage, Draft,
-        IdempotencyKey, ListQuery, NewArticle, NewOutboxTask, OnceOnly, Precondition, User, UserId,
+        IdempotencyKey, IdempotentRequest, ListQuery, NewArticle, NewOutboxTask, Precondition, User, UserId,
     },
     ids::IdSource,
     names::{attribute, metric, span},
@@ -23,13 +23,13 @@ static CREATED: telemetry::Counter = telemetry::counter(
     "Articles created, by author",
 );
 
-/// How many slugs are tried for one article. The second one is already random.
+/// Maximum number of slugs tried for one article; the second one is already random.
 const SLUG_ATTEMPTS: u32 = 5;
 
-/// How often a request with a key is begun anew that another one with its key came before.
+/// Attempts at a request when concurrent requests win its idempotency key.
 const ONCE_ATTEMPTS: u32 = 3;
 
-/// Why something could not be done with an article.
+/// The reason an operation on an article failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ArticleError {
     #[error("Article not found")]
@@ -38,10 +38,10 @@ pub enum ArticleError {
     UpdateForbidden,
     #[error("You can only delete your own articles")]
     DeleteForbidden,
-    /// The article is another version than the caller demands.
+    /// The article is not in a version that the caller allows.
     #[error("Article has changed")]
     PreconditionFailed,
-    /// The key was another request's.
+    /// The key belongs to another request.
     #[error("Idempotency-Key was used for another request")]
     IdempotencyKeyReused,
     #[error(transparent)]
@@ -65,7 +65,7 @@ impl Failure for ArticleError {
     }
 }
 
-/// An article that its author asked for, and may therefore change.
+/// An article that its author requested, and may therefore change.
 #[derive(Debug)]
 pub struct OwnArticle(Article);
 
@@ -75,7 +75,7 @@ pub struct Articles {
     store: Arc<dyn ArticleStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-    /// Told when the outbox has something new.
+    /// Notified when a row is added to the outbox.
     outbox: Arc<Notify>,
 }
 
@@ -101,7 +101,7 @@ impl Articles {
         }
     }
 
-    /// Creates an article; under a key once in a day, and the same answer is given each time.
+    /// Creates an article. With a key, retries within a day return the article of the first request.
     ///
     /// # Errors
     /// [`ArticleError::IdempotencyKeyReused`], or a failure of the store.
@@ -120,7 +120,7 @@ impl Articles {
                 };
                 telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
                 if !new {
-                    telemetry::debug!(article.id = article.id.0, "answered as the first time");
+                    telemetry::debug!(article.id = article.id.0, "answered with the stored article");
                     return Ok(article);
                 }
                 CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.to_string())]);
@@ -144,7 +144,7 @@ impl Articles {
         Ok(self.store.list_articles(query).await?)
     }
 
-    /// The article, if `user` may update it.
+    /// Finds an article that `user` may update.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`], [`ArticleError::UpdateForbidden`], or a failure of the store.
@@ -156,10 +156,10 @@ impl Articles {
         Ok(OwnArticle(article))
     }
 
-    /// Changes an article, if it is still a version that the caller means.
+    /// Changes an article that is in a version which `precondition` allows.
     ///
     /// # Errors
-    /// [`ArticleError::NotFound`] when it was deleted meanwhile,
+    /// [`ArticleError::NotFound`] when the article was deleted meanwhile,
     /// [`ArticleError::PreconditionFailed`], or a failure of the store.
     pub async fn update(
         &self,
@@ -178,7 +178,7 @@ impl Articles {
                     .update_article(article.id, changes, precondition, article.author.id, task)
                     .await?;
                 let Some(updated) = updated else {
-                    return Err(self.why_not(article.id).await?);
+                    return Err(self.change_refusal(article.id).await?);
                 };
                 self.outbox.notify_one();
                 telemetry::info!(
@@ -191,7 +191,7 @@ impl Articles {
             .await
     }
 
-    /// Deletes an article, if it is a version that the caller means.
+    /// Deletes an article that is in a version which `precondition` allows.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`], [`ArticleError::DeleteForbidden`],
@@ -211,7 +211,7 @@ impl Articles {
                     return Err(ArticleError::DeleteForbidden);
                 }
                 if !self.store.delete_article(article.id, precondition).await? {
-                    return Err(self.why_not(article.id).await?);
+                    return Err(self.change_refusal(article.id).await?);
                 }
                 telemetry::info!(article.id = article.id.0, article.slug, "Article deleted");
                 Ok(())
@@ -219,7 +219,7 @@ impl Articles {
             .await
     }
 
-    /// Favourites an article; idempotent.
+    /// Adds a favourite; idempotent.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
@@ -234,7 +234,7 @@ impl Articles {
             .await
     }
 
-    /// Takes a favourite back; idempotent.
+    /// Removes a favourite; idempotent.
     ///
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
@@ -249,27 +249,27 @@ impl Articles {
             .await
     }
 
-    /// Why an article could not be changed that was there a moment ago.
-    async fn why_not(&self, id: ArticleId) -> Result<ArticleError, StoreError> {
+    /// Returns the reason an article that existed before could not be changed.
+    async fn change_refusal(&self, id: ArticleId) -> Result<ArticleError, StoreError> {
         Ok(match self.store.find_article_by_id(id).await? {
             Some(_) => ArticleError::PreconditionFailed,
             None => ArticleError::NotFound,
         })
     }
 
-    /// The article, and whether it is new. Of several requests at once that have one key, one
-    /// inserts; the others wait for it in the database and find what it was answered.
+    /// Returns the article, and whether it is new. Of concurrent requests with one key, one inserts; the
+    /// others wait for it in the database and find its answer.
     async fn insert_once(
         &self,
         author: UserId,
         draft: &Draft,
         key: IdempotencyKey,
     ) -> Result<(Article, bool), ArticleError> {
-        let once = OnceOnly::new(key, draft, self.clock.now());
+        let once = IdempotentRequest::new(key, draft, self.clock.now());
         for attempt in 1..=ONCE_ATTEMPTS {
             let first = self
                 .store
-                .find_first_answer(author, &once.key, once.since)
+                .find_stored_answer(author, &once.key, once.since)
                 .await?;
             if let Some(first) = first {
                 return if first.fingerprint == once.fingerprint {
@@ -280,12 +280,12 @@ impl Articles {
             }
             match self.insert(author, draft, Some(&once)).await {
                 Err(StoreError::Conflict(Constraint::IdempotencyKey)) => {
-                    telemetry::debug!(attempt, "another request with this key came before");
+                    telemetry::debug!(attempt, "a concurrent request won the idempotency key");
                 }
                 inserted => return Ok((inserted?, true)),
             }
         }
-        let reason = "requests with one key overtake each other";
+        let reason = "concurrent requests use one idempotency key";
         Err(StoreError::Unavailable(reason.to_owned()).into())
     }
 
@@ -293,7 +293,7 @@ impl Articles {
         &self,
         author: UserId,
         draft: &Draft,
-        once: Option<&OnceOnly>,
+        once: Option<&IdempotentRequest>,
     ) -> Result<Article, StoreError> {
         let now = self.clock.now();
         let mut attempt = 1;
@@ -315,7 +315,7 @@ impl Articles {
             match inserted {
                 Err(StoreError::Conflict(Constraint::ArticleSlug)) if attempt < SLUG_ATTEMPTS => {
                     attempt += 1;
-                    telemetry::debug!(attempt, "slug taken, trying another");
+                    telemetry::debug!(attempt, "the slug is taken, trying another");
                     let id = self.ids.next().simple().to_string();
                     suffix = Some(id[..8].to_owned());
                 }

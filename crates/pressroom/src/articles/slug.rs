@@ -1,21 +1,21 @@
-//! An article's slug: what its title sounds like in ASCII, and when it was made.
+//! An article's slug: its title transliterated to ASCII, and the time of its creation.
 //!
-//! The text part follows the reference (python-slugify over text-unidecode), so that old and new
-//! articles of one title look alike.
+//! The text follows the reference (python-slugify over text-unidecode), so that old and new articles with one
+//! title get similar slugs.
 
 use jiff::Timestamp;
 use unicode_normalization::UnicodeNormalization;
 
 use super::entities::ENTITIES;
 
-/// The longest slug that the column holds, in bytes (slugs are ASCII).
+/// Maximum length of the column, in bytes (slugs are ASCII).
 const MAX_LEN: usize = 255;
 
-/// What stands for a title of which nothing is left.
+/// The text for a title of which no character remains.
 const EMPTY_TITLE: &str = "article";
 
-/// The slug for an article of this title made at this time. `attempt` 0 is the plain form; a
-/// collision asks again with 1, 2, ... which append `suffix`.
+/// Returns the slug of an article with this title, created at this time. After a collision, `suffix` makes it
+/// unique.
 #[must_use]
 pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
     let mut tail = format!("-{}", made_at.as_second());
@@ -32,10 +32,10 @@ pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
     base + &tail
 }
 
-/// Lower-case ASCII letters and digits, joined by single hyphens.
+/// Returns the lower-case ASCII letters and digits of a title, with single hyphens between words.
 fn slugify(title: &str) -> String {
-    // Straight quotes part words; those that transliteration makes are dropped further down.
-    // The two Armenian letters gained a decomposition after the reference's Unicode version.
+    // Straight quotes separate words; those that come from transliteration are dropped below. The two
+    // Armenian letters gained a decomposition after the reference's version of Unicode.
     let parted = title.replace(['\'', '\u{558}', '\u{58c}'], "-");
     let ascii: String = parted.nfkd().map(transliterate).collect();
     let resolved: String = resolve_references(&ascii).nfkd().collect();
@@ -58,10 +58,10 @@ fn slugify(title: &str) -> String {
     slug
 }
 
-/// One character in ASCII, `[?]` when none is known.
+/// Transliterates a character to ASCII; `[?]` when no transliteration is known.
 fn transliterate(c: char) -> &'static str {
     match c {
-        // The reference's table is older than our crate's, and lacks what Unicode gained between.
+        // The reference's table is older than the crate's and lacks characters that Unicode added since.
         '\u{80}'..='\u{9f}' | '\u{2e5}'..='\u{2eb}' | '\u{fdf0}'..='\u{fdfb}' => "",
         '\u{3f6}'..='\u{3f9}'
         | '\u{3fc}'..='\u{3ff}'
@@ -73,7 +73,7 @@ fn transliterate(c: char) -> &'static str {
     }
 }
 
-/// Replaces `&name;`, `&#123;` and `&#x7b;` by the characters they stand for.
+/// Replaces the character references `&name;`, `&#123;` and `&#x7b;`.
 fn resolve_references(text: &str) -> String {
     let mut resolved = String::with_capacity(text.len());
     let mut rest = text;
@@ -94,14 +94,14 @@ fn resolve_references(text: &str) -> String {
     resolved + rest
 }
 
-/// The character that the reference at the start of `text` stands for, and the reference's length.
+/// Returns the character of the reference at the start of `text`, and the reference's length.
 fn reference(text: &str) -> Option<(char, usize)> {
     let end = text.find(';')?;
     let name = &text[1..end];
     let c = if let Some(hex) = name.strip_prefix("#x") {
         char::from_u32(u32::from_str_radix(hex, 16).ok()?)?
     } else if let Some(decimal) = name.strip_prefix('#') {
-        // A NUL resolves to nothing that a slug keeps; the digits stay.
+        // A NUL would be dropped from the slug; the digits stay.
         char::from_u32(decimal.parse().ok()?).filter(|c| *c != '\0')?
     } else {
         let index = ENTITIES.binary_search_by_key(&name, |(name, _)| name).ok()?;

@@ -5,12 +5,12 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Sources, app, channels, ending, listen, spawn_background, with_telemetry, worker};
+use super::{Sources, app, channels, listen, shutdown_timing, spawn_background, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
     api,
     config::DevConfig,
-    health::{Health, Queue},
+    health::{Health, TaskQueue},
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
     server::server,
@@ -70,7 +70,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
-    let health = Health::new(service_name, store.clone(), Queue::InProcess);
+    let health = Health::new(service_name, store.clone(), TaskQueue::InProcess);
     let limiter = RateLimiter::new(config.api.rates, secret.clone());
     let app = app(
         config.api,
@@ -112,7 +112,7 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
     welcome(address.port(), &config.database, &telemetry)?;
-    lifecycle.run(ending(grace), || health.drain()).await
+    lifecycle.run(shutdown_timing(grace), || health.drain()).await
 }
 
 /// Locks the folder against other processes for as long as the returned file lives: two of them would claim

@@ -1,4 +1,5 @@
-//! `pressroom healthcheck`: asks the API on this machine for its health, for containers without an HTTP client.
+//! `pressroom healthcheck`: asks the API on this machine for its health, for containers without an HTTP
+//! client.
 
 use std::{io::Write as _, time::Duration};
 

@@ -43,7 +43,7 @@ use crate::{
     domain::keys_expired_by,
     health::Health,
     ids::{IdSource, RandomIds},
-    lifecycle::{Ending, Lifecycle},
+    lifecycle::{Lifecycle, ShutdownTiming},
     store::{Store, StoreError},
     tasks::{
         Dispatcher, deliveries_expired_by,
@@ -77,8 +77,8 @@ impl Sources {
     }
 }
 
-/// Runs a command with telemetry set up before it and flushed after it, even when it fails. Passes the service's
-/// effective name to the command.
+/// Runs a command with telemetry set up before it and flushed after it, even when it fails. Passes the
+/// service's effective name to the command.
 fn with_telemetry<F>(
     name: &'static str,
     export: Export,
@@ -140,8 +140,8 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The end of a process that receives no requests, or whose clients need not notice its end first.
-fn ending(grace: Duration) -> Ending {
-    Ending {
+fn shutdown_timing(grace: Duration) -> ShutdownTiming {
+    ShutdownTiming {
         delay: Duration::ZERO,
         grace: grace + GRACE_MARGIN,
     }
@@ -241,8 +241,8 @@ async fn housekeeping(store: Arc<dyn Store>, clock: Arc<dyn Clock>, shutdown: Ca
     }
 }
 
-/// Deletes idempotency keys in batches, so that no statement runs long, up to a maximum that leaves the rest to
-/// the next run.
+/// Deletes idempotency keys in batches, so that no statement runs long, up to a maximum that leaves the rest
+/// to the next run.
 async fn purge_idempotency_keys(store: &dyn Store, before: Timestamp) -> Result<u64, StoreError> {
     const BATCH: i64 = 1000;
     const BATCHES: u32 = 1000;

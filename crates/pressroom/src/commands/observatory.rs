@@ -1,5 +1,5 @@
-//! `pressroom observatory`: the observatory alone, for services in any language. It exports no telemetry of its
-//! own.
+//! `pressroom observatory`: the observatory alone, for services in any language. It exports no telemetry of
+//! its own.
 
 mod embedded;
 
@@ -12,7 +12,7 @@ use observatory::{Addresses, BindError, Observatory};
 use telemetry::Export;
 
 pub(super) use self::embedded::Embedded;
-use super::{ending, with_telemetry};
+use super::{shutdown_timing, with_telemetry};
 use crate::{config::ObservatoryConfig, lifecycle::Lifecycle};
 
 const NAME: &str = "pressroom-observatory";
@@ -37,7 +37,7 @@ async fn run(config: ObservatoryConfig) -> anyhow::Result<()> {
     let shutdown = lifecycle.shutdown();
     lifecycle.spawn("observatory", async move { Ok(observatory.run(shutdown).await?) });
     welcome(addresses, destination)?;
-    lifecycle.run(ending(config.shutdown_grace), || {}).await
+    lifecycle.run(shutdown_timing(config.shutdown_grace), || {}).await
 }
 
 /// Warns that there is no login when other machines can reach the pages.
@@ -45,7 +45,7 @@ fn warn_without_login(pages: SocketAddr) {
     if !pages.ip().is_loopback() {
         telemetry::warn!(
             address = %pages.ip(),
-            "OBSERVATORY_HOST: there is no login; everyone who reaches this address can read and add telemetry"
+            "OBSERVATORY_HOST: there is no login; anyone who reaches this address can read and add telemetry"
         );
     }
 }

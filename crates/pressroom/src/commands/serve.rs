@@ -6,13 +6,13 @@ use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserve
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sources, app, ending, listen, spawn_background, with_telemetry};
+use super::{Sources, app, listen, shutdown_timing, spawn_background, with_telemetry};
 use crate::{
     accounts::RateLimiter,
     api,
     config::ServeConfig,
-    health::{Health, Queue},
-    lifecycle::{Ending, Lifecycle},
+    health::{Health, TaskQueue},
+    lifecycle::{Lifecycle, ShutdownTiming},
     server::server,
     store::{Store, postgres::PostgresStore},
     tasks::{Dispatcher, Durability},
@@ -44,7 +44,7 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
-    let health = Health::new(service_name, store.clone(), Queue::through(broker.clone()));
+    let health = Health::new(service_name, store.clone(), TaskQueue::through(broker.clone()));
     let app = app(
         config.api,
         &sources,
@@ -73,13 +73,13 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     lifecycle.spawn("server", async move {
         Ok(server.serve(listener, api::service(app), shutdown).await?)
     });
-    let ending = Ending {
+    let timing = ShutdownTiming {
         delay: config.shutdown_delay,
-        ..ending(config.shutdown_grace)
+        ..shutdown_timing(config.shutdown_grace)
     };
     let drain = || {
         health.drain();
         draining.cancel();
     };
-    lifecycle.run(ending, drain).await
+    lifecycle.run(timing, drain).await
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 use telemetry::Export;
 
-use super::{Sources, channels, ending, with_telemetry};
+use super::{Sources, channels, shutdown_timing, with_telemetry};
 use crate::{
     config::{WorkConfig, WorkerConfig},
     lifecycle::Lifecycle,
@@ -49,7 +49,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
         shutdown.cancel();
         Ok(ended?)
     });
-    lifecycle.run(ending(grace), || {}).await
+    lifecycle.run(shutdown_timing(grace), || {}).await
 }
 
 pub(super) fn builder(config: &WorkConfig, broker: Arc<dyn Broker>) -> WorkerBuilder {

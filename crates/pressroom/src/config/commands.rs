@@ -283,7 +283,7 @@ pub struct EverySetting;
 impl Configuration for EverySetting {
     const BELOW: bool = false;
 
-    /// Those of embedded mode, which runs without a command; the others hidden.
+    /// The settings of embedded mode, which runs without a command, and the others, hidden.
     fn settings() -> Vec<Setting> {
         let mut settings: Vec<Setting> = DevConfig::settings();
         let others = [

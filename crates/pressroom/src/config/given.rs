@@ -55,7 +55,8 @@ impl<C: Configuration> Given<C> {
         }
     }
 
-    /// Reads the configuration. Options before the command, `before`, fill in those that were not given after it.
+    /// Reads the configuration. Options before the command, `before`, fill in those that were not given after
+    /// it.
     ///
     /// # Errors
     /// The first setting that is missing or invalid.

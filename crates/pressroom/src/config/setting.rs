@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction};
 /// The value of a setting that is not given.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fallback {
-    /// None, or one that depends on the command; the help text says which.
+    /// No default, or one that depends on other settings; the help text describes it.
     None,
     Fixed(&'static str),
     Computed(fn() -> String),

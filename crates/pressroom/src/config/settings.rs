@@ -39,7 +39,8 @@ settings! { ALL:
         too. Embedded mode uses SQLite [default there: sqlite://DATA_DIR/pressroom.db]";
     DATABASE_READ_URL, "database-read-url", "URL", None,
         "Read replica of the database, for requests without a token";
-    REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"), "redis://, rediss:// or sentinel:// URL";
+    REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"),
+        "redis://, rediss:// or sentinel:// URL";
     DATA_DIR, "data-dir", "FOLDER", Fixed("./data"),
         "Folder for the embedded database, its key, and telemetry waiting to be forwarded";
     SMTP_URL, "smtp-url", "URL", None,
@@ -54,7 +55,8 @@ settings! { ALL:
     RATE_LIMIT_LOGIN_ACCOUNT, "rate-limit-login-account", "NUMBER",
         Computed(|| rate(Rates::default().login_account)), "Logins to one account per minute, or off";
     RATE_LIMIT_LOGIN_ADDRESS, "rate-limit-login-address", "NUMBER",
-        Computed(|| rate(Rates::default().login_address)), "Logins from one client address per minute, or off";
+        Computed(|| rate(Rates::default().login_address)),
+        "Logins from one client address per minute, or off";
     RATE_LIMIT_REGISTER_ADDRESS, "rate-limit-register-address", "NUMBER",
         Computed(|| rate(Rates::default().register_address)),
         "Registrations from one client address per minute, or off";
@@ -67,8 +69,8 @@ settings! { ALL:
     SHUTDOWN_GRACE, "shutdown-grace", "SECONDS", Fixed("25"),
         "Grace period for requests and tasks in progress at shutdown, in seconds";
     SHUTDOWN_DELAY, "shutdown-delay", "SECONDS", Fixed("0"),
-        "Time between failing readiness checks and refusing connections at shutdown, in seconds; gives a load \
-        balancer time to react";
+        "Time between failing readiness checks and refusing connections at shutdown, in seconds; gives a \
+        load balancer time to react";
     JWT_EXPIRATION_HOURS, "jwt-expiration-hours", "HOURS", Fixed("24"), "Lifetime of a token, in hours";
     PASSWORD_SCHEME, "password-scheme", "NAME", Fixed("argon2id"),
         "Hash of new passwords: argon2id, or scrypt in werkzeug's format while Flask verifies them too";
@@ -83,7 +85,8 @@ settings! { ALL:
         workers on the same Redis";
     OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
         "Address on which the observatory receives and shows telemetry; there is no login";
-    OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"), "Port of the observatory's pages and JSON API";
+    OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"),
+        "Port of the observatory's pages and JSON API";
 }
 
 pub(super) fn rate(rate: Option<std::num::NonZeroU32>) -> String {

@@ -39,14 +39,14 @@ pub type Fingerprint = [u8; 32];
 
 /// A request to run once.
 #[derive(Debug, Clone)]
-pub struct OnceOnly {
+pub struct IdempotentRequest {
     pub key: IdempotencyKey,
     pub fingerprint: Fingerprint,
     /// Keys stored at or before this time have expired.
     pub since: Timestamp,
 }
 
-impl OnceOnly {
+impl IdempotentRequest {
     /// Builds the request from the fields of `draft`, however their JSON was written.
     #[must_use]
     pub fn new(key: IdempotencyKey, draft: &Draft, now: Timestamp) -> Self {
@@ -65,7 +65,7 @@ impl OnceOnly {
 
 /// The stored answer to the first request under a key.
 #[derive(Debug, Clone)]
-pub struct FirstAnswer {
+pub struct StoredAnswer {
     pub fingerprint: Vec<u8>,
     /// The article as created.
     pub article: Article,
@@ -104,7 +104,8 @@ mod tests {
             body: "x".to_owned(),
         };
         let key = IdempotencyKey::parse(b"k").unwrap();
-        let fingerprint = |draft| OnceOnly::new(key.clone(), &draft, Timestamp::UNIX_EPOCH).fingerprint;
+        let fingerprint =
+            |draft| IdempotentRequest::new(key.clone(), &draft, Timestamp::UNIX_EPOCH).fingerprint;
         assert_eq!(fingerprint(draft("ab", "c")), fingerprint(draft("ab", "c")));
         assert_ne!(fingerprint(draft("ab", "c")), fingerprint(draft("a", "bc")));
     }

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use super::error::Result;
 use crate::domain::{
-    Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
-    NewOutboxTask, OnceOnly, Precondition, UserId,
+    Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
+    NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
 };
 
 /// Keeps articles and their favourites, and the answers to requests with an idempotency key.
@@ -27,17 +27,17 @@ pub trait ArticleStore: Send + Sync + 'static {
     async fn insert_article_once(
         &self,
         article: NewArticle,
-        once: &OnceOnly,
+        once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article>;
 
     /// Finds the answer stored under this key after `since`.
-    async fn find_first_answer(
+    async fn find_stored_answer(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<FirstAnswer>>;
+    ) -> Result<Option<StoredAnswer>>;
 
     /// Deletes up to `limit` keys stored at or before `before`, the oldest first; returns their number.
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64>;

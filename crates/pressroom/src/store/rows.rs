@@ -5,8 +5,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::domain::{
-    Article, ArticleId, Author, Backlog, Credentials, FirstAnswer, OutboxTask, PasswordHash, Recipient,
-    Session, User, UserId,
+    Article, ArticleId, Author, Backlog, Credentials, OutboxTask, PasswordHash, Recipient, Session,
+    StoredAnswer, User, UserId,
 };
 
 /// A row of a result.
@@ -70,8 +70,8 @@ pub(super) fn article<R: Columns>(row: &R) -> Result<Article, R::Error> {
     })
 }
 
-pub(super) fn first_answer<R: Columns>(row: &R) -> Result<FirstAnswer, R::Error> {
-    Ok(FirstAnswer {
+pub(super) fn stored_answer<R: Columns>(row: &R) -> Result<StoredAnswer, R::Error> {
+    Ok(StoredAnswer {
         fingerprint: row.bytes("fingerprint")?,
         article: article(row)?,
     })

@@ -77,7 +77,7 @@ pub(super) const FIND_ARTICLE: Statement = find_article!("article.slug = $2");
 pub(super) const FIND_ARTICLE_BY_ID: Statement = find_article!("article.id = $2");
 
 /// The stored answer has the columns of the article as it was created.
-pub(super) const FIND_FIRST_ANSWER: Statement = statement!(
+pub(super) const FIND_STORED_ANSWER: Statement = statement!(
     "SELECT",
     "idempotency_keys",
     "
@@ -203,7 +203,7 @@ mod tests {
             PURGE_REVOKED_TOKENS,
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
-            FIND_FIRST_ANSWER,
+            FIND_STORED_ANSWER,
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_DELIVERY,

@@ -1,4 +1,4 @@
-//! How much waits in the outbox, as metrics: a backlog that grows means that the broker is away.
+//! Metrics of the outbox: a growing backlog means that the broker is unavailable.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, domain::Backlog, names::metric, store::OutboxStore};
 
-/// How often the outbox is counted.
+/// Time between two counts of the outbox.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts until `shutdown`. While the store cannot be read, nothing is reported.
+/// Counts the waiting tasks until `shutdown`. Reports nothing while the store is unavailable.
 pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
     let seen: Arc<Mutex<Option<(Backlog, Timestamp)>>> = Arc::default();
     let tasks = seen.clone();
@@ -58,7 +58,7 @@ pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, s
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "a count that a float holds is more than there will be"
+    reason = "no outbox holds more tasks than a float can count"
 )]
 fn as_f64(count: i64) -> f64 {
     count as f64

@@ -1,7 +1,7 @@
-//! Publishes what waits in the outbox, and removes it once the broker is responsible for it.
+//! Publishes the tasks of the outbox, and deletes each once the broker is responsible for it.
 //!
-//! A task may be published twice (a crash between publishing and removing), never not at all; its
-//! id stays the same, so that running it twice delivers once.
+//! A crash between publishing and deleting publishes a task twice; no task is lost. Its id stays the same, so
+//! that running it twice delivers once.
 
 use std::{
     convert::Infallible,
@@ -18,27 +18,27 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
 
-/// How many tasks may be on their way to the broker; in one process, how many may wait and run.
+/// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
 const MAX_PUBLISHING: i64 = 256;
 
-/// How often the outbox is looked at when nobody says that there is something new: for tasks of
-/// processes that died, and of those whose claim ran out.
+/// Interval of polling the outbox without a notification: for tasks of processes that died, and for expired
+/// claims.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the broker may take to answer.
+/// Maximum wait for the broker.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The back-off while the store or the broker is away.
+/// The back-off while the store or the broker is unavailable.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// How far the broker can be relied on.
+/// The durability of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It survives us: a task is its responsibility once it answers, which takes moments.
+    /// The broker outlives this process, and is responsible for a task as soon as it answers.
     Broker,
-    /// It dies with us: a task stays in the outbox until it has ended, however long that takes.
-    /// Nobody else uses this outbox.
+    /// The broker ends with this process: a task stays in the outbox until it has finished. No other process
+    /// uses the outbox.
     OutboxUntilDone,
 }
 
@@ -49,7 +49,7 @@ pub struct Dispatcher {
     clock: Arc<dyn Clock>,
     queue: String,
     durability: Durability,
-    /// Told when the outbox has something new.
+    /// Notified when a row is added to the outbox.
     wake: Arc<Notify>,
 }
 
@@ -82,14 +82,14 @@ impl Dispatcher {
         }
     }
 
-    /// Runs until `shutdown`, then takes up no more. What is being published is finished; what the
-    /// outbox keeps until it is done stays there.
+    /// Runs until `shutdown`, then claims no more tasks and finishes those being published. Tasks that stay
+    /// in the outbox until they have finished are left there.
     pub async fn run(self, shutdown: CancellationToken) {
         if self.durability == Durability::OutboxUntilDone {
             match self.store.release_all_outbox().await {
                 Ok(0) => {}
-                Ok(tasks) => telemetry::info!(tasks, "tasks of an earlier run are taken up again"),
-                Err(error) => telemetry::error!(%error, "claims of an earlier run not released"),
+                Ok(tasks) => telemetry::info!(tasks, "resuming the tasks of an earlier run"),
+                Err(error) => telemetry::error!(%error, "cannot release the claims of an earlier run"),
             }
         }
         let mut publishing = FuturesUnordered::new();
@@ -110,7 +110,8 @@ impl Dispatcher {
             let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
-                    // A full answer means that more may wait, a failed task that the broker is away.
+                    // A full batch means that more tasks may wait; a failed task, that the broker is
+                    // unavailable.
                     let more = room > 0 && count(tasks.len()) == room;
                     pause = if more && failures == 0 {
                         Duration::ZERO
@@ -119,13 +120,13 @@ impl Dispatcher {
                     };
                     let traces: Vec<Context> = tasks.iter().map(parent).collect();
                     claimed(began, &traces).await;
-                    // All of it belongs to the trace of the request that asked for it.
+                    // Publishing belongs to the trace of the request that caused the task.
                     let tasks = tasks.into_iter().zip(traces);
                     publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
                 }
                 Err(error) => {
                     if failures == 0 {
-                        telemetry::warn!(%error, "outbox not readable; trying until it is");
+                        telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failures += 1;
                     pause = backoff(failures);
@@ -133,12 +134,12 @@ impl Dispatcher {
             }
         }
         if self.durability == Durability::Broker {
-            // Each ends within its time-out; cut off, it would be published twice.
+            // Each finishes within its time-out; aborted, it would be published twice.
             while publishing.next().await.is_some() {}
         }
     }
 
-    /// Publishes a task and writes down what became of it; true when the broker accepted it.
+    /// Publishes a task and updates the outbox; returns whether the broker accepted the task.
     async fn publish(&self, task: OutboxTask) -> bool {
         let signature = task.trace.iter().fold(
             Signature::new(&task.name)
@@ -168,8 +169,8 @@ impl Dispatcher {
             }
         };
         if let Err(error) = written {
-            // Its claim runs out, and it is published again under the same id.
-            telemetry::warn!(task.id = %task.task_id, %error, "outbox not updated");
+            // The claim expires, and the task is published again under the same id.
+            telemetry::warn!(task.id = %task.task_id, %error, "cannot update the outbox; the task will be published again");
         }
         refusal.is_none()
     }
@@ -177,14 +178,13 @@ impl Dispatcher {
     fn lease(&self) -> Duration {
         match self.durability {
             Durability::Broker => 2 * PUBLISH_TIMEOUT,
-            // Nobody else would take it, and the next start releases it.
+            // No other process claims it, and the next start releases it.
             Durability::OutboxUntilDone => Duration::from_hours(24 * 365),
         }
     }
 }
 
-/// A claim is a span of nobody's request, linked to those whose tasks it brought; one that brought
-/// none is not worth a span.
+/// Records a span for a claim, linked to the requests whose tasks it returned; none for an empty claim.
 async fn claimed(began: Instant, traces: &[Context]) {
     if traces.is_empty() {
         return;
@@ -200,14 +200,14 @@ async fn claimed(began: Instant, traces: &[Context]) {
     done.unwrap_or_else(|never| match never {});
 }
 
-/// The context of the request that asked for `task`.
+/// Returns the context of the request that caused `task`.
 fn parent(task: &OutboxTask) -> Context {
     let headers = task.trace.iter();
     telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// How long to wait after this many failures in a row. There is no last try: a task waits for its
-/// broker as long as it must.
+/// Returns the pause after this many failures in a row. There is no last attempt: a task waits for its
+/// broker.
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.min(16));
     doubled.min(MAX_BACKOFF)

@@ -1,8 +1,8 @@
-//! The task `app.jobs.tasks.send_article_notification`: tells users what happened to an article.
+//! The task `app.jobs.tasks.send_article_notification`: notifies readers of a new or changed article.
 //!
-//! Its name, arguments and result are the reference's, so that either side may send it and either
-//! may run it. Each recipient is told once on each channel, however often the task runs: a claim in
-//! the store goes before each delivery and a mark follows it.
+//! Its name, arguments and result are the reference's, so that either side may send it and either may run it.
+//! Each recipient is notified once on each channel, however often the task runs: a delivery is claimed in the
+//! store before it is made, and recorded afterwards.
 
 use std::{
     sync::Arc,
@@ -25,30 +25,30 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How many recipients are read at once.
+/// Number of recipients read at once.
 const PAGE: i64 = 100;
 
-/// How long one delivery may take before another run of the task may try it.
+/// Lease of a delivery, after which another run of the task may claim it.
 const DELIVERY_LEASE: Duration = Duration::from_mins(1);
 
-/// How long one run waits for a database or a receiver that is away, before it leaves the rest to
-/// Celery's few retries. Well below the soft time limit.
-const OUTAGE_PATIENCE: Duration = Duration::from_secs(150);
+/// Maximum time for which one run waits for an unavailable database or receiver before it relies on Celery's
+/// few retries. Well below the soft time limit.
+const MAX_OUTAGE: Duration = Duration::from_secs(150);
 
-/// After this many failures that may pass, a receiver is away, and the rest of the recipients wait
-/// for the next pass. More than one, because one may be about a single recipient.
-const AWAY_AFTER: usize = 3;
+/// Number of transient failures after which a receiver counts as unavailable, and the remaining recipients
+/// wait for the next pass. More than one, because one failure may concern a single recipient.
+const UNAVAILABLE_AFTER: usize = 3;
 
 /// The back-off within a run.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// What the task needs.
+/// The dependencies of the task.
 #[derive(Clone)]
 pub struct NotificationTask {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
-    /// Where notifications go; each recipient is told on each.
+    /// The channels; each recipient is notified on each of them.
     pub channels: Arc<[Arc<dyn Channel>]>,
 }
 
@@ -58,14 +58,14 @@ impl std::fmt::Debug for NotificationTask {
     }
 }
 
-/// Why a run ended early. All of them are worth another try.
+/// The reason a run ended early. A retry may succeed after any of them.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("{failed} of the deliveries failed, one of them because: {last}")]
+    #[error("{failed} deliveries failed, one of them because {last}")]
     Undelivered { failed: usize, last: NotifyError },
-    /// Another run is at it, or died at it.
+    /// Another run holds a delivery, or died while it did.
     #[error("another run of this task holds a delivery")]
     Held { remaining: Duration },
 }
@@ -84,8 +84,8 @@ impl Failure for RunError {
     }
 }
 
-/// What happened to one delivery.
-enum Delivered {
+/// The result of one delivery.
+enum DeliveryResult {
     Now,
     Before,
     Held(Duration),
@@ -93,7 +93,7 @@ enum Delivered {
 }
 
 impl NotificationTask {
-    /// Teaches a worker this task, under the reference's limits.
+    /// Registers this task with a worker, under the reference's limits.
     #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
@@ -148,7 +148,7 @@ impl NotificationTask {
         })
     }
 
-    /// Repeats [`Self::notify`] while that may help; whoever was told already is not told again.
+    /// Retries [`Self::notify`] while an outage may pass. No recipient is notified twice.
     async fn notify_patiently(
         &self,
         context: &TaskContext,
@@ -168,7 +168,7 @@ impl NotificationTask {
                 RunError::Undelivered { last, .. } if last.may_pass() => backoff,
                 RunError::Store(_) | RunError::Undelivered { .. } => return Err(error),
             };
-            if begun.elapsed() + pause > OUTAGE_PATIENCE {
+            if begun.elapsed() + pause > MAX_OUTAGE {
                 return Err(error);
             }
             telemetry::warn!(%error, pause_s = pause.as_secs_f64(), "notifications wait");
@@ -184,13 +184,16 @@ impl NotificationTask {
         event: ArticleEvent,
     ) -> Result<Value, RunError> {
         let Some(article) = self.store.find_article_by_id(article_id).await? else {
-            telemetry::warn!(article.id = article_id.0, "article not found, nobody notified");
+            telemetry::warn!(
+                article.id = article_id.0,
+                "article not found, no notifications sent"
+            );
             return Ok(json!({"status": "error", "error": "Article not found"}));
         };
         telemetry::set_attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()));
 
         let task_id = task_uuid(&context.id);
-        let (mut told, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
+        let (mut sent, mut before, mut failed, mut held) = (0_usize, 0_usize, Vec::new(), None);
         let mut away = vec![0_usize; self.channels.len()];
         let mut after = UserId(0);
         loop {
@@ -199,17 +202,17 @@ impl NotificationTask {
             after = last.id;
             for recipient in &recipients {
                 for (channel, away) in self.channels.iter().zip(&mut away) {
-                    if *away >= AWAY_AFTER {
+                    if *away >= UNAVAILABLE_AFTER {
                         continue;
                     }
                     match self
                         .deliver(task_id, &article, event, recipient, channel.as_ref())
                         .await?
                     {
-                        Delivered::Now => told += 1,
-                        Delivered::Before => before += 1,
-                        Delivered::Held(remaining) => held = held.max(Some(remaining)),
-                        Delivered::Failed(error) => {
+                        DeliveryResult::Now => sent += 1,
+                        DeliveryResult::Before => before += 1,
+                        DeliveryResult::Held(remaining) => held = held.max(Some(remaining)),
+                        DeliveryResult::Failed(error) => {
                             *away += usize::from(error.may_pass());
                             failed.push(error);
                         }
@@ -221,13 +224,13 @@ impl NotificationTask {
             article.id = article_id.0,
             article.slug,
             event.type = event.as_str(),
-            notifications.sent = told,
+            notifications.sent = sent,
             notifications.sent_before = before,
             notifications.failed = failed.len(),
             "Notifications sent"
         );
         let count = failed.len();
-        // One that may pass decides, because trying again helps as long as there is one.
+        // A transient failure decides, because a retry helps as long as there is one.
         if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
             return Err(RunError::Undelivered { failed: count, last });
         }
@@ -244,7 +247,7 @@ impl NotificationTask {
         event: ArticleEvent,
         recipient: &Recipient,
         channel: &dyn Channel,
-    ) -> Result<Delivered, StoreError> {
+    ) -> Result<DeliveryResult, StoreError> {
         let key = DeliveryKey {
             task_id,
             recipient: recipient.id,
@@ -256,8 +259,8 @@ impl NotificationTask {
             .await?
         {
             DeliveryClaim::Claimed => {}
-            DeliveryClaim::Delivered => return Ok(Delivered::Before),
-            DeliveryClaim::Held { remaining } => return Ok(Delivered::Held(remaining)),
+            DeliveryClaim::Delivered => return Ok(DeliveryResult::Before),
+            DeliveryClaim::Held { remaining } => return Ok(DeliveryResult::Held(remaining)),
         }
         let notification = Notification {
             id: notification_id(&key),
@@ -269,7 +272,7 @@ impl NotificationTask {
         match channel.deliver(&notification).await {
             Ok(()) => {
                 self.complete(&key).await?;
-                Ok(Delivered::Now)
+                Ok(DeliveryResult::Now)
             }
             Err(error) => {
                 self.store.release_delivery(&key).await?;
@@ -279,19 +282,19 @@ impl NotificationTask {
                     %error,
                     "notification not delivered"
                 );
-                Ok(Delivered::Failed(error))
+                Ok(DeliveryResult::Failed(error))
             }
         }
     }
 
-    /// Marks a delivery that was made, for as long as that may help: unmarked, it would be made again.
+    /// Records a completed delivery, with retries during an outage: otherwise it would be made again.
     async fn complete(&self, key: &DeliveryKey) -> Result<(), StoreError> {
         let begun = Instant::now();
         let mut backoff = FIRST_PAUSE;
         loop {
             match self.store.complete_delivery(key, self.clock.now()).await {
-                Err(error @ StoreError::Unavailable(_)) if begun.elapsed() + backoff < OUTAGE_PATIENCE => {
-                    telemetry::warn!(%error, pause_s = backoff.as_secs_f64(), "a delivery is not marked yet");
+                Err(error @ StoreError::Unavailable(_)) if begun.elapsed() + backoff < MAX_OUTAGE => {
+                    telemetry::warn!(%error, pause_s = backoff.as_secs_f64(), "cannot record a delivery; retrying");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_PAUSE);
                 }
@@ -313,12 +316,13 @@ pub fn deliveries_expired_by(now: Timestamp) -> Timestamp {
         .unwrap_or(Timestamp::MIN)
 }
 
-/// The task's id; one made of it when its sender does not use UUIDs.
+/// Returns the task's id, or a UUID derived from it when its sender does not use UUIDs.
 fn task_uuid(id: &str) -> Uuid {
     Uuid::parse_str(id).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()))
 }
 
-/// The same for every try of one delivery, so that a receiver can tell a repetition.
+/// Returns an id that is the same for every attempt at one delivery, so that a receiver recognises a
+/// repetition.
 fn notification_id(key: &DeliveryKey) -> Uuid {
     let name = format!("{}/{}", key.recipient, key.channel);
     Uuid::new_v5(&key.task_id, name.as_bytes())

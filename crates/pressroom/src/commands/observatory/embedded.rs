@@ -1,5 +1,5 @@
-//! The observatory in embedded mode. Its own thread listens before telemetry is set up, and until the last of it
-//! was received. While telemetry is exported elsewhere, the observatory stays off.
+//! The observatory in embedded mode. Its own thread listens before telemetry is set up, and until the last of
+//! it was received. While telemetry is exported elsewhere, the observatory stays off.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +23,7 @@ pub(in crate::commands) enum Embedded {
     Configured(String),
     /// A collector or another observatory, which already listens at the observatory's address.
     Other(SocketAddr),
-    /// None, because this address for the pages is already in use.
+    /// No destination, because this address for the pages is already in use.
     PagesInUse(SocketAddr),
 }
 
@@ -78,8 +78,8 @@ impl Embedded {
         }
     }
 
-    /// Describes the destination in one line, and logs a warning where there is no login. Call after logging is
-    /// set up.
+    /// Describes the destination in one line, and logs a warning where there is no login. Call after logging
+    /// is set up.
     pub(in crate::commands) fn introduce(&self) -> String {
         match self {
             Self::Here(running) => {
@@ -110,8 +110,8 @@ impl Embedded {
     }
 }
 
-/// Binds the observatory; without gRPC and the health check where their ports are in use, because this process
-/// does not need them.
+/// Binds the observatory; without gRPC and the health check where their ports are in use, because this
+/// process does not need them.
 async fn bind(mut settings: observatory::Config) -> Result<Observatory, BindError> {
     loop {
         match Observatory::bind(settings.clone()).await {

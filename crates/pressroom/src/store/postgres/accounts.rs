@@ -20,7 +20,8 @@ use crate::{
 /// Admits one writer at a time for each address, ignoring letter case.
 ///
 /// A statement of its own, before the one that reads: at READ COMMITTED the second then sees what the last
-/// holder committed. The reference takes no lock; against it `ix_users_email` still refuses the same spelling.
+/// holder committed. The reference takes no lock; against it `ix_users_email` still refuses the same
+/// spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",
     "users",

@@ -17,12 +17,12 @@ use super::{
 };
 use crate::{
     domain::{
-        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
-        NewOutboxTask, OnceOnly, Precondition, UserId,
+        Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
+        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError, rows,
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_FIRST_ANSWER, article_columns, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, article_columns, statement},
     },
 };
 
@@ -258,7 +258,7 @@ impl ArticleStore for PostgresStore {
     async fn insert_article_once(
         &self,
         new: NewArticle,
-        once: &OnceOnly,
+        once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
         let row = self
@@ -286,17 +286,17 @@ impl ArticleStore for PostgresStore {
         optional(row.as_ref())?.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_first_answer(
+    async fn find_stored_answer(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<FirstAnswer>> {
+    ) -> Result<Option<StoredAnswer>> {
         let row = self
             .primary
-            .row(&FIND_FIRST_ANSWER, &[&user.0, &key.as_str(), &Utc(since)])
+            .row(&FIND_STORED_ANSWER, &[&user.0, &key.as_str(), &Utc(since)])
             .await?;
-        Ok(row.as_ref().map(rows::first_answer).transpose()?)
+        Ok(row.as_ref().map(rows::stored_answer).transpose()?)
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {

@@ -35,9 +35,9 @@ pub(super) enum Certificates {
 /// The state that a connection keeps from one transaction to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoolMode {
-    /// All of it: the connection leads to one session of the server.
+    /// All state: the connection leads to one session of the server.
     Session,
-    /// None: a pooler sends each transaction over any of its own connections.
+    /// No state: a pooler sends each transaction over any of its own connections.
     Transaction,
 }
 
@@ -62,8 +62,8 @@ impl PostgresConfig {
     /// Reads `postgres://`, `postgresql://` or SQLAlchemy's `postgresql+driver://`.
     ///
     /// `sslmode=require` and `verify-ca` mean the same as `verify-full`: the certificate must be trusted, by
-    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler that
-    /// reassigns connections after each transaction; statements are then prepared only with
+    /// the system or through `sslrootcert`, and name the host. `pool_mode=transaction` announces a pooler
+    /// that reassigns connections after each transaction; statements are then prepared only with
     /// `prepared_statements=on`, for poolers that track them.
     ///
     /// # Errors

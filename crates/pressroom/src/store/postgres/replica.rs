@@ -84,7 +84,8 @@ pub(super) async fn in_short<T>(
 
 /// Returns the answer of the replica; `None` when the primary must be asked instead.
 ///
-/// A cancelled statement is final: it would take too long on the primary as well, and must not add to its load.
+/// A cancelled statement is final: it would take too long on the primary as well, and must not add to its
+/// load.
 pub(super) fn conclusive<T>(answer: Result<T, StatementError>) -> Option<Result<T, StatementError>> {
     match answer {
         Err(error) if !error.is(&SqlState::QUERY_CANCELED) => {

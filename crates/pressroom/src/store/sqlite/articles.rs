@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     domain::{
-        Article, ArticleChanges, ArticleId, ArticlePage, FirstAnswer, IdempotencyKey, ListQuery, NewArticle,
-        NewOutboxTask, OnceOnly, Precondition, UserId,
+        Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
+        NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
         ArticleStore, Constraint, Result, StoreError, rows,
-        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_FIRST_ANSWER, statement},
+        sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, statement},
     },
 };
 
@@ -35,7 +35,7 @@ const INSERT_ARTICLE: Statement = statement!(
 );
 
 /// Replaces an expired key.
-const KEEP_ANSWER: Statement = statement!(
+const STORE_ANSWER: Statement = statement!(
     "INSERT",
     "idempotency_keys",
     "
@@ -117,13 +117,13 @@ impl ArticleStore for SqliteStore {
     async fn insert_article_once(
         &self,
         new: NewArticle,
-        once: &OnceOnly,
+        once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
         let once = once.clone();
         let inserted = self.connections.write(&INSERT_ARTICLE, move |db| {
             let key = params![new.author.0, once.key.as_str(), Utc(once.since)];
-            if db.row(&FIND_FIRST_ANSWER, key, |_| Ok(()))?.is_some() {
+            if db.row(&FIND_STORED_ANSWER, key, |_| Ok(()))?.is_some() {
                 return Ok(None);
             }
             let article = insert(db, &new, &task)?;
@@ -140,7 +140,7 @@ impl ArticleStore for SqliteStore {
                 article.author.email,
                 article.author.name,
             ];
-            db.execute(&KEEP_ANSWER, params)?;
+            db.execute(&STORE_ANSWER, params)?;
             Ok(Some(article))
         });
         inserted
@@ -148,15 +148,15 @@ impl ArticleStore for SqliteStore {
             .ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
-    async fn find_first_answer(
+    async fn find_stored_answer(
         &self,
         user: UserId,
         key: &IdempotencyKey,
         since: Timestamp,
-    ) -> Result<Option<FirstAnswer>> {
+    ) -> Result<Option<StoredAnswer>> {
         let params = (user.0, key.as_str().to_owned(), Utc(since));
         self.connections
-            .row(&FIND_FIRST_ANSWER, params, |row| rows::first_answer(row))
+            .row(&FIND_STORED_ANSWER, params, |row| rows::stored_answer(row))
             .await
     }
 

@@ -319,7 +319,7 @@ async fn a_mail_whose_delivery_cannot_be_recorded_at_once_is_not_sent_again() {
     eventually("recording the delivery to fail", async || {
         worker
             .output()
-            .contains("a delivery is not marked yet")
+            .contains("cannot record a delivery; retrying")
             .then_some(())
     })
     .await;

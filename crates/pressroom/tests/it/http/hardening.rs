@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use pressroom::{api::AllowedOrigins, health::Queue};
+use pressroom::{api::AllowedOrigins, health::TaskQueue};
 
 use super::{TestStore, on_sqlite};
 use crate::support::{
@@ -22,7 +22,7 @@ async fn start(change: impl FnOnce(&mut Setup)) -> Running {
     let fixture = on_sqlite();
     let clock = Arc::new(RecordedTime);
     Running {
-        api: api::start_with_setup(fixture.store.clone(), Queue::InProcess, clock, change).await,
+        api: api::start_with_setup(fixture.store.clone(), TaskQueue::InProcess, clock, change).await,
         _fixture: fixture,
     }
 }

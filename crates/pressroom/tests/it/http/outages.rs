@@ -7,7 +7,7 @@ use std::{
 
 use celeriac::{Broker, RedisBroker, RedisConfig};
 use pressroom::{
-    health::Queue,
+    health::TaskQueue,
     store::postgres::{PostgresConfig, PostgresStore, migrate},
 };
 use serde_json::json;
@@ -97,7 +97,7 @@ async fn a_redis_outage_affects_only_the_health_endpoint() {
     let redis = RedisServer::start();
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(RedisConfig::new(redis.url())).unwrap());
     let fixture = on_sqlite();
-    let queue = Queue::through(broker);
+    let queue = TaskQueue::through(broker);
     let api = api::start_with(fixture.store.clone(), queue, Arc::new(RecordedTime)).await;
     let token = raw::register(api.address, "alice@example.com").await;
 

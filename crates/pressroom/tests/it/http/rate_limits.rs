@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use pressroom::{
     accounts::{RateLimiter, Rates, SecretKey},
     api::TrustedProxies,
-    health::Queue,
+    health::TaskQueue,
 };
 use serde_json::json;
 
@@ -22,7 +22,7 @@ use crate::support::{
 /// Starts an API on the store of `fixture`, with changes to the default set-up.
 async fn api_with(fixture: &TestStore<File>, change: impl FnOnce(&mut Setup)) -> Api {
     let clock = Arc::new(RecordedTime);
-    api::start_with_setup(fixture.store.clone(), Queue::InProcess, clock, change).await
+    api::start_with_setup(fixture.store.clone(), TaskQueue::InProcess, clock, change).await
 }
 
 fn limiter(rates: Rates) -> RateLimiter {

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use pressroom::{
     domain::{
         ArticleChanges, ArticleEvent, ArticleId, Backlog, Cursor, DeliveryClaim, DeliveryKey, Email,
-        IdempotencyKey, ListQuery, OnceOnly, PageStart, PasswordHash, Precondition, TokenKey, UserChanges,
-        UserId, keys_expired_by,
+        IdempotencyKey, IdempotentRequest, ListQuery, PageStart, PasswordHash, Precondition, TokenKey,
+        UserChanges, UserId, keys_expired_by,
     },
     store::{Constraint, StoreError},
 };
@@ -501,8 +501,8 @@ async fn a_deletion_removes_only_the_listed_versions(fixture: Fixture) {
 }
 
 /// Returns a request with an idempotency key, made at `second`.
-fn once(key: &str, fingerprint: u8, second: i64) -> OnceOnly {
-    OnceOnly {
+fn once(key: &str, fingerprint: u8, second: i64) -> IdempotentRequest {
+    IdempotentRequest {
         key: IdempotencyKey::parse(key.as_bytes()).unwrap(),
         fingerprint: [fingerprint; 32],
         since: keys_expired_by(at(second)),
@@ -535,13 +535,13 @@ async fn an_article_is_inserted_once_per_key(fixture: Fixture) {
     assert_eq!(fixture.count("SELECT count(*) FROM articles").await, 1);
     assert_eq!(store.outbox_backlog().await.unwrap().tasks, 1);
     let first = store
-        .find_first_answer(ann.id, &request.key, request.since)
+        .find_stored_answer(ann.id, &request.key, request.since)
         .await
         .unwrap()
         .unwrap();
     assert_eq!((first.fingerprint, &first.article), (vec![1; 32], &created));
     let other_user = store
-        .find_first_answer(eve.id, &request.key, request.since)
+        .find_stored_answer(eve.id, &request.key, request.since)
         .await
         .unwrap();
     assert!(other_user.is_none(), "keys are separate for each user");
@@ -584,13 +584,13 @@ async fn a_key_may_be_used_again_after_a_day(fixture: Fixture) {
     assert!(!insert("Two", 2, DAY - 1).await);
     let late = once("key", 2, DAY);
     let found = store
-        .find_first_answer(ann.id, &late.key, late.since)
+        .find_stored_answer(ann.id, &late.key, late.since)
         .await
         .unwrap();
     assert!(found.is_none());
     assert!(insert("Two", 2, DAY).await);
     let found = store
-        .find_first_answer(ann.id, &late.key, late.since)
+        .find_stored_answer(ann.id, &late.key, late.since)
         .await
         .unwrap()
         .unwrap();

@@ -8,7 +8,7 @@ use pressroom::{
     api::{self, AllowedOrigins, App, Limits, TrustedProxies},
     articles::Articles,
     clock::Clock,
-    health::{Health, Queue},
+    health::{Health, TaskQueue},
     ids::RandomIds,
     server::server,
     store::Store,
@@ -43,10 +43,10 @@ impl Drop for Api {
 
 /// Starts the API on a free port, with an in-process queue that has no worker.
 pub async fn start(store: Arc<dyn Store>) -> Api {
-    start_with(store, Queue::InProcess, Arc::new(RecordedTime)).await
+    start_with(store, TaskQueue::InProcess, Arc::new(RecordedTime)).await
 }
 
-pub async fn start_with(store: Arc<dyn Store>, queue: Queue, clock: Arc<dyn Clock>) -> Api {
+pub async fn start_with(store: Arc<dyn Store>, queue: TaskQueue, clock: Arc<dyn Clock>) -> Api {
     start_with_setup(store, queue, clock, |_| ()).await
 }
 
@@ -60,7 +60,7 @@ pub struct Setup {
 
 pub async fn start_with_setup(
     store: Arc<dyn Store>,
-    queue: Queue,
+    queue: TaskQueue,
     clock: Arc<dyn Clock>,
     change: impl FnOnce(&mut Setup),
 ) -> Api {

@@ -11,8 +11,8 @@
 mod answer;
 mod connector;
 mod pipeline;
+mod pipelined;
 mod pool;
-mod session;
 mod statement;
 mod types;
 

@@ -1,6 +1,6 @@
 //! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
-//! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it is
-//! silent.
+//! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it
+//! is silent.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     answer::Answer,
     connector::Connector,
-    session::Session,
+    pipelined::PipelinedConnection,
     statement::{Params, record_retry},
     types::TypeCache,
 };
@@ -52,7 +52,7 @@ struct Slot {
 enum Link {
     /// The first attempt since the connection was lost is under way.
     Opening,
-    Up(Arc<Session>),
+    Up(Arc<PipelinedConnection>),
     /// The last attempt failed for this reason; the next one follows after a pause.
     Down(Arc<str>),
 }
@@ -159,7 +159,7 @@ impl Pipeline {
     }
 
     /// Returns the next connection that is up; waits only while one is being opened and none has failed.
-    async fn session(&self) -> Result<Arc<Session>, StatementError> {
+    async fn session(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let mut opening = None;
         let mut failure = None;
@@ -187,7 +187,7 @@ impl Drop for Pipeline {
 }
 
 impl Slot {
-    async fn wait(&self) -> Result<Arc<Session>, StatementError> {
+    async fn wait(&self) -> Result<Arc<PipelinedConnection>, StatementError> {
         let mut link = self.link.clone();
         let decided = link.wait_for(|link| match link {
             Link::Opening => false,
@@ -224,7 +224,7 @@ async fn supervise(slot: SlotConfig, publish: watch::Sender<Link>) {
                     telemetry::info!(pool, connection, "the database connection is open again");
                 }
                 let opened = Instant::now();
-                let session = Arc::new(Session::new(client, types.clone()));
+                let session = Arc::new(PipelinedConnection::new(client, types.clone()));
                 publish.send_replace(Link::Up(Arc::clone(&session)));
                 let reason = tokio::select! {
                     ended = &mut driver => end_of(ended),

@@ -115,7 +115,7 @@ impl Pool {
     async fn run(&self, work: Work<'_>, begun: Instant) -> Result<Answer, StatementError> {
         let lease = self.borrow(begun + CHECKOUT_TIMEOUT).await?;
         let deadline = begun + ANSWER_TIMEOUT;
-        let session = PoolSession {
+        let session = PooledConnection {
             client: lease.client(),
             types: self.types.as_deref(),
             deadline,
@@ -162,7 +162,7 @@ enum Work<'a> {
 }
 
 impl Work<'_> {
-    async fn on(self, session: PoolSession<'_>) -> Result<Answer, StatementError> {
+    async fn on(self, session: PooledConnection<'_>) -> Result<Answer, StatementError> {
         match self {
             Self::Slow(statement, params) => session.run_slow(statement, params).await,
             Self::Transaction(database, before, last) => session.transaction(database, before, last).await,
@@ -172,13 +172,13 @@ impl Work<'_> {
 
 /// A borrowed connection, whose first answer must arrive by the deadline.
 #[derive(Clone, Copy)]
-struct PoolSession<'a> {
+struct PooledConnection<'a> {
     client: &'a Object,
     types: Option<&'a TypeCache>,
     deadline: Instant,
 }
 
-impl PoolSession<'_> {
+impl PooledConnection<'_> {
     /// Pipelines a check ahead of the statement, which tells a busy server from a dead one.
     async fn run_slow(self, statement: &Statement, params: Params<'_>) -> Result<Answer, StatementError> {
         let prepared = self.prepare(statement).await?;
@@ -190,8 +190,8 @@ impl PoolSession<'_> {
         try_join(alive, answer).await.map(|((), answer)| answer)
     }
 
-    /// Sends everything at once: one round trip, and a caller that is dropped leaves no transaction open, since
-    /// `COMMIT` was sent with `BEGIN`.
+    /// Sends everything at once: one round trip, and a caller that is dropped leaves no transaction open,
+    /// since `COMMIT` was sent with `BEGIN`.
     async fn transaction(
         self,
         database: &Database,

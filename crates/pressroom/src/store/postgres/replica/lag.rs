@@ -1,6 +1,6 @@
-//! The time by which a replica lags behind. Its last replayed transaction does not show it, because that is old
-//! both when the replica lags and when nothing is written. So the primary's positions are recorded with the
-//! time at which they were seen.
+//! The time by which a replica lags behind. Its last replayed transaction does not show it, because that is
+//! old both when the replica lags and when nothing is written. So the primary's positions are recorded with
+//! the time at which they were seen.
 
 use std::{collections::VecDeque, time::Duration};
 

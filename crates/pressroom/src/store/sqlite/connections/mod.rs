@@ -1,8 +1,8 @@
 //! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
 //! What could run SQL without them is private to this module, and clippy refuses it elsewhere.
 //!
-//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. A commit is on
-//! disk before it is acknowledged (`synchronous=FULL`): neither `kill -9` nor a power failure loses it.
+//! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. A commit is
+//! on disk before it is acknowledged (`synchronous=FULL`): neither `kill -9` nor a power failure loses it.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is where statements are run, each within its span"
@@ -36,8 +36,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and brings
-    /// the schema up to date; blocks meanwhile.
+    /// Opens `sqlite://path`, a path, or `:memory:`. Creates the file and its folder where missing, and
+    /// brings the schema up to date; blocks meanwhile.
     pub(super) fn open(url: &str) -> Result<Self, StoreError> {
         let path = path_of(url);
         let mut writer = connect(path)?;
@@ -84,8 +84,8 @@ impl Connections {
 
     /// Reads from one snapshot.
     ///
-    /// The span covers all of `work` and is named after `statement`, which `work` runs; its other statements are
-    /// child spans.
+    /// The span covers all of `work` and is named after `statement`, which `work` runs; its other statements
+    /// are child spans.
     pub(super) async fn read<T: Returned + Send + 'static>(
         &self,
         statement: &Statement,
@@ -97,8 +97,8 @@ impl Connections {
 
     /// Writes in one transaction, which is rolled back when `work` fails.
     ///
-    /// The span also covers the wait for the writer, `BEGIN` and `COMMIT`. It is named after `statement`, which
-    /// `work` runs; its other statements are child spans.
+    /// The span also covers the wait for the writer, `BEGIN` and `COMMIT`. It is named after `statement`,
+    /// which `work` runs; its other statements are child spans.
     pub(super) async fn write<T: Returned + Send + 'static>(
         &self,
         statement: &Statement,

@@ -20,7 +20,7 @@ use super::{
 use crate::store::postgres::error::StatementError;
 
 /// An open connection with its prepared statements.
-pub(super) struct Session {
+pub(super) struct PipelinedConnection {
     client: Client,
     prepared: RwLock<HashMap<StatementKey, Prepared>>,
     /// Set when statements are not prepared on the connection.
@@ -33,7 +33,7 @@ pub(super) struct Session {
     ending: AtomicBool,
 }
 
-impl Session {
+impl PipelinedConnection {
     pub(super) fn new(client: Client, types: Option<Arc<TypeCache>>) -> Self {
         Self {
             client,
