@@ -139,7 +139,7 @@ impl Client {
         self.broker.result(&id.into()).await
     }
 
-    /// Returns a handle on the result of a task, whichever client has sent it.
+    /// Returns a handle to the result of a task, whichever client has sent it.
     #[must_use]
     pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
         AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
@@ -153,7 +153,7 @@ impl Client {
         self.result_of(id).wait(timeout).await
     }
 
-    /// Sends a canvas and returns a handle on its results once the broker has taken responsibility for all of
+    /// Sends a canvas and returns a handle to its results once the broker has taken responsibility for all of
     /// it (see [`Broker::publish_together`]).
     ///
     /// # Errors

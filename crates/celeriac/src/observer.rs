@@ -53,7 +53,7 @@ pub trait SendSpan: Send + Sync {
     /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
     fn in_scope(&self, work: &mut dyn FnMut());
 
-    /// Returns a handle on this span, for messages that are sent together.
+    /// Returns a handle to this span, for messages that are sent together.
     fn handle(&self) -> SpanHandle {
         SpanHandle::default()
     }
@@ -166,7 +166,7 @@ pub struct TaskInfo<'a> {
     pub task: &'a str,
     /// Task id.
     pub id: &'a str,
-    /// Queue that the message was taken from.
+    /// Queue that the message was received from.
     pub queue: &'a str,
     /// Number of earlier attempts.
     pub retries: u32,
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_gives_its_observer_what_it_holds_and_nothing_else() {
+    fn a_handle_is_downcast_only_to_the_type_of_its_value() {
         let handle = SpanHandle::new(7_u32);
         assert_eq!(handle.clone().downcast_ref::<u32>(), Some(&7));
         assert_eq!(handle.downcast_ref::<u64>(), None);

@@ -1,6 +1,6 @@
 //! The in-process broker passes the suite, and `publish` resolves only when the task has finished.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[path = "support/canvas.rs"]
 mod canvas;

@@ -3,7 +3,7 @@
 //! are global to a process, and writes them to standard output.
 
 #![cfg(feature = "telemetry")]
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "support/redis.rs"]
@@ -276,7 +276,7 @@ fn a_task_is_reported_from_send_to_settlement() {
 
     let broken = spans("celery.run", "broken")[0];
     assert_eq!(broken["attributes"]["celery.state"], "FAILURE");
-    assert_eq!(broken["error"], "for good");
+    assert_eq!(broken["error"], "permanent");
     let unknown = spans("celery.run", "unregistered")[0];
     assert_eq!(unknown["attributes"]["celery.state"], "FAILURE");
     assert!(

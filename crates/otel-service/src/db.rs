@@ -38,7 +38,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Creates a statement; the arguments are the fields.
+    /// Creates a statement from its fields.
     pub const fn new(
         operation: &'static str,
         collection: &'static str,
@@ -56,8 +56,8 @@ impl Statement {
 
 /// An error of a database client.
 pub trait DbError {
-    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error is not the
-    /// database's.
+    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error did not come
+    /// from the database.
     fn status_code(&self) -> Option<String>;
 }
 
@@ -201,8 +201,7 @@ impl Database {
 
     /// Registers gauges for the connections of a pool. Call it after [`crate::init`].
     ///
-    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not
-    /// block.
+    /// `read` is called whenever metrics are collected, so it must be quick and must not block.
     pub fn observe_connections(
         &self,
         pool: &'static str,
@@ -241,8 +240,8 @@ impl Database {
     }
 }
 
-/// Adds an event to the current span, which is that of a statement: the statement is retried after the error
-/// `last`.
+/// Adds an event to the current span, which must belong to a statement: the statement is retried after the
+/// error `last`.
 pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -262,7 +261,7 @@ pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
 struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
-    /// `None` once the table of known statements is full.
+    /// `None` if the table of known statements is full.
     known: Option<&'a KnownStatement>,
     cx: Context,
     stopwatch: Stopwatch,

@@ -35,8 +35,8 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response, a response extension. [`crate::HttpLayer`] records it as the exception of the
-/// server span.
+/// Cause of a 5xx response, passed as a response extension. [`crate::HttpLayer`] records it as the exception
+/// of the server span.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Value of `error.type` and `exception.type`.
@@ -79,8 +79,8 @@ pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static
     Some(error_type)
 }
 
-/// Records on the span of `cx` that its work was dropped before it ended, which is a failure only during a
-/// panic; returns its `error.type`.
+/// Records on the span of `cx` that its work was dropped before it ended: as a failure during a panic, as a
+/// cancellation otherwise. Returns the `error.type`.
 pub fn record_unfinished(cx: &Context) -> Cow<'static, str> {
     if std::thread::panicking() {
         record_exception(cx, PANIC.into(), "the work panicked".to_owned());

@@ -1,6 +1,6 @@
-//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects metrics
-//! rather than within it: the SDK holds a lock while it collects, so a slow callback would block the creation
-//! of instruments, and a panicking one would poison the lock.
+//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects
+//! metrics, not during the collection: the SDK holds a lock while it collects, so a slow callback would block
+//! the creation of instruments, and a panicking callback would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,9 @@ struct Gauge {
 
 /// Registers a gauge whose values `read` returns whenever metrics are collected.
 ///
-/// `read` runs on the export thread and must be quick. If it blocks, only the metrics of the process are
-/// delayed. If it panics, the gauge is omitted and the panic is logged once. Call this after [`crate::init`];
-/// earlier calls have no effect.
+/// `read` must be quick; if it blocks, it delays the export of all metrics, but nothing else. If it panics,
+/// the gauge is omitted and the panic is logged once. Call this function after [`crate::init`]; earlier calls
+/// have no effect.
 pub fn observe_gauge(
     name: &'static str,
     unit: &'static str,
@@ -72,7 +72,7 @@ impl Gauge {
                     target: LOG_TARGET,
                     signal = "metrics",
                     gauge = self.name,
-                    "the callback of a gauge panicked; the gauge is omitted from exports while it does"
+                    "the callback of a gauge panicked; the gauge is not exported until its callback succeeds"
                 );
             }
             Values::new()

@@ -1,7 +1,7 @@
 //! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
 //! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
-//! conventions 1.4x); records `http_requests_total` and `http_request_duration_seconds` in addition. A
-//! request ends when its response body ends.
+//! conventions 1.4x) and also records `http_requests_total` and `http_request_duration_seconds`. A request
+//! ends when its response body ends.
 
 mod attributes;
 mod body;
@@ -107,7 +107,7 @@ where
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(Route::new);
         let quiet = (self.layer.quiet)(parts.uri.path());
-        // Most requests carry no context, and looking for its headers costs less than extracting nothing.
+        // Most requests carry no context; checking for its headers is cheaper than extracting an empty one.
         let parent = if may_carry_context(&parts.headers) {
             global::get_text_map_propagator(|propagator| {
                 propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))

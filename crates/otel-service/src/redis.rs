@@ -56,7 +56,7 @@ impl Default for Redis {
 }
 
 impl Redis {
-    /// Creates the instruments of a client without the address of its server.
+    /// Creates the instruments of a client whose server address is unknown.
     #[must_use]
     pub fn new() -> Self {
         Self::with_attributes(vec![KeyValue::new("db.system.name", "redis")])
@@ -83,8 +83,8 @@ impl Redis {
 
     /// Starts a client span for a command or pipeline, and measures its `db.client.operation.duration`.
     ///
-    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context of
-    /// [`crate::on_behalf_of`], the span has links to the spans that the command serves.
+    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context returned by
+    /// [`crate::on_behalf_of`], the span has links to the spans of all its contexts.
     pub fn command(&self, operation: &'static str, text: &'static str) -> RedisCommand {
         let stopwatch = Stopwatch::start();
         let describe = |into: &mut Attributes| {
@@ -160,7 +160,8 @@ impl RedisCommand {
         self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
     }
 
-    /// Ends the span with an error reply, whose code, such as `WRONGTYPE`, is `db.response.status_code`.
+    /// Ends the span with an error reply, and records its code, such as `WRONGTYPE`, as
+    /// `db.response.status_code`.
     pub fn refused(mut self, code: String, failure: &dyn Failure) {
         self.cx
             .span()

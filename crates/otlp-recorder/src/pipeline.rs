@@ -81,14 +81,14 @@ impl Default for PipelineBuilder {
 }
 
 impl PipelineBuilder {
-    /// Sets the resource of all signals. The providers of the SDK must have the same one.
+    /// Sets the resource of all signals. The SDK's providers must use the same resource.
     pub fn resource(self, resource: Resource) -> Self {
         Self { resource, ..self }
     }
 
     /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
-    /// trace state, and attributes of metrics and of the resource. Log records are not redacted here, since a
-    /// program usually prints them too.
+    /// trace state, and attributes of metrics and of the resource. Log records are not redacted; a program
+    /// that also prints them should redact them before both outputs.
     pub fn redact(self, redact: Redact) -> Self {
         Self {
             redact: Some(redact),
@@ -138,7 +138,8 @@ impl PipelineBuilder {
         Self { log_batches, ..self }
     }
 
-    /// Sets the sampler of recorded spans; by default the parent decides, and every root is sampled.
+    /// Sets the sampler of recorded spans. By default, spans follow the decision of their parent, and every
+    /// root span is sampled.
     pub fn sampler(self, sampler: Sampler) -> Self {
         Self { sampler, ..self }
     }
@@ -172,8 +173,8 @@ impl PipelineBuilder {
         }
     }
 
-    /// Sets the time limit of one export of metrics, 30 seconds by default. That of the collector applies as
-    /// well.
+    /// Sets the time limit of one export of metrics, 30 seconds by default. The time-out of the collector
+    /// also applies.
     pub fn metric_timeout(self, metric_timeout: Duration) -> Self {
         Self {
             metric_timeout,
@@ -203,7 +204,7 @@ impl PipelineBuilder {
     /// Starts the export thread if any signal has a destination.
     ///
     /// Returns when the transports are prepared, which needs no network. Problems are listed in
-    /// [`Pipeline::warnings`]; a signal that cannot be exported is recorded by nothing.
+    /// [`Pipeline::warnings`]; a signal that cannot be exported is not recorded.
     pub fn start(self) -> Pipeline {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
@@ -293,7 +294,7 @@ impl Pipeline {
         PipelineBuilder::default()
     }
 
-    /// Returns the recorder of spans. If spans are not exported, its spans have only ids.
+    /// Returns the recorder of spans. If spans are not exported, recorded spans have only ids.
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
@@ -316,7 +317,8 @@ impl Pipeline {
         Some(QueueLogProcessor::new(Arc::clone(&logs.queue), self.log_encoder))
     }
 
-    /// Returns a reader for the SDK's meter provider, if metrics are exported. Add it to one provider.
+    /// Returns a reader for the SDK's meter provider, if metrics are exported. Add the reader to one provider
+    /// only.
     #[must_use]
     pub fn metric_reader(&self) -> Option<QueueMetricReader> {
         let metrics = self.metrics.as_ref()?;
@@ -351,9 +353,9 @@ impl Pipeline {
 
     /// Exports everything recorded so far and stops.
     ///
-    /// Returns when that is done or at the deadline, regardless of the collector; a collector whose last
-    /// export failed gets at most a second. Blocks the calling thread and needs no other thread to make
-    /// progress.
+    /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
+    /// export failed gets at most one second. Blocks the calling thread; no other thread of the program needs
+    /// to make progress.
     ///
     /// # Errors
     ///

@@ -53,7 +53,7 @@ impl SpanProcessor for QueueSpanProcessor {
 
 /// An SDK log processor that puts records into the queue of the pipeline.
 ///
-/// Records with a target are exported in a scope of that name, as the exporter of the SDK does.
+/// As with the SDK's own exporter, a record with a target is exported in a scope of that name.
 #[derive(Clone, Debug)]
 pub struct QueueLogProcessor {
     queue: Arc<Queue<Batch>>,

@@ -23,7 +23,7 @@ use crate::text::TextRules;
 const MAX_SPARE_SPANS: usize = 32;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the box moves into the next span as it is")]
+    #[expect(clippy::vec_box, reason = "the next span reuses the box itself")]
     static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -98,7 +98,7 @@ pub struct SpanStart<'a> {
 }
 
 impl<'a> SpanStart<'a> {
-    /// Creates the start of a span that begins now.
+    /// Describes a span that starts now.
     ///
     /// A borrowed `name` counts as a constant of the program and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
@@ -124,8 +124,9 @@ impl<'a> SpanStart<'a> {
 }
 
 impl Tracer {
-    /// Starts a span below the one of `parent`. `describe` writes its first attributes and is called only if
-    /// the span is sampled. Where `parent` suppresses telemetry the span has no ids.
+    /// Starts a child of the span in `parent`, or a root span if there is none. `describe` sets the first
+    /// attributes and is called only if the span is sampled. If `parent` suppresses telemetry, the span has
+    /// no ids.
     pub fn start(
         &self,
         parent: &Context,
@@ -178,7 +179,7 @@ impl Tracer {
     }
 }
 
-/// Returns the sampling decision. The samplers of the SDK add no attributes and keep the trace state of the
+/// Returns the sampling decision. The SDK's samplers add no attributes and keep the trace state of the
 /// parent, so the rest of their result is not needed.
 fn is_sampled(
     sampler: &Sampler,
@@ -191,7 +192,7 @@ fn is_sampled(
     let parent_span = parent.span();
     let parent_context = parent_span.span_context();
     match sampler {
-        // A shortcut with the same result as the sampler, which applies to nearly all spans.
+        // A shortcut for nearly all spans, with the same result as the sampler.
         Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
         sampler => {
             let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
@@ -223,7 +224,7 @@ struct OpenSpan {
 }
 
 impl OpenSpan {
-    /// Returns an empty span, in memory that this thread has kept if there is any.
+    /// Returns an empty span, which reuses memory kept by this thread if there is any.
     fn spare(shared: &Arc<Shared>) -> Box<Self> {
         // The thread-local is not accessible while the thread exits.
         let kept = SPARE_SPANS.try_with(|spare| spare.borrow_mut().pop());
@@ -467,8 +468,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // The first sampler decides all five; each parent-based sampler decides two, and its root one without
-        // a parent.
+        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two with a sampled span;
+        // the one whose root sampler is AlwaysOn also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

@@ -1,5 +1,5 @@
-//! The rules for exported text: redaction by a function of the program, and the limit on the length of
-//! attribute values.
+//! The rules for exported text: redaction by a function that the program provides, and the limit on the
+//! length of attribute values.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 
 /// A function that removes confidential parts of a text, such as e-mail addresses.
 ///
-/// Runs for every recorded text value, on the recording thread. A text with nothing to remove is returned
-/// borrowed.
+/// Runs for every recorded text value, on the recording thread. Should return a text with nothing to remove
+/// as `Cow::Borrowed`.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
 /// The text rules of one signal.
@@ -64,7 +64,7 @@ impl TextRules {
     }
 }
 
-/// Returns the first `limit` characters of `text`, or `None` when it is not longer.
+/// Returns the first `limit` characters of `text`, or `None` if `text` is not longer.
 pub(crate) fn truncated(text: &str, limit: usize) -> Option<&str> {
     text.char_indices().nth(limit).map(|(end, _)| &text[..end])
 }

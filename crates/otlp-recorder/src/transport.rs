@@ -1,5 +1,6 @@
 //! The client side of OTLP 1.x (<https://opentelemetry.io/docs/specs/otlp/>): one [`Sender`] per signal, over
-//! HTTP or gRPC, which retries as the specification requires until its deadline. It does not store requests.
+//! HTTP or gRPC, which retries as the specification requires until its deadline. Requests are not queued
+//! here.
 
 #[cfg(feature = "grpc")]
 mod grpc;

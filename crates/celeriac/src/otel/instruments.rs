@@ -1,5 +1,5 @@
-//! The instruments of a task queue. The series of successful tasks and sent messages are cached; failures
-//! look theirs up each time.
+//! The instruments of a task queue. The series of successful tasks and sent messages are cached; the series
+//! of failures are looked up each time.
 
 use std::borrow::Cow;
 

@@ -47,7 +47,7 @@ pub struct OtelObserver {
 }
 
 impl OtelObserver {
-    /// Creates an observer; the argument is the name of the worker.
+    /// Creates an observer for the worker named `hostname`.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into().into(),
@@ -56,7 +56,7 @@ impl OtelObserver {
         }
     }
 
-    /// Sets the server that the spans of commands name.
+    /// Sets the Redis server whose address the spans of commands contain.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
@@ -145,7 +145,7 @@ impl Observer for OtelObserver {
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
         // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(Commanding(self.redis.command(command.name, command.text)))
+            Box::new(RedisSpan(self.redis.command(command.name, command.text)))
         } else {
             Box::new(NoopObserver)
         }
@@ -191,9 +191,9 @@ impl RunSpan for Run<'_> {
     }
 }
 
-struct Commanding(RedisCommand);
+struct RedisSpan(RedisCommand);
 
-impl CommandSpan for Commanding {
+impl CommandSpan for RedisSpan {
     fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
         match result {
             Ok(()) => self.0.finish(Ok(())),
@@ -222,7 +222,7 @@ fn within(context: &Context, work: &mut dyn FnMut()) {
     work();
 }
 
-/// Returns a handle on a span, or an empty one if the span is not sampled.
+/// Returns a handle to the span of `context`, or an empty handle if the span is not sampled.
 fn origin(context: &Context) -> SpanHandle {
     if context.span().span_context().is_sampled() {
         SpanHandle::of_context(context.clone())
@@ -231,7 +231,7 @@ fn origin(context: &Context) -> SpanHandle {
     }
 }
 
-/// Returns the context in the headers of a message, or an empty one.
+/// Returns the context in the headers of a message, or an empty context.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()

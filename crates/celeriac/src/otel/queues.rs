@@ -26,7 +26,7 @@ use crate::{broker::Broker, system};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Guard that reads the queues until dropped.
+/// Guard that keeps the gauges of queues up to date until dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -92,9 +92,9 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let looks = queues.iter().zip(&mut ages);
-            let looks = looks.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
-            let depths = join_all(looks).await.into_iter().flatten().collect();
+            let reads = queues.iter().zip(&mut ages);
+            let reads = reads.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
+            let depths = join_all(reads).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
             *lock(&seen) = Seen { depths, dead };
         }
@@ -132,12 +132,12 @@ async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// Times at which messages without a time were first seen at the head of the lists of a queue.
+/// Times at which messages without a time were first seen at the head of a queue's lists, by hash.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// Returns the age of the oldest of these messages and removes all others.
+    /// Returns the age of the oldest message in `heads`, and forgets all messages that are not in `heads`.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -154,7 +154,7 @@ impl Ages {
     }
 }
 
-/// Returns the time since a message was sent, if its tag contains it.
+/// Returns the time since a message was sent, if its delivery tag contains the time of sending.
 fn age(raw: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Tagged {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_without_time_ages_from_when_it_was_first_seen() {
+    async fn the_age_of_a_message_without_a_time_counts_from_the_first_reading() {
         let (first, second) = (
             tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
             b"not json".to_vec(),

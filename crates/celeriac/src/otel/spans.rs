@@ -1,5 +1,5 @@
-//! The spans of messages being sent and of tasks being run. Both are drop guards: a message that is dropped
-//! early is recorded as cancelled.
+//! The spans of messages being sent and of tasks being run. Both are drop guards: an unfinished send is
+//! recorded as cancelled, and an unfinished run ends its span.
 
 use std::borrow::Cow;
 
@@ -105,7 +105,7 @@ impl Processing<'_> {
 impl Drop for Processing<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            // Other holders of the context would keep the span open.
+            // Ended explicitly, because other holders of the context would keep the span open.
             self.cx.span().end();
         }
     }

@@ -70,7 +70,7 @@ impl Outages {
     pub(super) fn report_refusal(&self, request: String, cause: &str) {
         let mut status = self.status.lock();
         let refusal = status.refusal.get_or_insert_with(|| {
-            warn!(cause, "Redis refuses to work; retrying until it does");
+            warn!(cause, "Redis refuses commands; retrying until it accepts them");
             Refusal {
                 since: Instant::now(),
                 requests: BTreeSet::new(),
@@ -92,7 +92,7 @@ impl Outages {
             && refusal.requests.contains(&request())
         {
             let outage_seconds = refusal.since.elapsed().as_secs_f64();
-            info!(outage_seconds, "Redis works again");
+            info!(outage_seconds, "Redis accepts commands again");
             status.refusal = None;
             self.refusing.store(false, Ordering::Release);
         }

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_are_told_apart_whatever_their_arguments() {
+    fn the_hash_depends_only_on_the_text_of_the_script() {
         let (one, other) = (Script::new("return 1"), Script::new("return 2"));
         let hash = one.prepare_invoke().hash().to_owned();
         assert_eq!(one.prepare_invoke().key("a").arg("b").hash(), hash);

@@ -77,7 +77,7 @@ impl Scheduler {
     }
 
     /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
-    /// retrying; ticks missed in the meantime are treated as each entry's [`CatchUp`](super::CatchUp) says.
+    /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut backoffs: Vec<EntryBackoff> = names.iter().map(|_| EntryBackoff::default()).collect();

@@ -94,7 +94,7 @@ pub(super) fn started(shared: &Shared, id: &str) {
     }
 }
 
-/// Emits `task-rejected` for a message that went to the dead-letter list.
+/// Emits `task-rejected` for a message that was moved to the dead-letter list.
 pub(super) fn rejected(shared: &Shared, id: &str) {
     if shared.events.enabled() {
         emit(shared, "task-rejected", id, [("requeue", json!(false))]);

@@ -1,6 +1,6 @@
 //! Failures of Redis of every kind. The worker must recover by itself, and log each outage and its end once.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 mod connections;
 mod flushes;

@@ -39,7 +39,8 @@ pub(super) fn endpoint(
     url.endpoint(protocol, &path)
 }
 
-/// Returns the scheme of an endpoint without one, or `None` if it is required. Only gRPC accepts `host:port`.
+/// Returns the scheme to assume for an endpoint without a scheme, or `None` if a scheme is required. Only
+/// gRPC accepts `host:port`.
 fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> Option<&'static str> {
     let insecure = in_force(signal, "INSECURE", variables);
     let insecure = variables.is_true(&insecure);
@@ -92,7 +93,8 @@ impl Url {
         })
     }
 
-    /// Returns the URL for the transport and the user info; gRPC adds its own path.
+    /// Returns the URL for the transport, and the user info. A gRPC URL has no path, because gRPC adds its
+    /// own.
     fn endpoint(self, protocol: Protocol, path: &str) -> (String, Option<String>) {
         let Self { scheme, host, .. } = self;
         let text = match (protocol, self.query) {

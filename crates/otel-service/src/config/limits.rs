@@ -8,11 +8,11 @@ use super::variables::Variables;
 /// Default of every count limit in the specification.
 const DEFAULT_COUNT: u32 = 128;
 
-/// Reads the batching of a signal from the variables with this prefix; `delay` is the default of the delay in
+/// Reads the batch settings of a signal from the variables with this prefix; `delay` is the default delay in
 /// milliseconds.
 ///
-/// Queues are limited to a million entries, because their memory is allocated, and delays are positive,
-/// because the export thread would spin otherwise.
+/// Queues are limited to a million entries, to bound their memory. Delays must be positive, because the
+/// export thread would spin otherwise.
 pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> BatchSettings {
     let mut size = |name: &str, default| {
         let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);

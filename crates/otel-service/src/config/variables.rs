@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use otlp_recorder::Signal;
 
-/// Maximum of every duration, an hour; much longer ones would overflow the clock.
+/// Maximum of every duration: one hour. Much longer durations would overflow the clock.
 const MAX_MILLISECONDS: u64 = 3_600_000;
 
-/// A source of variables, and the warnings about invalid ones.
+/// A source of variables, and the warnings about invalid values.
 pub(super) struct Variables<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) warnings: Vec<String>,
@@ -81,7 +81,7 @@ impl<'a> Variables<'a> {
         Duration::from_millis(self.whole(name, default, 1, MAX_MILLISECONDS))
     }
 
-    /// Reads a time-out in milliseconds. Zero means no time-out in the specification and an hour here.
+    /// Reads a time-out in milliseconds. Zero, which means no time-out in the specification, means one hour.
     pub(super) fn timeout(&mut self, name: &str, default: u64) -> Duration {
         match self.whole(name, default, 0, MAX_MILLISECONDS) {
             0 => Duration::from_millis(MAX_MILLISECONDS),

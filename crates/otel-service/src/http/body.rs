@@ -40,7 +40,7 @@ impl<B: Body> ResponseBody<B> {
             });
         };
         exchange.answered(&mut response);
-        // A server does not poll a body beyond the announced length, nor an empty one.
+        // A server polls neither an empty body nor a body beyond its announced length.
         let left = response.body().size_hint().exact();
         let left = left.or_else(|| content_length(&response));
         let complete =

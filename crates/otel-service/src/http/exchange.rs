@@ -68,7 +68,7 @@ impl Exchange {
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-                    // The status code is an attribute already; the description is for causes.
+                    // No cause is known, and the status code is already an attribute.
                     span.set_status(Status::error(""));
                 }
             }
@@ -91,7 +91,7 @@ impl Exchange {
     /// Records that the service failed before its response was complete, and ends the exchange.
     pub(super) fn failed(&mut self, error_type: &'static str, message: String) {
         if let Some(measured) = &mut self.measured {
-            // Later failures follow from the first one.
+            // Later failures are consequences of the first one, which is recorded.
             if measured.failed(error_type) {
                 failure::record_exception(&self.cx, error_type.into(), message);
             }
@@ -103,7 +103,7 @@ impl Exchange {
     pub(super) fn end(&mut self) {
         if let Some(measured) = self.measured.take() {
             drop(measured);
-            // Tasks spawned by the request may hold its context, so dropping ours would not end the span.
+            // Ended explicitly, because tasks spawned by the request may keep its context alive.
             self.cx.span().end();
         }
     }

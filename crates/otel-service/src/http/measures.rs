@@ -19,7 +19,7 @@ pub(super) struct Measured {
     instruments: Option<(&'static Http, Active)>,
     started: Instant,
     labels: Labels,
-    /// Span that exemplars refer to; it has ended by the time the request is recorded.
+    /// Span that exemplars refer to. The span may have ended before the metrics are recorded.
     span: SpanContext,
 }
 

@@ -21,7 +21,7 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to
+/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, with some to
 /// spare.
 const ACTIVE_LIMIT: usize = 32;
 

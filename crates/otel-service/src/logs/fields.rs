@@ -55,8 +55,8 @@ impl Fields {
     }
 
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        // `tracing-log` stores the metadata of an event of `log` in these fields; the normalised metadata has
-        // it.
+        // `tracing-log` stores the metadata of a `log` event in these fields; the normalised metadata already
+        // contains them.
         if !field.name().starts_with("log.") {
             self.others.push((field.name(), value.into()));
         }

@@ -9,10 +9,10 @@ use super::config::StartError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns a client for requests to `url`, after checking that these can be kept confidential.
+/// Returns a client for requests to `url`, after checking that the requests are confidential.
 ///
-/// `purpose` names the setting with the address. The client does not follow redirects: the body would be lost, and
-/// secrets would be sent to another host.
+/// `purpose` names the setting with the address. The client does not follow redirects: the body would be
+/// lost, and secrets would be sent to another host.
 pub(super) fn client(url: &Url, purpose: &'static str) -> Result<Client, StartError> {
     check(url, purpose)?;
     // Another part of the process may have chosen a provider already; any will do.

@@ -1,6 +1,6 @@
-//! Selects and encodes what is forwarded of an export: spans of health checks are left out, and the deployment
-//! environment is written into every resource, like `filter/health` and `resource/environment` of the collector's
-//! configuration.
+//! Selects and encodes the content of an export to forward: spans of health checks are omitted, and the
+//! deployment environment is written into every resource, like `filter/health` and `resource/environment` of
+//! the collector's configuration.
 //!
 //! The export is not modified, and only its resources are copied.
 
@@ -145,8 +145,8 @@ fn with_environment<'a>(
 
 /// Appends a `ResourceSpans`, `ResourceMetrics` or `ResourceLogs`.
 ///
-/// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the scopes in field
-/// 2 and the schema URL in field 3.
+/// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the
+/// scopes in field 2 and the schema URL in field 3.
 fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &str) {
     let schema_length = match schema_url.len() {
         0 => 0,

@@ -24,10 +24,10 @@ use crate::export::Signal;
 
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Time to read the body of a success. It only tells what the backend rejected, which is not worth a longer wait.
+/// Time-out for reading the body of a success response, which only reports rejected items.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reason a request was not accepted. The body of a refusal is not read, as it may repeat what was sent.
+/// Reason a request was not accepted. The body of a refusal is not read, because it may quote the request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error("cannot reach the backend: {0}")]
@@ -52,7 +52,7 @@ impl SendError {
 pub(super) enum Verdict {
     /// Accepted, except for `rejected_items`.
     Accepted { rejected_items: u64 },
-    /// Refused, however often it is sent.
+    /// Permanently refused.
     Refused(SendError),
     /// Temporary failure. The duration, if any, is the minimum delay before the next attempt.
     Retry(SendError, Option<Duration>),
@@ -170,7 +170,8 @@ async fn rejected_items(response: Response) -> u64 {
         .unwrap_or(0)
 }
 
-/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks differ.
+/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks
+/// differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;

@@ -1,7 +1,7 @@
 //! Tracks whether something is failing, and decides which failures are logged.
 //!
-//! A log record of this crate may itself arrive here to be forwarded, so logging is bounded: a repeated failure is
-//! counted, not logged, and failures that come and go are logged once a minute at most.
+//! A log record of this crate may itself arrive here to be forwarded, so logging is bounded: a repeated
+//! failure is counted, not logged, and failures that come and go are logged once a minute at most.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ struct Tracked {
     last_logged: Option<Instant>,
 }
 
-/// A period in which the operation has only failed, up to now.
+/// A period, lasting until now, in which every attempt has failed.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     pub(super) since: SystemTime,

@@ -1,6 +1,6 @@
-//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one request at a
-//! time, and cached until shortly before they expire. After a failure the token endpoint is not asked again during a
-//! back-off.
+//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one
+//! request at a time, and cached until shortly before they expire. After a failure, no token is requested
+//! during a back-off.
 
 use std::{pin::Pin, time::Duration};
 
@@ -27,7 +27,8 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of it.
+/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of
+/// it.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
 type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
@@ -154,8 +155,8 @@ impl Tokens {
         }
     }
 
-    /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the body, for
-    /// endpoints that accept it only there. Remembers which of them succeeded.
+    /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the
+    /// body, for endpoints that accept it only there. Remembers which of them succeeded.
     async fn request(&self, auth_type: &mut Option<AuthType>) -> Result<Token, TokenError> {
         let known = auth_type.clone();
         let first = known.clone().unwrap_or(AuthType::BasicAuth);

@@ -40,10 +40,10 @@ impl PrewrittenAttributes {
         Self(OnceLock::new())
     }
 
-    /// Starts the attributes of a span with the shared ones.
+    /// Writes the shared attributes at the start of a span's attributes.
     ///
-    /// `describe` writes them. It is called for the first span only and must write the same attributes for
-    /// every span.
+    /// `describe` sets the shared attributes, and must set the same ones for every span. It is called for the
+    /// first span, and for spans that already have attributes.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
         if into.encoded.count > 0 {
             return describe(into);
@@ -139,8 +139,7 @@ impl Attributes {
         self.encoded.dropped
     }
 
-    /// Removes the earlier value of `key` and returns whether a new one may be written, which the limit
-    /// decides.
+    /// Removes any earlier value of `key` and counts the new one; returns false if the limit is reached.
     #[inline]
     fn admits(&mut self, key: &str) -> bool {
         let encoded = &mut self.encoded;
@@ -193,7 +192,7 @@ fn hash(key: &str) -> u32 {
         }
     };
     let word = (first ^ last.rotate_left(32)).wrapping_add(bytes.len() as u64);
-    // The multiplier of FxHash; the highest bits are the best mixed.
+    // The multiplier of FxHash, which mixes the highest bits best.
     (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 57) as u32
 }
 
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_beyond_the_limit_are_counted_for_every_span_that_begins_with_them() {
+    fn prewritten_attributes_beyond_the_limit_are_counted_for_every_span() {
         let prewritten = PrewrittenAttributes::new();
         for _ in 0..2 {
             let mut attributes = started_with(&prewritten, 2, &["a", "bb", "ccc", "dddd"]);

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_logged_when_it_begins_and_when_it_ends_with_its_losses() {
+    fn an_outage_is_logged_when_it_begins_and_with_its_losses_when_it_ends() {
         let (log, delivery) = (LogEvents::new(), Delivery::new(Signal::Traces, Some(redact_mail)));
         for _ in 0..3 {
             delivery.record(&failed(), 10);

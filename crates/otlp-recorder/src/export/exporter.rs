@@ -15,7 +15,7 @@ use crate::signal::Signal;
 use crate::text::Redact;
 use crate::transport::{Accepted, SendError, Sender, TransportError};
 
-/// Maximum retry delay of a collector. A longer one is probably a configuration mistake.
+/// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// A way to send requests.
@@ -106,7 +106,7 @@ impl<T: Transport> Exporter<T> {
         limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
     }
 
-    /// Waits for the end of the retry delay; returns false if that is after the deadline of the shutdown.
+    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
     pub(super) async fn open(&mut self) -> bool {
         let Some(until) = self.paused_until else {
             return true;

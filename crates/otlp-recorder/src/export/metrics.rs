@@ -47,8 +47,8 @@ impl MetricReader for QueueMetricReader {
         self.0.force_flush()
     }
 
-    /// Does nothing: the export thread has collected for the last time. A blocked callback holds the lock of
-    /// the inner reader, so shutting it down could block.
+    /// Does nothing: the export thread has already made the last collection. A blocked callback holds the
+    /// lock of the inner reader, so shutting that reader down could block.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
@@ -117,7 +117,7 @@ impl<T: Transport> MetricLoop<T> {
                     }
                 }
             }
-            // Exports missed during a slow one are not made up for.
+            // Exports missed during a slow export are skipped.
             next = (next + interval).max(Instant::now());
         }
         if !self.exporter.open().await {
@@ -162,10 +162,14 @@ impl<T: Transport> MetricLoop<T> {
             })
         });
         let Ok(joined) = timeout_at(deadline, running).await else {
-            return Err("metrics could not be collected in time: a callback of a gauge is slow".to_owned());
+            return Err(
+                "metrics could not be collected in time: an instrument's callback is slow".to_owned(),
+            );
         };
         self.running = None;
-        joined.unwrap_or_else(|_| Err("metrics could not be collected: a callback panicked".to_owned()))
+        joined.unwrap_or_else(|_| {
+            Err("metrics could not be collected: an instrument's callback panicked".to_owned())
+        })
     }
 }
 

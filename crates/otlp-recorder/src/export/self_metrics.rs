@@ -84,9 +84,7 @@ impl ExportCounts {
         meter
             .u64_observable_counter(name)
             .with_unit(unit)
-            .with_description(
-                "Items for which the export has finished, successfully or, with an error.type, not.",
-            )
+            .with_description("Items whose export has finished; error.type is set if the export failed.")
             .with_callback(move |observer| {
                 let items = counts.items.lock().unwrap_or_else(PoisonError::into_inner);
                 for (error_type, count) in items.iter() {
@@ -133,7 +131,7 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
     meter
         .u64_observable_counter(processed)
         .with_unit(unit)
-        .with_description("Items that left the queue for the exporter or, with an error.type, were dropped.")
+        .with_description("Items passed to the exporter, or dropped if error.type is set.")
         .with_callback(move |observer| {
             let counts = observed.counts();
             observer.observe(counts.taken, &plain);

@@ -31,10 +31,10 @@ use crate::text::Redact;
 
 const THREAD_NAME: &str = "telemetry";
 
-/// Time without drops after which an overflow has ended.
+/// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
 
-/// Maximum time of a shutdown; the clock would overflow at much longer ones.
+/// Maximum duration of a shutdown. A much longer one would overflow the clock.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
@@ -78,7 +78,7 @@ pub(crate) struct MetricExport {
     pub(crate) counts: Arc<ExportCounts>,
 }
 
-/// A handle of the running thread. Dropping it does not stop the thread.
+/// A handle to the running thread. Dropping the handle does not stop the thread.
 #[derive(Debug)]
 pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
@@ -152,7 +152,7 @@ impl ExportThread {
         }
         // All loops have ended, so the thread ends at once.
         if self.thread.join().is_err() {
-            tracing::error!(target: LOG_TARGET, "the export thread panicked while it ended");
+            tracing::error!(target: LOG_TARGET, "the export thread panicked while stopping");
         }
         undelivered
     }
@@ -167,7 +167,7 @@ fn run(
 ) {
     IS_EXPORT_THREAD.set(true);
     let mut started = Started::default();
-    // The thread pool of the runtime collects metrics and resolves names.
+    // The blocking threads of the runtime collect metrics and resolve host names.
     let runtime = match Builder::new_current_thread()
         .enable_all()
         .thread_name(THREAD_NAME)
@@ -203,7 +203,7 @@ fn run(
             loops.start_metrics(metrics);
         }
         let mut set = loops.set;
-        // The receiver is dropped if the start was abandoned.
+        // Fails only if the starting thread no longer waits.
         let _ = start.send(started);
         let mut shutdown = shutdown.clone();
         tokio::select! {

@@ -129,7 +129,8 @@ impl Http {
 fn available(compression: Compression, warnings: &mut Vec<String>) -> Compression {
     if compression == Compression::Gzip && cfg!(not(feature = "gzip")) {
         warnings.push(
-            "requests are not compressed: this program is built without the feature gzip of otlp-recorder"
+            "requests are not compressed: this program is built without gzip; enable the feature gzip of \
+             otlp-recorder"
                 .to_owned(),
         );
         return Compression::None;
@@ -163,7 +164,8 @@ fn client(_: &Tls) -> reqwest::Result<Client> {
     without_redirects().build()
 }
 
-/// A redirect would lose the body, and pass the headers to another server.
+/// Returns a client builder that follows no redirects, which would lose the body and send the headers to
+/// another server.
 fn without_redirects() -> reqwest::ClientBuilder {
     Client::builder().redirect(Policy::none())
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-/// User agent in the form of the OTLP exporter specification.
+/// User agent in the form that the OTLP exporter specification recommends.
 pub(super) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 /// Maximum length of a response in bytes. Responses are a few bytes, or a few lines if they report a problem.

@@ -13,7 +13,7 @@ use crate::signal::Signal;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 
-/// Maximum retry delay of a collector.
+/// Maximum retry delay accepted from a collector.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// `error.type` of an attempt that reached the deadline.
@@ -100,7 +100,7 @@ where
             attempts,
             retry_in_s = wait.as_secs_f64(),
             error = %error.message,
-            "an export is retried"
+            "retrying an export"
         );
         sleep(wait).await;
         pause = (pause * 2).min(MAX_PAUSE);
@@ -177,14 +177,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_that_must_not_be_retried_is_final() {
+    async fn a_permanent_error_is_not_retried() {
         let (result, times) = run(Duration::from_secs(10), &[Retry::Never]).await;
         assert_eq!(result.unwrap_err().error_type, "503");
         assert_eq!(times.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_waited_for() {
+    async fn a_retry_waits_for_the_requested_delay() {
         let asked = Duration::from_secs(4);
         let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
         assert_eq!(result, Ok(Accepted::default()));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_beyond_the_deadline_is_passed_on_at_once() {
+    async fn a_retry_delay_beyond_the_deadline_is_returned_at_once() {
         let asked = Duration::from_secs(30);
         let start = Instant::now();
         let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_at_most_an_hour() {
+    async fn a_retry_delay_is_at_most_an_hour() {
         let (result, _) = run(Duration::from_secs(10), &[Retry::After(Duration::MAX)]).await;
         assert_eq!(result.unwrap_err().retry_after, Some(MAX_RETRY_AFTER));
     }

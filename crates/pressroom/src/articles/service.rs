@@ -257,8 +257,8 @@ impl Articles {
         })
     }
 
-    /// Returns the article, and whether it is new. Of concurrent requests with one key, one inserts; the
-    /// others wait for it in the database and find its answer.
+    /// Returns the article, and whether it is new. Of concurrent requests with the same key, one inserts the
+    /// article; the others wait in the database and return the stored answer.
     async fn insert_once(
         &self,
         author: UserId,

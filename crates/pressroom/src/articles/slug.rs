@@ -11,7 +11,7 @@ use super::entities::ENTITIES;
 /// Maximum length of the column, in bytes (slugs are ASCII).
 const MAX_LEN: usize = 255;
 
-/// The text for a title of which no character remains.
+/// Slug text for a title without any character that a slug can contain.
 const EMPTY_TITLE: &str = "article";
 
 /// Returns the slug of an article with this title, created at this time. After a collision, `suffix` makes it

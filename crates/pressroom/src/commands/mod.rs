@@ -139,7 +139,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// The end of a process that receives no requests, or whose clients need not notice its end first.
+/// Returns the shutdown timing of a process without requests, or without a load balancer in front of it.
 fn shutdown_timing(grace: Duration) -> ShutdownTiming {
     ShutdownTiming {
         delay: Duration::ZERO,

@@ -24,7 +24,7 @@ use crate::{
     tasks::notifier::SmtpConfig,
 };
 
-/// Keys that are published, in samples.
+/// Keys that sample files contain, and that are therefore public.
 pub(super) const SAMPLE_SECRET_KEYS: [&str; 2] = [
     "replace-me-with-openssl-rand-hex-32",
     "dev-secret-key-change-in-production",

@@ -19,7 +19,7 @@ impl Reader {
         }
     }
 
-    /// Reads a setting that may be left out. `parse` also returns how the value is shown.
+    /// Reads an optional setting. `parse` also returns the text that represents the value in output.
     pub(super) fn optional<T, E: fmt::Display>(
         &mut self,
         setting: Setting,
@@ -98,7 +98,7 @@ impl Reader {
     }
 
     pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
-        // A year stays clear of overflow where it is added to a time.
+        // At most a year, so that adding the duration to a time cannot overflow.
         let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
         self.duration(
             setting,
@@ -118,7 +118,7 @@ impl Reader {
         )
     }
 
-    /// Reads seconds, of which there may be none.
+    /// Reads a number of seconds, which may be zero.
     pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
         let limits = (Duration::ZERO, Duration::from_hours(1));
         self.duration(setting, 1.0, limits, "a number of seconds from 0 to 3600")
@@ -140,7 +140,7 @@ impl Reader {
         })
     }
 
-    /// Fails when `setting` is given, which the command cannot use for this reason.
+    /// Fails with `reason` when `setting` is given, because the command cannot use it.
     pub(super) fn refuse(&mut self, setting: Setting, reason: &str) -> Result<(), ConfigError> {
         match self.given.get(setting.variable) {
             Some(_) => Err(ConfigError::new(setting.variable, reason)),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The reason a store could not do as asked.
+/// The reason a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached or did not answer in time; a retry may succeed. A write whose

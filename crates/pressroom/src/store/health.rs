@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::error::Result;
 
-/// Tells whether the database can be used.
+/// Checks whether the database is usable.
 #[async_trait]
 pub trait HealthStore: Send + Sync + 'static {
     /// Succeeds when the database answers.

@@ -134,7 +134,8 @@ impl Dispatcher {
             }
         }
         if self.durability == Durability::Broker {
-            // Each finishes within its time-out; aborted, it would be published twice.
+            // Each one finishes within its time-out; a task whose publishing is aborted would be published
+            // twice.
             while publishing.next().await.is_some() {}
         }
     }
@@ -206,8 +207,8 @@ fn parent(task: &OutboxTask) -> Context {
     telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// Returns the pause after this many failures in a row. There is no last attempt: a task waits for its
-/// broker.
+/// Returns the pause after this many consecutive failures. Attempts are unlimited: a task waits until its
+/// broker is available.
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.min(16));
     doubled.min(MAX_BACKOFF)

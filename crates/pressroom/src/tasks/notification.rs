@@ -229,7 +229,7 @@ impl NotificationTask {
             "Notifications sent"
         );
         let count = failed.len();
-        // A transient failure decides, because a retry helps as long as there is one.
+        // Reports a transient failure if there is any, because only a transient failure is worth a retry.
         if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
             return Err(RunError::Undelivered { failed: count, last });
         }
@@ -308,7 +308,7 @@ fn exception(type_name: &str, message: String) -> Exception {
 }
 
 /// Returns the time before which a delivery must have been completed for its record to be deleted: no broker
-/// redelivers a task after so long.
+/// redelivers a task after that time.
 #[must_use]
 pub fn deliveries_expired_by(now: Timestamp) -> Timestamp {
     now.checked_sub(SignedDuration::from_hours(24 * 30))

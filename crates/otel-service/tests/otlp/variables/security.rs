@@ -209,7 +209,7 @@ fn invalid_files_cause_warnings() {
     let name = "variables::security::invalid_files_cause_warnings";
     let prepare = || {
         let certificates = Certificates::make();
-        let collector = Collector::start(Behaviour::Takes);
+        let collector = Collector::start(Behaviour::Accepts);
         let mut environment = to("http/protobuf", collector.url());
         // The certificate file holds a key, and the client key does not match the client certificate.
         environment.push(set(&common("CERTIFICATE"), certificates.path("server.key")));

@@ -98,7 +98,7 @@ fn only(rules: TextRules, span: SpanData) -> Span {
 }
 
 #[test]
-fn a_request_is_what_the_upstream_transform_makes() {
+fn a_request_equals_the_upstream_conversion() {
     let batch = vec![
         span(1, "a", Status::Unset),
         span(2, "b", Status::Ok),

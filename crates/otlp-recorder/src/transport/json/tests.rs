@@ -1,5 +1,5 @@
-//! Sets every field of every message, so that an omitted field, or one added by a new version of OTLP, is
-//! noticed.
+//! Tests that set every field of every message, to notice omitted fields and fields added by a new version of
+//! OTLP.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -289,7 +289,7 @@ fn text(request: &Request) -> String {
 
 /// Reads JSON with `opentelemetry-proto`, which is independent of the writer.
 #[test]
-fn everything_that_is_written_comes_back() {
+fn written_json_is_read_back_unchanged() {
     let written = text(&Request::new(Signal::Traces, traces().encode_to_vec().into()));
     assert_eq!(
         serde_json::from_str::<ExportTraceServiceRequest>(&written).unwrap(),
@@ -308,7 +308,7 @@ fn everything_that_is_written_comes_back() {
 }
 
 #[test]
-fn the_mapping_is_that_of_the_specification() {
+fn the_mapping_follows_the_specification() {
     let value: Value = serde_json::from_slice(&body(&Request::new(
         Signal::Traces,
         traces().encode_to_vec().into(),
@@ -352,7 +352,7 @@ fn the_mapping_is_that_of_the_specification() {
 }
 
 #[test]
-fn what_is_not_finite_has_a_name() {
+fn infinities_and_nan_are_written_by_name() {
     for (number, expected) in [
         (f64::NAN, "NaN"),
         (f64::INFINITY, "Infinity"),

@@ -1,5 +1,5 @@
-//! The observatory in embedded mode. Its own thread listens before telemetry is set up, and until the last of
-//! it was received. While telemetry is exported elsewhere, the observatory stays off.
+//! The observatory in embedded mode. Its thread starts to listen before telemetry is set up, and stops after
+//! the last telemetry has been received. While telemetry is exported elsewhere, the observatory stays off.
 
 use std::{
     net::SocketAddr,

@@ -1,8 +1,8 @@
 //! Users and revoked tokens.
 //!
-//! Addresses keep the spelling typed, because the reference signs in by exact match on the same rows. That no
-//! two accounts differ in letter case alone is this program's rule, not the schema's: a database that the
-//! reference filled may violate it already, so no unique index can enforce it.
+//! Addresses keep the spelling typed, because the reference signs in by exact match on the same rows. This
+//! program does not allow two accounts whose addresses differ only in letter case. No unique index can
+//! enforce that, because a database filled by the reference may already contain such accounts.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -19,9 +19,9 @@ use crate::{
 
 /// Admits one writer at a time for each address, ignoring letter case.
 ///
-/// A statement of its own, before the one that reads: at READ COMMITTED the second then sees what the last
-/// holder committed. The reference takes no lock; against it `ix_users_email` still refuses the same
-/// spelling.
+/// Runs as a separate statement before the one that reads, so that under READ COMMITTED the second one sees
+/// the changes of the last holder. The reference does not use this lock, but the index `ix_users_email`
+/// refuses two accounts with the same spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",
     "users",

@@ -49,8 +49,8 @@ const INSERT_ARTICLE: Statement = statement!(
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
-/// Of two concurrent statements the second waits for the first one's commit, and then inserts nothing. The
-/// article's id is drawn first because both rows hold it.
+/// If two such statements run concurrently, the second waits for the first to commit, and then inserts
+/// nothing. The article's id is generated first because both rows contain it.
 const INSERT_ARTICLE_ONCE: Statement = statement!(
     "INSERT",
     "articles",

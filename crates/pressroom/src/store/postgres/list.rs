@@ -1,7 +1,7 @@
 //! The list of articles: one statement returns a page and the total from one snapshot.
 //!
-//! There are four texts, with and without a search, from an offset or after an article: one plan for all
-//! cases would be a bad plan for each.
+//! There are four statements: with or without a search, from an offset or after an article. A single
+//! statement for all cases would have a bad plan for each of them.
 
 use telemetry::Statement;
 use tokio_postgres::types::ToSql;
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// `$filter` selects the articles that count, `$from` those that follow, and `$skip` leaves out the first of
-/// these. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
+/// `$filter` selects the articles of the list, `$from` those of them after the cursor, and `$skip` skips an
+/// offset. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(

@@ -53,7 +53,7 @@ pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -
         PageStart::After(_) => AFTER,
     };
     let page_query = query.clone();
-    // The span counts the articles that `read` returns, so the total takes another way out.
+    // The span counts the articles that `read` returns, so the total is returned through a channel.
     let (send_total, total) = tokio::sync::oneshot::channel();
     let articles = connections.read(&statement, move |db| {
         let search = query.search.as_deref().map(folded);
@@ -69,7 +69,7 @@ pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -
             }
         };
         let total: Option<i64> = db.row(&COUNT, [search], |row| row.get(0))?;
-        // The receiver is dropped when the caller is.
+        // Fails only if the caller has been dropped.
         let _ = send_total.send(total.unwrap_or_default());
         Ok(articles)
     });

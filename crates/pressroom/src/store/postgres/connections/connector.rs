@@ -1,4 +1,4 @@
-//! Opens connections: TLS, session settings, and a bound on the time that takes.
+//! Opens connections, with TLS, session settings and a time-out.
 
 use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 

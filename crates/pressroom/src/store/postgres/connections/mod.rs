@@ -1,5 +1,5 @@
 //! Connections to one server. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! What could run SQL without them is private to this module, and clippy refuses it elsewhere.
+//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
 //!
 //! Single statements go over a [`pipeline`] of shared connections; transactions and slow statements over a
 //! [`pool`].

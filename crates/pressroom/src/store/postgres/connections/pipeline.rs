@@ -94,8 +94,8 @@ impl Pipeline {
         }
     }
 
-    /// Runs one statement. A read whose connection is lost is retried over each other connection: after a
-    /// restart of the server all may be dead without being known to be.
+    /// Runs one statement. A read whose connection is lost is retried over every other connection, because a
+    /// restart of the server may have broken all of them unnoticed.
     pub(super) async fn run(
         &self,
         statement: &Statement,

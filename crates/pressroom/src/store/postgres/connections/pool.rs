@@ -73,7 +73,7 @@ impl Pool {
         let work = Work::Slow(statement, params);
         let begun = Instant::now();
         let mut answer = self.run(work, begun).await;
-        // After a restart of the server all connections may be dead without being known to be.
+        // A restart of the server may have broken all connections unnoticed.
         for _ in 0..self.connections.status().max_size {
             match answer {
                 Err(error) if error.allows_read_retry(statement) => {
