@@ -1,6 +1,6 @@
-//! The observer's spans and metrics where no broker is needed: sends that fail or are dropped, and more tasks and queues
-//! than are cached. Each scenario runs in a process of its own, because exporters belong to the whole process; it writes
-//! them to standard output.
+//! Tests the observer's spans and metrics without a broker: failed and dropped sends, and more tasks and
+//! queues than the cache has room for. Each scenario runs in a separate process, because telemetry is set up
+//! once per process, and exports to standard output.
 
 #![cfg(feature = "telemetry")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -12,15 +12,16 @@ use serde_json::{Map, Value};
 
 const CHILD: &str = "CELERIAC_TEST_CHILD";
 
-/// Number of tasks, beyond the limit of the cache, and of queues, beyond theirs.
+/// Numbers of tasks and queues, both beyond the limits of the cache.
 const TASKS: usize = 700;
 const QUEUES: usize = 100;
 
-/// Runs `scenario` in a child process that is this test, and returns the lines that it exported. `None` in the child.
+/// Runs `scenario` in a child process that executes this test, and returns the exported lines, or `None` in
+/// the child.
 fn exported(test: &str, scenario: fn(&OtelObserver)) -> Option<Vec<Value>> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the parent process says that this is the child"
+        reason = "the parent process marks the child with this variable"
     )]
     if std::env::var(CHILD).is_ok() {
         let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
@@ -53,7 +54,7 @@ fn run<'a>(task: &'a str, queue: &'a str) -> TaskInfo<'a> {
     info
 }
 
-/// The points of a metric: its attributes and value, or count for a histogram.
+/// Returns the points of a metric: the attributes, and the value or (of a histogram) the count.
 fn points(lines: &[Value], name: &str) -> Vec<(Map<String, Value>, f64)> {
     let metric = lines.iter().rev().find(|line| line["metric"] == name);
     let points = metric.unwrap_or_else(|| panic!("no {name}"))["points"]
@@ -130,7 +131,7 @@ fn a_send_that_fails_and_one_that_is_dropped_are_recorded() {
 }
 
 fn many(observer: &OtelObserver) {
-    // The second round finds the cached series of the first, if there is one.
+    // The second round uses the series that the first round cached, if any.
     for number in (0..TASKS).chain(0..TASKS) {
         let (task, queue) = (format!("task-{number}"), format!("queue-{}", number % QUEUES));
         let mut headers = Map::new();

@@ -1,6 +1,6 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here
-//! and nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a
-//! warning and is replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
+//! them, once, and its values override those that the SDK reads. An invalid value causes a warning and is
+//! replaced by the default.
 
 mod destination;
 mod endpoint;
@@ -29,7 +29,7 @@ use variables::Variables;
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
 /// does.
 ///
-/// For programs that offer a destination of their own; see [`crate::Export::Nearby`].
+/// For programs that provide their own destination; see [`crate::Export::Nearby`].
 #[must_use]
 pub fn decided_by() -> Option<String> {
     destination::decided_by(&mut Variables::new(&environment))
@@ -38,12 +38,12 @@ pub fn decided_by() -> Option<String> {
 fn environment(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this module is where the telemetry variables are read"
+        reason = "this module reads the telemetry variables"
     )]
     std::env::var(name).ok()
 }
 
-/// The settings of [`crate::init`].
+/// Settings of [`crate::init`].
 #[derive(Debug)]
 pub(crate) struct Config {
     /// `OTEL_SDK_DISABLED`.
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signals_own_variable_overrides_the_common_one() {
+    fn the_variable_of_a_signal_overrides_the_common_variable() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/base/"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),

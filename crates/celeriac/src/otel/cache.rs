@@ -1,5 +1,5 @@
-//! A cache for each task that a worker runs: its encoded attributes and its series. Tasks beyond the limits are not
-//! cached.
+//! Caches the encoded attributes and the series of each task that a worker runs. Tasks beyond the limits are
+//! not cached.
 
 use std::sync::OnceLock;
 
@@ -30,7 +30,8 @@ impl TaskCache {
     }
 }
 
-/// A task of a queue. Each field is set on first use, because a series without measurements would be exported too.
+/// A task of a queue. Each field is set on first use, because a series without measurements would also be
+/// exported.
 #[derive(Debug, Default)]
 pub(super) struct CachedTask {
     pub(super) attributes: PrewrittenAttributes,
@@ -38,7 +39,7 @@ pub(super) struct CachedTask {
     pub(super) succeeded: OnceLock<SuccessSeries>,
 }
 
-/// The series of a successful task.
+/// Series of a successful task.
 #[derive(Debug)]
 pub(super) struct SuccessSeries {
     pub(super) total: BoundCounter<u64>,

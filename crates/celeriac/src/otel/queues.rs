@@ -1,9 +1,9 @@
 //! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
 //! age of the oldest message, and dead letters.
 //!
-//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
-//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
-//! time since it was first seen at the head of its list, which is a lower bound.
+//! Messages have no timestamp. The delivery tags of this crate are UUIDs of version 7, which contain the time
+//! of sending; tags of Python clients do not. For a message without a time, the reported age is the time
+//! since the message was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -92,9 +92,9 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let looks = queues.iter().zip(&mut ages);
-            let looks = looks.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
-            let depths = join_all(looks).await.into_iter().flatten().collect();
+            let reads = queues.iter().zip(&mut ages);
+            let reads = reads.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
+            let depths = join_all(reads).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
             *lock(&seen) = Seen { depths, dead };
         }
@@ -121,7 +121,7 @@ fn observe(
 }
 
 async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
-    // An outage is logged by the connection.
+    // The connection logs outages.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
     Some(QueueDepth {
@@ -169,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // The clock of the sender may be ahead.
+    // The sender's clock may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_without_time_ages_from_when_it_was_first_seen() {
+    async fn a_message_without_a_time_ages_from_its_first_sight() {
         let (first, second) = (
             tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
             b"not json".to_vec(),

@@ -1,8 +1,9 @@
-//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2 tokens if
-//! the backend requires them.
+//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2
+//! tokens if the backend requires them.
 //!
-//! What is queued is delivered at least once, if need be by the next process; what cannot be queued is counted. Nothing
-//! here creates spans, and logging is bounded, because both may arrive here to be forwarded.
+//! Queued requests are delivered at least once, if necessary by the next process; requests that cannot be
+//! queued are counted. This module creates no spans and limits its log records, because its own telemetry may
+//! be forwarded, too.
 
 mod back_off;
 mod client;
@@ -46,7 +47,7 @@ const DISK_GRACE: Duration = Duration::from_secs(2);
 
 /// Queues exports and sends them in the background.
 ///
-/// When the last clone is dropped, sending stops, and what is queued stays on disk.
+/// When the last clone is dropped, sending stops, and queued requests remain on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder(Arc<Shared>);
 
@@ -112,9 +113,9 @@ impl Forwarder {
         })))
     }
 
-    /// Queues `export` without waiting for the backend. What cannot be queued is counted and logged.
+    /// Queues `export` without waiting for the backend. Counts and logs an export that cannot be queued.
     ///
-    /// Writes to a file; not to be called from async code.
+    /// Writes to a file, so it must not be called from async code.
     pub(crate) fn accept(&self, export: &Export) {
         let environment = self.0.environment.as_deref();
         let Some(content) = content::content(export, environment, HEADER) else {
@@ -127,9 +128,9 @@ impl Forwarder {
         }
     }
 
-    /// Sends what is queued, for `within` at most, and leaves the rest on disk for the next process.
+    /// Sends queued requests for at most `within`, and leaves the rest on disk for the next process.
     ///
-    /// Exports accepted later are left on disk, too.
+    /// Exports accepted later also remain on disk.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
@@ -138,7 +139,7 @@ impl Forwarder {
             while tasks.join_next().await.is_some() {}
             sync(&self.0.queues, &self.0.progress).await;
         };
-        // The tasks end by themselves at the deadline, unless a disk operation takes longer.
+        // The tasks end at the deadline, unless a disk operation takes longer.
         if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
             telemetry::warn!(

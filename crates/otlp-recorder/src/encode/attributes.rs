@@ -34,16 +34,16 @@ struct Encoded {
 pub struct PrewrittenAttributes(OnceLock<Encoded>);
 
 impl PrewrittenAttributes {
-    /// Creates shared attributes that are not written yet.
+    /// Creates shared attributes that are not encoded yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Starts the attributes of a span with the shared ones.
+    /// Writes the shared attributes at the start of a span's attributes.
     ///
-    /// `describe` writes them. It is called for the first span only and must write the same attributes for
-    /// every span.
+    /// `describe` writes the shared attributes. It is called only for the first span and must not depend on
+    /// the span.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
         if into.encoded.count > 0 {
             return describe(into);
@@ -139,8 +139,7 @@ impl Attributes {
         self.encoded.dropped
     }
 
-    /// Removes the earlier value of `key` and returns whether a new one may be written, which the limit
-    /// decides.
+    /// Removes the earlier value of `key`, and returns whether the limit allows a new value.
     #[inline]
     fn admits(&mut self, key: &str) -> bool {
         let encoded = &mut self.encoded;
@@ -166,8 +165,8 @@ impl Encoded {
     }
 }
 
-/// A set of key hashes with 128 values. It saves searching for an earlier value of a new key, unless the
-/// hashes collide.
+/// A set of 128 possible key hashes. It avoids the search for an earlier value of a new key, unless hashes
+/// collide.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeyFilter(u128);
 
@@ -193,7 +192,7 @@ fn hash(key: &str) -> u32 {
         }
     };
     let word = (first ^ last.rotate_left(32)).wrapping_add(bytes.len() as u64);
-    // The multiplier of FxHash; the highest bits are the best mixed.
+    // Multiplier of FxHash; the highest bits are mixed best.
     (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 57) as u32
 }
 
@@ -202,7 +201,7 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
     while start < attributes.len() {
         let attribute = content_at(attributes, start, field)?;
-        // The field of an empty key may be absent.
+        // An empty key may have no field.
         let found = content_at(&attributes[..attribute.end], attribute.start, key_value::KEY);
         if attributes[found.unwrap_or_default()] == *key.as_bytes() {
             return Some(start..attribute.end);
