@@ -24,7 +24,7 @@ pub use connections::ConnectionTimes;
 
 static DURATION: Instruments<DurationHistogram> = Instruments::new();
 
-/// A statement, defined once as a constant of the program.
+/// A statement, defined as a constant of the program.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     /// `db.operation.name`, such as `SELECT`.
@@ -116,7 +116,7 @@ struct Target {
 }
 
 /// Attributes and series cached for one statement. Each is created on first use, because a series without
-/// measurements would be exported too.
+/// measurements would also be exported.
 #[derive(Debug, Default)]
 struct KnownStatement {
     attributes: PrewrittenAttributes,
@@ -241,8 +241,8 @@ impl Database {
     }
 }
 
-/// Adds an event to the current span, which is that of a statement: the statement is retried after the error
-/// `last`.
+/// Records on the current span, which must be that of a statement, that the statement is retried after the
+/// error `last`.
 pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -262,7 +262,7 @@ pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
 struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
-    /// `None` once the table of known statements is full.
+    /// `None` if the table of known statements is full.
     known: Option<&'a KnownStatement>,
     cx: Context,
     stopwatch: Stopwatch,

@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Http {
     client: Client,
     url: Url,
-    /// Headers of every request, secrets included.
+    /// Headers of every request, including secrets.
     headers: HeaderMap,
     encoding: Encoding,
     compression: Compression,
@@ -163,7 +163,8 @@ fn client(_: &Tls) -> reqwest::Result<Client> {
     without_redirects().build()
 }
 
-/// A redirect would lose the body, and pass the headers to another server.
+/// Returns a client builder without redirects, which would lose the body and send the headers to another
+/// server.
 fn without_redirects() -> reqwest::ClientBuilder {
     Client::builder().redirect(Policy::none())
 }
@@ -195,7 +196,7 @@ async fn answer(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a refused request. The body is not read, because it may quote exported data.
+/// Returns the error of a rejected request. The body is not read, because it may quote exported data.
 fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
