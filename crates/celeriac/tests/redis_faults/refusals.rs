@@ -74,9 +74,12 @@ async fn survive(
 }
 
 fn assert_refused(lines: &[String], code: &str) {
-    assert!(lines[0].starts_with("WARN Redis refuses to work;"), "{lines:?}");
+    assert!(lines[0].starts_with("WARN Redis rejects commands;"), "{lines:?}");
     assert!(lines[0].contains(&format!("cause=\"{code}")), "{lines:?}");
-    assert!(lines[1].starts_with("INFO Redis works again"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("INFO Redis accepts commands again"),
+        "{lines:?}"
+    );
 }
 
 fn assert_unavailable(lines: &[String], causes: &[&str]) {
