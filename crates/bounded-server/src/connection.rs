@@ -1,5 +1,5 @@
-//! The service of one connection: passes requests from hyper to the tower service, adds the request extensions, and has
-//! hyper close the connection after a response once the server drains.
+//! The service of one connection. It passes requests from hyper to the tower service, adds the request
+//! extensions, and while the server drains, makes hyper close the connection after each response.
 
 use std::{future::poll_fn, net::SocketAddr};
 
@@ -18,13 +18,13 @@ use crate::framing::{AmbiguousFraming, AmbiguousHead};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Address of the client's end of the connection; a request extension.
+/// Address of the peer; a request extension.
 ///
-/// Behind a proxy this is the proxy's address.
+/// Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Adapts `service` to one connection of hyper.
+/// Adapts `service` for one hyper connection.
 pub(crate) fn connection_service<S, B>(
     service: S,
     peer: SocketAddr,

@@ -230,7 +230,7 @@ async fn a_message_whose_workers_died_too_often_is_buried_and_its_task_fails() {
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 0);
     let letters = broker.dead_letters(0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].reason, "3 workers died while holding it");
+    assert_eq!(letters[0].reason, "3 workers died while processing it");
     assert_eq!(letters[0].queue, "celery");
     assert_eq!(letters[0].task_id.as_deref(), Some(&*id));
     let meta = final_result(&client, &id).await;

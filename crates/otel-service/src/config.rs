@@ -43,7 +43,7 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The settings of [`crate::init`].
+/// Settings of [`crate::init`].
 #[derive(Debug)]
 pub(crate) struct Config {
     /// `OTEL_SDK_DISABLED`.
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signals_own_variable_overrides_the_common_one() {
+    fn the_variable_of_a_signal_overrides_the_common_variable() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/base/"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),

@@ -1,5 +1,5 @@
 //! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a
-//! collector. Log records are not printed, because log events are written to standard output in any case.
+//! collector. Log records are not printed, because log events are always written to standard output.
 
 use std::io::{self, Write};
 

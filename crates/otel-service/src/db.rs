@@ -24,7 +24,7 @@ pub use connections::ConnectionTimes;
 
 static DURATION: Instruments<DurationHistogram> = Instruments::new();
 
-/// A statement, defined once as a constant of the program.
+/// A statement, defined as a constant of the program.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     /// `db.operation.name`, such as `SELECT`.
@@ -116,7 +116,7 @@ struct Target {
 }
 
 /// Attributes and series cached for one statement. Each is created on first use, because a series without
-/// measurements would be exported too.
+/// measurements would also be exported.
 #[derive(Debug, Default)]
 struct KnownStatement {
     attributes: PrewrittenAttributes,

@@ -1,6 +1,6 @@
-//! Export of all three signals on one thread with its own runtime. Spans and log records wait in bounded
-//! queues, measurements in the meters of the SDK; a loop per signal sends them. Recording never waits for
-//! this thread, and its failures do not affect the recording threads.
+//! Exports all three signals on one thread with its own runtime. Spans and log records wait in bounded
+//! queues, and measurements in the SDK's meters; one loop per signal exports them. Recording threads never
+//! wait for this thread and are not affected by its failures.
 //!
 //! ```text
 //! span ends    ─▶ redacted, encoded ─▶ Queue ─▶ BatchLoop ──┐

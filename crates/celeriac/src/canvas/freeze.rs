@@ -1,6 +1,6 @@
-//! Prepares the later parts of a canvas: the steps of a chain in the order of the wire format, groups with a
-//! successor as chords, and the ids of all results, which are chosen before the tasks exist so that clients
-//! can wait for them. Follows `prepare_steps` and `freeze` of Celery 5.7's canvas.
+//! Prepares a canvas for sending: brings the steps of a chain into the order of the wire format, turns groups
+//! with a successor into chords, and assigns the ids of all results before the tasks are sent, so that
+//! clients can wait for the results. Corresponds to `prepare_steps` and `freeze` in Celery 5.7.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::node::{CanvasError, Kind, Node, list};
 use crate::{result_tree::ResultTree, system};
 
-/// Maximum number of steps in a chain. Its results form a linked list, which is read recursively here and in
-/// Python.
+/// Maximum number of steps in a chain. The results form a linked list, which is processed recursively here
+/// and in Python.
 const MOST_STEPS: usize = 1000;
 
 /// Values that a signature receives from its position in the canvas.
@@ -23,8 +23,8 @@ pub(super) struct FreezeArgs {
     pub root: Option<Value>,
 }
 
-/// Returns the steps of a chain, last first, each with its id, and the result of the last one. A group with a
-/// successor becomes a chord.
+/// Returns the steps of a chain, last first, each with its id, and the result of the last step. A group with
+/// a successor becomes a chord.
 pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],

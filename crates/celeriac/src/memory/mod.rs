@@ -1,8 +1,7 @@
-//! [`Broker`] inside one process, for programs that run API and worker together and for tests. It gives the
-//! guarantees of the Redis broker (priorities, reservations, leases, dead letters, results), but keeps
-//! nothing beyond the process. `publish` therefore resolves only when the task has finished, retries
-//! included, so that a caller with an outbox keeps its row until then. Dropping that future does not stop the
-//! task.
+//! In-process [`Broker`], for tests and for programs that run API and worker together. It has the guarantees
+//! of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is lost with
+//! the process. `publish` therefore resolves only when the task has finished, including retries, so that a
+//! caller with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
 
 mod backend;
 mod bus;
@@ -33,7 +32,7 @@ use crate::{
     result::ResultMeta,
 };
 
-/// How long `receive` waits for a message.
+/// Maximum time that `receive` waits for a message.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// In-process broker; its messages and results are lost when it is dropped.
@@ -60,8 +59,8 @@ impl fmt::Debug for MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity`
-    /// dead letters.
+    /// Creates a broker for at most `capacity` unfinished tasks, `capacity` results and `capacity` dead
+    /// letters.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -158,7 +157,7 @@ impl Broker for MemoryBroker {
                 contents.store(meta, self.capacity);
             }
             contents.chords.begin(&settlement.publication, self.capacity);
-            // The publisher keeps waiting for the messages that follow from its own.
+            // The publisher also waits for the messages that its message causes.
             for message in &settlement.publication.messages {
                 let finished = Arc::clone(&reserved.message.finished);
                 contents.append(message.queue(), QueuedMessage::following(message, finished));
@@ -173,7 +172,7 @@ impl Broker for MemoryBroker {
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Registered before looking, so that a message that arrives in between is noticed.
+        // Registered before the first check, so that no message in between is missed.
         arrival.as_mut().enable();
         let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {
@@ -212,7 +211,7 @@ impl Broker for MemoryBroker {
             if let Some(meta) = result {
                 contents.store(meta, self.capacity);
             }
-            // The publisher keeps waiting for the message that replaces its own.
+            // The publisher then waits for the replacement.
             let next = QueuedMessage::following(&message, reserved.message.finished);
             contents.append(&reserved.queue, next);
         }

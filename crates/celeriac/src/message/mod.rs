@@ -124,7 +124,7 @@ impl Message {
     }
 }
 
-/// Header that counts the workers that died while holding the message. Celery does not know it.
+/// Header with the number of workers that died while processing the message; Celery ignores it.
 const ABANDONED: &str = "celeriac_deliveries";
 
 /// Returns the list element marked as redelivered and otherwise unchanged, or `None` if it is not a JSON

@@ -41,7 +41,7 @@ pub(super) struct CachedTask {
     pub(super) succeeded: OnceLock<SuccessSeries>,
 }
 
-/// The series of a successful task.
+/// Series of a successful task.
 #[derive(Debug)]
 pub(super) struct SuccessSeries {
     pub(super) total: BoundCounter<u64>,

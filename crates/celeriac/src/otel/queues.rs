@@ -1,9 +1,9 @@
 //! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
 //! age of the oldest message, and dead letters.
 //!
-//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
-//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
-//! time since it was first seen at the head of its list, which is a lower bound.
+//! Messages have no timestamp. The delivery tags of this crate are UUIDs of version 7, which contain the time
+//! of sending; tags of Python clients do not. For a message without a time, the reported age is the time
+//! since the message was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -121,7 +121,7 @@ fn observe(
 }
 
 async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
-    // An outage is logged by the connection.
+    // The connection logs outages.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
     Some(QueueDepth {
@@ -169,7 +169,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // The clock of the sender may be ahead.
+    // The sender's clock may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 

@@ -1,5 +1,5 @@
-//! Acknowledges deliveries in batches. While a transaction is in progress, further acknowledgements queue up,
-//! and the next transaction takes all of them. A single acknowledgement is sent at once.
+//! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
+//! together in the next one. A single acknowledgement is sent at once.
 
 use std::{collections::VecDeque, mem, pin::pin};
 
@@ -29,7 +29,7 @@ struct Ack {
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
-    answer: oneshot::Sender<Result<(), BrokerError>>,
+    reply: oneshot::Sender<Result<(), BrokerError>>,
 }
 
 /// Encoded result to store and announce.
@@ -60,17 +60,17 @@ impl Acks {
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
-        let (sender, mut answer) = oneshot::channel();
+        let (sender, mut reply) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
             tag,
             result,
             origin: observer.current_span(),
-            answer: sender,
+            reply: sender,
         });
         loop {
             tokio::select! {
                 biased;
-                answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
+                replied = &mut reply => return replied.unwrap_or_else(|_| Err(interrupted())),
                 _guard = self.transaction.lock() => Box::pin(self.send_batch(connection, observer)).await,
             }
         }
@@ -105,15 +105,15 @@ impl Acks {
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = observer.batch_span(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
+        let reply: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
-            let _ = ack.answer.send(answer.clone());
+            let _ = ack.reply.send(reply.clone());
         }
     }
 }
 
-/// Error of a caller whose transaction was dropped, with the caller that ran it, before its answer arrived.
+/// Error if the caller that ran the transaction was dropped before the reply arrived.
 fn interrupted() -> BrokerError {
     BrokerError::Unavailable {
         cause: "the transaction was interrupted".to_owned(),

@@ -1,11 +1,11 @@
-//! Settles tasks that something follows: chords, callbacks, the next task of a chain. Chord headers are
-//! stored under the keys of Celery 5.7, which are those of 5.6 and two more, so that Python and Rust workers
-//! can complete a header together.
+//! Settles tasks with successors: chords, callbacks, the next task of a chain. Chord headers are stored under
+//! the keys of Celery 5.7 (those of 5.6 and two more), so that Python and Rust workers can complete a header
+//! together.
 //!
-//! A part is recorded while its delivery is held, and replaces an earlier result of the same task. The worker
-//! that completes the header claims the body (`.c`); then it publishes the body, deletes the header and
-//! settles the delivery in one step. If the worker dies before that, its part runs again and finds that it
-//! holds the claim, or that it has expired.
+//! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
+//! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
+//! and settles the delivery in one step. If the worker dies before that step, the part runs again, and its
+//! claim still belongs to it or has expired.
 
 use redis::{Pipeline, pipe};
 use serde_json::Value;
@@ -17,10 +17,10 @@ use crate::{
     log::warn,
 };
 
-/// Lifetime of a claim on a body whose worker dies. Shorter than any lease.
+/// Lifetime of a claim on a body after its worker dies; shorter than any lease.
 const CLAIM_SECONDS: u64 = 10;
 
-/// Lifetime of the mark of an early acknowledgement; no task runs longer.
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
 const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 
 /// Suffixes of a header's keys, except for its size.
@@ -167,7 +167,7 @@ impl RedisBroker {
     }
 }
 
-/// Parses a JSON text from an answer; an empty text gives `None`.
+/// Parses the JSON text in a reply; an empty text results in `None`.
 fn read(answer: redis::Value) -> Option<Value> {
     let redis::Value::BulkString(text) = answer else {
         return None;

@@ -1,5 +1,6 @@
-//! Names and texts of the commands in telemetry. Texts have `?` in place of arguments. A command with a
-//! variable number of arguments has a fixed text, so that its length does not create further time series.
+//! Names and texts of the commands in telemetry. Texts have `?` instead of arguments. A command with a
+//! variable number of arguments has a fixed text, so that the number of arguments does not create time
+//! series.
 
 use crate::observer::Command;
 

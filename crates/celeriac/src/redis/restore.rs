@@ -1,13 +1,12 @@
 //! Returns the messages of dead workers to their queues.
 //!
-//! A worker counts as dead by one of two signs. By Celery's rule, a delivery that was not renewed within the
-//! visibility timeout is free, whichever worker holds it. A Celeriac worker also keeps a lease; when it
-//! expires, all deliveries of that worker are free at once. After an outage of Redis all leases have expired,
-//! even those of live workers, so leases are ignored until this handle has been connected for as long as a
-//! lease lasts.
+//! There are two criteria. As in Celery, any delivery that was not renewed within the visibility timeout is
+//! restored. A Celeriac worker also has a lease; when the lease expires, all deliveries of that worker are
+//! restored at once. During an outage of Redis, the leases of all workers expire, even of live ones, so
+//! leases are ignored until this connection has existed for the duration of a lease.
 //!
-//! Celery's workers take a mutex for this, which lasts five minutes if its holder dies. Here one script
-//! decides and moves the message, so any number of workers may try at the same time.
+//! Celery's workers use a mutex, which remains locked for five minutes if its owner dies. Here, one script
+//! checks and moves a message, so any number of workers may run it concurrently.
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +28,7 @@ const BATCH: usize = 1000;
 /// Page size of the search for deliveries of dead workers, and the maximum number of pages.
 const PAGE: usize = 10_000;
 const MAX_PAGES: usize = 100;
-/// Maximum number of consecutive passes; what is left after them waits for the next call.
+/// Maximum number of consecutive passes; the remaining deliveries wait for the next call.
 const MAX_PASSES: usize = 20;
 /// Time after which an expired lease is deleted.
 pub(super) const FORGET_LEASE_SECONDS: f64 = 86_400.0;
@@ -108,8 +107,7 @@ impl RestoreRun<'_> {
         for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
             match reservation {
                 Some(reservation) => self.restore(delivery, &reservation).await?,
-                // Settled in the meantime, or an index entry without a message; both leave nothing to
-                // restore.
+                // The delivery was settled in the meantime, or the index entry has no message.
                 None => {
                     let mut forget = cmd("ZREM");
                     forget.arg(names::UNACKED_INDEX).arg(&delivery.tag);
@@ -175,8 +173,7 @@ impl RestoreRun<'_> {
         Ok(orphans)
     }
 
-    /// Adds to `expired`, for each instance that holds one of these deliveries, whether its lease has
-    /// expired.
+    /// Adds to `expired` whether the lease of each instance with one of these deliveries has expired.
     async fn read_leases(
         &self,
         tags: &[String],
@@ -232,7 +229,7 @@ impl RestoreRun<'_> {
             }
             return Ok(());
         }
-        let reason = format!("{times} workers died while holding it");
+        let reason = format!("{times} workers died while processing it");
         if self.bury(delivery, &queue, &raw, &reason).await? {
             self.buried.push((queue, worker_lost(&raw)));
         }
@@ -271,7 +268,7 @@ impl RestoreRun<'_> {
     }
 }
 
-/// Returns the failure of a task whose message was buried, in Celery's words.
+/// Returns the failure of a task whose message was buried, with Celery's exception.
 fn worker_lost(raw: &[u8]) -> Option<ResultMeta> {
     let headers = Message::decode(raw).ok()?.headers;
     if headers.ignore_result {

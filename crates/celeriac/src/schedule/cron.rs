@@ -72,7 +72,7 @@ pub enum CronError {
         /// Largest valid number.
         last: u8,
     },
-    /// None of the months has one of the days.
+    /// The expression never matches: none of its months has one of its days.
     #[error("no date matches the day of month and the month")]
     Never,
 }

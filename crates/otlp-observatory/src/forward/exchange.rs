@@ -1,4 +1,4 @@
-//! A request to the backend by OTLP 1.9 over HTTP, and the meaning of its response
+//! Sends requests to the backend by OTLP 1.9 over HTTP, and interprets the responses
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
 use std::time::{Duration, SystemTime};
@@ -41,7 +41,7 @@ pub(super) enum SendError {
 }
 
 impl SendError {
-    /// Whether the backend may accept a part of the refused request.
+    /// Whether the backend may accept parts of the rejected request.
     pub(super) fn concerns_content(&self) -> bool {
         matches!(self, Self::Status(400 | 413 | 422))
     }
@@ -56,7 +56,7 @@ pub(super) enum Verdict {
     Refused(SendError),
     /// Temporary failure. The duration, if any, is the minimum delay before the next attempt.
     Retry(SendError, Option<Duration>),
-    /// The token was refused, and has been discarded.
+    /// The token was rejected and has been discarded.
     Unauthorized(SendError),
 }
 
@@ -65,7 +65,7 @@ pub(super) enum Verdict {
 pub(super) struct Exchange {
     client: Client,
     urls: [Url; Signal::ALL.len()],
-    /// Headers of every request, secrets included.
+    /// Headers of every request, including secrets.
     headers: HeaderMap,
     tokens: Option<Tokens>,
     timeout: Duration,
@@ -122,7 +122,7 @@ impl Exchange {
                 Verdict::Unauthorized(error)
             }
             429 | 502 | 503 | 504 => Verdict::Retry(error, retry_after(response.headers())),
-            // A redirect says nothing about the content; it is not followed and may be temporary.
+            // A redirect does not concern the content; it is not followed and may be temporary.
             300..=399 => Verdict::Retry(error, None),
             _ => Verdict::Refused(error),
         }
@@ -157,9 +157,9 @@ fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
     Ok(headers)
 }
 
-/// Returns how many items the backend rejected; 0 when the response cannot be read.
+/// Returns the number of items that the backend rejected; 0 if the response cannot be read.
 ///
-/// The responses of all signals are encoded alike.
+/// The responses of all signals have the same encoding.
 async fn rejected_items(response: Response) -> u64 {
     let body = timeout(RESPONSE_TIMEOUT, body(response, MAX_RESPONSE_BYTES)).await;
     let body = body.ok().flatten().unwrap_or_default();

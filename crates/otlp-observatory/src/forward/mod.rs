@@ -116,7 +116,7 @@ impl Forwarder {
     /// Queues `export` without waiting for the backend. An export that cannot be queued is counted and
     /// logged.
     ///
-    /// Writes to a file; not to be called from async code.
+    /// Writes to a file, so it must not be called from async code.
     pub(crate) fn accept(&self, export: &Export) {
         let environment = self.0.environment.as_deref();
         let Some(content) = content::content(export, environment, HEADER) else {
@@ -131,7 +131,7 @@ impl Forwarder {
 
     /// Sends queued exports for at most `within`, and leaves the rest on disk for the next process.
     ///
-    /// Exports accepted later are left on disk, too.
+    /// Exports accepted later also remain on disk.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
@@ -140,7 +140,7 @@ impl Forwarder {
             while tasks.join_next().await.is_some() {}
             sync(&self.0.queues, &self.0.progress).await;
         };
-        // The tasks end by themselves at the deadline, unless a disk operation takes longer.
+        // The tasks end at the deadline, unless a disk operation takes longer.
         if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
             telemetry::warn!(

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 /// Largest integer up to which a double represents every integer.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Attributes as a JSON object in the given order; duplicate keys are written as they are.
+/// Attributes as a JSON object in the given order, including duplicate keys.
 pub(super) struct Attributes<'a>(pub(super) &'a [KeyValue]);
 
 /// Value as JSON; `None` is null.
@@ -52,7 +52,7 @@ impl Serialize for Value<'_> {
             }
             Some(Any::KvlistValue(list)) => Attributes(&list.values).serialize(serializer),
             Some(Any::BytesValue(bytes)) => serializer.serialize_str(&STANDARD.encode(bytes)),
-            // An index into a string table, which only profiles have.
+            // An index into a string table, which exists only in profiles.
             Some(Any::StringValueStrindex(_)) | None => serializer.serialize_unit(),
         }
     }

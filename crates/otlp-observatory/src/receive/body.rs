@@ -18,7 +18,7 @@ use super::{
 
 const TOO_LARGE: Refusal = Refusal::TooLarge { limit: MAX_HTTP_BODY };
 
-/// Compression of a body, from `Content-Encoding`.
+/// Compression of a body according to `Content-Encoding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Compression {
     Identity,
@@ -36,7 +36,7 @@ impl Compression {
             }
             Some(_) => return Err(Refusal::UnsupportedEncoding),
         };
-        // A second value would mean that the body is compressed twice.
+        // A second value means that the body is compressed twice.
         match named.next() {
             None => Ok(compression),
             Some(_) => Err(Refusal::UnsupportedEncoding),

@@ -17,7 +17,7 @@ use super::{
     source::Source,
 };
 
-/// A single record may use this fraction of the limit (1/16).
+/// Divisor of the memory limit that gives the maximum size of a single record.
 const RECORD_LIMIT_DIVISOR: usize = 16;
 
 /// Index entry of a record.

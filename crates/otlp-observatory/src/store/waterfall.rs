@@ -28,7 +28,7 @@ pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
     let mut by_start: Vec<usize> = (0..spans.len()).collect();
     by_start.sort_by_key(|&span| spans[span].start);
 
-    // If several spans have the same id, the earliest gets the children.
+    // If several spans have the same id, the children belong to the earliest.
     let mut owner: HashMap<SpanId, usize> = HashMap::with_capacity(spans.len());
     for &span in by_start.iter().rev() {
         owner.insert(spans[span].id, span);
@@ -55,14 +55,14 @@ pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
                 continue;
             }
             ordered.push(span);
-            // Children are in descending order of start: the earliest is popped next.
+            // Children are in descending order of start, so the earliest is popped next.
             open.extend(children.get(&span).into_iter().flatten());
         }
     };
     for root in roots.into_iter().rev() {
         descend(root, &mut placed);
     }
-    // The remaining spans are in a cycle or below one.
+    // The remaining spans are part of a cycle or descend from one.
     for span in by_start {
         if !placed[span] {
             let entrance = earliest_in_cycle(span, parent_of, |span| spans[span].start);
@@ -72,7 +72,7 @@ pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
     ordered
 }
 
-/// Returns the earliest span of the cycle that the ancestors of `span` lead into.
+/// Returns the earliest span of the cycle among the ancestors of `span`.
 fn earliest_in_cycle(
     span: usize,
     parent_of: impl Fn(usize) -> Option<usize>,

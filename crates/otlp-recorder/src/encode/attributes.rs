@@ -34,7 +34,7 @@ struct Encoded {
 pub struct PrewrittenAttributes(OnceLock<Encoded>);
 
 impl PrewrittenAttributes {
-    /// Creates shared attributes that are not written yet.
+    /// Creates shared attributes that are not encoded yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
@@ -165,8 +165,8 @@ impl Encoded {
     }
 }
 
-/// A set of key hashes with 128 values. It saves searching for an earlier value of a new key, unless the
-/// hashes collide.
+/// A set of 128 possible key hashes. It avoids the search for an earlier value of a new key, unless hashes
+/// collide.
 #[derive(Clone, Copy, Debug, Default)]
 struct KeyFilter(u128);
 
@@ -201,7 +201,7 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
     while start < attributes.len() {
         let attribute = content_at(attributes, start, field)?;
-        // The field of an empty key may be absent.
+        // An empty key may have no field.
         let found = content_at(&attributes[..attribute.end], attribute.start, key_value::KEY);
         if attributes[found.unwrap_or_default()] == *key.as_bytes() {
             return Some(start..attribute.end);

@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Http {
     client: Client,
     url: Url,
-    /// Headers of every request, secrets included.
+    /// Headers of every request, including secrets.
     headers: HeaderMap,
     encoding: Encoding,
     compression: Compression,
@@ -197,7 +197,7 @@ async fn answer(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Returns the error of a refused request. The body is not read, because it may quote exported data.
+/// Returns the error of a rejected request. The body is not read, because it may quote exported data.
 fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),

@@ -1,6 +1,6 @@
-//! Accounts: registering, signing in and out, passwords, tokens and rate limits.
+//! Accounts: registration, login, logout, passwords, tokens and rate limits.
 //!
-//! Decides who may sign in. SQL is in [`crate::store`], HTTP in [`crate::api`].
+//! This module decides who may log in. SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod password;
 mod rate_limit;

@@ -20,8 +20,8 @@ use super::{
 use crate::articles::Articles;
 use crate::domain::{Article, ArticleChanges, Draft};
 
-/// Caching rules for an article: caches revalidate before each use and keep responses for different
-/// `Authorization` fields apart.
+/// Caching rules for an article: caches revalidate before each use, and separate responses by
+/// `Authorization`.
 const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::VARY, HeaderValue::from_static("Authorization")),
@@ -112,7 +112,7 @@ request_body! {
     }
 }
 
-/// The slug in a path. A text that cannot be a slug (invalid UTF-8, or containing NUL) is answered 404.
+/// Slug in a path. Text that cannot be a slug (invalid UTF-8, or with a NUL) results in 404.
 #[derive(Debug)]
 pub struct Slug(String);
 

@@ -39,7 +39,7 @@ where
 {
     type Rejection = ApiError;
 
-    /// Treats an invalid token as no token; an unavailable database is still an error.
+    /// Treats an invalid token as a missing token; an unavailable database is an error.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
         let Some(token) = bearer_token(&parts.headers) else {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
 //!
-//! Numbers follow the reference implementation, which uses Python's `int()`: a value that does not parse
-//! becomes the default, a value out of range is clamped. Of repeated parameters, the first counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: an invalid value is replaced by
+//! the default, and a value out of range is clamped. The first of several repeated parameters counts.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;
-/// Maximum page number whose offset still fits 64 bits, beyond the size of any table.
+/// Maximum page number whose offset fits into 64 bits, which is beyond the size of any table.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
 /// The requested page of the list.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issued_cursor_is_accepted_and_any_other_refused() {
+    fn only_issued_cursors_are_accepted() {
         let cursor = URL_SAFE_NO_PAD.encode("1735284134000001.42");
         let paging = Paging::parse(&format!("cursor={cursor}")).unwrap();
         assert_eq!(paging.cursor.unwrap().id, ArticleId(42));

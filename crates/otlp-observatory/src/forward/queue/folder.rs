@@ -1,4 +1,4 @@
-//! The folder with the queues of all signals, locked for one process.
+//! Folder with the queues of all signals, locked by one process.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -27,7 +27,7 @@ pub enum FolderError {
     },
 }
 
-/// A locked folder. The system releases the lock when the process ends, however it ends.
+/// A locked folder. The operating system releases the lock when the process ends, even after a crash.
 #[derive(Debug)]
 pub(in crate::forward) struct Folder {
     path: PathBuf,
@@ -35,7 +35,7 @@ pub(in crate::forward) struct Folder {
 }
 
 impl Folder {
-    /// Locks the folder at `path`, which is created if missing.
+    /// Locks the folder at `path`; creates it if it is missing.
     pub(in crate::forward) fn lock(path: &Path) -> Result<Self, FolderError> {
         let unusable = |source| FolderError::Io {
             path: path.to_owned(),

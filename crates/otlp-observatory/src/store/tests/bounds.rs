@@ -28,7 +28,7 @@ fn the_oldest_traces_are_evicted_whole() {
 }
 
 #[test]
-fn a_late_span_of_an_evicted_trace_starts_it_again() {
+fn a_late_span_of_an_evicted_trace_creates_a_new_trace() {
     let store = Store::new(LIMIT);
     store.insert_at(spans("app", vec![span(1, 1, 0, "first")]), NOW);
     for trace in 2..=10_000 {

@@ -5,10 +5,10 @@ use telemetry::{Database, Returned, Statement};
 
 use crate::store::sqlite::error::StatementError;
 
-/// A transaction, whose statements all see the same snapshot.
+/// A transaction; all of its statements see the same snapshot.
 pub(in crate::store::sqlite) struct Transaction<'a> {
     inner: rusqlite::Transaction<'a>,
-    /// The statement that the current span is named after.
+    /// Statement that the current span is named after.
     named: Statement,
     database: Database,
 }
@@ -31,7 +31,7 @@ impl<'a> Transaction<'a> {
         Ok(self.inner.commit()?)
     }
 
-    /// Returns the row of a statement that has at most one.
+    /// Returns the row of a statement that returns at most one.
     pub(in crate::store::sqlite) fn row<T>(
         &self,
         statement: &Statement,
@@ -67,7 +67,7 @@ impl<'a> Transaction<'a> {
         self.observed(statement, || Ok(self.inner.execute(statement.text, params)?))
     }
 
-    /// Runs a statement once for each of these parameters, under one span.
+    /// Runs a statement once for each set of parameters, in a single span.
     pub(in crate::store::sqlite) fn execute_each<P: Params>(
         &self,
         statement: &Statement,
@@ -82,7 +82,7 @@ impl<'a> Transaction<'a> {
         })
     }
 
-    /// Runs `work` in a span of its own, unless the current span is named after the statement.
+    /// Runs `work` in a new span, unless the current span is already named after the statement.
     fn observed<T: Returned>(
         &self,
         statement: &Statement,
