@@ -271,7 +271,7 @@ pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range
 }
 
 /// Reads a varint; returns the value and the end position.
-fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
+pub(crate) fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
     let mut number = 0;
     for (index, byte) in bytes.get(start..)?.iter().take(MAX_VARINT_LENGTH).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * index);
