@@ -16,11 +16,12 @@ use prost::Message;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::exporter::{Exporter, Transport};
+use super::exporter::Exporter;
 use crate::destination::Request;
 use crate::exemplar::Exemplars;
 use crate::signal::Signal;
 use crate::text::TextRules;
+use crate::transport::Transport;
 
 /// An SDK metric reader that the export thread collects from.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there).
 //! They are read from counters when metrics are collected, so they do not slow down recording.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(crate) struct ExportCounts {
     signal: Signal,
     attributes: Vec<KeyValue>,
     /// Exported items by `error.type`; `None` is success.
-    items: Mutex<BTreeMap<Option<&'static str>, u64>>,
+    items: Mutex<BTreeMap<Option<Cow<'static, str>>, u64>>,
     durations: OnceLock<DurationHistogram>,
 }
 
@@ -54,8 +55,8 @@ impl ExportCounts {
     /// Records the result of one export of `items` entries.
     pub(super) fn record(&self, result: &Result<Accepted, SendError>, items: u64, duration: Duration) {
         let (failed, error_type) = match result {
-            Ok(accepted) => (accepted.rejected.min(items), Some("rejected")),
-            Err(error) => (items, Some(error.error_type)),
+            Ok(accepted) => (accepted.rejected.min(items), Some("rejected".into())),
+            Err(error) => (items, Some(error.error_type.clone())),
         };
         {
             let mut counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +67,7 @@ impl ExportCounts {
             }
         }
         if let Some(durations) = self.durations.get() {
-            let error_type = result.as_ref().err().map(|error| error.error_type);
+            let error_type = result.as_ref().err().map(|error| error.error_type.clone());
             let attributes = with_error(&self.attributes, error_type);
             // No span is active on the export thread.
             durations.record(duration.as_secs_f64(), &attributes, &SpanContext::NONE);
@@ -90,7 +91,7 @@ impl ExportCounts {
             .with_callback(move |observer| {
                 let items = counts.items.lock().unwrap_or_else(PoisonError::into_inner);
                 for (error_type, count) in items.iter() {
-                    observer.observe(*count, &with_error(&counts.attributes, *error_type));
+                    observer.observe(*count, &with_error(&counts.attributes, error_type.clone()));
                 }
             })
             .build();
@@ -139,7 +140,7 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
             observer.observe(counts.taken, &plain);
             for (count, error_type) in [(counts.dropped, "queue_full"), (counts.late, "already_shutdown")] {
                 if count > 0 {
-                    observer.observe(count, &with_error(&plain, Some(error_type)));
+                    observer.observe(count, &with_error(&plain, Some(error_type.into())));
                 }
             }
         })
@@ -173,7 +174,7 @@ fn component(component_type: String) -> Vec<KeyValue> {
     ]
 }
 
-fn with_error(attributes: &[KeyValue], error_type: Option<&'static str>) -> Vec<KeyValue> {
+fn with_error(attributes: &[KeyValue], error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
     attributes.extend(error_type.map(|error_type| KeyValue::new(ERROR_TYPE, error_type)));
     attributes
@@ -218,10 +219,11 @@ fn exporter_type(signal: Signal, destination: &Destination) -> String {
 mod tests {
     use super::*;
     use crate::destination::CustomExporter;
+    use crate::transport::Retry;
 
-    fn counts(exported: &ExportCounts) -> Vec<(Option<&'static str>, u64)> {
+    fn counts(exported: &ExportCounts) -> Vec<(Option<Cow<'static, str>>, u64)> {
         let items = exported.items.lock().unwrap();
-        items.iter().map(|(key, count)| (*key, *count)).collect()
+        items.iter().map(|(key, count)| (key.clone(), *count)).collect()
     }
 
     #[test]
@@ -235,16 +237,20 @@ mod tests {
             })
         };
         let failed = Err(SendError {
-            error_type: "503",
-            retry_after: None,
+            error_type: "503".into(),
             message: String::new(),
+            retry: Retry::Never,
         });
         for result in [accepted(0), accepted(3), accepted(100), failed] {
             exported.record(&result, 10, Duration::ZERO);
         }
         assert_eq!(
             counts(&exported),
-            [(None, 17), (Some("503"), 10), (Some("rejected"), 13)]
+            [
+                (None, 17),
+                (Some("503".into()), 10),
+                (Some("rejected".into()), 13)
+            ]
         );
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
-use super::exporter::{Exporter, Output};
+use super::exporter::Exporter;
 use super::metrics::{Collection, MetricLoop};
 use super::self_metrics::ExportCounts;
 use super::shutdown::{Shutdown, ShutdownLimit};
@@ -28,6 +28,7 @@ use crate::log_target::LOG_TARGET;
 use crate::queue::Queue;
 use crate::signal::Signal;
 use crate::text::Redact;
+use crate::transport::Sender;
 
 const THREAD_NAME: &str = "telemetry";
 
@@ -228,7 +229,7 @@ impl Loops<'_> {
     fn start_queued(&mut self, signal: Signal, export: QueuedExport) {
         let (queue, delay) = (Arc::clone(&export.queue), export.settings.delay);
         let destination = export.destination.clone();
-        let running = self.start(signal, destination, move |output, delivery, shutdown| {
+        let running = self.start(signal, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
             let encoder = export.encoder.clone();
             BatchLoop {
@@ -236,7 +237,7 @@ impl Loops<'_> {
                 queue: Arc::clone(&export.queue),
                 delay,
                 encode: move |batch: &Batch| -> Bytes { encoder.encode(batch) },
-                exporter: Exporter::new(output, delivery, counts, export.settings.timeout, shutdown),
+                exporter: Exporter::new(sender, delivery, counts, export.settings.timeout, shutdown),
             }
             .run()
         });
@@ -249,9 +250,9 @@ impl Loops<'_> {
 
     fn start_metrics(&mut self, export: MetricExport) {
         let destination = export.destination.clone();
-        self.start(Signal::Metrics, destination, move |output, delivery, shutdown| {
+        self.start(Signal::Metrics, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
-            let exporter = Exporter::new(output, delivery, counts, export.timeout, shutdown);
+            let exporter = Exporter::new(sender, delivery, counts, export.timeout, shutdown);
             MetricLoop::new(export.collection.clone(), exporter).run()
         });
     }
@@ -261,14 +262,14 @@ impl Loops<'_> {
         &mut self,
         signal: Signal,
         destination: Destination,
-        make: impl Fn(Output, Arc<Delivery>, Shutdown) -> L + Send + 'static,
+        make: impl Fn(Sender, Arc<Delivery>, Shutdown) -> L + Send + 'static,
     ) -> bool
     where
         L: Future<Output = bool> + Send + 'static,
     {
         let redact = self.redact;
-        let mut first = match Output::new(signal, &destination, redact, &mut self.started.warnings) {
-            Ok(output) => Some(output),
+        let mut first = match Sender::new(&destination, &mut self.started.warnings) {
+            Ok(sender) => Some(sender),
             Err(error) => {
                 self.started
                     .warnings
@@ -282,9 +283,9 @@ impl Loops<'_> {
         self.set.spawn(async move {
             let delivered = supervised(signal, shutdown.clone(), move || {
                 // The warnings were reported at the first start.
-                let again = || Output::new(signal, &destination, redact, &mut Vec::new()).ok();
-                let output = first.take().or_else(again)?;
-                Some(make(output, Arc::clone(&delivery), shutdown.clone()))
+                let again = || Sender::new(&destination, &mut Vec::new()).ok();
+                let sender = first.take().or_else(again)?;
+                Some(make(sender, Arc::clone(&delivery), shutdown.clone()))
             })
             .await;
             // The receiver is dropped after the deadline.
