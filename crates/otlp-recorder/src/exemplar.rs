@@ -8,16 +8,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric};
 use prost::Message;
+
+use crate::encode::nanoseconds;
+use crate::points::{metrics_of, visit_points};
 
 /// Maximum number of attribute sets of one histogram that have exemplars. The SDK keeps 2,000 sets.
 pub(crate) const MAX_RESERVOIRS: usize = 512;
@@ -80,15 +82,14 @@ impl Exemplars {
     /// attributes.
     pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest) {
         let histograms = lock(&self.histograms).clone();
-        let metrics = request
-            .resource_metrics
-            .iter_mut()
-            .flat_map(|resource| &mut resource.scope_metrics)
-            .flat_map(|scope| &mut scope.metrics);
-        for metric in metrics {
-            if let Some(reservoirs) = histograms.get(metric.name.as_str()) {
-                attach_to(metric, reservoirs);
-            }
+        for metric in metrics_of(request) {
+            let Some(reservoirs) = histograms.get(metric.name.as_str()) else {
+                continue;
+            };
+            let mut taken = reservoirs.take();
+            visit_points(metric, |attributes, exemplars| {
+                *exemplars = taken.remove(&identity(attributes)).unwrap_or_default();
+            });
         }
     }
 }
@@ -197,7 +198,6 @@ impl Slot {
 
 impl Measurement {
     fn into_exemplar(self) -> Exemplar {
-        let since_epoch = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (trace_id, span_id) = if self.trace_id == TraceId::INVALID {
             Default::default()
         } else {
@@ -209,7 +209,7 @@ impl Measurement {
         Exemplar {
             // No view filters attributes out, so the point has them all.
             filtered_attributes: Vec::new(),
-            time_unix_nano: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
+            time_unix_nano: nanoseconds(self.at),
             span_id,
             trace_id,
             value: Some(Value::AsDouble(self.value)),
@@ -233,27 +233,6 @@ fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
     random ^ (random >> 32)
 }
 
-fn attach_to(metric: &mut Metric, reservoirs: &Reservoirs) {
-    let mut taken = reservoirs.take();
-    match &mut metric.data {
-        Some(Data::Histogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        Some(Data::ExponentialHistogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Returns the attributes as bytes that do not depend on their order.
 fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
     let mut sorted: Vec<&proto::KeyValue> = attributes.iter().collect();
@@ -275,7 +254,7 @@ mod tests {
 
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry::trace::{TraceFlags, TraceState};
-    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
+    use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
     use opentelemetry_sdk::metrics::data::ResourceMetrics;
     use opentelemetry_sdk::metrics::reader::MetricReader;
     use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};

@@ -14,8 +14,8 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    BeforeCollection, Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport,
-    SignalExports, observe_queue,
+    Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports,
+    observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
@@ -51,7 +51,7 @@ pub struct PipelineBuilder {
     metric_timeout: Duration,
     temporality: Temporality,
     exemplars: ExemplarFilter,
-    before_collection: Option<BeforeCollection>,
+    before_collection: fn(),
 }
 
 impl Default for PipelineBuilder {
@@ -75,7 +75,7 @@ impl Default for PipelineBuilder {
             metric_timeout: Duration::from_secs(30),
             temporality: Temporality::Cumulative,
             exemplars: ExemplarFilter::TraceBased,
-            before_collection: None,
+            before_collection: || {},
         }
     }
 }
@@ -193,9 +193,9 @@ impl PipelineBuilder {
 
     /// Sets a function that is called before metrics are collected, on the collecting thread and without any
     /// lock held.
-    pub fn before_collection(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn before_collection(self, before_collection: fn()) -> Self {
         Self {
-            before_collection: Some(BeforeCollection(Arc::new(before))),
+            before_collection,
             ..self
         }
     }

@@ -85,7 +85,7 @@ impl Delivery {
 mod tests {
     use super::super::testing::LogEvents;
     use super::*;
-    use crate::text::redact_mail;
+    use crate::text::tests::redact_mail;
     use crate::transport::Retry;
 
     fn failed() -> Result<Accepted, SendError> {

@@ -1,13 +1,11 @@
 //! The loop of metrics, which are collected and sent at an interval. Collection runs callbacks of the
 //! program, so it uses a thread of the runtime's pool; a callback that blocks affects metrics only.
 
-use std::fmt;
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
@@ -19,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::exporter::Exporter;
 use crate::destination::Request;
 use crate::exemplar::Exemplars;
+use crate::points::{metrics_of, visit_points};
 use crate::signal::Signal;
 use crate::text::TextRules;
 use crate::transport::Transport;
@@ -59,16 +58,6 @@ impl MetricReader for QueueMetricReader {
     }
 }
 
-/// A function that is called before metrics are collected.
-#[derive(Clone)]
-pub(crate) struct BeforeCollection(pub(crate) Arc<dyn Fn() + Send + Sync>);
-
-impl fmt::Debug for BeforeCollection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeforeCollection")
-    }
-}
-
 /// The settings of the collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Collection {
@@ -77,7 +66,8 @@ pub(crate) struct Collection {
     pub(crate) interval: Duration,
     pub(crate) rules: TextRules,
     pub(crate) exemplars: Exemplars,
-    pub(crate) before: Option<BeforeCollection>,
+    /// Called before each collection.
+    pub(crate) before: fn(),
 }
 
 /// Collects and sends metrics.
@@ -137,7 +127,10 @@ impl<T: Transport> MetricLoop<T> {
                 self.collection.exemplars.attach(&mut message);
                 self.kept = metrics;
                 self.collection.rules.apply_to_metrics(&mut message);
-                let points = point_count(&message);
+                let mut points = 0;
+                for metric in metrics_of(&mut message) {
+                    visit_points(metric, |_, _| points += 1);
+                }
                 if points > 0 {
                     let request = Request::new(Signal::Metrics, message.encode_to_vec().into());
                     self.exporter.send(&request, points, deadline).await;
@@ -153,9 +146,7 @@ impl<T: Transport> MetricLoop<T> {
             let Collection { reader, before, .. } = self.collection.clone();
             let mut metrics = mem::take(&mut self.kept);
             spawn_blocking(move || {
-                if let Some(BeforeCollection(before)) = before {
-                    before();
-                }
+                before();
                 match reader.collect(&mut metrics) {
                     Ok(()) => Ok(metrics),
                     Err(error) => Err(error.to_string()),
@@ -167,27 +158,5 @@ impl<T: Transport> MetricLoop<T> {
         };
         self.running = None;
         joined.unwrap_or_else(|_| Err("metrics could not be collected: a callback panicked".to_owned()))
-    }
-}
-
-/// Returns the number of data points.
-fn point_count(request: &ExportMetricsServiceRequest) -> u64 {
-    request
-        .resource_metrics
-        .iter()
-        .flat_map(|group| &group.scope_metrics)
-        .flat_map(|scope| &scope.metrics)
-        .map(|metric| points_of(metric) as u64)
-        .sum()
-}
-
-fn points_of(metric: &Metric) -> usize {
-    match &metric.data {
-        Some(metric::Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(metric::Data::Sum(sum)) => sum.data_points.len(),
-        Some(metric::Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(metric::Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(metric::Data::Summary(summary)) => summary.data_points.len(),
-        None => 0,
     }
 }

@@ -17,7 +17,7 @@ use super::*;
 use crate::encode::{Batch, RequestEncoder, Scopes};
 use crate::processors::QueueSpanProcessor;
 use crate::queue::Queue;
-use crate::text::redact_mail;
+use crate::text::tests::redact_mail;
 
 fn context(id: u64, flags: TraceFlags) -> SpanContext {
     let state = TraceState::from_key_value([("vendor", "x")]).unwrap();
