@@ -152,7 +152,8 @@ impl RequestEncoder {
             .map(|group| field_length(resource_group::SCOPE_GROUPS, group_length(group)))
             .sum();
         let length = self.resource.len() + length_of_groups;
-        let mut request = Writer::with_capacity(field_length(export_request::RESOURCE_GROUPS, length));
+        let mut request = Writer::default();
+        request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
         request.length_prefix(export_request::RESOURCE_GROUPS, length);
         request.append(self.resource.bytes());
         for group in &groups {

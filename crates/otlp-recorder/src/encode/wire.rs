@@ -42,10 +42,6 @@ enum WireType {
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }

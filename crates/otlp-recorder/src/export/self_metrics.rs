@@ -42,7 +42,7 @@ impl ExportCounts {
     pub(crate) fn new(signal: Signal, destination: &Destination) -> Self {
         let mut attributes = component(exporter_type(signal, destination));
         if let Destination::Collector(collector) = destination {
-            attributes.extend(server(collector));
+            attributes.extend(server(collector).into_iter().flatten());
         }
         Self {
             signal,
@@ -109,30 +109,15 @@ impl ExportCounts {
 
 /// Creates the instruments of a queue, which the conventions call a batching processor.
 pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Batch>>) {
-    let (processor, unit, [processed, size, capacity]) = match signal {
-        Signal::Logs => (
-            "batching_log_processor",
-            "{log_record}",
-            [
-                "otel.sdk.processor.log.processed",
-                "otel.sdk.processor.log.queue.size",
-                "otel.sdk.processor.log.queue.capacity",
-            ],
-        ),
-        _ => (
-            "batching_span_processor",
-            "{span}",
-            [
-                "otel.sdk.processor.span.processed",
-                "otel.sdk.processor.span.queue.size",
-                "otel.sdk.processor.span.queue.capacity",
-            ],
-        ),
+    let (kind, unit) = match signal {
+        Signal::Logs => ("log", "{log_record}"),
+        _ => ("span", "{span}"),
     };
-    let attributes = component(processor.to_owned());
+    let attributes = component(format!("batching_{kind}_processor"));
+    let name = |property| format!("otel.sdk.processor.{kind}.{property}");
     let (observed, plain) = (Arc::clone(queue), attributes.clone());
     meter
-        .u64_observable_counter(processed)
+        .u64_observable_counter(name("processed"))
         .with_unit(unit)
         .with_description("Items that left the queue for the exporter or, with an error.type, were dropped.")
         .with_callback(move |observer| {
@@ -147,14 +132,14 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
         .build();
     let (observed, plain) = (Arc::clone(queue), attributes.clone());
     meter
-        .i64_observable_up_down_counter(size)
+        .i64_observable_up_down_counter(name("queue.size"))
         .with_unit(unit)
         .with_description("Items in the queue.")
         .with_callback(move |observer| observer.observe(signed(observed.len()), &plain))
         .build();
     let observed = Arc::clone(queue);
     meter
-        .i64_observable_up_down_counter(capacity)
+        .i64_observable_up_down_counter(name("queue.capacity"))
         .with_unit(unit)
         .with_description("Maximum number of items in the queue.")
         .with_callback(move |observer| observer.observe(signed(observed.capacity()), &attributes))
@@ -180,22 +165,18 @@ fn with_error(attributes: &[KeyValue], error_type: Option<Cow<'static, str>>) ->
     attributes
 }
 
-fn server(collector: &Collector) -> Vec<KeyValue> {
-    let Ok(uri) = collector.endpoint.parse::<http::Uri>() else {
-        return Vec::new();
+/// Returns the attributes of the collector's server.
+fn server(collector: &Collector) -> Option<[KeyValue; 2]> {
+    let uri = collector.endpoint.parse::<http::Uri>().ok()?;
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
     };
-    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
-        Some("https") => 443,
-        _ => 80,
-    });
-    uri.host()
-        .map(|host| {
-            vec![
-                KeyValue::new("server.address", host.to_owned()),
-                KeyValue::new("server.port", i64::from(port)),
-            ]
-        })
-        .unwrap_or_default()
+    Some([
+        KeyValue::new("server.address", uri.host()?.to_owned()),
+        KeyValue::new("server.port", i64::from(uri.port_u16().unwrap_or(default_port))),
+    ])
 }
 
 fn exporter_type(signal: Signal, destination: &Destination) -> String {

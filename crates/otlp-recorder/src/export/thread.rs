@@ -52,7 +52,7 @@ pub fn is_export_thread() -> bool {
 }
 
 /// The signals to export.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SignalExports {
     pub(crate) redact: Option<Redact>,
     pub(crate) traces: Option<QueuedExport>,
@@ -60,9 +60,17 @@ pub(crate) struct SignalExports {
     pub(crate) metrics: Option<MetricExport>,
 }
 
+impl SignalExports {
+    /// Returns the signals with a queue.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = &QueuedExport> {
+        self.traces.iter().chain(&self.logs)
+    }
+}
+
 /// The export of a signal with a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueuedExport {
+    pub(crate) signal: Signal,
     pub(crate) queue: Arc<Queue<Batch>>,
     pub(crate) encoder: RequestEncoder,
     pub(crate) destination: Destination,
@@ -194,11 +202,8 @@ fn run(
             results,
             started: &mut started,
         };
-        if let Some(traces) = exports.traces {
-            loops.start_queued(Signal::Traces, traces);
-        }
-        if let Some(logs) = exports.logs {
-            loops.start_queued(Signal::Logs, logs);
+        for export in exports.queued() {
+            loops.start_queued(export.clone());
         }
         if let Some(metrics) = exports.metrics {
             loops.start_metrics(metrics);
@@ -226,8 +231,9 @@ struct Loops<'a> {
 }
 
 impl Loops<'_> {
-    fn start_queued(&mut self, signal: Signal, export: QueuedExport) {
-        let (queue, delay) = (Arc::clone(&export.queue), export.settings.delay);
+    fn start_queued(&mut self, export: QueuedExport) {
+        let (signal, delay) = (export.signal, export.settings.delay);
+        let queue = Arc::clone(&export.queue);
         let destination = export.destination.clone();
         let running = self.start(signal, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
@@ -273,7 +279,7 @@ impl Loops<'_> {
             Err(error) => {
                 self.started
                     .warnings
-                    .push(format!("{signal} are not exported: {error}"));
+                    .push(format!("{} are not exported: {error}", signal.name()));
                 return false;
             }
         };

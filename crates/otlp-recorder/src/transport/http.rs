@@ -18,9 +18,7 @@ use super::outcome::{
 };
 use super::response;
 use super::tls::Tls;
-#[cfg(any(feature = "json", test))]
-use crate::collector::Protocol;
-use crate::collector::{Collector, Compression};
+use crate::collector::{Collector, Compression, Protocol};
 use crate::destination::Request;
 
 /// Time limit for reading the response to an accepted request.
@@ -32,31 +30,18 @@ pub(crate) struct Http {
     url: Url,
     /// Headers of every request, secrets included.
     headers: HeaderMap,
-    encoding: Encoding,
+    protocol: Protocol,
     compression: Compression,
     /// Time limit of one export, retries included.
     pub(super) timeout: Duration,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Encoding {
-    Protobuf,
-    #[cfg(feature = "json")]
-    Json,
-}
-
 impl Http {
     pub(super) fn new(collector: &Collector, warnings: &mut Vec<String>) -> Result<Self, TransportError> {
         let url = Url::parse(&collector.endpoint).map_err(|_| TransportError::Endpoint)?;
-        let encoding = match collector.protocol {
-            #[cfg(feature = "json")]
-            Protocol::HttpJson => Encoding::Json,
-            _ => Encoding::Protobuf,
-        };
-        let content_type = match encoding {
-            Encoding::Protobuf => "application/x-protobuf",
-            #[cfg(feature = "json")]
-            Encoding::Json => "application/json",
+        let content_type = match collector.protocol {
+            Protocol::HttpJson => "application/json",
+            _ => "application/x-protobuf",
         };
         let mut headers = collector.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -71,7 +56,7 @@ impl Http {
             client: client(&Tls::read(collector, warnings)?)?,
             url,
             headers,
-            encoding,
+            protocol: collector.protocol,
             compression,
             timeout: collector.timeout,
         })
@@ -79,10 +64,10 @@ impl Http {
 
     /// Returns the body of `request`, for all attempts to send it.
     pub(super) fn body(&self, request: &Request) -> Bytes {
-        let plain = match self.encoding {
-            Encoding::Protobuf => request.protobuf().clone(),
+        let plain = match self.protocol {
             #[cfg(feature = "json")]
-            Encoding::Json => json::body(request).into(),
+            Protocol::HttpJson => json::body(request).into(),
+            _ => request.protobuf().clone(),
         };
         match self.compression {
             Compression::None => plain,
