@@ -5,7 +5,6 @@
 mod destination;
 mod endpoint;
 mod headers;
-mod intervals;
 mod limits;
 mod metrics;
 mod otlp;
@@ -18,9 +17,8 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use otlp_recorder::{BatchSettings, Signal};
 
 use crate::resource::resource;
-use crate::service::Service;
+use crate::service::{Export, Service};
 pub(crate) use destination::Destination;
-use intervals::Intervals;
 use limits::LogLimits;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
@@ -84,7 +82,12 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        let intervals = Intervals::for_export(service.export);
+        // In milliseconds: the defaults of the specification for a collector, shorter ones for a nearby
+        // receiver.
+        let (span_delay, log_delay, metric_interval) = match service.export {
+            Export::Nearby(_) => (500, 500, 5_000),
+            Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
+        };
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -98,9 +101,9 @@ impl Config {
             traces,
             metrics,
             logs,
-            span_batches: limits::batches("OTEL_BSP", intervals.spans, &mut variables),
-            log_batches: limits::batches("OTEL_BLRP", intervals.log_records, &mut variables),
-            measuring: Measuring::read(intervals.metrics, &mut variables),
+            span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
+            log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
+            measuring: Measuring::read(metric_interval, &mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
@@ -121,7 +124,6 @@ mod tests {
     use otlp_recorder::{Collector, Protocol};
 
     use crate::b3::Encoding;
-    use crate::service::Export;
 
     const SERVICE: Service = Service::new("app", "1");
 

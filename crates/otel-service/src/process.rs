@@ -9,6 +9,8 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
+use crate::metrics::observe_count;
+
 /// `AT_CLKTCK`, the key of the clock tick rate in the auxiliary vector (getauxval(3)).
 const AT_CLKTCK: usize = 17;
 /// Clock ticks per second on every Linux target of Rust.
@@ -37,57 +39,34 @@ pub(crate) fn observe(meter: &Meter) {
             }
         })
         .build();
-    observe_status_field(
+    observe_count(
         meter,
         "process.memory.usage",
         "By",
         "The amount of physical memory in use.",
-        "VmRSS",
+        || status(&read("status")?, "VmRSS"),
     );
-    observe_status_field(
+    observe_count(
         meter,
         "process.memory.virtual",
         "By",
         "The amount of committed virtual memory.",
-        "VmSize",
+        || status(&read("status")?, "VmSize"),
     );
-    observe_status_field(
+    observe_count(
         meter,
         "process.thread.count",
         "{thread}",
         "Process threads count.",
-        "Threads",
+        || status(&read("status")?, "Threads"),
     );
-    meter
-        .i64_observable_up_down_counter("process.unix.file_descriptor.count")
-        .with_unit("{file_descriptor}")
-        .with_description("Number of UNIX file descriptors in use by the process.")
-        .with_callback(|observer| {
-            if let Some(open) = file_descriptors() {
-                observer.observe(open, &[]);
-            }
-        })
-        .build();
-}
-
-/// Registers a gauge for a field of `/proc/self/status`.
-fn observe_status_field(
-    meter: &Meter,
-    name: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    field: &'static str,
-) {
-    meter
-        .i64_observable_up_down_counter(name)
-        .with_unit(unit)
-        .with_description(description)
-        .with_callback(move |observer| {
-            if let Some(value) = read("status").as_deref().and_then(|text| status(text, field)) {
-                observer.observe(value, &[]);
-            }
-        })
-        .build();
+    observe_count(
+        meter,
+        "process.unix.file_descriptor.count",
+        "{file_descriptor}",
+        "Number of UNIX file descriptors in use by the process.",
+        file_descriptors,
+    );
 }
 
 fn read(file: &str) -> Option<String> {
