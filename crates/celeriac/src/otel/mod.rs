@@ -15,14 +15,14 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Counter, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
+    Context, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use self::{
     cache::TaskCache,
+    instruments::instruments,
     message::TaskMessage,
-    names::metric,
     spans::{Processing, Sending},
 };
 use crate::{
@@ -152,16 +152,11 @@ impl Observer for OtelObserver {
     }
 
     fn buried(&self, queue: &str) {
-        let queue = telemetry::KeyValue::new("messaging.destination.name", queue.to_owned());
-        BURIED.add(1, &[queue]);
+        if let Some(instruments) = instruments() {
+            instruments.buried(queue);
+        }
     }
 }
-
-static BURIED: Counter = telemetry::counter(
-    metric::CELERIAC_MESSAGES_BURIED,
-    "{message}",
-    "Messages that went to the dead-letter list.",
-);
 
 struct Send(Sending);
 
