@@ -19,7 +19,6 @@ use otlp_recorder::{BatchSettings, Signal};
 use crate::resource::resource;
 use crate::service::{Export, Service};
 pub(crate) use destination::Destination;
-use limits::LogLimits;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
@@ -63,7 +62,10 @@ pub(crate) struct Config {
     pub(crate) span_limits: SpanLimits,
     /// Maximum length of a text attribute of a span in characters.
     pub(crate) span_value_limit: Option<usize>,
-    pub(crate) log_limits: LogLimits,
+    /// Maximum number of attributes of a log record.
+    pub(crate) log_attribute_limit: usize,
+    /// Maximum length of a text attribute of a log record in characters.
+    pub(crate) log_value_limit: Option<usize>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
@@ -107,8 +109,9 @@ impl Config {
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
-            span_value_limit: limits::span_value_limit(&mut variables),
-            log_limits: LogLimits::read(&mut variables),
+            span_value_limit: limits::value_length("SPAN", &mut variables),
+            log_attribute_limit: limits::log_attributes(&mut variables),
+            log_value_limit: limits::value_length("LOGRECORD", &mut variables),
             warnings: variables.warnings,
         }
     }

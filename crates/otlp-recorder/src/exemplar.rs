@@ -183,16 +183,12 @@ impl Reservoir {
     }
 
     fn take(&self) -> Vec<Exemplar> {
-        self.slots.iter().filter_map(Slot::take).collect()
-    }
-}
-
-impl Slot {
-    fn take(&self) -> Option<Exemplar> {
-        if self.offered.swap(0, Ordering::Relaxed) == 0 {
-            return None;
-        }
-        lock(&self.kept).take().map(Measurement::into_exemplar)
+        let offered = self
+            .slots
+            .iter()
+            .filter(|slot| slot.offered.swap(0, Ordering::Relaxed) > 0);
+        let kept = offered.filter_map(|slot| lock(&slot.kept).take());
+        kept.map(Measurement::into_exemplar).collect()
     }
 }
 

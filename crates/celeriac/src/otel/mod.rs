@@ -15,7 +15,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
+    Context, Failure, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
+    opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
@@ -93,7 +94,7 @@ impl Observer for OtelObserver {
         let carried = carried_context(headers);
         let parent = carried.span().span_context().is_valid().then_some(&carried);
         let sending = tasks::send(&message, parent);
-        for (name, value) in sending.headers() {
+        for (name, value) in inject_context_of(&sending.cx) {
             headers.insert(name, Value::String(value));
         }
         Box::new(Send(sending))
@@ -162,11 +163,11 @@ struct Send(Sending);
 
 impl SendSpan for Send {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn handle(&self) -> SpanHandle {
-        origin(self.0.context())
+        origin(&self.0.cx)
     }
 
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
@@ -178,7 +179,7 @@ struct Run<'a>(Processing<'a>);
 
 impl RunSpan for Run<'_> {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn finish(self: Box<Self>, outcome: &TaskOutcome) {
