@@ -33,9 +33,9 @@ pub(crate) fn observe(meter: &Meter) {
         .with_unit("s")
         .with_description("Total CPU seconds broken down by different CPU modes.")
         .with_callback(move |observer| {
-            if let Some(time) = read("stat").as_deref().and_then(cpu_time) {
-                observer.observe(time.user, &user);
-                observer.observe(time.system, &system);
+            if let Some((user_time, system_time)) = read("stat").as_deref().and_then(cpu_time) {
+                observer.observe(user_time, &user);
+                observer.observe(system_time, &system);
             }
         })
         .build();
@@ -73,15 +73,8 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// CPU time in seconds.
-#[derive(Debug, PartialEq)]
-struct CpuTime {
-    user: f64,
-    system: f64,
-}
-
-/// Parses `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th fields are times in clock ticks.
-fn cpu_time(stat: &str) -> Option<CpuTime> {
+/// Returns the user and system time in seconds from `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th fields are times in clock ticks.
+fn cpu_time(stat: &str) -> Option<(f64, f64)> {
     // The second field is the program name in parentheses, which may itself contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut times = after_name
@@ -89,10 +82,7 @@ fn cpu_time(stat: &str) -> Option<CpuTime> {
         .skip(11)
         .map(str::parse::<f64>);
     let ticks = clock_ticks();
-    Some(CpuTime {
-        user: times.next()?.ok()? / ticks,
-        system: times.next()?.ok()? / ticks,
-    })
+    Some((times.next()?.ok()? / ticks, times.next()?.ok()? / ticks))
 }
 
 /// Parses one field of `/proc/self/status` (proc_pid_status(5)), converting sizes from kB to bytes.
@@ -146,13 +136,7 @@ mod tests {
     fn cpu_time_is_found_after_any_program_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 1 0 250 75 0 0 20 0 3 0 1000 2000 30";
         let ticks = clock_ticks();
-        assert_eq!(
-            cpu_time(stat),
-            Some(CpuTime {
-                user: 250.0 / ticks,
-                system: 75.0 / ticks
-            })
-        );
+        assert_eq!(cpu_time(stat), Some((250.0 / ticks, 75.0 / ticks)));
         assert_eq!(cpu_time("7 (cut) S 1 7"), None);
         assert_eq!(cpu_time(""), None);
     }
@@ -184,8 +168,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_metrics_of_this_process_can_be_read() {
-        let time = read("stat").as_deref().and_then(cpu_time).unwrap();
-        assert!(time.user >= 0.0 && time.system >= 0.0);
+        let (user, system) = read("stat").as_deref().and_then(cpu_time).unwrap();
+        assert!(user >= 0.0 && system >= 0.0);
         let text = read("status").unwrap();
         let (size, resident) = (status(&text, "VmSize").unwrap(), status(&text, "VmRSS").unwrap());
         assert!(0 < resident && resident < size);

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
@@ -18,7 +18,6 @@ use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
 use prost::Message;
 
-use crate::encode::nanoseconds;
 use crate::points::{metrics_of, visit_points};
 
 /// Maximum number of attribute sets of one histogram that have exemplars. The SDK keeps 2,000 sets.
@@ -194,6 +193,7 @@ impl Reservoir {
 
 impl Measurement {
     fn into_exemplar(self) -> Exemplar {
+        let since_epoch = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let (trace_id, span_id) = if self.trace_id == TraceId::INVALID {
             Default::default()
         } else {
@@ -205,7 +205,7 @@ impl Measurement {
         Exemplar {
             // No view filters attributes out, so the point has them all.
             filtered_attributes: Vec::new(),
-            time_unix_nano: nanoseconds(self.at),
+            time_unix_nano: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
             span_id,
             trace_id,
             value: Some(Value::AsDouble(self.value)),

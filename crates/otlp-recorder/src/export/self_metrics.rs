@@ -130,24 +130,23 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
             }
         })
         .build();
-    let (observed, plain) = (Arc::clone(queue), attributes.clone());
-    meter
-        .i64_observable_up_down_counter(name("queue.size"))
-        .with_unit(unit)
-        .with_description("Items in the queue.")
-        .with_callback(move |observer| observer.observe(signed(observed.len()), &plain))
-        .build();
-    let observed = Arc::clone(queue);
-    meter
-        .i64_observable_up_down_counter(name("queue.capacity"))
-        .with_unit(unit)
-        .with_description("Maximum number of items in the queue.")
-        .with_callback(move |observer| observer.observe(signed(observed.capacity()), &attributes))
-        .build();
-}
-
-fn signed(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    let observe = |property, description, read: fn(&Queue<Batch>) -> usize| {
+        let (observed, plain) = (Arc::clone(queue), attributes.clone());
+        meter
+            .i64_observable_up_down_counter(name(property))
+            .with_unit(unit)
+            .with_description(description)
+            .with_callback(move |observer| {
+                observer.observe(i64::try_from(read(&observed)).unwrap_or(i64::MAX), &plain);
+            })
+            .build();
+    };
+    observe("queue.size", "Items in the queue.", Queue::len);
+    observe(
+        "queue.capacity",
+        "Maximum number of items in the queue.",
+        Queue::capacity,
+    );
 }
 
 /// Returns the attributes of a component. A pipeline has one component of each type.

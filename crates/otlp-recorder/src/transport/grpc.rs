@@ -86,11 +86,9 @@ impl Grpc {
 fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
     let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER);
     match compression {
-        Compression::None => client,
-        #[cfg(not(feature = "gzip"))]
-        Compression::Gzip => client,
         #[cfg(feature = "gzip")]
         Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+        _ => client,
     }
 }
 

@@ -70,8 +70,9 @@ impl Http {
             _ => request.protobuf().clone(),
         };
         match self.compression {
-            Compression::None => plain,
+            #[cfg(feature = "gzip")]
             Compression::Gzip => gzip(&plain),
+            _ => plain,
         }
     }
 
@@ -155,11 +156,6 @@ fn gzip(plain: &[u8]) -> Bytes {
     // Writing to memory does not fail.
     let written = encoder.write_all(plain).and_then(|()| encoder.finish());
     written.unwrap_or_default().into()
-}
-
-#[cfg(not(feature = "gzip"))]
-fn gzip(plain: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(plain)
 }
 
 /// Returns the body of the response, or an empty one if it is too long or incomplete.

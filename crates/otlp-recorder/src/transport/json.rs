@@ -72,10 +72,12 @@ fn value(kind: Kind, number: u64, mut content: &[u8]) -> Value {
             .into(),
         Kind::Bytes => json!(STANDARD.encode(content)),
         Kind::Message(fields) | Kind::Messages(fields) => Value::Object(object(content, fields)),
-        Kind::Packed(read, kind) => {
+        Kind::FixedList(element) | Kind::VarintList(element) => {
+            let is_fixed = matches!(kind, Kind::FixedList(_));
+            let read: fn(&mut &[u8]) -> u64 = if is_fixed { fixed64 } else { varint };
             let mut values = Vec::new();
             while !content.is_empty() {
-                values.push(value(*kind, read(&mut content), &[]));
+                values.push(value(*element, read(&mut content), &[]));
             }
             Value::Array(values)
         }

@@ -2,8 +2,6 @@
 
 use Kind::*;
 
-use super::{fixed64, varint};
-
 /// A field: its number, its JSON name, and the kind of its value.
 pub(super) type Field = (u32, &'static str, Kind);
 
@@ -30,8 +28,10 @@ pub(super) enum Kind {
     Messages(&'static [Field]),
     /// A repeated string, one element at a time.
     Texts,
-    /// A repeated number, with the function that reads an element.
-    Packed(fn(&mut &[u8]) -> u64, &'static Kind),
+    /// Packed 64-bit numbers of fixed length.
+    FixedList(&'static Kind),
+    /// Packed varints.
+    VarintList(&'static Kind),
 }
 
 pub(super) static TRACES: [Field; 1] = [(1, "resourceSpans", Messages(&RESOURCE_SPANS))];
@@ -201,8 +201,8 @@ static HISTOGRAM_POINT: [Field; 11] = [
     (3, "timeUnixNano", UnsignedLong),
     (4, "count", UnsignedLong),
     (5, "sum", Double),
-    (6, "bucketCounts", Packed(fixed64, &UnsignedLong)),
-    (7, "explicitBounds", Packed(fixed64, &Double)),
+    (6, "bucketCounts", FixedList(&UnsignedLong)),
+    (7, "explicitBounds", FixedList(&Double)),
     (8, "exemplars", Messages(&EXEMPLAR)),
     (9, "attributes", Messages(&KEY_VALUE)),
     (10, "flags", Int),
@@ -229,7 +229,7 @@ static EXPONENTIAL_POINT: [Field; 14] = [
 
 static BUCKETS: [Field; 2] = [
     (1, "offset", ZigZag),
-    (2, "bucketCounts", Packed(varint, &UnsignedLong)),
+    (2, "bucketCounts", VarintList(&UnsignedLong)),
 ];
 
 static SUMMARY_POINT: [Field; 7] = [
