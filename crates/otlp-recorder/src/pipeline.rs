@@ -14,8 +14,7 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports,
-    observe_queue,
+    ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
@@ -232,20 +231,22 @@ impl PipelineBuilder {
             traces: queued(Signal::Traces, self.spans, self.span_batches),
             logs: queued(Signal::Logs, self.logs, self.log_batches),
             metrics: self.metrics.map(|destination| MetricExport {
-                collection: Collection {
-                    reader: QueueMetricReader::new(self.temporality),
-                    interval: self.metric_interval,
-                    rules,
-                    exemplars: exemplars.clone(),
-                    before: self.before_collection,
-                },
+                reader: QueueMetricReader::new(self.temporality),
+                interval: self.metric_interval,
+                rules,
+                exemplars: exemplars.clone(),
+                before: self.before_collection,
                 counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
                 destination,
                 timeout: self.metric_timeout,
             }),
         };
         let thread = ExportThread::start(exports.clone(), &mut warnings);
-        let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
+        let runs = |signal| {
+            thread
+                .as_ref()
+                .is_some_and(|thread| thread.running.contains(&signal))
+        };
         exports.traces.take_if(|_| !runs(Signal::Traces));
         exports.logs.take_if(|_| !runs(Signal::Logs));
         exports.metrics.take_if(|_| !runs(Signal::Metrics));
@@ -317,7 +318,7 @@ impl Pipeline {
     #[must_use]
     pub fn metric_reader(&self) -> Option<QueueMetricReader> {
         let metrics = self.exports.metrics.as_ref()?;
-        Some(metrics.collection.reader.clone())
+        Some(metrics.reader.clone())
     }
 
     /// Returns the exemplars, for histograms made with

@@ -15,7 +15,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::exporter::Exporter;
-use crate::destination::Request;
+use super::self_metrics::ExportCounts;
+use crate::destination::{Destination, Request};
 use crate::exemplar::Exemplars;
 use crate::points::{metrics_of, visit_points};
 use crate::signal::Signal;
@@ -58,9 +59,9 @@ impl MetricReader for QueueMetricReader {
     }
 }
 
-/// The settings of the collection.
+/// The export of metrics.
 #[derive(Clone, Debug)]
-pub(crate) struct Collection {
+pub(crate) struct MetricExport {
     pub(crate) reader: QueueMetricReader,
     /// Time between two exports.
     pub(crate) interval: Duration,
@@ -68,12 +69,16 @@ pub(crate) struct Collection {
     pub(crate) exemplars: Exemplars,
     /// Called before each collection.
     pub(crate) before: fn(),
+    pub(crate) destination: Destination,
+    /// Time limit of one export.
+    pub(crate) timeout: Duration,
+    pub(crate) counts: Arc<ExportCounts>,
 }
 
 /// Collects and sends metrics.
 #[derive(Debug)]
 pub(super) struct MetricLoop<T> {
-    collection: Collection,
+    settings: MetricExport,
     exporter: Exporter<T>,
     /// Result of the last collection, whose memory is reused.
     kept: ResourceMetrics,
@@ -84,9 +89,9 @@ pub(super) struct MetricLoop<T> {
 type Collected = Result<ResourceMetrics, String>;
 
 impl<T: Transport> MetricLoop<T> {
-    pub(super) fn new(collection: Collection, exporter: Exporter<T>) -> Self {
+    pub(super) fn new(settings: MetricExport, exporter: Exporter<T>) -> Self {
         Self {
-            collection,
+            settings,
             exporter,
             kept: ResourceMetrics::default(),
             running: None,
@@ -96,7 +101,7 @@ impl<T: Transport> MetricLoop<T> {
     /// Runs until shutdown. Returns whether everything was delivered.
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
-        let interval = self.collection.interval;
+        let interval = self.settings.interval;
         let mut next = Instant::now() + interval;
         while shutdown.limit().is_none() {
             tokio::select! {
@@ -124,9 +129,9 @@ impl<T: Transport> MetricLoop<T> {
         match self.collect(deadline).await {
             Ok(metrics) => {
                 let mut message = ExportMetricsServiceRequest::from(&metrics);
-                self.collection.exemplars.attach(&mut message);
+                self.settings.exemplars.attach(&mut message);
                 self.kept = metrics;
-                self.collection.rules.apply_to_metrics(&mut message);
+                self.settings.rules.apply_to_metrics(&mut message);
                 let mut points = 0;
                 for metric in metrics_of(&mut message) {
                     visit_points(metric, |_, _| points += 1);
@@ -143,7 +148,7 @@ impl<T: Transport> MetricLoop<T> {
     /// Collects once. If the collection does not finish in time, the next call waits for it.
     async fn collect(&mut self, deadline: Instant) -> Collected {
         let running = self.running.get_or_insert_with(|| {
-            let Collection { reader, before, .. } = self.collection.clone();
+            let (reader, before) = (self.settings.reader.clone(), self.settings.before);
             let mut metrics = mem::take(&mut self.kept);
             spawn_blocking(move || {
                 before();

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
 use super::exporter::Exporter;
-use super::metrics::{Collection, MetricLoop};
+use super::metrics::{MetricExport, MetricLoop};
 use super::self_metrics::ExportCounts;
 use super::shutdown::{Shutdown, ShutdownLimit};
 use super::supervision::supervised;
@@ -78,22 +78,14 @@ pub(crate) struct QueuedExport {
     pub(crate) counts: Arc<ExportCounts>,
 }
 
-/// The export of metrics.
-#[derive(Clone, Debug)]
-pub(crate) struct MetricExport {
-    pub(crate) collection: Collection,
-    pub(crate) destination: Destination,
-    pub(crate) timeout: Duration,
-    pub(crate) counts: Arc<ExportCounts>,
-}
-
 /// A handle of the running thread. Dropping it does not stop the thread.
 #[derive(Debug)]
 pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
     shutdown: watch::Sender<Option<ShutdownLimit>>,
     results: mpsc::Receiver<(Signal, bool)>,
-    running: Vec<Signal>,
+    /// The signals that are exported.
+    pub(crate) running: Vec<Signal>,
 }
 
 /// The result of the thread's start.
@@ -136,11 +128,6 @@ impl ExportThread {
             results,
             running: started.running,
         })
-    }
-
-    /// Whether `signal` is exported.
-    pub(crate) fn exports(&self, signal: Signal) -> bool {
-        self.running.contains(&signal)
     }
 
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
@@ -259,7 +246,7 @@ impl Loops<'_> {
         self.start(Signal::Metrics, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
             let exporter = Exporter::new(sender, delivery, counts, export.timeout, shutdown);
-            MetricLoop::new(export.collection.clone(), exporter).run()
+            MetricLoop::new(export.clone(), exporter).run()
         });
     }
 
