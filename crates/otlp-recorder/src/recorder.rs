@@ -122,12 +122,6 @@ impl Tracer {
                 open: None,
             };
         }
-        let SpanStart {
-            name,
-            kind,
-            links,
-            time,
-        } = start;
         let ids = RandomIdGenerator::default();
         let parent_span = parent.span();
         let parent_context = parent_span.span_context();
@@ -136,7 +130,14 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &name, &kind, links);
+        let is_sampled = is_sampled(
+            &self.shared.sampler,
+            parent,
+            trace_id,
+            &start.name,
+            &start.kind,
+            start.links,
+        );
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -149,11 +150,11 @@ impl Tracer {
             open.scope = self.scope;
             open.parent = parent_id;
             open.parent_is_remote = parent_context.is_remote();
-            open.name = name;
-            open.kind = kind;
-            open.start = time.unwrap_or_else(SystemTime::now);
+            open.name = start.name;
+            open.kind = start.kind;
+            open.start = start.time.unwrap_or_else(SystemTime::now);
             describe(&mut open.content.attributes);
-            for link in links {
+            for link in start.links {
                 open.content.add_link(link, &self.shared.limits);
             }
             open

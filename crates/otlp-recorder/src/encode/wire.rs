@@ -50,14 +50,6 @@ impl Writer {
         &self.0
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(super) fn reserve(&mut self, bytes: usize) {
         self.0.reserve(bytes);
     }
@@ -365,7 +357,7 @@ mod tests {
             let mut writer = Writer::default();
             writer.string(1, &"x".repeat(length));
             writer.clear(1_000);
-            assert_eq!(writer.len(), 0);
+            assert!(writer.bytes().is_empty());
             assert!(writer.0.capacity() <= 1_000, "{length}");
         }
     }

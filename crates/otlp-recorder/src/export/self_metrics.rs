@@ -19,10 +19,6 @@ use crate::queue::Queue;
 use crate::signal::Signal;
 use crate::transport::{Accepted, SendError};
 
-const COMPONENT_NAME: &str = "otel.component.name";
-const COMPONENT_TYPE: &str = "otel.component.type";
-const ERROR_TYPE: &str = "error.type";
-
 /// Bucket bounds in seconds.
 const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -153,14 +149,14 @@ pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Bat
 fn component(component_type: String) -> Vec<KeyValue> {
     let name = format!("{component_type}/0");
     vec![
-        KeyValue::new(COMPONENT_TYPE, component_type),
-        KeyValue::new(COMPONENT_NAME, name),
+        KeyValue::new("otel.component.type", component_type),
+        KeyValue::new("otel.component.name", name),
     ]
 }
 
 fn with_error(attributes: &[KeyValue], error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
-    attributes.extend(error_type.map(|error_type| KeyValue::new(ERROR_TYPE, error_type)));
+    attributes.extend(error_type.map(|error_type| KeyValue::new("error.type", error_type)));
     attributes
 }
 
