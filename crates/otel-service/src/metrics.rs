@@ -43,8 +43,8 @@ pub fn meter() -> Meter {
     recorder::service().meter()
 }
 
-/// Registers an up-down counter whose value `read` returns whenever metrics are collected; nothing is reported
-/// while `read` returns `None`.
+/// Registers an up-down counter whose value `read` returns whenever metrics are collected; nothing is
+/// reported while `read` returns `None`.
 pub(crate) fn observe_count(
     meter: &Meter,
     name: &'static str,

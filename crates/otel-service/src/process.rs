@@ -73,7 +73,8 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// Returns the user and system time in seconds from `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th fields are times in clock ticks.
+/// Returns the user and system time in seconds from `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th
+/// fields are times in clock ticks.
 fn cpu_time(stat: &str) -> Option<(f64, f64)> {
     // The second field is the program name in parentheses, which may itself contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;

@@ -36,8 +36,8 @@ impl<'a> Variables<'a> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
     }
 
-    /// Returns the value of the keyword in `name`, by default that of the first choice. `invalid` completes the
-    /// warning about another keyword.
+    /// Returns the value of the keyword in `name`, by default that of the first choice. `invalid` completes
+    /// the warning about another keyword.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], invalid: &str) -> T {
         let default = choices[0].1;
         let Some(keyword) = self.keyword(name) else {
