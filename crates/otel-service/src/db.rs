@@ -269,10 +269,42 @@ struct Call<'a> {
 }
 
 /// Attributes of the duration that depend on the result; the default is success.
-#[derive(Default, Eq, PartialEq)]
-struct CallStatus {
-    error_type: Option<Cow<'static, str>>,
-    status_code: Option<String>,
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct CallStatus {
+    pub(crate) error_type: Option<Cow<'static, str>>,
+    pub(crate) status_code: Option<String>,
+}
+
+impl CallStatus {
+    /// Records on the span of `cx` that a call was dropped before its result was known.
+    pub(crate) fn unfinished(cx: &Context) -> Self {
+        Self {
+            error_type: Some(failure::record_unfinished(cx)),
+            status_code: None,
+        }
+    }
+
+    /// Returns the attributes of the duration of a call, beginning with `fixed`.
+    pub(crate) fn attributes(
+        self,
+        fixed: &[KeyValue],
+        operation: &'static str,
+        collection: &'static str,
+    ) -> Vec<KeyValue> {
+        let mut attributes = Vec::with_capacity(fixed.len() + 4);
+        attributes.extend_from_slice(fixed);
+        attributes.push(KeyValue::new("db.operation.name", operation));
+        if !collection.is_empty() {
+            attributes.push(KeyValue::new("db.collection.name", collection));
+        }
+        if let Some(error_type) = self.error_type {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        if let Some(code) = self.status_code {
+            attributes.push(KeyValue::new("db.response.status_code", code));
+        }
+        attributes
+    }
 }
 
 impl<'a> Call<'a> {
@@ -320,40 +352,32 @@ impl Call<'_> {
     fn record(&self, status: CallStatus, seconds: f64) {
         let Some(duration) = duration() else { return };
         let span = self.cx.span();
-        if let Some(known) = self.known
-            && status == CallStatus::default()
-        {
-            let bind = || duration.series(&self.attributes(CallStatus::default()));
-            let series = known.succeeded.get_or_init(bind);
-            series.record(seconds, span.span_context());
-            return;
+        let Statement {
+            operation,
+            collection,
+            ..
+        } = *self.statement;
+        let attributes =
+            |status: CallStatus| status.attributes(&self.database.0.fixed, operation, collection);
+        match self.known {
+            Some(known) if status == CallStatus::default() => {
+                let bind = || duration.series(&attributes(status));
+                known
+                    .succeeded
+                    .get_or_init(bind)
+                    .record(seconds, span.span_context());
+            }
+            _ => duration.record(seconds, &attributes(status), span.span_context()),
         }
-        duration.record(seconds, &self.attributes(status), span.span_context());
-    }
-
-    fn attributes(&self, status: CallStatus) -> Vec<KeyValue> {
-        let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
-        attributes.extend_from_slice(&self.database.0.fixed);
-        attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
-        if !self.statement.collection.is_empty() {
-            attributes.push(KeyValue::new("db.collection.name", self.statement.collection));
-        }
-        if let Some(error_type) = status.error_type {
-            attributes.push(KeyValue::new("error.type", error_type));
-        }
-        if let Some(code) = status.status_code {
-            attributes.push(KeyValue::new("db.response.status_code", code));
-        }
-        attributes
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let status = self.status.take().unwrap_or_else(|| CallStatus {
-            error_type: Some(failure::record_unfinished(&self.cx)),
-            status_code: None,
-        });
+        let status = self
+            .status
+            .take()
+            .unwrap_or_else(|| CallStatus::unfinished(&self.cx));
         let elapsed = self.stopwatch.elapsed();
         self.record(status, elapsed.as_secs_f64());
         self.stopwatch.end(&self.cx, elapsed);

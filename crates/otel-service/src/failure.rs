@@ -45,16 +45,6 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Failure for Fault {
-    fn error_type(&self) -> Option<Cow<'static, str>> {
-        Some(self.error_type.clone())
-    }
-
-    fn message(&self) -> String {
-        self.message.clone()
-    }
-}
-
 /// Marks the span of `cx` as failed: `error.type`, an `exception` event and the status Error.
 pub fn record_exception(cx: &Context, error_type: Cow<'static, str>, message: String) {
     let span = cx.span();

@@ -101,7 +101,7 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
             logger,
             format: Format::of_stdout(),
             masking: config.masking,
-            value_limit: config.log_limits.value_length,
+            value_limit: config.log_value_limit,
         })
         .try_init();
     if let Err(error) = installed {

@@ -43,6 +43,27 @@ pub fn meter() -> Meter {
     recorder::service().meter()
 }
 
+/// Registers an up-down counter whose value `read` returns whenever metrics are collected; nothing is
+/// reported while `read` returns `None`.
+pub(crate) fn observe_count(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    read: impl Fn() -> Option<i64> + Send + Sync + 'static,
+) {
+    meter
+        .i64_observable_up_down_counter(name)
+        .with_unit(unit)
+        .with_description(description)
+        .with_callback(move |observer| {
+            if let Some(count) = read() {
+                observer.observe(count, &[]);
+            }
+        })
+        .build();
+}
+
 /// A cell that creates instruments once, when metrics are enabled.
 ///
 /// ```

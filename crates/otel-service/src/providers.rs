@@ -79,7 +79,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .span_limits(config.span_limits)
         .span_value_limit(config.span_value_limit)
         .log_batches(config.log_batches)
-        .log_attribute_limit(config.log_limits.attributes)
+        .log_attribute_limit(config.log_attribute_limit)
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
         .temporality(match &config.metrics {

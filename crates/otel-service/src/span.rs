@@ -104,20 +104,15 @@ impl Span {
     }
 
     fn start(self) -> Context {
-        let Self {
-            name,
-            attributes,
-            links,
-            since,
-            parent,
-        } = self;
-        let start = SpanStart::new(name, SpanKind::Internal).links(&links).time(since);
+        let start = SpanStart::new(self.name, SpanKind::Internal)
+            .links(&self.links)
+            .time(self.since);
         let start = |parent: &Context| {
             recorder::service().start(parent, start, |into| {
-                attributes.iter().for_each(|attribute| into.set(attribute));
+                self.attributes.iter().for_each(|attribute| into.set(attribute));
             })
         };
-        match &parent {
+        match &self.parent {
             Some(parent) => start(parent),
             None => Context::map_current(start),
         }

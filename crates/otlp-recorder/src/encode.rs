@@ -13,3 +13,5 @@ pub use attributes::{Attributes, PrewrittenAttributes};
 pub(crate) use log::LogEncoder;
 pub(crate) use request::{Batch, RequestEncoder, ScopeId, Scopes};
 pub(crate) use span::{EndedSpan, SpanContent, encode_sdk_span};
+#[cfg(feature = "json")]
+pub(crate) use wire::varint_at;

@@ -14,10 +14,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric};
 use prost::Message;
+
+use crate::points::{metrics_of, visit_points};
 
 /// Maximum number of attribute sets of one histogram that have exemplars. The SDK keeps 2,000 sets.
 pub(crate) const MAX_RESERVOIRS: usize = 512;
@@ -80,15 +81,14 @@ impl Exemplars {
     /// points are changed.
     pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest) {
         let histograms = lock(&self.histograms).clone();
-        let metrics = request
-            .resource_metrics
-            .iter_mut()
-            .flat_map(|resource| &mut resource.scope_metrics)
-            .flat_map(|scope| &mut scope.metrics);
-        for metric in metrics {
-            if let Some(reservoirs) = histograms.get(metric.name.as_str()) {
-                attach_to(metric, reservoirs);
-            }
+        for metric in metrics_of(request) {
+            let Some(reservoirs) = histograms.get(metric.name.as_str()) else {
+                continue;
+            };
+            let mut taken = reservoirs.take();
+            visit_points(metric, |attributes, exemplars| {
+                *exemplars = taken.remove(&identity(attributes)).unwrap_or_default();
+            });
         }
     }
 }
@@ -182,16 +182,12 @@ impl Reservoir {
     }
 
     fn take(&self) -> Vec<Exemplar> {
-        self.slots.iter().filter_map(Slot::take).collect()
-    }
-}
-
-impl Slot {
-    fn take(&self) -> Option<Exemplar> {
-        if self.offered.swap(0, Ordering::Relaxed) == 0 {
-            return None;
-        }
-        lock(&self.kept).take().map(Measurement::into_exemplar)
+        let offered = self
+            .slots
+            .iter()
+            .filter(|slot| slot.offered.swap(0, Ordering::Relaxed) > 0);
+        let kept = offered.filter_map(|slot| lock(&slot.kept).take());
+        kept.map(Measurement::into_exemplar).collect()
     }
 }
 
@@ -233,27 +229,6 @@ fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
     random ^ (random >> 32)
 }
 
-fn attach_to(metric: &mut Metric, reservoirs: &Reservoirs) {
-    let mut taken = reservoirs.take();
-    match &mut metric.data {
-        Some(Data::Histogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        Some(Data::ExponentialHistogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Returns the attributes as bytes that do not depend on their order.
 fn identity(attributes: &[proto::KeyValue]) -> Vec<u8> {
     let mut sorted: Vec<&proto::KeyValue> = attributes.iter().collect();
@@ -275,7 +250,7 @@ mod tests {
 
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry::trace::{TraceFlags, TraceState};
-    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
+    use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
     use opentelemetry_sdk::metrics::data::ResourceMetrics;
     use opentelemetry_sdk::metrics::reader::MetricReader;
     use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};

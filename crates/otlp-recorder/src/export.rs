@@ -19,8 +19,8 @@ mod supervision;
 mod testing;
 mod thread;
 
+pub(crate) use metrics::MetricExport;
 pub use metrics::QueueMetricReader;
-pub(crate) use metrics::{BeforeCollection, Collection};
 pub(crate) use self_metrics::{ExportCounts, observe_queue};
 pub use thread::is_export_thread;
-pub(crate) use thread::{ExportThread, MetricExport, QueuedExport, SignalExports};
+pub(crate) use thread::{ExportThread, QueuedExport, SignalExports};

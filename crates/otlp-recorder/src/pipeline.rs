@@ -14,12 +14,11 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    BeforeCollection, Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport,
-    SignalExports, observe_queue,
+    ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
@@ -51,7 +50,7 @@ pub struct PipelineBuilder {
     metric_timeout: Duration,
     temporality: Temporality,
     exemplars: ExemplarFilter,
-    before_collection: Option<BeforeCollection>,
+    before_collection: fn(),
 }
 
 impl Default for PipelineBuilder {
@@ -75,7 +74,7 @@ impl Default for PipelineBuilder {
             metric_timeout: Duration::from_secs(30),
             temporality: Temporality::Cumulative,
             exemplars: ExemplarFilter::TraceBased,
-            before_collection: None,
+            before_collection: || {},
         }
     }
 }
@@ -194,9 +193,9 @@ impl PipelineBuilder {
 
     /// Sets a function that is called before metrics are collected, on the collecting thread and without any
     /// lock held.
-    pub fn before_collection(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn before_collection(self, before_collection: fn()) -> Self {
         Self {
-            before_collection: Some(BeforeCollection(Arc::new(before))),
+            before_collection,
             ..self
         }
     }
@@ -220,6 +219,7 @@ impl PipelineBuilder {
         let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
+                signal,
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
                 counts: Arc::new(ExportCounts::new(signal, &destination)),
@@ -227,46 +227,43 @@ impl PipelineBuilder {
                 settings,
             })
         };
-        let traces = queued(Signal::Traces, self.spans, self.span_batches);
-        let logs = queued(Signal::Logs, self.logs, self.log_batches);
-        let metrics = self.metrics.map(|destination| MetricExport {
-            collection: Collection {
+        let mut exports = SignalExports {
+            redact: self.redact,
+            traces: queued(Signal::Traces, self.spans, self.span_batches),
+            logs: queued(Signal::Logs, self.logs, self.log_batches),
+            metrics: self.metrics.map(|destination| MetricExport {
                 reader: QueueMetricReader::new(self.temporality),
                 interval: self.metric_interval,
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
-            },
-            counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
-            destination,
-            timeout: self.metric_timeout,
-        });
-        let exports = SignalExports {
-            redact: self.redact,
-            traces: traces.clone(),
-            logs: logs.clone(),
-            metrics: metrics.clone(),
+                counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
+                destination,
+                timeout: self.metric_timeout,
+            }),
         };
-        let thread = ExportThread::start(exports, &mut warnings);
-        let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
-        let traces = traces.filter(|_| runs(Signal::Traces));
-        let logs = logs.filter(|_| runs(Signal::Logs));
-        let metrics = metrics.filter(|_| runs(Signal::Metrics));
-        let recorder = Recorder::new(
-            traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
-            span_rules,
-            self.span_limits,
-            self.sampler,
+        let thread = ExportThread::start(exports.clone(), &mut warnings);
+        let runs = |signal| {
+            thread
+                .as_ref()
+                .is_some_and(|thread| thread.running.contains(&signal))
+        };
+        exports.traces.take_if(|_| !runs(Signal::Traces));
+        exports.logs.take_if(|_| !runs(Signal::Logs));
+        exports.metrics.take_if(|_| !runs(Signal::Metrics));
+        let recorder = Recorder(Arc::new(Shared {
+            queue: exports.traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
+            rules: span_rules,
+            limits: self.span_limits,
+            sampler: self.sampler,
             scopes,
-        );
+        }));
         Pipeline {
             recorder,
             span_rules,
             log_encoder: self.log_encoder,
             exemplars,
-            traces,
-            logs,
-            metrics,
+            exports,
             thread,
             warnings,
         }
@@ -281,9 +278,7 @@ pub struct Pipeline {
     span_rules: TextRules,
     log_encoder: LogEncoder,
     exemplars: Exemplars,
-    traces: Option<QueuedExport>,
-    logs: Option<QueuedExport>,
-    metrics: Option<MetricExport>,
+    exports: SignalExports,
     thread: Option<ExportThread>,
     warnings: Vec<String>,
 }
@@ -303,26 +298,29 @@ impl Pipeline {
     /// Returns a processor for the SDK's tracer provider, if spans are exported.
     #[must_use]
     pub fn span_processor(&self) -> Option<QueueSpanProcessor> {
-        let traces = self.traces.as_ref()?;
-        Some(QueueSpanProcessor::new(
-            Arc::clone(&traces.queue),
-            self.span_rules,
-        ))
+        let traces = self.exports.traces.as_ref()?;
+        Some(QueueSpanProcessor {
+            queue: Arc::clone(&traces.queue),
+            rules: self.span_rules,
+        })
     }
 
     /// Returns a processor for the SDK's logger provider, if log records are exported.
     #[must_use]
     pub fn log_processor(&self) -> Option<QueueLogProcessor> {
-        let logs = self.logs.as_ref()?;
-        Some(QueueLogProcessor::new(Arc::clone(&logs.queue), self.log_encoder))
+        let logs = self.exports.logs.as_ref()?;
+        Some(QueueLogProcessor {
+            queue: Arc::clone(&logs.queue),
+            encoder: self.log_encoder,
+        })
     }
 
     /// Returns a reader for the SDK's meter provider, if metrics are exported. Add the reader to one provider
     /// only.
     #[must_use]
     pub fn metric_reader(&self) -> Option<QueueMetricReader> {
-        let metrics = self.metrics.as_ref()?;
-        Some(metrics.collection.reader.clone())
+        let metrics = self.exports.metrics.as_ref()?;
+        Some(metrics.reader.clone())
     }
 
     /// Returns the exemplars, for histograms made with
@@ -334,13 +332,11 @@ impl Pipeline {
 
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
-        for (signal, export) in [(Signal::Traces, &self.traces), (Signal::Logs, &self.logs)] {
-            if let Some(export) = export {
-                observe_queue(meter, signal, &export.queue);
-                export.counts.observe(meter, &self.exemplars);
-            }
+        for export in self.exports.queued() {
+            observe_queue(meter, export.signal, &export.queue);
+            export.counts.observe(meter, &self.exemplars);
         }
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.exports.metrics {
             metrics.counts.observe(meter, &self.exemplars);
         }
     }
@@ -361,15 +357,9 @@ impl Pipeline {
     ///
     /// Returns the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        for export in [&self.traces, &self.logs].into_iter().flatten() {
-            export.queue.close();
-        }
+        self.exports.queued().for_each(|export| export.queue.close());
         let undelivered = self.thread.map(|thread| thread.finish(deadline));
-        let signals: Vec<_> = undelivered
-            .unwrap_or_default()
-            .into_iter()
-            .map(Signal::name)
-            .collect();
+        let signals: Vec<_> = undelivered.iter().flatten().map(|signal| signal.name()).collect();
         if signals.is_empty() {
             Ok(())
         } else {

@@ -208,30 +208,28 @@ impl<B: Entries> Batches<B> {
 }
 
 #[cfg(test)]
-impl<T> Entries for Vec<T> {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn clear(&mut self) {
-        self.clear();
-    }
-}
-
-#[cfg(test)]
-impl<T> Queue<Vec<T>> {
-    pub(crate) fn push_one(&self, entry: T) {
-        self.push(|batch| batch.push(entry));
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+
+    impl<T> Entries for Vec<T> {
+        fn count(&self) -> usize {
+            self.len()
+        }
+
+        fn clear(&mut self) {
+            self.clear();
+        }
+    }
+
+    impl<T> Queue<Vec<T>> {
+        pub(crate) fn push_one(&self, entry: T) {
+            self.push(|batch| batch.push(entry));
+        }
+    }
 
     /// Whether the export thread would have been woken.
     fn is_ready(queue: &Queue<Vec<u32>>) -> bool {

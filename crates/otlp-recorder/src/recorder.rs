@@ -29,35 +29,19 @@ thread_local! {
 
 /// Source of the [`Tracer`]s of a pipeline; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Recorder(Arc<Shared>);
+pub struct Recorder(pub(crate) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     /// `None` if spans are not exported; they still have ids, for logs and propagation.
-    queue: Option<Arc<Queue<Batch>>>,
-    rules: TextRules,
-    limits: SpanLimits,
-    sampler: Sampler,
-    scopes: Arc<Scopes>,
+    pub(crate) queue: Option<Arc<Queue<Batch>>>,
+    pub(crate) rules: TextRules,
+    pub(crate) limits: SpanLimits,
+    pub(crate) sampler: Sampler,
+    pub(crate) scopes: Arc<Scopes>,
 }
 
 impl Recorder {
-    pub(crate) fn new(
-        queue: Option<Arc<Queue<Batch>>>,
-        rules: TextRules,
-        limits: SpanLimits,
-        sampler: Sampler,
-        scopes: Arc<Scopes>,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            queue,
-            rules,
-            limits,
-            sampler,
-            scopes,
-        }))
-    }
-
     /// Returns the tracer for spans of `scope`.
     #[must_use]
     pub fn tracer(&self, scope: InstrumentationScope) -> Tracer {
@@ -139,12 +123,6 @@ impl Tracer {
                 open: None,
             };
         }
-        let SpanStart {
-            name,
-            kind,
-            links,
-            time,
-        } = start;
         let ids = RandomIdGenerator::default();
         let parent_span = parent.span();
         let parent_context = parent_span.span_context();
@@ -153,7 +131,14 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &name, &kind, links);
+        let is_sampled = is_sampled(
+            &self.shared.sampler,
+            parent,
+            trace_id,
+            &start.name,
+            &start.kind,
+            start.links,
+        );
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -166,11 +151,11 @@ impl Tracer {
             open.scope = self.scope;
             open.parent = parent_id;
             open.parent_is_remote = parent_context.is_remote();
-            open.name = name;
-            open.kind = kind;
-            open.start = time.unwrap_or_else(SystemTime::now);
+            open.name = start.name;
+            open.kind = start.kind;
+            open.start = start.time.unwrap_or_else(SystemTime::now);
             describe(&mut open.content.attributes);
-            for link in links {
+            for link in start.links {
                 open.content.add_link(link, &self.shared.limits);
             }
             open
@@ -230,21 +215,19 @@ impl OpenSpan {
         let kept = SPARE_SPANS.try_with(|spare| spare.borrow_mut().pop());
         let kept = kept.ok().flatten();
         kept.filter(|kept| Arc::ptr_eq(&kept.shared, shared))
-            .unwrap_or_else(|| Box::new(Self::new(shared)))
-    }
-
-    fn new(shared: &Arc<Shared>) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            scope: ScopeId::default(),
-            parent: SpanId::INVALID,
-            parent_is_remote: false,
-            name: Cow::Borrowed(""),
-            kind: SpanKind::Internal,
-            start: SystemTime::UNIX_EPOCH,
-            content: SpanContent::new(shared.rules, &shared.limits),
-            status: Status::Unset,
-        }
+            .unwrap_or_else(|| {
+                Box::new(Self {
+                    shared: Arc::clone(shared),
+                    scope: ScopeId::default(),
+                    parent: SpanId::INVALID,
+                    parent_is_remote: false,
+                    name: Cow::Borrowed(""),
+                    kind: SpanKind::Internal,
+                    start: SystemTime::UNIX_EPOCH,
+                    content: SpanContent::new(shared.rules, &shared.limits),
+                    status: Status::Unset,
+                })
+            })
     }
 
     /// Keeps the memory for the next span that this thread starts.
@@ -361,14 +344,14 @@ mod tests {
     use crate::encode::RequestEncoder;
 
     fn tracer() -> Tracer {
-        let recorder = Recorder::new(
-            Some(Arc::new(Queue::new(1_000, 1_000))),
-            TextRules::default(),
-            SpanLimits::default(),
-            Sampler::AlwaysOn,
-            Arc::default(),
-        );
-        recorder.tracer(InstrumentationScope::builder("test").build())
+        let shared = Shared {
+            queue: Some(Arc::new(Queue::new(1_000, 1_000))),
+            rules: TextRules::default(),
+            limits: SpanLimits::default(),
+            sampler: Sampler::AlwaysOn,
+            scopes: Arc::default(),
+        };
+        Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }
 
     fn start(tracer: &Tracer, name: &'static str) -> RecordedSpan {

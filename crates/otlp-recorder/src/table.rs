@@ -2,7 +2,6 @@
 //! write to memory, so threads on different processors do not slow each other down.
 
 use std::borrow::Borrow;
-use std::fmt::{self, Debug};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -20,6 +19,7 @@ type Slot<K, V> = OnceLock<Box<(K, V)>>;
 /// assert_eq!(lengths.get("article", || 0), Some(&7));
 /// assert_eq!(lengths.get("author", || 6), None);
 /// ```
+#[derive(Debug)]
 pub struct Table<K, V> {
     /// Open addressing with linear probing. The number of slots is a power of two and at least twice the
     /// limit, so that a search reaches an empty slot after a few steps.
@@ -88,15 +88,6 @@ impl<K: Hash + Eq, V> Table<K, V> {
         let make = make.take().expect("a search ends at the slot that it fills");
         slot.get_or_init(|| Box::new((key.to_owned(), make())));
         self.count.store(count + 1, Ordering::Release);
-    }
-}
-
-impl<K, V> Debug for Table<K, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("count", &self.count)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
     }
 }
 

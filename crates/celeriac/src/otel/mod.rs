@@ -15,14 +15,15 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Counter, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
+    Context, Failure, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
+    opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use self::{
     cache::TaskCache,
+    instruments::instruments,
     message::TaskMessage,
-    names::metric,
     spans::{Processing, Sending},
 };
 use crate::{
@@ -93,7 +94,7 @@ impl Observer for OtelObserver {
         let carried = carried_context(headers);
         let parent = carried.span().span_context().is_valid().then_some(&carried);
         let sending = tasks::send(&message, parent);
-        for (name, value) in sending.headers() {
+        for (name, value) in inject_context_of(&sending.cx) {
             headers.insert(name, Value::String(value));
         }
         Box::new(Send(sending))
@@ -152,26 +153,21 @@ impl Observer for OtelObserver {
     }
 
     fn buried(&self, queue: &str) {
-        let queue = telemetry::KeyValue::new("messaging.destination.name", queue.to_owned());
-        BURIED.add(1, &[queue]);
+        if let Some(instruments) = instruments() {
+            instruments.buried(queue);
+        }
     }
 }
-
-static BURIED: Counter = telemetry::counter(
-    metric::CELERIAC_MESSAGES_BURIED,
-    "{message}",
-    "Messages that went to the dead-letter list.",
-);
 
 struct Send(Sending);
 
 impl SendSpan for Send {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn handle(&self) -> SpanHandle {
-        origin(self.0.context())
+        origin(&self.0.cx)
     }
 
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
@@ -183,7 +179,7 @@ struct Run<'a>(Processing<'a>);
 
 impl RunSpan for Run<'_> {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn finish(self: Box<Self>, outcome: &TaskOutcome) {

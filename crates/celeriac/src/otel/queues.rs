@@ -21,7 +21,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::names::metric;
+use super::{
+    message::{CELERIAC, SYSTEM},
+    names::metric,
+};
 use crate::{broker::Broker, system};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
@@ -76,12 +79,12 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
         |queue| Some(queue.oldest?.as_secs_f64()),
     );
     let reported = Arc::clone(&seen);
-    telemetry::observe_gauge(
+    CELERIAC.observe_gauge(
         metric::CELERY_DEAD_LETTERS,
         "{message}",
         "Messages in the dead-letter list.",
         move || {
-            let system = vec![KeyValue::new("messaging.system", "celery")];
+            let system = vec![KeyValue::new("messaging.system", SYSTEM)];
             let dead = lock(&reported).dead;
             dead.map(|dead| (dead as f64, system)).into_iter().collect()
         },
@@ -110,7 +113,7 @@ fn observe(
     value: fn(&QueueDepth) -> Option<f64>,
 ) {
     let seen = Arc::clone(seen);
-    telemetry::observe_gauge(name, unit, description, move || {
+    CELERIAC.observe_gauge(name, unit, description, move || {
         let seen = lock(&seen);
         let values = seen.depths.iter().filter_map(|depth| {
             let queue = KeyValue::new("messaging.destination.name", depth.queue.clone());

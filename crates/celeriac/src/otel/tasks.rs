@@ -12,7 +12,8 @@ use super::spans::{Processing, Sending};
 
 /// Starts `celery.send_task`, a producer span whose parent is `parent` or the current span.
 ///
-/// The returned guard provides the headers to write into the message; finish it when the broker has replied.
+/// Write the headers of the context of the returned guard into the message; finish the guard when the broker
+/// has replied.
 pub(super) fn send(message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
     let start = |parent: &Context| {
         let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer);

@@ -27,25 +27,12 @@ pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -
     }
 }
 
-/// Limits of a log record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct LogLimits {
-    /// Maximum number of attributes.
-    pub(crate) attributes: usize,
-    /// Maximum length of a text attribute in characters.
-    pub(crate) value_length: Option<usize>,
-}
-
-impl LogLimits {
-    pub(super) fn read(variables: &mut Variables<'_>) -> Self {
-        let attributes = variables
-            .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
-            .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
-        Self {
-            attributes: usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX),
-            value_length: value_limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables),
-        }
-    }
+/// Reads the maximum number of attributes of a log record.
+pub(super) fn log_attributes(variables: &mut Variables<'_>) -> usize {
+    let attributes = variables
+        .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
+        .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
+    usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX)
 }
 
 /// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies
@@ -62,13 +49,9 @@ pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     }
 }
 
-/// Reads the maximum length of a text attribute of a span in characters.
-pub(super) fn span_value_limit(variables: &mut Variables<'_>) -> Option<usize> {
-    value_limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables)
-}
-
-fn value_limit(own: &str, variables: &mut Variables<'_>) -> Option<usize> {
+/// Reads the maximum length of a text attribute of a `SPAN` or `LOGRECORD` in characters.
+pub(super) fn value_length(item: &str, variables: &mut Variables<'_>) -> Option<usize> {
     variables
-        .limit(own)
+        .limit(&format!("OTEL_{item}_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
         .or_else(|| variables.limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
 }

@@ -36,6 +36,23 @@ impl<'a> Variables<'a> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
     }
 
+    /// Returns the value of the keyword in `name`, by default that of the first choice. `invalid` completes
+    /// the warning about another keyword.
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], invalid: &str) -> T {
+        let default = choices[0].1;
+        let Some(keyword) = self.keyword(name) else {
+            return default;
+        };
+        let chosen = choices.iter().find(|(known, _)| *known == keyword);
+        chosen.map_or_else(
+            || {
+                self.warn(format!("{name} is {invalid}"));
+                default
+            },
+            |(_, value)| *value,
+        )
+    }
+
     /// Reads a boolean by the rules of the OpenTelemetry specification: only `true` is true.
     pub(super) fn is_true(&mut self, name: &str) -> bool {
         let value = self.text(name).unwrap_or_default().to_ascii_lowercase();

@@ -143,17 +143,18 @@ impl RequestEncoder {
             .map(|other| (&other.scope, other.name.as_deref(), &other.entries));
         let groups: Vec<(Writer, &Writer)> = registered
             .chain(others)
-            .filter(|(_, _, entries)| !entries.is_empty())
+            .filter(|(_, _, entries)| !entries.bytes().is_empty())
             .map(|(scope, name, entries)| (scope_head(scope, name), entries))
             .collect();
 
-        let group_length = |(head, entries): &(Writer, &Writer)| head.len() + entries.len();
+        let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
         let length_of_groups: usize = groups
             .iter()
             .map(|group| field_length(resource_group::SCOPE_GROUPS, group_length(group)))
             .sum();
-        let length = self.resource.len() + length_of_groups;
-        let mut request = Writer::with_capacity(field_length(export_request::RESOURCE_GROUPS, length));
+        let length = self.resource.bytes().len() + length_of_groups;
+        let mut request = Writer::default();
+        request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
         request.length_prefix(export_request::RESOURCE_GROUPS, length);
         request.append(self.resource.bytes());
         for group in &groups {

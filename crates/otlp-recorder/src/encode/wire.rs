@@ -42,24 +42,12 @@ enum WireType {
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     pub(super) fn reserve(&mut self, bytes: usize) {
@@ -271,7 +259,7 @@ pub(super) fn content_at(bytes: &[u8], start: usize, field: u32) -> Option<Range
 }
 
 /// Reads a varint; returns the value and the end position.
-fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
+pub(crate) fn varint_at(bytes: &[u8], start: usize) -> Option<(u64, usize)> {
     let mut number = 0;
     for (index, byte) in bytes.get(start..)?.iter().take(MAX_VARINT_LENGTH).enumerate() {
         number |= u64::from(byte & 0x7f) << (7 * index);
@@ -369,7 +357,7 @@ mod tests {
             let mut writer = Writer::default();
             writer.string(1, &"x".repeat(length));
             writer.clear(1_000);
-            assert_eq!(writer.len(), 0);
+            assert!(writer.bytes().is_empty());
             assert!(writer.0.capacity() <= 1_000, "{length}");
         }
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use tokio::time::sleep;
 
-use super::exporter::{Exporter, Transport};
+use super::exporter::Exporter;
 use super::shutdown::Shutdown;
 use crate::destination::Request;
 use crate::log_target::LOG_TARGET;
 use crate::queue::{Entries, Queue};
 use crate::signal::Signal;
+use crate::transport::Transport;
 
 /// Sends the batches of one signal from its queue to its exporter.
 #[derive(Debug)]

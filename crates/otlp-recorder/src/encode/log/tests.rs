@@ -64,7 +64,10 @@ fn encoder(attribute_limit: usize) -> LogEncoder {
 
 fn decoded(attribute_limit: usize, batch: Vec<Entry>) -> ExportLogsServiceRequest {
     let queue = Arc::new(Queue::<Batch>::new(100, 100));
-    let processor = QueueLogProcessor::new(Arc::clone(&queue), encoder(attribute_limit));
+    let processor = QueueLogProcessor {
+        queue: Arc::clone(&queue),
+        encoder: encoder(attribute_limit),
+    };
     for (mut record, scope) in batch {
         processor.emit(&mut record, &scope);
     }
@@ -146,7 +149,10 @@ fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_k
 #[test]
 fn records_after_the_shutdown_are_not_queued() {
     let queue = Arc::new(Queue::<Batch>::new(10, 5));
-    let processor = QueueLogProcessor::new(Arc::clone(&queue), encoder(128));
+    let processor = QueueLogProcessor {
+        queue: Arc::clone(&queue),
+        encoder: encoder(128),
+    };
     processor.shutdown().unwrap();
     let (mut record, scope) = entries(|logger| logger.emit(logger.create_log_record())).remove(0);
     processor.emit(&mut record, &scope);
