@@ -19,6 +19,7 @@ use self::{
     envelope::Address,
 };
 use crate::{
+    backoff::Backoff,
     broker::{Broker, BrokerError, ReplyTo},
     log::debug,
     system,
@@ -246,10 +247,10 @@ impl Control {
         let deadline = Instant::now() + self.timeout;
         let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
-        let mut delay = MIN_POLL_DELAY;
+        let mut polls = Backoff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
         while query.replies.len() < receivers.min(named) && Instant::now() < deadline {
-            sleep(delay.min(deadline.saturating_duration_since(Instant::now()))).await;
-            delay = (delay * 2).min(MAX_POLL_DELAY);
+            let left = deadline.saturating_duration_since(Instant::now());
+            sleep(polls.next_delay().min(left)).await;
             for raw in self.broker.take_replies(to).await? {
                 self.read(&raw, ticket, &mut query.replies);
             }

@@ -26,8 +26,6 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const MIN_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Lifetime of a connection that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -47,23 +45,13 @@ pub(super) struct Connection {
     connecting: tokio::sync::Mutex<()>,
 }
 
+#[derive(Default)]
 struct ConnectionState {
     live: Option<Live>,
     generation: u64,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
     backoff: Backoff,
-}
-
-impl Default for ConnectionState {
-    fn default() -> Self {
-        Self {
-            live: None,
-            generation: 0,
-            retry_at: None,
-            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
-        }
-    }
 }
 
 /// An established connection.

@@ -208,7 +208,7 @@ impl Shared {
 }
 
 async fn run(shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut backoff = Backoff::default();
     let mut failures = FailureLog::new("watching results");
     loop {
         let mut connected = || {

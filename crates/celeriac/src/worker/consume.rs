@@ -27,7 +27,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut backoff = Backoff::default();
     let mut failures = FailureLog::new("receiving messages");
     let mut full = false;
     while !shared.stop.is_cancelled() {
