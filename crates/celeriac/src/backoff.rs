@@ -61,7 +61,7 @@ mod tests {
                 "{delay:?} of {nominal:?}"
             );
         };
-        [1, 2, 3, 3].map(&mut is_next);
+        [1, 2, 3, 3].into_iter().for_each(&mut is_next);
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_secs(1));
     }

@@ -6,11 +6,11 @@ use std::{collections::VecDeque, mem, pin::pin};
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
-use super::{commands, connection::Connection, names};
+use super::{RedisBroker, commands, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
-    observer::{Observer, SpanHandle, observed},
+    observer::{SpanHandle, observed},
 };
 
 /// Maximum number of deliveries acknowledged in one transaction.
@@ -51,34 +51,32 @@ impl StoredResult {
     }
 }
 
-impl Acks {
+impl RedisBroker {
     /// Acknowledges a delivery, together with others that are waiting.
-    pub(super) async fn ack(
+    pub(super) async fn ack_in_batch(
         &self,
-        connection: &Connection,
-        observer: &dyn Observer,
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
         let (sender, mut answer) = oneshot::channel();
-        self.waiting.lock().push_back(Ack {
+        self.acks.waiting.lock().push_back(Ack {
             tag,
             result,
-            origin: observer.current_span(),
+            origin: self.observer.current_span(),
             answer: sender,
         });
         loop {
             tokio::select! {
                 biased;
                 answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection, observer)).await,
+                _guard = self.acks.transaction.lock() => Box::pin(self.send_acks()).await,
             }
         }
     }
 
-    async fn send_batch(&self, connection: &Connection, observer: &dyn Observer) {
+    async fn send_acks(&self) {
         let mut acks: Vec<Ack> = {
-            let mut waiting = self.waiting.lock();
+            let mut waiting = self.acks.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
             waiting.drain(..count).collect()
         };
@@ -103,9 +101,10 @@ impl Acks {
             commands::ACK
         };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
-        let origin = observer.batch_span(&origins);
-        let end = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
+        let origin = self.observer.batch_span(&origins);
+        let end = pin!(self.commands.pipeline(command, &pipeline));
+        let answer: Result<(), BrokerError> =
+            observed(end, |poll| self.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
             let _ = ack.answer.send(answer.clone());

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use redis::{cmd, pipe};
 
-use super::{RedisBroker, ack::StoredResult, commands, names};
+use super::{RedisBroker, ack::StoredResult, commands, names, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     result::ResultMeta,
@@ -38,7 +38,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = self.scripts.store_unless_ended.prepare_invoke();
+        let mut script = scripts::STORE_UNLESS_ENDED.prepare_invoke();
         script
             .key(names::result(&meta.task_id))
             .arg(meta.encode())

@@ -16,7 +16,7 @@ use redis::{
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, commands, names, restore, script::Script};
+use super::{RedisBroker, commands, names, script::scripts};
 use crate::{
     broker::{BrokerError, Bus, ReplyTo, ServerInfo},
     log::debug,
@@ -31,15 +31,17 @@ const MAX_REPLIES: usize = 100;
 /// Idle time after which a subscription checks its connection.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// Adds a reply to its queue if the queue is still bound; otherwise replies would pile up without a reader.
-///
-/// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
-const REPLY: &str = r"
+scripts! {
+    /// Adds a reply to its queue if the queue is still bound; otherwise replies would pile up without a reader.
+    ///
+    /// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
+    REPLY = r"
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 ";
+}
 
 #[async_trait]
 impl Bus for RedisBroker {
@@ -98,8 +100,7 @@ impl Bus for RedisBroker {
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
         let queue = to.queue();
-        let script = Script::new(REPLY);
-        let mut script = script.prepare_invoke();
+        let mut script = REPLY.prepare_invoke();
         script
             .key(names::binding_key(&to.exchange))
             .key(&queue)
@@ -131,7 +132,7 @@ impl Bus for RedisBroker {
 
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
-        let now = restore::server_time(&self.commands).await?;
+        let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
         let mut pipeline = pipe();
         pipeline

@@ -170,7 +170,7 @@ impl Connection {
                     _ => break,
                 }
             }
-            self.check(live.generation, answer, || script.hash().to_owned())
+            self.check(live.generation, answer, || script.hash.to_owned())
         };
         self.observed(commands::EVALSHA, answer).await
     }
@@ -198,16 +198,21 @@ impl Connection {
             let client = self.endpoint.client().await?;
             client.get_async_pubsub().await.map_err(|error| text(&error))
         };
-        match in_time(attempt).await {
-            Ok(subscriber) => {
-                self.outages.report_available();
-                Ok(subscriber)
-            }
-            Err(cause) => {
-                self.outages.report_unavailable(None, &cause);
-                Err(BrokerError::Unavailable { cause })
-            }
+        let subscriber = self.in_time(attempt).await;
+        subscriber.map_err(|cause| BrokerError::Unavailable { cause })
+    }
+
+    /// Limits the time of an attempt to connect, and reports its result.
+    async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        let result = match timeout(CONNECT_TIMEOUT * 2, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err("timed out connecting".to_owned()),
+        };
+        match &result {
+            Ok(_) => self.outages.report_available(),
+            Err(cause) => self.outages.report_unavailable(None, cause),
         }
+        result
     }
 
     /// Returns the connection, and connects first if there is none and the back-off allows it.
@@ -224,13 +229,9 @@ impl Connection {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        match in_time(self.connect()).await {
-            Ok(connection) => {
-                self.outages.report_available();
-                Ok(self.connected(connection))
-            }
+        match self.in_time(self.connect()).await {
+            Ok(connection) => Ok(self.connected(connection)),
             Err(cause) => {
-                self.outages.report_unavailable(None, &cause);
                 self.back_off(&mut self.state.lock(), &cause);
                 Err(BrokerError::Unavailable { cause })
             }
@@ -339,13 +340,6 @@ impl Connection {
 
     fn back_off(&self, state: &mut ConnectionState, cause: &str) {
         state.retry_at = Some((Instant::now() + state.backoff.next_delay(), cause.to_owned()));
-    }
-}
-
-async fn in_time<T>(attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-        Ok(result) => result,
-        Err(_) => Err("timed out connecting".to_owned()),
     }
 }
 

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use redis::cmd;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, commands, names, scripts};
 use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 
 #[async_trait]
@@ -33,7 +33,7 @@ impl DeadLetters for RedisBroker {
         letter: &DeadLetter,
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.take_dead.prepare_invoke();
+        let mut script = scripts::TAKE_DEAD.prepare_invoke();
         script.key(names::DEAD).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
             script

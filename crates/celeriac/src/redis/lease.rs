@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{cmd, pipe};
 
-use super::{commands, config::RedisConfig, connection::Connection, names, restore, script::Script};
+use super::{RedisBroker, commands, names, restore, script::scripts};
 use crate::{
     broker::{BrokerError, Delivery, DeliveryTag, Renewal},
     lock::Lock,
@@ -21,6 +21,7 @@ const RENEW_BATCH: usize = 1000;
 /// restored the messages.
 const MAX_SUSPENSION_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
 
+#[derive(Default)]
 pub(super) struct Lease {
     /// Whether the server has ever confirmed the lease.
     held: AtomicBool,
@@ -28,19 +29,9 @@ pub(super) struct Lease {
     lost: AtomicBool,
     /// Server time of the last renewal.
     renewed: Lock<Option<f64>>,
-    reserve: Script,
 }
 
 impl Lease {
-    pub(super) fn new() -> Self {
-        Self {
-            held: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-            renewed: Lock::default(),
-            reserve: Script::new(RESERVE),
-        }
-    }
-
     /// Returns whether the server has ever confirmed the lease. Call before sending a request that sets it.
     pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
@@ -55,20 +46,21 @@ impl Lease {
         }
     }
 
-    pub(super) async fn renew(
-        &self,
-        connection: &Connection,
-        config: &RedisConfig,
-        instance: &str,
-        deliveries: &[DeliveryTag],
-    ) -> Result<Renewal, BrokerError> {
-        let now = restore::server_time(connection).await?;
+    /// Records that all lost deliveries are reserved again.
+    pub(super) fn clear_lost(&self) {
+        self.lost.store(false, Ordering::Release);
+    }
+}
+
+impl RedisBroker {
+    pub(super) async fn renew_lease(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
+        let now = self.server_time().await?;
         let mut pipeline = pipe();
         pipeline
             .cmd("ZADD")
             .arg(names::LEASES)
-            .arg(now + config.lease.as_secs_f64())
-            .arg(instance);
+            .arg(now + self.config.lease.as_secs_f64())
+            .arg(&self.instance);
         // The server does nothing else during a command.
         for deliveries in deliveries.chunks(RENEW_BATCH) {
             let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
@@ -77,42 +69,38 @@ impl Lease {
             }
             index.ignore();
         }
-        let was_held = self.is_held();
-        let (added,): (u64,) = connection.pipeline(commands::RENEW, &pipeline).await?;
-        self.set(was_held, added > 0);
-        let before = self.renewed.lock().replace(now);
+        let lease = &self.lease;
+        let was_held = lease.is_held();
+        let (added,): (u64,) = self.commands.pipeline(commands::RENEW, &pipeline).await?;
+        lease.set(was_held, added > 0);
+        let before = lease.renewed.lock().replace(now);
         if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
-            self.clear_lost();
+            lease.clear_lost();
         }
-        Ok(if self.lost.load(Ordering::Acquire) {
+        Ok(if lease.lost.load(Ordering::Acquire) {
             Renewal::Lost
         } else {
             Renewal::Kept
         })
     }
 
-    /// Returns whether the server has lost this handle's reservations, before the next renewal discovers it.
-    pub(super) async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
+    /// Reserves a delivery again if the server has lost this handle's reservations, before the next renewal
+    /// discovers it. Returns whether it has.
+    pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
         let mut score = cmd("ZSCORE");
-        score.arg(names::LEASES).arg(instance);
-        let known: Option<f64> = connection.command(commands::ZSCORE, &score).await?;
-        let lost = known.is_none() && self.is_held();
-        Ok(lost || self.lost.load(Ordering::Acquire))
-    }
-
-    /// Records that all lost deliveries are reserved again.
-    pub(super) fn clear_lost(&self) {
-        self.lost.store(false, Ordering::Release);
+        score.arg(names::LEASES).arg(&self.instance);
+        let known: Option<f64> = self.commands.command(commands::ZSCORE, &score).await?;
+        let lost = known.is_none() && self.lease.is_held() || self.lease.lost.load(Ordering::Acquire);
+        if lost {
+            self.reserve_again(std::slice::from_ref(delivery)).await?;
+        }
+        Ok(lost)
     }
 
     /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
-    pub(super) async fn reserve(
-        &self,
-        connection: &Connection,
-        deliveries: &[Delivery],
-    ) -> Result<(), BrokerError> {
+    pub(super) async fn reserve_again(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         for batch in deliveries.chunks(RESERVE_BATCH) {
-            let mut script = self.reserve.prepare_invoke();
+            let mut script = RESERVE.prepare_invoke();
             script.key(names::UNACKED_INDEX).key(names::UNACKED);
             for delivery in batch {
                 script
@@ -120,15 +108,16 @@ impl Lease {
                     .arg(&delivery.raw)
                     .arg(names::reservation_tail(&delivery.queue));
             }
-            connection.script::<()>(&script).await?;
+            self.commands.script::<()>(&script).await?;
         }
         Ok(())
     }
 }
 
-/// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its reservation.
-/// As in receiving, a message that is clearly not JSON is reserved as a JSON string.
-const RESERVE: &str = r"
+scripts! {
+    /// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its reservation.
+    /// As in receiving, a message that is clearly not JSON is reserved as a JSON string.
+    RESERVE = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)
 for i = 1, #ARGV, 3 do
@@ -138,3 +127,4 @@ for i = 1, #ARGV, 3 do
     redis.call('ZADD', KEYS[1], now, ARGV[i])
 end
 ";
+}

@@ -34,11 +34,11 @@ mod watch;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{cmd, pipe};
+use redis::{FromRedisValue, cmd, pipe};
 
 use self::{
     ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
-    receive::Receiver, script::Invocation, scripts::Scripts, watch::Watch,
+    receive::Receiver, script::Invocation, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -58,7 +58,6 @@ pub struct RedisBroker {
     commands: Arc<Connection>,
     watch: Watch,
     receiver: Receiver,
-    scripts: Scripts,
     /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
@@ -93,9 +92,8 @@ impl RedisBroker {
             receiver: Receiver::new(commands.another()),
             watch: Watch::new(Arc::clone(&commands), config.response_timeout),
             commands,
-            scripts: Scripts::new(),
             instance: system::random_id().to_string(),
-            lease: Lease::new(),
+            lease: Lease::default(),
             bindings: Bindings::default(),
             acks: Acks::default(),
             observer,
@@ -116,24 +114,20 @@ impl RedisBroker {
         }
     }
 
-    /// Runs a script that settles a delivery and returns whether it was held. If the server has lost its
-    /// data, reserves the delivery again and repeats the script, so that the message is not lost.
-    async fn run_settling(&self, delivery: &Delivery, script: &Invocation<'_>) -> Result<(), BrokerError> {
-        let held: bool = self.commands.script(script).await?;
-        if !held && self.reserve_if_lost(delivery).await? {
-            self.commands.script::<()>(script).await?;
+    /// Runs a script that settles a delivery if it is held, which `is_held` reads from its answer. If the
+    /// server has lost its data, reserves the delivery again and repeats the script, so that the message is
+    /// not lost.
+    async fn run_settling<T: FromRedisValue>(
+        &self,
+        delivery: &Delivery,
+        script: &Invocation<'_>,
+        is_held: impl Fn(&T) -> bool,
+    ) -> Result<T, BrokerError> {
+        let answer = self.commands.script(script).await?;
+        if !is_held(&answer) && self.reserve_if_lost(delivery).await? {
+            return self.commands.script(script).await;
         }
-        Ok(())
-    }
-
-    /// Reserves a delivery again if the server has lost its data. Returns whether it has.
-    async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let lost = self.lease.is_lost(&self.commands, &self.instance).await?;
-        if lost {
-            let delivery = std::slice::from_ref(delivery);
-            self.lease.reserve(&self.commands, delivery).await?;
-        }
-        Ok(lost)
+        Ok(answer)
     }
 }
 
@@ -142,11 +136,11 @@ impl Sealed for RedisBroker {}
 #[async_trait]
 impl Broker for RedisBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        publish::push(&self.commands, &self.bindings, &[message]).await
+        self.push(&[message]).await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = publish::push(&self.commands, &self.bindings, &messages).await;
+        let answer = self.push(&messages).await;
         vec![answer; messages.len()]
     }
 
@@ -167,27 +161,12 @@ impl Broker for RedisBroker {
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        self.receiver
-            .receive(
-                &self.scripts.receive,
-                &self.instance,
-                (&self.lease, self.config.lease),
-                queues,
-                max,
-            )
-            .await
+        self.receive_from(queues, max).await
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
         let stored = result.map(|meta| self.stored(meta));
-        self.acks
-            .ack(
-                &self.commands,
-                self.observer.as_ref(),
-                delivery.tag.clone(),
-                stored,
-            )
-            .await
+        self.ack_in_batch(delivery.tag.clone(), stored).await
     }
 
     async fn replace(
@@ -197,7 +176,7 @@ impl Broker for RedisBroker {
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
         let queue = &delivery.queue;
-        let mut script = self.scripts.replace.prepare_invoke();
+        let mut script = scripts::REPLACE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
@@ -209,7 +188,8 @@ impl Broker for RedisBroker {
             .arg(message.encode())
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.result_seconds());
-        self.run_settling(delivery, &script).await
+        self.run_settling(delivery, &script, |held| *held).await?;
+        Ok(())
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
@@ -218,14 +198,15 @@ impl Broker for RedisBroker {
                 .bury(delivery, "the message is not a JSON object", None)
                 .await;
         };
-        let mut script = self.scripts.restore.prepare_invoke();
+        let mut script = scripts::RESTORE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
-        self.run_settling(delivery, &script).await
+        self.run_settling(delivery, &script, |held| *held).await?;
+        Ok(())
     }
 
     async fn bury(
@@ -234,16 +215,8 @@ impl Broker for RedisBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        bury::bury(
-            &self.commands,
-            &self.scripts,
-            self.config.dead_letter_capacity,
-            delivery.tag.as_str(),
-            &delivery.queue,
-            &delivery.raw,
-            reason,
-        )
-        .await?;
+        let Delivery { tag, queue, raw } = delivery;
+        self.bury_held(tag.as_str(), queue, raw, reason, None).await?;
         self.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
@@ -252,10 +225,7 @@ impl Broker for RedisBroker {
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let renewal = self
-            .lease
-            .renew(&self.commands, &self.config, &self.instance, deliveries)
-            .await?;
+        let renewal = self.renew_lease(deliveries).await?;
         if renewal == Renewal::Lost {
             self.bindings.forget();
         }
@@ -263,7 +233,7 @@ impl Broker for RedisBroker {
     }
 
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        self.lease.reserve(&self.commands, deliveries).await?;
+        self.reserve_again(deliveries).await?;
         self.lease.clear_lost();
         Ok(())
     }
@@ -273,15 +243,7 @@ impl Broker for RedisBroker {
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
-        let (restored, buried) =
-            restore::restore_expired(&self.commands, &self.scripts, &self.config).await?;
-        for (queue, meta) in &buried {
-            self.observer.buried(queue);
-            if let Some(meta) = meta {
-                self.store_result(meta).await?;
-            }
-        }
-        Ok(restored)
+        self.restore_all_expired().await
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {

@@ -6,7 +6,7 @@ use std::{collections::HashSet, time::Duration};
 use redis::pipe;
 use tokio::time::Instant;
 
-use super::{commands, connection::Connection, names};
+use super::{RedisBroker, commands, names};
 use crate::{broker::BrokerError, lock::Lock, message::Message};
 
 /// Maximum number of queues whose bindings are remembered; others are declared every time.
@@ -26,43 +26,41 @@ struct Declared {
     queues: HashSet<String>,
 }
 
-/// Pushes all messages in a single pipeline.
-pub(super) async fn push(
-    connection: &Connection,
-    bindings: &Bindings,
-    messages: &[Message],
-) -> Result<(), BrokerError> {
-    if messages.is_empty() {
-        return Ok(());
-    }
-    let generation = connection.live().await?.generation;
-    let mut pipeline = pipe();
-    let mut declared = Vec::new();
-    let mut lists: Vec<(String, Vec<String>)> = Vec::new();
-    for message in messages {
-        let queue = message.queue();
-        if !declared.iter().any(|known| known == queue) && !bindings.has(generation, queue) {
-            pipeline
-                .cmd("SADD")
-                .arg(names::binding_key(queue))
-                .arg(names::binding(queue))
-                .ignore();
-            declared.push(queue.to_owned());
+impl RedisBroker {
+    /// Pushes all messages in a single pipeline.
+    pub(super) async fn push(&self, messages: &[Message]) -> Result<(), BrokerError> {
+        if messages.is_empty() {
+            return Ok(());
         }
-        let list = names::list(queue, message.properties.priority);
-        let text = message.encode();
-        // One command pushes all messages of a list, in order.
-        match lists.iter_mut().find(|(known, _)| *known == list) {
-            Some((_, texts)) => texts.push(text),
-            None => lists.push((list, vec![text])),
+        let generation = self.commands.live().await?.generation;
+        let mut pipeline = pipe();
+        let mut declared = Vec::new();
+        let mut lists: Vec<(String, Vec<String>)> = Vec::new();
+        for message in messages {
+            let queue = message.queue();
+            if !declared.iter().any(|known| known == queue) && !self.bindings.has(generation, queue) {
+                pipeline
+                    .cmd("SADD")
+                    .arg(names::binding_key(queue))
+                    .arg(names::binding(queue))
+                    .ignore();
+                declared.push(queue.to_owned());
+            }
+            let list = names::list(queue, message.properties.priority);
+            let text = message.encode();
+            // One command pushes all messages of a list, in order.
+            match lists.iter_mut().find(|(known, _)| *known == list) {
+                Some((_, texts)) => texts.push(text),
+                None => lists.push((list, vec![text])),
+            }
         }
+        for (list, texts) in lists {
+            pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
+        }
+        self.commands.pipeline::<()>(commands::LPUSH, &pipeline).await?;
+        self.bindings.add(generation, declared);
+        Ok(())
     }
-    for (list, texts) in lists {
-        pipeline.cmd("LPUSH").arg(list).arg(texts).ignore();
-    }
-    connection.pipeline::<()>(commands::LPUSH, &pipeline).await?;
-    bindings.add(generation, declared);
-    Ok(())
 }
 
 impl Declared {

@@ -17,7 +17,7 @@ use std::{
 use redis::cmd;
 use tokio::sync::Mutex;
 
-use super::{commands, connection::Connection, lease::Lease, names, script::Script};
+use super::{RedisBroker, commands, connection::Connection, names, restore, scripts};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
 
 /// Duration of a wait, which is the latency of messages that cannot be waited for.
@@ -52,41 +52,6 @@ impl Receiver {
         }
     }
 
-    pub(super) async fn receive(
-        &self,
-        script: &Script,
-        instance: &str,
-        (lease, lease_time): (&Lease, Duration),
-        queues: &[String],
-        max: usize,
-    ) -> Result<Vec<Delivery>, BrokerError> {
-        if queues.is_empty() || max == 0 {
-            return Ok(Vec::new());
-        }
-        let mut tags = self.tags.lock().await;
-        let claimed = self.claim(&mut tags, instance).await?;
-        if !claimed.is_empty() {
-            return Ok(claimed);
-        }
-        let mut queues: Vec<&str> = queues.iter().map(String::as_str).collect();
-        let first = self.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
-        queues.rotate_left(first);
-        let take = TakeRequest {
-            script,
-            instance,
-            lease,
-            lease_time,
-            queues: &queues,
-            max: max.min(MAX_MESSAGES),
-        };
-        let taken = self.take(&mut tags, &take).await?;
-        if !taken.is_empty() {
-            return Ok(taken);
-        }
-        self.wait(queues[0]).await?;
-        self.take(&mut tags, &take).await
-    }
-
     async fn wait(&self, queue: &str) -> Result<(), BrokerError> {
         let mut wait = cmd("BLMOVE");
         wait.arg(queue)
@@ -97,20 +62,47 @@ impl Receiver {
         let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, &wait).await;
         woken.map(|_| ())
     }
+}
 
-    async fn take(&self, tags: &mut Tags, take: &TakeRequest<'_>) -> Result<Vec<Delivery>, BrokerError> {
-        let mut invocation = take.script.prepare_invoke();
+impl RedisBroker {
+    pub(super) async fn receive_from(
+        &self,
+        queues: &[String],
+        max: usize,
+    ) -> Result<Vec<Delivery>, BrokerError> {
+        if queues.is_empty() || max == 0 {
+            return Ok(Vec::new());
+        }
+        let mut tags = self.receiver.tags.lock().await;
+        let claimed = self.claim(&mut tags).await?;
+        if !claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let mut queues: Vec<&str> = queues.iter().map(String::as_str).collect();
+        let first = self.receiver.rotation.fetch_add(1, Ordering::Relaxed) % queues.len();
+        queues.rotate_left(first);
+        let max = max.min(MAX_MESSAGES);
+        let taken = self.take(&mut tags, &queues, max).await?;
+        if !taken.is_empty() {
+            return Ok(taken);
+        }
+        self.receiver.wait(queues[0]).await?;
+        self.take(&mut tags, &queues, max).await
+    }
+
+    async fn take(&self, tags: &mut Tags, queues: &[&str], max: usize) -> Result<Vec<Delivery>, BrokerError> {
+        let mut invocation = scripts::RECEIVE.prepare_invoke();
         invocation
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::LEASES)
-            .arg(take.max)
-            .arg(take.instance)
+            .arg(max)
+            .arg(&self.instance)
             .arg(tags.next)
-            .arg(take.lease_time.as_secs_f64());
-        let mut sources = Vec::with_capacity(take.queues.len() * names::STEPS.len());
+            .arg(self.config.lease.as_secs_f64());
+        let mut sources = Vec::with_capacity(queues.len() * names::STEPS.len());
         for step in names::STEPS {
-            for queue in take.queues {
+            for queue in queues {
                 invocation
                     .key(names::list(queue, step))
                     .arg(names::reservation_tail(queue));
@@ -118,14 +110,14 @@ impl Receiver {
             }
         }
         let first = tags.next;
-        tags.next += take.max as u64;
-        tags.unanswered = take.max as u64;
-        let was_held = take.lease.is_held();
+        tags.next += max as u64;
+        tags.unanswered = max as u64;
+        let was_held = self.lease.is_held();
         let (origins, messages, added): (Vec<usize>, Vec<Vec<u8>>, bool) =
-            self.connection.script(&invocation).await?;
+            self.receiver.connection.script(&invocation).await?;
         tags.unanswered = 0;
         if !messages.is_empty() {
-            take.lease.set(was_held, added);
+            self.lease.set(was_held, added);
         }
         // Unused tags are available to the next call.
         tags.next = first + messages.len() as u64;
@@ -134,7 +126,7 @@ impl Receiver {
             .zip(messages)
             .zip(first..)
             .map(|((origin, raw), number)| Delivery {
-                tag: tag(take.instance, number),
+                tag: self.tag(number),
                 queue: sources
                     .get(origin.wrapping_sub(1))
                     .copied()
@@ -146,41 +138,33 @@ impl Receiver {
     }
 
     /// Returns the messages that an earlier call reserved without receiving the answer.
-    async fn claim(&self, tags: &mut Tags, instance: &str) -> Result<Vec<Delivery>, BrokerError> {
+    async fn claim(&self, tags: &mut Tags) -> Result<Vec<Delivery>, BrokerError> {
         if tags.unanswered == 0 {
             return Ok(Vec::new());
         }
         let lost: Vec<DeliveryTag> = (tags.next - tags.unanswered..tags.next)
-            .map(|number| tag(instance, number))
+            .map(|number| self.tag(number))
             .collect();
         let mut get = cmd("HMGET");
         get.arg(names::UNACKED);
         for tag in &lost {
             get.arg(tag.as_str());
         }
-        let reservations: Vec<Option<Vec<u8>>> = self.connection.command(commands::HMGET, &get).await?;
+        let reservations: Vec<Option<Vec<u8>>> =
+            self.receiver.connection.command(commands::HMGET, &get).await?;
         tags.unanswered = 0;
         Ok(lost
             .into_iter()
             .zip(reservations)
             .filter_map(|(tag, reservation)| {
-                let (raw, queue) = super::restore::reserved(&reservation?)?;
+                let (raw, queue) = restore::reserved(&reservation?)?;
                 Some(Delivery { tag, queue, raw })
             })
             .collect())
     }
-}
 
-struct TakeRequest<'a> {
-    script: &'a Script,
-    instance: &'a str,
-    lease: &'a Lease,
-    lease_time: Duration,
-    queues: &'a [&'a str],
-    max: usize,
-}
-
-fn tag(instance: &str, number: u64) -> DeliveryTag {
-    // Fixed width, so that deliveries of the same second sort in order in the index.
-    DeliveryTag(format!("{instance}/{number:012}"))
+    fn tag(&self, number: u64) -> DeliveryTag {
+        // Fixed width, so that deliveries of the same second sort in order in the index.
+        DeliveryTag(format!("{}/{number:012}", self.instance))
+    }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use redis::pipe;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, commands, names, scripts};
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -39,7 +39,7 @@ impl Timetable for RedisBroker {
         to: &str,
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.advance.prepare_invoke();
+        let mut script = scripts::ADVANCE.prepare_invoke();
         script
             .key(names::SCHEDULE)
             .arg(entry)

@@ -2,6 +2,16 @@
 
 use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
+/// Defines scripts that are hashed on first use.
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) static $name: std::sync::LazyLock<$crate::redis::script::Script> =
+            std::sync::LazyLock::new(|| $crate::redis::script::Script::new($text));
+    )*};
+}
+pub(super) use scripts;
+
 #[derive(Debug)]
 pub(super) struct Script(redis::Script);
 
@@ -21,16 +31,12 @@ impl Script {
 
 /// A script with the keys and arguments of one call.
 pub(super) struct Invocation<'a> {
-    hash: &'a str,
+    /// SHA-1 of the script's text, by which the server knows the script.
+    pub hash: &'a str,
     invocation: ScriptInvocation<'a>,
 }
 
 impl Invocation<'_> {
-    /// SHA-1 of the script's text, by which the server knows the script.
-    pub(super) fn hash(&self) -> &str {
-        self.hash
-    }
-
     pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.invocation.key(key);
         self
@@ -61,8 +67,8 @@ mod tests {
     #[test]
     fn scripts_are_told_apart_whatever_their_arguments() {
         let (one, other) = (Script::new("return 1"), Script::new("return 2"));
-        let hash = one.prepare_invoke().hash().to_owned();
-        assert_eq!(one.prepare_invoke().key("a").arg("b").hash(), hash);
-        assert_ne!(other.prepare_invoke().key("a").arg("b").hash(), hash);
+        let hash = one.prepare_invoke().hash;
+        assert_eq!(one.prepare_invoke().key("a").arg("b").hash, hash);
+        assert_ne!(other.prepare_invoke().key("a").arg("b").hash, hash);
     }
 }
