@@ -14,7 +14,7 @@ use crate::{
     event::{self, Event},
     log::debug,
     message::Message,
-    observer::{NoopObserver, Observer, SendInfo, SendSpan, SpanHandle, observed},
+    observer::{NoopObserver, Observer, SendSpan, SpanHandle, observed},
     result::ResultMeta,
     result_tree::ResultTree,
     signature::Signature,
@@ -169,7 +169,7 @@ impl Client {
         let tree = sender.apply(canvas.0, &[], Map::new())?;
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
-        let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
+        let spans: Vec<_> = messages.map(|message| self.observer.sending(message)).collect();
         let origins: Vec<SpanHandle> = spans.iter().map(|span| span.handle()).collect();
         let origin = self.observer.batch_span(&origins);
         let mut publish = self.broker.publish_together(&publication);
@@ -219,22 +219,12 @@ impl Client {
 
     fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {
         let mut message = signature.into_message(&self.send_context());
-        let span = self.observe(&mut message);
+        let span = self.observer.sending(&mut message);
         (message, span)
     }
 
     fn send_context(&self) -> SendContext<'_> {
         SendContext::new(system::now(), &self.origin, &self.reply_to)
-    }
-
-    fn observe(&self, message: &mut Message) -> Box<dyn SendSpan> {
-        let headers = &mut message.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &message.properties.delivery_info.routing_key,
-        );
-        self.observer.send(&info, &mut headers.extra)
     }
 }
 

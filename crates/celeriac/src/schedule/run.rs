@@ -14,7 +14,7 @@ use crate::{
     failure_log::FailureLog,
     log::{info, warn},
     message::Message,
-    observer::{NoopObserver, Observer, SendInfo, observed},
+    observer::{NoopObserver, Observer, observed},
     system, time,
 };
 
@@ -55,7 +55,7 @@ impl Scheduler {
             broker,
             observer: Arc::new(NoopObserver),
             entries: Vec::new(),
-            origin: format!("gen{}@{}", std::process::id(), system::hostname()),
+            origin: system::origin(),
             reply_to: system::random_id().to_string(),
         }
     }
@@ -210,13 +210,7 @@ impl Scheduler {
         let Some(mut message) = message else {
             return self.broker.advance(entry, Some(from), to, None).await;
         };
-        let headers = &mut message.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &message.properties.delivery_info.routing_key,
-        );
-        let span = self.observer.send(&info, &mut headers.extra);
+        let span = self.observer.sending(&mut message);
         let mut advance = self.broker.advance(entry, Some(from), to, Some(message));
         let moved = observed(advance.as_mut(), |poll| span.in_scope(poll)).await;
         if moved != Ok(false) {

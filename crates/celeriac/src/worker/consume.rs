@@ -41,15 +41,8 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
                 "the maximum number of tasks with an eta in the future is held; receiving no more until some of them start"
             );
         }
-        if room == 0 {
-            tokio::select! {
-                () = shared.inflight.room_changed.notified() => {}
-                () = shared.stop.cancelled() => {}
-            }
-            continue;
-        }
         let queues = shared.queues();
-        if queues.is_empty() {
+        if room == 0 || queues.is_empty() {
             // Waits until remote control adds a queue.
             tokio::select! {
                 () = shared.inflight.room_changed.notified() => {}

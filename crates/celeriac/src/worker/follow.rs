@@ -21,7 +21,7 @@ use crate::{
     exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
-    observer::{SendInfo, SendSpan},
+    observer::SendSpan,
     result::{ResultMeta, Status},
     result_tree::ResultTree,
     system,
@@ -339,13 +339,7 @@ fn observed(
             }
         }
         extra.extend(trace.clone());
-        let headers = &mut next.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &next.properties.delivery_info.routing_key,
-        );
-        shared.observer.send(&info, &mut headers.extra)
+        shared.observer.sending(next)
     };
     publication.messages.iter_mut().map(observe).collect()
 }
