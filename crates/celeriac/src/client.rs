@@ -1,7 +1,7 @@
 //! The client: sends tasks and reads their results. Uses brokers only through [`Broker`], which handles
 //! time-outs and reconnection.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -197,9 +197,9 @@ impl Client {
             ("exchange", Value::from("")),
             ("routing_key", Value::from(queue)),
         ];
-        let particulars = event::task_fields(message).into_iter().chain(place);
-        let id = &message.headers.id;
-        Some(Event::of_task("task-sent", &self.origin, clock, id, particulars))
+        let id = ("uuid", Value::from(message.headers.id.as_str()));
+        let details = iter::once(id).chain(event::task_fields(message)).chain(place);
+        Some(Event::new("task-sent", &self.origin, clock, details))
     }
 
     /// Broadcasts events. A failure is only logged, since monitors can do without them.

@@ -10,7 +10,7 @@ use super::{
     freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
     message::SendContext,
     node::{CanvasError, Kind, Node, list},
-    options::{Options, merged, take, take_index, take_text},
+    options::{Options, merged, take, take_text},
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
@@ -62,7 +62,7 @@ impl Sender<'_> {
         let inherited = FreezeArgs {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
-            index: take_index(&mut options),
+            index: take(&mut options, "group_index").and_then(|index| index.as_u64()?.try_into().ok()),
             chord: take(&mut options, "chord"),
             root: take(&mut options, "root_id"),
         };

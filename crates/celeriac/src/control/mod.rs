@@ -55,7 +55,6 @@ pub struct Control {
     limit: usize,
     destination: Option<Vec<String>>,
     pattern: Option<String>,
-    matcher: Option<&'static str>,
 }
 
 /// Reply of one worker.
@@ -86,7 +85,6 @@ impl Control {
             limit: usize::MAX,
             destination: None,
             pattern: None,
-            matcher: None,
         }
     }
 
@@ -112,7 +110,6 @@ impl Control {
     /// Addresses only workers whose names match a shell pattern.
     pub fn glob(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = Some(pattern.into());
-        self.matcher = Some("glob");
         self
     }
 
@@ -201,7 +198,7 @@ impl Control {
             arguments,
             destination: self.destination.clone(),
             pattern: self.pattern.clone(),
-            matcher: self.matcher.map(str::to_owned),
+            matcher: self.pattern.as_ref().map(|_| "glob".to_owned()),
             ticket: None,
             reply_to: None,
         }

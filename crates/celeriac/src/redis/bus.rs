@@ -46,11 +46,11 @@ return 1
 #[async_trait]
 impl Bus for RedisBroker {
     fn server(&self) -> ServerInfo {
-        self.commands.server()
+        self.commands.endpoint.server_info()
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let channel = names::channel(self.commands.database(), exchange, routing_key);
+        let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
         let mut publish = cmd("PUBLISH");
         publish.arg(channel).arg(text);
         self.commands.command(commands::PUBLISH, &publish).await
@@ -61,23 +61,16 @@ impl Bus for RedisBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let pattern = names::channel(self.commands.database(), exchange, routing_pattern);
-        let response_timeout = self.config.response_timeout;
+        let pattern = names::channel(self.commands.endpoint.database(), exchange, routing_pattern);
         let mut subscriber = self.commands.subscriber().await?;
-        let cause = match timeout(response_timeout, subscriber.psubscribe(pattern)).await {
-            Ok(Ok(())) => {
-                let (sink, messages) = subscriber.split();
-                let subscription = Subscription {
-                    sink,
-                    messages,
-                    response_timeout,
-                };
-                return Ok(stream::unfold(subscription, Subscription::next).boxed());
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "timed out subscribing".to_owned(),
+        self.commands.confirmed(subscriber.psubscribe(pattern)).await?;
+        let (sink, messages) = subscriber.split();
+        let subscription = Subscription {
+            sink,
+            messages,
+            response_timeout: self.config.response_timeout,
         };
-        Err(BrokerError::Unavailable { cause })
+        Ok(stream::unfold(subscription, Subscription::next).boxed())
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {

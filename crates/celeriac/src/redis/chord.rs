@@ -139,14 +139,8 @@ impl RedisBroker {
             script.arg("group").arg(json::to_string(structure));
         }
         for message in &publication.messages {
-            let queue = message.queue();
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, message.properties.priority));
-            script
-                .arg("message")
-                .arg(names::binding(queue))
-                .arg(message.encode());
+            script.arg("message");
+            script.message(message.queue(), message.properties.priority, message.encode());
         }
         let answer: i64 = self
             .run_settling(delivery, &script, |answer| *answer != 0)

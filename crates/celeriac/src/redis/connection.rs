@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, ServerInfo},
+    broker::BrokerError,
     lock::Lock,
     observer::{Command, CommandFailure, Observer},
 };
@@ -36,10 +36,10 @@ const MAX_SCRIPT_LOADS: usize = 20;
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
-    endpoint: Arc<Endpoint>,
+    pub endpoint: Arc<Endpoint>,
     outages: Arc<Outages>,
     observer: Arc<dyn Observer>,
-    response_timeout: Duration,
+    pub response_timeout: Duration,
     state: Lock<ConnectionState>,
     /// Locked while connecting, so that one caller connects and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
@@ -113,16 +113,6 @@ impl Connection {
             response_timeout,
             ..self.another()
         }
-    }
-
-    /// Returns the database number, which is part of channel names.
-    pub(super) fn database(&self) -> i64 {
-        self.endpoint.database()
-    }
-
-    /// Returns the address of the server.
-    pub(super) fn server(&self) -> ServerInfo {
-        self.endpoint.server_info()
     }
 
     /// Runs a command, which telemetry shows as `reported`.
@@ -200,6 +190,19 @@ impl Connection {
         };
         let subscriber = self.in_time(attempt).await;
         subscriber.map_err(|cause| BrokerError::Unavailable { cause })
+    }
+
+    /// Waits for the server to confirm a subscription.
+    pub(super) async fn confirmed(
+        &self,
+        command: impl Future<Output = RedisResult<()>>,
+    ) -> Result<(), BrokerError> {
+        let cause = match timeout(self.response_timeout, command).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "timed out subscribing".to_owned(),
+        };
+        Err(BrokerError::Unavailable { cause })
     }
 
     /// Limits the time of an attempt to connect, and reports its result.

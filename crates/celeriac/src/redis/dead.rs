@@ -36,11 +36,7 @@ impl DeadLetters for RedisBroker {
         let mut script = scripts::TAKE_DEAD.prepare_invoke();
         script.key(names::DEAD).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, *priority))
-                .arg(names::binding(queue))
-                .arg(raw);
+            script.message(queue, *priority, raw);
         }
         self.commands.script(&script).await
     }

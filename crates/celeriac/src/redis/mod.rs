@@ -90,7 +90,7 @@ impl RedisBroker {
         ));
         Ok(Self {
             receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands), config.response_timeout),
+            watch: Watch::new(Arc::clone(&commands)),
             commands,
             instance: system::random_id().to_string(),
             lease: Lease::default(),
@@ -107,7 +107,7 @@ impl RedisBroker {
         let commands = Arc::new(self.commands.observer(Arc::clone(&observer)));
         Self {
             receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands), self.config.response_timeout),
+            watch: Watch::new(Arc::clone(&commands)),
             commands,
             observer,
             ..self
@@ -175,17 +175,13 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let queue = &delivery.queue;
         let mut script = scripts::REPLACE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
-            .key(names::binding_key(queue))
-            .key(names::list(queue, message.properties.priority))
-            .key(names::result(&message.headers.id))
             .arg(delivery.tag.as_str())
-            .arg(names::binding(queue))
-            .arg(message.encode())
+            .message(&delivery.queue, message.properties.priority, message.encode())
+            .key(names::result(&message.headers.id))
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.result_seconds());
         self.run_settling(delivery, &script, |held| *held).await?;
@@ -252,14 +248,12 @@ impl Broker for RedisBroker {
             pipeline.cmd("LLEN").arg(names::list(queue, step));
         }
         pipeline.cmd("HLEN").arg(names::UNACKED);
-        let lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
-        match lengths.split_last() {
-            Some((unacked, waiting)) => Ok(Depth {
-                waiting: waiting.iter().sum(),
-                unacked: *unacked,
-            }),
-            None => Ok(Depth::default()),
-        }
+        let mut lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
+        let unacked = lengths.pop().unwrap_or_default();
+        Ok(Depth {
+            waiting: lengths.iter().sum(),
+            unacked,
+        })
     }
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {

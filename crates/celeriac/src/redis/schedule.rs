@@ -46,12 +46,7 @@ impl Timetable for RedisBroker {
             .arg(from.unwrap_or_default())
             .arg(to);
         if let Some(message) = message {
-            let queue = message.queue();
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, message.properties.priority))
-                .arg(names::binding(queue))
-                .arg(message.encode());
+            script.message(message.queue(), message.properties.priority, message.encode());
         }
         self.commands.script(&script).await
     }

@@ -2,6 +2,8 @@
 
 use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
+use super::names;
+
 /// Defines scripts that are hashed on first use.
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {$(
@@ -45,6 +47,15 @@ impl Invocation<'_> {
     pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         self.invocation.arg(argument);
         self
+    }
+
+    /// Adds the keys and arguments of a message to publish: its queue's binding and its list; the binding's
+    /// member and the message.
+    pub(super) fn message(&mut self, queue: &str, priority: u8, raw: impl ToRedisArgs) -> &mut Self {
+        self.key(names::binding_key(queue))
+            .key(names::list(queue, priority))
+            .arg(names::binding(queue))
+            .arg(raw)
     }
 
     /// Runs the script by its hash; loads it first if the server does not know it.

@@ -140,7 +140,9 @@ impl Scheduler {
         now: Timestamp,
         shutdown: &CancellationToken,
     ) -> Result<Option<Timestamp>, BrokerError> {
-        let tick = last.as_deref().and_then(read_tick);
+        let tick = last
+            .as_deref()
+            .and_then(|raw| time::parse(std::str::from_utf8(raw).ok()?));
         let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
             match (&last, tick) {
                 (None, _) => info!(
@@ -263,8 +265,4 @@ impl EntryBackoff {
             self.backoff.reset();
         }
     }
-}
-
-fn read_tick(raw: &[u8]) -> Option<Timestamp> {
-    time::parse(std::str::from_utf8(raw).ok()?)
 }

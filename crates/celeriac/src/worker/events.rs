@@ -1,7 +1,7 @@
 //! Task events for monitors, kept in a bounded buffer and broadcast in batches. Tasks never wait for them,
 //! and while events are disabled a task only reads a flag.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -138,6 +138,7 @@ fn emit<const N: usize>(shared: &Shared, kind: &str, id: &str, details: [(&'stat
         return;
     }
     let clock = shared.clock.tick();
-    let event = Event::of_task(kind, &shared.hostname, clock, id, details);
+    let details = iter::once(("uuid", json!(id))).chain(details);
+    let event = Event::new(kind, &shared.hostname, clock, details);
     shared.events.add(event);
 }

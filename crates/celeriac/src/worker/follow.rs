@@ -227,14 +227,12 @@ impl FollowUp<'_> {
                 return;
             }
         };
-        let children = self.children.len();
         let before = self.sender.publication.clone();
         let sent = joined.and_then(|values| {
             self.sender
                 .apply(node.clone(), &[values], Map::new())
                 .map_err(|error| chord_error(format!("Callback error: {error}")))
         });
-        self.children.truncate(children);
         if let Err(exception) = sent {
             self.sender.publication = before;
             warn!(
