@@ -300,7 +300,7 @@ impl Query {
     }
 }
 
-fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+pub(crate) fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()

@@ -1,7 +1,7 @@
 //! [`ResultBackend`] on Redis, under Celery's keys.
 
 use async_trait::async_trait;
-use redis::{cmd, pipe};
+use redis::pipe;
 
 use super::{RedisBroker, ack::StoredResult, commands, names, scripts};
 use crate::{
@@ -47,9 +47,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
-        let mut get = cmd("GET");
-        get.arg(names::result(id));
-        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, &get).await?;
+        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 

@@ -12,7 +12,7 @@ use futures_util::{
 use redis::{
     Msg,
     aio::{PubSubSink, PubSubStream},
-    cmd, pipe,
+    pipe,
 };
 use tokio::time::timeout;
 
@@ -51,9 +51,7 @@ impl Bus for RedisBroker {
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
         let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
-        let mut publish = cmd("PUBLISH");
-        publish.arg(channel).arg(text);
-        self.commands.command(commands::PUBLISH, &publish).await
+        self.commands.command(commands::PUBLISH, (channel, text)).await
     }
 
     async fn listen(
@@ -74,17 +72,13 @@ impl Bus for RedisBroker {
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
-        let queue = format!("{node}.{exchange}");
-        self.bind(exchange, "", &queue).await
+        self.bind(exchange, "", &format!("{node}.{exchange}")).await
     }
 
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
         let queue = format!("{node}.{exchange}");
-        let mut unbind = cmd("SREM");
-        unbind
-            .arg(names::binding_key(exchange))
-            .arg(names::exchange_binding("", &queue));
-        self.commands.command(commands::SREM, &unbind).await
+        let member = (names::binding_key(exchange), names::exchange_binding("", &queue));
+        self.commands.command(commands::SREM, member).await
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
@@ -104,9 +98,8 @@ impl Bus for RedisBroker {
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let mut take = cmd("RPOP");
-        take.arg(to.queue()).arg(MAX_REPLIES);
-        let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, &take).await?;
+        let args = (to.queue(), MAX_REPLIES);
+        let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, args).await?;
         Ok(replies.unwrap_or_default())
     }
 

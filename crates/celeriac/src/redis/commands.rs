@@ -3,6 +3,9 @@
 
 use crate::observer::Command;
 
+/// Arguments of a command without any.
+pub(super) const NO_ARGS: Option<&str> = None;
+
 macro_rules! single {
     ($($name:ident $text:literal),* $(,)?) => {$(
         pub(super) const $name: Command = Command::new(stringify!($name), $text);

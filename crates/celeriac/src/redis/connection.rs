@@ -12,8 +12,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
-    aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ToRedisArgs, Value, aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
@@ -119,12 +119,14 @@ impl Connection {
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
-        command: &Cmd,
+        args: impl ToRedisArgs,
     ) -> Result<T, BrokerError> {
+        let mut command = cmd(reported.name);
+        command.arg(args);
         let answer = async {
             let mut live = self.live().await?;
             let answer = command.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || name(command))
+            self.check(live.generation, answer, || reported.name.to_owned())
         };
         self.observed(reported, answer).await
     }

@@ -2,7 +2,6 @@
 //! from its worker, and removed in the step that returns the message to a queue.
 
 use async_trait::async_trait;
-use redis::cmd;
 
 use super::{RedisBroker, commands, names, scripts};
 use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
@@ -16,16 +15,13 @@ impl DeadLetters for RedisBroker {
         // Counted from the end, where the oldest letter is.
         let last = i64::try_from(offset).unwrap_or(i64::MAX - 1) + 1;
         let first = last.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX) - 1);
-        let mut range = cmd("LRANGE");
-        range.arg(names::DEAD).arg(-first).arg(-last);
-        let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, &range).await?;
+        let range = (names::DEAD, -first, -last);
+        let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, range).await?;
         Ok(entries.into_iter().rev().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
-        let mut length = cmd("LLEN");
-        length.arg(names::DEAD);
-        self.commands.command(commands::LLEN, &length).await
+        self.commands.command(commands::LLEN, names::DEAD).await
     }
 
     async fn take_dead_letter(

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::{cmd, pipe};
+use redis::pipe;
 
 use super::{RedisBroker, commands, names, restore, script::scripts};
 use crate::{
@@ -87,9 +87,8 @@ impl RedisBroker {
     /// Reserves a delivery again if the server has lost this handle's reservations, before the next renewal
     /// discovers it. Returns whether it has.
     pub(super) async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut score = cmd("ZSCORE");
-        score.arg(names::LEASES).arg(&self.instance);
-        let known: Option<f64> = self.commands.command(commands::ZSCORE, &score).await?;
+        let own = (names::LEASES, &self.instance);
+        let known: Option<f64> = self.commands.command(commands::ZSCORE, own).await?;
         let lost = known.is_none() && self.lease.is_held() || self.lease.lost.load(Ordering::Acquire);
         if lost {
             self.reserve_again(std::slice::from_ref(delivery)).await?;

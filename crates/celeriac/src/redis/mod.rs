@@ -34,7 +34,7 @@ mod watch;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, cmd, pipe};
+use redis::{FromRedisValue, pipe};
 
 use self::{
     ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
@@ -266,7 +266,7 @@ impl Broker for RedisBroker {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        let pong: Result<String, _> = self.commands.command(commands::PING, &cmd("PING")).await;
+        let pong: Result<String, _> = self.commands.command(commands::PING, commands::NO_ARGS).await;
         pong.map(|_| ())
     }
 }

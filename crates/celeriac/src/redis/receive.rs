@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use redis::cmd;
 use tokio::sync::Mutex;
 
 use super::{RedisBroker, commands, connection::Connection, names, restore, scripts};
@@ -53,13 +52,8 @@ impl Receiver {
     }
 
     async fn wait(&self, queue: &str) -> Result<(), BrokerError> {
-        let mut wait = cmd("BLMOVE");
-        wait.arg(queue)
-            .arg(queue)
-            .arg("RIGHT")
-            .arg("RIGHT")
-            .arg(WAIT.as_secs_f64());
-        let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, &wait).await;
+        let args = (queue, queue, "RIGHT", "RIGHT", WAIT.as_secs_f64());
+        let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, args).await;
         woken.map(|_| ())
     }
 }
@@ -145,13 +139,10 @@ impl RedisBroker {
         let lost: Vec<DeliveryTag> = (tags.next - tags.unanswered..tags.next)
             .map(|number| self.tag(number))
             .collect();
-        let mut get = cmd("HMGET");
-        get.arg(names::UNACKED);
-        for tag in &lost {
-            get.arg(tag.as_str());
-        }
+        let fields: Vec<&str> = lost.iter().map(DeliveryTag::as_str).collect();
+        let args = (names::UNACKED, fields);
         let reservations: Vec<Option<Vec<u8>>> =
-            self.receiver.connection.command(commands::HMGET, &get).await?;
+            self.receiver.connection.command(commands::HMGET, args).await?;
         tags.unanswered = 0;
         Ok(lost
             .into_iter()

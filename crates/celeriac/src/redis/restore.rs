@@ -9,9 +9,8 @@
 //! Celery's workers take a mutex for this, which lasts five minutes if its holder dies. Here one script
 //! decides and moves the message, so any number of workers may try at the same time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use redis::cmd;
 use serde_json::{Value, value::RawValue};
 
 use super::{RedisBroker, commands, names, scripts};
@@ -50,7 +49,8 @@ fn instance_of(tag: &str) -> Option<&str> {
 impl RedisBroker {
     /// Returns the time of the server's clock, which all workers share, in seconds since 1970.
     pub(super) async fn server_time(&self) -> Result<f64, BrokerError> {
-        let (seconds, microseconds): (f64, f64) = self.commands.command(commands::TIME, &cmd("TIME")).await?;
+        let (seconds, microseconds): (f64, f64) =
+            self.commands.command(commands::TIME, commands::NO_ARGS).await?;
         Ok(seconds + microseconds / 1e6)
     }
 
@@ -78,12 +78,9 @@ impl RedisBroker {
         if candidates.is_empty() {
             return Ok(0);
         }
-        let mut get = cmd("HMGET");
-        get.arg(names::UNACKED);
-        for delivery in &candidates {
-            get.arg(&delivery.tag);
-        }
-        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, &get).await?;
+        let tags: Vec<&str> = candidates.iter().map(|delivery| delivery.tag.as_str()).collect();
+        let args = (names::UNACKED, tags);
+        let reservations: Vec<Option<Vec<u8>>> = self.commands.command(commands::HMGET, args).await?;
         // Latest first, so that the oldest ends up at the head of its list.
         for (delivery, reservation) in candidates.iter().zip(reservations).rev() {
             match reservation {
@@ -93,9 +90,8 @@ impl RedisBroker {
                 // Settled in the meantime, or an index entry without a message; both leave nothing to
                 // restore.
                 None => {
-                    let mut forget = cmd("ZREM");
-                    forget.arg(names::UNACKED_INDEX).arg(&delivery.tag);
-                    self.commands.command::<()>(commands::ZREM, &forget).await?;
+                    let entry = (names::UNACKED_INDEX, &delivery.tag);
+                    self.commands.command::<()>(commands::ZREM, entry).await?;
                 }
             }
         }
@@ -104,10 +100,8 @@ impl RedisBroker {
 
     /// Returns deliveries that were not renewed within the visibility timeout.
     async fn overdue(&self, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
-        let mut overdue = cmd("ZRANGEBYSCORE");
-        overdue.arg(names::UNACKED_INDEX).arg("-inf").arg(cutoff);
-        overdue.arg("LIMIT").arg(0).arg(BATCH);
-        let tags: Vec<String> = self.commands.command(commands::ZRANGEBYSCORE, &overdue).await?;
+        let overdue = (names::UNACKED_INDEX, "-inf", cutoff, "LIMIT", 0, BATCH);
+        let tags: Vec<String> = self.commands.command(commands::ZRANGEBYSCORE, overdue).await?;
         let candidates = tags.into_iter().map(|tag| Candidate {
             tag,
             cutoff,
@@ -118,19 +112,16 @@ impl RedisBroker {
 
     /// Returns deliveries of instances whose lease has expired.
     async fn orphans(&self, now: f64, cutoff: f64) -> Result<Vec<Candidate>, BrokerError> {
-        let mut count = cmd("ZCOUNT");
-        count.arg(names::LEASES).arg("-inf").arg(now);
-        if self.commands.command::<u64>(commands::ZCOUNT, &count).await? == 0 {
+        let ended = (names::LEASES, "-inf", now);
+        if self.commands.command::<u64>(commands::ZCOUNT, ended).await? == 0 {
             return Ok(Vec::new());
         }
         let mut orphans = Vec::new();
         let mut expired = HashMap::new();
         // Oldest first. A page may contain only deliveries of Python workers, which have no leases.
         for page in 0..MAX_PAGES {
-            let mut oldest = cmd("ZRANGE");
-            oldest.arg(names::UNACKED_INDEX);
-            oldest.arg(page * PAGE).arg((page + 1) * PAGE - 1);
-            let tags: Vec<String> = self.commands.command(commands::ZRANGE, &oldest).await?;
+            let oldest = (names::UNACKED_INDEX, page * PAGE, (page + 1) * PAGE - 1);
+            let tags: Vec<String> = self.commands.command(commands::ZRANGE, oldest).await?;
             self.read_leases(&tags, now, &mut expired).await?;
             let full = tags.len() == PAGE;
             orphans.extend(tags.into_iter().filter_map(|tag| {
@@ -146,13 +137,9 @@ impl RedisBroker {
             }
         }
         orphans.truncate(BATCH);
-        let mut forget = cmd("ZREMRANGEBYSCORE");
-        forget
-            .arg(names::LEASES)
-            .arg("-inf")
-            .arg(now - FORGET_LEASE_SECONDS);
+        let forgotten = (names::LEASES, "-inf", now - FORGET_LEASE_SECONDS);
         self.commands
-            .command::<()>(commands::ZREMRANGEBYSCORE, &forget)
+            .command::<()>(commands::ZREMRANGEBYSCORE, forgotten)
             .await?;
         Ok(orphans)
     }
@@ -165,7 +152,7 @@ impl RedisBroker {
         now: f64,
         expired: &mut HashMap<String, bool>,
     ) -> Result<(), BrokerError> {
-        let unknown: HashSet<&str> = tags
+        let unknown: BTreeSet<&str> = tags
             .iter()
             .filter_map(|tag| instance_of(tag))
             .filter(|instance| !expired.contains_key(*instance))
@@ -173,10 +160,8 @@ impl RedisBroker {
         if unknown.is_empty() {
             return Ok(());
         }
-        let unknown: Vec<&str> = unknown.into_iter().collect();
-        let mut leases = cmd("ZMSCORE");
-        leases.arg(names::LEASES).arg(&unknown);
-        let leases: Vec<Option<f64>> = self.commands.command(commands::ZMSCORE, &leases).await?;
+        let args = (names::LEASES, &unknown);
+        let leases: Vec<Option<f64>> = self.commands.command(commands::ZMSCORE, args).await?;
         expired.extend(
             unknown
                 .into_iter()

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt};
-use redis::{Msg, aio::PubSubSink, cmd};
+use redis::{Msg, aio::PubSubSink};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at},
@@ -168,11 +168,7 @@ impl Shared {
     /// Reads the keys of these tasks.
     async fn poll(&self, ids: &[String]) -> Result<(), BrokerError> {
         for ids in ids.chunks(BATCH) {
-            let mut get = cmd("MGET");
-            for id in ids {
-                get.arg(names::result(id));
-            }
-            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, &get).await?;
+            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, channels(ids)).await?;
             for (id, raw) in ids.iter().zip(results) {
                 match raw.map(|raw| ResultMeta::decode(&raw)) {
                     Some(Some(meta)) => self.deliver(&ResultMeta {

@@ -213,8 +213,7 @@ impl FollowUp<'_> {
         if errbacks.is_empty() {
             return;
         }
-        let mut options = Map::new();
-        options.insert("parent_id".to_owned(), json!(id));
+        let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
         self.send(Node::group(errbacks), &json!(id), options);
     }
 
