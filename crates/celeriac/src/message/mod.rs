@@ -159,6 +159,14 @@ pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
     rewrite(raw, unmark, |info| drop(info.shift_remove(REDELIVERED)))
 }
 
+/// Returns the priority of a list element; 0 if it has none.
+pub(crate) fn priority(raw: &[u8]) -> u8 {
+    let message: Value = serde_json::from_slice(raw).unwrap_or_default();
+    message["properties"]["priority"]
+        .as_u64()
+        .map_or(0, |priority| priority.min(9) as u8)
+}
+
 fn mark(map: &mut Map<String, Value>) {
     map.insert(REDELIVERED.to_owned(), Value::Bool(true));
 }

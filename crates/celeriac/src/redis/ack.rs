@@ -6,7 +6,7 @@ use std::{collections::VecDeque, mem, pin::pin};
 use redis::{Pipeline, pipe};
 use tokio::sync::oneshot;
 
-use super::{RedisBroker, commands, names};
+use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
@@ -51,32 +51,33 @@ impl StoredResult {
     }
 }
 
-impl RedisBroker {
+impl Acks {
     /// Acknowledges a delivery, together with others that are waiting.
-    pub(super) async fn ack_in_batch(
+    pub(super) async fn ack(
         &self,
+        connection: &Connection,
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
         let (sender, mut answer) = oneshot::channel();
-        self.acks.waiting.lock().push_back(Ack {
+        self.waiting.lock().push_back(Ack {
             tag,
             result,
-            origin: self.observer.current_span(),
+            origin: connection.observer.current_span(),
             answer: sender,
         });
         loop {
             tokio::select! {
                 biased;
                 answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _guard = self.acks.transaction.lock() => Box::pin(self.send_acks()).await,
+                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
     }
 
-    async fn send_acks(&self) {
+    async fn send_batch(&self, connection: &Connection) {
         let mut acks: Vec<Ack> = {
-            let mut waiting = self.acks.waiting.lock();
+            let mut waiting = self.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
             waiting.drain(..count).collect()
         };
@@ -101,10 +102,10 @@ impl RedisBroker {
             commands::ACK
         };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
-        let origin = self.observer.batch_span(&origins);
-        let end = pin!(self.commands.pipeline(command, &pipeline));
+        let origin = connection.observer.batch_span(&origins);
+        let end = pin!(connection.pipeline(command, &pipeline));
         let answer: Result<(), BrokerError> =
-            observed(end, |poll| self.observer.in_scope(&origin, poll)).await;
+            observed(end, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
             let _ = ack.answer.send(answer.clone());

@@ -38,7 +38,7 @@ const PIPELINE_BUFFER: usize = 1024;
 pub(super) struct Connection {
     pub endpoint: Arc<Endpoint>,
     outages: Arc<Outages>,
-    observer: Arc<dyn Observer>,
+    pub observer: Arc<dyn Observer>,
     pub response_timeout: Duration,
     state: Lock<ConnectionState>,
     /// Locked while connecting, so that one caller connects and the others wait for it.

@@ -7,6 +7,7 @@
 
 mod ack;
 mod backend;
+mod bindings;
 mod bury;
 mod bus;
 mod chord;
@@ -24,6 +25,8 @@ mod outage;
 mod own_script;
 mod publish;
 mod receive;
+mod receiver;
+mod reserve;
 mod restore;
 mod schedule;
 mod script;
@@ -37,8 +40,8 @@ use async_trait::async_trait;
 use redis::{FromRedisValue, pipe};
 
 use self::{
-    ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
-    receive::Receiver, script::Invocation, watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
+    receiver::Receiver, script::Invocation, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -46,7 +49,7 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
         SettlementStatus, sealed::Sealed,
     },
-    message::{Message, mark_redelivered},
+    message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
     result::ResultMeta,
     system,
@@ -63,7 +66,6 @@ pub struct RedisBroker {
     lease: Lease,
     bindings: Bindings,
     acks: Acks,
-    observer: Arc<dyn Observer>,
 }
 
 impl fmt::Debug for RedisBroker {
@@ -81,12 +83,11 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let observer: Arc<dyn Observer> = Arc::new(NoopObserver);
         let endpoint = Endpoint::new(&config)?;
         let commands = Arc::new(Connection::new(
             endpoint,
             config.response_timeout,
-            Arc::clone(&observer),
+            Arc::new(NoopObserver),
         ));
         Ok(Self {
             receiver: Receiver::new(commands.another()),
@@ -96,7 +97,6 @@ impl RedisBroker {
             lease: Lease::default(),
             bindings: Bindings::default(),
             acks: Acks::default(),
-            observer,
             config,
         })
     }
@@ -104,12 +104,11 @@ impl RedisBroker {
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = Arc::new(self.commands.observer(Arc::clone(&observer)));
+        let commands = Arc::new(self.commands.observer(observer));
         Self {
             receiver: Receiver::new(commands.another()),
             watch: Watch::new(Arc::clone(&commands)),
             commands,
-            observer,
             ..self
         }
     }
@@ -166,7 +165,7 @@ impl Broker for RedisBroker {
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
         let stored = result.map(|meta| self.stored(meta));
-        self.ack_in_batch(delivery.tag.clone(), stored).await
+        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
     }
 
     async fn replace(
@@ -198,7 +197,7 @@ impl Broker for RedisBroker {
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
-            .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
+            .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
         self.run_settling(delivery, &script, |held| *held).await?;
@@ -213,7 +212,7 @@ impl Broker for RedisBroker {
     ) -> Result<(), BrokerError> {
         let Delivery { tag, queue, raw } = delivery;
         self.bury_held(tag.as_str(), queue, raw, reason, None).await?;
-        self.observer.buried(&delivery.queue);
+        self.commands.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
             None => Ok(()),

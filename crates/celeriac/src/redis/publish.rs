@@ -1,30 +1,9 @@
-//! Publishes messages to their lists and declares the bindings by which kombu knows the queues: once for each
-//! queue and connection, as Celery does, and again after a while, in case the database has been flushed.
-
-use std::{collections::HashSet, time::Duration};
+//! Publishes messages to their lists and declares the bindings of their queues.
 
 use redis::pipe;
-use tokio::time::Instant;
 
 use super::{RedisBroker, commands, names};
-use crate::{broker::BrokerError, lock::Lock, message::Message};
-
-/// Maximum number of queues whose bindings are remembered; others are declared every time.
-const MAX_BINDINGS: usize = 1024;
-/// Time after which bindings are declared again.
-const REDECLARE_AFTER: Duration = Duration::from_secs(10);
-
-/// Queues whose bindings were declared on the current connection.
-#[derive(Default)]
-pub(super) struct Bindings(Lock<Declared>);
-
-#[derive(Default)]
-struct Declared {
-    generation: u64,
-    /// Time of the oldest declaration.
-    since: Option<Instant>,
-    queues: HashSet<String>,
-}
+use crate::{broker::BrokerError, message::Message};
 
 impl RedisBroker {
     /// Pushes all messages in a single pipeline.
@@ -60,37 +39,5 @@ impl RedisBroker {
         self.commands.pipeline::<()>(commands::LPUSH, &pipeline).await?;
         self.bindings.add(generation, declared);
         Ok(())
-    }
-}
-
-impl Declared {
-    fn is_fresh(&self, generation: u64) -> bool {
-        self.generation == generation && self.since.is_some_and(|since| since.elapsed() < REDECLARE_AFTER)
-    }
-}
-
-impl Bindings {
-    fn has(&self, generation: u64, queue: &str) -> bool {
-        let declared = self.0.lock();
-        declared.is_fresh(generation) && declared.queues.contains(queue)
-    }
-
-    /// Forgets all bindings, so that they are declared again.
-    pub(super) fn forget(&self) {
-        *self.0.lock() = Declared::default();
-    }
-
-    fn add(&self, generation: u64, queues: Vec<String>) {
-        let mut declared = self.0.lock();
-        if !declared.is_fresh(generation) {
-            *declared = Declared {
-                generation,
-                since: Some(Instant::now()),
-                queues: HashSet::new(),
-            };
-        }
-        if declared.queues.len() + queues.len() <= MAX_BINDINGS {
-            declared.queues.extend(queues);
-        }
     }
 }

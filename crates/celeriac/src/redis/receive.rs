@@ -4,59 +4,19 @@
 //! Waiting must not pop: `BRPOP` would remove a message before it is reserved. `BLMOVE queue queue RIGHT
 //! RIGHT`, which moves the oldest message to where it already is, returns as soon as there is a message and
 //! changes nothing. It can wait for only one list, that of priorities 0 to 2 of one queue; the other lists
-//! are checked when the wait ends, after [`WAIT`] at the latest.
+//! are checked when this short wait ends.
 //!
 //! If the answer is lost because the connection broke or the caller was dropped, the messages are reserved
 //! under tags that only this receiver knows. The next call claims them.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::Ordering;
 
-use tokio::sync::Mutex;
-
-use super::{RedisBroker, commands, connection::Connection, names, restore, scripts};
+use super::{RedisBroker, commands, names, receiver::Tags, restore, scripts};
 use crate::broker::{BrokerError, Delivery, DeliveryTag};
-
-/// Duration of a wait, which is the latency of messages that cannot be waited for.
-const WAIT: Duration = Duration::from_millis(100);
 
 /// Maximum number of messages taken in one step: Redis limits the number of values that a script passes to a
 /// command.
 const MAX_MESSAGES: usize = 1000;
-
-pub(super) struct Receiver {
-    connection: Connection,
-    /// Locked while a receive is in progress: the next free tag is known only after the previous script has
-    /// answered.
-    tags: Mutex<Tags>,
-    /// Rotates the order of the queues, so that a full queue does not starve the others.
-    rotation: AtomicUsize,
-}
-
-#[derive(Default)]
-struct Tags {
-    next: u64,
-    /// Number of tags before `next` that were passed to a script whose answer has not arrived.
-    unanswered: u64,
-}
-
-impl Receiver {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self {
-            connection,
-            tags: Mutex::default(),
-            rotation: AtomicUsize::new(0),
-        }
-    }
-
-    async fn wait(&self, queue: &str) -> Result<(), BrokerError> {
-        let args = (queue, queue, "RIGHT", "RIGHT", WAIT.as_secs_f64());
-        let woken: Result<redis::Value, _> = self.connection.command(commands::BLMOVE, args).await;
-        woken.map(|_| ())
-    }
-}
 
 impl RedisBroker {
     pub(super) async fn receive_from(

@@ -18,7 +18,7 @@ use crate::{
     broker::{BrokerError, ResultBackend},
     exception::Exception,
     log::error,
-    message::{Message, mark_abandoned},
+    message::{self, Message, mark_abandoned},
     result::ResultMeta,
     system,
 };
@@ -183,7 +183,7 @@ impl RedisBroker {
             return Ok(false);
         };
         if times < self.config.delivery_limit {
-            let list = names::list(&queue, priority(&raw));
+            let list = names::list(&queue, message::priority(&raw));
             let mut script = scripts::RESTORE_EXPIRED.prepare_invoke();
             script
                 .key(names::UNACKED_INDEX)
@@ -199,7 +199,7 @@ impl RedisBroker {
         }
         let reason = format!("{times} workers died while holding it");
         if self.bury_expired(delivery, &queue, &raw, &reason).await? {
-            self.observer.buried(&queue);
+            self.commands.observer.buried(&queue);
             if let Some(meta) = worker_lost(&raw) {
                 self.store_result(&meta).await?;
             }
@@ -248,12 +248,4 @@ pub(super) fn reserved(reservation: &[u8]) -> Option<(Vec<u8>, String)> {
         Err(_) => message.get().as_bytes().to_vec(),
     };
     Some((raw, queue))
-}
-
-/// Returns the priority of a message; 0 if it has none.
-pub(super) fn priority(raw: &[u8]) -> u8 {
-    let message: Value = serde_json::from_slice(raw).unwrap_or_default();
-    message["properties"]["priority"]
-        .as_u64()
-        .map_or(0, |priority| priority.min(9) as u8)
 }
