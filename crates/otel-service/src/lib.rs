@@ -31,6 +31,7 @@ mod mask;
 mod metrics;
 pub mod names;
 mod process;
+mod propagation;
 mod providers;
 mod query;
 mod quiet;

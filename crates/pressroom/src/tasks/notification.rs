@@ -94,7 +94,6 @@ enum DeliveryResult {
 
 impl NotificationTask {
     /// Registers this task with a worker, under the reference's limits.
-    #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
             .max_retries(3)

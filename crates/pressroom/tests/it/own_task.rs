@@ -29,7 +29,6 @@ impl WordCount {
     pub const NAME: &str = "app.jobs.tasks.count_words";
 
     /// Registers the task with a worker.
-    #[must_use]
     pub fn register(self, worker: WorkerBuilder) -> WorkerBuilder {
         let options = TaskOptions::new()
             .time_limit(Duration::from_secs(30))
