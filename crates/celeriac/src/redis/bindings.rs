@@ -1,5 +1,5 @@
-//! Remembers the bindings by which kombu knows the queues. They are declared once for each queue and connection,
-//! as Celery does, and again after a while, in case the database has been flushed.
+//! Remembers the bindings by which kombu knows the queues. They are declared once for each queue and
+//! connection, as Celery does, and again after a while, in case the database has been flushed.
 
 use std::{collections::HashSet, time::Duration};
 

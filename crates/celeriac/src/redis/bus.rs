@@ -32,7 +32,7 @@ const MAX_REPLIES: usize = 100;
 const PING_AFTER: Duration = Duration::from_secs(15);
 
 scripts! {
-    /// Adds a reply to its queue if the queue is still bound; otherwise replies would pile up without a reader.
+    /// Adds a reply to its queue if the queue is still bound; without a reader, replies would pile up.
     ///
     /// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
     REPLY = r"

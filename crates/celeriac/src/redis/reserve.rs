@@ -1,5 +1,5 @@
-//! Renews the lease by which a worker counts as alive, and recovers after the server has lost its data, and with
-//! it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
+//! Renews the lease by which a worker counts as alive, and recovers after the server has lost its data, and
+//! with it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
 //! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
 //! its deliveries again.
 
@@ -80,8 +80,8 @@ impl RedisBroker {
 }
 
 scripts! {
-    /// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its reservation.
-    /// As in receiving, a message that is clearly not JSON is reserved as a JSON string.
+    /// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its
+    /// reservation. As in receiving, a message that is clearly not JSON is reserved as a JSON string.
     RESERVE = r"
 local time = redis.call('TIME')
 local now = string.format('%d', time[1] + 1)
