@@ -189,7 +189,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Drives `call` until it ends, a time limit passes, or the task is terminated.
+    /// Drives `call` until it ends, a time limit passes, or the task is terminated. The error is the outcome of
+    /// code that panicked or was dropped.
     async fn within(
         &self,
         limits: TimeLimit,
