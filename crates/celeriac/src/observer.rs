@@ -6,7 +6,7 @@ use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use serde_json::{Map, Value};
 
-use crate::{broker::BrokerError, task::TaskOutcome};
+use crate::{broker::BrokerError, message::Message, task::TaskOutcome};
 
 /// Receives reports of sends, runs and server commands.
 ///
@@ -87,6 +87,18 @@ pub(crate) fn observed<T>(
         in_scope(&mut || polled = work.as_mut().poll(context));
         polled
     })
+}
+
+impl dyn Observer {
+    /// [`Observer::send`] for a message, to whose headers the observer may add.
+    pub(crate) fn sending(&self, message: &mut Message) -> Box<dyn SendSpan> {
+        let headers = &mut message.headers;
+        let queue = &message.properties.delivery_info.routing_key;
+        self.send(
+            &SendInfo::new(&headers.task, &headers.id, queue),
+            &mut headers.extra,
+        )
+    }
 }
 
 /// Handle on a span; only the observer that made it understands it. The default handle refers to no span.

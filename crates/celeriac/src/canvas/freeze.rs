@@ -98,25 +98,15 @@ pub(super) fn freeze(
             Some(id) => id.to_owned(),
             None => new_id(),
         };
-        let mut results = Vec::with_capacity(header.len());
-        *header = ungrouped(std::mem::take(header));
-        for (index, task) in header.iter_mut().enumerate() {
-            let inherited = FreezeArgs {
-                index: Some(index),
-                root: inherited.root.clone(),
-                ..FreezeArgs::default()
-            };
-            results.push(Arc::new(freeze(task, inherited, reply_to)?));
-        }
+        let of_parts = FreezeArgs {
+            root: inherited.root.clone(),
+            ..FreezeArgs::default()
+        };
+        let results = freeze_parts(header, &of_parts, reply_to)?;
         header_options.insert("task_id".to_owned(), Value::String(group.clone()));
         let result = freeze(body, inherited, reply_to)?;
         node.set("task_id", group.clone());
-        let header = Arc::new(ResultTree {
-            id: group.into(),
-            parent: None,
-            children: Some(results),
-        });
-        return Ok(rooted(result, &header));
+        return Ok(rooted(result, &Arc::new(ResultTree::group(group, results))));
     }
     node.set("task_id", id.clone());
     if let Some(group) = &inherited.group
@@ -136,21 +126,25 @@ pub(super) fn freeze(
         }
         return Ok(ResultTree::task(id));
     };
+    Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?))
+}
+
+/// Freezes the tasks of a group or of a chord's header.
+fn freeze_parts(
+    tasks: &mut Vec<Node>,
+    inherited: &FreezeArgs,
+    reply_to: &str,
+) -> Result<Vec<Arc<ResultTree>>, CanvasError> {
     *tasks = ungrouped(std::mem::take(tasks));
-    let mut results = Vec::with_capacity(tasks.len());
-    for (index, task) in tasks.iter_mut().enumerate() {
+    let parts = tasks.iter_mut().enumerate().map(|(index, task)| {
         let inherited = FreezeArgs {
             id: None,
             index: Some(index),
             ..inherited.clone()
         };
-        results.push(Arc::new(freeze(task, inherited, reply_to)?));
-    }
-    Ok(ResultTree {
-        id: id.into(),
-        parent: None,
-        children: Some(results),
-    })
+        freeze(task, inherited, reply_to).map(Arc::new)
+    });
+    parts.collect()
 }
 
 pub(super) fn new_id() -> String {

@@ -138,13 +138,15 @@ impl Contents {
         self.results.get(id).is_some_and(|meta| meta.status.is_final())
     }
 
-    /// Stores a result, unless it would replace a final result with one that is not final.
-    pub(super) fn store(&mut self, meta: &ResultMeta, capacity: usize) {
-        if self.has_ended(&meta.task_id) && !meta.status.is_final() {
-            return;
-        }
-        if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
-            self.result_order.push_back(meta.task_id.clone());
+    /// Stores a result, unless it is not final and a final one is already there.
+    pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>, capacity: usize) {
+        for meta in results {
+            if self.has_ended(&meta.task_id) && !meta.status.is_final() {
+                continue;
+            }
+            if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
+                self.result_order.push_back(meta.task_id.clone());
+            }
         }
         while self.results.len() > capacity.max(1) {
             let Some(oldest) = self.result_order.pop_front() else {

@@ -96,6 +96,28 @@ impl MemoryBroker {
         self.arrived.notify_waiters();
         completion.await.map_err(|_| shutting_down())
     }
+
+    /// Stores a result and settles a delivery that nothing follows; `if_held` runs if it is held.
+    fn settle_alone(
+        &self,
+        delivery: &Delivery,
+        result: Option<&ResultMeta>,
+        if_held: impl FnOnce(&mut Contents),
+    ) {
+        let removed = {
+            let mut contents = self.contents.lock();
+            contents.store(result, self.capacity);
+            let removed = contents.remove(&delivery.tag);
+            if removed.is_some() {
+                if_held(&mut contents);
+            }
+            removed
+        };
+        self.stored.notify_waiters();
+        if let Some(reserved) = removed {
+            reserved.message.complete();
+        }
+    }
 }
 
 impl Sealed for MemoryBroker {}
@@ -153,9 +175,7 @@ impl Broker for MemoryBroker {
             for (group, _) in &settlement.chords {
                 contents.chords.end(group);
             }
-            for meta in &settlement.results {
-                contents.store(meta, self.capacity);
-            }
+            contents.store(&settlement.results, self.capacity);
             contents.chords.begin(&settlement.publication, self.capacity);
             // The publisher also waits for the messages that its message causes.
             for message in &settlement.publication.messages {
@@ -183,17 +203,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let removed = {
-            let mut contents = self.contents.lock();
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
-            }
-            contents.remove(&delivery.tag)
-        };
-        self.stored.notify_waiters();
-        if let Some(reserved) = removed {
-            reserved.message.complete();
-        }
+        self.settle_alone(delivery, result, |_| {});
         Ok(())
     }
 
@@ -208,10 +218,8 @@ impl Broker for MemoryBroker {
             let Some(reserved) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
-            }
-            // The publisher then waits for the replacement.
+            contents.store(result, self.capacity);
+            // The publisher keeps waiting for the message that replaces its own.
             let next = QueuedMessage::following(&message, reserved.message.finished);
             contents.append(&reserved.queue, next);
         }
@@ -233,30 +241,18 @@ impl Broker for MemoryBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let removed = {
-            let mut contents = self.contents.lock();
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
+        self.settle_alone(delivery, result, |contents| {
+            let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
+            contents.dead.push_back(letter.into_bytes());
+            if contents.dead.len() > self.capacity.max(1) {
+                contents.dead.pop_front();
+                warn!(
+                    dropped = 1,
+                    capacity = self.capacity,
+                    "the dead-letter list is full; the oldest letter was dropped"
+                );
             }
-            let removed = contents.remove(&delivery.tag);
-            if removed.is_some() {
-                let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
-                contents.dead.push_back(letter.into_bytes());
-                if contents.dead.len() > self.capacity.max(1) {
-                    contents.dead.pop_front();
-                    warn!(
-                        dropped = 1,
-                        capacity = self.capacity,
-                        "the dead-letter list is full; the oldest letter was dropped"
-                    );
-                }
-            }
-            removed
-        };
-        self.stored.notify_waiters();
-        if let Some(reserved) = removed {
-            reserved.message.complete();
-        }
+        });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
-    observer::{Observer, SpanHandle, observed},
+    observer::{SpanHandle, observed},
 };
 
 /// Maximum number of deliveries acknowledged in one transaction.
@@ -56,7 +56,6 @@ impl Acks {
     pub(super) async fn ack(
         &self,
         connection: &Connection,
-        observer: &dyn Observer,
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
@@ -64,19 +63,19 @@ impl Acks {
         self.waiting.lock().push_back(Ack {
             tag,
             result,
-            origin: observer.current_span(),
-            reply: sender,
+            origin: connection.observer.current_span(),
+            answer: sender,
         });
         loop {
             tokio::select! {
                 biased;
-                replied = &mut reply => return replied.unwrap_or_else(|_| Err(interrupted())),
-                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection, observer)).await,
+                answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
+                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
     }
 
-    async fn send_batch(&self, connection: &Connection, observer: &dyn Observer) {
+    async fn send_batch(&self, connection: &Connection) {
         let mut acks: Vec<Ack> = {
             let mut waiting = self.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
@@ -103,9 +102,10 @@ impl Acks {
             commands::ACK
         };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
-        let origin = observer.batch_span(&origins);
+        let origin = connection.observer.batch_span(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
-        let reply: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
+        let answer: Result<(), BrokerError> =
+            observed(end, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
             let _ = ack.reply.send(reply.clone());

@@ -10,7 +10,7 @@
 use redis::{Pipeline, pipe};
 use serde_json::Value;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, chord_scripts, commands, names};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
     json,
@@ -67,7 +67,7 @@ impl RedisBroker {
         delivery: &Delivery,
         part: &ChordPart,
     ) -> Result<ChordState, BrokerError> {
-        let mut script = self.scripts.chords.part.prepare_invoke();
+        let mut script = chord_scripts::PART.prepare_invoke();
         script.key(names::UNACKED);
         for suffix in [".j", ".t", ".s", ".d", ".c", ""] {
             script.key(names::group(&part.group, suffix));
@@ -81,11 +81,8 @@ impl RedisBroker {
             .arg(part.task_id.as_str())
             .arg(self.result_seconds())
             .arg(CLAIM_SECONDS);
-        let mut answer: Vec<redis::Value> = self.commands.script(&script).await?;
-        if answer.first() == Some(&redis::Value::Int(0)) && self.reserve_if_lost(delivery).await? {
-            answer = self.commands.script(&script).await?;
-        }
-        let mut answer = answer.into_iter();
+        let is_held = |answer: &Vec<redis::Value>| answer.first() != Some(&redis::Value::Int(0));
+        let mut answer = self.run_settling(delivery, &script, is_held).await?.into_iter();
         Ok(match answer.next() {
             Some(redis::Value::Int(0)) => ChordState::NotHeld,
             Some(redis::Value::Int(2)) => ChordState::Complete {
@@ -97,18 +94,14 @@ impl RedisBroker {
     }
 
     pub(super) async fn begin_early(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.chords.begin.prepare_invoke();
+        let mut script = chord_scripts::BEGIN.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::acked_early(delivery.tag.as_str()))
             .arg(delivery.tag.as_str())
             .arg(ACKED_EARLY_SECONDS);
-        let held: bool = self.commands.script(&script).await?;
-        if !held && self.reserve_if_lost(delivery).await? {
-            return self.commands.script(&script).await;
-        }
-        Ok(held)
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
     pub(super) async fn settle_all(
@@ -116,7 +109,7 @@ impl RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = self.scripts.chords.settle.prepare_invoke();
+        let mut script = chord_scripts::SETTLE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
@@ -146,19 +139,12 @@ impl RedisBroker {
             script.arg("group").arg(json::to_string(structure));
         }
         for message in &publication.messages {
-            let queue = message.queue();
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, message.properties.priority));
-            script
-                .arg("message")
-                .arg(names::binding(queue))
-                .arg(message.encode());
+            script.arg("message");
+            script.message(message.queue(), message.properties.priority, message.encode());
         }
-        let mut answer: i64 = self.commands.script(&script).await?;
-        if answer == 0 && self.reserve_if_lost(delivery).await? {
-            answer = self.commands.script(&script).await?;
-        }
+        let answer: i64 = self
+            .run_settling(delivery, &script, |answer| *answer != 0)
+            .await?;
         Ok(match answer {
             0 => SettlementStatus::NotHeld,
             2 => SettlementStatus::ChordTaken,
