@@ -25,14 +25,14 @@ impl Backoff {
     }
 
     /// Returns the next delay.
-    pub(crate) fn pause(&mut self) -> Duration {
-        let pause = self.next;
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        let delay = self.next;
         self.next = (self.next * 2).min(self.max);
-        pause
+        delay
     }
 
     pub(crate) async fn wait(&mut self) {
-        tokio::time::sleep(self.pause()).await;
+        tokio::time::sleep(self.next_delay()).await;
     }
 }
 
@@ -43,9 +43,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_maximum_and_restart() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(3));
-        let pauses: Vec<u64> = (0..4).map(|_| backoff.pause().as_secs()).collect();
+        let pauses: Vec<u64> = (0..4).map(|_| backoff.next_delay().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 3, 3]);
         backoff.reset();
-        assert_eq!(backoff.pause().as_secs(), 1);
+        assert_eq!(backoff.next_delay().as_secs(), 1);
     }
 }

@@ -317,3 +317,48 @@ impl TaskOutcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn failed(returned: Result<(), TaskError>) -> Exception {
+        match returned {
+            Err(TaskError::Failed(exception)) => exception,
+            other => panic!("not failed: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn any_error_fails_a_task_that_uses_the_question_mark() {
+        let exception = failed((|| {
+            Err(io::Error::other("disk full"))?;
+            Ok(())
+        })());
+        assert_eq!(
+            exception,
+            Exception::new("Error", "disk full").module("std.io.error")
+        );
+        let exception = failed((|| {
+            serde_json::from_str::<u8>("one")?;
+            Ok(())
+        })());
+        assert_eq!(exception.module, "serde_json.error");
+        let exception = failed((|| {
+            Err(anyhow::anyhow!("no answer").context("cannot send"))?;
+            Ok(())
+        })());
+        assert_eq!(
+            exception,
+            Exception::new("Error", "cannot send: no answer").module("anyhow")
+        );
+        let known = Exception::new("OperationalError", "down").module("sqlalchemy.exc");
+        let exception = failed((|| {
+            Err(known.clone())?;
+            Ok(())
+        })());
+        assert_eq!(exception, known);
+    }
+}

@@ -25,6 +25,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::propagation::may_carry_context;
 pub use body::ResponseBody;
 pub use client::ClientAddress;
 use exchange::Exchange;
@@ -106,14 +107,14 @@ where
         let (parts, body) = request.into_parts();
         let route = (self.layer.route)(&parts).map(Route::new);
         let quiet = (self.layer.quiet)(parts.uri.path());
-        let parent = global::get_text_map_propagator(|propagator| {
-            // Most requests carry no context, and asking for its headers costs less than extracting nothing.
-            if propagator.fields().any(|name| parts.headers.contains_key(name)) {
+        // Most requests carry no context, and looking for its headers costs less than extracting nothing.
+        let parent = if may_carry_context(&parts.headers) {
+            global::get_text_map_propagator(|propagator| {
                 propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))
-            } else {
-                Context::current()
-            }
-        });
+            })
+        } else {
+            Context::current()
+        };
         let mut exchange = Exchange::start(&parts, route, &parent, quiet);
         let inner = exchange.during(|| self.inner.call(Request::from_parts(parts, body)));
         ResponseFuture {

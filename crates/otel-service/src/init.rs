@@ -18,6 +18,7 @@ use crate::config::{Config, Propagator};
 use crate::logs::{self, Format, LogLayer};
 use crate::metrics;
 use crate::process;
+use crate::propagation;
 use crate::providers::{Providers, start_pipeline};
 use crate::recorder::{self, OWN};
 use crate::service::Service;
@@ -69,7 +70,9 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
         (Providers::new(&config, &pipeline), pipeline)
     });
 
-    global::set_text_map_propagator(propagator(&config.propagators));
+    let propagator = propagator(&config.propagators);
+    propagation::install(&propagator);
+    global::set_text_map_propagator(propagator);
     let mut logger = None;
     if let Some((providers, pipeline)) = &running {
         global::set_tracer_provider(providers.traces.clone());

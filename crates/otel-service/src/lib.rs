@@ -1,5 +1,5 @@
 //! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces,
-//! metrics and logs over OTLP; the rest of the crate are small instruments for HTTP, databases, queues and
+//! metrics and logs over OTLP. The crate also provides small instruments for HTTP, databases, Redis and
 //! business code.
 //!
 //! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
@@ -31,6 +31,7 @@ mod mask;
 mod metrics;
 pub mod names;
 mod process;
+mod propagation;
 mod providers;
 mod query;
 mod quiet;
@@ -70,7 +71,7 @@ pub use span::Span;
 #[doc(hidden)]
 pub use tracing;
 
-/// The program in the README compiles.
+/// Compiles the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

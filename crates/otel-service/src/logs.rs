@@ -10,7 +10,6 @@ mod line;
 mod location;
 mod panics;
 
-use std::borrow::Cow;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -175,6 +174,3 @@ fn is_of_exporter(target: &str) -> bool {
 fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry") && metadata.name().ends_with("ExportError")
 }
-
-/// A function that masks text.
-type Masker = fn(&str) -> Cow<'_, str>;

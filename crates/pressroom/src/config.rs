@@ -1,6 +1,6 @@
 //! Configuration: command-line options, environment variables and defaults.
 //!
-//! Each command has a type that is complete and valid once read. [`settings`] lists every setting once, and a
+//! Each command has a type that is complete and valid once read. `settings` lists every setting once, and a
 //! [`Configuration`] names those of its command, which are also the ones that its `--help` shows. `OTEL_*`,
 //! `RUST_LOG` and `PII_MASKING` are read by the `telemetry` crate.
 

@@ -16,13 +16,6 @@ use crate::finding::{Finding, Problem};
 use crate::registry::{Registry, Use};
 use crate::value::{ValueType, text};
 
-/// Sources whose log fields must be declared; the fields of other crates are not checked.
-const OUR_SOURCES: [&str; 3] = [
-    "crates/celeriac/src/",
-    "crates/pressroom/src/",
-    "crates/otel-service/src/",
-];
-
 impl Registry {
     /// Returns how the spans, their events and resources deviate from the registry.
     pub fn check_traces(&self, request: &ExportTraceServiceRequest) -> BTreeSet<Finding> {
@@ -238,8 +231,12 @@ impl<'a> Check<'a> {
             .iter()
             .find(|attribute| attribute.key == "code.file.path")
             .and_then(|attribute| text(attribute.value.as_ref()));
-        let Some(source) = source.filter(|source| OUR_SOURCES.iter().any(|ours| source.starts_with(ours)))
-        else {
+        let Some(source) = source.filter(|source| {
+            self.registry
+                .sources
+                .iter()
+                .any(|ours| source.starts_with(ours.as_str()))
+        }) else {
             return;
         };
         let attributes = Attributes {

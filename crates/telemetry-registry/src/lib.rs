@@ -1,39 +1,44 @@
-//! The telemetry registry, `crates/otel-service/registry`: reads it, resolves it against the names of the
-//! OpenTelemetry semantic conventions, generates Rust constants and a document from it, and checks telemetry
-//! that tests receive over OTLP. Only tests and `scripts/telemetry-registry` use this crate.
+//! The telemetry registry: reads the declarations of a project's telemetry, resolves them against the names of the
+//! OpenTelemetry semantic conventions, generates Rust constants and a document from them, and checks telemetry that tests
+//! receive over OTLP. The files are listed in a [`Layout`].
 
 mod check;
 mod constants;
 mod declaration;
 mod document;
+mod error;
 mod finding;
+mod layout;
+mod load;
 mod prometheus;
 mod registry;
 mod resolution;
 mod upstream;
 mod value;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+pub use error::RegistryError;
 pub use finding::{Finding, Problem};
-pub use registry::{Registry, RegistryError};
-
-/// Returns the folder of the registry.
-pub(crate) fn folder() -> PathBuf {
-    crates().join("otel-service/registry")
-}
+pub use layout::Layout;
+pub use registry::Registry;
 
 /// Returns the path and the expected content of each generated file.
-pub fn generated(registry: &Registry) -> Vec<(PathBuf, String)> {
-    let mut files: Vec<_> = constants::OUTPUTS
+pub fn generated(layout: &Layout, registry: &Registry) -> Vec<(PathBuf, String)> {
+    let mut files: Vec<_> = layout
+        .registries
         .iter()
-        .map(|output| (crates().join(output.path), output.text(registry)))
+        .enumerate()
+        .map(|(index, declared)| {
+            (
+                declared.constants.clone(),
+                constants::text(registry, index, &declared.visibility),
+            )
+        })
         .collect();
-    files.push((crates().join("../docs/telemetry.md"), document::text(registry)));
+    files.push((
+        layout.document.clone(),
+        document::text(registry, &layout.introduction),
+    ));
     files
-}
-
-fn crates() -> &'static Path {
-    let this = Path::new(env!("CARGO_MANIFEST_DIR"));
-    this.parent().expect("the crate is in a folder of the workspace")
 }

@@ -1,12 +1,8 @@
 //! The resolved registry, with all references followed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
-use crate::declaration::{File, Instrument, Member, RequirementLevel, SpanKind, Stability};
-use crate::folder;
-use crate::resolution;
+use crate::declaration::{Instrument, Member, RequirementLevel, SpanKind, Stability};
 use crate::upstream::Upstream;
 use crate::value::ValueType;
 
@@ -27,6 +23,10 @@ pub struct Registry {
     pub(crate) measures: BTreeMap<String, Vec<Use>>,
     pub(crate) resource: Vec<Use>,
     pub(crate) logs: Vec<Logs>,
+    /// Prefixes of `code.file.path` whose log events may only have declared fields.
+    pub(crate) sources: Vec<String>,
+    /// Index of the folder of each area, in the order of the layout.
+    pub(crate) folders: BTreeMap<String, usize>,
 }
 
 /// An attribute that this project declares.
@@ -91,81 +91,7 @@ pub(crate) struct Logs {
     pub(crate) attributes: Vec<Use>,
 }
 
-/// Error reading a registry.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// A file cannot be read.
-    #[error("{0}: {1}")]
-    Unreadable(String, std::io::Error),
-    /// A file has a syntax error or an unknown field.
-    #[error("{0}: {1}")]
-    Malformed(String, String),
-    /// Declarations are incomplete, or contradict each other or upstream.
-    #[error("{}", .0.join("\n"))]
-    Contradictory(Vec<String>),
-}
-
 impl Registry {
-    /// Reads the registry of the project.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a file cannot be read or the registry is invalid.
-    pub fn load() -> Result<Self, RegistryError> {
-        Self::load_with(&[])
-    }
-
-    /// Reads the registry of the project together with more declarations, each a name and its YAML.
-    ///
-    /// For tests that emit names of their own.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a file cannot be read or the combined registry is invalid.
-    pub fn load_with(more: &[(&str, &str)]) -> Result<Self, RegistryError> {
-        let folder = folder();
-        let read = |path: &Path| {
-            fs::read_to_string(path)
-                .map_err(|error| RegistryError::Unreadable(path.display().to_string(), error))
-        };
-        let upstream = read(&folder.join("upstream.txt"))?;
-        let mut files = Vec::new();
-        let entries = fs::read_dir(&folder)
-            .map_err(|error| RegistryError::Unreadable(folder.display().to_string(), error))?;
-        for entry in entries {
-            let path = entry
-                .map_err(|error| RegistryError::Unreadable(folder.display().to_string(), error))?
-                .path();
-            let area = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            if path.extension().is_some_and(|extension| extension == "yaml") && area != "manifest" {
-                files.push((area, read(&path)?));
-            }
-        }
-        files.sort();
-        files.extend(
-            more.iter()
-                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned())),
-        );
-        Self::read(&upstream, &files)
-    }
-
-    /// Resolves declarations, each the name and the text of a file.
-    pub(crate) fn read(upstream: &str, files: &[(String, String)]) -> Result<Self, RegistryError> {
-        let upstream = Upstream::parse(upstream)
-            .map_err(|line| RegistryError::Malformed("upstream.txt".to_owned(), line))?;
-        let mut parsed = Vec::new();
-        for (name, text) in files {
-            let file: File = serde_saphyr::from_str(text)
-                .map_err(|error| RegistryError::Malformed(format!("{name}.yaml"), error.to_string()))?;
-            parsed.push((name.as_str(), file));
-        }
-        resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)
-    }
-
     /// Whether this project or upstream declares the attribute.
     pub fn declares_attribute(&self, name: &str) -> bool {
         self.value_type(name).is_some()

@@ -14,10 +14,14 @@ use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span,
     span::{Event, SpanKind},
 };
-use telemetry_registry::{Finding, Registry};
+use telemetry_registry::{Finding, Layout, Registry};
 
 fn registry() -> Registry {
-    Registry::load().unwrap()
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    Registry::load(&Layout::read(std::path::Path::new(path)).unwrap()).unwrap()
 }
 
 fn text(name: &str, value: &str) -> KeyValue {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use telemetry_registry::Registry;
+use telemetry_registry::{Layout, Registry};
 
 const DASHBOARD: &str = "deploy/grafana/pressroom.json";
 const ALERTS: &str = "deploy/alerts/pressroom.yaml";
@@ -43,7 +43,12 @@ fn file(path: &str) -> String {
 }
 
 fn series() -> Series {
-    Registry::load().unwrap().prometheus_series()
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    let layout = Layout::read(Path::new(path)).unwrap();
+    Registry::load(&layout).unwrap().prometheus_series()
 }
 
 fn alerts() -> Vec<Alert> {

@@ -2,12 +2,22 @@
 #![cfg(test)]
 
 use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
 
-use telemetry_registry::{Registry, RegistryError, generated};
+use telemetry_registry::{Layout, Registry, RegistryError, generated};
+
+static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    Layout::read(Path::new(path)).unwrap()
+});
 
 #[test]
 fn the_generated_files_are_up_to_date() {
-    for (path, text) in generated(&Registry::load().unwrap()) {
+    for (path, text) in generated(&LAYOUT, &Registry::load(&LAYOUT).unwrap()) {
         let current = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             current == text,
@@ -19,7 +29,7 @@ fn the_generated_files_are_up_to_date() {
 
 /// Returns the problems of the registry with `groups` added.
 fn problems_with(groups: &str) -> String {
-    match Registry::load_with(&[("more", groups)]) {
+    match Registry::load_with(&LAYOUT, &[("more", groups)]) {
         Err(RegistryError::Contradictory(problems)) => problems.join("\n"),
         Err(other) => other.to_string(),
         Ok(_) => String::new(),

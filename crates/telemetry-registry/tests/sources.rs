@@ -5,25 +5,33 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
-use telemetry_registry::Registry;
+use telemetry_registry::{Layout, Registry};
 
-const CRATES: [&str; 3] = ["celeriac", "pressroom", "otel-service"];
+static LAYOUT: LazyLock<Layout> = LazyLock::new(|| {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    Layout::read(Path::new(path)).unwrap()
+});
+
 const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
 /// Suffixes of functions that take the name of an instrument, alone or after the meter.
 const INSTRUMENTS: [&str; 6] = [
     "counter(",
     "gauge(",
     "histogram(",
-    "Durations::new(",
+    "durations(",
     " seconds(",
     " count(",
 ];
 
-/// Returns the source files of the three crates without tests and comments.
+/// Returns the source files of the project's crates without tests and comments.
 fn sources() -> Vec<(PathBuf, String)> {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut folders: Vec<PathBuf> = CRATES.iter().map(|name| crates.join(name).join("src")).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut folders: Vec<PathBuf> = LAYOUT.sources().iter().map(|source| root.join(source)).collect();
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -100,7 +108,7 @@ fn fields(arguments: &[String]) -> Vec<&str> {
 
 #[test]
 fn every_name_in_the_sources_is_declared() {
-    let registry = Registry::load().unwrap();
+    let registry = Registry::load(&LAYOUT).unwrap();
     let (mut undeclared, mut seen) = (BTreeSet::new(), [0; 4]);
     for (path, text) in sources() {
         let mut look = |index: usize, kind: &str, name: &str, declared: bool| {

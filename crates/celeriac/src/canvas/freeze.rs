@@ -29,7 +29,7 @@ pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],
     link_error: &[Value],
-    frozen_as: &FreezeArgs,
+    inherited: &FreezeArgs,
     reply_to: &str,
 ) -> Result<(Vec<Node>, Arc<ResultTree>), CanvasError> {
     let mut steps: Vec<Node> = Vec::new();
@@ -52,15 +52,15 @@ pub(super) fn steps(
         if !link_error.is_empty() {
             step.link_errors(link_error);
         }
-        let frozen_as = if position + 1 == count {
-            frozen_as.clone()
+        let inherited = if position + 1 == count {
+            inherited.clone()
         } else {
             FreezeArgs {
-                root: frozen_as.root.clone(),
+                root: inherited.root.clone(),
                 ..FreezeArgs::default()
             }
         };
-        let own = freeze(step, frozen_as, reply_to)?;
+        let own = freeze(step, inherited, reply_to)?;
         result = Some(after(own, result));
     }
     steps.reverse();
@@ -71,21 +71,21 @@ pub(super) fn steps(
 /// Assigns the ids of the results to a signature and everything that follows it.
 pub(super) fn freeze(
     node: &mut Node,
-    frozen_as: FreezeArgs,
+    inherited: FreezeArgs,
     reply_to: &str,
 ) -> Result<ResultTree, CanvasError> {
     if let Kind::Chain(tasks) = &mut node.kind {
         let args = std::mem::take(&mut node.args);
-        let (mut steps, result) = steps(std::mem::take(tasks), &args, &[], &frozen_as, reply_to)?;
+        let (mut steps, result) = steps(std::mem::take(tasks), &args, &[], &inherited, reply_to)?;
         steps.reverse();
         *tasks = steps;
         return Ok(Arc::unwrap_or_clone(result));
     }
     let id = match node.text("task_id") {
         Some(id) => id.to_owned(),
-        None => frozen_as.id.clone().unwrap_or_else(new_id),
+        None => inherited.id.clone().unwrap_or_else(new_id),
     };
-    if let Some(root) = frozen_as.root.clone().filter(|root| !root.is_null()) {
+    if let Some(root) = inherited.root.clone().filter(|root| !root.is_null()) {
         node.set("root_id", root);
     }
     if let Kind::Chord {
@@ -101,15 +101,15 @@ pub(super) fn freeze(
         let mut results = Vec::with_capacity(header.len());
         *header = ungrouped(std::mem::take(header));
         for (index, task) in header.iter_mut().enumerate() {
-            let frozen_as = FreezeArgs {
+            let inherited = FreezeArgs {
                 index: Some(index),
-                root: frozen_as.root.clone(),
+                root: inherited.root.clone(),
                 ..FreezeArgs::default()
             };
-            results.push(Arc::new(freeze(task, frozen_as, reply_to)?));
+            results.push(Arc::new(freeze(task, inherited, reply_to)?));
         }
         header_options.insert("task_id".to_owned(), Value::String(group.clone()));
-        let result = freeze(body, frozen_as, reply_to)?;
+        let result = freeze(body, inherited, reply_to)?;
         node.set("task_id", group.clone());
         let header = Arc::new(ResultTree {
             id: group.into(),
@@ -119,15 +119,15 @@ pub(super) fn freeze(
         return Ok(rooted(result, &header));
     }
     node.set("task_id", id.clone());
-    if let Some(group) = &frozen_as.group
+    if let Some(group) = &inherited.group
         && !node.options.contains_key("group_id")
     {
         node.set("group_id", group.clone());
     }
-    if let Some(chord) = &frozen_as.chord {
+    if let Some(chord) = &inherited.chord {
         node.set("chord", chord.clone());
     }
-    if let Some(index) = frozen_as.index {
+    if let Some(index) = inherited.index {
         node.set("group_index", index);
     }
     let Kind::Group(tasks) = &mut node.kind else {
@@ -139,12 +139,12 @@ pub(super) fn freeze(
     *tasks = ungrouped(std::mem::take(tasks));
     let mut results = Vec::with_capacity(tasks.len());
     for (index, task) in tasks.iter_mut().enumerate() {
-        let frozen_as = FreezeArgs {
+        let inherited = FreezeArgs {
             id: None,
             index: Some(index),
-            ..frozen_as.clone()
+            ..inherited.clone()
         };
-        results.push(Arc::new(freeze(task, frozen_as, reply_to)?));
+        results.push(Arc::new(freeze(task, inherited, reply_to)?));
     }
     Ok(ResultTree {
         id: id.into(),

@@ -59,7 +59,7 @@ impl Sender<'_> {
     ) -> Result<Arc<ResultTree>, CanvasError> {
         let args = node.args_after(args);
         let mut options = merged(node.options, options);
-        let frozen_as = FreezeArgs {
+        let inherited = FreezeArgs {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
             index: take_index(&mut options),
@@ -73,7 +73,7 @@ impl Sender<'_> {
         let Kind::Chain(tasks) = node.kind else {
             return Err(CanvasError::Malformed("the chain"));
         };
-        let (mut steps, result) = steps(tasks, &args, &link_error, &frozen_as, self.context.reply_to)?;
+        let (mut steps, result) = steps(tasks, &args, &link_error, &inherited, self.context.reply_to)?;
         if let (Some(last), false) = (steps.first_mut(), link.is_empty()) {
             last.link("link", &link);
         }
@@ -113,13 +113,13 @@ impl Sender<'_> {
             if !link_error.is_empty() {
                 task.link_errors(&link_error);
             }
-            let frozen_as = FreezeArgs {
+            let inherited = FreezeArgs {
                 group: Some(id.clone()),
                 index: Some(index),
                 root: root.clone(),
                 ..FreezeArgs::default()
             };
-            let frozen = freeze(&mut task, frozen_as, self.context.reply_to)?;
+            let frozen = freeze(&mut task, inherited, self.context.reply_to)?;
             size += task.result_count();
             let mut options = options.clone();
             if let Some(chord) = chord.clone().or_else(|| task.options.get("chord").cloned()) {
@@ -175,13 +175,13 @@ impl Sender<'_> {
         }
         body.options.extend(options.clone());
         let root = options.get("root_id").cloned();
-        let frozen_as = FreezeArgs {
+        let inherited = FreezeArgs {
             id: Some(body_id.unwrap_or_else(new_id)),
             group: Some(header_id.clone()),
             root: root.clone(),
             ..FreezeArgs::default()
         };
-        let mut result = freeze(&mut body, frozen_as, self.context.reply_to)?;
+        let mut result = freeze(&mut body, inherited, self.context.reply_to)?;
         if header.is_empty() {
             self.apply(*body, &[json!([])], Map::new())?;
             return Ok(Arc::new(result));

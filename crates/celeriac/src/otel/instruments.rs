@@ -5,12 +5,14 @@ use std::borrow::Cow;
 
 use telemetry::KeyValue;
 use telemetry::instrumentation::{DurationHistogram, InstrumentFactory, Instruments, SECONDS, Table};
+use telemetry::names::attribute as shared;
 use telemetry::opentelemetry::metrics::{BoundCounter, Counter};
 use telemetry::opentelemetry::trace::SpanContext;
 
 use super::cache::{CachedTask, SuccessSeries};
 use super::message::{CELERIAC, SYSTEM, TaskMessage};
 use super::names::{attribute, metric};
+use crate::task::TaskOutcome;
 
 /// Maximum number of queues whose counter is cached.
 const MAX_QUEUES: usize = 64;
@@ -18,8 +20,8 @@ const MAX_QUEUES: usize = 64;
 const SEND: &str = "send_task";
 const RUN: &str = "run";
 
-/// Celery's state of a task that succeeded.
-const SUCCESS: &str = "SUCCESS";
+/// `status` of a task that succeeded.
+const SUCCESS: &str = "success";
 
 static INSTRUMENTS: Instruments<TaskInstruments> = Instruments::new();
 
@@ -95,17 +97,17 @@ impl TaskInstruments {
         }
     }
 
-    /// Records a processed task: its final state, its duration in seconds, and its span for exemplars.
+    /// Records a processed task: its outcome, its duration in seconds, and its span for exemplars.
     pub(super) fn processed(
         &self,
         cached: Option<&CachedTask>,
         message: &TaskMessage<'_>,
-        state: &'static str,
+        outcome: &TaskOutcome,
         error_type: Option<Cow<'static, str>>,
         seconds: f64,
         span: &SpanContext,
     ) {
-        let is_success = state == SUCCESS && error_type.is_none();
+        let is_success = matches!(outcome, TaskOutcome::Success(_)) && error_type.is_none();
         match cached {
             Some(cached) if is_success => {
                 let succeeded = cached.succeeded.get_or_init(|| self.succeeded(message));
@@ -114,7 +116,8 @@ impl TaskInstruments {
                 succeeded.process.record(seconds, span);
             }
             _ => {
-                self.total.add(1, &total_attributes(message.task, state));
+                self.total
+                    .add(1, &total_attributes(message.task, status(outcome)));
                 self.seconds
                     .record(seconds, &seconds_attributes(message.task), span);
                 let attributes = message_attributes(message.queue, RUN, error_type);
@@ -132,11 +135,21 @@ impl TaskInstruments {
     }
 }
 
+/// Returns the value of `status`.
+fn status(outcome: &TaskOutcome) -> &'static str {
+    match outcome {
+        TaskOutcome::Success(_) => SUCCESS,
+        TaskOutcome::Failure(_) | TaskOutcome::Rejected(..) => "failure",
+        TaskOutcome::Retry { .. } => "retry",
+        TaskOutcome::Revoked(_) => "revoked",
+    }
+}
+
 /// Returns the attributes of `celery_tasks_total`.
-fn total_attributes(task: &str, state: &'static str) -> [KeyValue; 2] {
+fn total_attributes(task: &str, status: &'static str) -> [KeyValue; 2] {
     [
         KeyValue::new(attribute::NAME, task.to_owned()),
-        KeyValue::new(attribute::STATUS, state.to_ascii_lowercase()),
+        KeyValue::new(shared::STATUS, status),
     ]
 }
 

@@ -82,8 +82,7 @@ impl Processing<'_> {
     pub(super) fn finish(mut self, outcome: &TaskOutcome) {
         self.finished = true;
         let span = self.cx.span();
-        let state = outcome.state();
-        span.set_attribute(KeyValue::new(attribute::CELERY_STATE, state));
+        span.set_attribute(KeyValue::new(attribute::CELERY_STATE, outcome.state()));
         let exception = outcome.exception();
         let error_type = exception.map(|exception| Cow::Owned(exception.type_name.clone()));
         if let Some(exception) = exception {
@@ -98,7 +97,7 @@ impl Processing<'_> {
         if let Some(instruments) = instruments() {
             let seconds = elapsed.as_secs_f64();
             let context = span.span_context();
-            instruments.processed(self.cached, &self.message, state, error_type, seconds, context);
+            instruments.processed(self.cached, &self.message, outcome, error_type, seconds, context);
         }
     }
 }

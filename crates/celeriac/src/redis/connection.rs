@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
+    backoff::Backoff,
     broker::{BrokerError, ServerInfo},
     lock::Lock,
     observer::{Command, CommandFailure, Observer},
@@ -51,7 +52,7 @@ struct ConnectionState {
     generation: u64,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
-    backoff: Duration,
+    backoff: Backoff,
 }
 
 impl Default for ConnectionState {
@@ -60,7 +61,7 @@ impl Default for ConnectionState {
             live: None,
             generation: 0,
             retry_at: None,
-            backoff: MIN_BACKOFF,
+            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
         }
     }
 }
@@ -339,7 +340,7 @@ impl Connection {
                 let made = live.made;
                 state.live = None;
                 if made.elapsed() >= STABLE_AFTER {
-                    state.backoff = MIN_BACKOFF;
+                    state.backoff.reset();
                 }
                 self.back_off(&mut state, &cause);
                 self.outages.report_unavailable(Some(made), &cause);
@@ -349,8 +350,7 @@ impl Connection {
     }
 
     fn back_off(&self, state: &mut ConnectionState, cause: &str) {
-        state.retry_at = Some((Instant::now() + state.backoff, cause.to_owned()));
-        state.backoff = (state.backoff * 2).min(MAX_BACKOFF);
+        state.retry_at = Some((Instant::now() + state.backoff.next_delay(), cause.to_owned()));
     }
 }
 

@@ -95,7 +95,7 @@ impl Scheduler {
                     }
                     Err(error) => {
                         failures.failed(&error);
-                        backoff.pause()
+                        backoff.next_delay()
                     }
                 }
             };
@@ -258,7 +258,7 @@ impl EntryBackoff {
         if self.until.is_none() {
             warn!(entry, %error, "failed to send a periodic task; retrying");
         }
-        let delay = self.backoff.pause();
+        let delay = self.backoff.next_delay();
         self.until = Some(Instant::now() + delay);
         delay
     }

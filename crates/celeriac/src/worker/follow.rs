@@ -50,10 +50,9 @@ pub(super) async fn settle(
 ) {
     let id = &message.headers.id;
     for _ in 0..MAX_ATTEMPTS {
-        let Some(settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
+        let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
         };
-        let mut settlement = settlement;
         let spans = observed(shared, message, trace, &mut settlement.publication);
         let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
         let refused = BrokerError::Refused {

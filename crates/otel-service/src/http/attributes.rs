@@ -1,7 +1,7 @@
 //! The attributes of the server span.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::client::ClientAddress;
@@ -96,13 +96,31 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
 
 /// Passes the text of `address` to `write`, without allocating memory.
 fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
-    /// Length of the longest IPv6 address.
-    const MAX_LENGTH: usize = 45;
-    let mut buffer = [0; MAX_LENGTH];
-    let mut free = &mut buffer[..];
-    if write!(free, "{address}").is_ok() {
-        let length = MAX_LENGTH - free.len();
-        write(str::from_utf8(&buffer[..length]).unwrap_or_default());
+    let mut text = AddressText {
+        bytes: [0; MAX_ADDRESS],
+        length: 0,
+    };
+    if write!(text, "{address}").is_ok() {
+        write(str::from_utf8(&text.bytes[..text.length]).unwrap_or_default());
+    }
+}
+
+/// Length of the longest IPv6 address.
+const MAX_ADDRESS: usize = 45;
+
+/// The text of an IP address.
+struct AddressText {
+    bytes: [u8; MAX_ADDRESS],
+    length: usize,
+}
+
+impl fmt::Write for AddressText {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let end = self.length + part.len();
+        let free = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
+        free.copy_from_slice(part.as_bytes());
+        self.length = end;
+        Ok(())
     }
 }
 

@@ -8,7 +8,8 @@ use opentelemetry::logs::AnyValue;
 use tracing::Event;
 use tracing::field::{Field, Visit};
 
-use super::Masker;
+/// A function that masks text.
+type Masker = fn(&str) -> Cow<'_, str>;
 
 /// The message of an event and its other fields.
 #[derive(Debug, Default)]

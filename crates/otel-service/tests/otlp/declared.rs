@@ -6,13 +6,19 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use otel_service::{KeyValue, Span};
-use telemetry_registry::{Finding, Problem, Registry};
+use telemetry_registry::{Finding, Layout, Problem, Registry};
 
 use crate::support::{self, Behaviour, Collector};
 
 /// Registry of the project with the names that only scenarios use.
-pub static REGISTRY: LazyLock<Registry> =
-    LazyLock::new(|| Registry::load_with(&[("names", include_str!("names.yaml"))]).unwrap());
+pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    let layout = Layout::read(std::path::Path::new(path)).unwrap();
+    Registry::load_with(&layout, &[("names", include_str!("names.yaml"))]).unwrap()
+});
 
 /// Spans of the service that scenarios imitate with incomplete attributes.
 const IMITATED: [&str; 3] = ["span article.", "span job.", "span user."];

@@ -319,10 +319,10 @@ mod tests {
         assert_eq!(attributes.dropped(), 1);
     }
 
-    fn begun_with(prewritten: &PrewrittenAttributes, limit: u32, keys: &[&str]) -> Attributes {
+    fn started_with(prewritten: &PrewrittenAttributes, limit: u32, keys: &[&str]) -> Attributes {
         let mut attributes = Attributes::new(ATTRIBUTES, PLAIN, limit);
         prewritten.write(&mut attributes, |into| {
-            keys.iter().for_each(|key| into.number(key, 1))
+            keys.iter().for_each(|key| into.number(key, 1));
         });
         attributes
     }
@@ -331,7 +331,7 @@ mod tests {
     fn attributes_beyond_the_limit_are_counted_for_every_span_that_begins_with_them() {
         let prewritten = PrewrittenAttributes::new();
         for _ in 0..2 {
-            let mut attributes = begun_with(&prewritten, 2, &["a", "bb", "ccc", "dddd"]);
+            let mut attributes = started_with(&prewritten, 2, &["a", "bb", "ccc", "dddd"]);
             attributes.number("eeeee", 1);
             assert_eq!((shown(&attributes).len(), attributes.dropped()), (2, 3));
         }
@@ -340,9 +340,9 @@ mod tests {
     #[test]
     fn prewritten_attributes_come_first_and_are_replaced_by_later_values() {
         let prewritten = PrewrittenAttributes::new();
-        begun_with(&prewritten, 4, &["a", "b"]);
+        started_with(&prewritten, 4, &["a", "b"]);
         // `describe` of later spans is not called.
-        let mut attributes = begun_with(&prewritten, 4, &["other"]);
+        let mut attributes = started_with(&prewritten, 4, &["other"]);
         attributes.number("cc", 3);
         assert_eq!(
             shown(&attributes),

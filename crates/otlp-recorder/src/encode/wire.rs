@@ -159,6 +159,21 @@ impl Writer {
     /// Writes a `KeyValue` with a string.
     pub(super) fn string_attribute(&mut self, field: u32, key: &str, text: &str) {
         let value = field_length(any_value::STRING, text.len());
+        if let Some(prefix) = short_attribute_prefix(field, key, value) {
+            let infix = [
+                one_byte_tag(key_value::VALUE, WireType::LengthDelimited),
+                value as u8,
+                one_byte_tag(any_value::STRING, WireType::LengthDelimited),
+                text.len() as u8,
+            ];
+            self.0
+                .reserve(prefix.len() + key.len() + infix.len() + text.len());
+            self.0.extend_from_slice(&prefix);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&infix);
+            self.0.extend_from_slice(text.as_bytes());
+            return;
+        }
         self.attribute_prefix(field, key, value);
         self.bytes_always(any_value::STRING, text.as_bytes());
     }
@@ -166,11 +181,27 @@ impl Writer {
     /// Writes a `KeyValue` with an integer.
     pub(super) fn int_attribute(&mut self, field: u32, key: &str, number: i64) {
         let number = number.cast_unsigned();
-        self.attribute_prefix(field, key, 1 + varint_length(number));
+        let value = 1 + varint_length(number);
+        if let Some(prefix) = short_attribute_prefix(field, key, value) {
+            let infix = [
+                one_byte_tag(key_value::VALUE, WireType::LengthDelimited),
+                value as u8,
+                one_byte_tag(any_value::INT, WireType::Varint),
+            ];
+            self.0
+                .reserve(prefix.len() + key.len() + infix.len() + MAX_VARINT_LENGTH);
+            self.0.extend_from_slice(&prefix);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&infix);
+            self.put_varint(number);
+            return;
+        }
+        self.attribute_prefix(field, key, value);
         self.varint_always(any_value::INT, number);
     }
 
     /// Writes the beginning of a `KeyValue`, up to its value: an `AnyValue` whose `length` bytes must follow.
+    #[cold]
     fn attribute_prefix(&mut self, field: u32, key: &str, length: usize) {
         let content = field_length(key_value::KEY, key.len()) + field_length(key_value::VALUE, length);
         self.0.reserve(field_length(field, content));
@@ -196,6 +227,26 @@ impl Writer {
 
 const fn tag(field: u32, wire_type: WireType) -> u32 {
     field << 3 | wire_type as u32
+}
+
+/// Returns a tag that fits into one byte, as those of fields below 16 do.
+const fn one_byte_tag(field: u32, wire_type: WireType) -> u8 {
+    tag(field, wire_type) as u8
+}
+
+/// Returns what precedes the key of a `KeyValue` whose `AnyValue` has `value` bytes, if all of its tags and lengths fit into
+/// one byte each. Nearly all attributes are so short; writing them in a few pieces saves 750 of 12,900 instructions per
+/// exported span.
+fn short_attribute_prefix(field: u32, key: &str, value: usize) -> Option<[u8; 4]> {
+    let length = 2 + key.len() + 2 + value;
+    (field < 16 && length <= 0x7f).then(|| {
+        [
+            one_byte_tag(field, WireType::LengthDelimited),
+            length as u8,
+            one_byte_tag(key_value::KEY, WireType::LengthDelimited),
+            key.len() as u8,
+        ]
+    })
 }
 
 /// Returns the time in nanoseconds since 1970; zero for earlier times.

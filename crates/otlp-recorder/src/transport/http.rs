@@ -16,7 +16,9 @@ use super::outcome::{Accepted, MAX_ANSWER, TransportError, USER_AGENT as OUR_USE
 use super::response::{self, Sent};
 use super::retry::{AttemptError, Retry};
 use super::tls::Tls;
-use crate::collector::{Collector, Compression, Protocol};
+#[cfg(any(feature = "json", test))]
+use crate::collector::Protocol;
+use crate::collector::{Collector, Compression};
 use crate::destination::Request;
 use crate::text::Redact;
 

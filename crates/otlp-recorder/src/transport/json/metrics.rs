@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use serde_json::Value;
 
-use super::{Fields, double, key_value};
+use super::fields::{Fields, double, key_value};
 
 pub(super) fn metric(metric: &Metric) -> Fields {
     let fields = Fields::new()

@@ -26,10 +26,16 @@ use opentelemetry_proto::tonic::{
     trace::v1::Span,
 };
 use prost::Message as _;
-use telemetry_registry::{Finding, Registry};
+use telemetry_registry::{Finding, Layout, Registry};
 use tokio::net::TcpListener;
 
-static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::load().unwrap());
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/telemetry-registry.yaml"
+    );
+    Registry::load(&Layout::read(std::path::Path::new(path)).unwrap()).unwrap()
+});
 
 /// Everything received, with the name of the sending service.
 #[derive(Debug, Default)]

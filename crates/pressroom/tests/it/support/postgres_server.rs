@@ -171,12 +171,21 @@ impl Drop for Server {
     }
 }
 
+/// Returns a port that nothing listens on and that no other call in this process returns. It is below the ephemeral
+/// range, so no outgoing connection takes it either.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    const FIRST: u16 = 15_000;
+    const COUNT: u32 = 17_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at the same time start at different ports.
+    let start = std::process::id().wrapping_mul(101);
+    loop {
+        let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = FIRST + u16::try_from(offset).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn wait_for(done: impl Fn() -> bool, log: impl Fn() -> String) {

@@ -1,0 +1,20 @@
+//! The headers that carry a context, so that requests without them are recognised cheaply.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderName};
+use opentelemetry::propagation::TextMapPropagator;
+
+/// Set by [`crate::init`].
+static HEADERS: OnceLock<Vec<HeaderName>> = OnceLock::new();
+
+/// Sets the headers to those of `propagator`.
+pub(crate) fn install(propagator: &dyn TextMapPropagator) {
+    HEADERS.get_or_init(|| propagator.fields().filter_map(|name| name.parse().ok()).collect());
+}
+
+/// Returns whether `headers` may carry a context.
+pub(crate) fn may_carry_context(headers: &HeaderMap) -> bool {
+    let names = HEADERS.get();
+    names.is_none_or(|names| names.iter().any(|name| headers.contains_key(name)))
+}
