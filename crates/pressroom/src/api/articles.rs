@@ -284,7 +284,7 @@ pub async fn update(
     let article = articles.update(&article, changes, precondition).await?;
     // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag
     // describe the updated article, not the content of the request.
-    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal())?;
+    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal_error())?;
     let headers = [
         (header::CONTENT_LOCATION, location),
         (header::ETAG, entity_tag::field(entity_tag(&article))),

@@ -109,6 +109,6 @@ pub async fn ready(State(health): State<Health>) -> Result<Json<Probe>, ApiError
     if health.is_ready().await {
         Ok(Json(Probe { status: "ok" }))
     } else {
-        Err(ApiError::unavailable())
+        Err(ApiError::service_unavailable())
     }
 }

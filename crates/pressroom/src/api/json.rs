@@ -17,9 +17,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    error::{ApiError, FieldErrors},
+    error::{ApiError, FieldErrors, json_response},
     limits::Limits,
-    response,
 };
 use crate::{
     accounts::Password,
@@ -33,10 +32,10 @@ pub struct Json<T>(pub T);
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(body) => response::json(body),
+            Ok(body) => json_response(body),
             Err(error) => {
                 telemetry::error!(%error, "cannot serialise a response");
-                ApiError::internal().into_response()
+                ApiError::internal_error().into_response()
             }
         }
     }
@@ -86,11 +85,7 @@ impl JsonBody {
         let fields = match value {
             Value::Object(fields) => fields,
             _ if empty => Map::new(),
-            _ => {
-                let message = "Invalid input type.".to_owned();
-                let errors = FieldErrors::from([("_schema".to_owned(), vec![message])]);
-                return Err(ApiError::validation(errors));
-            }
+            _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
         };
         Ok(Form {
             fields,

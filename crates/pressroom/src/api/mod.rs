@@ -20,7 +20,6 @@ mod limits;
 mod middleware;
 mod paging;
 mod proxies;
-mod response;
 
 use std::sync::Arc;
 
