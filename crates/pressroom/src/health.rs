@@ -97,18 +97,12 @@ impl Workers {
 }
 
 /// Checks the components, over the connections that requests use.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Health {
     service_name: String,
     store: Arc<dyn HealthStore>,
     queue: TaskQueue,
     draining: Arc<AtomicBool>,
-}
-
-impl std::fmt::Debug for Health {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Health").finish_non_exhaustive()
-    }
 }
 
 impl Health {

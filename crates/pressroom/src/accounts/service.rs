@@ -90,19 +90,13 @@ pub struct ProfileUpdate {
 }
 
 /// The accounts service.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Accounts {
     store: Arc<dyn AccountStore>,
     passwords: Passwords,
     tokens: Tokens,
     limiter: Arc<RateLimiter>,
     clock: Arc<dyn Clock>,
-}
-
-impl std::fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accounts").finish_non_exhaustive()
-    }
 }
 
 impl Accounts {

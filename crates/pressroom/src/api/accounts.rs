@@ -8,11 +8,12 @@ use telemetry::ClientAddress;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     auth::Caller,
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body},
 };
-use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn};
+use crate::accounts::{Password, ProfileUpdate, SignedIn};
 use crate::domain::{Email, User};
 
 /// The caller's own user.
@@ -128,7 +129,7 @@ pub struct Message {
     )
 )]
 pub async fn register(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -137,7 +138,10 @@ pub async fn register(
         password,
         name,
     } = Registration::read(body)?;
-    let signed_in = accounts.register(email, password, name, address(client)).await?;
+    let signed_in = app
+        .accounts
+        .register(email, password, name, address(client))
+        .await?;
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
@@ -155,12 +159,12 @@ pub async fn register(
     )
 )]
 pub async fn login(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let Login { email, password } = Login::read(body)?;
-    let signed_in = accounts.login(email, password, address(client)).await?;
+    let signed_in = app.accounts.login(email, password, address(client)).await?;
     Ok(Json(SignedInView::from(signed_in)))
 }
 
@@ -191,7 +195,7 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
     )
 )]
 pub async fn update_profile(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<UserView>, ApiError> {
@@ -203,7 +207,7 @@ pub async fn update_profile(
         bio: profile.bio,
         image: profile.image,
     };
-    let user = accounts.update(&caller.user, update).await?;
+    let user = app.accounts.update(&caller.user, update).await?;
     Ok(Json(user.into()))
 }
 
@@ -216,8 +220,8 @@ pub async fn update_profile(
         (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
-pub async fn logout(State(accounts): State<Accounts>, caller: Caller) -> Result<Json<Message>, ApiError> {
-    accounts.logout(&caller.user, &caller.claims).await?;
+pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message>, ApiError> {
+    app.accounts.logout(&caller.user, &caller.claims).await?;
     Ok(Json(Message {
         message: "Logged out successfully",
     }))

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     auth::Caller,
     conditions::Conditions,
     entity_tag::{self, entity_tag},
@@ -17,7 +18,6 @@ use super::{
     json::{Json, JsonBody, request_body},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::Articles;
 use crate::domain::{Article, ArticleChanges, Draft};
 
 /// Caching rules for an article: caches revalidate before each use and keep responses for different
@@ -140,13 +140,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     )
 )]
 pub async fn list(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Option<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ArticleListView>, ApiError> {
     let paging = Paging::parse(query.as_deref().unwrap_or_default())?;
     let viewer = caller.map(|caller| caller.user.id);
-    let page = articles.list(paging.query(viewer)).await?;
+    let page = app.articles.list(paging.query(viewer)).await?;
     let next_cursor = page
         .more
         .then(|| page.articles.last().map(encode_cursor))
@@ -183,7 +183,7 @@ pub async fn list(
     )
 )]
 pub async fn create(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Keyed(key): Keyed,
     body: JsonBody,
@@ -194,7 +194,7 @@ pub async fn create(
         description: new.description.unwrap_or_default(),
         body: new.body,
     };
-    let article = articles.create(&caller.user, draft, key).await?;
+    let article = app.articles.create(&caller.user, draft, key).await?;
     // Generated slugs are ASCII, so the conversion succeeds.
     let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
     let headers = [
@@ -223,13 +223,13 @@ pub async fn create(
     )
 )]
 pub async fn get(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Option<Caller>,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
-    let article = articles.get(&slug, viewer).await?;
+    let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
     let known = conditions.include(&tag);
     let headers = (REVALIDATED, [(header::ETAG, entity_tag::field(tag))]);
@@ -266,14 +266,14 @@ pub async fn get(
     )
 )]
 pub async fn update(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
     uri: Uri,
     conditions: Conditions,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let article = articles.find_to_update(&slug, &caller.user).await?;
+    let article = app.articles.find_to_update(&slug, &caller.user).await?;
     let update = ArticleUpdate::read(body)?;
     let changes = ArticleChanges {
         title: update.title,
@@ -281,7 +281,7 @@ pub async fn update(
         body: update.body,
     };
     let precondition = conditions.precondition();
-    let article = articles.update(&article, changes, precondition).await?;
+    let article = app.articles.update(&article, changes, precondition).await?;
     // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag
     // describe the updated article, not the content of the request.
     let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal_error())?;
@@ -311,13 +311,13 @@ pub async fn update(
     )
 )]
 pub async fn delete(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
     let precondition = conditions.precondition();
-    articles.delete(&slug, &caller.user, precondition).await?;
+    app.articles.delete(&slug, &caller.user, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -333,11 +333,11 @@ pub async fn delete(
     )
 )]
 pub async fn favorite(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(articles.favorite(&slug, &caller.user).await?.into()))
+    Ok(Json(app.articles.favorite(&slug, &caller.user).await?.into()))
 }
 
 /// Remove a favourite (idempotent)
@@ -352,9 +352,9 @@ pub async fn favorite(
     )
 )]
 pub async fn unfavorite(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(articles.unfavorite(&slug, &caller.user).await?.into()))
+    Ok(Json(app.articles.unfavorite(&slug, &caller.user).await?.into()))
 }

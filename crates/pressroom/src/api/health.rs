@@ -9,10 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     error::{ApiError, ErrorBody},
     json::Json,
 };
-use crate::health::{ComponentStatus, Health};
+use crate::health::ComponentStatus;
 
 /// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -65,8 +66,8 @@ pub struct Probe {
             description = "The database or Redis is unavailable"),
     )
 )]
-pub async fn health(State(health): State<Health>) -> Response {
-    let report = health.check().await;
+pub async fn health(State(app): AppState) -> Response {
+    let report = app.health.check().await;
     let required = [report.database, report.redis];
     let status = if required.contains(&ComponentStatus::Unhealthy) {
         Status::Unhealthy
@@ -87,7 +88,7 @@ pub async fn health(State(health): State<Health>) -> Response {
             celery: report.celery,
         },
         service: Service {
-            name: health.service_name().to_owned(),
+            name: app.health.service_name().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
         },
     };
@@ -105,8 +106,8 @@ pub async fn live() -> Json<Probe> {
     get, path = "/api/health/ready", tag = "health",
     responses((status = OK, body = Probe), (status = SERVICE_UNAVAILABLE, body = ErrorBody))
 )]
-pub async fn ready(State(health): State<Health>) -> Result<Json<Probe>, ApiError> {
-    if health.is_ready().await {
+pub async fn ready(State(app): AppState) -> Result<Json<Probe>, ApiError> {
+    if app.health.is_ready().await {
         Ok(Json(Probe { status: "ok" }))
     } else {
         Err(ApiError::service_unavailable())

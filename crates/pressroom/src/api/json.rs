@@ -4,11 +4,11 @@
 //! authentication, existence and ownership are checked first. The rules and the wording of validation
 //! errors are those of the reference implementation, which uses marshmallow.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use axum::{
     body::Bytes,
-    extract::{FromRef, FromRequest, Request},
+    extract::{FromRequest, Request},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
+    app::App,
     error::{ApiError, FieldErrors, json_response},
-    limits::Limits,
 };
 use crate::{
     accounts::Password,
@@ -45,19 +45,14 @@ impl<T: Serialize> IntoResponse for Json<T> {
 #[derive(Debug)]
 pub struct JsonBody(Result<Bytes, ApiError>);
 
-impl<S> FromRequest<S> for JsonBody
-where
-    Limits: FromRef<S>,
-    S: Send + Sync,
-{
+impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let limits = Limits::from_ref(state);
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Self::Rejection> {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let body = Limited::new(request.into_body(), limits.body).collect().await;
+        let body = Limited::new(request.into_body(), app.limits.body).collect().await;
         Ok(Self(match body {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large()),

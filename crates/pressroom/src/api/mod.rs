@@ -6,6 +6,7 @@
 //! sizes and turns panics and time-outs into the error envelope.
 
 mod accounts;
+mod app;
 mod articles;
 mod auth;
 mod conditions;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{FromRef, MatchedPath, RawQuery},
+    extract::{MatchedPath, RawQuery},
     http::{HeaderValue, Method, StatusCode, header, request},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -35,47 +36,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
 pub use self::{
+    app::App,
     cors::{AllowedOrigins, InvalidOrigin},
     limits::Limits,
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
 };
-use crate::{accounts::Accounts, articles::Articles, health::Health};
-
-/// State shared by all handlers.
-#[derive(Debug, Clone)]
-pub struct App {
-    pub accounts: Accounts,
-    pub articles: Articles,
-    pub health: Health,
-    pub limits: Limits,
-    pub proxies: TrustedProxies,
-    pub origins: AllowedOrigins,
-}
-
-impl FromRef<Arc<App>> for Accounts {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.accounts.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Articles {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.articles.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Health {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.health.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Limits {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.limits
-    }
-}
 
 /// Builds the service that handles requests, ready to pass to a server.
 #[must_use]

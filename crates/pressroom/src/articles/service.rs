@@ -70,19 +70,13 @@ impl Failure for ArticleError {
 pub struct OwnArticle(Article);
 
 /// The articles of the service.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Articles {
     store: Arc<dyn ArticleStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     /// Notified when a row is added to the outbox.
     outbox: Arc<Notify>,
-}
-
-impl std::fmt::Debug for Articles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Articles").finish_non_exhaustive()
-    }
 }
 
 impl Articles {

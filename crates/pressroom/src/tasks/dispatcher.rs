@@ -43,6 +43,7 @@ pub enum Durability {
 }
 
 /// Moves tasks from the outbox to the broker.
+#[derive(Debug)]
 pub struct Dispatcher {
     store: Arc<dyn OutboxStore>,
     client: Client,
@@ -51,15 +52,6 @@ pub struct Dispatcher {
     durability: Durability,
     /// Notified when a row is added to the outbox.
     wake: Arc<Notify>,
-}
-
-impl std::fmt::Debug for Dispatcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher")
-            .field("queue", &self.queue)
-            .field("durability", &self.durability)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Dispatcher {

@@ -44,18 +44,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The dependencies of the task.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct NotificationTask {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     /// The channels; each recipient is notified on each of them.
     pub channels: Arc<[Arc<dyn Channel>]>,
-}
-
-impl std::fmt::Debug for NotificationTask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NotificationTask").finish_non_exhaustive()
-    }
 }
 
 /// The reason a run ended early. A retry may succeed after any of them.
