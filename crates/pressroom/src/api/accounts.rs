@@ -119,13 +119,9 @@ pub struct Message {
     post, path = "/api/register", tag = "accounts", request_body = Registration,
     responses(
         (status = CREATED, body = SignedInView),
-        (status = BAD_REQUEST, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody,
             description = "The e-mail address is already registered, ignoring case"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn register(
@@ -150,12 +146,8 @@ pub async fn register(
     post, path = "/api/login", tag = "accounts", request_body = Login,
     responses(
         (status = OK, body = SignedInView),
-        (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody, description = "Unknown e-mail address or wrong password"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn login(
@@ -171,11 +163,7 @@ pub async fn login(
 /// Get your own profile
 #[utoipa::path(
     get, path = "/api/user", tag = "accounts", security(("bearer" = [])),
-    responses(
-        (status = OK, body = UserView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = UserView))
 )]
 pub async fn profile(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
@@ -186,12 +174,7 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
     put, path = "/api/user", tag = "accounts", security(("bearer" = [])), request_body = Profile,
     responses(
         (status = OK, body = UserView),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody, description = "The e-mail address belongs to another user"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn update_profile(
@@ -214,11 +197,7 @@ pub async fn update_profile(
 /// Log out, which revokes the token
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
-    responses(
-        (status = OK, body = Message),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = Message))
 )]
 pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message>, ApiError> {
     app.accounts.logout(&caller.user, &caller.claims).await?;

@@ -136,7 +136,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     responses(
         (status = OK, body = ArticleListView),
         (status = BAD_REQUEST, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn list(
@@ -173,13 +172,8 @@ pub async fn list(
             ("Location" = String, description = "Path of the article"),
             ("ETag" = String, description = "Entity tag of the article"),
         )),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, body = ErrorBody,
             description = "The idempotency key was used for a request with a different body"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn create(
@@ -218,8 +212,6 @@ pub async fn create(
             ("ETag" = String, description = "Entity tag of the article as this caller sees it"),
         )),
         (status = NOT_MODIFIED, description = "The client's cached version is current"),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn get(
@@ -254,15 +246,9 @@ pub async fn get(
         (status = OK, body = ArticleView, headers(
             ("ETag" = String, description = "Entity tag of the updated article"),
         )),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn update(
@@ -302,12 +288,9 @@ pub async fn update(
     ),
     responses(
         (status = NO_CONTENT),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn delete(
@@ -325,12 +308,7 @@ pub async fn delete(
 #[utoipa::path(
     post, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses(
-        (status = OK, body = ArticleView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = ArticleView))
 )]
 pub async fn favorite(
     State(app): AppState,
@@ -344,12 +322,7 @@ pub async fn favorite(
 #[utoipa::path(
     delete, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses(
-        (status = OK, body = ArticleView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = ArticleView))
 )]
 pub async fn unfavorite(
     State(app): AppState,

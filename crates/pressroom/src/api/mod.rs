@@ -25,7 +25,7 @@ mod proxies;
 use std::sync::Arc;
 
 use axum::{
-    Extension,
+    Router,
     extract::{MatchedPath, RawQuery},
     http::{HeaderValue, Method, StatusCode, header, request},
     response::{IntoResponse, Response},
@@ -47,17 +47,17 @@ pub use self::{
 #[must_use]
 pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
-    let (router, document) = described_routes().split_for_parts();
-    let document = docs::Document(to_json(&document).into());
+    let (router, document) = described_routes();
+    let document = bytes::Bytes::from(to_json(&document));
+    let document = || async { ([(header::CONTENT_TYPE, "application/json")], document) };
     let router = router
-        .route("/api/openapi.json", get(docs::document))
+        .route("/api/openapi.json", get(document))
         .route("/api/docs", get(docs::page))
         .route("/api/articles", any(to_trailing_slash))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request; `Arc` makes that cheap.
         .with_state(Arc::new(app))
-        .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
     let router = if origins.is_empty() {
         router
@@ -75,11 +75,11 @@ pub fn service(app: App) -> ApiService {
 /// Returns the OpenAPI 3.1 document as JSON.
 #[must_use]
 pub fn openapi() -> String {
-    to_json(described_routes().get_openapi())
+    to_json(&described_routes().1)
 }
 
-fn described_routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(docs::Description::openapi())
+fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(docs::Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
@@ -90,6 +90,9 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(articles::list, articles::create))
         .routes(routes!(articles::get, articles::update, articles::delete))
         .routes(routes!(articles::favorite, articles::unfavorite))
+        .split_for_parts();
+    docs::add_common_errors(&mut document);
+    (router, document)
 }
 
 fn to_json(document: &utoipa::openapi::OpenApi) -> String {
