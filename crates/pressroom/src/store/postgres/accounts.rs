@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params, value::Utc};
+use super::{PostgresStore, connections::Params};
 use crate::{
     domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     store::{
-        AccountStore, Constraint, Result, StoreError, rows,
+        AccountStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };

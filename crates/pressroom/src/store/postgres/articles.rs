@@ -13,7 +13,6 @@ use super::{
     connections::{Connections, Params},
     error::StatementError,
     list, replica,
-    value::Utc,
 };
 use crate::{
     domain::{
@@ -21,7 +20,8 @@ use crate::{
         NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
-        ArticleStore, Constraint, Result, StoreError, rows,
+        ArticleStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, article_columns, statement},
     },
 };

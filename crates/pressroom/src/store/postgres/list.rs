@@ -6,11 +6,11 @@
 use telemetry::Statement;
 use tokio_postgres::types::ToSql;
 
-use super::{connections::Connections, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        rows,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, value::Utc};
+use super::PostgresStore;
 use crate::{
     domain::{Backlog, OutboxTask},
     store::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
-        rows,
+        rows::{self, Utc},
         sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
     },
 };

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{SqliteStore, value::Utc};
+use super::SqliteStore;
 use crate::{
     domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     store::{
-        AccountStore, Result, StoreError, rows,
+        AccountStore, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };

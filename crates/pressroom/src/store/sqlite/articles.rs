@@ -5,20 +5,15 @@ use jiff::Timestamp;
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{
-    SqliteStore,
-    connections::Transaction,
-    error::StatementError,
-    list, outbox,
-    value::{Utc, folded},
-};
+use super::{SqliteStore, connections::Transaction, error::StatementError, list, outbox, value::folded};
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
         NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
-        ArticleStore, Constraint, Result, StoreError, rows,
+        ArticleStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, statement},
     },
 };

@@ -3,15 +3,12 @@
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{
-    connections::Connections,
-    error::StatementError,
-    value::{Utc, folded},
-};
+use super::{connections::Connections, error::StatementError, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result, rows,
+        Result,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };

@@ -8,18 +8,13 @@ use rusqlite::params;
 use serde_json::json;
 use telemetry::Statement;
 
-use super::{
-    SqliteStore,
-    connections::Transaction,
-    error::StatementError,
-    value::{Id, Utc},
-};
+use super::{SqliteStore, connections::Transaction, error::StatementError};
 use crate::{
     domain::{Backlog, NewOutboxTask, OutboxTask},
     store::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
-        rows,
+        rows::{self, Id, Utc},
         sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
     },
 };
