@@ -88,6 +88,15 @@ pub(super) const FIND_STORED_ANSWER: Statement = statement!(
         WHERE user_id = $1 AND key = $2 AND created_at > $3",
 );
 
+pub(super) const DELETE_OUTBOX: Statement =
+    statement!("DELETE", "outbox", "DELETE FROM outbox WHERE id = $1",);
+
+pub(super) const RELEASE_OUTBOX: Statement = statement!(
+    "UPDATE",
+    "outbox",
+    "UPDATE outbox SET claimable_at = $1 WHERE id = $2",
+);
+
 pub(super) const RELEASE_ALL_OUTBOX: Statement = statement!(
     "UPDATE",
     "outbox",
@@ -204,6 +213,8 @@ mod tests {
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
             FIND_STORED_ANSWER,
+            DELETE_OUTBOX,
+            RELEASE_OUTBOX,
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_DELIVERY,

@@ -151,12 +151,12 @@ impl Dispatcher {
             Err(_) => Some("the broker did not answer in time".to_owned()),
         };
         let written = match &refusal {
-            None => self.store.delete_outbox(&[task.id]).await,
+            None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
                 let pause = backoff(task.attempts.unsigned_abs());
                 telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = pause.as_secs_f64(), reason, "task not published");
                 self.store
-                    .release_outbox(&[task.id], later(self.clock.now(), pause))
+                    .release_outbox(task.id, later(self.clock.now(), pause))
                     .await
             }
         };

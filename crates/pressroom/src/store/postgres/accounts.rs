@@ -93,19 +93,17 @@ impl AccountStore for PostgresStore {
     async fn insert_user(&self, new: NewUser) -> Result<User> {
         let email = new.email.as_str();
         let insert: Params<'_> = &[&email, &new.password_hash.0, &new.name, &Utc(new.created_at)];
-        let rows = self
+        let inserted = self
             .primary
             .transaction(&[(&LOCK_EMAIL, &[&email])], (&INSERT_USER, insert))
             .await?;
-        match rows.first() {
-            Some(row) => Ok(rows::user(row)?),
-            None => Err(StoreError::Conflict(Constraint::UserEmail)),
-        }
+        let user = inserted.first(rows::user)?;
+        user.ok_or(StoreError::Conflict(Constraint::UserEmail))
     }
 
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>> {
-        let row = self.primary.row(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
-        Ok(row.as_ref().map(rows::credentials).transpose()?)
+        let found = self.primary.run(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
+        Ok(found.first(rows::credentials)?)
     }
 
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
@@ -120,14 +118,14 @@ impl AccountStore for PostgresStore {
             &changes.image,
             &Utc(now),
         ];
-        let rows = if email.is_some() {
+        let updated = if email.is_some() {
             self.primary
                 .transaction(&[(&LOCK_EMAIL, &[&email])], (&UPDATE_USER, update))
                 .await?
         } else {
-            self.primary.rows(&UPDATE_USER, update).await?
+            self.primary.run(&UPDATE_USER, update).await?
         };
-        let Some(row) = rows.first() else {
+        let Some(row) = updated.rows.first() else {
             return Ok(None);
         };
         if row.try_get("taken")? {
@@ -138,28 +136,24 @@ impl AccountStore for PostgresStore {
     }
 
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()> {
-        self.primary
-            .execute(&UPGRADE_PASSWORD_HASH, &[&id.0, &old.0, &new.0])
-            .await?;
+        let params: Params<'_> = &[&id.0, &old.0, &new.0];
+        self.primary.run(&UPGRADE_PASSWORD_HASH, params).await?;
         Ok(())
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        let row = self.primary.row(&FIND_SESSION, &[&token.0, &user.0]).await?;
-        Ok(row.as_ref().map(rows::session).transpose()?)
+        let found = self.primary.run(&FIND_SESSION, &[&token.0, &user.0]).await?;
+        Ok(found.first(rows::session)?)
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {
-        self.primary
-            .execute(&REVOKE_TOKEN, &[&token.0, &Utc(expires_at)])
-            .await?;
+        let params: Params<'_> = &[&token.0, &Utc(expires_at)];
+        self.primary.run(&REVOKE_TOKEN, params).await?;
         Ok(())
     }
 
     async fn purge_revoked_tokens(&self, now: Timestamp) -> Result<u64> {
-        Ok(self
-            .primary
-            .execute_slow(&PURGE_REVOKED_TOKENS, &[&Utc(now)])
-            .await?)
+        let purged = self.primary.run_slow(&PURGE_REVOKED_TOKENS, &[&Utc(now)]).await?;
+        Ok(purged.affected)
     }
 }

@@ -6,7 +6,6 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
-use tokio_postgres::Row;
 
 use super::{
     PostgresStore,
@@ -232,26 +231,7 @@ const UNFAVORITE: Statement = statement!(
 #[async_trait]
 impl ArticleStore for PostgresStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let row = self
-            .primary
-            .row(
-                &INSERT_ARTICLE,
-                &[
-                    &new.slug,
-                    &new.title,
-                    &new.description,
-                    &new.body,
-                    &new.author.0,
-                    &Utc(new.created_at),
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                ],
-            )
-            .await?;
-        let inserted = optional(row.as_ref())?;
+        let inserted = self.insert(&INSERT_ARTICLE, &new, &task, &[]).await?;
         inserted.ok_or_else(|| StoreError::Failed("an inserted article returned no row".to_owned()))
     }
 
@@ -261,29 +241,10 @@ impl ArticleStore for PostgresStore {
         once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
-        let row = self
-            .primary
-            .row(
-                &INSERT_ARTICLE_ONCE,
-                &[
-                    &new.slug,
-                    &new.title,
-                    &new.description,
-                    &new.body,
-                    &new.author.0,
-                    &Utc(new.created_at),
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                    &once.key.as_str(),
-                    &once.fingerprint.as_slice(),
-                    &Utc(once.since),
-                ],
-            )
-            .await?;
-        optional(row.as_ref())?.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
+        let key = once.key.as_str();
+        let more: Params<'_> = &[&key, &once.fingerprint.as_slice(), &Utc(once.since)];
+        let inserted = self.insert(&INSERT_ARTICLE_ONCE, &new, &task, more).await?;
+        inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
     async fn find_stored_answer(
@@ -292,18 +253,18 @@ impl ArticleStore for PostgresStore {
         key: &IdempotencyKey,
         since: Timestamp,
     ) -> Result<Option<StoredAnswer>> {
-        let row = self
-            .primary
-            .row(&FIND_STORED_ANSWER, &[&user.0, &key.as_str(), &Utc(since)])
-            .await?;
-        Ok(row.as_ref().map(rows::stored_answer).transpose()?)
+        let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
+        let found = self.primary.run(&FIND_STORED_ANSWER, params).await?;
+        Ok(found.first(rows::stored_answer)?)
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        let params: Params<'_> = &[&Utc(before), &limit];
         Ok(self
             .primary
-            .execute_slow(&PURGE_IDEMPOTENCY_KEYS, &[&Utc(before), &limit])
-            .await?)
+            .run_slow(&PURGE_IDEMPOTENCY_KEYS, params)
+            .await?
+            .affected)
     }
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
@@ -317,11 +278,9 @@ impl ArticleStore for PostgresStore {
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        let row = self
-            .primary
-            .row(&FIND_ARTICLE_BY_ID, &[&None::<i32>, &id.0])
-            .await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[&None::<i32>, &id.0];
+        let found = self.primary.run(&FIND_ARTICLE_BY_ID, params).await?;
+        Ok(found.first(rows::article)?)
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
@@ -341,27 +300,22 @@ impl ArticleStore for PostgresStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        let row = self
-            .primary
-            .row(
-                &UPDATE_ARTICLE,
-                &[
-                    &id.0,
-                    &changes.title,
-                    &changes.description,
-                    &changes.body,
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                    &viewer.0,
-                    &precondition.one_of.as_deref().map(versions),
-                    &versions(&precondition.none_of),
-                ],
-            )
-            .await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[
+            &id.0,
+            &changes.title,
+            &changes.description,
+            &changes.body,
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+            &viewer.0,
+            &precondition.one_of.as_deref().map(versions),
+            &versions(&precondition.none_of),
+        ];
+        let updated = self.primary.run(&UPDATE_ARTICLE, params).await?;
+        Ok(updated.first(rows::article)?)
     }
 
     /// Sends three statements rather than one: each sees what was committed before it started, so that a
@@ -377,17 +331,44 @@ impl ArticleStore for PostgresStore {
                 (&DELETE_ARTICLE, allowed),
             )
             .await?;
-        Ok(!deleted.is_empty())
+        Ok(!deleted.rows.is_empty())
     }
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
-        let row = self.primary.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[&slug, &user.0, &Utc(now)];
+        Ok(self.primary.run(&FAVORITE, params).await?.first(rows::article)?)
     }
 
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
-        let row = self.primary.row(&UNFAVORITE, &[&slug, &user.0]).await?;
-        Ok(optional(row.as_ref())?)
+        let removed = self.primary.run(&UNFAVORITE, &[&slug, &user.0]).await?;
+        Ok(removed.first(rows::article)?)
+    }
+}
+
+impl PostgresStore {
+    /// Runs a statement that inserts an article and its task, with `more` parameters after those of both.
+    async fn insert(
+        &self,
+        statement: &Statement,
+        new: &NewArticle,
+        task: &NewOutboxTask,
+        more: Params<'_>,
+    ) -> Result<Option<Article>, StatementError> {
+        let params: Params<'_> = &[
+            &new.slug,
+            &new.title,
+            &new.description,
+            &new.body,
+            &new.author.0,
+            &Utc(new.created_at),
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+        ];
+        let inserted = self.primary.run(statement, &[params, more].concat()).await?;
+        Ok(inserted.first(rows::article)?)
     }
 }
 
@@ -398,12 +379,8 @@ async fn find_article(
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    let row = server.row(&FIND_ARTICLE, &[&viewer, &slug]).await?;
-    Ok(optional(row.as_ref())?)
-}
-
-fn optional(row: Option<&Row>) -> Result<Option<Article>, tokio_postgres::Error> {
-    row.map(rows::article).transpose()
+    let found = server.run(&FIND_ARTICLE, &[&viewer, &slug]).await?;
+    Ok(found.first(rows::article)?)
 }
 
 /// The versions of a [`Precondition`], as parameters.

@@ -83,7 +83,7 @@ pub(super) async fn list_articles(
         }
     }
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let rows = server.rows_slow(statement, &params).await?;
+    let rows = server.run_slow(statement, &params).await?.rows;
     let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
     let mut articles = Vec::with_capacity(rows.len());
     for row in &rows {
