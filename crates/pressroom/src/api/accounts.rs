@@ -13,8 +13,8 @@ use super::{
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body},
 };
-use crate::accounts::{Password, ProfileUpdate, SignedIn};
-use crate::domain::{Email, User};
+use crate::accounts::{Password, SignedIn};
+use crate::domain::{Email, User, UserChanges};
 
 /// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -183,14 +183,17 @@ pub async fn update_profile(
     body: JsonBody,
 ) -> Result<Json<UserView>, ApiError> {
     let profile = Profile::read(body)?;
-    let update = ProfileUpdate {
+    let changes = UserChanges {
         email: profile.email,
-        password: profile.password,
+        password_hash: None,
         name: profile.name,
         bio: profile.bio,
         image: profile.image,
     };
-    let user = app.accounts.update(&caller.user, update).await?;
+    let user = app
+        .accounts
+        .update(&caller.user, changes, profile.password)
+        .await?;
     Ok(Json(user.into()))
 }
 

@@ -89,7 +89,11 @@ impl Paging {
 
 /// Returns the cursor of the page that begins after `article`.
 pub(super) fn encode_cursor(article: &Article) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}.{}", article.created_at.as_microsecond(), article.id))
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}.{}",
+        article.created_at.as_microsecond(),
+        article.id.0
+    ))
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {

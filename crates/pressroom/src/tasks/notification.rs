@@ -117,7 +117,7 @@ impl NotificationTask {
             _ => {
                 return Err(TaskError::Failed(exception(
                     "ValueError",
-                    format!("unknown event type for article {article_id}"),
+                    format!("unknown event type for article {}", article_id.0),
                 )));
             }
         };
@@ -317,6 +317,6 @@ fn task_uuid(id: &str) -> Uuid {
 /// Returns an id that is the same for every attempt at one delivery, so that a receiver recognises a
 /// repetition.
 fn notification_id(key: &DeliveryKey) -> Uuid {
-    let name = format!("{}/{}", key.recipient, key.channel);
+    let name = format!("{}/{}", key.recipient.0, key.channel);
     Uuid::new_v5(&key.task_id, name.as_bytes())
 }

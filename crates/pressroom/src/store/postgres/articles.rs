@@ -356,9 +356,9 @@ impl PostgresStore {
     ) -> Result<Option<Article>, StatementError> {
         let params: Params<'_> = &[
             &new.slug,
-            &new.title,
-            &new.description,
-            &new.body,
+            &new.draft.title,
+            &new.draft.description,
+            &new.draft.body,
             &new.author.0,
             &Utc(new.created_at),
             &task.task_id,

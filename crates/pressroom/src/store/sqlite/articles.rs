@@ -245,10 +245,10 @@ impl ArticleStore for SqliteStore {
 fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Result<Article, StatementError> {
     let params = params![
         new.slug,
-        new.title,
-        folded(&new.title),
-        new.description,
-        new.body,
+        new.draft.title,
+        folded(&new.draft.title),
+        new.draft.description,
+        new.draft.body,
         new.author.0,
         Utc(new.created_at),
     ];
