@@ -31,8 +31,7 @@ const LOCK_EMAIL: Statement = Statement::new(
 );
 
 const INSERT_USER: Statement = statement!(
-    "INSERT",
-    "users",
+    "INSERT users",
     "
         INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
         SELECT $1::text, $2::text, $3::text, '', '', $4::timestamp, $4::timestamp
@@ -42,8 +41,7 @@ const INSERT_USER: Statement = statement!(
 );
 
 const FIND_CREDENTIALS: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "SELECT ",
     user_columns!(),
     ", password_hash
@@ -57,8 +55,7 @@ const FIND_CREDENTIALS: Statement = statement!(
 ///
 /// A user who already shares an address with others may keep it, but not change to another shared one.
 const UPDATE_USER: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "
         WITH taken AS (
             SELECT
@@ -83,8 +80,7 @@ const UPDATE_USER: Statement = statement!(
 );
 
 const UPGRADE_PASSWORD_HASH: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "UPDATE users SET password_hash = $3::text WHERE id = $1 AND password_hash = $2::text",
 );
 

@@ -25,9 +25,23 @@ use crate::{
     },
 };
 
+/// Selects an article from a row called `article`.
+macro_rules! select_article {
+    ($favorited:literal) => {
+        concat!(
+            "SELECT ",
+            article_columns!(),
+            ", ",
+            $favorited,
+            " AS favorited
+        FROM article
+        JOIN users AS author ON author.id = article.author_id"
+        )
+    };
+}
+
 const INSERT_ARTICLE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         WITH article AS (
             INSERT INTO articles
@@ -39,11 +53,8 @@ const INSERT_ARTICLE: Statement = statement!(
             SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("false"),
 );
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
@@ -51,8 +62,7 @@ const INSERT_ARTICLE: Statement = statement!(
 /// Of two concurrent statements the second waits for the first one's commit, and then inserts nothing. The
 /// article's id is drawn first because both rows hold it.
 const INSERT_ARTICLE_ONCE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         WITH claimed AS (
             INSERT INTO idempotency_keys AS held
@@ -87,17 +97,13 @@ const INSERT_ARTICLE_ONCE: Statement = statement!(
             SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("false"),
 );
 
 /// Compares the time twice: a key may be replaced between being found and being deleted.
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
-    "DELETE",
-    "idempotency_keys",
+    "DELETE idempotency_keys",
     "
         DELETE FROM idempotency_keys
         WHERE (user_id, key) IN (
@@ -112,8 +118,7 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
 
 /// An update that waited for another one checks the conditions again, on the row's new version.
 const UPDATE_ARTICLE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "
         WITH article AS (
             UPDATE articles
@@ -130,24 +135,16 @@ const UPDATE_ARTICLE: Statement = statement!(
             SELECT $5, $6, jsonb_build_array(article.id, $7::text), $8, $9, $9
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10) AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10)"),
 );
 
 /// Keeps other transactions from changing the article until it is deleted.
-const LOCK_ARTICLE: Statement = statement!(
-    "SELECT",
-    "articles",
-    "SELECT FROM articles WHERE id = $1 FOR UPDATE",
-);
+const LOCK_ARTICLE: Statement =
+    statement!("SELECT articles", "SELECT FROM articles WHERE id = $1 FOR UPDATE",);
 
 const DELETE_FAVORITES: Statement = statement!(
-    "DELETE",
-    "favorites",
+    "DELETE favorites",
     "
         DELETE FROM favorites
         USING articles
@@ -158,8 +155,7 @@ const DELETE_FAVORITES: Statement = statement!(
 );
 
 const DELETE_ARTICLE: Statement = statement!(
-    "DELETE",
-    "articles",
+    "DELETE articles",
     "
         DELETE FROM articles
         WHERE id = $1
@@ -168,64 +164,57 @@ const DELETE_ARTICLE: Statement = statement!(
         RETURNING id",
 );
 
-const FAVORITE: Statement = statement!(
-    "INSERT",
-    "favorites",
-    "
+/// Changes a favourite by `$change` and, where that returns a row, the count of favourites by `$by`.
+macro_rules! change_favorite {
+    ($summary:literal, $change:literal, $by:literal, $favorited:literal) => {
+        statement!(
+            $summary,
+            "
         WITH locked AS MATERIALIZED (
             SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
-        ), added AS (
+        ), changed AS (",
+            $change,
+            "
+        ), counted AS (
+            UPDATE articles
+            SET favorites_count = articles.favorites_count ",
+            $by,
+            "
+            FROM changed
+            WHERE articles.id = changed.article_id
+            RETURNING articles.id, articles.favorites_count
+        ), article AS (
+            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
+                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
+            FROM locked
+            LEFT JOIN counted ON counted.id = locked.id
+        )
+        ",
+            select_article!($favorited),
+        )
+    };
+}
+
+const FAVORITE: Statement = change_favorite!(
+    "INSERT favorites",
+    "
             INSERT INTO favorites (user_id, article_id, created_at)
             SELECT $2, locked.id, $3 FROM locked
             ON CONFLICT ON CONSTRAINT uq_user_article_favorite DO NOTHING
-            RETURNING article_id
-        ), counted AS (
-            UPDATE articles
-            SET favorites_count = articles.favorites_count + 1
-            FROM added
-            WHERE articles.id = added.article_id
-            RETURNING articles.id, articles.favorites_count
-        ), article AS (
-            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
-                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
-            FROM locked
-            LEFT JOIN counted ON counted.id = locked.id
-        )
-        SELECT ",
-    article_columns!(),
-    ", true AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+            RETURNING article_id",
+    "+ 1",
+    "true"
 );
 
-const UNFAVORITE: Statement = statement!(
-    "DELETE",
-    "favorites",
+const UNFAVORITE: Statement = change_favorite!(
+    "DELETE favorites",
     "
-        WITH locked AS MATERIALIZED (
-            SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
-        ), removed AS (
             DELETE FROM favorites
             USING locked
             WHERE favorites.article_id = locked.id AND favorites.user_id = $2
-            RETURNING favorites.article_id
-        ), counted AS (
-            UPDATE articles
-            SET favorites_count = articles.favorites_count - 1
-            FROM removed
-            WHERE articles.id = removed.article_id
-            RETURNING articles.id, articles.favorites_count
-        ), article AS (
-            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
-                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
-            FROM locked
-            LEFT JOIN counted ON counted.id = locked.id
-        )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+            RETURNING favorites.article_id",
+    "- 1",
+    "false"
 );
 
 #[async_trait]

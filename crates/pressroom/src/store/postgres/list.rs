@@ -20,8 +20,7 @@ use crate::{
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "
         WITH article AS (
             SELECT *

@@ -19,8 +19,7 @@ use crate::{
 
 /// Skips rows that another process is claiming, instead of waiting for them.
 const CLAIM_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
+    "UPDATE outbox",
     "
         WITH waiting AS (
             SELECT id

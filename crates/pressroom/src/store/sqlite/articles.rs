@@ -19,8 +19,7 @@ use crate::{
 };
 
 const INSERT_ARTICLE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         INSERT INTO articles
             (slug, title, title_folded, description, body, author_id, favorites_count, created_at,
@@ -31,8 +30,7 @@ const INSERT_ARTICLE: Statement = statement!(
 
 /// Replaces an expired key.
 const STORE_ANSWER: Statement = statement!(
-    "INSERT",
-    "idempotency_keys",
+    "INSERT idempotency_keys",
     "
         INSERT OR REPLACE INTO idempotency_keys
             (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
@@ -41,8 +39,7 @@ const STORE_ANSWER: Statement = statement!(
 );
 
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
-    "DELETE",
-    "idempotency_keys",
+    "DELETE idempotency_keys",
     "
         DELETE FROM idempotency_keys
         WHERE rowid IN (
@@ -50,15 +47,11 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
         )",
 );
 
-const FIND_VERSION: Statement = statement!(
-    "SELECT",
-    "articles",
-    "SELECT updated_at FROM articles WHERE id = ?1",
-);
+const FIND_VERSION: Statement =
+    statement!("SELECT articles", "SELECT updated_at FROM articles WHERE id = ?1",);
 
 const UPDATE_ARTICLE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "
         UPDATE articles
         SET title = coalesce(?2, title),
@@ -69,34 +62,27 @@ const UPDATE_ARTICLE: Statement = statement!(
         WHERE id = ?1",
 );
 
-const DELETE_FAVORITES: Statement = statement!(
-    "DELETE",
-    "favorites",
-    "DELETE FROM favorites WHERE article_id = ?1",
-);
+const DELETE_FAVORITES: Statement =
+    statement!("DELETE favorites", "DELETE FROM favorites WHERE article_id = ?1",);
 
-const DELETE_ARTICLE: Statement = statement!("DELETE", "articles", "DELETE FROM articles WHERE id = ?1",);
+const DELETE_ARTICLE: Statement = statement!("DELETE articles", "DELETE FROM articles WHERE id = ?1",);
 
-const FIND_ARTICLE_ID: Statement =
-    statement!("SELECT", "articles", "SELECT id FROM articles WHERE slug = ?1",);
+const FIND_ARTICLE_ID: Statement = statement!("SELECT articles", "SELECT id FROM articles WHERE slug = ?1",);
 
 const ADD_FAVORITE: Statement = statement!(
-    "INSERT",
-    "favorites",
+    "INSERT favorites",
     "
         INSERT INTO favorites (user_id, article_id, created_at) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING",
 );
 
 const REMOVE_FAVORITE: Statement = statement!(
-    "DELETE",
-    "favorites",
+    "DELETE favorites",
     "DELETE FROM favorites WHERE user_id = ?1 AND article_id = ?2",
 );
 
 const COUNT_FAVORITE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "UPDATE articles SET favorites_count = favorites_count + ?2 WHERE id = ?1",
 );
 

@@ -20,16 +20,14 @@ use crate::{
 };
 
 const INSERT_OUTBOX: Statement = statement!(
-    "INSERT",
-    "outbox",
+    "INSERT outbox",
     "
         INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
 );
 
 const CLAIM_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
+    "UPDATE outbox",
     "
         UPDATE outbox
         SET claimable_at = ?2, attempts = attempts + 1
