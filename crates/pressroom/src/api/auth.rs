@@ -23,10 +23,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        let token = bearer_token(&parts.headers).ok_or_else(ApiError::missing_token)?;
-        let (user, claims) = app.accounts.authenticate(&token).await?;
-        telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-        Ok(Self { user, claims })
+        authenticated(parts, app)
+            .await?
+            .ok_or_else(ApiError::missing_token)
     }
 }
 
@@ -35,18 +34,21 @@ impl OptionalFromRequestParts<Arc<App>> for Caller {
 
     /// Treats an invalid token as no token; an unavailable database is still an error.
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
-        let Some(token) = bearer_token(&parts.headers) else {
-            return Ok(None);
-        };
-        match app.accounts.authenticate(&token).await {
-            Ok((user, claims)) => {
-                telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                Ok(Some(Self { user, claims }))
-            }
+        match authenticated(parts, app).await {
             Err(AccountError::InvalidToken(_) | AccountError::UserNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+            caller => Ok(caller?),
         }
     }
+}
+
+/// Returns the caller that the request's token names; `None` without a token.
+async fn authenticated(parts: &Parts, app: &App) -> Result<Option<Caller>, AccountError> {
+    let Some(token) = bearer_token(&parts.headers) else {
+        return Ok(None);
+    };
+    let (user, claims) = app.accounts.authenticate(&token).await?;
+    telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+    Ok(Some(Caller { user, claims }))
 }
 
 /// Returns the token after `Bearer`, in any letter case and followed by one or more spaces.

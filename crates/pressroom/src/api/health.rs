@@ -13,7 +13,7 @@ use super::{
     error::{ApiError, ErrorBody},
     json::Json,
 };
-use crate::health::ComponentStatus;
+use crate::health::{ComponentStatus, Report};
 
 /// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -29,19 +29,8 @@ enum Status {
 #[schema(as = Health)]
 pub struct HealthView {
     status: Status,
-    components: Components,
+    components: Report,
     service: Service,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Components {
-    #[schema(value_type = String, example = "healthy")]
-    database: ComponentStatus,
-    #[schema(value_type = String, example = "healthy")]
-    redis: ComponentStatus,
-    /// Healthy when at least one worker is alive.
-    #[schema(value_type = String, example = "healthy")]
-    celery: ComponentStatus,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,11 +71,7 @@ pub async fn health(State(app): AppState) -> Response {
     };
     let view = HealthView {
         status,
-        components: Components {
-            database: report.database,
-            redis: report.redis,
-            celery: report.celery,
-        },
+        components: report,
         service: Service {
             name: app.health.service_name().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
