@@ -8,7 +8,7 @@
 //! database is 503, never 500. [`ApiError::internal_error`] is for defects of this program; the cause is logged
 //! but not sent.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -24,8 +24,8 @@ use crate::{
     store::{Constraint, StoreError},
 };
 
-/// Value of `Retry-After` when the service is unavailable.
-const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
+/// Value of `Retry-After` when the service is unavailable, in seconds.
+const UNAVAILABLE_FOR: NonZeroU32 = NonZeroU32::MIN;
 
 /// All validation errors of a request, by field name.
 pub type FieldErrors = BTreeMap<String, Vec<String>>;
@@ -37,8 +37,8 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<FieldErrors>,
-    /// Time to wait before a retry, where it is known.
-    retry_after: Option<Duration>,
+    /// Value of `Retry-After` where another one than for its status applies, in seconds.
+    retry_after: Option<NonZeroU32>,
     /// Internal cause; recorded on the server span, not sent.
     cause: Option<Fault>,
 }
@@ -165,7 +165,7 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
             AccountError::UserNotFound => Self::user_not_found(),
             AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self {
-                retry_after: Some(retry_after),
+                retry_after: Some(whole_seconds(retry_after)),
                 ..Self::too_many_attempts()
             },
             AccountError::Overloaded(error) => {
@@ -210,9 +210,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
         if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
-            // Rounded up to whole seconds.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(header::RETRY_AFTER, seconds.max(1).into());
+            headers.insert(header::RETRY_AFTER, wait.get().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -225,4 +223,10 @@ impl IntoResponse for ApiError {
 pub(super) fn json_response(body: Vec<u8>) -> Response {
     let content_type = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+/// Rounds up to whole seconds, at least one.
+fn whole_seconds(wait: Duration) -> NonZeroU32 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }
