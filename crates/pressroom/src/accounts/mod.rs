@@ -11,6 +11,6 @@ mod werkzeug;
 pub use self::{
     password::{Overloaded, Password, PasswordScheme, Passwords, Verdict},
     rate_limit::{RateLimiter, Rates, TooManyAttempts},
-    service::{AccountError, Accounts, ProfileUpdate, SignedIn},
+    service::{AccountError, Accounts, SignedIn},
     token::{Claims, InvalidToken, SecretKey, Tokens},
 };

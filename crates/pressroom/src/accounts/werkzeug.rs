@@ -59,27 +59,19 @@ fn scrypt(password: &[u8], salt: &[u8], n: u64, r: u32, p: u32) -> Option<Vec<u8
 }
 
 fn pbkdf2(password: &[u8], salt: &[u8], digest: &str, rounds: u32) -> Option<Vec<u8>> {
+    type Derive = fn(&[u8], &[u8], u32, &mut [u8]);
+
     if !(1..=MAX_PBKDF2_ROUNDS).contains(&rounds) {
         return None;
     }
-    let output = match digest {
-        "sha1" => {
-            let mut output = vec![0; 20];
-            pbkdf2_hmac::<sha1::Sha1>(password, salt, rounds, &mut output);
-            output
-        }
-        "sha256" => {
-            let mut output = vec![0; 32];
-            pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, &mut output);
-            output
-        }
-        "sha512" => {
-            let mut output = vec![0; 64];
-            pbkdf2_hmac::<sha2::Sha512>(password, salt, rounds, &mut output);
-            output
-        }
+    let (length, derive): (usize, Derive) = match digest {
+        "sha1" => (20, pbkdf2_hmac::<sha1::Sha1>),
+        "sha256" => (32, pbkdf2_hmac::<sha2::Sha256>),
+        "sha512" => (64, pbkdf2_hmac::<sha2::Sha512>),
         _ => return None,
     };
+    let mut output = vec![0; length];
+    derive(password, salt, rounds, &mut output);
     Some(output)
 }
 

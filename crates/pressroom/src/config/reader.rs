@@ -59,11 +59,7 @@ impl Reader {
     }
 
     pub(super) fn secret(&mut self, setting: Setting) -> Option<Secret> {
-        let masked = |text: &str| {
-            let secret = Secret::new(text);
-            let shown = secret.to_string();
-            Ok::<_, Infallible>((secret, shown))
-        };
+        let masked = |text: &str| Ok::<_, Infallible>(shown(Secret::new(text)));
         self.optional(setting, masked).unwrap_or(None)
     }
 
@@ -75,9 +71,8 @@ impl Reader {
     ) -> Result<T, ConfigError> {
         self.required(setting, |text| {
             let parsed = text.trim().parse::<T>();
-            let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()))?;
-            let shown = value.to_string();
-            Ok::<_, String>((value, shown))
+            let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()));
+            value.map(shown)
         })
     }
 
@@ -152,6 +147,12 @@ impl Reader {
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.shown.iter().map(|(variable, _)| *variable).collect()
     }
+}
+
+/// Pairs a value with its text.
+pub(super) fn shown<T: fmt::Display>(value: T) -> (T, String) {
+    let text = value.to_string();
+    (value, text)
 }
 
 pub(super) fn missing(setting: Setting) -> ConfigError {

@@ -52,11 +52,7 @@ pub struct Selection {
 
 pub(super) async fn run(broker: &dyn Broker, command: &DeadCommand) -> anyhow::Result<()> {
     match command {
-        DeadCommand::List { json } => match list(broker, *json).await {
-            // A reader such as `head` has closed the pipe.
-            Err(error) if is_broken_pipe(&error) => Ok(()),
-            result => result,
-        },
+        DeadCommand::List { json } => list(broker, *json).await,
         DeadCommand::Requeue { selected, force } => requeue(broker, selected, *force).await,
         DeadCommand::Purge { selected } => purge(broker, selected).await,
     }
@@ -212,10 +208,4 @@ async fn purge(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> 
     let purged = broker.purge_where(&|letter| matcher.matches(letter)).await?;
     writeln!(io::stdout(), "Purged: {}", purged.len())?;
     matcher.require_all_found()
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

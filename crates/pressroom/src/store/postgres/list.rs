@@ -6,11 +6,11 @@
 use telemetry::Statement;
 use tokio_postgres::types::ToSql;
 
-use super::{connections::Connections, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        rows,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
@@ -20,8 +20,7 @@ use crate::{
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "
         WITH article AS (
             SELECT *
@@ -83,7 +82,7 @@ pub(super) async fn list_articles(
         }
     }
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let rows = server.rows_slow(statement, &params).await?;
+    let rows = server.run_slow(statement, &params).await?.rows;
     let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
     let mut articles = Vec::with_capacity(rows.len());
     for row in &rows {

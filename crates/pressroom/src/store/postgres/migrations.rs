@@ -142,18 +142,15 @@ fn refused(error: &refinery::Error) -> StoreError {
 /// A newer schema is also current: migrations only add, and the previous release must remain ready during a
 /// roll-out.
 pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
-    let row = match store.row(&NEWEST_MIGRATION, &[]).await {
+    let newest = match store.run(&NEWEST_MIGRATION, &[]).await {
         Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
-        row => row?,
+        newest => newest?,
     };
-    let applied: Option<i32> = match row {
-        Some(row) => row.try_get("version")?,
-        None => None,
-    };
+    let applied: Option<Option<i32>> = newest.first(|row| row.try_get("version"))?;
     let newest = embedded::migrations::runner()
         .get_migrations()
         .iter()
         .map(refinery::Migration::version)
         .max();
-    Ok(applied.map(i64::from) >= newest.map(i64::from))
+    Ok(applied.flatten().map(i64::from) >= newest.map(i64::from))
 }

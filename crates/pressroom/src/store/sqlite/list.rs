@@ -3,15 +3,12 @@
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{
-    connections::Connections,
-    error::StatementError,
-    value::{Utc, folded},
-};
+use super::{connections::Connections, error::StatementError, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result, rows,
+        Result,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
@@ -20,8 +17,7 @@ use crate::{
 macro_rules! page {
     ($start:literal, $skip:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "SELECT ",
             article_columns!(),
             ",
@@ -42,8 +38,7 @@ const FROM_OFFSET: Statement = page!("true", "OFFSET ?4");
 const AFTER: Statement = page!("(article.created_at, article.id) < (?4, ?5)", "");
 
 const COUNT: Statement = statement!(
-    "SELECT",
-    "articles",
+    "SELECT articles",
     "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
 );
 

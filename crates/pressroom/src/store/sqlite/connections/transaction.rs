@@ -67,22 +67,7 @@ impl<'a> Transaction<'a> {
         self.observed(statement, || Ok(self.inner.execute(statement.text, params)?))
     }
 
-    /// Runs a statement once for each set of parameters, in a single span.
-    pub(in crate::store::sqlite) fn execute_each<P: Params>(
-        &self,
-        statement: &Statement,
-        each: impl IntoIterator<Item = P>,
-    ) -> Result<(), StatementError> {
-        self.observed(statement, || {
-            let mut prepared = self.inner.prepare(statement.text)?;
-            for params in each {
-                prepared.execute(params)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Runs `work` in a new span, unless the current span is already named after the statement.
+    /// Runs `work` in a span of its own, unless the current span is named after the statement.
     fn observed<T: Returned>(
         &self,
         statement: &Statement,
