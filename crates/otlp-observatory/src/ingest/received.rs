@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::export::Signal;
+use crate::{export::Signal, store::Counts};
 
 /// Counts of accepted items and refused requests.
 #[derive(Debug, Default)]
@@ -14,19 +14,13 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// Returns the number of accepted spans.
-    pub(crate) fn spans(&self) -> u64 {
-        self.spans.load(Relaxed)
-    }
-
-    /// Returns the number of accepted log records.
-    pub(crate) fn logs(&self) -> u64 {
-        self.logs.load(Relaxed)
-    }
-
-    /// Returns the number of accepted metric points.
-    pub(crate) fn points(&self) -> u64 {
-        self.points.load(Relaxed)
+    /// Returns the numbers of accepted spans, log records and metric points.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            spans: self.spans.load(Relaxed),
+            logs: self.logs.load(Relaxed),
+            points: self.points.load(Relaxed),
+        }
     }
 
     /// Returns the number of requests answered with an error of any kind.
@@ -43,7 +37,7 @@ impl Received {
         counter.fetch_add(items as u64, Relaxed);
     }
 
-    pub(super) fn count_refused(&self) {
+    pub(crate) fn count_refused(&self) {
         self.refused_requests.fetch_add(1, Relaxed);
     }
 }

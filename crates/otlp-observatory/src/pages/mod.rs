@@ -28,7 +28,7 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use self::page::{Explorer, PipelineStatus};
+pub(crate) use self::page::Explorer;
 use self::{
     page::{Page, Shared},
     parameters::Parameters,

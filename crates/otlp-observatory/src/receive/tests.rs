@@ -43,7 +43,7 @@ async fn a_full_queue_answers_429_with_a_retry_delay() {
     assert_eq!(response.headers()["content-type"], "application/x-protobuf");
     let status = Status::decode(bytes(response).await.as_slice()).unwrap();
     assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
-    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
+    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
     assert_eq!(status.retry_delay(), Some(super::limits::RETRY_AFTER));
-    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
+    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]

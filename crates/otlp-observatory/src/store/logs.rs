@@ -36,14 +36,14 @@ pub(super) struct Entry {
 }
 
 /// Linked list of a trace's records: the newest sequence number, and the number of records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Chain {
     newest: u64,
     records: u64,
 }
 
 /// Store of log records with a memory limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Logs {
     limit: usize,
     /// Ordered by sequence number, without gaps, starting at `first`.
@@ -62,14 +62,8 @@ impl Logs {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            entries: VecDeque::new(),
             first: 1,
-            chains: HashMap::new(),
-            encodings_bytes: 0,
-            sources: Interner::default(),
-            evicted: 0,
-            refused: 0,
-            buffer: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -107,10 +101,7 @@ impl Logs {
         let trace = TraceId::from_bytes(&record.trace_id);
         let mut previous = 0;
         if let Some(trace) = trace {
-            let chain = self.chains.entry(trace).or_insert(Chain {
-                newest: 0,
-                records: 0,
-            });
+            let chain = self.chains.entry(trace).or_default();
             previous = std::mem::replace(&mut chain.newest, sequence);
             chain.records += 1;
         }

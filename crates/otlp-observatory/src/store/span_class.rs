@@ -7,7 +7,7 @@ use std::{hash::Hash, sync::Arc};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{
-    intern::{Footprint, InternId, Interner, Novelty},
+    intern::{Footprint, InternId, Interner},
     memory,
     source::{Source, text_of},
 };
@@ -72,19 +72,18 @@ impl SpanClass {
             class.source == source
                 && &*class.name == name
                 && class.kind == kind
-                && class.role.as_deref() == role
+                && class.role.map_ref(|text| &**text) == role
         };
-        let make = || Self {
-            source,
-            name: name.into(),
-            kind,
-            role: role.owned(),
-        };
-        let (id, novelty) = classes.intern(&(source, name, kind, &role), same, make);
-        if novelty == Novelty::New {
+        let make = || {
             sources.retain(source);
-        }
-        id
+            Self {
+                source,
+                name: name.into(),
+                kind,
+                role: role.map_ref(|text| Arc::from(*text)),
+            }
+        };
+        classes.intern(&(source, name, kind, &role), same, make)
     }
 
     /// Removes a span's reference to its class.
@@ -148,16 +147,6 @@ impl<'a> Role<&'a str> {
             },
             SpanKind::Internal | SpanKind::Unspecified => Self::Internal,
         }
-    }
-
-    fn owned(&self) -> Role<Arc<str>> {
-        self.map_ref(|text| Arc::from(*text))
-    }
-}
-
-impl Role<Arc<str>> {
-    fn as_deref(&self) -> Role<&str> {
-        self.map_ref(|text| &**text)
     }
 }
 

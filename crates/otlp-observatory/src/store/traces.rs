@@ -37,17 +37,10 @@ pub(crate) struct SpanEntry {
     /// End timestamp if it can be trusted, otherwise the time of arrival; time windows use this.
     pub(crate) effective_end: u64,
     pub(crate) class: InternId,
-    pub(crate) status: Status,
+    /// Whether the status is an error.
+    pub(crate) failed: bool,
     /// The span in OTLP's protobuf encoding.
     pub(crate) encoded: Arc<[u8]>,
-}
-
-/// Status of a span.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Status {
-    Unset,
-    Ok,
-    Error,
 }
 
 /// Spans of one trace, in order of arrival.
@@ -89,7 +82,7 @@ impl Trace {
 }
 
 /// Store of spans with a memory limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Traces {
     limit: usize,
     /// Oldest first. A trace's number is `first` plus its index here.
@@ -110,16 +103,8 @@ impl Traces {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            order: VecDeque::new(),
             first: 1,
-            numbers: HashMap::new(),
-            traces_bytes: 0,
-            spans: 0,
-            sources: Interner::default(),
-            classes: Interner::default(),
-            evicted: 0,
-            refused: 0,
-            buffer: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -180,7 +165,10 @@ impl Traces {
             duration,
             effective_end,
             class: SpanClass::intern(&mut self.classes, &mut self.sources, source, span),
-            status: Status::of(span),
+            failed: span
+                .status
+                .as_ref()
+                .is_some_and(|status| status.code() == StatusCode::Error),
             encoded: self.buffer.as_slice().into(),
         });
         trace.latest = trace.latest.max(effective_end);
@@ -275,16 +263,6 @@ impl Traces {
 
     pub(crate) fn source(&self, span: &SpanEntry) -> &Source {
         self.sources.get(self.classes.get(span.class).source)
-    }
-}
-
-impl Status {
-    fn of(span: &Span) -> Self {
-        match span.status.as_ref().map(|status| status.code()) {
-            Some(StatusCode::Error) => Self::Error,
-            Some(StatusCode::Ok) => Self::Ok,
-            Some(StatusCode::Unset) | None => Self::Unset,
-        }
     }
 }
 
