@@ -76,16 +76,6 @@ impl Export {
         }
     }
 
-    /// Encodes the request as protobuf.
-    #[cfg(test)]
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Traces(request) => request.encode_to_vec(),
-            Self::Metrics(request) => request.encode_to_vec(),
-            Self::Logs(request) => request.encode_to_vec(),
-        }
-    }
-
     /// Returns the length of the request encoded as protobuf, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
@@ -96,7 +86,8 @@ impl Export {
     }
 }
 
-fn points(metric: &Metric) -> usize {
+/// Returns the number of points of `metric`.
+pub(crate) fn points(metric: &Metric) -> usize {
     match &metric.data {
         Some(Data::Gauge(gauge)) => gauge.data_points.len(),
         Some(Data::Sum(sum)) => sum.data_points.len(),

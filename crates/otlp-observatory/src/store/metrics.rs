@@ -20,6 +20,7 @@ use super::{
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
     source::Source,
 };
+use crate::export::points;
 
 /// A single series may use this fraction of the limit (1/16).
 const SERIES_LIMIT_DIVISOR: usize = 16;
@@ -71,14 +72,14 @@ impl Metrics {
     }
 
     fn insert_metric(&mut self, mut metric: Metric, source: InternId, now: u64) {
+        let texts = metric.name.len() + metric.unit.len() + metric.description.len();
+        if texts > self.limit / SERIES_LIMIT_DIVISOR / 4 {
+            self.refused += points(&metric) as u64;
+            return;
+        }
         let Some(data) = metric.data.take() else {
             return;
         };
-        let texts = metric.name.len() + metric.unit.len() + metric.description.len();
-        if texts > self.limit / SERIES_LIMIT_DIVISOR / 4 {
-            self.refused += count_points(&data) as u64;
-            return;
-        }
         let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
         // The point types have the same fields, but no trait in common.
         macro_rules! insert_each {
@@ -232,15 +233,5 @@ impl Metrics {
 
     pub(crate) fn source(&self, series: &Series) -> &Source {
         self.sources.get(self.instrument(series).source)
-    }
-}
-
-fn count_points(data: &Data) -> usize {
-    match data {
-        Data::Gauge(gauge) => gauge.data_points.len(),
-        Data::Sum(sum) => sum.data_points.len(),
-        Data::Histogram(histogram) => histogram.data_points.len(),
-        Data::ExponentialHistogram(histogram) => histogram.data_points.len(),
-        Data::Summary(summary) => summary.data_points.len(),
     }
 }
