@@ -20,7 +20,6 @@ pub(crate) enum Signal {
 
 impl Signal {
     /// Every signal, each at the index that is its discriminant.
-    #[cfg(feature = "forward")]
     pub(crate) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// Returns the name in the path of OTLP/HTTP.
@@ -30,6 +29,24 @@ impl Signal {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
             Self::Logs => "logs",
+        }
+    }
+}
+
+/// One number for each signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize)]
+pub(crate) struct Counts {
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
+    pub(crate) points: u64,
+}
+
+impl Counts {
+    pub(crate) fn of(count: impl Fn(Signal) -> u64) -> Self {
+        Self {
+            spans: count(Signal::Traces),
+            logs: count(Signal::Logs),
+            points: count(Signal::Metrics),
         }
     }
 }

@@ -54,12 +54,8 @@ pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usiz
         Export::Logs(logs) => {
             for group in &logs.resource_logs {
                 let resource = with_environment(group.resource.as_ref(), environment);
-                append(
-                    &mut request,
-                    resource.as_deref(),
-                    &group.scope_logs,
-                    &group.schema_url,
-                );
+                let scopes = &group.scope_logs;
+                append(&mut request, resource.as_deref(), scopes, &group.schema_url);
             }
         }
     }
@@ -91,9 +87,12 @@ fn without_health(scopes: &[ScopeSpans]) -> Cow<'_, [ScopeSpans]> {
 }
 
 fn is_health(span: &Span) -> bool {
-    let text = |key: &str| match first(&span.attributes, key)?.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text.as_str()),
-        _ => None,
+    let text = |key: &str| {
+        let first = span.attributes.iter().find(|attribute| attribute.key == key)?;
+        match first.value.as_ref()?.value.as_ref()? {
+            Value::StringValue(text) => Some(text.as_str()),
+            _ => None,
+        }
     };
     let is_path = |path| is_health_path(path, false);
     let is_target = |target| is_health_path(target, true);
@@ -116,10 +115,6 @@ fn is_health_path(path: &str, with_query: bool) -> bool {
         Some(b'?') => with_query,
         Some(_) => false,
     }
-}
-
-fn first<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a KeyValue> {
-    attributes.iter().find(|attribute| attribute.key == key)
 }
 
 fn with_environment<'a>(

@@ -244,7 +244,7 @@ pub(super) async fn sync_regularly(
 
 /// Writes everything appended to the queues through to the disk.
 pub(super) async fn sync(queues: &[Arc<DiskQueue>], progress: &Progress) {
-    for queue in queues.iter().filter(|queue| queue.is_unsynced()) {
+    for queue in queues {
         let (signal, queue) = (queue.signal(), queue.clone());
         let synced = spawn_blocking(move || queue.sync()).await;
         if let Err(error) = synced.unwrap_or_else(|panic| Err(io::Error::other(panic))) {

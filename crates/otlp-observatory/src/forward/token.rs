@@ -58,13 +58,6 @@ impl TokenError {
     }
 }
 
-/// Failure to obtain a token. The endpoint is not asked again before `retry_after` has passed.
-#[derive(Debug)]
-pub(super) struct TokenUnavailable {
-    pub(super) error: TokenError,
-    pub(super) retry_after: Duration,
-}
-
 /// Requests and caches tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -114,7 +107,10 @@ impl Tokens {
     }
 
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
-    pub(super) async fn authorization(&self) -> Result<HeaderValue, TokenUnavailable> {
+    ///
+    /// # Errors
+    /// There is no token, and the endpoint is not asked again before the duration has passed.
+    pub(super) async fn authorization(&self) -> Result<HeaderValue, (TokenError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token
             && Instant::now() < token.renew_at
@@ -213,14 +209,15 @@ impl Tokens {
 
 impl TokenCache {
     /// Returns the token that could not be renewed, while it has not expired.
-    fn until_renewed(&self, error: TokenError, retry_at: Instant) -> Result<HeaderValue, TokenUnavailable> {
+    fn until_renewed(
+        &self,
+        error: TokenError,
+        retry_at: Instant,
+    ) -> Result<HeaderValue, (TokenError, Duration)> {
         let now = Instant::now();
         match &self.token {
             Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
-            _ => Err(TokenUnavailable {
-                error,
-                retry_after: retry_at.saturating_duration_since(now),
-            }),
+            _ => Err((error, retry_at.saturating_duration_since(now))),
         }
     }
 }

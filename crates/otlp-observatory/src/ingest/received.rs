@@ -2,25 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{export::Signal, store::Counts};
+use crate::export::{Counts, Signal};
 
 /// Counts of accepted items and refused requests.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    spans: AtomicU64,
-    logs: AtomicU64,
-    points: AtomicU64,
+    accepted: [AtomicU64; Signal::ALL.len()],
     refused_requests: AtomicU64,
 }
 
 impl Received {
     /// Returns the numbers of accepted spans, log records and metric points.
     pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            spans: self.spans.load(Relaxed),
-            logs: self.logs.load(Relaxed),
-            points: self.points.load(Relaxed),
-        }
+        Counts::of(|signal| self.accepted[signal as usize].load(Relaxed))
     }
 
     /// Returns the number of requests answered with an error of any kind.
@@ -29,12 +23,7 @@ impl Received {
     }
 
     pub(super) fn count_accepted(&self, signal: Signal, items: usize) {
-        let counter = match signal {
-            Signal::Traces => &self.spans,
-            Signal::Logs => &self.logs,
-            Signal::Metrics => &self.points,
-        };
-        counter.fetch_add(items as u64, Relaxed);
+        self.accepted[signal as usize].fetch_add(items as u64, Relaxed);
     }
 
     pub(crate) fn count_refused(&self) {

@@ -76,7 +76,7 @@ async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused
     ingest.count_refused();
     assert_eq!(
         received.counts(),
-        crate::store::Counts {
+        crate::export::Counts {
             spans: 1,
             logs: 1,
             points: 5

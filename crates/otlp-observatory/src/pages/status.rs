@@ -12,8 +12,9 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
+    export::Counts,
     forward::{self, Forwarder},
-    store::{Counts, Kept, Memory, UnixNano},
+    store::{Kept, Memory, UnixNano},
 };
 
 pub(super) const STATUS: Page = Page {

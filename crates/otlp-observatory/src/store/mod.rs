@@ -53,7 +53,7 @@ pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
 pub(crate) use source::Source;
 pub(crate) use waterfall::StoredSpan;
 
-use crate::export::Export;
+use crate::export::{Counts, Export};
 use fair_lock::FairLock;
 use logs::Logs;
 use metrics::Metrics;
@@ -82,14 +82,6 @@ pub(crate) struct Store {
     traces: FairLock<Traces>,
     logs: FairLock<Logs>,
     metrics: FairLock<Metrics>,
-}
-
-/// One number for each signal.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
-pub(crate) struct Counts {
-    pub(crate) spans: u64,
-    pub(crate) logs: u64,
-    pub(crate) points: u64,
 }
 
 /// Memory use and contents of the store.

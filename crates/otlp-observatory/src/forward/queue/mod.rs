@@ -208,11 +208,6 @@ impl DiskQueue {
         cursor.and(deleted)
     }
 
-    /// Whether records have been appended since the last [`Self::sync`].
-    pub(super) fn is_unsynced(&self) -> bool {
-        !self.index().unsynced.is_empty()
-    }
-
     /// Writes all appended records through to the disk. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
         let unsynced = std::mem::take(&mut self.index().unsynced);
