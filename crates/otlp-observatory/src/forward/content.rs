@@ -11,7 +11,10 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::{ScopeSpans, Span},
 };
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint, message, string},
+};
 
 use crate::export::Export;
 
@@ -142,43 +145,20 @@ fn with_environment<'a>(
 ///
 /// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the scopes in field
 /// 2 and the schema URL in field 3.
-fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &str) {
-    let schema_length = match schema_url.len() {
-        0 => 0,
-        length => framed(length),
+fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &String) {
+    let resource_length = resource.map_or(0, |resource| message::encoded_len(1, resource));
+    let schema_length = match schema_url.as_str() {
+        "" => 0,
+        _ => string::encoded_len(3, schema_url),
     };
-    let length = resource.map_or(0, |resource| framed(resource.encoded_len()))
-        + scopes
-            .iter()
-            .map(|scope| framed(scope.encoded_len()))
-            .sum::<usize>()
-        + schema_length;
-    begin(request, 1, length);
+    let length = resource_length + message::encoded_len_repeated(2, scopes) + schema_length;
+    encode_key(1, WireType::LengthDelimited, request);
+    encode_varint(length as u64, request);
     if let Some(resource) = resource {
-        message(request, 1, resource);
+        message::encode(1, resource, request);
     }
-    for scope in scopes {
-        message(request, 2, scope);
-    }
+    message::encode_repeated(2, scopes, request);
     if !schema_url.is_empty() {
-        begin(request, 3, schema_url.len());
-        request.extend_from_slice(schema_url.as_bytes());
+        string::encode(3, schema_url, request);
     }
-}
-
-fn message(request: &mut Vec<u8>, field: u8, message: &impl Message) {
-    begin(request, field, message.encoded_len());
-    message.encode(request).expect("a vector grows as needed");
-}
-
-/// Returns the length of a field with `length` bytes of content, including its tag and length.
-fn framed(length: usize) -> usize {
-    1 + prost::length_delimiter_len(length) + length
-}
-
-/// Appends the tag and the length of a length-delimited field.
-fn begin(request: &mut Vec<u8>, field: u8, length: usize) {
-    const LENGTH_DELIMITED: u8 = 2;
-    request.push(field << 3 | LENGTH_DELIMITED);
-    prost::encode_length_delimiter(length, request).expect("a vector grows as needed");
 }

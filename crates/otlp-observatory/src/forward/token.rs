@@ -200,7 +200,7 @@ impl Tokens {
         if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
             return Err(refused);
         }
-        let mut response = HttpResponse::new(body);
+        let mut response = HttpResponse::new(body.into());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)

@@ -55,7 +55,6 @@ pub(crate) struct Logs {
     pub(crate) evicted: u64,
     /// Number of records rejected because of their size.
     pub(crate) refused: u64,
-    buffer: Vec<u8>,
 }
 
 impl Logs {
@@ -91,9 +90,8 @@ impl Logs {
     }
 
     fn insert_record(&mut self, record: &LogRecord, source: InternId, now: u64) {
-        self.buffer.clear();
-        let fits = memory::shared(record.encoded_len()) <= self.limit / RECORD_LIMIT_DIVISOR;
-        if !fits || record.encode(&mut self.buffer).is_err() {
+        let encoding_bytes = memory::shared(record.encoded_len());
+        if encoding_bytes > self.limit / RECORD_LIMIT_DIVISOR {
             self.refused += 1;
             return;
         }
@@ -106,7 +104,7 @@ impl Logs {
             chain.records += 1;
         }
         self.sources.retain(source);
-        self.encodings_bytes += memory::shared(self.buffer.len());
+        self.encodings_bytes += encoding_bytes;
         memory::grow(&mut self.entries);
         self.entries.push_back(Entry {
             time: [record.time_unix_nano, record.observed_time_unix_nano]
@@ -117,11 +115,8 @@ impl Logs {
             previous,
             source,
             severity: u8::try_from(record.severity_number).unwrap_or(0),
-            encoded: self.buffer.as_slice().into(),
+            encoded: record.encode_to_vec().into(),
         });
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
-        }
     }
 
     /// Removes the oldest records until the memory use is within the limit.
@@ -157,7 +152,6 @@ impl Logs {
             + self.entries.capacity() * size_of::<Entry>()
             + memory::table::<(TraceId, Chain)>(self.chains.capacity())
             + self.sources.bytes()
-            + self.buffer.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {

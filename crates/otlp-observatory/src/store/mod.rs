@@ -57,7 +57,6 @@ use crate::export::{Counts, Export};
 use fair_lock::FairLock;
 use logs::Logs;
 use metrics::Metrics;
-use selection::SeriesSnapshot;
 use traces::Traces;
 
 /// Maximum number of log records returned with a trace.
@@ -249,15 +248,16 @@ impl Store {
             .collect();
         series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
-        let snapshots: Vec<_> = series
+        // The points are read after the lock is released.
+        let copies: Vec<_> = series
             .into_iter()
-            .map(|series| SeriesSnapshot::of(&metrics, series))
+            .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
             .collect();
         drop(metrics);
         let observed_since = self.started.saturating_sub(START_TOLERANCE);
-        snapshots
+        copies
             .into_iter()
-            .map(|series| series.read(observed_since))
+            .map(|(descriptor, series)| SeriesReadings::new(descriptor, series, observed_since))
             .collect()
     }
 

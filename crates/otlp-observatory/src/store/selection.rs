@@ -9,7 +9,6 @@ use super::{
     Attribute, Source, Text,
     instrument::{Instrument, InstrumentType},
     metrics::Metrics,
-    points::Point,
     readings::{Reader, Reading},
     series::{Series, decode_attributes},
 };
@@ -84,36 +83,19 @@ pub(crate) struct SeriesReadings {
     pub(crate) exemplars: Vec<Exemplar>,
 }
 
-/// Copy of a series, so that its points are read after the lock is released.
-#[derive(Debug)]
-pub(super) struct SeriesSnapshot {
-    descriptor: SeriesDescriptor,
-    is_truncated: bool,
-    points: Vec<Point>,
-    exemplars: Vec<Box<[u8]>>,
-}
-
-impl SeriesSnapshot {
-    pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
-        Self {
-            descriptor: SeriesDescriptor::of(metrics, series),
-            is_truncated: series.is_truncated,
-            points: series.points.iter().cloned().collect(),
-            exemplars: series.exemplars.iter().cloned().collect(),
-        }
-    }
-
-    pub(super) fn read(self, observed_since: u64) -> SeriesReadings {
+impl SeriesReadings {
+    /// Computes the readings of `series`, which was observed if it started after `observed_since`.
+    pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
         let reader = Reader {
-            instrument_type: self.descriptor.instrument.instrument_type,
-            is_delta: self.descriptor.instrument.is_delta,
-            is_truncated: self.is_truncated,
+            instrument_type: descriptor.instrument.instrument_type,
+            is_delta: descriptor.instrument.is_delta,
+            is_truncated: series.is_truncated,
             observed_since,
         };
-        SeriesReadings {
-            readings: reader.read(&self.points),
-            descriptor: self.descriptor,
-            exemplars: self
+        Self {
+            readings: reader.read(series.points.make_contiguous()),
+            descriptor,
+            exemplars: series
                 .exemplars
                 .iter()
                 .map(|exemplar| Exemplar::decode(&**exemplar).unwrap_or_default())

@@ -19,7 +19,7 @@ pub(super) const MAX_POINTS: usize = 720;
 pub(super) const MAX_EXEMPLARS: usize = 64;
 
 /// Points and exemplars of an instrument for one set of attributes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(super) instrument: InternId,
     /// Sorted by key, in OTLP's protobuf encoding.

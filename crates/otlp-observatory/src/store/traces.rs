@@ -96,7 +96,6 @@ pub(crate) struct Traces {
     pub(crate) evicted: u64,
     /// Number of spans rejected for lack of valid ids, or because their trace had reached its limit.
     pub(crate) refused: u64,
-    buffer: Vec<u8>,
 }
 
 impl Traces {
@@ -153,9 +152,6 @@ impl Traces {
             trace.dropped += 1;
             return None;
         }
-        self.buffer.clear();
-        // Encoding into a vector does not fail.
-        span.encode(&mut self.buffer).ok()?;
         let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
         let effective_end = effective_end(span.end_time_unix_nano, now);
         trace.spans.push(SpanEntry {
@@ -169,15 +165,12 @@ impl Traces {
                 .status
                 .as_ref()
                 .is_some_and(|status| status.code() == StatusCode::Error),
-            encoded: self.buffer.as_slice().into(),
+            encoded: span.encode_to_vec().into(),
         });
         trace.latest = trace.latest.max(effective_end);
         trace.encodings_bytes += encoding_bytes;
         self.traces_bytes = self.traces_bytes + trace.bytes() - before;
         self.spans += 1;
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
-        }
         Some(())
     }
 
@@ -223,7 +216,6 @@ impl Traces {
             + memory::table::<(TraceId, u64)>(self.numbers.capacity())
             + self.classes.bytes()
             + self.sources.bytes()
-            + self.buffer.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {
