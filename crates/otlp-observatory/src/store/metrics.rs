@@ -136,9 +136,11 @@ impl Metrics {
             self.instruments.retain(instrument);
             Box::new(Series::new(instrument, &attributes))
         };
-        let same =
-            |series: &Box<Series>| series.instrument == instrument && *series.attributes == *attributes;
-        let id = self.series.intern(&(instrument, &attributes), same, make);
+        let id = self.series.intern(
+            &(instrument, &attributes),
+            |series| series.instrument == instrument && *series.attributes == *attributes,
+            make,
+        );
         let evicted = self.series.update(id, |series| {
             let before = series.points.len();
             // Evict before the push: removing a point afterwards would not shrink the allocation.
