@@ -179,32 +179,6 @@ impl Tokens {
         let response = request.request_async(self).await.map_err(token_error)?;
         token(&response, requested_at)
     }
-
-    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, TokenError> {
-        let connection = |error: reqwest::Error| match error.is_timeout() {
-            true => TokenError::Timeout,
-            false => TokenError::Connection(describe(error)),
-        };
-        let mut request = reqwest::Request::try_from(request).map_err(connection)?;
-        *request.timeout_mut() = Some(self.timeout);
-        let response = self.http.execute(request).await.map_err(connection)?;
-        let status = response.status();
-        let refused = TokenError::Status(status.as_u16());
-        if !status.is_success() && !concerns_request(status.as_u16()) {
-            return Err(refused);
-        }
-        let headers = response.headers().clone();
-        let body = body(response, MAX_RESPONSE_BYTES)
-            .await
-            .ok_or(TokenError::Unreadable)?;
-        if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
-            return Err(refused);
-        }
-        let mut response = HttpResponse::new(body.into());
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
-    }
 }
 
 impl TokenCache {
@@ -227,7 +201,31 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, TokenError>> + Send + 'a>>;
 
     fn call(&'a self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.fetch(request))
+        Box::pin(async move {
+            let connection = |error: reqwest::Error| match error.is_timeout() {
+                true => TokenError::Timeout,
+                false => TokenError::Connection(describe(error)),
+            };
+            let mut request = reqwest::Request::try_from(request).map_err(connection)?;
+            *request.timeout_mut() = Some(self.timeout);
+            let response = self.http.execute(request).await.map_err(connection)?;
+            let status = response.status();
+            let refused = TokenError::Status(status.as_u16());
+            if !status.is_success() && !concerns_request(status.as_u16()) {
+                return Err(refused);
+            }
+            let headers = response.headers().clone();
+            let body = body(response, MAX_RESPONSE_BYTES)
+                .await
+                .ok_or(TokenError::Unreadable)?;
+            if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
+                return Err(refused);
+            }
+            let mut response = HttpResponse::new(body.into());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
+        })
     }
 }
 

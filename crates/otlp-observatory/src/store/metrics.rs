@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use super::{
     instrument::Instrument,
-    intern::{InternId, Interner},
+    intern::{Footprint as _, InternId, Interner},
     memory,
     points::{Point, PointValue},
     series::{MAX_EXEMPLARS, MAX_POINTS, Series, encode_sorted},
@@ -33,7 +33,7 @@ pub(crate) struct Metrics {
     series: Interner<Box<Series>>,
     /// Series of every point, in order of arrival.
     order: VecDeque<InternId>,
-    points: usize,
+    pub(crate) points: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
@@ -145,7 +145,7 @@ impl Metrics {
             let before = series.points.len();
             // Evict before the push: removing a point afterwards would not shrink the allocation.
             while series.points.len() >= MAX_POINTS
-                || (series.points.len() > 1 && series.bytes() + series.bytes_for(&point) > allowance)
+                || (series.points.len() > 1 && series.heap_bytes() + series.bytes_for(&point) > allowance)
             {
                 series.pop();
                 series.stale_entries += 1;
@@ -212,10 +212,6 @@ impl Metrics {
 
     pub(crate) fn len(&self) -> usize {
         self.series().count()
-    }
-
-    pub(crate) fn points(&self) -> usize {
-        self.points
     }
 
     /// Time of arrival of the oldest point.

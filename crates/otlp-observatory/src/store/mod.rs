@@ -291,10 +291,10 @@ impl Store {
             },
             kept: Kept {
                 traces: traces.len(),
-                spans: traces.spans() as u64,
+                spans: traces.spans as u64,
                 logs: logs.len() as u64,
                 series: metrics.len(),
-                points: metrics.points() as u64,
+                points: metrics.points as u64,
                 oldest_unix_nano: oldest.into_iter().flatten().min().map(UnixNano),
             },
             evicted: Counts {

@@ -47,13 +47,6 @@ impl Series {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        memory::heap(size_of::<Self>())
-            + memory::heap(self.points.capacity() * size_of::<Point>())
-            + memory::heap(self.exemplars.capacity() * size_of::<Box<[u8]>>())
-            + self.content_bytes
-    }
-
     pub(super) fn push(&mut self, point: Point) {
         self.content_bytes += point.heap_bytes();
         memory::grow(&mut self.points);
@@ -105,7 +98,10 @@ impl Series {
 
 impl Footprint for Box<Series> {
     fn heap_bytes(&self) -> usize {
-        self.bytes()
+        memory::heap(size_of::<Series>())
+            + memory::heap(self.points.capacity() * size_of::<Point>())
+            + memory::heap(self.exemplars.capacity() * size_of::<Box<[u8]>>())
+            + self.content_bytes
     }
 }
 

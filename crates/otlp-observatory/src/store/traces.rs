@@ -90,7 +90,7 @@ pub(crate) struct Traces {
     first: u64,
     numbers: HashMap<TraceId, u64>,
     traces_bytes: usize,
-    spans: usize,
+    pub(crate) spans: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
@@ -220,10 +220,6 @@ impl Traces {
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
-    }
-
-    pub(crate) fn spans(&self) -> usize {
-        self.spans
     }
 
     pub(crate) fn get(&self, id: TraceId) -> Option<&Trace> {
