@@ -1,7 +1,14 @@
 //! The service of one connection. It passes requests from hyper to the tower service, adds the request
 //! extensions, and while the server drains, makes hyper close the connection after each response.
 
-use std::{future::poll_fn, net::SocketAddr};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use http::{
     Request, Response, Version,
@@ -14,7 +21,7 @@ use hyper::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::framing::{AmbiguousFraming, AmbiguousHead};
+use crate::framing::AmbiguousFraming;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
@@ -28,7 +35,7 @@ pub struct PeerAddress(pub SocketAddr);
 pub(crate) fn connection_service<S, B>(
     service: S,
     peer: SocketAddr,
-    ambiguous_head: AmbiguousHead,
+    ambiguous_head: Arc<AtomicBool>,
     draining: CancellationToken,
 ) -> impl HttpService<Incoming, ResBody = B, Error = S::Error, Future: Send> + Send
 where
@@ -38,7 +45,8 @@ where
     B: http_body::Body + Send,
 {
     service_fn(move |mut request: Request<Incoming>| {
-        let is_ambiguous = request.headers().contains_key(TRANSFER_ENCODING) && ambiguous_head.take();
+        let is_ambiguous =
+            request.headers().contains_key(TRANSFER_ENCODING) && ambiguous_head.swap(false, Relaxed);
         // HTTP/2 has no `Connection` header (RFC 9113, section 8.2.2).
         let is_http1 = request.version() < Version::HTTP_2;
         let extensions = request.extensions_mut();

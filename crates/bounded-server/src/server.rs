@@ -1,7 +1,7 @@
 //! The accept loop: accepts connections up to the limit, serves each on a separate task, and closes them at
 //! shutdown.
 
-use std::{error::Error, io, net::SocketAddr, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -10,10 +10,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -186,17 +183,48 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
                 accepted = listener.accept(), if connections.len() < self.max_connections => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    set_nodelay(&stream);
-                    self.spawn(&mut connections, &graceful, stream, peer, service.clone());
-                }
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if concerns_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
+                    continue;
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                    continue;
+                }
+            };
+            // Responses are small and written whole; waiting to fill a segment only delays them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
+            let ambiguous_head = stream.ambiguous_head();
+            let service = connection_service(service.clone(), peer, ambiguous_head, self.draining.clone());
+            let io = TokioIo::new(stream);
+            match self.protocol {
+                Protocol::Http1 => {
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(self.header_read_timeout)
+                        .max_buf_size(self.max_head_bytes)
+                        .serve_connection(io, service);
+                    connections.spawn(run(&graceful, connection));
+                }
+                #[cfg(feature = "http2")]
+                Protocol::Http2 {
+                    max_streams,
+                    keep_alive,
+                } => {
+                    let connection =
+                        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                            .timer(TokioTimer::new())
+                            .max_concurrent_streams(max_streams)
+                            .keep_alive_interval(keep_alive)
+                            .keep_alive_timeout(keep_alive)
+                            .serve_connection(io, service);
+                    connections.spawn(run(&graceful, connection));
                 }
             }
         }
@@ -204,50 +232,6 @@ impl Server {
         tokio::time::timeout(self.grace_period, graceful.shutdown())
             .await
             .map_err(|_| GraceExceeded)
-    }
-
-    fn spawn<S, B>(
-        &self,
-        connections: &mut JoinSet<()>,
-        graceful: &GracefulShutdown,
-        stream: TcpStream,
-        peer: SocketAddr,
-        service: S,
-    ) where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
-        let service = connection_service(service, peer, stream.ambiguous_head(), self.draining.clone());
-        let io = TokioIo::new(stream);
-        match self.protocol {
-            Protocol::Http1 => {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(self.header_read_timeout)
-                    .max_buf_size(self.max_head_bytes)
-                    .serve_connection(io, service);
-                connections.spawn(run(graceful, connection));
-            }
-            #[cfg(feature = "http2")]
-            Protocol::Http2 {
-                max_streams,
-                keep_alive,
-            } => {
-                let connection =
-                    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-                        .timer(TokioTimer::new())
-                        .max_concurrent_streams(max_streams)
-                        .keep_alive_interval(keep_alive)
-                        .keep_alive_timeout(keep_alive)
-                        .serve_connection(io, service);
-                connections.spawn(run(graceful, connection));
-            }
-        }
     }
 }
 
@@ -264,14 +248,7 @@ where
     }
 }
 
-/// Responses are small and written at once, so waiting to fill a segment would only delay them.
-fn set_nodelay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-}
-
-/// Returns whether the error concerns only the connection being accepted.
+/// Whether the error is about the connection being accepted, not about accepting as such.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

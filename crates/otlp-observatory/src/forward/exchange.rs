@@ -90,9 +90,7 @@ impl Exchange {
         if let Some(tokens) = &self.tokens {
             match tokens.authorization().await {
                 Ok(authorization) => headers.insert(AUTHORIZATION, authorization),
-                Err(unavailable) => {
-                    return Verdict::Retry(unavailable.error.into(), Some(unavailable.retry_after));
-                }
+                Err((error, retry_after)) => return Verdict::Retry(error.into(), Some(retry_after)),
             };
         }
         let sent = self

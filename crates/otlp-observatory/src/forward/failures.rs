@@ -27,16 +27,9 @@ pub(super) struct Outage {
     pub(super) since: SystemTime,
     pub(super) last_failure: Instant,
     pub(super) last_error: String,
-    began: Instant,
-    failures: u64,
-    is_logged: bool,
-}
-
-/// An outage that is over and whose beginning was logged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EndedOutage {
-    pub(super) lasted: Duration,
+    pub(super) began: Instant,
     pub(super) failures: u64,
+    is_logged: bool,
 }
 
 impl Failures {
@@ -69,12 +62,8 @@ impl Failures {
     }
 
     /// Records a success. Returns the outage that it ends, if its end is to be logged.
-    pub(super) fn succeeded(&self) -> Option<EndedOutage> {
-        let outage = self.tracked().outage.take()?;
-        outage.is_logged.then(|| EndedOutage {
-            lasted: outage.began.elapsed(),
-            failures: outage.failures,
-        })
+    pub(super) fn succeeded(&self) -> Option<Outage> {
+        self.tracked().outage.take().filter(|outage| outage.is_logged)
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {

@@ -158,11 +158,9 @@ impl Forwarder {
 
     pub(crate) fn status(&self) -> Status {
         let shared = &self.0;
-        shared.progress.status(
-            shared.endpoint.clone(),
-            self.queued_bytes(),
-            shared.budget.limit(),
-        )
+        shared
+            .progress
+            .status(shared.endpoint.clone(), self.queued_bytes(), shared.budget.limit)
     }
 
     fn queued_bytes(&self) -> u64 {

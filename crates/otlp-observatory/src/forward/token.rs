@@ -59,13 +59,6 @@ impl TokenError {
     }
 }
 
-/// Failure to obtain a token. The endpoint is not asked again before `retry_after` has passed.
-#[derive(Debug)]
-pub(super) struct TokenUnavailable {
-    pub(super) error: TokenError,
-    pub(super) retry_after: Duration,
-}
-
 /// Requests and caches tokens.
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -115,7 +108,10 @@ impl Tokens {
     }
 
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
-    pub(super) async fn authorization(&self) -> Result<HeaderValue, TokenUnavailable> {
+    ///
+    /// # Errors
+    /// There is no token, and the endpoint is not asked again before the duration has passed.
+    pub(super) async fn authorization(&self) -> Result<HeaderValue, (TokenError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token
             && Instant::now() < token.renew_at
@@ -184,44 +180,19 @@ impl Tokens {
         let response = request.request_async(self).await.map_err(token_error)?;
         token(&response, requested_at)
     }
-
-    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, TokenError> {
-        let connection = |error: reqwest::Error| match error.is_timeout() {
-            true => TokenError::Timeout,
-            false => TokenError::Connection(describe(error)),
-        };
-        let mut request = reqwest::Request::try_from(request).map_err(connection)?;
-        *request.timeout_mut() = Some(self.timeout);
-        let response = self.http.execute(request).await.map_err(connection)?;
-        let status = response.status();
-        let refused = TokenError::Status(status.as_u16());
-        if !status.is_success() && !concerns_request(status.as_u16()) {
-            return Err(refused);
-        }
-        let headers = response.headers().clone();
-        let body = body(response, MAX_RESPONSE_BYTES)
-            .await
-            .ok_or(TokenError::Unreadable)?;
-        if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
-            return Err(refused);
-        }
-        let mut response = HttpResponse::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
-    }
 }
 
 impl TokenCache {
     /// Returns the token that could not be renewed, while it has not expired.
-    fn until_renewed(&self, error: TokenError, retry_at: Instant) -> Result<HeaderValue, TokenUnavailable> {
+    fn until_renewed(
+        &self,
+        error: TokenError,
+        retry_at: Instant,
+    ) -> Result<HeaderValue, (TokenError, Duration)> {
         let now = Instant::now();
         match &self.token {
             Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
-            _ => Err(TokenUnavailable {
-                error,
-                retry_after: retry_at.saturating_duration_since(now),
-            }),
+            _ => Err((error, retry_at.saturating_duration_since(now))),
         }
     }
 }
@@ -231,7 +202,31 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, TokenError>> + Send + 'a>>;
 
     fn call(&'a self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.fetch(request))
+        Box::pin(async move {
+            let connection = |error: reqwest::Error| match error.is_timeout() {
+                true => TokenError::Timeout,
+                false => TokenError::Connection(describe(error)),
+            };
+            let mut request = reqwest::Request::try_from(request).map_err(connection)?;
+            *request.timeout_mut() = Some(self.timeout);
+            let response = self.http.execute(request).await.map_err(connection)?;
+            let status = response.status();
+            let refused = TokenError::Status(status.as_u16());
+            if !status.is_success() && !concerns_request(status.as_u16()) {
+                return Err(refused);
+            }
+            let headers = response.headers().clone();
+            let body = body(response, MAX_RESPONSE_BYTES)
+                .await
+                .ok_or(TokenError::Unreadable)?;
+            if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
+                return Err(refused);
+            }
+            let mut response = HttpResponse::new(body.into());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
+        })
     }
 }
 

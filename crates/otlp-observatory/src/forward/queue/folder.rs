@@ -30,7 +30,7 @@ pub enum FolderError {
 /// A locked folder. The operating system releases the lock when the process ends, even after a crash.
 #[derive(Debug)]
 pub(in crate::forward) struct Folder {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     _lock: File,
 }
 
@@ -61,9 +61,5 @@ impl Folder {
             Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
-    }
-
-    pub(in crate::forward) fn path(&self) -> &Path {
-        &self.path
     }
 }

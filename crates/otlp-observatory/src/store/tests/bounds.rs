@@ -37,7 +37,7 @@ fn a_late_span_of_an_evicted_trace_creates_a_new_trace() {
     store.insert_at(spans("app", vec![span(1, 2, 1, "late")]), NOW);
     let trace = store.trace(id(1)).expect("kept");
     assert_eq!(trace.spans.len(), 1);
-    assert_eq!(&*trace.summary.root_name, "late");
+    assert_eq!(&*trace.summary.root.name, "late");
 }
 
 #[test]
