@@ -117,7 +117,11 @@ impl Variant for Sdk {
     }
 
     fn end_batch(&self) -> Result {
-        Ok(self.provider.force_flush()?)
+        // The processor of otlp-recorder needs no flush, and an asynchronous one would split the next batch.
+        if self.pipeline.is_none() {
+            self.provider.force_flush()?;
+        }
+        Ok(())
     }
 
     fn shutdown(self: Box<Self>) -> Result {
