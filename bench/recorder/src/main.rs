@@ -1,0 +1,71 @@
+//! Records the spans of a number of requests with one of several libraries, exports them to a receiver, and
+//! checks that all of them arrived. `bench/recorder/run` counts the instructions of this program.
+//!
+//! `recorder-bench <variant> <requests>` prints the numbers of spans and of bytes received.
+//! `recorder-bench receive` is the receiver, which the program starts itself, as a process of its own whose
+//! instructions are not counted.
+
+mod direct;
+mod fast;
+mod receiver;
+mod recorder;
+mod request;
+mod sdk;
+mod traced;
+
+use std::io::{self, Write};
+
+use receiver::Receiver;
+use request::Variant;
+
+/// Requests after which the program waits for their spans: 512 spans are a full batch in every variant.
+const BATCH: u64 = 256;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["receive"] => receiver::receive(),
+        [variant, requests] => run(variant, requests.parse()?),
+        _ => Err("usage: recorder-bench <variant> <requests>".into()),
+    }
+}
+
+fn run(name: &str, requests: u64) -> Result {
+    if !requests.is_multiple_of(BATCH) {
+        return Err(format!("the number of requests must be a multiple of {BATCH}").into());
+    }
+    let mut receiver = Receiver::start()?;
+    let variant = variant(name, receiver.endpoint())?;
+    let inputs = request::inputs();
+    for batch in 1..=requests / BATCH {
+        for input in inputs.iter().cycle().take(BATCH as usize) {
+            variant.request(input);
+        }
+        variant.end_batch()?;
+        // Waiting keeps the queue from overflowing: dropped spans would make a variant look cheaper.
+        receiver.wait_for_spans(2 * BATCH * batch)?;
+    }
+    variant.shutdown()?;
+    let received = receiver.finish()?;
+    if received.spans != 2 * requests {
+        return Err(format!("{} of {} spans arrived", received.spans, 2 * requests).into());
+    }
+    writeln!(io::stdout(), "{} {}", received.spans, received.bytes)?;
+    Ok(())
+}
+
+fn variant(name: &str, endpoint: &str) -> Result<Box<dyn Variant>> {
+    Ok(match name {
+        "recorder" => Box::new(recorder::Recorder::start(endpoint, false)),
+        "recorder-prewritten" => Box::new(recorder::Recorder::start(endpoint, true)),
+        "sdk-recorder" => Box::new(sdk::Sdk::with_recorder(endpoint)?),
+        "sdk-direct" => Box::new(sdk::Sdk::with_direct_exporter(endpoint)?),
+        "sdk" => Box::new(sdk::Sdk::with_otlp(endpoint)?),
+        "tracing" => Box::new(traced::Traced::start(endpoint)?),
+        "fastrace" => Box::new(fast::Fast::start(endpoint)?),
+        _ => return Err(format!("no variant is called {name}").into()),
+    })
+}
