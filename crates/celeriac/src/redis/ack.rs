@@ -64,12 +64,12 @@ impl Acks {
             tag,
             result,
             origin: connection.observer.current_span(),
-            answer: sender,
+            reply: sender,
         });
         loop {
             tokio::select! {
                 biased;
-                answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
+                replied = &mut reply => return replied.unwrap_or_else(|_| Err(interrupted())),
                 _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
@@ -104,7 +104,7 @@ impl Acks {
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> =
+        let reply: Result<(), BrokerError> =
             observed(end, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
