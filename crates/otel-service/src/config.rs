@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
     use std::time::Duration;
 
     use otlp_recorder::{Collector, Protocol};
@@ -265,7 +266,13 @@ mod tests {
 
     #[test]
     fn the_sample_environment_file_has_every_variable_with_a_valid_value() {
-        let sample: BTreeMap<_, _> = include_str!("../../../.env.example")
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let Ok(sample) = std::fs::read_to_string(workspace.join(".env.example")) else {
+            // The published package comes without the file; the workspace must not.
+            assert!(!workspace.join("clippy.toml").exists(), ".env.example is missing");
+            return;
+        };
+        let sample: BTreeMap<_, _> = sample
             .lines()
             .filter_map(|line| line.trim_start_matches('#').split_once('='))
             .collect();
