@@ -2,8 +2,8 @@
 # Builds Pressroom's image: `docker build -t pressroom:0.1.0 .`, or for both architectures
 # `docker buildx build --platform linux/amd64,linux/arm64 .`. See docs/deployment.md.
 
-# Both images are the same Debian release, so that the program finds the libraries it was linked against. For a release,
-# name both by digest.
+# Both images have the same Debian release, so that the program finds the libraries it was linked against. For a release,
+# pin both by digest.
 ARG RUST_IMAGE=rust:1.95.0-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/base-nossl-debian13:nonroot
 
@@ -34,9 +34,8 @@ RUN set -eu; \
     install -D -m 644 "$libgcc" "/image/usr/lib/$gnu/libgcc_s.so.1"
 WORKDIR /src
 
-# --- The workspace without its code: manifests, and an empty program for each target. As long as these are unchanged, the
-# next stage's layer of compiled dependencies is reused, on any builder with a layer cache (a cache mount works on one
-# builder only).
+# --- The workspace without its code: manifests, and an empty program for each target. While these are unchanged, builders
+# reuse the next stage's layer of compiled dependencies, also from a remote layer cache (unlike a cache mount).
 FROM toolchain AS manifests
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
@@ -49,15 +48,15 @@ FROM toolchain AS build
 COPY --from=manifests /src ./
 RUN cargo auditable build --profile dist --locked -p pressroom
 COPY crates crates
-# Cargo compares modification times; without touch it would keep the empty programs. DATABASE_URL occurs only in the real
-# program.
+# Cargo compares modification times: without touch, it would keep the empty programs. The text DATABASE_URL occurs only in the
+# real program.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo auditable build --profile dist --locked -p pressroom \
     && install -D target/*/dist/pressroom /image/usr/local/bin/pressroom \
     && grep -q DATABASE_URL /image/usr/local/bin/pressroom
 
-# --- glibc, CA certificates and time zones; no shell, no package manager. Not musl, whose allocator serialises threads; all
-# of the project's tests and benchmarks use glibc.
+# --- The runtime image has glibc, CA certificates and time zones, but no shell and no package manager. musl is not used,
+# because its allocator serialises threads, and all tests and benchmarks use glibc.
 FROM ${RUNTIME_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -70,7 +69,7 @@ LABEL org.opencontainers.image.title="Pressroom" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
-# Prevents embedded mode from starting, which would write into the image.
+# Prevents embedded mode, which would write into the container.
 ENV APP_ENV=production
 WORKDIR /
 USER 65532:65532

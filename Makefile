@@ -1,4 +1,4 @@
-# The commands that people need; `make` lists them.
+# Frequent commands; `make` lists them.
 .DEFAULT_GOAL := help
 .PHONY: help run build check test test-crate docs registry bench fuzz ci
 
@@ -11,13 +11,13 @@ run: ## embedded mode: API, worker, SQLite, queue and observatory in one process
 build: ## the optimised program, target/release/pressroom
 	cargo build --release --locked
 
-check: ## format, lints, structure and wording: what takes seconds
+check: ## quick checks: format, lints, module structure, wording
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	scripts/check-structure
 	scripts/check-prose
 
-test: ## all tests, with PostgreSQL, Redis, Celery and Chromium, which are installed where missing
+test: ## all tests; installs PostgreSQL, Redis, Celery and Chromium if missing
 	scripts/test
 
 test-crate: ## the tests of one crate: make test-crate CRATE=celeriac
@@ -29,13 +29,13 @@ docs: ## run the commands and check the links of README.md, CONTRIBUTING.md and 
 registry: ## write the constants and docs/telemetry.md from the telemetry registry
 	scripts/telemetry-registry
 
-bench: ## requests, tasks and the price of telemetry, measured (see bench/README.md)
+bench: ## measure requests, tasks and the cost of telemetry (see bench/README.md)
 	bench/run
 	bench/tasks
 	bench/telemetry
 
-fuzz: ## ten minutes of mutated input for celeriac's decoders
+fuzz: ## fuzz celeriac's decoders for ten minutes
 	scripts/fuzz 600
 
-ci: ## everything that must hold before a merge
+ci: ## all checks that must pass before a merge
 	.ci/run

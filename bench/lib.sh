@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154 # this file and the script that sources it read each other's variables
-# Shared by the benchmarks: a work folder and processes that end with the run, statistics, servers, a service under load.
+# Shared functions of the benchmarks: a work folder and processes that end with the run, statistics, servers, load.
 # Sourced from the project's root, not executed. Needs scripts/lib/machine.sh, postgres.sh and redis.sh.
 
 [ -r /proc/self/stat ] || fail "needs /proc (Linux)"
@@ -9,7 +9,7 @@
 work=$(mktemp -d /tmp/pressroom-bench.XXXXXX) || exit 1
 chmod 711 "$work"
 
-# One line for each process that this run started: its id and a word from its command line.
+# One line per process that this run started: its id and a word from its command line.
 : >"$work/started"
 
 stop_started() {
@@ -39,11 +39,11 @@ median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1)
 
 compute() { awk "BEGIN { printf \"$1\", $2 }"; }
 
-# `ratios <file> <file>`: one ratio per round, because the machine's other load changes from round to round.
+# `ratios <file> <file>`: prints one ratio per round, because the other load on the machine changes from round to round.
 ratios() { paste "$1" "$2" | awk '{ printf "%s%.3f", (NR > 1 ? " " : ""), $1 / $2 }'; }
 
-# The mean of the rounds' ratios and its standard error, which shows how certain the result is. The mean is geometric,
-# because an arithmetic mean of ratios grows with their variance.
+# Prints the mean of the rounds' ratios and its standard error. The mean is geometric, because an arithmetic mean of ratios
+# grows with their variance.
 mean_ratio() {
     paste "$1" "$2" | awk '{ r = log($1 / $2); sum += r; squares += r * r }
         END { mean = sum / NR; printf "%.3f", exp(mean); if (NR > 1) printf " +- %.3f", exp(mean) * sqrt((squares / NR - mean * mean) / (NR - 1)) }'
@@ -53,7 +53,7 @@ median_ratio() { paste "$1" "$2" | awk '{ print $1 / $2 }' | median; }
 
 resident_mib() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
-# Processor time used so far by processes and their terminated children, in clock ticks.
+# Prints the processor time used so far by processes and their terminated children, in clock ticks.
 ticks() {
     local pid
     for pid in "$@"; do
@@ -62,7 +62,7 @@ ticks() {
     done | awk '{ sum += $12 + $13 + $14 + $15 } END { print sum + 0 }'
 }
 
-# The process ids of the postmaster and its children.
+# Prints the process ids of the postmaster and its children.
 postgres_pids() {
     local postmaster
     postmaster=$(head -n 1 "$work/postgres/data/postmaster.pid")
@@ -129,7 +129,7 @@ build_tool() { rustc --edition 2024 -O -C strip=symbols -o "$work/$1" "bench/$1.
 
 # --- servers
 
-# Starts PostgreSQL with its default durability, which the tests turn off. Sets postgres_port too.
+# Starts PostgreSQL with its default durability, which the tests turn off. Also sets postgres_port.
 start_durable_postgres() {
     start_postgres "$postgres_bin" "$work/postgres"
     stop_postgres_below "$work"
@@ -202,8 +202,8 @@ create_articles() {
 # Prints the value of a string field in the JSON on standard input.
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" | grep .; }
 
-# `load <seconds> <port> <name>`: requests the article over 32 connections. Writes the figures into files in the folder
-# round, named after the measurement.
+# `load <seconds> <port> <name>`: requests the article over 32 connections. Writes each figure into a file in the folder
+# round.
 load() {
     wrk -t 1 -c 32 -d "${1}s" --latency "http://127.0.0.1:$2/api/articles/$slug" >"$work/wrk.log" 2>&1 ||
         fail "wrk failed"
@@ -223,17 +223,17 @@ load() {
 
 # --- load from other programs
 
-# Processor time used so far on this machine, including reported steal time, and the total available, in clock ticks.
+# Prints the processor time used so far on this machine, including steal time, and the total available, in clock ticks.
 busy_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $9 }' /proc/stat; }
 all_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat; }
 
-# This run's share: the script, the programs it waited for, and the processes it started.
+# Prints the processor time of this run: the script, the programs it waited for, and the processes it started.
 # shellcheck disable=SC2046 # process ids
 own_ticks() { ticks $$ $(cut -d ' ' -f 1 "$work/started") $(postgres_pids) "$(cat "$work/redis/redis.pid")"; }
 
-# `measured_rounds <count> <function>`: calls the function, which leaves figures in the folder round and a summary in the
-# variable figures, until the given number of rounds count. A round in which other programs took more than 5 % of the
-# processors is repeated, within three times the given number. The decision never looks at the figures.
+# `measured_rounds <count> <function>`: calls the function, which writes figures into the folder round and a summary into the
+# variable figures, until the given number of rounds count. A round in which other programs used more than 5 % of the
+# processor time is repeated, within three times the given number. The decision does not depend on the figures.
 measured_rounds() {
     local count=$1 measure=$2 round=0 tries=$(($1 * 3)) busy all own others file
     rm -rf "$work/round"

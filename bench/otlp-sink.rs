@@ -1,6 +1,5 @@
-//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes nothing but length
-//! prefixes, so that on a small machine its own work is not mistaken for the service's. Standard library
-//! only: `rustc --edition 2024 -O bench/otlp-sink.rs`.
+//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes only length prefixes, so
+//! that it uses little processor time of the machine under test. Uses only the standard library: `rustc --edition 2024 -O bench/otlp-sink.rs`.
 //!
 //! `otlp-sink <port> <file>` listens on loopback and writes the number of spans into the file whenever it
 //! has grown, at most four times a second.
@@ -50,10 +49,10 @@ fn write_count(file: &str) {
     }
 }
 
-/// Answers requests on a connection until the client closes it.
+/// Serves requests on a connection until the client closes it.
 fn serve(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // Buffers the head of a request; the part of the body that it already holds is copied out.
+    // Buffers the head of a request; the part of the body that was read with it is copied out.
     let mut reader = BufReader::with_capacity(4 << 10, stream);
     let mut body = Vec::new();
     loop {

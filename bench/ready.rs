@@ -1,9 +1,9 @@
-//! Measures the time from the start of a server's process until it is ready. Standard library only:
+//! Measures the time from the start of a server's process until it is ready. Uses only the standard library:
 //! `rustc --edition 2024 -O bench/ready.rs`.
 //!
 //! `ready <port> <times> <program> <argument>...` starts the program the given number of times, polls
 //! `GET /api/health/ready` every half millisecond and prints the milliseconds until the first 200, one line
-//! per start. It fails when the program exits or is not ready within 10 s.
+//! per start. It fails if the program exits or is not ready within 10 s.
 
 use std::{
     env,

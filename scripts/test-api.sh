@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Tests every endpoint of a running server, success and failure.
+# Tests every endpoint of a running server, for success and failure.
 #
 #   BASE_URL=http://localhost:8000 scripts/test-api.sh
 #
 # Needs bash 3.2 or newer and curl. Every run creates its own users and articles, so it can be repeated against the same
-# server; the articles are deleted at the end. It also produces traces, metrics and logs to look at.
+# server; it deletes the articles at the end. The requests also produce example traces, metrics and logs.
 set -u
 
 BASE_URL=${BASE_URL:-http://localhost:8000}
@@ -18,8 +18,8 @@ trap 'rm -rf "$folder"' EXIT
 
 # --- one request
 
-# `request <method> <path> [body]` sets these. `with` holds curl options for the next request; `token` is sent while it is
-# set.
+# `request <method> <path> [body]` sets these variables. `with` has curl options for the next request; `token` is sent if
+# it is set.
 status="" body="" headers=""
 with=() token=""
 
@@ -28,7 +28,7 @@ request() {
     local options tries=0
     options=(--silent --show-error --max-time 60 --dump-header "$folder/headers" --output "$folder/body")
     case $method in
-    # curl -X HEAD would wait for a body that never comes.
+    # curl -X HEAD would wait for a body.
     HEAD) options=("${options[@]}" --head) ;;
     *) options=("${options[@]}" --request "$method") ;;
     esac
@@ -57,7 +57,7 @@ request() {
     fi
 }
 
-# Prints the value of a response header, if any. The name is given in lower case.
+# Prints the value of a response header, if any. The name must be in lower case.
 header() {
     printf '%s\n' "$headers" | awk -v name="$1" '
         { colon = index($0, ":") }
@@ -76,7 +76,7 @@ trace_id() { header traceresponse | sed -n 's/^00-\([0-9a-f]\{32\}\)-.*/\1/p'; }
 
 # --- one check
 
-# `verdict <what> <fault>`: passes when the fault is empty.
+# `verdict <what> <fault>`: passes if the fault is empty.
 verdict() {
     if [ -z "$2" ]; then
         passed=$((passed + 1))
@@ -84,7 +84,7 @@ verdict() {
     else
         failed=$((failed + 1))
         printf 'FAIL  %s\n      %s %s: %s\n' "$1" "$method" "$path" "$2"
-        printf '      answer: %s %.300s\n' "$status" "$body"
+        printf '      response: %s %.300s\n' "$status" "$body"
         [ ! -s "$folder/error" ] || sed 's/^/      /' "$folder/error"
     fi
 }
@@ -142,18 +142,18 @@ section "Health"
 request GET /api/health
 expect "the service is healthy" 200 '"database":"healthy"' '"redis":"healthy"' '"celery":"' '"name":"' '"version":"'
 [ "$(member celery)" = healthy ] || echo "      no task worker is running; notifications wait until one starts"
-expect_header "content types are not to be guessed" x-content-type-options nosniff
+expect_header "responses forbid content sniffing" x-content-type-options nosniff
 request HEAD /api/health
-expect "HEAD answers like GET" 200
+expect "HEAD returns the status of GET" 200
 request GET /api/health/live
-expect "the process is up" 200
+expect "the process is live" 200
 request GET /api/health/ready
 expect "the service is ready" 200
 request GET /api/health/
-expect "a trailing slash is another path" 404
+expect "a trailing slash is a different path" 404
 request POST /api/health
-expect "health cannot be posted to" 405
-expect_header "405 says what is allowed" allow '*GET*'
+expect "health rejects POST" 405
+expect_header "a 405 lists the allowed methods" allow '*GET*'
 
 section "Registration"
 alice=alice-$run@example.com
@@ -165,90 +165,90 @@ request POST /api/register "{\"email\": \"$bob\", \"name\": \"Bob\", \"password\
 expect "Bob registers" 201 "\"email\":\"$bob\""
 bob_token=$(member access_token)
 request POST /api/register "{\"email\": \"ALICE-$run@example.com\", \"name\": \"Other\", \"password\": \"password123\"}"
-expect "an e-mail is taken, whatever its case" 409 '"message":"Email already registered"'
+expect "a registered e-mail is rejected regardless of case" 409 '"message":"Email already registered"'
 request POST /api/register '{"email": "not an e-mail", "password": "short"}'
-expect "every fault of every field is named" 400 '"email":["Not a valid email address."]' \
+expect "all errors of all fields are reported" 400 '"email":["Not a valid email address."]' \
     '"password":["Shorter than minimum length 6."]' '"name":["Missing data for required field."]'
 request POST /api/register "{\"email\": null, \"name\": 5, \"password\": \"password123\", \"admin\": true}"
-expect "null, wrong types and unknown fields are refused" 400 '"email":["Field may not be null."]' \
+expect "null, wrong types and unknown fields are rejected" 400 '"email":["Field may not be null."]' \
     '"name":["Not a valid string."]' '"admin":["Unknown field."]'
 request GET /api/register
-expect "registration is only posted to" 405
-expect_header "405 says what is allowed" allow '*POST*'
+expect "registration rejects GET" 405
+expect_header "a 405 lists the allowed methods" allow '*POST*'
 request OPTIONS /api/register
-expect "OPTIONS answers" 200
-expect_header "OPTIONS says what is allowed" allow '*POST*'
+expect "OPTIONS is allowed" 200
+expect_header "OPTIONS lists the allowed methods" allow '*POST*'
 
 section "Login"
 request POST /api/login "{\"email\": \"$alice\", \"password\": \"password123\"}"
 expect "Alice logs in" 200 "\"email\":\"$alice\"" '"token_type":"Bearer"'
 login_token=$(member access_token)
 request POST /api/login "{\"email\": \"ALICE-$run@EXAMPLE.COM\", \"password\": \"password123\"}"
-expect "login ignores the e-mail's case" 200 "\"email\":\"$alice\""
+expect "login ignores the case of the e-mail" 200 "\"email\":\"$alice\""
 request POST /api/login "{\"email\": \"$alice\", \"password\": \"wrong password\"}"
-expect "a wrong password is refused" 401 '"message":"Invalid credentials"'
+expect "a wrong password is rejected" 401 '"message":"Invalid credentials"'
 request POST /api/login "{\"email\": \"nobody-$run@example.com\", \"password\": \"password123\"}"
-expect "an unknown e-mail is refused in the same words" 401 '"message":"Invalid credentials"'
+expect "an unknown e-mail is rejected with the same message" 401 '"message":"Invalid credentials"'
 request POST /api/login '{}'
-expect "login needs both fields" 400 '"email":["Missing data for required field."]' '"password":["Missing data for required field."]'
+expect "login requires both fields" 400 '"email":["Missing data for required field."]' '"password":["Missing data for required field."]'
 request POST /api/login '{"email": '
-expect "broken JSON is refused" 400
+expect "malformed JSON is rejected" 400
 request POST /api/login '["a"]'
-expect "a body that is no object is refused" 400 '"_schema":["Invalid input type."]'
+expect "a body that is not an object is rejected" 400 '"_schema":["Invalid input type."]'
 with=(--header "Content-Type: text/plain" --data-binary '{"email": "a@example.com"}')
 request POST /api/login
-expect "a body that is not JSON is refused" 415
+expect "a body that is not JSON is rejected" 415
 
 section "User"
 request GET /api/user
-expect "the profile needs a token" 401 '"message":"Missing or invalid authorization header"'
+expect "the profile requires a token" 401 '"message":"Missing or invalid authorization header"'
 with=(--header "Authorization: Basic YTpi")
 request GET /api/user
-expect "another scheme is refused" 401 '"message":"Missing or invalid authorization header"'
+expect "another authentication scheme is rejected" 401 '"message":"Missing or invalid authorization header"'
 token=not.a.token
 request GET /api/user
-expect "an invalid token is refused" 401 '"message":"Invalid or expired token"'
+expect "an invalid token is rejected" 401 '"message":"Invalid or expired token"'
 token=$alice_token
 request GET /api/user
 expect "Alice reads her profile" 200 "\"email\":\"$alice\"" '"name":"Alice"'
 request PUT /api/user '{"name": "Alice Again", "bio": "Writes."}'
 expect "Alice changes her profile" 200 "\"email\":\"$alice\"" '"name":"Alice Again"' '"bio":"Writes."'
 request GET /api/user
-expect "the change lasts" 200 '"name":"Alice Again"' '"bio":"Writes."'
+expect "the change is stored" 200 '"name":"Alice Again"' '"bio":"Writes."'
 request PUT /api/user '{"email": "nonsense", "name": "", "role": "admin"}'
-expect "a faulty change is refused" 400 '"email":["Not a valid email address."]' \
+expect "an invalid change is rejected" 400 '"email":["Not a valid email address."]' \
     '"name":["Length must be between 1 and 255."]' '"role":["Unknown field."]'
 request PUT /api/user "{\"email\": \"$bob\"}"
-expect "Alice cannot take Bob's e-mail" 409 '"message":"Email already registered"'
+expect "Alice cannot use Bob's e-mail" 409 '"message":"Email already registered"'
 token=""
 request PUT /api/user '{"name": "Nobody"}'
-expect "a change needs a token" 401
+expect "a change requires a token" 401
 request DELETE /api/user
 expect "a user cannot be deleted" 405
-expect_header "405 says what is allowed" allow '*PUT*'
+expect_header "a 405 lists the allowed methods" allow '*PUT*'
 
 section "Logout"
 request POST /api/logout
-expect "logout needs a token" 401 '"message":"Missing or invalid authorization header"'
+expect "logout requires a token" 401 '"message":"Missing or invalid authorization header"'
 token=$login_token
 request GET /api/user
 expect "the second token works" 200
 request POST /api/logout
 expect "Alice logs out" 200 '"message":"Logged out successfully"'
 request GET /api/user
-expect "a logged-out token is refused" 401 '"message":"Invalid or expired token"'
+expect "a revoked token is rejected" 401 '"message":"Invalid or expired token"'
 token=$alice_token
 request GET /api/user
-expect "her other token still works" 200
+expect "her other token remains valid" 200
 
 section "Writing articles"
 article="{\"title\": \"Kestrel $run\", \"description\": \"About kestrels\", \"body\": \"They hover.\"}"
 token=""
 request POST /api/articles/ "$article"
-expect "writing needs a token" 401 '"message":"Missing or invalid authorization header"'
+expect "creating an article requires a token" 401 '"message":"Missing or invalid authorization header"'
 token=$alice_token
 request POST /api/articles/ "$article"
-expect "Alice writes an article" 201 "\"slug\":\"kestrel-$run-" "\"title\":\"Kestrel $run\"" \
+expect "Alice creates an article" 201 "\"slug\":\"kestrel-$run-" "\"title\":\"Kestrel $run\"" \
     '"description":"About kestrels"' '"body":"They hover."' "\"email\":\"$alice\"" \
     '"favorites_count":0' '"favorited":false' '"created_at":"' '"updated_at":"'
 slug=$(member slug)
@@ -257,154 +257,154 @@ case $(member created_at) in
 *) verdict "timestamps are RFC 3339 in UTC" "created_at is $(member created_at)" ;;
 esac
 request POST /api/articles/ "$article"
-expect "the same title once more" 201
+expect "the same title is accepted again" 201
 second=$(member slug)
 case $second in
-"" | "$slug") verdict "has a slug of its own" "the first is \"$slug\", the second \"$second\"" ;;
-*) verdict "has a slug of its own" "" ;;
+"" | "$slug") verdict "the second article has another slug" "the first is \"$slug\", the second \"$second\"" ;;
+*) verdict "the second article has another slug" "" ;;
 esac
 request POST /api/articles/ "{\"title\": \"Fifty%_Percent $run\", \"body\": \"Signs.\"}"
-expect "a title of signs" 201 '"description":"'
+expect "a title with % and _ is accepted" 201 '"description":"'
 third=$(member slug)
 request POST /api/articles/ '{"title": "", "tags": []}'
-expect "a faulty article is refused" 400 '"title":["Length must be between 1 and 255."]' \
+expect "an invalid article is rejected" 400 '"title":["Length must be between 1 and 255."]' \
     '"body":["Missing data for required field."]' '"tags":["Unknown field."]'
 request POST /api/articles/ '{"title": "a\u0000b", "body": "x"}'
-expect "a NUL character is refused" 400
+expect "a NUL character is rejected" 400
 printf '{"title": "Long", "body": "' >"$folder/long"
 dd if=/dev/zero bs=1024 count=2048 2>/dev/null | tr '\000' 'x' >>"$folder/long"
 printf '"}' >>"$folder/long"
 with=(--header "Expect:")
 request POST /api/articles/ "@$folder/long"
-expect "a body of 2 MiB is refused" 413
+expect "a body of 2 MiB is rejected" 413
 request POST /api/articles/ "{\"title\": \"Once $run\", \"body\": \"x\"}"
-expect "an article without a description" 201 '"description":""'
+expect "the description is optional" 201 '"description":""'
 fourth=$(member slug)
 
 section "Reading articles"
 token=""
 request GET "/api/articles/$slug"
-expect "anybody reads an article" 200 "\"slug\":\"$slug\"" '"favorited":false'
+expect "reading an article requires no token" 200 "\"slug\":\"$slug\"" '"favorited":false'
 request HEAD "/api/articles/$slug"
-expect "HEAD answers like GET" 200
+expect "HEAD returns the status of GET" 200
 request GET "/api/articles/none-$run"
 expect "an unknown article is not found" 404 '"message":"Article not found"'
 request POST "/api/articles/$slug" '{}'
-expect "an article cannot be posted to" 405
-expect_header "405 says what is allowed" allow '*DELETE*'
+expect "an article rejects POST" 405
+expect_header "a 405 lists the allowed methods" allow '*DELETE*'
 
 section "Conditions and repeated requests"
 request GET "/api/articles/$slug"
 tag=$(header etag)
 with=(--header "If-None-Match: $tag")
 request GET "/api/articles/$slug"
-expect "a reader who has the article is not sent it again" 304
+expect "an unchanged article is not sent again" 304
 token=$alice_token
 with=(--header "If-Match: \"0-0\"")
 request PUT "/api/articles/$slug" '{"body": "They hover still."}'
-expect "a change of another version is refused" 412 '"code":"precondition_failed"'
+expect "a change of an outdated version is rejected" 412 '"code":"precondition_failed"'
 with=(--header "If-Match: \"0-0\"")
 request DELETE "/api/articles/$slug"
-expect "so is a deletion" 412
+expect "a deletion of an outdated version is rejected" 412
 with=(--header "If-Match: $tag")
 request PUT "/api/articles/$slug" '{"body": "They hover."}'
-expect "a change of this version is made" 200
+expect "a change of the current version is accepted" 200
 keyed="{\"title\": \"Keyed-$run\", \"body\": \"x\"}"
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "$keyed"
-expect "an article under a key" 201
+expect "an article with an idempotency key is created" 201
 keyed_slug=$(member slug)
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "$keyed"
-expect "the same request again" 201 "\"slug\":\"$keyed_slug\""
+expect "the repeated request returns the first article" 201 "\"slug\":\"$keyed_slug\""
 with=(--header "Idempotency-Key: $run")
 request POST /api/articles/ "{\"title\": \"Other\", \"body\": \"x\"}"
-expect "another request under the same key is refused" 422 '"code":"idempotency_key_reused"'
+expect "another request with the same key is rejected" 422 '"code":"idempotency_key_reused"'
 request DELETE "/api/articles/$keyed_slug"
-expect "what was created is one article" 204
+expect "the article with the key is deleted" 204
 token=""
 
 section "Lists"
 request GET /api/articles/
-expect "the list has its default size" 200 '"articles":[' '"total":' '"page":1' '"per_page":20'
+expect "the list has the default size" 200 '"articles":[' '"total":' '"page":1' '"per_page":20'
 request GET "/api/articles/?search=KESTREL%20$run"
 expect "search ignores case" 200 '"total":2'
 request GET "/api/articles/?search=%25_percent%20$run"
-expect "search finds the signs % and _" 200 '"total":1' "\"slug\":\"$third\""
+expect "search finds % and _" 200 '"total":1' "\"slug\":\"$third\""
 request GET "/api/articles/?search=_ifty%25_Percent%20$run"
-expect "search takes signs literally" 200 '"total":0' '"articles":[]'
+expect "search treats % and _ literally" 200 '"total":0' '"articles":[]'
 request GET "/api/articles/?search=$run&per_page=3"
-expect "the first page" 200 '"total":4' '"page":1' '"per_page":3'
-expect_same "holds three articles" 3 "$(count '"slug":')"
+expect "the first page is returned" 200 '"total":4' '"page":1' '"per_page":3'
+expect_same "the first page has three articles" 3 "$(count '"slug":')"
 case $body in
 *"\"$fourth\""*"\"$third\""*"\"$second\""*) verdict "newest first" "" ;;
 *) verdict "newest first" "the order is another" ;;
 esac
 cursor=$(member next_cursor | sed 's/%/%25/g; s/+/%2B/g; s/=/%3D/g; s/&/%26/g')
 request GET "/api/articles/?search=$run&per_page=3&page=2"
-expect "the second page has the rest" 200 '"total":4' '"page":2' "\"slug\":\"$slug\""
-expect_same "which is one article" 1 "$(count '"slug":')"
+expect "the second page has the remaining article" 200 '"total":4' '"page":2' "\"slug\":\"$slug\""
+expect_same "the second page has one article" 1 "$(count '"slug":')"
 request GET "/api/articles/?search=$run&per_page=3&cursor=$cursor"
-expect "the cursor leads to the same article" 200 "\"slug\":\"$slug\""
-expect_same "and to no other, nor further" "1 articles, next " "$(count '"slug":') articles, next $(member next_cursor)"
+expect "the cursor returns the same article" 200 "\"slug\":\"$slug\""
+expect_same "the cursor's page has one article and no next page" "1 articles, next " "$(count '"slug":') articles, next $(member next_cursor)"
 for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 per_page=1000000 cursor=nonsense unknown=1; do
     request GET "/api/articles/?search=$run&$query"
     case $query in
     # A cursor that the server never issued may be rejected, but must not cause an error.
-    cursor=*) if [ "$status" = 400 ]; then expect "$query is refused" 400; else expect "$query is ignored" 200; fi ;;
+    cursor=*) if [ "$status" = 400 ]; then expect "$query is rejected" 400; else expect "$query is ignored" 200; fi ;;
     *) expect "$query breaks nothing" 200 '"articles":[' ;;
     esac
 done
 request GET "/api/articles?page=2&per_page=1"
-expect "without its slash the list redirects" 308
-expect_header "to the path with the slash, query kept" location '*/api/articles/[?]page=2&per_page=1'
+expect "the list without a slash redirects" 308
+expect_header "the redirect adds the slash and keeps the query" location '*/api/articles/[?]page=2&per_page=1'
 request HEAD /api/articles/
-expect "HEAD answers like GET" 200
+expect "HEAD returns the status of GET" 200
 request OPTIONS /api/articles/
-expect "OPTIONS answers" 200
-expect_header "OPTIONS says what is allowed" allow '*GET*'
+expect "OPTIONS is allowed" 200
+expect_header "OPTIONS lists the allowed methods" allow '*GET*'
 
 section "Favorites"
 request POST "/api/articles/$slug/favorite"
-expect "a favorite needs a token" 401
+expect "a favorite requires a token" 401
 token=$bob_token
 request POST "/api/articles/$slug/favorite"
-expect "Bob marks a favorite" 200 '"favorites_count":1' '"favorited":true'
+expect "Bob marks the article as a favorite" 200 '"favorites_count":1' '"favorited":true'
 request POST "/api/articles/$slug/favorite"
-expect "twice is once" 200 '"favorites_count":1' '"favorited":true'
+expect "marking it again changes nothing" 200 '"favorites_count":1' '"favorited":true'
 request GET "/api/articles/$slug"
-expect "Bob sees it as his" 200 '"favorites_count":1' '"favorited":true'
+expect "Bob sees his favorite" 200 '"favorites_count":1' '"favorited":true'
 token=$alice_token
 request GET "/api/articles/$slug"
-expect "for Alice it only counts" 200 '"favorites_count":1' '"favorited":false'
+expect "Alice sees only the count" 200 '"favorites_count":1' '"favorited":false'
 token=$bob_token
 request DELETE "/api/articles/$slug/favorite"
-expect "Bob takes it back" 200 '"favorites_count":0' '"favorited":false'
+expect "Bob removes his favorite" 200 '"favorites_count":0' '"favorited":false'
 request DELETE "/api/articles/$slug/favorite"
-expect "twice is once" 200 '"favorites_count":0' '"favorited":false'
+expect "removing it again changes nothing" 200 '"favorites_count":0' '"favorited":false'
 request POST "/api/articles/none-$run/favorite"
-expect "an unknown article is no favorite" 404 '"message":"Article not found"'
+expect "an unknown article cannot be marked" 404 '"message":"Article not found"'
 request DELETE "/api/articles/none-$run/favorite"
-expect "nor can it stop being one" 404 '"message":"Article not found"'
+expect "an unknown article cannot be unmarked" 404 '"message":"Article not found"'
 request GET "/api/articles/$slug/favorite"
-expect "a favorite cannot be read" 405
+expect "favorites reject GET" 405
 
 section "Changing and deleting articles"
 token=""
 request PUT "/api/articles/$slug" '{"title": "x"}'
-expect "a change needs a token" 401
+expect "a change requires a token" 401
 request DELETE "/api/articles/$slug"
-expect "deleting needs a token" 401
+expect "a deletion requires a token" 401
 token=$bob_token
 request PUT "/api/articles/$slug" '{"title": ""}'
-expect "only the owner changes an article" 403 '"message":"You can only update your own articles"'
+expect "only the author can change an article" 403 '"message":"You can only update your own articles"'
 request DELETE "/api/articles/$slug"
-expect "only the owner deletes an article" 403 '"message":"You can only delete your own articles"'
+expect "only the author can delete an article" 403 '"message":"You can only delete your own articles"'
 token=$alice_token
 request PUT "/api/articles/$slug" '{"title": "Falcon", "body": "They dive."}'
-expect "Alice changes hers; the slug stays" 200 "\"slug\":\"$slug\"" '"title":"Falcon"' '"body":"They dive."' '"description":"About kestrels"'
+expect "Alice changes her article; the slug stays" 200 "\"slug\":\"$slug\"" '"title":"Falcon"' '"body":"They dive."' '"description":"About kestrels"'
 request PUT "/api/articles/$slug" '{"title": "", "body": "", "slug": "mine"}'
-expect "a faulty change is refused" 400 '"title":["Length must be between 1 and 255."]' \
+expect "an invalid change is rejected" 400 '"title":["Length must be between 1 and 255."]' \
     '"body":["Shorter than minimum length 1."]' '"slug":["Unknown field."]'
 request PUT "/api/articles/none-$run" '{"title": "x"}'
 expect "an unknown article cannot be changed" 404 '"message":"Article not found"'
@@ -413,9 +413,9 @@ for each in "$slug" "$second" "$third" "$fourth"; do
     expect "Alice deletes an article" 204
 done
 request GET "/api/articles/$slug"
-expect "a deleted article is gone" 404
+expect "a deleted article is not found" 404
 request DELETE "/api/articles/$slug"
-expect "and cannot be deleted again" 404 '"message":"Article not found"'
+expect "a deleted article cannot be deleted again" 404 '"message":"Article not found"'
 token=""
 
 section "Traces"
@@ -424,18 +424,18 @@ for flags in 01 00; do
     caller=$(dd if=/dev/urandom bs=16 count=1 2>/dev/null | od -An -tx1 | tr -d ' \n')
     with=(--header "traceparent: 00-$caller-00f067aa0ba902b7-$flags")
     request GET "/api/articles/none-$run"
-    expect "an error in a caller's trace (flags $flags)" 404 "\"trace_id\":\"$caller\""
-    expect_same "and the header name that trace" "$caller" "$(trace_id)"
+    expect "an error has the caller's trace id (flags $flags)" 404 "\"trace_id\":\"$caller\""
+    expect_same "the header has the same trace id" "$caller" "$(trace_id)"
 done
 request GET "/nowhere/$run"
-expect "an unknown path has a trace too" 404
+expect "a response for an unknown path has a trace id" 404
 
-section "Description"
+section "Documentation"
 request GET /api/openapi.json
-expect "the OpenAPI document" 200 '"openapi":"3.1' '"/api/register"' '"/api/articles/{slug}"' '"/api/articles/{slug}/favorite"'
+expect "the OpenAPI document is served" 200 '"openapi":"3.1' '"/api/register"' '"/api/articles/{slug}"' '"/api/articles/{slug}/favorite"'
 request GET /api/docs
-expect "the documentation page" 200 '<html'
-expect_header "is a page" content-type 'text/html*'
+expect "the documentation page is served" 200 '<html'
+expect_header "the documentation page is HTML" content-type 'text/html*'
 
 printf '\n%s passed, %s failed\n' "$passed" "$failed"
 [ "$failed" = 0 ]

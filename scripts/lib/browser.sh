@@ -1,7 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Chromium, and Node with playwright-core in the version that crates/pressroom/tests/browser names, to drive it. Needs
-# machine.sh.
+# Installs Chromium, Node, and playwright-core in the version of crates/pressroom/tests/browser. Needs machine.sh.
 
 # `install_browser`; sets BROWSER (Chromium) and BROWSER_MODULES (the folder node_modules).
 install_browser() {

@@ -1,9 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Celery in the versions that the tests run against, each in a virtual environment of its own. Needs machine.sh and
-# python.sh.
+# Installs the tested versions of Celery, each in a separate virtual environment. Needs machine.sh and python.sh.
 
-# One file of exact versions for each Celery version: celery-5.6.txt makes the environment celery-5.6.
+# One requirements file per version of Celery: celery-5.6.txt is for the environment celery-5.6.
 CELERY_REQUIREMENTS=crates/celeriac/tests/python
 
 # `install_celery`; sets CELERY_PYTHON, the interpreters separated by colons.

@@ -66,7 +66,7 @@ def anchor(heading: str) -> str:
 
 
 def read(path: Path) -> Page:
-    """Parses a page and records faults of its form."""
+    """Parses a page and records errors in its form."""
     page = Page(path)
     block, indent, mark, stops, touching, ended = None, "", None, False, None, 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -112,7 +112,7 @@ def read(path: Path) -> Page:
 
 
 def check_links(pages: dict[Path, Page]) -> list[str]:
-    """Checks that links within the project name existing files and headings."""
+    """Checks that links within the project point to existing files and headings."""
     faults = []
     for page in pages.values():
         for number, link in page.links:
@@ -131,7 +131,7 @@ def check_links(pages: dict[Path, Page]) -> list[str]:
 
 
 def check_blocks(page: Page, root: Path) -> list[str]:
-    """Checks that each block is run or compared, or says why not."""
+    """Checks that each block is run, compared, or marked with a reason."""
     faults = []
     for block in page.blocks:
         where = f"{page.path}:{block.line}"
@@ -155,7 +155,7 @@ background() {
     started=$! deadline=$((SECONDS + READY_SECONDS))
     running="${running:-} $started"
     until eval "$2" >/dev/null 2>&1; do
-        kill -0 "$started" 2>/dev/null || { cat "$1.out"; echo "it exited"; return 1; }
+        kill -0 "$started" 2>/dev/null || { cat "$1.out"; echo "the command exited"; return 1; }
         [ "$SECONDS" -lt "$deadline" ] || { cat "$1.out"; echo "not ready: $2"; return 1; }
         sleep 0.1
     done
@@ -179,7 +179,7 @@ def segments(text: str) -> list[tuple[str, str | None]]:
     return [*parts, (commands, None)] if commands.strip() else parts
 
 
-def loosely(text: str) -> str:
+def normalised(text: str) -> str:
     """Replaces values that differ from run to run: times, tokens, trace ids, the number in a slug."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
     text = re.sub(r"eyJ[\w.\-]+", "TOKEN", text)
@@ -190,7 +190,7 @@ def loosely(text: str) -> str:
 def same_output(language: str, expected: str, actual: str) -> bool:
     if language == "json":
         try:
-            return json.loads(loosely(expected)) == json.loads(loosely(actual))
+            return json.loads(normalised(expected)) == json.loads(normalised(actual))
         except ValueError:
             return False
     # Compares the status line, and only the names of headers.
@@ -202,7 +202,7 @@ def same_output(language: str, expected: str, actual: str) -> bool:
 
 
 def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list[str]:
-    """Runs a page's blocks in a folder; `localise` replaces the page's addresses by this machine's."""
+    """Runs a page's blocks in a folder; `localise` replaces the page's addresses with those of the private servers."""
     script = PRELUDE.replace("READY_SECONDS", str(READY_SECONDS))
     parts = folder / ".parts"
     parts.mkdir()
@@ -227,9 +227,9 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
             script += f"echo '{where}' >&3\n"
             if block.mark == "background":
                 probe = localise(block.argument).replace("'", "'\\''")
-                script += f"background '{part}' '{probe}' >'{part}.said' 2>&1\n"
+                script += f"background '{part}' '{probe}' >'{part}.printed' 2>&1\n"
             else:
-                script += f"exec >'{part}.said' 2>&1\n. '{part}'\n"
+                script += f"exec >'{part}.printed' 2>&1\n. '{part}'\n"
             output = block.output if number == len(cut) - 1 else None
             expected.append((where, part, promise, output))
     script += "stop_background\n"
@@ -256,17 +256,17 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
             pass
     last = reached.splitlines()[-1] if reached.strip() else str(page.path)
     if process.returncode != 0:
-        said = [path for path in parts.glob("*.said") if path.is_file()]
-        newest = max(said, key=lambda path: path.stat().st_mtime_ns, default=None)
-        told = newest.read_text()[-2000:] if newest else ""
-        faults.append(f"{last}: exited with {process.returncode}\n{told}")
+        # Parts are named <line>.<number> and run in this order.
+        outputs = sorted(parts.glob("*.printed"), key=lambda path: [int(part) for part in path.name.split(".")[:2]])
+        printed = outputs[-1].read_text()[-2000:] if outputs else ""
+        faults.append(f"{last}: exited with {process.returncode}\n{printed}")
         return faults
     for where, part, promise, output in expected:
-        said = Path(f"{part}.said").read_text()
-        if promise is not None and localise(promise) not in said:
-            faults.append(f"{where}: expected `{promise}`, but the output was:\n{said[-2000:]}")
-        if output is not None and not same_output(output.language, localise(output.text), said):
-            faults.append(f"{page.path}:{output.line}: expected:\n{output.text}but the output was:\n{said[-2000:]}")
+        printed = Path(f"{part}.printed").read_text()
+        if promise is not None and localise(promise) not in printed:
+            faults.append(f"{where}: expected `{promise}`, but the output was:\n{printed[-2000:]}")
+        if output is not None and not same_output(output.language, localise(output.text), printed):
+            faults.append(f"{page.path}:{output.line}: expected:\n{output.text}but the output was:\n{printed[-2000:]}")
     return faults
 
 
@@ -313,7 +313,7 @@ def main() -> int:
                 "OBSERVATORY_HEALTH_PORT": "0",
             }
             found = run(page, folder, localise, environment)
-        print(f"{page.path}: {'; '.join(found) if found else 'holds'}")
+        print(f"{page.path}: {'; '.join(found) if found else 'ok'}")
         faults += found
     for fault in faults:
         print(f"FAULT {fault}", file=sys.stderr)
@@ -328,7 +328,7 @@ def free_port() -> int:
 
 
 def prepare(folder: Path, root: Path, localise) -> None:
-    """Makes the folder look like the project after a build, without letting pages write into the project."""
+    """Fills the folder with links to the project and its build, so that pages cannot write into the project."""
     for entry in root.iterdir():
         if entry.name not in (".git", ".env", ".env.example", "data", "target"):
             (folder / entry.name).symlink_to(entry)
@@ -338,20 +338,20 @@ def prepare(folder: Path, root: Path, localise) -> None:
 
 
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
-    """Returns a page's environment. README starts from nothing, other pages with an empty database and its address."""
+    """Returns a page's environment: none for README.md, and an empty database with its address for other pages."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
     made = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
     databases = subprocess.run(["psql", "-XAtc", made], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
     if page.path.name != "README.md":
-        # README demonstrates telemetry; on other pages nothing receives it.
+        # README.md demonstrates telemetry; on other pages there is no receiver.
         environment["OTEL_SDK_DISABLED"] = "true"
         sql += ["CREATE ROLE pressroom LOGIN PASSWORD 'password'", "CREATE DATABASE pressroom OWNER pressroom"]
         environment |= {
             "DATABASE_URL": localise("postgresql://pressroom:password@localhost:5432/pressroom"),
             "REDIS_URL": localise("redis://localhost:6379/0"),
-            "SECRET_KEY": "a-key-for-pages-that-nobody-else-uses",
+            "SECRET_KEY": "a-key-that-only-the-pages-use-0123",
         }
     for statement in sql:
         subprocess.run(["psql", "-Xqc", statement], check=True, stderr=subprocess.DEVNULL)

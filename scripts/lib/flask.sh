@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Packages for the Flask application that Pressroom is tested alongside, in a virtual environment. Needs machine.sh and
-# python.sh.
+# Installs the packages of the Flask application that tests run alongside Pressroom, in a virtual environment. Needs
+# machine.sh and python.sh.
 
 # `install_flask`; sets FLASK_PYTHON, the interpreter with the packages of tests/flask.
 install_flask() {

@@ -24,7 +24,7 @@ install_once() {
     shift
     [ ! -e "$folder/.complete" ] || return 0
     mkdir -p "$(dirname "$folder")" || return 1
-    wait_until 900 take_lock "$folder.lock" || fail "$folder.lock is held by another run; remove it if there is none"
+    wait_until 900 take_lock "$folder.lock" || fail "another run holds $folder.lock; if no other run exists, remove it"
     if [ ! -e "$folder/.complete" ]; then
         rm -rf "$folder"
         "$@" && touch "$folder/.complete"

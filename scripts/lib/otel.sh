@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# The OpenTelemetry SDK for Python, which the tests send to the observatory with, in a virtual environment. Needs
+# Installs the OpenTelemetry SDK for Python, a sender in the observatory's tests, in a virtual environment. Needs
 # machine.sh and python.sh.
 
 # `install_otel`; sets OTEL_PYTHON, the interpreter with the packages of crates/otlp-observatory/tests/sdk.

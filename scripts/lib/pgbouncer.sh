@@ -1,12 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Finds PgBouncer on the machine, or builds it where the system's version is too old; the tests start it themselves. Needs
-# machine.sh.
+# Finds PgBouncer, or builds it if the system's version is too old; the tests start it themselves. Needs machine.sh.
 
-# The first version with prepared statements in transaction mode.
+# First version with prepared statements in transaction mode.
 PGBOUNCER_MINIMUM=1.21
 
-# The Debian release whose sources are built where the machine's PgBouncer is older.
+# Debian release whose sources are built if the system's PgBouncer is too old.
 PGBOUNCER_SUITE=trixie
 PGBOUNCER_KEYS=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -55,7 +54,7 @@ install_pgbouncer() {
     PGBOUNCER_BIN=$home/pgbouncer
 }
 
-# `build_pgbouncer <folder to create>`: builds Debian's sources, verified by apt, from the machine's own mirror.
+# `build_pgbouncer <folder to create>`: builds Debian's sources from the system's mirror; apt verifies them.
 build_pgbouncer() {
     local folder=$1 build apt mirror
     install_packages "gcc make pkg-config libevent-dev" ""
@@ -64,7 +63,7 @@ build_pgbouncer() {
     build=$(mktemp -d) || exit 1
     # shellcheck disable=SC2016 # apt fills this in
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | sed -n 1p)
-    [ -n "$mirror" ] || fail "PgBouncer is older than $PGBOUNCER_MINIMUM here, and no mirror of Debian is known"
+    [ -n "$mirror" ] || fail "PgBouncer is older than $PGBOUNCER_MINIMUM, and no Debian mirror is configured to build a newer one"
     say "deb-src [signed-by=$PGBOUNCER_KEYS] $mirror $PGBOUNCER_SUITE main" >"$build/list"
     mkdir -p "$build/lists/partial" "$build/cache/archives/partial"
     apt=(apt-get -q -o "Dir::Etc::sourcelist=$build/list" -o Dir::Etc::sourceparts=/dev/null

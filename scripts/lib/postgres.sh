@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Finds PostgreSQL on the machine, starts a private server in a folder, stops it. Needs machine.sh.
+# Finds PostgreSQL, and starts and stops private servers. Needs machine.sh.
 
 # The tools that the tests use; a folder that lacks one of them is skipped.
 POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump pg_basebackup psql pgbench"
@@ -45,7 +45,7 @@ find_postgres() {
 # Prints a UTF-8 locale, as production databases have. With the plain C locale, lower() and ILIKE handle only ASCII.
 unicode_locale() {
     locale -a 2>/dev/null | grep -iE '^(C|en_US)\.utf-?8$' | sort | sed -n 1p | grep . ||
-        fail "the tests need a UTF-8 locale (C.UTF-8 or en_US.UTF-8), and this machine has none"
+        fail "this machine has no UTF-8 locale; install C.UTF-8 or en_US.UTF-8"
 }
 
 # `start_postgres <folder with the programs> <folder to create>`; sets POSTGRES_URL.

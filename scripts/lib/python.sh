@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Virtual environments with packages in exact versions. Needs machine.sh.
+# Creates virtual environments with pinned packages. Needs machine.sh.
 
 # `install_requirements <name> <requirements file>`; sets PYTHON, the interpreter of the virtual environment.
 install_requirements() {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
-# Finds Redis on the machine, starts a private server in a folder, stops it. Needs machine.sh.
+# Finds Redis, and starts and stops private servers. Needs machine.sh.
 
 # Prints the path of redis-server, or fails.
 find_redis() {

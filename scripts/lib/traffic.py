@@ -4,7 +4,7 @@
 
 Registers an author and a reader who is notified of each new article, then reads and creates articles until SIGTERM.
 Creates the file `steady` in the folder once the load has started. After SIGTERM it waits for outstanding notifications,
-prints its counts, and exits with 1 when a request failed or a notification is missing or duplicated.
+prints its counts, and exits with 1 if a request failed or a notification is missing or duplicated.
 """
 
 import collections
@@ -67,7 +67,7 @@ class Client:
         self.url = urllib.parse.urlsplit(url)
         self.connection = None
 
-    def ask(self, method, path, token=None, body=None):
+    def request(self, method, path, token=None, body=None):
         """Returns the response body; raises connection errors, and Unexpected for a status other than 2xx."""
         headers = {"Content-Type": "application/json"}
         if token:
@@ -76,14 +76,14 @@ class Client:
             self.connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=PATIENCE)
         try:
             self.connection.request(method, path, body and json.dumps(body), headers)
-            answer = self.connection.getresponse()
-            content = answer.read()
+            response = self.connection.getresponse()
+            content = response.read()
         except Exception:
             self.connection.close()
             self.connection = None
             raise
-        if not 200 <= answer.status < 300:
-            raise Unexpected(f"{answer.status} {content[:200]!r}")
+        if not 200 <= response.status < 300:
+            raise Unexpected(f"{response.status} {content[:200]!r}")
         return json.loads(content or "null")
 
 
@@ -94,16 +94,16 @@ class Unexpected(Exception):
 def one_request(client, token, number):
     if number % CREATE_EVERY == 0:
         body = {"title": f"Article {number}", "body": "x" * 1000}
-        article = client.ask("POST", "/api/articles/", token, body)
+        article = client.request("POST", "/api/articles/", token, body)
         with lock:
             slugs.append(article["slug"])
         return "created"
     if number % CREATE_EVERY == 1:
-        client.ask("GET", "/api/articles/?per_page=5")
+        client.request("GET", "/api/articles/?per_page=5")
         return "listed"
     with lock:
         slug = random.choice(slugs)
-    client.ask("GET", f"/api/articles/{slug}")
+    client.request("GET", f"/api/articles/{slug}")
     return "read"
 
 
@@ -128,7 +128,7 @@ def load(url, token, numbers):
 
 def sign_up(client, name):
     body = {"email": f"{name}@example.com", "password": "correct horse battery", "name": name}
-    return client.ask("POST", "/api/register", body=body)["token"]["access_token"]
+    return client.request("POST", "/api/register", body=body)["token"]["access_token"]
 
 
 def main():
@@ -139,10 +139,10 @@ def main():
 
     client = Client(url)
     author, reader = sign_up(client, "author"), sign_up(client, "reader")
-    first = client.ask("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
-    # A reader who favorites an article is notified of the author's next ones. The first article is not counted: its task
-    # may run before or after this request.
-    client.ask("POST", f"/api/articles/{first}/favorite", reader)
+    first = client.request("POST", "/api/articles/", author, {"title": "First", "body": "x"})["slug"]
+    # A reader who favorites an article is notified of the author's next articles. The first article is not counted, because
+    # its task may run before or after this request.
+    client.request("POST", f"/api/articles/{first}/favorite", reader)
     slugs.append(first)
 
     begun = time.monotonic()
@@ -163,7 +163,7 @@ def main():
             if created <= notified.keys():
                 break
         time.sleep(0.1)
-    # A duplicate may arrive late.
+    # Waits for late duplicates.
     time.sleep(2 * RECEIVER_SECONDS)
 
     with lock:

@@ -1,7 +1,14 @@
-//! The service of one connection: passes requests from hyper to the tower service, adds the request extensions, and has
-//! hyper close the connection after a response once the server drains.
+//! The service of one connection. It passes requests from hyper to the tower service, adds the request
+//! extensions, and while the server drains, makes hyper close the connection after each response.
 
-use std::{future::poll_fn, net::SocketAddr};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use http::{
     Request, Response, Version,
@@ -14,21 +21,21 @@ use hyper::{
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::framing::{AmbiguousFraming, AmbiguousHead};
+use crate::framing::AmbiguousFraming;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Address of the client's end of the connection; a request extension.
+/// Address of the peer; a request extension.
 ///
-/// Behind a proxy this is the proxy's address.
+/// Behind a proxy, this is the proxy's address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerAddress(pub SocketAddr);
 
-/// Adapts `service` to one connection of hyper.
+/// Adapts `service` for one hyper connection.
 pub(crate) fn connection_service<S, B>(
     service: S,
     peer: SocketAddr,
-    ambiguous_head: AmbiguousHead,
+    ambiguous_head: Arc<AtomicBool>,
     draining: CancellationToken,
 ) -> impl HttpService<Incoming, ResBody = B, Error = S::Error, Future: Send> + Send
 where
@@ -38,7 +45,8 @@ where
     B: http_body::Body + Send,
 {
     service_fn(move |mut request: Request<Incoming>| {
-        let is_ambiguous = request.headers().contains_key(TRANSFER_ENCODING) && ambiguous_head.take();
+        let is_ambiguous =
+            request.headers().contains_key(TRANSFER_ENCODING) && ambiguous_head.swap(false, Relaxed);
         // HTTP/2 has no `Connection` header (RFC 9113, section 8.2.2).
         let is_http1 = request.version() < Version::HTTP_2;
         let extensions = request.extensions_mut();

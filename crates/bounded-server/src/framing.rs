@@ -26,24 +26,14 @@ const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AmbiguousFraming;
 
-/// Whether the head read last on a connection was ambiguous.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct AmbiguousHead(Arc<AtomicBool>);
-
-impl AmbiguousHead {
-    /// Returns true once for each ambiguous head.
-    pub(crate) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
 /// A stream that scans request heads while they are read.
 #[derive(Debug)]
 pub(crate) struct WatchedStream<S> {
     stream: S,
     /// `None` when heads are not scanned.
     head: Option<Head>,
-    ambiguous_head: AmbiguousHead,
+    /// Set when an ambiguous head was read.
+    ambiguous_head: Arc<AtomicBool>,
 }
 
 impl<S> WatchedStream<S> {
@@ -51,11 +41,12 @@ impl<S> WatchedStream<S> {
         Self {
             stream,
             head: scan.then(Head::default),
-            ambiguous_head: AmbiguousHead::default(),
+            ambiguous_head: Arc::default(),
         }
     }
 
-    pub(crate) fn ambiguous_head(&self) -> AmbiguousHead {
+    /// Returns the flag that an ambiguous head sets.
+    pub(crate) fn ambiguous_head(&self) -> Arc<AtomicBool> {
         self.ambiguous_head.clone()
     }
 }
@@ -113,7 +104,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         if let Some(head) = &mut self.head
             && head.scan(&buffer.filled()[before..])
         {
-            self.ambiguous_head.0.store(true, Ordering::Relaxed);
+            self.ambiguous_head.store(true, Ordering::Relaxed);
         }
         polled
     }

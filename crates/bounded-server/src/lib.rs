@@ -1,8 +1,9 @@
-//! An HTTP server for [tower](https://docs.rs/tower-service) services, on [hyper](https://docs.rs/hyper): an accept
-//! loop with a connection limit, a deadline for request heads, draining, and a grace period at shutdown.
+//! An HTTP server for [tower](https://docs.rs/tower-service) services, on [hyper](https://docs.rs/hyper): an
+//! accept loop with a connection limit, a deadline for request heads, draining, and a grace period at
+//! shutdown.
 //!
-//! [`Server`] holds the limits and runs the loop. Routing, time-outs of handlers and limits on request bodies are left
-//! to the service. Connections are plain TCP; a proxy in front of the server terminates TLS.
+//! [`Server`] has the limits and runs the loop. Routing, handler time-outs and limits on request bodies are
+//! the job of the service. Connections are plain TCP; a proxy in front of the server terminates TLS.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,14 +28,15 @@
 //! ```
 //!
 //! # Request extensions
-//! Every request has a [`PeerAddress`]. With [`Server::detect_ambiguous_framing`], a request whose head contains both
-//! `Content-Length` and `Transfer-Encoding` also has an [`AmbiguousFraming`].
+//! Every request has a [`PeerAddress`]. With [`Server::detect_ambiguous_framing`], a request whose head
+//! contains both `Content-Length` and `Transfer-Encoding` also has an [`AmbiguousFraming`].
 //!
 //! # Features
 //! `http2` (off by default) adds `Server::http2`, which serves HTTP/2 without TLS by prior knowledge.
 //!
 //! # Logs
-//! Events of the [`tracing`] crate: accept errors at level `ERROR`, the errors of single connections at `DEBUG`.
+//! The crate logs events with [`tracing`]: accept errors at level `ERROR`, errors of single connections at
+//! `DEBUG`.
 
 mod connection;
 mod framing;

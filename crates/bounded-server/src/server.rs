@@ -1,7 +1,7 @@
-//! The accept loop: accepts connections up to the limit, serves each on a task of its own, and ends them all at
+//! The accept loop: accepts connections up to the limit, serves each on a separate task, and closes them at
 //! shutdown.
 
-use std::{error::Error, io, net::SocketAddr, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -10,10 +10,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulConnection, GracefulShutdown},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -21,16 +18,16 @@ use crate::{connection::connection_service, framing::WatchedStream};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Delay before the next accept after the system had no file descriptor or memory for a connection.
+/// Delay before the next accept if the system had no file descriptor or memory for a connection.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Requests were still in progress at the end of the grace period; their connections were closed.
+/// Error if requests were still in progress at the end of the grace period; their connections were closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("requests were still in progress after the grace period")]
 #[non_exhaustive]
 pub struct GraceExceeded;
 
-/// HTTP version spoken on every connection of a server.
+/// HTTP version of all connections of a server.
 #[derive(Debug, Clone)]
 enum Protocol {
     Http1,
@@ -77,8 +74,8 @@ impl Default for Server {
 }
 
 impl Server {
-    /// Returns an HTTP/1 server with at most 10,000 connections, heads of at most 64 KiB, 30 seconds to read a head,
-    /// and a grace period of 30 seconds.
+    /// Returns an HTTP/1 server with at most 10,000 connections, heads of at most 64 KiB, 30 seconds to read
+    /// a head, and a grace period of 30 seconds.
     pub fn new() -> Self {
         Self {
             protocol: Protocol::Http1,
@@ -91,10 +88,11 @@ impl Server {
         }
     }
 
-    /// Returns a server for HTTP/2 without TLS, by prior knowledge: what gRPC clients speak.
+    /// Returns a server for HTTP/2 without TLS, by prior knowledge, as gRPC clients use it.
     ///
-    /// A connection may have 32 requests in progress, and is pinged after 30 seconds without traffic; without an
-    /// answer within another 30 seconds it is closed. The other limits are those of [`Server::new`].
+    /// A connection may have 32 requests in progress. After 30 seconds without traffic, the server sends a
+    /// ping, and closes the connection unless a reply arrives within another 30 seconds. The other limits are
+    /// those of [`Server::new`].
     #[cfg(feature = "http2")]
     pub fn http2() -> Self {
         Self {
@@ -120,31 +118,33 @@ impl Server {
         self
     }
 
-    /// Sets how long a client may take to send a request head, and may leave an HTTP/1 connection idle before it
-    /// begins the next one. The connection is closed after that.
+    /// Sets the maximum time for a client to send a request head, and for which an HTTP/1 connection may be
+    /// idle between requests. The server then closes the connection.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.header_read_timeout = timeout;
         self
     }
 
-    /// Sets how long requests in progress may take once the server shuts down.
+    /// Sets the maximum time for requests in progress to finish at shutdown.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
     }
 
-    /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the extension
-    /// [`AmbiguousFraming`](crate::AmbiguousFraming), so that the service can refuse them.
+    /// Sets whether requests whose head contains both `Content-Length` and `Transfer-Encoding` have the
+    /// extension [`AmbiguousFraming`](crate::AmbiguousFraming), so that the service can reject them.
     ///
-    /// Such requests are how a request is smuggled past a proxy (RFC 9112, section 6.3). hyper removes the length
-    /// before the service sees it, so the server scans every byte that it reads. Off by default.
+    /// Such requests may smuggle another request past a proxy (RFC 9112, section 6.3). hyper removes the
+    /// length before the service sees the request, so the server scans every byte that it reads. Off by
+    /// default.
     pub fn detect_ambiguous_framing(mut self, detect: bool) -> Self {
         self.detect_ambiguous_framing = detect;
         self
     }
 
-    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section 9.6), so
-    /// that clients reconnect elsewhere. Connections are still accepted, and their requests answered.
+    /// Adds `Connection: close` to every HTTP/1 response once `draining` is cancelled (RFC 9112, section
+    /// 9.6), so that clients reconnect elsewhere. The server still accepts connections and serves their
+    /// requests.
     ///
     /// Cancel the token when load balancers should stop sending requests here, some time before the shutdown.
     pub fn drain_on(mut self, draining: CancellationToken) -> Self {
@@ -152,13 +152,13 @@ impl Server {
         self
     }
 
-    /// Serves `service` on the connections of `listener` until `shutdown` completes, then closes the listener and
-    /// idle connections, and waits for the requests in progress.
+    /// Serves `service` on the connections of `listener` until `shutdown` completes, then closes the listener
+    /// and idle connections, and waits for the requests in progress.
     ///
     /// Dropping the returned future closes the listener and every connection.
     ///
     /// # Errors
-    /// [`GraceExceeded`] when requests were still in progress after the grace period.
+    /// [`GraceExceeded`] if requests were still in progress after the grace period.
     pub async fn serve<S, B>(
         self,
         listener: TcpListener,
@@ -183,17 +183,48 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
                 accepted = listener.accept(), if connections.len() < self.max_connections => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    set_nodelay(&stream);
-                    self.spawn(&mut connections, &graceful, stream, peer, service.clone());
-                }
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) if concerns_one_connection(&error) => {
                     tracing::debug!(%error, "connection failed before it was accepted");
+                    continue;
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
                     tokio::time::sleep(ACCEPT_BACK_OFF).await;
+                    continue;
+                }
+            };
+            // Responses are small and written whole; waiting to fill a segment only delays them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
+            let ambiguous_head = stream.ambiguous_head();
+            let service = connection_service(service.clone(), peer, ambiguous_head, self.draining.clone());
+            let io = TokioIo::new(stream);
+            match self.protocol {
+                Protocol::Http1 => {
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(self.header_read_timeout)
+                        .max_buf_size(self.max_head_bytes)
+                        .serve_connection(io, service);
+                    connections.spawn(run(&graceful, connection));
+                }
+                #[cfg(feature = "http2")]
+                Protocol::Http2 {
+                    max_streams,
+                    keep_alive,
+                } => {
+                    let connection =
+                        hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+                            .timer(TokioTimer::new())
+                            .max_concurrent_streams(max_streams)
+                            .keep_alive_interval(keep_alive)
+                            .keep_alive_timeout(keep_alive)
+                            .serve_connection(io, service);
+                    connections.spawn(run(&graceful, connection));
                 }
             }
         }
@@ -201,50 +232,6 @@ impl Server {
         tokio::time::timeout(self.grace_period, graceful.shutdown())
             .await
             .map_err(|_| GraceExceeded)
-    }
-
-    fn spawn<S, B>(
-        &self,
-        connections: &mut JoinSet<()>,
-        graceful: &GracefulShutdown,
-        stream: TcpStream,
-        peer: SocketAddr,
-        service: S,
-    ) where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let stream = WatchedStream::new(stream, self.detect_ambiguous_framing);
-        let service = connection_service(service, peer, stream.ambiguous_head(), self.draining.clone());
-        let io = TokioIo::new(stream);
-        match self.protocol {
-            Protocol::Http1 => {
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(self.header_read_timeout)
-                    .max_buf_size(self.max_head_bytes)
-                    .serve_connection(io, service);
-                connections.spawn(run(graceful, connection));
-            }
-            #[cfg(feature = "http2")]
-            Protocol::Http2 {
-                max_streams,
-                keep_alive,
-            } => {
-                let connection =
-                    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
-                        .timer(TokioTimer::new())
-                        .max_concurrent_streams(max_streams)
-                        .keep_alive_interval(keep_alive)
-                        .keep_alive_timeout(keep_alive)
-                        .serve_connection(io, service);
-                connections.spawn(run(graceful, connection));
-            }
-        }
     }
 }
 
@@ -258,13 +245,6 @@ where
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection failed");
         }
-    }
-}
-
-/// Responses are small and written whole; waiting to fill a segment only delays them.
-fn set_nodelay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
 }
 

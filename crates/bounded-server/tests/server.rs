@@ -1,4 +1,4 @@
-//! Servers on free loopback ports, and clients that write requests as bytes.
+//! Runs servers on free loopback ports, with clients that write requests as bytes.
 #![cfg(test)]
 
 use std::{net::SocketAddr, time::Duration};
@@ -54,7 +54,7 @@ fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
 }
 
-/// A route that notifies the test of each request, and never responds.
+/// Returns a router that notifies the test of each request and never responds.
 fn stuck() -> (Router, mpsc::UnboundedReceiver<()>) {
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let handler = move || {
@@ -104,7 +104,7 @@ async fn closed(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_finish_its_head_is_cut_off() {
+async fn a_client_that_does_not_finish_its_head_is_disconnected() {
     let server = Server::new().header_read_timeout(Duration::from_millis(100));
     let running = Running::start(server, hello()).await;
     let mut stream = running.connect().await;
@@ -124,7 +124,7 @@ async fn an_idle_connection_is_closed_after_the_header_time_out() {
 }
 
 #[tokio::test]
-async fn a_head_beyond_the_limit_is_refused() {
+async fn a_head_beyond_the_limit_is_rejected() {
     let running = Running::start(Server::new().max_head_bytes(10_000), hello()).await;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
@@ -137,7 +137,7 @@ async fn a_head_beyond_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_one_to_end() {
+async fn connections_beyond_the_limit_wait_for_another_to_close() {
     let running = Running::start(Server::new().max_connections(2), hello()).await;
     let mut open = Vec::new();
     for _ in 0..2 {
@@ -147,7 +147,7 @@ async fn connections_beyond_the_limit_wait_for_one_to_end() {
     }
     let mut waiting = running.connect().await;
     waiting.write_all(GET).await.unwrap();
-    // That no response arrives can only be seen by waiting; a slow machine makes this pass, not fail.
+    // The absence of a response can be observed only by waiting; a slow machine cannot make this fail.
     let early = timeout(Duration::from_millis(200), waiting.readable()).await;
     assert!(early.is_err(), "served beyond the limit");
     drop(open.pop());
@@ -204,7 +204,7 @@ async fn shutdown_finishes_requests_in_progress_and_closes_idle_connections() {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_grace_period_are_cut_off() {
+async fn requests_beyond_the_grace_period_are_aborted() {
     let (router, mut arrivals) = stuck();
     let server = Server::new().grace_period(Duration::from_millis(50));
     let running = Running::start(server, router).await;
@@ -236,7 +236,7 @@ async fn requests_have_the_address_of_their_client() {
 }
 
 #[tokio::test]
-async fn ambiguous_framing_is_marked_when_it_is_to_be_detected() {
+async fn ambiguous_framing_is_marked_if_detection_is_on() {
     let handler = |marker: Option<Extension<AmbiguousFraming>>| async move { marker.is_some().to_string() };
     let router = Router::new().route("/", any(handler));
     let both =

@@ -1,4 +1,4 @@
-//! Handle on a future result, like Celery's `AsyncResult` and `GroupResult`.
+//! Handle to a future result, like Celery's `AsyncResult` and `GroupResult`.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     task_id::TaskId,
 };
 
-/// Handle on the result of a task or group, and on the results before it.
+/// Handle to the result of a task or group, and to the results before it.
 #[derive(Clone)]
 pub struct AsyncResult {
     broker: Arc<dyn Broker>,

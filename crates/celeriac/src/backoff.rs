@@ -1,13 +1,23 @@
-//! Delays between the attempts of a loop that retries without limit; they double from an initial value up to
-//! a maximum.
+//! Delays between the attempts of a loop that retries without limit. The nominal delay doubles from an
+//! initial value up to a maximum; jitter shortens each delay by up to half, so that processes that failed
+//! together do not retry together.
 
 use std::time::Duration;
+
+use crate::system;
 
 #[derive(Debug)]
 pub(crate) struct Backoff {
     initial: Duration,
     max: Duration,
     next: Duration,
+}
+
+impl Default for Backoff {
+    /// Returns a back-off from 50 ms to 2 s.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(50), Duration::from_secs(2))
+    }
 }
 
 impl Backoff {
@@ -24,11 +34,11 @@ impl Backoff {
         self.next = self.initial;
     }
 
-    /// Returns the next delay.
+    /// Returns the next delay, between half of the nominal delay and all of it.
     pub(crate) fn next_delay(&mut self) -> Duration {
-        let delay = self.next;
-        self.next = (self.next * 2).min(self.max);
-        delay
+        let nominal = self.next;
+        self.next = (nominal * 2).min(self.max);
+        nominal.mul_f64(0.5 + system::random_fraction() / 2.0)
     }
 
     pub(crate) async fn wait(&mut self) {
@@ -43,9 +53,22 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_maximum_and_restart() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(3));
-        let pauses: Vec<u64> = (0..4).map(|_| backoff.next_delay().as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 3, 3]);
+        let mut is_next = |nominal: u64| {
+            let nominal = Duration::from_secs(nominal);
+            let delay = backoff.next_delay();
+            assert!(
+                (nominal / 2..=nominal).contains(&delay),
+                "{delay:?} of {nominal:?}"
+            );
+        };
+        [1, 2, 3, 3].into_iter().for_each(&mut is_next);
         backoff.reset();
-        assert_eq!(backoff.next_delay().as_secs(), 1);
+        assert!(backoff.next_delay() <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn delays_have_jitter() {
+        let delays = [(); 10].map(|()| Backoff::default().next_delay());
+        assert!(delays.iter().any(|delay| *delay != delays[0]), "{delays:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The client: sends tasks and reads their results. Uses brokers only through [`Broker`], which handles
 //! time-outs and reconnection.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::{
     event::{self, Event},
     log::debug,
     message::Message,
-    observer::{NoopObserver, Observer, SendInfo, SendSpan, SpanHandle, observed},
+    observer::{NoopObserver, Observer, SendSpan, SpanHandle, observed},
     result::ResultMeta,
     result_tree::ResultTree,
     signature::Signature,
@@ -139,7 +139,7 @@ impl Client {
         self.broker.result(&id.into()).await
     }
 
-    /// Returns a handle on the result of a task, whichever client has sent it.
+    /// Returns a handle to the result of a task, whichever client has sent it.
     #[must_use]
     pub fn result_of(&self, id: impl Into<TaskId>) -> AsyncResult {
         AsyncResult::new(Arc::clone(&self.broker), ResultTree::task(id))
@@ -153,7 +153,7 @@ impl Client {
         self.result_of(id).wait(timeout).await
     }
 
-    /// Sends a canvas and returns a handle on its results once the broker has taken responsibility for all of
+    /// Sends a canvas and returns a handle to its results once the broker has taken responsibility for all of
     /// it (see [`Broker::publish_together`]).
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl Client {
         let tree = sender.apply(canvas.0, &[], Map::new())?;
         let mut publication = sender.publication;
         let messages = publication.messages.iter_mut();
-        let spans: Vec<_> = messages.map(|message| self.observe(message)).collect();
+        let spans: Vec<_> = messages.map(|message| self.observer.sending(message)).collect();
         let origins: Vec<SpanHandle> = spans.iter().map(|span| span.handle()).collect();
         let origin = self.observer.batch_span(&origins);
         let mut publish = self.broker.publish_together(&publication);
@@ -197,9 +197,9 @@ impl Client {
             ("exchange", Value::from("")),
             ("routing_key", Value::from(queue)),
         ];
-        let particulars = event::task_fields(message).into_iter().chain(place);
-        let id = &message.headers.id;
-        Some(Event::of_task("task-sent", &self.origin, clock, id, particulars))
+        let id = ("uuid", Value::from(message.headers.id.as_str()));
+        let details = iter::once(id).chain(event::task_fields(message)).chain(place);
+        Some(Event::new("task-sent", &self.origin, clock, details))
     }
 
     /// Broadcasts events. A failure is only logged, since monitors can do without them.
@@ -219,22 +219,12 @@ impl Client {
 
     fn prepare(&self, signature: Signature) -> (Message, Box<dyn SendSpan>) {
         let mut message = signature.into_message(&self.send_context());
-        let span = self.observe(&mut message);
+        let span = self.observer.sending(&mut message);
         (message, span)
     }
 
     fn send_context(&self) -> SendContext<'_> {
         SendContext::new(system::now(), &self.origin, &self.reply_to)
-    }
-
-    fn observe(&self, message: &mut Message) -> Box<dyn SendSpan> {
-        let headers = &mut message.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &message.properties.delivery_info.routing_key,
-        );
-        self.observer.send(&info, &mut headers.extra)
     }
 }
 

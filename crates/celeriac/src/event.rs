@@ -26,12 +26,11 @@ pub struct Event {
 }
 
 impl Event {
-    /// Creates an event of the task `id` that happens now, at logical time `clock`.
-    pub(crate) fn of_task(
+    /// Creates an event that happens now, at logical time `clock`.
+    pub(crate) fn new(
         kind: &str,
         hostname: &str,
         clock: u64,
-        id: &str,
         details: impl IntoIterator<Item = (&'static str, Value)>,
     ) -> Self {
         let mut fields = Map::new();
@@ -39,7 +38,6 @@ impl Event {
         set("utcoffset", json!(0));
         set("pid", json!(std::process::id()));
         set("clock", json!(clock));
-        set("uuid", json!(id));
         for (name, value) in details {
             set(name, value);
         }

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_and_a_text_keep_what_they_say() {
+    fn an_exception_and_a_text_keep_their_message() {
         let exception = Exception::new("ValueError", "no words").module("app");
         assert_eq!(Exception::from_error(exception.clone()), exception);
         let boxed: BoxError = exception.clone().into();

@@ -1,14 +1,14 @@
 //! Celery's task protocol in Rust: send tasks to Celery workers, and run tasks that Celery clients send.
 //!
-//! The crate speaks task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6): Python and Rust share
-//! queues, results and events, and either side can be replaced alone. Beyond Celery, no message is lost when
-//! a worker dies: it is popped and reserved in one step, acknowledged together with its result, and returned
-//! to its queue soon after the death of its worker.
+//! The crate implements task protocol 2 in kombu's Redis layout (Celery 5.6, kombu 5.6): Python and Rust
+//! share queues, results and events, and either side can be replaced separately. Unlike Celery, it loses no
+//! message when a worker dies: a message is popped and reserved in one step, acknowledged together with its
+//! result, and returned to its queue soon after the death of its worker.
 //!
-//! [`Client`] sends a [`Signature`], or a [`Canvas`] made with [`chain`], [`group`] and [`chord`]. [`Worker`]
-//! runs tasks. [`Control`] inspects and controls workers, like `celery inspect` and `celery control`.
-//! [`Scheduler`] sends periodic tasks. All of them work on a [`Broker`]: [`RedisBroker`], or [`MemoryBroker`]
-//! inside one process.
+//! [`Client`] sends a [`Signature`], or a [`Canvas`] built with [`chain`], [`group`] and [`chord`].
+//! [`Worker`] runs tasks. [`Control`] inspects and controls workers, like `celery inspect` and `celery
+//! control`. [`Scheduler`] sends periodic tasks. All of them use a [`Broker`]: [`RedisBroker`], or the
+//! in-process [`MemoryBroker`].
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};

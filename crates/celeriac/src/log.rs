@@ -1,5 +1,5 @@
-//! The macros that log events. With the feature `telemetry` they name the function that logs
-//! (`code.function.name`); without it they are those of `tracing`.
+//! Macros that log events. With the feature `telemetry`, they add the name of the calling function
+//! (`code.function.name`); without it, they are the macros of `tracing`.
 
 #[cfg(feature = "telemetry")]
 pub(crate) use telemetry::{debug, error, info, warn};

@@ -6,7 +6,7 @@ use std::{any::Any, fmt, future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 
 use serde_json::{Map, Value};
 
-use crate::{broker::BrokerError, task::TaskOutcome};
+use crate::{broker::BrokerError, message::Message, task::TaskOutcome};
 
 /// Receives reports of sends, runs and server commands.
 ///
@@ -53,7 +53,7 @@ pub trait SendSpan: Send + Sync {
     /// Calls `work` once, with this span as the current span. `work` is one poll of a future.
     fn in_scope(&self, work: &mut dyn FnMut());
 
-    /// Returns a handle on this span, for messages that are sent together.
+    /// Returns a handle to this span, for messages that are sent together.
     fn handle(&self) -> SpanHandle {
         SpanHandle::default()
     }
@@ -87,6 +87,18 @@ pub(crate) fn observed<T>(
         in_scope(&mut || polled = work.as_mut().poll(context));
         polled
     })
+}
+
+impl dyn Observer {
+    /// [`Observer::send`] for a message, to whose headers the observer may add.
+    pub(crate) fn sending(&self, message: &mut Message) -> Box<dyn SendSpan> {
+        let headers = &mut message.headers;
+        let queue = &message.properties.delivery_info.routing_key;
+        self.send(
+            &SendInfo::new(&headers.task, &headers.id, queue),
+            &mut headers.extra,
+        )
+    }
 }
 
 /// Handle on a span; only the observer that made it understands it. The default handle refers to no span.
@@ -166,7 +178,7 @@ pub struct TaskInfo<'a> {
     pub task: &'a str,
     /// Task id.
     pub id: &'a str,
-    /// Queue that the message was taken from.
+    /// Queue that the message was received from.
     pub queue: &'a str,
     /// Number of earlier attempts.
     pub retries: u32,
@@ -277,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_gives_its_observer_what_it_holds_and_nothing_else() {
+    fn a_handle_is_downcast_only_to_the_type_of_its_value() {
         let handle = SpanHandle::new(7_u32);
         assert_eq!(handle.clone().downcast_ref::<u32>(), Some(&7));
         assert_eq!(handle.downcast_ref::<u64>(), None);

@@ -2,13 +2,14 @@
 //! `celery-task-meta-<id>`, with the same keys in the same order, published on the channel of the same name.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{exception::Exception, json, message::Headers, repr, task_id::TaskId, time};
 
 /// State of a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum Status {
     /// A worker runs the task.
@@ -22,6 +23,7 @@ pub enum Status {
     /// The task expired or was revoked.
     Revoked,
     /// A custom state set by a Python task.
+    #[serde(untagged)]
     Other(String),
 }
 
@@ -43,26 +45,6 @@ impl Status {
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Success | Self::Failure | Self::Revoked)
-    }
-}
-
-impl Serialize for Status {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Ok(match name.as_str() {
-            "STARTED" => Self::Started,
-            "SUCCESS" => Self::Success,
-            "RETRY" => Self::Retry,
-            "FAILURE" => Self::Failure,
-            "REVOKED" => Self::Revoked,
-            _ => Self::Other(name),
-        })
     }
 }
 

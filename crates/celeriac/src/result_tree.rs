@@ -26,6 +26,13 @@ impl ResultTree {
     }
 
     /// Returns Celery's encoding, `[[id, parent], members]`.
+    pub(crate) fn group(id: impl Into<TaskId>, parts: Vec<Arc<Self>>) -> Self {
+        Self {
+            children: Some(parts),
+            ..Self::task(id)
+        }
+    }
+
     pub(crate) fn as_tuple(&self) -> Value {
         let parent = self.parent.as_ref().map(|parent| parent.as_tuple());
         let children = self.children.as_ref();

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_the_longest() {
+    fn delays_double_up_to_the_maximum() {
         let seconds = |delay: RetryDelay, retries| delay.after(retries).as_secs();
         let delays: Vec<_> = (0..4)
             .map(|retries| seconds(RetryDelay::default(), retries))

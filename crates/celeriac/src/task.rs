@@ -135,7 +135,7 @@ pub struct TaskContext {
     pub retries: u32,
     /// Name of the worker.
     pub hostname: String,
-    /// Queue that the message was taken from.
+    /// Queue that the message was received from.
     pub queue: String,
     /// Task that sent this one; the task itself from its second attempt on.
     pub parent_id: Option<TaskId>,

@@ -1,6 +1,6 @@
 //! Dead letters on both brokers: listing, requeueing, purging, and concurrent changes of the list.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[expect(dead_code, reason = "these tests do not stop the server")]
 #[path = "support/redis.rs"]

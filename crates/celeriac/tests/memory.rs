@@ -1,6 +1,6 @@
-//! The in-process broker passes the suite, and `publish` resolves only when the task has finished.
+//! Runs the broker suite on the in-process broker, whose `publish` resolves only when the task has finished.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[path = "support/canvas.rs"]
 mod canvas;
@@ -86,7 +86,7 @@ async fn a_dropped_publisher_does_not_stop_its_task() {
 }
 
 #[tokio::test]
-async fn a_full_broker_refuses_tasks_until_there_is_room() {
+async fn a_full_broker_rejects_tasks_until_it_has_capacity() {
     let (broker, journal) = (Arc::new(MemoryBroker::new(1)), Journal::default());
     let client = Client::new(broker.clone());
     let first = tokio::spawn({

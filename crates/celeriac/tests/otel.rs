@@ -1,9 +1,9 @@
-//! Telemetry of `celeriac::otel` for tasks that are sent, run, retried and fail, on a real server: spans with
-//! their parents, attributes and states, and metrics. The scenario runs in its own process, because exporters
-//! are global to a process, and writes them to standard output.
+//! Tests the telemetry of `celeriac::otel` on a real server, for tasks that are sent, run, retried and fail:
+//! spans with their parents, attributes and states, and metrics. The scenario runs in a separate process,
+//! because telemetry is set up once per process, and exports to standard output.
 
 #![cfg(feature = "telemetry")]
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "support/redis.rs"]
@@ -26,7 +26,7 @@ use crate::{
 const CHILD: &str = "CELERIAC_TEST_CHILD";
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const CALLERS_SPAN: &str = "b7ad6b7169203331";
-/// Number of tasks sent in one batch, which finish at about the same time.
+/// Number of tasks sent in one batch; they finish at about the same time.
 const TOGETHER: usize = 30;
 
 fn calls(server: &Server, command: &str) -> u64 {
@@ -276,7 +276,7 @@ fn a_task_is_reported_from_send_to_settlement() {
 
     let broken = spans("celery.run", "broken")[0];
     assert_eq!(broken["attributes"]["celery.state"], "FAILURE");
-    assert_eq!(broken["error"], "for good");
+    assert_eq!(broken["error"], "permanent");
     let unknown = spans("celery.run", "unregistered")[0];
     assert_eq!(unknown["attributes"]["celery.state"], "FAILURE");
     assert!(

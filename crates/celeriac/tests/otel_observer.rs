@@ -1,6 +1,6 @@
-//! The observer's spans and metrics where no broker is needed: sends that fail or are dropped, and more tasks and queues
-//! than are cached. Each scenario runs in a process of its own, because exporters belong to the whole process; it writes
-//! them to standard output.
+//! Spans and metrics of the observer that need no broker: sends that fail or are dropped, and more tasks and
+//! queues than the cache holds. Each scenario runs in a child process, because exporters are global to a
+//! process; the child exports to standard output.
 
 #![cfg(feature = "telemetry")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -12,15 +12,20 @@ use serde_json::{Map, Value};
 
 const CHILD: &str = "CELERIAC_TEST_CHILD";
 
-/// Number of tasks, beyond the limit of the cache, and of queues, beyond theirs.
+/// Number of tasks, more than the cache holds.
 const TASKS: usize = 700;
+
+/// Number of queues, more than the cache holds.
 const QUEUES: usize = 100;
 
-/// Runs `scenario` in a child process that is this test, and returns the lines that it exported. `None` in the child.
+/// Runs `scenario` in a child process.
+///
+/// In the process of the test: runs the test `test` again in a child, and returns the exported lines. In the
+/// child: runs `scenario` and returns `None`.
 fn exported(test: &str, scenario: fn(&OtelObserver)) -> Option<Vec<Value>> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the parent process says that this is the child"
+        reason = "the parent process sets this variable for the child"
     )]
     if std::env::var(CHILD).is_ok() {
         let telemetry = telemetry::init(telemetry::Service::new("celeriac-test", "0")).unwrap();
@@ -53,7 +58,7 @@ fn run<'a>(task: &'a str, queue: &'a str) -> TaskInfo<'a> {
     info
 }
 
-/// The points of a metric: its attributes and value, or count for a histogram.
+/// Returns the attributes of each point of a metric with its value, or with its count for a histogram.
 fn points(lines: &[Value], name: &str) -> Vec<(Map<String, Value>, f64)> {
     let metric = lines.iter().rev().find(|line| line["metric"] == name);
     let points = metric.unwrap_or_else(|| panic!("no {name}"))["points"]
@@ -95,8 +100,8 @@ fn a_send_that_fails_and_one_that_is_dropped_are_recorded() {
         return;
     };
     let span = |name: &str, task: &str| {
-        let is_it = |line: &&Value| line["span"] == name && line["attributes"]["celery.task_name"] == task;
-        lines.iter().find(is_it).unwrap()
+        let matches = |line: &&Value| line["span"] == name && line["attributes"]["celery.task_name"] == task;
+        lines.iter().find(matches).unwrap()
     };
     let failed = span("celery.send_task", "notify");
     assert_eq!(
@@ -130,7 +135,7 @@ fn a_send_that_fails_and_one_that_is_dropped_are_recorded() {
 }
 
 fn many(observer: &OtelObserver) {
-    // The second round finds the cached series of the first, if there is one.
+    // The second round uses the series that the first round has cached.
     for number in (0..TASKS).chain(0..TASKS) {
         let (task, queue) = (format!("task-{number}"), format!("queue-{}", number % QUEUES));
         let mut headers = Map::new();

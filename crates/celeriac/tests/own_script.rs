@@ -1,6 +1,6 @@
 //! Lua scripts of the application on the broker's server.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[expect(dead_code, reason = "these tests use only parts of the module")]
 #[path = "support/redis.rs"]

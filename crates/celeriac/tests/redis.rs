@@ -1,6 +1,6 @@
 //! The Redis broker on a real server: the suite, and outages of the server.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[path = "support/canvas.rs"]
 mod canvas;
@@ -56,7 +56,7 @@ impl Harness for Redis {
 broker_suite!(Redis(Server::start()));
 canvas_suite!(Redis(Server::start()));
 
-/// Starts a worker with the tests' tasks.
+/// Starts a worker with the tasks of the tests, and returns a client.
 fn start(server: &Server, journal: &Journal, gate: &CancellationToken) -> (Client, Running) {
     let broker = Arc::new(server.broker());
     let running = Running::start(worker(broker.clone(), journal, gate).build(), PATIENCE);
@@ -230,7 +230,7 @@ async fn a_message_whose_workers_died_too_often_is_buried_and_its_task_fails() {
     assert_eq!(broker.depth("celery").await.unwrap().waiting, 0);
     let letters = broker.dead_letters(0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].reason, "3 workers died while holding it");
+    assert_eq!(letters[0].reason, "3 workers died while processing it");
     assert_eq!(letters[0].queue, "celery");
     assert_eq!(letters[0].task_id.as_deref(), Some(&*id));
     let meta = final_result(&client, &id).await;
@@ -239,7 +239,7 @@ async fn a_message_whose_workers_died_too_often_is_buried_and_its_task_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_longer_than_a_lease_expires_no_live_worker() {
+async fn an_outage_longer_than_a_lease_does_not_expire_live_workers() {
     let mut server = Server::start();
     let lease = Duration::from_secs(1);
     let broker = || RedisBroker::new(server.config().lease(lease)).unwrap();
@@ -332,7 +332,7 @@ async fn a_dropped_receive_loses_no_messages() {
     let client = Client::new(broker.clone());
     let queues = ["celery".to_owned()];
     broker.receive(&queues, 1).await.unwrap();
-    // The server answers late, and the receive is dropped while its script runs.
+    // The server responds late, and the receive is dropped while its script runs.
     let connection = &mut server.connection();
     for _ in 0..5 {
         client.send(Signature::new("add").arg(1).arg(1)).await.unwrap();
@@ -410,7 +410,7 @@ async fn passwords_and_database_numbers_are_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_to_a_server_without_it_is_an_error() {
+async fn a_tls_connection_to_a_server_without_tls_fails() {
     let server = Server::start();
     let broker = RedisBroker::new(RedisConfig::new(format!("rediss://127.0.0.1:{}/0", server.port))).unwrap();
     assert!(matches!(
@@ -458,7 +458,7 @@ async fn waiters_share_a_connection_and_survive_an_outage() {
     assert_eq!(subscribers(&server), 1);
     server.crash();
     server.start_again();
-    // Stored as by Python: half of them before the client is subscribed again, the rest after.
+    // Results stored in the way of a Python worker, half of them before the client has subscribed again.
     let store = |server: &Server, id: usize| {
         let text = format!(r#"{{"status": "SUCCESS", "result": {id}, "task_id": "t{id}"}}"#);
         redis::pipe()
@@ -502,7 +502,7 @@ async fn a_dropped_wait_unsubscribes_its_channel() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_task_that_finishes_during_an_outage_runs_once() {
+async fn successors_of_a_task_that_finishes_during_an_outage_run_once() {
     let mut server = Server::start();
     let (journal, gate) = (Journal::default(), CancellationToken::new());
     let (client, running) = start(&server, &journal, &gate);

@@ -1,6 +1,6 @@
 //! Periodic tasks on both brokers: each tick is sent once, even if processes are killed or Redis fails.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 #[path = "support/redis.rs"]
 mod server;

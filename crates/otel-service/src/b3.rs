@@ -79,7 +79,7 @@ impl TextMapPropagator for B3Propagator {
         }
     }
 
-    /// Returns all headers that are read, whichever are written.
+    /// Returns the names of all headers that are read, whichever form is written.
     fn fields(&self) -> FieldIter<'_> {
         FieldIter::new(&self.fields)
     }

@@ -1,11 +1,10 @@
-//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. They are read once, here
-//! and nowhere else in the crate, and override what the SDK reads by itself. An invalid value causes a
-//! warning and is replaced by the default.
+//! Configuration from the standard `OTEL_*` variables, `RUST_LOG` and `PII_MASKING`. Only this module reads
+//! variables, once; their values override those that the SDK reads itself. An invalid value causes a warning
+//! and is replaced by the default.
 
 mod destination;
 mod endpoint;
 mod headers;
-mod intervals;
 mod limits;
 mod metrics;
 mod otlp;
@@ -18,10 +17,8 @@ use opentelemetry_sdk::trace::{Sampler, SpanLimits};
 use otlp_recorder::{BatchSettings, Signal};
 
 use crate::resource::resource;
-use crate::service::Service;
+use crate::service::{Export, Service};
 pub(crate) use destination::Destination;
-use intervals::Intervals;
-use limits::LogLimits;
 use metrics::Measuring;
 pub(crate) use traces::Propagator;
 use variables::Variables;
@@ -29,7 +26,7 @@ use variables::Variables;
 /// Returns the name of the variable that selects a destination or disables export, or `None` if no variable
 /// does.
 ///
-/// For programs that offer a destination of their own; see [`crate::Export::Nearby`].
+/// For programs that provide their own destination; see [`crate::Export::Nearby`].
 #[must_use]
 pub fn decided_by() -> Option<String> {
     destination::decided_by(&mut Variables::new(&environment))
@@ -38,12 +35,12 @@ pub fn decided_by() -> Option<String> {
 fn environment(name: &str) -> Option<String> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this module is where the telemetry variables are read"
+        reason = "only this module reads the telemetry variables"
     )]
     std::env::var(name).ok()
 }
 
-/// The settings of [`crate::init`].
+/// Settings of [`crate::init`].
 #[derive(Debug)]
 pub(crate) struct Config {
     /// `OTEL_SDK_DISABLED`.
@@ -65,7 +62,10 @@ pub(crate) struct Config {
     pub(crate) span_limits: SpanLimits,
     /// Maximum length of a text attribute of a span in characters.
     pub(crate) span_value_limit: Option<usize>,
-    pub(crate) log_limits: LogLimits,
+    /// Maximum number of attributes of a log record.
+    pub(crate) log_attribute_limit: usize,
+    /// Maximum length of a text attribute of a log record in characters.
+    pub(crate) log_value_limit: Option<usize>,
     /// Messages about invalid variables.
     pub(crate) warnings: Vec<String>,
 }
@@ -84,7 +84,12 @@ impl Config {
             destination(Signal::Metrics),
             destination(Signal::Logs),
         );
-        let intervals = Intervals::for_export(service.export);
+        // In milliseconds: the defaults of the specification for a collector, shorter ones for a nearby
+        // receiver.
+        let (span_delay, log_delay, metric_interval) = match service.export {
+            Export::Nearby(_) => (500, 500, 5_000),
+            Export::Always | Export::WhenConfigured | Export::Never => (5_000, 1_000, 60_000),
+        };
         Self {
             disabled: variables.is_true("OTEL_SDK_DISABLED"),
             resource: resource(
@@ -98,14 +103,15 @@ impl Config {
             traces,
             metrics,
             logs,
-            span_batches: limits::batches("OTEL_BSP", intervals.spans, &mut variables),
-            log_batches: limits::batches("OTEL_BLRP", intervals.log_records, &mut variables),
-            measuring: Measuring::read(intervals.metrics, &mut variables),
+            span_batches: limits::batches("OTEL_BSP", span_delay, &mut variables),
+            log_batches: limits::batches("OTEL_BLRP", log_delay, &mut variables),
+            measuring: Measuring::read(metric_interval, &mut variables),
             log_directives: variables.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             masking: variables.is_on("PII_MASKING", true),
             span_limits: limits::span_limits(&mut variables),
-            span_value_limit: limits::span_value_limit(&mut variables),
-            log_limits: LogLimits::read(&mut variables),
+            span_value_limit: limits::value_length("SPAN", &mut variables),
+            log_attribute_limit: limits::log_attributes(&mut variables),
+            log_value_limit: limits::value_length("LOGRECORD", &mut variables),
             warnings: variables.warnings,
         }
     }
@@ -121,7 +127,6 @@ mod tests {
     use otlp_recorder::{Collector, Protocol};
 
     use crate::b3::Encoding;
-    use crate::service::Export;
 
     const SERVICE: Service = Service::new("app", "1");
 
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signals_own_variable_overrides_the_common_one() {
+    fn the_variable_of_a_signal_overrides_the_common_variable() {
         let config = read(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318/base/"),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces/in"),

@@ -1,5 +1,5 @@
 //! The `console` exporters, which print telemetry to standard output as JSON lines, for use without a
-//! collector. Log records are not printed, because log events are written to standard output in any case.
+//! collector. Log records are not printed, because log events are always written to standard output.
 
 use std::io::{self, Write};
 
@@ -142,12 +142,5 @@ fn value(any: Option<&AnyValue>) -> Value {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,5 +1,5 @@
-//! The current OpenTelemetry context: runs work in it, reads its trace id, and propagates it across a queue.
-//! A context is attached during polls only ([`within`]), never across an await.
+//! The current OpenTelemetry context: running work in a context, reading its trace id, and propagating it
+//! through headers. A context is attached only during polls ([`within`]), never across an await.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,12 +19,12 @@ thread_local! {
 /// Maximum number of links of a span, the default of the specification.
 const MAX_LINKS: usize = 128;
 
-/// The spans that commands in a context serve, if there are several.
+/// Links to the spans on whose behalf the commands in a context run, if there are several spans.
 struct OnBehalfOf(Vec<Link>);
 
 /// Runs `work` without recording spans. Metrics and logs are recorded as usual.
 ///
-/// For polling and housekeeping, whose spans would form separate traces.
+/// Use it for polling and housekeeping, whose spans would form separate traces.
 pub async fn without_spans<T>(work: impl Future<Output = T>) -> T {
     within(&quiet_context(&Context::current()), pin!(work)).await
 }
@@ -40,7 +40,8 @@ pub(crate) fn link(cx: &Context) -> Option<Link> {
 
 /// Returns a context for work on behalf of all `contexts`, or `None` if none of them is sampled.
 ///
-/// Spans in the context are children of the first sampled one; spans of commands have links to all of them.
+/// Spans started in the returned context are children of the first sampled span; spans of Redis commands also
+/// have links to all sampled spans.
 pub fn on_behalf_of<'a>(contexts: impl IntoIterator<Item = &'a Context>) -> Option<Context> {
     let mut sampled = contexts
         .into_iter()
@@ -62,7 +63,7 @@ pub(crate) fn links_of_commands(cx: &Context) -> &[Link] {
     cx.get::<OnBehalfOf>().map_or(&[], |OnBehalfOf(links)| links)
 }
 
-/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context` it borrows
+/// Runs `work` with `cx` as the current context during each poll. Unlike `FutureExt::with_context`, borrows
 /// the context.
 pub fn within<T>(cx: &Context, mut work: Pin<&mut impl Future<Output = T>>) -> impl Future<Output = T> {
     poll_fn(move |task| {
@@ -71,14 +72,14 @@ pub fn within<T>(cx: &Context, mut work: Pin<&mut impl Future<Output = T>>) -> i
     })
 }
 
-/// Calls `work` with `cx` as the current context, whose span [`set_server_attribute`] writes to.
+/// Calls `work` with `cx` as the current context and as the target of [`set_server_attribute`].
 pub(crate) fn serving<T>(cx: &Context, work: impl FnOnce() -> T) -> T {
     let _attached = cx.clone().attach();
     let _served = Served(SERVER.replace(Some(cx.clone())));
     work()
 }
 
-/// Guard that restores the previous request, also after a panic.
+/// Guard that restores the previous request, even after a panic.
 struct Served(Option<Context>);
 
 impl Drop for Served {
@@ -98,8 +99,9 @@ pub fn current_trace_id() -> Option<String> {
     })
 }
 
-/// Returns the propagation headers of the current context, such as `traceparent` and `baggage`;
-/// `OTEL_PROPAGATORS` selects them.
+/// Returns the propagation headers of the current context, such as `traceparent` and `baggage`.
+///
+/// `OTEL_PROPAGATORS` selects the formats.
 pub fn inject_context() -> Vec<(String, String)> {
     Context::map_current(inject_context_of)
 }
@@ -111,7 +113,8 @@ pub fn inject_context_of(cx: &Context) -> Vec<(String, String)> {
     headers.0
 }
 
-/// Returns the remote parent in `headers`, or an empty context. Header names are case-insensitive.
+/// Returns a context with the remote parent in `headers`, or an empty context. Header names are
+/// case-insensitive.
 pub fn extract_context<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Context {
     let carrier = Carrier(headers.into_iter().collect());
     global::get_text_map_propagator(|propagator| propagator.extract_with_context(&Context::new(), &carrier))
@@ -137,7 +140,7 @@ struct Headers(Vec<(String, String)>);
 
 impl Injector for Headers {
     fn set(&mut self, key: &str, value: String) {
-        // An empty baggage or tracestate is left out.
+        // Omits an empty `baggage` or `tracestate`.
         if !value.is_empty() {
             self.0.push((key.to_owned(), value));
         }

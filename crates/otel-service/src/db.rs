@@ -24,7 +24,7 @@ pub use connections::ConnectionTimes;
 
 static DURATION: Instruments<DurationHistogram> = Instruments::new();
 
-/// A statement, defined once as a constant of the program.
+/// A statement, defined as a constant of the program.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Statement {
     /// `db.operation.name`, such as `SELECT`.
@@ -38,7 +38,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Creates a statement; the arguments are the fields.
+    /// Creates a statement from its fields.
     pub const fn new(
         operation: &'static str,
         collection: &'static str,
@@ -56,8 +56,8 @@ impl Statement {
 
 /// An error of a database client.
 pub trait DbError {
-    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error is not the
-    /// database's.
+    /// Returns the error code of the database (for SQL, the SQLSTATE), or `None` if the error did not come
+    /// from the database.
     fn status_code(&self) -> Option<String>;
 }
 
@@ -116,7 +116,7 @@ struct Target {
 }
 
 /// Attributes and series cached for one statement. Each is created on first use, because a series without
-/// measurements would be exported too.
+/// measurements would also be exported.
 #[derive(Debug, Default)]
 struct KnownStatement {
     attributes: PrewrittenAttributes,
@@ -201,8 +201,7 @@ impl Database {
 
     /// Registers gauges for the connections of a pool. Call it after [`crate::init`].
     ///
-    /// `read` runs on the export thread whenever metrics are collected, so it must be quick and must not
-    /// block.
+    /// `read` is called whenever metrics are collected, so it must be quick and must not block.
     pub fn observe_connections(
         &self,
         pool: &'static str,
@@ -241,8 +240,8 @@ impl Database {
     }
 }
 
-/// Adds an event to the current span, which is that of a statement: the statement is retried after the error
-/// `last`.
+/// Adds an event to the current span, which must belong to a statement: the statement is retried after the
+/// error `last`.
 pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
     Context::map_current(|cx| {
         let span = cx.span();
@@ -262,7 +261,7 @@ pub fn statement_sent_again<E: Failure + DbError>(last: &E) {
 struct Call<'a> {
     database: &'a Database,
     statement: &'a Statement,
-    /// `None` once the table of known statements is full.
+    /// `None` if the table of known statements is full.
     known: Option<&'a KnownStatement>,
     cx: Context,
     stopwatch: Stopwatch,
@@ -270,10 +269,42 @@ struct Call<'a> {
 }
 
 /// Attributes of the duration that depend on the result; the default is success.
-#[derive(Default, Eq, PartialEq)]
-struct CallStatus {
-    error_type: Option<Cow<'static, str>>,
-    status_code: Option<String>,
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(crate) struct CallStatus {
+    pub(crate) error_type: Option<Cow<'static, str>>,
+    pub(crate) status_code: Option<String>,
+}
+
+impl CallStatus {
+    /// Records on the span of `cx` that a call was dropped before its result was known.
+    pub(crate) fn unfinished(cx: &Context) -> Self {
+        Self {
+            error_type: Some(failure::record_unfinished(cx)),
+            status_code: None,
+        }
+    }
+
+    /// Returns the attributes of the duration of a call, beginning with `fixed`.
+    pub(crate) fn attributes(
+        self,
+        fixed: &[KeyValue],
+        operation: &'static str,
+        collection: &'static str,
+    ) -> Vec<KeyValue> {
+        let mut attributes = Vec::with_capacity(fixed.len() + 4);
+        attributes.extend_from_slice(fixed);
+        attributes.push(KeyValue::new("db.operation.name", operation));
+        if !collection.is_empty() {
+            attributes.push(KeyValue::new("db.collection.name", collection));
+        }
+        if let Some(error_type) = self.error_type {
+            attributes.push(KeyValue::new("error.type", error_type));
+        }
+        if let Some(code) = self.status_code {
+            attributes.push(KeyValue::new("db.response.status_code", code));
+        }
+        attributes
+    }
 }
 
 impl<'a> Call<'a> {
@@ -321,40 +352,32 @@ impl Call<'_> {
     fn record(&self, status: CallStatus, seconds: f64) {
         let Some(duration) = duration() else { return };
         let span = self.cx.span();
-        if let Some(known) = self.known
-            && status == CallStatus::default()
-        {
-            let bind = || duration.series(&self.attributes(CallStatus::default()));
-            let series = known.succeeded.get_or_init(bind);
-            series.record(seconds, span.span_context());
-            return;
+        let Statement {
+            operation,
+            collection,
+            ..
+        } = *self.statement;
+        let attributes =
+            |status: CallStatus| status.attributes(&self.database.0.fixed, operation, collection);
+        match self.known {
+            Some(known) if status == CallStatus::default() => {
+                let bind = || duration.series(&attributes(status));
+                known
+                    .succeeded
+                    .get_or_init(bind)
+                    .record(seconds, span.span_context());
+            }
+            _ => duration.record(seconds, &attributes(status), span.span_context()),
         }
-        duration.record(seconds, &self.attributes(status), span.span_context());
-    }
-
-    fn attributes(&self, status: CallStatus) -> Vec<KeyValue> {
-        let mut attributes = Vec::with_capacity(self.database.0.fixed.len() + 4);
-        attributes.extend_from_slice(&self.database.0.fixed);
-        attributes.push(KeyValue::new("db.operation.name", self.statement.operation));
-        if !self.statement.collection.is_empty() {
-            attributes.push(KeyValue::new("db.collection.name", self.statement.collection));
-        }
-        if let Some(error_type) = status.error_type {
-            attributes.push(KeyValue::new("error.type", error_type));
-        }
-        if let Some(code) = status.status_code {
-            attributes.push(KeyValue::new("db.response.status_code", code));
-        }
-        attributes
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let status = self.status.take().unwrap_or_else(|| CallStatus {
-            error_type: Some(failure::record_unfinished(&self.cx)),
-            status_code: None,
-        });
+        let status = self
+            .status
+            .take()
+            .unwrap_or_else(|| CallStatus::unfinished(&self.cx));
         let elapsed = self.stopwatch.elapsed();
         self.record(status, elapsed.as_secs_f64());
         self.stopwatch.end(&self.cx, elapsed);

@@ -35,24 +35,14 @@ impl Failure for Infallible {
     }
 }
 
-/// Cause of a 5xx response, a response extension. [`crate::HttpLayer`] records it as the exception of the
-/// server span.
+/// Cause of a 5xx response, passed as a response extension. [`crate::HttpLayer`] records it as the exception
+/// of the server span.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// Value of `error.type` and `exception.type`.
     pub error_type: Cow<'static, str>,
     /// Value of `exception.message`.
     pub message: String,
-}
-
-impl Failure for Fault {
-    fn error_type(&self) -> Option<Cow<'static, str>> {
-        Some(self.error_type.clone())
-    }
-
-    fn message(&self) -> String {
-        self.message.clone()
-    }
 }
 
 /// Marks the span of `cx` as failed: `error.type`, an `exception` event and the status Error.
@@ -79,8 +69,8 @@ pub fn record_failure(cx: &Context, failure: &dyn Failure) -> Option<Cow<'static
     Some(error_type)
 }
 
-/// Records on the span of `cx` that its work was dropped before it ended, which is a failure only during a
-/// panic; returns its `error.type`.
+/// Records on the span of `cx` that its work was dropped before it ended: as a failure during a panic, as a
+/// cancellation otherwise. Returns the `error.type`.
 pub fn record_unfinished(cx: &Context) -> Cow<'static, str> {
     if std::thread::panicking() {
         record_exception(cx, PANIC.into(), "the work panicked".to_owned());

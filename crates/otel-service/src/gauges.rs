@@ -1,6 +1,6 @@
-//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects metrics
-//! rather than within it: the SDK holds a lock while it collects, so a slow callback would block the creation
-//! of instruments, and a panicking one would poison the lock.
+//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects
+//! metrics, not during the collection: the SDK holds a lock while it collects, so a slow callback would block
+//! the creation of instruments, and a panicking callback would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use opentelemetry::KeyValue;
 use otlp_recorder::LOG_TARGET;
 
-use crate::recorder;
+use crate::recorder::{self, Instrumentation};
 
 /// Values of a gauge, each with the attributes of its series.
 type Values = Vec<(f64, Vec<KeyValue>)>;
@@ -24,35 +24,47 @@ struct Gauge {
     panicked: AtomicBool,
 }
 
-/// Registers a gauge whose values `read` returns whenever metrics are collected.
+/// Registers a gauge of the service whose values `read` returns whenever metrics are collected.
 ///
-/// `read` runs on the export thread and must be quick. If it blocks, only the metrics of the process are
-/// delayed. If it panics, the gauge is omitted and the panic is logged once. Call this after [`crate::init`];
-/// earlier calls have no effect.
+/// `read` must be quick; if it blocks, it delays the export of all metrics, but nothing else. If it panics,
+/// the gauge is omitted and the panic is logged once. Call this function after [`crate::init`]; earlier calls
+/// have no effect.
 pub fn observe_gauge(
     name: &'static str,
     unit: &'static str,
     description: &'static str,
     read: impl Fn() -> Vec<(f64, Vec<KeyValue>)> + Send + Sync + 'static,
 ) {
-    let gauge = Arc::new(Gauge {
-        name,
-        read: Box::new(read),
-        values: Mutex::default(),
-        panicked: AtomicBool::new(false),
-    });
-    lock(&GAUGES).push(Arc::clone(&gauge));
-    recorder::service()
-        .meter()
-        .f64_observable_gauge(name)
-        .with_unit(unit)
-        .with_description(description)
-        .with_callback(move |observer| {
-            for (value, attributes) in lock(&gauge.values).iter() {
-                observer.observe(*value, attributes);
-            }
-        })
-        .build();
+    recorder::service().observe_gauge(name, unit, description, read);
+}
+
+impl Instrumentation {
+    /// Registers a gauge of the library, as [`crate::observe_gauge`] does for the service.
+    pub fn observe_gauge(
+        &self,
+        name: &'static str,
+        unit: &'static str,
+        description: &'static str,
+        read: impl Fn() -> Vec<(f64, Vec<KeyValue>)> + Send + Sync + 'static,
+    ) {
+        let gauge = Arc::new(Gauge {
+            name,
+            read: Box::new(read),
+            values: Mutex::default(),
+            panicked: AtomicBool::new(false),
+        });
+        lock(&GAUGES).push(Arc::clone(&gauge));
+        self.meter()
+            .f64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(description)
+            .with_callback(move |observer| {
+                for (value, attributes) in lock(&gauge.values).iter() {
+                    observer.observe(*value, attributes);
+                }
+            })
+            .build();
+    }
 }
 
 /// Reads all gauges, holding no lock while a callback runs.
@@ -72,7 +84,7 @@ impl Gauge {
                     target: LOG_TARGET,
                     signal = "metrics",
                     gauge = self.name,
-                    "the callback of a gauge panicked; the gauge is omitted from exports while it does"
+                    "the callback of a gauge panicked; the gauge is not exported until its callback succeeds"
                 );
             }
             Values::new()

@@ -1,19 +1,19 @@
 //! A tower layer for HTTP servers: a server span and metrics for each request, and the trace id in the
 //! `traceresponse` header of its response. Follows the stable HTTP conventions (OpenTelemetry semantic
-//! conventions 1.4x); records `http_requests_total` and `http_request_duration_seconds` in addition. A
-//! request ends when its response body ends.
+//! conventions 1.4x) and also records `http_requests_total` and `http_request_duration_seconds`. A request
+//! ends when its response body ends.
 
 mod attributes;
 mod body;
 mod client;
 mod exchange;
 mod measures;
-mod route;
 mod series;
 
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use ::http::request::Parts;
@@ -29,7 +29,6 @@ use crate::propagation::may_carry_context;
 pub use body::ResponseBody;
 pub use client::ClientAddress;
 use exchange::Exchange;
-use route::Route;
 
 /// A [`Layer`] that gives every request a server span, metrics and a `traceresponse` header.
 ///
@@ -105,9 +104,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let route = (self.layer.route)(&parts).map(Route::new);
+        let route = (self.layer.route)(&parts).map(|template| Arc::<str>::from(template).into());
         let quiet = (self.layer.quiet)(parts.uri.path());
-        // Most requests carry no context, and looking for its headers costs less than extracting nothing.
+        // Most requests carry no context; checking for its headers is cheaper than extracting an empty one.
         let parent = if may_carry_context(&parts.headers) {
             global::get_text_map_propagator(|propagator| {
                 propagator.extract_with_context(&Context::current(), &HeaderExtractor(&parts.headers))

@@ -28,7 +28,7 @@ use crate::service::Service;
 #[non_exhaustive]
 pub enum InitError {
     /// [`init`] was called earlier in this process.
-    #[error("telemetry is already set up in this process")]
+    #[error("telemetry is already set up in this process; call init only once")]
     AlreadyInitialised,
     /// The program has installed a `tracing` subscriber.
     #[error("another tracing subscriber is installed: {0}")]
@@ -101,11 +101,11 @@ pub fn init(service: Service) -> Result<Telemetry, InitError> {
             logger,
             format: Format::of_stdout(),
             masking: config.masking,
-            value_limit: config.log_limits.value_length,
+            value_limit: config.log_value_limit,
         })
         .try_init();
     if let Err(error) = installed {
-        // Nothing has been recorded yet.
+        // Nothing has been recorded yet, so nothing can be lost.
         telemetry.shutdown(Duration::ZERO).ok();
         return Err(error.into());
     }
@@ -132,9 +132,9 @@ impl Telemetry {
 
     /// Flushes and stops all signals.
     ///
-    /// Returns when they are done or at the deadline, regardless of the collector; a collector whose last
-    /// export failed gets at most a second. Blocks the calling thread, also at the end of a current-thread
-    /// runtime. To keep other tasks running, call it in `spawn_blocking`.
+    /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
+    /// export failed gets at most one second. Blocks the calling thread, which may be that of a
+    /// current-thread runtime. To keep other tasks running, call it in `spawn_blocking`.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! OpenTelemetry for a Rust service: one call reads the standard `OTEL_*` variables and sets up traces,
-//! metrics and logs over OTLP. The crate also provides small instruments for HTTP, databases, Redis and
-//! business code.
+//! OpenTelemetry for Rust services: one call reads the standard `OTEL_*` variables and sets up traces,
+//! metrics and logs over OTLP. The crate also provides instruments for HTTP, databases, Redis and
+//! business operations.
 //!
 //! Spans use the OpenTelemetry API directly; `tracing` carries log events only. Telemetry never blocks a
-//! request: a separate thread exports it, and telemetry that the collector cannot accept is dropped, counted
-//! and logged once.
+//! request: a separate thread exports it, and telemetry beyond the capacity of its queue is dropped,
+//! counted and logged once.
 //!
 //! ```no_run
 //! use std::time::Duration;

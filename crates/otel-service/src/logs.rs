@@ -1,4 +1,4 @@
-//! Log events. Each event is written to standard output (as text on a terminal, as JSON lines otherwise) and
+//! Log events. Each event is written to standard output (as text on a terminal, otherwise as JSON lines) and
 //! to the OTLP logger, with the current trace and span. Events of the `log` crate are included.
 //!
 //! The upstream bridge is not used: it sets attributes that cannot be masked afterwards, and adds neither
@@ -32,8 +32,8 @@ use location::CodeLocation;
 pub(crate) use panics::log_panics;
 pub use panics::panic_message;
 
-/// Dependencies of the exporters; their events are never exported, because exporting them would cause new
-/// ones.
+/// Dependencies of the exporters, whose events are never exported, because each export would cause further
+/// events.
 const EXPORTER_CRATES: [&str; 13] = [
     "hyper",
     "hyper_util",
@@ -54,7 +54,7 @@ const EXPORTER_CRATES: [&str; 13] = [
 ///
 /// # Errors
 ///
-/// Fails if the program has set a logger for `log` already, which stays in use.
+/// Fails if the program has already set a logger for `log`, which then stays in use.
 pub(crate) fn bridge_log() -> Result<(), impl std::error::Error> {
     let max_level = match tracing::level_filters::LevelFilter::current().into_level() {
         None => tracing_log::log::LevelFilter::Off,
@@ -164,13 +164,13 @@ fn severity(level: &Level) -> Severity {
     }
 }
 
-/// Whether an event comes from the exporters themselves; exporting it would cause another one.
+/// Whether an event comes from the exporters themselves; exporting it would cause further events.
 fn is_of_exporter(target: &str) -> bool {
     let source = target.split("::").next().unwrap_or(target);
     target == LOG_TARGET || source.starts_with("opentelemetry") || EXPORTER_CRATES.contains(&source)
 }
 
-/// Whether the SDK reports a failed export, which the exporter reports once per outage.
+/// Whether an event is the SDK's report of a failed export. The exporter itself logs each outage once.
 fn is_repeated_export_error(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("opentelemetry") && metadata.name().ends_with("ExportError")
 }

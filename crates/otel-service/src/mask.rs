@@ -1,6 +1,6 @@
 //! E-mail masking: `alice@example.com` leaves the process as `al***@example.com`. Text without an at sign
-//! costs one search for two bytes. The configuration of the collector (`config/otel-config.yaml`) has rules
-//! for the common forms of addresses; a test compares both.
+//! costs one search for two bytes. The configuration of the collector (`config/otel-config.yaml`) contains
+//! rules for the common forms of addresses; a test compares them with this module.
 
 mod address;
 
@@ -37,8 +37,8 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     masked
 }
 
-/// Function from the text before an at sign to the start of the local part and the number of bytes of it to
-/// keep.
+/// Function that maps the text before an at sign to the start of the local part and the number of its bytes
+/// to keep.
 type Rule = fn(Local<'_>) -> Option<(usize, usize)>;
 
 /// Rules, each applied to the whole text in this order.

@@ -22,7 +22,7 @@ pub const SECONDS: [f64; 14] = [
 /// Bucket bounds in seconds that the semantic conventions recommend for database operations.
 pub(crate) const DATABASE_SECONDS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
 
-/// The exemplars of the process; set once the global meter provider is.
+/// The exemplars of the process, set after the global meter provider.
 static EXEMPLARS: OnceLock<Exemplars> = OnceLock::new();
 
 /// Enables the instruments. The global meter provider must be set.
@@ -41,6 +41,27 @@ pub(crate) fn is_ready() -> bool {
 /// have no exemplars.
 pub fn meter() -> Meter {
     recorder::service().meter()
+}
+
+/// Registers an up-down counter whose value `read` returns whenever metrics are collected; nothing is
+/// reported while `read` returns `None`.
+pub(crate) fn observe_count(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    read: impl Fn() -> Option<i64> + Send + Sync + 'static,
+) {
+    meter
+        .i64_observable_up_down_counter(name)
+        .with_unit(unit)
+        .with_description(description)
+        .with_callback(move |observer| {
+            if let Some(count) = read() {
+                observer.observe(count, &[]);
+            }
+        })
+        .build();
 }
 
 /// A cell that creates instruments once, when metrics are enabled.
@@ -185,8 +206,8 @@ pub const fn histogram(name: &'static str, description: &'static str) -> Histogr
 
 impl Histogram {
     /// Records a duration, with the current span as its exemplar if `OTEL_METRICS_EXEMPLAR_FILTER` allows.
-    /// The attributes must have a bounded number of values: only the first 512 sets have exemplars, and those
-    /// after the SDK's 2,000 are recorded together as `otel.metric.overflow`.
+    /// The attributes must have a bounded number of values: only the first 512 attribute sets have exemplars,
+    /// and sets beyond the SDK's limit of 2,000 are aggregated as `otel.metric.overflow`.
     pub fn record(&self, duration: Duration, attributes: &[KeyValue]) {
         let instrument = self.instrument.get(recorder::service(), |factory| {
             factory.durations(self.name, self.description, &SECONDS)

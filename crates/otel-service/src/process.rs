@@ -9,6 +9,8 @@ use std::time::Instant;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
+use crate::metrics::observe_count;
+
 /// `AT_CLKTCK`, the key of the clock tick rate in the auxiliary vector (getauxval(3)).
 const AT_CLKTCK: usize = 17;
 /// Clock ticks per second on every Linux target of Rust.
@@ -31,78 +33,49 @@ pub(crate) fn observe(meter: &Meter) {
         .with_unit("s")
         .with_description("Total CPU seconds broken down by different CPU modes.")
         .with_callback(move |observer| {
-            if let Some(time) = read("stat").as_deref().and_then(cpu_time) {
-                observer.observe(time.user, &user);
-                observer.observe(time.system, &system);
+            if let Some((user_time, system_time)) = read("stat").as_deref().and_then(cpu_time) {
+                observer.observe(user_time, &user);
+                observer.observe(system_time, &system);
             }
         })
         .build();
-    observe_status_field(
+    observe_count(
         meter,
         "process.memory.usage",
         "By",
         "The amount of physical memory in use.",
-        "VmRSS",
+        || status(&read("status")?, "VmRSS"),
     );
-    observe_status_field(
+    observe_count(
         meter,
         "process.memory.virtual",
         "By",
         "The amount of committed virtual memory.",
-        "VmSize",
+        || status(&read("status")?, "VmSize"),
     );
-    observe_status_field(
+    observe_count(
         meter,
         "process.thread.count",
         "{thread}",
         "Process threads count.",
-        "Threads",
+        || status(&read("status")?, "Threads"),
     );
-    meter
-        .i64_observable_up_down_counter("process.unix.file_descriptor.count")
-        .with_unit("{file_descriptor}")
-        .with_description("Number of UNIX file descriptors in use by the process.")
-        .with_callback(|observer| {
-            if let Some(open) = file_descriptors() {
-                observer.observe(open, &[]);
-            }
-        })
-        .build();
-}
-
-/// Registers a gauge for a field of `/proc/self/status`.
-fn observe_status_field(
-    meter: &Meter,
-    name: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    field: &'static str,
-) {
-    meter
-        .i64_observable_up_down_counter(name)
-        .with_unit(unit)
-        .with_description(description)
-        .with_callback(move |observer| {
-            if let Some(value) = read("status").as_deref().and_then(|text| status(text, field)) {
-                observer.observe(value, &[]);
-            }
-        })
-        .build();
+    observe_count(
+        meter,
+        "process.unix.file_descriptor.count",
+        "{file_descriptor}",
+        "Number of UNIX file descriptors in use by the process.",
+        file_descriptors,
+    );
 }
 
 fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// CPU time in seconds.
-#[derive(Debug, PartialEq)]
-struct CpuTime {
-    user: f64,
-    system: f64,
-}
-
-/// Parses `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th fields are times in clock ticks.
-fn cpu_time(stat: &str) -> Option<CpuTime> {
+/// Returns the user and system time in seconds from `/proc/self/stat` (proc_pid_stat(5)), whose 14th and 15th
+/// fields are times in clock ticks.
+fn cpu_time(stat: &str) -> Option<(f64, f64)> {
     // The second field is the program name in parentheses, which may itself contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut times = after_name
@@ -110,10 +83,7 @@ fn cpu_time(stat: &str) -> Option<CpuTime> {
         .skip(11)
         .map(str::parse::<f64>);
     let ticks = clock_ticks();
-    Some(CpuTime {
-        user: times.next()?.ok()? / ticks,
-        system: times.next()?.ok()? / ticks,
-    })
+    Some((times.next()?.ok()? / ticks, times.next()?.ok()? / ticks))
 }
 
 /// Parses one field of `/proc/self/status` (proc_pid_status(5)), converting sizes from kB to bytes.
@@ -167,13 +137,7 @@ mod tests {
     fn cpu_time_is_found_after_any_program_name() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 1 0 250 75 0 0 20 0 3 0 1000 2000 30";
         let ticks = clock_ticks();
-        assert_eq!(
-            cpu_time(stat),
-            Some(CpuTime {
-                user: 250.0 / ticks,
-                system: 75.0 / ticks
-            })
-        );
+        assert_eq!(cpu_time(stat), Some((250.0 / ticks, 75.0 / ticks)));
         assert_eq!(cpu_time("7 (cut) S 1 7"), None);
         assert_eq!(cpu_time(""), None);
     }
@@ -205,8 +169,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_metrics_of_this_process_can_be_read() {
-        let time = read("stat").as_deref().and_then(cpu_time).unwrap();
-        assert!(time.user >= 0.0 && time.system >= 0.0);
+        let (user, system) = read("stat").as_deref().and_then(cpu_time).unwrap();
+        assert!(user >= 0.0 && system >= 0.0);
         let text = read("status").unwrap();
         let (size, resident) = (status(&text, "VmSize").unwrap(), status(&text, "VmRSS").unwrap());
         assert!(0 < resident && resident < size);

@@ -1,4 +1,4 @@
-//! The headers that carry a context, so that requests without them are recognised cheaply.
+//! The names of the propagation headers, for a cheap check that skips requests without a context.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use opentelemetry::propagation::TextMapPropagator;
 /// Set by [`crate::init`].
 static HEADERS: OnceLock<Vec<HeaderName>> = OnceLock::new();
 
-/// Sets the headers to those of `propagator`.
+/// Stores the header names of `propagator`.
 pub(crate) fn install(propagator: &dyn TextMapPropagator) {
     HEADERS.get_or_init(|| propagator.fields().filter_map(|name| name.parse().ok()).collect());
 }

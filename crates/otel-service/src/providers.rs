@@ -1,4 +1,4 @@
-//! Creates the pipeline and the providers of the SDK from the configuration.
+//! Creation of the pipeline and the SDK's providers from the configuration.
 
 use opentelemetry_sdk::logs::SdkLoggerProvider;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
@@ -79,7 +79,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
         .span_limits(config.span_limits)
         .span_value_limit(config.span_value_limit)
         .log_batches(config.log_batches)
-        .log_attribute_limit(config.log_limits.attributes)
+        .log_attribute_limit(config.log_attribute_limit)
         .metric_interval(measuring.interval)
         .metric_timeout(measuring.timeout)
         .temporality(match &config.metrics {
@@ -97,7 +97,7 @@ pub(crate) fn start_pipeline(config: &Config) -> Pipeline {
     if let Some(destination) = destination(&config.metrics) {
         builder = builder.metrics(destination);
     }
-    // Log events are written to standard output in any case.
+    // The console needs no exporter for logs: log events are written to standard output in any case.
     if let Destination::Otlp(collector) = &config.logs {
         builder = builder.logs((**collector).clone());
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 /// Substrings of parameter names that mark a secret.
 const SECRET_PARTS: [&str; 10] = [
     "token",
@@ -25,20 +27,11 @@ pub(crate) fn redact(query: &str) -> Cow<'_, str> {
     if !query.split('&').any(is_secret) {
         return Cow::Borrowed(query);
     }
-    let mut out = String::with_capacity(query.len());
-    for (index, pair) in query.split('&').enumerate() {
-        if index > 0 {
-            out.push('&');
-        }
-        match pair.split_once('=') {
-            Some((name, _)) if is_secret(pair) => {
-                out.push_str(name);
-                out.push_str("=REDACTED");
-            }
-            _ => out.push_str(pair),
-        }
-    }
-    Cow::Owned(out)
+    let redacted = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_secret(pair) => Cow::Owned(format!("{name}=REDACTED")),
+        _ => Cow::Borrowed(pair),
+    });
+    Cow::Owned(redacted.collect::<Vec<_>>().join("&"))
 }
 
 fn is_secret(pair: &str) -> bool {
@@ -55,30 +48,7 @@ fn is_secret(pair: &str) -> bool {
 
 /// Decodes `%XX`; keeps invalid escapes unchanged.
 pub(crate) fn percent_decode(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut index = 0;
-    while index < bytes.len() {
-        let decoded = (bytes[index] == b'%')
-            .then(|| text.get(index + 1..index + 3))
-            .flatten()
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match decoded {
-            Some(byte) => {
-                out.push(byte);
-                index += 3;
-            }
-            None => {
-                out.push(bytes[index]);
-                index += 1;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
 #[cfg(test)]

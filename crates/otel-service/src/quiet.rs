@@ -12,7 +12,8 @@ pub(crate) fn is_quiet(cx: &Context) -> bool {
     cx.get::<Quiet>().is_some()
 }
 
-/// Returns a quiet context below `parent`, with its trace id or a new one, for logs and response headers.
+/// Returns a quiet child of the context `parent`. Its trace id, for logs and response headers, is that of
+/// `parent` or a new one.
 pub(crate) fn quiet_context(parent: &Context) -> Context {
     let ids = RandomIdGenerator::default();
     let parent_span = parent.span().span_context().clone();

@@ -79,10 +79,10 @@ impl Instrumentation {
         }
     }
 
-    /// Starts a span below that of `parent` and returns its context.
+    /// Starts a child of the span in `parent` and returns its context.
     ///
-    /// `describe` writes the attributes; it is called only if the span is recorded. Returns `parent` before
-    /// [`crate::init`], while telemetry is disabled, and if `parent` is quiet.
+    /// `describe` sets the attributes; it is called only if the span is recorded. Returns `parent` unchanged
+    /// before [`crate::init`], while telemetry is disabled, and if `parent` is quiet.
     pub fn start(
         &self,
         parent: &Context,

@@ -1,7 +1,6 @@
 //! Client spans and durations of Redis commands, following the stable database conventions (OpenTelemetry
 //! semantic conventions 1.4x). Arguments never reach a span.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use opentelemetry::trace::{SpanKind, TraceContextExt};
@@ -9,8 +8,8 @@ use opentelemetry::{Context, KeyValue};
 use otlp_recorder::{Attributes, DurationHistogram, DurationSeries, PrewrittenAttributes, SpanStart, Table};
 
 use crate::context;
-use crate::db;
-use crate::failure::{self, Failure, record_failure};
+use crate::db::{self, CallStatus};
+use crate::failure::{Failure, record_failure};
 use crate::metrics::SERIES_LIMIT;
 use crate::recorder::OWN;
 use crate::stopwatch::Stopwatch;
@@ -56,7 +55,7 @@ impl Default for Redis {
 }
 
 impl Redis {
-    /// Creates the instruments of a client without the address of its server.
+    /// Creates the instruments of a client whose server address is unknown.
     #[must_use]
     pub fn new() -> Self {
         Self::with_attributes(vec![KeyValue::new("db.system.name", "redis")])
@@ -83,8 +82,8 @@ impl Redis {
 
     /// Starts a client span for a command or pipeline, and measures its `db.client.operation.duration`.
     ///
-    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context of
-    /// [`crate::on_behalf_of`], the span has links to the spans that the command serves.
+    /// `text` is the command with `?` in place of each argument, such as `BRPOP ? ?`. In a context returned by
+    /// [`crate::on_behalf_of`], the span has links to the spans of all its contexts.
     pub fn command(&self, operation: &'static str, text: &'static str) -> RedisCommand {
         let stopwatch = Stopwatch::start();
         let describe = |into: &mut Attributes| {
@@ -113,29 +112,8 @@ impl Redis {
             target: Arc::clone(&self.0),
             operation,
             stopwatch,
-            status_code: None,
-            error_type: None,
-            answered: false,
+            status: None,
         }
-    }
-}
-
-impl Target {
-    fn attributes(
-        &self,
-        operation: &'static str,
-        error_type: Option<Cow<'static, str>>,
-        status_code: Option<String>,
-    ) -> Vec<KeyValue> {
-        let mut attributes = self.fixed.clone();
-        attributes.push(KeyValue::new("db.operation.name", operation));
-        if let Some(error_type) = error_type {
-            attributes.push(KeyValue::new("error.type", error_type));
-        }
-        if let Some(code) = status_code {
-            attributes.push(KeyValue::new("db.response.status_code", code));
-        }
-        attributes
     }
 }
 
@@ -148,50 +126,50 @@ pub struct RedisCommand {
     target: Arc<Target>,
     operation: &'static str,
     stopwatch: Stopwatch,
-    status_code: Option<String>,
-    error_type: Option<Cow<'static, str>>,
-    answered: bool,
+    /// `None` until the server has replied.
+    status: Option<CallStatus>,
 }
 
 impl RedisCommand {
     /// Ends the span with the reply of the server.
     pub fn finish(mut self, result: Result<(), &dyn Failure>) {
-        self.answered = true;
-        self.error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
+        self.status.get_or_insert_default().error_type = error_type;
     }
 
-    /// Ends the span with an error reply, whose code, such as `WRONGTYPE`, is `db.response.status_code`.
+    /// Ends the span with an error reply, and records its code, such as `WRONGTYPE`, as
+    /// `db.response.status_code`.
     pub fn refused(mut self, code: String, failure: &dyn Failure) {
         self.cx
             .span()
             .set_attribute(KeyValue::new("db.response.status_code", code.clone()));
-        self.status_code = Some(code);
+        self.status.get_or_insert_default().status_code = Some(code);
         self.finish(Err(failure));
     }
 
-    fn measure(&mut self, duration: &DurationHistogram, seconds: f64) {
-        let (error_type, status_code) = (self.error_type.take(), self.status_code.take());
+    fn measure(&self, duration: &DurationHistogram, status: CallStatus, seconds: f64) {
         let span = self.cx.span();
-        if error_type.is_none() && status_code.is_none() {
-            let bind = || duration.series(&self.target.attributes(self.operation, None, None));
+        let attributes = |status: CallStatus| status.attributes(&self.target.fixed, self.operation, "");
+        if status == CallStatus::default() {
+            let bind = || duration.series(&attributes(CallStatus::default()));
             if let Some(series) = self.target.succeeded.get(&self.operation, bind) {
                 series.record(seconds, span.span_context());
                 return;
             }
         }
-        let attributes = self.target.attributes(self.operation, error_type, status_code);
-        duration.record(seconds, &attributes, span.span_context());
+        duration.record(seconds, &attributes(status), span.span_context());
     }
 }
 
 impl Drop for RedisCommand {
     fn drop(&mut self) {
-        if !self.answered {
-            self.error_type = Some(failure::record_unfinished(&self.cx));
-        }
+        let status = self
+            .status
+            .take()
+            .unwrap_or_else(|| CallStatus::unfinished(&self.cx));
         let elapsed = self.stopwatch.elapsed();
         if let Some(duration) = db::duration() {
-            self.measure(duration, elapsed.as_secs_f64());
+            self.measure(duration, status, elapsed.as_secs_f64());
         }
         self.stopwatch.end(&self.cx, elapsed);
     }

@@ -51,7 +51,7 @@ fn parse(text: &str, warnings: &mut Vec<String>) -> Vec<KeyValue> {
     let parsed: Option<Vec<KeyValue>> = entries.map(attribute).collect();
     parsed.unwrap_or_else(|| {
         warnings
-            .push("OTEL_RESOURCE_ATTRIBUTES has an entry that is not key=value and is ignored".to_owned());
+            .push("OTEL_RESOURCE_ATTRIBUTES is ignored: it has an entry that is not key=value".to_owned());
         Vec::new()
     })
 }

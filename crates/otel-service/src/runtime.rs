@@ -7,6 +7,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::AsyncInstrument;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
+use crate::metrics::observe_count;
 use crate::names::{attribute, metric};
 use crate::recorder::OWN;
 
@@ -30,22 +31,25 @@ pub fn observe_runtime(handle: &Handle) {
     }
     let runtime = handle.metrics();
     let meter = OWN.meter();
+    let count = |name, unit, description, read: fn(&RuntimeMetrics) -> usize| {
+        let runtime = runtime.clone();
+        observe_count(&meter, name, unit, description, move || {
+            i64::try_from(read(&runtime)).ok()
+        });
+    };
     count(
-        &runtime,
         metric::TOKIO_RUNTIME_WORKERS,
         "{worker}",
         "Worker threads of the runtime.",
         RuntimeMetrics::num_workers,
     );
     count(
-        &runtime,
         metric::TOKIO_RUNTIME_ALIVE_TASKS,
         "{task}",
         "Tasks that were spawned and have not finished.",
         RuntimeMetrics::num_alive_tasks,
     );
     count(
-        &runtime,
         metric::TOKIO_RUNTIME_GLOBAL_QUEUE_DEPTH,
         "{task}",
         "Tasks in the global queue of the runtime.",
@@ -68,24 +72,6 @@ pub fn observe_runtime(handle: &Handle) {
         .with_description("Times the worker parked because no task was ready.")
         .with_callback(move |observer| {
             each_worker(&runtime, observer, |worker| runtime.worker_park_count(worker));
-        })
-        .build();
-}
-
-fn count(
-    runtime: &RuntimeMetrics,
-    name: &'static str,
-    unit: &'static str,
-    description: &'static str,
-    read: fn(&RuntimeMetrics) -> usize,
-) {
-    let runtime = runtime.clone();
-    OWN.meter()
-        .i64_observable_up_down_counter(name)
-        .with_unit(unit)
-        .with_description(description)
-        .with_callback(move |observer| {
-            observer.observe(i64::try_from(read(&runtime)).unwrap_or(i64::MAX), &[]);
         })
         .build();
 }

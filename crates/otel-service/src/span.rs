@@ -30,7 +30,7 @@ const ATTRIBUTE_CAPACITY: usize = 8;
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "a span records nothing until it runs something"]
+#[must_use = "a span records nothing until `run` is called"]
 pub struct Span {
     name: &'static str,
     attributes: Vec<KeyValue>,
@@ -51,7 +51,8 @@ impl Span {
         }
     }
 
-    /// Adds an attribute that is known before the work starts; use [`crate::set_attribute`] for later ones.
+    /// Adds an attribute that is known before the work starts; use [`crate::set_attribute`] for later
+    /// attributes.
     pub fn attribute(mut self, attribute: KeyValue) -> Span {
         if self.attributes.is_empty() {
             self.attributes.reserve(ATTRIBUTE_CAPACITY);
@@ -60,7 +61,7 @@ impl Span {
         self
     }
 
-    /// Sets the parent, in place of the current span.
+    /// Sets the parent, which is the current span by default.
     pub fn parent(mut self, parent: Context) -> Span {
         self.parent = Some(parent);
         self
@@ -103,20 +104,15 @@ impl Span {
     }
 
     fn start(self) -> Context {
-        let Self {
-            name,
-            attributes,
-            links,
-            since,
-            parent,
-        } = self;
-        let start = SpanStart::new(name, SpanKind::Internal).links(&links).time(since);
+        let start = SpanStart::new(self.name, SpanKind::Internal)
+            .links(&self.links)
+            .time(self.since);
         let start = |parent: &Context| {
             recorder::service().start(parent, start, |into| {
-                attributes.iter().for_each(|attribute| into.set(attribute));
+                self.attributes.iter().for_each(|attribute| into.set(attribute));
             })
         };
-        match &parent {
+        match &self.parent {
             Some(parent) => start(parent),
             None => Context::map_current(start),
         }

@@ -31,7 +31,7 @@ const LETTERS: [&str; 14] = [
 ];
 const LABEL: [&str; 8] = ["a", "b", "x", "1", "com", "de", "ü", "例"];
 const TOP: [&str; 5] = ["com", "example", "рф", "de", "xn--p1ai"];
-/// Text around addresses that is not part of them.
+/// Text that may surround an address without being part of it.
 const AROUND: [&str; 24] = [
     " ", "\n", ",", ";", "<", ">", "(", ")", "[", "]", ":", "\"", "'", "=", "&", "?", "/", "{", "}", "|",
     "→", "、", "\t", "word ",

@@ -20,7 +20,6 @@ pub(crate) enum Signal {
 
 impl Signal {
     /// Every signal, each at the index that is its discriminant.
-    #[cfg(feature = "forward")]
     pub(crate) const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// Returns the name in the path of OTLP/HTTP.
@@ -30,6 +29,24 @@ impl Signal {
             Self::Traces => "traces",
             Self::Metrics => "metrics",
             Self::Logs => "logs",
+        }
+    }
+}
+
+/// One number for each signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize)]
+pub(crate) struct Counts {
+    pub(crate) spans: u64,
+    pub(crate) logs: u64,
+    pub(crate) points: u64,
+}
+
+impl Counts {
+    pub(crate) fn of(count: impl Fn(Signal) -> u64) -> Self {
+        Self {
+            spans: count(Signal::Traces),
+            logs: count(Signal::Logs),
+            points: count(Signal::Metrics),
         }
     }
 }
@@ -76,16 +93,6 @@ impl Export {
         }
     }
 
-    /// Encodes the request as protobuf.
-    #[cfg(test)]
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Traces(request) => request.encode_to_vec(),
-            Self::Metrics(request) => request.encode_to_vec(),
-            Self::Logs(request) => request.encode_to_vec(),
-        }
-    }
-
     /// Returns the length of the request encoded as protobuf, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
@@ -96,7 +103,8 @@ impl Export {
     }
 }
 
-fn points(metric: &Metric) -> usize {
+/// Returns the number of points of `metric`.
+pub(crate) fn points(metric: &Metric) -> usize {
     match &metric.data {
         Some(Data::Gauge(gauge)) => gauge.data_points.len(),
         Some(Data::Sum(sum)) => sum.data_points.len(),

@@ -1,7 +1,9 @@
-//! Takes exports from the receivers through a bounded queue, and masks, forwards and stores them on a thread of its own.
+//! Queues exports from the receivers in a bounded queue, and masks, forwards and stores them on a separate
+//! thread.
 //!
-//! The queue is bounded by encoded length, which is known without measuring allocations; the memory of a usual request is
-//! a small multiple of it. Masking happens on the thread, so that every export is masked and no request waits for it.
+//! The queue is bounded by encoded length, which is known without measuring allocations; the memory of a
+//! usual request is a small multiple of it. Masking happens on the thread, so that every export is masked and
+//! no request waits for it.
 
 mod export_queue;
 mod received;

@@ -1,16 +1,16 @@
-//! See OpenTelemetry data without an account: an [`Observatory`] receives OTLP, masks e-mail addresses, keeps the newest
-//! telemetry in bounded memory, shows it in a browser, and forwards it to an OTLP backend if configured. It is for one
-//! machine and one developer; use the OpenTelemetry Collector in production.
+//! Shows OpenTelemetry data without an account: an [`Observatory`] receives OTLP, masks e-mail addresses,
+//! stores the newest telemetry in bounded memory, shows it in a browser, and can forward it to an OTLP
+//! backend. It is for one developer on one machine; use the OpenTelemetry Collector in production.
 //!
 //! ```text
 //! receive ──Export──▶ ingest ──┬──▶ store ◀── pages (browser, JSON)
 //! (HTTP, gRPC)       (masks)   └──▶ forward ──▶ backend
 //! ```
 //!
-//! Telemetry comes from untrusted senders: no content is trusted, and every resource is bounded.
+//! Senders are untrusted: received content is never trusted, and every resource is bounded.
 //!
 //! # Features
-//! Both are on by default.
+//! Both features are on by default.
 //!
 //! - `forward`: forwarding to a backend (`Config::forward`).
 //! - `grpc`: receiving OTLP over gRPC.

@@ -14,9 +14,9 @@ use crate::{
     config::Config,
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
-    pages::{self, Explorer, PipelineStatus},
+    pages::{self, Explorer},
     receive::{health, http},
-    store::{self, Store},
+    store::Store,
 };
 
 /// Time-out of each step of the shutdown: requests in progress, ingestion, forwarding, health.
@@ -134,7 +134,8 @@ impl Observatory {
             pages: addresses.pages,
             http: addresses.http,
             grpc: addresses.grpc,
-            status: status(received, forwarder.clone()),
+            received,
+            forwarder: forwarder.clone(),
         });
 
         let mut servers = Servers::new(shutdown.child_token());
@@ -162,21 +163,6 @@ impl Observatory {
         health_server.shutdown.cancel();
         ended.and(health_server.finish().await)
     }
-}
-
-fn status(
-    received: Arc<Received>,
-    forwarder: Option<Forwarder>,
-) -> Box<dyn Fn() -> PipelineStatus + Send + Sync> {
-    Box::new(move || PipelineStatus {
-        received: store::Counts {
-            spans: received.spans(),
-            logs: received.logs(),
-            points: received.points(),
-        },
-        refused_requests: received.refused_requests(),
-        forwarding: forwarder.as_ref().map(Forwarder::status),
-    })
 }
 
 /// Finishes ingestion, which fills the forwarder's queue, and then forwarding.

@@ -22,6 +22,8 @@ use opentelemetry_proto::tonic::{
     },
 };
 
+use prost::Message as _;
+
 use crate::export::Export;
 
 /// Returns a request of each signal. Every text in them ends with `text`.
@@ -267,5 +269,16 @@ pub(crate) fn metrics(text: &str) -> ExportMetricsServiceRequest {
             }],
             schema_url: with("resource schema", text),
         }],
+    }
+}
+
+impl Export {
+    /// Encodes the request as protobuf.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Traces(request) => request.encode_to_vec(),
+            Self::Metrics(request) => request.encode_to_vec(),
+            Self::Logs(request) => request.encode_to_vec(),
+        }
     }
 }

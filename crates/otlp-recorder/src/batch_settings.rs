@@ -6,13 +6,13 @@ use std::time::Duration;
 /// spans.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BatchSettings {
-    /// Maximum number of queued entries; more are dropped.
+    /// Maximum number of queued entries; entries beyond it are dropped.
     pub queue_size: usize,
     /// Number of entries that make a full batch.
     pub batch_size: usize,
     /// Time between exports of batches that are not full.
     pub delay: Duration,
-    /// Time limit of one export. That of the collector applies as well.
+    /// Time limit of one export. The time-out of the collector also applies.
     pub timeout: Duration,
 }
 

@@ -32,7 +32,7 @@ pub struct Collector {
     pub timeout: Duration,
     /// Compression of request bodies.
     pub compression: Compression,
-    /// CA certificates to trust in place of the system's.
+    /// CA certificates to trust instead of the system's.
     pub certificate: Option<PemFile>,
     /// Client key and certificate for mutual TLS.
     pub client: Option<ClientFiles>,
@@ -96,7 +96,7 @@ impl Collector {
         }
     }
 
-    /// Adds a header whose value `Debug` output does not show.
+    /// Adds a header whose value is hidden in `Debug` output.
     #[must_use]
     pub fn secret_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
@@ -116,7 +116,7 @@ impl Collector {
         Self { compression, ..self }
     }
 
-    /// Trusts the CA certificates in this PEM file in place of the system's.
+    /// Trusts the CA certificates in this PEM file instead of the system's.
     #[must_use]
     pub fn certificate(self, path: impl Into<String>) -> Self {
         Self {
@@ -125,7 +125,8 @@ impl Collector {
         }
     }
 
-    /// Presents the client certificate in the first PEM file, whose private key is in the second.
+    /// Presents the client certificate in the PEM file `certificate`, with the private key in the PEM file
+    /// `key`.
     #[must_use]
     pub fn client_certificate(self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
         Self {

@@ -39,9 +39,9 @@ impl Request {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Destination {
-    /// A collector, by OTLP.
+    /// A collector, over OTLP.
     Collector(Box<Collector>),
-    /// A function of the program.
+    /// A function that the program provides.
     Custom(CustomExporter),
 }
 
@@ -81,7 +81,7 @@ type ExportFunction = dyn Fn(&Request) -> io::Result<()> + Send + Sync;
 impl CustomExporter {
     /// Creates an exporter that calls `export` on the export thread; `export` must not block for long.
     ///
-    /// `name` is the prefix of its `otel.component.type`, as in `console_span_exporter`.
+    /// `name` is the prefix of the exporter's `otel.component.type`, as in `console_span_exporter`.
     pub fn new(
         name: &'static str,
         export: impl Fn(&Request) -> io::Result<()> + Send + Sync + 'static,

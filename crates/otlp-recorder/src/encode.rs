@@ -1,6 +1,6 @@
-//! Encoding of spans and log records as OTLP messages in protobuf, on the recording thread. Their parts are
-//! in the caches of that processor and were allocated there, so encoding on another thread costs several
-//! times as much.
+//! Encoding of spans and log records as OTLP messages in protobuf, on the recording thread. Their parts were
+//! allocated by that thread and are in the caches of its processor, so encoding on another thread costs
+//! several times as much.
 
 mod attributes;
 mod fields;
@@ -13,3 +13,5 @@ pub use attributes::{Attributes, PrewrittenAttributes};
 pub(crate) use log::LogEncoder;
 pub(crate) use request::{Batch, RequestEncoder, ScopeId, Scopes};
 pub(crate) use span::{EndedSpan, SpanContent, encode_sdk_span};
+#[cfg(feature = "json")]
+pub(crate) use wire::varint_at;

@@ -1,7 +1,7 @@
 //! Exemplars: measurements that lead from the bucket of a histogram to a trace. The Rust SDK records none, so
 //! durations are offered to a reservoir here, and [`Exemplars::attach`] writes the selected ones into the
-//! metrics before export. Follows "Exemplar" of the OpenTelemetry [metrics SDK specification] 1.5x: the
-//! filters, and the aligned histogram bucket reservoir.
+//! metrics before export. Implements the filters and the aligned histogram bucket reservoir of the section
+//! "Exemplar" in the OpenTelemetry [metrics SDK specification] 1.5x.
 //!
 //! [metrics SDK specification]: https://opentelemetry.io/docs/specs/otel/metrics/sdk/#exemplar
 
@@ -14,10 +14,11 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::Exemplar;
 use opentelemetry_proto::tonic::metrics::v1::exemplar::Value;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric};
 use prost::Message;
+
+use crate::points::{metrics_of, visit_points};
 
 /// Maximum number of attribute sets of one histogram that have exemplars. The SDK keeps 2,000 sets.
 pub(crate) const MAX_RESERVOIRS: usize = 512;
@@ -45,8 +46,8 @@ impl ExemplarFilter {
     }
 }
 
-/// Exemplars of the histograms of a pipeline, an argument of [`DurationHistogram`](crate::DurationHistogram);
-/// cheap to clone.
+/// Exemplars of a pipeline's histograms, passed to
+/// [`DurationHistogram::new`](crate::DurationHistogram::new); cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Exemplars {
     filter: ExemplarFilter,
@@ -76,19 +77,18 @@ impl Exemplars {
     }
 
     /// Writes the exemplars kept since the last call into the histogram points of `request` that have the
-    /// same name and attributes, and empties the reservoirs. Must come before any change of the points'
-    /// attributes.
+    /// same name and attributes, and empties the reservoirs. Must be called before the attributes of the
+    /// points are changed.
     pub(crate) fn attach(&self, request: &mut ExportMetricsServiceRequest) {
         let histograms = lock(&self.histograms).clone();
-        let metrics = request
-            .resource_metrics
-            .iter_mut()
-            .flat_map(|resource| &mut resource.scope_metrics)
-            .flat_map(|scope| &mut scope.metrics);
-        for metric in metrics {
-            if let Some(reservoirs) = histograms.get(metric.name.as_str()) {
-                attach_to(metric, reservoirs);
-            }
+        for metric in metrics_of(request) {
+            let Some(reservoirs) = histograms.get(metric.name.as_str()) else {
+                continue;
+            };
+            let mut taken = reservoirs.take();
+            visit_points(metric, |attributes, exemplars| {
+                *exemplars = taken.remove(&identity(attributes)).unwrap_or_default();
+            });
         }
     }
 }
@@ -130,7 +130,8 @@ impl Reservoirs {
     }
 }
 
-/// A random sample of one measurement per bucket since the last collection, each with the same probability.
+/// A random sample of one measurement per bucket since the last collection. All measurements of a bucket have
+/// the same probability.
 #[derive(Debug)]
 pub(crate) struct Reservoir {
     filter: ExemplarFilter,
@@ -156,8 +157,7 @@ struct Measurement {
 }
 
 impl Reservoir {
-    /// Offers a measurement made in `span`. Never waits: a measurement that finds its slot locked is not
-    /// kept.
+    /// Offers a measurement made in `span`. Never waits: if the slot is locked, the measurement is not kept.
     pub(crate) fn offer(&self, value: f64, span: &SpanContext) {
         if self.filter.admits(span) {
             self.sample(value, span);
@@ -182,16 +182,12 @@ impl Reservoir {
     }
 
     fn take(&self) -> Vec<Exemplar> {
-        self.slots.iter().filter_map(Slot::take).collect()
-    }
-}
-
-impl Slot {
-    fn take(&self) -> Option<Exemplar> {
-        if self.offered.swap(0, Ordering::Relaxed) == 0 {
-            return None;
-        }
-        lock(&self.kept).take().map(Measurement::into_exemplar)
+        let offered = self
+            .slots
+            .iter()
+            .filter(|slot| slot.offered.swap(0, Ordering::Relaxed) > 0);
+        let kept = offered.filter_map(|slot| lock(&slot.kept).take());
+        kept.map(Measurement::into_exemplar).collect()
     }
 }
 
@@ -223,35 +219,14 @@ fn is_chosen(random: u64, before: u32) -> bool {
     (u128::from(random) * (u128::from(before) + 1)) >> 64 == 0
 }
 
-/// Returns a pseudo-random number. Span ids are random; the other input distinguishes the measurements of one
-/// span.
+/// Returns a pseudo-random number. Span ids are random; the other arguments distinguish the measurements of
+/// one span.
 fn random(span_id: SpanId, value: f64, before: u32) -> u64 {
     let input = value.to_bits() ^ u64::from(before).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = u64::from_ne_bytes(span_id.to_bytes()) ^ input;
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     random = (random ^ (random >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     random ^ (random >> 32)
-}
-
-fn attach_to(metric: &mut Metric, reservoirs: &Reservoirs) {
-    let mut taken = reservoirs.take();
-    match &mut metric.data {
-        Some(Data::Histogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        Some(Data::ExponentialHistogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                if let Some(exemplars) = taken.remove(&identity(&point.attributes)) {
-                    point.exemplars = exemplars;
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 /// Returns the attributes as bytes that do not depend on their order.
@@ -275,7 +250,7 @@ mod tests {
 
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry::trace::{TraceFlags, TraceState};
-    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
+    use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, metric::Data};
     use opentelemetry_sdk::metrics::data::ResourceMetrics;
     use opentelemetry_sdk::metrics::reader::MetricReader;
     use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider, Temporality};
@@ -300,14 +275,14 @@ mod tests {
     }
 
     /// A histogram and the reader that collects it.
-    struct Scene {
+    struct Fixture {
         _provider: SdkMeterProvider,
         reader: Arc<ManualReader>,
         durations: DurationHistogram,
         exemplars: Exemplars,
     }
 
-    impl Scene {
+    impl Fixture {
         fn new(name: &'static str, temporality: Temporality) -> Self {
             let reader = Arc::new(ManualReader::builder().with_temporality(temporality).build());
             let provider = SdkMeterProvider::builder()
@@ -390,7 +365,7 @@ mod tests {
             ("exemplar.cumulative", Temporality::Cumulative),
             ("exemplar.delta", Temporality::Delta),
         ] {
-            let scene = Scene::new(name, temporality);
+            let fixture = Fixture::new(name, temporality);
             let (home, post) = (
                 [KeyValue::new("page", "home"), KeyValue::new("status", 200)],
                 [KeyValue::new("status", 201), KeyValue::new("page", "post")],
@@ -404,9 +379,9 @@ mod tests {
                 (70.0, &home, 5),
                 (0.05, &post, 6),
             ] {
-                scene.durations.record(seconds, attributes, &sampled(id));
+                fixture.durations.record(seconds, attributes, &sampled(id));
             }
-            let points = scene.collect();
+            let points = fixture.collect();
             assert_eq!(points.len(), 2);
             for point in &points {
                 let of_home = point.count == 5;
@@ -433,18 +408,20 @@ mod tests {
                     assert_eq!(exemplars, BTreeSet::from([6]));
                 }
             }
-            scene.durations.record(0.02, &post, &sampled(9));
-            let exemplars: Vec<f64> = scene.collect().iter().flat_map(values).collect();
+            fixture.durations.record(0.02, &post, &sampled(9));
+            let exemplars: Vec<f64> = fixture.collect().iter().flat_map(values).collect();
             assert_eq!(exemplars, [0.02], "{temporality:?}");
         }
     }
 
     #[test]
     fn an_unsampled_span_has_no_exemplar() {
-        let scene = Scene::new("exemplar.unsampled", Temporality::Cumulative);
-        scene.durations.record(0.5, &[], &span(1, TraceFlags::default()));
-        scene.durations.record(0.6, &[], &SpanContext::empty_context());
-        let points = scene.collect();
+        let fixture = Fixture::new("exemplar.unsampled", Temporality::Cumulative);
+        fixture
+            .durations
+            .record(0.5, &[], &span(1, TraceFlags::default()));
+        fixture.durations.record(0.6, &[], &SpanContext::empty_context());
+        let points = fixture.collect();
         assert_eq!(points[0].count, 2);
         assert_eq!(points[0].exemplars, []);
     }
@@ -478,7 +455,7 @@ mod tests {
     fn every_measurement_has_the_same_chance() {
         let reservoir = reservoir();
         let mut kept = [0_u32; 10];
-        // All in one span, the hard case: its id is the only source of randomness.
+        // The hard case: all measurements are made in one span, whose id is the only random input.
         for round in 1..=10_000_u64 {
             let span = sampled(round.wrapping_mul(0x1234_5678_9abc_def1));
             for measurement in 0..10 {
@@ -497,13 +474,15 @@ mod tests {
 
     #[test]
     fn attribute_sets_beyond_the_limit_are_counted_without_exemplars() {
-        let scene = Scene::new("exemplar.limit", Temporality::Cumulative);
+        let fixture = Fixture::new("exemplar.limit", Temporality::Cumulative);
         let sets = MAX_RESERVOIRS + 10;
         for id in 0..sets {
             let attributes = [KeyValue::new("id", i64::try_from(id).unwrap())];
-            scene.durations.record(0.5, &attributes, &sampled(id as u64 + 1));
+            fixture
+                .durations
+                .record(0.5, &attributes, &sampled(id as u64 + 1));
         }
-        let points = scene.collect();
+        let points = fixture.collect();
         assert_eq!(points.len(), sets);
         assert_eq!(
             points.iter().filter(|point| !point.exemplars.is_empty()).count(),

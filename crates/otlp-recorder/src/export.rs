@@ -1,6 +1,6 @@
-//! Export of all three signals on one thread with its own runtime. Spans and log records wait in bounded
-//! queues, measurements in the meters of the SDK; a loop per signal sends them. Recording never waits for
-//! this thread, and its failures do not affect the recording threads.
+//! Exports all three signals on one thread with its own runtime. Spans and log records wait in bounded
+//! queues, and measurements in the SDK's meters; one loop per signal exports them. Recording threads never
+//! wait for this thread and are not affected by its failures.
 //!
 //! ```text
 //! span ends    ─▶ redacted, encoded ─▶ Queue ─▶ BatchLoop ──┐
@@ -19,8 +19,8 @@ mod supervision;
 mod testing;
 mod thread;
 
+pub(crate) use metrics::MetricExport;
 pub use metrics::QueueMetricReader;
-pub(crate) use metrics::{BeforeCollection, Collection};
 pub(crate) use self_metrics::{ExportCounts, observe_queue};
 pub use thread::is_export_thread;
-pub(crate) use thread::{ExportThread, MetricExport, QueuedExport, SignalExports};
+pub(crate) use thread::{ExportThread, QueuedExport, SignalExports};

@@ -19,7 +19,7 @@ pub struct DurationHistogram {
 }
 
 impl DurationHistogram {
-    /// Returns the histogram `name`, whose buckets have the upper bounds `bounds` in seconds.
+    /// Creates the histogram `name`, whose buckets have the upper bounds `bounds` in seconds.
     #[must_use]
     pub fn new(
         meter: &Meter,
@@ -30,7 +30,7 @@ impl DurationHistogram {
     ) -> Self {
         #[expect(
             clippy::disallowed_methods,
-            reason = "the lint sends users of the SDK's histograms here"
+            reason = "the lint directs users of SDK histograms to this type"
         )]
         let histogram = meter.f64_histogram(name);
         Self {
@@ -52,7 +52,8 @@ impl DurationHistogram {
         }
     }
 
-    /// Returns the series of `attributes`, for repeated measurements without naming the attributes again.
+    /// Returns the series of `attributes`, for repeated measurements without passing the attributes each
+    /// time.
     #[must_use]
     pub fn series(&self, attributes: &[KeyValue]) -> DurationSeries {
         let series = self.series.get(attributes, || self.bind(attributes));
@@ -70,7 +71,7 @@ impl DurationHistogram {
     }
 }
 
-/// The durations with one set of attributes; cheap to clone.
+/// A histogram series with one set of attributes; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DurationSeries {
     histogram: BoundHistogram<f64>,

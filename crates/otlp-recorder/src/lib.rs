@@ -9,6 +9,7 @@ mod export;
 mod histogram;
 mod log_target;
 mod pipeline;
+mod points;
 mod processors;
 mod queue;
 mod recorder;

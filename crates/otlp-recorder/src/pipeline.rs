@@ -14,12 +14,11 @@ use crate::destination::Destination;
 use crate::encode::{LogEncoder, RequestEncoder, Scopes};
 use crate::exemplar::{ExemplarFilter, Exemplars};
 use crate::export::{
-    BeforeCollection, Collection, ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport,
-    SignalExports, observe_queue,
+    ExportCounts, ExportThread, MetricExport, QueueMetricReader, QueuedExport, SignalExports, observe_queue,
 };
 use crate::processors::{QueueLogProcessor, QueueSpanProcessor};
 use crate::queue::Queue;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Shared};
 use crate::signal::Signal;
 use crate::text::{Redact, TextRules};
 
@@ -51,7 +50,7 @@ pub struct PipelineBuilder {
     metric_timeout: Duration,
     temporality: Temporality,
     exemplars: ExemplarFilter,
-    before_collection: Option<BeforeCollection>,
+    before_collection: fn(),
 }
 
 impl Default for PipelineBuilder {
@@ -75,20 +74,20 @@ impl Default for PipelineBuilder {
             metric_timeout: Duration::from_secs(30),
             temporality: Temporality::Cumulative,
             exemplars: ExemplarFilter::TraceBased,
-            before_collection: None,
+            before_collection: || {},
         }
     }
 }
 
 impl PipelineBuilder {
-    /// Sets the resource of all signals. The providers of the SDK must have the same one.
+    /// Sets the resource of all signals. The SDK's providers must use the same resource.
     pub fn resource(self, resource: Resource) -> Self {
         Self { resource, ..self }
     }
 
     /// Sets the function that redacts text: string attributes, names that are not constants, descriptions,
-    /// trace state, and attributes of metrics and of the resource. Log records are not redacted here, since a
-    /// program usually prints them too.
+    /// trace state, and attributes of metrics and of the resource. Log records are not redacted; a program
+    /// that also prints them should redact them before both outputs.
     pub fn redact(self, redact: Redact) -> Self {
         Self {
             redact: Some(redact),
@@ -138,7 +137,8 @@ impl PipelineBuilder {
         Self { log_batches, ..self }
     }
 
-    /// Sets the sampler of recorded spans; by default the parent decides, and every root is sampled.
+    /// Sets the sampler of recorded spans. By default, spans follow the decision of their parent, and every
+    /// root span is sampled.
     pub fn sampler(self, sampler: Sampler) -> Self {
         Self { sampler, ..self }
     }
@@ -172,8 +172,8 @@ impl PipelineBuilder {
         }
     }
 
-    /// Sets the time limit of one export of metrics, 30 seconds by default. That of the collector applies as
-    /// well.
+    /// Sets the time limit of one export of metrics, 30 seconds by default. The time-out of the collector
+    /// also applies.
     pub fn metric_timeout(self, metric_timeout: Duration) -> Self {
         Self {
             metric_timeout,
@@ -193,9 +193,9 @@ impl PipelineBuilder {
 
     /// Sets a function that is called before metrics are collected, on the collecting thread and without any
     /// lock held.
-    pub fn before_collection(self, before: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn before_collection(self, before_collection: fn()) -> Self {
         Self {
-            before_collection: Some(BeforeCollection(Arc::new(before))),
+            before_collection,
             ..self
         }
     }
@@ -203,7 +203,7 @@ impl PipelineBuilder {
     /// Starts the export thread if any signal has a destination.
     ///
     /// Returns when the transports are prepared, which needs no network. Problems are listed in
-    /// [`Pipeline::warnings`]; a signal that cannot be exported is recorded by nothing.
+    /// [`Pipeline::warnings`]; a signal that cannot be exported is not recorded.
     pub fn start(self) -> Pipeline {
         let mut warnings = Vec::new();
         let scopes = Arc::new(Scopes::default());
@@ -219,6 +219,7 @@ impl PipelineBuilder {
         let encoder = RequestEncoder::new(&self.resource, rules, Arc::clone(&scopes));
         let queued = |signal, destination: Option<Destination>, settings: BatchSettings| {
             destination.map(|destination| QueuedExport {
+                signal,
                 queue: Arc::new(Queue::new(settings.queue_size, settings.batch_size)),
                 encoder: encoder.clone(),
                 counts: Arc::new(ExportCounts::new(signal, &destination)),
@@ -226,46 +227,43 @@ impl PipelineBuilder {
                 settings,
             })
         };
-        let traces = queued(Signal::Traces, self.spans, self.span_batches);
-        let logs = queued(Signal::Logs, self.logs, self.log_batches);
-        let metrics = self.metrics.map(|destination| MetricExport {
-            collection: Collection {
+        let mut exports = SignalExports {
+            redact: self.redact,
+            traces: queued(Signal::Traces, self.spans, self.span_batches),
+            logs: queued(Signal::Logs, self.logs, self.log_batches),
+            metrics: self.metrics.map(|destination| MetricExport {
                 reader: QueueMetricReader::new(self.temporality),
                 interval: self.metric_interval,
                 rules,
                 exemplars: exemplars.clone(),
                 before: self.before_collection,
-            },
-            counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
-            destination,
-            timeout: self.metric_timeout,
-        });
-        let exports = SignalExports {
-            redact: self.redact,
-            traces: traces.clone(),
-            logs: logs.clone(),
-            metrics: metrics.clone(),
+                counts: Arc::new(ExportCounts::new(Signal::Metrics, &destination)),
+                destination,
+                timeout: self.metric_timeout,
+            }),
         };
-        let thread = ExportThread::start(exports, &mut warnings);
-        let runs = |signal| thread.as_ref().is_some_and(|thread| thread.exports(signal));
-        let traces = traces.filter(|_| runs(Signal::Traces));
-        let logs = logs.filter(|_| runs(Signal::Logs));
-        let metrics = metrics.filter(|_| runs(Signal::Metrics));
-        let recorder = Recorder::new(
-            traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
-            span_rules,
-            self.span_limits,
-            self.sampler,
+        let thread = ExportThread::start(exports.clone(), &mut warnings);
+        let runs = |signal| {
+            thread
+                .as_ref()
+                .is_some_and(|thread| thread.running.contains(&signal))
+        };
+        exports.traces.take_if(|_| !runs(Signal::Traces));
+        exports.logs.take_if(|_| !runs(Signal::Logs));
+        exports.metrics.take_if(|_| !runs(Signal::Metrics));
+        let recorder = Recorder(Arc::new(Shared {
+            queue: exports.traces.as_ref().map(|traces| Arc::clone(&traces.queue)),
+            rules: span_rules,
+            limits: self.span_limits,
+            sampler: self.sampler,
             scopes,
-        );
+        }));
         Pipeline {
             recorder,
             span_rules,
             log_encoder: self.log_encoder,
             exemplars,
-            traces,
-            logs,
-            metrics,
+            exports,
             thread,
             warnings,
         }
@@ -280,9 +278,7 @@ pub struct Pipeline {
     span_rules: TextRules,
     log_encoder: LogEncoder,
     exemplars: Exemplars,
-    traces: Option<QueuedExport>,
-    logs: Option<QueuedExport>,
-    metrics: Option<MetricExport>,
+    exports: SignalExports,
     thread: Option<ExportThread>,
     warnings: Vec<String>,
 }
@@ -293,7 +289,7 @@ impl Pipeline {
         PipelineBuilder::default()
     }
 
-    /// Returns the recorder of spans. If spans are not exported, its spans have only ids.
+    /// Returns the recorder of spans. If spans are not exported, recorded spans have only ids.
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
@@ -302,25 +298,29 @@ impl Pipeline {
     /// Returns a processor for the SDK's tracer provider, if spans are exported.
     #[must_use]
     pub fn span_processor(&self) -> Option<QueueSpanProcessor> {
-        let traces = self.traces.as_ref()?;
-        Some(QueueSpanProcessor::new(
-            Arc::clone(&traces.queue),
-            self.span_rules,
-        ))
+        let traces = self.exports.traces.as_ref()?;
+        Some(QueueSpanProcessor {
+            queue: Arc::clone(&traces.queue),
+            rules: self.span_rules,
+        })
     }
 
     /// Returns a processor for the SDK's logger provider, if log records are exported.
     #[must_use]
     pub fn log_processor(&self) -> Option<QueueLogProcessor> {
-        let logs = self.logs.as_ref()?;
-        Some(QueueLogProcessor::new(Arc::clone(&logs.queue), self.log_encoder))
+        let logs = self.exports.logs.as_ref()?;
+        Some(QueueLogProcessor {
+            queue: Arc::clone(&logs.queue),
+            encoder: self.log_encoder,
+        })
     }
 
-    /// Returns a reader for the SDK's meter provider, if metrics are exported. Add it to one provider.
+    /// Returns a reader for the SDK's meter provider, if metrics are exported. Add the reader to one provider
+    /// only.
     #[must_use]
     pub fn metric_reader(&self) -> Option<QueueMetricReader> {
-        let metrics = self.metrics.as_ref()?;
-        Some(metrics.collection.reader.clone())
+        let metrics = self.exports.metrics.as_ref()?;
+        Some(metrics.reader.clone())
     }
 
     /// Returns the exemplars, for histograms made with
@@ -332,13 +332,11 @@ impl Pipeline {
 
     /// Reports the pipeline's own metrics, `otel.sdk.*`, with `meter`.
     pub fn observe(&self, meter: &Meter) {
-        for (signal, export) in [(Signal::Traces, &self.traces), (Signal::Logs, &self.logs)] {
-            if let Some(export) = export {
-                observe_queue(meter, signal, &export.queue);
-                export.counts.observe(meter, &self.exemplars);
-            }
+        for export in self.exports.queued() {
+            observe_queue(meter, export.signal, &export.queue);
+            export.counts.observe(meter, &self.exemplars);
         }
-        if let Some(metrics) = &self.metrics {
+        if let Some(metrics) = &self.exports.metrics {
             metrics.counts.observe(meter, &self.exemplars);
         }
     }
@@ -351,23 +349,17 @@ impl Pipeline {
 
     /// Exports everything recorded so far and stops.
     ///
-    /// Returns when that is done or at the deadline, regardless of the collector; a collector whose last
-    /// export failed gets at most a second. Blocks the calling thread and needs no other thread to make
-    /// progress.
+    /// Returns when all signals are delivered, or at the deadline at the latest. A collector whose last
+    /// export failed gets at most one second. Blocks the calling thread; no other thread of the program needs
+    /// to make progress.
     ///
     /// # Errors
     ///
     /// Returns the signals that were not delivered.
     pub fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
-        for export in [&self.traces, &self.logs].into_iter().flatten() {
-            export.queue.close();
-        }
+        self.exports.queued().for_each(|export| export.queue.close());
         let undelivered = self.thread.map(|thread| thread.finish(deadline));
-        let signals: Vec<_> = undelivered
-            .unwrap_or_default()
-            .into_iter()
-            .map(Signal::name)
-            .collect();
+        let signals: Vec<_> = undelivered.iter().flatten().map(|signal| signal.name()).collect();
         if signals.is_empty() {
             Ok(())
         } else {

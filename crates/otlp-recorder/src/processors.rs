@@ -16,14 +16,8 @@ use crate::text::TextRules;
 /// An SDK span processor that puts sampled spans into the queue of the pipeline.
 #[derive(Clone, Debug)]
 pub struct QueueSpanProcessor {
-    queue: Arc<Queue<Batch>>,
-    rules: TextRules,
-}
-
-impl QueueSpanProcessor {
-    pub(crate) fn new(queue: Arc<Queue<Batch>>, rules: TextRules) -> Self {
-        Self { queue, rules }
-    }
+    pub(crate) queue: Arc<Queue<Batch>>,
+    pub(crate) rules: TextRules,
 }
 
 impl SpanProcessor for QueueSpanProcessor {
@@ -53,17 +47,11 @@ impl SpanProcessor for QueueSpanProcessor {
 
 /// An SDK log processor that puts records into the queue of the pipeline.
 ///
-/// Records with a target are exported in a scope of that name, as the exporter of the SDK does.
+/// As with the SDK's own exporter, a record with a target is exported in a scope of that name.
 #[derive(Clone, Debug)]
 pub struct QueueLogProcessor {
-    queue: Arc<Queue<Batch>>,
-    encoder: LogEncoder,
-}
-
-impl QueueLogProcessor {
-    pub(crate) fn new(queue: Arc<Queue<Batch>>, encoder: LogEncoder) -> Self {
-        Self { queue, encoder }
-    }
+    pub(crate) queue: Arc<Queue<Batch>>,
+    pub(crate) encoder: LogEncoder,
 }
 
 impl LogProcessor for QueueLogProcessor {

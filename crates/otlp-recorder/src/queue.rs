@@ -1,6 +1,6 @@
-//! The bounded queue between the recording threads and the export thread. Recording takes one short lock; the
-//! export thread is woken when a batch is full. Entries beyond the capacity are dropped and counted. Entries
-//! are stored in batches, and the memory of an exported batch is reused.
+//! The bounded queue between the recording threads and the export thread. Recording holds one lock briefly;
+//! the export thread is notified when a batch is full. Entries beyond the capacity are dropped and counted.
+//! Entries are stored in batches, and the memory of an exported batch is reused.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,8 +56,8 @@ pub(crate) struct Counts {
 }
 
 impl<B: Entries> Queue<B> {
-    /// Returns an empty queue. Both sizes count entries and are at least one; `batch_size` is at most
-    /// `capacity`.
+    /// Creates an empty queue. Both sizes count entries and must be at least one; `batch_size` must not
+    /// exceed `capacity`.
     pub(crate) fn new(capacity: usize, batch_size: usize) -> Self {
         Self {
             capacity,
@@ -118,7 +118,8 @@ impl<B: Entries> Queue<B> {
         self.overflow.notified().await;
     }
 
-    /// Takes the oldest full batch; once after [`Queue::flush`], the open batch if no batch is full.
+    /// Removes the oldest full batch. Once after [`Queue::flush`], removes the open batch when no full batch
+    /// is left.
     pub(crate) fn take_ready(&self) -> Option<B> {
         let mut batches = self.lock();
         if batches.flush && batches.full.is_empty() {
@@ -128,13 +129,13 @@ impl<B: Entries> Queue<B> {
         batches.take_full()
     }
 
-    /// Takes the oldest batch, full or not.
+    /// Removes the oldest batch, full or not.
     pub(crate) fn take(&self) -> Option<B> {
         let mut batches = self.lock();
         batches.take_full().or_else(|| batches.take_open())
     }
 
-    /// Returns an exported batch, whose memory is reused.
+    /// Gives an exported batch back to the queue, which reuses the memory.
     pub(crate) fn recycle(&self, mut batch: B) {
         batch.clear();
         let unused = std::mem::replace(&mut self.lock().spare, batch);
@@ -148,7 +149,7 @@ impl<B: Entries> Queue<B> {
         self.ready.notify_one();
     }
 
-    /// Refuses new entries. Entries in the queue can still be taken.
+    /// Refuses new entries. Entries in the queue can still be removed.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
@@ -167,8 +168,8 @@ impl<B: Entries> Queue<B> {
         self.capacity
     }
 
-    /// Ends the current overflow if exactly `dropped` entries have been dropped since the start; returns how
-    /// many were dropped in the overflow.
+    /// Ends the current overflow if exactly `dropped` entries have been dropped since the start; returns the
+    /// number of entries dropped during the overflow.
     pub(crate) fn end_overflow(&self, dropped: u64) -> Option<u64> {
         let mut batches = self.lock();
         if !batches.overflowing || batches.counts.dropped != dropped {
@@ -207,30 +208,28 @@ impl<B: Entries> Batches<B> {
 }
 
 #[cfg(test)]
-impl<T> Entries for Vec<T> {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn clear(&mut self) {
-        self.clear();
-    }
-}
-
-#[cfg(test)]
-impl<T> Queue<Vec<T>> {
-    pub(crate) fn push_one(&self, entry: T) {
-        self.push(|batch| batch.push(entry));
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+
+    impl<T> Entries for Vec<T> {
+        fn count(&self) -> usize {
+            self.len()
+        }
+
+        fn clear(&mut self) {
+            self.clear();
+        }
+    }
+
+    impl<T> Queue<Vec<T>> {
+        pub(crate) fn push_one(&self, entry: T) {
+            self.push(|batch| batch.push(entry));
+        }
+    }
 
     /// Whether the export thread would have been woken.
     fn is_ready(queue: &Queue<Vec<u32>>) -> bool {
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_export_thread_is_woken_when_a_batch_is_full() {
+    fn the_export_thread_is_notified_when_a_batch_is_full() {
         let queue = filled(10, 3, 2);
         assert!(!is_ready(&queue));
         assert_eq!(queue.take_ready(), None);
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_takes_a_batch_that_is_not_full() {
+    fn a_flush_makes_a_batch_ready_that_is_not_full() {
         let queue = filled(10, 3, 1);
         queue.flush();
         assert!(is_ready(&queue));

@@ -23,41 +23,25 @@ use crate::text::TextRules;
 const MAX_SPARE_SPANS: usize = 32;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "the box moves into the next span as it is")]
+    #[expect(clippy::vec_box, reason = "the next span reuses the box itself")]
     static SPARE_SPANS: RefCell<Vec<Box<OpenSpan>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Source of the [`Tracer`]s of a pipeline; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Recorder(Arc<Shared>);
+pub struct Recorder(pub(crate) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     /// `None` if spans are not exported; they still have ids, for logs and propagation.
-    queue: Option<Arc<Queue<Batch>>>,
-    rules: TextRules,
-    limits: SpanLimits,
-    sampler: Sampler,
-    scopes: Arc<Scopes>,
+    pub(crate) queue: Option<Arc<Queue<Batch>>>,
+    pub(crate) rules: TextRules,
+    pub(crate) limits: SpanLimits,
+    pub(crate) sampler: Sampler,
+    pub(crate) scopes: Arc<Scopes>,
 }
 
 impl Recorder {
-    pub(crate) fn new(
-        queue: Option<Arc<Queue<Batch>>>,
-        rules: TextRules,
-        limits: SpanLimits,
-        sampler: Sampler,
-        scopes: Arc<Scopes>,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            queue,
-            rules,
-            limits,
-            sampler,
-            scopes,
-        }))
-    }
-
     /// Returns the tracer for spans of `scope`.
     #[must_use]
     pub fn tracer(&self, scope: InstrumentationScope) -> Tracer {
@@ -98,7 +82,7 @@ pub struct SpanStart<'a> {
 }
 
 impl<'a> SpanStart<'a> {
-    /// Creates the start of a span that begins now.
+    /// Describes a span that starts now.
     ///
     /// A borrowed `name` counts as a constant of the program and is not redacted.
     pub fn new(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Self {
@@ -124,8 +108,9 @@ impl<'a> SpanStart<'a> {
 }
 
 impl Tracer {
-    /// Starts a span below the one of `parent`. `describe` writes its first attributes and is called only if
-    /// the span is sampled. Where `parent` suppresses telemetry the span has no ids.
+    /// Starts a child of the span in `parent`, or a root span if there is none. `describe` sets the first
+    /// attributes and is called only if the span is sampled. If `parent` suppresses telemetry, the span has
+    /// no ids.
     pub fn start(
         &self,
         parent: &Context,
@@ -138,12 +123,6 @@ impl Tracer {
                 open: None,
             };
         }
-        let SpanStart {
-            name,
-            kind,
-            links,
-            time,
-        } = start;
         let ids = RandomIdGenerator::default();
         let parent_span = parent.span();
         let parent_context = parent_span.span_context();
@@ -152,7 +131,14 @@ impl Tracer {
         } else {
             (ids.new_trace_id(), SpanId::INVALID)
         };
-        let is_sampled = is_sampled(&self.shared.sampler, parent, trace_id, &name, &kind, links);
+        let is_sampled = is_sampled(
+            &self.shared.sampler,
+            parent,
+            trace_id,
+            &start.name,
+            &start.kind,
+            start.links,
+        );
         let context = SpanContext::new(
             trace_id,
             ids.new_span_id(),
@@ -165,11 +151,11 @@ impl Tracer {
             open.scope = self.scope;
             open.parent = parent_id;
             open.parent_is_remote = parent_context.is_remote();
-            open.name = name;
-            open.kind = kind;
-            open.start = time.unwrap_or_else(SystemTime::now);
+            open.name = start.name;
+            open.kind = start.kind;
+            open.start = start.time.unwrap_or_else(SystemTime::now);
             describe(&mut open.content.attributes);
-            for link in links {
+            for link in start.links {
                 open.content.add_link(link, &self.shared.limits);
             }
             open
@@ -178,7 +164,7 @@ impl Tracer {
     }
 }
 
-/// Returns the sampling decision. The samplers of the SDK add no attributes and keep the trace state of the
+/// Returns the sampling decision. The SDK's samplers add no attributes and keep the trace state of the
 /// parent, so the rest of their result is not needed.
 fn is_sampled(
     sampler: &Sampler,
@@ -191,7 +177,7 @@ fn is_sampled(
     let parent_span = parent.span();
     let parent_context = parent_span.span_context();
     match sampler {
-        // A shortcut with the same result as the sampler, which applies to nearly all spans.
+        // A shortcut for nearly all spans, with the same result as the sampler.
         Sampler::ParentBased(_) if parent_context.is_valid() => parent_context.is_sampled(),
         sampler => {
             let result = sampler.should_sample(Some(parent), trace_id, name, kind, &[], links);
@@ -223,27 +209,25 @@ struct OpenSpan {
 }
 
 impl OpenSpan {
-    /// Returns an empty span, in memory that this thread has kept if there is any.
+    /// Returns an empty span, which reuses memory kept by this thread if there is any.
     fn spare(shared: &Arc<Shared>) -> Box<Self> {
         // The thread-local is not accessible while the thread exits.
         let kept = SPARE_SPANS.try_with(|spare| spare.borrow_mut().pop());
         let kept = kept.ok().flatten();
         kept.filter(|kept| Arc::ptr_eq(&kept.shared, shared))
-            .unwrap_or_else(|| Box::new(Self::new(shared)))
-    }
-
-    fn new(shared: &Arc<Shared>) -> Self {
-        Self {
-            shared: Arc::clone(shared),
-            scope: ScopeId::default(),
-            parent: SpanId::INVALID,
-            parent_is_remote: false,
-            name: Cow::Borrowed(""),
-            kind: SpanKind::Internal,
-            start: SystemTime::UNIX_EPOCH,
-            content: SpanContent::new(shared.rules, &shared.limits),
-            status: Status::Unset,
-        }
+            .unwrap_or_else(|| {
+                Box::new(Self {
+                    shared: Arc::clone(shared),
+                    scope: ScopeId::default(),
+                    parent: SpanId::INVALID,
+                    parent_is_remote: false,
+                    name: Cow::Borrowed(""),
+                    kind: SpanKind::Internal,
+                    start: SystemTime::UNIX_EPOCH,
+                    content: SpanContent::new(shared.rules, &shared.limits),
+                    status: Status::Unset,
+                })
+            })
     }
 
     /// Keeps the memory for the next span that this thread starts.
@@ -360,14 +344,14 @@ mod tests {
     use crate::encode::RequestEncoder;
 
     fn tracer() -> Tracer {
-        let recorder = Recorder::new(
-            Some(Arc::new(Queue::new(1_000, 1_000))),
-            TextRules::default(),
-            SpanLimits::default(),
-            Sampler::AlwaysOn,
-            Arc::default(),
-        );
-        recorder.tracer(InstrumentationScope::builder("test").build())
+        let shared = Shared {
+            queue: Some(Arc::new(Queue::new(1_000, 1_000))),
+            rules: TextRules::default(),
+            limits: SpanLimits::default(),
+            sampler: Sampler::AlwaysOn,
+            scopes: Arc::default(),
+        };
+        Recorder(Arc::new(shared)).tracer(InstrumentationScope::builder("test").build())
     }
 
     fn start(tracer: &Tracer, name: &'static str) -> RecordedSpan {
@@ -467,8 +451,8 @@ mod tests {
                 sampled += u32::from(expected);
             }
         }
-        // The first sampler decides all five; each parent-based sampler decides two, and its root one without
-        // a parent.
+        // AlwaysOn samples all five contexts. Each parent-based sampler samples the two with a sampled span;
+        // the one whose root sampler is AlwaysOn also samples the context without a span.
         assert_eq!(sampled, 5 + 3 * 2 + 1);
     }
 }

@@ -1,7 +1,5 @@
 //! The three kinds of telemetry.
 
-use std::fmt;
-
 /// A kind of telemetry.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Signal {
@@ -35,11 +33,5 @@ impl Signal {
             Self::Metrics => "/v1/metrics",
             Self::Logs => "/v1/logs",
         }
-    }
-}
-
-impl fmt::Display for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }

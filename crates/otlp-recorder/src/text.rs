@@ -1,18 +1,19 @@
-//! The rules for exported text: redaction by a function of the program, and the limit on the length of
-//! attribute values.
+//! The rules for exported text: redaction by a function that the program provides, and the limit on the
+//! length of attribute values.
 
 use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Metric, metric};
 use opentelemetry_proto::tonic::resource::v1::Resource;
+
+use crate::points::{metrics_of, visit_points};
 
 /// A function that removes confidential parts of a text, such as e-mail addresses.
 ///
-/// Runs for every recorded text value, on the recording thread. A text with nothing to remove is returned
-/// borrowed.
+/// Runs for every recorded text value, on the recording thread. Should return a text with nothing to remove
+/// as `Cow::Borrowed`.
 pub type Redact = fn(&str) -> Cow<'_, str>;
 
 /// The text rules of one signal.
@@ -32,13 +33,14 @@ impl TextRules {
             if let Some(resource) = &mut group.resource {
                 redact_attributes(redact, &mut resource.attributes);
             }
-            for metric in group
-                .scope_metrics
-                .iter_mut()
-                .flat_map(|scope| &mut scope.metrics)
-            {
-                redact_points(redact, metric);
-            }
+        }
+        for metric in metrics_of(request) {
+            visit_points(metric, |attributes, exemplars| {
+                redact_attributes(redact, attributes);
+                for exemplar in exemplars {
+                    redact_attributes(redact, &mut exemplar.filtered_attributes);
+                }
+            });
         }
     }
 
@@ -64,41 +66,9 @@ impl TextRules {
     }
 }
 
-/// Returns the first `limit` characters of `text`, or `None` when it is not longer.
+/// Returns the first `limit` characters of `text`, or `None` if `text` is not longer.
 pub(crate) fn truncated(text: &str, limit: usize) -> Option<&str> {
     text.char_indices().nth(limit).map(|(end, _)| &text[..end])
-}
-
-fn redact_points(redact: Redact, metric: &mut Metric) {
-    let redact_point = |attributes: &mut [KeyValue], exemplars: &mut [Exemplar]| {
-        redact_attributes(redact, attributes);
-        for exemplar in exemplars {
-            redact_attributes(redact, &mut exemplar.filtered_attributes);
-        }
-    };
-    match &mut metric.data {
-        Some(metric::Data::Gauge(gauge)) => {
-            for point in &mut gauge.data_points {
-                redact_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(metric::Data::Sum(sum)) => {
-            for point in &mut sum.data_points {
-                redact_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(metric::Data::Histogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                redact_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(metric::Data::ExponentialHistogram(histogram)) => {
-            for point in &mut histogram.data_points {
-                redact_point(&mut point.attributes, &mut point.exemplars);
-            }
-        }
-        Some(metric::Data::Summary(_)) | None => {}
-    }
 }
 
 fn redact_attributes(redact: Redact, attributes: &mut [KeyValue]) {
@@ -124,25 +94,26 @@ fn redact_value(redact: Redact, value: Option<&mut AnyValue>) {
     }
 }
 
-/// Hides the local part of e-mail addresses, for the tests of this crate.
 #[cfg(test)]
-pub(crate) fn redact_mail(text: &str) -> Cow<'_, str> {
-    if !text.contains("@example.com") {
-        return Cow::Borrowed(text);
-    }
-    let mut redacted = text.to_owned();
-    for name in ["alice", "bob", "carol"] {
-        let hidden = format!("{}***@", &name[..2]);
-        redacted = redacted.replace(&format!("{name}@"), &hidden);
-    }
-    Cow::Owned(redacted)
-}
-
-#[cfg(test)]
-mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::{Gauge, NumberDataPoint, ResourceMetrics, ScopeMetrics};
+pub(crate) mod tests {
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Exemplar, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric,
+    };
 
     use super::*;
+
+    /// Hides the local part of e-mail addresses, for the tests of this crate.
+    pub(crate) fn redact_mail(text: &str) -> Cow<'_, str> {
+        if !text.contains("@example.com") {
+            return Cow::Borrowed(text);
+        }
+        let mut redacted = text.to_owned();
+        for name in ["alice", "bob", "carol"] {
+            let hidden = format!("{}***@", &name[..2]);
+            redacted = redacted.replace(&format!("{name}@"), &hidden);
+        }
+        Cow::Owned(redacted)
+    }
 
     fn value(value: impl Into<opentelemetry::Value>) -> Option<AnyValue> {
         Some(value.into().into())

@@ -82,7 +82,7 @@ pub enum Command {
     Healthcheck(Given<HealthcheckConfig>),
     /// Print the settings in effect for `serve` and `worker`, with secrets masked
     Config {
-        /// Print those of embedded mode instead
+        /// Print the settings of embedded mode instead
         #[arg(long)]
         embedded: bool,
         #[command(flatten)]

@@ -1,9 +1,11 @@
 //! The source of time, injected so that tests can control it.
 
+use std::fmt::Debug;
+
 use jiff::Timestamp;
 
 /// The current time, in UTC.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the current time, truncated to microseconds, the precision of the database columns.
     fn now(&self) -> Timestamp;
 }

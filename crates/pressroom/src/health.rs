@@ -11,6 +11,7 @@ use std::{
 use celeriac::{Broker, Control};
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
+use utoipa::ToSchema;
 
 use crate::store::HealthStore;
 
@@ -38,10 +39,15 @@ impl ComponentStatus {
 }
 
 /// The status of every component.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Components)]
 pub struct Report {
+    #[schema(value_type = String, example = "healthy")]
     pub database: ComponentStatus,
+    #[schema(value_type = String, example = "healthy")]
     pub redis: ComponentStatus,
+    /// Healthy when at least one worker is alive.
+    #[schema(value_type = String, example = "healthy")]
     pub celery: ComponentStatus,
 }
 
@@ -97,18 +103,12 @@ impl Workers {
 }
 
 /// Checks the components, over the connections that requests use.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Health {
     service_name: String,
     store: Arc<dyn HealthStore>,
     queue: TaskQueue,
     draining: Arc<AtomicBool>,
-}
-
-impl std::fmt::Debug for Health {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Health").finish_non_exhaustive()
-    }
 }
 
 impl Health {

@@ -1,9 +1,11 @@
 //! The source of ids, injected so that tests can predict them.
 
+use std::fmt::Debug;
+
 use uuid::Uuid;
 
 /// A source of unique ids.
-pub trait IdSource: Send + Sync + 'static {
+pub trait IdSource: Debug + Send + Sync + 'static {
     /// Returns a new id.
     fn next(&self) -> Uuid;
 }

@@ -2,8 +2,8 @@
 //! tasks and OpenTelemetry.
 //!
 //! [`api`] parses requests and writes responses; [`accounts`] and [`articles`] decide; [`store`] runs the
-//! SQL; [`tasks`] publishes and runs background work. They share the types of [`domain`]. [`commands`] puts
-//! them together as [`config`] says.
+//! SQL; [`tasks`] publishes and runs background work. They share the types of [`domain`]. [`commands`]
+//! assembles them according to [`config`].
 
 pub mod accounts;
 pub mod api;

@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 /// Exit code after a second signal: 128 + SIGTERM, as shells report it.
 const ABORTED: i32 = 143;
 
-/// The error of parts that do not stop in time.
+/// Error if parts do not stop in time.
 const LATE: &str = "work was still in progress after the grace period; SHUTDOWN_GRACE sets a longer one";
 
-/// The parts of a process, which run concurrently until it is stopped.
+/// Parts of a process, which run concurrently until the process stops.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     shutdown: CancellationToken,
     parts: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
-/// The timing of a shutdown.
+/// Timing of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct ShutdownTiming {
-    /// Time for which all parts continue, so that load balancers notice the failing readiness checks.
+    /// Time for which all parts continue to run, so that load balancers detect the failing readiness checks.
     pub delay: Duration,
     /// Maximum time for the parts to stop after the delay.
     pub grace: Duration,
@@ -43,8 +43,8 @@ impl Lifecycle {
         self.shutdown.clone()
     }
 
-    /// Runs a part. It must end soon after [`Self::shutdown`] is cancelled, and not before; a part that is
-    /// stopped by other means cancels the token itself.
+    /// Runs a part. The part must end soon after [`Self::shutdown`] is cancelled, and not before; a part that
+    /// stops for another reason must cancel the token itself.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -57,7 +57,7 @@ impl Lifecycle {
     /// continue for the delay, stops them, and waits for them up to the grace period.
     ///
     /// # Errors
-    /// When a part failed, ended unexpectedly, or did not stop in time.
+    /// Returns an error if a part failed, ended unexpectedly, or did not stop in time.
     pub async fn run(mut self, timing: ShutdownTiming, draining: impl FnOnce()) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -78,7 +78,7 @@ impl Lifecycle {
             std::process::exit(ABORTED);
         });
         draining();
-        // Without a delay when the parts are stopping already.
+        // Without a delay if the parts are already stopping.
         if failure.is_none() && !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = tokio::time::sleep(timing.delay) => {}
@@ -118,8 +118,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs on one thread, so that the signal arrives while it is awaited. No other test of this process
-    /// sends any.
+    /// Runs on one thread, so that the signal arrives while it is awaited. No other test in this process
+    /// sends signals.
     #[tokio::test]
     async fn a_part_that_fails_during_the_delay_ends_it_and_the_others() {
         let mut lifecycle = Lifecycle::new();
@@ -139,7 +139,7 @@ mod tests {
             delay: Duration::from_hours(1),
             grace: Duration::from_hours(1),
         };
-        let running = lifecycle.run(timing, || drained.send(()).expect("it is waited for"));
+        let running = lifecycle.run(timing, || drained.send(()).expect("the test waits for it"));
         let error = tokio::time::timeout(Duration::from_secs(20), running).await;
         assert_eq!(format!("{:#}", error.unwrap().unwrap_err()), "broken: no more");
     }

@@ -9,12 +9,12 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{self as trace, span::SpanKind as OtlpKind};
+use opentelemetry_proto::tonic::trace::v1 as trace;
 
 use crate::declaration::RequirementLevel;
 use crate::finding::{Finding, Problem};
 use crate::registry::{Registry, Use};
-use crate::value::{ValueType, text};
+use crate::value::{self, text};
 
 impl Registry {
     /// Returns how the spans, their events and resources deviate from the registry.
@@ -54,6 +54,10 @@ impl Registry {
     }
 }
 
+const UNDECLARED: &str = "is not declared";
+const DEPRECATED: &str = "is deprecated";
+const NOT_IMPORTED: &str = "is defined upstream but not imported";
+
 struct Check<'a> {
     registry: &'a Registry,
     findings: BTreeSet<Finding>,
@@ -82,6 +86,10 @@ impl<'a> Check<'a> {
         });
     }
 
+    fn differs(&mut self, item: &str, description: impl Into<String>) {
+        self.found(item, Problem::Other(description.into()));
+    }
+
     fn resource(&mut self, resource: Option<&Resource>) {
         let values = resource.map_or(&[][..], |resource| &resource.attributes);
         let attributes = Attributes {
@@ -95,47 +103,28 @@ impl<'a> Check<'a> {
 
     fn span(&mut self, span: &trace::Span) {
         let item = format!("span {}", span.name);
-        let named: Vec<_> = self
-            .registry
-            .spans
-            .iter()
-            .filter(|declared| {
-                declared
-                    .names
-                    .iter()
-                    .any(|pattern| matches_pattern(span, pattern))
-            })
-            .collect();
-        let kind = kind(span);
-        match named
-            .iter()
-            .find(|declared| declared.kind.as_str() == kind)
-            .or(named.first())
-        {
-            Some(declared) => {
-                if declared.kind.as_str() != kind {
-                    let problem = Problem::Kind {
-                        declared: declared.kind.as_str().to_owned(),
-                        received: kind.to_owned(),
-                    };
-                    self.found(&item, problem);
-                }
-                let attributes = Attributes {
-                    item: &item,
-                    values: &span.attributes,
-                    incomplete: span.dropped_attributes_count > 0,
-                };
-                self.only(&attributes, &declared.attributes);
+        let mut attributes = Attributes {
+            item: &item,
+            values: &span.attributes,
+            incomplete: span.dropped_attributes_count > 0,
+        };
+        let named = self.registry.spans.iter().filter(|declared| {
+            let mut patterns = declared.names.iter();
+            patterns.any(|pattern| matches_pattern(span, pattern))
+        });
+        let kind = span.kind().as_str_name().trim_start_matches("SPAN_KIND_");
+        let kind = kind.to_ascii_lowercase();
+        // The first of those with the right kind, or else the first of all.
+        if let Some(declared) = named.min_by_key(|declared| declared.kind != kind) {
+            if declared.kind != kind {
+                let declared = &declared.kind;
+                self.differs(&item, format!("the kind is declared as {declared} but is {kind}"));
             }
-            None => {
-                self.found(&item, Problem::Undeclared);
-                let attributes = Attributes {
-                    item: &item,
-                    values: &span.attributes,
-                    incomplete: true,
-                };
-                self.names_and_types(&attributes, &[]);
-            }
+            self.only(&attributes, &declared.attributes);
+        } else {
+            self.differs(&item, UNDECLARED);
+            attributes.incomplete = true;
+            self.names_and_types(&attributes, &[]);
         }
         for event in &span.events {
             let attributes = Attributes {
@@ -156,10 +145,10 @@ impl<'a> Check<'a> {
             return self.only(attributes, &own.attributes);
         }
         match registry.upstream.events.get(name) {
-            None => self.found(attributes.item, Problem::Undeclared),
-            Some(true) => self.found(attributes.item, Problem::Deprecated),
+            None => self.differs(attributes.item, UNDECLARED),
+            Some(true) => self.differs(attributes.item, DEPRECATED),
             Some(false) if registry.imported_events.contains(name) => {}
-            Some(false) => self.found(attributes.item, Problem::NotImported),
+            Some(false) => self.differs(attributes.item, NOT_IMPORTED),
         }
         self.names_and_types(attributes, &[]);
     }
@@ -167,48 +156,34 @@ impl<'a> Check<'a> {
     fn metric(&mut self, metric: &Metric) {
         let item = format!("metric {}", metric.name);
         let registry = self.registry;
-        let declared = if let Some(own) = registry.metrics.get(&metric.name) {
-            Some((own.instrument.as_str(), own.unit.as_str(), Some(&own.attributes)))
-        } else if let Some(upstream) = registry.upstream.metrics.get(&metric.name) {
-            if upstream.deprecated {
-                self.found(&item, Problem::Deprecated);
-            } else if !registry.imported_metrics.contains(&metric.name) {
-                self.found(&item, Problem::NotImported);
-            }
-            let attributes = registry.measures.get(&metric.name);
-            Some((upstream.instrument.as_str(), upstream.unit.as_str(), attributes))
-        } else {
-            None
-        };
-        let Some((instrument, unit, attributes)) = declared else {
-            self.found(&item, Problem::Undeclared);
+        let Some((declared, attributes)) = registry.metric(&metric.name) else {
+            self.differs(&item, UNDECLARED);
             for attribute in points(metric).into_iter().flatten() {
                 self.name_and_type(&item, attribute, &[]);
             }
             return;
         };
-        let received = instrument_of(metric);
-        if received != instrument {
-            let problem = Problem::Instrument {
-                declared: instrument.to_owned(),
-                received: received.to_owned(),
-            };
-            self.found(&item, problem);
+        if declared.deprecated {
+            self.differs(&item, DEPRECATED);
+        } else if !registry.declares_metric(&metric.name) {
+            self.differs(&item, NOT_IMPORTED);
         }
-        if metric.unit != unit {
-            let problem = Problem::Unit {
-                declared: unit.to_owned(),
-                received: metric.unit.clone(),
-            };
-            self.found(&item, problem);
+        let (instrument, received) = (&declared.instrument, instrument_of(metric));
+        if received != instrument {
+            self.differs(
+                &item,
+                format!("the instrument is declared as {instrument} but is {received}"),
+            );
+        }
+        let (unit, received) = (&declared.unit, &metric.unit);
+        if received != unit {
+            self.differs(
+                &item,
+                format!("the unit is declared as {unit:?} but is {received:?}"),
+            );
         }
         let everywhere = registry.measures.get("*").map_or(&[][..], Vec::as_slice);
-        let allowed: Vec<Use> = attributes
-            .into_iter()
-            .flatten()
-            .chain(everywhere)
-            .cloned()
-            .collect();
+        let allowed = [attributes, everywhere].concat();
         for values in points(metric) {
             // The overflow data point aggregates many attribute sets and has none of their attributes.
             let overflow = values
@@ -226,17 +201,10 @@ impl<'a> Check<'a> {
     }
 
     fn log(&mut self, record: &LogRecord) {
-        let source = record
-            .attributes
-            .iter()
-            .find(|attribute| attribute.key == "code.file.path")
-            .and_then(|attribute| text(attribute.value.as_ref()));
-        let Some(source) = source.filter(|source| {
-            self.registry
-                .sources
-                .iter()
-                .any(|ours| source.starts_with(ours.as_str()))
-        }) else {
+        let sources = &self.registry.sources;
+        let Some(source) = text_of(&record.attributes, "code.file.path")
+            .filter(|source| sources.iter().any(|ours| source.starts_with(ours.as_str())))
+        else {
             return;
         };
         let attributes = Attributes {
@@ -281,7 +249,8 @@ impl<'a> Check<'a> {
         let mut seen = BTreeSet::new();
         for attribute in attributes.values {
             if !seen.insert(&attribute.key) {
-                self.found(attributes.item, Problem::Repeated(attribute.key.clone()));
+                let repeated = format!("the attribute {} appears more than once", attribute.key);
+                self.differs(attributes.item, repeated);
             }
             self.name_and_type(attributes.item, attribute, uses);
         }
@@ -290,44 +259,29 @@ impl<'a> Check<'a> {
     fn name_and_type(&mut self, item: &str, attribute: &KeyValue, uses: &[Use]) {
         let name = &attribute.key;
         let Some(declared) = self.registry.value_type(name) else {
-            return self.found(item, Problem::UndeclaredAttribute(name.clone()));
+            return self.differs(item, format!("the attribute {name} is not declared"));
         };
-        if self
-            .registry
-            .upstream
-            .attribute(name)
-            .is_some_and(|upstream| upstream.deprecated)
-        {
-            self.found(item, Problem::DeprecatedAttribute(name.clone()));
+        let upstream = self.registry.upstream.attribute(name);
+        if upstream.is_some_and(|upstream| upstream.deprecated) {
+            self.differs(item, format!("the attribute {name} is deprecated"));
         }
         let here = uses.iter().find(|used| used.name == *name);
         let declared = here.map_or(declared, |used| used.value_type);
         self.value(item, name, declared, attribute.value.as_ref());
     }
 
-    fn value(&mut self, item: &str, name: &str, declared: ValueType, value: Option<&AnyValue>) {
-        if !declared.admits(value) {
-            let problem = Problem::Type {
-                attribute: name.to_owned(),
-                declared,
-                received: ValueType::of(value),
-            };
-            return self.found(item, problem);
+    fn value(&mut self, item: &str, name: &str, declared: &str, value: Option<&AnyValue>) {
+        if !value::admits(declared, value) {
+            let received = value::type_of(value);
+            let problem = format!("the attribute {name} is declared as {declared} but is {received}");
+            return self.differs(item, problem);
         }
-        let members = self
-            .registry
-            .attributes
-            .get(name)
-            .map_or(&[][..], |own| &own.members);
-        if let Some(received) = text(value)
-            && !members.is_empty()
-            && !members.iter().any(|member| member.value == received)
+        if let Some(own) = self.registry.attributes.get(name)
+            && let Some(received) = text(value)
+            && !own.members.is_empty()
+            && !own.members.iter().any(|member| member.value == received)
         {
-            let problem = Problem::Value {
-                attribute: name.to_owned(),
-                received: received.to_owned(),
-            };
-            self.found(item, problem);
+            self.differs(item, format!("the attribute {name} has no member {received:?}"));
         }
     }
 }
@@ -349,8 +303,7 @@ fn matches_pattern(span: &trace::Span, pattern: &str) -> bool {
         .split_once('{')
         .and_then(|(before, inside)| Some((before, inside.split_once('}')?)))
     {
-        let attribute = span.attributes.iter().find(|attribute| attribute.key == name);
-        let Some(value) = attribute.and_then(|attribute| text(attribute.value.as_ref())) else {
+        let Some(value) = text_of(&span.attributes, name) else {
             return false;
         };
         expanded.push_str(before);
@@ -361,15 +314,10 @@ fn matches_pattern(span: &trace::Span, pattern: &str) -> bool {
     expanded == span.name
 }
 
-fn kind(span: &trace::Span) -> &'static str {
-    match span.kind() {
-        OtlpKind::Internal => "internal",
-        OtlpKind::Server => "server",
-        OtlpKind::Client => "client",
-        OtlpKind::Producer => "producer",
-        OtlpKind::Consumer => "consumer",
-        OtlpKind::Unspecified => "unspecified",
-    }
+/// Returns the value of the attribute `name` if it is a string.
+fn text_of<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
+    let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
+    text(attribute.value.as_ref())
 }
 
 fn instrument_of(metric: &Metric) -> &'static str {
@@ -385,32 +333,21 @@ fn instrument_of(metric: &Metric) -> &'static str {
 
 /// Returns the attributes of each data point.
 fn points(metric: &Metric) -> Vec<&[KeyValue]> {
+    macro_rules! attributes {
+        ($data:ident) => {
+            $data
+                .data_points
+                .iter()
+                .map(|point| &point.attributes[..])
+                .collect()
+        };
+    }
     match &metric.data {
-        Some(Data::Gauge(gauge)) => gauge
-            .data_points
-            .iter()
-            .map(|point| &point.attributes[..])
-            .collect(),
-        Some(Data::Sum(sum)) => sum
-            .data_points
-            .iter()
-            .map(|point| &point.attributes[..])
-            .collect(),
-        Some(Data::Histogram(histogram)) => histogram
-            .data_points
-            .iter()
-            .map(|point| &point.attributes[..])
-            .collect(),
-        Some(Data::ExponentialHistogram(histogram)) => histogram
-            .data_points
-            .iter()
-            .map(|point| &point.attributes[..])
-            .collect(),
-        Some(Data::Summary(summary)) => summary
-            .data_points
-            .iter()
-            .map(|point| &point.attributes[..])
-            .collect(),
+        Some(Data::Gauge(data)) => attributes!(data),
+        Some(Data::Sum(data)) => attributes!(data),
+        Some(Data::Histogram(data)) => attributes!(data),
+        Some(Data::ExponentialHistogram(data)) => attributes!(data),
+        Some(Data::Summary(data)) => attributes!(data),
         None => Vec::new(),
     }
 }

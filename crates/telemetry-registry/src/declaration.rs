@@ -1,7 +1,7 @@
 //! The YAML format of a registry: the part in use of the semantic convention definition language (version 1)
 //! that OpenTelemetry Weaver reads. Unknown fields are errors.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A file of the registry.
 #[derive(Debug, Deserialize)]
@@ -54,7 +54,7 @@ pub(crate) enum Signal {
     Span,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stability {
     Alpha,
@@ -64,19 +64,7 @@ pub(crate) enum Stability {
     Stable,
 }
 
-impl Stability {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Alpha => "alpha",
-            Self::Beta => "beta",
-            Self::Development => "development",
-            Self::ReleaseCandidate => "release candidate",
-            Self::Stable => "stable",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SpanKind {
     Client,
@@ -86,19 +74,7 @@ pub(crate) enum SpanKind {
     Server,
 }
 
-impl SpanKind {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Consumer => "consumer",
-            Self::Internal => "internal",
-            Self::Producer => "producer",
-            Self::Server => "server",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Instrument {
     Counter,
@@ -108,15 +84,11 @@ pub(crate) enum Instrument {
     UpDownCounter,
 }
 
-impl Instrument {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::UpDownCounter => "updowncounter",
-        }
-    }
+/// Returns the name of a value of [`Stability`], [`SpanKind`] or [`Instrument`].
+pub(crate) fn name(value: impl Serialize) -> String {
+    let name = serde_json::to_value(value).ok();
+    let name = name.as_ref().and_then(serde_json::Value::as_str);
+    name.expect("unit variants serialize as their name").to_owned()
 }
 
 /// An attribute that is declared (`id`) or referred to (`ref`).

@@ -1,11 +1,10 @@
 //! The files of a project's registry, as a YAML file lists them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::error::RegistryError;
+use crate::error::{RegistryError, parse, read};
 
 /// The files of a registry.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -39,10 +38,7 @@ impl Layout {
     ///
     /// Returns an error if the file cannot be read or is malformed.
     pub fn read(path: &Path) -> Result<Self, RegistryError> {
-        let shown = || path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| RegistryError::Unreadable(shown(), error))?;
-        let mut layout: Self = serde_saphyr::from_str(&text)
-            .map_err(|error| RegistryError::Malformed(shown(), error.to_string()))?;
+        let mut layout: Self = parse(path.display().to_string(), &read(path)?)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let declared = layout.registries.iter_mut();
         let paths = declared.flat_map(|registry| [&mut registry.folder, &mut registry.constants]);

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::declaration::File;
-use crate::error::RegistryError;
+use crate::error::{RegistryError, parse, read};
 use crate::layout::Layout;
 use crate::registry::Registry;
 use crate::resolution;
@@ -41,26 +40,19 @@ impl Registry {
             .iter()
             .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         files.extend(more);
-        let mut registry = Self::read(&read(&layout.upstream)?, &files)?;
+        let upstream = Upstream::parse(&read(&layout.upstream)?)
+            .map_err(|line| RegistryError::Malformed("upstream.txt".to_owned(), line))?;
+        let mut parsed = Vec::new();
+        for (name, text) in &files {
+            parsed.push((name.as_str(), parse(format!("{name}.yaml"), text)?));
+        }
+        let mut registry = resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)?;
         // An area of several folders, as `logs`, belongs to the first.
         for (area, index) in folders {
             registry.folders.entry(area).or_insert(index);
         }
         registry.sources = layout.sources.clone();
         Ok(registry)
-    }
-
-    /// Resolves declarations, each the name and the text of a file.
-    pub(crate) fn read(upstream: &str, files: &[(String, String)]) -> Result<Self, RegistryError> {
-        let upstream = Upstream::parse(upstream)
-            .map_err(|line| RegistryError::Malformed("upstream.txt".to_owned(), line))?;
-        let mut parsed = Vec::new();
-        for (name, text) in files {
-            let file: File = serde_saphyr::from_str(text)
-                .map_err(|error| RegistryError::Malformed(format!("{name}.yaml"), error.to_string()))?;
-            parsed.push((name.as_str(), file));
-        }
-        resolution::resolve(upstream, &parsed).map_err(RegistryError::Contradictory)
     }
 }
 
@@ -80,8 +72,4 @@ fn declarations(folder: &Path) -> Result<Vec<(String, String)>, RegistryError> {
         }
     }
     Ok(files)
-}
-
-fn read(path: &Path) -> Result<String, RegistryError> {
-    fs::read_to_string(path).map_err(|error| RegistryError::Unreadable(path.display().to_string(), error))
 }

@@ -12,25 +12,13 @@ const COMMON_LABELS: [&str; 2] = ["job", "instance"];
 impl Registry {
     /// Returns the series of the declared metrics, each with its possible labels.
     pub fn prometheus_series(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let own = self.metrics.iter().map(|(name, metric)| {
-            let instrument = metric.instrument.as_str();
-            (
-                name,
-                instrument,
-                metric.unit.as_str(),
-                metric.attributes.as_slice(),
-            )
-        });
-        let imported = self.imported_metrics.iter().map(|name| {
-            let metric = &self.upstream.metrics[name];
-            let uses = self.measures.get(name).map_or(&[][..], Vec::as_slice);
-            (name, metric.instrument.as_str(), metric.unit.as_str(), uses)
-        });
+        let names = self.metrics.keys().chain(&self.imported_metrics);
+        let metrics = names.filter_map(|name| Some((name, self.metric(name)?)));
         let mut series = BTreeMap::new();
-        for (name, instrument, unit, uses) in own.chain(imported) {
-            let name = series_name(name, instrument, unit);
+        for (name, (definition, uses)) in metrics {
+            let name = series_name(name, &definition.instrument, &definition.unit);
             let labels = labels(uses.iter().chain(self.measures.get("*").into_iter().flatten()));
-            if instrument == "histogram" {
+            if definition.instrument == "histogram" {
                 let mut bucket_labels = labels.clone();
                 bucket_labels.insert("le".to_owned());
                 series.insert(format!("{name}_bucket"), bucket_labels);

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::declaration::{Instrument, Member, RequirementLevel, SpanKind, Stability};
-use crate::upstream::Upstream;
-use crate::value::ValueType;
+use crate::declaration::{Member, RequirementLevel};
+use crate::upstream::{MetricDefinition, Upstream};
 
 /// The declarations of this project and of upstream.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +31,12 @@ pub struct Registry {
 /// An attribute that this project declares.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnAttribute {
-    pub(crate) value_type: ValueType,
+    pub(crate) value_type: &'static str,
     /// Permitted values; empty if all are.
     pub(crate) members: Vec<Member>,
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
-    pub(crate) stability: Stability,
+    pub(crate) stability: String,
     pub(crate) examples: Vec<serde_json::Value>,
     /// Name of the declaring file without its extension.
     pub(crate) area: String,
@@ -48,7 +47,7 @@ pub(crate) struct OwnAttribute {
 pub(crate) struct Use {
     pub(crate) name: String,
     /// Type in this use, which may be narrower than the declared one.
-    pub(crate) value_type: ValueType,
+    pub(crate) value_type: &'static str,
     /// Description in this use; `None` for that of upstream.
     pub(crate) brief: Option<String>,
     pub(crate) requirement_level: RequirementLevel,
@@ -58,7 +57,7 @@ pub(crate) struct Use {
 pub(crate) struct Span {
     /// Permitted names; `{attribute}` stands for the value of an attribute.
     pub(crate) names: Vec<String>,
-    pub(crate) kind: SpanKind,
+    pub(crate) kind: String,
     pub(crate) parent: Option<String>,
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
@@ -68,8 +67,7 @@ pub(crate) struct Span {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Metric {
-    pub(crate) instrument: Instrument,
-    pub(crate) unit: String,
+    pub(crate) definition: MetricDefinition,
     pub(crate) brief: String,
     pub(crate) attributes: Vec<Use>,
     pub(crate) area: String,
@@ -109,8 +107,17 @@ impl Registry {
             .any(|span| span.names.iter().any(|pattern| pattern == name))
     }
 
+    /// Returns a metric of this project or of upstream with its attributes.
+    pub(crate) fn metric(&self, name: &str) -> Option<(&MetricDefinition, &[Use])> {
+        if let Some(own) = self.metrics.get(name) {
+            return Some((&own.definition, &own.attributes));
+        }
+        let uses = self.measures.get(name).map_or(&[][..], Vec::as_slice);
+        Some((self.upstream.metrics.get(name)?, uses))
+    }
+
     /// Returns the type of an attribute of this project or of upstream.
-    pub(crate) fn value_type(&self, name: &str) -> Option<ValueType> {
+    pub(crate) fn value_type(&self, name: &str) -> Option<&'static str> {
         let own = self.attributes.get(name).map(|own| own.value_type);
         own.or_else(|| Some(self.upstream.attribute(name)?.value_type))
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::declaration::{Attribute, AttributeType, File, Group, Signal};
+use crate::declaration::{Attribute, AttributeType, File, Group, Signal, name};
 use crate::registry::{Event, Logs, Metric, OwnAttribute, Registry, Span, Use};
-use crate::upstream::Upstream;
-use crate::value::{Scalar, ValueType};
+use crate::upstream::{MetricDefinition, Upstream};
+use crate::value::{self, ANY, STRING};
 
 /// Resolves files, each with its name; the error lists their problems.
 pub(crate) fn resolve(upstream: Upstream, files: &[(&str, File)]) -> Result<Registry, Vec<String>> {
@@ -55,6 +55,10 @@ impl<'a> Resolution<'a> {
         self.problems.push(problem);
     }
 
+    fn redeclared(&mut self, at: &str) {
+        self.problem(format!("{at} is defined upstream and cannot be redeclared"));
+    }
+
     fn declare(&mut self, area: &str, group: &Group, attribute: &Attribute) {
         let Some(name) = &attribute.id else { return };
         let at = format!("{}: {name}", group.id);
@@ -64,21 +68,21 @@ impl<'a> Resolution<'a> {
         if self.registry.upstream.attributes.contains_key(name)
             || self.registry.upstream.attribute(name).is_some()
         {
-            self.problem(format!("{at} is defined upstream and cannot be redeclared"));
+            self.redeclared(&at);
         }
         let (value_type, members) = match &attribute.value_type {
-            Some(AttributeType::Simple(text)) => match ValueType::parse(text).filter(|_| text != "enum") {
+            Some(AttributeType::Simple(text)) => match value::parse(text).filter(|_| text != "enum") {
                 Some(value_type) => (value_type, Vec::new()),
                 None => return self.problem(format!("{at} has the unknown type {text}")),
             },
-            Some(AttributeType::Enumeration { members }) => (ValueType::One(Scalar::String), members.clone()),
+            Some(AttributeType::Enumeration { members }) => (STRING, members.clone()),
             None => return self.problem(format!("{at} has no type")),
         };
         let (Some(stability), Some(brief)) = (attribute.stability, &attribute.brief) else {
             return self.problem(format!("{at} has no stability or no brief"));
         };
         let examples = attribute.examples.clone().unwrap_or_default();
-        if value_type == ValueType::One(Scalar::String) && members.is_empty() && examples.is_empty() {
+        if value_type == STRING && members.is_empty() && examples.is_empty() {
             self.problem(format!("{at} is a string without examples"));
         }
         let own = OwnAttribute {
@@ -86,7 +90,7 @@ impl<'a> Resolution<'a> {
             members,
             brief: brief.clone(),
             note: attribute.note.clone(),
-            stability,
+            stability: self::name(stability),
             examples,
             area: area.to_owned(),
         };
@@ -134,7 +138,7 @@ impl<'a> Resolution<'a> {
         };
         self.registry.spans.push(Span {
             names: group.annotations.names.clone(),
-            kind,
+            kind: name(kind),
             parent: group.annotations.parent.clone(),
             brief: group.brief.clone(),
             note: group.note.clone(),
@@ -149,14 +153,14 @@ impl<'a> Resolution<'a> {
             return self.problem(format!("{} has no name, instrument or unit", group.id));
         };
         if self.registry.upstream.metrics.contains_key(name) {
-            self.problem(format!(
-                "{} is defined upstream and cannot be redeclared",
-                group.id
-            ));
+            self.redeclared(&group.id);
         }
         let metric = Metric {
-            instrument,
-            unit: unit.clone(),
+            definition: MetricDefinition {
+                instrument: self::name(instrument),
+                unit: unit.clone(),
+                deprecated: false,
+            },
             brief: group.brief.clone(),
             attributes,
             area: area.to_owned(),
@@ -171,10 +175,7 @@ impl<'a> Resolution<'a> {
             return self.problem(format!("{} has no name", group.id));
         };
         if self.registry.upstream.events.contains_key(name) {
-            self.problem(format!(
-                "{} is defined upstream and cannot be redeclared",
-                group.id
-            ));
+            self.redeclared(&group.id);
         }
         let event = Event {
             brief: group.brief.clone(),
@@ -257,7 +258,7 @@ impl<'a> Resolution<'a> {
             self.problem(format!("{}: {name} is deprecated", group.id));
         }
         let narrowed = match &attribute.annotations.value_type {
-            Some(text) if declared == ValueType::Any || attribute.note.is_some() => ValueType::parse(text),
+            Some(text) if declared == ANY || attribute.note.is_some() => value::parse(text),
             Some(_) => None,
             None => Some(declared),
         };

@@ -2,28 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use crate::value::ValueType;
+use crate::value;
 
 /// The declarations of one version of the semantic conventions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Upstream {
     pub(crate) version: String,
     pub(crate) attributes: BTreeMap<String, UpstreamAttribute>,
-    pub(crate) metrics: BTreeMap<String, UpstreamMetric>,
+    pub(crate) metrics: BTreeMap<String, MetricDefinition>,
     /// Names of events; the value is whether the event is deprecated.
     pub(crate) events: BTreeMap<String, bool>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UpstreamAttribute {
-    pub(crate) value_type: ValueType,
+    pub(crate) value_type: &'static str,
     /// Whether the name is a template for attributes `NAME.<key>`.
     pub(crate) template: bool,
     pub(crate) deprecated: bool,
 }
 
+/// Properties of a metric that upstream declares too.
 #[derive(Clone, Debug)]
-pub(crate) struct UpstreamMetric {
+pub(crate) struct MetricDefinition {
     pub(crate) instrument: String,
     pub(crate) unit: String,
     pub(crate) deprecated: bool,
@@ -42,14 +43,14 @@ impl Upstream {
                         .strip_prefix("template[")
                         .and_then(|rest| rest.strip_suffix(']'));
                     let attribute = UpstreamAttribute {
-                        value_type: ValueType::parse(template_type.unwrap_or(value_type)).ok_or(line)?,
+                        value_type: value::parse(template_type.unwrap_or(value_type)).ok_or(line)?,
                         template: template_type.is_some(),
                         deprecated: stability == "deprecated",
                     };
                     upstream.attributes.insert(name.to_owned(), attribute);
                 }
                 ["metric", name, instrument, unit, stability] => {
-                    let metric = UpstreamMetric {
+                    let metric = MetricDefinition {
                         instrument: instrument.to_owned(),
                         unit: unit.to_owned(),
                         deprecated: stability == "deprecated",

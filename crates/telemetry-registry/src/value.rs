@@ -1,118 +1,55 @@
-//! The types of attributes and of values received over OTLP.
-
-use std::fmt::{self, Display};
+//! The types of attributes and of values received over OTLP, in the spelling of the definition language.
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
 
-/// Type of an attribute. An enumeration has the type of its values.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum ValueType {
-    /// Any type.
-    Any,
-    /// A single value.
-    One(Scalar),
-    /// A list of values of one type.
-    List(Scalar),
+/// Types of attributes. An enumeration has the type of its values, and any other type is `any`.
+const TYPES: [&str; 9] = [
+    ANY,
+    STRING,
+    "string[]",
+    "int",
+    "int[]",
+    "double",
+    "double[]",
+    "boolean",
+    "boolean[]",
+];
+
+pub(crate) const ANY: &str = "any";
+pub(crate) const STRING: &str = "string";
+
+/// Returns the type that `text` names; templates are not types.
+pub(crate) fn parse(text: &str) -> Option<&'static str> {
+    let text = text.replace("enum", STRING);
+    TYPES.into_iter().find(|known| *known == text)
 }
 
-/// Type of a single value.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Scalar {
-    /// A string.
-    String,
-    /// A 64-bit signed integer.
-    Int,
-    /// A 64-bit floating-point number.
-    Double,
-    /// A boolean.
-    Boolean,
-}
-
-impl Scalar {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::String => "string",
-            Self::Int => "int",
-            Self::Double => "double",
-            Self::Boolean => "boolean",
+/// Returns the type of `value`.
+pub(crate) fn type_of(value: Option<&AnyValue>) -> &'static str {
+    match value.and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(_)) => STRING,
+        Some(Value::IntValue(_)) => "int",
+        Some(Value::DoubleValue(_)) => "double",
+        Some(Value::BoolValue(_)) => "boolean",
+        Some(Value::ArrayValue(list)) => {
+            let mut types = list.values.iter().map(|value| type_of(Some(value)));
+            let first = types.next().unwrap_or(ANY);
+            let list = TYPES
+                .into_iter()
+                .find(|known| known.strip_suffix("[]") == Some(first));
+            list.filter(|_| types.all(|other| other == first)).unwrap_or(ANY)
         }
-    }
-
-    fn of(value: &Value) -> Option<Self> {
-        match value {
-            Value::StringValue(_) => Some(Self::String),
-            Value::IntValue(_) => Some(Self::Int),
-            Value::DoubleValue(_) => Some(Self::Double),
-            Value::BoolValue(_) => Some(Self::Boolean),
-            _ => None,
-        }
+        _ => ANY,
     }
 }
 
-impl Display for ValueType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("any"),
-            Self::One(scalar) => f.write_str(scalar.as_str()),
-            Self::List(scalar) => write!(f, "{}[]", scalar.as_str()),
-        }
-    }
-}
-
-impl ValueType {
-    /// Parses a type in the spelling of the definition language, except templates.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (name, list) = match text.strip_suffix("[]") {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
-        let scalar = match name {
-            "any" if !list => return Some(Self::Any),
-            "string" | "enum" => Scalar::String,
-            "int" => Scalar::Int,
-            "double" => Scalar::Double,
-            "boolean" => Scalar::Boolean,
-            _ => return None,
-        };
-        Some(if list {
-            Self::List(scalar)
-        } else {
-            Self::One(scalar)
-        })
-    }
-
-    /// Returns the type of `value`, or [`ValueType::Any`] if the definition language has no such type.
-    pub(crate) fn of(value: Option<&AnyValue>) -> Self {
-        match value.and_then(|value| value.value.as_ref()) {
-            Some(Value::ArrayValue(list)) => {
-                let mut scalars = list
-                    .values
-                    .iter()
-                    .map(|value| value.value.as_ref().and_then(Scalar::of));
-                let first = scalars.next().flatten();
-                match first.filter(|first| scalars.all(|scalar| scalar == Some(*first))) {
-                    Some(scalar) => Self::List(scalar),
-                    None => Self::Any,
-                }
-            }
-            Some(value) => Scalar::of(value).map_or(Self::Any, Self::One),
-            None => Self::Any,
-        }
-    }
-
-    /// Whether an attribute of this type may have the value.
-    pub(crate) fn admits(self, value: Option<&AnyValue>) -> bool {
-        self == Self::Any
-            || self == Self::of(value)
-            || (matches!(self, Self::List(_)) && is_empty_list(value))
-    }
-}
-
-fn is_empty_list(value: Option<&AnyValue>) -> bool {
-    matches!(
+/// Whether an attribute of the type `declared` may have the value.
+pub(crate) fn admits(declared: &str, value: Option<&AnyValue>) -> bool {
+    let is_empty_list = matches!(
         value.and_then(|value| value.value.as_ref()),
         Some(Value::ArrayValue(list)) if list.values.is_empty()
-    )
+    );
+    declared == ANY || declared == type_of(value) || (declared.ends_with("[]") && is_empty_list)
 }
 
 /// Returns the text of a string value.

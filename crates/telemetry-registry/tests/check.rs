@@ -181,14 +181,14 @@ fn deviations_of_a_span_are_found() {
         [
             "event surprise of span user.login: is not declared",
             "event surprise of span user.login: the attribute exception.kind is not declared",
-            "span user.login: the attribute auth.statuss is not declared",
-            "span user.login: the attribute http.status_code is deprecated",
             "span user.login: the attribute http.status_code is not declared for this item",
             "span user.login: the attribute url.path is not declared for this item",
-            "span user.login: the attribute url.path appears more than once",
-            "span user.login: the attribute http.status_code is declared as int but is string",
-            "span user.login: the attribute user.id is declared as int but is string",
             "span user.login: the attribute auth.status has no member \"maybe\"",
+            "span user.login: the attribute auth.statuss is not declared",
+            "span user.login: the attribute http.status_code is declared as int but is string",
+            "span user.login: the attribute http.status_code is deprecated",
+            "span user.login: the attribute url.path appears more than once",
+            "span user.login: the attribute user.id is declared as int but is string",
             "span user.login: the kind is declared as internal but is server",
         ]
     );

@@ -16,7 +16,7 @@ if "compose" in parts:
 
     compose.check(project, rendered / "compose.json", rendered / "compose-profiles.json", password)
 if "manifests" in parts:
-    # The slowest of all to import.
+    # Imported late because it is slow to import.
     import manifests
 
     for overlay in ("single-node", "region", "example"):

@@ -7,7 +7,7 @@ import yaml
 
 from facts import fact, pinned
 
-# The access table: what answers on this machine, and where.
+# Published ports in docs/deployment.md: service and address.
 PORTS = {
     "app": [8000],
     "postgres": [5432],

@@ -7,9 +7,9 @@ import yaml
 
 from facts import SECRET, fact, pinned
 
-# The oldest release with the preStop pause, and the newest that there are schemas for.
+# Oldest release with the preStop pause, and the newest release with available schemas.
 KUBERNETES = ["1.30", "1.37"]
-# Of KEDA's own resources, what is used here: field by field, because their schemas are in no registry.
+# Permitted fields of KEDA's resources, whose schemas are in no registry.
 KEDA = {
     "ScaledObject": {
         "scaleTargetRef": {"name"},
@@ -57,7 +57,7 @@ def keda(where, resource):
     for trigger in resource["spec"].get("triggers", []):
         known = trigger["type"] == "redis" and set(trigger["metadata"]) <= REDIS_TRIGGER
         fact(known, f"{where}: no trigger on a Redis list")
-        # The API server takes only texts here.
+        # The API server accepts only strings here.
         fact(all(isinstance(value, str) for value in trigger["metadata"].values()), f"{where}: metadata is not all text")
 
 

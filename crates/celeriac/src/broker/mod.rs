@@ -58,8 +58,8 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// the connection broke.
     async fn publish_together(&self, publication: &Publication) -> Result<(), BrokerError>;
 
-    /// Takes up to `max` messages from the queues, lowest priority number first, and reserves them for this
-    /// broker handle.
+    /// Receives up to `max` messages from the queues, lowest priority number first, and reserves them for
+    /// this broker handle.
     ///
     /// Waits well under a second if there are none; the list may be empty.
     ///
@@ -141,7 +141,7 @@ pub trait Broker: ResultBackend + Bus + DeadLetters + Timetable {
     /// [`restore_expired`](Self::restore_expired).
     fn renew_interval(&self) -> Duration;
 
-    /// Returns the messages of dead workers to their queues. Returns the number of messages.
+    /// Restores the messages of dead workers to their queues and returns the number of restored messages.
     ///
     /// # Errors
     /// Returns an error if the broker cannot be reached. Messages that were returned before stay in their

@@ -22,9 +22,9 @@ pub struct Settlement {
 pub enum SettlementStatus {
     /// The settlement was applied.
     Applied,
-    /// Nothing was applied: the delivery is no longer held.
+    /// The delivery is no longer reserved; no change was made.
     NotHeld,
-    /// Nothing was applied: another worker has taken over one of the chords.
+    /// Another worker has claimed one of the chords; no change was made.
     ChordTaken,
 }
 

@@ -1,6 +1,6 @@
-//! Prepares the later parts of a canvas: the steps of a chain in the order of the wire format, groups with a
-//! successor as chords, and the ids of all results, which are chosen before the tasks exist so that clients
-//! can wait for them. Follows `prepare_steps` and `freeze` of Celery 5.7's canvas.
+//! Prepares a canvas for sending: brings the steps of a chain into the order of the wire format, turns groups
+//! with a successor into chords, and assigns the ids of all results before the tasks are sent, so that
+//! clients can wait for the results. Corresponds to `prepare_steps` and `freeze` in Celery 5.7.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::node::{CanvasError, Kind, Node, list};
 use crate::{result_tree::ResultTree, system};
 
-/// Maximum number of steps in a chain. Its results form a linked list, which is read recursively here and in
-/// Python.
+/// Maximum number of steps in a chain. The results form a linked list, which is processed recursively here
+/// and in Python.
 const MOST_STEPS: usize = 1000;
 
 /// Values that a signature receives from its position in the canvas.
@@ -23,8 +23,8 @@ pub(super) struct FreezeArgs {
     pub root: Option<Value>,
 }
 
-/// Returns the steps of a chain, last first, each with its id, and the result of the last one. A group with a
-/// successor becomes a chord.
+/// Returns the steps of a chain, last first, each with its id, and the result of the last step. A group with
+/// a successor becomes a chord.
 pub(super) fn steps(
     tasks: Vec<Node>,
     args: &[Value],
@@ -98,25 +98,15 @@ pub(super) fn freeze(
             Some(id) => id.to_owned(),
             None => new_id(),
         };
-        let mut results = Vec::with_capacity(header.len());
-        *header = ungrouped(std::mem::take(header));
-        for (index, task) in header.iter_mut().enumerate() {
-            let inherited = FreezeArgs {
-                index: Some(index),
-                root: inherited.root.clone(),
-                ..FreezeArgs::default()
-            };
-            results.push(Arc::new(freeze(task, inherited, reply_to)?));
-        }
+        let of_parts = FreezeArgs {
+            root: inherited.root.clone(),
+            ..FreezeArgs::default()
+        };
+        let results = freeze_parts(header, &of_parts, reply_to)?;
         header_options.insert("task_id".to_owned(), Value::String(group.clone()));
         let result = freeze(body, inherited, reply_to)?;
         node.set("task_id", group.clone());
-        let header = Arc::new(ResultTree {
-            id: group.into(),
-            parent: None,
-            children: Some(results),
-        });
-        return Ok(rooted(result, &header));
+        return Ok(rooted(result, &Arc::new(ResultTree::group(group, results))));
     }
     node.set("task_id", id.clone());
     if let Some(group) = &inherited.group
@@ -136,21 +126,25 @@ pub(super) fn freeze(
         }
         return Ok(ResultTree::task(id));
     };
+    Ok(ResultTree::group(id, freeze_parts(tasks, &inherited, reply_to)?))
+}
+
+/// Freezes the tasks of a group or of a chord's header.
+fn freeze_parts(
+    tasks: &mut Vec<Node>,
+    inherited: &FreezeArgs,
+    reply_to: &str,
+) -> Result<Vec<Arc<ResultTree>>, CanvasError> {
     *tasks = ungrouped(std::mem::take(tasks));
-    let mut results = Vec::with_capacity(tasks.len());
-    for (index, task) in tasks.iter_mut().enumerate() {
+    let parts = tasks.iter_mut().enumerate().map(|(index, task)| {
         let inherited = FreezeArgs {
             id: None,
             index: Some(index),
             ..inherited.clone()
         };
-        results.push(Arc::new(freeze(task, inherited, reply_to)?));
-    }
-    Ok(ResultTree {
-        id: id.into(),
-        parent: None,
-        children: Some(results),
-    })
+        freeze(task, inherited, reply_to).map(Arc::new)
+    });
+    parts.collect()
 }
 
 pub(super) fn new_id() -> String {

@@ -33,7 +33,3 @@ pub(super) fn take_text(options: &mut Options, name: &str) -> Option<String> {
         _ => None,
     }
 }
-
-pub(super) fn take_index(options: &mut Options) -> Option<usize> {
-    take(options, "group_index")?.as_u64()?.try_into().ok()
-}

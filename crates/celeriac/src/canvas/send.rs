@@ -10,7 +10,7 @@ use super::{
     freeze::{FreezeArgs, freeze, new_id, rooted, steps, ungrouped},
     message::SendContext,
     node::{CanvasError, Kind, Node, list},
-    options::{Options, merged, take, take_index, take_text},
+    options::{Options, merged, take, take_text},
 };
 use crate::{broker::Publication, json, result_tree::ResultTree};
 
@@ -33,36 +33,36 @@ impl Sender<'_> {
         args: &[Value],
         options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
+        let all_args = node.args_after(args);
+        let options = merged(node.options, options);
         match node.kind {
-            Kind::Task => self.task(node, args, options),
-            Kind::Chain(_) => self.chain(node, args, options),
-            Kind::Group(_) => self.group(node, args, options),
-            Kind::Chord { .. } => self.chord(node, args, options),
+            Kind::Task => {
+                let message = self.context.message(node.task, all_args, node.kwargs, options)?;
+                let result = Arc::new(ResultTree::task(message.headers.id.clone()));
+                self.publication.messages.push(message);
+                Ok(result)
+            }
+            Kind::Chain(tasks) => self.chain(tasks, &all_args, options),
+            // The arguments of a group itself are not passed to its members.
+            Kind::Group(tasks) => self.group(tasks, args, options),
+            Kind::Chord {
+                header,
+                header_options,
+                body,
+            } => self.chord(header, &header_options, *body, &all_args, options),
         }
-    }
-
-    fn task(&mut self, node: Node, args: &[Value], options: Options) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = node.args_after(args);
-        let message = self
-            .context
-            .message(node.task, args, node.kwargs, merged(node.options, options))?;
-        let result = Arc::new(ResultTree::task(message.headers.id.clone()));
-        self.publication.messages.push(message);
-        Ok(result)
     }
 
     fn chain(
         &mut self,
-        node: Node,
+        tasks: Vec<Node>,
         args: &[Value],
-        options: Options,
+        mut options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = node.args_after(args);
-        let mut options = merged(node.options, options);
         let inherited = FreezeArgs {
             id: take_text(&mut options, "task_id"),
             group: take_text(&mut options, "group_id"),
-            index: take_index(&mut options),
+            index: take(&mut options, "group_index").and_then(|index| index.as_u64()?.try_into().ok()),
             chord: take(&mut options, "chord"),
             root: take(&mut options, "root_id"),
         };
@@ -70,10 +70,7 @@ impl Sender<'_> {
         take(&mut options, "parent_id");
         let link = list(options.shift_remove("link"));
         let link_error = list(options.shift_remove("link_error"));
-        let Kind::Chain(tasks) = node.kind else {
-            return Err(CanvasError::Malformed("the chain"));
-        };
-        let (mut steps, result) = steps(tasks, &args, &link_error, &inherited, self.context.reply_to)?;
+        let (mut steps, result) = steps(tasks, args, &link_error, &inherited, self.context.reply_to)?;
         if let (Some(last), false) = (steps.first_mut(), link.is_empty()) {
             last.link("link", &link);
         }
@@ -90,11 +87,10 @@ impl Sender<'_> {
 
     fn group(
         &mut self,
-        node: Node,
+        tasks: Vec<Node>,
         args: &[Value],
-        options: Options,
+        mut options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        let mut options = merged(node.options, options);
         // The group is nested in another one, to which it adds its members.
         let outer = take_text(&mut options, "group_id");
         let id = take_text(&mut options, "task_id").unwrap_or_else(new_id);
@@ -103,9 +99,6 @@ impl Sender<'_> {
         options.shift_remove("group_index");
         let chord = take(&mut options, "chord");
         let root = options.get("root_id").cloned();
-        let Kind::Group(tasks) = node.kind else {
-            return Err(CanvasError::Malformed("the group"));
-        };
         let mut size = 0;
         let mut chord_of_members = false;
         let mut results = Vec::new();
@@ -132,29 +125,17 @@ impl Sender<'_> {
         if chord_of_members && outer.as_deref().is_none_or(|outer| outer == id) {
             self.publication.chord_sizes.push((id.clone(), size));
         }
-        Ok(Arc::new(ResultTree {
-            id: id.into(),
-            parent: None,
-            children: Some(results),
-        }))
+        Ok(Arc::new(ResultTree::group(id, results)))
     }
 
     fn chord(
         &mut self,
-        node: Node,
+        header: Vec<Node>,
+        header_options: &Options,
+        mut body: Node,
         args: &[Value],
-        options: Options,
+        mut options: Options,
     ) -> Result<Arc<ResultTree>, CanvasError> {
-        let args = node.args_after(args);
-        let mut options = merged(node.options, options);
-        let Kind::Chord {
-            header,
-            header_options,
-            mut body,
-        } = node.kind
-        else {
-            return Err(CanvasError::Malformed("the chord"));
-        };
         let given = take_text(&mut options, "task_id");
         // The id of a chord is that of its header, if it already has one.
         let header_id = header_options
@@ -181,9 +162,9 @@ impl Sender<'_> {
             root: root.clone(),
             ..FreezeArgs::default()
         };
-        let mut result = freeze(&mut body, inherited, self.context.reply_to)?;
+        let result = freeze(&mut body, inherited, self.context.reply_to)?;
         if header.is_empty() {
-            self.apply(*body, &[json!([])], Map::new())?;
+            self.apply(body, &[json!([])], Map::new())?;
             return Ok(Arc::new(result));
         }
         for name in ["chain", "chord", "group_id", "group_index"] {
@@ -202,7 +183,7 @@ impl Sender<'_> {
         }
         options.insert("chord".to_owned(), body);
         options.insert("task_id".to_owned(), Value::String(header_id.clone()));
-        let header = self.group(Node::group(header), &args, options)?;
+        let header = self.group(header, args, merged(Options::new(), options))?;
         if header
             .children
             .iter()
@@ -212,7 +193,6 @@ impl Sender<'_> {
             let saved = json!({"result": header.as_tuple()});
             self.publication.groups.push((header_id, saved));
         }
-        result = rooted(result, &header);
-        Ok(Arc::new(result))
+        Ok(Arc::new(rooted(result, &header)))
     }
 }

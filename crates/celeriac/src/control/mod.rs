@@ -19,6 +19,7 @@ use self::{
     envelope::Address,
 };
 use crate::{
+    backoff::Backoff,
     broker::{Broker, BrokerError, ReplyTo},
     log::debug,
     system,
@@ -54,7 +55,6 @@ pub struct Control {
     limit: usize,
     destination: Option<Vec<String>>,
     pattern: Option<String>,
-    matcher: Option<&'static str>,
 }
 
 /// Reply of one worker.
@@ -85,7 +85,6 @@ impl Control {
             limit: usize::MAX,
             destination: None,
             pattern: None,
-            matcher: None,
         }
     }
 
@@ -111,7 +110,6 @@ impl Control {
     /// Addresses only workers whose names match a shell pattern.
     pub fn glob(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = Some(pattern.into());
-        self.matcher = Some("glob");
         self
     }
 
@@ -200,7 +198,7 @@ impl Control {
             arguments,
             destination: self.destination.clone(),
             pattern: self.pattern.clone(),
-            matcher: self.matcher.map(str::to_owned),
+            matcher: self.pattern.as_ref().map(|_| "glob".to_owned()),
             ticket: None,
             reply_to: None,
         }
@@ -246,10 +244,10 @@ impl Control {
         let deadline = Instant::now() + self.timeout;
         let receivers = self.send(command).await?;
         let named = command.destination.as_ref().map_or(usize::MAX, Vec::len);
-        let mut delay = MIN_POLL_DELAY;
+        let mut polls = Backoff::new(MIN_POLL_DELAY, MAX_POLL_DELAY);
         while query.replies.len() < receivers.min(named) && Instant::now() < deadline {
-            sleep(delay.min(deadline.saturating_duration_since(Instant::now()))).await;
-            delay = (delay * 2).min(MAX_POLL_DELAY);
+            let left = deadline.saturating_duration_since(Instant::now());
+            sleep(polls.next_delay().min(left)).await;
             for raw in self.broker.take_replies(to).await? {
                 self.read(&raw, ticket, &mut query.replies);
             }
@@ -302,7 +300,7 @@ impl Query {
     }
 }
 
-fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+pub(crate) fn object<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()

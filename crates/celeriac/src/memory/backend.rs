@@ -12,7 +12,7 @@ use crate::{
 #[async_trait]
 impl ResultBackend for MemoryBroker {
     async fn store_result(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        self.contents.lock().store(meta, self.capacity);
+        self.contents.lock().store([meta], self.capacity);
         self.stored.notify_waiters();
         Ok(())
     }
@@ -21,7 +21,7 @@ impl ResultBackend for MemoryBroker {
         {
             let mut contents = self.contents.lock();
             if !contents.has_ended(&meta.task_id) {
-                contents.store(meta, self.capacity);
+                contents.store([meta], self.capacity);
             }
         }
         self.stored.notify_waiters();

@@ -42,7 +42,7 @@ pub(super) struct Contents {
 pub(super) struct QueuedMessage {
     pub raw: Vec<u8>,
     pub priority_step: usize,
-    /// Notifies the publisher; shared with the messages that follow from this one.
+    /// Notifies the publisher; shared with the messages that this message causes.
     pub finished: Arc<oneshot::Sender<()>>,
 }
 
@@ -64,7 +64,8 @@ impl QueuedMessage {
         (message, completion)
     }
 
-    /// Creates a message that follows from another one and delays the notification of that one's publisher.
+    /// Creates a message caused by another message; the publisher of the latter is notified only when both
+    /// complete.
     pub(super) fn following(message: &Message, finished: Arc<oneshot::Sender<()>>) -> Self {
         Self {
             raw: message.encode().into_bytes(),
@@ -138,12 +139,14 @@ impl Contents {
     }
 
     /// Stores a result, unless it is not final and a final one is already there.
-    pub(super) fn store(&mut self, meta: &ResultMeta, capacity: usize) {
-        if self.has_ended(&meta.task_id) && !meta.status.is_final() {
-            return;
-        }
-        if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
-            self.result_order.push_back(meta.task_id.clone());
+    pub(super) fn store<'a>(&mut self, results: impl IntoIterator<Item = &'a ResultMeta>, capacity: usize) {
+        for meta in results {
+            if self.has_ended(&meta.task_id) && !meta.status.is_final() {
+                continue;
+            }
+            if self.results.insert(meta.task_id.clone(), meta.clone()).is_none() {
+                self.result_order.push_back(meta.task_id.clone());
+            }
         }
         while self.results.len() > capacity.max(1) {
             let Some(oldest) = self.result_order.pop_front() else {
@@ -158,7 +161,7 @@ impl Contents {
         self.reserved.remove(tag).or_else(|| self.acked_early.remove(tag))
     }
 
-    /// Acknowledges a delivery before its task starts. Returns false if it is not held.
+    /// Acknowledges a delivery before its task starts. Returns false if the delivery is not reserved.
     pub(super) fn ack_early(&mut self, tag: &DeliveryTag) -> bool {
         if let Some(reserved) = self.reserved.remove(tag) {
             self.acked_early.insert(tag.clone(), reserved);
@@ -170,7 +173,8 @@ impl Contents {
         self.reserved.contains_key(tag) || self.acked_early.contains_key(tag)
     }
 
-    /// Returns a message to the head of its queue, marked as redelivered. Returns false if it is not held.
+    /// Returns a message to the head of its queue, marked as redelivered. Returns false if the delivery is
+    /// not reserved.
     pub(super) fn restore(&mut self, tag: &DeliveryTag) -> bool {
         let Some(Reserved {
             mut message, queue, ..

@@ -1,8 +1,7 @@
-//! [`Broker`] inside one process, for programs that run API and worker together and for tests. It gives the
-//! guarantees of the Redis broker (priorities, reservations, leases, dead letters, results), but keeps
-//! nothing beyond the process. `publish` therefore resolves only when the task has finished, retries
-//! included, so that a caller with an outbox keeps its row until then. Dropping that future does not stop the
-//! task.
+//! In-process [`Broker`], for tests and for programs that run API and worker together. It has the guarantees
+//! of the Redis broker (priorities, reservations, leases, dead letters, results), but all data is lost with
+//! the process. `publish` therefore resolves only when the task has finished, including retries, so that a
+//! caller with an outbox keeps the row until then. Dropping the future of `publish` does not stop the task.
 
 mod backend;
 mod bus;
@@ -33,7 +32,7 @@ use crate::{
     result::ResultMeta,
 };
 
-/// How long `receive` waits for a message.
+/// Maximum time that `receive` waits for a message.
 const WAIT: Duration = Duration::from_millis(100);
 
 /// In-process broker; its messages and results are lost when it is dropped.
@@ -60,8 +59,8 @@ impl fmt::Debug for MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// Creates a broker that holds at most `capacity` unfinished tasks, `capacity` results and `capacity`
-    /// dead letters.
+    /// Creates a broker for at most `capacity` unfinished tasks, `capacity` results and `capacity` dead
+    /// letters.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -96,6 +95,28 @@ impl MemoryBroker {
         }
         self.arrived.notify_waiters();
         completion.await.map_err(|_| shutting_down())
+    }
+
+    /// Stores a result and settles a delivery that nothing follows; `if_held` runs if it is held.
+    fn settle_alone(
+        &self,
+        delivery: &Delivery,
+        result: Option<&ResultMeta>,
+        if_held: impl FnOnce(&mut Contents),
+    ) {
+        let removed = {
+            let mut contents = self.contents.lock();
+            contents.store(result, self.capacity);
+            let removed = contents.remove(&delivery.tag);
+            if removed.is_some() {
+                if_held(&mut contents);
+            }
+            removed
+        };
+        self.stored.notify_waiters();
+        if let Some(reserved) = removed {
+            reserved.message.complete();
+        }
     }
 }
 
@@ -154,11 +175,9 @@ impl Broker for MemoryBroker {
             for (group, _) in &settlement.chords {
                 contents.chords.end(group);
             }
-            for meta in &settlement.results {
-                contents.store(meta, self.capacity);
-            }
+            contents.store(&settlement.results, self.capacity);
             contents.chords.begin(&settlement.publication, self.capacity);
-            // The publisher keeps waiting for the messages that follow from its own.
+            // The publisher also waits for the messages that its message causes.
             for message in &settlement.publication.messages {
                 let finished = Arc::clone(&reserved.message.finished);
                 contents.append(message.queue(), QueuedMessage::following(message, finished));
@@ -173,7 +192,7 @@ impl Broker for MemoryBroker {
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let mut arrival = std::pin::pin!(self.arrived.notified());
-        // Registered before looking, so that a message that arrives in between is noticed.
+        // Registered before the first check, so that no message in between is missed.
         arrival.as_mut().enable();
         let taken = self.contents.lock().take(queues, max);
         if !taken.is_empty() {
@@ -184,17 +203,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
-        let removed = {
-            let mut contents = self.contents.lock();
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
-            }
-            contents.remove(&delivery.tag)
-        };
-        self.stored.notify_waiters();
-        if let Some(reserved) = removed {
-            reserved.message.complete();
-        }
+        self.settle_alone(delivery, result, |_| {});
         Ok(())
     }
 
@@ -209,9 +218,7 @@ impl Broker for MemoryBroker {
             let Some(reserved) = contents.remove(&delivery.tag) else {
                 return Ok(());
             };
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
-            }
+            contents.store(result, self.capacity);
             // The publisher keeps waiting for the message that replaces its own.
             let next = QueuedMessage::following(&message, reserved.message.finished);
             contents.append(&reserved.queue, next);
@@ -234,30 +241,18 @@ impl Broker for MemoryBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let removed = {
-            let mut contents = self.contents.lock();
-            if let Some(meta) = result {
-                contents.store(meta, self.capacity);
+        self.settle_alone(delivery, result, |contents| {
+            let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
+            contents.dead.push_back(letter.into_bytes());
+            if contents.dead.len() > self.capacity.max(1) {
+                contents.dead.pop_front();
+                warn!(
+                    dropped = 1,
+                    capacity = self.capacity,
+                    "the dead-letter list is full; the oldest letter was dropped"
+                );
             }
-            let removed = contents.remove(&delivery.tag);
-            if removed.is_some() {
-                let letter = DeadLetter::encode(&delivery.queue, &delivery.raw, reason);
-                contents.dead.push_back(letter.into_bytes());
-                if contents.dead.len() > self.capacity.max(1) {
-                    contents.dead.pop_front();
-                    warn!(
-                        dropped = 1,
-                        capacity = self.capacity,
-                        "the dead-letter list is full; the oldest letter was dropped"
-                    );
-                }
-            }
-            removed
-        };
-        self.stored.notify_waiters();
-        if let Some(reserved) = removed {
-            reserved.message.complete();
-        }
+        });
         Ok(())
     }
 

@@ -96,8 +96,8 @@ fn protocol_2(headers: Headers, properties: Properties, parts: Vec<Value>) -> Re
     Ok(Message {
         headers,
         properties,
-        args: positional(args)?,
-        kwargs: keyword(kwargs)?,
+        args: positional(Some(args))?,
+        kwargs: keyword(Some(kwargs))?,
         embed,
     })
 }
@@ -114,22 +114,15 @@ fn protocol_1(
     let Some(Value::String(id)) = body.shift_remove("id") else {
         return Err(PoisonReason::Missing("headers.id"));
     };
-    let args = positional(
-        body.shift_remove("args")
-            .unwrap_or_else(|| Value::Array(Vec::new())),
-    )?;
-    let kwargs = keyword(
-        body.shift_remove("kwargs")
-            .unwrap_or_else(|| Value::Object(Map::new())),
-    )?;
-    let mut embed = Embed::default();
-    for (name, part) in [
-        ("callbacks", &mut embed.callbacks),
-        ("errbacks", &mut embed.errbacks),
-        ("chord", &mut embed.chord),
-    ] {
-        *part = body.shift_remove(name).unwrap_or_default();
-    }
+    let args = positional(body.shift_remove("args"))?;
+    let kwargs = keyword(body.shift_remove("kwargs"))?;
+    let mut take = |name| body.shift_remove(name).unwrap_or_default();
+    let embed = Embed {
+        callbacks: take("callbacks"),
+        errbacks: take("errbacks"),
+        chord: take("chord"),
+        ..Embed::default()
+    };
     // Times of protocol 1 are always UTC today, so `utc` is dropped. Its name for the group is `taskset`.
     body.shift_remove("utc");
     if let Some(group) = body.shift_remove("taskset") {
@@ -146,29 +139,29 @@ fn protocol_1(
     })
 }
 
-fn positional(value: Value) -> Result<Vec<Value>, PoisonReason> {
+fn positional(value: Option<Value>) -> Result<Vec<Value>, PoisonReason> {
     match value {
-        Value::Array(args) => Ok(args),
+        None => Ok(Vec::new()),
+        Some(Value::Array(args)) => Ok(args),
         _ => Err(PoisonReason::BodyShape("args is not a list")),
     }
 }
 
-fn keyword(value: Value) -> Result<Map<String, Value>, PoisonReason> {
+fn keyword(value: Option<Value>) -> Result<Map<String, Value>, PoisonReason> {
     match value {
-        Value::Object(kwargs) => Ok(kwargs),
+        None => Ok(Map::new()),
+        Some(Value::Object(kwargs)) => Ok(kwargs),
         _ => Err(PoisonReason::BodyShape("kwargs is not an object")),
     }
 }
 
 fn read_embed(mut map: Map<String, Value>) -> Embed {
     let mut take = |name| map.shift_remove(name).unwrap_or_default();
-    let (callbacks, errbacks, chain, chord) =
-        (take("callbacks"), take("errbacks"), take("chain"), take("chord"));
     Embed {
-        callbacks,
-        errbacks,
-        chain,
-        chord,
+        callbacks: take("callbacks"),
+        errbacks: take("errbacks"),
+        chain: take("chain"),
+        chord: take("chord"),
         extra: map,
     }
 }

@@ -123,24 +123,24 @@ impl Headers {
     ) -> Result<Self, PoisonReason> {
         let mut read = Self::new(task, id);
         for (name, value) in headers {
-            if value.is_null() && KNOWN.contains(&name.as_str()) {
-                continue;
-            }
             match name.as_str() {
                 "task" | "id" => {}
+                "eta" | "expires" | "group_index" | "retries" | "timelimit" if value.is_null() => {}
+                "ignore_result" | "replaced_task_nesting" | "stamped_headers" | "stamps"
+                    if value.is_null() => {}
                 "lang" => read.lang = string(value).unwrap_or(read.lang),
-                "shadow" => read.shadow = string(value),
+                "shadow" => read.shadow = string(value).or(read.shadow),
                 "eta" => read.eta = Some(instant("eta", &value)?),
                 "expires" => read.expires = Some(instant("expires", &value)?),
-                "group" => read.group = string(value),
+                "group" => read.group = string(value).or(read.group),
                 "group_index" => read.group_index = value,
                 "retries" => read.retries = count(&value)?,
                 "timelimit" => read.timelimit = limits(&value)?,
-                "root_id" => read.root_id = string(value).map(TaskId::from),
-                "parent_id" => read.parent_id = string(value).map(TaskId::from),
-                "argsrepr" => read.argsrepr = string(value),
-                "kwargsrepr" => read.kwargsrepr = string(value),
-                "origin" => read.origin = string(value),
+                "root_id" => read.root_id = string(value).map(TaskId::from).or(read.root_id),
+                "parent_id" => read.parent_id = string(value).map(TaskId::from).or(read.parent_id),
+                "argsrepr" => read.argsrepr = string(value).or(read.argsrepr),
+                "kwargsrepr" => read.kwargsrepr = string(value).or(read.kwargsrepr),
+                "origin" => read.origin = string(value).or(read.origin),
                 "ignore_result" => read.ignore_result = value.as_bool().unwrap_or(false),
                 "replaced_task_nesting" => read.replaced_task_nesting = value,
                 "stamped_headers" => read.stamped_headers = value,
@@ -153,28 +153,6 @@ impl Headers {
         Ok(read)
     }
 }
-
-const KNOWN: [&str; 19] = [
-    "lang",
-    "task",
-    "id",
-    "shadow",
-    "eta",
-    "expires",
-    "group",
-    "group_index",
-    "retries",
-    "timelimit",
-    "root_id",
-    "parent_id",
-    "argsrepr",
-    "kwargsrepr",
-    "origin",
-    "ignore_result",
-    "replaced_task_nesting",
-    "stamped_headers",
-    "stamps",
-];
 
 fn string(value: Value) -> Option<String> {
     match value {

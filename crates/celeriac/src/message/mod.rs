@@ -99,7 +99,7 @@ impl Message {
     /// Returns whether a broker has returned the message to its queue after an earlier delivery.
     #[must_use]
     pub fn redelivered(&self) -> bool {
-        self.properties.delivery_info.extra.get("redelivered") == Some(&Value::Bool(true))
+        self.properties.delivery_info.extra.get(REDELIVERED) == Some(&Value::Bool(true))
     }
 
     /// Returns whether the task's `eta` is still ahead at `now`.
@@ -116,13 +116,16 @@ impl Message {
         next.headers.retries = self.headers.retries.saturating_add(1);
         next.headers.eta = Some(eta);
         next.headers.parent_id = Some(self.headers.id.clone());
-        next.headers.extra.shift_remove("redelivered");
+        next.headers.extra.shift_remove(REDELIVERED);
         next.headers.extra.shift_remove(ABANDONED);
-        next.properties.delivery_info.extra.shift_remove("redelivered");
+        next.properties.delivery_info.extra.shift_remove(REDELIVERED);
         next.properties.delivery_tag = system::tag().to_string();
         next
     }
 }
+
+/// Header and member of `delivery_info` that marks a message delivered before.
+const REDELIVERED: &str = "redelivered";
 
 /// Header that counts the workers that died while holding the message. Celery does not know it.
 const ABANDONED: &str = "celeriac_deliveries";
@@ -130,51 +133,59 @@ const ABANDONED: &str = "celeriac_deliveries";
 /// Returns the list element marked as redelivered and otherwise unchanged, or `None` if it is not a JSON
 /// object.
 pub(crate) fn mark_redelivered(raw: &[u8]) -> Option<String> {
-    redelivered(raw, |_| {}).map(|(message, ())| message)
+    rewrite(raw, mark, mark)
 }
 
 /// [`mark_redelivered`] for a message whose worker has died. Also increments the count of such deaths and
 /// returns it.
 pub(crate) fn mark_abandoned(raw: &[u8]) -> Option<(String, u64)> {
-    redelivered(raw, |headers| {
+    let mut times = 0;
+    let count = |headers: &mut Map<String, Value>| {
+        mark(headers);
         let before = headers.get(ABANDONED).and_then(Value::as_u64).unwrap_or(0);
-        let times = before.saturating_add(1);
+        times = before.saturating_add(1);
         headers.insert(ABANDONED.to_owned(), Value::from(times));
-        times
-    })
-}
-
-fn redelivered<T: Default>(
-    raw: &[u8],
-    mark: impl FnOnce(&mut Map<String, Value>) -> T,
-) -> Option<(String, T)> {
-    let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
-    let mut marked = T::default();
-    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
-        headers.insert("redelivered".to_owned(), Value::Bool(true));
-        marked = mark(headers);
-    }
-    if let Some(Value::Object(info)) = envelope
-        .get_mut("properties")
-        .and_then(|properties| properties.get_mut("delivery_info"))
-    {
-        info.insert("redelivered".to_owned(), Value::Bool(true));
-    }
-    Some((json::to_string(&envelope), marked))
+    };
+    let message = rewrite(raw, count, mark)?;
+    Some((message, times))
 }
 
 /// Returns the list element without the marks of earlier deliveries, or `None` if it is not a JSON object.
 pub(crate) fn as_never_delivered(raw: &[u8]) -> Option<String> {
+    let unmark = |map: &mut Map<String, Value>| {
+        map.shift_remove(REDELIVERED);
+        map.shift_remove(ABANDONED);
+    };
+    rewrite(raw, unmark, |info| drop(info.shift_remove(REDELIVERED)))
+}
+
+/// Returns the priority of a list element; 0 if it has none.
+pub(crate) fn priority(raw: &[u8]) -> u8 {
+    let message: Value = serde_json::from_slice(raw).unwrap_or_default();
+    message["properties"]["priority"]
+        .as_u64()
+        .map_or(0, |priority| priority.min(9) as u8)
+}
+
+fn mark(map: &mut Map<String, Value>) {
+    map.insert(REDELIVERED.to_owned(), Value::Bool(true));
+}
+
+/// Rewrites the headers and the `delivery_info` of a list element.
+fn rewrite(
+    raw: &[u8],
+    headers: impl FnOnce(&mut Map<String, Value>),
+    info: impl FnOnce(&mut Map<String, Value>),
+) -> Option<String> {
     let mut envelope: Map<String, Value> = serde_json::from_slice(raw).ok()?;
-    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
-        headers.shift_remove("redelivered");
-        headers.shift_remove(ABANDONED);
+    if let Some(Value::Object(map)) = envelope.get_mut("headers") {
+        headers(map);
     }
-    if let Some(Value::Object(info)) = envelope
+    if let Some(Value::Object(map)) = envelope
         .get_mut("properties")
         .and_then(|properties| properties.get_mut("delivery_info"))
     {
-        info.shift_remove("redelivered");
+        info(map);
     }
     Some(json::to_string(&envelope))
 }

@@ -10,7 +10,7 @@ use super::poison::PoisonReason;
 pub(crate) const MAX_RETRIES: &str = "max_retries";
 
 /// Transport properties, in the order in which kombu writes them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Properties {
     /// Id of the task.
@@ -56,17 +56,7 @@ impl Properties {
     pub(super) fn read(properties: impl IntoIterator<Item = (String, Value)>) -> Result<Self, PoisonReason> {
         let mut delivery_info = None;
         let mut delivery_tag = None;
-        let mut read = Self {
-            correlation_id: None,
-            reply_to: None,
-            delivery_mode: None,
-            expiration: None,
-            delivery_info: DeliveryInfo::default(),
-            priority: 0,
-            body_encoding: None,
-            delivery_tag: String::new(),
-            extra: Map::new(),
-        };
+        let mut read = Self::default();
         for (name, value) in properties {
             match (name.as_str(), value) {
                 ("correlation_id", Value::String(text)) => read.correlation_id = Some(text),

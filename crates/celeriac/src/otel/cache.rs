@@ -1,5 +1,5 @@
-//! A cache for each task that a worker runs: its encoded attributes and its series. Tasks beyond the limits are not
-//! cached.
+//! A cache of the encoded attributes and the series of the tasks that a worker runs. Tasks beyond the limits
+//! are not cached.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,9 @@ use telemetry::opentelemetry::metrics::BoundCounter;
 
 use super::message::TaskMessage;
 
+/// Maximum number of queues with cached tasks.
 const MAX_QUEUES: usize = 64;
+
 /// Maximum number of cached tasks per queue.
 const MAX_TASKS: usize = 512;
 
@@ -30,7 +32,8 @@ impl TaskCache {
     }
 }
 
-/// A task of a queue. Each field is set on first use, because a series without measurements would be exported too.
+/// Cache entry of a task in a queue. Each field is set on first use, because a series without measurements
+/// would be exported too.
 #[derive(Debug, Default)]
 pub(super) struct CachedTask {
     pub(super) attributes: PrewrittenAttributes,
@@ -38,7 +41,7 @@ pub(super) struct CachedTask {
     pub(super) succeeded: OnceLock<SuccessSeries>,
 }
 
-/// The series of a successful task.
+/// Series of a successful task.
 #[derive(Debug)]
 pub(super) struct SuccessSeries {
     pub(super) total: BoundCounter<u64>,

@@ -1,5 +1,5 @@
-//! The instruments of a task queue. The series of successful tasks and sent messages are cached; failures
-//! look theirs up each time.
+//! The instruments of a task queue. The series of successful tasks and sent messages are cached; the series
+//! of failures are looked up each time.
 
 use std::borrow::Cow;
 
@@ -37,6 +37,7 @@ pub(super) struct TaskInstruments {
     sent: Counter<u64>,
     consumed: Counter<u64>,
     process: DurationHistogram,
+    buried: Counter<u64>,
     /// Counters of sent messages by queue.
     sent_to: Table<String, BoundCounter<u64>>,
 }
@@ -70,8 +71,21 @@ impl TaskInstruments {
                 "Duration of the processing operation.",
                 &SECONDS,
             ),
+            buried: meter
+                .u64_counter(metric::CELERIAC_MESSAGES_BURIED)
+                .with_unit("{message}")
+                .with_description("Messages that went to the dead-letter list.")
+                .build(),
             sent_to: Table::new(MAX_QUEUES),
         }
+    }
+
+    /// Counts a message that went to the dead-letter list.
+    pub(super) fn buried(&self, queue: &str) {
+        self.buried.add(
+            1,
+            &[KeyValue::new("messaging.destination.name", queue.to_owned())],
+        );
     }
 
     /// Counts an attempt to send a message to the broker.

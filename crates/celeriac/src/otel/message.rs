@@ -1,4 +1,4 @@
-//! The properties of a task message for spans and metrics, and the instrumentation scope of this crate.
+//! Properties of a task message for spans and metrics, and the instrumentation scope of this crate.
 
 use telemetry::instrumentation::Instrumentation;
 

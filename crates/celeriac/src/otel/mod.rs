@@ -15,14 +15,15 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 use telemetry::{
-    Context, Counter, Failure, Redis, RedisCommand, RedisServer, opentelemetry::trace::TraceContextExt as _,
+    Context, Failure, Redis, RedisCommand, RedisServer, instrumentation::inject_context_of,
+    opentelemetry::trace::TraceContextExt as _,
 };
 
 pub use self::queues::QueueWatch;
 use self::{
     cache::TaskCache,
+    instruments::instruments,
     message::TaskMessage,
-    names::metric,
     spans::{Processing, Sending},
 };
 use crate::{
@@ -47,7 +48,7 @@ pub struct OtelObserver {
 }
 
 impl OtelObserver {
-    /// Creates an observer; the argument is the name of the worker.
+    /// Creates an observer for the worker named `hostname`.
     pub fn new(hostname: impl Into<String>) -> Self {
         Self {
             hostname: hostname.into().into(),
@@ -56,7 +57,7 @@ impl OtelObserver {
         }
     }
 
-    /// Sets the server that the spans of commands name.
+    /// Sets the Redis server whose address the spans of commands contain.
     #[must_use]
     pub fn with_redis(self, config: &RedisConfig) -> Self {
         match config.server() {
@@ -93,7 +94,7 @@ impl Observer for OtelObserver {
         let carried = carried_context(headers);
         let parent = carried.span().span_context().is_valid().then_some(&carried);
         let sending = tasks::send(&message, parent);
-        for (name, value) in sending.headers() {
+        for (name, value) in inject_context_of(&sending.cx) {
             headers.insert(name, Value::String(value));
         }
         Box::new(Send(sending))
@@ -145,33 +146,28 @@ impl Observer for OtelObserver {
     fn command(&self, command: Command) -> Box<dyn CommandSpan> {
         // Without a current span (polling, leases, recovery), the command would form a separate trace.
         if Context::map_current(|context| context.span().span_context().is_valid()) {
-            Box::new(Commanding(self.redis.command(command.name, command.text)))
+            Box::new(RedisSpan(self.redis.command(command.name, command.text)))
         } else {
             Box::new(NoopObserver)
         }
     }
 
     fn buried(&self, queue: &str) {
-        let queue = telemetry::KeyValue::new("messaging.destination.name", queue.to_owned());
-        BURIED.add(1, &[queue]);
+        if let Some(instruments) = instruments() {
+            instruments.buried(queue);
+        }
     }
 }
-
-static BURIED: Counter = telemetry::counter(
-    metric::CELERIAC_MESSAGES_BURIED,
-    "{message}",
-    "Messages that went to the dead-letter list.",
-);
 
 struct Send(Sending);
 
 impl SendSpan for Send {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn handle(&self) -> SpanHandle {
-        origin(self.0.context())
+        origin(&self.0.cx)
     }
 
     fn finish(self: Box<Self>, result: Result<(), &BrokerError>) {
@@ -183,7 +179,7 @@ struct Run<'a>(Processing<'a>);
 
 impl RunSpan for Run<'_> {
     fn in_scope(&self, work: &mut dyn FnMut()) {
-        within(self.0.context(), work);
+        within(&self.0.cx, work);
     }
 
     fn finish(self: Box<Self>, outcome: &TaskOutcome) {
@@ -191,9 +187,9 @@ impl RunSpan for Run<'_> {
     }
 }
 
-struct Commanding(RedisCommand);
+struct RedisSpan(RedisCommand);
 
-impl CommandSpan for Commanding {
+impl CommandSpan for RedisSpan {
     fn finish(self: Box<Self>, result: Result<(), CommandFailure<'_>>) {
         match result {
             Ok(()) => self.0.finish(Ok(())),
@@ -222,7 +218,7 @@ fn within(context: &Context, work: &mut dyn FnMut()) {
     work();
 }
 
-/// Returns a handle on a span, or an empty one if the span is not sampled.
+/// Returns a handle to the span of `context`, or an empty handle if the span is not sampled.
 fn origin(context: &Context) -> SpanHandle {
     if context.span().span_context().is_sampled() {
         SpanHandle::of_context(context.clone())
@@ -231,7 +227,7 @@ fn origin(context: &Context) -> SpanHandle {
     }
 }
 
-/// Returns the context in the headers of a message, or an empty one.
+/// Returns the context in the headers of a message, or an empty context.
 fn carried_context(headers: &Map<String, Value>) -> Context {
     let texts = headers
         .iter()

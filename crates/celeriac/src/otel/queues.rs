@@ -1,9 +1,9 @@
 //! Gauges of queues and of the dead-letter list, read every ten seconds: waiting and reserved messages, the
 //! age of the oldest message, and dead letters.
 //!
-//! Messages have no time stamp. The delivery tags of this crate are UUIDs of version 7, which start with the
-//! time of sending; those of Python clients are not. For a message without a time, the reported age is the
-//! time since it was first seen at the head of its list, which is a lower bound.
+//! Messages have no timestamp. The delivery tags of this crate are UUIDs of version 7, which contain the time
+//! of sending; tags of Python clients do not. For a message without a time, the reported age is the time
+//! since the message was first seen at the head of its list, which is a lower bound.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::names::metric;
+use super::{
+    message::{CELERIAC, SYSTEM},
+    names::metric,
+};
 use crate::{broker::Broker, system};
 
 const READ_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Guard that reads the queues until dropped.
+/// Guard that keeps the gauges of queues up to date until dropped.
 #[derive(Debug)]
 pub struct QueueWatch(JoinHandle<()>);
 
@@ -76,12 +79,12 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
         |queue| Some(queue.oldest?.as_secs_f64()),
     );
     let reported = Arc::clone(&seen);
-    telemetry::observe_gauge(
+    CELERIAC.observe_gauge(
         metric::CELERY_DEAD_LETTERS,
         "{message}",
         "Messages in the dead-letter list.",
         move || {
-            let system = vec![KeyValue::new("messaging.system", "celery")];
+            let system = vec![KeyValue::new("messaging.system", SYSTEM)];
             let dead = lock(&reported).dead;
             dead.map(|dead| (dead as f64, system)).into_iter().collect()
         },
@@ -92,9 +95,9 @@ pub(super) fn watch(broker: Arc<dyn Broker>, queues: Vec<String>) -> QueueWatch 
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let looks = queues.iter().zip(&mut ages);
-            let looks = looks.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
-            let depths = join_all(looks).await.into_iter().flatten().collect();
+            let reads = queues.iter().zip(&mut ages);
+            let reads = reads.map(|(queue, ages)| read(broker.as_ref(), queue, ages));
+            let depths = join_all(reads).await.into_iter().flatten().collect();
             let dead = broker.dead_letter_count().await.ok();
             *lock(&seen) = Seen { depths, dead };
         }
@@ -110,7 +113,7 @@ fn observe(
     value: fn(&QueueDepth) -> Option<f64>,
 ) {
     let seen = Arc::clone(seen);
-    telemetry::observe_gauge(name, unit, description, move || {
+    CELERIAC.observe_gauge(name, unit, description, move || {
         let seen = lock(&seen);
         let values = seen.depths.iter().filter_map(|depth| {
             let queue = KeyValue::new("messaging.destination.name", depth.queue.clone());
@@ -121,7 +124,7 @@ fn observe(
 }
 
 async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<QueueDepth> {
-    // An outage is logged by the connection.
+    // The connection logs outages.
     let depth = broker.depth(queue).await.ok()?;
     let heads = broker.heads(queue).await.ok()?;
     Some(QueueDepth {
@@ -132,12 +135,12 @@ async fn read(broker: &dyn Broker, queue: &str, ages: &mut Ages) -> Option<Queue
     })
 }
 
-/// Times at which messages without a time were first seen at the head of the lists of a queue.
+/// Times at which messages without a time were first seen at the head of a queue's lists, by hash.
 #[derive(Default)]
 struct Ages(HashMap<u64, Instant>);
 
 impl Ages {
-    /// Returns the age of the oldest of these messages and removes all others.
+    /// Returns the age of the oldest message in `heads`, and forgets all messages that are not in `heads`.
     fn oldest(&mut self, heads: &[Vec<u8>]) -> Option<Duration> {
         let before = std::mem::take(&mut self.0);
         let ages = heads.iter().map(|raw| {
@@ -154,7 +157,7 @@ impl Ages {
     }
 }
 
-/// Returns the time since a message was sent, if its tag contains it.
+/// Returns the time since a message was sent, if its delivery tag contains the time of sending.
 fn age(raw: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Tagged {
@@ -169,7 +172,7 @@ fn age(raw: &[u8]) -> Option<Duration> {
     let (seconds, nanoseconds) = tag.get_timestamp()?.to_unix();
     let sent = Duration::new(seconds, nanoseconds);
     let now = system::now().duration_since(jiff::Timestamp::UNIX_EPOCH);
-    // The clock of the sender may be ahead.
+    // The sender's clock may be ahead.
     Some(Duration::try_from(now).ok()?.saturating_sub(sent))
 }
 
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_without_time_ages_from_when_it_was_first_seen() {
+    async fn the_age_of_a_message_without_a_time_counts_from_the_first_reading() {
         let (first, second) = (
             tagged("bfdd5872-fa2e-40ae-9f05-f9e43e9553b6"),
             b"not json".to_vec(),

@@ -1,11 +1,9 @@
-//! The spans of messages being sent and of tasks being run. Both are drop guards: a message that is dropped
-//! early is recorded as cancelled.
+//! The spans of messages being sent and of tasks being run. Both are drop guards: an unfinished send is
+//! recorded as cancelled, and an unfinished run ends its span.
 
 use std::borrow::Cow;
 
-use telemetry::instrumentation::{
-    Stopwatch, inject_context_of, record_exception, record_failure, record_unfinished,
-};
+use telemetry::instrumentation::{Stopwatch, record_exception, record_failure, record_unfinished};
 use telemetry::opentelemetry::trace::TraceContextExt as _;
 use telemetry::{Context, Failure, KeyValue};
 
@@ -20,22 +18,13 @@ use crate::task::TaskOutcome;
 /// Dropping it without [`Sending::finish`] records a cancellation.
 #[derive(Debug)]
 pub(super) struct Sending {
+    /// The context to send the message in, which makes broker commands children of the span.
     pub(super) cx: Context,
     pub(super) queue: String,
     pub(super) finished: bool,
 }
 
 impl Sending {
-    /// Returns the propagation headers to write into the message.
-    pub(super) fn headers(&self) -> Vec<(String, String)> {
-        inject_context_of(&self.cx)
-    }
-
-    /// Returns the context to send the message in, which makes broker commands children of the span.
-    pub(super) fn context(&self) -> &Context {
-        &self.cx
-    }
-
     /// Ends the span with the reply of the broker.
     pub(super) fn finish(mut self, result: Result<(), &dyn Failure>) {
         let error_type = result.err().and_then(|failure| record_failure(&self.cx, failure));
@@ -65,6 +54,7 @@ impl Drop for Sending {
 /// Dropping it without [`Processing::finish`] ends the span, but records no metrics.
 #[derive(Debug)]
 pub(super) struct Processing<'a> {
+    /// The context to run the task in.
     pub(super) cx: Context,
     pub(super) message: TaskMessage<'a>,
     pub(super) cached: Option<&'a CachedTask>,
@@ -73,11 +63,6 @@ pub(super) struct Processing<'a> {
 }
 
 impl Processing<'_> {
-    /// Returns the context to run the task in.
-    pub(super) fn context(&self) -> &Context {
-        &self.cx
-    }
-
     /// Ends the span and records the metrics.
     pub(super) fn finish(mut self, outcome: &TaskOutcome) {
         self.finished = true;
@@ -105,7 +90,7 @@ impl Processing<'_> {
 impl Drop for Processing<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            // Other holders of the context would keep the span open.
+            // Ended explicitly, because other holders of the context would keep the span open.
             self.cx.span().end();
         }
     }

@@ -1,4 +1,4 @@
-//! Starts the spans of tasks: `celery.send_task` in the sender and `celery.run` in the worker.
+//! The start of task spans: `celery.send_task` in the sender and `celery.run` in the worker.
 
 use telemetry::Context;
 use telemetry::instrumentation::{Attributes, SpanStart, Stopwatch};
@@ -10,9 +10,10 @@ use super::message::{CELERIAC, SYSTEM, TaskMessage};
 use super::names::{attribute, span};
 use super::spans::{Processing, Sending};
 
-/// Starts `celery.send_task`, a producer span below `parent` or the current span.
+/// Starts `celery.send_task`, a producer span whose parent is `parent` or the current span.
 ///
-/// The returned guard provides the headers to write into the message; finish it when the broker has replied.
+/// Write the headers of the context of the returned guard into the message; finish the guard when the broker
+/// has replied.
 pub(super) fn send(message: &TaskMessage<'_>, parent: Option<&Context>) -> Sending {
     let start = |parent: &Context| {
         let start = SpanStart::new(span::CELERY_SEND_TASK, SpanKind::Producer);
@@ -32,7 +33,7 @@ pub(super) fn send(message: &TaskMessage<'_>, parent: Option<&Context>) -> Sendi
     }
 }
 
-/// Starts `celery.run`, a consumer span below `parent`, on the worker `hostname`.
+/// Starts `celery.run`, a consumer span whose parent is `parent`, on the worker `hostname`.
 ///
 /// Run the task in the context of the returned guard.
 pub(super) fn run<'a>(
@@ -69,7 +70,7 @@ pub(super) fn run<'a>(
     }
 }
 
-/// Writes the attributes that both spans have in common.
+/// Sets the attributes that both spans have in common.
 fn describe(message: &TaskMessage<'_>, operation: &'static str, kind: &'static str, into: &mut Attributes) {
     into.literal("messaging.system", SYSTEM);
     into.literal("messaging.operation.name", operation);

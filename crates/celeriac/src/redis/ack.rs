@@ -1,5 +1,5 @@
-//! Acknowledges deliveries in batches. While a transaction is in progress, further acknowledgements queue up,
-//! and the next transaction takes all of them. A single acknowledgement is sent at once.
+//! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
+//! together in the next one. A single acknowledgement is sent at once.
 
 use std::{collections::VecDeque, mem, pin::pin};
 
@@ -10,7 +10,7 @@ use super::{commands, connection::Connection, names};
 use crate::{
     broker::{BrokerError, DeliveryTag},
     lock::Lock,
-    observer::{Observer, SpanHandle, observed},
+    observer::{SpanHandle, observed},
 };
 
 /// Maximum number of deliveries acknowledged in one transaction.
@@ -29,7 +29,7 @@ struct Ack {
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
-    answer: oneshot::Sender<Result<(), BrokerError>>,
+    reply: oneshot::Sender<Result<(), BrokerError>>,
 }
 
 /// Encoded result to store and announce.
@@ -56,27 +56,26 @@ impl Acks {
     pub(super) async fn ack(
         &self,
         connection: &Connection,
-        observer: &dyn Observer,
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
-        let (sender, mut answer) = oneshot::channel();
+        let (sender, mut reply) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
             tag,
             result,
-            origin: observer.current_span(),
-            answer: sender,
+            origin: connection.observer.current_span(),
+            reply: sender,
         });
         loop {
             tokio::select! {
                 biased;
-                answered = &mut answer => return answered.unwrap_or_else(|_| Err(interrupted())),
-                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection, observer)).await,
+                replied = &mut reply => return replied.unwrap_or_else(|_| Err(interrupted())),
+                _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
     }
 
-    async fn send_batch(&self, connection: &Connection, observer: &dyn Observer) {
+    async fn send_batch(&self, connection: &Connection) {
         let mut acks: Vec<Ack> = {
             let mut waiting = self.waiting.lock();
             let count = waiting.len().min(MAX_BATCH);
@@ -103,17 +102,18 @@ impl Acks {
             commands::ACK
         };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
-        let origin = observer.batch_span(&origins);
+        let origin = connection.observer.batch_span(&origins);
         let end = pin!(connection.pipeline(command, &pipeline));
-        let answer: Result<(), BrokerError> = observed(end, |poll| observer.in_scope(&origin, poll)).await;
+        let reply: Result<(), BrokerError> =
+            observed(end, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
-            let _ = ack.answer.send(answer.clone());
+            let _ = ack.reply.send(reply.clone());
         }
     }
 }
 
-/// Error of a caller whose transaction was dropped, with the caller that ran it, before its answer arrived.
+/// Error if the caller that ran the transaction was dropped before the reply arrived.
 fn interrupted() -> BrokerError {
     BrokerError::Unavailable {
         cause: "the transaction was interrupted".to_owned(),

@@ -1,9 +1,9 @@
 //! [`ResultBackend`] on Redis, under Celery's keys.
 
 use async_trait::async_trait;
-use redis::{cmd, pipe};
+use redis::pipe;
 
-use super::{RedisBroker, ack::StoredResult, commands, names};
+use super::{RedisBroker, ack::StoredResult, commands, names, scripts};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, ResultBackend},
     result::ResultMeta,
@@ -38,7 +38,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = self.scripts.store_unless_ended.prepare_invoke();
+        let mut script = scripts::STORE_UNLESS_ENDED.prepare_invoke();
         script
             .key(names::result(&meta.task_id))
             .arg(meta.encode())
@@ -47,9 +47,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<ResultMeta>, BrokerError> {
-        let mut get = cmd("GET");
-        get.arg(names::result(id));
-        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, &get).await?;
+        let raw: Option<Vec<u8>> = self.commands.command(commands::GET, names::result(id)).await?;
         Ok(raw.and_then(|raw| ResultMeta::decode(&raw)))
     }
 

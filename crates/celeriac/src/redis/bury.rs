@@ -1,41 +1,46 @@
 //! Moves messages that cannot be run to the dead-letter list `celeriac.dead`, in the step that removes their
 //! delivery.
 
-use super::{connection::Connection, names, scripts::Scripts};
+use super::{RedisBroker, names, restore::Candidate, scripts};
 use crate::{
     broker::{BrokerError, DeadLetter},
     log::warn,
 };
 
-/// Moves a reserved message to the dead-letter list, if the delivery is still held.
-pub(super) async fn bury(
-    connection: &Connection,
-    scripts: &Scripts,
-    capacity: usize,
-    tag: &str,
-    queue: &str,
-    raw: &[u8],
-    reason: &str,
-) -> Result<(), BrokerError> {
-    let mut script = scripts.bury.prepare_invoke();
-    script
-        .key(names::UNACKED_INDEX)
-        .key(names::UNACKED)
-        .key(names::DEAD)
-        .arg(tag)
-        .arg(DeadLetter::encode(queue, raw, reason))
-        .arg(capacity.max(1));
-    buried(connection.script(&script).await?, capacity);
-    Ok(())
-}
-
-/// Reads the answer of a script that buries a message: returns whether it did, and logs dropped letters.
-pub(super) fn buried(dropped: i64, capacity: usize) -> bool {
-    if dropped > 0 {
-        warn!(
-            dropped,
-            capacity, "the dead-letter list is full; the oldest letters were dropped"
-        );
+impl RedisBroker {
+    /// Moves a reserved message to the dead-letter list, if the delivery is still held, and still expired in
+    /// case of another worker's. Returns whether it was.
+    pub(super) async fn bury_held(
+        &self,
+        tag: &str,
+        queue: &str,
+        raw: &[u8],
+        reason: &str,
+        expired: Option<&Candidate>,
+    ) -> Result<bool, BrokerError> {
+        let capacity = self.config.dead_letter_capacity;
+        let script = match expired {
+            None => &scripts::BURY,
+            Some(_) => &scripts::BURY_EXPIRED,
+        };
+        let mut script = script.prepare_invoke();
+        script
+            .key(names::UNACKED_INDEX)
+            .key(names::UNACKED)
+            .key(names::DEAD)
+            .arg(tag)
+            .arg(DeadLetter::encode(queue, raw, reason))
+            .arg(capacity.max(1));
+        if let Some(Candidate { cutoff, instance, .. }) = expired {
+            script.key(names::LEASES).arg(cutoff).arg(instance);
+        }
+        let dropped: i64 = self.commands.script(&script).await?;
+        if dropped > 0 {
+            warn!(
+                dropped,
+                capacity, "the dead-letter list is full; the oldest letters were dropped"
+            );
+        }
+        Ok(dropped >= 0)
     }
-    dropped >= 0
 }

@@ -12,11 +12,11 @@ use futures_util::{
 use redis::{
     Msg,
     aio::{PubSubSink, PubSubStream},
-    cmd, pipe,
+    pipe,
 };
 use tokio::time::timeout;
 
-use super::{RedisBroker, commands, names, restore, script::Script};
+use super::{RedisBroker, commands, names, script::scripts};
 use crate::{
     broker::{BrokerError, Bus, ReplyTo, ServerInfo},
     log::debug,
@@ -31,27 +31,27 @@ const MAX_REPLIES: usize = 100;
 /// Idle time after which a subscription checks its connection.
 const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// Adds a reply to its queue if the queue is still bound; otherwise replies would pile up without a reader.
-///
-/// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
-const REPLY: &str = r"
+scripts! {
+    /// Adds a reply to its queue if the queue is still bound; without a reader, replies would pile up.
+    ///
+    /// KEYS: binding, list. ARGV: binding's member, reply, seconds until the list expires.
+    REPLY = r"
 if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call('LPUSH', KEYS[2], ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 ";
+}
 
 #[async_trait]
 impl Bus for RedisBroker {
     fn server(&self) -> ServerInfo {
-        self.commands.server()
+        self.commands.endpoint.server_info()
     }
 
     async fn broadcast(&self, exchange: &str, routing_key: &str, text: String) -> Result<usize, BrokerError> {
-        let channel = names::channel(self.commands.database(), exchange, routing_key);
-        let mut publish = cmd("PUBLISH");
-        publish.arg(channel).arg(text);
-        self.commands.command(commands::PUBLISH, &publish).await
+        let channel = names::channel(self.commands.endpoint.database(), exchange, routing_key);
+        self.commands.command(commands::PUBLISH, (channel, text)).await
     }
 
     async fn listen(
@@ -59,37 +59,26 @@ impl Bus for RedisBroker {
         exchange: &str,
         routing_pattern: &str,
     ) -> Result<BoxStream<'static, Vec<u8>>, BrokerError> {
-        let pattern = names::channel(self.commands.database(), exchange, routing_pattern);
-        let response_timeout = self.config.response_timeout;
+        let pattern = names::channel(self.commands.endpoint.database(), exchange, routing_pattern);
         let mut subscriber = self.commands.subscriber().await?;
-        let cause = match timeout(response_timeout, subscriber.psubscribe(pattern)).await {
-            Ok(Ok(())) => {
-                let (sink, messages) = subscriber.split();
-                let subscription = Subscription {
-                    sink,
-                    messages,
-                    response_timeout,
-                };
-                return Ok(stream::unfold(subscription, Subscription::next).boxed());
-            }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "timed out subscribing".to_owned(),
+        self.commands.confirmed(subscriber.psubscribe(pattern)).await?;
+        let (sink, messages) = subscriber.split();
+        let subscription = Subscription {
+            sink,
+            messages,
+            response_timeout: self.config.response_timeout,
         };
-        Err(BrokerError::Unavailable { cause })
+        Ok(stream::unfold(subscription, Subscription::next).boxed())
     }
 
     async fn declare_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
-        let queue = format!("{node}.{exchange}");
-        self.bind(exchange, "", &queue).await
+        self.bind(exchange, "", &format!("{node}.{exchange}")).await
     }
 
     async fn remove_mailbox(&self, exchange: &str, node: &str) -> Result<(), BrokerError> {
         let queue = format!("{node}.{exchange}");
-        let mut unbind = cmd("SREM");
-        unbind
-            .arg(names::binding_key(exchange))
-            .arg(names::exchange_binding("", &queue));
-        self.commands.command(commands::SREM, &unbind).await
+        let member = (names::binding_key(exchange), names::exchange_binding("", &queue));
+        self.commands.command(commands::SREM, member).await
     }
 
     async fn open_replies(&self, to: &ReplyTo) -> Result<(), BrokerError> {
@@ -98,8 +87,7 @@ impl Bus for RedisBroker {
 
     async fn reply(&self, to: &ReplyTo, text: String) -> Result<(), BrokerError> {
         let queue = to.queue();
-        let script = Script::new(REPLY);
-        let mut script = script.prepare_invoke();
+        let mut script = REPLY.prepare_invoke();
         script
             .key(names::binding_key(&to.exchange))
             .key(&queue)
@@ -110,9 +98,8 @@ impl Bus for RedisBroker {
     }
 
     async fn take_replies(&self, to: &ReplyTo) -> Result<Vec<Vec<u8>>, BrokerError> {
-        let mut take = cmd("RPOP");
-        take.arg(to.queue()).arg(MAX_REPLIES);
-        let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, &take).await?;
+        let args = (to.queue(), MAX_REPLIES);
+        let replies: Option<Vec<Vec<u8>>> = self.commands.command(commands::RPOP, args).await?;
         Ok(replies.unwrap_or_default())
     }
 
@@ -131,7 +118,7 @@ impl Bus for RedisBroker {
 
 impl RedisBroker {
     async fn bind(&self, exchange: &str, routing_key: &str, queue: &str) -> Result<(), BrokerError> {
-        let now = restore::server_time(&self.commands).await?;
+        let now = self.server_time().await?;
         let deadline = ((now + BINDING_TTL.as_secs_f64()) * 1000.0) as u64;
         let mut pipeline = pipe();
         pipeline

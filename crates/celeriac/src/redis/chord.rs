@@ -1,26 +1,26 @@
-//! Settles tasks that something follows: chords, callbacks, the next task of a chain. Chord headers are
-//! stored under the keys of Celery 5.7, which are those of 5.6 and two more, so that Python and Rust workers
-//! can complete a header together.
+//! Settles tasks with successors: chords, callbacks, the next task of a chain. Chord headers are stored under
+//! the keys of Celery 5.7 (those of 5.6 and two more), so that Python and Rust workers can complete a header
+//! together.
 //!
-//! A part is recorded while its delivery is held, and replaces an earlier result of the same task. The worker
-//! that completes the header claims the body (`.c`); then it publishes the body, deletes the header and
-//! settles the delivery in one step. If the worker dies before that, its part runs again and finds that it
-//! holds the claim, or that it has expired.
+//! A part is recorded while its delivery is reserved, and replaces an earlier result of the same task. The
+//! worker that completes the header claims the body (`.c`); then it publishes the body, deletes the header
+//! and settles the delivery in one step. If the worker dies before that step, the part runs again, and its
+//! claim still belongs to it or has expired.
 
 use redis::{Pipeline, pipe};
 use serde_json::Value;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, chord_scripts, commands, names};
 use crate::{
     broker::{BrokerError, ChordPart, ChordState, Delivery, Publication, Settlement, SettlementStatus},
     json,
     log::warn,
 };
 
-/// Lifetime of a claim on a body whose worker dies. Shorter than any lease.
+/// Lifetime of a claim on a body after its worker dies; shorter than any lease.
 const CLAIM_SECONDS: u64 = 10;
 
-/// Lifetime of the mark of an early acknowledgement; no task runs longer.
+/// Lifetime of the marker of an early acknowledgement; no task runs longer.
 const ACKED_EARLY_SECONDS: u64 = 30 * 86_400;
 
 /// Suffixes of a header's keys, except for its size.
@@ -67,7 +67,7 @@ impl RedisBroker {
         delivery: &Delivery,
         part: &ChordPart,
     ) -> Result<ChordState, BrokerError> {
-        let mut script = self.scripts.chords.part.prepare_invoke();
+        let mut script = chord_scripts::PART.prepare_invoke();
         script.key(names::UNACKED);
         for suffix in [".j", ".t", ".s", ".d", ".c", ""] {
             script.key(names::group(&part.group, suffix));
@@ -81,11 +81,8 @@ impl RedisBroker {
             .arg(part.task_id.as_str())
             .arg(self.result_seconds())
             .arg(CLAIM_SECONDS);
-        let mut answer: Vec<redis::Value> = self.commands.script(&script).await?;
-        if answer.first() == Some(&redis::Value::Int(0)) && self.reserve_if_lost(delivery).await? {
-            answer = self.commands.script(&script).await?;
-        }
-        let mut answer = answer.into_iter();
+        let is_held = |answer: &Vec<redis::Value>| answer.first() != Some(&redis::Value::Int(0));
+        let mut answer = self.run_settling(delivery, &script, is_held).await?.into_iter();
         Ok(match answer.next() {
             Some(redis::Value::Int(0)) => ChordState::NotHeld,
             Some(redis::Value::Int(2)) => ChordState::Complete {
@@ -97,18 +94,14 @@ impl RedisBroker {
     }
 
     pub(super) async fn begin_early(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.chords.begin.prepare_invoke();
+        let mut script = chord_scripts::BEGIN.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
             .key(names::acked_early(delivery.tag.as_str()))
             .arg(delivery.tag.as_str())
             .arg(ACKED_EARLY_SECONDS);
-        let held: bool = self.commands.script(&script).await?;
-        if !held && self.reserve_if_lost(delivery).await? {
-            return self.commands.script(&script).await;
-        }
-        Ok(held)
+        self.run_settling(delivery, &script, |held| *held).await
     }
 
     pub(super) async fn settle_all(
@@ -116,7 +109,7 @@ impl RedisBroker {
         delivery: &Delivery,
         settlement: &Settlement,
     ) -> Result<SettlementStatus, BrokerError> {
-        let mut script = self.scripts.chords.settle.prepare_invoke();
+        let mut script = chord_scripts::SETTLE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
@@ -146,19 +139,12 @@ impl RedisBroker {
             script.arg("group").arg(json::to_string(structure));
         }
         for message in &publication.messages {
-            let queue = message.queue();
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, message.properties.priority));
-            script
-                .arg("message")
-                .arg(names::binding(queue))
-                .arg(message.encode());
+            script.arg("message");
+            script.message(message.queue(), message.properties.priority, message.encode());
         }
-        let mut answer: i64 = self.commands.script(&script).await?;
-        if answer == 0 && self.reserve_if_lost(delivery).await? {
-            answer = self.commands.script(&script).await?;
-        }
+        let answer: i64 = self
+            .run_settling(delivery, &script, |answer| *answer != 0)
+            .await?;
         Ok(match answer {
             0 => SettlementStatus::NotHeld,
             2 => SettlementStatus::ChordTaken,
@@ -167,7 +153,7 @@ impl RedisBroker {
     }
 }
 
-/// Parses a JSON text from an answer; an empty text gives `None`.
+/// Parses the JSON text in a reply; an empty text results in `None`.
 fn read(answer: redis::Value) -> Option<Value> {
     let redis::Value::BulkString(text) = answer else {
         return None;

@@ -1,39 +1,15 @@
 //! Lua scripts that record the parts of chords, and settle tasks together with everything that follows from
 //! them.
 
-use super::script::Script;
+use super::script::scripts;
 
-pub(super) struct ChordScripts {
+scripts! {
     /// Records a part of a chord's header.
     ///
     /// KEYS: unacked, then .j, .t, .s, .d, .c and the key of the group itself, then acked-early. ARGV:
     /// delivery tag, part, score, common prefix of the task's results, task id, seconds to keep, seconds of a
     /// claim. Returns 0 (not held), 1 (parts are missing), or 2 with the group and all parts.
-    pub(super) part: Script,
-    /// Settles a delivery with everything that follows from it, if the delivery is still held.
-    ///
-    /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
-    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step
-    /// its kind and arguments. Returns 0 (not held), 1 (applied), or 2 (a claim is lost).
-    pub(super) settle: Script,
-    /// Acknowledges a delivery before its task starts.
-    ///
-    /// KEYS: unacked_index, unacked, acked-early. ARGV: delivery tag, seconds to keep. Returns whether it is
-    /// held.
-    pub(super) begin: Script,
-}
-
-impl ChordScripts {
-    pub(super) fn new() -> Self {
-        Self {
-            part: Script::new(PART),
-            settle: Script::new(SETTLE),
-            begin: Script::new(BEGIN),
-        }
-    }
-}
-
-const PART: &str = r"
+    PART = r"
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) + redis.call('EXISTS', KEYS[8]) == 0 then return {0} end
 local claim = redis.call('GET', KEYS[6])
 if claim == 'done' then return {1} end
@@ -53,7 +29,12 @@ for _, part in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do answer[#answer + 
 return answer
 ";
 
-const SETTLE: &str = r"
+    /// Settles a delivery with everything that follows from it, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, acked-early, then for each chord .c, .j, .t, .s, .d, then the keys of
+    /// the steps. ARGV: delivery tag, number of chords, seconds to keep, then the claims, then for each step
+    /// its kind and arguments. Returns 0 (not held), 1 (applied), or 2 (a claim is lost).
+    SETTLE = r"
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) + redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 local chords = tonumber(ARGV[2])
 for i = 1, chords do
@@ -88,9 +69,14 @@ end
 return 1
 ";
 
-const BEGIN: &str = r"
+    /// Acknowledges a delivery before its task starts.
+    ///
+    /// KEYS: unacked_index, unacked, acked-early. ARGV: delivery tag, seconds to keep. Returns whether it is
+    /// held.
+    BEGIN = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return redis.call('EXISTS', KEYS[3]) end
 redis.call('SETEX', KEYS[3], ARGV[2], '1')
 return 1
 ";
+}

@@ -1,14 +1,15 @@
-//! Names and texts of the commands in telemetry. Texts have `?` in place of arguments. A command with a
-//! variable number of arguments has a fixed text, so that its length does not create further time series.
+//! Names and texts of the commands in telemetry. Texts have `?` instead of arguments. A command with a
+//! variable number of arguments has a fixed text, so that the number of arguments does not create time
+//! series.
 
 use crate::observer::Command;
 
+/// Arguments of a command without any.
+pub(super) const NO_ARGS: Option<&str> = None;
+
 macro_rules! single {
     ($($name:ident $text:literal),* $(,)?) => {$(
-        pub(super) const $name: Command = Command {
-            name: stringify!($name),
-            text: $text,
-        };
+        pub(super) const $name: Command = Command::new(stringify!($name), $text);
     )*};
 }
 
@@ -35,43 +36,17 @@ single! {
     ZSCORE "ZSCORE ? ?",
 }
 
-pub(super) const ACK: Command = Command {
-    name: "MULTI",
-    text: "MULTI; ZREM ? ?; HDEL ? ?; EXEC",
-};
-pub(super) const ACK_WITH_RESULT: Command = Command {
-    name: "MULTI",
-    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; ZREM ? ?; HDEL ? ?; EXEC",
-};
-pub(super) const STORE: Command = Command {
-    name: "MULTI",
-    text: "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC",
-};
-pub(super) const PUBLISH_TOGETHER: Command = Command {
-    name: "MULTI",
-    text: "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC",
-};
-pub(super) const BIND: Command = Command {
-    name: "PIPELINE",
-    text: "SADD ? ?; ZADD ? GT ? ?",
-};
-pub(super) const CLOSE_REPLIES: Command = Command {
-    name: "PIPELINE",
-    text: "SREM ? ?; DEL ?",
-};
-pub(super) const DEPTH: Command = Command {
-    name: "PIPELINE",
-    text: "LLEN ?; HLEN ?",
-};
-pub(super) const HEADS: Command = Command {
-    name: "PIPELINE",
-    text: "LINDEX ? ?",
-};
-pub(super) const LAST_TICKS: Command = Command {
-    name: "PIPELINE",
-    text: "TIME; HMGET ? ?",
-};
-pub(super) const RENEW: Command = Command {
-    name: "PIPELINE",
-    text: "ZADD ? ? ?; ZADD ? XX ? ?",
-};
+pub(super) const ACK: Command = Command::new("MULTI", "MULTI; ZREM ? ?; HDEL ? ?; EXEC");
+pub(super) const ACK_WITH_RESULT: Command = Command::new(
+    "MULTI",
+    "MULTI; SETEX ? ? ?; PUBLISH ? ?; ZREM ? ?; HDEL ? ?; EXEC",
+);
+pub(super) const STORE: Command = Command::new("MULTI", "MULTI; SETEX ? ? ?; PUBLISH ? ?; EXEC");
+pub(super) const PUBLISH_TOGETHER: Command =
+    Command::new("MULTI", "MULTI; SETEX ? ? ?; SADD ? ?; LPUSH ? ?; EXEC");
+pub(super) const BIND: Command = Command::new("PIPELINE", "SADD ? ?; ZADD ? GT ? ?");
+pub(super) const CLOSE_REPLIES: Command = Command::new("PIPELINE", "SREM ? ?; DEL ?");
+pub(super) const DEPTH: Command = Command::new("PIPELINE", "LLEN ?; HLEN ?");
+pub(super) const HEADS: Command = Command::new("PIPELINE", "LINDEX ? ?");
+pub(super) const LAST_TICKS: Command = Command::new("PIPELINE", "TIME; HMGET ? ?");
+pub(super) const RENEW: Command = Command::new("PIPELINE", "ZADD ? ? ?; ZADD ? XX ? ?");

@@ -78,8 +78,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the time after which a Celeriac worker without a sign of life counts as dead; 20 seconds by
-    /// default.
+    /// Sets the time after which a Celeriac worker that does not renew its lease counts as dead; 20 seconds
+    /// by default.
     ///
     /// The worker's messages then return to their queues without waiting for the visibility timeout. Leases
     /// are checked every quarter of this time, so the messages return after 25 seconds at most by default.

@@ -12,22 +12,20 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Value,
-    aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
+    ToRedisArgs, Value, aio::MultiplexedConnection, cmd,
 };
 use tokio::time::{Instant, timeout};
 
 use super::{commands, endpoint::Endpoint, fault::Fault, outage::Outages, script::Invocation};
 use crate::{
     backoff::Backoff,
-    broker::{BrokerError, ServerInfo},
+    broker::BrokerError,
     lock::Lock,
     observer::{Command, CommandFailure, Observer},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const MIN_BACKOFF: Duration = Duration::from_millis(50);
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Lifetime of a connection that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
@@ -38,32 +36,22 @@ const MAX_SCRIPT_LOADS: usize = 20;
 const PIPELINE_BUFFER: usize = 1024;
 
 pub(super) struct Connection {
-    endpoint: Arc<Endpoint>,
+    pub endpoint: Arc<Endpoint>,
     outages: Arc<Outages>,
-    observer: Arc<dyn Observer>,
-    response_timeout: Duration,
+    pub observer: Arc<dyn Observer>,
+    pub response_timeout: Duration,
     state: Lock<ConnectionState>,
     /// Locked while connecting, so that one caller connects and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
 }
 
+#[derive(Default)]
 struct ConnectionState {
     live: Option<Live>,
     generation: u64,
     /// Time before which no attempt to connect is made, and the cause of the last failure.
     retry_at: Option<(Instant, String)>,
     backoff: Backoff,
-}
-
-impl Default for ConnectionState {
-    fn default() -> Self {
-        Self {
-            live: None,
-            generation: 0,
-            retry_at: None,
-            backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF),
-        }
-    }
 }
 
 /// An established connection.
@@ -127,26 +115,18 @@ impl Connection {
         }
     }
 
-    /// Returns the database number, which is part of channel names.
-    pub(super) fn database(&self) -> i64 {
-        self.endpoint.database()
-    }
-
-    /// Returns the address of the server.
-    pub(super) fn server(&self) -> ServerInfo {
-        self.endpoint.server_info()
-    }
-
     /// Runs a command, which telemetry shows as `reported`.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         reported: Command,
-        command: &Cmd,
+        args: impl ToRedisArgs,
     ) -> Result<T, BrokerError> {
+        let mut command = cmd(reported.name);
+        command.arg(args);
         let answer = async {
             let mut live = self.live().await?;
             let answer = command.query_async(&mut live.connection).await;
-            self.check(live.generation, answer, || name(command))
+            self.check(live.generation, answer, || reported.name.to_owned())
         };
         self.observed(reported, answer).await
     }
@@ -182,7 +162,7 @@ impl Connection {
                     _ => break,
                 }
             }
-            self.check(live.generation, answer, || script.hash().to_owned())
+            self.check(live.generation, answer, || script.hash.to_owned())
         };
         self.observed(commands::EVALSHA, answer).await
     }
@@ -210,16 +190,34 @@ impl Connection {
             let client = self.endpoint.client().await?;
             client.get_async_pubsub().await.map_err(|error| text(&error))
         };
-        match in_time(attempt).await {
-            Ok(subscriber) => {
-                self.outages.report_available();
-                Ok(subscriber)
-            }
-            Err(cause) => {
-                self.outages.report_unavailable(None, &cause);
-                Err(BrokerError::Unavailable { cause })
-            }
+        let subscriber = self.in_time(attempt).await;
+        subscriber.map_err(|cause| BrokerError::Unavailable { cause })
+    }
+
+    /// Waits for the server to confirm a subscription.
+    pub(super) async fn confirmed(
+        &self,
+        command: impl Future<Output = RedisResult<()>>,
+    ) -> Result<(), BrokerError> {
+        let cause = match timeout(self.response_timeout, command).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "timed out subscribing".to_owned(),
+        };
+        Err(BrokerError::Unavailable { cause })
+    }
+
+    /// Limits the time of an attempt to connect, and reports its result.
+    async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        let result = match timeout(CONNECT_TIMEOUT * 2, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err("timed out connecting".to_owned()),
+        };
+        match &result {
+            Ok(_) => self.outages.report_available(),
+            Err(cause) => self.outages.report_unavailable(None, cause),
         }
+        result
     }
 
     /// Returns the connection, and connects first if there is none and the back-off allows it.
@@ -236,13 +234,9 @@ impl Connection {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        match in_time(self.connect()).await {
-            Ok(connection) => {
-                self.outages.report_available();
-                Ok(self.connected(connection))
-            }
+        match self.in_time(self.connect()).await {
+            Ok(connection) => Ok(self.connected(connection)),
             Err(cause) => {
-                self.outages.report_unavailable(None, &cause);
                 self.back_off(&mut self.state.lock(), &cause);
                 Err(BrokerError::Unavailable { cause })
             }
@@ -351,13 +345,6 @@ impl Connection {
 
     fn back_off(&self, state: &mut ConnectionState, cause: &str) {
         state.retry_at = Some((Instant::now() + state.backoff.next_delay(), cause.to_owned()));
-    }
-}
-
-async fn in_time<T>(attempt: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match timeout(CONNECT_TIMEOUT * 2, attempt).await {
-        Ok(result) => result,
-        Err(_) => Err("timed out connecting".to_owned()),
     }
 }
 

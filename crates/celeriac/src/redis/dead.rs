@@ -2,9 +2,8 @@
 //! from its worker, and removed in the step that returns the message to a queue.
 
 use async_trait::async_trait;
-use redis::cmd;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, commands, names, scripts};
 use crate::broker::{BrokerError, DeadLetter, DeadLetters, RequeuedMessage};
 
 #[async_trait]
@@ -16,16 +15,13 @@ impl DeadLetters for RedisBroker {
         // Counted from the end, where the oldest letter is.
         let last = i64::try_from(offset).unwrap_or(i64::MAX - 1) + 1;
         let first = last.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX) - 1);
-        let mut range = cmd("LRANGE");
-        range.arg(names::DEAD).arg(-first).arg(-last);
-        let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, &range).await?;
+        let range = (names::DEAD, -first, -last);
+        let entries: Vec<Vec<u8>> = self.commands.command(commands::LRANGE, range).await?;
         Ok(entries.into_iter().rev().map(DeadLetter::decode).collect())
     }
 
     async fn dead_letter_count(&self) -> Result<u64, BrokerError> {
-        let mut length = cmd("LLEN");
-        length.arg(names::DEAD);
-        self.commands.command(commands::LLEN, &length).await
+        self.commands.command(commands::LLEN, names::DEAD).await
     }
 
     async fn take_dead_letter(
@@ -33,14 +29,10 @@ impl DeadLetters for RedisBroker {
         letter: &DeadLetter,
         revived: Option<&RequeuedMessage>,
     ) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.take_dead.prepare_invoke();
+        let mut script = scripts::TAKE_DEAD.prepare_invoke();
         script.key(names::DEAD).arg(&letter.entry);
         if let Some(RequeuedMessage { queue, priority, raw }) = revived {
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, *priority))
-                .arg(names::binding(queue))
-                .arg(raw);
+            script.message(queue, *priority, raw);
         }
         self.commands.script(&script).await
     }

@@ -1,46 +1,20 @@
-//! The lease by which a worker counts as alive, and the recovery after the server has lost its data, and with
-//! it all reservations: after `FLUSHALL`, a restart without data, or a fail-over to a replica that lagged
-//! behind. The data is lost if a lease that this handle held has to be added again; the worker then reserves
-//! its deliveries again.
+//! State of the lease by which a worker counts as alive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::{cmd, pipe};
+use crate::lock::Lock;
 
-use super::{commands, config::RedisConfig, connection::Connection, names, restore, script::Script};
-use crate::{
-    broker::{BrokerError, Delivery, DeliveryTag, Renewal},
-    lock::Lock,
-};
-
-/// Maximum number of deliveries that one script reserves.
-const RESERVE_BATCH: usize = 200;
-/// Maximum number of deliveries that one command renews.
-const RENEW_BATCH: usize = 1000;
-/// Time without renewal after which a missing lease does not count as lost: other workers have removed it and
-/// restored the messages.
-const MAX_SUSPENSION_SECONDS: f64 = restore::FORGET_LEASE_SECONDS / 2.0;
-
+#[derive(Default)]
 pub(super) struct Lease {
     /// Whether the server has ever confirmed the lease.
     held: AtomicBool,
     /// Whether the server has lost the lease, and the deliveries are not yet reserved again.
-    lost: AtomicBool,
+    pub lost: AtomicBool,
     /// Server time of the last renewal.
-    renewed: Lock<Option<f64>>,
-    reserve: Script,
+    pub renewed: Lock<Option<f64>>,
 }
 
 impl Lease {
-    pub(super) fn new() -> Self {
-        Self {
-            held: AtomicBool::new(false),
-            lost: AtomicBool::new(false),
-            renewed: Lock::default(),
-            reserve: Script::new(RESERVE),
-        }
-    }
-
     /// Returns whether the server has ever confirmed the lease. Call before sending a request that sets it.
     pub(super) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
@@ -55,86 +29,8 @@ impl Lease {
         }
     }
 
-    pub(super) async fn renew(
-        &self,
-        connection: &Connection,
-        config: &RedisConfig,
-        instance: &str,
-        deliveries: &[DeliveryTag],
-    ) -> Result<Renewal, BrokerError> {
-        let now = restore::server_time(connection).await?;
-        let mut pipeline = pipe();
-        pipeline
-            .cmd("ZADD")
-            .arg(names::LEASES)
-            .arg(now + config.lease.as_secs_f64())
-            .arg(instance);
-        // The server does nothing else during a command.
-        for deliveries in deliveries.chunks(RENEW_BATCH) {
-            let index = pipeline.cmd("ZADD").arg(names::UNACKED_INDEX).arg("XX");
-            for tag in deliveries {
-                index.arg(now.ceil()).arg(tag.as_str());
-            }
-            index.ignore();
-        }
-        let was_held = self.is_held();
-        let (added,): (u64,) = connection.pipeline(commands::RENEW, &pipeline).await?;
-        self.set(was_held, added > 0);
-        let before = self.renewed.lock().replace(now);
-        if before.is_some_and(|before| now - before > MAX_SUSPENSION_SECONDS) {
-            self.clear_lost();
-        }
-        Ok(if self.lost.load(Ordering::Acquire) {
-            Renewal::Lost
-        } else {
-            Renewal::Kept
-        })
-    }
-
-    /// Returns whether the server has lost this handle's reservations, before the next renewal discovers it.
-    pub(super) async fn is_lost(&self, connection: &Connection, instance: &str) -> Result<bool, BrokerError> {
-        let mut score = cmd("ZSCORE");
-        score.arg(names::LEASES).arg(instance);
-        let known: Option<f64> = connection.command(commands::ZSCORE, &score).await?;
-        let lost = known.is_none() && self.is_held();
-        Ok(lost || self.lost.load(Ordering::Acquire))
-    }
-
     /// Records that all lost deliveries are reserved again.
     pub(super) fn clear_lost(&self) {
         self.lost.store(false, Ordering::Release);
     }
-
-    /// Reserves the deliveries that the server has lost, and leaves existing reservations unchanged.
-    pub(super) async fn reserve(
-        &self,
-        connection: &Connection,
-        deliveries: &[Delivery],
-    ) -> Result<(), BrokerError> {
-        for batch in deliveries.chunks(RESERVE_BATCH) {
-            let mut script = self.reserve.prepare_invoke();
-            script.key(names::UNACKED_INDEX).key(names::UNACKED);
-            for delivery in batch {
-                script
-                    .arg(delivery.tag.as_str())
-                    .arg(&delivery.raw)
-                    .arg(names::reservation_tail(&delivery.queue));
-            }
-            connection.script::<()>(&script).await?;
-        }
-        Ok(())
-    }
 }
-
-/// KEYS: unacked_index, unacked. ARGV: for each delivery its tag, the message, the tail of its reservation.
-/// As in receiving, a message that is clearly not JSON is reserved as a JSON string.
-const RESERVE: &str = r"
-local time = redis.call('TIME')
-local now = string.format('%d', time[1] + 1)
-for i = 1, #ARGV, 3 do
-    local body = ARGV[i + 1]
-    if string.sub(body, 1, 1) ~= '{' or string.sub(body, -1) ~= '}' then body = cjson.encode(body) end
-    redis.call('HSETNX', KEYS[2], ARGV[i], '[' .. body .. ARGV[i + 2])
-    redis.call('ZADD', KEYS[1], now, ARGV[i])
-end
-";

@@ -7,6 +7,7 @@
 
 mod ack;
 mod backend;
+mod bindings;
 mod bury;
 mod bus;
 mod chord;
@@ -24,6 +25,8 @@ mod outage;
 mod own_script;
 mod publish;
 mod receive;
+mod receiver;
+mod reserve;
 mod restore;
 mod schedule;
 mod script;
@@ -34,11 +37,11 @@ mod watch;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use redis::{cmd, pipe};
+use redis::{FromRedisValue, pipe};
 
 use self::{
-    ack::Acks, connection::Connection, endpoint::Endpoint, lease::Lease, publish::Bindings,
-    receive::Receiver, script::Invocation, scripts::Scripts, watch::Watch,
+    ack::Acks, bindings::Bindings, connection::Connection, endpoint::Endpoint, lease::Lease,
+    receiver::Receiver, script::Invocation, watch::Watch,
 };
 pub use self::{config::RedisConfig, error::ConfigError, own_script::RedisScript};
 use crate::{
@@ -46,7 +49,7 @@ use crate::{
         Broker, BrokerError, Delivery, DeliveryTag, Depth, Publication, Renewal, ResultBackend, Settlement,
         SettlementStatus, sealed::Sealed,
     },
-    message::{Message, mark_redelivered},
+    message::{self, Message, mark_redelivered},
     observer::{NoopObserver, Observer},
     result::ResultMeta,
     system,
@@ -58,13 +61,11 @@ pub struct RedisBroker {
     commands: Arc<Connection>,
     watch: Watch,
     receiver: Receiver,
-    scripts: Scripts,
     /// Name of this handle in delivery tags and leases.
     instance: String,
     lease: Lease,
     bindings: Bindings,
     acks: Acks,
-    observer: Arc<dyn Observer>,
 }
 
 impl fmt::Debug for RedisBroker {
@@ -82,23 +83,20 @@ impl RedisBroker {
     /// # Errors
     /// Returns an error if the configuration is invalid.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
-        let observer: Arc<dyn Observer> = Arc::new(NoopObserver);
         let endpoint = Endpoint::new(&config)?;
         let commands = Arc::new(Connection::new(
             endpoint,
             config.response_timeout,
-            Arc::clone(&observer),
+            Arc::new(NoopObserver),
         ));
         Ok(Self {
             receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands), config.response_timeout),
+            watch: Watch::new(Arc::clone(&commands)),
             commands,
-            scripts: Scripts::new(),
             instance: system::random_id().to_string(),
-            lease: Lease::new(),
+            lease: Lease::default(),
             bindings: Bindings::default(),
             acks: Acks::default(),
-            observer,
             config,
         })
     }
@@ -106,34 +104,29 @@ impl RedisBroker {
     /// Reports commands to `observer`. Call before first use; this replaces the connections.
     #[must_use]
     pub fn observer(self, observer: Arc<dyn Observer>) -> Self {
-        let commands = Arc::new(self.commands.observer(Arc::clone(&observer)));
+        let commands = Arc::new(self.commands.observer(observer));
         Self {
             receiver: Receiver::new(commands.another()),
-            watch: Watch::new(Arc::clone(&commands), self.config.response_timeout),
+            watch: Watch::new(Arc::clone(&commands)),
             commands,
-            observer,
             ..self
         }
     }
 
-    /// Runs a script that settles a delivery and returns whether it was held. If the server has lost its
-    /// data, reserves the delivery again and repeats the script, so that the message is not lost.
-    async fn run_settling(&self, delivery: &Delivery, script: &Invocation<'_>) -> Result<(), BrokerError> {
-        let held: bool = self.commands.script(script).await?;
-        if !held && self.reserve_if_lost(delivery).await? {
-            self.commands.script::<()>(script).await?;
+    /// Runs a script that settles a delivery if it is held, which `is_held` reads from its answer. If the
+    /// server has lost its data, reserves the delivery again and repeats the script, so that the message is
+    /// not lost.
+    async fn run_settling<T: FromRedisValue>(
+        &self,
+        delivery: &Delivery,
+        script: &Invocation<'_>,
+        is_held: impl Fn(&T) -> bool,
+    ) -> Result<T, BrokerError> {
+        let answer = self.commands.script(script).await?;
+        if !is_held(&answer) && self.reserve_if_lost(delivery).await? {
+            return self.commands.script(script).await;
         }
-        Ok(())
-    }
-
-    /// Reserves a delivery again if the server has lost its data. Returns whether it has.
-    async fn reserve_if_lost(&self, delivery: &Delivery) -> Result<bool, BrokerError> {
-        let lost = self.lease.is_lost(&self.commands, &self.instance).await?;
-        if lost {
-            let delivery = std::slice::from_ref(delivery);
-            self.lease.reserve(&self.commands, delivery).await?;
-        }
-        Ok(lost)
+        Ok(answer)
     }
 }
 
@@ -142,11 +135,11 @@ impl Sealed for RedisBroker {}
 #[async_trait]
 impl Broker for RedisBroker {
     async fn publish(&self, message: Message) -> Result<(), BrokerError> {
-        publish::push(&self.commands, &self.bindings, &[message]).await
+        self.push(&[message]).await
     }
 
     async fn publish_batch(&self, messages: Vec<Message>) -> Vec<Result<(), BrokerError>> {
-        let answer = publish::push(&self.commands, &self.bindings, &messages).await;
+        let answer = self.push(&messages).await;
         vec![answer; messages.len()]
     }
 
@@ -167,27 +160,12 @@ impl Broker for RedisBroker {
     }
 
     async fn receive(&self, queues: &[String], max: usize) -> Result<Vec<Delivery>, BrokerError> {
-        self.receiver
-            .receive(
-                &self.scripts.receive,
-                &self.instance,
-                (&self.lease, self.config.lease),
-                queues,
-                max,
-            )
-            .await
+        self.receive_from(queues, max).await
     }
 
     async fn ack(&self, delivery: &Delivery, result: Option<&ResultMeta>) -> Result<(), BrokerError> {
         let stored = result.map(|meta| self.stored(meta));
-        self.acks
-            .ack(
-                &self.commands,
-                self.observer.as_ref(),
-                delivery.tag.clone(),
-                stored,
-            )
-            .await
+        self.acks.ack(&self.commands, delivery.tag.clone(), stored).await
     }
 
     async fn replace(
@@ -196,20 +174,17 @@ impl Broker for RedisBroker {
         message: Message,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        let queue = &delivery.queue;
-        let mut script = self.scripts.replace.prepare_invoke();
+        let mut script = scripts::REPLACE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
-            .key(names::binding_key(queue))
-            .key(names::list(queue, message.properties.priority))
-            .key(names::result(&message.headers.id))
             .arg(delivery.tag.as_str())
-            .arg(names::binding(queue))
-            .arg(message.encode())
+            .message(&delivery.queue, message.properties.priority, message.encode())
+            .key(names::result(&message.headers.id))
             .arg(result.map(ResultMeta::encode).unwrap_or_default())
             .arg(self.result_seconds());
-        self.run_settling(delivery, &script).await
+        self.run_settling(delivery, &script, |held| *held).await?;
+        Ok(())
     }
 
     async fn restore(&self, delivery: &Delivery) -> Result<(), BrokerError> {
@@ -218,14 +193,15 @@ impl Broker for RedisBroker {
                 .bury(delivery, "the message is not a JSON object", None)
                 .await;
         };
-        let mut script = self.scripts.restore.prepare_invoke();
+        let mut script = scripts::RESTORE.prepare_invoke();
         script
             .key(names::UNACKED_INDEX)
             .key(names::UNACKED)
-            .key(names::list(&delivery.queue, restore::priority(&delivery.raw)))
+            .key(names::list(&delivery.queue, message::priority(&delivery.raw)))
             .arg(delivery.tag.as_str())
             .arg(message);
-        self.run_settling(delivery, &script).await
+        self.run_settling(delivery, &script, |held| *held).await?;
+        Ok(())
     }
 
     async fn bury(
@@ -234,17 +210,9 @@ impl Broker for RedisBroker {
         reason: &str,
         result: Option<&ResultMeta>,
     ) -> Result<(), BrokerError> {
-        bury::bury(
-            &self.commands,
-            &self.scripts,
-            self.config.dead_letter_capacity,
-            delivery.tag.as_str(),
-            &delivery.queue,
-            &delivery.raw,
-            reason,
-        )
-        .await?;
-        self.observer.buried(&delivery.queue);
+        let Delivery { tag, queue, raw } = delivery;
+        self.bury_held(tag.as_str(), queue, raw, reason, None).await?;
+        self.commands.observer.buried(&delivery.queue);
         match result {
             Some(meta) => self.store_result(meta).await,
             None => Ok(()),
@@ -252,10 +220,7 @@ impl Broker for RedisBroker {
     }
 
     async fn renew(&self, deliveries: &[DeliveryTag]) -> Result<Renewal, BrokerError> {
-        let renewal = self
-            .lease
-            .renew(&self.commands, &self.config, &self.instance, deliveries)
-            .await?;
+        let renewal = self.renew_lease(deliveries).await?;
         if renewal == Renewal::Lost {
             self.bindings.forget();
         }
@@ -263,7 +228,7 @@ impl Broker for RedisBroker {
     }
 
     async fn reserve(&self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
-        self.lease.reserve(&self.commands, deliveries).await?;
+        self.reserve_again(deliveries).await?;
         self.lease.clear_lost();
         Ok(())
     }
@@ -273,15 +238,7 @@ impl Broker for RedisBroker {
     }
 
     async fn restore_expired(&self) -> Result<usize, BrokerError> {
-        let (restored, buried) =
-            restore::restore_expired(&self.commands, &self.scripts, &self.config).await?;
-        for (queue, meta) in &buried {
-            self.observer.buried(queue);
-            if let Some(meta) = meta {
-                self.store_result(meta).await?;
-            }
-        }
-        Ok(restored)
+        self.restore_all_expired().await
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
@@ -290,14 +247,12 @@ impl Broker for RedisBroker {
             pipeline.cmd("LLEN").arg(names::list(queue, step));
         }
         pipeline.cmd("HLEN").arg(names::UNACKED);
-        let lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
-        match lengths.split_last() {
-            Some((unacked, waiting)) => Ok(Depth {
-                waiting: waiting.iter().sum(),
-                unacked: *unacked,
-            }),
-            None => Ok(Depth::default()),
-        }
+        let mut lengths: Vec<u64> = self.commands.pipeline(commands::DEPTH, &pipeline).await?;
+        let unacked = lengths.pop().unwrap_or_default();
+        Ok(Depth {
+            waiting: lengths.iter().sum(),
+            unacked,
+        })
     }
 
     async fn heads(&self, queue: &str) -> Result<Vec<Vec<u8>>, BrokerError> {
@@ -310,7 +265,7 @@ impl Broker for RedisBroker {
     }
 
     async fn ping(&self) -> Result<(), BrokerError> {
-        let pong: Result<String, _> = self.commands.command(commands::PING, &cmd("PING")).await;
+        let pong: Result<String, _> = self.commands.command(commands::PING, commands::NO_ARGS).await;
         pong.map(|_| ())
     }
 }

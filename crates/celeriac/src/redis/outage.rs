@@ -1,9 +1,9 @@
-//! Logs outages of a broker handle's server: one warning when it becomes unavailable and one line when it is
-//! back, however many connections and loops notice. The same holds for a server that is reachable but refuses
-//! requests.
+//! Logs outages of a broker handle's server: one warning when the server becomes unavailable and one record
+//! when it is back, for any number of connections and loops. The same applies to a server that is reachable
+//! but rejects commands.
 //!
 //! An outage lasts from the first broken connection or failed attempt to the next successful connection. An
-//! idle connection that notices the outage only after its end does not log it again.
+//! idle connection that detects the outage after its end does not log it again.
 
 use std::{
     collections::BTreeSet,
@@ -16,14 +16,14 @@ use crate::{
 };
 use tokio::time::Instant;
 
-/// Maximum number of refused kinds of requests that are remembered.
+/// Maximum number of recorded kinds of rejected commands.
 const MAX_REFUSED_REQUESTS: usize = 16;
 
 /// Outages of one server as seen by one broker handle.
 #[derive(Debug, Default)]
 pub(super) struct Outages {
     status: Lock<OutageStatus>,
-    /// Whether the server refuses requests. While it does not, answers read only this flag.
+    /// Whether the server rejects commands. Normally, successful commands read only this flag.
     refusing: AtomicBool,
 }
 
@@ -38,8 +38,8 @@ struct OutageStatus {
 #[derive(Debug)]
 struct Refusal {
     since: Instant,
-    /// Refused kinds of requests. The server has recovered when it answers one of them; it may have answered
-    /// other kinds throughout.
+    /// Kinds of rejected commands. The server has recovered when it accepts one of these kinds; it may have
+    /// accepted other kinds throughout.
     requests: BTreeSet<String>,
 }
 
@@ -56,7 +56,7 @@ impl Outages {
         }
     }
 
-    /// Records a successful connection to a server that serves requests.
+    /// Records a successful connection to a server that accepts commands.
     pub(super) fn report_available(&self) {
         let mut status = self.status.lock();
         if let Some(since) = status.unavailable_since.take() {
@@ -66,11 +66,11 @@ impl Outages {
         }
     }
 
-    /// Records that the server is reachable but refused a request of this kind because of its own condition.
+    /// Records that the server is reachable but rejected a command of this kind because of its own condition.
     pub(super) fn report_refusal(&self, request: String, cause: &str) {
         let mut status = self.status.lock();
         let refusal = status.refusal.get_or_insert_with(|| {
-            warn!(cause, "Redis refuses to work; retrying until it does");
+            warn!(cause, "Redis rejects commands; retrying until it accepts them");
             Refusal {
                 since: Instant::now(),
                 requests: BTreeSet::new(),
@@ -82,7 +82,7 @@ impl Outages {
         self.refusing.store(true, Ordering::Release);
     }
 
-    /// Records that the server answered a request of this kind.
+    /// Records that the server accepted a command of this kind.
     pub(super) fn report_answer(&self, request: impl FnOnce() -> String) {
         if !self.refusing.load(Ordering::Acquire) {
             return;
@@ -92,7 +92,7 @@ impl Outages {
             && refusal.requests.contains(&request())
         {
             let outage_seconds = refusal.since.elapsed().as_secs_f64();
-            info!(outage_seconds, "Redis works again");
+            info!(outage_seconds, "Redis accepts commands again");
             status.refusal = None;
             self.refusing.store(false, Ordering::Release);
         }

@@ -14,14 +14,13 @@ use crate::broker::BrokerError;
 pub struct RedisScript {
     script: Script,
     connection: Connection,
-    response_timeout: Duration,
 }
 
 impl fmt::Debug for RedisScript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisScript")
             .field("script", &self.script)
-            .field("response_timeout", &self.response_timeout)
+            .field("response_timeout", &self.connection.response_timeout)
             .finish_non_exhaustive()
     }
 }
@@ -34,7 +33,6 @@ impl RedisBroker {
         RedisScript {
             script: Script::new(text),
             connection: self.commands.with_response_timeout(response_timeout),
-            response_timeout,
         }
     }
 }
@@ -54,7 +52,12 @@ impl RedisScript {
             invocation.arg(argument);
         }
         // The connection itself limits the time for an answer; this limit also covers connecting.
-        match timeout(self.response_timeout * 2, self.connection.script(&invocation)).await {
+        match timeout(
+            self.connection.response_timeout * 2,
+            self.connection.script(&invocation),
+        )
+        .await
+        {
             Ok(answer) => answer,
             Err(_elapsed) => Err(BrokerError::Unavailable {
                 cause: "timed out connecting".to_owned(),

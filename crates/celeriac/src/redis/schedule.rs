@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use redis::pipe;
 
-use super::{RedisBroker, commands, names};
+use super::{RedisBroker, commands, names, scripts};
 use crate::{
     broker::{BrokerError, LastTicks, Timetable},
     message::Message,
@@ -39,19 +39,14 @@ impl Timetable for RedisBroker {
         to: &str,
         message: Option<Message>,
     ) -> Result<bool, BrokerError> {
-        let mut script = self.scripts.advance.prepare_invoke();
+        let mut script = scripts::ADVANCE.prepare_invoke();
         script
             .key(names::SCHEDULE)
             .arg(entry)
             .arg(from.unwrap_or_default())
             .arg(to);
         if let Some(message) = message {
-            let queue = message.queue();
-            script
-                .key(names::binding_key(queue))
-                .key(names::list(queue, message.properties.priority))
-                .arg(names::binding(queue))
-                .arg(message.encode());
+            script.message(message.queue(), message.properties.priority, message.encode());
         }
         self.commands.script(&script).await
     }

@@ -2,6 +2,18 @@
 
 use redis::{FromRedisValue, RedisResult, ScriptInvocation, ToRedisArgs, aio::MultiplexedConnection};
 
+use super::names;
+
+/// Defines scripts that are hashed on first use.
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) static $name: std::sync::LazyLock<$crate::redis::script::Script> =
+            std::sync::LazyLock::new(|| $crate::redis::script::Script::new($text));
+    )*};
+}
+pub(super) use scripts;
+
 #[derive(Debug)]
 pub(super) struct Script(redis::Script);
 
@@ -21,16 +33,12 @@ impl Script {
 
 /// A script with the keys and arguments of one call.
 pub(super) struct Invocation<'a> {
-    hash: &'a str,
+    /// SHA-1 of the script's text, by which the server knows the script.
+    pub hash: &'a str,
     invocation: ScriptInvocation<'a>,
 }
 
 impl Invocation<'_> {
-    /// SHA-1 of the script's text, by which the server knows the script.
-    pub(super) fn hash(&self) -> &str {
-        self.hash
-    }
-
     pub(super) fn key(&mut self, key: impl ToRedisArgs) -> &mut Self {
         self.invocation.key(key);
         self
@@ -39,6 +47,15 @@ impl Invocation<'_> {
     pub(super) fn arg(&mut self, argument: impl ToRedisArgs) -> &mut Self {
         self.invocation.arg(argument);
         self
+    }
+
+    /// Adds the keys and arguments of a message to publish: its queue's binding and its list; the binding's
+    /// member and the message.
+    pub(super) fn message(&mut self, queue: &str, priority: u8, raw: impl ToRedisArgs) -> &mut Self {
+        self.key(names::binding_key(queue))
+            .key(names::list(queue, priority))
+            .arg(names::binding(queue))
+            .arg(raw)
     }
 
     /// Runs the script by its hash; loads it first if the server does not know it.
@@ -59,10 +76,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_are_told_apart_whatever_their_arguments() {
+    fn the_hash_depends_only_on_the_text_of_the_script() {
         let (one, other) = (Script::new("return 1"), Script::new("return 2"));
-        let hash = one.prepare_invoke().hash().to_owned();
-        assert_eq!(one.prepare_invoke().key("a").arg("b").hash(), hash);
-        assert_ne!(other.prepare_invoke().key("a").arg("b").hash(), hash);
+        let hash = one.prepare_invoke().hash;
+        assert_eq!(one.prepare_invoke().key("a").arg("b").hash, hash);
+        assert_ne!(other.prepare_invoke().key("a").arg("b").hash, hash);
     }
 }

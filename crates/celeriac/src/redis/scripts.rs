@@ -3,9 +3,9 @@
 //! The scripts never decode a message: Redis' JSON library turns empty lists into objects and large integers
 //! into floats. They pass messages through unchanged, and receive modified ones as arguments.
 
-use super::{chord_scripts::ChordScripts, script::Script};
+use super::script::scripts;
 
-pub(super) struct Scripts {
+scripts! {
     /// Pops messages from the lists in order and reserves them.
     ///
     /// KEYS: unacked_index, unacked, leases, then the lists. ARGV: maximum number of messages, instance,
@@ -13,69 +13,7 @@ pub(super) struct Scripts {
     /// each message's list (from 1), the messages, and whether the lease was added. A message that is clearly
     /// not JSON is reserved as a JSON string, so that a Python worker that restores it can read the
     /// reservation.
-    pub receive: Script,
-    /// Settles a delivery and publishes another message in its place, if the delivery is still held.
-    ///
-    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or
-    /// an empty string, result seconds.
-    pub replace: Script,
-    /// Returns a message to the head of its list, if the delivery is still held.
-    ///
-    /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
-    pub restore: Script,
-    /// `restore` for another worker's delivery, if it has not been renewed in the meantime.
-    ///
-    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that
-    /// counts as expired, and the instance whose expired lease suffices instead, or an empty string.
-    pub restore_expired: Script,
-    /// Moves a message to the dead-letter list, if the delivery is still held.
-    ///
-    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Returns the number of old
-    /// letters dropped.
-    pub bury: Script,
-    /// `bury` for another worker's delivery, if it has not been renewed in the meantime.
-    ///
-    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, then as for
-    /// `restore_expired`.
-    pub bury_expired: Script,
-    /// Removes a letter from the dead-letter list, the oldest of equal ones, and optionally publishes a
-    /// message in its place.
-    ///
-    /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
-    /// member, message.
-    pub take_dead: Script,
-    /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has done
-    /// so.
-    ///
-    /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
-    /// for none, new last tick; with a message also binding's member, message.
-    pub advance: Script,
-    /// Stores and announces a result that is not final, unless a final one is there.
-    ///
-    /// KEYS: result. ARGV: result, seconds. Celery writes the status first, so it is read from the beginning
-    /// of the text.
-    pub store_unless_ended: Script,
-    pub chords: ChordScripts,
-}
-
-impl Scripts {
-    pub(super) fn new() -> Self {
-        Self {
-            receive: Script::new(RECEIVE),
-            replace: Script::new(REPLACE),
-            restore: Script::new(RESTORE),
-            restore_expired: Script::new(&[IF_EXPIRED, RESTORE].concat()),
-            bury: Script::new(BURY),
-            bury_expired: Script::new(&[IF_EXPIRED, BURY].concat()),
-            take_dead: Script::new(TAKE_DEAD),
-            advance: Script::new(ADVANCE),
-            store_unless_ended: Script::new(STORE_UNLESS_ENDED),
-            chords: ChordScripts::new(),
-        }
-    }
-}
-
-const RECEIVE: &str = r"
+    RECEIVE = r"
 local limit = tonumber(ARGV[1])
 local sources, messages = {}, {}
 for i = 4, #KEYS do
@@ -110,7 +48,11 @@ local added = redis.call('ZADD', KEYS[3], string.format('%.6f', now + tonumber(A
 return {sources, messages, added}
 ";
 
-const REPLACE: &str = r"
+    /// Settles a delivery and publishes another message in its place, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, binding, list, result. ARGV: tag, binding's member, message, result or
+    /// an empty string, result seconds.
+    REPLACE = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('SADD', KEYS[3], ARGV[2])
@@ -122,7 +64,72 @@ end
 return 1
 ";
 
-const RESTORE: &str = r"
+    /// Returns a message to the head of its list, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
+    RESTORE = RESTORE_TEXT;
+
+    /// [`RESTORE`] for another worker's delivery, if it has not been renewed in the meantime.
+    ///
+    /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that
+    /// counts as expired, and the instance whose expired lease suffices instead, or an empty string.
+    RESTORE_EXPIRED = &[IF_EXPIRED, RESTORE_TEXT].concat();
+
+    /// Moves a message to the dead-letter list, if the delivery is still held.
+    ///
+    /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Returns the number of old
+    /// letters dropped.
+    BURY = BURY_TEXT;
+
+    /// [`BURY`] for another worker's delivery, if it has not been renewed in the meantime.
+    ///
+    /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, then as for
+    /// [`RESTORE_EXPIRED`].
+    BURY_EXPIRED = &[IF_EXPIRED, BURY_TEXT].concat();
+
+    /// Removes a letter from the dead-letter list, the oldest of equal ones, and optionally publishes a
+    /// message in its place.
+    ///
+    /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
+    /// member, message.
+    TAKE_DEAD = r"
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+if KEYS[3] then
+    redis.call('SADD', KEYS[2], ARGV[2])
+    redis.call('LPUSH', KEYS[3], ARGV[3])
+end
+return 1
+";
+
+    /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has done
+    /// so.
+    ///
+    /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
+    /// for none, new last tick; with a message also binding's member, message.
+    ADVANCE = r"
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if KEYS[3] then
+    redis.call('SADD', KEYS[2], ARGV[4])
+    redis.call('LPUSH', KEYS[3], ARGV[5])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+";
+
+    /// Stores and announces a result that is not final, unless a final one is there.
+    ///
+    /// KEYS: result. ARGV: result, seconds. Celery writes the status first, so it is read from the beginning
+    /// of the text.
+    STORE_UNLESS_ENDED = r#"
+local status = string.match(redis.call('GET', KEYS[1]) or '', '^{"status": "(%u+)"')
+if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
+redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"#;
+}
+
+const RESTORE_TEXT: &str = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('RPUSH', KEYS[3], ARGV[2])
@@ -140,7 +147,7 @@ end
 if not expired then return -1 end
 ";
 
-const BURY: &str = r"
+const BURY_TEXT: &str = r"
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return -1 end
 local length = redis.call('LPUSH', KEYS[3], ARGV[2])
@@ -149,32 +156,3 @@ if length <= capacity then return 0 end
 redis.call('LTRIM', KEYS[3], 0, capacity - 1)
 return length - capacity
 ";
-
-const TAKE_DEAD: &str = r"
-if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
-if KEYS[3] then
-    redis.call('SADD', KEYS[2], ARGV[2])
-    redis.call('LPUSH', KEYS[3], ARGV[3])
-end
-return 1
-";
-
-// Pushes the message first: a failing script is not rolled back, and a tick must not be stored without its
-// task.
-const ADVANCE: &str = r"
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-if KEYS[3] then
-    redis.call('SADD', KEYS[2], ARGV[4])
-    redis.call('LPUSH', KEYS[3], ARGV[5])
-end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-return 1
-";
-
-const STORE_UNLESS_ENDED: &str = r#"
-local status = string.match(redis.call('GET', KEYS[1]) or '', '^{"status": "(%u+)"')
-if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
-redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
-"#;

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn celerys_list_of_sentinels_is_understood() {
+    fn celerys_list_of_sentinels_is_parsed() {
         let url = "sentinel://:p;w@one:26380/3;sentinel://:p;w@two/3?master_name=news";
         assert_eq!(
             addresses(url),

@@ -12,10 +12,10 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt};
-use redis::{Msg, aio::PubSubSink, cmd};
+use redis::{Msg, aio::PubSubSink};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -43,7 +43,6 @@ pub(super) struct Watch {
 
 struct Shared {
     commands: Arc<Connection>,
-    response_timeout: Duration,
     waiters: Lock<Waiters>,
     /// Notified when a waiter is added.
     changed: Notify,
@@ -67,12 +66,11 @@ struct Waiter {
 }
 
 impl Watch {
-    pub(super) fn new(commands: Arc<Connection>, response_timeout: Duration) -> Self {
+    pub(super) fn new(commands: Arc<Connection>) -> Self {
         let stop = CancellationToken::new();
         Self {
             shared: Arc::new(Shared {
                 commands,
-                response_timeout,
                 waiters: Lock::default(),
                 changed: Notify::new(),
             }),
@@ -170,11 +168,7 @@ impl Shared {
     /// Reads the keys of these tasks.
     async fn poll(&self, ids: &[String]) -> Result<(), BrokerError> {
         for ids in ids.chunks(BATCH) {
-            let mut get = cmd("MGET");
-            for id in ids {
-                get.arg(names::result(id));
-            }
-            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, &get).await?;
+            let results: Vec<Option<Vec<u8>>> = self.commands.command(commands::MGET, channels(ids)).await?;
             for (id, raw) in ids.iter().zip(results) {
                 match raw.map(|raw| ResultMeta::decode(&raw)) {
                     Some(Some(meta)) => self.deliver(&ResultMeta {
@@ -208,7 +202,7 @@ impl Shared {
 }
 
 async fn run(shared: Arc<Shared>) {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut backoff = Backoff::default();
     let mut failures = FailureLog::new("watching results");
     loop {
         let mut connected = || {
@@ -297,7 +291,7 @@ async fn subscribe(
         .cloned()
         .collect();
     for ids in unknown.chunks(BATCH) {
-        confirmed(shared, sink.subscribe(channels(ids))).await?;
+        shared.commands.confirmed(sink.subscribe(channels(ids))).await?;
     }
     shared.poll(&new_ids).await
 }
@@ -322,23 +316,11 @@ async fn unsubscribe(
     };
     let known: Vec<String> = old_ids.into_iter().filter(|id| subscribed.remove(id)).collect();
     for ids in known.chunks(BATCH) {
-        confirmed(shared, sink.unsubscribe(channels(ids))).await?;
+        shared.commands.confirmed(sink.unsubscribe(channels(ids))).await?;
     }
     Ok(())
 }
 
 fn channels(ids: &[String]) -> Vec<String> {
     ids.iter().map(|id| names::result(id)).collect()
-}
-
-async fn confirmed(
-    shared: &Shared,
-    command: impl Future<Output = redis::RedisResult<()>>,
-) -> Result<(), BrokerError> {
-    let cause = match timeout(shared.response_timeout, command).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "timed out subscribing".to_owned(),
-    };
-    Err(BrokerError::Unavailable { cause })
 }

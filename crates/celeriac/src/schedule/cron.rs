@@ -3,7 +3,7 @@
 //! They differ from cron in one point: a day must match day of month **and** day of week, so `0 0 13 * fri`
 //! is every Friday the 13th.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, iter, str::FromStr};
 
 use jiff::{
     Timestamp,
@@ -72,7 +72,7 @@ pub enum CronError {
         /// Largest valid number.
         last: u8,
     },
-    /// None of the months has one of the days.
+    /// The expression never matches: none of its months has one of its days.
     #[error("no date matches the day of month and the month")]
     Never,
 }
@@ -128,37 +128,19 @@ impl Cron {
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         // A time that the clock skips may move to the following day.
-        let mut date = self.date(after).yesterday().ok()?;
-        let mut found = None;
-        for _ in 0..MAX_GAP_DAYS {
-            let on_date = self.times_on(date).into_iter().find(|time| *time > after);
-            match (found, on_date) {
-                (Some(found), Some(on_date)) => return Some(on_date.min(found)),
-                (Some(found), None) => return Some(found),
-                (None, on_date) => found = on_date,
-            }
-            let Ok(tomorrow) = date.tomorrow() else { break };
-            date = tomorrow;
-        }
-        found
+        let first = self.date(after).yesterday().ok()?;
+        let dates = iter::successors(Some(first), |date| date.tomorrow().ok()).take(MAX_GAP_DAYS);
+        let time_on = |date| self.times_on(date).into_iter().find(|time| *time > after);
+        nearest(dates.map(time_on), Ord::min)
     }
 
     /// Returns the last time at or before `until`, if it is later than `after`.
     pub(super) fn last(&self, after: Timestamp, until: Timestamp) -> Option<Timestamp> {
         let first = self.date(after).yesterday().ok()?;
-        let mut date = self.date(until);
-        let mut found: Option<Timestamp> = None;
-        while date >= first {
-            let on_date = self.times_on(date).into_iter().rfind(|time| *time <= until);
-            match (found, on_date) {
-                (Some(found), Some(on_date)) => return Some(on_date.max(found)).filter(|time| *time > after),
-                (Some(found), None) => return Some(found).filter(|time| *time > after),
-                (None, on_date) => found = on_date,
-            }
-            let Ok(yesterday) = date.yesterday() else { break };
-            date = yesterday;
-        }
-        found.filter(|time| *time > after)
+        let dates = iter::successors(Some(self.date(until)), |date| date.yesterday().ok());
+        let dates = dates.take_while(|date| *date >= first);
+        let time_on = |date| self.times_on(date).into_iter().rfind(|time| *time <= until);
+        nearest(dates.map(time_on), Ord::max).filter(|time| *time > after)
     }
 
     fn date(&self, time: Timestamp) -> Date {
@@ -195,6 +177,18 @@ impl Cron {
     }
 }
 
+/// Returns the nearer of the times of the first day that has one and of the day after it, to which a time may
+/// have moved.
+fn nearest(
+    times: impl Iterator<Item = Option<Timestamp>>,
+    nearer: fn(Timestamp, Timestamp) -> Timestamp,
+) -> Option<Timestamp> {
+    let mut times = times.skip_while(Option::is_none);
+    let found = times.next()??;
+    let other = times.next().flatten();
+    Some(other.map_or(found, |other| nearer(found, other)))
+}
+
 /// Name and valid values of a field.
 struct Field {
     name: &'static str,
@@ -204,40 +198,34 @@ struct Field {
     names: &'static [&'static str],
 }
 
-const MINUTES: Field = Field {
-    name: "minute",
-    first: 0,
-    last: 59,
-    names: &[],
-};
-const HOURS: Field = Field {
-    name: "hour",
-    first: 0,
-    last: 23,
-    names: &[],
-};
-const DAYS: Field = Field {
-    name: "day of month",
-    first: 1,
-    last: 31,
-    names: &[],
-};
-const MONTHS: Field = Field {
-    name: "month",
-    first: 1,
-    last: 12,
-    names: &[
+const MINUTES: Field = Field::new("minute", 0, 59, &[]);
+const HOURS: Field = Field::new("hour", 0, 23, &[]);
+const DAYS: Field = Field::new("day of month", 1, 31, &[]);
+const MONTHS: Field = Field::new(
+    "month",
+    1,
+    12,
+    &[
         "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
     ],
-};
-const WEEKDAYS: Field = Field {
-    name: "day of week",
-    first: 0,
-    last: 6,
-    names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-};
+);
+const WEEKDAYS: Field = Field::new(
+    "day of week",
+    0,
+    6,
+    &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+);
 
 impl Field {
+    const fn new(name: &'static str, first: u8, last: u8, names: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            first,
+            last,
+            names,
+        }
+    }
+
     const fn all(&self) -> Set {
         Set((1 << (self.last + 1)) - (1 << self.first))
     }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn missed_ticks_are_treated_as_the_entry_demands() {
+    fn missed_ticks_are_treated_as_the_entry_specifies() {
         for schedule in schedules() {
             let due = |catch_up, now| first_due(&schedule, catch_up, at("12:00:00"), at(now));
             assert_eq!(due(CatchUp::Once, "12:45:00"), send("12:40:00"));

@@ -34,9 +34,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// At a fixed interval; see [`Schedule::every`].
+    /// Fixed interval; see [`Schedule::every`].
     Every(Interval),
-    /// At the times of a cron expression; see [`Schedule::cron`].
+    /// Times of a cron expression; see [`Schedule::cron`].
     Cron(Box<Cron>),
 }
 

@@ -14,7 +14,7 @@ use crate::{
     failure_log::FailureLog,
     log::{info, warn},
     message::Message,
-    observer::{NoopObserver, Observer, SendInfo, observed},
+    observer::{NoopObserver, Observer, observed},
     system, time,
 };
 
@@ -55,7 +55,7 @@ impl Scheduler {
             broker,
             observer: Arc::new(NoopObserver),
             entries: Vec::new(),
-            origin: format!("gen{}@{}", std::process::id(), system::hostname()),
+            origin: system::origin(),
             reply_to: system::random_id().to_string(),
         }
     }
@@ -77,7 +77,7 @@ impl Scheduler {
     }
 
     /// Sends due tasks until `shutdown` is cancelled. While the broker is unavailable, the scheduler keeps
-    /// retrying; ticks missed in the meantime are treated as each entry's [`CatchUp`](super::CatchUp) says.
+    /// retrying; each entry's [`CatchUp`](super::CatchUp) determines what happens to ticks missed meanwhile.
     pub async fn run(self, shutdown: CancellationToken) {
         let names: Vec<String> = self.entries.iter().map(|entry| entry.name.clone()).collect();
         let mut backoffs: Vec<EntryBackoff> = names.iter().map(|_| EntryBackoff::default()).collect();
@@ -140,7 +140,9 @@ impl Scheduler {
         now: Timestamp,
         shutdown: &CancellationToken,
     ) -> Result<Option<Timestamp>, BrokerError> {
-        let tick = last.as_deref().and_then(read_tick);
+        let tick = last
+            .as_deref()
+            .and_then(|raw| time::parse(std::str::from_utf8(raw).ok()?));
         let Some(last_tick) = tick.filter(|tick| tick.duration_since(now) <= MAX_CLOCK_LEAD) else {
             match (&last, tick) {
                 (None, _) => info!(
@@ -210,13 +212,7 @@ impl Scheduler {
         let Some(mut message) = message else {
             return self.broker.advance(entry, Some(from), to, None).await;
         };
-        let headers = &mut message.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &message.properties.delivery_info.routing_key,
-        );
-        let span = self.observer.send(&info, &mut headers.extra);
+        let span = self.observer.sending(&mut message);
         let mut advance = self.broker.advance(entry, Some(from), to, Some(message));
         let moved = observed(advance.as_mut(), |poll| span.in_scope(poll)).await;
         if moved != Ok(false) {
@@ -269,8 +265,4 @@ impl EntryBackoff {
             self.backoff.reset();
         }
     }
-}
-
-fn read_tick(raw: &[u8]) -> Option<Timestamp> {
-    time::parse(std::str::from_utf8(raw).ok()?)
 }

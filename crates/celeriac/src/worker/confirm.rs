@@ -1,8 +1,6 @@
 //! Repeats a broker operation until the broker has confirmed it: a finished task must not run again only
 //! because Redis was unavailable when the task finished.
 
-use std::time::Duration;
-
 use crate::{backoff::Backoff, broker::BrokerError, failure_log::FailureLog, log::error};
 
 /// Number of attempts at an operation that the server refuses. An unavailable server is retried without
@@ -17,7 +15,7 @@ pub(super) async fn until_confirmed<T, F>(task_id: &str, operation: impl Fn() ->
 where
     F: Future<Output = Result<T, BrokerError>>,
 {
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut backoff = Backoff::default();
     let mut refusals = 0;
     let mut failures = FailureLog::new("settling the end of a task");
     loop {

@@ -27,7 +27,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// Receives messages until the worker stops. Returns the tasks still in progress.
 pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+    let mut backoff = Backoff::default();
     let mut failures = FailureLog::new("receiving messages");
     let mut full = false;
     while !shared.stop.is_cancelled() {
@@ -41,15 +41,8 @@ pub(super) async fn consume(shared: &Arc<Shared>) -> JoinSet<()> {
                 "the maximum number of tasks with an eta in the future is held; receiving no more until some of them start"
             );
         }
-        if room == 0 {
-            tokio::select! {
-                () = shared.inflight.room_changed.notified() => {}
-                () = shared.stop.cancelled() => {}
-            }
-            continue;
-        }
         let queues = shared.queues();
-        if queues.is_empty() {
+        if room == 0 || queues.is_empty() {
             // Waits until remote control adds a queue.
             tokio::select! {
                 () = shared.inflight.room_changed.notified() => {}

@@ -1,7 +1,7 @@
 //! Task events for monitors, kept in a bounded buffer and broadcast in batches. Tasks never wait for them,
 //! and while events are disabled a task only reads a flag.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -89,16 +89,12 @@ pub(super) fn received(shared: &Shared, message: &Message) {
 
 /// Emits `task-started`.
 pub(super) fn started(shared: &Shared, id: &str) {
-    if shared.events.enabled() {
-        emit(shared, "task-started", id, []);
-    }
+    emit(shared, "task-started", id, []);
 }
 
-/// Emits `task-rejected` for a message that went to the dead-letter list.
+/// Emits `task-rejected` for a message that was moved to the dead-letter list.
 pub(super) fn rejected(shared: &Shared, id: &str) {
-    if shared.events.enabled() {
-        emit(shared, "task-rejected", id, [("requeue", json!(false))]);
-    }
+    emit(shared, "task-rejected", id, [("requeue", json!(false))]);
 }
 
 /// Emits the event for a finished task, which ran for `runtime` seconds; `signal` is set if termination was
@@ -138,7 +134,11 @@ pub(super) fn ended(shared: &Shared, id: &str, outcome: &TaskOutcome, runtime: f
 }
 
 fn emit<const N: usize>(shared: &Shared, kind: &str, id: &str, details: [(&'static str, Value); N]) {
+    if !shared.events.enabled() {
+        return;
+    }
     let clock = shared.clock.tick();
-    let event = Event::of_task(kind, &shared.hostname, clock, id, details);
+    let details = iter::once(("uuid", json!(id))).chain(details);
+    let event = Event::new(kind, &shared.hostname, clock, details);
     shared.events.add(event);
 }

@@ -160,7 +160,10 @@ impl Attempt<'_> {
         } else {
             run.await
         };
-        self.conclude(ended, registered)
+        match ended {
+            Ok(returned) => self.conclude(returned, registered),
+            Err(outcome) => outcome,
+        }
     }
 
     fn context(&self) -> TaskContext {
@@ -186,47 +189,43 @@ impl Attempt<'_> {
         }
     }
 
-    /// Drives `call` until it ends, a time limit passes, or the task is terminated.
+    /// Drives `call` until it ends, a time limit passes, or the task is terminated. The error is the outcome of
+    /// code that panicked or was dropped.
     async fn within(
         &self,
         limits: TimeLimit,
         soft: SoftLimit,
         mut call: Pin<&mut impl Future<Output = Result<Result<Value, TaskError>, Box<dyn Any + Send>>>>,
-    ) -> CallEnd {
+    ) -> Result<Result<Value, TaskError>, TaskOutcome> {
         let mut at_soft = pin!(after(limits.soft));
         let mut at_hard = pin!(after(limits.hard));
         let mut soft_passed = false;
         loop {
             tokio::select! {
                 biased;
-                ended = &mut call => return match ended {
-                    Ok(returned) => CallEnd::Returned(returned),
-                    Err(panic) => CallEnd::Panicked(panic_text(panic.as_ref())),
-                },
-                () = self.entry.orders.terminated() => {
-                    return CallEnd::Stopped(TaskOutcome::Revoked("terminated"));
-                }
+                ended = &mut call => return ended.map_err(|panic| panicked(panic.as_ref())),
+                () = self.entry.orders.terminated() => return Err(TaskOutcome::Revoked("terminated")),
                 limit = &mut at_hard => {
-                    return CallEnd::Stopped(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
+                    return Err(limit_exceeded("TimeLimitExceeded", vec![seconds(limit)]));
                 }
                 _ = &mut at_soft, if !soft_passed => {
                     soft_passed = true;
                     if !soft.pass() {
-                        return CallEnd::Stopped(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
+                        return Err(limit_exceeded("SoftTimeLimitExceeded", Vec::new()));
                     }
                 }
             }
         }
     }
 
-    /// Turns the end of the task's code into the outcome of the attempt.
-    fn conclude(&self, ended: CallEnd, registered: &Registered) -> TaskOutcome {
+    /// Turns what the task's code returned into the outcome of the attempt.
+    fn conclude(&self, returned: Result<Value, TaskError>, registered: &Registered) -> TaskOutcome {
         let options = &registered.options;
         let retries = self.message.headers.retries;
-        match ended {
-            CallEnd::Returned(Ok(value)) => TaskOutcome::Success(value),
-            CallEnd::Returned(Err(TaskError::Failed(exception))) => TaskOutcome::Failure(exception),
-            CallEnd::Returned(Err(TaskError::Retry { cause, countdown })) => {
+        match returned {
+            Ok(value) => TaskOutcome::Success(value),
+            Err(TaskError::Failed(exception)) => TaskOutcome::Failure(exception),
+            Err(TaskError::Retry { cause, countdown }) => {
                 let requested = self.message.properties.extra.get(MAX_RETRIES);
                 if retry::is_allowed(retries, options.max_retries, requested) {
                     let countdown = countdown.unwrap_or_else(|| options.retry_delay.after(retries));
@@ -235,10 +234,6 @@ impl Attempt<'_> {
                     TaskOutcome::Failure(cause)
                 }
             }
-            CallEnd::Panicked(message) => {
-                TaskOutcome::Failure(Exception::new("Panic", message.to_owned()).module("celeriac"))
-            }
-            CallEnd::Stopped(outcome) => outcome,
         }
     }
 
@@ -261,14 +256,6 @@ impl Attempt<'_> {
         let exception = Exception::new("NotRegistered", headers.task.clone()).module("celery.exceptions");
         TaskOutcome::Rejected(exception, vec![json!(headers.task)])
     }
-}
-
-/// End of a call of a task's code.
-enum CallEnd {
-    Returned(Result<Value, TaskError>),
-    Panicked(&'static str),
-    /// The code was dropped before it returned.
-    Stopped(TaskOutcome),
 }
 
 fn log(headers: &Headers, outcome: &TaskOutcome) {
@@ -322,11 +309,13 @@ fn limit_exceeded(type_name: &str, arguments: Vec<Value>) -> TaskOutcome {
     TaskOutcome::Rejected(exception, arguments)
 }
 
-/// Returns the message of a panic if it is a constant of the program. A formatted message may hold any value
-/// that the task had, and more people read results and logs than may see those.
-fn panic_text(panic: &(dyn Any + Send)) -> &'static str {
-    panic
+/// Returns the failure of a task that panicked, with the panic's message if it is a constant of the program. A
+/// formatted message may hold any value that the task had, and more people read results and logs than may see
+/// those.
+fn panicked(panic: &(dyn Any + Send)) -> TaskOutcome {
+    let text = panic
         .downcast_ref::<&'static str>()
         .copied()
-        .unwrap_or("with a message that may hold values, and is withheld")
+        .unwrap_or("with a message that may hold values, and is withheld");
+    TaskOutcome::Failure(Exception::new("Panic", text).module("celeriac"))
 }

@@ -21,7 +21,7 @@ use crate::{
     exception::Exception,
     log::{debug, error, warn},
     message::{Embed, Headers, Message},
-    observer::{SendInfo, SendSpan},
+    observer::SendSpan,
     result::{ResultMeta, Status},
     result_tree::ResultTree,
     system,
@@ -213,8 +213,7 @@ impl FollowUp<'_> {
         if errbacks.is_empty() {
             return;
         }
-        let mut options = Map::new();
-        options.insert("parent_id".to_owned(), json!(id));
+        let options = Map::from_iter([("parent_id".to_owned(), json!(id))]);
         self.send(Node::group(errbacks), &json!(id), options);
     }
 
@@ -227,14 +226,12 @@ impl FollowUp<'_> {
                 return;
             }
         };
-        let children = self.children.len();
         let before = self.sender.publication.clone();
         let sent = joined.and_then(|values| {
             self.sender
                 .apply(node.clone(), &[values], Map::new())
                 .map_err(|error| chord_error(format!("Callback error: {error}")))
         });
-        self.children.truncate(children);
         if let Err(exception) = sent {
             self.sender.publication = before;
             warn!(
@@ -339,13 +336,7 @@ fn observed(
             }
         }
         extra.extend(trace.clone());
-        let headers = &mut next.headers;
-        let info = SendInfo::new(
-            &headers.task,
-            &headers.id,
-            &next.properties.delivery_info.routing_key,
-        );
-        shared.observer.send(&info, &mut headers.extra)
+        shared.observer.sending(next)
     };
     publication.messages.iter_mut().map(observe).collect()
 }

@@ -69,11 +69,6 @@ impl Entry {
         !self.acknowledged.load(Ordering::Acquire)
     }
 
-    /// Marks the task as returned to its queue. Returns false if it has started or was returned before.
-    fn give_back(&self) -> bool {
-        self.leave_waiting(GIVEN_BACK)
-    }
-
     fn leave_waiting(&self, stage: u8) -> bool {
         self.stage
             .compare_exchange(WAITING, stage, Ordering::AcqRel, Ordering::Acquire)
@@ -174,7 +169,7 @@ impl Inflight {
     /// Removes the tasks that have not started, latest first: returned in this order, the oldest ends up at
     /// the head of the queue.
     pub(super) fn take_waiting(&self) -> Vec<Delivery> {
-        self.take(Entry::give_back)
+        self.take(|entry| entry.leave_waiting(GIVEN_BACK))
     }
 
     /// Removes all reserved deliveries, in the same order.

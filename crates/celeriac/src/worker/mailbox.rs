@@ -21,9 +21,9 @@ use crate::{
 
 /// Interval between two declarations of the mailbox: kombu 5.7 drops bindings after an hour.
 const DECLARE_INTERVAL: Duration = Duration::from_secs(20 * 60);
-/// Time-out of a command, its reply included.
+/// Time-out of a command, including its reply.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Lifetime of a subscription that resets the back-off.
+/// Minimum lifetime of a subscription that resets the back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Time-out for removing the mailbox at shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,8 +55,8 @@ pub(super) async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// Executes commands until the connection is lost. Meanwhile greets the other workers, whose greetings arrive
-/// as commands too.
+/// Executes commands until the connection is lost. Also greets the other workers, whose greetings arrive as
+/// commands.
 async fn process_all(shared: &Shared, mut commands: BoxStream<'static, Vec<u8>>) {
     let mut greeting = std::pin::pin!(mingle::mingle(shared));
     let mut greeted = false;
@@ -98,7 +98,7 @@ async fn process(shared: &Shared, raw: &[u8]) {
         );
         return;
     };
-    // Like Celery, ignores the command's expiry: clocks differ, and a late reply is dropped anyway.
+    // Like Celery, ignores the command's expiry, because clocks differ and late replies are dropped.
     if !command.is_for(&shared.hostname) {
         return;
     }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::shared::Shared;
 use crate::{
-    control::Control,
+    control::{Control, object},
     log::{debug, info, warn},
 };
 
@@ -15,9 +15,10 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) async fn mingle(shared: &Shared) {
-    let mut arguments = Map::new();
-    arguments.insert("from_node".to_owned(), json!(shared.hostname));
-    arguments.insert("revoked".to_owned(), json!(shared.revoked.ids()));
+    let arguments = object([
+        ("from_node", json!(shared.hostname)),
+        ("revoked", json!(shared.revoked.ids())),
+    ]);
     let control = Control::new(shared.broker.clone()).timeout(TIMEOUT);
     let replies = match control.inspect("hello", arguments).await {
         Ok(replies) => replies,

@@ -73,30 +73,37 @@ pub struct Worker {
 #[derive(Debug)]
 #[must_use]
 pub struct WorkerBuilder {
-    broker: Arc<dyn Broker>,
-    observer: Arc<dyn Observer>,
-    hostname: Option<String>,
-    queues: Vec<String>,
-    default_queue: String,
-    concurrency: usize,
-    prefetch_multiplier: usize,
-    events: bool,
-    registry: Registry,
+    shared: Shared,
 }
 
 impl Worker {
     /// Returns a builder with the defaults: queue `celery`, concurrency 10, prefetch multiplier 4.
     pub fn builder(broker: Arc<dyn Broker>) -> WorkerBuilder {
         WorkerBuilder {
-            broker,
-            observer: Arc::new(NoopObserver),
-            hostname: None,
-            queues: Vec::new(),
-            default_queue: "celery".to_owned(),
-            concurrency: 10,
-            prefetch_multiplier: 4,
-            events: false,
-            registry: Registry::default(),
+            shared: Shared {
+                broker,
+                observer: Arc::new(NoopObserver),
+                hostname: system::default_node_name(),
+                queues: Lock::new(Arc::default()),
+                prefetch_multiplier: 4,
+                registry: Registry::default(),
+                inflight: Inflight::default(),
+                revoked: Revoked::default(),
+                events: EventBuffer::default(),
+                sender: SenderIdentity {
+                    origin: system::origin(),
+                    reply_to: system::random_id().to_string(),
+                    default_queue: "celery".to_owned(),
+                },
+                concurrency: AtomicUsize::new(10),
+                slots: Arc::new(Semaphore::new(10)),
+                stop: CancellationToken::new(),
+                mingled: CancellationToken::new(),
+                clock: Clock::default(),
+                started: Instant::now(),
+                active: AtomicUsize::new(0),
+                processed: AtomicU64::new(0),
+            },
         }
     }
 
@@ -143,32 +150,35 @@ impl Worker {
 impl WorkerBuilder {
     /// Sets the worker's name, `celery@<host>` by default. Two workers must not share a name.
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
-        self.hostname = Some(hostname.into());
+        self.shared.hostname = hostname.into();
         self
     }
 
     /// Adds a queue to receive from.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queues.push(queue.into());
+        let queues = self.shared.queues();
+        self.shared.queues = Lock::new(queues.iter().cloned().chain([queue.into()]).collect());
         self
     }
 
     /// Sets the queue for tasks that follow from others and name no queue; `celery` by default. Celery's
     /// `task_default_queue`.
     pub fn default_queue(mut self, queue: impl Into<String>) -> Self {
-        self.default_queue = queue.into();
+        self.shared.sender.default_queue = queue.into();
         self
     }
 
     /// Sets the maximum number of tasks that run concurrently, at least 1.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
-        self.concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        self.shared.concurrency = AtomicUsize::new(concurrency);
+        self.shared.slots = Arc::new(Semaphore::new(concurrency));
         self
     }
 
     /// Sets the number of messages held for each concurrent task, at least 1.
     pub fn prefetch_multiplier(mut self, multiplier: usize) -> Self {
-        self.prefetch_multiplier = multiplier.max(1);
+        self.shared.prefetch_multiplier = multiplier.max(1);
         self
     }
 
@@ -176,13 +186,13 @@ impl WorkerBuilder {
     /// control can change it, as Flower does. Events show arguments and results, shortened, to anyone with
     /// access to the broker.
     pub fn events(mut self, enabled: bool) -> Self {
-        self.events = enabled;
+        self.shared.events = EventBuffer::new(enabled);
         self
     }
 
     /// Reports every run to `observer`.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = observer;
+        self.shared.observer = observer;
         self
     }
 
@@ -196,42 +206,20 @@ impl WorkerBuilder {
         E: Into<TaskError>,
         W: Future<Output = Result<R, E>> + Send + 'static,
     {
-        self.registry.add(name.into(), options, run);
+        self.shared.registry.add(name.into(), options, run);
         self
     }
 
     /// Builds the worker.
     #[must_use]
     pub fn build(self) -> Worker {
-        let mut queues = self.queues;
-        if queues.is_empty() {
-            queues.push("celery".to_owned());
+        let mut shared = self.shared;
+        if shared.queues().is_empty() {
+            shared.queues = Lock::new(["celery".to_owned()].into());
         }
+        shared.started = Instant::now();
         Worker {
-            shared: Arc::new(Shared {
-                broker: self.broker,
-                observer: self.observer,
-                hostname: self.hostname.unwrap_or_else(system::default_node_name),
-                queues: Lock::new(queues.into()),
-                prefetch_multiplier: self.prefetch_multiplier,
-                registry: self.registry,
-                inflight: Inflight::default(),
-                revoked: Revoked::default(),
-                events: EventBuffer::new(self.events),
-                sender: SenderIdentity {
-                    origin: system::origin(),
-                    reply_to: system::random_id().to_string(),
-                    default_queue: self.default_queue,
-                },
-                concurrency: AtomicUsize::new(self.concurrency),
-                slots: Arc::new(Semaphore::new(self.concurrency)),
-                stop: CancellationToken::new(),
-                mingled: CancellationToken::new(),
-                clock: Clock::default(),
-                started: Instant::now(),
-                active: AtomicUsize::new(0),
-                processed: AtomicU64::new(0),
-            }),
+            shared: Arc::new(shared),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Map, json};
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::Shared;
@@ -47,31 +47,19 @@ pub(super) async fn offline(shared: &Shared) {
 
 /// Broadcasts an event of this kind with the worker's current figures.
 pub(super) async fn announce(shared: &Shared, kind: &str) -> Result<(), BrokerError> {
-    let event = event(shared, kind);
+    let details = [
+        ("freq", json!(HEARTBEAT_INTERVAL.as_secs_f64())),
+        ("active", json!(shared.active.load(Ordering::Relaxed))),
+        ("processed", json!(shared.processed.load(Ordering::Relaxed))),
+        ("loadavg", json!(system::load_average())),
+        ("sw_ident", json!("celeriac")),
+        ("sw_ver", json!(env!("CARGO_PKG_VERSION"))),
+        ("sw_sys", json!("Linux")),
+    ];
+    let event = Event::new(kind, &shared.hostname, shared.clock.tick(), details);
     shared
         .broker
         .broadcast(EXCHANGE, &event.routing_key(), event.encode())
         .await
         .map(|_| ())
-}
-
-fn event(shared: &Shared, kind: &str) -> Event {
-    let mut fields = Map::new();
-    let mut set = |name: &str, value| fields.insert(name.to_owned(), value);
-    set("utcoffset", json!(0));
-    set("pid", json!(std::process::id()));
-    set("clock", json!(shared.clock.tick()));
-    set("freq", json!(HEARTBEAT_INTERVAL.as_secs_f64()));
-    set("active", json!(shared.active.load(Ordering::Relaxed)));
-    set("processed", json!(shared.processed.load(Ordering::Relaxed)));
-    set("loadavg", json!(system::load_average()));
-    set("sw_ident", json!("celeriac"));
-    set("sw_ver", json!(env!("CARGO_PKG_VERSION")));
-    set("sw_sys", json!("Linux"));
-    set("timestamp", json!(system::unix_time()));
-    Event {
-        kind: kind.to_owned(),
-        hostname: shared.hostname.clone(),
-        fields,
-    }
 }

@@ -18,15 +18,8 @@ use crate::{
     task::{TaskContext, TaskError, TaskOptions},
 };
 
-type Handler = dyn Fn(
-        TaskContext,
-        Vec<Value>,
-        usize,
-    ) -> Result<BoxFuture<'static, Result<Value, TaskError>>, InvalidArguments>
-    + Send
-    + Sync;
-
-struct InvalidArguments;
+type Handler =
+    dyn Fn(TaskContext, Vec<Value>) -> Option<BoxFuture<'static, Result<Value, TaskError>>> + Send + Sync;
 
 /// A registered task.
 #[derive(Clone)]
@@ -57,11 +50,14 @@ impl Registry {
         E: Into<TaskError>,
         W: Future<Output = Result<R, E>> + Send + 'static,
     {
-        let handler = move |context: TaskContext, args: Vec<Value>, parameters: usize| {
-            let args = typed::<A>(args, parameters).ok_or(InvalidArguments)?;
-            Ok(run(context, args)
-                .map(|returned| serialised(returned.map_err(Into::into)?))
-                .boxed())
+        let parameters = options.parameters.len();
+        let handler = move |context: TaskContext, args: Vec<Value>| {
+            let returned = run(context, typed::<A>(args, parameters)?);
+            Some(
+                returned
+                    .map(|returned| serialised(returned.map_err(Into::into)?))
+                    .boxed(),
+            )
         };
         self.tasks.insert(
             name,
@@ -118,7 +114,7 @@ impl Registered {
         let name = task.rsplit('.').next().unwrap_or_default();
         let args = self.positional(name, args, kwargs)?;
         let types: Vec<&str> = args.iter().map(python_type).collect();
-        (self.handler)(context, args, self.options.parameters.len()).map_err(|InvalidArguments| {
+        (self.handler)(context, args).ok_or_else(|| {
             let message = format!("{name}() does not take arguments of types ({})", types.join(", "));
             Exception::new("TypeError", message)
         })

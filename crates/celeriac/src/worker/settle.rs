@@ -62,7 +62,7 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         return Box::pin(settled).await;
     }
     if run.acked_early {
-        // The retry stays in the queue that the message was taken from, whatever it was sent with.
+        // The retry stays in the queue that the message was received from, whatever it was sent with.
         if let Some(retry) = &mut retry {
             let queue = &mut retry.properties.delivery_info.routing_key;
             queue.clone_from(&delivery.queue);

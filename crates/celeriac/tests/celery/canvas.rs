@@ -430,7 +430,7 @@ async fn both_sides_run_parts_of_a_failing_canvas(python: Python) {
     let both = BothSides::start(&python).await;
     let client = Client::new(Arc::new(both.server.broker()));
     let broken = |queue: &str| match queue {
-        "py" => Signature::new("broken").arg("for good").queue(queue),
+        "py" => Signature::new("broken").arg("permanent").queue(queue),
         _ => Signature::new("broken").queue(queue),
     };
     for (one, other) in [("py", "rs"), ("rs", "py")] {
@@ -447,7 +447,7 @@ async fn both_sides_run_parts_of_a_failing_canvas(python: Python) {
         };
         assert_eq!(exception.type_name, "ChordError");
         assert!(
-            exception.message.contains("('for good')"),
+            exception.message.contains("('permanent')"),
             "{}",
             exception.message
         );

@@ -1,7 +1,7 @@
 //! Rust and real Celery on one Redis: each side runs tasks of the other, and the sender reads the results.
 //! Needs Python interpreters with Celery, see `support/celery.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 #![expect(dead_code, reason = "each test crate uses only parts of `support`")]
 
 #[path = "../support/celery.rs"]

@@ -82,7 +82,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal) -> WorkerBuilder {
             "sleeps",
             options(&["seconds"]),
             async |_: TaskContext, (seconds,): (f64,)| {
-                // Stands for the work of the task.
+                // Simulates the work of the task.
                 tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                 Ok::<_, TaskError>(())
             },

@@ -2,10 +2,10 @@
 //! URL, the worker's name, the journal to append to, and queues.
 //!
 //! `work` (a name, seconds) writes `<name> begins|ends <worker> <time>` to the journal, which survives a
-//! kill. It takes the given time, or none if another worker held the message before. `add` adds two numbers,
-//! `relay` (a queue) sends `add` to a queue.
+//! kill. The task runs for the given time, or ends at once if its message was redelivered. `add` adds two
+//! numbers; `relay` (a queue) sends `add` to the queue.
 
-#![expect(clippy::expect_used, reason = "a program of a test may panic")]
+#![expect(clippy::expect_used, reason = "a test program may panic")]
 
 use std::{
     fs::{File, OpenOptions},
@@ -62,7 +62,7 @@ async fn main() {
                 async move {
                     write(&journal, &format!("{task} begins {name}"));
                     if !context.redelivered {
-                        // Stands for the work of the task.
+                        // Simulates the work of the task.
                         tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
                     }
                     write(&journal, &format!("{task} ends {name}"));
@@ -79,7 +79,7 @@ async fn main() {
         .expect("the worker runs until it is killed");
 }
 
-/// Sets up telemetry as the environment says.
+/// Sets up telemetry as configured by the environment.
 #[cfg(feature = "telemetry")]
 fn observer(name: &str) -> Arc<dyn Observer> {
     let service = telemetry::Service::new("celeriac-test-worker", "0");

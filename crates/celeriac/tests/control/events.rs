@@ -65,7 +65,7 @@ async fn celery_events_shows_every_task(python: Python) {
     );
     fixture.client.send(Signature::new("broken")).await.unwrap();
     let failed = next("task failed").await;
-    assert!(failed.contains("OperationalError('for good')"), "{failed}");
+    assert!(failed.contains("OperationalError('permanent')"), "{failed}");
     monitor.kill().await.unwrap();
     fixture.stop().await;
 }
@@ -223,7 +223,7 @@ async fn every_outcome_of_a_task_has_its_event() {
     };
     assert_eq!(find(&sent[4], "task-revoked")["expired"], true);
     let failed = find(&sent[2], "task-failed");
-    assert_eq!(failed["exception"], "OperationalError('for good')");
+    assert_eq!(failed["exception"], "OperationalError('permanent')");
     assert!(
         failed["traceback"].as_str().unwrap().starts_with("Traceback"),
         "{failed:?}"

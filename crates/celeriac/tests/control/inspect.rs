@@ -52,7 +52,7 @@ async fn celery_shows_the_tasks_of_the_worker(python: Python) {
         .priority(4)
         .countdown(Duration::from_secs(3600));
     let scheduled = fixture.client.send(later).await.unwrap();
-    crate::support::eventually("both tasks are held", async || {
+    crate::support::eventually("the worker has reserved all four tasks", async || {
         (fixture.broker.depth("celery").await.unwrap().unacked == 4).then_some(())
     })
     .await;
@@ -101,7 +101,7 @@ async fn celery_shows_the_tasks_of_the_worker(python: Python) {
 
     let stats = fixture.celery(&python, &["inspect", "stats"]).await;
     assert_eq!(stats["total"], json!({"gated": 2}));
-    // The waiting tasks are returned, and no other worker runs them.
+    // The shutdown restores the waiting tasks, and no other worker runs them.
     fixture.stop().await;
 }
 
@@ -160,8 +160,8 @@ async fn python_and_rust_workers_reply_to_the_client(python: Python) {
     assert_eq!(nodes, ["celery@test", other.name.as_str()]);
     let only = control.clone().destination([other.name.clone()]);
     assert_eq!(only.ping().await.unwrap(), [other.name.as_str()]);
-    let fitting = control.clone().glob("python*").timeout(Duration::from_secs(2));
-    assert_eq!(fitting.ping().await.unwrap(), [other.name.as_str()]);
+    let matching = control.clone().glob("python*").timeout(Duration::from_secs(2));
+    assert_eq!(matching.ping().await.unwrap(), [other.name.as_str()]);
     assert_eq!(control.clone().limit(1).ping().await.unwrap().len(), 1);
     let stats = query(&only, "stats", json!({})).await;
     assert_eq!(stats[0].content["pid"], other.pid());

@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_commands_get_an_error_and_garbage_is_ignored() {
+async fn invalid_commands_get_an_error_and_undecodable_messages_are_ignored() {
     let fixture = Fixture::start().await;
     assert_eq!(
         fixture.query("nosuch", json!({})).await,
@@ -49,7 +49,7 @@ async fn remote_control_works_again_after_an_outage() {
     fixture.server.crash();
     assert!(fixture.control().ping().await.is_err());
     fixture.server.start_again();
-    eventually("the worker until_workers again", async || {
+    eventually("the worker replies again", async || {
         let nodes = fixture
             .control()
             .timeout(Duration::from_secs(1))
@@ -70,7 +70,7 @@ async fn a_lost_subscription_is_renewed() {
         .query(&mut fixture.server.connection())
         .unwrap();
     assert_eq!(killed, 1, "the worker has one subscription");
-    eventually("the worker until_workers again", async || {
+    eventually("the worker replies again", async || {
         let nodes = fixture.control().ping().await.unwrap();
         (nodes == ["celery@test"]).then_some(())
     })
@@ -112,17 +112,17 @@ async fn a_duplicate_worker_name_is_logged_as_a_warning() {
         Running::start(built, PATIENCE)
     };
     let control = Control::new(Arc::new(server.broker())).timeout(Duration::from_secs(5));
-    let until_workers = async |count: usize| {
+    let wait_for_workers = async |count: usize| {
         eventually("all workers reply", async || {
             (control.ping().await.unwrap().len() == count).then_some(())
         })
         .await;
     };
     let one = start().await;
-    until_workers(1).await;
+    wait_for_workers(1).await;
     assert_eq!(logs.problems(), Vec::<String>::new());
     let two = start().await;
-    until_workers(2).await;
+    wait_for_workers(2).await;
     let warnings = eventually("the second worker logs a warning", async || {
         Some(logs.problems()).filter(|lines| !lines.is_empty())
     })

@@ -2,7 +2,7 @@
 //! client does the same with Rust and Python workers. Needs Python interpreters with Celery, see
 //! `support/celery.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 #![expect(dead_code, reason = "each test crate uses only parts of `support`")]
 
 #[path = "../support/celery.rs"]

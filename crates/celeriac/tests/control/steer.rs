@@ -198,14 +198,15 @@ async fn queues_are_added_and_cancelled() {
         fixture.query("cancel_consumer", json!({"queue": queue})).await;
     }
     assert_eq!(fixture.query("active_queues", json!({})).await, json!([]));
-    // A receive in progress may still take messages; after it, messages stay.
+    // A receive in progress may still deliver messages; later messages stay in the queue.
     eventually("messages stay in their queue", async || {
         fixture
             .client
             .send(Signature::new("note").arg("x"))
             .await
             .unwrap();
-        // Time for a worker that still receives to take the message; if it is too short, the loop runs again.
+        // Gives a worker that still receives time to receive the message; if the time is too short, the loop
+        // runs again.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let waiting = fixture.broker.depth("celery").await.unwrap().waiting;
         (waiting > 0).then_some(())

@@ -52,7 +52,7 @@ async fn scripts_may_be_flushed_continuously() {
         move || {
             while !done.is_cancelled() {
                 cmd("SCRIPT").arg("FLUSH").exec(&mut connection).unwrap();
-                // Leaves the server time for other commands.
+                // Gives the server time for other commands.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }

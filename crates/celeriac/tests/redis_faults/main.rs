@@ -1,6 +1,6 @@
-//! Failures of Redis of every kind. The worker must recover by itself, and log each outage and its end once.
+//! Tests failures of Redis. The worker must recover without help, and log each outage and its end once.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and its helpers with it")]
+#![expect(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 mod connections;
 mod flushes;
@@ -48,11 +48,11 @@ async fn an_outage_and_its_end_are_logged_once() {
     }
     journal.until(8).await;
     server.crash();
-    eventually("the outage is noticed", async || {
+    eventually("the outage is detected", async || {
         client.result(&ids[0]).await.err()
     })
     .await;
-    // During the outage tasks finish, heartbeats and renewals are due, and all loops retry.
+    // During the outage, tasks finish, heartbeats and renewals are due, and all loops retry.
     gate.cancel();
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.start_again();

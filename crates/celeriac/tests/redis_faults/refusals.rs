@@ -14,7 +14,7 @@ use crate::{
     support::{Journal, PATIENCE, Running, eventually, final_result, worker},
 };
 
-/// Longer than the first back-off of every loop, so that all of them have failed.
+/// Duration of the outage, longer than the first back-off of every loop, so that every loop has failed.
 const OUTAGE: Duration = Duration::from_secs(1);
 
 fn set(connection: &mut Connection, name: &str, value: &str) {
@@ -74,9 +74,12 @@ async fn survive(
 }
 
 fn assert_refused(lines: &[String], code: &str) {
-    assert!(lines[0].starts_with("WARN Redis refuses to work;"), "{lines:?}");
+    assert!(lines[0].starts_with("WARN Redis rejects commands;"), "{lines:?}");
     assert!(lines[0].contains(&format!("cause=\"{code}")), "{lines:?}");
-    assert!(lines[1].starts_with("INFO Redis works again"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("INFO Redis accepts commands again"),
+        "{lines:?}"
+    );
 }
 
 fn assert_unavailable(lines: &[String], causes: &[&str]) {
@@ -243,7 +246,7 @@ async fn a_server_that_loads_its_data_is_still_unavailable() {
         server
     });
     let bare = redis::Client::open(format!("redis://127.0.0.1:{port}/0")).unwrap();
-    eventually("the server answers that it is loading", async || {
+    eventually("the server responds that it is loading", async || {
         let answer = cmd("PING").exec(&mut bare.get_connection().ok()?).err()?;
         (answer.code() == Some("LOADING")).then_some(())
     })

@@ -158,8 +158,8 @@ fn broker(url: String) -> RedisBroker {
     RedisBroker::new(RedisConfig::new(url)).unwrap()
 }
 
-/// Checks that no attempt succeeds, and that one fails for this reason. A loaded machine may also be too slow
-/// for an attempt.
+/// Checks that no attempt succeeds, and that one fails for this reason. On a loaded machine, other attempts
+/// may time out.
 async fn refused(url: String, reason: &str) {
     let broker = broker(url);
     eventually(reason, async || {
@@ -169,7 +169,7 @@ async fn refused(url: String, reason: &str) {
     .await;
 }
 
-/// Checks client, worker and remote control, each with its own connections.
+/// Checks that a client, a worker and remote control work, each with its own connections.
 async fn works(broker: RedisBroker) {
     let broker = Arc::new(broker);
     let control = Control::new(broker.clone());

@@ -239,7 +239,7 @@ pub async fn a_failure_fails_all_dependent_tasks(harness: impl Harness) {
     let failed_part = body.parent().unwrap().children()[1].id().to_owned();
     assert_eq!(
         exception.message,
-        format!("Dependency {failed_part} raised OperationalError('for good')")
+        format!("Dependency {failed_part} raised OperationalError('permanent')")
     );
     assert_eq!(
         final_result(&fixture.client, sent.id()).await.status,

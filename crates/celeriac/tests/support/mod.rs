@@ -180,7 +180,7 @@ pub fn worker(broker: Arc<dyn Broker>, journal: &Journal, gate: &CancellationTok
             },
         )
         .task("broken", options(), async |_: TaskContext, (): ()| {
-            Err::<(), _>(TaskError::Failed(down("for good")))
+            Err::<(), _>(TaskError::Failed(down("permanent")))
         })
         .task("panics", options(), async |_: TaskContext, (): ()| {
             if true {

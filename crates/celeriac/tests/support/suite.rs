@@ -136,7 +136,7 @@ pub async fn failures_panics_and_wrong_arguments_fail_only_their_task(harness: i
         PATIENCE,
     );
     let cases: [(Signature, &str, Value); 7] = [
-        (Signature::new("broken"), "OperationalError", json!(["for good"])),
+        (Signature::new("broken"), "OperationalError", json!(["permanent"])),
         (Signature::new("panics"), "Panic", json!(["out of luck"])),
         (Signature::new("nope.task"), "NotRegistered", json!(["nope.task"])),
         (
@@ -606,7 +606,7 @@ pub async fn a_wait_ends_when_the_task_finishes(harness: impl Harness) {
     let broken = send(&client, Signature::new("broken"));
     let failed = WaitError::Failed {
         id: broken.as_str().into(),
-        exception: crate::support::down("for good"),
+        exception: crate::support::down("permanent"),
     };
     assert_eq!(client.wait(&broken, PATIENCE).await, Err(failed));
     let past = "2020-01-01T00:00:00Z".parse().unwrap();

@@ -42,8 +42,7 @@ fn exporter_of(signal: Signal) -> String {
     format!("OTEL_{}_EXPORTER", in_variables(signal))
 }
 
-/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it means that a collector
-/// is in use.
+/// Implements [`crate::decided_by`]. An endpoint for one signal is enough, because it implies a collector.
 pub(super) fn decided_by(variables: &mut Variables<'_>) -> Option<String> {
     const DISABLED: &str = "OTEL_SDK_DISABLED";
     if variables.is_true(DISABLED) {
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_or_disabled_export_is_a_decision() {
+    fn an_endpoint_or_disabled_export_decides_the_destination() {
         for (set, expected) in [
             (vec![("OTEL_SDK_DISABLED", "true")], "OTEL_SDK_DISABLED"),
             (
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_endpoint_there_is_no_decision() {
+    fn other_variables_do_not_decide_the_destination() {
         for set in [
             vec![],
             vec![("OTEL_SDK_DISABLED", "false")],

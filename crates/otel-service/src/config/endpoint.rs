@@ -2,6 +2,7 @@
 //! defaults of the protocol. User info is removed from the URL, so that no error or log can contain it.
 
 use http::Uri;
+use http::uri::Authority;
 use otlp_recorder::{Protocol, Signal};
 
 use super::variables::{Variables, in_force, in_variables};
@@ -19,14 +20,13 @@ pub(super) fn endpoint(
     let bare_scheme = bare_scheme(signal, protocol, variables);
     let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", in_variables(signal));
     if let Some(text) = variables.text(&own) {
-        if let Some(url) = Url::parse(&text, bare_scheme) {
-            let path = url.path.clone();
-            return url.endpoint(protocol, &path);
+        if let Some(url) = parse(&text, bare_scheme) {
+            return target(&url, protocol, url.path());
         }
         variables.warn(format!("{own} is not an http or https URL and is ignored"));
     }
     let url = variables.text(COMMON).and_then(|text| {
-        let url = Url::parse(&text, bare_scheme);
+        let url = parse(&text, bare_scheme);
         if url.is_none() {
             variables.warn(format!(
                 "{COMMON} is not an http or https URL; the local collector is used"
@@ -34,74 +34,53 @@ pub(super) fn endpoint(
         }
         url
     });
-    let url = url.unwrap_or_else(|| Url::local(protocol));
-    let path = format!("{}{}", url.path.trim_end_matches('/'), signal.http_path());
-    url.endpoint(protocol, &path)
+    let url = url.unwrap_or_else(|| {
+        Uri::from_static(match protocol {
+            Protocol::Grpc => "http://localhost:4317",
+            _ => "http://localhost:4318",
+        })
+    });
+    let path = format!("{}{}", url.path().trim_end_matches('/'), signal.http_path());
+    target(&url, protocol, &path)
 }
 
-/// Returns the scheme of an endpoint without one, or `None` if it is required. Only gRPC accepts `host:port`.
+/// Returns the scheme to assume for an endpoint without a scheme, or `None` if a scheme is required. Only
+/// gRPC accepts `host:port`.
 fn bare_scheme(signal: Signal, protocol: Protocol, variables: &mut Variables<'_>) -> Option<&'static str> {
     let insecure = in_force(signal, "INSECURE", variables);
     let insecure = variables.is_true(&insecure);
     (protocol == Protocol::Grpc).then_some(if insecure { "http" } else { "https" })
 }
 
-/// A parsed URL.
-struct Url {
-    scheme: String,
-    /// Host and port.
-    host: String,
-    user_info: Option<String>,
-    path: String,
-    query: Option<String>,
+/// Parses an http or https URL with a host.
+fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Uri> {
+    let text = text.trim();
+    let url: Uri = match bare_scheme {
+        Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
+        _ => text.parse().ok()?,
+    };
+    let is_http = matches!(scheme(&url).as_str(), "http" | "https");
+    (is_http && !url.host()?.is_empty()).then_some(url)
 }
 
-impl Url {
-    fn local(protocol: Protocol) -> Self {
-        let port = if protocol == Protocol::Grpc { 4317 } else { 4318 };
-        Self {
-            scheme: "http".to_owned(),
-            host: format!("localhost:{port}"),
-            user_info: None,
-            path: "/".to_owned(),
-            query: None,
-        }
-    }
+fn scheme(url: &Uri) -> String {
+    url.scheme_str().unwrap_or_default().to_ascii_lowercase()
+}
 
-    fn parse(text: &str, bare_scheme: Option<&str>) -> Option<Self> {
-        let text = text.trim();
-        let uri: Uri = match bare_scheme {
-            Some(scheme) if !text.contains("://") => format!("{scheme}://{text}").parse().ok()?,
-            _ => text.parse().ok()?,
-        };
-        let scheme = uri.scheme_str()?.to_ascii_lowercase();
-        if !matches!(scheme.as_str(), "http" | "https") {
-            return None;
-        }
-        let authority = uri.authority().filter(|authority| !authority.host().is_empty())?;
-        let (user_info, host) = match authority.as_str().rsplit_once('@') {
-            Some((user_info, host)) => (Some(user_info.to_owned()), host),
-            None => (None, authority.as_str()),
-        };
-        Some(Self {
-            scheme,
-            host: host.to_owned(),
-            user_info,
-            path: uri.path().to_owned(),
-            query: uri.query().map(str::to_owned),
-        })
-    }
-
-    /// Returns the URL for the transport and the user info; gRPC adds its own path.
-    fn endpoint(self, protocol: Protocol, path: &str) -> (String, Option<String>) {
-        let Self { scheme, host, .. } = self;
-        let text = match (protocol, self.query) {
-            (Protocol::Grpc, _) => format!("{scheme}://{host}"),
-            (_, Some(query)) => format!("{scheme}://{host}{path}?{query}"),
-            (_, None) => format!("{scheme}://{host}{path}"),
-        };
-        (text, self.user_info)
-    }
+/// Returns the URL with this path for the transport, and the user info; gRPC adds its own path.
+fn target(url: &Uri, protocol: Protocol, path: &str) -> (String, Option<String>) {
+    let authority = url.authority().map_or("", Authority::as_str);
+    let (user_info, host) = match authority.rsplit_once('@') {
+        Some((user_info, host)) => (Some(user_info.to_owned()), host),
+        None => (None, authority),
+    };
+    let origin = format!("{}://{host}", scheme(url));
+    let text = match (protocol, url.query()) {
+        (Protocol::Grpc, _) => origin,
+        (_, Some(query)) => format!("{origin}{path}?{query}"),
+        (_, None) => origin + path,
+    };
+    (text, user_info)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use super::variables::Variables;
 /// Default of every count limit in the specification.
 const DEFAULT_COUNT: u32 = 128;
 
-/// Reads the batching of a signal from the variables with this prefix; `delay` is the default of the delay in
+/// Reads the batch settings of a signal from the variables with this prefix; `delay` is the default delay in
 /// milliseconds.
 ///
-/// Queues are limited to a million entries, because their memory is allocated, and delays are positive,
-/// because the export thread would spin otherwise.
+/// Queues are limited to a million entries, to bound their memory. Delays must be positive, because the
+/// export thread would spin otherwise.
 pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -> BatchSettings {
     let mut size = |name: &str, default| {
         let size = variables.whole(&format!("{prefix}_{name}"), default, 1, 1_000_000);
@@ -27,25 +27,12 @@ pub(super) fn batches(prefix: &str, delay: u64, variables: &mut Variables<'_>) -
     }
 }
 
-/// Limits of a log record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct LogLimits {
-    /// Maximum number of attributes.
-    pub(crate) attributes: usize,
-    /// Maximum length of a text attribute in characters.
-    pub(crate) value_length: Option<usize>,
-}
-
-impl LogLimits {
-    pub(super) fn read(variables: &mut Variables<'_>) -> Self {
-        let attributes = variables
-            .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
-            .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
-        Self {
-            attributes: usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX),
-            value_length: value_limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables),
-        }
-    }
+/// Reads the maximum number of attributes of a log record.
+pub(super) fn log_attributes(variables: &mut Variables<'_>) -> usize {
+    let attributes = variables
+        .count("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT)
+        .or_else(|| variables.count("OTEL_ATTRIBUTE_COUNT_LIMIT", DEFAULT_COUNT));
+    usize::try_from(attributes.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX)
 }
 
 /// Reads the maximum numbers of attributes, events and links of a span. `OTEL_ATTRIBUTE_COUNT_LIMIT` applies
@@ -62,13 +49,9 @@ pub(super) fn span_limits(variables: &mut Variables<'_>) -> SpanLimits {
     }
 }
 
-/// Reads the maximum length of a text attribute of a span in characters.
-pub(super) fn span_value_limit(variables: &mut Variables<'_>) -> Option<usize> {
-    value_limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", variables)
-}
-
-fn value_limit(own: &str, variables: &mut Variables<'_>) -> Option<usize> {
+/// Reads the maximum length of a text attribute of a `SPAN` or `LOGRECORD` in characters.
+pub(super) fn value_length(item: &str, variables: &mut Variables<'_>) -> Option<usize> {
     variables
-        .limit(own)
+        .limit(&format!("OTEL_{item}_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
         .or_else(|| variables.limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"))
 }

@@ -57,45 +57,39 @@ impl HistogramAggregation {
 }
 
 fn temporality(variables: &mut Variables<'_>) -> Temporality {
-    let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-    match variables.keyword(variable).as_deref() {
-        None | Some("cumulative") => Temporality::Cumulative,
-        Some("delta") => Temporality::Delta,
-        Some("lowmemory") => Temporality::LowMemory,
-        Some(_) => {
-            variables.warn(format!(
-                "{variable} is not cumulative, delta or lowmemory; cumulative is used"
-            ));
-            Temporality::Cumulative
-        }
-    }
+    variables.choice(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        &[
+            ("cumulative", Temporality::Cumulative),
+            ("delta", Temporality::Delta),
+            ("lowmemory", Temporality::LowMemory),
+        ],
+        "not cumulative, delta or lowmemory; cumulative is used",
+    )
 }
 
 fn histograms(variables: &mut Variables<'_>) -> HistogramAggregation {
-    let variable = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
-    match variables.keyword(variable).as_deref() {
-        None | Some("explicit_bucket_histogram") => HistogramAggregation::ExplicitBucket,
-        Some("base2_exponential_bucket_histogram") => HistogramAggregation::Base2Exponential,
-        Some(_) => {
-            variables.warn(format!(
-                "{variable} is not a known aggregation; explicit_bucket_histogram is used"
-            ));
-            HistogramAggregation::ExplicitBucket
-        }
-    }
+    variables.choice(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        &[
+            ("explicit_bucket_histogram", HistogramAggregation::ExplicitBucket),
+            (
+                "base2_exponential_bucket_histogram",
+                HistogramAggregation::Base2Exponential,
+            ),
+        ],
+        "not a known aggregation; explicit_bucket_histogram is used",
+    )
 }
 
 fn exemplars(variables: &mut Variables<'_>) -> ExemplarFilter {
-    let variable = "OTEL_METRICS_EXEMPLAR_FILTER";
-    match variables.keyword(variable).as_deref() {
-        None | Some("trace_based") => ExemplarFilter::TraceBased,
-        Some("always_on") => ExemplarFilter::AlwaysOn,
-        Some("always_off") => ExemplarFilter::AlwaysOff,
-        Some(_) => {
-            variables.warn(format!(
-                "{variable} is not always_on, always_off or trace_based; trace_based is used"
-            ));
-            ExemplarFilter::TraceBased
-        }
-    }
+    variables.choice(
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+        &[
+            ("trace_based", ExemplarFilter::TraceBased),
+            ("always_on", ExemplarFilter::AlwaysOn),
+            ("always_off", ExemplarFilter::AlwaysOff),
+        ],
+        "not always_on, always_off or trace_based; trace_based is used",
+    )
 }

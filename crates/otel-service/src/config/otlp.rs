@@ -39,18 +39,15 @@ pub(super) fn endpoint_variable(signal: Signal, variables: &Variables<'_>) -> Op
 }
 
 fn protocol(signal: Signal, variables: &mut Variables<'_>) -> Protocol {
-    let variable = in_force(signal, "PROTOCOL", variables);
-    match variables.keyword(&variable).as_deref() {
-        Some("grpc") => Protocol::Grpc,
-        None | Some("http/protobuf") => Protocol::HttpProtobuf,
-        Some("http/json") => Protocol::HttpJson,
-        Some(_) => {
-            variables.warn(format!(
-                "{variable} is not grpc, http/protobuf or http/json; http/protobuf is used"
-            ));
-            Protocol::HttpProtobuf
-        }
-    }
+    variables.choice(
+        &in_force(signal, "PROTOCOL", variables),
+        &[
+            ("http/protobuf", Protocol::HttpProtobuf),
+            ("http/json", Protocol::HttpJson),
+            ("grpc", Protocol::Grpc),
+        ],
+        "not grpc, http/protobuf or http/json; http/protobuf is used",
+    )
 }
 
 fn timeout(signal: Signal, variables: &mut Variables<'_>) -> Duration {
@@ -59,17 +56,11 @@ fn timeout(signal: Signal, variables: &mut Variables<'_>) -> Duration {
 }
 
 fn compression(signal: Signal, variables: &mut Variables<'_>) -> Compression {
-    let variable = in_force(signal, "COMPRESSION", variables);
-    match variables.keyword(&variable).as_deref() {
-        Some("gzip") => Compression::Gzip,
-        None | Some("none") => Compression::None,
-        Some(_) => {
-            variables.warn(format!(
-                "{variable} is neither gzip nor none; requests are not compressed"
-            ));
-            Compression::None
-        }
-    }
+    variables.choice(
+        &in_force(signal, "COMPRESSION", variables),
+        &[("none", Compression::None), ("gzip", Compression::Gzip)],
+        "neither gzip nor none; requests are not compressed",
+    )
 }
 
 fn file(signal: Signal, name: &str, variables: &Variables<'_>) -> Option<PemFile> {

@@ -6,7 +6,7 @@ use opentelemetry_sdk::trace::Sampler;
 use super::variables::Variables;
 use crate::b3::Encoding;
 
-/// Format that carries a context in headers.
+/// Header format for the trace context or baggage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Propagator {
     TraceContext,

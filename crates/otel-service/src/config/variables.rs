@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use otlp_recorder::Signal;
 
-/// Maximum of every duration, an hour; much longer ones would overflow the clock.
+/// Maximum of every duration: one hour. Much longer durations would overflow the clock.
 const MAX_MILLISECONDS: u64 = 3_600_000;
 
-/// A source of variables, and the warnings about invalid ones.
+/// A source of variables, and the warnings about invalid values.
 pub(super) struct Variables<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     pub(super) warnings: Vec<String>,
@@ -34,6 +34,23 @@ impl<'a> Variables<'a> {
     /// Returns the value in lower case, for a variable with a list of allowed values.
     pub(super) fn keyword(&self, name: &str) -> Option<String> {
         Some(self.text(name)?.trim().to_ascii_lowercase())
+    }
+
+    /// Returns the value of the keyword in `name`, by default that of the first choice. `invalid` completes
+    /// the warning about another keyword.
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], invalid: &str) -> T {
+        let default = choices[0].1;
+        let Some(keyword) = self.keyword(name) else {
+            return default;
+        };
+        let chosen = choices.iter().find(|(known, _)| *known == keyword);
+        chosen.map_or_else(
+            || {
+                self.warn(format!("{name} is {invalid}"));
+                default
+            },
+            |(_, value)| *value,
+        )
     }
 
     /// Reads a boolean by the rules of the OpenTelemetry specification: only `true` is true.
@@ -81,7 +98,7 @@ impl<'a> Variables<'a> {
         Duration::from_millis(self.whole(name, default, 1, MAX_MILLISECONDS))
     }
 
-    /// Reads a time-out in milliseconds. Zero means no time-out in the specification and an hour here.
+    /// Reads a time-out in milliseconds. Zero, which means no time-out in the specification, means one hour.
     pub(super) fn timeout(&mut self, name: &str, default: u64) -> Duration {
         match self.whole(name, default, 0, MAX_MILLISECONDS) {
             0 => Duration::from_millis(MAX_MILLISECONDS),

@@ -53,7 +53,7 @@ fn instruments() -> Option<&'static Pools> {
 
 /// The histograms of one connection pool; cheap to clone.
 ///
-/// Does nothing before [`crate::init`], or while metrics are disabled.
+/// Records nothing before [`crate::init`] and while metrics are disabled.
 ///
 /// ```
 /// use std::time::Instant;
@@ -61,7 +61,7 @@ fn instruments() -> Option<&'static Pools> {
 ///
 /// let times = ConnectionTimes::new("orders");
 /// let started = Instant::now();
-/// // ... take a connection from the pool ...
+/// // ... get a connection from the pool ...
 /// times.waited(started.elapsed());
 /// ```
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ impl ConnectionTimes {
         self.record(&self.series.wait, |pools| &pools.wait, time);
     }
 
-    /// Records `db.client.connection.use_time`, the time from taking a connection to returning it.
+    /// Records `db.client.connection.use_time`, the time between obtaining a connection and returning it.
     pub fn used(&self, time: Duration) {
         self.record(&self.series.hold, |pools| &pools.hold, time);
     }

@@ -1,11 +1,10 @@
 //! The attributes of the server span.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::client::ClientAddress;
-use super::route::Route;
 use crate::query::redact;
 use ::http::header::{HOST, USER_AGENT};
 use ::http::request::Parts;
@@ -51,26 +50,26 @@ pub(super) fn scheme(parts: &Parts) -> &'static str {
 }
 
 /// Returns `{METHOD} {route}`, or the method alone when no route matches.
-pub(super) fn span_name(request_method: &Method, route: Option<&Route>) -> Cow<'static, str> {
+pub(super) fn span_name(request_method: &Method, route: Option<&str>) -> Cow<'static, str> {
     let method = match method(request_method) {
         OTHER_METHOD => "HTTP",
         known => known,
     };
     match route {
-        Some(route) => [method, " ", route.as_str()].concat().into(),
+        Some(route) => [method, " ", route].concat().into(),
         None => method.into(),
     }
 }
 
 /// Writes the attributes that are known when the request arrives.
-pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attributes) {
+pub(super) fn describe(parts: &Parts, route: Option<&str>, into: &mut Attributes) {
     let name = method(&parts.method);
     into.literal("http.request.method", name);
     if name == OTHER_METHOD {
         into.text("http.request.method_original", parts.method.as_str());
     }
     if let Some(route) = route {
-        into.text("http.route", route.as_str());
+        into.text("http.route", route);
     }
     into.text("url.path", parts.uri.path());
     into.literal("url.scheme", scheme(parts));
@@ -94,33 +93,16 @@ pub(super) fn describe(parts: &Parts, route: Option<&Route>, into: &mut Attribut
     into.literal("network.protocol.version", version(parts.version));
 }
 
-/// Passes the text of `address` to `write`, without allocating memory.
-fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
-    let mut text = AddressText {
-        bytes: [0; MAX_ADDRESS],
-        length: 0,
-    };
-    if write!(text, "{address}").is_ok() {
-        write(str::from_utf8(&text.bytes[..text.length]).unwrap_or_default());
-    }
-}
-
 /// Length of the longest IPv6 address.
 const MAX_ADDRESS: usize = 45;
 
-/// The text of an IP address.
-struct AddressText {
-    bytes: [u8; MAX_ADDRESS],
-    length: usize,
-}
-
-impl fmt::Write for AddressText {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        let end = self.length + part.len();
-        let free = self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?;
-        free.copy_from_slice(part.as_bytes());
-        self.length = end;
-        Ok(())
+/// Passes the text of `address` to `write`, without allocating memory.
+fn write_address(address: IpAddr, write: impl FnOnce(&str)) {
+    let mut text = [0; MAX_ADDRESS];
+    let mut free = &mut text[..];
+    if write!(free, "{address}").is_ok() {
+        let length = MAX_ADDRESS - free.len();
+        write(str::from_utf8(&text[..length]).unwrap_or_default());
     }
 }
 
@@ -185,11 +167,11 @@ mod tests {
 
     #[test]
     fn a_span_name_has_the_method_and_the_route_if_known() {
-        let route = Route::new("/articles/{slug}");
-        assert_eq!(span_name(&Method::GET, Some(&route)), "GET /articles/{slug}");
+        let route = "/articles/{slug}";
+        assert_eq!(span_name(&Method::GET, Some(route)), "GET /articles/{slug}");
         assert_eq!(span_name(&Method::GET, None), "GET");
         let brew = Method::from_bytes(b"BREW").unwrap();
-        assert_eq!(span_name(&brew, Some(&route)), "HTTP /articles/{slug}");
+        assert_eq!(span_name(&brew, Some(route)), "HTTP /articles/{slug}");
         assert_eq!(span_name(&brew, None), "HTTP");
     }
 }

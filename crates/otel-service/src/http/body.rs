@@ -39,12 +39,11 @@ impl<B: Body> ResponseBody<B> {
                 left: None,
             });
         };
-        exchange.answered(&mut response);
+        let is_bodiless = exchange.answered(&mut response);
         // A server does not poll a body beyond the announced length, nor an empty one.
         let left = response.body().size_hint().exact();
         let left = left.or_else(|| content_length(&response));
-        let complete =
-            left == Some(0) || exchange.is_bodiless(response.status()) || response.body().is_end_stream();
+        let complete = left == Some(0) || is_bodiless || response.body().is_end_stream();
         if complete {
             exchange.end();
         }

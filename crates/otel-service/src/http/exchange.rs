@@ -4,14 +4,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use ::http::request::Parts;
-use ::http::{HeaderName, HeaderValue, Response, StatusCode};
+use ::http::{HeaderName, HeaderValue, Response};
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt};
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, StringValue};
 use otlp_recorder::SpanStart;
 
 use super::attributes;
 use super::measures::Measured;
-use super::route::Route;
 use crate::context;
 use crate::failure::{self, CANCELLED, Fault, PANIC};
 use crate::panic_message;
@@ -29,11 +28,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn start(parts: &Parts, route: Option<Route>, parent: &Context, quiet: bool) -> Self {
+    pub(super) fn start(parts: &Parts, route: Option<StringValue>, parent: &Context, quiet: bool) -> Self {
         let cx = if quiet {
             quiet_context(parent)
         } else {
-            server_span(parts, route.as_ref(), parent)
+            server_span(parts, route.as_ref().map(StringValue::as_str), parent)
         };
         Self {
             measured: Some(Measured::start(parts, route, cx.span().span_context())),
@@ -53,7 +52,8 @@ impl Exchange {
     }
 
     /// Records the head of the response and adds the `traceresponse` header; the body may follow much later.
-    pub(super) fn answered<B>(&mut self, response: &mut Response<B>) {
+    /// Returns whether the response is sent without a body, even if the service provides one.
+    pub(super) fn answered<B>(&mut self, response: &mut Response<B>) -> bool {
         let status = response.status();
         let fault = response.extensions().get::<Fault>();
         let span = self.cx.span();
@@ -68,30 +68,25 @@ impl Exchange {
                 }
                 None => {
                     span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-                    // The status code is an attribute already; the description is for causes.
+                    // No cause is known, and the status code is already an attribute.
                     span.set_status(Status::error(""));
                 }
             }
         }
-        if let Some(measured) = &mut self.measured {
-            measured.answered(status, fault);
-        }
+        let is_bodiless = match &mut self.measured {
+            Some(measured) => measured.answered(status, fault),
+            None => false,
+        };
         if let Some(value) = traceresponse(&self.cx) {
             response.headers_mut().insert(TRACERESPONSE.clone(), value);
         }
-    }
-
-    /// Whether a response with this status is sent without a body, even if the service provides one.
-    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
-        self.measured
-            .as_ref()
-            .is_some_and(|measured| measured.is_bodiless(status))
+        is_bodiless
     }
 
     /// Records that the service failed before its response was complete, and ends the exchange.
     pub(super) fn failed(&mut self, error_type: &'static str, message: String) {
         if let Some(measured) = &mut self.measured {
-            // Later failures follow from the first one.
+            // Later failures are consequences of the first one, which is recorded.
             if measured.failed(error_type) {
                 failure::record_exception(&self.cx, error_type.into(), message);
             }
@@ -103,7 +98,7 @@ impl Exchange {
     pub(super) fn end(&mut self) {
         if let Some(measured) = self.measured.take() {
             drop(measured);
-            // Tasks spawned by the request may hold its context, so dropping ours would not end the span.
+            // Ended explicitly, because tasks spawned by the request may keep its context alive.
             self.cx.span().end();
         }
     }
@@ -129,7 +124,7 @@ impl Drop for Exchange {
 }
 
 /// Starts the server span; with tracing disabled, returns a context that has a trace id only.
-fn server_span(parts: &Parts, route: Option<&Route>, parent: &Context) -> Context {
+fn server_span(parts: &Parts, route: Option<&str>, parent: &Context) -> Context {
     if !recorder::is_installed() {
         return quiet_context(parent);
     }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use ::http::StatusCode;
 use ::http::request::Parts;
+use opentelemetry::StringValue;
 use opentelemetry::trace::SpanContext;
 
 use super::attributes;
-use super::route::Route;
 use super::series::{Active, Http, Labels, instruments};
 use crate::failure::Fault;
 
@@ -19,12 +19,12 @@ pub(super) struct Measured {
     instruments: Option<(&'static Http, Active)>,
     started: Instant,
     labels: Labels,
-    /// Span that exemplars refer to; it has ended by the time the request is recorded.
+    /// Span that exemplars refer to. The span may have ended before the metrics are recorded.
     span: SpanContext,
 }
 
 impl Measured {
-    pub(super) fn start(parts: &Parts, route: Option<Route>, span: &SpanContext) -> Self {
+    pub(super) fn start(parts: &Parts, route: Option<StringValue>, span: &SpanContext) -> Self {
         let labels = Labels {
             method: attributes::method(&parts.method),
             scheme: attributes::scheme(parts),
@@ -41,12 +41,18 @@ impl Measured {
         }
     }
 
-    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&Fault>) {
+    /// Sets the status of the response. Returns whether the response is sent without a body, even if the
+    /// service provides one (RFC 9110).
+    pub(super) fn answered(&mut self, status: StatusCode, fault: Option<&Fault>) -> bool {
         self.labels.status = Some(status.as_u16());
         self.labels.error_type = status.is_server_error().then(|| match fault {
             Some(fault) => fault.error_type.clone(),
             None => Cow::Owned(status.as_str().to_owned()),
         });
+        status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.labels.method == "HEAD"
+            || self.labels.method == "CONNECT" && status.is_success()
     }
 
     /// Sets the error type of the request; returns false if an earlier failure has set one.
@@ -57,15 +63,6 @@ impl Measured {
         }
         *error = Some(Cow::Borrowed(error_type));
         true
-    }
-
-    /// Whether a response with this status is sent without a body, even if the service provides one (RFC
-    /// 9110).
-    pub(super) fn is_bodiless(&self, status: StatusCode) -> bool {
-        status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || self.labels.method == "HEAD"
-            || self.labels.method == "CONNECT" && status.is_success()
     }
 }
 

@@ -4,12 +4,11 @@
 
 use std::borrow::Cow;
 
-use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, BoundUpDownCounter, Counter, UpDownCounter};
 use opentelemetry::trace::SpanContext;
+use opentelemetry::{KeyValue, StringValue};
 use otlp_recorder::{DurationHistogram, DurationSeries, Table};
 
-use super::route::Route;
 use crate::failure::CANCELLED;
 use crate::metrics::{InstrumentFactory, Instruments, SECONDS, SERIES_LIMIT};
 use crate::names::{attribute, metric};
@@ -21,7 +20,7 @@ const UNMATCHED: &str = "unmatched";
 /// Status that nginx logs when the client closed the connection; no standard status fits.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, and some to
+/// Maximum number of series of `http.server.active_requests`: known methods times two schemes, with some to
 /// spare.
 const ACTIVE_LIMIT: usize = 32;
 
@@ -33,7 +32,8 @@ pub(super) struct Labels {
     pub(super) method: &'static str,
     pub(super) scheme: &'static str,
     pub(super) version: &'static str,
-    pub(super) route: Option<Route>,
+    /// Template of the route, such as `/articles/{slug}`; clones share the text.
+    pub(super) route: Option<StringValue>,
     pub(super) status: Option<u16>,
     pub(super) error_type: Option<Cow<'static, str>>,
 }
@@ -140,7 +140,7 @@ impl Labels {
     /// Returns the attributes of `http_requests_total` and `http_request_duration_seconds`.
     fn plain(&self) -> [KeyValue; 3] {
         let route = match &self.route {
-            Some(route) => KeyValue::new(attribute::ROUTE, route.value()),
+            Some(route) => KeyValue::new(attribute::ROUTE, route.clone()),
             None => KeyValue::new(attribute::ROUTE, UNMATCHED),
         };
         // These metrics require a status, even when no response was sent.
@@ -163,7 +163,7 @@ impl Labels {
             KeyValue::new("network.protocol.version", self.version),
         ];
         if let Some(route) = &self.route {
-            attributes.push(KeyValue::new("http.route", route.value()));
+            attributes.push(KeyValue::new("http.route", route.clone()));
         }
         if let Some(status) = self.status {
             attributes.push(KeyValue::new("http.response.status_code", i64::from(status)));

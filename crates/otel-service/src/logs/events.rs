@@ -2,7 +2,7 @@
 
 /// Logs an error with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::error!`. See [`crate::info!`].
+/// Takes the same arguments as `tracing::error!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! error {
     ($($event:tt)+) => { $crate::event_here!(ERROR, $($event)+) };
@@ -10,7 +10,7 @@ macro_rules! error {
 
 /// Logs a warning with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::warn!`. See [`crate::info!`].
+/// Takes the same arguments as `tracing::warn!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! warn {
     ($($event:tt)+) => { $crate::event_here!(WARN, $($event)+) };
@@ -18,8 +18,8 @@ macro_rules! warn {
 
 /// Logs an informational event with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::info!`. `tracing` itself records the file, line and module of an event,
-/// but not the function.
+/// Takes the same arguments as `tracing::info!`. `tracing` itself records the file, line and module of an
+/// event, but not the function.
 ///
 /// ```
 /// let (id, slug) = (7, "first");
@@ -33,7 +33,7 @@ macro_rules! info {
 
 /// Logs a debug event with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::debug!`. See [`crate::info!`].
+/// Takes the same arguments as `tracing::debug!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! debug {
     ($($event:tt)+) => { $crate::event_here!(DEBUG, $($event)+) };
@@ -41,7 +41,7 @@ macro_rules! debug {
 
 /// Logs a trace event with `code.function.name`, the enclosing function.
 ///
-/// Takes the arguments of `tracing::trace!`. See [`crate::info!`].
+/// Takes the same arguments as `tracing::trace!`. See [`crate::info!`].
 #[macro_export]
 macro_rules! trace {
     ($($event:tt)+) => { $crate::event_here!(TRACE, $($event)+) };

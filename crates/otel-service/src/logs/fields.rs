@@ -54,9 +54,17 @@ impl Fields {
         }
     }
 
+    /// Adds an integer, as text if it exceeds 64 bits.
+    fn integer(&mut self, field: &Field, value: impl TryInto<i64> + ToString + Copy) {
+        match value.try_into() {
+            Ok(small) => self.add(field, small),
+            Err(_) => self.add(field, value.to_string()),
+        }
+    }
+
     fn add(&mut self, field: &Field, value: impl Into<AnyValue>) {
-        // `tracing-log` stores the metadata of an event of `log` in these fields; the normalised metadata has
-        // it.
+        // `tracing-log` stores the metadata of a `log` event in these fields; the normalised metadata already
+        // contains them.
         if !field.name().starts_with("log.") {
             self.others.push((field.name(), value.into()));
         }
@@ -89,23 +97,14 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        match i64::try_from(value) {
-            Ok(signed) => self.add(field, signed),
-            Err(_) => self.add(field, value.to_string()),
-        }
+        self.integer(field, value);
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        match i64::try_from(value) {
-            Ok(small) => self.add(field, small),
-            Err(_) => self.add(field, value.to_string()),
-        }
+        self.integer(field, value);
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        match i64::try_from(value) {
-            Ok(small) => self.add(field, small),
-            Err(_) => self.add(field, value.to_string()),
-        }
+        self.integer(field, value);
     }
 }

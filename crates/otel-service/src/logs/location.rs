@@ -20,7 +20,7 @@ pub(super) struct CodeLocation {
 }
 
 impl CodeLocation {
-    /// Returns the location of an event, removing the fields that state it.
+    /// Returns the location of an event and removes the fields that specify it.
     pub(super) fn of(metadata: &Metadata<'_>, fields: &mut Fields) -> Self {
         let text = |value| match value {
             AnyValue::String(text) => Some(String::from(text)),

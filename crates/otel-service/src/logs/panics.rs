@@ -1,6 +1,6 @@
 //! Panics as log events. The standard library prints the message of a panic to standard error; a formatted
-//! message can hold secrets, such as the error of a `Result` or part of a row. Here a panic is one event with
-//! its location, the current trace, and its message only if the message is a constant.
+//! message can contain secrets, such as the error of a `Result` or part of a row. The hook in this module
+//! logs one event with the location and the current trace, and includes the message only if it is a constant.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -8,8 +8,8 @@ use std::panic;
 
 /// Installs a panic hook that logs panics instead of printing them to standard error.
 ///
-/// With `RUST_BACKTRACE` set, the event has the stack. If errors are not logged (`RUST_LOG=off`), panics are
-/// printed by the previous hook.
+/// If `RUST_BACKTRACE` is set, the event includes the backtrace. If errors are not logged (`RUST_LOG=off`),
+/// the previous hook prints panics.
 pub(crate) fn log_panics() {
     let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
@@ -32,12 +32,12 @@ pub(crate) fn log_panics() {
     }));
 }
 
-/// Returns the message of a caught panic if it is a constant.
+/// Returns the message of a caught panic if it is a constant, otherwise a fixed text.
 ///
-/// A formatted message can hold secrets, so a fixed text stands in for it.
+/// Formatted messages are withheld because they can contain secrets.
 #[must_use]
 pub fn panic_message(payload: &(dyn Any + Send)) -> &'static str {
-    // The payload of a literal message is a `&'static str`, that of a formatted message a `String`.
+    // The payload is a `&'static str` for a literal message and a `String` for a formatted message.
     payload
         .downcast_ref::<&'static str>()
         .copied()

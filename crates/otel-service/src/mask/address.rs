@@ -83,7 +83,7 @@ impl<'a> Local<'a> {
         (start < self.text.len()).then_some((start, 0))
     }
 
-    /// Matches asterisks, as in an address that is masked already; they become three.
+    /// Matches asterisks, as in an address that is already masked; three asterisks replace them.
     pub(super) fn stars(self) -> Option<(usize, usize)> {
         let stars = self.run(|c| c == '*');
         (!stars.is_empty()).then(|| (self.text.len() - stars.len(), 0))
@@ -105,7 +105,7 @@ fn is_word(c: char) -> bool {
     if c.is_ascii() {
         c.is_ascii_alphanumeric() || "._%+-".contains(c)
     } else {
-        !is_beyond_ascii_symbol(c)
+        !is_non_ascii_symbol(c)
     }
 }
 
@@ -113,11 +113,11 @@ fn is_symbol(c: char) -> bool {
     if c.is_ascii() {
         DELIMITERS.contains(c)
     } else {
-        is_beyond_ascii_symbol(c)
+        is_non_ascii_symbol(c)
     }
 }
 
-fn is_beyond_ascii_symbol(c: char) -> bool {
+fn is_non_ascii_symbol(c: char) -> bool {
     SYMBOLS.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 

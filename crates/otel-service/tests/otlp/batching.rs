@@ -8,14 +8,14 @@ use otel_service::opentelemetry::trace::{
 };
 use otel_service::opentelemetry::{KeyValue as Attribute, global};
 
-use crate::scripted::{self, Answer};
+use crate::scripted::{self, Reply};
 use crate::support::{self, json_lines, value};
 
 /// A delay in milliseconds that exceeds any scenario.
 const NEVER: &str = "3600000";
 
-fn takes(_: &str, _: usize) -> Answer {
-    Answer::Takes
+fn takes(_: &str, _: usize) -> Reply {
+    Reply::Accepts
 }
 
 fn spans(count: usize) {
@@ -117,7 +117,7 @@ fn a_small_batch_is_exported_after_the_configured_delay() {
 fn the_queue_size_variable_limits_queues() {
     let run = scripted::run(
         "batching::the_queue_size_variable_limits_queues",
-        |_, _| Answer::Silence,
+        |_, _| Reply::Silence,
         &[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "40"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10"),
@@ -158,8 +158,8 @@ fn the_queue_size_variable_limits_queues() {
 /// ten seconds.
 fn assert_export_times_out(test: &str, path: &'static str, environment: &[(&str, &str)], work: impl Fn()) {
     let script = move |asked: &str, n| match (asked == path, n) {
-        (true, 0) => Answer::Silence,
-        _ => Answer::Takes,
+        (true, 0) => Reply::Silence,
+        _ => Reply::Accepts,
     };
     let run = scripted::run(test, script, environment, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();

@@ -30,7 +30,7 @@ fn scenario() {
 fn commands_have_spans_and_pools_have_gauges() {
     let Some(run) = support::run(
         "clients::commands_have_spans_and_pools_have_gauges",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         scenario,
     ) else {

@@ -39,7 +39,7 @@ pub fn serious(findings: &BTreeSet<Finding>) -> Vec<String> {
 fn an_undeclared_name_is_found() {
     let test = "declared::an_undeclared_name_is_found";
     let prepare = || {
-        let collector = Collector::start(Behaviour::Takes);
+        let collector = Collector::start(Behaviour::Accepts);
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), collector.url());
         (collector, vec![endpoint])
     };

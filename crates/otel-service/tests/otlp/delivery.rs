@@ -50,7 +50,7 @@ fn over_grpc(collector: &GrpcCollector) -> Vec<(String, String)> {
 fn a_request_is_retried_until_it_succeeds() {
     let name = "delivery::a_request_is_retried_until_it_succeeds";
     // An error status, a malformed response and a closed connection.
-    let answers = Behaviour::Answers(&[
+    let answers = Behaviour::Scripted(&[
         "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
         "\x16\x03 no HTTP at all\r\n\r\n",
         "",
@@ -64,7 +64,7 @@ fn a_request_is_retried_until_it_succeeds() {
 #[test]
 fn a_redirect_is_not_followed() {
     let name = "delivery::a_redirect_is_not_followed";
-    let answers = Behaviour::Answers(&[
+    let answers = Behaviour::Scripted(&[
         "HTTP/1.1 307 There\r\nlocation: /elsewhere/v1/traces\r\ncontent-length: 0\r\n\r\n",
     ]);
     if let Some(run) = support::run(name, answers, &SPANS_ONLY, lost) {
@@ -98,14 +98,14 @@ fn a_partial_success_is_logged_and_not_retried() {
         (
             "http/protobuf",
             // partial_success { rejected_spans: 1, error_message: "too old for me" }
-            Behaviour::Answers(&[
+            Behaviour::Scripted(&[
                 "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 20\r\n\r\n\
                 \x0a\x12\x08\x01\x12\x0etoo old for me",
             ]),
         ),
         (
             "http/json",
-            Behaviour::Answers(&[
+            Behaviour::Scripted(&[
                 "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 72\r\n\r\n\
                 {\"partialSuccess\":{\"rejectedSpans\":\"1\",\"errorMessage\":\"too old for me\"}}",
             ]),
@@ -225,7 +225,7 @@ fn the_retry_delay_of_an_exhausted_collector_is_respected() {
 fn a_grpc_exporter_that_reaches_an_http_server_times_out() {
     let name = "delivery::a_grpc_exporter_that_reaches_an_http_server_times_out";
     let prepare = || {
-        let collector = Collector::start(Behaviour::Answers(&[
+        let collector = Collector::start(Behaviour::Scripted(&[
             "HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n",
         ]));
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
@@ -262,7 +262,7 @@ fn a_silent_connection_is_replaced() {
     let name = "delivery::a_silent_connection_is_replaced";
     for protocol in ["grpc", "http/protobuf"] {
         let prepare = || {
-            let (grpc, http) = (GrpcCollector::start(), Collector::start(Behaviour::Takes));
+            let (grpc, http) = (GrpcCollector::start(), Collector::start(Behaviour::Accepts));
             let address = match protocol {
                 "grpc" => grpc.address,
                 _ => http.address,
@@ -272,7 +272,7 @@ fn a_silent_connection_is_replaced() {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .to_vec();
             let (grpc_clone, http_clone) = (grpc.clone(), http.clone());
-            let delivered = gate(move || grpc_clone.has_taken() || http_clone.has_taken()).to_string();
+            let delivered = gate(move || grpc_clone.has_accepted() || http_clone.has_accepted()).to_string();
             for (name, value) in [
                 ("DELIVERED", &*delivered),
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),

@@ -284,7 +284,7 @@ fn scenario() {
 fn every_request_has_one_span_and_one_duration_and_ends_inactive() {
     let Some(run) = support::run(
         "endings::every_request_has_one_span_and_one_duration_and_ends_inactive",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "10000"),
             ("OTEL_BSP_SCHEDULE_DELAY", "100"),

@@ -63,7 +63,7 @@ fn refers_to(exemplar: &Exemplar, span: &Span) -> bool {
 fn every_histogram_has_an_exemplar_of_the_measured_span() {
     let Some(run) = support::run(
         "exemplars::every_histogram_has_an_exemplar_of_the_measured_span",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         scenario,
     ) else {
@@ -95,7 +95,7 @@ fn every_histogram_has_an_exemplar_of_the_measured_span() {
 fn the_exemplar_filter_always_off_disables_exemplars() {
     let Some(run) = support::run(
         "exemplars::the_exemplar_filter_always_off_disables_exemplars",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_METRICS_EXEMPLAR_FILTER", "always_off")],
         scenario,
     ) else {
@@ -114,7 +114,7 @@ fn unsampled_spans_have_exemplars_only_with_always_on() {
             ("OTEL_TRACES_SAMPLER", "always_off"),
             ("OTEL_METRICS_EXEMPLAR_FILTER", filter),
         ];
-        let Some(run) = support::run(name, Behaviour::Takes, &variables, scenario) else {
+        let Some(run) = support::run(name, Behaviour::Accepts, &variables, scenario) else {
             return;
         };
         assert!(run.received.spans.is_empty());
@@ -128,7 +128,7 @@ fn unsampled_spans_have_exemplars_only_with_always_on() {
 fn exponential_histograms_have_exemplars_too() {
     let Some(run) = support::run(
         "exemplars::exponential_histograms_have_exemplars_too",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[(
             "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
             "base2_exponential_bucket_histogram",

@@ -46,7 +46,7 @@ fn scenario() {
 fn an_event_is_written_once_to_each_output_with_its_trace() {
     let Some(run) = support::run(
         "logs::an_event_is_written_once_to_each_output_with_its_trace",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         scenario,
     ) else {
@@ -116,7 +116,7 @@ fn an_event_is_written_once_to_each_output_with_its_trace() {
 fn rust_log_sets_log_levels_and_does_not_disable_spans() {
     let Some(run) = support::run(
         "logs::rust_log_sets_log_levels_and_does_not_disable_spans",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("RUST_LOG", "error"), ("PII_MASKING", "off")],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -147,7 +147,7 @@ fn events_of_the_log_crate_are_exported() {
     let line = line!() + 9;
     let Some(run) = support::run(
         "logs::events_of_the_log_crate_are_exported",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("RUST_LOG", "info,chatty=debug,quiet=off")],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -202,7 +202,7 @@ fn a_panic_is_one_event_with_its_location_and_without_values() {
     let line = line!() + 10;
     let Some(run) = support::run(
         "logs::a_panic_is_one_event_with_its_location_and_without_values",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -246,7 +246,7 @@ fn a_panic_is_one_event_with_its_location_and_without_values() {
 fn events_of_the_exporters_are_logged_but_not_exported() {
     let name = "logs::events_of_the_exporters_are_logged_but_not_exported";
     let environment = [("RUST_LOG", "trace"), ("OTEL_BLRP_SCHEDULE_DELAY", "10")];
-    let Some(run) = support::run(name, Behaviour::Takes, &environment, || {
+    let Some(run) = support::run(name, Behaviour::Accepts, &environment, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         // Causes several exports, during each of which the client logs.
         for number in 0..5 {

@@ -45,7 +45,7 @@ fn numbers(received: &support::Received, name: &str) -> Vec<f64> {
 fn metrics_of_the_process_and_the_runtime_are_exported() {
     let Some(run) = support::run(
         "measures::metrics_of_the_process_and_the_runtime_are_exported",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         idle,
     ) else {
@@ -129,7 +129,7 @@ fn flood() {
 fn too_many_attribute_sets_overflow_into_one_data_point() {
     let Some(run) = support::run(
         "measures::too_many_attribute_sets_overflow_into_one_data_point",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         flood,
     ) else {
@@ -167,7 +167,7 @@ fn many_label_values() {
         let layer = HttpLayer::new(|parts| Some(parts.uri.path()));
         let answer = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
         let mut service = layer.layer(tower::service_fn(answer));
-        // The second round finds the cached series of the first, if there is one.
+        // The second round uses the series that the first round has cached.
         for kind in (0..LABEL_VALUES).chain(0..LABEL_VALUES) {
             let request = Request::builder().uri(format!("/{kind}")).body(()).unwrap();
             drop(service.call(request).await.unwrap());
@@ -180,7 +180,7 @@ fn many_label_values() {
 fn series_beyond_the_cache_limits_are_recorded() {
     let Some(run) = support::run(
         "measures::series_beyond_the_cache_limits_are_recorded",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[],
         many_label_values,
     ) else {

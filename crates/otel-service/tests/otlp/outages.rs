@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
 use otel_service::Span;
 
-use crate::scripted::{self, Answer, Seen};
+use crate::scripted::{self, Reply, Seen};
 use crate::support::{self, Behaviour, Problem, json_lines, value};
 
 pub const ALL: [&str; 3] = ["logs", "metrics", "traces"];
@@ -76,7 +76,7 @@ fn a_success_with_a_malformed_body_is_a_success() {
     let test = "outages::a_success_with_a_malformed_body_is_a_success";
     let run = scripted::run(
         test,
-        |_, _| Answer::GarbageBody,
+        |_, _| Reply::GarbageBody,
         &[],
         || {
             work(2).shutdown(Duration::from_secs(10)).unwrap();
@@ -91,8 +91,8 @@ fn a_success_with_a_malformed_body_is_a_success() {
 fn a_retry_after_header_delays_the_retry_and_nothing_is_lost() {
     let test = "outages::a_retry_after_header_delays_the_retry_and_nothing_is_lost";
     let script = |_: &str, n| match n {
-        0 => Answer::Later(1),
-        _ => Answer::Takes,
+        0 => Reply::Later(1),
+        _ => Reply::Accepts,
     };
     let run = scripted::run(test, script, &[], || {
         work(2).shutdown(Duration::from_secs(10)).unwrap();
@@ -112,8 +112,8 @@ fn a_retry_after_header_delays_the_retry_and_nothing_is_lost() {
 fn a_retry_delay_beyond_the_time_out_pauses_exports() {
     let test = "outages::a_retry_delay_beyond_the_time_out_pauses_exports";
     let script = |_: &str, n| match n {
-        0 => Answer::Later(1),
-        _ => Answer::Takes,
+        0 => Reply::Later(1),
+        _ => Reply::Accepts,
     };
     let environment = [
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "300"),
@@ -207,8 +207,8 @@ fn spans_dropped_during_an_outage_are_counted_and_logged_once() {
     let name = "outages::spans_dropped_during_an_outage_are_counted_and_logged_once";
     // The collector does not respond to the first export of spans, and recovers afterwards.
     let script = |path: &str, n| match (path, n) {
-        ("/v1/traces", 0) => Answer::Silence,
-        _ => Answer::Takes,
+        ("/v1/traces", 0) => Reply::Silence,
+        _ => Reply::Accepts,
     };
     let environment = [
         ("OTEL_BSP_MAX_QUEUE_SIZE", "64"),

@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
 use otel_service::Span;
 
 use crate::outages::{ALL, counted, log_line, warned_signals, work};
-use crate::scripted::{self, Answer, Seen};
+use crate::scripted::{self, Reply, Seen};
 use crate::support::{self, Problem, value};
 
 /// Returns the number of export threads of this process.
@@ -24,7 +24,7 @@ fn export_threads() -> usize {
 fn run_with_threads(test: &str, environment: &[(&str, &str)], threads: usize) -> Option<Seen> {
     let run = scripted::run(
         test,
-        |_, _| Answer::Takes,
+        |_, _| Reply::Accepts,
         environment,
         || {
             let telemetry = work(2);
@@ -76,7 +76,7 @@ fn the_pipeline_exports_metrics_about_itself() {
     ];
     let run = scripted::run(
         test,
-        |_, _| Answer::Takes,
+        |_, _| Reply::Accepts,
         &environment,
         || {
             let telemetry = work(3);
@@ -155,7 +155,7 @@ fn a_blocking_gauge_affects_metrics_only() {
     ];
     let run = scripted::run(
         name,
-        |_, _| Answer::Takes,
+        |_, _| Reply::Accepts,
         &environment,
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -192,7 +192,7 @@ fn a_panicking_gauge_affects_only_itself() {
     let environment = [("OTEL_METRIC_EXPORT_INTERVAL", "20")];
     let run = scripted::run(
         name,
-        |_, _| Answer::Takes,
+        |_, _| Reply::Accepts,
         &environment,
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();

@@ -157,7 +157,7 @@ fn scenario() {
 fn a_request_has_a_server_span_child_spans_and_metrics() {
     let Some(run) = support::run(
         "requests::a_request_has_a_server_span_child_spans_and_metrics",
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_EXPORTER_OTLP_HEADERS", "x-api=a%20b")],
         scenario,
     ) else {

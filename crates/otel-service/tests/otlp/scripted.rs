@@ -23,9 +23,9 @@ const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Response to one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum Reply {
     /// 200.
-    Takes,
+    Accepts,
     /// No response on an open connection.
     Silence,
     /// An error status.
@@ -44,15 +44,15 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub connections: usize,
-    pub requests: Vec<Asked>,
+    pub requests: Vec<Exchange>,
 }
 
 /// A request and its response.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Exchange {
     pub path: String,
     pub at: Instant,
-    pub answer: Answer,
+    pub answer: Reply,
     body: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ pub struct Asked {
 /// request to a path, counted from zero, with the result of `script`. Returns `None` in the child.
 pub fn run(
     test: &str,
-    script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static,
     environment: &[(&str, &str)],
     scenario: impl FnOnce(),
 ) -> Option<(Seen, Run)> {
@@ -93,7 +93,7 @@ fn requests_to(path: &str) -> usize {
     count.parse().unwrap()
 }
 
-fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> (String, Arc<Mutex<Seen>>) {
+fn start(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> (String, Arc<Mutex<Seen>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Seen::default()));
@@ -107,7 +107,7 @@ fn start(script: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> (Str
     (endpoint, seen)
 }
 
-fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Answer, seen: &Mutex<Seen>) {
+fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Reply, seen: &Mutex<Seen>) {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     let mut first = true;
@@ -125,7 +125,7 @@ fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Answer, seen: &Mute
             let mut seen = lock(seen);
             seen.connections += usize::from(std::mem::take(&mut first));
             let answer = script(&path, seen.to(&path).count());
-            seen.requests.push(Asked {
+            seen.requests.push(Exchange {
                 path,
                 at: Instant::now(),
                 answer,
@@ -134,21 +134,21 @@ fn serve(stream: &TcpStream, script: &dyn Fn(&str, usize) -> Answer, seen: &Mute
             answer
         };
         let text = match answer {
-            Answer::Takes => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
-            Answer::Status(status) => format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"),
-            Answer::Later(seconds) => {
+            Reply::Accepts => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            Reply::Status(status) => format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"),
+            Reply::Later(seconds) => {
                 format!("HTTP/1.1 429 Slowly\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n")
             }
-            Answer::Garbage => "\u{1}\u{2} nonsense \u{3}\r\n\r\n".to_owned(),
-            Answer::GarbageBody => {
+            Reply::Garbage => "\u{1}\u{2} nonsense \u{3}\r\n\r\n".to_owned(),
+            Reply::GarbageBody => {
                 "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\u{7f}\u{7f}\u{7f}\u{7f}".to_owned()
             }
-            Answer::Hangup => return,
-            Answer::Silence => loop {
+            Reply::Hangup => return,
+            Reply::Silence => loop {
                 thread::park();
             },
         };
-        if writer.write_all(text.as_bytes()).is_err() || answer == Answer::Garbage {
+        if writer.write_all(text.as_bytes()).is_err() || answer == Reply::Garbage {
             return;
         }
     }
@@ -181,18 +181,18 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 
 impl Seen {
     /// Returns the requests to `path` in order of arrival.
-    pub fn to(&self, path: &str) -> impl Iterator<Item = &Asked> {
+    pub fn to(&self, path: &str) -> impl Iterator<Item = &Exchange> {
         self.requests.iter().filter(move |asked| asked.path == path)
     }
 
     /// Returns the spans of all accepted requests.
     pub fn spans(&self) -> Vec<Span> {
-        self.taken("/v1/traces").flat_map(Asked::spans).collect()
+        self.taken("/v1/traces").flat_map(Exchange::spans).collect()
     }
 
     /// Returns the log records of all accepted requests.
     pub fn logs(&self) -> Vec<LogRecord> {
-        self.taken("/v1/logs").flat_map(Asked::logs).collect()
+        self.taken("/v1/logs").flat_map(Exchange::logs).collect()
     }
 
     /// Returns the most recent export of a metric.
@@ -212,12 +212,12 @@ impl Seen {
             .unwrap_or_else(|| panic!("no metric {name}"))
     }
 
-    fn taken(&self, path: &str) -> impl Iterator<Item = &Asked> {
-        self.to(path).filter(|asked| asked.answer == Answer::Takes)
+    fn taken(&self, path: &str) -> impl Iterator<Item = &Exchange> {
+        self.to(path).filter(|asked| asked.answer == Reply::Accepts)
     }
 }
 
-impl Asked {
+impl Exchange {
     /// Decodes the spans of a request to `/v1/traces`.
     pub fn spans(&self) -> Vec<Span> {
         ExportTraceServiceRequest::decode(&*self.body)

@@ -78,9 +78,9 @@ fn scenario() {
 }
 
 #[test]
-fn clients_that_disconnect_leave_nothing_active() {
-    let name = "server::clients_that_disconnect_leave_nothing_active";
-    let Some(run) = support::run(name, Behaviour::Takes, &[], scenario) else {
+fn disconnected_clients_leave_no_request_active() {
+    let name = "server::disconnected_clients_leave_no_request_active";
+    let Some(run) = support::run(name, Behaviour::Accepts, &[], scenario) else {
         return;
     };
     let received = run.received;

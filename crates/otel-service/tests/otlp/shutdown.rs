@@ -5,11 +5,11 @@ use std::time::Duration;
 use otel_service::Span;
 
 use crate::outages::{ALL, stop_without_delivery, warned_signals};
-use crate::scripted::{self, Answer, Seen};
+use crate::scripted::{self, Reply, Seen};
 use crate::support::{self, Problem};
 
 /// Shuts down from within a current-thread runtime while the collector responds with `answer`.
-fn shutdown_keeps_its_deadline(test: &str, answer: Answer) -> Option<Seen> {
+fn shutdown_keeps_its_deadline(test: &str, answer: Reply) -> Option<Seen> {
     let run = scripted::run(
         test,
         move |_, _| answer,
@@ -40,7 +40,7 @@ fn shutdown_keeps_its_deadline(test: &str, answer: Answer) -> Option<Seen> {
 fn shutdown_keeps_its_deadline_when_the_collector_is_silent() {
     shutdown_keeps_its_deadline(
         "shutdown::shutdown_keeps_its_deadline_when_the_collector_is_silent",
-        Answer::Silence,
+        Reply::Silence,
     );
 }
 
@@ -48,7 +48,7 @@ fn shutdown_keeps_its_deadline_when_the_collector_is_silent() {
 fn shutdown_keeps_its_deadline_when_the_collector_hangs_up() {
     shutdown_keeps_its_deadline(
         "shutdown::shutdown_keeps_its_deadline_when_the_collector_hangs_up",
-        Answer::Hangup,
+        Reply::Hangup,
     );
 }
 
@@ -56,7 +56,7 @@ fn shutdown_keeps_its_deadline_when_the_collector_hangs_up() {
 fn shutdown_keeps_its_deadline_when_the_collector_fails() {
     shutdown_keeps_its_deadline(
         "shutdown::shutdown_keeps_its_deadline_when_the_collector_fails",
-        Answer::Status(500),
+        Reply::Status(500),
     );
 }
 
@@ -64,7 +64,7 @@ fn shutdown_keeps_its_deadline_when_the_collector_fails() {
 fn shutdown_keeps_its_deadline_when_the_collector_is_unavailable() {
     shutdown_keeps_its_deadline(
         "shutdown::shutdown_keeps_its_deadline_when_the_collector_is_unavailable",
-        Answer::Status(503),
+        Reply::Status(503),
     );
 }
 
@@ -72,13 +72,13 @@ fn shutdown_keeps_its_deadline_when_the_collector_is_unavailable() {
 fn shutdown_keeps_its_deadline_when_the_response_is_malformed() {
     shutdown_keeps_its_deadline(
         "shutdown::shutdown_keeps_its_deadline_when_the_response_is_malformed",
-        Answer::Garbage,
+        Reply::Garbage,
     );
 }
 
 #[test]
 fn a_refused_request_is_not_retried() {
-    let seen = shutdown_keeps_its_deadline("shutdown::a_refused_request_is_not_retried", Answer::Status(400));
+    let seen = shutdown_keeps_its_deadline("shutdown::a_refused_request_is_not_retried", Reply::Status(400));
     if let Some(seen) = seen {
         assert_eq!(seen.requests.len(), ALL.len());
     }
@@ -88,7 +88,7 @@ fn a_refused_request_is_not_retried() {
 fn shutdown_does_not_wait_for_a_long_retry_after() {
     let seen = shutdown_keeps_its_deadline(
         "shutdown::shutdown_does_not_wait_for_a_long_retry_after",
-        Answer::Later(3_600),
+        Reply::Later(3_600),
     );
     if let Some(seen) = seen {
         assert_eq!(seen.requests.len(), ALL.len());

@@ -37,15 +37,15 @@ pub const SERVICE: otel_service::Service = otel_service::Service::new("test-serv
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Behaviour {
     /// Accepts every request.
-    Takes,
+    Accepts,
     /// Accepts connections and never responds.
     Blackhole,
     /// Responds with 500.
     Fails,
     /// Responds with 500 to the first request of each signal.
     FailsAtFirst,
-    /// Sends these raw responses to the first requests of each signal, and accepts later ones.
-    Answers(&'static [&'static str]),
+    /// Sends these raw responses to the first requests of each signal, and accepts later requests.
+    Scripted(&'static [&'static str]),
     /// Accepts every request and sends an endless response.
     Endless,
     /// Does not listen.

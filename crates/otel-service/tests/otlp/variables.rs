@@ -76,7 +76,7 @@ fn request(traceparent: Option<&str>) -> (String, String) {
 #[test]
 fn a_disabled_sdk_sends_nothing_and_still_has_trace_ids() {
     let name = "variables::a_disabled_sdk_sends_nothing_and_still_has_trace_ids";
-    let run = support::run(name, Behaviour::Takes, &[("OTEL_SDK_DISABLED", "true")], || {
+    let run = support::run(name, Behaviour::Accepts, &[("OTEL_SDK_DISABLED", "true")], || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let (seen, given) = request(None);
         assert_eq!(given.split('-').nth(1), Some(seen.as_str()));
@@ -95,7 +95,7 @@ fn the_exporter_none_disables_a_signal() {
     let name = "variables::the_exporter_none_disables_a_signal";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRICS_EXPORTER", "none"),
@@ -120,7 +120,7 @@ fn the_configured_sampler_is_used() {
     let name = "variables::the_configured_sampler_is_used";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_TRACES_SAMPLER", "parentbased_always_off")],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -143,7 +143,7 @@ fn invalid_values_cause_warnings() {
     let name = "variables::invalid_values_cause_warnings";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[
             ("RUST_LOG", "==="),
             ("OTEL_TRACES_SAMPLER", "dice"),
@@ -180,7 +180,7 @@ fn bodies_are_compressed_if_configured() {
     let name = "variables::bodies_are_compressed_if_configured";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
@@ -198,7 +198,7 @@ fn bodies_are_compressed_if_configured() {
 #[test]
 fn set_up_and_shutdown_work_inside_an_async_runtime() {
     let name = "variables::set_up_and_shutdown_work_inside_an_async_runtime";
-    let run = support::run(name, Behaviour::Takes, &[], || {
+    let run = support::run(name, Behaviour::Accepts, &[], || {
         support::block_on(async {
             let telemetry = otel_service::init(support::SERVICE).unwrap();
             tracing::info!("inside");
@@ -214,7 +214,7 @@ fn set_up_and_shutdown_work_inside_an_async_runtime() {
 #[test]
 fn b3_headers_are_propagated_if_configured() {
     let name = "variables::b3_headers_are_propagated_if_configured";
-    support::run(name, Behaviour::Takes, &[("OTEL_PROPAGATORS", "b3")], || {
+    support::run(name, Behaviour::Accepts, &[("OTEL_PROPAGATORS", "b3")], || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let header = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1".to_owned();
         let headers = support::block_on(
@@ -235,7 +235,7 @@ fn the_console_exporter_prints_spans_and_metrics() {
     let name = "variables::the_console_exporter_prints_spans_and_metrics";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[
             ("OTEL_TRACES_EXPORTER", "console"),
             ("OTEL_METRICS_EXPORTER", "console"),
@@ -274,7 +274,7 @@ fn a_quiet_request_has_no_spans_with_any_sampler() {
     let name = "variables::a_quiet_request_has_no_spans_with_any_sampler";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_TRACES_SAMPLER", "always_on")],
         || {
             let telemetry = otel_service::init(support::SERVICE).unwrap();

@@ -1,18 +1,20 @@
 //! HTTP clients for the backend and the token endpoint, and the check of their addresses.
 
-use std::{error::Error, net::IpAddr, time::Duration};
+use std::{error::Error, iter::successors, time::Duration};
 
-use reqwest::{Client, Response, redirect::Policy};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use reqwest::{Body, Client, Response, redirect::Policy};
 use url::{Host, Url};
 
 use super::config::StartError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns a client for requests to `url`, after checking that these can be kept confidential.
+/// Returns a client for requests to `url`, after checking that the requests are confidential.
 ///
-/// `purpose` names the setting with the address. The client does not follow redirects: the body would be lost, and
-/// secrets would be sent to another host.
+/// `purpose` names the setting with the address. The client does not follow redirects: the body would be
+/// lost, and secrets would be sent to another host.
 pub(super) fn client(url: &Url, purpose: &'static str) -> Result<Client, StartError> {
     check(url, purpose)?;
     // Another part of the process may have chosen a provider already; any will do.
@@ -42,33 +44,21 @@ fn check(url: &Url, purpose: &'static str) -> Result<(), StartError> {
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
-        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
 }
 
 /// Reads the body of a response; `None` when it is longer than `limit` bytes or incomplete.
-pub(super) async fn body(mut response: Response, limit: usize) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.ok()? {
-        if body.len() + chunk.len() > limit {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Some(body)
+pub(super) async fn body(response: Response, limit: usize) -> Option<Bytes> {
+    let body = Limited::new(Body::from(response), limit).collect().await;
+    Some(body.ok()?.to_bytes())
 }
 
 /// Describes an error with its sources, but without the URL, whose query may be a secret.
 pub(super) fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    let causes = successors(Some(&error as &dyn Error), |error| (**error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

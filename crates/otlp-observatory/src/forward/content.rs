@@ -1,6 +1,6 @@
-//! Selects and encodes what is forwarded of an export: spans of health checks are left out, and the deployment
-//! environment is written into every resource, like `filter/health` and `resource/environment` of the collector's
-//! configuration.
+//! Selects and encodes the content of an export to forward: spans of health checks are omitted, and the
+//! deployment environment is written into every resource, like `filter/health` and `resource/environment` of
+//! the collector's configuration.
 //!
 //! The export is not modified, and only its resources are copied.
 
@@ -11,7 +11,10 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::{ScopeSpans, Span},
 };
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint, message, string},
+};
 
 use crate::export::Export;
 
@@ -54,12 +57,8 @@ pub(super) fn content(export: &Export, environment: Option<&str>, reserved: usiz
         Export::Logs(logs) => {
             for group in &logs.resource_logs {
                 let resource = with_environment(group.resource.as_ref(), environment);
-                append(
-                    &mut request,
-                    resource.as_deref(),
-                    &group.scope_logs,
-                    &group.schema_url,
-                );
+                let scopes = &group.scope_logs;
+                append(&mut request, resource.as_deref(), scopes, &group.schema_url);
             }
         }
     }
@@ -91,9 +90,12 @@ fn without_health(scopes: &[ScopeSpans]) -> Cow<'_, [ScopeSpans]> {
 }
 
 fn is_health(span: &Span) -> bool {
-    let text = |key: &str| match first(&span.attributes, key)?.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text.as_str()),
-        _ => None,
+    let text = |key: &str| {
+        let first = span.attributes.iter().find(|attribute| attribute.key == key)?;
+        match first.value.as_ref()?.value.as_ref()? {
+            Value::StringValue(text) => Some(text.as_str()),
+            _ => None,
+        }
     };
     let is_path = |path| is_health_path(path, false);
     let is_target = |target| is_health_path(target, true);
@@ -116,10 +118,6 @@ fn is_health_path(path: &str, with_query: bool) -> bool {
         Some(b'?') => with_query,
         Some(_) => false,
     }
-}
-
-fn first<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a KeyValue> {
-    attributes.iter().find(|attribute| attribute.key == key)
 }
 
 fn with_environment<'a>(
@@ -147,43 +145,20 @@ fn with_environment<'a>(
 ///
 /// The three are encoded alike: each is field 1 of its export request, with the resource in field 1, the scopes in field
 /// 2 and the schema URL in field 3.
-fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &str) {
-    let schema_length = match schema_url.len() {
-        0 => 0,
-        length => framed(length),
+fn append(request: &mut Vec<u8>, resource: Option<&Resource>, scopes: &[impl Message], schema_url: &String) {
+    let resource_length = resource.map_or(0, |resource| message::encoded_len(1, resource));
+    let schema_length = match schema_url.as_str() {
+        "" => 0,
+        _ => string::encoded_len(3, schema_url),
     };
-    let length = resource.map_or(0, |resource| framed(resource.encoded_len()))
-        + scopes
-            .iter()
-            .map(|scope| framed(scope.encoded_len()))
-            .sum::<usize>()
-        + schema_length;
-    begin(request, 1, length);
+    let length = resource_length + message::encoded_len_repeated(2, scopes) + schema_length;
+    encode_key(1, WireType::LengthDelimited, request);
+    encode_varint(length as u64, request);
     if let Some(resource) = resource {
-        message(request, 1, resource);
+        message::encode(1, resource, request);
     }
-    for scope in scopes {
-        message(request, 2, scope);
-    }
+    message::encode_repeated(2, scopes, request);
     if !schema_url.is_empty() {
-        begin(request, 3, schema_url.len());
-        request.extend_from_slice(schema_url.as_bytes());
+        string::encode(3, schema_url, request);
     }
-}
-
-fn message(request: &mut Vec<u8>, field: u8, message: &impl Message) {
-    begin(request, field, message.encoded_len());
-    message.encode(request).expect("a vector grows as needed");
-}
-
-/// Returns the length of a field with `length` bytes of content, including its tag and length.
-fn framed(length: usize) -> usize {
-    1 + prost::length_delimiter_len(length) + length
-}
-
-/// Appends the tag and the length of a length-delimited field.
-fn begin(request: &mut Vec<u8>, field: u8, length: usize) {
-    const LENGTH_DELIMITED: u8 = 2;
-    request.push(field << 3 | LENGTH_DELIMITED);
-    prost::encode_length_delimiter(length, request).expect("a vector grows as needed");
 }

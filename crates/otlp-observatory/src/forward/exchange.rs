@@ -1,4 +1,4 @@
-//! A request to the backend by OTLP 1.9 over HTTP, and the meaning of its response
+//! Sends requests to the backend by OTLP 1.9 over HTTP, and interprets the responses
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
 use std::time::{Duration, SystemTime};
@@ -24,10 +24,10 @@ use crate::export::Signal;
 
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// Time to read the body of a success. It only tells what the backend rejected, which is not worth a longer wait.
+/// Time-out for reading the body of a success response, which only reports rejected items.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Reason a request was not accepted. The body of a refusal is not read, as it may repeat what was sent.
+/// Reason a request was not accepted. The body of a refusal is not read, because it may quote the request.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error("cannot reach the backend: {0}")]
@@ -41,7 +41,7 @@ pub(super) enum SendError {
 }
 
 impl SendError {
-    /// Whether the backend may accept a part of the refused request.
+    /// Whether the backend may accept parts of the rejected request.
     pub(super) fn concerns_content(&self) -> bool {
         matches!(self, Self::Status(400 | 413 | 422))
     }
@@ -52,11 +52,11 @@ impl SendError {
 pub(super) enum Verdict {
     /// Accepted, except for `rejected_items`.
     Accepted { rejected_items: u64 },
-    /// Refused, however often it is sent.
+    /// Permanently refused.
     Refused(SendError),
     /// Temporary failure. The duration, if any, is the minimum delay before the next attempt.
     Retry(SendError, Option<Duration>),
-    /// The token was refused, and has been discarded.
+    /// The token was rejected and has been discarded.
     Unauthorized(SendError),
 }
 
@@ -65,7 +65,7 @@ pub(super) enum Verdict {
 pub(super) struct Exchange {
     client: Client,
     urls: [Url; Signal::ALL.len()],
-    /// Headers of every request, secrets included.
+    /// Headers of every request, including secrets.
     headers: HeaderMap,
     tokens: Option<Tokens>,
     timeout: Duration,
@@ -90,9 +90,7 @@ impl Exchange {
         if let Some(tokens) = &self.tokens {
             match tokens.authorization().await {
                 Ok(authorization) => headers.insert(AUTHORIZATION, authorization),
-                Err(unavailable) => {
-                    return Verdict::Retry(unavailable.error.into(), Some(unavailable.retry_after));
-                }
+                Err((error, retry_after)) => return Verdict::Retry(error.into(), Some(retry_after)),
             };
         }
         let sent = self
@@ -122,7 +120,7 @@ impl Exchange {
                 Verdict::Unauthorized(error)
             }
             429 | 502 | 503 | 504 => Verdict::Retry(error, retry_after(response.headers())),
-            // A redirect says nothing about the content; it is not followed and may be temporary.
+            // A redirect does not concern the content; it is not followed and may be temporary.
             300..=399 => Verdict::Retry(error, None),
             _ => Verdict::Refused(error),
         }
@@ -157,9 +155,9 @@ fn headers(forwarding: &Forwarding) -> Result<HeaderMap, StartError> {
     Ok(headers)
 }
 
-/// Returns how many items the backend rejected; 0 when the response cannot be read.
+/// Returns the number of items that the backend rejected; 0 if the response cannot be read.
 ///
-/// The responses of all signals are encoded alike.
+/// The responses of all signals have the same encoding.
 async fn rejected_items(response: Response) -> u64 {
     let body = timeout(RESPONSE_TIMEOUT, body(response, MAX_RESPONSE_BYTES)).await;
     let body = body.ok().flatten().unwrap_or_default();
@@ -170,7 +168,8 @@ async fn rejected_items(response: Response) -> u64 {
         .unwrap_or(0)
 }
 
-/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks differ.
+/// Reads `Retry-After`: seconds or a date. A date is compared with the response's own `Date`, as clocks
+/// differ.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;

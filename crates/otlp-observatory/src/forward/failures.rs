@@ -1,7 +1,7 @@
 //! Tracks whether something is failing, and decides which failures are logged.
 //!
-//! A log record of this crate may itself arrive here to be forwarded, so logging is bounded: a repeated failure is
-//! counted, not logged, and failures that come and go are logged once a minute at most.
+//! A log record of this crate may itself arrive here to be forwarded, so logging is bounded: a repeated
+//! failure is counted, not logged, and failures that come and go are logged once a minute at most.
 
 use std::{
     fmt,
@@ -21,22 +21,15 @@ struct Tracked {
     last_logged: Option<Instant>,
 }
 
-/// A period in which the operation has only failed, up to now.
+/// A period, lasting until now, in which every attempt has failed.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
     pub(super) since: SystemTime,
     pub(super) last_failure: Instant,
     pub(super) last_error: String,
-    began: Instant,
-    failures: u64,
-    is_logged: bool,
-}
-
-/// An outage that is over and whose beginning was logged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct EndedOutage {
-    pub(super) lasted: Duration,
+    pub(super) began: Instant,
     pub(super) failures: u64,
+    is_logged: bool,
 }
 
 impl Failures {
@@ -69,12 +62,8 @@ impl Failures {
     }
 
     /// Records a success. Returns the outage that it ends, if its end is to be logged.
-    pub(super) fn succeeded(&self) -> Option<EndedOutage> {
-        let outage = self.tracked().outage.take()?;
-        outage.is_logged.then(|| EndedOutage {
-            lasted: outage.began.elapsed(),
-            failures: outage.failures,
-        })
+    pub(super) fn succeeded(&self) -> Option<Outage> {
+        self.tracked().outage.take().filter(|outage| outage.is_logged)
     }
 
     pub(super) fn outage(&self) -> Option<Outage> {

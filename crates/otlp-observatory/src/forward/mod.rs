@@ -1,8 +1,9 @@
-//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2 tokens if
-//! the backend requires them.
+//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2
+//! tokens if the backend requires them.
 //!
-//! What is queued is delivered at least once, if need be by the next process; what cannot be queued is counted. Nothing
-//! here creates spans, and logging is bounded, because both may arrive here to be forwarded.
+//! Queued exports are delivered at least once, by the next process if necessary; exports that cannot be
+//! queued are counted. This module creates no spans and bounds its logging, because both may be received and
+//! forwarded again.
 
 mod back_off;
 mod client;
@@ -46,7 +47,7 @@ const DISK_GRACE: Duration = Duration::from_secs(2);
 
 /// Queues exports and sends them in the background.
 ///
-/// When the last clone is dropped, sending stops, and what is queued stays on disk.
+/// When the last clone is dropped, sending stops, and queued exports stay on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder(Arc<Shared>);
 
@@ -62,7 +63,7 @@ struct Shared {
 }
 
 impl Forwarder {
-    /// Opens the queue and starts to send what it contains, on the current Tokio runtime.
+    /// Opens the queue and starts to send its contents, on the current Tokio runtime.
     ///
     /// # Errors
     /// An address or a header cannot be used, or the folder is used by another process or cannot be written.
@@ -112,9 +113,10 @@ impl Forwarder {
         })))
     }
 
-    /// Queues `export` without waiting for the backend. What cannot be queued is counted and logged.
+    /// Queues `export` without waiting for the backend. An export that cannot be queued is counted and
+    /// logged.
     ///
-    /// Writes to a file; not to be called from async code.
+    /// Writes to a file, so it must not be called from async code.
     pub(crate) fn accept(&self, export: &Export) {
         let environment = self.0.environment.as_deref();
         let Some(content) = content::content(export, environment, HEADER) else {
@@ -127,9 +129,9 @@ impl Forwarder {
         }
     }
 
-    /// Sends what is queued, for `within` at most, and leaves the rest on disk for the next process.
+    /// Sends queued exports for at most `within`, and leaves the rest on disk for the next process.
     ///
-    /// Exports accepted later are left on disk, too.
+    /// Exports accepted later also remain on disk.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
@@ -138,7 +140,7 @@ impl Forwarder {
             while tasks.join_next().await.is_some() {}
             sync(&self.0.queues, &self.0.progress).await;
         };
-        // The tasks end by themselves at the deadline, unless a disk operation takes longer.
+        // The tasks end at the deadline, unless a disk operation takes longer.
         if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
             telemetry::warn!(
@@ -156,11 +158,9 @@ impl Forwarder {
 
     pub(crate) fn status(&self) -> Status {
         let shared = &self.0;
-        shared.progress.status(
-            shared.endpoint.clone(),
-            self.queued_bytes(),
-            shared.budget.limit(),
-        )
+        shared
+            .progress
+            .status(shared.endpoint.clone(), self.queued_bytes(), shared.budget.limit)
     }
 
     fn queued_bytes(&self) -> u64 {

@@ -13,7 +13,7 @@ use super::{
     failures::{Failures, Outage},
     queue::{AppendError, Batch},
 };
-use crate::export::Signal;
+use crate::export::{Counts, Signal};
 
 /// Counts and failures of every signal.
 #[derive(Debug, Default)]
@@ -43,21 +43,14 @@ pub(crate) struct Status {
     pub(crate) endpoint: String,
     pub(crate) queued_bytes: u64,
     pub(crate) limit_bytes: u64,
-    pub(crate) sent: Sent,
+    /// Items that the backend accepted.
+    pub(crate) sent: Counts,
     /// Requests that could not be queued, or that the backend refused.
     pub(crate) dropped_requests: u64,
     /// Items that the backend rejected from requests it accepted.
     pub(crate) rejected_items: u64,
     pub(crate) failing_since_unix_nano: Option<String>,
     pub(crate) last_error: Option<String>,
-}
-
-/// Items that the backend accepted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-pub(crate) struct Sent {
-    pub(crate) spans: u64,
-    pub(crate) logs: u64,
-    pub(crate) points: u64,
 }
 
 impl Progress {
@@ -69,7 +62,7 @@ impl Progress {
         if let Some(outage) = progress.sending.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = outage.lasted.as_secs_f64(),
+                after_s = outage.began.elapsed().as_secs_f64(),
                 failures = outage.failures,
                 "forwarding works again"
             );
@@ -77,7 +70,7 @@ impl Progress {
         if let Some(outage) = progress.refusals.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = outage.lasted.as_secs_f64(),
+                after_s = outage.began.elapsed().as_secs_f64(),
                 refusals = outage.failures,
                 "the backend accepts telemetry again"
             );
@@ -126,7 +119,7 @@ impl Progress {
         if let Some(outage) = self.of(signal).queueing.succeeded() {
             telemetry::info!(
                 signal = signal.name(),
-                after_s = outage.lasted.as_secs_f64(),
+                after_s = outage.began.elapsed().as_secs_f64(),
                 requests = outage.failures,
                 "telemetry is queued for forwarding again; some requests were dropped"
             );
@@ -178,16 +171,11 @@ impl Progress {
         let outages: Vec<Outage> = failures.filter_map(Failures::outage).collect();
         let since = outages.iter().map(|outage| outage.since).min();
         let newest = outages.into_iter().max_by_key(|outage| outage.last_failure);
-        let sent = |signal| self.of(signal).sent.load(Relaxed);
         Status {
             endpoint,
             queued_bytes,
             limit_bytes,
-            sent: Sent {
-                spans: sent(Signal::Traces),
-                logs: sent(Signal::Logs),
-                points: sent(Signal::Metrics),
-            },
+            sent: Counts::of(|signal| self.of(signal).sent.load(Relaxed)),
             dropped_requests: sum(|progress| &progress.dropped_requests),
             rejected_items: sum(|progress| &progress.rejected_items),
             failing_since_unix_nano: since.map(unix_nano),

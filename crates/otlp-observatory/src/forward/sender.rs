@@ -22,7 +22,6 @@ use super::{
     queue::{Batch, DiskQueue},
     timing::Timing,
 };
-use crate::export::Signal;
 
 /// Deadline for sending, set when forwarding is to finish.
 pub(super) type Deadline = watch::Receiver<Option<Instant>>;
@@ -126,21 +125,21 @@ impl Sender {
     ) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
         let queue = self.queue.clone();
         let max_bytes = self.timing.batch_bytes;
-        let read = spawn_blocking(move || {
+        let read = blocking(move || {
             let Some(mut batch) = queue.read(max_bytes, max_records)? else {
                 return Ok(None);
             };
             let body = gzip(&std::mem::take(&mut batch.request))?;
             Ok(Some((batch, body)))
         });
-        let error = match read.await {
-            Ok(Ok(batch)) => return Ok(batch),
-            Ok(Err(error)) => error,
-            Err(panic) => io::Error::other(panic),
-        };
-        self.progress.disk_failed(self.signal(), &error);
-        self.pause(back_off.next_delay()).await?;
-        Ok(None)
+        match read.await {
+            Ok(batch) => Ok(batch),
+            Err(error) => {
+                self.progress.disk_failed(self.queue.signal, &error);
+                self.pause(back_off.next_delay()).await?;
+                Ok(None)
+            }
+        }
     }
 
     /// Sends `batch` until the backend accepts or refuses it.
@@ -150,7 +149,7 @@ impl Sender {
         body: Bytes,
         back_off: &mut BackOff,
     ) -> Result<Delivery, DeadlinePassed> {
-        let signal = self.signal();
+        let signal = self.queue.signal;
         let mut token_renewed = false;
         loop {
             let (error, retry_after) = match self.exchange.post(signal, body.clone()).await {
@@ -184,15 +183,10 @@ impl Sender {
 
     async fn commit(&self, batch: Batch) {
         let queue = self.queue.clone();
-        let committed = spawn_blocking(move || queue.commit(&batch)).await;
-        match committed.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-            Ok(()) => self.progress.disk_works(self.signal()),
-            Err(error) => self.progress.disk_failed(self.signal(), &error),
+        match blocking(move || queue.commit(&batch)).await {
+            Ok(()) => self.progress.disk_works(self.queue.signal),
+            Err(error) => self.progress.disk_failed(self.queue.signal, &error),
         }
-    }
-
-    fn signal(&self) -> Signal {
-        self.queue.signal()
     }
 
     /// Waits until a deadline was set and has passed. Returns at once when the forwarder has been dropped.
@@ -244,13 +238,17 @@ pub(super) async fn sync_regularly(
 
 /// Writes everything appended to the queues through to the disk.
 pub(super) async fn sync(queues: &[Arc<DiskQueue>], progress: &Progress) {
-    for queue in queues.iter().filter(|queue| queue.is_unsynced()) {
-        let (signal, queue) = (queue.signal(), queue.clone());
-        let synced = spawn_blocking(move || queue.sync()).await;
-        if let Err(error) = synced.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+    for queue in queues {
+        let (signal, queue) = (queue.signal, queue.clone());
+        if let Err(error) = blocking(move || queue.sync()).await {
             progress.disk_failed(signal, &error);
         }
     }
+}
+
+/// Runs `work`, which waits for the disk, outside the asynchronous threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 fn gzip(request: &[u8]) -> io::Result<Bytes> {

@@ -23,7 +23,7 @@ pub(super) struct Timing {
     pub(super) max_back_off: Duration,
     /// Maximum delay that a backend may ask for with `Retry-After`.
     pub(super) max_retry_after: Duration,
-    /// Time between syncs of the queue: what a crash of the machine, not only of the process, can lose.
+    /// Time between syncs of the queue, which bounds the loss if the machine crashes.
     pub(super) sync_interval: Duration,
 }
 

@@ -1,6 +1,6 @@
-//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one request at a
-//! time, and cached until shortly before they expire. After a failure the token endpoint is not asked again during a
-//! back-off.
+//! Tokens by OAuth2 client credentials (RFC 6749, section 4.4): requested when something is to be sent, one
+//! request at a time, and cached until shortly before they expire. After a failure, no token is requested
+//! during a back-off.
 
 use std::{pin::Pin, time::Duration};
 
@@ -27,7 +27,8 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of it.
+/// Time before its expiry at which a token is renewed; a token of a shorter lifetime is renewed after half of
+/// it.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 
 type OAuth2 = BasicClient<EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointSet>;
@@ -56,13 +57,6 @@ impl TokenError {
             Self::Connection(_) | Self::Timeout => false,
         }
     }
-}
-
-/// Failure to obtain a token. The endpoint is not asked again before `retry_after` has passed.
-#[derive(Debug)]
-pub(super) struct TokenUnavailable {
-    pub(super) error: TokenError,
-    pub(super) retry_after: Duration,
 }
 
 /// Requests and caches tokens.
@@ -114,7 +108,10 @@ impl Tokens {
     }
 
     /// Returns the value of the `Authorization` header. Concurrent callers wait for the same request.
-    pub(super) async fn authorization(&self) -> Result<HeaderValue, TokenUnavailable> {
+    ///
+    /// # Errors
+    /// There is no token, and the endpoint is not asked again before the duration has passed.
+    pub(super) async fn authorization(&self) -> Result<HeaderValue, (TokenError, Duration)> {
         let mut cache = self.cache.lock().await;
         if let Some(token) = &cache.token
             && Instant::now() < token.renew_at
@@ -154,8 +151,8 @@ impl Tokens {
         }
     }
 
-    /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the body, for
-    /// endpoints that accept it only there. Remembers which of them succeeded.
+    /// Requests a token with the secret in the header, as RFC 6749 prefers, and then with the secret in the
+    /// body, for endpoints that accept it only there. Remembers which of them succeeded.
     async fn request(&self, auth_type: &mut Option<AuthType>) -> Result<Token, TokenError> {
         let known = auth_type.clone();
         let first = known.clone().unwrap_or(AuthType::BasicAuth);
@@ -183,44 +180,19 @@ impl Tokens {
         let response = request.request_async(self).await.map_err(token_error)?;
         token(&response, requested_at)
     }
-
-    async fn fetch(&self, request: HttpRequest) -> Result<HttpResponse, TokenError> {
-        let connection = |error: reqwest::Error| match error.is_timeout() {
-            true => TokenError::Timeout,
-            false => TokenError::Connection(describe(error)),
-        };
-        let mut request = reqwest::Request::try_from(request).map_err(connection)?;
-        *request.timeout_mut() = Some(self.timeout);
-        let response = self.http.execute(request).await.map_err(connection)?;
-        let status = response.status();
-        let refused = TokenError::Status(status.as_u16());
-        if !status.is_success() && !concerns_request(status.as_u16()) {
-            return Err(refused);
-        }
-        let headers = response.headers().clone();
-        let body = body(response, MAX_RESPONSE_BYTES)
-            .await
-            .ok_or(TokenError::Unreadable)?;
-        if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
-            return Err(refused);
-        }
-        let mut response = HttpResponse::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
-    }
 }
 
 impl TokenCache {
     /// Returns the token that could not be renewed, while it has not expired.
-    fn until_renewed(&self, error: TokenError, retry_at: Instant) -> Result<HeaderValue, TokenUnavailable> {
+    fn until_renewed(
+        &self,
+        error: TokenError,
+        retry_at: Instant,
+    ) -> Result<HeaderValue, (TokenError, Duration)> {
         let now = Instant::now();
         match &self.token {
             Some(token) if now < token.expires_at => Ok(token.authorization.clone()),
-            _ => Err(TokenUnavailable {
-                error,
-                retry_after: retry_at.saturating_duration_since(now),
-            }),
+            _ => Err((error, retry_at.saturating_duration_since(now))),
         }
     }
 }
@@ -230,7 +202,31 @@ impl<'a> AsyncHttpClient<'a> for Tokens {
     type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, TokenError>> + Send + 'a>>;
 
     fn call(&'a self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.fetch(request))
+        Box::pin(async move {
+            let connection = |error: reqwest::Error| match error.is_timeout() {
+                true => TokenError::Timeout,
+                false => TokenError::Connection(describe(error)),
+            };
+            let mut request = reqwest::Request::try_from(request).map_err(connection)?;
+            *request.timeout_mut() = Some(self.timeout);
+            let response = self.http.execute(request).await.map_err(connection)?;
+            let status = response.status();
+            let refused = TokenError::Status(status.as_u16());
+            if !status.is_success() && !concerns_request(status.as_u16()) {
+                return Err(refused);
+            }
+            let headers = response.headers().clone();
+            let body = body(response, MAX_RESPONSE_BYTES)
+                .await
+                .ok_or(TokenError::Unreadable)?;
+            if !status.is_success() && serde_json::from_slice::<BasicErrorResponse>(&body).is_err() {
+                return Err(refused);
+            }
+            let mut response = HttpResponse::new(body.into());
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
+        })
     }
 }
 

@@ -2,31 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::export::Signal;
+use crate::export::{Counts, Signal};
 
 /// Counts of accepted items and refused requests.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    spans: AtomicU64,
-    logs: AtomicU64,
-    points: AtomicU64,
+    accepted: [AtomicU64; Signal::ALL.len()],
     refused_requests: AtomicU64,
 }
 
 impl Received {
-    /// Returns the number of accepted spans.
-    pub(crate) fn spans(&self) -> u64 {
-        self.spans.load(Relaxed)
-    }
-
-    /// Returns the number of accepted log records.
-    pub(crate) fn logs(&self) -> u64 {
-        self.logs.load(Relaxed)
-    }
-
-    /// Returns the number of accepted metric points.
-    pub(crate) fn points(&self) -> u64 {
-        self.points.load(Relaxed)
+    /// Returns the numbers of accepted spans, log records and metric points.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts::of(|signal| self.accepted[signal as usize].load(Relaxed))
     }
 
     /// Returns the number of requests answered with an error of any kind.
@@ -35,15 +23,10 @@ impl Received {
     }
 
     pub(super) fn count_accepted(&self, signal: Signal, items: usize) {
-        let counter = match signal {
-            Signal::Traces => &self.spans,
-            Signal::Logs => &self.logs,
-            Signal::Metrics => &self.points,
-        };
-        counter.fetch_add(items as u64, Relaxed);
+        self.accepted[signal as usize].fetch_add(items as u64, Relaxed);
     }
 
-    pub(super) fn count_refused(&self) {
+    pub(crate) fn count_refused(&self) {
         self.refused_requests.fetch_add(1, Relaxed);
     }
 }

@@ -74,7 +74,14 @@ async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused
     ingest_thread.finish().await;
     assert_eq!(ingest.accept(export()), Err(Refused::Closed));
     ingest.count_refused();
-    assert_eq!((received.spans(), received.logs(), received.points()), (1, 1, 5));
+    assert_eq!(
+        received.counts(),
+        crate::export::Counts {
+            spans: 1,
+            logs: 1,
+            points: 5
+        }
+    );
     assert_eq!(received.refused_requests(), 1);
 }
 

@@ -26,7 +26,7 @@ fn every_text_of_every_signal_is_masked() {
 }
 
 #[test]
-fn an_address_is_masked_whatever_surrounds_it() {
+fn an_address_is_masked_in_any_context() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     for _ in 0..100 {
         let local = random.text(3..20, b"abcdefghijklmnopqrstuvwxyzABCXYZ0189._+-");

@@ -57,11 +57,7 @@ pub(super) async fn answer(
 ) -> Response {
     let is_time_dependent = page.is_time_dependent || parameters.is_time_dependent();
     let tag = tag(&shared.explorer, is_time_dependent);
-    let known = headers.get_all(header::IF_NONE_MATCH).iter();
-    if known
-        .filter_map(|value| value.to_str().ok())
-        .any(|known| names(known, &tag))
-    {
+    if has_current(headers, &tag) {
         return respond(StatusCode::NOT_MODIFIED, &tag, Body::empty());
     }
     let permit = tokio::time::timeout(QUEUE_TIMEOUT, shared.permits.acquire()).await;
@@ -89,11 +85,12 @@ fn tag(explorer: &Explorer, is_time_dependent: bool) -> String {
     format!("\"{:x}-{:x}-{clock:x}\"", store.started(), store.generation())
 }
 
-/// Whether the value of `If-None-Match` contains `tag` (weak comparison, RFC 9110, section 13.1.2).
-fn names(known: &str, tag: &str) -> bool {
+/// Whether `If-None-Match` contains `tag` (weak comparison, RFC 9110, section 13.1.2).
+pub(super) fn has_current(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter();
     known
-        .split(',')
-        .map(str::trim)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 

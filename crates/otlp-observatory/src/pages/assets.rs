@@ -9,12 +9,12 @@ use std::{
 use axum::{
     Router,
     extract::Path,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 
-use super::refusal::Refusal;
+use super::{answer::has_current, refusal::Refusal};
 
 /// Embedded file of the folder `assets`.
 struct Asset {
@@ -97,14 +97,13 @@ static ASSETS: &[Asset] = &assets![
 ];
 
 /// Entity tag of all files, which are versioned together.
-static ETAG: LazyLock<HeaderValue> = LazyLock::new(|| {
+static ETAG: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = DefaultHasher::new();
     for asset in ASSETS {
         hasher.write(asset.path.as_bytes());
         hasher.write(asset.content);
     }
-    HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish()))
-        .expect("quoted hexadecimal digits are a valid header value")
+    format!("\"{:016x}\"", hasher.finish())
 });
 
 /// Returns the HTML document, which requests the JSON of its own address.
@@ -122,24 +121,12 @@ async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
         return Refusal::NoPage.into_response();
     };
     // Browsers must revalidate: another version may be served at this address later.
-    let revalidated = [
-        (header::ETAG, ETAG.clone()),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    ];
-    if is_known(&headers) {
+    let revalidated = [(header::ETAG, ETAG.as_str()), (header::CACHE_CONTROL, "no-cache")];
+    if has_current(&headers, &ETAG) {
         return (StatusCode::NOT_MODIFIED, revalidated).into_response();
     }
     let content_type = [(header::CONTENT_TYPE, content_type(asset.path))];
     (revalidated, content_type, asset.content).into_response()
-}
-
-/// Whether the client has the current files.
-fn is_known(headers: &HeaderMap) -> bool {
-    let tags = headers.get_all(header::IF_NONE_MATCH).iter();
-    let mut tags = tags
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    tags.any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == ETAG.as_bytes())
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -154,6 +141,8 @@ fn content_type(path: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
+
+    use axum::http::HeaderValue;
 
     use super::*;
 

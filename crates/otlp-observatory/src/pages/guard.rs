@@ -2,7 +2,7 @@
 //! host names are refused, which prevents DNS rebinding attacks. Security headers restrict browsers to
 //! resources of this server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::{
     extract::{Request, State},
@@ -28,36 +28,12 @@ const HEADERS: [(HeaderName, &str); 5] = [
     ),
 ];
 
-/// Host check.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Guard {
-    loopback_only: bool,
-}
-
-impl Guard {
-    pub(super) fn new(pages: SocketAddr) -> Self {
-        Self {
-            loopback_only: pages.ip().is_loopback(),
-        }
-    }
-
-    fn allows(self, headers: &HeaderMap) -> bool {
-        if !self.loopback_only {
-            return true;
-        }
-        let mut hosts = headers.get_all(header::HOST).iter();
-        match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().is_ok_and(is_this_machine),
-            _ => false,
-        }
-    }
-}
-
-pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = if guard.allows(request.headers()) {
-        next.run(request).await
-    } else {
+/// Refuses requests for other hosts if `loopback_only`, and adds [`HEADERS`] to the response.
+pub(super) async fn guard(State(loopback_only): State<bool>, request: Request, next: Next) -> Response {
+    let mut response = if loopback_only && !is_for_this_machine(request.headers()) {
         Refusal::Host.into_response()
+    } else {
+        next.run(request).await
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -69,6 +45,14 @@ pub(super) async fn guard(State(guard): State<Guard>, request: Request, next: Ne
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+fn is_for_this_machine(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().is_ok_and(is_this_machine),
+        _ => false,
+    }
 }
 
 /// Whether `host` is `localhost` or a loopback address, so that no DNS server decides where it leads.

@@ -1,6 +1,8 @@
 //! OTLP attributes and values as plain JSON. Integers that JavaScript cannot represent exactly and non-finite
 //! numbers become strings.
 
+use std::borrow::Borrow;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -9,12 +11,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// Attributes as a JSON object in the given order; duplicate keys are written as they are.
-pub(super) struct Attributes<'a>(pub(super) &'a [KeyValue]);
+pub(super) struct Attributes<T>(pub(super) T);
 
 /// Value as JSON; `None` is null.
-pub(super) struct Value<'a>(pub(super) Option<&'a AnyValue>);
+pub(super) struct Value<T>(pub(super) Option<T>);
 
-impl Value<'_> {
+impl<T: Borrow<AnyValue>> Value<T> {
     /// Returns the value as a label: a string unchanged, any other value as JSON.
     pub(super) fn to_text(&self) -> String {
         match serde_json::to_value(self) {
@@ -25,20 +27,20 @@ impl Value<'_> {
     }
 }
 
-impl Serialize for Attributes<'_> {
+impl<T: AsRef<[KeyValue]>> Serialize for Attributes<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for attribute in self.0 {
+        for attribute in self.0.as_ref() {
             map.serialize_entry(&attribute.key, &Value(attribute.value.as_ref()))?;
         }
         map.end()
     }
 }
 
-impl Serialize for Value<'_> {
+impl<T: Borrow<AnyValue>> Serialize for Value<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use any_value::Value as Any;
-        match self.0.and_then(|value| value.value.as_ref()) {
+        match self.0.as_ref().and_then(|value| value.borrow().value.as_ref()) {
             Some(Any::StringValue(text)) => serializer.serialize_str(text),
             Some(Any::BoolValue(value)) => serializer.serialize_bool(*value),
             Some(Any::IntValue(value)) if value.unsigned_abs() <= MAX_SAFE_INTEGER => {
@@ -52,7 +54,7 @@ impl Serialize for Value<'_> {
             }
             Some(Any::KvlistValue(list)) => Attributes(&list.values).serialize(serializer),
             Some(Any::BytesValue(bytes)) => serializer.serialize_str(&STANDARD.encode(bytes)),
-            // An index into a string table, which only profiles have.
+            // An index into a string table, which exists only in profiles.
             Some(Any::StringValueStrindex(_)) | None => serializer.serialize_unit(),
         }
     }

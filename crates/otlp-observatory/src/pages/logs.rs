@@ -1,6 +1,11 @@
 //! `/logs`: search for log records, newest first.
 
-use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue},
+    logs::v1::LogRecord,
+};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -42,33 +47,26 @@ pub(super) const LIST: Page = Page {
 };
 
 #[derive(Serialize)]
-struct List<'a> {
+struct List {
     next: Option<String>,
-    logs: Vec<Record<'a>>,
+    logs: Vec<Record>,
 }
 
 /// JSON form of a log record.
 #[derive(Serialize)]
-pub(super) struct Record<'a> {
+pub(super) struct Record {
     sequence: u64,
     time_unix_nano: UnixNano,
-    service: &'a str,
-    scope: &'a str,
+    service: Arc<str>,
+    scope: Arc<str>,
     level: &'static str,
-    severity_text: &'a str,
-    body: Value<'a>,
-    attributes: Attributes<'a>,
-    resource: Attributes<'a>,
+    severity_text: String,
+    body: Value<AnyValue>,
+    attributes: Attributes<Vec<KeyValue>>,
+    resource: Attributes<Vec<KeyValue>>,
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
-    event_name: &'a str,
-}
-
-/// Decoded log record.
-pub(super) struct DecodedRecord<'a> {
-    stored: &'a StoredRecord,
-    record: LogRecord,
-    resource: Vec<KeyValue>,
+    event_name: String,
 }
 
 fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
@@ -91,46 +89,32 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     };
     let generation = explorer.store.generation();
     let found = explorer.store.search_logs(&search);
-    let records = decode_all(&found.entries);
     json(
         generation,
         List {
             next: found.next.map(|next| next.to_string()),
-            logs: records.iter().map(DecodedRecord::to_json).collect(),
+            logs: found.entries.into_iter().map(Record::new).collect(),
         },
     )
 }
 
-/// Decodes stored records.
-pub(super) fn decode_all(records: &[StoredRecord]) -> Vec<DecodedRecord<'_>> {
-    let decoded = records.iter().map(|stored| DecodedRecord {
-        stored,
-        record: LogRecord::decode(&*stored.encoded).unwrap_or_default(),
-        resource: stored.source.resource(),
-    });
-    decoded.collect()
-}
-
-impl DecodedRecord<'_> {
-    pub(super) fn to_json(&self) -> Record<'_> {
-        let Self {
-            stored,
-            record,
-            resource,
-        } = self;
-        Record {
+impl Record {
+    /// Decodes a stored record.
+    pub(super) fn new(stored: StoredRecord) -> Self {
+        let record = LogRecord::decode(&*stored.encoded).unwrap_or_default();
+        Self {
             sequence: stored.sequence,
             time_unix_nano: UnixNano(stored.time),
-            service: &stored.source.service,
-            scope: &stored.source.scope,
+            resource: Attributes(stored.source.resource()),
+            service: stored.source.service,
+            scope: stored.source.scope,
             level: level(record.severity_number),
-            severity_text: &record.severity_text,
-            body: Value(record.body.as_ref()),
-            attributes: Attributes(&record.attributes),
-            resource: Attributes(resource),
+            severity_text: record.severity_text,
+            body: Value(record.body),
+            attributes: Attributes(record.attributes),
             trace_id: TraceId::from_bytes(&record.trace_id),
             span_id: SpanId::from_bytes(&record.span_id),
-            event_name: &record.event_name,
+            event_name: record.event_name,
         }
     }
 }

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::{
+    common::v1::KeyValue,
+    metrics::{self, v1::exemplar},
+};
 use serde::Serialize;
 
 use super::{
@@ -16,10 +19,7 @@ use super::{
     parameters::Parameters,
     refusal::Refusal,
 };
-use crate::store::{
-    InstrumentType, Reading, SeriesDescriptor, SeriesReadings, SeriesSearch, Source, SpanId, StoredExemplar,
-    TraceId, UnixNano,
-};
+use crate::store::{InstrumentType, Reading, SeriesDescriptor, SeriesSearch, SpanId, TraceId, UnixNano};
 
 /// Maximum number of values per attribute in the list.
 const MAX_VALUES: usize = 20;
@@ -53,15 +53,12 @@ struct List {
     instruments: Vec<Instrument>,
 }
 
+/// Instrument in the list.
 #[derive(Serialize)]
 struct Instrument {
     name: Arc<str>,
-    service: Arc<str>,
-    #[serde(rename = "type")]
-    instrument_type: &'static str,
-    unit: Arc<str>,
-    description: Arc<str>,
-    series: usize,
+    #[serde(flatten)]
+    of_service: Match,
     attributes: BTreeMap<String, BTreeSet<String>>,
     last_unix_nano: UnixNano,
 }
@@ -71,12 +68,12 @@ struct One<'a> {
     name: &'a str,
     service: &'a str,
     #[serde(rename = "type")]
-    instrument_type: &'static str,
+    instrument_type: InstrumentType,
     unit: &'a str,
     description: &'a str,
-    matches: Vec<Match>,
-    series: Vec<Series<'a>>,
-    exemplars: Vec<Exemplar<'a>>,
+    matches: &'a [Match],
+    series: Vec<Series>,
+    exemplars: Vec<Exemplar>,
 }
 
 /// Service and type of an instrument with the requested name.
@@ -84,27 +81,27 @@ struct One<'a> {
 struct Match {
     service: Arc<str>,
     #[serde(rename = "type")]
-    instrument_type: &'static str,
+    instrument_type: InstrumentType,
     unit: Arc<str>,
     description: Arc<str>,
     series: usize,
 }
 
 #[derive(Serialize)]
-struct Series<'a> {
-    attributes: Attributes<'a>,
-    scope: &'a str,
-    resource: Attributes<'a>,
-    points: Vec<&'a Reading>,
+struct Series {
+    attributes: Attributes<Vec<KeyValue>>,
+    scope: Arc<str>,
+    resource: Attributes<Vec<KeyValue>>,
+    points: Vec<Reading>,
 }
 
 #[derive(Serialize)]
-struct Exemplar<'a> {
+struct Exemplar {
     time_unix_nano: UnixNano,
     value: f64,
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
-    attributes: Attributes<'a>,
+    attributes: Attributes<Vec<KeyValue>>,
 }
 
 fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
@@ -117,13 +114,18 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     let mut instruments: BTreeMap<_, Instrument> = BTreeMap::new();
     for series in explorer.store.series(&search) {
         let key = (
-            series.name.clone(),
+            series.instrument.name.clone(),
             series.source.service.clone(),
-            series.instrument_type,
+            series.instrument.instrument_type,
         );
         instruments
             .entry(key)
-            .or_insert_with(|| Instrument::new(&series))
+            .or_insert_with(|| Instrument {
+                name: series.instrument.name.clone(),
+                of_service: Match::new(&series),
+                attributes: BTreeMap::new(),
+                last_unix_nano: UnixNano(0),
+            })
             .add(&series);
     }
     let instruments = instruments.into_values().take(MAX_INSTRUMENTS).collect();
@@ -138,129 +140,75 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     };
     let mut matches: BTreeMap<_, Match> = BTreeMap::new();
     for series in explorer.store.series(&search) {
-        let key = (series.source.service.clone(), series.instrument_type);
+        let key = (series.source.service.clone(), series.instrument.instrument_type);
         matches.entry(key).or_insert_with(|| Match::new(&series)).series += 1;
     }
+    let matches: Vec<_> = matches.into_values().collect();
     let wanted = parameters.text("service");
-    let found = matches
+    let chosen = matches
         .iter()
-        .find(|((service, _), _)| wanted.is_none_or(|wanted| wanted == &**service));
-    let ((service, instrument_type), of_service) = found.ok_or(Refusal::NotStored("instrument"))?;
-    let (unit, description) = (of_service.unit.clone(), of_service.description.clone());
-    let (service, instrument_type) = (service.clone(), *instrument_type);
-    search.service = Some(service.to_string());
-    search.instrument_type = Some(instrument_type);
+        .find(|found| wanted.is_none_or(|wanted| wanted == &*found.service))
+        .ok_or(Refusal::NotStored("instrument"))?;
+    search.service = Some(chosen.service.to_string());
+    search.instrument_type = Some(chosen.instrument_type);
     search.attributes = parameters.attributes();
     let (from, to) = (parameters.timestamp("from")?, parameters.timestamp("to")?);
     let is_in = |time: u64| from.is_none_or(|from| time >= from) && to.is_none_or(|to| time <= to);
 
-    let readings = explorer.store.readings(&search, MAX_SERIES);
-    let decoded: Vec<_> = readings
-        .iter()
-        .map(|series| DecodedSeries::new(series, is_in))
-        .collect();
-    let mut exemplars: Vec<_> = decoded
-        .iter()
-        .flat_map(|series| &series.exemplars)
-        .map(Exemplar::new)
-        .collect();
+    let (mut series, mut exemplars) = (Vec::new(), Vec::new());
+    for found in explorer.store.readings(&search, MAX_SERIES) {
+        let readings = found.readings.into_iter();
+        series.push(Series {
+            attributes: Attributes(found.descriptor.attributes()),
+            resource: Attributes(found.descriptor.source.resource()),
+            scope: found.descriptor.source.scope,
+            points: readings
+                .filter(|reading| is_in(reading.time_unix_nano.0))
+                .collect(),
+        });
+        let found = found.exemplars.into_iter();
+        exemplars.extend(
+            found
+                .filter(|exemplar| is_in(exemplar.time_unix_nano))
+                .filter_map(Exemplar::new),
+        );
+    }
     exemplars.sort_by_key(|exemplar| std::cmp::Reverse(exemplar.time_unix_nano));
     exemplars.truncate(MAX_EXEMPLARS);
-    let series = decoded.iter().map(|series| Series {
-        attributes: Attributes(&series.attributes),
-        scope: &series.stored.descriptor.source.scope,
-        resource: Attributes(&series.resource),
-        points: series
-            .stored
-            .readings
-            .iter()
-            .filter(|reading| is_in(reading.time_unix_nano.0))
-            .collect(),
-    });
     json(
         generation,
         One {
             name: search.name.as_deref().unwrap_or_default(),
-            service: &service,
-            instrument_type: name(instrument_type),
-            unit: &unit,
-            description: &description,
-            matches: matches.into_values().collect(),
-            series: series.collect(),
+            service: &chosen.service,
+            instrument_type: chosen.instrument_type,
+            unit: &chosen.unit,
+            description: &chosen.description,
+            matches: &matches,
+            series,
             exemplars,
         },
     )
 }
 
-/// Series with decoded attributes.
-struct DecodedSeries<'a> {
-    stored: &'a SeriesReadings,
-    attributes: Vec<KeyValue>,
-    resource: Vec<KeyValue>,
-    exemplars: Vec<DecodedExemplar>,
-}
-
-struct DecodedExemplar {
-    time: u64,
-    value: f64,
-    trace: Option<TraceId>,
-    span: Option<SpanId>,
-    attributes: Vec<KeyValue>,
-}
-
-impl<'a> DecodedSeries<'a> {
-    fn new(series: &'a SeriesReadings, is_in: impl Fn(u64) -> bool) -> Self {
-        let exemplars = series.exemplars.iter().filter(|exemplar| is_in(exemplar.time));
-        Self {
-            stored: series,
-            attributes: series.descriptor.attributes(),
-            resource: Source::resource(&series.descriptor.source),
-            exemplars: exemplars.map(DecodedExemplar::new).collect(),
-        }
-    }
-}
-
-impl DecodedExemplar {
-    fn new(exemplar: &StoredExemplar) -> Self {
-        let decoded = exemplar.decoded();
-        Self {
-            time: exemplar.time,
-            value: exemplar.value,
-            trace: TraceId::from_bytes(&decoded.trace_id),
-            span: SpanId::from_bytes(&decoded.span_id),
-            attributes: decoded.filtered_attributes,
-        }
-    }
-}
-
-impl<'a> Exemplar<'a> {
-    fn new(exemplar: &'a DecodedExemplar) -> Self {
-        Self {
-            time_unix_nano: UnixNano(exemplar.time),
-            value: exemplar.value,
-            trace_id: exemplar.trace,
-            span_id: exemplar.span,
-            attributes: Attributes(&exemplar.attributes),
-        }
+impl Exemplar {
+    /// Returns `None` if the exemplar has no value.
+    fn new(exemplar: metrics::v1::Exemplar) -> Option<Self> {
+        Some(Self {
+            time_unix_nano: UnixNano(exemplar.time_unix_nano),
+            value: match exemplar.value? {
+                exemplar::Value::AsDouble(value) => value,
+                exemplar::Value::AsInt(value) => value as f64,
+            },
+            trace_id: TraceId::from_bytes(&exemplar.trace_id),
+            span_id: SpanId::from_bytes(&exemplar.span_id),
+            attributes: Attributes(exemplar.filtered_attributes),
+        })
     }
 }
 
 impl Instrument {
-    fn new(series: &SeriesDescriptor) -> Self {
-        Self {
-            name: series.name.clone(),
-            service: series.source.service.clone(),
-            instrument_type: name(series.instrument_type),
-            unit: series.unit.clone(),
-            description: series.description.clone(),
-            series: 0,
-            attributes: BTreeMap::new(),
-            last_unix_nano: UnixNano(0),
-        }
-    }
-
     fn add(&mut self, series: &SeriesDescriptor) {
-        self.series += 1;
+        self.of_service.series += 1;
         self.last_unix_nano = self.last_unix_nano.max(UnixNano(series.last));
         for attribute in series.attributes() {
             if self.attributes.len() == MAX_KEYS && !self.attributes.contains_key(&attribute.key) {
@@ -278,21 +226,10 @@ impl Match {
     fn new(series: &SeriesDescriptor) -> Self {
         Self {
             service: series.source.service.clone(),
-            instrument_type: name(series.instrument_type),
-            unit: series.unit.clone(),
-            description: series.description.clone(),
+            instrument_type: series.instrument.instrument_type,
+            unit: series.instrument.unit.clone(),
+            description: series.instrument.description.clone(),
             series: 0,
         }
-    }
-}
-
-fn name(instrument_type: InstrumentType) -> &'static str {
-    match instrument_type {
-        InstrumentType::Counter => "counter",
-        InstrumentType::UpDownCounter => "updowncounter",
-        InstrumentType::Gauge => "gauge",
-        InstrumentType::Histogram => "histogram",
-        InstrumentType::ExponentialHistogram => "exponential_histogram",
-        InstrumentType::Summary => "summary",
     }
 }

@@ -28,7 +28,7 @@ use axum::{
 };
 use tokio::sync::Semaphore;
 
-pub(crate) use self::page::{Explorer, PipelineStatus};
+pub(crate) use self::page::Explorer;
 use self::{
     page::{Page, Shared},
     parameters::Parameters,
@@ -40,7 +40,7 @@ const MAX_CONCURRENT_ANSWERS: usize = 2;
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {
-    let guard = guard::Guard::new(explorer.pages);
+    let loopback_only = explorer.pages.ip().is_loopback();
     let shared = Arc::new(Shared {
         explorer,
         permits: Semaphore::new(MAX_CONCURRENT_ANSWERS),
@@ -58,7 +58,7 @@ pub(crate) fn router(explorer: Explorer) -> Router {
         .merge(assets::routes())
         .fallback(async || Refusal::NoPage)
         .method_not_allowed_fallback(async || Refusal::Method)
-        .layer(middleware::from_fn_with_state(guard, guard::guard))
+        .layer(middleware::from_fn_with_state(loopback_only, guard::guard))
 }
 
 fn page(page: &'static Page) -> MethodRouter<Arc<Shared>> {

@@ -5,10 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::Semaphore;
 
 use super::{parameters::Parameters, refusal::Refusal};
-use crate::{
-    forward,
-    store::{Counts, Store},
-};
+use crate::{forward::Forwarder, ingest::Received, store::Store};
 
 /// Data and addresses that the pages show.
 pub(crate) struct Explorer {
@@ -19,8 +16,9 @@ pub(crate) struct Explorer {
     pub(crate) http: SocketAddr,
     /// Address of the OTLP/gRPC receiver, if it is enabled.
     pub(crate) grpc: Option<SocketAddr>,
-    /// Returns the current status of receiving and forwarding.
-    pub(crate) status: Box<dyn Fn() -> PipelineStatus + Send + Sync>,
+    pub(crate) received: Arc<Received>,
+    /// `None` if forwarding is disabled.
+    pub(crate) forwarder: Option<Forwarder>,
 }
 
 /// Endpoint of the pages: its query parameters and the function that computes its JSON.
@@ -35,15 +33,4 @@ pub(super) struct Page {
 pub(super) struct Shared {
     pub(super) explorer: Explorer,
     pub(super) permits: Semaphore,
-}
-
-/// Status of receiving and forwarding.
-#[derive(Debug, Default)]
-pub(crate) struct PipelineStatus {
-    /// Number of accepted spans, log records and points.
-    pub(crate) received: Counts,
-    /// Number of requests answered with an error.
-    pub(crate) refused_requests: u64,
-    /// `None` if forwarding is disabled.
-    pub(crate) forwarding: Option<forward::Status>,
 }

@@ -27,7 +27,6 @@ const RELATIVE_TIMES: [&str; 2] = ["from", "to"];
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     given: Vec<(String, String)>,
-    is_time_dependent: bool,
     now: u64,
 }
 
@@ -51,21 +50,18 @@ impl Parameters {
                 given.push((name.into_owned(), value.into_owned()));
             }
         }
-        let is_time_dependent = given.iter().any(|(name, _)| RELATIVE_TIMES.contains(&&**name));
         given.extend(
             path.iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        Ok(Self {
-            given,
-            is_time_dependent,
-            now: now(),
-        })
+        Ok(Self { given, now: now() })
     }
 
     /// Whether the parameters depend on the current time.
     pub(super) fn is_time_dependent(&self) -> bool {
-        self.is_time_dependent
+        self.given
+            .iter()
+            .any(|(name, _)| RELATIVE_TIMES.contains(&&**name))
     }
 
     pub(super) fn text(&self, name: &str) -> Option<&str> {

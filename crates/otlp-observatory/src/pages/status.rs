@@ -12,8 +12,9 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    forward,
-    store::{Counts, Kept, Memory, UnixNano},
+    export::Counts,
+    forward::{self, Forwarder},
+    store::{Kept, Memory, UnixNano},
 };
 
 pub(super) const STATUS: Page = Page {
@@ -52,7 +53,6 @@ struct Refused {
 fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
     let generation = explorer.store.generation();
     let usage = explorer.store.usage();
-    let site = (explorer.status)();
     json(
         generation,
         Status {
@@ -64,14 +64,14 @@ fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
             },
             memory: usage.memory,
             kept: usage.kept,
-            received: site.received,
+            received: explorer.received.counts(),
             evicted: usage.evicted,
             refused: Refused {
-                requests: site.refused_requests,
+                requests: explorer.received.refused_requests(),
                 entries: usage.refused,
             },
             services: usage.services,
-            forwarding: site.forwarding,
+            forwarding: explorer.forwarder.as_ref().map(Forwarder::status),
         },
     )
 }

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::store::{
-    Store,
-    fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
+use crate::{
+    ingest::Received,
+    store::{
+        Store,
+        fixture::{NOW, counted, failed, metrics as metrics_of, of_kind, record, records, span, spans},
+    },
 };
 
 const SCRIPT: &str = "</script><script>alert(1)</script>";
@@ -37,15 +40,17 @@ fn store() -> Arc<Store> {
 }
 
 fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
+    let received = Arc::new(Received::default());
+    for _ in 0..3 {
+        received.count_refused();
+    }
     router(Explorer {
         store,
         pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
         http: SocketAddr::from(([127, 0, 0, 1], 4318)),
         grpc: None,
-        status: Box::new(|| PipelineStatus {
-            refused_requests: 3,
-            ..PipelineStatus::default()
-        }),
+        received,
+        forwarder: None,
     })
 }
 

@@ -1,27 +1,20 @@
 //! `/traces` and `/traces/{trace_id}`: search for traces, and a trace with its spans and log records.
 
-use std::sync::Arc;
-
-use opentelemetry_proto::tonic::{
-    common::v1::KeyValue,
-    trace::v1::{
-        Span,
-        span::{Event, Link, SpanKind},
-        status::StatusCode,
-    },
-};
+use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
 use serde::Serialize;
 
 use super::{
     answer::json,
     json::Attributes,
-    logs::{Record, decode_all},
+    logs::Record,
     page::{Explorer, Page},
     parameters::Parameters,
     refusal::Refusal,
 };
-use crate::store::{Source, SpanId, StatusFilter, TraceId, TraceSearch, TraceSummary, UnixNano};
+use crate::store::{
+    Source, SpanId, StatusFilter, StoredSpan, TraceId, TraceRoot, TraceSearch, TraceSummary, UnixNano,
+};
 
 pub(super) const LIST: Page = Page {
     parameters: &[
@@ -50,42 +43,18 @@ pub(super) const ONE: Page = Page {
 #[derive(Serialize)]
 struct List {
     next: Option<String>,
-    traces: Vec<Summary>,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    trace_id: TraceId,
-    root: Root,
-    start_unix_nano: UnixNano,
-    duration_ns: u64,
-    spans: usize,
-    errors: usize,
-    logs: u64,
-    services: Vec<ServiceSpans>,
-}
-
-#[derive(Serialize)]
-struct Root {
-    service: Arc<str>,
-    name: Arc<str>,
-}
-
-#[derive(Serialize)]
-struct ServiceSpans {
-    service: Arc<str>,
-    spans: usize,
+    traces: Vec<TraceSummary>,
 }
 
 #[derive(Serialize)]
 struct Trace<'a> {
     trace_id: TraceId,
-    root: Root,
+    root: TraceRoot,
     start_unix_nano: UnixNano,
     duration_ns: u64,
     dropped_spans: u64,
     spans: Vec<JsonSpan<'a>>,
-    logs: Vec<Record<'a>>,
+    logs: Vec<Record>,
 }
 
 #[derive(Serialize)]
@@ -94,30 +63,30 @@ struct JsonSpan<'a> {
     parent_span_id: Option<SpanId>,
     service: &'a str,
     scope: &'a str,
-    name: &'a str,
-    kind: &'static str,
+    name: String,
+    kind: String,
     start_unix_nano: UnixNano,
     duration_ns: u64,
-    status: &'static str,
-    status_message: &'a str,
-    attributes: Attributes<'a>,
-    resource: Attributes<'a>,
-    events: Vec<JsonEvent<'a>>,
-    links: Vec<JsonLink<'a>>,
+    status: String,
+    status_message: String,
+    attributes: Attributes<Vec<KeyValue>>,
+    resource: Attributes<&'a [KeyValue]>,
+    events: Vec<JsonEvent>,
+    links: Vec<JsonLink>,
 }
 
 #[derive(Serialize)]
-struct JsonEvent<'a> {
-    name: &'a str,
+struct JsonEvent {
+    name: String,
     time_unix_nano: UnixNano,
-    attributes: Attributes<'a>,
+    attributes: Attributes<Vec<KeyValue>>,
 }
 
 #[derive(Serialize)]
-struct JsonLink<'a> {
+struct JsonLink {
     trace_id: Option<TraceId>,
     span_id: Option<SpanId>,
-    attributes: Attributes<'a>,
+    attributes: Attributes<Vec<KeyValue>>,
 }
 
 fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal> {
@@ -140,15 +109,11 @@ fn list(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal
     };
     let generation = explorer.store.generation();
     let found = explorer.store.search_traces(&search);
-    let traces = found
-        .entries
-        .into_iter()
-        .map(|(trace, logs)| Summary::new(trace, logs));
     json(
         generation,
         List {
             next: found.next.map(|next| next.to_string()),
-            traces: traces.collect(),
+            traces: found.entries,
         },
     )
 }
@@ -158,108 +123,59 @@ fn one(explorer: &Explorer, parameters: &Parameters) -> Result<Vec<u8>, Refusal>
     let id = parameters.trace_id()?.ok_or(Refusal::NoPage)?;
     let trace = explorer.store.trace(id).ok_or(Refusal::NotStored("trace"))?;
     let resources: Vec<_> = trace.sources.iter().map(Source::resource).collect();
-    let decoded: Vec<_> = trace
+    let spans = trace
         .spans
         .iter()
-        .map(|span| Span::decode(&*span.encoded).unwrap_or_default())
-        .collect();
-    let logs = decode_all(&trace.logs);
-    let spans = trace.spans.iter().zip(&decoded);
-    let spans = spans
-        .map(|(span, decoded)| JsonSpan::new(decoded, &trace.sources[span.source], &resources[span.source]));
+        .map(|span| JsonSpan::new(span, &trace.sources[span.source], &resources[span.source]));
     json(
         generation,
         Trace {
             trace_id: id,
-            root: Root::of(&trace.summary),
-            start_unix_nano: UnixNano(trace.summary.start),
-            duration_ns: trace.summary.duration,
+            root: trace.summary.root,
+            start_unix_nano: trace.summary.start_unix_nano,
+            duration_ns: trace.summary.duration_ns,
             dropped_spans: trace.summary.dropped,
             spans: spans.collect(),
-            logs: logs.iter().map(|log| log.to_json()).collect(),
+            logs: trace.logs.into_iter().map(Record::new).collect(),
         },
     )
 }
 
-impl Root {
-    fn of(trace: &TraceSummary) -> Self {
-        Self {
-            service: trace.root_service.clone(),
-            name: trace.root_name.clone(),
-        }
-    }
-}
-
-impl Summary {
-    fn new(trace: TraceSummary, logs: u64) -> Self {
-        let services = trace.services.iter().cloned();
-        Self {
-            trace_id: trace.id,
-            root: Root::of(&trace),
-            start_unix_nano: UnixNano(trace.start),
-            duration_ns: trace.duration,
-            spans: trace.spans,
-            errors: trace.errors,
-            logs,
-            services: services
-                .map(|(service, spans)| ServiceSpans { service, spans })
-                .collect(),
-        }
-    }
-}
-
 impl<'a> JsonSpan<'a> {
-    fn new(span: &'a Span, source: &'a Source, resource: &'a [KeyValue]) -> Self {
+    fn new(stored: &StoredSpan, source: &'a Source, resource: &'a [KeyValue]) -> Self {
+        let span = Span::decode(&*stored.encoded).unwrap_or_default();
+        let kind = span.kind().as_str_name();
+        let status = span.status.unwrap_or_default();
+        let events = span.events.into_iter().map(|event| JsonEvent {
+            name: event.name,
+            time_unix_nano: UnixNano(event.time_unix_nano),
+            attributes: Attributes(event.attributes),
+        });
+        let links = span.links.into_iter().map(|link| JsonLink {
+            trace_id: TraceId::from_bytes(&link.trace_id),
+            span_id: SpanId::from_bytes(&link.span_id),
+            attributes: Attributes(link.attributes),
+        });
         Self {
             span_id: SpanId::from_bytes(&span.span_id),
             parent_span_id: SpanId::from_bytes(&span.parent_span_id),
             service: &source.service,
             scope: &source.scope,
-            name: &span.name,
-            kind: kind(span.kind()),
+            name: span.name,
+            kind: short_name(kind, "SPAN_KIND_"),
             start_unix_nano: UnixNano(span.start_time_unix_nano),
             duration_ns: span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano),
-            status: match span.status.as_ref().map(|status| status.code()) {
-                Some(StatusCode::Error) => "error",
-                Some(StatusCode::Ok) => "ok",
-                Some(StatusCode::Unset) | None => "unset",
-            },
-            status_message: span.status.as_ref().map_or("", |status| &status.message),
-            attributes: Attributes(&span.attributes),
+            status: short_name(status.code().as_str_name(), "STATUS_CODE_"),
+            status_message: status.message,
+            attributes: Attributes(span.attributes),
             resource: Attributes(resource),
-            events: span.events.iter().map(JsonEvent::new).collect(),
-            links: span.links.iter().map(JsonLink::new).collect(),
+            events: events.collect(),
+            links: links.collect(),
         }
     }
 }
 
-fn kind(kind: SpanKind) -> &'static str {
-    match kind {
-        SpanKind::Unspecified => "unspecified",
-        SpanKind::Internal => "internal",
-        SpanKind::Server => "server",
-        SpanKind::Client => "client",
-        SpanKind::Producer => "producer",
-        SpanKind::Consumer => "consumer",
-    }
-}
-
-impl<'a> JsonEvent<'a> {
-    fn new(event: &'a Event) -> Self {
-        Self {
-            name: &event.name,
-            time_unix_nano: UnixNano(event.time_unix_nano),
-            attributes: Attributes(&event.attributes),
-        }
-    }
-}
-
-impl<'a> JsonLink<'a> {
-    fn new(link: &'a Link) -> Self {
-        Self {
-            trace_id: TraceId::from_bytes(&link.trace_id),
-            span_id: SpanId::from_bytes(&link.span_id),
-            attributes: Attributes(&link.attributes),
-        }
-    }
+/// Returns the protobuf name of an enumeration value in lower case and without its prefix.
+fn short_name(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_ascii_lowercase()
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, header::CONTENT_ENCODING},
+    http::{HeaderMap, HeaderValue, header::CONTENT_ENCODING},
 };
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -18,7 +18,7 @@ use super::{
 
 const TOO_LARGE: Refusal = Refusal::TooLarge { limit: MAX_HTTP_BODY };
 
-/// Compression of a body, from `Content-Encoding`.
+/// Compression of a body according to `Content-Encoding`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Compression {
     Identity,
@@ -27,19 +27,16 @@ pub(super) enum Compression {
 
 impl Compression {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        let mut named = headers.get_all(CONTENT_ENCODING).iter();
-        let compression = match named.next() {
-            None => Self::Identity,
-            Some(name) if name.as_bytes().eq_ignore_ascii_case(b"gzip") => Self::Gzip,
-            Some(name) if name.as_bytes().eq_ignore_ascii_case(b"identity") || name.is_empty() => {
-                Self::Identity
-            }
-            Some(_) => return Err(Refusal::UnsupportedEncoding),
-        };
-        // A second value would mean that the body is compressed twice.
-        match named.next() {
-            None => Ok(compression),
-            Some(_) => Err(Refusal::UnsupportedEncoding),
+        let mut named = headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .map(HeaderValue::as_bytes);
+        match (named.next(), named.next()) {
+            (None, _) | (Some(b""), None) => Ok(Self::Identity),
+            (Some(name), None) if name.eq_ignore_ascii_case(b"gzip") => Ok(Self::Gzip),
+            (Some(name), None) if name.eq_ignore_ascii_case(b"identity") => Ok(Self::Identity),
+            // A second value would mean that the body is compressed twice.
+            _ => Err(Refusal::UnsupportedEncoding),
         }
     }
 }
@@ -67,7 +64,7 @@ pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(TOO_LARGE),
         Ok(Err(_)) => Err(Refusal::Truncated),
-        Err(_) => Err(Refusal::TooSlow { after: READ_TIMEOUT }),
+        Err(_) => Err(Refusal::TooSlow),
     }
 }
 

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     body::{Compression, decompress},
     encoding::Encoding,
-    ids::{self, RejectedSpans},
+    ids,
     refusal::Refusal,
 };
 use crate::{
@@ -38,13 +38,14 @@ impl Decoder {
         }
     }
 
+    /// Decodes `body` into an export, and counts the spans removed for their invalid ids.
     pub(super) async fn decode(
         &self,
         signal: Signal,
         encoding: Encoding,
         compression: Compression,
         body: Bytes,
-    ) -> Result<(Export, Option<RejectedSpans>), Refusal> {
+    ) -> Result<(Export, usize), Refusal> {
         let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
         let decode = move || {
             let plain = decompress(body, compression)?;
@@ -55,7 +56,12 @@ impl Decoder {
         if is_small {
             return decode();
         }
-        let permit = self.permit().await?;
+        let permit = self
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Refused::Closed)?;
         let decode = move || {
             // The work continues if the sender disconnects, so the permit moves into it.
             let _permit = permit;
@@ -64,10 +70,5 @@ impl Decoder {
         tokio::task::spawn_blocking(decode)
             .await
             .unwrap_or(Err(Refusal::Internal))
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let permits = self.permits.clone();
-        permits.acquire_owned().await.map_err(|_| Refused::Closed)
     }
 }

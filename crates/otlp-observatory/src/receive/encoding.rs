@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{decoded_size, ids::RejectedSpans, json, refusal::Refusal};
+use super::{decoded_size, ids, json, refusal::Refusal};
 use crate::export::{Export, Signal};
 
 /// Encoding of an OTLP/HTTP request and its response.
@@ -35,12 +35,10 @@ impl Encoding {
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = content_type.split(';').next()?.trim();
-        if essence.eq_ignore_ascii_case("application/x-protobuf") {
-            Some(Self::Protobuf)
-        } else if essence.eq_ignore_ascii_case("application/json") {
-            Some(Self::Json)
-        } else {
-            None
+        match essence.to_ascii_lowercase().as_str() {
+            "application/x-protobuf" => Some(Self::Protobuf),
+            "application/json" => Some(Self::Json),
+            _ => None,
         }
     }
 
@@ -62,13 +60,13 @@ impl Encoding {
     ///
     /// The `Export*ServiceResponse` messages are the same without `partial_success`, and only spans are
     /// rejected partially.
-    pub(super) fn success(self, rejected: Option<RejectedSpans>) -> Response {
-        let bytes = match (self, rejected) {
-            (Self::Protobuf, rejected) => RejectedSpans::response(rejected).encode_to_vec(),
-            (Self::Json, None) => b"{}".to_vec(),
-            (Self::Json, Some(rejected)) => to_json(&serde_json::json!({"partialSuccess": {
-                "rejectedSpans": rejected.count.to_string(),
-                "errorMessage": RejectedSpans::REASON,
+    pub(super) fn success(self, rejected: usize) -> Response {
+        let bytes = match self {
+            Self::Protobuf => ids::response(rejected).encode_to_vec(),
+            Self::Json if rejected == 0 => b"{}".to_vec(),
+            Self::Json => to_json(&serde_json::json!({"partialSuccess": {
+                "rejectedSpans": rejected.to_string(),
+                "errorMessage": ids::REASON,
             }})),
         };
         self.response(StatusCode::OK, bytes)

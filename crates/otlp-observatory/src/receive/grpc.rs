@@ -23,8 +23,7 @@ use tonic::{
 };
 
 use super::{
-    body::Compression, decoding::Decoder, encoding::Encoding, ids::RejectedSpans, limits::READ_TIMEOUT,
-    refusal::Refusal,
+    body::Compression, decoding::Decoder, encoding::Encoding, ids, limits::READ_TIMEOUT, refusal::Refusal,
 };
 use crate::{export::Signal, ingest::Ingest};
 
@@ -33,47 +32,45 @@ const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
 /// Returns the routes of the three services.
 pub(crate) fn router(ingest: Ingest) -> Router {
-    let receiver = Receiver {
-        ingest,
-        decoder: Decoder::new(),
-    };
+    let decoder = Decoder::new();
     let route = |signal| {
-        let receiver = receiver.clone();
-        any(move |request| async move { receiver.answer(signal, request).await })
+        let receiver = Receiver {
+            ingest: ingest.clone(),
+            decoder: decoder.clone(),
+            signal,
+        };
+        any(async move |request| receiver.answer(request).await)
     };
     let service =
         |signal: &str, name: &str| format!("/opentelemetry.proto.collector.{signal}.v1.{name}/Export");
-    let unknown_service = receiver.clone();
     Router::new()
         .route(&service("trace", "TraceService"), route(Signal::Traces))
         .route(&service("metrics", "MetricsService"), route(Signal::Metrics))
         .route(&service("logs", "LogsService"), route(Signal::Logs))
-        .fallback(|| async move {
-            unknown_service.ingest.count_refused();
+        .fallback(async move || {
+            ingest.count_refused();
             failed(Status::unimplemented(
                 "unknown service; this server has the OTLP services for traces, metrics and logs",
             ))
         })
 }
 
+/// Method `Export` of the service of one signal.
 #[derive(Clone, Debug)]
 struct Receiver {
     ingest: Ingest,
     decoder: Decoder,
+    signal: Signal,
 }
 
 impl Receiver {
-    async fn answer(self, signal: Signal, request: Request) -> Response {
-        let export = Export {
-            receiver: self.clone(),
-            signal,
-        };
+    async fn answer(&self, request: Request) -> Response {
         let mut grpc = Grpc::new(RawCodec)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_GRPC_MESSAGE);
-        let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(export, request)).await {
+        let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(self.clone(), request)).await {
             Ok(response) => response.map(Body::new),
-            Err(_) => failed(Refusal::TooSlow { after: READ_TIMEOUT }.into()),
+            Err(_) => failed(Refusal::TooSlow.into()),
         };
         // Errors have their status in the headers; successful responses have it in the trailers.
         let headers = response.headers_mut();
@@ -87,37 +84,31 @@ impl Receiver {
         }
         response
     }
-
-    async fn receive(&self, signal: Signal, message: Bytes) -> Result<Option<RejectedSpans>, Refusal> {
-        let (export, rejected) = self
-            .decoder
-            .decode(signal, Encoding::Protobuf, Compression::Identity, message)
-            .await?;
-        self.ingest.accept(export)?;
-        Ok(rejected)
-    }
 }
 
 fn failed(status: Status) -> Response {
     status.into_http::<Body>().into_response()
 }
 
-/// Method `Export` of the service of one signal.
-struct Export {
-    receiver: Receiver,
-    signal: Signal,
-}
-
-impl UnaryService<Bytes> for Export {
+impl UnaryService<Bytes> for Receiver {
     type Response = Bytes;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let (receiver, signal) = (self.receiver.clone(), self.signal);
+        let receiver = self.clone();
+        let message = request.into_inner();
         Box::pin(async move {
-            let rejected = receiver.receive(signal, request.into_inner()).await?;
+            let decoder = &receiver.decoder;
+            let decoded = decoder.decode(
+                receiver.signal,
+                Encoding::Protobuf,
+                Compression::Identity,
+                message,
+            );
+            let (export, rejected) = decoded.await?;
+            receiver.ingest.accept(export).map_err(Refusal::from)?;
             // Without rejected spans, the responses of all signals are empty.
-            let answer = RejectedSpans::response(rejected).encode_to_vec();
+            let answer = ids::response(rejected).encode_to_vec();
             Ok(tonic::Response::new(answer.into()))
         })
     }

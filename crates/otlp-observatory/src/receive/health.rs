@@ -8,7 +8,6 @@ use std::{
 use axum::{
     Router,
     http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse as _, Response},
     routing::get,
 };
 use jiff::Timestamp;
@@ -17,34 +16,21 @@ use tokio_util::sync::CancellationToken;
 
 /// Returns routes that answer 200, or 503 once `stopping` is cancelled.
 pub(crate) fn router(stopping: CancellationToken) -> Router {
-    let since = Since {
-        time: Timestamp::try_from(SystemTime::now()).unwrap_or_default(),
-        instant: Instant::now(),
-    };
-    let answer = get(move || async move { since.answer(stopping.is_cancelled()) });
-    Router::new().route("/", answer.clone()).route("/{*path}", answer)
-}
-
-/// Start of the server.
-#[derive(Clone, Copy, Debug)]
-struct Since {
-    time: Timestamp,
-    instant: Instant,
-}
-
-impl Since {
-    fn answer(self, stopping: bool) -> Response {
-        let (code, body) = if stopping {
+    let started = Instant::now();
+    let since = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
+    let answer = get(async move || {
+        let (code, body) = if stopping.is_cancelled() {
             let never = "0001-01-01T00:00:00Z";
             let body = json!({"status": "Server not available", "upSince": never, "uptime": ""});
             (StatusCode::SERVICE_UNAVAILABLE, body)
         } else {
-            let (since, uptime) = (self.time.to_string(), go_duration(self.instant.elapsed()));
+            let (since, uptime) = (since.to_string(), go_duration(started.elapsed()));
             let body = json!({"status": "Server available", "upSince": since, "uptime": uptime});
             (StatusCode::OK, body)
         };
-        (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
-    }
+        (code, [(CONTENT_TYPE, "application/json")], body.to_string())
+    });
+    Router::new().route("/", answer.clone()).route("/{*path}", answer)
 }
 
 /// Formats a duration like Go: `1h2m3.4s`, `1m2.3s`, `2.3s`. Unlike in Go, less than a second is in seconds:

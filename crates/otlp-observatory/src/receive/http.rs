@@ -10,7 +10,6 @@ use super::{
     body::{self, Compression},
     decoding::Decoder,
     encoding::Encoding,
-    ids::RejectedSpans,
     limits::READ_TIMEOUT,
     refusal::Refusal,
 };
@@ -65,7 +64,7 @@ impl Receiver {
         signal: Signal,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<(Encoding, Option<RejectedSpans>), Refusal> {
+    ) -> Result<(Encoding, usize), Refusal> {
         let encoding = Encoding::of(headers).ok_or(Refusal::UnsupportedType)?;
         let compression = Compression::of(headers)?;
         let length = body::announced_length(&body)?;

@@ -3,67 +3,58 @@
 //! `logs.proto` specify.
 
 use opentelemetry_proto::tonic::{
-    collector::{
-        logs::v1::ExportLogsServiceRequest,
-        metrics::v1::ExportMetricsServiceRequest,
-        trace::v1::{ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse},
-    },
+    collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
     trace::v1::Span,
 };
 
 use crate::export::{Export, for_each_point};
 
-/// Number of spans removed from a request.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct RejectedSpans {
-    pub(super) count: usize,
-}
+/// Error message for the sender of removed spans.
+pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
 
-impl RejectedSpans {
-    /// Error message for the sender.
-    pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
-
-    pub(super) fn response(rejected: Option<Self>) -> ExportTraceServiceResponse {
-        ExportTraceServiceResponse {
-            partial_success: rejected.map(|rejected| ExportTracePartialSuccess {
-                rejected_spans: i64::try_from(rejected.count).unwrap_or(i64::MAX),
-                error_message: Self::REASON.to_owned(),
-            }),
-        }
+/// Returns the response to a request of which `rejected` spans were removed.
+pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
+    ExportTraceServiceResponse {
+        partial_success: (rejected > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: i64::try_from(rejected).unwrap_or(i64::MAX),
+            error_message: REASON.to_owned(),
+        }),
     }
 }
 
-/// Removes invalid ids from `export`.
-pub(super) fn check(export: &mut Export) -> Option<RejectedSpans> {
+/// Removes invalid ids from `export`. Returns the number of spans removed.
+pub(super) fn check(export: &mut Export) -> usize {
+    let mut rejected = 0;
     match export {
         Export::Traces(request) => {
-            let count = check_spans(request);
-            (count > 0).then_some(RejectedSpans { count })
+            let resources = request.resource_spans.iter_mut();
+            for scope in resources.flat_map(|resource| &mut resource.scope_spans) {
+                let before = scope.spans.len();
+                scope
+                    .spans
+                    .retain(|span| is_trace_id(&span.trace_id) && is_span_id(&span.span_id));
+                rejected += before - scope.spans.len();
+                scope.spans.iter_mut().for_each(check_references);
+            }
         }
         Export::Metrics(request) => {
-            check_exemplars(request);
-            None
+            let resources = request.resource_metrics.iter_mut();
+            let scopes = resources.flat_map(|resource| &mut resource.scope_metrics);
+            for metric in scopes.flat_map(|scope| &mut scope.metrics) {
+                for_each_point(metric, |_, exemplars| {
+                    for exemplar in exemplars {
+                        check_pair(&mut exemplar.trace_id, &mut exemplar.span_id);
+                    }
+                });
+            }
         }
         Export::Logs(request) => {
-            check_log_records(request);
-            None
+            let resources = request.resource_logs.iter_mut();
+            let scopes = resources.flat_map(|resource| &mut resource.scope_logs);
+            for record in scopes.flat_map(|scope| &mut scope.log_records) {
+                check_pair(&mut record.trace_id, &mut record.span_id);
+            }
         }
-    }
-}
-
-fn check_spans(request: &mut ExportTraceServiceRequest) -> usize {
-    let mut rejected = 0;
-    for scope in request
-        .resource_spans
-        .iter_mut()
-        .flat_map(|resource| &mut resource.scope_spans)
-    {
-        let before = scope.spans.len();
-        scope
-            .spans
-            .retain(|span| is_trace_id(&span.trace_id) && is_span_id(&span.span_id));
-        rejected += before - scope.spans.len();
-        scope.spans.iter_mut().for_each(check_references);
     }
     rejected
 }
@@ -78,32 +69,6 @@ fn check_references(span: &mut Span) {
         .retain(|link| is_trace_id(&link.trace_id) && is_span_id(&link.span_id));
     let dropped = u32::try_from(before - span.links.len()).unwrap_or(u32::MAX);
     span.dropped_links_count = span.dropped_links_count.saturating_add(dropped);
-}
-
-fn check_log_records(request: &mut ExportLogsServiceRequest) {
-    for record in request
-        .resource_logs
-        .iter_mut()
-        .flat_map(|resource| &mut resource.scope_logs)
-        .flat_map(|scope| &mut scope.log_records)
-    {
-        check_pair(&mut record.trace_id, &mut record.span_id);
-    }
-}
-
-fn check_exemplars(request: &mut ExportMetricsServiceRequest) {
-    for metric in request
-        .resource_metrics
-        .iter_mut()
-        .flat_map(|resource| &mut resource.scope_metrics)
-        .flat_map(|scope| &mut scope.metrics)
-    {
-        for_each_point(metric, |_, exemplars| {
-            for exemplar in exemplars {
-                check_pair(&mut exemplar.trace_id, &mut exemplar.span_id);
-            }
-        });
-    }
 }
 
 /// Clears invalid ids; a span id is meaningless without its trace id.

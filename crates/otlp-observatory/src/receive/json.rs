@@ -6,23 +6,19 @@
 //! the mapping allows (`{"arrayValue": {}}`, a `null` list, numbers in strings), and silently drop values and
 //! metrics that they cannot read.
 
-mod common;
-mod fields;
-mod logs;
-mod metrics;
-mod scalars;
-mod traces;
+mod messages;
+mod values;
 
-use fields::Object;
+use values::Json;
 
 use crate::export::{Export, Signal};
 
 /// Decodes a request body; `serde_json` limits nesting to 128 levels.
 pub(super) fn decode(signal: Signal, body: &[u8]) -> Result<Export, serde_json::Error> {
     Ok(match signal {
-        Signal::Traces => Export::Traces(serde_json::from_slice::<Object<_>>(body)?.0),
-        Signal::Metrics => Export::Metrics(serde_json::from_slice::<Object<_>>(body)?.0),
-        Signal::Logs => Export::Logs(serde_json::from_slice::<Object<_>>(body)?.0),
+        Signal::Traces => Export::Traces(serde_json::from_slice::<Json<_>>(body)?.0),
+        Signal::Metrics => Export::Metrics(serde_json::from_slice::<Json<_>>(body)?.0),
+        Signal::Logs => Export::Logs(serde_json::from_slice::<Json<_>>(body)?.0),
     })
 }
 

@@ -6,7 +6,10 @@ use axum::http::StatusCode;
 use prost::Message as _;
 use tonic::Code;
 
-use super::{limits::RETRY_AFTER, status::Status};
+use super::{
+    limits::{READ_TIMEOUT, RETRY_AFTER},
+    status::Status,
+};
 use crate::ingest::Refused;
 
 /// Refusal of a whole request. The messages are sent to the sender.
@@ -24,8 +27,8 @@ pub(super) enum Refusal {
     TooLarge { limit: usize },
     #[error("the body contains too many items; send smaller batches")]
     TooManyItems,
-    #[error("the body did not arrive within {} seconds", .after.as_secs())]
-    TooSlow { after: Duration },
+    #[error("the body did not arrive within {} seconds", READ_TIMEOUT.as_secs())]
+    TooSlow,
     #[error("the connection closed before the end of the body")]
     Truncated,
     #[error("the body is not valid gzip")]
@@ -47,7 +50,7 @@ impl Refusal {
             Self::NotPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedType | Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } | Self::TooManyItems => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Truncated | Self::NotGzip | Self::Undecodable(_) => StatusCode::BAD_REQUEST,
             Self::Ingest(Refused::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
             Self::Ingest(Refused::Closed) => StatusCode::SERVICE_UNAVAILABLE,
@@ -61,18 +64,14 @@ impl Refusal {
     }
 
     pub(super) fn status(&self) -> Status {
-        let status = Status::new(self.code(), self.to_string());
-        match self.retry_after() {
-            Some(delay) => status.retry_after(delay),
-            None => status,
-        }
+        Status::new(self.code(), self.to_string(), self.retry_after())
     }
 
     fn code(&self) -> Code {
         match self {
             Self::UnknownAddress => Code::NotFound,
             Self::NotPost => Code::Unimplemented,
-            Self::TooSlow { .. } => Code::DeadlineExceeded,
+            Self::TooSlow => Code::DeadlineExceeded,
             Self::UnsupportedType
             | Self::UnsupportedEncoding
             | Self::TooLarge { .. }

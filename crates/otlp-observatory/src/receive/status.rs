@@ -17,68 +17,49 @@ pub(super) struct Status {
     /// Omitted in JSON, where the header `Retry-After` has the delay.
     #[prost(message, repeated, tag = "3")]
     #[serde(skip)]
-    details: Vec<Any>,
+    pub(super) details: Vec<Any>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Any {
+pub(super) struct Any {
     #[prost(string, tag = "1")]
-    type_url: String,
+    pub(super) type_url: String,
     #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
+    pub(super) value: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct RetryInfo {
+pub(super) struct RetryInfo {
     #[prost(message, optional, tag = "1")]
-    retry_delay: Option<Delay>,
+    pub(super) retry_delay: Option<Delay>,
 }
 
 /// `google.protobuf.Duration`.
 #[derive(Clone, PartialEq, Message)]
-struct Delay {
+pub(super) struct Delay {
     #[prost(int64, tag = "1")]
-    seconds: i64,
+    pub(super) seconds: i64,
     #[prost(int32, tag = "2")]
-    nanos: i32,
+    pub(super) nanos: i32,
 }
 
 impl Status {
-    pub(super) fn new(code: tonic::Code, message: String) -> Self {
-        Self {
-            code: code.into(),
-            message,
-            details: Vec::new(),
-        }
-    }
-
-    /// Adds a retry delay. Without one, senders treat `RESOURCE_EXHAUSTED` as permanent.
-    pub(super) fn retry_after(mut self, delay: Duration) -> Self {
-        let info = RetryInfo {
+    /// Without a retry delay, senders treat `RESOURCE_EXHAUSTED` as permanent.
+    pub(super) fn new(code: tonic::Code, message: String, retry_after: Option<Duration>) -> Self {
+        let retry_info = retry_after.map(|delay| RetryInfo {
             retry_delay: Some(Delay {
                 seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
                 nanos: delay.subsec_nanos().cast_signed(),
             }),
-        };
-        self.details.push(Any {
+        });
+        let details = retry_info.map(|info| Any {
             type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
             value: info.encode_to_vec(),
         });
-        self
-    }
-}
-
-#[cfg(all(test, feature = "grpc"))]
-impl Status {
-    pub(super) fn retry_delay(&self) -> Option<Duration> {
-        let info = self
-            .details
-            .iter()
-            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
-        let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
-        Some(Duration::new(
-            delay.seconds.try_into().ok()?,
-            delay.nanos.try_into().ok()?,
-        ))
+        Self {
+            code: code.into(),
+            message,
+            details: details.into_iter().collect(),
+        }
     }
 }

@@ -9,7 +9,7 @@ use prost::Message as _;
 use tower_service::Service as _;
 
 #[cfg(feature = "grpc")]
-use super::grpc;
+use super::{grpc, status::RetryInfo};
 use super::{http, status::Status};
 use crate::{
     export::Export,
@@ -43,7 +43,7 @@ async fn a_full_queue_answers_429_with_a_retry_delay() {
     assert_eq!(response.headers()["content-type"], "application/x-protobuf");
     let status = Status::decode(bytes(response).await.as_slice()).unwrap();
     assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
-    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
+    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]
@@ -80,8 +80,13 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
     );
     let status = Status::decode(refused.details()).unwrap();
     assert_eq!(status.message, refused.message());
-    assert_eq!(status.retry_delay(), Some(super::limits::RETRY_AFTER));
-    assert_eq!((received.refused_requests(), received.spans()), (1, 0));
+    let [detail] = &status.details[..] else {
+        panic!("{status:?}");
+    };
+    assert!(detail.type_url.ends_with("/google.rpc.RetryInfo"));
+    let delay = RetryInfo::decode(&*detail.value).unwrap().retry_delay.unwrap();
+    assert_eq!((delay.seconds, delay.nanos), (1, 0));
+    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]

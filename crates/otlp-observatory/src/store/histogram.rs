@@ -213,43 +213,37 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::points::{Point, PointValue};
+    use crate::store::points::PointValue;
 
-    fn histogram(point: Point) -> Histogram {
-        match point.value {
+    fn histogram(value: PointValue) -> Histogram {
+        match value {
             PointValue::Histogram(histogram) => *histogram,
             other => panic!("{other:?}"),
         }
     }
 
     fn explicit_of(bounds: &[f64], counts: &[u64]) -> Histogram {
-        histogram(Point::histogram(
-            &HistogramDataPoint {
-                count: counts.iter().copied().fold(0, u64::wrapping_add),
-                sum: Some(1.0),
-                explicit_bounds: bounds.to_vec(),
-                bucket_counts: counts.to_vec(),
-                ..HistogramDataPoint::default()
-            },
-            0,
-        ))
+        histogram(PointValue::histogram(&HistogramDataPoint {
+            count: counts.iter().copied().fold(0, u64::wrapping_add),
+            sum: Some(1.0),
+            explicit_bounds: bounds.to_vec(),
+            bucket_counts: counts.to_vec(),
+            ..HistogramDataPoint::default()
+        }))
     }
 
     fn exponential_of(scale: i32, zero_count: u64, offset: i32, counts: &[u64]) -> Histogram {
-        histogram(Point::exponential(
-            &ExponentialHistogramDataPoint {
-                count: zero_count + counts.iter().sum::<u64>(),
-                sum: Some(1.0),
-                scale,
-                zero_count,
-                positive: Some(Buckets {
-                    offset,
-                    bucket_counts: counts.to_vec(),
-                }),
-                ..ExponentialHistogramDataPoint::default()
-            },
-            0,
-        ))
+        histogram(PointValue::exponential(&ExponentialHistogramDataPoint {
+            count: zero_count + counts.iter().sum::<u64>(),
+            sum: Some(1.0),
+            scale,
+            zero_count,
+            positive: Some(Buckets {
+                offset,
+                bucket_counts: counts.to_vec(),
+            }),
+            ..ExponentialHistogramDataPoint::default()
+        }))
     }
 
     fn quantiles(histogram: &Histogram) -> [Option<f64>; 3] {

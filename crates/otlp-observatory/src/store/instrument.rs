@@ -5,15 +5,17 @@ use std::sync::Arc;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric, metric::Data};
 
 use super::{
-    intern::{Footprint, InternId, Interner, Novelty},
+    intern::{Footprint, InternId, Interner},
     memory,
     source::Source,
 };
 
 /// Kind of instrument, which determines how its points are interpreted.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum InstrumentType {
     Counter,
+    #[serde(rename = "updowncounter")]
     UpDownCounter,
     Gauge,
     Histogram,
@@ -70,30 +72,23 @@ impl Instrument {
             is_delta,
         );
         let same = |known: &Self| {
-            let Self {
+            (known.source, known.instrument_type, known.is_delta) == (source, instrument_type, is_delta)
+                && *known.name == *metric.name
+                && *known.unit == *metric.unit
+                && *known.description == *metric.description
+        };
+        let make = || {
+            sources.retain(source);
+            Self {
                 source,
-                name,
-                unit,
-                description,
+                name: metric.name.as_str().into(),
+                unit: metric.unit.as_str().into(),
+                description: metric.description.as_str().into(),
                 instrument_type,
                 is_delta,
-            } = known;
-            [&**name, &**unit, &**description] == [&*metric.name, &*metric.unit, &*metric.description]
-                && (*source, *instrument_type, *is_delta) == (key.0, key.4, key.5)
+            }
         };
-        let make = || Self {
-            source,
-            name: metric.name.as_str().into(),
-            unit: metric.unit.as_str().into(),
-            description: metric.description.as_str().into(),
-            instrument_type,
-            is_delta,
-        };
-        let (id, novelty) = instruments.intern(&key, same, make);
-        if novelty == Novelty::New {
-            sources.retain(source);
-        }
-        id
+        instruments.intern(&key, same, make)
     }
 
     /// Removes a reference to an instrument.

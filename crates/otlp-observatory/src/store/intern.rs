@@ -66,7 +66,7 @@ impl<T: Footprint> Interner<T> {
         key: &impl Hash,
         is_same: impl FnOnce(&T) -> bool,
         make: impl FnOnce() -> T,
-    ) -> (InternId, Novelty) {
+    ) -> InternId {
         let hash = self.hasher.hash_one(key);
         let known = self.by_hash.get(&hash).copied();
         if let Some(id) = known
@@ -74,7 +74,7 @@ impl<T: Footprint> Interner<T> {
             && is_same(&slot.value)
         {
             slot.references += 1;
-            return (id, Novelty::Known);
+            return id;
         }
         let value = make();
         self.values_bytes += value.heap_bytes();
@@ -100,7 +100,7 @@ impl<T: Footprint> Interner<T> {
         if known.is_none() {
             self.by_hash.insert(hash, id);
         }
-        (id, Novelty::New)
+        id
     }
 
     /// Adds a reference.
@@ -124,7 +124,20 @@ impl<T: Footprint> Interner<T> {
         if self.by_hash.get(&slot.hash) == Some(&id) {
             self.by_hash.remove(&slot.hash);
         }
+        if self.by_hash.capacity() > 4 * self.by_hash.len() + 64 {
+            self.by_hash.shrink_to(2 * self.by_hash.len());
+        }
         Some(slot.value)
+    }
+
+    /// Changes a value in a way that does not affect its equality with others.
+    pub(crate) fn update<R>(&mut self, id: InternId, change: impl FnOnce(&mut T) -> R) -> R {
+        let slot = self.slots[id.index()].as_mut();
+        let value = &mut slot.expect("holders of an id hold a reference").value;
+        self.values_bytes -= value.heap_bytes();
+        let result = change(value);
+        self.values_bytes += value.heap_bytes();
+        result
     }
 
     pub(crate) fn get(&self, id: InternId) -> &T {
@@ -157,13 +170,6 @@ impl<T: Footprint> Interner<T> {
     }
 }
 
-/// Whether interning found an existing value or inserted one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Novelty {
-    Known,
-    New,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,9 +181,7 @@ mod tests {
     }
 
     fn intern(interner: &mut Interner<String>, text: &str) -> InternId {
-        interner
-            .intern(&text, |known| known == text, || text.to_owned())
-            .0
+        interner.intern(&text, |known| known == text, || text.to_owned())
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
     source::Source,
 };
 
-/// A single record may use this fraction of the limit (1/16).
+/// Divisor of the memory limit that gives the maximum size of a single record.
 const RECORD_LIMIT_DIVISOR: usize = 16;
 
 /// Index entry of a record.
@@ -36,14 +36,14 @@ pub(super) struct Entry {
 }
 
 /// Linked list of a trace's records: the newest sequence number, and the number of records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Chain {
     newest: u64,
     records: u64,
 }
 
 /// Store of log records with a memory limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Logs {
     limit: usize,
     /// Ordered by sequence number, without gaps, starting at `first`.
@@ -55,21 +55,14 @@ pub(crate) struct Logs {
     pub(crate) evicted: u64,
     /// Number of records rejected because of their size.
     pub(crate) refused: u64,
-    buffer: Vec<u8>,
 }
 
 impl Logs {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            entries: VecDeque::new(),
             first: 1,
-            chains: HashMap::new(),
-            encodings_bytes: 0,
-            sources: Interner::default(),
-            evicted: 0,
-            refused: 0,
-            buffer: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -97,9 +90,8 @@ impl Logs {
     }
 
     fn insert_record(&mut self, record: &LogRecord, source: InternId, now: u64) {
-        self.buffer.clear();
-        let fits = memory::shared(record.encoded_len()) <= self.limit / RECORD_LIMIT_DIVISOR;
-        if !fits || record.encode(&mut self.buffer).is_err() {
+        let encoding_bytes = memory::shared(record.encoded_len());
+        if encoding_bytes > self.limit / RECORD_LIMIT_DIVISOR {
             self.refused += 1;
             return;
         }
@@ -107,15 +99,12 @@ impl Logs {
         let trace = TraceId::from_bytes(&record.trace_id);
         let mut previous = 0;
         if let Some(trace) = trace {
-            let chain = self.chains.entry(trace).or_insert(Chain {
-                newest: 0,
-                records: 0,
-            });
+            let chain = self.chains.entry(trace).or_default();
             previous = std::mem::replace(&mut chain.newest, sequence);
             chain.records += 1;
         }
         self.sources.retain(source);
-        self.encodings_bytes += memory::shared(self.buffer.len());
+        self.encodings_bytes += encoding_bytes;
         memory::grow(&mut self.entries);
         self.entries.push_back(Entry {
             time: [record.time_unix_nano, record.observed_time_unix_nano]
@@ -126,11 +115,8 @@ impl Logs {
             previous,
             source,
             severity: u8::try_from(record.severity_number).unwrap_or(0),
-            encoded: self.buffer.as_slice().into(),
+            encoded: record.encode_to_vec().into(),
         });
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
-        }
     }
 
     /// Removes the oldest records until the memory use is within the limit.
@@ -166,7 +152,6 @@ impl Logs {
             + self.entries.capacity() * size_of::<Entry>()
             + memory::table::<(TraceId, Chain)>(self.chains.capacity())
             + self.sources.bytes()
-            + self.buffer.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {

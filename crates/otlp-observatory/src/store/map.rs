@@ -13,7 +13,7 @@ use super::{
     ids::SpanId,
     latency::{self, Latencies, Percentiles},
     span_class::{Queue, Role},
-    traces::{SpanEntry, Status, Trace, Traces},
+    traces::{SpanEntry, Trace, Traces},
 };
 
 /// Maximum number of edges; the most frequent are returned.
@@ -33,10 +33,8 @@ pub(crate) struct Map {
 #[derive(Clone, Debug, Serialize)]
 struct Node {
     id: String,
-    kind: &'static str,
-    name: Arc<str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<Arc<str>>,
+    #[serde(flatten)]
+    endpoint: Endpoint,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -51,20 +49,24 @@ struct Edge {
 }
 
 /// Endpoint of an edge.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-enum Endpoint {
-    Service(Arc<str>),
-    Database {
-        system: Arc<str>,
-        name: Arc<str>,
-    },
-    Queue {
-        system: Arc<str>,
-        name: Arc<str>,
-    },
-    External(Arc<str>),
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+struct Endpoint {
+    kind: Kind,
+    /// System of a database or queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Arc<str>>,
+    name: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Service,
+    Database,
+    Queue,
+    External,
     /// Untraced callers.
-    Clients,
+    Client,
 }
 
 /// Caller of a span, as far as the span's class does not name it.
@@ -91,7 +93,7 @@ pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
         .into_iter()
         .map(|((from, to), latencies)| {
             for endpoint in [&from, &to] {
-                nodes.entry(endpoint.id()).or_insert_with(|| endpoint.node());
+                nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
             }
             Edge {
                 from: from.id(),
@@ -105,7 +107,10 @@ pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
         .collect();
     Map {
         window_seconds: seconds,
-        nodes: nodes.into_values().collect(),
+        nodes: nodes
+            .into_iter()
+            .map(|(id, endpoint)| Node { id, endpoint })
+            .collect(),
         edges,
     }
 }
@@ -126,7 +131,7 @@ impl Calls {
                 let role = &traces.classes.get(span.class).role;
                 if let Some(caller) = callers.of(span, role) {
                     let latencies = by_class.entry((caller, span.class)).or_default();
-                    latencies.add(span.duration, span.status == Status::Error);
+                    latencies.add(span.duration, span.failed);
                 }
             }
         }
@@ -138,27 +143,28 @@ impl Calls {
         let mut by_endpoints: HashMap<_, Latencies> = HashMap::new();
         for ((caller, class), latencies) in self.by_class {
             let class = traces.classes.get(class);
-            let service = Endpoint::Service(traces.sources.get(class.source).service.clone());
+            let service = Endpoint::new(Kind::Service, &traces.sources.get(class.source).service);
             let endpoints = match (caller, &class.role) {
-                (Caller::Service(number), _) => {
-                    (Endpoint::Service(self.services[number as usize].clone()), service)
-                }
-                (Caller::Unknown, _) => (Endpoint::Clients, service),
+                (Caller::Service(number), _) => (
+                    Endpoint::new(Kind::Service, &self.services[number as usize]),
+                    service,
+                ),
+                (Caller::Unknown, _) => (Endpoint::new(Kind::Client, &"clients".into()), service),
                 (Caller::ByRole, Role::Send(queue)) => (service, Endpoint::queue(queue)),
                 (Caller::ByRole, Role::Receive(queue) | Role::Task { queue, .. }) => {
                     (Endpoint::queue(queue), service)
                 }
                 (Caller::ByRole, Role::Database { system, namespace }) => {
-                    let name = namespace.as_ref().unwrap_or(system).clone();
-                    let system = system.clone();
-                    (service, Endpoint::Database { system, name })
+                    let database = Endpoint {
+                        kind: Kind::Database,
+                        system: Some(system.clone()),
+                        name: namespace.as_ref().unwrap_or(system).clone(),
+                    };
+                    (service, database)
                 }
-                (
-                    Caller::ByRole,
-                    Role::Call {
-                        address: Some(address),
-                    },
-                ) => (service, Endpoint::External(address.clone())),
+                (Caller::ByRole, Role::Call { address: Some(host) }) => {
+                    (service, Endpoint::new(Kind::External, host))
+                }
                 (Caller::ByRole, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
                     continue;
                 }
@@ -259,37 +265,34 @@ impl<'a> Callers<'a> {
 }
 
 impl Endpoint {
+    fn new(kind: Kind, name: &Arc<str>) -> Self {
+        Self {
+            kind,
+            system: None,
+            name: name.clone(),
+        }
+    }
+
     fn queue(queue: &Queue<Arc<str>>) -> Self {
         let system = queue.system.clone().unwrap_or_else(|| "messaging".into());
-        Self::Queue {
+        Self {
+            kind: Kind::Queue,
             name: queue.destination.clone().unwrap_or_else(|| system.clone()),
-            system,
+            system: Some(system),
         }
     }
 
     fn id(&self) -> String {
-        match self {
-            Self::Service(name) => format!("service:{name}"),
-            Self::Database { system, name } => format!("database:{system}/{name}"),
-            Self::Queue { system, name } => format!("queue:{system}/{name}"),
-            Self::External(address) => format!("external:{address}"),
-            Self::Clients => "external:clients".to_owned(),
-        }
-    }
-
-    fn node(&self) -> Node {
-        let (kind, name, system) = match self {
-            Self::Service(name) => ("service", name.clone(), None),
-            Self::Database { system, name } => ("database", name.clone(), Some(system.clone())),
-            Self::Queue { system, name } => ("queue", name.clone(), Some(system.clone())),
-            Self::External(address) => ("external", address.clone(), None),
-            Self::Clients => ("client", "clients".into(), None),
+        let kind = match self.kind {
+            Kind::Service => "service",
+            Kind::Database => "database",
+            Kind::Queue => "queue",
+            Kind::External | Kind::Client => "external",
         };
-        Node {
-            id: self.id(),
-            kind,
-            name,
-            system,
+        let name = &self.name;
+        match &self.system {
+            Some(system) => format!("{kind}:{system}/{name}"),
+            None => format!("{kind}:{name}"),
         }
     }
 }

@@ -47,17 +47,16 @@ pub(crate) use instrument::InstrumentType;
 pub(crate) use log_search::{LogSearch, StoredRecord};
 pub(crate) use map::Map;
 pub(crate) use overview::Overview;
-pub(crate) use points::StoredExemplar;
 pub(crate) use readings::Reading;
-pub(crate) use search::{SearchPage, StatusFilter, TraceSearch, TraceSummary};
+pub(crate) use search::{SearchPage, StatusFilter, TraceRoot, TraceSearch, TraceSummary};
 pub(crate) use selection::{SeriesDescriptor, SeriesReadings, SeriesSearch};
 pub(crate) use source::Source;
+pub(crate) use waterfall::StoredSpan;
 
-use crate::export::Export;
+use crate::export::{Counts, Export};
 use fair_lock::FairLock;
 use logs::Logs;
 use metrics::Metrics;
-use selection::SeriesSnapshot;
 use traces::Traces;
 
 /// Maximum number of log records returned with a trace.
@@ -82,14 +81,6 @@ pub(crate) struct Store {
     traces: FairLock<Traces>,
     logs: FairLock<Logs>,
     metrics: FairLock<Metrics>,
-}
-
-/// One number for each signal.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
-pub(crate) struct Counts {
-    pub(crate) spans: u64,
-    pub(crate) logs: u64,
-    pub(crate) points: u64,
 }
 
 /// Memory use and contents of the store.
@@ -134,15 +125,6 @@ pub(crate) struct StoredTrace {
     pub(crate) logs: Vec<StoredRecord>,
 }
 
-/// Copy of a span.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredSpan {
-    /// Index into [`StoredTrace::sources`].
-    pub(crate) source: usize,
-    /// The span in OTLP's protobuf encoding.
-    pub(crate) encoded: Arc<[u8]>,
-}
-
 impl Store {
     /// Creates a store that uses at most `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
@@ -181,17 +163,13 @@ impl Store {
         self.started
     }
 
-    pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<(TraceSummary, u64)> {
-        let found = search::search(&self.traces, search);
+    pub(crate) fn search_traces(&self, search: &TraceSearch) -> SearchPage<TraceSummary> {
+        let mut found = search::search(&self.traces, search);
         let logs = self.logs.read();
-        let with_logs = |trace: TraceSummary| {
-            let records = logs.count_in_trace(trace.id);
-            (trace, records)
-        };
-        SearchPage {
-            entries: found.entries.into_iter().map(with_logs).collect(),
-            next: found.next,
+        for trace in &mut found.entries {
+            trace.logs = logs.count_in_trace(trace.trace_id);
         }
+        found
     }
 
     pub(crate) fn search_logs(&self, search: &LogSearch) -> SearchPage<StoredRecord> {
@@ -199,14 +177,17 @@ impl Store {
     }
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<StoredTrace> {
-        let (mut trace, nodes) = self.snapshot(id)?;
+        let mut trace = self.snapshot(id)?;
         let mut bytes = 0;
         let fits = |index: &usize| {
             let span = &trace.spans[*index];
             bytes += span.encoded.len() + trace.sources[span.source].len();
             bytes <= MAX_TRACE_BYTES
         };
-        let shown: Vec<_> = waterfall::order(&nodes).into_iter().take_while(fits).collect();
+        let shown: Vec<_> = waterfall::order(&trace.spans)
+            .into_iter()
+            .take_while(fits)
+            .collect();
         trace.summary.dropped += (trace.spans.len() - shown.len()) as u64;
         trace.spans = shown
             .into_iter()
@@ -222,13 +203,16 @@ impl Store {
         Some(trace)
     }
 
-    /// Copies a trace with its spans in order of arrival, and returns the positions of these in the tree.
-    fn snapshot(&self, id: TraceId) -> Option<(StoredTrace, Vec<waterfall::SpanNode>)> {
+    /// Copies a trace with its spans in order of arrival.
+    fn snapshot(&self, id: TraceId) -> Option<StoredTrace> {
         let traces = self.traces.read();
         let trace = traces.get(id)?;
         let mut sources = Vec::new();
         let mut known = HashMap::new();
         let spans = trace.spans.iter().map(|span| StoredSpan {
+            id: span.id,
+            parent: span.parent,
+            start: span.start,
             source: *known
                 .entry(traces.classes.get(span.class).source)
                 .or_insert_with(|| {
@@ -238,13 +222,12 @@ impl Store {
             encoded: span.encoded.clone(),
         });
         let spans = spans.collect();
-        let kept = StoredTrace {
+        Some(StoredTrace {
             summary: search::summary(&traces, trace),
             sources,
             spans,
             logs: Vec::new(),
-        };
-        Some((kept, trace.spans.iter().map(waterfall::SpanNode::from).collect()))
+        })
     }
 
     /// Returns every series that matches `wanted`, without its points.
@@ -265,15 +248,16 @@ impl Store {
             .collect();
         series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
-        let snapshots: Vec<_> = series
+        // The points are read after the lock is released.
+        let copies: Vec<_> = series
             .into_iter()
-            .map(|series| SeriesSnapshot::of(&metrics, series))
+            .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
             .collect();
         drop(metrics);
         let observed_since = self.started.saturating_sub(START_TOLERANCE);
-        snapshots
+        copies
             .into_iter()
-            .map(|series| series.read(observed_since))
+            .map(|(descriptor, series)| SeriesReadings::new(descriptor, series, observed_since))
             .collect()
     }
 
@@ -307,10 +291,10 @@ impl Store {
             },
             kept: Kept {
                 traces: traces.len(),
-                spans: traces.spans() as u64,
+                spans: traces.spans as u64,
                 logs: logs.len() as u64,
                 series: metrics.len(),
-                points: metrics.points() as u64,
+                points: metrics.points as u64,
                 oldest_unix_nano: oldest.into_iter().flatten().min().map(UnixNano),
             },
             evicted: Counts {

@@ -13,7 +13,7 @@ use super::{
     fair_lock::FairLock,
     latency::{self, Latencies, Percentiles},
     span_class::{Role, SpanClass},
-    traces::{Status, Traces},
+    traces::Traces,
 };
 
 /// Number of steps in the time series.
@@ -194,7 +194,7 @@ fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
                 sample.spans.push(SpanSample {
                     end: span.effective_end,
                     duration: span.duration,
-                    failed: span.status == Status::Error,
+                    failed: span.failed,
                 });
             }
         }

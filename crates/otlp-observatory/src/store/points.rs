@@ -1,12 +1,12 @@
-//! Stored form of metric points and exemplars. Bucket counts are packed as varints.
+//! Stored form of metric points. Bucket counts are packed as varints.
 
 use std::mem::size_of;
 
 use opentelemetry_proto::tonic::metrics::v1::{
-    Exemplar, ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, SummaryDataPoint, exemplar,
+    ExponentialHistogramDataPoint, HistogramDataPoint, NumberDataPoint, SummaryDataPoint,
     exponential_histogram_data_point::Buckets, number_data_point,
 };
-use prost::{Message as _, encoding};
+use prost::encoding;
 
 use super::memory;
 
@@ -112,108 +112,51 @@ impl Point {
             }
         }
     }
+}
 
-    pub(crate) fn number(point: &NumberDataPoint, received_at: u64) -> Option<Self> {
-        let value = match point.value? {
+impl PointValue {
+    pub(crate) fn number(point: &NumberDataPoint) -> Option<Self> {
+        Some(Self::Number(match point.value? {
             number_data_point::Value::AsDouble(value) => value,
             number_data_point::Value::AsInt(value) => value as f64,
-        };
-        Some(Self {
-            time: point.time_unix_nano,
-            start: point.start_time_unix_nano,
-            received_at,
-            value: PointValue::Number(value),
-        })
+        }))
     }
 
-    pub(crate) fn histogram(point: &HistogramDataPoint, received_at: u64) -> Self {
-        let buckets = HistogramBuckets::Explicit {
-            bounds: point.explicit_bounds.as_slice().into(),
-            counts: Packed::new(&point.bucket_counts),
-        };
-        Self {
-            time: point.time_unix_nano,
-            start: point.start_time_unix_nano,
-            received_at,
-            value: PointValue::Histogram(Box::new(Histogram {
-                count: point.count,
-                sum: point.sum.unwrap_or(f64::NAN),
-                buckets,
-            })),
-        }
+    pub(crate) fn histogram(point: &HistogramDataPoint) -> Self {
+        Self::Histogram(Box::new(Histogram {
+            count: point.count,
+            sum: point.sum.unwrap_or(f64::NAN),
+            buckets: HistogramBuckets::Explicit {
+                bounds: point.explicit_bounds.as_slice().into(),
+                counts: Packed::new(&point.bucket_counts),
+            },
+        }))
     }
 
-    pub(crate) fn exponential(point: &ExponentialHistogramDataPoint, received_at: u64) -> Self {
+    pub(crate) fn exponential(point: &ExponentialHistogramDataPoint) -> Self {
         let packed = |buckets: &Option<Buckets>| match buckets {
             Some(buckets) => (buckets.offset, Packed::new(&buckets.bucket_counts)),
             None => (0, Packed::default()),
         };
-        let buckets = HistogramBuckets::Exponential {
-            scale: point.scale,
-            zero: point.zero_count,
-            positive: packed(&point.positive),
-            negative: packed(&point.negative),
-        };
-        Self {
-            time: point.time_unix_nano,
-            start: point.start_time_unix_nano,
-            received_at,
-            value: PointValue::Histogram(Box::new(Histogram {
-                count: point.count,
-                sum: point.sum.unwrap_or(f64::NAN),
-                buckets,
-            })),
-        }
+        Self::Histogram(Box::new(Histogram {
+            count: point.count,
+            sum: point.sum.unwrap_or(f64::NAN),
+            buckets: HistogramBuckets::Exponential {
+                scale: point.scale,
+                zero: point.zero_count,
+                positive: packed(&point.positive),
+                negative: packed(&point.negative),
+            },
+        }))
     }
 
-    pub(crate) fn summary(point: &SummaryDataPoint, received_at: u64) -> Self {
-        let quantiles = point
-            .quantile_values
-            .iter()
-            .map(|at| (at.quantile, at.value))
-            .collect();
-        Self {
-            time: point.time_unix_nano,
-            start: point.start_time_unix_nano,
-            received_at,
-            value: PointValue::Summary(Box::new(Summary {
-                count: point.count,
-                sum: point.sum,
-                quantiles,
-            })),
-        }
-    }
-}
-
-/// Copy of an exemplar.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredExemplar {
-    pub(crate) time: u64,
-    pub(crate) value: f64,
-    /// The exemplar in OTLP's protobuf encoding.
-    pub(crate) encoded: Box<[u8]>,
-}
-
-impl StoredExemplar {
-    pub(crate) fn new(exemplar: &Exemplar) -> Option<Self> {
-        let value = match exemplar.value? {
-            exemplar::Value::AsDouble(value) => value,
-            exemplar::Value::AsInt(value) => value as f64,
-        };
-        Some(Self {
-            time: exemplar.time_unix_nano,
-            value,
-            encoded: exemplar.encode_to_vec().into(),
-        })
-    }
-
-    /// Decodes the exemplar.
-    pub(crate) fn decoded(&self) -> Exemplar {
-        Exemplar::decode(&*self.encoded).unwrap_or_default()
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        memory::heap(self.encoded.len())
+    pub(crate) fn summary(point: &SummaryDataPoint) -> Self {
+        let quantiles = point.quantile_values.iter();
+        Self::Summary(Box::new(Summary {
+            count: point.count,
+            sum: point.sum,
+            quantiles: quantiles.map(|at| (at.quantile, at.value)).collect(),
+        }))
     }
 }
 

@@ -158,9 +158,7 @@ fn seconds(from: u64, to: u64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::{
-        HistogramDataPoint, NumberDataPoint, number_data_point::Value,
-    };
+    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
 
     use super::*;
 
@@ -175,28 +173,29 @@ mod tests {
         }
     }
 
-    /// Returns a point of a sum; `start` and `time` are in seconds.
+    /// Returns a point; `start` and `time` are in seconds.
+    fn point(start: u64, time: u64, value: PointValue) -> Point {
+        Point {
+            time: time * SECOND,
+            start: start * SECOND,
+            received_at: 0,
+            value,
+        }
+    }
+
     fn sum(start: u64, time: u64, value: f64) -> Point {
-        let point = NumberDataPoint {
-            start_time_unix_nano: start * SECOND,
-            time_unix_nano: time * SECOND,
-            value: Some(Value::AsDouble(value)),
-            ..NumberDataPoint::default()
-        };
-        Point::number(&point, 0).expect("it has a value")
+        point(start, time, PointValue::Number(value))
     }
 
     fn histogram(start: u64, time: u64, counts: [u64; 3]) -> Point {
-        let point = HistogramDataPoint {
-            start_time_unix_nano: start * SECOND,
-            time_unix_nano: time * SECOND,
+        let value = PointValue::histogram(&HistogramDataPoint {
             count: counts.iter().sum(),
             sum: Some(counts.iter().sum::<u64>() as f64),
             explicit_bounds: vec![1.0, 2.0],
             bucket_counts: counts.to_vec(),
             ..HistogramDataPoint::default()
-        };
-        Point::histogram(&point, 0)
+        });
+        point(start, time, value)
     }
 
     fn rates(reader: Reader, points: &[Point]) -> Vec<Option<f64>> {

@@ -9,13 +9,14 @@ use std::{
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
 use prost::Message as _;
+use serde::Serialize;
 
 use super::{
     fair_lock::FairLock,
     filter::{Attribute, Text},
-    ids::TraceId,
+    ids::{TraceId, UnixNano},
     intern::InternId,
-    traces::{SpanEntry, Status, Trace, Traces},
+    traces::{SpanEntry, Trace, Traces},
 };
 
 /// Maximum duration of a search.
@@ -61,25 +62,40 @@ pub(crate) enum StatusFilter {
 }
 
 /// Summary of a trace for lists.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct TraceSummary {
-    pub(crate) id: TraceId,
-    pub(crate) root_service: Arc<str>,
-    pub(crate) root_name: Arc<str>,
-    pub(crate) start: u64,
-    pub(crate) duration: u64,
-    pub(crate) spans: usize,
-    pub(crate) errors: usize,
-    pub(crate) dropped: u64,
+    pub(crate) trace_id: TraceId,
+    pub(crate) root: TraceRoot,
+    pub(crate) start_unix_nano: UnixNano,
+    pub(crate) duration_ns: u64,
+    spans: usize,
+    errors: usize,
+    /// Number of log records, which the store adds.
+    pub(crate) logs: u64,
     /// Services with their number of spans, ordered by first start.
-    pub(crate) services: Vec<(Arc<str>, usize)>,
+    services: Vec<ServiceSpans>,
+    #[serde(skip)]
+    pub(crate) dropped: u64,
+}
+
+/// Service and name of the root span.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct TraceRoot {
+    service: Arc<str>,
+    pub(crate) name: Arc<str>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct ServiceSpans {
+    service: Arc<str>,
+    spans: usize,
 }
 
 impl TraceSummary {
     /// Size of the strings, in bytes.
     fn len(&self) -> usize {
-        let services: usize = self.services.iter().map(|(service, _)| service.len()).sum();
-        self.root_service.len() + self.root_name.len() + services
+        let services: usize = self.services.iter().map(|spans| spans.service.len()).sum();
+        self.root.service.len() + self.root.name.len() + services
     }
 }
 
@@ -144,24 +160,26 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let mut services: Vec<_> = services.into_iter().collect();
     services.sort_unstable_by_key(|&(service, (first, _))| (first, service));
     services.truncate(MAX_SERVICES);
-    let root = trace.root();
+    let root = trace.root().map(|root| TraceRoot {
+        service: traces.source(root).service.clone(),
+        name: traces.classes.get(root.class).name.clone(),
+    });
     TraceSummary {
-        id: trace.id,
-        root_service: root.map_or_else(Arc::default, |root| traces.source(root).service.clone()),
-        root_name: root.map_or_else(Arc::default, |root| traces.classes.get(root.class).name.clone()),
-        start,
-        duration,
+        trace_id: trace.id,
+        root: root.unwrap_or_default(),
+        start_unix_nano: UnixNano(start),
+        duration_ns: duration,
         spans: trace.spans.len(),
-        errors: trace
-            .spans
-            .iter()
-            .filter(|span| span.status == Status::Error)
-            .count(),
-        dropped: trace.dropped,
+        errors: trace.spans.iter().filter(|span| span.failed).count(),
+        logs: 0,
         services: services
             .into_iter()
-            .map(|(service, (_, spans))| (service.clone(), spans))
+            .map(|(service, (_, spans))| ServiceSpans {
+                service: service.clone(),
+                spans,
+            })
             .collect(),
+        dropped: trace.dropped,
     }
 }
 
@@ -185,8 +203,7 @@ impl<'a> Matcher<'a> {
     }
 
     fn matches(&mut self, trace: &Trace) -> bool {
-        let failed = |span: &SpanEntry| span.status == Status::Error;
-        if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(failed) {
+        if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(|span| span.failed) {
             return false;
         }
         trace
@@ -204,7 +221,7 @@ impl<'a> Matcher<'a> {
             ..
         } = self;
         let class = &mut classes[span.class.index()];
-        (search.status != Some(StatusFilter::Error) || span.status == Status::Error)
+        (search.status != Some(StatusFilter::Error) || span.failed)
             && search.min_duration.is_none_or(|least| span.duration >= least)
             && search.max_duration.is_none_or(|most| span.duration <= most)
             && search.from.is_none_or(|from| span.start >= from)

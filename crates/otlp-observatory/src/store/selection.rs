@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::{common::v1::KeyValue, metrics::v1::Exemplar};
+use prost::Message as _;
 
 use super::{
     Attribute, Source, Text,
-    instrument::InstrumentType,
+    instrument::{Instrument, InstrumentType},
     metrics::Metrics,
-    points::{Point, StoredExemplar},
     readings::{Reader, Reading},
     series::{Series, decode_attributes},
 };
@@ -54,10 +54,7 @@ impl SeriesSearch {
 #[derive(Clone, Debug)]
 pub(crate) struct SeriesDescriptor {
     pub(crate) source: Source,
-    pub(crate) name: Arc<str>,
-    pub(crate) unit: Arc<str>,
-    pub(crate) description: Arc<str>,
-    pub(crate) instrument_type: InstrumentType,
+    pub(crate) instrument: Instrument,
     /// Timestamp of the newest point, set by the sender.
     pub(crate) last: u64,
     attributes: Arc<[u8]>,
@@ -65,13 +62,9 @@ pub(crate) struct SeriesDescriptor {
 
 impl SeriesDescriptor {
     pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
-        let instrument = metrics.instrument(series);
         Self {
             source: metrics.source(series).clone(),
-            name: instrument.name.clone(),
-            unit: instrument.unit.clone(),
-            description: instrument.description.clone(),
-            instrument_type: instrument.instrument_type,
+            instrument: metrics.instrument(series).clone(),
             last: series.points.back().map_or(0, |point| point.time),
             attributes: series.attributes.clone(),
         }
@@ -87,41 +80,26 @@ impl SeriesDescriptor {
 pub(crate) struct SeriesReadings {
     pub(crate) descriptor: SeriesDescriptor,
     pub(crate) readings: Vec<Reading>,
-    pub(crate) exemplars: Vec<StoredExemplar>,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
-/// Copy of a series, so that its points are read after the lock is released.
-#[derive(Debug)]
-pub(super) struct SeriesSnapshot {
-    descriptor: SeriesDescriptor,
-    is_delta: bool,
-    is_truncated: bool,
-    points: Vec<Point>,
-    exemplars: Vec<StoredExemplar>,
-}
-
-impl SeriesSnapshot {
-    pub(super) fn of(metrics: &Metrics, series: &Series) -> Self {
-        Self {
-            descriptor: SeriesDescriptor::of(metrics, series),
-            is_delta: metrics.instrument(series).is_delta,
-            is_truncated: series.is_truncated,
-            points: series.points.iter().cloned().collect(),
-            exemplars: series.exemplars.iter().cloned().collect(),
-        }
-    }
-
-    pub(super) fn read(self, observed_since: u64) -> SeriesReadings {
+impl SeriesReadings {
+    /// Computes the readings of `series`, which was observed if it started after `observed_since`.
+    pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
         let reader = Reader {
-            instrument_type: self.descriptor.instrument_type,
-            is_delta: self.is_delta,
-            is_truncated: self.is_truncated,
+            instrument_type: descriptor.instrument.instrument_type,
+            is_delta: descriptor.instrument.is_delta,
+            is_truncated: series.is_truncated,
             observed_since,
         };
-        SeriesReadings {
-            readings: reader.read(&self.points),
-            descriptor: self.descriptor,
-            exemplars: self.exemplars,
+        Self {
+            readings: reader.read(series.points.make_contiguous()),
+            descriptor,
+            exemplars: series
+                .exemplars
+                .iter()
+                .map(|exemplar| Exemplar::decode(&**exemplar).unwrap_or_default())
+                .collect(),
         }
     }
 }

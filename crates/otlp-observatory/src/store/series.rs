@@ -7,9 +7,9 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, KeyValueList};
 use prost::Message as _;
 
 use super::{
-    intern::InternId,
+    intern::{Footprint, InternId},
     memory,
-    points::{Point, StoredExemplar},
+    points::Point,
 };
 
 /// Maximum number of points per series: two hours at one point every ten seconds.
@@ -19,14 +19,14 @@ pub(super) const MAX_POINTS: usize = 720;
 pub(super) const MAX_EXEMPLARS: usize = 64;
 
 /// Points and exemplars of an instrument for one set of attributes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Series {
-    pub(super) hash: u64,
     pub(super) instrument: InternId,
     /// Sorted by key, in OTLP's protobuf encoding.
     pub(super) attributes: Arc<[u8]>,
     pub(crate) points: VecDeque<Point>,
-    pub(crate) exemplars: VecDeque<StoredExemplar>,
+    /// In OTLP's protobuf encoding.
+    pub(crate) exemplars: VecDeque<Box<[u8]>>,
     /// Number of evicted points that `Metrics::order` still lists.
     pub(super) stale_entries: usize,
     /// Whether points were evicted, so that the predecessor of the first one is unknown.
@@ -35,9 +35,8 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    pub(super) fn new(hash: u64, instrument: InternId, attributes: &[u8]) -> Self {
+    pub(super) fn new(instrument: InternId, attributes: &[u8]) -> Self {
         Self {
-            hash,
             instrument,
             attributes: attributes.into(),
             points: VecDeque::new(),
@@ -46,13 +45,6 @@ impl Series {
             is_truncated: false,
             content_bytes: memory::shared(attributes.len()),
         }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        memory::heap(size_of::<Self>())
-            + memory::heap(self.points.capacity() * size_of::<Point>())
-            + memory::heap(self.exemplars.capacity() * size_of::<StoredExemplar>())
-            + self.content_bytes
     }
 
     pub(super) fn push(&mut self, point: Point) {
@@ -81,23 +73,35 @@ impl Series {
         }
     }
 
-    pub(super) fn push_exemplar(&mut self, exemplar: StoredExemplar) {
+    /// Removes one of the entries for evicted points; returns false if there is none.
+    pub(super) fn take_stale_entry(&mut self) -> bool {
+        let is_stale = self.stale_entries > 0;
+        self.stale_entries -= usize::from(is_stale);
+        is_stale
+    }
+
+    pub(super) fn push_exemplar(&mut self, exemplar: Box<[u8]>) {
         // Senders of cumulative points repeat exemplars until they have newer ones.
-        if self
-            .exemplars
-            .iter()
-            .any(|known| known.encoded == exemplar.encoded)
-        {
+        if self.exemplars.contains(&exemplar) {
             return;
         }
         if self.exemplars.len() == MAX_EXEMPLARS
             && let Some(oldest) = self.exemplars.pop_front()
         {
-            self.content_bytes -= oldest.heap_bytes();
+            self.content_bytes -= memory::heap(oldest.len());
         }
-        self.content_bytes += exemplar.heap_bytes();
+        self.content_bytes += memory::heap(exemplar.len());
         memory::grow(&mut self.exemplars);
         self.exemplars.push_back(exemplar);
+    }
+}
+
+impl Footprint for Box<Series> {
+    fn heap_bytes(&self) -> usize {
+        memory::heap(size_of::<Series>())
+            + memory::heap(self.points.capacity() * size_of::<Point>())
+            + memory::heap(self.exemplars.capacity() * size_of::<Box<[u8]>>())
+            + self.content_bytes
     }
 }
 

@@ -56,7 +56,7 @@ impl Source {
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
-        Some(sources.intern(&(&encoded, scope), same, make).0)
+        Some(sources.intern(&(&encoded, scope), same, make))
     }
 }
 

@@ -2,12 +2,12 @@
 //! a task's runs. A span's class is determined when the span arrives, so that the overview and the map need
 //! not decode spans.
 
-use std::{hash::Hash, sync::Arc};
+use std::{cell::Cell, hash::Hash, sync::Arc};
 
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 
 use super::{
-    intern::{Footprint, InternId, Interner, Novelty},
+    intern::{Footprint, InternId, Interner},
     memory,
     source::{Source, text_of},
 };
@@ -51,12 +51,6 @@ pub(crate) struct Queue<S> {
     pub(crate) destination: Option<S>,
 }
 
-impl<S> Queue<S> {
-    fn names(&self) -> [Option<&S>; 2] {
-        [self.system.as_ref(), self.destination.as_ref()]
-    }
-}
-
 impl SpanClass {
     /// Interns the class of `span`. A new class holds a reference to `source`.
     pub(crate) fn intern(
@@ -72,19 +66,18 @@ impl SpanClass {
             class.source == source
                 && &*class.name == name
                 && class.kind == kind
-                && class.role.as_deref() == role
+                && class.role.map_ref(|text| &**text) == role
         };
-        let make = || Self {
-            source,
-            name: name.into(),
-            kind,
-            role: role.owned(),
-        };
-        let (id, novelty) = classes.intern(&(source, name, kind, &role), same, make);
-        if novelty == Novelty::New {
+        let make = || {
             sources.retain(source);
-        }
-        id
+            Self {
+                source,
+                name: name.into(),
+                kind,
+                role: role.map_ref(|text| Arc::from(*text)),
+            }
+        };
+        classes.intern(&(source, name, kind, &role), same, make)
     }
 
     /// Removes a span's reference to its class.
@@ -108,95 +101,54 @@ impl SpanClass {
 
 impl Footprint for SpanClass {
     fn heap_bytes(&self) -> usize {
-        let role: usize = self.role.names().map(|name| memory::shared(name.len())).sum();
-        memory::shared(self.name.len()) + role
+        let bytes = Cell::new(memory::shared(self.name.len()));
+        // Visits every name of the role.
+        self.role
+            .map_ref(|name| bytes.set(bytes.get() + memory::shared(name.len())));
+        bytes.get()
     }
 }
 
 impl<'a> Role<&'a str> {
+    /// Returns the role by the OpenTelemetry semantic conventions 1.3x and the older names.
     fn of(span: &'a Span) -> Self {
-        let mut found = Conventions::default();
-        for attribute in &span.attributes {
-            if let Some(slot) = found.slot(&attribute.key) {
-                *slot = text_of(attribute);
-            }
-        }
-        let queue = Queue {
-            system: found.messaging_system,
-            destination: found.destination,
+        let text = |key: &str| {
+            let last = span
+                .attributes
+                .iter()
+                .rev()
+                .find(|attribute| attribute.key == key)?;
+            text_of(last)
+        };
+        let queue = || Queue {
+            system: text("messaging.system"),
+            destination: text("messaging.destination.name"),
         };
         match span.kind() {
             SpanKind::Server => Self::Request {
-                method: found.method,
-                route: found.route,
+                method: text("http.request.method"),
+                route: text("http.route"),
             },
-            SpanKind::Consumer if found.task.is_some() || found.operation == Some("process") => Self::Task {
-                task: found.task,
-                state: found.state,
-                queue,
+            SpanKind::Consumer => match text("celery.task_name") {
+                None if text("messaging.operation.type") != Some("process") => Self::Receive(queue()),
+                task => Self::Task {
+                    task,
+                    state: text("celery.state"),
+                    queue: queue(),
+                },
             },
-            SpanKind::Consumer => Self::Receive(queue),
-            SpanKind::Producer => Self::Send(queue),
-            SpanKind::Client => match found.db_system.or(found.old_db_system) {
+            SpanKind::Producer => Self::Send(queue()),
+            SpanKind::Client => match text("db.system.name").or_else(|| text("db.system")) {
                 Some(system) => Self::Database {
                     system,
-                    namespace: found.db_namespace.or(found.old_db_name),
+                    namespace: text("db.namespace").or_else(|| text("db.name")),
                 },
                 None => Self::Call {
-                    address: found.address,
+                    address: text("server.address"),
                 },
             },
             SpanKind::Internal | SpanKind::Unspecified => Self::Internal,
         }
-    }
-
-    fn owned(&self) -> Role<Arc<str>> {
-        self.map_ref(|text| Arc::from(*text))
-    }
-}
-
-impl Role<Arc<str>> {
-    fn as_deref(&self) -> Role<&str> {
-        self.map_ref(|text| &**text)
-    }
-}
-
-/// Attributes that determine the role of a span (OpenTelemetry semantic conventions 1.3x and the older
-/// names).
-#[derive(Default)]
-struct Conventions<'a> {
-    method: Option<&'a str>,
-    route: Option<&'a str>,
-    operation: Option<&'a str>,
-    messaging_system: Option<&'a str>,
-    destination: Option<&'a str>,
-    task: Option<&'a str>,
-    state: Option<&'a str>,
-    db_system: Option<&'a str>,
-    old_db_system: Option<&'a str>,
-    db_namespace: Option<&'a str>,
-    old_db_name: Option<&'a str>,
-    address: Option<&'a str>,
-}
-
-impl<'a> Conventions<'a> {
-    /// Returns the field for the attribute `key`.
-    fn slot(&mut self, key: &str) -> Option<&mut Option<&'a str>> {
-        Some(match key {
-            "http.request.method" => &mut self.method,
-            "http.route" => &mut self.route,
-            "messaging.operation.type" => &mut self.operation,
-            "messaging.system" => &mut self.messaging_system,
-            "messaging.destination.name" => &mut self.destination,
-            "celery.task_name" => &mut self.task,
-            "celery.state" => &mut self.state,
-            "db.system.name" => &mut self.db_system,
-            "db.system" => &mut self.old_db_system,
-            "db.namespace" => &mut self.db_namespace,
-            "db.name" => &mut self.old_db_name,
-            "server.address" => &mut self.address,
-            _ => return None,
-        })
     }
 }
 
@@ -231,28 +183,5 @@ impl<S> Role<S> {
                 address: address.as_ref().map(&to),
             },
         }
-    }
-
-    /// Returns the names that are set.
-    fn names(&self) -> impl Iterator<Item = &S> {
-        let names = match self {
-            Self::Internal => [None; 4],
-            Self::Request { method, route } => [method.as_ref(), route.as_ref(), None, None],
-            Self::Task {
-                task,
-                state,
-                queue: from,
-            } => {
-                let [system, destination] = from.names();
-                [task.as_ref(), state.as_ref(), system, destination]
-            }
-            Self::Send(with) | Self::Receive(with) => {
-                let [system, destination] = with.names();
-                [system, destination, None, None]
-            }
-            Self::Database { system, namespace } => [Some(system), namespace.as_ref(), None, None],
-            Self::Call { address } => [address.as_ref(), None, None, None],
-        };
-        names.into_iter().flatten()
     }
 }

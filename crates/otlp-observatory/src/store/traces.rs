@@ -37,17 +37,10 @@ pub(crate) struct SpanEntry {
     /// End timestamp if it can be trusted, otherwise the time of arrival; time windows use this.
     pub(crate) effective_end: u64,
     pub(crate) class: InternId,
-    pub(crate) status: Status,
+    /// Whether the status is an error.
+    pub(crate) failed: bool,
     /// The span in OTLP's protobuf encoding.
     pub(crate) encoded: Arc<[u8]>,
-}
-
-/// Status of a span.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Status {
-    Unset,
-    Ok,
-    Error,
 }
 
 /// Spans of one trace, in order of arrival.
@@ -89,7 +82,7 @@ impl Trace {
 }
 
 /// Store of spans with a memory limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Traces {
     limit: usize,
     /// Oldest first. A trace's number is `first` plus its index here.
@@ -97,29 +90,20 @@ pub(crate) struct Traces {
     first: u64,
     numbers: HashMap<TraceId, u64>,
     traces_bytes: usize,
-    spans: usize,
+    pub(crate) spans: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
     /// Number of spans rejected for lack of valid ids, or because their trace had reached its limit.
     pub(crate) refused: u64,
-    buffer: Vec<u8>,
 }
 
 impl Traces {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
-            order: VecDeque::new(),
             first: 1,
-            numbers: HashMap::new(),
-            traces_bytes: 0,
-            spans: 0,
-            sources: Interner::default(),
-            classes: Interner::default(),
-            evicted: 0,
-            refused: 0,
-            buffer: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -168,9 +152,6 @@ impl Traces {
             trace.dropped += 1;
             return None;
         }
-        self.buffer.clear();
-        // Encoding into a vector does not fail.
-        span.encode(&mut self.buffer).ok()?;
         let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
         let effective_end = effective_end(span.end_time_unix_nano, now);
         trace.spans.push(SpanEntry {
@@ -180,16 +161,16 @@ impl Traces {
             duration,
             effective_end,
             class: SpanClass::intern(&mut self.classes, &mut self.sources, source, span),
-            status: Status::of(span),
-            encoded: self.buffer.as_slice().into(),
+            failed: span
+                .status
+                .as_ref()
+                .is_some_and(|status| status.code() == StatusCode::Error),
+            encoded: span.encode_to_vec().into(),
         });
         trace.latest = trace.latest.max(effective_end);
         trace.encodings_bytes += encoding_bytes;
         self.traces_bytes = self.traces_bytes + trace.bytes() - before;
         self.spans += 1;
-        if self.buffer.capacity() > 1 << 20 {
-            self.buffer = Vec::new();
-        }
         Some(())
     }
 
@@ -235,15 +216,10 @@ impl Traces {
             + memory::table::<(TraceId, u64)>(self.numbers.capacity())
             + self.classes.bytes()
             + self.sources.bytes()
-            + self.buffer.capacity()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.order.len()
-    }
-
-    pub(crate) fn spans(&self) -> usize {
-        self.spans
     }
 
     pub(crate) fn get(&self, id: TraceId) -> Option<&Trace> {
@@ -275,16 +251,6 @@ impl Traces {
 
     pub(crate) fn source(&self, span: &SpanEntry) -> &Source {
         self.sources.get(self.classes.get(span.class).source)
-    }
-}
-
-impl Status {
-    fn of(span: &Span) -> Self {
-        match span.status.as_ref().map(|status| status.code()) {
-            Some(StatusCode::Error) => Self::Error,
-            Some(StatusCode::Ok) => Self::Ok,
-            Some(StatusCode::Unset) | None => Self::Unset,
-        }
     }
 }
 

@@ -1,34 +1,31 @@
 //! Waterfall order of a trace: every span after its parent, siblings ordered by start. Parent ids come from
 //! senders, so parents may be missing and may form cycles.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use super::{ids::SpanId, traces::SpanEntry};
+use super::ids::SpanId;
 
-/// Position of a span in the tree of a trace.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SpanNode {
+/// Copy of a span.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredSpan {
     pub(crate) id: SpanId,
     pub(crate) parent: Option<SpanId>,
     pub(crate) start: u64,
-}
-
-impl From<&SpanEntry> for SpanNode {
-    fn from(span: &SpanEntry) -> Self {
-        Self {
-            id: span.id,
-            parent: span.parent,
-            start: span.start,
-        }
-    }
+    /// Index into [`StoredTrace::sources`](super::StoredTrace::sources).
+    pub(crate) source: usize,
+    /// The span in OTLP's protobuf encoding.
+    pub(crate) encoded: Arc<[u8]>,
 }
 
 /// Returns the indices of `spans` in waterfall order; each occurs once, even if parents form cycles.
-pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
+pub(crate) fn order(spans: &[StoredSpan]) -> Vec<usize> {
     let mut by_start: Vec<usize> = (0..spans.len()).collect();
     by_start.sort_by_key(|&span| spans[span].start);
 
-    // If several spans have the same id, the earliest gets the children.
+    // If several spans have the same id, the children belong to the earliest.
     let mut owner: HashMap<SpanId, usize> = HashMap::with_capacity(spans.len());
     for &span in by_start.iter().rev() {
         owner.insert(spans[span].id, span);
@@ -55,14 +52,14 @@ pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
                 continue;
             }
             ordered.push(span);
-            // Children are in descending order of start: the earliest is popped next.
+            // Children are in descending order of start, so the earliest is popped next.
             open.extend(children.get(&span).into_iter().flatten());
         }
     };
     for root in roots.into_iter().rev() {
         descend(root, &mut placed);
     }
-    // The remaining spans are in a cycle or below one.
+    // The remaining spans are part of a cycle or descend from one.
     for span in by_start {
         if !placed[span] {
             let entrance = earliest_in_cycle(span, parent_of, |span| spans[span].start);
@@ -72,7 +69,7 @@ pub(crate) fn order(spans: &[SpanNode]) -> Vec<usize> {
     ordered
 }
 
-/// Returns the earliest span of the cycle that the ancestors of `span` lead into.
+/// Returns the earliest span of the cycle among the ancestors of `span`.
 fn earliest_in_cycle(
     span: usize,
     parent_of: impl Fn(usize) -> Option<usize>,
@@ -109,10 +106,12 @@ mod tests {
     fn ordered(spans: &[(u64, u64, u64)]) -> Vec<u64> {
         let nodes: Vec<_> = spans
             .iter()
-            .map(|&(span, parent, start)| SpanNode {
+            .map(|&(span, parent, start)| StoredSpan {
                 id: id(span),
                 parent: (parent != 0).then(|| id(parent)),
                 start,
+                source: 0,
+                encoded: Arc::default(),
             })
             .collect();
         order(&nodes).into_iter().map(|index| spans[index].0).collect()

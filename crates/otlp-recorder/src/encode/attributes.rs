@@ -16,47 +16,46 @@ pub struct Attributes {
     field: u32,
     pub(super) text_rules: TextRules,
     limit: u32,
-    encoded: Encoded,
-}
-
-/// Encoded attributes.
-#[derive(Clone, Debug, Default)]
-struct Encoded {
-    writer: Writer,
+    /// The encoded attributes. The fields that follow them in the parent message may be written after the
+    /// last attribute.
+    pub(super) writer: Writer,
     count: u32,
-    dropped: u32,
-    keys: KeyFilter,
+    /// Number of attributes beyond the limit.
+    pub(super) dropped: u32,
+    /// Hashes of the keys, one bit each. They save searching for an earlier value of a new key, unless the
+    /// hashes collide.
+    keys: u128,
 }
 
 /// Attributes shared by many spans, encoded when the first of these spans starts. All spans must belong to
 /// the same [`Recorder`](crate::Recorder).
 #[derive(Debug, Default)]
-pub struct PrewrittenAttributes(OnceLock<Encoded>);
+pub struct PrewrittenAttributes(OnceLock<Attributes>);
 
 impl PrewrittenAttributes {
-    /// Creates shared attributes that are not written yet.
+    /// Creates shared attributes that are not encoded yet.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// Starts the attributes of a span with the shared ones.
+    /// Writes the shared attributes at the start of a span's attributes.
     ///
-    /// `describe` writes them. It is called for the first span only and must write the same attributes for
-    /// every span.
+    /// `describe` sets the shared attributes, and must set the same ones for every span. It is called for the
+    /// first span, and for spans that already have attributes.
     pub fn write(&self, into: &mut Attributes, describe: impl FnOnce(&mut Attributes)) {
-        if into.encoded.count > 0 {
+        if into.count > 0 {
             return describe(into);
         }
-        let encoded = self.0.get_or_init(|| {
+        let first = self.0.get_or_init(|| {
             let mut first = Attributes::new(into.field, into.text_rules, into.limit);
             describe(&mut first);
-            first.encoded
+            first
         });
-        into.encoded.writer.append(encoded.writer.bytes());
-        into.encoded.count = encoded.count;
-        into.encoded.dropped = encoded.dropped;
-        into.encoded.keys = encoded.keys;
+        into.writer.append(first.writer.bytes());
+        into.count = first.count;
+        into.dropped = first.dropped;
+        into.keys = first.keys;
     }
 }
 
@@ -66,7 +65,10 @@ impl Attributes {
             field,
             text_rules,
             limit,
-            encoded: Encoded::default(),
+            writer: Writer::default(),
+            count: 0,
+            dropped: 0,
+            keys: 0,
         }
     }
 
@@ -74,7 +76,7 @@ impl Attributes {
     pub fn literal(&mut self, key: &str, text: &'static str) {
         if self.admits(key) {
             let text = self.text_rules.limited(text);
-            self.encoded.writer.string_attribute(self.field, key, text);
+            self.writer.string_attribute(self.field, key, text);
         }
     }
 
@@ -83,14 +85,14 @@ impl Attributes {
         if self.admits(key) {
             let redacted = self.text_rules.redacted(text);
             let text = self.text_rules.limited(&redacted);
-            self.encoded.writer.string_attribute(self.field, key, text);
+            self.writer.string_attribute(self.field, key, text);
         }
     }
 
     /// Sets an integer.
     pub fn number(&mut self, key: &str, number: i64) {
         if self.admits(key) {
-            self.encoded.writer.int_attribute(self.field, key, number);
+            self.writer.int_attribute(self.field, key, number);
         }
     }
 
@@ -103,7 +105,7 @@ impl Attributes {
             other => {
                 if self.admits(key) {
                     let rules = self.text_rules;
-                    self.encoded.writer.message(self.field, |writer| {
+                    self.writer.message(self.field, |writer| {
                         writer.string(key_value::KEY, key);
                         writer.message(key_value::VALUE, |writer| write_value(rules, writer, other));
                     });
@@ -114,70 +116,34 @@ impl Attributes {
 
     /// Clears the content and keeps at most `kept` bytes of memory.
     pub(super) fn clear(&mut self, kept: usize) {
-        self.encoded.writer.clear(kept);
-        self.encoded.count = 0;
-        self.encoded.dropped = 0;
-        self.encoded.keys = KeyFilter::default();
+        self.writer.clear(kept);
+        self.count = 0;
+        self.dropped = 0;
+        self.keys = 0;
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.encoded.writer.bytes()
-    }
-
-    /// Returns the writer for the fields after the attributes. No attribute may be set afterwards.
-    pub(super) fn following_fields(&mut self) -> &mut Writer {
-        &mut self.encoded.writer
-    }
-
-    /// Adds to the number of dropped attributes.
-    pub(super) fn add_dropped(&mut self, count: u32) {
-        self.encoded.dropped += count;
-    }
-
-    /// Returns the number of attributes beyond the limit.
-    pub(super) fn dropped(&self) -> u32 {
-        self.encoded.dropped
-    }
-
-    /// Removes the earlier value of `key` and returns whether a new one may be written, which the limit
-    /// decides.
+    /// Removes any earlier value of `key` and counts the new one; returns false if the limit is reached.
     #[inline]
     fn admits(&mut self, key: &str) -> bool {
-        let encoded = &mut self.encoded;
-        if !encoded.keys.insert(key) {
-            encoded.remove(self.field, key);
+        let bit = 1 << hash(key);
+        if self.keys & bit != 0 {
+            self.remove(key);
         }
-        if encoded.count >= self.limit {
-            encoded.dropped += 1;
+        self.keys |= bit;
+        if self.count >= self.limit {
+            self.dropped += 1;
             return false;
         }
-        encoded.count += 1;
+        self.count += 1;
         true
     }
-}
 
-impl Encoded {
     #[cold]
-    fn remove(&mut self, field: u32, key: &str) {
-        if let Some(attribute) = find(self.writer.bytes(), field, key) {
+    fn remove(&mut self, key: &str) {
+        if let Some(attribute) = find(self.writer.bytes(), self.field, key) {
             self.writer.remove(attribute);
             self.count -= 1;
         }
-    }
-}
-
-/// A set of key hashes with 128 values. It saves searching for an earlier value of a new key, unless the
-/// hashes collide.
-#[derive(Clone, Copy, Debug, Default)]
-struct KeyFilter(u128);
-
-impl KeyFilter {
-    /// Adds `key`; returns false if the key may be present already.
-    fn insert(&mut self, key: &str) -> bool {
-        let bit = 1 << hash(key);
-        let is_new = self.0 & bit == 0;
-        self.0 |= bit;
-        is_new
     }
 }
 
@@ -193,7 +159,7 @@ fn hash(key: &str) -> u32 {
         }
     };
     let word = (first ^ last.rotate_left(32)).wrapping_add(bytes.len() as u64);
-    // The multiplier of FxHash; the highest bits are the best mixed.
+    // The multiplier of FxHash, which mixes the highest bits best.
     (word.wrapping_mul(0x517c_c1b7_2722_0a95) >> 57) as u32
 }
 
@@ -202,7 +168,7 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
     while start < attributes.len() {
         let attribute = content_at(attributes, start, field)?;
-        // The field of an empty key may be absent.
+        // An empty key may have no field.
         let found = content_at(&attributes[..attribute.end], attribute.start, key_value::KEY);
         if attributes[found.unwrap_or_default()] == *key.as_bytes() {
             return Some(start..attribute.end);
@@ -227,33 +193,18 @@ fn write_value(rules: TextRules, writer: &mut Writer, value: &Value) {
 
 /// Writes the content of an `ArrayValue`.
 fn write_array(rules: TextRules, writer: &mut Writer, array: &Array) {
+    let mut write = |value: Value| {
+        writer.message(list::VALUES, |writer| write_value(rules, writer, &value));
+    };
     match array {
         Array::String(texts) => {
             for text in texts {
                 writer.message(list::VALUES, |writer| write_text(rules, writer, text.as_str()));
             }
         }
-        Array::Bool(truths) => {
-            for truth in truths {
-                writer.message(list::VALUES, |writer| {
-                    writer.varint_always(any_value::BOOL, u64::from(*truth));
-                });
-            }
-        }
-        Array::I64(numbers) => {
-            for number in numbers {
-                writer.message(list::VALUES, |writer| {
-                    writer.varint_always(any_value::INT, number.cast_unsigned());
-                });
-            }
-        }
-        Array::F64(numbers) => {
-            for number in numbers {
-                writer.message(list::VALUES, |writer| {
-                    writer.double_always(any_value::DOUBLE, *number);
-                });
-            }
-        }
+        Array::Bool(truths) => truths.iter().for_each(|truth| write((*truth).into())),
+        Array::I64(numbers) => numbers.iter().for_each(|number| write((*number).into())),
+        Array::F64(numbers) => numbers.iter().for_each(|number| write((*number).into())),
         // `Array` is non-exhaustive.
         _ => {}
     }
@@ -279,7 +230,7 @@ mod tests {
 
     /// Returns the attributes as text, in order.
     fn shown(attributes: &Attributes) -> Vec<String> {
-        let span = Span::decode(attributes.bytes()).unwrap();
+        let span = Span::decode(attributes.writer.bytes()).unwrap();
         let value = |attribute: &opentelemetry_proto::tonic::common::v1::KeyValue| {
             format!("{} {:?}", attribute.key, attribute.value.as_ref().unwrap().value)
         };
@@ -316,7 +267,7 @@ mod tests {
             attributes.number(key, number);
         }
         assert_eq!(shown(&attributes), ["b Some(IntValue(2))", "a Some(IntValue(4))"]);
-        assert_eq!(attributes.dropped(), 1);
+        assert_eq!(attributes.dropped, 1);
     }
 
     fn started_with(prewritten: &PrewrittenAttributes, limit: u32, keys: &[&str]) -> Attributes {
@@ -328,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn attributes_beyond_the_limit_are_counted_for_every_span_that_begins_with_them() {
+    fn prewritten_attributes_beyond_the_limit_are_counted_for_every_span() {
         let prewritten = PrewrittenAttributes::new();
         for _ in 0..2 {
             let mut attributes = started_with(&prewritten, 2, &["a", "bb", "ccc", "dddd"]);
             attributes.number("eeeee", 1);
-            assert_eq!((shown(&attributes).len(), attributes.dropped()), (2, 3));
+            assert_eq!((shown(&attributes).len(), attributes.dropped), (2, 3));
         }
     }
 
@@ -355,7 +306,7 @@ mod tests {
         attributes.number("a", 4);
         attributes.number("dd", 5);
         attributes.number("ee", 6);
-        assert_eq!(attributes.dropped(), 1);
+        assert_eq!(attributes.dropped, 1);
         assert_eq!(shown(&attributes).len(), 4);
         assert_eq!(shown(&attributes)[2], "a Some(IntValue(4))");
     }

@@ -58,15 +58,19 @@ impl LogEncoder {
         let mut count = 0;
         for (_, (key, value)) in unique {
             if count < self.attribute_limit {
-                writer.message(log_record::ATTRIBUTES, |writer| {
-                    writer.string(key_value::KEY, key.as_str());
-                    writer.message(key_value::VALUE, |writer| write_value(writer, value));
-                });
+                write_key_value(writer, log_record::ATTRIBUTES, key, value);
             }
             count += 1;
         }
         count.saturating_sub(self.attribute_limit) as u64
     }
+}
+
+fn write_key_value(writer: &mut Writer, field: u32, key: &Key, value: &AnyValue) {
+    writer.message(field, |writer| {
+        writer.string(key_value::KEY, key.as_str());
+        writer.message(key_value::VALUE, |writer| write_value(writer, value));
+    });
 }
 
 /// Writes the content of an `AnyValue`.
@@ -83,10 +87,7 @@ fn write_value(writer: &mut Writer, value: &AnyValue) {
         }),
         AnyValue::Map(entries) => writer.message(any_value::KEY_VALUE_LIST, |writer| {
             for (key, value) in entries.iter() {
-                writer.message(list::VALUES, |writer| {
-                    writer.string(key_value::KEY, key.as_str());
-                    writer.message(key_value::VALUE, |writer| write_value(writer, value));
-                });
+                write_key_value(writer, list::VALUES, key, value);
             }
         }),
         AnyValue::Bytes(bytes) => writer.bytes_always(any_value::BYTES, bytes),

@@ -1,5 +1,5 @@
-//! Export requests: a [`Batch`] groups encoded spans or log records by scope, and a [`RequestEncoder`] makes
-//! a request of it. The requests of both signals have the same structure.
+//! Export requests: a [`Batch`] groups encoded spans or log records by scope, and a [`RequestEncoder`] turns
+//! it into a request. The requests of both signals have the same structure.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,13 +15,14 @@ use super::wire::{Writer, field_length};
 use crate::queue::Entries;
 use crate::text::TextRules;
 
-/// Maximum number of unregistered scopes, and of bytes for each scope, whose memory a batch keeps for the
-/// next one.
+/// Maximum number of unregistered scopes whose memory a cleared batch keeps.
 const MAX_KEPT_SCOPES: usize = 4;
+
+/// Maximum memory in bytes that a cleared batch keeps for each scope.
 const MAX_KEPT_BYTES: usize = 1024 * 1024;
 
-/// The scopes of the tracers of a recorder. They are few and identified by number, so that a span finds its
-/// scope without comparing names.
+/// The scopes of a recorder's tracers, identified by number, so that ending a span needs no comparison of
+/// names.
 #[derive(Debug, Default)]
 pub(crate) struct Scopes(Mutex<Vec<InstrumentationScope>>);
 
@@ -72,7 +73,7 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Adds an encoded entry, given in pieces, to `scope`, whose name `name` replaces if present.
+    /// Adds an encoded entry, given in pieces, to `scope`. If present, `name` replaces the name of the scope.
     pub(crate) fn add_to_scope(&mut self, scope: &InstrumentationScope, name: Option<&str>, entry: &[&[u8]]) {
         let is_same = |known: &ScopeEntries| known.name.as_deref() == name && known.scope == *scope;
         let index = self.others.iter().rposition(is_same).unwrap_or_else(|| {
@@ -142,17 +143,18 @@ impl RequestEncoder {
             .map(|other| (&other.scope, other.name.as_deref(), &other.entries));
         let groups: Vec<(Writer, &Writer)> = registered
             .chain(others)
-            .filter(|(_, _, entries)| !entries.is_empty())
+            .filter(|(_, _, entries)| !entries.bytes().is_empty())
             .map(|(scope, name, entries)| (scope_head(scope, name), entries))
             .collect();
 
-        let group_length = |(head, entries): &(Writer, &Writer)| head.len() + entries.len();
+        let group_length = |(head, entries): &(Writer, &Writer)| head.bytes().len() + entries.bytes().len();
         let length_of_groups: usize = groups
             .iter()
             .map(|group| field_length(resource_group::SCOPE_GROUPS, group_length(group)))
             .sum();
-        let length = self.resource.len() + length_of_groups;
-        let mut request = Writer::with_capacity(field_length(export_request::RESOURCE_GROUPS, length));
+        let length = self.resource.bytes().len() + length_of_groups;
+        let mut request = Writer::default();
+        request.reserve(field_length(export_request::RESOURCE_GROUPS, length));
         request.length_prefix(export_request::RESOURCE_GROUPS, length);
         request.append(self.resource.bytes());
         for group in &groups {

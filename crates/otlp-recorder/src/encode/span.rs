@@ -88,8 +88,8 @@ impl SpanContent {
         events.writer.message(fields::span::EVENTS, |writer| {
             writer.fixed64(TIME, nanoseconds(event.timestamp));
             writer.string(NAME, &rules.redacted(&event.name));
-            writer.append(attributes.bytes());
-            let dropped = event.dropped_attributes_count + attributes.dropped();
+            writer.append(attributes.writer.bytes());
+            let dropped = event.dropped_attributes_count + attributes.dropped;
             writer.varint(DROPPED_ATTRIBUTES, dropped.into());
         });
     }
@@ -112,8 +112,8 @@ impl SpanContent {
             writer.bytes_always(TRACE_ID, &context.trace_id().to_bytes());
             writer.bytes_always(SPAN_ID, &context.span_id().to_bytes());
             write_trace_state(rules, writer, TRACE_STATE, context);
-            writer.append(attributes.bytes());
-            let dropped = link.dropped_attributes_count + attributes.dropped();
+            writer.append(attributes.writer.bytes());
+            let dropped = link.dropped_attributes_count + attributes.dropped;
             writer.varint(DROPPED_ATTRIBUTES, dropped.into());
             writer.fixed32(FLAGS, flags(context, context.is_remote()));
         });
@@ -148,8 +148,8 @@ impl<'a> EndedSpan<'a> {
     pub(crate) fn write(self) -> [&'a [u8]; 3] {
         use fields::span::*;
         let content = self.content;
-        let (rules, dropped) = (content.attributes.text_rules, content.attributes.dropped());
-        let writer = content.attributes.following_fields();
+        let (rules, dropped) = (content.attributes.text_rules, content.attributes.dropped);
+        let writer = &mut content.attributes.writer;
         writer.reserve(FIXED_FIELDS + self.name.len());
         writer.bytes_always(TRACE_ID, &self.context.trace_id().to_bytes());
         writer.bytes_always(SPAN_ID, &self.context.span_id().to_bytes());
@@ -173,7 +173,7 @@ impl<'a> EndedSpan<'a> {
         let [events, links] = children.map_or([&[][..]; 2], |children| {
             [children.events.writer.bytes(), children.links.writer.bytes()]
         });
-        [content.attributes.bytes(), events, links]
+        [content.attributes.writer.bytes(), events, links]
     }
 }
 
@@ -187,7 +187,7 @@ pub(crate) fn encode_sdk_span(rules: TextRules, span: &SpanData, push: impl FnOn
         max_attributes_per_link: u32::MAX,
     };
     let mut content = SpanContent::new(rules, &UNLIMITED);
-    content.attributes.add_dropped(span.dropped_attributes_count);
+    content.attributes.dropped = span.dropped_attributes_count;
     for attribute in &span.attributes {
         content.attributes.set(attribute);
     }

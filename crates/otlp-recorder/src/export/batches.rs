@@ -7,12 +7,13 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use tokio::time::sleep;
 
-use super::exporter::{Exporter, Transport};
+use super::exporter::Exporter;
 use super::shutdown::Shutdown;
 use crate::destination::Request;
 use crate::log_target::LOG_TARGET;
 use crate::queue::{Entries, Queue};
 use crate::signal::Signal;
+use crate::transport::Transport;
 
 /// Sends the batches of one signal from its queue to its exporter.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ where
     }
 }
 
-/// Logs when `queue` begins to overflow, and when no entries have been dropped for the time `settled`.
+/// Logs when `queue` begins to overflow, and again when no entry has been dropped for the duration `settled`.
 pub(super) async fn watch_overflow<B: Entries>(
     signal: Signal,
     queue: Arc<Queue<B>>,
@@ -90,7 +91,7 @@ pub(super) async fn watch_overflow<B: Entries>(
 ) {
     loop {
         tokio::select! {
-            // An overflow just before the shutdown is logged too.
+            // Polled first, so that an overflow just before the shutdown is logged too.
             biased;
             () = queue.overflow() => {}
             _ = shutdown.requested() => return,
@@ -131,7 +132,8 @@ mod tests {
 
     const DELAY: Duration = Duration::from_secs(5);
 
-    /// Starts a loop that sends from `queue` to `transport`; returns the sender that stops it, and its task.
+    /// Starts a loop that sends from `queue` to `transport`; returns the sender that stops the loop, and the
+    /// task of the loop.
     fn start(
         queue: &Arc<Queue<Vec<u32>>>,
         transport: &Scripted,
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_waited_for_while_entries_wait() {
+    async fn queued_entries_wait_for_the_retry_delay_of_the_collector() {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let transport = Scripted::new(&[Reply::RetryAfter(seconds(60))]);
         let (_ask, _run) = start(&queue, &transport);
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_at_most_five_minutes() {
+    async fn a_retry_delay_is_at_most_five_minutes() {
         let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
         let transport = Scripted::new(&[Reply::RetryAfter(seconds(1_000_000))]);
         let (_ask, _run) = start(&queue, &transport);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shutdown_sends_what_is_queued_and_closes_the_queue() {
+    async fn a_shutdown_sends_the_queued_entries_and_closes_the_queue() {
         let queue = Arc::new(Queue::new(100, 3));
         let transport = Scripted::new(&[]);
         let (ask, run) = start(&queue, &transport);
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shutdown_ends_at_its_deadline_whatever_the_transport_does() {
+    async fn a_shutdown_ends_at_its_deadline_even_if_the_transport_hangs() {
         for outcome in [Reply::TimesOut, Reply::Hangs] {
             let (began, queue) = (Instant::now(), Arc::new(Queue::new(100, 1)));
             let transport = Scripted::new(&[outcome; 9]);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_of_any_length_keeps_no_more_than_the_queue_holds() {
+    async fn a_long_outage_does_not_exceed_the_capacity_of_the_queue() {
         let queue = Arc::new(Queue::new(100, 10));
         let transport = Scripted::new(&[Reply::TimesOut; 1_000]);
         let (_ask, _run) = start(&queue, &transport);
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_overflow_is_logged_when_it_begins_and_when_it_has_been_over_for_a_while() {
+    async fn an_overflow_is_logged_when_it_begins_and_when_it_has_settled() {
         let log = LogEvents::new();
         let (ask, shutdown) = Shutdown::new();
         let queue = Arc::new(Queue::new(2, 1));

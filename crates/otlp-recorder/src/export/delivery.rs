@@ -46,7 +46,7 @@ impl Delivery {
                     &format!("the collector rejected {}: {message}", accepted.rejected),
                 );
             }
-            Err(error) => self.failed(items, &error.to_string()),
+            Err(error) => self.failed(items, &error.message),
         }
     }
 
@@ -85,13 +85,14 @@ impl Delivery {
 mod tests {
     use super::super::testing::LogEvents;
     use super::*;
-    use crate::text::redact_mail;
+    use crate::text::tests::redact_mail;
+    use crate::transport::Retry;
 
     fn failed() -> Result<Accepted, SendError> {
         Err(SendError {
-            error_type: "503",
-            retry_after: None,
+            error_type: "503".into(),
             message: "HTTP 503".to_owned(),
+            retry: Retry::Never,
         })
     }
 
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_logged_when_it_begins_and_when_it_ends_with_its_losses() {
+    fn an_outage_is_logged_when_it_begins_and_with_its_losses_when_it_ends() {
         let (log, delivery) = (LogEvents::new(), Delivery::new(Signal::Traces, Some(redact_mail)));
         for _ in 0..3 {
             delivery.record(&failed(), 10);
@@ -129,5 +130,19 @@ mod tests {
         delivery.record(&rejected(0), 10);
         assert_eq!(log.count("rejected 3: no room for al***@example.com"), 1);
         assert_eq!(log.count("lost=3"), 1);
+    }
+
+    #[test]
+    fn a_reason_is_redacted_before_it_is_shortened() {
+        let delivery = Delivery::new(Signal::Logs, Some(redact_mail));
+        let reason = "ä".repeat(MAX_REASON - 2) + "alice@example.com";
+        assert_eq!(delivery.presentable(&reason), "ä".repeat(MAX_REASON - 2) + "al");
+        assert_eq!(
+            delivery
+                .presentable(&("alice@example.com".to_owned() + &reason))
+                .chars()
+                .count(),
+            MAX_REASON
+        );
     }
 }

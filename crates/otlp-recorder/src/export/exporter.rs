@@ -1,7 +1,6 @@
 //! The last step of every signal: sends a request before its deadline, records the result, and honours the
 //! retry delay that a collector requests.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,63 +9,11 @@ use tokio::time::{Instant, sleep_until};
 use super::delivery::Delivery;
 use super::self_metrics::ExportCounts;
 use super::shutdown::Shutdown;
-use crate::destination::{CustomExporter, Destination, Request};
-use crate::signal::Signal;
-use crate::text::Redact;
-use crate::transport::{Accepted, SendError, Sender, TransportError};
+use crate::destination::Request;
+use crate::transport::{Retry, SendError, Transport};
 
-/// Maximum retry delay of a collector. A longer one is probably a configuration mistake.
+/// Maximum retry delay accepted from a collector. A longer delay is probably a configuration mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-
-/// A way to send requests.
-pub(super) trait Transport: Send + 'static {
-    /// Sends one request, with retries, until `deadline` at the latest.
-    fn send(
-        &mut self,
-        request: &Request,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Accepted, SendError>> + Send;
-}
-
-/// The transport to a [`Destination`].
-#[derive(Debug)]
-pub(super) enum Output {
-    Collector(Box<Sender>),
-    Custom(CustomExporter),
-}
-
-impl Output {
-    /// Prepares the transport without connecting. Must be called on the runtime that drives it.
-    pub(super) fn new(
-        signal: Signal,
-        destination: &Destination,
-        redact: Option<Redact>,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, TransportError> {
-        Ok(match destination {
-            Destination::Collector(collector) => {
-                Self::Collector(Box::new(Sender::new(signal, collector, redact, warnings)?))
-            }
-            Destination::Custom(custom) => Self::Custom(custom.clone()),
-        })
-    }
-}
-
-impl Transport for Output {
-    async fn send(&mut self, request: &Request, deadline: Instant) -> Result<Accepted, SendError> {
-        match self {
-            Self::Collector(sender) => sender.send(request, deadline).await,
-            Self::Custom(custom) => match custom.export(request) {
-                Ok(()) => Ok(Accepted::default()),
-                Err(error) => Err(SendError {
-                    error_type: "io",
-                    retry_after: None,
-                    message: format!("{}: {error}", custom.name()),
-                }),
-            },
-        }
-    }
-}
 
 /// The exporter of one signal.
 #[derive(Debug)]
@@ -106,7 +53,7 @@ impl<T: Transport> Exporter<T> {
         limit.is_some_and(|limit| limit.for_collector(failing) <= Instant::now())
     }
 
-    /// Waits for the end of the retry delay; returns false if that is after the deadline of the shutdown.
+    /// Waits for the end of the retry delay; returns false if it ends after the deadline of the shutdown.
     pub(super) async fn open(&mut self) -> bool {
         let Some(until) = self.paused_until else {
             return true;
@@ -138,16 +85,14 @@ impl<T: Transport> Exporter<T> {
         let started = Instant::now();
         let result = tokio::select! {
             result = self.transport.send(request, deadline) => result,
-            () = self.shutdown.over(failing) => Err(SendError {
-                error_type: "timeout",
-                retry_after: None,
-                message: "the collector did not respond before the deadline".to_owned(),
-            }),
+            () = self.shutdown.over(failing) => Err(SendError::timeout()),
         };
-        if let Err(error) = &result
-            && let Some(pause) = error.retry_after
+        if let Err(SendError {
+            retry: Retry::After(pause),
+            ..
+        }) = &result
         {
-            self.paused_until = Some(Instant::now() + pause.min(MAX_RETRY_AFTER));
+            self.paused_until = Some(Instant::now() + MAX_RETRY_AFTER.min(*pause));
         }
         self.delivery.record(&result, items);
         self.counts.record(&result, items, started.elapsed());

@@ -1,13 +1,11 @@
 //! The loop of metrics, which are collected and sent at an interval. Collection runs callbacks of the
 //! program, so it uses a thread of the runtime's pool; a callback that blocks affects metrics only.
 
-use std::fmt;
 use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::reader::MetricReader;
@@ -16,11 +14,14 @@ use prost::Message;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::exporter::{Exporter, Transport};
-use crate::destination::Request;
+use super::exporter::Exporter;
+use super::self_metrics::ExportCounts;
+use crate::destination::{Destination, Request};
 use crate::exemplar::Exemplars;
+use crate::points::{metrics_of, visit_points};
 use crate::signal::Signal;
 use crate::text::TextRules;
+use crate::transport::Transport;
 
 /// An SDK metric reader that the export thread collects from.
 #[derive(Clone, Debug)]
@@ -47,8 +48,8 @@ impl MetricReader for QueueMetricReader {
         self.0.force_flush()
     }
 
-    /// Does nothing: the export thread has collected for the last time. A blocked callback holds the lock of
-    /// the inner reader, so shutting it down could block.
+    /// Does nothing: the export thread has already made the last collection. A blocked callback holds the
+    /// lock of the inner reader, so shutting that reader down could block.
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
@@ -58,31 +59,26 @@ impl MetricReader for QueueMetricReader {
     }
 }
 
-/// A function that is called before metrics are collected.
-#[derive(Clone)]
-pub(crate) struct BeforeCollection(pub(crate) Arc<dyn Fn() + Send + Sync>);
-
-impl fmt::Debug for BeforeCollection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeforeCollection")
-    }
-}
-
-/// The settings of the collection.
+/// The export of metrics.
 #[derive(Clone, Debug)]
-pub(crate) struct Collection {
+pub(crate) struct MetricExport {
     pub(crate) reader: QueueMetricReader,
     /// Time between two exports.
     pub(crate) interval: Duration,
     pub(crate) rules: TextRules,
     pub(crate) exemplars: Exemplars,
-    pub(crate) before: Option<BeforeCollection>,
+    /// Called before each collection.
+    pub(crate) before: fn(),
+    pub(crate) destination: Destination,
+    /// Time limit of one export.
+    pub(crate) timeout: Duration,
+    pub(crate) counts: Arc<ExportCounts>,
 }
 
 /// Collects and sends metrics.
 #[derive(Debug)]
 pub(super) struct MetricLoop<T> {
-    collection: Collection,
+    settings: MetricExport,
     exporter: Exporter<T>,
     /// Result of the last collection, whose memory is reused.
     kept: ResourceMetrics,
@@ -93,9 +89,9 @@ pub(super) struct MetricLoop<T> {
 type Collected = Result<ResourceMetrics, String>;
 
 impl<T: Transport> MetricLoop<T> {
-    pub(super) fn new(collection: Collection, exporter: Exporter<T>) -> Self {
+    pub(super) fn new(settings: MetricExport, exporter: Exporter<T>) -> Self {
         Self {
-            collection,
+            settings,
             exporter,
             kept: ResourceMetrics::default(),
             running: None,
@@ -105,7 +101,7 @@ impl<T: Transport> MetricLoop<T> {
     /// Runs until shutdown. Returns whether everything was delivered.
     pub(super) async fn run(mut self) -> bool {
         let mut shutdown = self.exporter.shutdown.clone();
-        let interval = self.collection.interval;
+        let interval = self.settings.interval;
         let mut next = Instant::now() + interval;
         while shutdown.limit().is_none() {
             tokio::select! {
@@ -117,7 +113,7 @@ impl<T: Transport> MetricLoop<T> {
                     }
                 }
             }
-            // Exports missed during a slow one are not made up for.
+            // Exports missed during a slow export are skipped.
             next = (next + interval).max(Instant::now());
         }
         if !self.exporter.open().await {
@@ -133,10 +129,13 @@ impl<T: Transport> MetricLoop<T> {
         match self.collect(deadline).await {
             Ok(metrics) => {
                 let mut message = ExportMetricsServiceRequest::from(&metrics);
-                self.collection.exemplars.attach(&mut message);
+                self.settings.exemplars.attach(&mut message);
                 self.kept = metrics;
-                self.collection.rules.apply_to_metrics(&mut message);
-                let points = point_count(&message);
+                self.settings.rules.apply_to_metrics(&mut message);
+                let mut points = 0;
+                for metric in metrics_of(&mut message) {
+                    visit_points(metric, |_, _| points += 1);
+                }
                 if points > 0 {
                     let request = Request::new(Signal::Metrics, message.encode_to_vec().into());
                     self.exporter.send(&request, points, deadline).await;
@@ -149,12 +148,10 @@ impl<T: Transport> MetricLoop<T> {
     /// Collects once. If the collection does not finish in time, the next call waits for it.
     async fn collect(&mut self, deadline: Instant) -> Collected {
         let running = self.running.get_or_insert_with(|| {
-            let Collection { reader, before, .. } = self.collection.clone();
+            let (reader, before) = (self.settings.reader.clone(), self.settings.before);
             let mut metrics = mem::take(&mut self.kept);
             spawn_blocking(move || {
-                if let Some(BeforeCollection(before)) = before {
-                    before();
-                }
+                before();
                 match reader.collect(&mut metrics) {
                     Ok(()) => Ok(metrics),
                     Err(error) => Err(error.to_string()),
@@ -162,31 +159,13 @@ impl<T: Transport> MetricLoop<T> {
             })
         });
         let Ok(joined) = timeout_at(deadline, running).await else {
-            return Err("metrics could not be collected in time: a callback of a gauge is slow".to_owned());
+            return Err(
+                "metrics could not be collected in time: an instrument's callback is slow".to_owned(),
+            );
         };
         self.running = None;
-        joined.unwrap_or_else(|_| Err("metrics could not be collected: a callback panicked".to_owned()))
-    }
-}
-
-/// Returns the number of data points.
-fn point_count(request: &ExportMetricsServiceRequest) -> u64 {
-    request
-        .resource_metrics
-        .iter()
-        .flat_map(|group| &group.scope_metrics)
-        .flat_map(|scope| &scope.metrics)
-        .map(|metric| points_of(metric) as u64)
-        .sum()
-}
-
-fn points_of(metric: &Metric) -> usize {
-    match &metric.data {
-        Some(metric::Data::Gauge(gauge)) => gauge.data_points.len(),
-        Some(metric::Data::Sum(sum)) => sum.data_points.len(),
-        Some(metric::Data::Histogram(histogram)) => histogram.data_points.len(),
-        Some(metric::Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
-        Some(metric::Data::Summary(summary)) => summary.data_points.len(),
-        None => 0,
+        joined.unwrap_or_else(|_| {
+            Err("metrics could not be collected: an instrument's callback panicked".to_owned())
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there).
 //! They are read from counters when metrics are collected, so they do not slow down recording.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -18,10 +19,6 @@ use crate::queue::Queue;
 use crate::signal::Signal;
 use crate::transport::{Accepted, SendError};
 
-const COMPONENT_NAME: &str = "otel.component.name";
-const COMPONENT_TYPE: &str = "otel.component.type";
-const ERROR_TYPE: &str = "error.type";
-
 /// Bucket bounds in seconds.
 const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -33,7 +30,7 @@ pub(crate) struct ExportCounts {
     signal: Signal,
     attributes: Vec<KeyValue>,
     /// Exported items by `error.type`; `None` is success.
-    items: Mutex<BTreeMap<Option<&'static str>, u64>>,
+    items: Mutex<BTreeMap<Option<Cow<'static, str>>, u64>>,
     durations: OnceLock<DurationHistogram>,
 }
 
@@ -41,7 +38,7 @@ impl ExportCounts {
     pub(crate) fn new(signal: Signal, destination: &Destination) -> Self {
         let mut attributes = component(exporter_type(signal, destination));
         if let Destination::Collector(collector) = destination {
-            attributes.extend(server(collector));
+            attributes.extend(server(collector).into_iter().flatten());
         }
         Self {
             signal,
@@ -54,8 +51,8 @@ impl ExportCounts {
     /// Records the result of one export of `items` entries.
     pub(super) fn record(&self, result: &Result<Accepted, SendError>, items: u64, duration: Duration) {
         let (failed, error_type) = match result {
-            Ok(accepted) => (accepted.rejected.min(items), Some("rejected")),
-            Err(error) => (items, Some(error.error_type)),
+            Ok(accepted) => (accepted.rejected.min(items), Some("rejected".into())),
+            Err(error) => (items, Some(error.error_type.clone())),
         };
         {
             let mut counts = self.items.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +63,7 @@ impl ExportCounts {
             }
         }
         if let Some(durations) = self.durations.get() {
-            let error_type = result.as_ref().err().map(|error| error.error_type);
+            let error_type = result.as_ref().err().map(|error| error.error_type.clone());
             let attributes = with_error(&self.attributes, error_type);
             // No span is active on the export thread.
             durations.record(duration.as_secs_f64(), &attributes, &SpanContext::NONE);
@@ -84,13 +81,11 @@ impl ExportCounts {
         meter
             .u64_observable_counter(name)
             .with_unit(unit)
-            .with_description(
-                "Items for which the export has finished, successfully or, with an error.type, not.",
-            )
+            .with_description("Items whose export has finished; error.type is set if the export failed.")
             .with_callback(move |observer| {
                 let items = counts.items.lock().unwrap_or_else(PoisonError::into_inner);
                 for (error_type, count) in items.iter() {
-                    observer.observe(*count, &with_error(&counts.attributes, *error_type));
+                    observer.observe(*count, &with_error(&counts.attributes, error_type.clone()));
                 }
             })
             .build();
@@ -108,93 +103,73 @@ impl ExportCounts {
 
 /// Creates the instruments of a queue, which the conventions call a batching processor.
 pub(crate) fn observe_queue(meter: &Meter, signal: Signal, queue: &Arc<Queue<Batch>>) {
-    let (processor, unit, [processed, size, capacity]) = match signal {
-        Signal::Logs => (
-            "batching_log_processor",
-            "{log_record}",
-            [
-                "otel.sdk.processor.log.processed",
-                "otel.sdk.processor.log.queue.size",
-                "otel.sdk.processor.log.queue.capacity",
-            ],
-        ),
-        _ => (
-            "batching_span_processor",
-            "{span}",
-            [
-                "otel.sdk.processor.span.processed",
-                "otel.sdk.processor.span.queue.size",
-                "otel.sdk.processor.span.queue.capacity",
-            ],
-        ),
+    let (kind, unit) = match signal {
+        Signal::Logs => ("log", "{log_record}"),
+        _ => ("span", "{span}"),
     };
-    let attributes = component(processor.to_owned());
+    let attributes = component(format!("batching_{kind}_processor"));
+    let name = |property| format!("otel.sdk.processor.{kind}.{property}");
     let (observed, plain) = (Arc::clone(queue), attributes.clone());
     meter
-        .u64_observable_counter(processed)
+        .u64_observable_counter(name("processed"))
         .with_unit(unit)
-        .with_description("Items that left the queue for the exporter or, with an error.type, were dropped.")
+        .with_description("Items passed to the exporter, or dropped if error.type is set.")
         .with_callback(move |observer| {
             let counts = observed.counts();
             observer.observe(counts.taken, &plain);
             for (count, error_type) in [(counts.dropped, "queue_full"), (counts.late, "already_shutdown")] {
                 if count > 0 {
-                    observer.observe(count, &with_error(&plain, Some(error_type)));
+                    observer.observe(count, &with_error(&plain, Some(error_type.into())));
                 }
             }
         })
         .build();
-    let (observed, plain) = (Arc::clone(queue), attributes.clone());
-    meter
-        .i64_observable_up_down_counter(size)
-        .with_unit(unit)
-        .with_description("Items in the queue.")
-        .with_callback(move |observer| observer.observe(signed(observed.len()), &plain))
-        .build();
-    let observed = Arc::clone(queue);
-    meter
-        .i64_observable_up_down_counter(capacity)
-        .with_unit(unit)
-        .with_description("Maximum number of items in the queue.")
-        .with_callback(move |observer| observer.observe(signed(observed.capacity()), &attributes))
-        .build();
-}
-
-fn signed(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    let observe = |property, description, read: fn(&Queue<Batch>) -> usize| {
+        let (observed, plain) = (Arc::clone(queue), attributes.clone());
+        meter
+            .i64_observable_up_down_counter(name(property))
+            .with_unit(unit)
+            .with_description(description)
+            .with_callback(move |observer| {
+                observer.observe(i64::try_from(read(&observed)).unwrap_or(i64::MAX), &plain);
+            })
+            .build();
+    };
+    observe("queue.size", "Items in the queue.", Queue::len);
+    observe(
+        "queue.capacity",
+        "Maximum number of items in the queue.",
+        Queue::capacity,
+    );
 }
 
 /// Returns the attributes of a component. A pipeline has one component of each type.
 fn component(component_type: String) -> Vec<KeyValue> {
     let name = format!("{component_type}/0");
     vec![
-        KeyValue::new(COMPONENT_TYPE, component_type),
-        KeyValue::new(COMPONENT_NAME, name),
+        KeyValue::new("otel.component.type", component_type),
+        KeyValue::new("otel.component.name", name),
     ]
 }
 
-fn with_error(attributes: &[KeyValue], error_type: Option<&'static str>) -> Vec<KeyValue> {
+fn with_error(attributes: &[KeyValue], error_type: Option<Cow<'static, str>>) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
-    attributes.extend(error_type.map(|error_type| KeyValue::new(ERROR_TYPE, error_type)));
+    attributes.extend(error_type.map(|error_type| KeyValue::new("error.type", error_type)));
     attributes
 }
 
-fn server(collector: &Collector) -> Vec<KeyValue> {
-    let Ok(uri) = collector.endpoint.parse::<http::Uri>() else {
-        return Vec::new();
+/// Returns the attributes of the collector's server.
+fn server(collector: &Collector) -> Option<[KeyValue; 2]> {
+    let uri = collector.endpoint.parse::<http::Uri>().ok()?;
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
     };
-    let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
-        Some("https") => 443,
-        _ => 80,
-    });
-    uri.host()
-        .map(|host| {
-            vec![
-                KeyValue::new("server.address", host.to_owned()),
-                KeyValue::new("server.port", i64::from(port)),
-            ]
-        })
-        .unwrap_or_default()
+    Some([
+        KeyValue::new("server.address", uri.host()?.to_owned()),
+        KeyValue::new("server.port", i64::from(uri.port_u16().unwrap_or(default_port))),
+    ])
 }
 
 fn exporter_type(signal: Signal, destination: &Destination) -> String {
@@ -218,10 +193,11 @@ fn exporter_type(signal: Signal, destination: &Destination) -> String {
 mod tests {
     use super::*;
     use crate::destination::CustomExporter;
+    use crate::transport::Retry;
 
-    fn counts(exported: &ExportCounts) -> Vec<(Option<&'static str>, u64)> {
+    fn counts(exported: &ExportCounts) -> Vec<(Option<Cow<'static, str>>, u64)> {
         let items = exported.items.lock().unwrap();
-        items.iter().map(|(key, count)| (*key, *count)).collect()
+        items.iter().map(|(key, count)| (key.clone(), *count)).collect()
     }
 
     #[test]
@@ -235,16 +211,20 @@ mod tests {
             })
         };
         let failed = Err(SendError {
-            error_type: "503",
-            retry_after: None,
+            error_type: "503".into(),
             message: String::new(),
+            retry: Retry::Never,
         });
         for result in [accepted(0), accepted(3), accepted(100), failed] {
             exported.record(&result, 10, Duration::ZERO);
         }
         assert_eq!(
             counts(&exported),
-            [(None, 17), (Some("503"), 10), (Some("rejected"), 13)]
+            [
+                (None, 17),
+                (Some("503".into()), 10),
+                (Some("rejected".into()), 13)
+            ]
         );
     }
 }

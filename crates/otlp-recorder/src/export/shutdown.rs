@@ -36,24 +36,24 @@ impl ShutdownLimit {
     }
 }
 
-/// Notification of the shutdown for a loop.
+/// The receiving side of the shutdown request.
 #[derive(Clone, Debug)]
 pub(crate) struct Shutdown(watch::Receiver<Option<ShutdownLimit>>);
 
 impl Shutdown {
-    /// Returns the sender that requests the shutdown, and the receiving side. Dropping the sender requests
-    /// nothing.
+    /// Returns the sender that requests the shutdown, and the receiving side. Dropping the sender does not
+    /// request a shutdown.
     pub(crate) fn new() -> (watch::Sender<Option<ShutdownLimit>>, Self) {
         let (sender, receiver) = watch::channel(None);
         (sender, Self(receiver))
     }
 
-    /// Returns the limit, once the shutdown is requested.
+    /// Returns the limit if the shutdown has been requested.
     pub(crate) fn limit(&self) -> Option<ShutdownLimit> {
         *self.0.borrow()
     }
 
-    /// Waits for the request.
+    /// Waits for the request and returns its limit.
     pub(crate) async fn requested(&mut self) -> ShutdownLimit {
         let limit = self
             .0

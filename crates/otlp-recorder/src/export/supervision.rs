@@ -13,8 +13,8 @@ use crate::signal::Signal;
 const MAX_STARTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the futures that `make` returns, one after the other, until one does not panic, and returns its
-/// output. Returns false after the maximum number of starts, or if there is nothing to run.
+/// Runs the futures that `make` returns, one after the other, until one completes without a panic, and
+/// returns its output. Returns false after the maximum number of starts, or if `make` returns `None`.
 pub(super) async fn supervised<L>(
     signal: Signal,
     mut shutdown: Shutdown,
@@ -28,7 +28,7 @@ where
         let Some(work) = make() else { break };
         match tokio::spawn(work).await {
             Ok(delivered) => return delivered,
-            // The panic message may quote exported data, so only the panic hook of the process sees it.
+            // The panic message may quote exported data, so it is left to the panic hook of the process.
             Err(_) => tracing::error!(
                 target: LOG_TARGET,
                 signal = signal.name(),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_always_panics_is_not_started_forever() {
+    async fn a_loop_that_always_panics_is_abandoned_after_the_maximum_number_of_starts() {
         let log = LogEvents::new();
         let (_ask, shutdown) = Shutdown::new();
         assert_eq!(run(u32::MAX, shutdown).await, (false, MAX_STARTS));

@@ -16,12 +16,12 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::delivery::Delivery;
-use super::exporter::{Exporter, Transport};
+use super::exporter::Exporter;
 use super::self_metrics::ExportCounts;
 use super::shutdown::{Shutdown, ShutdownLimit};
 use crate::destination::{CustomExporter, Request};
 use crate::signal::Signal;
-use crate::transport::{Accepted, SendError};
+use crate::transport::{Accepted, Retry, SendError, Transport};
 
 /// The result of one export.
 #[derive(Clone, Copy, Debug)]
@@ -77,18 +77,18 @@ impl Transport for Scripted {
     async fn send(&mut self, _: &Request, deadline: Instant) -> Result<Accepted, SendError> {
         self.calls.lock().unwrap().push(Instant::now());
         let reply = self.script.lock().unwrap().pop_front().unwrap_or(Reply::Accepted);
-        let error = |error_type, retry_after| SendError {
-            error_type,
-            retry_after,
+        let error = |error_type: &'static str, retry| SendError {
+            error_type: error_type.into(),
             message: error_type.to_owned(),
+            retry,
         };
         match reply {
             Reply::Accepted => Ok(Accepted::default()),
-            Reply::Failed => Err(error("500", None)),
-            Reply::RetryAfter(pause) => Err(error("429", Some(pause))),
+            Reply::Failed => Err(error("500", Retry::Never)),
+            Reply::RetryAfter(pause) => Err(error("429", Retry::After(pause))),
             Reply::TimesOut => {
                 sleep_until(deadline).await;
-                Err(error("timeout", None))
+                Err(error("timeout", Retry::Never))
             }
             Reply::Hangs => pending().await,
         }

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::batches::{BatchLoop, watch_overflow};
 use super::delivery::Delivery;
-use super::exporter::{Exporter, Output};
-use super::metrics::{Collection, MetricLoop};
+use super::exporter::Exporter;
+use super::metrics::{MetricExport, MetricLoop};
 use super::self_metrics::ExportCounts;
 use super::shutdown::{Shutdown, ShutdownLimit};
 use super::supervision::supervised;
@@ -28,13 +28,14 @@ use crate::log_target::LOG_TARGET;
 use crate::queue::Queue;
 use crate::signal::Signal;
 use crate::text::Redact;
+use crate::transport::Sender;
 
 const THREAD_NAME: &str = "telemetry";
 
-/// Time without drops after which an overflow has ended.
+/// Minimum time without drops after which an overflow counts as ended.
 const MIN_OVERFLOW_SETTLED: Duration = Duration::from_secs(1);
 
-/// Maximum time of a shutdown; the clock would overflow at much longer ones.
+/// Maximum duration of a shutdown. A much longer one would overflow the clock.
 const MAX_SHUTDOWN: Duration = Duration::from_secs(3_600);
 
 thread_local! {
@@ -51,7 +52,7 @@ pub fn is_export_thread() -> bool {
 }
 
 /// The signals to export.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SignalExports {
     pub(crate) redact: Option<Redact>,
     pub(crate) traces: Option<QueuedExport>,
@@ -59,22 +60,21 @@ pub(crate) struct SignalExports {
     pub(crate) metrics: Option<MetricExport>,
 }
 
+impl SignalExports {
+    /// Returns the signals with a queue.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = &QueuedExport> {
+        self.traces.iter().chain(&self.logs)
+    }
+}
+
 /// The export of a signal with a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueuedExport {
+    pub(crate) signal: Signal,
     pub(crate) queue: Arc<Queue<Batch>>,
     pub(crate) encoder: RequestEncoder,
     pub(crate) destination: Destination,
     pub(crate) settings: BatchSettings,
-    pub(crate) counts: Arc<ExportCounts>,
-}
-
-/// The export of metrics.
-#[derive(Clone, Debug)]
-pub(crate) struct MetricExport {
-    pub(crate) collection: Collection,
-    pub(crate) destination: Destination,
-    pub(crate) timeout: Duration,
     pub(crate) counts: Arc<ExportCounts>,
 }
 
@@ -84,7 +84,8 @@ pub(crate) struct ExportThread {
     thread: JoinHandle<()>,
     shutdown: watch::Sender<Option<ShutdownLimit>>,
     results: mpsc::Receiver<(Signal, bool)>,
-    running: Vec<Signal>,
+    /// The signals that are exported.
+    pub(crate) running: Vec<Signal>,
 }
 
 /// The result of the thread's start.
@@ -129,11 +130,6 @@ impl ExportThread {
         })
     }
 
-    /// Whether `signal` is exported.
-    pub(crate) fn exports(&self, signal: Signal) -> bool {
-        self.running.contains(&signal)
-    }
-
     /// Exports everything recorded so far; returns the signals that were not delivered within `deadline`.
     pub(crate) fn finish(mut self, deadline: Duration) -> Vec<Signal> {
         let deadline = Instant::now() + deadline.min(MAX_SHUTDOWN);
@@ -152,7 +148,7 @@ impl ExportThread {
         }
         // All loops have ended, so the thread ends at once.
         if self.thread.join().is_err() {
-            tracing::error!(target: LOG_TARGET, "the export thread panicked while it ended");
+            tracing::error!(target: LOG_TARGET, "the export thread panicked while stopping");
         }
         undelivered
     }
@@ -167,7 +163,7 @@ fn run(
 ) {
     IS_EXPORT_THREAD.set(true);
     let mut started = Started::default();
-    // The thread pool of the runtime collects metrics and resolves names.
+    // The blocking threads of the runtime collect metrics and resolve host names.
     let runtime = match Builder::new_current_thread()
         .enable_all()
         .thread_name(THREAD_NAME)
@@ -193,17 +189,14 @@ fn run(
             results,
             started: &mut started,
         };
-        if let Some(traces) = exports.traces {
-            loops.start_queued(Signal::Traces, traces);
-        }
-        if let Some(logs) = exports.logs {
-            loops.start_queued(Signal::Logs, logs);
+        for export in exports.queued() {
+            loops.start_queued(export.clone());
         }
         if let Some(metrics) = exports.metrics {
             loops.start_metrics(metrics);
         }
         let mut set = loops.set;
-        // The receiver is dropped if the start was abandoned.
+        // Fails only if the starting thread no longer waits.
         let _ = start.send(started);
         let mut shutdown = shutdown.clone();
         tokio::select! {
@@ -225,10 +218,11 @@ struct Loops<'a> {
 }
 
 impl Loops<'_> {
-    fn start_queued(&mut self, signal: Signal, export: QueuedExport) {
-        let (queue, delay) = (Arc::clone(&export.queue), export.settings.delay);
+    fn start_queued(&mut self, export: QueuedExport) {
+        let (signal, delay) = (export.signal, export.settings.delay);
+        let queue = Arc::clone(&export.queue);
         let destination = export.destination.clone();
-        let running = self.start(signal, destination, move |output, delivery, shutdown| {
+        let running = self.start(signal, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
             let encoder = export.encoder.clone();
             BatchLoop {
@@ -236,7 +230,7 @@ impl Loops<'_> {
                 queue: Arc::clone(&export.queue),
                 delay,
                 encode: move |batch: &Batch| -> Bytes { encoder.encode(batch) },
-                exporter: Exporter::new(output, delivery, counts, export.settings.timeout, shutdown),
+                exporter: Exporter::new(sender, delivery, counts, export.settings.timeout, shutdown),
             }
             .run()
         });
@@ -249,10 +243,10 @@ impl Loops<'_> {
 
     fn start_metrics(&mut self, export: MetricExport) {
         let destination = export.destination.clone();
-        self.start(Signal::Metrics, destination, move |output, delivery, shutdown| {
+        self.start(Signal::Metrics, destination, move |sender, delivery, shutdown| {
             let counts = Arc::clone(&export.counts);
-            let exporter = Exporter::new(output, delivery, counts, export.timeout, shutdown);
-            MetricLoop::new(export.collection.clone(), exporter).run()
+            let exporter = Exporter::new(sender, delivery, counts, export.timeout, shutdown);
+            MetricLoop::new(export.clone(), exporter).run()
         });
     }
 
@@ -261,18 +255,18 @@ impl Loops<'_> {
         &mut self,
         signal: Signal,
         destination: Destination,
-        make: impl Fn(Output, Arc<Delivery>, Shutdown) -> L + Send + 'static,
+        make: impl Fn(Sender, Arc<Delivery>, Shutdown) -> L + Send + 'static,
     ) -> bool
     where
         L: Future<Output = bool> + Send + 'static,
     {
         let redact = self.redact;
-        let mut first = match Output::new(signal, &destination, redact, &mut self.started.warnings) {
-            Ok(output) => Some(output),
+        let mut first = match Sender::new(&destination, &mut self.started.warnings) {
+            Ok(sender) => Some(sender),
             Err(error) => {
                 self.started
                     .warnings
-                    .push(format!("{signal} are not exported: {error}"));
+                    .push(format!("{} are not exported: {error}", signal.name()));
                 return false;
             }
         };
@@ -282,9 +276,9 @@ impl Loops<'_> {
         self.set.spawn(async move {
             let delivered = supervised(signal, shutdown.clone(), move || {
                 // The warnings were reported at the first start.
-                let again = || Output::new(signal, &destination, redact, &mut Vec::new()).ok();
-                let output = first.take().or_else(again)?;
-                Some(make(output, Arc::clone(&delivery), shutdown.clone()))
+                let again = || Sender::new(&destination, &mut Vec::new()).ok();
+                let sender = first.take().or_else(again)?;
+                Some(make(sender, Arc::clone(&delivery), shutdown.clone()))
             })
             .await;
             // The receiver is dropped after the deadline.

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes};
@@ -13,35 +14,29 @@ use tonic::codec::CompressionEncoding;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Extensions, Status};
 
-use super::outcome::{Accepted, MAX_ANSWER, TransportError, USER_AGENT, described};
-use super::response::{self, Sent};
-use super::retry::{AttemptError, Retry};
+use super::outcome::{Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT, described};
+use super::response;
 use super::tls::Tls;
 use crate::collector::{Collector, Compression};
+use crate::destination::Request;
 use crate::signal::Signal;
-use crate::text::Redact;
 
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 #[derive(Debug)]
-pub(super) struct Grpc {
+pub(crate) struct Grpc {
     endpoint: Endpoint,
     compression: Compression,
     client: client::Grpc<Channel>,
-    path: PathAndQuery,
-    headers: http::HeaderMap,
-    redact: Option<Redact>,
+    headers: HeaderMap,
+    /// Time limit of one export, retries included.
+    pub(super) timeout: Duration,
 }
 
 impl Grpc {
-    pub(super) fn new(
-        signal: Signal,
-        collector: &Collector,
-        redact: Option<Redact>,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, TransportError> {
+    pub(super) fn new(collector: &Collector, warnings: &mut Vec<String>) -> Result<Self, TransportError> {
         #[cfg_attr(not(feature = "tls"), expect(unused_mut, reason = "TLS changes it"))]
         let mut endpoint = Endpoint::from_shared(collector.endpoint.clone())?.user_agent(USER_AGENT)?;
         let tls = Tls::read(collector, warnings)?;
@@ -55,13 +50,8 @@ impl Grpc {
             client: client(&endpoint, collector.compression),
             endpoint,
             compression: collector.compression,
-            path: PathAndQuery::from_static(match signal {
-                Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-                Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-                Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-            }),
             headers: collector.headers.clone(),
-            redact,
+            timeout: collector.timeout,
         })
     }
 
@@ -71,22 +61,22 @@ impl Grpc {
         self.client = client(&self.endpoint, self.compression);
     }
 
-    pub(super) async fn attempt(&self, message: Bytes) -> Result<Accepted, AttemptError> {
+    pub(super) async fn attempt(&self, request: &Request) -> Result<Accepted, SendError> {
         // Clones share their connection.
         let mut client = self.client.clone();
         if let Err(error) = client.ready().await {
-            return Err(AttemptError::connection(described(&error)));
+            return Err(SendError::connection(described(&error)));
         }
-        let mut request = tonic::Request::new(message);
-        *request.metadata_mut() = MetadataMap::from_headers(self.headers.clone());
-        match client.unary(request, self.path.clone(), Encoded).await {
-            Ok(answer) => {
-                let sent = Sent {
-                    headers: &self.headers,
-                    redact: self.redact,
-                };
-                Ok(response::of_protobuf(answer.get_ref(), &sent))
-            }
+        let path = PathAndQuery::from_static(match request.signal() {
+            Signal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Signal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Signal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        });
+        let metadata = MetadataMap::from_headers(self.headers.clone());
+        let message = request.protobuf().clone();
+        let request = tonic::Request::from_parts(metadata, Extensions::default(), message);
+        match client.unary(request, path, Encoded).await {
+            Ok(answer) => Ok(response::of_protobuf(answer.get_ref(), &self.headers)),
             Err(status) => Err(refused(&status)),
         }
     }
@@ -96,11 +86,9 @@ impl Grpc {
 fn client(endpoint: &Endpoint, compression: Compression) -> client::Grpc<Channel> {
     let client = client::Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER);
     match compression {
-        Compression::None => client,
-        #[cfg(not(feature = "gzip"))]
-        Compression::Gzip => client,
         #[cfg(feature = "gzip")]
         Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+        _ => client,
     }
 }
 
@@ -122,9 +110,9 @@ fn client_tls(tls: Tls) -> Option<tonic::transport::ClientTlsConfig> {
 
 /// Returns the error of a failed call. A status with a source comes from the client, for a connection error.
 /// The message of the collector is omitted, because it may quote exported data.
-fn refused(status: &Status) -> AttemptError {
+fn refused(status: &Status) -> SendError {
     if let Some(cause) = status.source() {
-        return AttemptError::connection(described(cause));
+        return SendError::connection(described(cause));
     }
     let retry = match status.code() {
         Code::Cancelled
@@ -136,33 +124,24 @@ fn refused(status: &Status) -> AttemptError {
         Code::ResourceExhausted => retry_delay(status).map_or(Retry::Never, Retry::After),
         _ => Retry::Never,
     };
-    AttemptError {
-        error_type: name(status.code()),
-        message: format!("the collector responded with gRPC status {}", name(status.code())),
+    let name = name(status.code());
+    SendError {
+        message: format!("the collector responded with gRPC status {name}"),
+        error_type: name.into(),
         retry,
     }
 }
 
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
+/// Returns the name of `code` as the gRPC specification spells it, such as `DATA_LOSS`.
+fn name(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
     }
+    name
 }
 
 /// Returns the `retry_delay` of the `google.rpc.RetryInfo` in the details of the status.

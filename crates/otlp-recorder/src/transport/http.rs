@@ -1,5 +1,6 @@
 //! OTLP over HTTP, with protobuf or JSON in the body.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::header::{
@@ -12,53 +13,35 @@ use tokio::time::timeout;
 
 #[cfg(feature = "json")]
 use super::json;
-use super::outcome::{Accepted, MAX_ANSWER, TransportError, USER_AGENT as OUR_USER_AGENT, described};
-use super::response::{self, Sent};
-use super::retry::{AttemptError, Retry};
+use super::outcome::{
+    Accepted, MAX_ANSWER, Retry, SendError, TransportError, USER_AGENT as OUR_USER_AGENT, described,
+};
+use super::response;
 use super::tls::Tls;
-#[cfg(any(feature = "json", test))]
-use crate::collector::Protocol;
-use crate::collector::{Collector, Compression};
+use crate::collector::{Collector, Compression, Protocol};
 use crate::destination::Request;
-use crate::text::Redact;
 
 /// Time limit for reading the response to an accepted request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
-pub(super) struct Http {
+pub(crate) struct Http {
     client: Client,
     url: Url,
-    /// Headers of every request, secrets included.
+    /// Headers of every request, including secrets.
     headers: HeaderMap,
-    encoding: Encoding,
+    protocol: Protocol,
     compression: Compression,
-    redact: Option<Redact>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Encoding {
-    Protobuf,
-    #[cfg(feature = "json")]
-    Json,
+    /// Time limit of one export, retries included.
+    pub(super) timeout: Duration,
 }
 
 impl Http {
-    pub(super) fn new(
-        collector: &Collector,
-        redact: Option<Redact>,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, TransportError> {
+    pub(super) fn new(collector: &Collector, warnings: &mut Vec<String>) -> Result<Self, TransportError> {
         let url = Url::parse(&collector.endpoint).map_err(|_| TransportError::Endpoint)?;
-        let encoding = match collector.protocol {
-            #[cfg(feature = "json")]
-            Protocol::HttpJson => Encoding::Json,
-            _ => Encoding::Protobuf,
-        };
-        let content_type = match encoding {
-            Encoding::Protobuf => "application/x-protobuf",
-            #[cfg(feature = "json")]
-            Encoding::Json => "application/json",
+        let content_type = match collector.protocol {
+            Protocol::HttpJson => "application/json",
+            _ => "application/x-protobuf",
         };
         let mut headers = collector.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -73,26 +56,27 @@ impl Http {
             client: client(&Tls::read(collector, warnings)?)?,
             url,
             headers,
-            encoding,
+            protocol: collector.protocol,
             compression,
-            redact,
+            timeout: collector.timeout,
         })
     }
 
     /// Returns the body of `request`, for all attempts to send it.
     pub(super) fn body(&self, request: &Request) -> Bytes {
-        let plain = match self.encoding {
-            Encoding::Protobuf => request.protobuf().clone(),
+        let plain = match self.protocol {
             #[cfg(feature = "json")]
-            Encoding::Json => json::body(request).into(),
+            Protocol::HttpJson => json::body(request).into(),
+            _ => request.protobuf().clone(),
         };
         match self.compression {
-            Compression::None => plain,
+            #[cfg(feature = "gzip")]
             Compression::Gzip => gzip(&plain),
+            _ => plain,
         }
     }
 
-    pub(super) async fn attempt(&self, body: Bytes) -> Result<Accepted, AttemptError> {
+    pub(super) async fn attempt(&self, body: Bytes) -> Result<Accepted, SendError> {
         let mut request = reqwest::Request::new(Method::POST, self.url.clone());
         *request.headers_mut() = self.headers.clone();
         *request.body_mut() = Some(body.into());
@@ -100,7 +84,7 @@ impl Http {
             .client
             .execute(request)
             .await
-            .map_err(|error| AttemptError::connection(described(&error.without_url())))?;
+            .map_err(|error| SendError::connection(described(&error.without_url())))?;
         let status = response.status();
         if !status.is_success() {
             return Err(refused(status, response.headers()));
@@ -110,18 +94,14 @@ impl Http {
             .headers()
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        let sent = Sent {
-            headers: &self.headers,
-            redact: self.redact,
-        };
         let answer = timeout(ANSWER_TIMEOUT, answer(response))
             .await
             .unwrap_or_default();
         #[cfg(feature = "json")]
         if is_json {
-            return Ok(response::of_json(&answer, &sent));
+            return Ok(response::of_json(&answer, &self.headers));
         }
-        Ok(response::of_protobuf(&answer, &sent))
+        Ok(response::of_protobuf(&answer, &self.headers))
     }
 }
 
@@ -129,7 +109,8 @@ impl Http {
 fn available(compression: Compression, warnings: &mut Vec<String>) -> Compression {
     if compression == Compression::Gzip && cfg!(not(feature = "gzip")) {
         warnings.push(
-            "requests are not compressed: this program is built without the feature gzip of otlp-recorder"
+            "requests are not compressed: this program is built without gzip; enable the feature gzip of \
+             otlp-recorder"
                 .to_owned(),
         );
         return Compression::None;
@@ -163,7 +144,8 @@ fn client(_: &Tls) -> reqwest::Result<Client> {
     without_redirects().build()
 }
 
-/// A redirect would lose the body, and pass the headers to another server.
+/// Returns a client builder that follows no redirects, which would lose the body and send the headers to
+/// another server.
 fn without_redirects() -> reqwest::ClientBuilder {
     Client::builder().redirect(Policy::none())
 }
@@ -176,11 +158,6 @@ fn gzip(plain: &[u8]) -> Bytes {
     // Writing to memory does not fail.
     let written = encoder.write_all(plain).and_then(|()| encoder.finish());
     written.unwrap_or_default().into()
-}
-
-#[cfg(not(feature = "gzip"))]
-fn gzip(plain: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(plain)
 }
 
 /// Returns the body of the response, or an empty one if it is too long or incomplete.
@@ -196,12 +173,12 @@ async fn answer(mut response: Response) -> Vec<u8> {
 }
 
 /// Returns the error of a refused request. The body is not read, because it may quote exported data.
-fn refused(status: StatusCode, headers: &HeaderMap) -> AttemptError {
+fn refused(status: StatusCode, headers: &HeaderMap) -> SendError {
     let retry = match status.as_u16() {
         429 | 502 | 503 | 504 => retry_after(headers).map_or(Retry::AfterBackoff, Retry::After),
         _ => Retry::Never,
     };
-    AttemptError {
+    SendError {
         error_type: error_type(status),
         message: format!("the collector responded with HTTP status {status}"),
         retry,
@@ -225,29 +202,11 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     )
 }
 
-fn error_type(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        301 => "301",
-        302 => "302",
-        307 => "307",
-        308 => "308",
-        400 => "400",
-        401 => "401",
-        403 => "403",
-        404 => "404",
-        405 => "405",
-        408 => "408",
-        411 => "411",
-        413 => "413",
-        415 => "415",
-        422 => "422",
-        429 => "429",
-        500 => "500",
-        501 => "501",
-        502 => "502",
-        503 => "503",
-        504 => "504",
-        _ => "_OTHER",
+/// Returns the code of a known status, or `_OTHER`, which bounds the number of values.
+fn error_type(status: StatusCode) -> Cow<'static, str> {
+    match status.canonical_reason() {
+        Some(_) => status.as_str().to_owned().into(),
+        None => "_OTHER".into(),
     }
 }
 
@@ -255,7 +214,7 @@ fn error_type(status: StatusCode) -> &'static str {
 mod tests {
     use super::*;
 
-    fn failure(status: u16, headers: &[(HeaderName, &str)]) -> AttemptError {
+    fn failure(status: u16, headers: &[(HeaderName, &str)]) -> SendError {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
@@ -300,10 +259,10 @@ mod tests {
     async fn an_error_does_not_contain_the_url() {
         // No server can listen on this port.
         let collector = Collector::new(Protocol::HttpProtobuf, "http://127.0.0.1:0/in?key=s3cret");
-        let http = Http::new(&collector, None, &mut Vec::new()).unwrap();
+        let http = Http::new(&collector, &mut Vec::new()).unwrap();
         let failure = http.attempt(Bytes::new()).await.unwrap_err();
         assert_eq!(
-            (failure.error_type, failure.retry),
+            (&*failure.error_type, failure.retry),
             ("connection_error", Retry::AfterBackoff)
         );
         let text = failure.message;

@@ -1,132 +1,115 @@
 //! The JSON encoding of OTLP (<https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>): names in
 //! lowerCamelCase, ids in hexadecimal, 64-bit integers as strings, enums as numbers, infinities and NaN by
 //! name, and no fields at their defaults. The serde implementation of `opentelemetry-proto` writes nulls and
-//! cannot write infinities.
+//! cannot write infinities, so the protobuf form is translated field by field.
 
-mod fields;
-mod metrics;
+mod schema;
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
-use prost::Message;
-use prost::bytes::Bytes;
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
 
-use self::fields::{Fields, any_value};
+use self::schema::{Field, Kind};
 use crate::destination::Request;
+use crate::encode::varint_at;
 use crate::signal::Signal;
 
 /// Returns `request` as an `application/json` body.
 pub(super) fn body(request: &Request) -> Vec<u8> {
-    let message = request.protobuf().clone();
-    let value = match request.signal() {
-        Signal::Traces => {
-            let request = decoded::<ExportTraceServiceRequest>(message);
-            Fields::new().list("resourceSpans", &request.resource_spans, |group| {
-                Fields::new()
-                    .resource(group.resource.as_ref())
-                    .list("scopeSpans", &group.scope_spans, |scope| {
-                        Fields::new()
-                            .scope(scope.scope.as_ref())
-                            .list("spans", &scope.spans, span)
-                            .text("schemaUrl", &scope.schema_url)
-                    })
-                    .text("schemaUrl", &group.schema_url)
-            })
-        }
-        Signal::Metrics => {
-            let request = decoded::<ExportMetricsServiceRequest>(message);
-            Fields::new().list("resourceMetrics", &request.resource_metrics, |group| {
-                Fields::new()
-                    .resource(group.resource.as_ref())
-                    .list("scopeMetrics", &group.scope_metrics, |scope| {
-                        Fields::new()
-                            .scope(scope.scope.as_ref())
-                            .list("metrics", &scope.metrics, metrics::metric)
-                            .text("schemaUrl", &scope.schema_url)
-                    })
-                    .text("schemaUrl", &group.schema_url)
-            })
-        }
-        Signal::Logs => {
-            let request = decoded::<ExportLogsServiceRequest>(message);
-            Fields::new().list("resourceLogs", &request.resource_logs, |group| {
-                Fields::new()
-                    .resource(group.resource.as_ref())
-                    .list("scopeLogs", &group.scope_logs, |scope| {
-                        Fields::new()
-                            .scope(scope.scope.as_ref())
-                            .list("logRecords", &scope.log_records, log_record)
-                            .text("schemaUrl", &scope.schema_url)
-                    })
-                    .text("schemaUrl", &group.schema_url)
-            })
-        }
+    let fields = match request.signal() {
+        Signal::Traces => &schema::TRACES,
+        Signal::Metrics => &schema::METRICS,
+        Signal::Logs => &schema::LOGS,
     };
-    Value::Object(value.0).to_string().into_bytes()
+    let message = object(request.protobuf(), fields);
+    Value::Object(message).to_string().into_bytes()
 }
 
-fn decoded<M: Message + Default>(message: Bytes) -> M {
-    M::decode(message).expect("the request was encoded by this crate")
+/// Translates an encoded message. Unknown fields are left out.
+fn object(mut message: &[u8], fields: &[Field]) -> Map<String, Value> {
+    let mut object = Map::new();
+    while !message.is_empty() {
+        let tag = varint(&mut message);
+        let mut number = 0;
+        let mut content = &[][..];
+        match tag & 7 {
+            0 => number = varint(&mut message),
+            1 => number = fixed64(&mut message),
+            5 => number = u32::from_le_bytes(chunk(&mut message)).into(),
+            _ => {
+                let length = varint(&mut message);
+                content = message.split_off(..length as usize).expect(ENCODED);
+            }
+        }
+        let Some((_, name, kind)) = fields.iter().find(|(field, ..)| u64::from(*field) == tag >> 3) else {
+            continue;
+        };
+        let value = value(*kind, number, content);
+        if matches!(kind, Kind::Messages(_) | Kind::Texts) {
+            let list = object.entry(*name).or_insert_with(|| json!([]));
+            list.as_array_mut().expect("lists are arrays").push(value);
+        } else {
+            object.insert((*name).to_owned(), value);
+        }
+    }
+    object
 }
 
-fn span(span: &Span) -> Fields {
-    Fields::new()
-        .id("traceId", &span.trace_id)
-        .id("spanId", &span.span_id)
-        .text("traceState", &span.trace_state)
-        .id("parentSpanId", &span.parent_span_id)
-        .number("flags", span.flags)
-        .text("name", &span.name)
-        .number("kind", span.kind)
-        .long("startTimeUnixNano", span.start_time_unix_nano)
-        .long("endTimeUnixNano", span.end_time_unix_nano)
-        .attributes(&span.attributes, span.dropped_attributes_count)
-        .list("events", &span.events, event)
-        .number("droppedEventsCount", span.dropped_events_count)
-        .list("links", &span.links, link)
-        .number("droppedLinksCount", span.dropped_links_count)
-        .message("status", span.status.as_ref().map(status))
+/// Translates a value, or one element of a list: `number` or, if length-delimited, `content`.
+fn value(kind: Kind, number: u64, mut content: &[u8]) -> Value {
+    match kind {
+        Kind::Bool => json!(number != 0),
+        Kind::Int => json!(number.cast_signed()),
+        Kind::ZigZag => json!((number >> 1).cast_signed() ^ -(number & 1).cast_signed()),
+        Kind::Long => json!(number.cast_signed().to_string()),
+        Kind::UnsignedLong => json!(number.to_string()),
+        Kind::Double => double(f64::from_bits(number)),
+        Kind::Text | Kind::Texts => json!(String::from_utf8_lossy(content)),
+        Kind::Id => content
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into(),
+        Kind::Bytes => json!(STANDARD.encode(content)),
+        Kind::Message(fields) | Kind::Messages(fields) => Value::Object(object(content, fields)),
+        Kind::FixedList(element) | Kind::VarintList(element) => {
+            let is_fixed = matches!(kind, Kind::FixedList(_));
+            let read: fn(&mut &[u8]) -> u64 = if is_fixed { fixed64 } else { varint };
+            let mut values = Vec::new();
+            while !content.is_empty() {
+                values.push(value(*element, read(&mut content), &[]));
+            }
+            Value::Array(values)
+        }
+    }
 }
 
-fn event(event: &Event) -> Fields {
-    Fields::new()
-        .long("timeUnixNano", event.time_unix_nano)
-        .text("name", &event.name)
-        .attributes(&event.attributes, event.dropped_attributes_count)
+fn double(number: f64) -> Value {
+    if number.is_finite() {
+        return json!(number);
+    }
+    if number.is_nan() {
+        return json!("NaN");
+    }
+    json!(if number > 0.0 { "Infinity" } else { "-Infinity" })
 }
 
-fn link(link: &Link) -> Fields {
-    Fields::new()
-        .id("traceId", &link.trace_id)
-        .id("spanId", &link.span_id)
-        .text("traceState", &link.trace_state)
-        .attributes(&link.attributes, link.dropped_attributes_count)
-        .number("flags", link.flags)
+const ENCODED: &str = "the request was encoded by this crate";
+
+fn varint(message: &mut &[u8]) -> u64 {
+    let (number, end) = varint_at(message, 0).expect(ENCODED);
+    *message = &message[end..];
+    number
 }
 
-fn status(status: &Status) -> Fields {
-    Fields::new()
-        .text("message", &status.message)
-        .number("code", status.code)
+fn fixed64(message: &mut &[u8]) -> u64 {
+    u64::from_le_bytes(chunk(message))
 }
 
-fn log_record(log: &LogRecord) -> Fields {
-    Fields::new()
-        .long("timeUnixNano", log.time_unix_nano)
-        .long("observedTimeUnixNano", log.observed_time_unix_nano)
-        .number("severityNumber", log.severity_number)
-        .text("severityText", &log.severity_text)
-        .message("body", log.body.as_ref().map(any_value))
-        .attributes(&log.attributes, log.dropped_attributes_count)
-        .number("flags", log.flags)
-        .id("traceId", &log.trace_id)
-        .id("spanId", &log.span_id)
-        .text("eventName", &log.event_name)
+fn chunk<const N: usize>(message: &mut &[u8]) -> [u8; N] {
+    let (chunk, rest) = message.split_first_chunk().expect(ENCODED);
+    *message = rest;
+    *chunk
 }
 
 #[cfg(test)]

@@ -1,32 +1,63 @@
 //! The results of sending, and constants shared by all transports.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
-/// User agent in the form of the OTLP exporter specification.
+/// User agent in the form that the OTLP exporter specification recommends.
 pub(super) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 /// Maximum length of a response in bytes. Responses are a few bytes, or a few lines if they report a problem.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
+
+/// `error.type` of a request that reached its deadline.
+pub(super) const TIMEOUT: &str = "timeout";
 
 /// Response of the collector to an accepted request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Accepted {
     /// Number of spans, data points or log records that the collector rejected: a partial success.
     pub(crate) rejected: u64,
-    /// Message of the collector, shortened, redacted, and without header values.
+    /// Message of the collector, without header values.
     pub(crate) message: Option<String>,
 }
 
 /// Reason a request was not accepted. Contains neither header values nor the endpoint.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct SendError {
     /// Value of `error.type`: an HTTP status code, a gRPC status, `timeout` or `connection_error`.
-    pub(crate) error_type: &'static str,
-    /// Retry delay that the collector requested, if it exceeds the deadline.
-    pub(crate) retry_after: Option<Duration>,
+    pub(crate) error_type: Cow<'static, str>,
     pub(crate) message: String,
+    pub(crate) retry: Retry,
+}
+
+/// Condition for a retry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Retry {
+    Never,
+    AfterBackoff,
+    /// No earlier than after the delay that the collector requests.
+    After(Duration),
+}
+
+impl SendError {
+    /// Returns the error of a connection that cannot be established or is lost before the response.
+    pub(super) fn connection(message: String) -> Self {
+        Self {
+            error_type: "connection_error".into(),
+            message,
+            retry: Retry::AfterBackoff,
+        }
+    }
+
+    /// Returns the error of a request that reached its deadline.
+    pub(crate) fn timeout() -> Self {
+        Self {
+            error_type: TIMEOUT.into(),
+            message: "the collector did not respond in time".to_owned(),
+            retry: Retry::Never,
+        }
+    }
 }
 
 /// Reason a signal cannot be sent at all.

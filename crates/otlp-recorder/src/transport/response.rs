@@ -1,8 +1,6 @@
 //! Parsing of the response to a request that was accepted, entirely or in part. A malformed response counts
 //! as a full success.
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
@@ -10,25 +8,13 @@ use prost::Message;
 use serde_json::Value;
 
 use super::outcome::Accepted;
-use crate::text::Redact;
-
-/// Maximum length of a message in characters.
-const MAX_MESSAGE: usize = 256;
 
 /// Minimum length of a header value that is hidden in messages. Shorter values are not secrets and occur in
 /// ordinary text.
 const MIN_SECRET: usize = 6;
 
-/// Rules for messages of the collector.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sent<'a> {
-    /// Headers of the request, whose values may be secret.
-    pub(super) headers: &'a HeaderMap,
-    pub(super) redact: Option<Redact>,
-}
-
 /// Parses a protobuf response. The responses of the three signals differ in field names only.
-pub(super) fn of_protobuf(body: &[u8], sent: &Sent<'_>) -> Accepted {
+pub(super) fn of_protobuf(body: &[u8], sent: &HeaderMap) -> Accepted {
     let partial = ExportTraceServiceResponse::decode(body)
         .ok()
         .and_then(|response| response.partial_success);
@@ -40,7 +26,7 @@ pub(super) fn of_protobuf(body: &[u8], sent: &Sent<'_>) -> Accepted {
 
 #[cfg(feature = "json")]
 /// Parses a JSON response, in which a 64-bit integer may be a string or a number.
-pub(super) fn of_json(body: &[u8], sent: &Sent<'_>) -> Accepted {
+pub(super) fn of_json(body: &[u8], sent: &HeaderMap) -> Accepted {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let partial = &answer["partialSuccess"];
     let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"]
@@ -53,7 +39,7 @@ pub(super) fn of_json(body: &[u8], sent: &Sent<'_>) -> Accepted {
     accepted(rejected.unwrap_or_default(), message, sent)
 }
 
-fn accepted(rejected: i64, message: &str, sent: &Sent<'_>) -> Accepted {
+fn accepted(rejected: i64, message: &str, sent: &HeaderMap) -> Accepted {
     let message = presentable(message, sent);
     Accepted {
         rejected: u64::try_from(rejected).unwrap_or_default(),
@@ -61,43 +47,32 @@ fn accepted(rejected: i64, message: &str, sent: &Sent<'_>) -> Accepted {
     }
 }
 
-/// Returns a message of the collector as one short line, redacted and without header values.
-fn presentable(text: &str, sent: &Sent<'_>) -> String {
+/// Returns a message of the collector as one line, without the values of the headers that were sent.
+fn presentable(text: &str, sent: &HeaderMap) -> String {
     let mut line: String = text
         .trim()
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    for value in sent.headers.values().filter_map(|value| value.to_str().ok()) {
+    for value in sent.values().filter_map(|value| value.to_str().ok()) {
         for secret in [value].into_iter().chain(value.split_whitespace()) {
             if secret.len() >= MIN_SECRET {
                 line = line.replace(secret, "***");
             }
         }
     }
-    let redacted = sent
-        .redact
-        .map_or(Cow::Borrowed(line.as_str()), |redact| redact(&line));
-    redacted.chars().take(MAX_MESSAGE).collect()
+    line
 }
 
 #[cfg(all(test, feature = "json"))]
 mod tests {
     use super::*;
-    use crate::text::redact_mail;
     use opentelemetry_proto::tonic::collector::logs::v1::{
         ExportLogsPartialSuccess, ExportLogsServiceResponse,
     };
     use opentelemetry_proto::tonic::collector::metrics::v1::{
         ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
     };
-
-    fn sent(headers: &HeaderMap) -> Sent<'_> {
-        Sent {
-            headers,
-            redact: Some(redact_mail),
-        }
-    }
 
     fn partial(rejected: u64, message: &str) -> Accepted {
         Accepted {
@@ -121,9 +96,11 @@ mod tests {
             }),
         };
         let headers = HeaderMap::new();
-        let none = sent(&headers);
-        assert_eq!(of_protobuf(&logs.encode_to_vec(), &none), partial(3, "too old"));
-        assert_eq!(of_protobuf(&metrics.encode_to_vec(), &none), partial(5, ""));
+        assert_eq!(
+            of_protobuf(&logs.encode_to_vec(), &headers),
+            partial(3, "too old")
+        );
+        assert_eq!(of_protobuf(&metrics.encode_to_vec(), &headers), partial(5, ""));
         for (json, expected) in [
             (
                 r#"{"partialSuccess":{"rejectedSpans":"7","errorMessage":"x"}}"#,
@@ -140,7 +117,7 @@ mod tests {
             ),
             (r#"{"partialSuccess":null}"#, partial(0, "")),
         ] {
-            assert_eq!(of_json(json.as_bytes(), &none), expected, "{json}");
+            assert_eq!(of_json(json.as_bytes(), &headers), expected, "{json}");
         }
     }
 
@@ -153,23 +130,19 @@ mod tests {
             b"[]",
             b"{\"partialSuccess\":[1]}",
         ] {
-            assert_eq!(of_protobuf(body, &sent(&HeaderMap::new())), Accepted::default());
-            assert_eq!(of_json(body, &sent(&HeaderMap::new())), Accepted::default());
+            assert_eq!(of_protobuf(body, &HeaderMap::new()), Accepted::default());
+            assert_eq!(of_json(body, &HeaderMap::new()), Accepted::default());
         }
     }
 
     #[test]
-    fn a_message_of_the_collector_is_shortened_and_redacted() {
+    fn a_message_of_the_collector_is_one_line_without_header_values() {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", "Bearer t0p-s3cret".parse().unwrap());
         headers.insert("x-scope", "a".parse().unwrap());
         assert_eq!(
-            presentable(" bad token\nt0p-s3cret of alice@example.com ", &sent(&headers)),
-            "bad token *** of al***@example.com"
-        );
-        assert_eq!(
-            presentable(&"ä".repeat(1_000), &sent(&headers)).chars().count(),
-            MAX_MESSAGE
+            presentable(" bad token\nt0p-s3cret of a scope ", &headers),
+            "bad token *** of a scope"
         );
     }
 }

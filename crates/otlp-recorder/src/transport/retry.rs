@@ -6,62 +6,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::outcome::{Accepted, SendError};
+use super::outcome::{Accepted, Retry, SendError};
 use crate::log_target::LOG_TARGET;
 use crate::signal::Signal;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(15);
 
-/// Maximum retry delay of a collector.
+/// Maximum retry delay accepted from a collector.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
-
-/// `error.type` of an attempt that reached the deadline.
-pub(super) const TIMEOUT: &str = "timeout";
-
-/// A failed attempt.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct AttemptError {
-    pub(super) error_type: &'static str,
-    pub(super) message: String,
-    pub(super) retry: Retry,
-}
-
-/// Condition for a retry.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Retry {
-    Never,
-    AfterBackoff,
-    /// No earlier than after the delay that the collector requests.
-    After(Duration),
-}
-
-impl AttemptError {
-    /// Returns the error of a connection that cannot be established or is lost before the response.
-    pub(super) fn connection(message: impl Into<String>) -> Self {
-        Self {
-            error_type: "connection_error",
-            message: message.into(),
-            retry: Retry::AfterBackoff,
-        }
-    }
-
-    fn timeout() -> Self {
-        Self {
-            error_type: TIMEOUT,
-            message: "the collector did not answer in time".to_owned(),
-            retry: Retry::Never,
-        }
-    }
-
-    fn into_error(self, retry_after: Option<Duration>) -> SendError {
-        SendError {
-            error_type: self.error_type,
-            retry_after,
-            message: self.message,
-        }
-    }
-}
 
 /// Repeats attempts until one succeeds, one is not retryable, or the next one would start after `end`.
 pub(super) async fn until<F>(
@@ -70,29 +23,28 @@ pub(super) async fn until<F>(
     mut attempt: impl FnMut() -> F,
 ) -> Result<Accepted, SendError>
 where
-    F: Future<Output = Result<Accepted, AttemptError>>,
+    F: Future<Output = Result<Accepted, SendError>>,
 {
     let mut pause = FIRST_PAUSE;
     let mut attempts = 0_u32;
     loop {
         attempts += 1;
-        let error = match timeout_at(end, attempt()).await {
+        let mut error = match timeout_at(end, attempt()).await {
             Ok(Ok(accepted)) => return Ok(accepted),
             Ok(Err(error)) => error,
-            Err(_) => AttemptError::timeout(),
+            Err(_) => SendError::timeout(),
         };
-        let wait = match error.retry {
-            Retry::Never => return Err(error.into_error(None)),
+        let wait = match &mut error.retry {
+            Retry::Never => return Err(error),
             Retry::AfterBackoff => jittered(pause, random()),
-            // Jitter keeps clients that failed at the same time from retrying at the same time.
-            Retry::After(asked) => asked.min(MAX_RETRY_AFTER) + jittered(pause, random()) / 4,
+            Retry::After(asked) => {
+                *asked = MAX_RETRY_AFTER.min(*asked);
+                // Jitter keeps clients that failed at the same time from retrying at the same time.
+                *asked + jittered(pause, random()) / 4
+            }
         };
         if wait >= end.saturating_duration_since(Instant::now()) {
-            let asked = match error.retry {
-                Retry::After(asked) => Some(asked.min(MAX_RETRY_AFTER)),
-                _ => None,
-            };
-            return Err(error.into_error(asked));
+            return Err(error);
         }
         tracing::debug!(
             target: LOG_TARGET,
@@ -100,7 +52,7 @@ where
             attempts,
             retry_in_s = wait.as_secs_f64(),
             error = %error.message,
-            "an export is retried"
+            "retrying an export"
         );
         sleep(wait).await;
         pause = (pause * 2).min(MAX_PAUSE);
@@ -123,9 +75,9 @@ mod tests {
     use super::*;
     use std::future::ready;
 
-    fn failed(retry: Retry) -> AttemptError {
-        AttemptError {
-            error_type: "503",
+    fn failed(retry: Retry) -> SendError {
+        SendError {
+            error_type: "503".into(),
             message: "HTTP 503".to_owned(),
             retry,
         }
@@ -177,14 +129,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_that_must_not_be_retried_is_final() {
+    async fn a_permanent_error_is_not_retried() {
         let (result, times) = run(Duration::from_secs(10), &[Retry::Never]).await;
         assert_eq!(result.unwrap_err().error_type, "503");
         assert_eq!(times.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_waited_for() {
+    async fn a_retry_waits_for_the_requested_delay() {
         let asked = Duration::from_secs(4);
         let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
         assert_eq!(result, Ok(Accepted::default()));
@@ -192,19 +144,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_beyond_the_deadline_is_passed_on_at_once() {
+    async fn a_retry_delay_beyond_the_deadline_is_returned_at_once() {
         let asked = Duration::from_secs(30);
         let start = Instant::now();
         let (result, times) = run(Duration::from_secs(10), &[Retry::After(asked)]).await;
-        assert_eq!(result.unwrap_err().retry_after, Some(asked));
+        assert_eq!(result.unwrap_err().retry, Retry::After(asked));
         assert_eq!(times.len(), 1);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_is_at_most_an_hour() {
+    async fn a_retry_delay_is_at_most_an_hour() {
         let (result, _) = run(Duration::from_secs(10), &[Retry::After(Duration::MAX)]).await;
-        assert_eq!(result.unwrap_err().retry_after, Some(MAX_RETRY_AFTER));
+        assert_eq!(result.unwrap_err().retry, Retry::After(MAX_RETRY_AFTER));
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,7 +164,7 @@ mod tests {
         let (start, timeout) = (Instant::now(), Duration::from_secs(10));
         let (result, times) = run(timeout, &[Retry::AfterBackoff; 100]).await;
         let error = result.unwrap_err();
-        assert_eq!((error.error_type, error.retry_after), ("503", None));
+        assert_eq!((&*error.error_type, error.retry), ("503", Retry::AfterBackoff));
         assert!(start.elapsed() < timeout, "{:?}", start.elapsed());
         assert!((3..=7).contains(&times.len()), "{times:?}");
     }

@@ -1,6 +1,6 @@
-//! Accounts: registering, signing in and out, passwords, tokens and rate limits.
+//! Accounts: registration, login, logout, passwords, tokens and rate limits.
 //!
-//! Decides who may sign in. SQL is in [`crate::store`], HTTP in [`crate::api`].
+//! This module decides who may log in. SQL is in [`crate::store`], HTTP in [`crate::api`].
 
 mod password;
 mod rate_limit;
@@ -11,6 +11,6 @@ mod werkzeug;
 pub use self::{
     password::{Overloaded, Password, PasswordScheme, Passwords, Verdict},
     rate_limit::{RateLimiter, Rates, TooManyAttempts},
-    service::{AccountError, Accounts, ProfileUpdate, SignedIn},
+    service::{AccountError, Accounts, SignedIn},
     token::{Claims, InvalidToken, SecretKey, Tokens},
 };

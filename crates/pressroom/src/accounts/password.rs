@@ -59,7 +59,7 @@ pub enum Verdict {
 pub struct Overloaded;
 
 /// Hashes and verifies passwords with bounded concurrency.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Passwords {
     scheme: PasswordScheme,
     /// One permit for each computation that may run at once.
@@ -69,14 +69,6 @@ pub struct Passwords {
     ids: Arc<dyn IdSource>,
     /// Hash to verify against when there is no account, so that an unknown address takes the same time.
     decoy: PasswordHash,
-}
-
-impl std::fmt::Debug for Passwords {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Passwords")
-            .field("scheme", &self.scheme)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Passwords {

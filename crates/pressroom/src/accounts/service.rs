@@ -59,11 +59,7 @@ impl Failure for AccountError {
         match self {
             Self::Store(error) => error.error_type(),
             Self::Overloaded(_) => Some("overloaded".into()),
-            Self::EmailTaken
-            | Self::InvalidCredentials
-            | Self::InvalidToken(_)
-            | Self::UserNotFound
-            | Self::TooManyAttempts(_) => None,
+            _ => None,
         }
     }
 
@@ -79,30 +75,14 @@ pub struct SignedIn {
     pub token: String,
 }
 
-/// Requested changes to a profile; `None` leaves a field unchanged.
-#[derive(Debug, Default)]
-pub struct ProfileUpdate {
-    pub email: Option<Email>,
-    pub password: Option<Password>,
-    pub name: Option<String>,
-    pub bio: Option<String>,
-    pub image: Option<String>,
-}
-
 /// The accounts service.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Accounts {
     store: Arc<dyn AccountStore>,
     passwords: Passwords,
     tokens: Tokens,
     limiter: Arc<RateLimiter>,
     clock: Arc<dyn Clock>,
-}
-
-impl std::fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Accounts").finish_non_exhaustive()
-    }
 }
 
 impl Accounts {
@@ -198,22 +178,19 @@ impl Accounts {
         }
     }
 
-    /// Changes a user's profile.
+    /// Changes a user's profile; a new `password` also replaces the hash in `changes`.
     ///
     /// # Errors
     /// [`AccountError::EmailTaken`], [`AccountError::UserNotFound`], or a failure of the store or of hashing.
-    pub async fn update(&self, user: &User, update: ProfileUpdate) -> Result<User, AccountError> {
-        let password_hash = match update.password {
-            Some(password) => Some(self.passwords.hash(password).await?),
-            None => None,
-        };
-        let changes = UserChanges {
-            email: update.email,
-            password_hash,
-            name: update.name,
-            bio: update.bio,
-            image: update.image,
-        };
+    pub async fn update(
+        &self,
+        user: &User,
+        mut changes: UserChanges,
+        password: Option<Password>,
+    ) -> Result<User, AccountError> {
+        if let Some(password) = password {
+            changes.password_hash = Some(self.passwords.hash(password).await?);
+        }
         let updated = self.store.update_user(user.id, changes, self.clock.now()).await?;
         updated.ok_or(AccountError::UserNotFound)
     }

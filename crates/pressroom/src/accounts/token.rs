@@ -78,20 +78,12 @@ pub enum InvalidToken {
 }
 
 /// Issues and checks tokens.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Tokens {
     secret: SecretKey,
     lifetime: Duration,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
-}
-
-impl std::fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens")
-            .field("lifetime", &self.lifetime)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Tokens {
@@ -137,27 +129,27 @@ impl Tokens {
     pub fn check(&self, token: &str) -> Result<Claims, InvalidToken> {
         // PyJWT accepts base64 padding, which RFC 7515 omits.
         let token = token.trim_end_matches('=');
-        let (signed, signature) = token.rsplit_once('.').ok_or(InvalidToken::Untrusted)?;
-        let signature = URL_SAFE_NO_PAD
-            .decode(signature)
-            .map_err(|_| InvalidToken::Untrusted)?;
-        self.secret
-            .mac(signed)
-            .verify_slice(&signature)
-            .map_err(|_| InvalidToken::Untrusted)?;
-
-        let (header, payload) = signed.split_once('.').ok_or(InvalidToken::Untrusted)?;
-        let header = object(header).ok_or(InvalidToken::Untrusted)?;
-        if header.get("alg").and_then(Value::as_str) != Some("HS256") || header.contains_key("crit") {
-            return Err(InvalidToken::Untrusted);
-        }
-        let claims = object(payload).ok_or(InvalidToken::Untrusted)?;
-        let expires_at = self.check_registered(&claims).ok_or(InvalidToken::Untrusted)?;
+        let (signed, claims, expires_at) = self.verified(token).ok_or(InvalidToken::Untrusted)?;
         Ok(Claims {
             user: user_id(&claims).ok_or(InvalidToken::NoUser)?,
             key: key(&claims, signed),
             expires_at,
         })
+    }
+
+    /// Returns the signed part of a token that can be trusted, its claims, and its expiry time.
+    fn verified<'t>(&self, token: &'t str) -> Option<(&'t str, Map<String, Value>, Timestamp)> {
+        let (signed, signature) = token.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        self.secret.mac(signed).verify_slice(&signature).ok()?;
+        let (header, payload) = signed.split_once('.')?;
+        let header = object(header)?;
+        if header.get("alg").and_then(Value::as_str) != Some("HS256") || header.contains_key("crit") {
+            return None;
+        }
+        let claims = object(payload)?;
+        let expires_at = self.check_registered(&claims)?;
+        Some((signed, claims, expires_at))
     }
 
     /// Checks the registered claims (RFC 7519, section 4.1) by PyJWT's rules and returns the expiry time.
@@ -215,7 +207,7 @@ mod tests {
 
     const SECRET: &str = "dev-secret-key-change-in-production";
 
-    #[derive(Clone, Copy)]
+    #[derive(Debug, Clone, Copy)]
     struct At(i64);
 
     impl Clock for At {

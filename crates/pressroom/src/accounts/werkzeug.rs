@@ -1,15 +1,15 @@
 //! Password hashes in werkzeug's text format, `method$salt$hex`, which Flask applications store.
 //!
-//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; any other hash never verifies. The
-//! cost that a stored hash may demand is bounded, because other programs may have written it.
+//! The methods `scrypt:N:r:p` and `pbkdf2:digest:rounds` are supported; no password matches any other hash.
+//! The cost of a stored hash is bounded, because other programs may have written it.
 
 use pbkdf2::pbkdf2_hmac;
 use subtle::ConstantTimeEq;
 
-/// Maximum memory that a scrypt hash may demand, in bytes (werkzeug's default needs 32 MiB).
+/// Maximum memory of a scrypt hash, in bytes (werkzeug's default needs 32 MiB).
 const MAX_SCRYPT_MEMORY: u64 = 256 << 20;
 
-/// Maximum number of rounds that a PBKDF2 hash may demand (werkzeug's default is a million).
+/// Maximum number of rounds of a PBKDF2 hash (werkzeug's default is a million).
 const MAX_PBKDF2_ROUNDS: u32 = 10_000_000;
 
 // werkzeug's default cost for scrypt: N = 2^15, r = 8, p = 1.
@@ -18,16 +18,15 @@ const SCRYPT_R: u32 = 8;
 const SCRYPT_P: u32 = 1;
 const SCRYPT_LEN: usize = 64;
 
-/// Whether `hash` is a hash of `password`; false for a malformed hash.
+/// Returns whether `hash` is a hash of `password`; false for a malformed hash.
 pub(super) fn verify(password: &[u8], hash: &str) -> bool {
     matches(password, hash).unwrap_or(false)
 }
 
-/// Hashes as werkzeug's `generate_password_hash` does, so that Flask can verify it.
+/// Returns a hash as from werkzeug's `generate_password_hash`, which Flask can verify.
 pub(super) fn hash(password: &[u8], salt: &str) -> String {
     let mut output = [0; SCRYPT_LEN];
-    let params =
-        scrypt::Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).expect("werkzeug's cost is a valid one");
+    let params = scrypt::Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).expect("werkzeug's cost is valid");
     scrypt::scrypt(password, salt.as_bytes(), &params, &mut output).expect("64 bytes is a valid length");
     let n = 1u32 << SCRYPT_LOG_N;
     format!("scrypt:{n}:{SCRYPT_R}:{SCRYPT_P}${salt}${}", hex(&output))
@@ -60,27 +59,19 @@ fn scrypt(password: &[u8], salt: &[u8], n: u64, r: u32, p: u32) -> Option<Vec<u8
 }
 
 fn pbkdf2(password: &[u8], salt: &[u8], digest: &str, rounds: u32) -> Option<Vec<u8>> {
+    type Derive = fn(&[u8], &[u8], u32, &mut [u8]);
+
     if !(1..=MAX_PBKDF2_ROUNDS).contains(&rounds) {
         return None;
     }
-    let output = match digest {
-        "sha1" => {
-            let mut output = vec![0; 20];
-            pbkdf2_hmac::<sha1::Sha1>(password, salt, rounds, &mut output);
-            output
-        }
-        "sha256" => {
-            let mut output = vec![0; 32];
-            pbkdf2_hmac::<sha2::Sha256>(password, salt, rounds, &mut output);
-            output
-        }
-        "sha512" => {
-            let mut output = vec![0; 64];
-            pbkdf2_hmac::<sha2::Sha512>(password, salt, rounds, &mut output);
-            output
-        }
+    let (length, derive): (usize, Derive) = match digest {
+        "sha1" => (20, pbkdf2_hmac::<sha1::Sha1>),
+        "sha256" => (32, pbkdf2_hmac::<sha2::Sha256>),
+        "sha512" => (64, pbkdf2_hmac::<sha2::Sha512>),
         _ => return None,
     };
+    let mut output = vec![0; length];
+    derive(password, salt, rounds, &mut output);
     Some(output)
 }
 

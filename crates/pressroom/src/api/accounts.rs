@@ -8,12 +8,13 @@ use telemetry::ClientAddress;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     auth::Caller,
     error::{ApiError, ErrorBody},
     json::{Json, JsonBody, request_body},
 };
-use crate::accounts::{Accounts, Password, ProfileUpdate, SignedIn};
-use crate::domain::{Email, User};
+use crate::accounts::{Password, SignedIn};
+use crate::domain::{Email, User, UserChanges};
 
 /// The caller's own user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -118,17 +119,13 @@ pub struct Message {
     post, path = "/api/register", tag = "accounts", request_body = Registration,
     responses(
         (status = CREATED, body = SignedInView),
-        (status = BAD_REQUEST, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody,
             description = "The e-mail address is already registered, ignoring case"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn register(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -137,7 +134,10 @@ pub async fn register(
         password,
         name,
     } = Registration::read(body)?;
-    let signed_in = accounts.register(email, password, name, address(client)).await?;
+    let signed_in = app
+        .accounts
+        .register(email, password, name, address(client))
+        .await?;
     Ok((StatusCode::CREATED, Json(SignedInView::from(signed_in))))
 }
 
@@ -146,32 +146,24 @@ pub async fn register(
     post, path = "/api/login", tag = "accounts", request_body = Login,
     responses(
         (status = OK, body = SignedInView),
-        (status = BAD_REQUEST, body = ErrorBody),
         (status = UNAUTHORIZED, body = ErrorBody, description = "Unknown e-mail address or wrong password"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = TOO_MANY_REQUESTS, body = ErrorBody, description = "Retry after `Retry-After` seconds"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn login(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     client: Option<Extension<ClientAddress>>,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
     let Login { email, password } = Login::read(body)?;
-    let signed_in = accounts.login(email, password, address(client)).await?;
+    let signed_in = app.accounts.login(email, password, address(client)).await?;
     Ok(Json(SignedInView::from(signed_in)))
 }
 
 /// Get your own profile
 #[utoipa::path(
     get, path = "/api/user", tag = "accounts", security(("bearer" = [])),
-    responses(
-        (status = OK, body = UserView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = UserView))
 )]
 pub async fn profile(caller: Caller) -> Json<UserView> {
     Json(caller.user.into())
@@ -182,42 +174,36 @@ pub async fn profile(caller: Caller) -> Json<UserView> {
     put, path = "/api/user", tag = "accounts", security(("bearer" = [])), request_body = Profile,
     responses(
         (status = OK, body = UserView),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = CONFLICT, body = ErrorBody, description = "The e-mail address belongs to another user"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn update_profile(
-    State(accounts): State<Accounts>,
+    State(app): AppState,
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<UserView>, ApiError> {
     let profile = Profile::read(body)?;
-    let update = ProfileUpdate {
+    let changes = UserChanges {
         email: profile.email,
-        password: profile.password,
+        password_hash: None,
         name: profile.name,
         bio: profile.bio,
         image: profile.image,
     };
-    let user = accounts.update(&caller.user, update).await?;
+    let user = app
+        .accounts
+        .update(&caller.user, changes, profile.password)
+        .await?;
     Ok(Json(user.into()))
 }
 
 /// Log out, which revokes the token
 #[utoipa::path(
     post, path = "/api/logout", tag = "accounts", security(("bearer" = [])),
-    responses(
-        (status = OK, body = Message),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = Message))
 )]
-pub async fn logout(State(accounts): State<Accounts>, caller: Caller) -> Result<Json<Message>, ApiError> {
-    accounts.logout(&caller.user, &caller.claims).await?;
+pub async fn logout(State(app): AppState, caller: Caller) -> Result<Json<Message>, ApiError> {
+    app.accounts.logout(&caller.user, &caller.claims).await?;
     Ok(Json(Message {
         message: "Logged out successfully",
     }))

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     auth::Caller,
     conditions::Conditions,
     entity_tag::{self, entity_tag},
@@ -17,11 +18,10 @@ use super::{
     json::{Json, JsonBody, request_body},
     paging::{Paging, encode_cursor},
 };
-use crate::articles::Articles;
 use crate::domain::{Article, ArticleChanges, Draft};
 
-/// Caching rules for an article: caches revalidate before each use and keep responses for different
-/// `Authorization` fields apart.
+/// Caching rules for an article: caches revalidate before each use, and separate responses by
+/// `Authorization`.
 const REVALIDATED: [(HeaderName, HeaderValue); 2] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     (header::VARY, HeaderValue::from_static("Authorization")),
@@ -112,7 +112,7 @@ request_body! {
     }
 }
 
-/// The slug in a path. A text that cannot be a slug (invalid UTF-8, or containing NUL) is answered 404.
+/// Slug in a path. Text that cannot be a slug (invalid UTF-8, or with a NUL) results in 404.
 #[derive(Debug)]
 pub struct Slug(String);
 
@@ -136,17 +136,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Slug {
     responses(
         (status = OK, body = ArticleListView),
         (status = BAD_REQUEST, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn list(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Option<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ArticleListView>, ApiError> {
     let paging = Paging::parse(query.as_deref().unwrap_or_default())?;
     let viewer = caller.map(|caller| caller.user.id);
-    let page = articles.list(paging.query(viewer)).await?;
+    let page = app.articles.list(paging.query(viewer)).await?;
     let next_cursor = page
         .more
         .then(|| page.articles.last().map(encode_cursor))
@@ -173,17 +172,12 @@ pub async fn list(
             ("Location" = String, description = "Path of the article"),
             ("ETag" = String, description = "Entity tag of the article"),
         )),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
         (status = UNPROCESSABLE_ENTITY, body = ErrorBody,
             description = "The idempotency key was used for a request with a different body"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn create(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Keyed(key): Keyed,
     body: JsonBody,
@@ -194,7 +188,7 @@ pub async fn create(
         description: new.description.unwrap_or_default(),
         body: new.body,
     };
-    let article = articles.create(&caller.user, draft, key).await?;
+    let article = app.articles.create(&caller.user, draft, key).await?;
     // Generated slugs are ASCII, so the conversion succeeds.
     let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
     let headers = [
@@ -218,18 +212,16 @@ pub async fn create(
             ("ETag" = String, description = "Entity tag of the article as this caller sees it"),
         )),
         (status = NOT_MODIFIED, description = "The client's cached version is current"),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn get(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Option<Caller>,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let viewer = caller.map(|caller| caller.user.id);
-    let article = articles.get(&slug, viewer).await?;
+    let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
     let known = conditions.include(&tag);
     let headers = (REVALIDATED, [(header::ETAG, entity_tag::field(tag))]);
@@ -254,26 +246,20 @@ pub async fn get(
         (status = OK, body = ArticleView, headers(
             ("ETag" = String, description = "Entity tag of the updated article"),
         )),
-        (status = BAD_REQUEST, body = ErrorBody),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
-        (status = PAYLOAD_TOO_LARGE, body = ErrorBody),
-        (status = UNSUPPORTED_MEDIA_TYPE, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn update(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
     uri: Uri,
     conditions: Conditions,
     body: JsonBody,
 ) -> Result<impl IntoResponse, ApiError> {
-    let article = articles.find_to_update(&slug, &caller.user).await?;
+    let article = app.articles.find_to_update(&slug, &caller.user).await?;
     let update = ArticleUpdate::read(body)?;
     let changes = ArticleChanges {
         title: update.title,
@@ -281,10 +267,10 @@ pub async fn update(
         body: update.body,
     };
     let precondition = conditions.precondition();
-    let article = articles.update(&article, changes, precondition).await?;
+    let article = app.articles.update(&article, changes, precondition).await?;
     // RFC 9110, section 6.4.2: with `Content-Location`, the response's content and its entity tag
     // describe the updated article, not the content of the request.
-    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal())?;
+    let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal_error())?;
     let headers = [
         (header::CONTENT_LOCATION, location),
         (header::ETAG, entity_tag::field(entity_tag(&article))),
@@ -302,22 +288,19 @@ pub async fn update(
     ),
     responses(
         (status = NO_CONTENT),
-        (status = UNAUTHORIZED, body = ErrorBody),
         (status = FORBIDDEN, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
         (status = PRECONDITION_FAILED, body = ErrorBody,
             description = "`If-Match` does not list the current version"),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
     )
 )]
 pub async fn delete(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
     conditions: Conditions,
 ) -> Result<StatusCode, ApiError> {
     let precondition = conditions.precondition();
-    articles.delete(&slug, &caller.user, precondition).await?;
+    app.articles.delete(&slug, &caller.user, precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -325,36 +308,26 @@ pub async fn delete(
 #[utoipa::path(
     post, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses(
-        (status = OK, body = ArticleView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = ArticleView))
 )]
 pub async fn favorite(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(articles.favorite(&slug, &caller.user).await?.into()))
+    Ok(Json(app.articles.favorite(&slug, &caller.user).await?.into()))
 }
 
 /// Remove a favourite (idempotent)
 #[utoipa::path(
     delete, path = "/api/articles/{slug}/favorite", tag = "articles", security(("bearer" = [])),
     params(("slug" = String, Path)),
-    responses(
-        (status = OK, body = ArticleView),
-        (status = UNAUTHORIZED, body = ErrorBody),
-        (status = NOT_FOUND, body = ErrorBody),
-        (status = SERVICE_UNAVAILABLE, body = ErrorBody),
-    )
+    responses((status = OK, body = ArticleView))
 )]
 pub async fn unfavorite(
-    State(articles): State<Articles>,
+    State(app): AppState,
     caller: Caller,
     Slug(slug): Slug,
 ) -> Result<Json<ArticleView>, ApiError> {
-    Ok(Json(articles.unfavorite(&slug, &caller.user).await?.into()))
+    Ok(Json(app.articles.unfavorite(&slug, &caller.user).await?.into()))
 }

@@ -1,13 +1,15 @@
 //! Authentication of a request by its bearer token (RFC 6750).
 
+use std::sync::Arc;
+
 use axum::{
-    extract::{FromRef, FromRequestParts, OptionalFromRequestParts},
+    extract::{FromRequestParts, OptionalFromRequestParts},
     http::{HeaderMap, header, request::Parts},
 };
 use telemetry::KeyValue;
 
-use super::error::ApiError;
-use crate::accounts::{AccountError, Accounts, Claims};
+use super::{app::App, error::ApiError};
+use crate::accounts::{AccountError, Claims};
 use crate::domain::User;
 
 /// A caller with a valid token.
@@ -17,42 +19,36 @@ pub struct Caller {
     pub claims: Claims,
 }
 
-impl<S> FromRequestParts<S> for Caller
-where
-    Accounts: FromRef<S>,
-    S: Send + Sync,
-{
+impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let token = bearer_token(&parts.headers).ok_or_else(ApiError::missing_token)?;
-        let (user, claims) = Accounts::from_ref(state).authenticate(&token).await?;
-        telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-        Ok(Self { user, claims })
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
+        authenticated(parts, app)
+            .await?
+            .ok_or_else(ApiError::missing_token)
     }
 }
 
-impl<S> OptionalFromRequestParts<S> for Caller
-where
-    Accounts: FromRef<S>,
-    S: Send + Sync,
-{
+impl OptionalFromRequestParts<Arc<App>> for Caller {
     type Rejection = ApiError;
 
     /// Treats an invalid token as no token; an unavailable database is still an error.
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
-        let Some(token) = bearer_token(&parts.headers) else {
-            return Ok(None);
-        };
-        match Accounts::from_ref(state).authenticate(&token).await {
-            Ok((user, claims)) => {
-                telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
-                Ok(Some(Self { user, claims }))
-            }
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
+        match authenticated(parts, app).await {
             Err(AccountError::InvalidToken(_) | AccountError::UserNotFound) => Ok(None),
-            Err(error) => Err(error.into()),
+            caller => Ok(caller?),
         }
     }
+}
+
+/// Returns the caller that the request's token names; `None` without a token.
+async fn authenticated(parts: &Parts, app: &App) -> Result<Option<Caller>, AccountError> {
+    let Some(token) = bearer_token(&parts.headers) else {
+        return Ok(None);
+    };
+    let (user, claims) = app.accounts.authenticate(&token).await?;
+    telemetry::set_server_attribute(KeyValue::new("user.id", i64::from(user.id.0)));
+    Ok(Some(Caller { user, claims }))
 }
 
 /// Returns the token after `Bearer`, in any letter case and followed by one or more spaces.

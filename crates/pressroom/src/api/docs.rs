@@ -2,13 +2,15 @@
 //! loads nothing from other hosts.
 
 use axum::{
-    Extension,
-    http::{HeaderValue, header},
+    http::header,
     response::{Html, IntoResponse},
 };
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::{
+        Content, Ref, ResponseBuilder,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 
 /// Parts of the document other than the paths, which come from the handlers.
@@ -41,25 +43,40 @@ impl Modify for BearerToken {
     }
 }
 
-/// The serialised document.
-#[derive(Clone)]
-pub(super) struct Document(pub(super) bytes::Bytes);
-
-/// Serves the OpenAPI 3.1 document.
-pub(super) async fn document(Extension(Document(json)): Extension<Document>) -> impl IntoResponse {
-    let json_type = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json_type)], json)
+/// Adds the error responses that follow from the other parts of an operation.
+pub(super) fn add_common_errors(document: &mut utoipa::openapi::OpenApi) {
+    let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+    let error = ResponseBuilder::new().content("application/json", body).build();
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let security = operation.security.as_ref();
+            let statuses = [
+                ("400", operation.request_body.is_some()),
+                // An operation whose token is optional lists two alternatives.
+                (
+                    "401",
+                    security.is_some_and(|alternatives| alternatives.len() == 1),
+                ),
+                ("404", path.contains("{slug}")),
+                ("413", operation.request_body.is_some()),
+                ("415", operation.request_body.is_some()),
+                ("503", !path.starts_with("/api/health")),
+            ];
+            for (status, _) in statuses.into_iter().filter(|(_, applies)| *applies) {
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| error.clone().into());
+            }
+        }
+    }
 }
 
 /// Serves the API page.
 pub(super) async fn page() -> impl IntoResponse {
     let own_origin_only = "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; \
                             style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-    (
-        [(
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(own_origin_only),
-        )],
-        Html(include_str!("docs.html")),
-    )
+    let policy = [(header::CONTENT_SECURITY_POLICY, own_origin_only)];
+    (policy, Html(include_str!("docs.html")))
 }

@@ -1,12 +1,11 @@
 //! The error envelope: the one JSON format of every error response.
 //!
-//! Handlers return `Result<_, ApiError>`; middleware and fallbacks build an [`ApiError`] as well. Each
-//! constructor ties a status, a code and a message together. The messages are those of the reference
-//! implementation, word for word, because clients match on them.
+//! Handlers return `Result<_, ApiError>`; middleware and fallbacks build an [`ApiError`] as well. The
+//! messages are those of the reference implementation, word for word, because clients match on them.
 //!
 //! Choosing an error: domain errors convert with `From`. Use [`ApiError::bad_request`] when the request
 //! cannot be read at all and [`ApiError::validation`] when individual fields are wrong. An unavailable
-//! database is 503, never 500. [`ApiError::internal`] is for defects of this program; the cause is logged
+//! database is 503, never 500. [`ApiError::internal_error`] is for defects of this program; the cause is logged
 //! but not sent.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
@@ -19,15 +18,14 @@ use serde::Serialize;
 use telemetry::Fault;
 use utoipa::ToSchema;
 
-use super::response;
 use crate::{
     accounts::{AccountError, InvalidToken, TooManyAttempts},
     articles::ArticleError,
     store::{Constraint, StoreError},
 };
 
-/// Value of `Retry-After` when the service is unavailable.
-const UNAVAILABLE_FOR: Duration = Duration::from_secs(1);
+/// Value of `Retry-After` when the service is unavailable, in seconds.
+const UNAVAILABLE_FOR: NonZeroU32 = NonZeroU32::MIN;
 
 /// All validation errors of a request, by field name.
 pub type FieldErrors = BTreeMap<String, Vec<String>>;
@@ -39,7 +37,7 @@ pub struct ApiError {
     code: &'static str,
     message: &'static str,
     fields: Option<FieldErrors>,
-    /// Value of `Retry-After`, in seconds.
+    /// Value of `Retry-After` where another one than for its status applies, in seconds.
     retry_after: Option<NonZeroU32>,
     /// Internal cause; recorded on the server span, not sent.
     cause: Option<Fault>,
@@ -69,6 +67,42 @@ struct ErrorDetail {
     fields: Option<FieldErrors>,
 }
 
+/// Declares a constructor for each error that has a fixed status, code and message. The code is the name.
+macro_rules! errors {
+    ($($code:ident: $status:ident, $message:literal;)*) => {
+        impl ApiError {
+            $(pub(super) fn $code() -> Self {
+                Self::new(StatusCode::$status, stringify!($code), $message)
+            })*
+        }
+    };
+}
+
+errors! {
+    bad_request: BAD_REQUEST, "Bad request";
+    invalid_idempotency_key: BAD_REQUEST,
+        "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters";
+    missing_token: UNAUTHORIZED, "Missing or invalid authorization header";
+    invalid_credentials: UNAUTHORIZED, "Invalid credentials";
+    invalid_token: UNAUTHORIZED, "Invalid or expired token";
+    invalid_token_payload: UNAUTHORIZED, "Invalid token payload";
+    user_not_found: UNAUTHORIZED, "User not found";
+    not_found: NOT_FOUND, "Not found";
+    article_not_found: NOT_FOUND, "Article not found";
+    method_not_allowed: METHOD_NOT_ALLOWED, "Method not allowed";
+    email_taken: CONFLICT, "Email already registered";
+    precondition_failed: PRECONDITION_FAILED,
+        "The article's current version does not meet the request's precondition";
+    body_too_large: PAYLOAD_TOO_LARGE, "Request body too large";
+    unsupported_media_type: UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json";
+    idempotency_key_reused: UNPROCESSABLE_ENTITY, "Idempotency-Key was already used for a different request";
+    too_many_attempts: TOO_MANY_REQUESTS, "Too many attempts, try again later";
+    header_too_large: REQUEST_HEADER_FIELDS_TOO_LARGE, "Request header field too large";
+    internal_error: INTERNAL_SERVER_ERROR, "Internal server error";
+    request_timeout: SERVICE_UNAVAILABLE, "Request timed out";
+    service_unavailable: SERVICE_UNAVAILABLE, "Service temporarily unavailable";
+}
+
 impl ApiError {
     const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self {
@@ -81,118 +115,27 @@ impl ApiError {
         }
     }
 
-    fn caused_by(mut self, error_type: &'static str, message: impl Into<String>) -> Self {
-        self.cause = Some(Fault {
+    pub(super) fn validation(fields: FieldErrors) -> Self {
+        Self {
+            fields: Some(fields),
+            ..Self::new(StatusCode::BAD_REQUEST, "validation_error", "Validation failed")
+        }
+    }
+
+    /// A validation error of one field.
+    pub(super) fn invalid_field(name: &str, message: &str) -> Self {
+        Self::validation([(name.to_owned(), vec![message.to_owned()])].into())
+    }
+
+    pub(super) fn caused_by(self, error_type: &'static str, message: impl Into<String>) -> Self {
+        let cause = Fault {
             error_type: error_type.into(),
             message: message.into(),
-        });
-        self
-    }
-
-    /// Sets `Retry-After`, rounded up to whole seconds.
-    fn retry_after(mut self, wait: Duration) -> Self {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.retry_after = Some(NonZeroU32::new(seconds).unwrap_or(NonZeroU32::MIN));
-        self
-    }
-
-    pub fn bad_request() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", "Bad request")
-    }
-
-    pub fn validation(fields: FieldErrors) -> Self {
-        let mut error = Self::new(StatusCode::BAD_REQUEST, "validation_error", "Validation failed");
-        error.fields = Some(fields);
-        error
-    }
-
-    pub fn invalid_idempotency_key() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_idempotency_key",
-            "Idempotency-Key must be a single value of 1 to 255 printable ASCII characters",
-        )
-    }
-
-    pub fn missing_token() -> Self {
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "missing_token",
-            "Missing or invalid authorization header",
-        )
-    }
-
-    pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "Not found")
-    }
-
-    pub fn article_not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "article_not_found", "Article not found")
-    }
-
-    pub fn method_not_allowed() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "Method not allowed",
-        )
-    }
-
-    pub fn body_too_large() -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "Request body too large",
-        )
-    }
-
-    pub fn header_too_large() -> Self {
-        Self::new(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "header_too_large",
-            "Request header field too large",
-        )
-    }
-
-    pub fn unsupported_media_type() -> Self {
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Content-Type must be application/json",
-        )
-    }
-
-    pub fn timeout() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "request_timeout",
-            "Request timed out",
-        )
-        .retry_after(UNAVAILABLE_FOR)
-        .caused_by("timeout", "the request exceeded its time limit")
-    }
-
-    pub fn unavailable() -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "service_unavailable",
-            "Service temporarily unavailable",
-        )
-        .retry_after(UNAVAILABLE_FOR)
-    }
-
-    /// Internal error for a handler that panicked with `message`.
-    pub fn panicked(message: &'static str) -> Self {
-        Self::internal().caused_by("panic", message)
-    }
-
-    pub fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            "Internal server error",
-        )
+        };
+        Self {
+            cause: Some(cause),
+            ..self
+        }
     }
 }
 
@@ -201,13 +144,13 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable(reason) => {
                 telemetry::warn!(reason, "database unavailable");
-                Self::unavailable().caused_by("database_unavailable", reason)
+                Self::service_unavailable().caused_by("database_unavailable", reason)
             }
             StoreError::Conflict(Constraint::UserEmail) => AccountError::EmailTaken.into(),
             error @ (StoreError::Conflict(Constraint::ArticleSlug | Constraint::IdempotencyKey)
             | StoreError::Failed(_)) => {
                 telemetry::error!(%error, "database operation failed");
-                Self::internal().caused_by("database_error", error.to_string())
+                Self::internal_error().caused_by("database_error", error.to_string())
             }
         }
     }
@@ -215,28 +158,19 @@ impl From<StoreError> for ApiError {
 
 impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
-        let unauthorized = |code, message| Self::new(StatusCode::UNAUTHORIZED, code, message);
         match error {
-            AccountError::EmailTaken => {
-                Self::new(StatusCode::CONFLICT, "email_taken", "Email already registered")
-            }
-            AccountError::InvalidCredentials => unauthorized("invalid_credentials", "Invalid credentials"),
-            AccountError::InvalidToken(InvalidToken::Untrusted) => {
-                unauthorized("invalid_token", "Invalid or expired token")
-            }
-            AccountError::InvalidToken(InvalidToken::NoUser) => {
-                unauthorized("invalid_token_payload", "Invalid token payload")
-            }
-            AccountError::UserNotFound => unauthorized("user_not_found", "User not found"),
-            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_attempts",
-                "Too many attempts, try again later",
-            )
-            .retry_after(retry_after),
+            AccountError::EmailTaken => Self::email_taken(),
+            AccountError::InvalidCredentials => Self::invalid_credentials(),
+            AccountError::InvalidToken(InvalidToken::Untrusted) => Self::invalid_token(),
+            AccountError::InvalidToken(InvalidToken::NoUser) => Self::invalid_token_payload(),
+            AccountError::UserNotFound => Self::user_not_found(),
+            AccountError::TooManyAttempts(TooManyAttempts { retry_after }) => Self {
+                retry_after: Some(whole_seconds(retry_after)),
+                ..Self::too_many_attempts()
+            },
             AccountError::Overloaded(error) => {
                 telemetry::warn!(%error, "request rejected because password hashing is overloaded");
-                Self::unavailable().caused_by("overloaded", error.to_string())
+                Self::service_unavailable().caused_by("overloaded", error.to_string())
             }
             AccountError::Store(error) => error.into(),
         }
@@ -250,16 +184,8 @@ impl From<ArticleError> for ApiError {
             ArticleError::NotFound => Self::article_not_found(),
             ArticleError::UpdateForbidden => forbidden("You can only update your own articles"),
             ArticleError::DeleteForbidden => forbidden("You can only delete your own articles"),
-            ArticleError::PreconditionFailed => Self::new(
-                StatusCode::PRECONDITION_FAILED,
-                "precondition_failed",
-                "The article's current version does not meet the request's precondition",
-            ),
-            ArticleError::IdempotencyKeyReused => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "Idempotency-Key was already used for a different request",
-            ),
+            ArticleError::PreconditionFailed => Self::precondition_failed(),
+            ArticleError::IdempotencyKeyReused => Self::idempotency_key_reused(),
             ArticleError::Store(error) => error.into(),
         }
     }
@@ -277,12 +203,13 @@ impl IntoResponse for ApiError {
             },
         };
         let body = serde_json::to_vec(&body).expect("texts and a number, which all serialise");
-        let mut response = (self.status, response::json(body)).into_response();
+        let mut response = (self.status, json_response(body)).into_response();
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(cause);
         }
         let headers = response.headers_mut();
-        if let Some(wait) = self.retry_after {
+        let unavailable = self.status == StatusCode::SERVICE_UNAVAILABLE;
+        if let Some(wait) = self.retry_after.or(unavailable.then_some(UNAVAILABLE_FOR)) {
             headers.insert(header::RETRY_AFTER, wait.get().into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
@@ -290,4 +217,16 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// Returns a response whose body is a JSON text.
+pub(super) fn json_response(body: Vec<u8>) -> Response {
+    let content_type = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}
+
+/// Rounds up to whole seconds, at least one.
+fn whole_seconds(wait: Duration) -> NonZeroU32 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
 }

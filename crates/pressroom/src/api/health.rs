@@ -9,10 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    app::AppState,
     error::{ApiError, ErrorBody},
     json::Json,
 };
-use crate::health::{ComponentStatus, Health};
+use crate::health::{ComponentStatus, Report};
 
 /// Overall status of the service.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -28,19 +29,8 @@ enum Status {
 #[schema(as = Health)]
 pub struct HealthView {
     status: Status,
-    components: Components,
+    components: Report,
     service: Service,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Components {
-    #[schema(value_type = String, example = "healthy")]
-    database: ComponentStatus,
-    #[schema(value_type = String, example = "healthy")]
-    redis: ComponentStatus,
-    /// Healthy when at least one worker is alive.
-    #[schema(value_type = String, example = "healthy")]
-    celery: ComponentStatus,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -65,8 +55,8 @@ pub struct Probe {
             description = "The database or Redis is unavailable"),
     )
 )]
-pub async fn health(State(health): State<Health>) -> Response {
-    let report = health.check().await;
+pub async fn health(State(app): AppState) -> Response {
+    let report = app.health.check().await;
     let required = [report.database, report.redis];
     let status = if required.contains(&ComponentStatus::Unhealthy) {
         Status::Unhealthy
@@ -81,13 +71,9 @@ pub async fn health(State(health): State<Health>) -> Response {
     };
     let view = HealthView {
         status,
-        components: Components {
-            database: report.database,
-            redis: report.redis,
-            celery: report.celery,
-        },
+        components: report,
         service: Service {
-            name: health.service_name().to_owned(),
+            name: app.health.service_name().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
         },
     };
@@ -105,10 +91,10 @@ pub async fn live() -> Json<Probe> {
     get, path = "/api/health/ready", tag = "health",
     responses((status = OK, body = Probe), (status = SERVICE_UNAVAILABLE, body = ErrorBody))
 )]
-pub async fn ready(State(health): State<Health>) -> Result<Json<Probe>, ApiError> {
-    if health.is_ready().await {
+pub async fn ready(State(app): AppState) -> Result<Json<Probe>, ApiError> {
+    if app.health.is_ready().await {
         Ok(Json(Probe { status: "ok" }))
     } else {
-        Err(ApiError::unavailable())
+        Err(ApiError::service_unavailable())
     }
 }

@@ -4,11 +4,11 @@
 //! authentication, existence and ownership are checked first. The rules and the wording of validation
 //! errors are those of the reference implementation, which uses marshmallow.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use axum::{
     body::Bytes,
-    extract::{FromRef, FromRequest, Request},
+    extract::{FromRequest, Request},
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
@@ -17,9 +17,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    error::{ApiError, FieldErrors},
-    limits::Limits,
-    response,
+    app::App,
+    error::{ApiError, FieldErrors, json_response},
 };
 use crate::{
     accounts::Password,
@@ -33,10 +32,10 @@ pub struct Json<T>(pub T);
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(body) => response::json(body),
+            Ok(body) => json_response(body),
             Err(error) => {
                 telemetry::error!(%error, "cannot serialise a response");
-                ApiError::internal().into_response()
+                ApiError::internal_error().into_response()
             }
         }
     }
@@ -46,19 +45,14 @@ impl<T: Serialize> IntoResponse for Json<T> {
 #[derive(Debug)]
 pub struct JsonBody(Result<Bytes, ApiError>);
 
-impl<S> FromRequest<S> for JsonBody
-where
-    Limits: FromRef<S>,
-    S: Send + Sync,
-{
+impl FromRequest<Arc<App>> for JsonBody {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let limits = Limits::from_ref(state);
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Self::Rejection> {
         if !is_json(request.headers()) {
             return Ok(Self(Err(ApiError::unsupported_media_type())));
         }
-        let body = Limited::new(request.into_body(), limits.body).collect().await;
+        let body = Limited::new(request.into_body(), app.limits.body).collect().await;
         Ok(Self(match body {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large()),
@@ -86,11 +80,7 @@ impl JsonBody {
         let fields = match value {
             Value::Object(fields) => fields,
             _ if empty => Map::new(),
-            _ => {
-                let message = "Invalid input type.".to_owned();
-                let errors = FieldErrors::from([("_schema".to_owned(), vec![message])]);
-                return Err(ApiError::validation(errors));
-            }
+            _ => return Err(ApiError::invalid_field("_schema", "Invalid input type.")),
         };
         Ok(Form {
             fields,

@@ -7,6 +7,6 @@ use std::time::Duration;
 pub struct Limits {
     /// Maximum size of a request body, in bytes.
     pub body: usize,
-    /// Maximum duration of a request; after it the response is 503.
+    /// Maximum duration of a request; the response is then 503.
     pub request: Duration,
 }

@@ -58,10 +58,17 @@ pub(super) async fn guard(State(limits): State<Limits>, request: Request, next: 
     let mut response = match tokio::time::timeout(limits.request, handled).await {
         Ok(Ok(response)) => response,
         // The panic hook has logged it.
-        Ok(Err(panic)) => ApiError::panicked(telemetry::panic_message(panic.as_ref())).into_response(),
+        Ok(Err(panic)) => {
+            let message = telemetry::panic_message(panic.as_ref());
+            ApiError::internal_error()
+                .caused_by("panic", message)
+                .into_response()
+        }
         Err(_) => {
             telemetry::warn!(limit_s = limits.request.as_secs_f64(), "request timed out");
-            ApiError::timeout().into_response()
+            ApiError::request_timeout()
+                .caused_by("timeout", "the request exceeded its time limit")
+                .into_response()
         }
     };
     let headers = response.headers_mut();

@@ -6,6 +6,7 @@
 //! sizes and turns panics and time-outs into the error envelope.
 
 mod accounts;
+mod app;
 mod articles;
 mod auth;
 mod conditions;
@@ -20,13 +21,12 @@ mod limits;
 mod middleware;
 mod paging;
 mod proxies;
-mod response;
 
 use std::sync::Arc;
 
 use axum::{
-    Extension,
-    extract::{FromRef, MatchedPath, RawQuery},
+    Router,
+    extract::{MatchedPath, RawQuery},
     http::{HeaderValue, Method, StatusCode, header, request},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -36,63 +36,28 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::error::ApiError;
 pub use self::{
+    app::App,
     cors::{AllowedOrigins, InvalidOrigin},
     limits::Limits,
     middleware::ApiService,
     proxies::{InvalidNetwork, TrustedProxies},
 };
-use crate::{accounts::Accounts, articles::Articles, health::Health};
-
-/// State shared by all handlers.
-#[derive(Debug, Clone)]
-pub struct App {
-    pub accounts: Accounts,
-    pub articles: Articles,
-    pub health: Health,
-    pub limits: Limits,
-    pub proxies: TrustedProxies,
-    pub origins: AllowedOrigins,
-}
-
-impl FromRef<Arc<App>> for Accounts {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.accounts.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Articles {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.articles.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Health {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.health.clone()
-    }
-}
-
-impl FromRef<Arc<App>> for Limits {
-    fn from_ref(app: &Arc<App>) -> Self {
-        app.limits
-    }
-}
 
 /// Builds the service that handles requests, ready to pass to a server.
 #[must_use]
 pub fn service(app: App) -> ApiService {
     let (limits, proxies, origins) = (app.limits, app.proxies.clone(), app.origins.clone());
-    let (router, document) = described_routes().split_for_parts();
-    let document = docs::Document(to_json(&document).into());
+    let (router, document) = described_routes();
+    let document = bytes::Bytes::from(to_json(&document));
+    let document = || async { ([(header::CONTENT_TYPE, "application/json")], document) };
     let router = router
-        .route("/api/openapi.json", get(docs::document))
+        .route("/api/openapi.json", get(document))
         .route("/api/docs", get(docs::page))
         .route("/api/articles", any(to_trailing_slash))
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(method_not_allowed)
         // axum clones the state twice per request; `Arc` makes that cheap.
         .with_state(Arc::new(app))
-        .layer(Extension(document))
         .layer(axum::middleware::from_fn_with_state(limits, middleware::guard));
     let router = if origins.is_empty() {
         router
@@ -110,11 +75,11 @@ pub fn service(app: App) -> ApiService {
 /// Returns the OpenAPI 3.1 document as JSON.
 #[must_use]
 pub fn openapi() -> String {
-    to_json(described_routes().get_openapi())
+    to_json(&described_routes().1)
 }
 
-fn described_routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(docs::Description::openapi())
+fn described_routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(docs::Description::openapi())
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
@@ -125,6 +90,9 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(articles::list, articles::create))
         .routes(routes!(articles::get, articles::update, articles::delete))
         .routes(routes!(articles::favorite, articles::unfavorite))
+        .split_for_parts();
+    docs::add_common_errors(&mut document);
+    (router, document)
 }
 
 fn to_json(document: &utoipa::openapi::OpenApi) -> String {

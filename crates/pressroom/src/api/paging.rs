@@ -1,18 +1,18 @@
 //! Parsing of `page`, `per_page`, `search` and `cursor` in a query string.
 //!
-//! Numbers follow the reference implementation, which uses Python's `int()`: a value that does not parse
-//! becomes the default, a value out of range is clamped. Of repeated parameters, the first counts.
+//! Numbers follow the reference implementation, which uses Python's `int()`: an invalid value is replaced by
+//! the default, and a value out of range is clamped. The first of several repeated parameters counts.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use utoipa::IntoParams;
 
-use super::error::{ApiError, FieldErrors};
+use super::error::ApiError;
 use crate::domain::{Article, ArticleId, Cursor, ListQuery, PageStart, UserId};
 
 const DEFAULT_PER_PAGE: i64 = 20;
 const MAX_PER_PAGE: i64 = 100;
-/// Maximum page number whose offset still fits 64 bits, beyond the size of any table.
+/// Maximum page number whose offset fits into 64 bits, which is beyond the size of any table.
 const MAX_PAGE: i64 = i64::MAX / MAX_PER_PAGE;
 
 /// The requested page of the list.
@@ -54,12 +54,16 @@ impl Paging {
         };
         let search = value("search").filter(|search| !search.is_empty());
         if search.as_ref().is_some_and(|search| search.contains('\0')) {
-            return Err(field_error("search", "Null characters are not allowed."));
+            return Err(ApiError::invalid_field(
+                "search",
+                "Null characters are not allowed.",
+            ));
         }
         let cursor = match value("cursor").filter(|cursor| !cursor.is_empty()) {
-            Some(cursor) => {
-                Some(decode_cursor(&cursor).ok_or_else(|| field_error("cursor", "Not a valid cursor."))?)
-            }
+            Some(cursor) => Some(
+                decode_cursor(&cursor)
+                    .ok_or_else(|| ApiError::invalid_field("cursor", "Not a valid cursor."))?,
+            ),
             None => None,
         };
         Ok(Self {
@@ -85,7 +89,11 @@ impl Paging {
 
 /// Returns the cursor of the page that begins after `article`.
 pub(super) fn encode_cursor(article: &Article) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{}.{}", article.created_at.as_microsecond(), article.id))
+    URL_SAFE_NO_PAD.encode(format!(
+        "{}.{}",
+        article.created_at.as_microsecond(),
+        article.id.0
+    ))
 }
 
 fn decode_cursor(text: &str) -> Option<Cursor> {
@@ -112,10 +120,6 @@ fn int(text: &str) -> Option<i64> {
     }
     let magnitude = digits.parse().unwrap_or(i64::MAX);
     Some(if negative { -magnitude } else { magnitude })
-}
-
-fn field_error(field: &str, message: &str) -> ApiError {
-    ApiError::validation(FieldErrors::from([(field.to_owned(), vec![message.to_owned()])]))
 }
 
 #[cfg(test)]
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issued_cursor_is_accepted_and_any_other_refused() {
+    fn only_issued_cursors_are_accepted() {
         let cursor = URL_SAFE_NO_PAD.encode("1735284134000001.42");
         let paging = Paging::parse(&format!("cursor={cursor}")).unwrap();
         assert_eq!(paging.cursor.unwrap().id, ArticleId(42));

@@ -15,7 +15,7 @@ use axum::http::HeaderMap;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Maximum number of entries of the list to read; no sensible set-up chains more proxies.
+/// Maximum number of list entries to read; no realistic set-up chains more proxies.
 const MAX_HOPS: usize = 32;
 
 /// Networks of the proxies whose `X-Forwarded-For` is trusted.
@@ -47,8 +47,8 @@ impl Clients {
 
     /// Returns the client address of a request whose connection comes from `peer`.
     ///
-    /// Logs a warning, once per process, when an untrusted peer sends `X-Forwarded-For`: the peer may be
-    /// a proxy missing from the configuration, whose clients would all count as one.
+    /// Logs a warning, once per process, if an untrusted peer sends `X-Forwarded-For`: the peer may be a
+    /// proxy that is missing in the configuration, and all of its clients would count as one.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if self.proxies.contains(peer.ip()) {
             return self.proxies.client(peer, headers);
@@ -75,7 +75,7 @@ impl TrustedProxies {
     /// Parses a comma-separated list of addresses and networks.
     ///
     /// # Errors
-    /// [`InvalidNetwork`] names the first entry that is neither.
+    /// [`InvalidNetwork`] contains the first invalid entry.
     pub fn parse(list: &str) -> Result<Self, InvalidNetwork> {
         list.split(',')
             .map(str::trim)
@@ -93,7 +93,7 @@ impl TrustedProxies {
         let entries = values.iter().rev().flat_map(|value| value.rsplit(','));
         let mut client = peer;
         for entry in entries.take(MAX_HOPS) {
-            // A trusted proxy did not know the address of its peer, so entries further left are unverified.
+            // A trusted proxy did not add the address of its peer, so entries further left are unverified.
             let Some(address) = address(entry.trim()) else {
                 break;
             };
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_networks_are_refused() {
+    fn malformed_networks_are_rejected() {
         for wrong in [
             "10.0.0.0/33",
             "10.0.0/8",

@@ -52,11 +52,7 @@ impl Failure for ArticleError {
     fn error_type(&self) -> Option<std::borrow::Cow<'static, str>> {
         match self {
             Self::Store(error) => error.error_type(),
-            Self::NotFound
-            | Self::UpdateForbidden
-            | Self::DeleteForbidden
-            | Self::PreconditionFailed
-            | Self::IdempotencyKeyReused => None,
+            _ => None,
         }
     }
 
@@ -70,19 +66,13 @@ impl Failure for ArticleError {
 pub struct OwnArticle(Article);
 
 /// The articles of the service.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Articles {
     store: Arc<dyn ArticleStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     /// Notified when a row is added to the outbox.
     outbox: Arc<Notify>,
-}
-
-impl std::fmt::Debug for Articles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Articles").finish_non_exhaustive()
-    }
 }
 
 impl Articles {
@@ -123,7 +113,7 @@ impl Articles {
                     telemetry::debug!(article.id = article.id.0, "answered with the stored article");
                     return Ok(article);
                 }
-                CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.to_string())]);
+                CREATED.add(1, &[KeyValue::new(attribute::AUTHOR_ID, author.id.0.to_string())]);
                 self.outbox.notify_one();
                 telemetry::info!(article.id = article.id.0, article.slug, "Article created");
                 Ok(article)
@@ -168,9 +158,7 @@ impl Articles {
         precondition: Precondition,
     ) -> Result<Article, ArticleError> {
         let OwnArticle(article) = article;
-        Span::internal(span::ARTICLE_UPDATE)
-            .attribute(user_id(article.author.id))
-            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, article.slug.clone()))
+        change(span::ARTICLE_UPDATE, article.author.id, &article.slug)
             .run(async {
                 let task = self.task(ArticleEvent::Updated);
                 let updated = self
@@ -202,9 +190,7 @@ impl Articles {
         user: &User,
         precondition: Precondition,
     ) -> Result<(), ArticleError> {
-        Span::internal(span::ARTICLE_DELETE)
-            .attribute(user_id(user.id))
-            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
+        change(span::ARTICLE_DELETE, user.id, slug)
             .run(async {
                 let article = self.get(slug, Some(user.id)).await?;
                 if article.author.id != user.id {
@@ -224,9 +210,7 @@ impl Articles {
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
     pub async fn favorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
-        Span::internal(span::ARTICLE_FAVORITE)
-            .attribute(user_id(user.id))
-            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
+        change(span::ARTICLE_FAVORITE, user.id, slug)
             .run(async {
                 let article = self.store.favorite(slug, user.id, self.clock.now()).await?;
                 article.ok_or(ArticleError::NotFound)
@@ -239,9 +223,7 @@ impl Articles {
     /// # Errors
     /// [`ArticleError::NotFound`], or a failure of the store.
     pub async fn unfavorite(&self, slug: &str, user: &User) -> Result<Article, ArticleError> {
-        Span::internal(span::ARTICLE_UNFAVORITE)
-            .attribute(user_id(user.id))
-            .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
+        change(span::ARTICLE_UNFAVORITE, user.id, slug)
             .run(async {
                 let article = self.store.unfavorite(slug, user.id).await?;
                 article.ok_or(ArticleError::NotFound)
@@ -257,8 +239,8 @@ impl Articles {
         })
     }
 
-    /// Returns the article, and whether it is new. Of concurrent requests with one key, one inserts; the
-    /// others wait for it in the database and find its answer.
+    /// Returns the article, and whether it is new. Of concurrent requests with the same key, one inserts the
+    /// article; the others wait in the database and return the stored answer.
     async fn insert_once(
         &self,
         author: UserId,
@@ -301,9 +283,7 @@ impl Articles {
         loop {
             let article = NewArticle {
                 slug: slug(&draft.title, now, suffix.as_deref()),
-                title: draft.title.clone(),
-                description: draft.description.clone(),
-                body: draft.body.clone(),
+                draft: draft.clone(),
                 author,
                 created_at: now,
             };
@@ -337,4 +317,11 @@ impl Articles {
 
 fn user_id(id: UserId) -> KeyValue {
     KeyValue::new("user.id", i64::from(id.0))
+}
+
+/// Returns the span of a change to the article with this slug.
+fn change(name: &'static str, user: UserId, slug: &str) -> Span {
+    Span::internal(name)
+        .attribute(user_id(user))
+        .attribute(KeyValue::new(attribute::ARTICLE_SLUG, slug.to_owned()))
 }

@@ -1,7 +1,7 @@
 //! An article's slug: its title transliterated to ASCII, and the time of its creation.
 //!
-//! The text follows the reference (python-slugify over text-unidecode), so that old and new articles with one
-//! title get similar slugs.
+//! The text follows the reference (python-slugify with text-unidecode), so that old and new articles with the
+//! same title get similar slugs.
 
 use jiff::Timestamp;
 use unicode_normalization::UnicodeNormalization;
@@ -11,11 +11,11 @@ use super::entities::ENTITIES;
 /// Maximum length of the column, in bytes (slugs are ASCII).
 const MAX_LEN: usize = 255;
 
-/// The text for a title of which no character remains.
+/// Slug text for a title without any character that a slug can contain.
 const EMPTY_TITLE: &str = "article";
 
-/// Returns the slug of an article with this title, created at this time. After a collision, `suffix` makes it
-/// unique.
+/// Returns the slug of an article with this title, created at this time. After a conflict, `suffix` makes the
+/// slug unique.
 #[must_use]
 pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
     let mut tail = format!("-{}", made_at.as_second());
@@ -34,8 +34,8 @@ pub fn slug(title: &str, made_at: Timestamp, suffix: Option<&str>) -> String {
 
 /// Returns the lower-case ASCII letters and digits of a title, with single hyphens between words.
 fn slugify(title: &str) -> String {
-    // Straight quotes separate words; those that come from transliteration are dropped below. The two
-    // Armenian letters gained a decomposition after the reference's version of Unicode.
+    // Straight quotes separate words; quotes from transliteration are dropped below. The two Armenian letters
+    // have no decomposition in the reference's version of Unicode.
     let parted = title.replace(['\'', '\u{558}', '\u{58c}'], "-");
     let ascii: String = parted.nfkd().map(transliterate).collect();
     let resolved: String = resolve_references(&ascii).nfkd().collect();
@@ -58,10 +58,10 @@ fn slugify(title: &str) -> String {
     slug
 }
 
-/// Transliterates a character to ASCII; `[?]` when no transliteration is known.
+/// Transliterates a character to ASCII; `[?]` if no transliteration is known.
 fn transliterate(c: char) -> &'static str {
     match c {
-        // The reference's table is older than the crate's and lacks characters that Unicode added since.
+        // The reference's table is older than the crate's and lacks newer characters.
         '\u{80}'..='\u{9f}' | '\u{2e5}'..='\u{2eb}' | '\u{fdf0}'..='\u{fdfb}' => "",
         '\u{3f6}'..='\u{3f9}'
         | '\u{3fc}'..='\u{3ff}'
@@ -101,7 +101,7 @@ fn reference(text: &str) -> Option<(char, usize)> {
     let c = if let Some(hex) = name.strip_prefix("#x") {
         char::from_u32(u32::from_str_radix(hex, 16).ok()?)?
     } else if let Some(decimal) = name.strip_prefix('#') {
-        // A NUL would be dropped from the slug; the digits stay.
+        // A reference to NUL stays unresolved, so its digits remain in the slug.
         char::from_u32(decimal.parse().ok()?).filter(|c| *c != '\0')?
     } else {
         let index = ENTITIES.binary_search_by_key(&name, |(name, _)| name).ok()?;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_become_the_references_slugs() {
+    fn slugs_match_those_of_the_reference() {
         let cases: Vec<(String, String)> =
             serde_json::from_str(include_str!("../../tests/vectors/slugify.json")).unwrap();
         assert!(cases.len() > 400);
@@ -144,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn a_title_without_letters_is_an_article() {
+    fn a_title_without_letters_becomes_article() {
         assert_eq!(slug("!!!", at(1), None), "article-1");
     }
 
     #[test]
     fn the_longest_title_fits_the_column() {
-        // A character may become several.
+        // One character may become several letters.
         let slug = slug(&"щ".repeat(255), at(1_735_284_134), Some("abcd"));
         assert_eq!(slug.len(), 255);
         assert!(slug.ends_with("-1735284134-abcd"));

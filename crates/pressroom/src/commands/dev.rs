@@ -5,17 +5,16 @@ use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::A
 use anyhow::Context as _;
 use celeriac::{Broker, Client, MemoryBroker, default_node_name, otel::OtelObserver};
 
-use super::{Sources, app, channels, listen, shutdown_timing, spawn_background, with_telemetry, worker};
+use super::{Service, channels, listen, shutdown_timing, with_telemetry, worker};
 use crate::{
     accounts::{RateLimiter, SecretKey},
-    api,
+    clock::SystemClock,
     config::DevConfig,
     health::{Health, TaskQueue},
     ids::{IdSource, RandomIds},
     lifecycle::Lifecycle,
-    server::server,
     store::{Store, sqlite::SqliteStore},
-    tasks::{Dispatcher, Durability, NotificationTask},
+    tasks::{Durability, NotificationTask},
 };
 
 const NAME: &str = "pressroom";
@@ -54,10 +53,9 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 }
 
 async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyhow::Result<()> {
-    let sources = Sources::real();
     let listener = listen(config.listen).await?;
     let _lock = lock(&config.data_dir)?;
-    let secret = match config.secret_key {
+    let secret_key = match config.secret_key {
         Some(secret) => secret,
         None => SecretKey::new(&kept_secret(&config.data_dir)?),
     };
@@ -67,35 +65,16 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
     let observer = Arc::new(OtelObserver::new(default_node_name()));
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(QUEUE_CAPACITY));
     let _queues = observer.watch_queues(broker.clone(), config.work.queues.clone());
-    let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
     let health = Health::new(service_name, store.clone(), TaskQueue::InProcess);
-    let limiter = RateLimiter::new(config.api.rates, secret.clone());
-    let app = app(
-        config.api,
-        &sources,
-        store.clone(),
-        secret,
-        limiter,
-        outbox.clone(),
-        health.clone(),
-    );
-    let dispatcher = Dispatcher::new(
-        store.clone(),
-        Client::new(broker.clone()).observer(observer.clone()),
-        sources.clock.clone(),
-        config.work.queues[0].clone(),
-        Durability::OutboxUntilDone,
-        outbox,
-    );
     let task = NotificationTask {
         store: store.clone(),
-        clock: sources.clock.clone(),
+        clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
     };
     let task_worker = task
-        .register(worker::builder(&config.work, broker).observer(observer))
+        .register(worker::builder(&config.work, broker.clone()).observer(observer.clone()))
         .build();
 
     let (shutdown, grace) = (lifecycle.shutdown(), config.shutdown_grace);
@@ -103,14 +82,22 @@ async fn run(config: DevConfig, service_name: String, telemetry: String) -> anyh
         "worker",
         async move { Ok(task_worker.run(shutdown, grace).await?) },
     );
-    spawn_background(&mut lifecycle, dispatcher, &store, &sources);
-    // No load balancer has to notice the shutdown first, so draining begins with it.
-    let server = server().drain_on(lifecycle.shutdown()).grace_period(grace);
-    let shutdown = lifecycle.shutdown().cancelled_owned();
     let address = listener.local_addr()?;
-    lifecycle.spawn("server", async move {
-        Ok(server.serve(listener, api::service(app), shutdown).await?)
-    });
+    let service = Service {
+        listener,
+        limiter: RateLimiter::new(config.api.rates, secret_key.clone()),
+        api: config.api,
+        store,
+        secret_key,
+        health: health.clone(),
+        client: Client::new(broker).observer(observer),
+        queue: config.work.queues[0].clone(),
+        durability: Durability::OutboxUntilDone,
+        // No load balancer has to notice the shutdown first, so draining begins with it.
+        draining: lifecycle.shutdown(),
+        shutdown_grace: grace,
+    };
+    service.spawn(&mut lifecycle);
     welcome(address.port(), &config.database, &telemetry)?;
     lifecycle.run(shutdown_timing(grace), || health.drain()).await
 }

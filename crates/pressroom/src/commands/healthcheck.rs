@@ -5,7 +5,7 @@ use std::{io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{install_cryptography, reachable};
+use super::{current_thread, install_cryptography, reachable};
 use crate::config::HealthcheckConfig;
 
 /// Maximum wait for the answer.
@@ -18,11 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
     install_cryptography();
     let url = format!("http://{}/api/health", reachable(config.api));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime")?;
-    let (status, body) = runtime.block_on(async {
+    let (status, body) = current_thread()?.block_on(async {
         let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
         let answer = client
             .get(&url)

@@ -18,9 +18,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use celeriac::Client;
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use telemetry::{Export, Service, Telemetry};
-use tokio::net::TcpListener;
+use telemetry::{Export, Telemetry};
+use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "observatory")]
@@ -36,7 +38,7 @@ pub use self::{
 };
 use crate::{
     accounts::{Accounts, Passwords, RateLimiter, SecretKey, Tokens},
-    api::{App, Limits},
+    api::{self, App, Limits},
     articles::Articles,
     clock::{Clock, SystemClock},
     config::{ApiConfig, NotifyConfig},
@@ -44,9 +46,10 @@ use crate::{
     health::Health,
     ids::{IdSource, RandomIds},
     lifecycle::{Lifecycle, ShutdownTiming},
+    server::server,
     store::{Store, StoreError},
     tasks::{
-        Dispatcher, deliveries_expired_by,
+        Dispatcher, Durability, deliveries_expired_by,
         notifier::{Channel, LogChannel, SmtpChannel, WebhookChannel},
         watch_backlog,
     },
@@ -61,22 +64,6 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 /// Time that the parts get beyond the grace period, which each of them observes itself.
 const GRACE_MARGIN: Duration = Duration::from_secs(2);
 
-/// The sources of time and ids in a running process.
-#[derive(Clone)]
-struct Sources {
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-}
-
-impl Sources {
-    fn real() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(RandomIds),
-        }
-    }
-}
-
 /// Runs a command with telemetry set up before it and flushed after it, even when it fails. Passes the
 /// service's effective name to the command.
 fn with_telemetry<F>(
@@ -88,12 +75,12 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     install_cryptography();
-    let telemetry = telemetry::init(Service {
+    let telemetry = telemetry::init(telemetry::Service {
         name,
         version: env!("CARGO_PKG_VERSION"),
         export,
     })?;
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the async runtime")?;
+    let runtime = Runtime::new().context("cannot start the async runtime")?;
     telemetry::observe_runtime(runtime.handle());
     let result = runtime.block_on(command(telemetry.service_name().to_owned()));
     if let Err(error) = &result {
@@ -110,6 +97,31 @@ fn flush(telemetry: Telemetry) {
         // Logging has been shut down too.
         let _ = writeln!(std::io::stderr(), "pressroom: {error}");
     }
+}
+
+/// Runs a short command on the current thread.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    install_cryptography();
+    let result = current_thread()?.block_on(command);
+    match result {
+        // The reader of a pipe, such as `head`, has closed it.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Returns a runtime for the current thread.
+fn current_thread() -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
 }
 
 /// Installs the TLS provider that reqwest and lettre use. Installing it again has no effect.
@@ -139,7 +151,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// The end of a process that receives no requests, or whose clients need not notice its end first.
+/// Returns the shutdown timing of a process without requests, or without a load balancer in front of it.
 fn shutdown_timing(grace: Duration) -> ShutdownTiming {
     ShutdownTiming {
         delay: Duration::ZERO,
@@ -147,30 +159,65 @@ fn shutdown_timing(grace: Duration) -> ShutdownTiming {
     }
 }
 
-fn app(
-    config: ApiConfig,
-    sources: &Sources,
+/// A service: the API, and the background work of a process that serves it.
+struct Service {
+    listener: TcpListener,
+    api: ApiConfig,
     store: Arc<dyn Store>,
-    secret: SecretKey,
+    secret_key: SecretKey,
     limiter: RateLimiter,
-    outbox: Arc<tokio::sync::Notify>,
     health: Health,
-) -> App {
-    let Sources { clock, ids } = sources.clone();
-    // Keeps half of the processors free for requests that hash nothing.
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
-    let tokens = Tokens::new(secret, config.token_lifetime, clock.clone(), ids.clone());
-    App {
-        accounts: Accounts::new(store.clone(), passwords, tokens, limiter, clock.clone()),
-        articles: Articles::new(store, clock, ids, outbox),
-        health,
-        limits: Limits {
-            body: config.body_limit,
-            request: config.request_timeout,
-        },
-        proxies: config.trusted_proxies,
-        origins: config.cors_allowed_origins,
+    /// Publishes the tasks of the outbox.
+    client: Client,
+    queue: String,
+    durability: Durability,
+    /// Cancelled when connections drain.
+    draining: CancellationToken,
+    shutdown_grace: Duration,
+}
+
+impl Service {
+    /// Starts the server, and the background work: publishing the outbox, measuring it, and deleting expired
+    /// rows.
+    fn spawn(self, lifecycle: &mut Lifecycle) {
+        let (store, config) = (self.store, self.api);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ids: Arc<dyn IdSource> = Arc::new(RandomIds);
+        let outbox = Arc::new(tokio::sync::Notify::new());
+        let dispatcher = Dispatcher {
+            store: store.clone(),
+            client: self.client,
+            clock: clock.clone(),
+            queue: self.queue,
+            durability: self.durability,
+            wake: outbox.clone(),
+        };
+        lifecycle.spawn("dispatcher", dispatcher.run(lifecycle.shutdown()).map(Ok));
+        let watching = watch_backlog(store.clone(), clock.clone(), lifecycle.shutdown());
+        lifecycle.spawn("outbox metrics", watching.map(Ok));
+        let cleaning = housekeeping(store.clone(), clock.clone(), lifecycle.shutdown());
+        lifecycle.spawn("housekeeping", cleaning.map(Ok));
+
+        // Keeps half of the processors free for requests that hash nothing.
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let passwords = Passwords::new(config.password_scheme, processors.div_ceil(2), ids.clone());
+        let tokens = Tokens::new(self.secret_key, config.token_lifetime, clock.clone(), ids.clone());
+        let app = App {
+            accounts: Accounts::new(store.clone(), passwords, tokens, self.limiter, clock.clone()),
+            articles: Articles::new(store, clock, ids, outbox),
+            health: self.health,
+            limits: Limits {
+                body: config.body_limit,
+                request: config.request_timeout,
+            },
+            proxies: config.trusted_proxies,
+            origins: config.cors_allowed_origins,
+        };
+        let server = server().drain_on(self.draining).grace_period(self.shutdown_grace);
+        let shutdown = lifecycle.shutdown().cancelled_owned();
+        lifecycle.spawn("server", async move {
+            Ok(server.serve(self.listener, api::service(app), shutdown).await?)
+        });
     }
 }
 
@@ -189,31 +236,6 @@ fn channels(config: &NotifyConfig) -> anyhow::Result<Arc<[Arc<dyn Channel>]>> {
         channels.push(Arc::new(LogChannel));
     }
     Ok(channels.into())
-}
-
-/// Starts the background work of every process that serves requests: publishing the outbox, measuring it, and
-/// deleting expired rows.
-fn spawn_background(
-    lifecycle: &mut Lifecycle,
-    dispatcher: Dispatcher,
-    store: &Arc<dyn Store>,
-    sources: &Sources,
-) {
-    let shutdown = lifecycle.shutdown();
-    lifecycle.spawn("dispatcher", async move {
-        dispatcher.run(shutdown).await;
-        Ok(())
-    });
-    let watching = watch_backlog(store.clone(), sources.clock.clone(), lifecycle.shutdown());
-    lifecycle.spawn("outbox metrics", async move {
-        watching.await;
-        Ok(())
-    });
-    let cleaning = housekeeping(store.clone(), sources.clock.clone(), lifecycle.shutdown());
-    lifecycle.spawn("housekeeping", async move {
-        cleaning.await;
-        Ok(())
-    });
 }
 
 /// Deletes expired rows at intervals until `shutdown`.

@@ -6,16 +6,14 @@ use celeriac::{Broker, Client, RedisBroker, default_node_name, otel::OtelObserve
 use telemetry::Export;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sources, app, listen, shutdown_timing, spawn_background, with_telemetry};
+use super::{Service, listen, shutdown_timing, with_telemetry};
 use crate::{
     accounts::RateLimiter,
-    api,
     config::ServeConfig,
     health::{Health, TaskQueue},
     lifecycle::{Lifecycle, ShutdownTiming},
-    server::server,
     store::{Store, postgres::PostgresStore},
-    tasks::{Dispatcher, Durability},
+    tasks::Durability,
 };
 
 const NAME: &str = "pressroom-app";
@@ -29,7 +27,6 @@ pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
 }
 
 async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
-    let sources = Sources::real();
     let listener = listen(config.listen).await?;
     let mut store = PostgresStore::connect(&config.database)?;
     if let Some(replica) = &config.replica {
@@ -41,38 +38,25 @@ async fn run(config: ServeConfig, service_name: String) -> anyhow::Result<()> {
     let limiter = RateLimiter::new(config.api.rates, config.secret_key.clone()).shared_through(&broker);
     let broker: Arc<dyn Broker> = Arc::new(broker);
     let _queues = observer.watch_queues(broker.clone(), config.queues.clone());
-    let outbox = Arc::new(tokio::sync::Notify::new());
     let mut lifecycle = Lifecycle::new();
 
     let health = Health::new(service_name, store.clone(), TaskQueue::through(broker.clone()));
-    let app = app(
-        config.api,
-        &sources,
-        store.clone(),
-        config.secret_key,
-        limiter,
-        outbox.clone(),
-        health.clone(),
-    );
-
-    let dispatcher = Dispatcher::new(
-        store.clone(),
-        Client::new(broker).observer(observer),
-        sources.clock.clone(),
-        config.queues[0].clone(),
-        Durability::Broker,
-        outbox,
-    );
-    spawn_background(&mut lifecycle, dispatcher, &store, &sources);
     let draining = CancellationToken::new();
-    let server = server()
-        .drain_on(draining.clone())
-        .grace_period(config.shutdown_grace);
-    let shutdown = lifecycle.shutdown().cancelled_owned();
     telemetry::info!(address = %listener.local_addr()?, "Serving");
-    lifecycle.spawn("server", async move {
-        Ok(server.serve(listener, api::service(app), shutdown).await?)
-    });
+    let service = Service {
+        listener,
+        api: config.api,
+        store,
+        secret_key: config.secret_key,
+        limiter,
+        health: health.clone(),
+        client: Client::new(broker).observer(observer),
+        queue: config.queues[0].clone(),
+        durability: Durability::Broker,
+        draining: draining.clone(),
+        shutdown_grace: config.shutdown_grace,
+    };
+    service.spawn(&mut lifecycle);
     let timing = ShutdownTiming {
         delay: config.shutdown_delay,
         ..shutdown_timing(config.shutdown_grace)

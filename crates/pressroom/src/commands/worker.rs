@@ -5,8 +5,9 @@ use std::sync::Arc;
 use celeriac::{Broker, RedisBroker, Worker, WorkerBuilder, otel::OtelObserver};
 use telemetry::Export;
 
-use super::{Sources, channels, shutdown_timing, with_telemetry};
+use super::{channels, shutdown_timing, with_telemetry};
 use crate::{
+    clock::SystemClock,
     config::{WorkConfig, WorkerConfig},
     lifecycle::Lifecycle,
     store::postgres::PostgresStore,
@@ -28,7 +29,7 @@ async fn run(config: WorkerConfig) -> anyhow::Result<()> {
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?.observer(observer.clone()));
     let task = NotificationTask {
         store: Arc::new(PostgresStore::connect(&config.database)?),
-        clock: Sources::real().clock,
+        clock: Arc::new(SystemClock),
         channels: channels(&config.work.notify)?,
     };
     let builder = builder(&config.work, broker)

@@ -8,10 +8,10 @@ use celeriac::RedisConfig;
 use super::observatory::{OBSERVATORY_MEMORY, ObservatorySettings};
 use super::{
     error::ConfigError,
-    given::Configuration,
+    given::{Configuration, configuration},
     parts::{
-        ApiConfig, WorkConfig, address, data_dir, database, environment, missing_secret_key, postgres,
-        queues, redis, secret_key,
+        ApiConfig, WorkConfig, address, data_dir, database, embedded_environment, environment, postgres,
+        queues, redis, replica, required_secret_key, secret_key,
     },
     reader::Reader,
     setting::Setting,
@@ -19,101 +19,49 @@ use super::{
 };
 use crate::{accounts::SecretKey, store::postgres::PostgresConfig};
 
-/// Configuration of `pressroom serve`.
-#[derive(Debug, Clone)]
-pub struct ServeConfig {
-    pub listen: SocketAddr,
-    pub secret_key: SecretKey,
-    pub database: PostgresConfig,
-    pub replica: Option<PostgresConfig>,
-    pub redis: RedisConfig,
-    pub api: ApiConfig,
-    /// The queues to watch; tasks are sent to the first.
-    pub queues: Vec<String>,
-    pub shutdown_grace: Duration,
-    /// Time between failing readiness checks and refusing connections; may be zero.
-    pub shutdown_delay: Duration,
-}
-
-impl Configuration for ServeConfig {
-    fn settings() -> Vec<Setting> {
-        let first = [
-            APP_ENV,
-            FLASK_ENV,
-            HOST,
-            PORT,
-            SECRET_KEY,
-            DATABASE_URL,
-            DATABASE_READ_URL,
-            REDIS_URL,
-        ];
-        let last = [
-            CELERY_QUEUES,
-            CELERY_VISIBILITY_TIMEOUT,
-            SHUTDOWN_GRACE,
-            SHUTDOWN_DELAY,
-        ];
-        [&first[..], &ApiConfig::SETTINGS, &last].concat()
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        environment(reader, false)?;
-        let listen = address(reader, HOST, PORT)?;
-        let secret_key = secret_key(reader, false)?.ok_or_else(missing_secret_key)?;
-        Ok(Self {
-            listen,
-            secret_key,
-            database: database(reader)?,
-            replica: reader.optional(DATABASE_READ_URL, postgres)?,
-            redis: redis(reader)?,
-            api: ApiConfig::read(reader)?,
-            queues: queues(reader)?,
-            shutdown_grace: reader.seconds(SHUTDOWN_GRACE)?,
-            shutdown_delay: reader.delay(SHUTDOWN_DELAY)?,
-        })
+configuration! {
+    /// Configuration of `pressroom serve`.
+    ServeConfig after environment[APP_ENV, FLASK_ENV] {
+        listen: SocketAddr = address[HOST, PORT];
+        secret_key: SecretKey = required_secret_key[SECRET_KEY];
+        database: PostgresConfig = database[DATABASE_URL];
+        replica: Option<PostgresConfig> = replica[DATABASE_READ_URL];
+        redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
+        api: ApiConfig;
+        /// The queues to watch; tasks are sent to the first.
+        queues: Vec<String> = queues[CELERY_QUEUES];
+        shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
+        /// Time between failing readiness checks and refusing connections; may be zero.
+        shutdown_delay: Duration = Reader::delay[SHUTDOWN_DELAY];
     }
 }
 
-/// Configuration of `pressroom worker`.
-#[derive(Debug, Clone)]
-pub struct WorkerConfig {
-    pub database: PostgresConfig,
-    pub redis: RedisConfig,
-    pub work: WorkConfig,
-    /// The worker's node name.
-    pub hostname: String,
-    pub shutdown_grace: Duration,
-}
-
-impl Configuration for WorkerConfig {
-    fn settings() -> Vec<Setting> {
-        let first = [APP_ENV, FLASK_ENV, DATABASE_URL, REDIS_URL];
-        let last = [CELERY_HOSTNAME, CELERY_VISIBILITY_TIMEOUT, SHUTDOWN_GRACE];
-        [&first[..], &WorkConfig::SETTINGS, &last].concat()
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        environment(reader, false)?;
-        Ok(Self {
-            database: database(reader)?,
-            redis: redis(reader)?,
-            work: WorkConfig::read(reader)?,
-            hostname: reader.required(CELERY_HOSTNAME, hostname)?,
-            shutdown_grace: reader.seconds(SHUTDOWN_GRACE)?,
-        })
+configuration! {
+    /// Configuration of `pressroom worker`.
+    WorkerConfig after environment[APP_ENV, FLASK_ENV] {
+        database: PostgresConfig = database[DATABASE_URL];
+        redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
+        work: WorkConfig;
+        /// The worker's node name.
+        hostname: String = hostname[CELERY_HOSTNAME];
+        shutdown_grace: Duration = Reader::seconds[SHUTDOWN_GRACE];
     }
 }
 
-fn hostname(given: &str) -> Result<(String, String), String> {
-    let default = celeriac::default_node_name();
-    let host = default.split_once('@').map_or("", |(_, host)| host);
-    let name = given.replace("%h", host);
-    match name.split_once('@') {
-        Some((node, host)) if !node.is_empty() && !host.is_empty() && !name.contains(char::is_whitespace) => {
-            Ok((name.clone(), name))
+fn hostname(reader: &mut Reader, setting: Setting) -> Result<String, ConfigError> {
+    reader.required(setting, |given| {
+        let default = celeriac::default_node_name();
+        let host = default.split_once('@').map_or("", |(_, host)| host);
+        let name = given.replace("%h", host);
+        match name.split_once('@') {
+            Some((node, host))
+                if !node.is_empty() && !host.is_empty() && !name.contains(char::is_whitespace) =>
+            {
+                Ok((name.clone(), name))
+            }
+            _ => Err(format!("{name:?} is not of the form name@host")),
         }
-        _ => Err(format!("{name:?} is not of the form name@host")),
-    }
+    })
 }
 
 /// Configuration of embedded mode.
@@ -151,8 +99,8 @@ impl Configuration for DevConfig {
         let last: [Setting; 0] = [];
         [
             &first[..],
-            &ApiConfig::SETTINGS,
-            &WorkConfig::SETTINGS,
+            &ApiConfig::settings(),
+            &WorkConfig::settings(),
             &[SHUTDOWN_GRACE],
             &last,
         ]
@@ -161,11 +109,11 @@ impl Configuration for DevConfig {
 
     fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
         const UNUSED: &str = "is not used in embedded mode; run `pressroom serve`, or unset it";
-        environment(reader, true)?;
+        embedded_environment(reader, APP_ENV, FLASK_ENV)?;
         reader.refuse(DATABASE_READ_URL, UNUSED)?;
         reader.refuse(REDIS_URL, UNUSED)?;
         let listen = address(reader, HOST.or("127.0.0.1"), PORT)?;
-        let secret_key = secret_key(reader, true)?;
+        let secret_key = secret_key(reader, SECRET_KEY, &[])?;
         let data_dir = data_dir(reader);
         let default = data_dir.join("pressroom.db").to_str().map(str::to_owned);
         let database = reader.optional(DATABASE_URL, |url| match url.strip_prefix("sqlite://") {
@@ -190,12 +138,6 @@ impl Configuration for DevConfig {
     }
 }
 
-/// Configuration of `pressroom migrate`.
-#[derive(Debug, Clone)]
-pub struct MigrateConfig {
-    pub database: MigrateDatabase,
-}
-
 /// The database to migrate.
 #[derive(Debug, Clone)]
 pub enum MigrateDatabase {
@@ -204,73 +146,40 @@ pub enum MigrateDatabase {
     Sqlite(String),
 }
 
-impl Configuration for MigrateConfig {
-    fn settings() -> Vec<Setting> {
-        vec![DATABASE_URL]
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        let database = reader.required(DATABASE_URL, |url| match url.strip_prefix("sqlite://") {
-            Some(path) if !path.is_empty() => Ok((MigrateDatabase::Sqlite(path.to_owned()), url.to_owned())),
-            _ => postgres(url).map(|(config, shown)| (MigrateDatabase::Postgres(Box::new(config)), shown)),
-        })?;
-        Ok(Self { database })
+configuration! {
+    /// Configuration of `pressroom migrate`.
+    MigrateConfig {
+        database: MigrateDatabase = migrate_database[DATABASE_URL];
     }
 }
 
-/// Configuration of `pressroom tasks`.
-#[derive(Debug, Clone)]
-pub struct TasksConfig {
-    pub redis: RedisConfig,
+fn migrate_database(reader: &mut Reader, setting: Setting) -> Result<MigrateDatabase, ConfigError> {
+    reader.required(setting, |url| match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() => Ok((MigrateDatabase::Sqlite(path.to_owned()), url.to_owned())),
+        _ => postgres(url).map(|(config, shown)| (MigrateDatabase::Postgres(Box::new(config)), shown)),
+    })
 }
 
-impl Configuration for TasksConfig {
-    fn settings() -> Vec<Setting> {
-        vec![REDIS_URL, CELERY_VISIBILITY_TIMEOUT]
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        Ok(Self {
-            redis: redis(reader)?,
-        })
+configuration! {
+    /// Configuration of `pressroom tasks`.
+    TasksConfig {
+        redis: RedisConfig = redis[REDIS_URL, CELERY_VISIBILITY_TIMEOUT];
     }
 }
 
-/// Configuration of `pressroom healthcheck`.
-#[derive(Debug, Clone)]
-pub struct HealthcheckConfig {
-    /// The address that the API listens on.
-    pub api: SocketAddr,
-}
-
-impl Configuration for HealthcheckConfig {
-    fn settings() -> Vec<Setting> {
-        vec![HOST, PORT]
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        Ok(Self {
-            api: address(reader, HOST, PORT)?,
-        })
+configuration! {
+    /// Configuration of `pressroom healthcheck`.
+    HealthcheckConfig {
+        /// The address that the API listens on.
+        api: SocketAddr = address[HOST, PORT];
     }
 }
 
-/// Configuration of `pressroom traces` and `pressroom logs`.
-#[derive(Debug, Clone)]
-pub struct ExploreConfig {
-    /// The address of the observatory's pages.
-    pub pages: SocketAddr,
-}
-
-impl Configuration for ExploreConfig {
-    fn settings() -> Vec<Setting> {
-        vec![OBSERVATORY_HOST, OBSERVATORY_PORT]
-    }
-
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        Ok(Self {
-            pages: address(reader, OBSERVATORY_HOST, OBSERVATORY_PORT)?,
-        })
+configuration! {
+    /// Configuration of `pressroom traces` and `pressroom logs`.
+    ExploreConfig {
+        /// The address of the observatory's pages.
+        pages: SocketAddr = address[OBSERVATORY_HOST, OBSERVATORY_PORT];
     }
 }
 

@@ -21,6 +21,49 @@ pub trait Configuration: Sized {
     fn read(reader: &mut Reader) -> Result<Self, ConfigError>;
 }
 
+/// Declares a [`Configuration`]: its fields, each with the function that reads it and the settings that this
+/// function reads. A field without a function is a configuration itself. A function after `after` checks
+/// settings that are in no field.
+macro_rules! configuration {
+    (
+        $(#[$meta:meta])*
+        $name:ident $(after $check:ident[$($checked:expr),+])? {
+            $($(#[$about:meta])* $field:ident: $type:ty $(= $read:path[$($setting:expr),+])?;)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone)]
+        pub struct $name {
+            $($(#[$about])* pub $field: $type,)*
+        }
+
+        impl $crate::config::given::Configuration for $name {
+            fn settings() -> Vec<$crate::config::setting::Setting> {
+                [
+                    $(vec![$($checked),+],)?
+                    $(configuration!(@settings $type $(, $($setting),+)?),)*
+                ]
+                .concat()
+            }
+
+            fn read(
+                reader: &mut $crate::config::reader::Reader,
+            ) -> Result<Self, $crate::config::error::ConfigError> {
+                $($check(reader, $($checked),+)?;)?
+                Ok(Self {
+                    $($field: configuration!(@read reader, $type $(, $read, $($setting),+)?),)*
+                })
+            }
+        }
+    };
+    (@settings $type:ty) => { <$type as $crate::config::given::Configuration>::settings() };
+    (@settings $type:ty, $($setting:expr),+) => { vec![$($setting),+] };
+    (@read $reader:ident, $type:ty) => { <$type as $crate::config::given::Configuration>::read($reader)? };
+    (@read $reader:ident, $type:ty, $read:path, $($setting:expr),+) => { $read($reader, $($setting),+)? };
+}
+
+pub(super) use configuration;
+
 /// The settings given for a command. An option overrides its environment variable, which overrides `.env`. An
 /// empty value counts as unset.
 #[derive(Debug, Clone)]

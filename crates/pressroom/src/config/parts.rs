@@ -12,7 +12,8 @@ use url::Url;
 
 use super::{
     error::ConfigError,
-    reader::{Reader, missing},
+    given::configuration,
+    reader::{Reader, missing, shown},
     secret::Secret,
     setting::Setting,
     settings::*,
@@ -24,7 +25,7 @@ use crate::{
     tasks::notifier::SmtpConfig,
 };
 
-/// Keys that are published, in samples.
+/// Keys that sample files contain, and that are therefore public.
 pub(super) const SAMPLE_SECRET_KEYS: [&str; 2] = [
     "replace-me-with-openssl-rand-hex-32",
     "dev-secret-key-change-in-production",
@@ -35,20 +36,33 @@ const SECRET_KEY_MIN_CHARS: usize = 32;
 
 const SECRET_KEY_HINT: &str = "generate one with `openssl rand -hex 32`";
 
-/// Fails for an environment other than development, testing and, unless `embedded`, production.
-pub(super) fn environment(reader: &mut Reader, embedded: bool) -> Result<(), ConfigError> {
-    let setting = match reader.text(FLASK_ENV) {
-        Some(flask) if flask == "production" => APP_ENV.or("production"),
-        _ => APP_ENV,
-    };
-    let names = ["development", "testing", "production"].map(|name| (name, name));
-    match reader.choice(setting, &names)? {
-        "production" if embedded => Err(ConfigError::new(
-            "APP_ENV",
+/// Fails for an environment other than development, testing and production.
+pub(super) fn environment(reader: &mut Reader, app: Setting, flask: Setting) -> Result<(), ConfigError> {
+    read_environment(reader, app, flask).map(|_| ())
+}
+
+/// Fails for an environment other than development and testing.
+pub(super) fn embedded_environment(
+    reader: &mut Reader,
+    app: Setting,
+    flask: Setting,
+) -> Result<(), ConfigError> {
+    match read_environment(reader, app, flask)? {
+        "production" => Err(ConfigError::new(
+            app.variable,
             "embedded mode does not run in production; use `pressroom serve` and `pressroom worker`",
         )),
         _ => Ok(()),
     }
+}
+
+fn read_environment(reader: &mut Reader, app: Setting, flask: Setting) -> Result<&'static str, ConfigError> {
+    let app = match reader.text(flask) {
+        Some(flask) if flask == "production" => app.or("production"),
+        _ => app,
+    };
+    let names = ["development", "testing", "production"];
+    reader.choice(app, &names.map(|name| (name, name)))
 }
 
 /// Reads an address from the settings of its IP address and its port.
@@ -58,10 +72,14 @@ pub(super) fn address(reader: &mut Reader, host: Setting, port: Setting) -> Resu
     Ok(SocketAddr::new(host, port))
 }
 
-/// Reads the key that signs tokens, if given.
-pub(super) fn secret_key(reader: &mut Reader, embedded: bool) -> Result<Option<SecretKey>, ConfigError> {
-    reader.optional(SECRET_KEY, |key| {
-        if !embedded && SAMPLE_SECRET_KEYS.contains(&key) {
+/// Reads the key that signs tokens, if given; any key but those in `refused`.
+pub(super) fn secret_key(
+    reader: &mut Reader,
+    setting: Setting,
+    refused: &[&str],
+) -> Result<Option<SecretKey>, ConfigError> {
+    reader.optional(setting, |key| {
+        if refused.contains(&key) {
             return Err(format!("is a published sample; {SECRET_KEY_HINT}"));
         }
         if key.chars().count() < SECRET_KEY_MIN_CHARS {
@@ -72,8 +90,10 @@ pub(super) fn secret_key(reader: &mut Reader, embedded: bool) -> Result<Option<S
     })
 }
 
-pub(super) fn missing_secret_key() -> ConfigError {
-    ConfigError::new("SECRET_KEY", format!("is required; {SECRET_KEY_HINT}"))
+/// Reads the key that signs tokens, which must not be a published one.
+pub(super) fn required_secret_key(reader: &mut Reader, setting: Setting) -> Result<SecretKey, ConfigError> {
+    let key = secret_key(reader, setting, &SAMPLE_SECRET_KEYS)?;
+    key.ok_or_else(|| ConfigError::new(setting.variable, format!("is required; {SECRET_KEY_HINT}")))
 }
 
 /// Parses the URL of a PostgreSQL database.
@@ -86,8 +106,8 @@ pub(super) fn postgres(url: &str) -> Result<(PostgresConfig, String), String> {
 }
 
 /// Reads the URL of the PostgreSQL database of `serve` and `worker`.
-pub(super) fn database(reader: &mut Reader) -> Result<PostgresConfig, ConfigError> {
-    reader.required(DATABASE_URL, |url| {
+pub(super) fn database(reader: &mut Reader, setting: Setting) -> Result<PostgresConfig, ConfigError> {
+    reader.required(setting, |url| {
         if url.starts_with("sqlite:") {
             return Err("is SQLite, which only embedded mode uses; run `pressroom dev`".to_owned());
         }
@@ -95,83 +115,57 @@ pub(super) fn database(reader: &mut Reader) -> Result<PostgresConfig, ConfigErro
     })
 }
 
-pub(super) fn redis(reader: &mut Reader) -> Result<RedisConfig, ConfigError> {
-    let config = reader.required(REDIS_URL, |url| {
+pub(super) fn replica(reader: &mut Reader, setting: Setting) -> Result<Option<PostgresConfig>, ConfigError> {
+    reader.optional(setting, postgres)
+}
+
+pub(super) fn redis(
+    reader: &mut Reader,
+    url: Setting,
+    visibility_timeout: Setting,
+) -> Result<RedisConfig, ConfigError> {
+    let config = reader.required(url, |url| {
         let config = RedisConfig::new(url);
         config.server().map_err(|problem| problem.to_string())?;
         Ok::<_, String>((config, Secret::new(url).masked_url()))
     })?;
-    Ok(config.visibility_timeout(reader.seconds(CELERY_VISIBILITY_TIMEOUT)?))
+    Ok(config.visibility_timeout(reader.seconds(visibility_timeout)?))
 }
 
 pub(super) fn data_dir(reader: &mut Reader) -> PathBuf {
     reader.text(DATA_DIR).unwrap_or_default().into()
 }
 
-/// Settings of the API.
-#[derive(Debug, Clone)]
-pub struct ApiConfig {
-    pub rates: Rates,
-    pub trusted_proxies: TrustedProxies,
-    pub cors_allowed_origins: AllowedOrigins,
-    /// Maximum size of a request body, in bytes.
-    pub body_limit: usize,
-    pub request_timeout: Duration,
-    pub token_lifetime: Duration,
-    pub password_scheme: PasswordScheme,
+configuration! {
+    /// Settings of the API.
+    ApiConfig {
+        rates: Rates = rates[
+            RATE_LIMIT, RATE_LIMIT_LOGIN_ACCOUNT, RATE_LIMIT_LOGIN_ADDRESS, RATE_LIMIT_REGISTER_ADDRESS
+        ];
+        trusted_proxies: TrustedProxies = trusted_proxies[TRUSTED_PROXIES];
+        cors_allowed_origins: AllowedOrigins = cors_allowed_origins[CORS_ALLOWED_ORIGINS];
+        /// Maximum size of a request body, in bytes.
+        body_limit: usize = body_limit[BODY_LIMIT];
+        request_timeout: Duration = Reader::seconds[REQUEST_TIMEOUT];
+        token_lifetime: Duration = Reader::hours[JWT_EXPIRATION_HOURS];
+        password_scheme: PasswordScheme = password_scheme[PASSWORD_SCHEME];
+    }
 }
 
-impl ApiConfig {
-    pub(super) const SETTINGS: [Setting; 10] = [
-        RATE_LIMIT,
-        RATE_LIMIT_LOGIN_ACCOUNT,
-        RATE_LIMIT_LOGIN_ADDRESS,
-        RATE_LIMIT_REGISTER_ADDRESS,
-        TRUSTED_PROXIES,
-        CORS_ALLOWED_ORIGINS,
-        BODY_LIMIT,
-        REQUEST_TIMEOUT,
-        JWT_EXPIRATION_HOURS,
-        PASSWORD_SCHEME,
-    ];
-
-    pub(super) fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        let limited = reader.choice(RATE_LIMIT, &[("on", true), ("off", false)])?;
-        let rates = Rates {
-            login_account: rate_limit(reader, RATE_LIMIT_LOGIN_ACCOUNT)?,
-            login_address: rate_limit(reader, RATE_LIMIT_LOGIN_ADDRESS)?,
-            register_address: rate_limit(reader, RATE_LIMIT_REGISTER_ADDRESS)?,
-        };
-        let proxies = reader.optional(TRUSTED_PROXIES, |list| {
-            TrustedProxies::parse(list).map(|proxies| {
-                let shown = proxies.to_string();
-                (proxies, shown)
-            })
-        })?;
-        let origins = reader.optional(CORS_ALLOWED_ORIGINS, |list| {
-            AllowedOrigins::parse(list).map(|origins| {
-                let shown = origins.to_string();
-                (origins, shown)
-            })
-        })?;
-        Ok(Self {
-            rates: if limited { rates } else { Rates::UNLIMITED },
-            trusted_proxies: proxies.unwrap_or_default(),
-            cors_allowed_origins: origins.unwrap_or_default(),
-            body_limit: reader
-                .parse::<NonZeroUsize>(BODY_LIMIT, "a number of bytes, from 1")?
-                .get(),
-            request_timeout: reader.seconds(REQUEST_TIMEOUT)?,
-            token_lifetime: reader.hours(JWT_EXPIRATION_HOURS)?,
-            password_scheme: reader.choice(
-                PASSWORD_SCHEME,
-                &[
-                    ("argon2id", PasswordScheme::Argon2id),
-                    ("scrypt", PasswordScheme::WerkzeugScrypt),
-                ],
-            )?,
-        })
-    }
+fn rates(
+    reader: &mut Reader,
+    limited: Setting,
+    login_account: Setting,
+    login_address: Setting,
+    register_address: Setting,
+) -> Result<Rates, ConfigError> {
+    let limited = reader.choice(limited, &[("on", true), ("off", false)])?;
+    let rates = Rates {
+        login_account: rate_limit(reader, login_account)?,
+        login_address: rate_limit(reader, login_address)?,
+        register_address: rate_limit(reader, register_address)?,
+    };
+    Ok(if limited { rates } else { Rates::UNLIMITED })
 }
 
 fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32>, ConfigError> {
@@ -186,37 +180,46 @@ fn rate_limit(reader: &mut Reader, setting: Setting) -> Result<Option<NonZeroU32
     })
 }
 
-/// Settings of a worker.
-#[derive(Debug, Clone)]
-pub struct WorkConfig {
-    pub notify: NotifyConfig,
-    /// The queues to consume.
-    pub queues: Vec<String>,
-    pub concurrency: NonZeroUsize,
+fn trusted_proxies(reader: &mut Reader, setting: Setting) -> Result<TrustedProxies, ConfigError> {
+    let proxies = reader.optional(setting, |list| TrustedProxies::parse(list).map(shown))?;
+    Ok(proxies.unwrap_or_default())
 }
 
-impl WorkConfig {
-    pub(super) const SETTINGS: [Setting; 6] = [
-        SMTP_URL,
-        SMTP_FROM,
-        WEBHOOK_URL,
-        WEBHOOK_SECRET,
-        CELERY_QUEUES,
-        CELERY_CONCURRENCY,
-    ];
+fn cors_allowed_origins(reader: &mut Reader, setting: Setting) -> Result<AllowedOrigins, ConfigError> {
+    let origins = reader.optional(setting, |list| AllowedOrigins::parse(list).map(shown))?;
+    Ok(origins.unwrap_or_default())
+}
 
-    pub(super) fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        Ok(Self {
-            notify: NotifyConfig::read(reader)?,
-            queues: queues(reader)?,
-            concurrency: reader.parse(CELERY_CONCURRENCY, "a number of tasks, from 1")?,
-        })
+fn body_limit(reader: &mut Reader, setting: Setting) -> Result<usize, ConfigError> {
+    let limit: NonZeroUsize = reader.parse(setting, "a number of bytes, from 1")?;
+    Ok(limit.get())
+}
+
+fn password_scheme(reader: &mut Reader, setting: Setting) -> Result<PasswordScheme, ConfigError> {
+    let schemes = [
+        ("argon2id", PasswordScheme::Argon2id),
+        ("scrypt", PasswordScheme::WerkzeugScrypt),
+    ];
+    reader.choice(setting, &schemes)
+}
+
+configuration! {
+    /// Settings of a worker.
+    WorkConfig {
+        notify: NotifyConfig = notify[SMTP_URL, SMTP_FROM, WEBHOOK_URL, WEBHOOK_SECRET];
+        /// The queues to consume.
+        queues: Vec<String> = queues[CELERY_QUEUES];
+        concurrency: NonZeroUsize = concurrency[CELERY_CONCURRENCY];
     }
 }
 
+fn concurrency(reader: &mut Reader, setting: Setting) -> Result<NonZeroUsize, ConfigError> {
+    reader.parse(setting, "a number of tasks, from 1")
+}
+
 /// Reads the queues; there is at least one.
-pub(super) fn queues(reader: &mut Reader) -> Result<Vec<String>, ConfigError> {
-    reader.required(CELERY_QUEUES, |names| {
+pub(super) fn queues(reader: &mut Reader, setting: Setting) -> Result<Vec<String>, ConfigError> {
+    reader.required(setting, |names| {
         let queues: Vec<String> = names
             .split(',')
             .map(|queue| queue.trim().to_owned())
@@ -251,31 +254,35 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-impl NotifyConfig {
-    fn read(reader: &mut Reader) -> Result<Self, ConfigError> {
-        let server = reader.optional(SMTP_URL, |url| {
-            SmtpConfig::server(url).map(|server| (server, Secret::new(url).masked_url()))
-        })?;
-        let from = reader.optional(SMTP_FROM, |from| {
-            SmtpConfig::sender(from).map(|sender| (sender, from.to_owned()))
-        })?;
-        let smtp = match (server, from) {
-            (Some(server), Some(from)) => Some(SmtpConfig { server, from }),
-            (Some(_), None) => return Err(missing(SMTP_FROM)),
-            (None, _) => None,
-        };
-        let url = reader.optional(WEBHOOK_URL, |text| {
-            let url = Url::parse(text).ok();
-            let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
-            let shown = Secret::new(text).masked_url();
-            url.map(|url| (url, shown))
-                .ok_or("is not an http:// or https:// URL")
-        })?;
-        let webhook = match (url, reader.secret(WEBHOOK_SECRET)) {
-            (Some(url), Some(secret)) => Some(Webhook { url, secret }),
-            (Some(_), None) => return Err(missing(WEBHOOK_SECRET)),
-            (None, _) => None,
-        };
-        Ok(Self { smtp, webhook })
-    }
+fn notify(
+    reader: &mut Reader,
+    smtp_url: Setting,
+    smtp_from: Setting,
+    webhook_url: Setting,
+    webhook_secret: Setting,
+) -> Result<NotifyConfig, ConfigError> {
+    let server = reader.optional(smtp_url, |url| {
+        SmtpConfig::server(url).map(|server| (server, Secret::new(url).masked_url()))
+    })?;
+    let from = reader.optional(smtp_from, |from| {
+        SmtpConfig::sender(from).map(|sender| (sender, from.to_owned()))
+    })?;
+    let smtp = match (server, from) {
+        (Some(server), Some(from)) => Some(SmtpConfig { server, from }),
+        (Some(_), None) => return Err(missing(smtp_from)),
+        (None, _) => None,
+    };
+    let url = reader.optional(webhook_url, |text| {
+        let url = Url::parse(text).ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let shown = Secret::new(text).masked_url();
+        url.map(|url| (url, shown))
+            .ok_or("is not an http:// or https:// URL")
+    })?;
+    let webhook = match (url, reader.secret(webhook_secret)) {
+        (Some(url), Some(secret)) => Some(Webhook { url, secret }),
+        (Some(_), None) => return Err(missing(webhook_secret)),
+        (None, _) => None,
+    };
+    Ok(NotifyConfig { smtp, webhook })
 }

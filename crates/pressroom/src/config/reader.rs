@@ -19,7 +19,7 @@ impl Reader {
         }
     }
 
-    /// Reads a setting that may be left out. `parse` also returns how the value is shown.
+    /// Reads an optional setting. `parse` also returns the text that represents the value in output.
     pub(super) fn optional<T, E: fmt::Display>(
         &mut self,
         setting: Setting,
@@ -59,11 +59,7 @@ impl Reader {
     }
 
     pub(super) fn secret(&mut self, setting: Setting) -> Option<Secret> {
-        let masked = |text: &str| {
-            let secret = Secret::new(text);
-            let shown = secret.to_string();
-            Ok::<_, Infallible>((secret, shown))
-        };
+        let masked = |text: &str| Ok::<_, Infallible>(shown(Secret::new(text)));
         self.optional(setting, masked).unwrap_or(None)
     }
 
@@ -75,9 +71,8 @@ impl Reader {
     ) -> Result<T, ConfigError> {
         self.required(setting, |text| {
             let parsed = text.trim().parse::<T>();
-            let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()))?;
-            let shown = value.to_string();
-            Ok::<_, String>((value, shown))
+            let value = parsed.map_err(|_| format!("{:?} is not {expected}", text.trim()));
+            value.map(shown)
         })
     }
 
@@ -98,7 +93,7 @@ impl Reader {
     }
 
     pub(super) fn seconds(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
-        // A year stays clear of overflow where it is added to a time.
+        // At most a year, so that adding the duration to a time cannot overflow.
         let limits = (Duration::from_nanos(1), Duration::from_hours(24 * 366));
         self.duration(
             setting,
@@ -118,7 +113,7 @@ impl Reader {
         )
     }
 
-    /// Reads seconds, of which there may be none.
+    /// Reads a number of seconds, which may be zero.
     pub(super) fn delay(&mut self, setting: Setting) -> Result<Duration, ConfigError> {
         let limits = (Duration::ZERO, Duration::from_hours(1));
         self.duration(setting, 1.0, limits, "a number of seconds from 0 to 3600")
@@ -140,7 +135,7 @@ impl Reader {
         })
     }
 
-    /// Fails when `setting` is given, which the command cannot use for this reason.
+    /// Fails with `reason` when `setting` is given, because the command cannot use it.
     pub(super) fn refuse(&mut self, setting: Setting, reason: &str) -> Result<(), ConfigError> {
         match self.given.get(setting.variable) {
             Some(_) => Err(ConfigError::new(setting.variable, reason)),
@@ -152,6 +147,12 @@ impl Reader {
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.shown.iter().map(|(variable, _)| *variable).collect()
     }
+}
+
+/// Pairs a value with its text.
+pub(super) fn shown<T: fmt::Display>(value: T) -> (T, String) {
+    let text = value.to_string();
+    (value, text)
 }
 
 pub(super) fn missing(setting: Setting) -> ConfigError {

@@ -7,14 +7,14 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 type Values<'a> = &'a [(&'static str, &'a str)];
 
-/// The settings that `serve` and `worker` require.
+/// Settings that `serve` and `worker` require.
 const PRODUCTION: Values<'static> = &[
     ("SECRET_KEY", KEY),
     ("DATABASE_URL", "postgresql+psycopg://app:hunter2@db/press"),
     ("REDIS_URL", "redis://:hunter2@cache:6379/1"),
 ];
 
-/// Reads a configuration from `values`, the later ones overriding the earlier.
+/// Reads a configuration from `values`; later values override earlier ones.
 pub(super) fn load<C: Configuration>(values: &[Values<'_>]) -> Result<(C, Reader), ConfigError> {
     let values = values.iter().copied().flatten();
     let values = values.map(|(variable, text)| (*variable, (*text).to_owned()));
@@ -28,7 +28,7 @@ fn serve(values: Values<'_>) -> ServeConfig {
     load(&[PRODUCTION, values]).unwrap().0
 }
 
-fn refusal<C: Configuration>(values: &[Values<'_>]) -> String {
+fn rejection<C: Configuration>(values: &[Values<'_>]) -> String {
     let message = match load::<C>(values) {
         Ok(_) => panic!("{values:?} is accepted"),
         Err(error) => error.to_string(),
@@ -67,27 +67,27 @@ fn only_serve_reads_from_a_replica() {
         "sqlite://replica.db",
         "postgresql://replica/press?pool_mode=hunter2",
     ] {
-        let message = refusal::<ServeConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]);
+        let message = rejection::<ServeConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]);
         assert!(message.starts_with("DATABASE_READ_URL: "), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
         assert!(load::<WorkerConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]).is_ok());
         assert!(load::<MigrateConfig>(&[PRODUCTION, &[("DATABASE_READ_URL", url)]]).is_ok());
     }
-    let message = refusal::<DevConfig>(&[&[("DATABASE_READ_URL", replica)]]);
+    let message = rejection::<DevConfig>(&[&[("DATABASE_READ_URL", replica)]]);
     assert!(message.starts_with("DATABASE_READ_URL: "), "{message}");
 }
 
 #[test]
-fn serve_refuses_a_key_that_protects_nothing() {
+fn serve_rejects_a_missing_short_or_well_known_key() {
     for key in ["", "short", "dev-secret-key-change-in-production"] {
-        let message = refusal::<ServeConfig>(&[PRODUCTION, &[("SECRET_KEY", key)]]);
+        let message = rejection::<ServeConfig>(&[PRODUCTION, &[("SECRET_KEY", key)]]);
         assert!(message.starts_with("SECRET_KEY: "), "{message}");
     }
 }
 
 #[test]
-fn embedded_mode_refuses_a_short_key() {
-    let message = refusal::<DevConfig>(&[&[("SECRET_KEY", "short")]]);
+fn embedded_mode_rejects_a_short_key() {
+    let message = rejection::<DevConfig>(&[&[("SECRET_KEY", "short")]]);
     assert!(message.starts_with("SECRET_KEY: "), "{message}");
 }
 
@@ -114,7 +114,7 @@ fn an_empty_value_counts_as_unset() {
 }
 
 #[test]
-fn the_sample_environment_file_has_a_key_that_is_refused() {
+fn the_key_in_the_sample_environment_file_is_rejected() {
     let (_, key) = sample_settings()
         .into_iter()
         .find(|(name, _)| *name == "SECRET_KEY")
@@ -156,7 +156,7 @@ fn the_sample_environment_file_has_a_valid_value_for_every_setting() {
 }
 
 #[test]
-fn each_command_shows_in_its_help_what_it_reads() {
+fn the_help_of_each_command_shows_the_settings_it_reads() {
     fn check<C: Configuration>(values: Values<'_>) {
         let (_, reader) = load::<C>(&[values]).unwrap();
         let mut read = reader.names();
@@ -191,15 +191,15 @@ fn embedded_mode_refuses_settings_that_it_does_not_use() {
         ("DATABASE_URL", "postgres://db/press"),
         ("REDIS_URL", "redis://cache"),
     ] {
-        let message = refusal::<DevConfig>(&[&[(variable, value)]]);
+        let message = rejection::<DevConfig>(&[&[(variable, value)]]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
-    let message = refusal::<DevConfig>(&[&[("FLASK_ENV", "production")]]);
+    let message = rejection::<DevConfig>(&[&[("FLASK_ENV", "production")]]);
     assert!(message.starts_with("APP_ENV: "), "{message}");
 }
 
 #[test]
-fn an_invalid_value_is_refused_with_its_variable() {
+fn an_invalid_value_is_rejected_with_its_variable() {
     for (variable, value) in [
         ("HOST", "nowhere"),
         ("PORT", "70000"),
@@ -223,7 +223,7 @@ fn an_invalid_value_is_refused_with_its_variable() {
         ("CELERY_QUEUES", " , "),
         ("CELERY_VISIBILITY_TIMEOUT", "1e300"),
     ] {
-        let message = refusal::<ServeConfig>(&[PRODUCTION, &[(variable, value)]]);
+        let message = rejection::<ServeConfig>(&[PRODUCTION, &[(variable, value)]]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
     let worker: [(&str, Values<'_>); 7] = [
@@ -242,22 +242,22 @@ fn an_invalid_value_is_refused_with_its_variable() {
         ("CELERY_HOSTNAME", &[("CELERY_HOSTNAME", "reports")]),
     ];
     for (variable, values) in worker {
-        let message = refusal::<WorkerConfig>(&[PRODUCTION, values]);
+        let message = rejection::<WorkerConfig>(&[PRODUCTION, values]);
         assert!(message.starts_with(&format!("{variable}: ")), "{message}");
     }
 }
 
 #[test]
-fn the_delay_of_a_shutdown_may_be_zero() {
+fn the_shutdown_delay_may_be_zero() {
     let delay = |text| serve(&[("SHUTDOWN_DELAY", text)]).shutdown_delay;
     assert_eq!(delay(""), Duration::ZERO);
     assert_eq!(delay("0"), Duration::ZERO);
     assert_eq!(delay("2.5"), Duration::from_millis(2500));
-    refusal::<ServeConfig>(&[PRODUCTION, &[("SHUTDOWN_DELAY", "86400")]]);
+    rejection::<ServeConfig>(&[PRODUCTION, &[("SHUTDOWN_DELAY", "86400")]]);
 }
 
 #[test]
-fn a_workers_name_may_contain_the_machines_host() {
+fn a_workers_name_may_contain_the_host_name() {
     let named = |name| {
         let (config, _) = load::<WorkerConfig>(&[PRODUCTION, &[("CELERY_HOSTNAME", name)]]).unwrap();
         config.hostname
@@ -269,7 +269,7 @@ fn a_workers_name_may_contain_the_machines_host() {
 }
 
 #[test]
-fn no_secret_is_printed() {
+fn secrets_are_not_printed() {
     let notifications: Values<'_> = &[
         ("SMTP_URL", "smtp://app:hunter2@mail:587"),
         ("SMTP_FROM", "press@example.com"),
@@ -297,7 +297,7 @@ fn no_secret_is_printed() {
 }
 
 #[test]
-fn rate_limits_are_set_one_by_one_or_off_together() {
+fn rate_limits_are_set_separately_or_turned_off_together() {
     assert_eq!(serve(&[]).api.rates, Rates::default());
     let one: Values<'_> = &[
         ("RATE_LIMIT_LOGIN_ACCOUNT", "off"),
@@ -315,7 +315,7 @@ fn rate_limits_are_set_one_by_one_or_off_together() {
 }
 
 #[test]
-fn the_printed_settings_are_in_their_normal_form() {
+fn printed_settings_are_normalised() {
     let values: Values<'_> = &[
         ("RATE_LIMIT_LOGIN_ADDRESS", "600"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, ::ffff:192.0.2.1"),

@@ -10,12 +10,6 @@ use super::email::Email;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(pub i32);
 
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// A user, without the password hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {

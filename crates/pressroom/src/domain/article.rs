@@ -1,7 +1,5 @@
 //! Articles, their versions, and pages of their list.
 
-use std::fmt;
-
 use jiff::Timestamp;
 
 use super::account::UserId;
@@ -9,12 +7,6 @@ use super::account::UserId;
 /// An article's primary key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ArticleId(pub i32);
-
-impl fmt::Display for ArticleId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The fields of a user that an article shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +44,7 @@ pub struct Draft {
 #[derive(Debug, Clone)]
 pub struct NewArticle {
     pub slug: String,
-    pub title: String,
-    pub description: String,
-    pub body: String,
+    pub draft: Draft,
     pub author: UserId,
     pub created_at: Timestamp,
 }

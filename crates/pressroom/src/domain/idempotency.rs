@@ -34,7 +34,7 @@ impl IdempotencyKey {
     }
 }
 
-/// SHA-256 of a request's fields, which tells a retry from another request under the same key.
+/// SHA-256 of a request's fields, which distinguishes a retry from another request with the same key.
 pub type Fingerprint = [u8; 32];
 
 /// A request to run once.
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_from_one_field_to_another_is_another_request() {
+    fn text_moved_between_fields_makes_another_request() {
         let draft = |title: &str, description: &str| Draft {
             title: title.to_owned(),
             description: description.to_owned(),

@@ -1,5 +1,7 @@
 //! Users and revoked tokens.
 
+use std::fmt::Debug;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -10,7 +12,7 @@ use crate::domain::{
 
 /// Keeps users and the tokens that they revoked.
 #[async_trait]
-pub trait AccountStore: Send + Sync + 'static {
+pub trait AccountStore: Debug + Send + Sync + 'static {
     /// Inserts a user.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Articles, favourites and idempotency keys.
 
+use std::fmt::Debug;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -11,7 +13,7 @@ use crate::domain::{
 
 /// Keeps articles and their favourites, and the answers to requests with an idempotency key.
 #[async_trait]
-pub trait ArticleStore: Send + Sync + 'static {
+pub trait ArticleStore: Debug + Send + Sync + 'static {
     /// Inserts an article and its task in one transaction.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Recipients of notifications, and the record of deliveries.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use crate::domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipie
 
 /// Finds recipients and records which of them were notified.
 #[async_trait]
-pub trait DeliveryStore: Send + Sync + 'static {
+pub trait DeliveryStore: Debug + Send + Sync + 'static {
     /// Reads up to `limit` users to notify of `event`, with ids above `after`, in id order.
     ///
     /// For `created`, the users who have favourited another article of the author; for `updated`, those

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use telemetry::{DbError, Failure};
+
 /// The reason a store could not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -17,7 +19,7 @@ pub enum StoreError {
     Failed(String),
 }
 
-impl telemetry::Failure for StoreError {
+impl Failure for StoreError {
     fn error_type(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::Unavailable(_) => Some(Cow::Borrowed("database_unavailable")),
@@ -28,6 +30,59 @@ impl telemetry::Failure for StoreError {
 
     fn message(&self) -> String {
         self.to_string()
+    }
+}
+
+/// A statement's failure: the store's error, and the database's code for its span.
+#[derive(Debug)]
+pub(super) struct StatementError {
+    /// The SQLSTATE, or SQLite's extended result code.
+    pub(super) code: Option<String>,
+    pub(super) error: StoreError,
+    /// Whether the connection was lost too.
+    pub(super) connection_lost: bool,
+}
+
+impl StatementError {
+    /// The database cannot be reached or is too slow.
+    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
+        StoreError::Unavailable(reason.into()).into()
+    }
+
+    pub(super) fn failed(reason: &str) -> Self {
+        StoreError::Failed(reason.to_owned()).into()
+    }
+}
+
+impl From<StoreError> for StatementError {
+    fn from(error: StoreError) -> Self {
+        Self {
+            code: None,
+            error,
+            connection_lost: false,
+        }
+    }
+}
+
+impl From<StatementError> for StoreError {
+    fn from(failed: StatementError) -> Self {
+        failed.error
+    }
+}
+
+impl Failure for StatementError {
+    fn error_type(&self) -> Option<Cow<'static, str>> {
+        self.error.error_type()
+    }
+
+    fn message(&self) -> String {
+        self.error.to_string()
+    }
+}
+
+impl DbError for StatementError {
+    fn status_code(&self) -> Option<String> {
+        self.code.clone()
     }
 }
 

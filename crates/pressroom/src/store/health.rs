@@ -1,12 +1,14 @@
 //! The condition of the database itself.
 
+use std::fmt::Debug;
+
 use async_trait::async_trait;
 
 use super::error::Result;
 
-/// Tells whether the database can be used.
+/// Checks whether the database is usable.
 #[async_trait]
-pub trait HealthStore: Send + Sync + 'static {
+pub trait HealthStore: Debug + Send + Sync + 'static {
     /// Succeeds when the database answers.
     async fn ping(&self) -> Result<()>;
 

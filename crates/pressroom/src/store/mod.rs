@@ -1,8 +1,8 @@
 //! Persistence: [`postgres`] for production, [`sqlite`] for a single process.
 //!
-//! One trait for each aggregate, which both databases implement next to their SQL; statements and row
-//! readers that are the same for both stand in `sql` and `rows`. Each method is one transaction, mostly
-//! one statement, and bounds its own time. Conflicts are detected by the database's constraints.
+//! Each aggregate has a trait, which both databases implement next to their SQL. Statements and row readers
+//! that both share are in `sql` and `rows`. Each method is one transaction, usually a single statement, and
+//! has its own time-out. The constraints of the database detect conflicts.
 
 mod accounts;
 mod articles;

@@ -1,6 +1,6 @@
 //! The outbox: tasks committed together with the change they report, to be published afterwards.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -10,16 +10,16 @@ use crate::domain::{Backlog, OutboxTask};
 
 /// Keeps tasks until they are published. [`ArticleStore`](super::ArticleStore) inserts them.
 #[async_trait]
-pub trait OutboxStore: Send + Sync + 'static {
+pub trait OutboxStore: Debug + Send + Sync + 'static {
     /// Claims up to `limit` waiting tasks for `lease`, the oldest first. A task whose lease expires can be
     /// claimed again.
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>>;
 
-    /// Deletes published tasks.
-    async fn delete_outbox(&self, ids: &[i64]) -> Result<()>;
+    /// Deletes a published task.
+    async fn delete_outbox(&self, id: i64) -> Result<()>;
 
-    /// Releases claims; the tasks can be claimed again from `retry_at`.
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()>;
+    /// Releases a claim; the task can be claimed again from `retry_at`.
+    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()>;
 
     /// Releases every claim and returns their number. Only for a process that is the outbox's only user.
     async fn release_all_outbox(&self) -> Result<u64>;

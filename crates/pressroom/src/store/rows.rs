@@ -13,66 +13,78 @@ use crate::domain::{
 pub(super) trait Columns {
     type Error;
 
-    fn bool(&self, name: &str) -> Result<bool, Self::Error>;
-    fn i32(&self, name: &str) -> Result<i32, Self::Error>;
-    fn i64(&self, name: &str) -> Result<i64, Self::Error>;
-    fn text(&self, name: &str) -> Result<String, Self::Error>;
-    fn bytes(&self, name: &str) -> Result<Vec<u8>, Self::Error>;
-    fn uuid(&self, name: &str) -> Result<Uuid, Self::Error>;
-    fn json(&self, name: &str) -> Result<Value, Self::Error>;
-    fn optional_time(&self, name: &str) -> Result<Option<Timestamp>, Self::Error>;
-    fn time(&self, name: &str) -> Result<Timestamp, Self::Error>;
+    fn column<T: Column>(&self, name: &str) -> Result<T, Self::Error>;
 }
+
+/// A value that both databases can read from a column.
+pub(super) trait Column:
+    for<'a> tokio_postgres::types::FromSql<'a> + rusqlite::types::FromSql
+{
+}
+
+impl<T: for<'a> tokio_postgres::types::FromSql<'a> + rusqlite::types::FromSql> Column for T {}
+
+/// A time: a PostgreSQL `timestamp` in UTC, or an SQLite integer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Utc(pub(super) Timestamp);
+
+/// A UUID: a PostgreSQL `uuid`, or an SQLite text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Id(pub(super) Uuid);
+
+/// A JSON value: a PostgreSQL `jsonb`, or an SQLite text.
+#[derive(Debug)]
+pub(super) struct Json(pub(super) Value);
 
 /// Reads `user_columns!`.
 pub(super) fn user<R: Columns>(row: &R) -> Result<User, R::Error> {
     Ok(User {
-        id: UserId(row.i32("id")?),
-        email: row.text("email")?,
-        name: row.text("name")?,
-        bio: row.text("bio")?,
-        image: row.text("image")?,
-        created_at: row.time("created_at")?,
+        id: UserId(row.column("id")?),
+        email: row.column("email")?,
+        name: row.column("name")?,
+        bio: row.column("bio")?,
+        image: row.column("image")?,
+        created_at: time(row, "created_at")?,
     })
 }
 
 pub(super) fn credentials<R: Columns>(row: &R) -> Result<Credentials, R::Error> {
     Ok(Credentials {
         user: user(row)?,
-        password_hash: PasswordHash(row.text("password_hash")?),
+        password_hash: PasswordHash(row.column("password_hash")?),
     })
 }
 
 pub(super) fn session<R: Columns>(row: &R) -> Result<Session, R::Error> {
     Ok(Session {
         user: user(row)?,
-        revoked: row.bool("revoked")?,
+        revoked: row.column("revoked")?,
     })
 }
 
 /// Reads `article_columns!` and `favorited`.
 pub(super) fn article<R: Columns>(row: &R) -> Result<Article, R::Error> {
     Ok(Article {
-        id: ArticleId(row.i32("id")?),
-        slug: row.text("slug")?,
-        title: row.text("title")?,
-        description: row.text("description")?,
-        body: row.text("body")?,
+        id: ArticleId(row.column("id")?),
+        slug: row.column("slug")?,
+        title: row.column("title")?,
+        description: row.column("description")?,
+        body: row.column("body")?,
         author: Author {
-            id: UserId(row.i32("author_id")?),
-            email: row.text("author_email")?,
-            name: row.text("author_name")?,
+            id: UserId(row.column("author_id")?),
+            email: row.column("author_email")?,
+            name: row.column("author_name")?,
         },
-        favorites_count: row.i32("favorites_count")?,
-        favorited: row.bool("favorited")?,
-        created_at: row.time("created_at")?,
-        updated_at: row.time("updated_at")?,
+        favorites_count: row.column("favorites_count")?,
+        favorited: row.column("favorited")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
     })
 }
 
 pub(super) fn stored_answer<R: Columns>(row: &R) -> Result<StoredAnswer, R::Error> {
     Ok(StoredAnswer {
-        fingerprint: row.bytes("fingerprint")?,
+        fingerprint: row.column("fingerprint")?,
         article: article(row)?,
     })
 }
@@ -80,16 +92,16 @@ pub(super) fn stored_answer<R: Columns>(row: &R) -> Result<StoredAnswer, R::Erro
 /// Reads a claimed task. Trace headers that cannot be read are dropped: the task matters more.
 pub(super) fn outbox_task<R: Columns>(row: &R) -> Result<OutboxTask, R::Error> {
     Ok(OutboxTask {
-        id: row.i64("id")?,
-        task_id: row.uuid("task_id")?,
-        name: row.text("name")?,
-        args: match row.json("args")? {
+        id: row.column("id")?,
+        task_id: row.column::<Id>("task_id")?.0,
+        name: row.column("name")?,
+        args: match row.column::<Json>("args")?.0 {
             Value::Array(args) => args,
             single => vec![single],
         },
-        trace: serde_json::from_value(row.json("trace")?).unwrap_or_default(),
-        created_at: row.time("created_at")?,
-        attempts: row.i32("attempts")?,
+        trace: serde_json::from_value(row.column::<Json>("trace")?.0).unwrap_or_default(),
+        created_at: time(row, "created_at")?,
+        attempts: row.column("attempts")?,
     })
 }
 
@@ -103,15 +115,19 @@ pub(super) fn trace_column(trace: &[(String, String)]) -> Value {
 
 pub(super) fn backlog<R: Columns>(row: &R) -> Result<Backlog, R::Error> {
     Ok(Backlog {
-        tasks: row.i64("tasks")?,
-        oldest: row.optional_time("oldest")?,
+        tasks: row.column("tasks")?,
+        oldest: row.column::<Option<Utc>>("oldest")?.map(|Utc(time)| time),
     })
 }
 
 pub(super) fn recipient<R: Columns>(row: &R) -> Result<Recipient, R::Error> {
     Ok(Recipient {
-        id: UserId(row.i32("id")?),
-        email: row.text("email")?,
-        name: row.text("name")?,
+        id: UserId(row.column("id")?),
+        email: row.column("email")?,
+        name: row.column("name")?,
     })
+}
+
+fn time<R: Columns>(row: &R, name: &str) -> Result<Timestamp, R::Error> {
+    row.column(name).map(|Utc(time)| time)
 }

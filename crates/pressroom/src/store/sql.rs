@@ -5,11 +5,20 @@
 
 use telemetry::Statement;
 
-/// A statement from its operation, its table and the pieces of its text; the summary is the first two.
+/// A statement from its summary, which is its operation and its table, and the pieces of its text.
 macro_rules! statement {
-    ($operation:literal, $table:literal, $($text:expr),+ $(,)?) => {
-        telemetry::Statement::new($operation, $table, concat!($operation, " ", $table), concat!($($text),+))
+    ($summary:literal, $($text:expr),+ $(,)?) => {
+        $crate::store::sql::summarized($summary, concat!($($text),+))
     };
+}
+
+pub(super) const fn summarized(summary: &'static str, text: &'static str) -> Statement {
+    let mut space = 0;
+    while summary.as_bytes()[space] != b' ' {
+        space += 1;
+    }
+    let (operation, table) = summary.split_at(space);
+    Statement::new(operation, table.split_at(1).1, summary, text)
 }
 
 /// The columns of a user, for [`super::rows::user`].
@@ -33,8 +42,7 @@ pub(super) use {article_columns, statement, user_columns};
 
 /// `$1` is the token, `$2` the user.
 pub(super) const FIND_SESSION: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "SELECT ",
     user_columns!(),
     ", EXISTS (SELECT 1 FROM revoked_tokens WHERE token_key = $1) AS revoked
@@ -43,14 +51,12 @@ pub(super) const FIND_SESSION: Statement = statement!(
 );
 
 pub(super) const REVOKE_TOKEN: Statement = statement!(
-    "INSERT",
-    "revoked_tokens",
+    "INSERT revoked_tokens",
     "INSERT INTO revoked_tokens (token_key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
 );
 
 pub(super) const PURGE_REVOKED_TOKENS: Statement = statement!(
-    "DELETE",
-    "revoked_tokens",
+    "DELETE revoked_tokens",
     "DELETE FROM revoked_tokens WHERE expires_at <= $1",
 );
 
@@ -58,8 +64,7 @@ pub(super) const PURGE_REVOKED_TOKENS: Statement = statement!(
 macro_rules! find_article {
     ($condition:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "SELECT ",
             article_columns!(),
             ",
@@ -78,8 +83,7 @@ pub(super) const FIND_ARTICLE_BY_ID: Statement = find_article!("article.id = $2"
 
 /// The stored answer has the columns of the article as it was created.
 pub(super) const FIND_STORED_ANSWER: Statement = statement!(
-    "SELECT",
-    "idempotency_keys",
+    "SELECT idempotency_keys",
     "
         SELECT fingerprint, article_id AS id, slug, title, description, body, 0 AS favorites_count,
             created_at, created_at AS updated_at, user_id AS author_id, author_email, author_name,
@@ -88,21 +92,25 @@ pub(super) const FIND_STORED_ANSWER: Statement = statement!(
         WHERE user_id = $1 AND key = $2 AND created_at > $3",
 );
 
+pub(super) const DELETE_OUTBOX: Statement = statement!("DELETE outbox", "DELETE FROM outbox WHERE id = $1",);
+
+pub(super) const RELEASE_OUTBOX: Statement = statement!(
+    "UPDATE outbox",
+    "UPDATE outbox SET claimable_at = $1 WHERE id = $2",
+);
+
 pub(super) const RELEASE_ALL_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
+    "UPDATE outbox",
     "UPDATE outbox SET claimable_at = created_at WHERE claimable_at <> created_at",
 );
 
 pub(super) const OUTBOX_BACKLOG: Statement = statement!(
-    "SELECT",
-    "outbox",
+    "SELECT outbox",
     "SELECT count(*) AS tasks, min(created_at) AS oldest FROM outbox",
 );
 
 pub(super) const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "
         SELECT reader.id, reader.email, reader.name
         FROM articles AS article
@@ -122,8 +130,7 @@ pub(super) const FOLLOWERS_OF_THE_AUTHOR: Statement = statement!(
 );
 
 pub(super) const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "
         SELECT reader.id, reader.email, reader.name
         FROM articles AS article
@@ -137,8 +144,7 @@ pub(super) const FOLLOWERS_OF_THE_ARTICLE: Statement = statement!(
 /// Returns a row only to the caller that may deliver: the first one, or the first one after the lease
 /// expired. `$4` is the end of the new lease and `$5` the current time.
 pub(super) const CLAIM_DELIVERY: Statement = statement!(
-    "INSERT",
-    "notification_deliveries",
+    "INSERT notification_deliveries",
     "
         INSERT INTO notification_deliveries AS held (task_id, recipient_id, channel, claimed_until)
         VALUES ($1, $2, $3, $4)
@@ -149,8 +155,7 @@ pub(super) const CLAIM_DELIVERY: Statement = statement!(
 );
 
 pub(super) const FIND_DELIVERY: Statement = statement!(
-    "SELECT",
-    "notification_deliveries",
+    "SELECT notification_deliveries",
     "
         SELECT delivered_at IS NOT NULL AS delivered, claimed_until
         FROM notification_deliveries
@@ -159,8 +164,7 @@ pub(super) const FIND_DELIVERY: Statement = statement!(
 
 /// Inserts the row where the claim no longer exists: a completed delivery must stay on record.
 pub(super) const COMPLETE_DELIVERY: Statement = statement!(
-    "INSERT",
-    "notification_deliveries",
+    "INSERT notification_deliveries",
     "
         INSERT INTO notification_deliveries
             (task_id, recipient_id, channel, claimed_until, delivered_at)
@@ -170,24 +174,21 @@ pub(super) const COMPLETE_DELIVERY: Statement = statement!(
 );
 
 pub(super) const RELEASE_DELIVERY: Statement = statement!(
-    "DELETE",
-    "notification_deliveries",
+    "DELETE notification_deliveries",
     "
         DELETE FROM notification_deliveries
         WHERE task_id = $1 AND recipient_id = $2 AND channel = $3 AND delivered_at IS NULL",
 );
 
 pub(super) const PURGE_DELIVERIES: Statement = statement!(
-    "DELETE",
-    "notification_deliveries",
+    "DELETE notification_deliveries",
     "DELETE FROM notification_deliveries WHERE delivered_at < $1",
 );
 
 pub(super) const PING: Statement = Statement::new("SELECT", "", "SELECT 1", "SELECT 1");
 
 pub(super) const NEWEST_MIGRATION: Statement = statement!(
-    "SELECT",
-    "refinery_schema_history",
+    "SELECT refinery_schema_history",
     "SELECT max(version) AS version FROM refinery_schema_history",
 );
 
@@ -204,6 +205,8 @@ mod tests {
             FIND_ARTICLE,
             FIND_ARTICLE_BY_ID,
             FIND_STORED_ANSWER,
+            DELETE_OUTBOX,
+            RELEASE_OUTBOX,
             FOLLOWERS_OF_THE_AUTHOR,
             FOLLOWERS_OF_THE_ARTICLE,
             CLAIM_DELIVERY,

@@ -5,50 +5,47 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, domain::Backlog, names::metric, store::OutboxStore};
+use crate::{clock::Clock, names::metric, store::OutboxStore};
 
 /// Time between two counts of the outbox.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Counts the waiting tasks until `shutdown`. Reports nothing while the store is unavailable.
 pub async fn watch_backlog(store: Arc<dyn OutboxStore>, clock: Arc<dyn Clock>, shutdown: CancellationToken) {
-    let seen: Arc<Mutex<Option<(Backlog, Timestamp)>>> = Arc::default();
-    let tasks = seen.clone();
+    // The number of tasks, and the age of the oldest.
+    let seen: Arc<Mutex<Option<[f64; 2]>>> = Arc::default();
+    let observe = |index: usize| {
+        let seen = seen.clone();
+        move || {
+            let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.map(|values| (values[index], Vec::new()))
+                .into_iter()
+                .collect()
+        }
+    };
     telemetry::observe_gauge(
         metric::OUTBOX_TASKS,
         "{task}",
         "Tasks that wait to be published",
-        move || {
-            let seen = *tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.into_iter()
-                .map(|(backlog, _)| (as_f64(backlog.tasks), Vec::new()))
-                .collect()
-        },
+        observe(0),
     );
-    let oldest = seen.clone();
     telemetry::observe_gauge(
         metric::OUTBOX_AGE,
         "s",
         "Age of the oldest task that waits to be published",
-        move || {
-            let seen = *oldest.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.into_iter()
-                .map(|(backlog, now)| {
-                    let age = backlog
-                        .oldest
-                        .map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64());
-                    (age.max(0.0), Vec::new())
-                })
-                .collect()
-        },
+        observe(1),
     );
     loop {
-        let counted = telemetry::without_spans(store.outbox_backlog()).await;
-        let counted = counted.ok().map(|backlog| (backlog, clock.now()));
-        *seen.lock().unwrap_or_else(PoisonError::into_inner) = counted;
+        let counted = telemetry::without_spans(store.outbox_backlog()).await.ok();
+        let values = counted.map(|backlog| {
+            let age = backlog
+                .oldest
+                .map(|oldest| clock.now().duration_since(oldest).as_secs_f64());
+            [as_f64(backlog.tasks), age.unwrap_or_default().max(0.0)]
+        });
+        *seen.lock().unwrap_or_else(PoisonError::into_inner) = values;
         let pause = tokio::time::sleep(INTERVAL);
         if shutdown.run_until_cancelled(pause).await.is_none() {
             return;

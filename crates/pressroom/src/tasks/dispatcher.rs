@@ -11,7 +11,7 @@ use std::{
 
 use celeriac::{Client, Signature};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use telemetry::{Context, KeyValue, Span, opentelemetry::trace::FutureExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -43,45 +43,18 @@ pub enum Durability {
 }
 
 /// Moves tasks from the outbox to the broker.
+#[derive(Debug)]
 pub struct Dispatcher {
-    store: Arc<dyn OutboxStore>,
-    client: Client,
-    clock: Arc<dyn Clock>,
-    queue: String,
-    durability: Durability,
+    pub store: Arc<dyn OutboxStore>,
+    pub client: Client,
+    pub clock: Arc<dyn Clock>,
+    pub queue: String,
+    pub durability: Durability,
     /// Notified when a row is added to the outbox.
-    wake: Arc<Notify>,
-}
-
-impl std::fmt::Debug for Dispatcher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher")
-            .field("queue", &self.queue)
-            .field("durability", &self.durability)
-            .finish_non_exhaustive()
-    }
+    pub wake: Arc<Notify>,
 }
 
 impl Dispatcher {
-    #[must_use]
-    pub fn new(
-        store: Arc<dyn OutboxStore>,
-        client: Client,
-        clock: Arc<dyn Clock>,
-        queue: String,
-        durability: Durability,
-        wake: Arc<Notify>,
-    ) -> Self {
-        Self {
-            store,
-            client,
-            clock,
-            queue,
-            durability,
-            wake,
-        }
-    }
-
     /// Runs until `shutdown`, then claims no more tasks and finishes those being published. Tasks that stay
     /// in the outbox until they have finished are left there.
     pub async fn run(self, shutdown: CancellationToken) {
@@ -134,7 +107,8 @@ impl Dispatcher {
             }
         }
         if self.durability == Durability::Broker {
-            // Each finishes within its time-out; aborted, it would be published twice.
+            // Each one finishes within its time-out; a task whose publishing is aborted would be published
+            // twice.
             while publishing.next().await.is_some() {}
         }
     }
@@ -159,12 +133,13 @@ impl Dispatcher {
             Err(_) => Some("the broker did not answer in time".to_owned()),
         };
         let written = match &refusal {
-            None => self.store.delete_outbox(&[task.id]).await,
+            None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
                 let pause = backoff(task.attempts.unsigned_abs());
                 telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = pause.as_secs_f64(), reason, "task not published");
+                let retry_at = self.clock.now().saturating_add(pause);
                 self.store
-                    .release_outbox(&[task.id], later(self.clock.now(), pause))
+                    .release_outbox(task.id, retry_at.unwrap_or(Timestamp::MAX))
                     .await
             }
         };
@@ -206,8 +181,8 @@ fn parent(task: &OutboxTask) -> Context {
     telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// Returns the pause after this many failures in a row. There is no last attempt: a task waits for its
-/// broker.
+/// Returns the pause after this many consecutive failures. Attempts are unlimited: a task waits until its
+/// broker is available.
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.min(16));
     doubled.min(MAX_BACKOFF)
@@ -215,11 +190,4 @@ fn backoff(failures: u32) -> Duration {
 
 fn count(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
-}
-
-fn later(time: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by)
-        .ok()
-        .and_then(|by| time.checked_add(by).ok())
-        .unwrap_or(Timestamp::MAX)
 }

@@ -1,5 +1,5 @@
-//! Background work: the dispatcher that publishes the outbox, the task that a worker runs, and the channels
-//! that deliver notifications.
+//! Background tasks: the dispatcher that publishes tasks from the outbox, the notification task, and the
+//! channels that deliver notifications.
 
 mod backlog;
 mod dispatcher;

@@ -44,18 +44,12 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// The dependencies of the task.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct NotificationTask {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
     /// The channels; each recipient is notified on each of them.
     pub channels: Arc<[Arc<dyn Channel>]>,
-}
-
-impl std::fmt::Debug for NotificationTask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NotificationTask").finish_non_exhaustive()
-    }
 }
 
 /// The reason a run ended early. A retry may succeed after any of them.
@@ -123,7 +117,7 @@ impl NotificationTask {
             _ => {
                 return Err(TaskError::Failed(exception(
                     "ValueError",
-                    format!("unknown event type for article {article_id}"),
+                    format!("unknown event type for article {}", article_id.0),
                 )));
             }
         };
@@ -229,7 +223,7 @@ impl NotificationTask {
             "Notifications sent"
         );
         let count = failed.len();
-        // A transient failure decides, because a retry helps as long as there is one.
+        // Reports a transient failure if there is any, because only a transient failure is worth a retry.
         if let Some(last) = failed.into_iter().max_by_key(NotifyError::may_pass) {
             return Err(RunError::Undelivered { failed: count, last });
         }
@@ -308,7 +302,7 @@ fn exception(type_name: &str, message: String) -> Exception {
 }
 
 /// Returns the time before which a delivery must have been completed for its record to be deleted: no broker
-/// redelivers a task after so long.
+/// redelivers a task after that time.
 #[must_use]
 pub fn deliveries_expired_by(now: Timestamp) -> Timestamp {
     now.checked_sub(SignedDuration::from_hours(24 * 30))
@@ -323,6 +317,6 @@ fn task_uuid(id: &str) -> Uuid {
 /// Returns an id that is the same for every attempt at one delivery, so that a receiver recognises a
 /// repetition.
 fn notification_id(key: &DeliveryKey) -> Uuid {
-    let name = format!("{}/{}", key.recipient, key.channel);
+    let name = format!("{}/{}", key.recipient.0, key.channel);
     Uuid::new_v5(&key.task_id, name.as_bytes())
 }

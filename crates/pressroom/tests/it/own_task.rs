@@ -127,14 +127,14 @@ async fn the_outbox_dispatches_tasks_of_any_name() {
         .unwrap();
 
     let client = Client::new(broker.clone());
-    let dispatcher = Dispatcher::new(
-        store.clone(),
-        client.clone(),
-        Arc::new(SystemClock),
-        "celery".to_owned(),
-        Durability::Broker,
-        Arc::new(Notify::new()),
-    );
+    let dispatcher = Dispatcher {
+        store: store.clone(),
+        client: client.clone(),
+        clock: Arc::new(SystemClock),
+        queue: "celery".to_owned(),
+        durability: Durability::Broker,
+        wake: Arc::new(Notify::new()),
+    };
     tokio::spawn(dispatcher.run(shutdown.clone()));
     let result = client.wait(task_id, Duration::from_secs(10)).await.unwrap();
     assert_eq!(result, json!({"status": "success", "words": 4}));

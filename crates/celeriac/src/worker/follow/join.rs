@@ -13,12 +13,8 @@ pub(super) async fn join(
     group: Option<&Value>,
 ) -> Result<Value, Exception> {
     let structure = group.and_then(|group| ResultTree::from_tuple(&group["result"]));
-    if let Some(children) = structure.and_then(|structure| structure.children) {
-        let mut values = Vec::with_capacity(children.len());
-        for child in &children {
-            values.push(nested(shared, own, child).await?);
-        }
-        return Ok(Value::Array(values));
+    if let Some(structure) = structure.filter(|structure| structure.children.is_some()) {
+        return nested(shared, own, &structure).await;
     }
     let value = |part: &Value| {
         let status = part[2].as_str().unwrap_or_default();

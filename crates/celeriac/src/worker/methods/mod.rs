@@ -51,8 +51,9 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> An
         "report" => Ok(ok(inspect::report(shared))),
         "revoke" => Ok(revoke::revoke(shared, read(name, arguments)?).await),
         "terminate" => {
-            let order: revoke::Revoke = read(name, arguments)?;
-            Ok(revoke::revoke(shared, order.terminating()).await)
+            let mut order: revoke::Revoke = read(name, arguments)?;
+            order.terminate = true;
+            Ok(revoke::revoke(shared, order).await)
         }
         "revoke_by_stamped_headers" => Ok(revoke::revoke_by_stamps(shared, read(name, arguments)?)),
         "rate_limit" => Ok(steer::rate_limit(shared, &read(name, arguments)?)),

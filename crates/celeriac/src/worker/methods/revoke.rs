@@ -27,7 +27,7 @@ pub(super) struct Revoke {
     #[serde(deserialize_with = "one_or_many")]
     task_id: Vec<String>,
     #[serde(default, deserialize_with = "truthy")]
-    terminate: bool,
+    pub(super) terminate: bool,
     #[serde(default)]
     signal: Option<Signal>,
 }
@@ -56,13 +56,6 @@ impl Signal {
             },
             _ => 15,
         }
-    }
-}
-
-impl Revoke {
-    pub(super) fn terminating(mut self) -> Self {
-        self.terminate = true;
-        self
     }
 }
 

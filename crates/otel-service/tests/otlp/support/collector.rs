@@ -28,7 +28,7 @@ impl Collector {
     }
 
     pub fn with_tls(tls: ServerConfig) -> Self {
-        Self::listen(Behaviour::Takes, Some(Arc::new(tls)))
+        Self::listen(Behaviour::Accepts, Some(Arc::new(tls)))
     }
 
     fn listen(behaviour: Behaviour, tls: Option<Arc<ServerConfig>>) -> Self {
@@ -63,16 +63,16 @@ impl Collector {
     }
 
     /// Whether any request was accepted.
-    pub fn has_taken(&self) -> bool {
+    pub fn has_accepted(&self) -> bool {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
-    /// Takes the received telemetry; fails the test on deviations from the registry.
+    /// Removes and returns the received telemetry; fails the test on deviations from the registry.
     pub fn take(&self) -> Received {
         self.take_unchecked().checked_against_registry()
     }
 
-    /// Takes the received telemetry without checking it.
+    /// Removes and returns the received telemetry without checking it.
     pub fn take_unchecked(&self) -> Received {
         std::mem::take(&mut *self.received.lock().unwrap())
     }
@@ -93,7 +93,7 @@ fn serve(stream: impl Read + Write, behaviour: Behaviour, store: &Mutex<Received
         let refusal = match behaviour {
             Behaviour::Fails => Some("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),
             Behaviour::FailsAtFirst if seen == 0 => Some("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),
-            Behaviour::Answers(answers) => answers.get(seen).copied(),
+            Behaviour::Scripted(answers) => answers.get(seen).copied(),
             Behaviour::Blackhole => loop {
                 thread::park();
             },

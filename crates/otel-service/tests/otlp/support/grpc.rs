@@ -89,11 +89,11 @@ impl GrpcCollector {
     }
 
     /// Whether any call was accepted.
-    pub fn has_taken(&self) -> bool {
+    pub fn has_accepted(&self) -> bool {
         !self.received.lock().unwrap().headers.is_empty()
     }
 
-    /// Takes the received telemetry; fails the test on deviations from the registry.
+    /// Removes and returns the received telemetry; fails the test on deviations from the registry.
     pub fn take(&self) -> Received {
         std::mem::take(&mut *self.received.lock().unwrap()).checked_against_registry()
     }

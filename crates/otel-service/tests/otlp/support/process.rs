@@ -55,8 +55,8 @@ pub fn run_prepared<P>(
     Some((prepared, stdout))
 }
 
-/// Opens a gate in the process of the test: returns an address where [`wait_at`] blocks until `open` returns
-/// true.
+/// Creates a gate in the process of the test and returns its address, at which [`wait_at`] blocks until
+/// `open` returns true.
 pub fn gate(open: impl Fn() -> bool + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -22,7 +22,7 @@ fn arrived(received: &Received) -> [bool; 3] {
 fn the_common_endpoint_is_a_base_for_all_signals() {
     let name = "variables::destinations::the_common_endpoint_is_a_base_for_all_signals";
     let prepare = || {
-        let collector = Collector::start(Behaviour::Takes);
+        let collector = Collector::start(Behaviour::Accepts);
         let endpoint = format!("{}/base/", collector.url());
         (collector, vec![set("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)])
     };
@@ -39,10 +39,10 @@ fn the_common_endpoint_is_a_base_for_all_signals() {
 fn a_per_signal_endpoint_is_used_unchanged() {
     let name = "variables::destinations::a_per_signal_endpoint_is_used_unchanged";
     let prepare = || {
-        let common = Collector::start(Behaviour::Takes);
+        let common = Collector::start(Behaviour::Accepts);
         let mut environment = vec![set("OTEL_EXPORTER_OTLP_ENDPOINT", common.url())];
         let collectors = SIGNALS.map(|(signal, path)| {
-            let collector = Collector::start(Behaviour::Takes);
+            let collector = Collector::start(Behaviour::Accepts);
             let endpoint = format!("{}/own{path}?key=1", collector.url());
             environment.push(set(&own(signal, "ENDPOINT"), endpoint));
             collector
@@ -95,7 +95,7 @@ fn the_common_protocol_applies_to_all_signals() {
     let name = "variables::destinations::the_common_protocol_applies_to_all_signals";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")],
         record,
     );
@@ -110,7 +110,7 @@ fn the_common_protocol_applies_to_all_signals() {
 #[test]
 fn the_default_protocol_is_http_protobuf() {
     let name = "variables::destinations::the_default_protocol_is_http_protobuf";
-    if let Some(run) = support::run(name, Behaviour::Takes, &[], record) {
+    if let Some(run) = support::run(name, Behaviour::Accepts, &[], record) {
         assert_eq!(arrived(&run.received), [true; 3]);
         for (_, path) in SIGNALS {
             let headers = run.received.headers_of(path);
@@ -157,7 +157,7 @@ fn all_signals_are_sent_over_grpc_if_configured() {
 fn a_per_signal_protocol_overrides_the_common_one() {
     let name = "variables::destinations::a_per_signal_protocol_overrides_the_common_one";
     let prepare = || {
-        let (http, grpc) = (Collector::start(Behaviour::Takes), GrpcCollector::start());
+        let (http, grpc) = (Collector::start(Behaviour::Accepts), GrpcCollector::start());
         let environment = vec![
             set("OTEL_EXPORTER_OTLP_ENDPOINT", http.url()),
             set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
@@ -196,7 +196,7 @@ fn the_common_headers_are_decoded_and_sent_with_every_request() {
     let name = "variables::destinations::the_common_headers_are_decoded_and_sent_with_every_request";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[("OTEL_EXPORTER_OTLP_HEADERS", "X-Key=a%2Cb%3D1")],
         record,
     );
@@ -210,7 +210,7 @@ fn per_signal_headers_replace_the_common_ones() {
     let name = "variables::destinations::per_signal_headers_replace_the_common_ones";
     let run = support::run(
         name,
-        Behaviour::Takes,
+        Behaviour::Accepts,
         &[
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-common=1"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-own=traces"),
@@ -231,7 +231,7 @@ fn a_per_signal_compression_overrides_the_common_one() {
         let name = "variables::destinations::a_per_signal_compression_overrides_the_common_one";
         let run = support::run(
             name,
-            Behaviour::Takes,
+            Behaviour::Accepts,
             &[
                 ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
                 (&own(signal, "COMPRESSION"), "gzip"),

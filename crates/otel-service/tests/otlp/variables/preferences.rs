@@ -10,7 +10,7 @@ use crate::support::{self, Behaviour, Run, value};
 
 fn run_with(test: &str, environment: &[(&str, &str)], scenario: impl FnOnce()) -> Option<Run> {
     let name = format!("variables::preferences::{test}");
-    support::run(&name, Behaviour::Takes, environment, scenario)
+    support::run(&name, Behaviour::Accepts, environment, scenario)
 }
 
 #[test]

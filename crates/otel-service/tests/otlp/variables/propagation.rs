@@ -1,5 +1,4 @@
-//! `OTEL_PROPAGATORS`: the headers that are read from a request, and those that are written into a call and a
-//! task.
+//! `OTEL_PROPAGATORS`: the headers read from requests, and the headers written into calls and tasks.
 
 use std::sync::mpsc;
 
@@ -17,7 +16,7 @@ use crate::support::{self, Behaviour, Problem};
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
-/// Returns those of `only` among the headers of one context in every format, including baggage.
+/// Returns the headers named in `only`; all formats carry the same context.
 fn every_form(only: &[&str]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in [
@@ -79,15 +78,15 @@ fn propagate() -> Propagated {
     }
 }
 
-/// Sends a request with the given headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to
-/// `propagators`.
+/// Sends a request with the named headers of [`every_form`] to a service with `OTEL_PROPAGATORS` set to
+/// `propagators`, and compares the propagated context with `expected`.
 fn check(name: &str, propagators: Option<&str>, headers: &[&str], expected: &Propagated) {
     let name = format!("variables::propagation::{name}");
     let variable: Vec<_> = propagators
         .map(|list| ("OTEL_PROPAGATORS", list))
         .into_iter()
         .collect();
-    support::run(&name, Behaviour::Takes, &variable, || {
+    support::run(&name, Behaviour::Accepts, &variable, || {
         let telemetry = otel_service::init(support::SERVICE).unwrap();
         let (sender, receiver) = mpsc::channel();
         let service = HttpLayer::new(|_| None).layer(tower::service_fn(|_: Request<()>| async {
@@ -161,9 +160,9 @@ fn baggage_alone_carries_no_trace() {
 }
 
 #[test]
-fn b3_is_one_header() {
+fn b3_writes_one_header() {
     check(
-        "b3_is_one_header",
+        "b3_writes_one_header",
         Some("b3"),
         &["b3"],
         &propagated(true, None, &["b3"]),
@@ -171,9 +170,9 @@ fn b3_is_one_header() {
 }
 
 #[test]
-fn b3_reads_several_headers_too() {
+fn b3_also_reads_several_headers() {
     check(
-        "b3_reads_several_headers_too",
+        "b3_also_reads_several_headers",
         Some("b3"),
         &B3_MULTI,
         &propagated(true, None, &["b3"]),
@@ -181,9 +180,9 @@ fn b3_reads_several_headers_too() {
 }
 
 #[test]
-fn b3multi_is_several_headers() {
+fn b3multi_writes_several_headers() {
     check(
-        "b3multi_is_several_headers",
+        "b3multi_writes_several_headers",
         Some("b3multi"),
         &B3_MULTI,
         &propagated(true, None, &B3_MULTI),

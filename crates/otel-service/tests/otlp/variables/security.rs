@@ -1,5 +1,5 @@
-//! TLS: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`, in their
-//! common and per-signal forms.
+//! Tests of TLS: `OTEL_EXPORTER_OTLP_CERTIFICATE`, `_CLIENT_KEY`, `_CLIENT_CERTIFICATE` and `_INSECURE`, in
+//! their common and per-signal forms.
 
 use super::{LONG, SIGNALS, one_of_each, own, record, set};
 use crate::support::{self, Behaviour, Certificates, Collector, GrpcCollector, Received, run_prepared};
@@ -86,7 +86,7 @@ fn the_system_certificates_are_trusted_by_default() {
         let mut environment = to("http/protobuf", http.url());
         environment.push(set(&own("TRACES", "PROTOCOL"), "grpc"));
         environment.push(set(&own("TRACES", "ENDPOINT"), grpc.url()));
-        // Stands in for the certificate store of the system.
+        // Replaces the certificate store of the system.
         environment.push(set("SSL_CERT_FILE", certificates.path("server.crt")));
         ((certificates, http, grpc), environment)
     };
@@ -209,9 +209,9 @@ fn invalid_files_cause_warnings() {
     let name = "variables::security::invalid_files_cause_warnings";
     let prepare = || {
         let certificates = Certificates::make();
-        let collector = Collector::start(Behaviour::Takes);
+        let collector = Collector::start(Behaviour::Accepts);
         let mut environment = to("http/protobuf", collector.url());
-        // The certificate file holds a key, and the client key does not match the client certificate.
+        // The certificate file contains a key, and the client key does not match the client certificate.
         environment.push(set(&common("CERTIFICATE"), certificates.path("server.key")));
         environment.push(set(&common("CLIENT_KEY"), certificates.path("server.key")));
         environment.push(set(

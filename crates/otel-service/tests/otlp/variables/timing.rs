@@ -14,7 +14,8 @@ fn alone(signal: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Shuts down with a silent collector, which returns long before its deadline because the export times out.
+/// Shuts down while the collector is silent. The shutdown returns long before its deadline, because the
+/// exports time out.
 fn shut_down_early() {
     let telemetry = otel_service::init(support::SERVICE).unwrap();
     one_of_each();

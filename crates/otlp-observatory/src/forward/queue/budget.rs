@@ -10,7 +10,7 @@ use crate::export::Signal;
 /// and stop the others.
 #[derive(Debug)]
 pub(in crate::forward) struct Budget {
-    limit: u64,
+    pub(in crate::forward) limit: u64,
     used: Mutex<[u64; Signal::ALL.len()]>,
 }
 
@@ -20,10 +20,6 @@ impl Budget {
             limit,
             used: Mutex::default(),
         }
-    }
-
-    pub(in crate::forward) fn limit(&self) -> u64 {
-        self.limit
     }
 
     /// Reserves `bytes` for `signal`; returns false when they are not available.

@@ -1,4 +1,4 @@
-//! The folder with the queues of all signals, locked for one process.
+//! Folder with the queues of all signals, locked by one process.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -27,15 +27,15 @@ pub enum FolderError {
     },
 }
 
-/// A locked folder. The system releases the lock when the process ends, however it ends.
+/// A locked folder. The operating system releases the lock when the process ends, even after a crash.
 #[derive(Debug)]
 pub(in crate::forward) struct Folder {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     _lock: File,
 }
 
 impl Folder {
-    /// Locks the folder at `path`, which is created if missing.
+    /// Locks the folder at `path`; creates it if it is missing.
     pub(in crate::forward) fn lock(path: &Path) -> Result<Self, FolderError> {
         let unusable = |source| FolderError::Io {
             path: path.to_owned(),
@@ -61,9 +61,5 @@ impl Folder {
             Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
-    }
-
-    pub(in crate::forward) fn path(&self) -> &Path {
-        &self.path
     }
 }

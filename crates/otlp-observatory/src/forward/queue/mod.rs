@@ -63,7 +63,7 @@ pub(super) struct DiskQueue {
     path: PathBuf,
     /// Holds the lock while the queue may write.
     _folder: Arc<Folder>,
-    signal: Signal,
+    pub(super) signal: Signal,
     budget: Arc<Budget>,
     segment_length: u64,
     index: Mutex<Index>,
@@ -73,7 +73,7 @@ pub(super) struct DiskQueue {
 impl DiskQueue {
     /// Opens the queue of `signal` in `folder`, with the records that an earlier process left.
     pub(super) fn open(folder: Arc<Folder>, signal: Signal, budget: Arc<Budget>) -> io::Result<Self> {
-        let path = folder.path().join(signal.name());
+        let path = folder.path.join(signal.name());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let index = recover(&path)?;
         budget.add_existing(signal, index.segments.iter().map(|segment| segment.length).sum());
@@ -81,15 +81,11 @@ impl DiskQueue {
             path,
             _folder: folder,
             signal,
-            segment_length: SEGMENT_LENGTH.min(budget.limit() / 32),
+            segment_length: SEGMENT_LENGTH.min(budget.limit / 32),
             budget,
             index: Mutex::new(index),
             appended: Notify::new(),
         })
-    }
-
-    pub(super) fn signal(&self) -> Signal {
-        self.signal
     }
 
     /// Appends a record. `request` starts with [`HEADER`] bytes to be filled with the header.
@@ -177,13 +173,13 @@ impl DiskQueue {
                 Entry::TooLong => break,
                 Entry::EndOfSegment => {
                     // The file may have been truncated from outside.
-                    batch.damaged += end.offset - reader.position().offset.min(end.offset);
+                    batch.damaged += end.offset - reader.position.offset.min(end.offset);
                     batch.end = end;
                     return Ok(Some(batch));
                 }
             }
         }
-        batch.end = reader.position();
+        batch.end = reader.position;
         Ok(Some(batch))
     }
 
@@ -206,11 +202,6 @@ impl DiskQueue {
         self.budget.release(self.signal, segment.length);
         let deleted = fs::remove_file(segment::path(&self.path, segment.id));
         cursor.and(deleted)
-    }
-
-    /// Whether records have been appended since the last [`Self::sync`].
-    pub(super) fn is_unsynced(&self) -> bool {
-        !self.index().unsynced.is_empty()
     }
 
     /// Writes all appended records through to the disk. Blocks.

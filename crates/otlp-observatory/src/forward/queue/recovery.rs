@@ -75,7 +75,7 @@ fn complete_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64
     let mut complete = sent;
     loop {
         match reader.next(u64::MAX)? {
-            Entry::Record { .. } => complete = reader.position().offset,
+            Entry::Record { .. } => complete = reader.position.offset,
             Entry::Damaged(_) => {}
             Entry::TooLong | Entry::EndOfSegment => return Ok(complete),
         }

@@ -38,7 +38,8 @@ pub(super) fn create(folder: &Path, id: u64) -> io::Result<File> {
 #[derive(Debug)]
 pub(super) struct Reader {
     file: File,
-    position: Position,
+    /// Position of the next entry.
+    pub(super) position: Position,
     /// Offset of the end of the last record.
     end: u64,
 }
@@ -65,11 +66,6 @@ impl Reader {
         let end = end.min(file.metadata()?.len());
         file.seek(SeekFrom::Start(position.offset))?;
         Ok(Self { file, position, end })
-    }
-
-    /// Returns the position of the next entry.
-    pub(super) fn position(&self) -> Position {
-        self.position
     }
 
     /// Reads the next entry, unless it is a record with a request of more than `max_bytes`.

@@ -1,4 +1,4 @@
-//! Tests of the content that is forwarded of an export.
+//! Tests of the forwarded content of an export.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -84,7 +84,7 @@ fn an_export_is_encoded_unchanged() {
 }
 
 #[test]
-fn spans_of_health_checks_are_left_out() {
+fn spans_of_health_checks_are_not_forwarded() {
     let healthy = [
         ("url.path", "/health"),
         ("url.path", "/api/health"),
@@ -116,7 +116,7 @@ fn spans_of_health_checks_are_left_out() {
 }
 
 #[test]
-fn a_path_that_is_not_a_string_is_no_health_check() {
+fn a_path_that_is_not_a_string_is_not_a_health_check() {
     let mut number = span(1);
     number.attributes.push(KeyValue {
         key: "url.path".to_owned(),
@@ -137,7 +137,7 @@ fn an_export_without_items_is_not_forwarded() {
 }
 
 #[test]
-fn a_resource_with_only_health_checks_is_left_out() {
+fn a_resource_with_only_health_checks_is_not_forwarded() {
     let Export::Traces(mut export) = spans(vec![with(1, &[("url.path", "/health")])]) else {
         unreachable!()
     };

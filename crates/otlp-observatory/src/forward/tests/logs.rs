@@ -1,4 +1,5 @@
-//! Tests of logging: an outage is logged when it begins and when it ends, and content and secrets are never logged.
+//! Tests of logging: an outage is logged when it begins and when it ends, and content and secrets are never
+//! logged.
 
 use std::{
     fmt::{self, Write as _},
@@ -103,7 +104,7 @@ async fn recurring_outages_are_logged_once() {
         forwarder.accept(&one(2 * id + 1));
         until("it is accepted", || forwarder.status().sent.spans == id).await;
     }
-    // The beginning and the end of each of the two.
+    // Each of the two problems is logged when it begins and when it ends.
     assert_eq!(lines.all().len(), 4, "{:?}", lines.all());
     assert_eq!(lines.with("dropped telemetry that the backend refuses"), 1);
     assert_eq!(lines.with("it is kept on disk and sent later"), 1);
@@ -130,7 +131,7 @@ async fn a_full_queue_is_logged_once_and_its_end_with_the_number_of_dropped_requ
 }
 
 #[tokio::test]
-async fn requests_left_on_disk_and_a_record_cut_off_are_logged() {
+async fn requests_left_on_disk_and_a_truncated_record_are_logged() {
     let (lines, _guard) = Lines::here();
     let (backend, scratch) = (Backend::down().await, Scratch::new());
     let forwarder = start(&forwarding_to(&backend, &scratch));

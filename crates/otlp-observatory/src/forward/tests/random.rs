@@ -31,7 +31,7 @@ fn faulty_reply(random: &mut Random) -> Reply {
     }
 }
 
-/// Runs a schedule of faults. Returns the numbers of accepted and of refused requests.
+/// Runs a schedule of faults; returns the numbers of accepted and refused requests.
 async fn run_schedule(seed: u64) -> (usize, usize) {
     let mut random = Random(seed);
     let mut backend = Backend::start().await;
@@ -107,6 +107,6 @@ async fn accepted_requests_arrive_under_faults_of_all_kinds() {
         accepted += of_seed;
         refused += refused_of_seed;
     }
-    // The schedules covered both.
+    // The schedules must cover both accepted and refused requests.
     assert!(accepted > 1500 && refused > 20, "{accepted} {refused}");
 }

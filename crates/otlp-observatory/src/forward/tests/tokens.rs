@@ -114,7 +114,7 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
         ),
     ] {
         let (backend, scratch) = (Backend::start().await, Scratch::new());
-        // To the request with the secret in the header, and to the one with it in the body.
+        // One reply for the request with the secret in the header, one for the request with it in the body.
         backend.reply_to_token_request(reply.clone());
         backend.reply_to_token_request(reply.clone());
         let timing = Timing {
@@ -137,7 +137,7 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
 async fn a_secret_accepted_only_in_the_body_is_sent_there() {
     let (backend, scratch) = (Backend::start().await, Scratch::new());
     backend.reply_to_token_request(refusal("invalid_client"));
-    // Expires at once, so every batch renews it.
+    // This token expires at once, so every batch renews it.
     backend.reply_to_token_request(Reply::token("first", 0));
     let forwarder = start(&with_tokens(&backend, &scratch));
     for id in 1..=2 {
@@ -227,7 +227,7 @@ async fn a_token_that_cannot_be_renewed_is_used_until_it_expires() {
     }
     let forwarder = start(&with_tokens(&backend, &scratch));
     let mut id = 0;
-    // Sending goes on after a renewal has failed.
+    // Sending continues after a renewal has failed.
     while backend.requests_to("/token").len() < 2 {
         forwarder.accept(&one(id));
         id += 1;

@@ -1,6 +1,5 @@
 use std::io::Write as _;
 
-use axum::http::HeaderValue;
 use flate2::{Compression as Level, write::GzEncoder};
 
 use super::*;

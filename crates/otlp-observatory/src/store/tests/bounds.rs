@@ -28,7 +28,7 @@ fn the_oldest_traces_are_evicted_whole() {
 }
 
 #[test]
-fn a_late_span_of_an_evicted_trace_starts_it_again() {
+fn a_late_span_of_an_evicted_trace_creates_a_new_trace() {
     let store = Store::new(LIMIT);
     store.insert_at(spans("app", vec![span(1, 1, 0, "first")]), NOW);
     for trace in 2..=10_000 {
@@ -37,7 +37,7 @@ fn a_late_span_of_an_evicted_trace_starts_it_again() {
     store.insert_at(spans("app", vec![span(1, 2, 1, "late")]), NOW);
     let trace = store.trace(id(1)).expect("kept");
     assert_eq!(trace.spans.len(), 1);
-    assert_eq!(&*trace.summary.root_name, "late");
+    assert_eq!(&*trace.summary.root.name, "late");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn found(store: &Store, search: &TraceSearch) -> Vec<String> {
         ..search.clone()
     };
     let found = store.search_traces(&search);
-    let numbers = found.entries.iter().map(|(trace, _)| trace.id.to_string());
+    let numbers = found.entries.iter().map(|trace| trace.trace_id.to_string());
     numbers.map(|id| id.trim_start_matches('0').to_owned()).collect()
 }
 

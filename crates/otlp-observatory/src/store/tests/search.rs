@@ -154,7 +154,7 @@ fn pages_contain_every_trace_once() {
     let mut all = Vec::new();
     loop {
         let page = store.search_traces(&search);
-        all.extend(page.entries.into_iter().map(|(trace, _)| trace.id.to_string()));
+        all.extend(page.entries.into_iter().map(|trace| trace.trace_id.to_string()));
         // New traces do not move the pages.
         store.insert_at(
             spans("app", vec![span(1_000 + all.len() as u64, 1, 0, "new")]),

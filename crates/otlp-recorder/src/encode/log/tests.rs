@@ -21,14 +21,14 @@ use crate::processors::QueueLogProcessor;
 use crate::queue::Queue;
 use crate::text::TextRules;
 
-/// A record with the scope that it was made in.
+/// A record and its scope.
 type Entry = (SdkLogRecord, InstrumentationScope);
 
-/// Keeps what a processor is given.
+/// A processor that keeps the records it receives.
 #[derive(Clone, Debug, Default)]
-struct Given(Arc<Mutex<Vec<Entry>>>);
+struct Captured(Arc<Mutex<Vec<Entry>>>);
 
-impl LogProcessor for Given {
+impl LogProcessor for Captured {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
         self.0.lock().unwrap().push((record.clone(), scope.clone()));
     }
@@ -42,14 +42,14 @@ impl LogProcessor for Given {
     }
 }
 
-/// Returns the records that `fill` emits, as a processor gets them.
-fn entries(fill: impl Fn(&SdkLogger)) -> Vec<Entry> {
-    let given = Given::default();
+/// Returns the records that `emit` logs, as a processor receives them.
+fn entries(emit: impl Fn(&SdkLogger)) -> Vec<Entry> {
+    let captured = Captured::default();
     let provider = SdkLoggerProvider::builder()
-        .with_log_processor(given.clone())
+        .with_log_processor(captured.clone())
         .build();
-    fill(&provider.logger("scope"));
-    given.0.lock().unwrap().split_off(0)
+    emit(&provider.logger("scope"));
+    captured.0.lock().unwrap().split_off(0)
 }
 
 fn resource() -> Resource {
@@ -64,7 +64,10 @@ fn encoder(attribute_limit: usize) -> LogEncoder {
 
 fn decoded(attribute_limit: usize, batch: Vec<Entry>) -> ExportLogsServiceRequest {
     let queue = Arc::new(Queue::<Batch>::new(100, 100));
-    let processor = QueueLogProcessor::new(Arc::clone(&queue), encoder(attribute_limit));
+    let processor = QueueLogProcessor {
+        queue: Arc::clone(&queue),
+        encoder: encoder(attribute_limit),
+    };
     for (mut record, scope) in batch {
         processor.emit(&mut record, &scope);
     }
@@ -79,7 +82,7 @@ fn only(attribute_limit: usize, batch: Vec<Entry>) -> LogRecord {
 }
 
 #[test]
-fn a_request_is_what_the_upstream_transform_makes() {
+fn a_request_equals_the_upstream_conversion() {
     let batch = entries(|logger| {
         let mut full = logger.create_log_record();
         full.set_timestamp(SystemTime::now());
@@ -144,9 +147,12 @@ fn attributes_beyond_the_limit_are_dropped_and_counted_and_the_last_value_of_a_k
 }
 
 #[test]
-fn a_provider_that_is_shut_down_queues_nothing() {
+fn records_after_the_shutdown_are_not_queued() {
     let queue = Arc::new(Queue::<Batch>::new(10, 5));
-    let processor = QueueLogProcessor::new(Arc::clone(&queue), encoder(128));
+    let processor = QueueLogProcessor {
+        queue: Arc::clone(&queue),
+        encoder: encoder(128),
+    };
     processor.shutdown().unwrap();
     let (mut record, scope) = entries(|logger| logger.emit(logger.create_log_record())).remove(0);
     processor.emit(&mut record, &scope);

@@ -17,7 +17,7 @@ use super::*;
 use crate::encode::{Batch, RequestEncoder, Scopes};
 use crate::processors::QueueSpanProcessor;
 use crate::queue::Queue;
-use crate::text::redact_mail;
+use crate::text::tests::redact_mail;
 
 fn context(id: u64, flags: TraceFlags) -> SpanContext {
     let state = TraceState::from_key_value([("vendor", "x")]).unwrap();
@@ -85,7 +85,10 @@ fn decoded(rules: TextRules, batch: Vec<SpanData>) -> ExportTraceServiceRequest 
         )
         .build();
     let queue = Arc::new(Queue::<Batch>::new(100, 100));
-    let processor = QueueSpanProcessor::new(Arc::clone(&queue), rules);
+    let processor = QueueSpanProcessor {
+        queue: Arc::clone(&queue),
+        rules,
+    };
     batch.into_iter().for_each(|span| processor.on_end(span));
     let encoder = RequestEncoder::new(&resource, rules, Arc::new(Scopes::default()));
     let request = encoder.encode(&queue.take().unwrap());
@@ -98,7 +101,7 @@ fn only(rules: TextRules, span: SpanData) -> Span {
 }
 
 #[test]
-fn a_request_is_what_the_upstream_transform_makes() {
+fn a_request_equals_the_upstream_conversion() {
     let batch = vec![
         span(1, "a", Status::Unset),
         span(2, "b", Status::Ok),
@@ -193,7 +196,10 @@ fn attributes_are_redacted_and_then_cut_at_characters_and_names_are_not_cut() {
 #[test]
 fn spans_that_are_not_sampled_are_not_queued() {
     let queue = Arc::new(Queue::<Batch>::new(10, 5));
-    let processor = QueueSpanProcessor::new(Arc::clone(&queue), PLAIN);
+    let processor = QueueSpanProcessor {
+        queue: Arc::clone(&queue),
+        rules: PLAIN,
+    };
     let mut unsampled = span(1, "a", Status::Unset);
     unsampled.span_context = context(1, TraceFlags::default());
     processor.on_end(unsampled);

@@ -1,4 +1,4 @@
-//! Reads and checks PEM files.
+//! Reading and validation of PEM files.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ fn certificates(file: &PemFile, pem: &[u8]) -> Result<Vec<CertificateDer<'static
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
         Ok(certificates) if certificates.is_empty() => {
-            Err(format!("{}: the file has no certificate", file.setting))
+            Err(format!("{}: the file contains no certificate", file.setting))
         }
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(format!("{}: {error}", file.setting)),

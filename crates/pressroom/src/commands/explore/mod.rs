@@ -17,7 +17,7 @@ pub use self::{
     logs::{Logs, logs},
     traces::{Traces, traces},
 };
-use super::{install_cryptography, reachable};
+use super::{block_on, reachable};
 use crate::config::ExploreConfig;
 
 /// Options that `traces` and `logs` share.
@@ -96,25 +96,6 @@ impl Source {
             None => Client::new(&format!("http://{}", reachable(config.pages))),
         }
     }
-}
-
-/// Runs a command on the current thread.
-fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    install_cryptography();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
-    match runtime.block_on(command) {
-        // The reader of a pipe, such as `head`, has closed it.
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        result => result,
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Prints the body of a response as it is, with control characters escaped.

@@ -1,5 +1,5 @@
-//! The observatory in embedded mode. Its own thread listens before telemetry is set up, and until the last of
-//! it was received. While telemetry is exported elsewhere, the observatory stays off.
+//! The observatory in embedded mode. Its thread starts to listen before telemetry is set up, and stops after
+//! the last telemetry has been received. While telemetry is exported elsewhere, the observatory stays off.
 
 use std::{
     net::SocketAddr,
@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{cannot_listen, url, warn_without_login};
-use crate::commands::{install_cryptography, reachable};
+use crate::commands::{current_thread, install_cryptography, reachable};
 
 /// The destination of the telemetry of the service in this process.
 pub(in crate::commands) enum Embedded {
@@ -46,10 +46,7 @@ impl Embedded {
             return Ok(Self::Configured(variable));
         }
         install_cryptography();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the async runtime")?;
+        let runtime = current_thread()?;
         let observatory = match runtime.block_on(bind(settings.clone())) {
             Ok(observatory) => observatory,
             Err(error) if error.is_in_use() && error.address == settings.http => {

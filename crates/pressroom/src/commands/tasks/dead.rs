@@ -1,5 +1,5 @@
-//! `pressroom tasks dead`: lists, requeues and purges dead letters. Prints what identifies a task, but
-//! never its arguments.
+//! `pressroom tasks dead`: lists, requeues and deletes dead letters. It prints ids and names of tasks, but
+//! never their arguments.
 
 use std::{
     collections::HashSet,
@@ -38,7 +38,7 @@ pub enum DeadCommand {
     },
 }
 
-/// The letters to act on.
+/// Selection of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[group(required = true, multiple = false)]
 pub struct Selection {
@@ -52,11 +52,7 @@ pub struct Selection {
 
 pub(super) async fn run(broker: &dyn Broker, command: &DeadCommand) -> anyhow::Result<()> {
     match command {
-        DeadCommand::List { json } => match list(broker, *json).await {
-            // The reader of a pipe, such as `head`, has closed it.
-            Err(error) if is_broken_pipe(&error) => Ok(()),
-            result => result,
-        },
+        DeadCommand::List { json } => list(broker, *json).await,
         DeadCommand::Requeue { selected, force } => requeue(broker, selected, *force).await,
         DeadCommand::Purge { selected } => purge(broker, selected).await,
     }
@@ -122,7 +118,7 @@ fn listed_id(letter: &DeadLetter) -> String {
         .map_or_else(|| letter.id.to_string(), String::from)
 }
 
-/// Replaces control characters, on which a terminal would act: task names come from untrusted messages.
+/// Replaces control characters, which a terminal would interpret: task names come from untrusted messages.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|character| {
@@ -135,7 +131,7 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Matches letters against a selection and records which of its ids exist.
+/// Matches dead letters against a selection, and records which ids exist.
 struct Matcher<'a> {
     selected: &'a Selection,
     found: Mutex<HashSet<String>>,
@@ -163,7 +159,7 @@ impl<'a> Matcher<'a> {
     /// Prints each id without a dead letter.
     ///
     /// # Errors
-    /// When there is such an id.
+    /// Returns an error if there is such an id.
     fn require_all_found(self) -> anyhow::Result<()> {
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let missing: Vec<&String> = self
@@ -212,10 +208,4 @@ async fn purge(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> 
     let purged = broker.purge_where(&|letter| matcher.matches(letter)).await?;
     writeln!(io::stdout(), "Purged: {}", purged.len())?;
     matcher.require_all_found()
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

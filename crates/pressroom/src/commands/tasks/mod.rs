@@ -5,7 +5,6 @@ mod workers;
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use celeriac::{Broker, RedisBroker};
 use clap::Subcommand;
 
@@ -13,6 +12,7 @@ pub use self::{
     dead::DeadCommand,
     workers::{ControlCommand, Inspect},
 };
+use super::block_on;
 use crate::config::TasksConfig;
 
 /// A subcommand of `pressroom tasks`.
@@ -33,12 +33,8 @@ pub enum Tasks {
 /// # Errors
 /// When Redis is unavailable, or when the command could not be carried out completely.
 pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the async runtime")?;
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?);
-    runtime.block_on(async {
+    block_on(async {
         match command {
             Tasks::Dead(command) => dead::run(broker.as_ref(), command).await,
             Tasks::Inspect(command) => workers::inspect(broker, command).await,

@@ -2,6 +2,7 @@
 //! language. Prints the replies as one JSON object, keyed by worker name.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     sync::Arc,
     time::Duration,
@@ -151,9 +152,9 @@ pub(super) async fn control(broker: Arc<dyn Broker>, command: &ControlCommand) -
         }
     };
     let refused = replies.iter().filter(|reply| reply.error().is_some()).count();
-    print(replies)?;
+    let printed = print(replies);
     anyhow::ensure!(refused == 0, "{refused} of the workers refused the command");
-    Ok(())
+    printed
 }
 
 impl Target {
@@ -175,15 +176,11 @@ fn print(replies: Vec<Reply>) -> anyhow::Result<()> {
         !replies.is_empty(),
         "no worker replied in time; --timeout waits longer"
     );
-    let mut by_node: Vec<(String, Value)> = replies
-        .into_iter()
-        .map(|reply| (reply.node, reply.content))
-        .collect();
-    by_node.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let answers: Map<String, Value> = by_node.into_iter().collect();
-    match writeln!(io::stdout(), "{:#}", Value::Object(answers)) {
-        // The reader of a pipe, such as `head`, has closed it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    let replies = replies.into_iter().map(|reply| (reply.node, reply.content));
+    let by_node: BTreeMap<String, Value> = replies.collect();
+    Ok(writeln!(
+        io::stdout(),
+        "{}",
+        serde_json::to_string_pretty(&by_node)?
+    )?)
 }

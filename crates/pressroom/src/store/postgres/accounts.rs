@@ -1,27 +1,28 @@
 //! Users and revoked tokens.
 //!
-//! Addresses keep the spelling typed, because the reference signs in by exact match on the same rows. That no
-//! two accounts differ in letter case alone is this program's rule, not the schema's: a database that the
-//! reference filled may violate it already, so no unique index can enforce it.
+//! Addresses keep the spelling typed, because the reference signs in by exact match on the same rows. This
+//! program does not allow two accounts whose addresses differ only in letter case. No unique index can
+//! enforce that, because a database filled by the reference may already contain such accounts.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, connections::Params, value::Utc};
+use super::{PostgresStore, connections::Params};
 use crate::{
     domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     store::{
-        AccountStore, Constraint, Result, StoreError, rows,
+        AccountStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
 /// Admits one writer at a time for each address, ignoring letter case.
 ///
-/// A statement of its own, before the one that reads: at READ COMMITTED the second then sees what the last
-/// holder committed. The reference takes no lock; against it `ix_users_email` still refuses the same
-/// spelling.
+/// Runs as a separate statement before the one that reads, so that under READ COMMITTED the second one sees
+/// the changes of the last holder. The reference does not use this lock, but the index `ix_users_email`
+/// refuses two accounts with the same spelling.
 const LOCK_EMAIL: Statement = Statement::new(
     "SELECT",
     "users",
@@ -30,8 +31,7 @@ const LOCK_EMAIL: Statement = Statement::new(
 );
 
 const INSERT_USER: Statement = statement!(
-    "INSERT",
-    "users",
+    "INSERT users",
     "
         INSERT INTO users (email, password_hash, name, bio, image, created_at, updated_at)
         SELECT $1::text, $2::text, $3::text, '', '', $4::timestamp, $4::timestamp
@@ -41,8 +41,7 @@ const INSERT_USER: Statement = statement!(
 );
 
 const FIND_CREDENTIALS: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "SELECT ",
     user_columns!(),
     ", password_hash
@@ -56,8 +55,7 @@ const FIND_CREDENTIALS: Statement = statement!(
 ///
 /// A user who already shares an address with others may keep it, but not change to another shared one.
 const UPDATE_USER: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "
         WITH taken AS (
             SELECT
@@ -82,8 +80,7 @@ const UPDATE_USER: Statement = statement!(
 );
 
 const UPGRADE_PASSWORD_HASH: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "UPDATE users SET password_hash = $3::text WHERE id = $1 AND password_hash = $2::text",
 );
 
@@ -92,19 +89,17 @@ impl AccountStore for PostgresStore {
     async fn insert_user(&self, new: NewUser) -> Result<User> {
         let email = new.email.as_str();
         let insert: Params<'_> = &[&email, &new.password_hash.0, &new.name, &Utc(new.created_at)];
-        let rows = self
+        let inserted = self
             .primary
             .transaction(&[(&LOCK_EMAIL, &[&email])], (&INSERT_USER, insert))
             .await?;
-        match rows.first() {
-            Some(row) => Ok(rows::user(row)?),
-            None => Err(StoreError::Conflict(Constraint::UserEmail)),
-        }
+        let user = inserted.first(rows::user)?;
+        user.ok_or(StoreError::Conflict(Constraint::UserEmail))
     }
 
     async fn find_credentials(&self, email: &Email) -> Result<Option<Credentials>> {
-        let row = self.primary.row(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
-        Ok(row.as_ref().map(rows::credentials).transpose()?)
+        let found = self.primary.run(&FIND_CREDENTIALS, &[&email.as_str()]).await?;
+        Ok(found.first(rows::credentials)?)
     }
 
     async fn update_user(&self, id: UserId, changes: UserChanges, now: Timestamp) -> Result<Option<User>> {
@@ -119,14 +114,14 @@ impl AccountStore for PostgresStore {
             &changes.image,
             &Utc(now),
         ];
-        let rows = if email.is_some() {
+        let updated = if email.is_some() {
             self.primary
                 .transaction(&[(&LOCK_EMAIL, &[&email])], (&UPDATE_USER, update))
                 .await?
         } else {
-            self.primary.rows(&UPDATE_USER, update).await?
+            self.primary.run(&UPDATE_USER, update).await?
         };
-        let Some(row) = rows.first() else {
+        let Some(row) = updated.rows.first() else {
             return Ok(None);
         };
         if row.try_get("taken")? {
@@ -137,28 +132,24 @@ impl AccountStore for PostgresStore {
     }
 
     async fn upgrade_password_hash(&self, id: UserId, old: &PasswordHash, new: &PasswordHash) -> Result<()> {
-        self.primary
-            .execute(&UPGRADE_PASSWORD_HASH, &[&id.0, &old.0, &new.0])
-            .await?;
+        let params: Params<'_> = &[&id.0, &old.0, &new.0];
+        self.primary.run(&UPGRADE_PASSWORD_HASH, params).await?;
         Ok(())
     }
 
     async fn find_session(&self, user: UserId, token: &TokenKey) -> Result<Option<Session>> {
-        let row = self.primary.row(&FIND_SESSION, &[&token.0, &user.0]).await?;
-        Ok(row.as_ref().map(rows::session).transpose()?)
+        let found = self.primary.run(&FIND_SESSION, &[&token.0, &user.0]).await?;
+        Ok(found.first(rows::session)?)
     }
 
     async fn revoke_token(&self, token: &TokenKey, expires_at: Timestamp) -> Result<()> {
-        self.primary
-            .execute(&REVOKE_TOKEN, &[&token.0, &Utc(expires_at)])
-            .await?;
+        let params: Params<'_> = &[&token.0, &Utc(expires_at)];
+        self.primary.run(&REVOKE_TOKEN, params).await?;
         Ok(())
     }
 
     async fn purge_revoked_tokens(&self, now: Timestamp) -> Result<u64> {
-        Ok(self
-            .primary
-            .execute_slow(&PURGE_REVOKED_TOKENS, &[&Utc(now)])
-            .await?)
+        let purged = self.primary.run_slow(&PURGE_REVOKED_TOKENS, &[&Utc(now)]).await?;
+        Ok(purged.affected)
     }
 }

@@ -6,14 +6,12 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
-use tokio_postgres::Row;
 
 use super::{
     PostgresStore,
     connections::{Connections, Params},
     error::StatementError,
     list, replica,
-    value::Utc,
 };
 use crate::{
     domain::{
@@ -21,14 +19,29 @@ use crate::{
         NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
-        ArticleStore, Constraint, Result, StoreError, rows,
+        ArticleStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, article_columns, statement},
     },
 };
 
+/// Selects an article from a row called `article`.
+macro_rules! select_article {
+    ($favorited:literal) => {
+        concat!(
+            "SELECT ",
+            article_columns!(),
+            ", ",
+            $favorited,
+            " AS favorited
+        FROM article
+        JOIN users AS author ON author.id = article.author_id"
+        )
+    };
+}
+
 const INSERT_ARTICLE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         WITH article AS (
             INSERT INTO articles
@@ -40,20 +53,16 @@ const INSERT_ARTICLE: Statement = statement!(
             SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("false"),
 );
 
 /// Claims the key and inserts the article in one statement, which also replaces an expired key.
 ///
-/// Of two concurrent statements the second waits for the first one's commit, and then inserts nothing. The
-/// article's id is drawn first because both rows hold it.
+/// If two such statements run concurrently, the second waits for the first to commit, and then inserts
+/// nothing. The article's id is generated first because both rows contain it.
 const INSERT_ARTICLE_ONCE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         WITH claimed AS (
             INSERT INTO idempotency_keys AS held
@@ -88,17 +97,13 @@ const INSERT_ARTICLE_ONCE: Statement = statement!(
             SELECT $7, $8, jsonb_build_array(article.id, $9::text), $10, $11, $11
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("false"),
 );
 
 /// Compares the time twice: a key may be replaced between being found and being deleted.
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
-    "DELETE",
-    "idempotency_keys",
+    "DELETE idempotency_keys",
     "
         DELETE FROM idempotency_keys
         WHERE (user_id, key) IN (
@@ -113,8 +118,7 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
 
 /// An update that waited for another one checks the conditions again, on the row's new version.
 const UPDATE_ARTICLE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "
         WITH article AS (
             UPDATE articles
@@ -131,24 +135,16 @@ const UPDATE_ARTICLE: Statement = statement!(
             SELECT $5, $6, jsonb_build_array(article.id, $7::text), $8, $9, $9
             FROM article
         )
-        SELECT ",
-    article_columns!(),
-    ",
-            EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10) AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+        ",
+    select_article!("EXISTS (SELECT FROM favorites WHERE article_id = article.id AND user_id = $10)"),
 );
 
 /// Keeps other transactions from changing the article until it is deleted.
-const LOCK_ARTICLE: Statement = statement!(
-    "SELECT",
-    "articles",
-    "SELECT FROM articles WHERE id = $1 FOR UPDATE",
-);
+const LOCK_ARTICLE: Statement =
+    statement!("SELECT articles", "SELECT FROM articles WHERE id = $1 FOR UPDATE",);
 
 const DELETE_FAVORITES: Statement = statement!(
-    "DELETE",
-    "favorites",
+    "DELETE favorites",
     "
         DELETE FROM favorites
         USING articles
@@ -159,8 +155,7 @@ const DELETE_FAVORITES: Statement = statement!(
 );
 
 const DELETE_ARTICLE: Statement = statement!(
-    "DELETE",
-    "articles",
+    "DELETE articles",
     "
         DELETE FROM articles
         WHERE id = $1
@@ -169,89 +164,63 @@ const DELETE_ARTICLE: Statement = statement!(
         RETURNING id",
 );
 
-const FAVORITE: Statement = statement!(
-    "INSERT",
-    "favorites",
-    "
+/// Changes a favourite by `$change` and, where that returns a row, the count of favourites by `$by`.
+macro_rules! change_favorite {
+    ($summary:literal, $change:literal, $by:literal, $favorited:literal) => {
+        statement!(
+            $summary,
+            "
         WITH locked AS MATERIALIZED (
             SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
-        ), added AS (
+        ), changed AS (",
+            $change,
+            "
+        ), counted AS (
+            UPDATE articles
+            SET favorites_count = articles.favorites_count ",
+            $by,
+            "
+            FROM changed
+            WHERE articles.id = changed.article_id
+            RETURNING articles.id, articles.favorites_count
+        ), article AS (
+            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
+                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
+            FROM locked
+            LEFT JOIN counted ON counted.id = locked.id
+        )
+        ",
+            select_article!($favorited),
+        )
+    };
+}
+
+const FAVORITE: Statement = change_favorite!(
+    "INSERT favorites",
+    "
             INSERT INTO favorites (user_id, article_id, created_at)
             SELECT $2, locked.id, $3 FROM locked
             ON CONFLICT ON CONSTRAINT uq_user_article_favorite DO NOTHING
-            RETURNING article_id
-        ), counted AS (
-            UPDATE articles
-            SET favorites_count = articles.favorites_count + 1
-            FROM added
-            WHERE articles.id = added.article_id
-            RETURNING articles.id, articles.favorites_count
-        ), article AS (
-            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
-                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
-            FROM locked
-            LEFT JOIN counted ON counted.id = locked.id
-        )
-        SELECT ",
-    article_columns!(),
-    ", true AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+            RETURNING article_id",
+    "+ 1",
+    "true"
 );
 
-const UNFAVORITE: Statement = statement!(
-    "DELETE",
-    "favorites",
+const UNFAVORITE: Statement = change_favorite!(
+    "DELETE favorites",
     "
-        WITH locked AS MATERIALIZED (
-            SELECT * FROM articles WHERE slug = $1 FOR NO KEY UPDATE
-        ), removed AS (
             DELETE FROM favorites
             USING locked
             WHERE favorites.article_id = locked.id AND favorites.user_id = $2
-            RETURNING favorites.article_id
-        ), counted AS (
-            UPDATE articles
-            SET favorites_count = articles.favorites_count - 1
-            FROM removed
-            WHERE articles.id = removed.article_id
-            RETURNING articles.id, articles.favorites_count
-        ), article AS (
-            SELECT locked.id, slug, title, description, body, author_id, created_at, updated_at,
-                COALESCE(counted.favorites_count, locked.favorites_count) AS favorites_count
-            FROM locked
-            LEFT JOIN counted ON counted.id = locked.id
-        )
-        SELECT ",
-    article_columns!(),
-    ", false AS favorited
-        FROM article
-        JOIN users AS author ON author.id = article.author_id",
+            RETURNING favorites.article_id",
+    "- 1",
+    "false"
 );
 
 #[async_trait]
 impl ArticleStore for PostgresStore {
     async fn insert_article(&self, new: NewArticle, task: NewOutboxTask) -> Result<Article> {
-        let row = self
-            .primary
-            .row(
-                &INSERT_ARTICLE,
-                &[
-                    &new.slug,
-                    &new.title,
-                    &new.description,
-                    &new.body,
-                    &new.author.0,
-                    &Utc(new.created_at),
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                ],
-            )
-            .await?;
-        let inserted = optional(row.as_ref())?;
+        let inserted = self.insert(&INSERT_ARTICLE, &new, &task, &[]).await?;
         inserted.ok_or_else(|| StoreError::Failed("an inserted article returned no row".to_owned()))
     }
 
@@ -261,29 +230,10 @@ impl ArticleStore for PostgresStore {
         once: &IdempotentRequest,
         task: NewOutboxTask,
     ) -> Result<Article> {
-        let row = self
-            .primary
-            .row(
-                &INSERT_ARTICLE_ONCE,
-                &[
-                    &new.slug,
-                    &new.title,
-                    &new.description,
-                    &new.body,
-                    &new.author.0,
-                    &Utc(new.created_at),
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                    &once.key.as_str(),
-                    &once.fingerprint.as_slice(),
-                    &Utc(once.since),
-                ],
-            )
-            .await?;
-        optional(row.as_ref())?.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
+        let key = once.key.as_str();
+        let more: Params<'_> = &[&key, &once.fingerprint.as_slice(), &Utc(once.since)];
+        let inserted = self.insert(&INSERT_ARTICLE_ONCE, &new, &task, more).await?;
+        inserted.ok_or(StoreError::Conflict(Constraint::IdempotencyKey))
     }
 
     async fn find_stored_answer(
@@ -292,18 +242,18 @@ impl ArticleStore for PostgresStore {
         key: &IdempotencyKey,
         since: Timestamp,
     ) -> Result<Option<StoredAnswer>> {
-        let row = self
-            .primary
-            .row(&FIND_STORED_ANSWER, &[&user.0, &key.as_str(), &Utc(since)])
-            .await?;
-        Ok(row.as_ref().map(rows::stored_answer).transpose()?)
+        let params: Params<'_> = &[&user.0, &key.as_str(), &Utc(since)];
+        let found = self.primary.run(&FIND_STORED_ANSWER, params).await?;
+        Ok(found.first(rows::stored_answer)?)
     }
 
     async fn purge_idempotency_keys(&self, before: Timestamp, limit: i64) -> Result<u64> {
+        let params: Params<'_> = &[&Utc(before), &limit];
         Ok(self
             .primary
-            .execute_slow(&PURGE_IDEMPOTENCY_KEYS, &[&Utc(before), &limit])
-            .await?)
+            .run_slow(&PURGE_IDEMPOTENCY_KEYS, params)
+            .await?
+            .affected)
     }
 
     async fn find_article(&self, slug: &str, viewer: Option<UserId>) -> Result<Option<Article>> {
@@ -317,11 +267,9 @@ impl ArticleStore for PostgresStore {
     }
 
     async fn find_article_by_id(&self, id: ArticleId) -> Result<Option<Article>> {
-        let row = self
-            .primary
-            .row(&FIND_ARTICLE_BY_ID, &[&None::<i32>, &id.0])
-            .await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[&None::<i32>, &id.0];
+        let found = self.primary.run(&FIND_ARTICLE_BY_ID, params).await?;
+        Ok(found.first(rows::article)?)
     }
 
     async fn list_articles(&self, query: ListQuery) -> Result<ArticlePage> {
@@ -341,27 +289,22 @@ impl ArticleStore for PostgresStore {
         viewer: UserId,
         task: NewOutboxTask,
     ) -> Result<Option<Article>> {
-        let row = self
-            .primary
-            .row(
-                &UPDATE_ARTICLE,
-                &[
-                    &id.0,
-                    &changes.title,
-                    &changes.description,
-                    &changes.body,
-                    &task.task_id,
-                    &task.name,
-                    &task.event.as_str(),
-                    &rows::trace_column(&task.trace),
-                    &Utc(task.created_at),
-                    &viewer.0,
-                    &precondition.one_of.as_deref().map(versions),
-                    &versions(&precondition.none_of),
-                ],
-            )
-            .await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[
+            &id.0,
+            &changes.title,
+            &changes.description,
+            &changes.body,
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+            &viewer.0,
+            &precondition.one_of.as_deref().map(versions),
+            &versions(&precondition.none_of),
+        ];
+        let updated = self.primary.run(&UPDATE_ARTICLE, params).await?;
+        Ok(updated.first(rows::article)?)
     }
 
     /// Sends three statements rather than one: each sees what was committed before it started, so that a
@@ -377,17 +320,44 @@ impl ArticleStore for PostgresStore {
                 (&DELETE_ARTICLE, allowed),
             )
             .await?;
-        Ok(!deleted.is_empty())
+        Ok(!deleted.rows.is_empty())
     }
 
     async fn favorite(&self, slug: &str, user: UserId, now: Timestamp) -> Result<Option<Article>> {
-        let row = self.primary.row(&FAVORITE, &[&slug, &user.0, &Utc(now)]).await?;
-        Ok(optional(row.as_ref())?)
+        let params: Params<'_> = &[&slug, &user.0, &Utc(now)];
+        Ok(self.primary.run(&FAVORITE, params).await?.first(rows::article)?)
     }
 
     async fn unfavorite(&self, slug: &str, user: UserId) -> Result<Option<Article>> {
-        let row = self.primary.row(&UNFAVORITE, &[&slug, &user.0]).await?;
-        Ok(optional(row.as_ref())?)
+        let removed = self.primary.run(&UNFAVORITE, &[&slug, &user.0]).await?;
+        Ok(removed.first(rows::article)?)
+    }
+}
+
+impl PostgresStore {
+    /// Runs a statement that inserts an article and its task, with `more` parameters after those of both.
+    async fn insert(
+        &self,
+        statement: &Statement,
+        new: &NewArticle,
+        task: &NewOutboxTask,
+        more: Params<'_>,
+    ) -> Result<Option<Article>, StatementError> {
+        let params: Params<'_> = &[
+            &new.slug,
+            &new.draft.title,
+            &new.draft.description,
+            &new.draft.body,
+            &new.author.0,
+            &Utc(new.created_at),
+            &task.task_id,
+            &task.name,
+            &task.event.as_str(),
+            &rows::trace_column(&task.trace),
+            &Utc(task.created_at),
+        ];
+        let inserted = self.primary.run(statement, &[params, more].concat()).await?;
+        Ok(inserted.first(rows::article)?)
     }
 }
 
@@ -398,12 +368,8 @@ async fn find_article(
     viewer: Option<UserId>,
 ) -> Result<Option<Article>, StatementError> {
     let viewer = viewer.map(|viewer| viewer.0);
-    let row = server.row(&FIND_ARTICLE, &[&viewer, &slug]).await?;
-    Ok(optional(row.as_ref())?)
-}
-
-fn optional(row: Option<&Row>) -> Result<Option<Article>, tokio_postgres::Error> {
-    row.map(rows::article).transpose()
+    let found = server.run(&FIND_ARTICLE, &[&viewer, &slug]).await?;
+    Ok(found.first(rows::article)?)
 }
 
 /// The versions of a [`Precondition`], as parameters.

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_the_scheme_is_understood() {
+    fn every_spelling_of_the_scheme_is_accepted() {
         for scheme in [
             "postgres",
             "postgresql",
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn sslmode_decides_whom_to_trust() {
+    fn sslmode_determines_the_trusted_certificates() {
         let of = |query: &str| PostgresConfig::parse(&format!("postgres://u@h/d?{query}"));
         assert_eq!(of("").unwrap().certificates, Certificates::Any);
         assert_eq!(

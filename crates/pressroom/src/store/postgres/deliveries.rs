@@ -5,13 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, value::Utc};
+use super::{PostgresStore, connections::Params};
 use crate::{
     domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId},
     store::{
         DeliveryStore, Result,
         outbox::lease_end,
-        rows,
+        rows::{self, Utc},
         sql::{
             CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, FOLLOWERS_OF_THE_ARTICLE,
             FOLLOWERS_OF_THE_AUTHOR, PURGE_DELIVERIES, RELEASE_DELIVERY,
@@ -32,11 +32,12 @@ impl DeliveryStore for PostgresStore {
             ArticleEvent::Created => &FOLLOWERS_OF_THE_AUTHOR,
             ArticleEvent::Updated => &FOLLOWERS_OF_THE_ARTICLE,
         };
-        let rows = self
+        let params: Params<'_> = &[&article.0, &after.0, &limit.max(0)];
+        Ok(self
             .primary
-            .rows_slow(statement, &[&article.0, &after.0, &limit.max(0)])
-            .await?;
-        Ok(rows.iter().map(rows::recipient).collect::<Result<_, _>>()?)
+            .run_slow(statement, params)
+            .await?
+            .all(rows::recipient)?)
     }
 
     async fn claim_delivery(
@@ -45,27 +46,14 @@ impl DeliveryStore for PostgresStore {
         now: Timestamp,
         lease: Duration,
     ) -> Result<DeliveryClaim> {
-        let DeliveryKey {
-            task_id,
-            recipient,
-            channel,
-        } = key;
+        let (task_id, recipient, channel) = (key.task_id, key.recipient.0, key.channel);
         let until = Utc(lease_end(now, lease));
-        let claimed = self
-            .primary
-            .row(
-                &CLAIM_DELIVERY,
-                &[task_id, &recipient.0, channel, &until, &Utc(now)],
-            )
-            .await?;
-        if claimed.is_some() {
+        let claim: Params<'_> = &[&task_id, &recipient, &channel, &until, &Utc(now)];
+        if !self.primary.run(&CLAIM_DELIVERY, claim).await?.rows.is_empty() {
             return Ok(DeliveryClaim::Claimed);
         }
-        let held = self
-            .primary
-            .row(&FIND_DELIVERY, &[task_id, &recipient.0, channel])
-            .await?;
-        Ok(match held {
+        let held = self.primary.run(&FIND_DELIVERY, &claim[..3]).await?;
+        Ok(match held.rows.first() {
             Some(row) if row.try_get("delivered")? => DeliveryClaim::Delivered,
             Some(row) => {
                 let Utc(until) = row.try_get("claimed_until")?;
@@ -77,26 +65,19 @@ impl DeliveryStore for PostgresStore {
     }
 
     async fn complete_delivery(&self, key: &DeliveryKey, now: Timestamp) -> Result<()> {
-        self.primary
-            .execute(
-                &COMPLETE_DELIVERY,
-                &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)],
-            )
-            .await?;
+        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel, &Utc(now)];
+        self.primary.run(&COMPLETE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn release_delivery(&self, key: &DeliveryKey) -> Result<()> {
-        self.primary
-            .execute(&RELEASE_DELIVERY, &[&key.task_id, &key.recipient.0, &key.channel])
-            .await?;
+        let params: Params<'_> = &[&key.task_id, &key.recipient.0, &key.channel];
+        self.primary.run(&RELEASE_DELIVERY, params).await?;
         Ok(())
     }
 
     async fn purge_deliveries(&self, before: Timestamp) -> Result<u64> {
-        Ok(self
-            .primary
-            .execute_slow(&PURGE_DELIVERIES, &[&Utc(before)])
-            .await?)
+        let purged = self.primary.run_slow(&PURGE_DELIVERIES, &[&Utc(before)]).await?;
+        Ok(purged.affected)
     }
 }

@@ -1,43 +1,22 @@
 //! Maps PostgreSQL's errors to [`StoreError`]. Messages keep the SQLSTATE and omit anything that may contain
 //! values of rows.
 
-use std::{borrow::Cow, error::Error as _, io};
+use std::{error::Error as _, io};
 
-use telemetry::{DbError, Failure, Statement};
+use telemetry::Statement;
 use tokio_postgres::error::SqlState;
 
+pub(super) use crate::store::error::StatementError;
 use crate::store::{Constraint, StoreError};
 
-/// A statement's failure: the store's error, and the SQLSTATE for its span.
-#[derive(Debug)]
-pub(super) struct StatementError {
-    state: Option<SqlState>,
-    error: StoreError,
-    /// Whether the connection was lost too.
-    connection_lost: bool,
-}
-
 impl StatementError {
-    /// The database cannot be reached or is too slow.
-    pub(super) fn unavailable(reason: impl Into<String>) -> Self {
-        Self {
-            state: None,
-            error: StoreError::Unavailable(reason.into()),
-            connection_lost: false,
-        }
-    }
-
     pub(super) fn is(&self, state: &SqlState) -> bool {
-        self.state.as_ref() == Some(state)
+        self.code.as_deref() == Some(state.code())
     }
 
     /// Whether the server refused the statement and the connection can still be used.
     pub(super) fn is_answer(&self) -> bool {
-        self.state.is_some() && !self.connection_lost
-    }
-
-    pub(super) fn connection_lost(&self) -> bool {
-        self.connection_lost
+        self.code.is_some() && !self.connection_lost
     }
 
     /// Whether a concurrent transaction won; a retry is likely to succeed.
@@ -57,12 +36,6 @@ impl StatementError {
     }
 }
 
-impl From<StatementError> for StoreError {
-    fn from(failed: StatementError) -> Self {
-        failed.error
-    }
-}
-
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         StatementError::from(error).error
@@ -74,13 +47,13 @@ impl From<tokio_postgres::Error> for StatementError {
         let Some(refusal) = error.as_db_error() else {
             let error = without_answer(&error);
             return Self {
-                state: None,
+                code: None,
                 connection_lost: matches!(error, StoreError::Unavailable(_)),
                 error,
             };
         };
         Self {
-            state: Some(refusal.code().clone()),
+            code: Some(refusal.code().code().to_owned()),
             error: refused(refusal),
             // The server shuts down, or an operator terminated the session.
             connection_lost: refusal.code().code().starts_with("57P"),
@@ -149,20 +122,4 @@ fn is_temporary(state: &SqlState) -> bool {
     let code = state.code();
     ["08", "53", "57"].iter().any(|class| code.starts_with(class))
         || matches!(code, "40001" | "40P01" | "55P03" | "25006")
-}
-
-impl Failure for StatementError {
-    fn error_type(&self) -> Option<Cow<'static, str>> {
-        self.error.error_type()
-    }
-
-    fn message(&self) -> String {
-        self.error.to_string()
-    }
-}
-
-impl DbError for StatementError {
-    fn status_code(&self) -> Option<String> {
-        self.state.as_ref().map(|state| state.code().to_owned())
-    }
 }

@@ -1,27 +1,26 @@
 //! The list of articles: one statement returns a page and the total from one snapshot.
 //!
-//! There are four texts, with and without a search, from an offset or after an article: one plan for all
-//! cases would be a bad plan for each.
+//! There are four statements: with or without a search, from an offset or after an article. A single
+//! statement for all cases would have a bad plan for each of them.
 
 use telemetry::Statement;
 use tokio_postgres::types::ToSql;
 
-use super::{connections::Connections, error::StatementError, value::Utc};
+use super::{connections::Connections, error::StatementError};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        rows,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
 
-/// `$filter` selects the articles that count, `$from` those that follow, and `$skip` leaves out the first of
-/// these. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
+/// `$filter` selects the articles of the list, `$from` those of them after the cursor, and `$skip` skips an
+/// offset. `$1` is the page's length and `$2` the viewer. An empty page is one row of nulls and the total.
 macro_rules! list {
     ($filter:literal, $from:literal, $skip:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "
         WITH article AS (
             SELECT *
@@ -83,7 +82,7 @@ pub(super) async fn list_articles(
         }
     }
     params.extend(pattern.iter().map(|pattern| pattern as &(dyn ToSql + Sync)));
-    let rows = server.rows_slow(statement, &params).await?;
+    let rows = server.run_slow(statement, &params).await?.rows;
     let total = rows.first().map_or(Ok(0), |row| row.try_get("total"))?;
     let mut articles = Vec::with_capacity(rows.len());
     for row in &rows {

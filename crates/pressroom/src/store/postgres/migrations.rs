@@ -1,4 +1,4 @@
-//! Brings the schema up to date, and checks whether it is.
+//! Migrates the schema, and checks whether it is current.
 
 use std::{error::Error as _, time::Duration};
 
@@ -21,21 +21,22 @@ mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// Maximum duration of one migration; an index on a large table is slow to build.
+/// Maximum duration of one migration; building an index on a large table is slow.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// Maximum wait for another process that is migrating.
+/// Maximum wait for another process that migrates.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 /// Maximum duration of the wait and all migrations.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// Creates the schema, adopts one that the reference implementation made, or upgrades ours.
-/// Returns the names of the applied migrations; none when the schema was current. Of several processes that
-/// start at once one migrates and the others wait. While an index is built on a table in use, reads of the
-/// table continue and writes wait.
+/// Creates the schema, adopts the reference implementation's schema, or upgrades an earlier one.
+///
+/// Returns the names of the applied migrations; none if the schema was current. If several processes start at
+/// once, one migrates and the others wait. While an index is built on a table in use, reads of the table
+/// continue and writes wait.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when the database cannot be reached or a table stays locked for five seconds;
-/// [`StoreError::Failed`] when a migration is refused. Migrations applied before the error stay applied.
+/// [`StoreError::Unavailable`] if the database is unreachable or a table remains locked for five seconds;
+/// [`StoreError::Failed`] if the database rejects a migration. Earlier migrations remain applied.
 #[expect(
     clippy::disallowed_methods,
     reason = "no request waits for a migration, and its statements are the migrations' own"
@@ -47,8 +48,8 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
     let (turn, turn_driver) = open().await?;
     let (client, driver) = open().await?;
     let work = async {
-        // An open transaction holds the lock, so that it is released with the connection, through a pooler
-        // too.
+        // The lock belongs to an open transaction, so it is released with the connection, even behind a
+        // pooler.
         let wait = format!(
             "BEGIN;
             SET LOCAL lock_timeout TO '{timeout}s';
@@ -79,7 +80,7 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
     applied
 }
 
-/// The connection that migrations run on, each in a transaction with its own settings.
+/// Connection of the migrations, each of which runs in a transaction with its own settings.
 struct Target(Client);
 
 impl AsyncTransaction for Target {
@@ -93,8 +94,8 @@ impl AsyncTransaction for Target {
         &'a mut self,
         statements: T,
     ) -> Result<usize, Self::Error> {
-        // The lock time-out is short: a migration that queues for a table behind a long transaction blocks
-        // everything queueing behind it.
+        // The lock time-out is short: a migration that waits for a table behind a long transaction blocks all
+        // later statements on that table.
         let settings = format!(
             "SET LOCAL statement_timeout TO '{}s'; SET LOCAL lock_timeout TO '5s'",
             STATEMENT_TIMEOUT.as_secs()
@@ -138,21 +139,18 @@ fn refused(error: &refinery::Error) -> StoreError {
 
 /// Returns whether the schema has every migration that this program needs.
 ///
-/// A newer schema is current too: migrations only add, and the previous release must stay ready while a new
-/// one rolls out.
+/// A newer schema is also current: migrations only add, and the previous release must remain ready during a
+/// roll-out.
 pub(super) async fn schema_is_current(store: &Connections) -> Result<bool, StatementError> {
-    let row = match store.row(&NEWEST_MIGRATION, &[]).await {
+    let newest = match store.run(&NEWEST_MIGRATION, &[]).await {
         Err(error) if error.is(&SqlState::UNDEFINED_TABLE) => return Ok(false),
-        row => row?,
+        newest => newest?,
     };
-    let applied: Option<i32> = match row {
-        Some(row) => row.try_get("version")?,
-        None => None,
-    };
+    let applied: Option<Option<i32>> = newest.first(|row| row.try_get("version"))?;
     let newest = embedded::migrations::runner()
         .get_migrations()
         .iter()
         .map(refinery::Migration::version)
         .max();
-    Ok(applied.map(i64::from) >= newest.map(i64::from))
+    Ok(applied.flatten().map(i64::from) >= newest.map(i64::from))
 }

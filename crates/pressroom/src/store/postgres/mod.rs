@@ -46,7 +46,7 @@ impl PostgresStore {
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub fn connect(config: &PostgresConfig) -> Result<Self, SetupError> {
         Ok(Self {
-            primary: Arc::new(Connections::open(config, Role::Primary)?),
+            primary: Arc::new(Connections::open(config, Role::PRIMARY)?),
             replica: None,
         })
     }

@@ -6,21 +6,20 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use telemetry::Statement;
 
-use super::{PostgresStore, value::Utc};
+use super::{PostgresStore, connections::Params};
 use crate::{
     domain::{Backlog, OutboxTask},
     store::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
-        rows,
-        sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
+        rows::{self, Utc},
+        sql::{DELETE_OUTBOX, OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, RELEASE_OUTBOX, statement},
     },
 };
 
 /// Skips rows that another process is claiming, instead of waiting for them.
 const CLAIM_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
+    "UPDATE outbox",
     "
         WITH waiting AS (
             SELECT id
@@ -41,49 +40,32 @@ const CLAIM_OUTBOX: Statement = statement!(
         ORDER BY id",
 );
 
-const DELETE_OUTBOX: Statement = statement!("DELETE", "outbox", "DELETE FROM outbox WHERE id = ANY ($1)",);
-
-const RELEASE_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
-    "UPDATE outbox SET claimable_at = $2 WHERE id = ANY ($1)",
-);
-
 #[async_trait]
 impl OutboxStore for PostgresStore {
     async fn claim_outbox(&self, now: Timestamp, lease: Duration, limit: i64) -> Result<Vec<OutboxTask>> {
         let until = Utc(lease_end(now, lease));
-        let rows = self
-            .primary
-            .rows(&CLAIM_OUTBOX, &[&Utc(now), &until, &limit.max(0)])
-            .await?;
-        Ok(rows.iter().map(rows::outbox_task).collect::<Result<_, _>>()?)
+        let params: Params<'_> = &[&Utc(now), &until, &limit.max(0)];
+        let claimed = self.primary.run(&CLAIM_OUTBOX, params).await?;
+        Ok(claimed.all(rows::outbox_task)?)
     }
 
-    async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
-        if !ids.is_empty() {
-            self.primary.execute(&DELETE_OUTBOX, &[&ids]).await?;
-        }
+    async fn delete_outbox(&self, id: i64) -> Result<()> {
+        self.primary.run(&DELETE_OUTBOX, &[&id]).await?;
         Ok(())
     }
 
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
-        if !ids.is_empty() {
-            self.primary
-                .execute(&RELEASE_OUTBOX, &[&ids, &Utc(retry_at)])
-                .await?;
-        }
+    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
+        self.primary.run(&RELEASE_OUTBOX, &[&Utc(retry_at), &id]).await?;
         Ok(())
     }
 
     async fn release_all_outbox(&self) -> Result<u64> {
-        Ok(self.primary.execute_slow(&RELEASE_ALL_OUTBOX, &[]).await?)
+        Ok(self.primary.run_slow(&RELEASE_ALL_OUTBOX, &[]).await?.affected)
     }
 
     async fn outbox_backlog(&self) -> Result<Backlog> {
-        match self.primary.rows_slow(&OUTBOX_BACKLOG, &[]).await?.first() {
-            Some(row) => Ok(rows::backlog(row)?),
-            None => Err(StoreError::Failed("a count returned no row".to_owned())),
-        }
+        let counted = self.primary.run_slow(&OUTBOX_BACKLOG, &[]).await?;
+        let backlog = counted.first(rows::backlog)?;
+        backlog.ok_or_else(|| StoreError::Failed("a count returned no row".to_owned()))
     }
 }

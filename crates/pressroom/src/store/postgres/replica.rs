@@ -50,7 +50,7 @@ impl Replica {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(super) fn open(config: &PostgresConfig, primary: Arc<Connections>) -> Result<Self, SetupError> {
-        let connections = Arc::new(Connections::open(config, Role::Replica)?);
+        let connections = Arc::new(Connections::open(config, Role::REPLICA)?);
         let usable = Arc::new(AtomicBool::new(false));
         let watch = tokio::spawn(watch(primary, Arc::clone(&connections), Arc::clone(&usable)));
         Ok(Self {
@@ -165,9 +165,7 @@ async fn check(primary: &Connections, replica: &Connections, lag: &mut Lag) -> R
 
 /// Reads a position in the write-ahead log.
 async fn position(server: &Connections, statement: &Statement) -> Result<Option<u64>, StatementError> {
-    let Some(row) = server.row(statement, &[]).await? else {
-        return Ok(None);
-    };
-    let position: Option<PgLsn> = row.try_get(0)?;
-    Ok(position.map(u64::from))
+    let answer = server.run(statement, &[]).await?;
+    let position: Option<Option<PgLsn>> = answer.first(|row| row.try_get(0))?;
+    Ok(position.flatten().map(u64::from))
 }

@@ -11,14 +11,10 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use crate::store::rows::Columns;
+use crate::store::rows::{Column, Columns, Id, Json, Utc};
 
 /// PostgreSQL's epoch, 2000-01-01, in microseconds since the Unix epoch.
 const EPOCH: i64 = 946_684_800_000_000;
-
-/// A time in a `timestamp` column.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Utc(pub(super) Timestamp);
 
 impl<'a> FromSql<'a> for Utc {
     fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
@@ -47,43 +43,26 @@ impl ToSql for Utc {
     to_sql_checked!();
 }
 
+impl<'a> FromSql<'a> for Id {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Uuid::from_sql(ty, raw).map(Self)
+    }
+
+    accepts!(UUID);
+}
+
+impl<'a> FromSql<'a> for Json {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Value::from_sql(ty, raw).map(Self)
+    }
+
+    accepts!(JSON, JSONB);
+}
+
 impl Columns for Row {
     type Error = tokio_postgres::Error;
 
-    fn bool(&self, name: &str) -> Result<bool, Self::Error> {
+    fn column<T: Column>(&self, name: &str) -> Result<T, Self::Error> {
         self.try_get(name)
-    }
-
-    fn i32(&self, name: &str) -> Result<i32, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn i64(&self, name: &str) -> Result<i64, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn text(&self, name: &str) -> Result<String, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn bytes(&self, name: &str) -> Result<Vec<u8>, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn uuid(&self, name: &str) -> Result<Uuid, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn json(&self, name: &str) -> Result<Value, Self::Error> {
-        self.try_get(name)
-    }
-
-    fn time(&self, name: &str) -> Result<Timestamp, Self::Error> {
-        self.try_get(name).map(|Utc(time)| time)
-    }
-
-    fn optional_time(&self, name: &str) -> Result<Option<Timestamp>, Self::Error> {
-        let time: Option<Utc> = self.try_get(name)?;
-        Ok(time.map(|Utc(time)| time))
     }
 }

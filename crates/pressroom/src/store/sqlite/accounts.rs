@@ -6,18 +6,18 @@ use jiff::Timestamp;
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{SqliteStore, value::Utc};
+use super::SqliteStore;
 use crate::{
     domain::{Credentials, Email, NewUser, PasswordHash, Session, TokenKey, User, UserChanges, UserId},
     store::{
-        AccountStore, Result, StoreError, rows,
+        AccountStore, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_SESSION, PURGE_REVOKED_TOKENS, REVOKE_TOKEN, statement, user_columns},
     },
 };
 
 const INSERT_USER: Statement = statement!(
-    "INSERT",
-    "users",
+    "INSERT users",
     "
         INSERT INTO users
             (email, email_folded, password_hash, name, bio, image, created_at, updated_at)
@@ -27,16 +27,14 @@ const INSERT_USER: Statement = statement!(
 );
 
 const FIND_CREDENTIALS: Statement = statement!(
-    "SELECT",
-    "users",
+    "SELECT users",
     "SELECT ",
     user_columns!(),
     ", password_hash FROM users WHERE email_folded = ?1",
 );
 
 const UPDATE_USER: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "
         UPDATE users
         SET email = coalesce(?2, email),
@@ -52,8 +50,7 @@ const UPDATE_USER: Statement = statement!(
 );
 
 const UPGRADE_PASSWORD_HASH: Statement = statement!(
-    "UPDATE",
-    "users",
+    "UPDATE users",
     "UPDATE users SET password_hash = ?3 WHERE id = ?1 AND password_hash = ?2",
 );
 

@@ -5,27 +5,21 @@ use jiff::Timestamp;
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{
-    SqliteStore,
-    connections::Transaction,
-    error::StatementError,
-    list, outbox,
-    value::{Utc, folded},
-};
+use super::{SqliteStore, connections::Transaction, error::StatementError, list, outbox, value::folded};
 use crate::{
     domain::{
         Article, ArticleChanges, ArticleId, ArticlePage, IdempotencyKey, IdempotentRequest, ListQuery,
         NewArticle, NewOutboxTask, Precondition, StoredAnswer, UserId,
     },
     store::{
-        ArticleStore, Constraint, Result, StoreError, rows,
+        ArticleStore, Constraint, Result, StoreError,
+        rows::{self, Utc},
         sql::{FIND_ARTICLE, FIND_ARTICLE_BY_ID, FIND_STORED_ANSWER, statement},
     },
 };
 
 const INSERT_ARTICLE: Statement = statement!(
-    "INSERT",
-    "articles",
+    "INSERT articles",
     "
         INSERT INTO articles
             (slug, title, title_folded, description, body, author_id, favorites_count, created_at,
@@ -36,8 +30,7 @@ const INSERT_ARTICLE: Statement = statement!(
 
 /// Replaces an expired key.
 const STORE_ANSWER: Statement = statement!(
-    "INSERT",
-    "idempotency_keys",
+    "INSERT idempotency_keys",
     "
         INSERT OR REPLACE INTO idempotency_keys
             (user_id, key, fingerprint, created_at, article_id, slug, title, description, body,
@@ -46,8 +39,7 @@ const STORE_ANSWER: Statement = statement!(
 );
 
 const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
-    "DELETE",
-    "idempotency_keys",
+    "DELETE idempotency_keys",
     "
         DELETE FROM idempotency_keys
         WHERE rowid IN (
@@ -55,15 +47,11 @@ const PURGE_IDEMPOTENCY_KEYS: Statement = statement!(
         )",
 );
 
-const FIND_VERSION: Statement = statement!(
-    "SELECT",
-    "articles",
-    "SELECT updated_at FROM articles WHERE id = ?1",
-);
+const FIND_VERSION: Statement =
+    statement!("SELECT articles", "SELECT updated_at FROM articles WHERE id = ?1",);
 
 const UPDATE_ARTICLE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "
         UPDATE articles
         SET title = coalesce(?2, title),
@@ -74,34 +62,27 @@ const UPDATE_ARTICLE: Statement = statement!(
         WHERE id = ?1",
 );
 
-const DELETE_FAVORITES: Statement = statement!(
-    "DELETE",
-    "favorites",
-    "DELETE FROM favorites WHERE article_id = ?1",
-);
+const DELETE_FAVORITES: Statement =
+    statement!("DELETE favorites", "DELETE FROM favorites WHERE article_id = ?1",);
 
-const DELETE_ARTICLE: Statement = statement!("DELETE", "articles", "DELETE FROM articles WHERE id = ?1",);
+const DELETE_ARTICLE: Statement = statement!("DELETE articles", "DELETE FROM articles WHERE id = ?1",);
 
-const FIND_ARTICLE_ID: Statement =
-    statement!("SELECT", "articles", "SELECT id FROM articles WHERE slug = ?1",);
+const FIND_ARTICLE_ID: Statement = statement!("SELECT articles", "SELECT id FROM articles WHERE slug = ?1",);
 
 const ADD_FAVORITE: Statement = statement!(
-    "INSERT",
-    "favorites",
+    "INSERT favorites",
     "
         INSERT INTO favorites (user_id, article_id, created_at) VALUES (?1, ?2, ?3)
         ON CONFLICT DO NOTHING",
 );
 
 const REMOVE_FAVORITE: Statement = statement!(
-    "DELETE",
-    "favorites",
+    "DELETE favorites",
     "DELETE FROM favorites WHERE user_id = ?1 AND article_id = ?2",
 );
 
 const COUNT_FAVORITE: Statement = statement!(
-    "UPDATE",
-    "articles",
+    "UPDATE articles",
     "UPDATE articles SET favorites_count = favorites_count + ?2 WHERE id = ?1",
 );
 
@@ -250,10 +231,10 @@ impl ArticleStore for SqliteStore {
 fn insert(db: &Transaction<'_>, new: &NewArticle, task: &NewOutboxTask) -> Result<Article, StatementError> {
     let params = params![
         new.slug,
-        new.title,
-        folded(&new.title),
-        new.description,
-        new.body,
+        new.draft.title,
+        folded(&new.draft.title),
+        new.draft.description,
+        new.draft.body,
         new.author.0,
         Utc(new.created_at),
     ];

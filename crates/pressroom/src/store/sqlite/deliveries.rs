@@ -6,17 +6,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{
-    SqliteStore,
-    error::StatementError,
-    value::{Id, Utc},
-};
+use super::{SqliteStore, error::StatementError};
 use crate::{
     domain::{ArticleEvent, ArticleId, DeliveryClaim, DeliveryKey, Recipient, UserId},
     store::{
         DeliveryStore, Result,
         outbox::lease_end,
-        rows,
+        rows::{self, Id, Utc},
         sql::{
             CLAIM_DELIVERY, COMPLETE_DELIVERY, FIND_DELIVERY, FOLLOWERS_OF_THE_ARTICLE,
             FOLLOWERS_OF_THE_AUTHOR, PURGE_DELIVERIES, RELEASE_DELIVERY,

@@ -1,40 +1,9 @@
 //! Maps SQLite's errors to [`StoreError`].
 
-use std::borrow::Cow;
-
 use rusqlite::ErrorCode;
-use telemetry::{DbError, Failure};
 
+pub(super) use crate::store::error::StatementError;
 use crate::store::{Constraint, StoreError};
-
-/// A statement's failure: the store's error, and SQLite's result code for its span.
-#[derive(Debug)]
-pub(super) struct StatementError {
-    code: Option<i32>,
-    error: StoreError,
-}
-
-impl StatementError {
-    pub(super) fn unavailable(reason: &str) -> Self {
-        Self {
-            code: None,
-            error: StoreError::Unavailable(reason.to_owned()),
-        }
-    }
-
-    pub(super) fn failed(reason: impl Into<String>) -> Self {
-        Self {
-            code: None,
-            error: StoreError::Failed(reason.into()),
-        }
-    }
-}
-
-impl From<StatementError> for StoreError {
-    fn from(failed: StatementError) -> Self {
-        failed.error
-    }
-}
 
 impl From<rusqlite::Error> for StatementError {
     fn from(error: rusqlite::Error) -> Self {
@@ -61,24 +30,9 @@ impl From<rusqlite::Error> for StatementError {
             StoreError::Failed(message)
         };
         Self {
-            code: error.sqlite_error().map(|error| error.extended_code),
+            code: error.sqlite_error().map(|error| error.extended_code.to_string()),
             error: error_for_store,
+            connection_lost: false,
         }
-    }
-}
-
-impl Failure for StatementError {
-    fn error_type(&self) -> Option<Cow<'static, str>> {
-        self.error.error_type()
-    }
-
-    fn message(&self) -> String {
-        self.error.to_string()
-    }
-}
-
-impl DbError for StatementError {
-    fn status_code(&self) -> Option<String> {
-        self.code.map(|code| code.to_string())
     }
 }

@@ -3,15 +3,12 @@
 use rusqlite::params;
 use telemetry::Statement;
 
-use super::{
-    connections::Connections,
-    error::StatementError,
-    value::{Utc, folded},
-};
+use super::{connections::Connections, error::StatementError, value::folded};
 use crate::{
     domain::{ArticlePage, ListQuery, PageStart},
     store::{
-        Result, rows,
+        Result,
+        rows::{self, Utc},
         sql::{article_columns, statement},
     },
 };
@@ -20,8 +17,7 @@ use crate::{
 macro_rules! page {
     ($start:literal, $skip:literal) => {
         statement!(
-            "SELECT",
-            "articles",
+            "SELECT articles",
             "SELECT ",
             article_columns!(),
             ",
@@ -42,8 +38,7 @@ const FROM_OFFSET: Statement = page!("true", "OFFSET ?4");
 const AFTER: Statement = page!("(article.created_at, article.id) < (?4, ?5)", "");
 
 const COUNT: Statement = statement!(
-    "SELECT",
-    "articles",
+    "SELECT articles",
     "SELECT count(*) FROM articles WHERE ?1 IS NULL OR instr(title_folded, ?1) > 0",
 );
 
@@ -53,7 +48,7 @@ pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -
         PageStart::After(_) => AFTER,
     };
     let page_query = query.clone();
-    // The span counts the articles that `read` returns, so the total takes another way out.
+    // The span counts the articles that `read` returns, so the total is returned through a channel.
     let (send_total, total) = tokio::sync::oneshot::channel();
     let articles = connections.read(&statement, move |db| {
         let search = query.search.as_deref().map(folded);
@@ -69,7 +64,7 @@ pub(super) async fn list_articles(connections: &Connections, query: ListQuery) -
             }
         };
         let total: Option<i64> = db.row(&COUNT, [search], |row| row.get(0))?;
-        // The receiver is dropped when the caller is.
+        // Fails only if the caller has been dropped.
         let _ = send_total.send(total.unwrap_or_default());
         Ok(articles)
     });

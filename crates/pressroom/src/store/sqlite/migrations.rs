@@ -1,4 +1,4 @@
-//! Brings the schema up to date.
+//! Migrates the schema.
 
 use rusqlite::Connection;
 
@@ -9,12 +9,13 @@ mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// Brings the schema of `sqlite://path` up to date and returns the names of the applied migrations. Opening a
-/// [`SqliteStore`](super::SqliteStore) does the same. Blocks.
+/// Migrates the schema of `sqlite://path`, and returns the names of the applied migrations.
+///
+/// Opening a [`SqliteStore`](super::SqliteStore) also migrates. This function blocks.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when the file cannot be opened or is locked, [`StoreError::Failed`] when a
-/// migration is refused.
+/// [`StoreError::Unavailable`] if the file cannot be opened or is locked; [`StoreError::Failed`] if a
+/// migration fails.
 pub fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     apply(&mut connect(path_of(url))?)
 }
@@ -30,7 +31,7 @@ pub(super) fn apply(connection: &mut Connection) -> Result<Vec<String>, StoreErr
         .collect())
 }
 
-/// The version of the newest migration that this program has.
+/// Returns the version of the newest migration in this program.
 pub(super) fn newest() -> Option<i64> {
     let runner = embedded::migrations::runner();
     let versions = runner.get_migrations().iter().map(refinery::Migration::version);

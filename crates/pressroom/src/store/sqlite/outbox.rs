@@ -8,46 +8,31 @@ use rusqlite::params;
 use serde_json::json;
 use telemetry::Statement;
 
-use super::{
-    SqliteStore,
-    connections::Transaction,
-    error::StatementError,
-    value::{Id, Utc},
-};
+use super::{SqliteStore, connections::Transaction, error::StatementError};
 use crate::{
     domain::{Backlog, NewOutboxTask, OutboxTask},
     store::{
         OutboxStore, Result, StoreError,
         outbox::lease_end,
-        rows,
-        sql::{OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, statement},
+        rows::{self, Id, Utc},
+        sql::{DELETE_OUTBOX, OUTBOX_BACKLOG, RELEASE_ALL_OUTBOX, RELEASE_OUTBOX, statement},
     },
 };
 
 const INSERT_OUTBOX: Statement = statement!(
-    "INSERT",
-    "outbox",
+    "INSERT outbox",
     "
         INSERT INTO outbox (task_id, name, args, trace, created_at, claimable_at)
         VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
 );
 
 const CLAIM_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
+    "UPDATE outbox",
     "
         UPDATE outbox
         SET claimable_at = ?2, attempts = attempts + 1
         WHERE id IN (SELECT id FROM outbox WHERE claimable_at <= ?1 ORDER BY id LIMIT ?3)
         RETURNING id, task_id, name, args, trace, created_at, attempts",
-);
-
-const DELETE_OUTBOX: Statement = statement!("DELETE", "outbox", "DELETE FROM outbox WHERE id = ?1",);
-
-const RELEASE_OUTBOX: Statement = statement!(
-    "UPDATE",
-    "outbox",
-    "UPDATE outbox SET claimable_at = ?2 WHERE id = ?1",
 );
 
 /// Inserts the task of a change to `article`, within the transaction of that change.
@@ -78,22 +63,16 @@ impl OutboxStore for SqliteStore {
             .await
     }
 
-    async fn delete_outbox(&self, ids: &[i64]) -> Result<()> {
-        let ids = ids.to_vec();
-        self.connections
-            .write(&DELETE_OUTBOX, move |db| {
-                db.execute_each(&DELETE_OUTBOX, ids.into_iter().map(|id| [id]))
-            })
-            .await
+    async fn delete_outbox(&self, id: i64) -> Result<()> {
+        self.connections.execute(&DELETE_OUTBOX, (id,)).await?;
+        Ok(())
     }
 
-    async fn release_outbox(&self, ids: &[i64], retry_at: Timestamp) -> Result<()> {
-        let ids = ids.to_vec();
+    async fn release_outbox(&self, id: i64, retry_at: Timestamp) -> Result<()> {
         self.connections
-            .write(&RELEASE_OUTBOX, move |db| {
-                db.execute_each(&RELEASE_OUTBOX, ids.into_iter().map(|id| (id, Utc(retry_at))))
-            })
-            .await
+            .execute(&RELEASE_OUTBOX, (Utc(retry_at), id))
+            .await?;
+        Ok(())
     }
 
     async fn release_all_outbox(&self) -> Result<u64> {

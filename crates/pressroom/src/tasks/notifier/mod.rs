@@ -4,6 +4,8 @@ mod log;
 mod smtp;
 mod webhook;
 
+use std::fmt::Debug;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -58,7 +60,7 @@ impl NotifyError {
 
 /// A channel that delivers notifications.
 #[async_trait]
-pub trait Channel: Send + Sync + 'static {
+pub trait Channel: Debug + Send + Sync + 'static {
     /// Returns the name under which deliveries are recorded.
     fn name(&self) -> &'static str;
 

@@ -98,7 +98,7 @@ async fn embedded_mode_shows_a_request_and_its_task_as_one_trace() {
     let folder = process::Folder::new();
     let (mut process, api) = process::start_api(&[], &ports.variables(), folder.path()).await;
     let line = format!("Telemetry  http://localhost:{}\n", ports.pages);
-    assert!(process.output().contains(&line), "{}", process.output());
+    process.wait_for_output(&line).await;
 
     let alice = raw::register(api, "alice@example.com").await;
     let body = json!({"title": "Seen", "body": "x"});
@@ -164,7 +164,7 @@ async fn an_explicit_endpoint_disables_the_observatory() {
     ]);
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
     let line = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT sets; the observatory is off\n";
-    assert!(process.output().contains(line), "{}", process.output());
+    process.wait_for_output(line).await;
     raw::register(api, "alice@example.com").await;
     eventually("a span at the endpoint", async || {
         (!receiver.spans().is_empty()).then_some(())
@@ -180,7 +180,7 @@ async fn disabled_telemetry_disables_the_observatory() {
     let variables = [("OTEL_SDK_DISABLED", "true")];
     let (process, _) = process::start_api(&[], &variables, folder.path()).await;
     let line = "Telemetry  as OTEL_SDK_DISABLED sets; the observatory is off\n";
-    assert!(process.output().contains(line), "{}", process.output());
+    process.wait_for_output(line).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,7 +193,7 @@ async fn embedded_mode_sends_to_an_observatory_that_is_already_running() {
         "Telemetry  exported to {}, which is already in use; the observatory is off\n",
         ports.otlp()
     );
-    assert!(process.output().contains(&line), "{}", process.output());
+    process.wait_for_output(&line).await;
     raw::register(api, "alice@example.com").await;
     eventually("the registration's trace", async || {
         let found = ports.get("/traces?name=/api/register").await;
@@ -212,7 +212,7 @@ async fn the_service_runs_although_the_port_of_the_pages_is_taken() {
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
     let line =
         format!("Telemetry  off: 127.0.0.1:{port} is already in use; set OBSERVATORY_PORT to another port\n");
-    assert!(process.output().contains(&line), "{}", process.output());
+    process.wait_for_output(&line).await;
     assert!(process.terminate().await.success());
 }
 
@@ -229,7 +229,7 @@ async fn the_observatory_runs_although_the_ports_for_other_senders_are_taken() {
     ]);
     let (mut process, _) = process::start_api(&[], &variables, folder.path()).await;
     let line = format!("Telemetry  http://localhost:{}\n", ports.pages);
-    assert!(process.output().contains(&line), "{}", process.output());
+    process.wait_for_output(&line).await;
     assert_eq!(ports.get("/status").await["endpoints"]["grpc"], Value::Null);
     assert!(process.terminate().await.success());
 }
@@ -264,14 +264,8 @@ async fn the_observatory_shows_telemetry_of_other_services_and_none_of_its_own()
     .await;
     let status = ports.get("/status").await;
     assert_eq!(status["services"], json!(["shop"]));
-    let output = process.output();
-    assert!(
-        output.contains(&format!(
-            "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:{}\n",
-            ports.otlp
-        )),
-        "{output}"
-    );
+    let line = format!("OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:{}\n", ports.otlp);
+    process.wait_for_output(&line).await;
     assert!(process.terminate().await.success());
 }
 
@@ -283,11 +277,9 @@ async fn an_observatory_reachable_from_other_hosts_logs_a_warning() {
     variables.push(("OBSERVATORY_HOST", "0.0.0.0"));
     let mut process = process::start("observatory", &["observatory"], &variables, folder.path());
     process.wait_for_ok(ports.pages(), "/status").await;
-    assert!(
-        process.output().contains("OBSERVATORY_HOST: there is no login"),
-        "{}",
-        process.output()
-    );
+    process
+        .wait_for_output("OBSERVATORY_HOST: there is no login")
+        .await;
     assert!(process.terminate().await.success());
 }
 

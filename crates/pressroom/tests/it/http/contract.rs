@@ -1,5 +1,5 @@
-//! The HTTP contract: every request recorded on the reference implementation gets the same status from
-//! this service, on either store, except for the listed differences.
+//! Checks the HTTP contract: every request recorded on the reference implementation gets the same status from
+//! this service, with either store, except for the listed differences.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{on_postgres, on_sqlite};
 use crate::support::{api, raw};
 
-/// Deliberate differences: name of the recorded request and the expected status.
+/// Deliberate differences: name of the recorded request, and expected status.
 const DIFFERENCES: &[(&str, u16)] = &[
     ("create-nul-title", 400),
     ("create-title-242", 201),
@@ -144,14 +144,14 @@ async fn every_recorded_request_gets_its_status_on_sqlite() {
 }
 
 #[test]
-fn each_difference_names_a_recorded_request() {
+fn each_difference_refers_to_a_recorded_request() {
     let names: Vec<String> = recorded().map(|recorded| recorded.name).collect();
     for (name, _) in DIFFERENCES {
         assert!(names.iter().any(|recorded| recorded == name), "{name}");
     }
 }
 
-/// A small generator with a fixed seed, so that a failure can be reproduced.
+/// A small random number generator with a fixed seed, so that failures can be reproduced.
 struct Random(u64);
 
 impl Random {

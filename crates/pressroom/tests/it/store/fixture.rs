@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use pressroom::{
     domain::{
-        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, Email, NewArticle, NewOutboxTask, NewUser,
-        PasswordHash, User, UserId,
+        ARTICLE_NOTIFICATION, Article, ArticleEvent, ArticleId, Draft, Email, NewArticle, NewOutboxTask,
+        NewUser, PasswordHash, User, UserId,
     },
     store::{
         Store,
@@ -88,8 +88,11 @@ impl Fixture {
 
     /// Returns an article's `favorites_count` and its number of rows in `favorites`.
     pub async fn favorites_of(&self, article: ArticleId) -> (i64, i64) {
-        let counted = format!("SELECT CAST(favorites_count AS bigint) FROM articles WHERE id = {article}");
-        let rows = format!("SELECT count(*) FROM favorites WHERE article_id = {article}");
+        let counted = format!(
+            "SELECT CAST(favorites_count AS bigint) FROM articles WHERE id = {}",
+            article.0
+        );
+        let rows = format!("SELECT count(*) FROM favorites WHERE article_id = {}", article.0);
         (self.count(&counted).await, self.count(&rows).await)
     }
 
@@ -123,9 +126,11 @@ pub fn new_user(email: &str) -> NewUser {
 pub fn new_article(title: &str, author: UserId, created_at: Timestamp) -> NewArticle {
     NewArticle {
         slug: title.to_owned(),
-        title: title.to_owned(),
-        description: "about it".to_owned(),
-        body: "all of it".to_owned(),
+        draft: Draft {
+            title: title.to_owned(),
+            description: "about it".to_owned(),
+            body: "all of it".to_owned(),
+        },
         author,
         created_at,
     }

@@ -1,4 +1,5 @@
-//! Tests of the stores: a suite over both, and PostgreSQL's schema, outages, replicas, poolers and TLS.
+//! Tests of the stores: a suite for both, and tests of PostgreSQL's schema, outages, replicas, poolers and
+//! TLS.
 #![expect(clippy::disallowed_methods, reason = "tests query the tables directly")]
 
 mod durability;

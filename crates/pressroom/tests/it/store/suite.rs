@@ -987,8 +987,7 @@ async fn released_tasks_can_be_claimed_at_their_time(fixture: Fixture) {
     fixture.article("One", ann, at(0)).await;
     fixture.article("Two", ann, at(0)).await;
     let claimed = store.claim_outbox(at(10), LEASE, 9).await.unwrap();
-    store.release_outbox(&[claimed[1].id], at(12)).await.unwrap();
-    store.release_outbox(&[], at(12)).await.unwrap();
+    store.release_outbox(claimed[1].id, at(12)).await.unwrap();
     assert!(store.claim_outbox(at(11), LEASE, 9).await.unwrap().is_empty());
     let again = store.claim_outbox(at(12), LEASE, 9).await.unwrap();
     assert_eq!(
@@ -1015,10 +1014,9 @@ async fn published_tasks_are_deleted(fixture: Fixture) {
         fixture.article(&format!("No {n}"), ann, at(n)).await;
     }
     let claimed = store.claim_outbox(at(10), LEASE, 2).await.unwrap();
-    let ids: Vec<_> = claimed.iter().map(|task| task.id).collect();
-    store.delete_outbox(&ids).await.unwrap();
-    store.delete_outbox(&ids).await.unwrap();
-    store.delete_outbox(&[]).await.unwrap();
+    for task in claimed.iter().chain(&claimed) {
+        store.delete_outbox(task.id).await.unwrap();
+    }
     assert_eq!(
         store.outbox_backlog().await.unwrap(),
         Backlog {

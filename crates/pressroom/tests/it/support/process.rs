@@ -99,6 +99,14 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until the output contains `text`. The program logs independently of its responses.
+    pub async fn wait_for_output(&self, text: &str) {
+        eventually(&format!("{text:?} in the output"), async || {
+            self.output().contains(text).then_some(())
+        })
+        .await;
+    }
+
     /// Kills the process (SIGKILL).
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -9,9 +9,9 @@ use tokio_postgres::{Client, Row};
 use super::statement::{Params, Prepared};
 
 /// The rows of a statement, and the number of rows selected or changed.
-pub(super) struct Answer {
-    pub(super) rows: Vec<Row>,
-    pub(super) affected: u64,
+pub(in crate::store::postgres) struct Answer {
+    pub(in crate::store::postgres) rows: Vec<Row>,
+    pub(in crate::store::postgres) affected: u64,
     returns_rows: bool,
 }
 
@@ -23,6 +23,22 @@ impl Returned for Answer {
 }
 
 impl Answer {
+    /// Reads the first row, if there is one.
+    pub(in crate::store::postgres) fn first<T>(
+        &self,
+        read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<Option<T>, tokio_postgres::Error> {
+        self.rows.first().map(read).transpose()
+    }
+
+    /// Reads all rows.
+    pub(in crate::store::postgres) fn all<T>(
+        &self,
+        read: impl FnMut(&Row) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<Vec<T>, tokio_postgres::Error> {
+        self.rows.iter().map(read).collect()
+    }
+
     /// Runs `prepared` once. Sends everything at the first poll, so that statements polled one after another
     /// are pipelined in that order.
     pub(super) async fn to(

@@ -1,4 +1,4 @@
-//! Opens connections: TLS, session settings, and a bound on the time that takes.
+//! Opens connections, with TLS, session settings and a time-out.
 
 use std::{error::Error, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::postgres::config::{CONNECT_TIMEOUT, Certificates, PoolMode, PostgresConfig};
 
-/// The task that drives a connection's I/O; it ends with the connection.
+/// Task that drives a connection's I/O; ends with the connection.
 pub(in crate::store::postgres) type Driver = JoinHandle<Result<(), tokio_postgres::Error>>;
 
 /// Opens connections to one database.
@@ -33,7 +33,7 @@ pub(in crate::store::postgres) struct Connector {
     times: Option<ConnectionTimes>,
 }
 
-/// The reason a store could not be set up. A retry does not help.
+/// Reason a store could not be set up. Retrying does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("TLS: sslrootcert: {0}")]
@@ -64,7 +64,7 @@ impl Connector {
         })
     }
 
-    /// Records the time that opening takes, for the pool called `pool`.
+    /// Records the time to open connections, for the pool `pool`.
     pub(super) fn measured_for(self, pool: &'static str) -> Self {
         Self {
             times: Some(ConnectionTimes::new(pool)),
@@ -75,7 +75,7 @@ impl Connector {
     /// Opens a connection, within [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// A message without credentials.
+    /// Returns an error message without credentials.
     pub(in crate::store::postgres) async fn open_in_time(&self) -> Result<(Client, Driver), String> {
         match timeout(CONNECT_TIMEOUT, self.open()).await {
             Ok(opened) => opened.map_err(|error| describe(&error)),
@@ -83,8 +83,8 @@ impl Connector {
         }
     }
 
-    /// Opens a connection. The caller bounds the time: the driver's own time-out covers the TCP handshake
-    /// only.
+    /// Opens a connection. The caller must limit the time: the driver's time-out covers only the TCP
+    /// handshake.
     pub(super) async fn open(&self) -> Result<(Client, Driver), tokio_postgres::Error> {
         let begun = Instant::now();
         let opened = match &self.tls {
@@ -107,7 +107,7 @@ impl Connector {
         let (client, connection) = self.config.connect(tls).await?;
         let driver = tokio::spawn(batched(connection));
         match self.pool_mode {
-            // Sent as a statement, since poolers refuse these as start-up options.
+            // Sent as a statement, because poolers reject these start-up options.
             PoolMode::Session => {
                 let settings = format!(
                     "SET timezone TO 'UTC'; SET statement_timeout TO '{}ms'",
@@ -115,23 +115,24 @@ impl Connector {
                 );
                 client.batch_execute(&settings).await?;
             }
-            // Settings would stay on a server connection that other clients use next. The pooler answers
-            // logins by itself; only a statement shows whether there is a server behind it.
+            // Settings would remain on a server connection that other clients use next. The pooler itself
+            // accepts logins; only a statement shows whether the server behind it is available.
             PoolMode::Transaction => client.check_connection().await?,
         }
         Ok((client, driver))
     }
 }
 
-/// Drives a connection after the other tasks that are ready, so that their statements are sent in one write
-/// and read by the server in one. The runtime alone would poll the connection first, after each of them.
+/// Drives a connection after all other ready tasks, so that their statements are sent in one write and the
+/// server receives them in one read. Otherwise the runtime would poll the connection after each of these
+/// tasks.
 async fn batched<F: Future>(connection: F) -> F::Output {
     let mut connection = pin!(connection);
     let mut stepped_back = false;
     poll_fn(|cx| {
         stepped_back = !stepped_back;
         if stepped_back {
-            // A task that wakes itself goes to the end of the queue.
+            // A task that wakes itself moves to the end of the run queue.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -140,7 +141,7 @@ async fn batched<F: Future>(connection: F) -> F::Output {
     .await
 }
 
-/// Formats the error and its cause on one line, without the details of a refusal.
+/// Formats the error and its cause on one line, without the server's details.
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(refusal) = error.as_db_error() {
         return format!("{}: {}", refusal.code().code(), refusal.message());
@@ -179,8 +180,8 @@ fn client_config(certificates: &Certificates) -> Result<ClientConfig, SetupError
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Accepts every certificate, for `sslmode=prefer`, as `libpq` does: an attacker who presents a false one
-/// could also deny TLS, which that mode tolerates. Signatures are still checked.
+/// Accepts every certificate, for `sslmode=prefer`, like `libpq`: an attacker who presents a false
+/// certificate could also deny TLS, which this mode tolerates. Signatures are still checked.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -1,5 +1,5 @@
 //! Connections to one server. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! What could run SQL without them is private to this module, and clippy refuses it elsewhere.
+//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
 //!
 //! Single statements go over a [`pipeline`] of shared connections; transactions and slow statements over a
 //! [`pool`].
@@ -18,12 +18,10 @@ mod types;
 
 use std::sync::Arc;
 
-use futures_util::TryFutureExt;
 use telemetry::{Database, Statement};
-use tokio_postgres::Row;
 
 pub use self::connector::SetupError;
-pub(super) use self::{connector::Connector, statement::Params};
+pub(super) use self::{answer::Answer, connector::Connector, statement::Params};
 use self::{
     pipeline::Pipeline,
     pool::{Pool, Step},
@@ -31,27 +29,22 @@ use self::{
 };
 use super::{config::PostgresConfig, error::StatementError};
 
-/// The server that connections lead to; names their pools in metrics and logs.
+/// The server that connections lead to, by the names of their pools in metrics and logs.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
-    Primary,
-    Replica,
+pub(super) struct Role {
+    pipeline: &'static str,
+    pool: &'static str,
 }
 
 impl Role {
-    fn pipeline(self) -> &'static str {
-        match self {
-            Self::Primary => "postgres.pipeline",
-            Self::Replica => "postgres.replica.pipeline",
-        }
-    }
-
-    fn pool(self) -> &'static str {
-        match self {
-            Self::Primary => "postgres.pool",
-            Self::Replica => "postgres.replica.pool",
-        }
-    }
+    pub(super) const PRIMARY: Self = Self {
+        pipeline: "postgres.pipeline",
+        pool: "postgres.pool",
+    };
+    pub(super) const REPLICA: Self = Self {
+        pipeline: "postgres.replica.pipeline",
+        pool: "postgres.replica.pool",
+    };
 }
 
 /// The connections of a store.
@@ -67,24 +60,24 @@ impl Connections {
     /// # Errors
     /// [`SetupError`] when the trusted certificates cannot be read.
     pub(super) fn open(config: &PostgresConfig, role: Role) -> Result<Self, SetupError> {
-        let single = Connector::new(config, pipeline::STATEMENT_TIMEOUT)?.measured_for(role.pipeline());
-        let slow = Connector::new(config, pool::SLOW_TIMEOUT)?.measured_for(role.pool());
+        let single = Connector::new(config, pipeline::STATEMENT_TIMEOUT)?.measured_for(role.pipeline);
+        let slow = Connector::new(config, pool::SLOW_TIMEOUT)?.measured_for(role.pool);
         let types = (!config.prepared_statements).then(|| Arc::new(TypeCache::new(single.clone())));
         let pipeline = Arc::new(Pipeline::new(
-            role.pipeline(),
+            role.pipeline,
             &single,
             types.as_ref(),
             config.pipeline_size,
         ));
-        let pool = Arc::new(Pool::new(role.pool(), slow, types, config.pool_size)?);
+        let pool = Arc::new(Pool::new(role.pool, slow, types, config.pool_size)?);
         let database = Database::new("postgresql", config.database(), config.server());
         // Weak: metrics outlive the store and must not keep its connections open.
         let (pipelined, pooled) = (Arc::downgrade(&pipeline), Arc::downgrade(&pool));
-        database.observe_connections(role.pipeline(), move || {
+        database.observe_connections(role.pipeline, move || {
             let pipeline = pipelined.upgrade();
             pipeline.map(|pipeline| pipeline.counts()).unwrap_or_default()
         });
-        database.observe_connections(role.pool(), move || {
+        database.observe_connections(role.pool, move || {
             let pool = pooled.upgrade();
             pool.map(|pool| pool.counts()).unwrap_or_default()
         });
@@ -95,64 +88,27 @@ impl Connections {
         })
     }
 
-    /// Returns all rows of a single statement.
-    pub(super) async fn rows(
+    /// Runs a single statement.
+    pub(super) async fn run(
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Vec<Row>, StatementError> {
-        let rows = self.pipeline.run(statement, params).map_ok(|answer| answer.rows);
-        self.database.observe(statement, rows).await
+    ) -> Result<Answer, StatementError> {
+        let answer = self.pipeline.run(statement, params);
+        self.database.observe(statement, answer).await
     }
 
-    /// Returns the row of a single statement that has at most one.
-    pub(super) async fn row(
+    /// Runs a slow statement.
+    pub(super) async fn run_slow(
         &self,
         statement: &Statement,
         params: Params<'_>,
-    ) -> Result<Option<Row>, StatementError> {
-        let first = self.pipeline.run(statement, params);
-        let first = first.map_ok(|answer| answer.rows.into_iter().next());
-        self.database.observe(statement, first).await
+    ) -> Result<Answer, StatementError> {
+        let answer = self.pool.run_slow(statement, params);
+        self.database.observe(statement, answer).await
     }
 
-    /// Returns the number of rows that a single statement changed.
-    pub(super) async fn execute(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<u64, StatementError> {
-        let changed = self
-            .pipeline
-            .run(statement, params)
-            .map_ok(|answer| answer.affected);
-        self.database.observe(statement, changed).await
-    }
-
-    /// Returns all rows of a slow statement.
-    pub(super) async fn rows_slow(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<Vec<Row>, StatementError> {
-        let rows = self.pool.run_slow(statement, params).map_ok(|answer| answer.rows);
-        self.database.observe(statement, rows).await
-    }
-
-    /// Returns the number of rows that a slow statement changed.
-    pub(super) async fn execute_slow(
-        &self,
-        statement: &Statement,
-        params: Params<'_>,
-    ) -> Result<u64, StatementError> {
-        let changed = self
-            .pool
-            .run_slow(statement, params)
-            .map_ok(|answer| answer.affected);
-        self.database.observe(statement, changed).await
-    }
-
-    /// Runs `before` and then `last` as one transaction, and returns the rows of `last`.
+    /// Runs `before` and then `last` as one transaction, and returns the answer to `last`.
     ///
     /// The span of `last` covers the whole transaction, so that a failed `BEGIN` or `COMMIT` shows there; the
     /// statements before it are its children.
@@ -160,9 +116,8 @@ impl Connections {
         &self,
         before: &[Step<'_>],
         last: Step<'_>,
-    ) -> Result<Vec<Row>, StatementError> {
+    ) -> Result<Answer, StatementError> {
         let answer = self.pool.transaction(&self.database, before, last);
-        let answer = self.database.observe(last.0, answer).await?;
-        Ok(answer.rows)
+        self.database.observe(last.0, answer).await
     }
 }

@@ -57,14 +57,6 @@ enum Link {
     Down(Arc<str>),
 }
 
-/// The settings of a slot's connection, and its name in the log.
-struct SlotConfig {
-    pool: &'static str,
-    connection: usize,
-    connector: Connector,
-    types: Option<Arc<TypeCache>>,
-}
-
 impl Pipeline {
     /// Starts the supervisors of `connections` connections. Must be called within a Tokio runtime. With
     /// `types`, statements are not prepared on the connections.
@@ -76,13 +68,8 @@ impl Pipeline {
     ) -> Self {
         let slots = (0..connections.max(1)).map(|number| {
             let (publish, link) = watch::channel(Link::Opening);
-            let open = SlotConfig {
-                pool: name,
-                connection: number,
-                connector: connector.clone(),
-                types: types.cloned(),
-            };
-            let supervisor = tokio::spawn(supervise(open, publish));
+            let (connector, types) = (connector.clone(), types.cloned());
+            let supervisor = tokio::spawn(supervise(name, number, connector, types, publish));
             Slot {
                 link,
                 supervisor: supervisor.abort_handle(),
@@ -94,8 +81,8 @@ impl Pipeline {
         }
     }
 
-    /// Runs one statement. A read whose connection is lost is retried over each other connection: after a
-    /// restart of the server all may be dead without being known to be.
+    /// Runs one statement. A read whose connection is lost is retried over every other connection, because a
+    /// restart of the server may have broken all of them unnoticed.
     pub(super) async fn run(
         &self,
         statement: &Statement,
@@ -208,13 +195,15 @@ impl Slot {
 
 /// Keeps one connection open: logs once when it is lost and once when it is open again, and waits between
 /// attempts with a back-off of up to [`LONGEST_BACK_OFF`].
-async fn supervise(slot: SlotConfig, publish: watch::Sender<Link>) {
-    let SlotConfig {
-        pool,
-        connection,
-        connector,
-        types,
-    } = slot;
+///
+/// `pool` and `connection` name the connection in the log.
+async fn supervise(
+    pool: &'static str,
+    connection: usize,
+    connector: Connector,
+    types: Option<Arc<TypeCache>>,
+    publish: watch::Sender<Link>,
+) {
     let mut back_off = FIRST_BACK_OFF;
     let mut reported = false;
     loop {

@@ -104,7 +104,7 @@ impl PipelinedConnection {
             self.answers.fetch_add(1, Ordering::Relaxed);
         }
         answer.map_err(StatementError::from).inspect_err(|error| {
-            if error.connection_lost() {
+            if error.connection_lost {
                 self.ending.store(true, Ordering::Relaxed);
                 self.unusable.notify_one();
             }

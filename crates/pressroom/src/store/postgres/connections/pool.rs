@@ -73,7 +73,7 @@ impl Pool {
         let work = Work::Slow(statement, params);
         let begun = Instant::now();
         let mut answer = self.run(work, begun).await;
-        // After a restart of the server all connections may be dead without being known to be.
+        // A restart of the server may have broken all connections unnoticed.
         for _ in 0..self.connections.status().max_size {
             match answer {
                 Err(error) if error.allows_read_retry(statement) => {
@@ -216,9 +216,8 @@ impl PooledConnection<'_> {
             // The server rolls back here after a failed step.
             client.batch_execute("COMMIT"),
         );
-        let (begun, first, answer, committed) = timeout_at(self.deadline, work)
-            .await
-            .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?;
+        let work = work.map(Ok::<_, StatementError>);
+        let (begun, first, answer, committed) = in_time(self.deadline, work).await?;
         begun?;
         first.into_iter().collect::<Result<Vec<_>, _>>()?;
         let answer = answer?;
@@ -228,9 +227,8 @@ impl PooledConnection<'_> {
 
     async fn prepare(self, statement: &Statement) -> Result<Prepared, StatementError> {
         match self.types {
-            Some(types) => timeout_at(self.deadline, types.of(statement))
+            Some(types) => in_time(self.deadline, types.of(statement))
                 .await
-                .map_err(|_elapsed| StatementError::unavailable("no answer in time"))?
                 .map(|types| Prepared::InFull(statement.text, types)),
             None => in_time(self.deadline, self.client.prepare_cached(statement.text))
                 .await
@@ -266,12 +264,12 @@ impl Drop for Lease<'_> {
     }
 }
 
-async fn in_time<T>(
+async fn in_time<T, E: Into<StatementError>>(
     deadline: Instant,
-    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StatementError> {
     match timeout_at(deadline, work).await {
-        Ok(answer) => answer.map_err(StatementError::from),
+        Ok(answer) => answer.map_err(E::into),
         Err(_elapsed) => Err(StatementError::unavailable("no answer in time")),
     }
 }

@@ -1,4 +1,4 @@
-//! Statements as they are sent: their parameters, their prepared form, and their retries.
+//! Statements for the server: parameters, prepared form, and retries.
 
 use std::sync::Arc;
 
@@ -7,35 +7,35 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::store::postgres::error::StatementError;
 
-/// A statement's parameters.
+/// Parameters of a statement.
 pub(in crate::store::postgres) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A statement that can be sent.
 #[derive(Clone)]
 pub(super) enum Prepared {
-    /// A name that the server knows for as long as the connection lives.
+    /// Name of a prepared statement, valid on its connection.
     Named(tokio_postgres::Statement),
-    /// The text and its types, sent in full each time.
+    /// Text and types, which are sent each time.
     InFull(&'static str, Arc<StatementTypes>),
 }
 
-/// The types of a statement, as the server describes it.
+/// Types of a statement, as described by the server.
 #[derive(Debug)]
 pub(super) struct StatementTypes {
     pub(super) parameters: Vec<Type>,
     pub(super) returns_rows: bool,
 }
 
-/// Identifies a statement in a map of prepared ones.
+/// Key of a statement in a map of prepared statements.
 pub(super) type StatementKey = (usize, usize);
 
-/// Returns the address of the statement's text: texts are constants, and hashing a kilobyte of SQL for each
-/// call would cost more than the rest of the look-up.
+/// Returns the address and length of the statement's text: texts are constants, and hashing a kilobyte of SQL
+/// per call would cost more than the rest of the look-up.
 pub(super) fn key(statement: &Statement) -> StatementKey {
     (statement.text.as_ptr().addr(), statement.text.len())
 }
 
-/// Records on the statement's span, and in the log, that it is retried.
+/// Records a retry on the statement's span and in the log.
 pub(super) fn record_retry(error: &StatementError) {
     telemetry::statement_sent_again(error);
     telemetry::debug!(cause = error.message(), "retrying a statement");

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_replayed_is_not_behind_however_old_it_is() {
+    fn a_replayed_position_causes_no_lag_at_any_age() {
         let (start, mut lag) = (Instant::now(), Lag::default());
         assert_eq!(lag.after(start, Some(10), 10), Duration::ZERO);
         assert_eq!(lag.after(start + seconds(3600), Some(10), 10), Duration::ZERO);
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_cannot_be_asked_adds_nothing() {
+    fn an_unreachable_primary_adds_no_position() {
         let (start, mut lag) = (Instant::now(), Lag::default());
         assert_eq!(lag.after(start, None, 10), Duration::ZERO);
         lag.after(start, Some(20), 10);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_stands_still_for_long_is_remembered_in_bounded_memory() {
+    fn a_stalled_replica_uses_bounded_memory() {
         let (start, mut lag) = (Instant::now(), Lag::default());
         for second in 0..1000 {
             lag.after(start + seconds(second), Some(20 + second), 10);

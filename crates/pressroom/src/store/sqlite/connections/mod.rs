@@ -1,5 +1,5 @@
 //! Connections to the database. [`Connections`] runs every [`Statement`], and records its span and duration.
-//! What could run SQL without them is private to this module, and clippy refuses it elsewhere.
+//! Anything else that could run SQL is private to this module, and Clippy refuses it elsewhere.
 //!
 //! One thread writes and a few read, each with its own connection in WAL mode; see [`threads`]. A commit is
 //! on disk before it is acknowledged (`synchronous=FULL`): neither `kill -9` nor a power failure loses it.

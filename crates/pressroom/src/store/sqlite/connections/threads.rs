@@ -46,7 +46,7 @@ impl Threads {
             let thread = thread::Builder::new().name(name.to_owned());
             thread
                 .spawn(work)
-                .map_err(|error| StatementError::unavailable(&error.to_string()))?;
+                .map_err(|error| StatementError::unavailable(error.to_string()))?;
         }
         Ok(Self { queue })
     }

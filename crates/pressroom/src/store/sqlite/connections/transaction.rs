@@ -5,10 +5,10 @@ use telemetry::{Database, Returned, Statement};
 
 use crate::store::sqlite::error::StatementError;
 
-/// A transaction, whose statements all see the same snapshot.
+/// A transaction; all of its statements see the same snapshot.
 pub(in crate::store::sqlite) struct Transaction<'a> {
     inner: rusqlite::Transaction<'a>,
-    /// The statement that the current span is named after.
+    /// Statement that the current span is named after.
     named: Statement,
     database: Database,
 }
@@ -31,7 +31,7 @@ impl<'a> Transaction<'a> {
         Ok(self.inner.commit()?)
     }
 
-    /// Returns the row of a statement that has at most one.
+    /// Returns the row of a statement that returns at most one.
     pub(in crate::store::sqlite) fn row<T>(
         &self,
         statement: &Statement,
@@ -65,21 +65,6 @@ impl<'a> Transaction<'a> {
         params: impl Params,
     ) -> Result<usize, StatementError> {
         self.observed(statement, || Ok(self.inner.execute(statement.text, params)?))
-    }
-
-    /// Runs a statement once for each of these parameters, under one span.
-    pub(in crate::store::sqlite) fn execute_each<P: Params>(
-        &self,
-        statement: &Statement,
-        each: impl IntoIterator<Item = P>,
-    ) -> Result<(), StatementError> {
-        self.observed(statement, || {
-            let mut prepared = self.inner.prepare(statement.text)?;
-            for params in each {
-                prepared.execute(params)?;
-            }
-            Ok(())
-        })
     }
 
     /// Runs `work` in a span of its own, unless the current span is named after the statement.

@@ -1,4 +1,4 @@
-//! The telemetry contract, checked on OTLP data from real processes: all documented spans, metrics and logs,
+//! Checks the telemetry contract on OTLP data from real processes: all documented spans, metrics and logs,
 //! with the types of their attributes.
 
 mod failures;
@@ -35,7 +35,7 @@ enum Is<'a> {
     Absent,
 }
 
-/// Asserts that each expected attribute has its type and value and that no attribute is repeated.
+/// Asserts that each expected attribute has the expected type and value, and that no attribute is repeated.
 fn assert_attributes(of: &str, attributes: &[KeyValue], expected: &[(&str, Is<'_>)]) {
     for (index, attribute) in attributes.iter().enumerate() {
         let earlier = &attributes[..index];
@@ -158,7 +158,7 @@ fn trace_id(number: u32) -> String {
     format!("{number:08x}16cd43dd8448eb211c80319c")
 }
 
-/// Sends a request with a `traceparent` of the trace `trace` and additional header fields.
+/// Sends a request in the trace `trace`, with additional header fields.
 async fn request(
     api: SocketAddr,
     trace: &str,
