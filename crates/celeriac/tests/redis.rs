@@ -487,7 +487,8 @@ async fn waiters_share_a_connection_and_survive_an_outage() {
 async fn a_dropped_wait_unsubscribes_its_channel() {
     let server = Server::start();
     let client = Client::new(Arc::new(server.broker()));
-    let waited = client.wait("never", Duration::from_millis(300)).await;
+    // Long enough to connect and subscribe on a slow machine.
+    let waited = client.wait("never", Duration::from_secs(2)).await;
     assert_eq!(waited, Err(WaitError::TimedOut));
     let channels = async || -> Vec<String> {
         redis::cmd("PUBSUB")
