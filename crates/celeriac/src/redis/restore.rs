@@ -195,7 +195,7 @@ impl RedisBroker {
                 .arg(&delivery.instance);
             return Ok(self.commands.script::<i64>(&script).await? == 1);
         }
-        let reason = format!("{times} workers died while holding it");
+        let reason = format!("{times} workers died while processing it");
         if self.bury_expired(delivery, &queue, &raw, &reason).await? {
             self.commands.observer.buried(&queue);
             if let Some(meta) = worker_lost(&raw) {

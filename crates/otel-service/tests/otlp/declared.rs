@@ -69,9 +69,9 @@ fn an_undeclared_name_is_found() {
         [
             "metric scenario.pieces: the unit is declared as \"{piece}\" but is \"{pie}\"",
             "metric scenario.secrets: is not declared",
-            "span scenario.work: the attribute scenario.secret is not declared",
             "span scenario.work: the attribute http.response.status_code is not declared for this item",
             "span scenario.work: the attribute http.response.status_code is declared as int but is string",
+            "span scenario.work: the attribute scenario.secret is not declared",
         ]
     );
 }
