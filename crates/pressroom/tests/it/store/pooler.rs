@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 use pressroom::store::{
     AccountStore, ArticleStore, HealthStore, StoreError,
     postgres::{PostgresConfig, PostgresStore, migrate},
@@ -55,8 +55,8 @@ async fn several_processes_share_few_connections_and_leave_no_state_on_them() {
     let pooler = PgBouncer::without_prepared_statements(&database.url);
     let stores: Vec<_> = (0..4).map(|_| connect(&pooler.url(&database.url))).collect();
     let author = stores[0].insert_user(new_user("ann@example.com")).await.unwrap();
-    let work = stores.iter().enumerate().flat_map(|(process, store)| {
-        (0..50).map(move |number| async move {
+    let work = stores.iter().enumerate().map(|(process, store)| {
+        let articles = (0..50).map(move |number| async move {
             let slug = format!("article-{process}-{number}");
             let article = new_article(&slug, author.id, at(number));
             let id = i64::try_from(process).unwrap() * 1000 + number + 1;
@@ -68,7 +68,9 @@ async fn several_processes_share_few_connections_and_leave_no_state_on_them() {
             // Runs several statements in one transaction.
             let reader = new_user(&format!("{slug}@example.com"));
             store.insert_user(reader).await.unwrap();
-        })
+        });
+        // No more at once than the pool has connections: a slow machine would exceed the time limit for one.
+        stream::iter(articles).buffer_unordered(8).collect::<()>()
     });
     join_all(work).await;
 
