@@ -1,4 +1,4 @@
-//! Builds the message of a task from options, which have the names of the options of Celery's `apply_async`.
+//! Builds the message of a task from its options, which are named as in Celery's `apply_async`.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Group(Vec<Node>),
     Chord {
         header: Vec<Node>,
-        /// Options of the header's group, once it has an id.
+        /// Options of the header's group, once the group has an id.
         header_options: Map<String, Value>,
         body: Box<Node>,
     },

@@ -11,7 +11,7 @@ pub(super) const UNACKED_INDEX: &str = "unacked_index";
 pub(super) const UNACKED: &str = "unacked";
 /// Sorted set of kombu 5.7: exchange to the time (Unix, in milliseconds) at which its bindings expire.
 pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
-/// Sorted set of this crate: worker instance to the time at which its lease expires.
+/// Sorted set of this crate: worker instance to the time (Unix, in seconds) at which its lease expires.
 pub(super) const LEASES: &str = "celeriac.leases";
 /// List of this crate: messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
@@ -39,9 +39,9 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     }
 }
 
-/// Returns the key of the bindings of a queue's own exchange, which has the queue's name.
-pub(super) fn binding_key(queue: &str) -> String {
-    format!("_kombu.binding.{queue}")
+/// Returns the key of the bindings of an exchange. The exchange of a queue has the queue's name.
+pub(super) fn binding_key(exchange: &str) -> String {
+    format!("_kombu.binding.{exchange}")
 }
 
 /// Returns the binding of a queue to the exchange of the same name: routing key, pattern, queue.
