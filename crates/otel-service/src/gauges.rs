@@ -1,6 +1,6 @@
-//! Gauges whose values come from callbacks. The callbacks run before the SDK collects
-//! metrics, not during the collection: the SDK holds a lock while it collects, so a slow callback would block
-//! the creation of instruments, and a panicking callback would poison the lock.
+//! Gauges whose values come from callbacks. The callbacks run before the SDK collects metrics, not
+//! during the collection: the SDK holds a lock while it collects, so a slow callback would block the creation
+//! of instruments, and a panicking callback would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};

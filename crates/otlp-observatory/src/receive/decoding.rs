@@ -1,6 +1,6 @@
 //! Decodes request bodies into exports with valid ids: decompresses them, estimates their memory use, decodes
-//! them, and checks the ids. Large bodies are decoded on the blocking thread pool, not
-//! on the async worker threads.
+//! them, and checks the ids. Large bodies are decoded on the blocking thread pool, not on the async
+//! worker threads.
 
 use std::sync::Arc;
 

@@ -21,8 +21,8 @@ use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
 /// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
 const MAX_PUBLISHING: i64 = 256;
 
-/// Interval between polls of the outbox when no notification arrives, to find the tasks of processes that
-/// died and expired claims.
+/// Interval between polls of the outbox when no notification arrives, to find expired claims and the tasks of
+/// processes that died.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum wait for the broker.

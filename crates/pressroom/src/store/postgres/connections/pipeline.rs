@@ -58,8 +58,8 @@ enum Link {
 }
 
 impl Pipeline {
-    /// Starts a supervisor for each of the `connections`. Must be called within a Tokio runtime. With
-    /// `types`, statements are not prepared on the connections.
+    /// Opens `connections` connections, each with a supervisor task. Must be called within a Tokio runtime.
+    /// With `types`, statements are not prepared on the connections.
     pub(super) fn new(
         name: &'static str,
         connector: &Connector,
