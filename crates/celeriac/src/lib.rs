@@ -106,7 +106,7 @@ pub use self::{
     worker::{Worker, WorkerBuilder, WorkerError},
 };
 
-/// Types of other crates in this crate's signatures.
+/// Types of other crates that appear in this crate's public API.
 pub use {
     jiff::Timestamp,
     serde_json::{Map, Value},
@@ -114,7 +114,7 @@ pub use {
     uuid::Uuid,
 };
 
-/// Compiles the program in the README.
+/// Makes `cargo test` compile the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,6 +1,6 @@
-//! Gauges whose values come from a callback of the service. The callbacks run before the SDK collects
-//! metrics, not during the collection: the SDK holds a lock while it collects, so a slow callback would block
-//! the creation of instruments, and a panicking callback would poison the lock.
+//! Gauges whose values come from callbacks. The callbacks run before the SDK collects metrics, not
+//! during the collection: the SDK holds a lock while it collects, so a slow callback would block the creation
+//! of instruments, and a panicking callback would poison the lock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ struct Gauge {
     panicked: AtomicBool,
 }
 
-/// Registers a gauge of the service whose values `read` returns whenever metrics are collected.
+/// Registers a gauge of the service. `read` is called whenever metrics are collected and returns the values.
 ///
 /// `read` must be quick; if it blocks, it delays the export of all metrics, but nothing else. If it panics,
 /// the gauge is omitted and the panic is logged once. Call this function after [`crate::init`]; earlier calls

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 
-/// The current time, in UTC.
+/// Source of the current time, in UTC.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Returns the current time, truncated to microseconds, the precision of the database columns.
     fn now(&self) -> Timestamp;

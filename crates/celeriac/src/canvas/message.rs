@@ -1,4 +1,4 @@
-//! Builds the message of a task from its options, under the names of Celery's `apply_async`.
+//! Builds the message of a task from its options, which are named as in Celery's `apply_async`.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ pub(crate) struct SendContext<'a> {
     /// Sending process, `gen<pid>@<host>`.
     pub origin: &'a str,
     pub reply_to: &'a str,
-    /// Queue of a signature that names none.
+    /// Queue for signatures that do not name one.
     pub queue: &'a str,
-    /// Root and id of the running task.
+    /// Root id and id of the running task.
     pub parent: Option<(&'a str, &'a str)>,
 }
 
@@ -150,7 +150,7 @@ impl SendContext<'_> {
     }
 }
 
-/// Returns the option as a list of signatures; null if it is empty.
+/// Removes the option `name` and returns it as a list of signatures; null if the list is empty.
 fn signatures(options: &mut Options, name: &str) -> Value {
     let signatures = list(options.shift_remove(name));
     if signatures.is_empty() {
@@ -162,7 +162,7 @@ fn signatures(options: &mut Options, name: &str) -> Value {
 
 fn seconds(value: &Value, label: &'static str) -> Result<Duration, CanvasError> {
     let seconds = value.as_f64().ok_or(CanvasError::Malformed(label))?;
-    // Celery treats a time in the past as now.
+    // Celery runs a task with a negative countdown at once.
     Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
 

@@ -19,19 +19,19 @@ pub(crate) struct Node {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
     Task,
-    /// Tasks one after another, each with the previous result.
+    /// Tasks that run one after another, each with the result of the previous one.
     Chain(Vec<Node>),
-    /// Concurrent tasks.
+    /// Tasks that run concurrently.
     Group(Vec<Node>),
     Chord {
         header: Vec<Node>,
-        /// Options of the header's group, once it has an id.
+        /// Options of the header's group, once the group has an id.
         header_options: Map<String, Value>,
         body: Box<Node>,
     },
 }
 
-/// Error of a canvas that cannot be sent, or of an invalid signature in a message.
+/// Error for a canvas that cannot be sent, or for an invalid signature in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CanvasError {
@@ -84,7 +84,7 @@ impl Node {
         self.options.insert(option.to_owned(), value.into());
     }
 
-    /// Adds signatures to the list option `link` or `link_error`, each once.
+    /// Adds signatures to the list option `link` or `link_error`, unless they are already in the list.
     pub(crate) fn link(&mut self, option: &str, signatures: &[Value]) {
         let mut linked = list(self.options.shift_remove(option));
         for signature in signatures {
@@ -95,7 +95,7 @@ impl Node {
         self.set(option, linked);
     }
 
-    /// Adds errbacks; those of a group go to each of its members, those of a chord to its body.
+    /// Adds errbacks: to each member of a group, to the body of a chord, and to a task or chain itself.
     pub(crate) fn link_errors(&mut self, errbacks: &[Value]) {
         match &mut self.kind {
             Kind::Group(tasks) => tasks.iter_mut().for_each(|task| task.link_errors(errbacks)),
@@ -104,7 +104,7 @@ impl Node {
         }
     }
 
-    /// Whether the node ends with several results, which only a chord can pass on.
+    /// Whether the node ends in a group, whose several results only a chord can pass on.
     pub(crate) fn ends_in_group(&self) -> bool {
         match &self.kind {
             Kind::Task => false,
@@ -114,7 +114,7 @@ impl Node {
         }
     }
 
-    /// Returns the number of results of this member that a chord waits for.
+    /// Returns the number of results that a chord waits for when this node is in its header.
     pub(crate) fn result_count(&self) -> u64 {
         match &self.kind {
             Kind::Task => 1,
@@ -127,7 +127,8 @@ impl Node {
         }
     }
 
-    /// Returns the positional arguments, those of the caller first unless the signature is immutable.
+    /// Returns `args` followed by the signature's own positional arguments; only the latter if the signature
+    /// is immutable.
     pub(crate) fn args_after(&self, args: &[Value]) -> Vec<Value> {
         if self.immutable {
             return self.args.clone();
@@ -138,7 +139,7 @@ impl Node {
     /// Decodes a signature.
     pub(crate) fn decode(value: &Value) -> Result<Self, CanvasError> {
         let Value::Object(map) = value else {
-            return Err(CanvasError::Malformed("the whole"));
+            return Err(CanvasError::Malformed("the dictionary"));
         };
         let task = map.get("task").and_then(Value::as_str);
         let mut kwargs = object(map, "kwargs")?;

@@ -19,7 +19,7 @@ pub(crate) struct Command {
     pub method: String,
     #[serde(default, deserialize_with = "null_as_empty")]
     pub arguments: Map<String, Value>,
-    /// Names of the addressed workers; `None` or an empty list addresses all of them.
+    /// Names of the addressed workers; `None` or an empty list addresses all workers.
     #[serde(default)]
     pub destination: Option<Vec<String>>,
     #[serde(default)]
@@ -47,7 +47,7 @@ impl Command {
     }
 }
 
-/// Applies kombu's matchers: `glob` is a shell pattern for the whole name, `pcre` a regular expression for
+/// Returns whether the name matches as in kombu: a `glob` pattern must match the whole name, a `pcre` pattern
 /// its beginning.
 fn matches(node: &str, pattern: &str, matcher: &str) -> bool {
     let expression = match matcher {
@@ -88,7 +88,7 @@ fn glob_to_regex(pattern: &str) -> String {
 fn class(rest: &str) -> Option<(String, usize)> {
     let negated = rest.starts_with('!');
     let start = usize::from(negated);
-    // A closing bracket in first position is a member.
+    // A closing bracket in the first position is a member of the class.
     let first = rest.get(start..)?.chars().next()?.len_utf8();
     let end = start + first + rest.get(start + first..)?.find(']')?;
     let mut class = String::from(if negated { "[^" } else { "[" });

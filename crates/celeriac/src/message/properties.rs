@@ -1,12 +1,11 @@
-//! The `properties` of a message: its destination and the encoding of its body. They belong to kombu, not to
-//! Celery.
+//! The `properties` of a message, which kombu defines: the destination, and the encoding of the body.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::poison::PoisonReason;
 
-/// Property that overrides how often the worker retries the task.
+/// Property that overrides the maximum number of retries of the task.
 pub(crate) const MAX_RETRIES: &str = "max_retries";
 
 /// Transport properties, in the order in which kombu writes them.
@@ -16,7 +15,7 @@ pub struct Properties {
     /// Id of the task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
-    /// Reply address, one id per sender.
+    /// Reply address, an id of the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
     /// Delivery mode: 1 for transient, 2 for persistent.
@@ -47,7 +46,7 @@ pub struct DeliveryInfo {
     pub exchange: String,
     /// Routing key; the name of the queue when the exchange is the default one.
     pub routing_key: String,
-    /// All other members; `redelivered` among them after a restore.
+    /// All other members, including `redelivered` after a restore.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }

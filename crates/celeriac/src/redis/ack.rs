@@ -1,5 +1,5 @@
 //! Acknowledges deliveries in batches. Acknowledgements that arrive during a transaction are queued and sent
-//! together in the next one. A single acknowledgement is sent at once.
+//! together in the next one. While no transaction is in progress, an acknowledgement is sent at once.
 
 use std::{collections::VecDeque, mem, pin::pin};
 
@@ -29,13 +29,14 @@ struct Ack {
     result: Option<StoredResult>,
     /// Span of the finished run.
     origin: SpanHandle,
-    reply: oneshot::Sender<Result<(), BrokerError>>,
+    notify: oneshot::Sender<Result<(), BrokerError>>,
 }
 
-/// Encoded result to store and announce.
+/// Encoded result to store and publish.
 pub(super) struct StoredResult {
     pub key: String,
     pub text: String,
+    /// Time until the key expires, in seconds.
     pub seconds: u64,
 }
 
@@ -59,17 +60,17 @@ impl Acks {
         tag: DeliveryTag,
         result: Option<StoredResult>,
     ) -> Result<(), BrokerError> {
-        let (sender, mut reply) = oneshot::channel();
+        let (sender, mut notified) = oneshot::channel();
         self.waiting.lock().push_back(Ack {
             tag,
             result,
             origin: connection.observer.current_span(),
-            reply: sender,
+            notify: sender,
         });
         loop {
             tokio::select! {
                 biased;
-                replied = &mut reply => return replied.unwrap_or_else(|_| Err(interrupted())),
+                acknowledged = &mut notified => return acknowledged.unwrap_or_else(|_| Err(interrupted())),
                 _guard = self.transaction.lock() => Box::pin(self.send_batch(connection)).await,
             }
         }
@@ -103,17 +104,18 @@ impl Acks {
         };
         let origins: Vec<SpanHandle> = acks.iter_mut().map(|ack| mem::take(&mut ack.origin)).collect();
         let origin = connection.observer.batch_span(&origins);
-        let end = pin!(connection.pipeline(command, &pipeline));
-        let reply: Result<(), BrokerError> =
-            observed(end, |poll| connection.observer.in_scope(&origin, poll)).await;
+        let sending = pin!(connection.pipeline(command, &pipeline));
+        let answer: Result<(), BrokerError> =
+            observed(sending, |poll| connection.observer.in_scope(&origin, poll)).await;
         for ack in acks {
             // The caller may have been dropped together with its task.
-            let _ = ack.reply.send(reply.clone());
+            let _ = ack.notify.send(answer.clone());
         }
     }
 }
 
-/// Error if the caller that ran the transaction was dropped before the reply arrived.
+/// Returns the error for acknowledgements whose transaction was dropped, together with the caller that ran
+/// it, before the server answered.
 fn interrupted() -> BrokerError {
     BrokerError::Unavailable {
         cause: "the transaction was interrupted".to_owned(),

@@ -38,7 +38,7 @@ impl ResultBackend for RedisBroker {
     }
 
     async fn store_unless_ended(&self, meta: &ResultMeta) -> Result<(), BrokerError> {
-        let mut script = scripts::STORE_UNLESS_ENDED.prepare_invoke();
+        let mut script = scripts::STORE_UNLESS_FINAL.prepare_invoke();
         script
             .key(names::result(&meta.task_id))
             .arg(meta.encode())

@@ -1,5 +1,5 @@
-//! Moves messages that cannot be run to the dead-letter list `celeriac.dead`, in the step that removes their
-//! delivery.
+//! Moves messages that cannot be run to the dead-letter list `celeriac.dead`, in one step with the removal of
+//! their deliveries.
 
 use super::{RedisBroker, names, restore::Candidate, scripts};
 use crate::{
@@ -8,8 +8,10 @@ use crate::{
 };
 
 impl RedisBroker {
-    /// Moves a reserved message to the dead-letter list, if the delivery is still held, and still expired in
-    /// case of another worker's. Returns whether it was.
+    /// Moves a reserved message to the dead-letter list if its delivery is still held. Returns whether the
+    /// message was moved.
+    ///
+    /// For another worker's delivery, `expired` requires that the delivery is also still expired.
     pub(super) async fn bury_held(
         &self,
         tag: &str,
@@ -38,7 +40,7 @@ impl RedisBroker {
         if dropped > 0 {
             warn!(
                 dropped,
-                capacity, "the dead-letter list is full; the oldest letters were dropped"
+                capacity, "the dead-letter list is full; the oldest dead letters were dropped"
             );
         }
         Ok(dropped >= 0)

@@ -1,16 +1,17 @@
-//! Names of all keys and channels in Redis: those of Celery and kombu, and the few that this crate adds.
+//! Names of all keys and channels in Redis: Celery's, kombu's, and the few that this crate adds.
 
 use crate::json;
 
-/// Sorted set of reserved deliveries; the score is the time of the last renewal. This crate writes whole
-/// seconds, rounded up: a small sorted set stores integers as such and parses other scores as text at every
-/// comparison, which took a sixth of the server's time.
+/// Sorted set of reserved deliveries; the score is the time of the last renewal.
+///
+/// This crate writes whole seconds, rounded up: a small sorted set stores integers in binary form, but other
+/// scores as text, and parsing them at every comparison took a sixth of the server's time.
 pub(super) const UNACKED_INDEX: &str = "unacked_index";
 /// Hash of delivery tag to `[message, exchange, routing key]`.
 pub(super) const UNACKED: &str = "unacked";
 /// Sorted set of kombu 5.7: exchange to the time (Unix, in milliseconds) at which its bindings expire.
 pub(super) const BINDING_DEADLINES: &str = "_kombu.binding_deadlines";
-/// Sorted set of this crate: worker instance to the time at which its lease expires.
+/// Sorted set of this crate: worker instance to the time (Unix, in seconds) at which its lease expires.
 pub(super) const LEASES: &str = "celeriac.leases";
 /// List of this crate: messages that cannot be run, newest first.
 pub(super) const DEAD: &str = "celeriac.dead";
@@ -20,10 +21,10 @@ pub(super) const SCHEDULE: &str = "celeriac.schedule";
 
 /// Separator between a queue's name and its priority in kombu.
 const SEPARATOR: &str = "\u{6}\u{16}";
-/// Lowest priority of each list.
+/// Lowest priority of each list of a queue.
 pub(super) const STEPS: [u8; 4] = [0, 3, 6, 9];
 
-/// Returns the list for messages of this priority.
+/// Returns the list of `queue` for messages of this priority.
 pub(super) fn list(queue: &str, priority: u8) -> String {
     let step = STEPS
         .iter()
@@ -38,9 +39,9 @@ pub(super) fn list(queue: &str, priority: u8) -> String {
     }
 }
 
-/// Returns the set of bindings of an exchange. A queue's own exchange has the queue's name.
-pub(super) fn binding_key(queue: &str) -> String {
-    format!("_kombu.binding.{queue}")
+/// Returns the key of the bindings of an exchange. The exchange of a queue has the queue's name.
+pub(super) fn binding_key(exchange: &str) -> String {
+    format!("_kombu.binding.{exchange}")
 }
 
 /// Returns the binding of a queue to the exchange of the same name: routing key, pattern, queue.
@@ -53,15 +54,17 @@ pub(super) fn result(id: &str) -> String {
     format!("celery-task-meta-{id}")
 }
 
-/// Returns the key of this crate that marks a delivery acknowledged before its task started, until the task
-/// finishes.
+/// Returns the key that marks a delivery as acknowledged before its task started, until the task finishes.
+/// Only this crate uses it.
 pub(super) fn acked_early(tag: &str) -> String {
     format!("celeriac.early.{tag}")
 }
 
-/// Returns a key of a group: its structure without a suffix; for the header of a chord `.j` (results), `.s`
-/// (size) and `.t` (number added later), and since Celery 5.7 `.d` (finished tasks) and `.c` (claim on the
-/// body).
+/// Returns a key of a group.
+///
+/// Without a suffix, the key stores the structure of the group. The keys of a chord's header have the
+/// suffixes `.j` (results), `.s` (size) and `.t` (number added later), and since Celery 5.7 also `.d`
+/// (finished tasks) and `.c` (claim on the body).
 pub(super) fn group(id: &str, suffix: &str) -> String {
     format!("celery-taskset-meta-{id}{suffix}")
 }
@@ -80,7 +83,7 @@ pub(super) fn channel(database: i64, exchange: &str, routing_key: &str) -> Strin
     }
 }
 
-/// Returns the text after the message in a reservation: `, "", "<queue>"]`.
+/// Returns the text that follows the message in a reservation: `, "", "<queue>"]`.
 pub(super) fn reservation_tail(queue: &str) -> String {
     format!(", \"\", {}]", json::to_string(queue))
 }
@@ -90,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_match_those_of_kombu() {
+    fn names_match_kombu() {
         let lists: Vec<_> = (0..=10).map(|priority| list("q", priority)).collect();
         let expected = [
             "q",

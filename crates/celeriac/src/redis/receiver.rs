@@ -1,4 +1,4 @@
-//! Connection and tags with which a handle receives.
+//! The connection and the delivery tags with which a broker handle receives messages.
 
 use std::{sync::atomic::AtomicUsize, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use super::{commands, connection::Connection};
 use crate::broker::BrokerError;
 
-/// Duration of a wait, which is the latency of messages that cannot be waited for.
+/// Duration of one wait, which is also the latency of messages in the lists that the wait does not cover.
 const WAIT: Duration = Duration::from_millis(100);
 
 pub(super) struct Receiver {

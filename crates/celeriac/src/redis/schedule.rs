@@ -1,4 +1,5 @@
-//! Last ticks of periodic tasks, in the hash `celeriac.schedule`. All schedulers share the server's clock.
+//! Last ticks of periodic tasks, in the hash `celeriac.schedule`. All schedulers use the clock of the Redis
+//! server.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,7 +28,7 @@ impl Timetable for RedisBroker {
         match now {
             Some(now) => Ok(LastTicks { now, ticks }),
             None => Err(BrokerError::Refused {
-                cause: "the server's clock is out of range".to_owned(),
+                cause: "the Redis server's clock is out of range".to_owned(),
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! Lua scripts for the steps that must be atomic.
 //!
 //! The scripts never decode a message: Redis' JSON library turns empty lists into objects and large integers
-//! into floats. They pass messages through unchanged, and receive modified ones as arguments.
+//! into floats. Messages pass through the scripts unchanged; modified messages are passed in as arguments.
 
 use super::script::scripts;
 
@@ -69,26 +69,27 @@ return 1
     /// KEYS: unacked_index, unacked, list. ARGV: tag, message.
     RESTORE = RESTORE_TEXT;
 
-    /// [`RESTORE`] for another worker's delivery, if it has not been renewed in the meantime.
+    /// [`RESTORE`] for another worker's delivery, unless the delivery has been renewed in the meantime.
     ///
     /// KEYS: unacked_index, unacked, list, leases. ARGV: tag, message, an empty string, latest renewal that
-    /// counts as expired, and the instance whose expired lease suffices instead, or an empty string.
+    /// counts as expired, and the instance whose expired lease also makes the delivery expired, or an empty
+    /// string.
     RESTORE_EXPIRED = &[IF_EXPIRED, RESTORE_TEXT].concat();
 
     /// Moves a message to the dead-letter list, if the delivery is still held.
     ///
     /// KEYS: unacked_index, unacked, dead. ARGV: tag, dead letter, capacity. Returns the number of old
-    /// letters dropped.
+    /// letters dropped, or -1 if the delivery is no longer held.
     BURY = BURY_TEXT;
 
-    /// [`BURY`] for another worker's delivery, if it has not been renewed in the meantime.
+    /// [`BURY`] for another worker's delivery, unless the delivery has been renewed in the meantime.
     ///
     /// KEYS: unacked_index, unacked, dead, leases. ARGV: tag, dead letter, capacity, then as for
     /// [`RESTORE_EXPIRED`].
     BURY_EXPIRED = &[IF_EXPIRED, BURY_TEXT].concat();
 
-    /// Removes a letter from the dead-letter list, the oldest of equal ones, and optionally publishes a
-    /// message in its place.
+    /// Removes a letter from the dead-letter list, the oldest of several equal letters, and optionally
+    /// publishes a message in its place.
     ///
     /// KEYS: dead; with a message also binding, list. ARGV: dead letter; with a message also binding's
     /// member, message.
@@ -101,8 +102,8 @@ end
 return 1
 ";
 
-    /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has done
-    /// so.
+    /// Advances the last tick of a periodic task and publishes its message, unless another scheduler has
+    /// already done so.
     ///
     /// KEYS: schedule; with a message also binding, list. ARGV: entry, expected last tick or an empty string
     /// for none, new last tick; with a message also binding's member, message.
@@ -116,11 +117,11 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 ";
 
-    /// Stores and announces a result that is not final, unless a final one is there.
+    /// Stores and publishes a result that is not final, unless a final one is already stored.
     ///
     /// KEYS: result. ARGV: result, seconds. Celery writes the status first, so it is read from the beginning
     /// of the text.
-    STORE_UNLESS_ENDED = r#"
+    STORE_UNLESS_FINAL = r#"
 local status = string.match(redis.call('GET', KEYS[1]) or '', '^{"status": "(%u+)"')
 if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then return 0 end
 redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])

@@ -1,7 +1,7 @@
 //! Cron expressions with Celery's rules (`celery.schedules.crontab`, 5.6), in a time zone.
 //!
-//! They differ from cron in one point: a day must match day of month **and** day of week, so `0 0 13 * fri`
-//! is every Friday the 13th.
+//! Celery's rules differ from cron's in one point: a day must match day of month **and** day of week, so
+//! `0 0 13 * fri` is every Friday the 13th.
 
 use std::{fmt, iter, str::FromStr};
 
@@ -20,12 +20,12 @@ const MAX_GAP_DAYS: usize = 366 * 41;
 ///
 /// Each field is a comma-separated list of `*`, `*/step`, a number, a range `from-to` or `from-to/step`. A
 /// range whose end is before its start wraps around (hours `22-2`, days `fri-mon`). Months and days of the
-/// week may be given by name, of which the first three letters count. Sunday is 0; 7 is not accepted.
+/// week may be given by name; only the first three letters count. Sunday is 0; 7 is not accepted.
 ///
 /// When the clocks change, an expression that names hours runs exactly once for each of its times: a time
 /// that the clock skips runs later by the length of the skip, and a time that occurs twice runs at its first
-/// occurrence. An expression for every hour (`*`) follows elapsed time: it runs in both of two equal hours,
-/// and does not run for an hour that is skipped.
+/// occurrence. An expression for every hour (`*`) follows elapsed time: it runs in both occurrences of a
+/// repeated hour, and does not run for a skipped hour.
 #[derive(Debug, Clone)]
 pub struct Cron {
     minutes: Set,
@@ -72,7 +72,7 @@ pub enum CronError {
         /// Largest valid number.
         last: u8,
     },
-    /// The expression never matches: none of its months has one of its days.
+    /// The expression never matches: no selected month has a selected day.
     #[error("no date matches the day of month and the month")]
     Never,
 }
@@ -118,7 +118,7 @@ impl fmt::Display for Cron {
 }
 
 impl Cron {
-    /// Evaluates the expression in the given time zone.
+    /// Sets the time zone in which the expression is evaluated; the default is UTC.
     #[must_use]
     pub fn in_zone(self, zone: TimeZone) -> Self {
         Self { zone, ..self }
@@ -177,8 +177,8 @@ impl Cron {
     }
 }
 
-/// Returns the nearer of the times of the first day that has one and of the day after it, to which a time may
-/// have moved.
+/// Returns the nearest time. A skipped time may move past a time of the adjacent day, so the day after the
+/// first match, in the order of `times`, is considered too.
 fn nearest(
     times: impl Iterator<Item = Option<Timestamp>>,
     nearer: fn(Timestamp, Timestamp) -> Timestamp,
@@ -194,7 +194,7 @@ struct Field {
     name: &'static str,
     first: u8,
     last: u8,
-    /// Names of the values, starting with the one for `first`.
+    /// Names of the values, starting with the name of `first`.
     names: &'static [&'static str],
 }
 
@@ -255,7 +255,7 @@ impl Field {
             ("*", _) => (self.first, self.last),
             (_, Some((from, to))) => (self.number(from)?, self.number(to)?),
             (number, None) if step.is_none() => (self.number(number)?, self.number(number)?),
-            // Celery refuses `5/10`, which other implementations take as `5-59/10`.
+            // Celery rejects `5/10`, which other implementations read as `5-59/10`.
             _ => return None,
         };
         let size = self.last - self.first + 1;
@@ -284,7 +284,7 @@ impl Field {
     }
 }
 
-/// Parses a number without a sign.
+/// Parses an unsigned number.
 fn digits(text: &str) -> Option<u8> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())

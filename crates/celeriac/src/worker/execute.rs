@@ -73,7 +73,7 @@ pub(super) async fn execute(
         // Within the observer's span, so that the log line carries its trace.
         log(headers, &outcome);
         span = shared.observer.current_span();
-        if follow::follows(&message.embed) {
+        if follow::has_follow_up(&message.embed) {
             trace = shared.observer.context();
         }
         outcome

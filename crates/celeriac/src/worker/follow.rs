@@ -1,11 +1,10 @@
-//! Settles tasks that others follow: their callbacks and the next task of their chain, or their errbacks, and
-//! the chord of which they are a part. Follows Celery's `trace` and result backends, except that everything
-//! is one step with the settlement of the task: it is published once if the task is settled here, and not at
-//! all if another worker holds it.
+//! Settles tasks that have callbacks, errbacks, a next task in a chain, or a chord that waits for them. Does
+//! the same as Celery's `trace` and result backends, but in one step with the settlement: the follow-up tasks
+//! are published once if the task is settled here, and not at all if another worker holds it.
 //!
-//! Two things go beyond Celery. When a task fails, all tasks that can never run because of it fail too, those
-//! in surrounding chords included; and a revoked task revokes the rest of its chain. So the waiter for the
-//! last result is always notified.
+//! Two things go beyond Celery. When a task fails, all tasks that can no longer run because of the failure
+//! fail too, including tasks in surrounding chords. A revoked task revokes the rest of its chain. A client
+//! that waits for the last result is therefore always notified.
 
 mod join;
 
@@ -31,15 +30,16 @@ use crate::{
 /// Maximum number of retries of a settlement after another worker has taken over a chord.
 const MAX_ATTEMPTS: usize = 5;
 
-/// Returns whether anything follows from the task.
-pub(super) fn follows(embed: &Embed) -> bool {
+/// Returns whether the task has follow-up tasks, or is a part of a chord.
+pub(super) fn has_follow_up(embed: &Embed) -> bool {
     [&embed.callbacks, &embed.errbacks, &embed.chain, &embed.chord]
         .into_iter()
         .any(|part| !part.is_null())
 }
 
-/// Settles a delivery with everything that follows from it, which is sent with the trace context `trace`.
-/// `keep` is whether the task's own result is stored.
+/// Settles a delivery, and sends its follow-up tasks with the trace context `trace`.
+///
+/// The task's own result is stored only if `keep` is true.
 pub(super) async fn settle(
     shared: &Shared,
     delivery: &Delivery,
@@ -53,7 +53,7 @@ pub(super) async fn settle(
         let Some(mut settlement) = settlement(shared, delivery, message, meta.clone(), keep).await else {
             return;
         };
-        let spans = observed(shared, message, trace, &mut settlement.publication);
+        let spans = start_send_spans(shared, message, trace, &mut settlement.publication);
         let settled = until_confirmed(id, || shared.broker.settle(delivery, &settlement)).await;
         let refused = BrokerError::Refused {
             cause: "the broker refused to settle the task".to_owned(),
@@ -66,7 +66,7 @@ pub(super) async fn settle(
             Some(SettlementStatus::NotHeld) => {
                 debug!(
                     task_id = id.as_str(),
-                    "the task is settled already, or another worker holds it"
+                    "the task is already settled, or another worker holds it"
                 );
                 return;
             }
@@ -75,11 +75,11 @@ pub(super) async fn settle(
     }
     error!(
         task_id = id.as_str(),
-        "gave up settling a part of a chord, which other workers keep taking over; the message will be redelivered"
+        "gave up settling a part of a chord that other workers keep taking over; the message will be redelivered"
     );
 }
 
-/// Collects everything that follows from the task; `None` if the delivery is no longer held.
+/// Returns the task's settlement with its follow-up tasks; `None` if the delivery is no longer held.
 async fn settlement(
     shared: &Shared,
     delivery: &Delivery,
@@ -89,7 +89,7 @@ async fn settlement(
 ) -> Option<Settlement> {
     let headers = &message.headers;
     let root = headers.root_id.as_deref().unwrap_or(&headers.id);
-    let mut end = FollowUp {
+    let mut follow_up = FollowUp {
         sender: Sender {
             context: SendContext {
                 now: system::now(),
@@ -107,8 +107,8 @@ async fn settlement(
     };
     let embed = &message.embed;
     match meta.status {
-        Status::Success => end.succeeded(embed, &meta.result),
-        _ => end.failed(embed, &meta),
+        Status::Success => follow_up.succeeded(embed, &meta.result),
+        _ => follow_up.failed(embed, &meta),
     }
     if let Some(group) = headers.group.as_ref().filter(|_| !embed.chord.is_null()) {
         let part = ChordPart::new(
@@ -118,10 +118,10 @@ async fn settlement(
             meta.status.clone(),
             meta.result.clone(),
         );
-        // Before the parts of the tasks that fail because of this one.
-        end.parts.push_front((part, embed.chord.clone()));
+        // Recorded before the parts of the tasks that fail because of this task.
+        follow_up.parts.push_front((part, embed.chord.clone()));
     }
-    while let Some((part, body)) = end.parts.pop_front() {
+    while let Some((part, body)) = follow_up.parts.pop_front() {
         let recorded = || shared.broker.chord_part(delivery, &part);
         match until_confirmed(&headers.id, recorded).await? {
             ChordState::NotHeld => {
@@ -131,24 +131,24 @@ async fn settlement(
             ChordState::Waiting => {}
             ChordState::Complete { parts, group } => {
                 let joined = join(shared, &meta, &parts, group.as_ref()).await;
-                end.chords.push((part.group, part.task_id));
-                end.body(&body, joined);
+                follow_up.chords.push((part.group, part.task_id));
+                follow_up.body(&body, joined);
             }
         }
     }
-    meta.children = Value::Array(end.children);
+    meta.children = Value::Array(follow_up.children);
     let own = keep.then_some(meta);
     Some(Settlement {
-        results: own.into_iter().chain(end.results).collect(),
-        publication: end.sender.publication,
-        chords: end.chords,
+        results: own.into_iter().chain(follow_up.results).collect(),
+        publication: follow_up.sender.publication,
+        chords: follow_up.chords,
     })
 }
 
-/// Everything that follows from one task, while it is collected.
+/// Messages and results that follow from one task, under construction.
 struct FollowUp<'a> {
     sender: Sender<'a>,
-    /// Results of the tasks sent, as Celery stores them with the task's own result.
+    /// Result tuples of the tasks sent, which Celery stores as `children` of the task's own result.
     children: Vec<Value>,
     /// Results of tasks that will never run.
     results: Vec<ResultMeta>,
@@ -200,14 +200,14 @@ impl FollowUp<'_> {
         match self.sender.apply(node, std::slice::from_ref(value), options) {
             Ok(result) => self.children.push(trail(&result)),
             Err(error) => {
-                error!(task, %error, "failed to send a task that follows another one");
+                error!(task, %error, "failed to send a follow-up task");
                 self.sender.publication = before;
             }
         }
     }
 
-    /// Sends errbacks with the id of the failed task, as Celery does for errbacks that the failing worker
-    /// does not know.
+    /// Sends errbacks with the id of the failed task as their argument, as Celery does for errbacks that are
+    /// not registered on the failing worker.
     fn errbacks(&mut self, errbacks: &Value, id: &str) {
         let errbacks = readable(errbacks);
         if errbacks.is_empty() {
@@ -236,7 +236,7 @@ impl FollowUp<'_> {
             self.sender.publication = before;
             warn!(
                 error = exception.type_name,
-                "the body of a chord fails with its header"
+                "the body of a chord fails because its header failed or the body could not be sent"
             );
             let headers = Headers::new(node.task.clone(), "".into());
             let meta = ResultMeta::failure(&headers, &exception, self.sender.context.now);
@@ -297,7 +297,7 @@ impl FollowUp<'_> {
     }
 }
 
-/// Returns the valid signatures of a list, and logs the invalid ones.
+/// Decodes a list of signatures; logs and skips invalid ones.
 fn readable(signatures: &Value) -> Vec<Node> {
     let mut nodes = Vec::new();
     for signature in list(Some(signatures.clone())) {
@@ -309,7 +309,7 @@ fn readable(signatures: &Value) -> Vec<Node> {
     nodes
 }
 
-/// Returns the first task sent, which Celery counts as the child.
+/// Returns the result of the first task sent, which Celery counts as the child.
 fn trail(result: &ResultTree) -> Value {
     let mut first = result;
     while let Some(parent) = &first.parent {
@@ -321,8 +321,8 @@ fn trail(result: &ResultTree) -> Value {
 /// Headers that continue the trace of the previous message, for workers without an observer.
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
-/// Reports a task that is about to be sent, as sent by the finished run.
-fn observed(
+/// Reports the messages to the observer as sent by the finished run, and adds their trace headers.
+fn start_send_spans(
     shared: &Shared,
     message: &Message,
     trace: &Map<String, Value>,

@@ -1,5 +1,5 @@
 //! Reports to the broker how a delivery ended: acknowledges it together with its result, sends its retry, or
-//! moves it to the dead-letter list. What follows from the end of a task is left to [`follow`].
+//! moves it to the dead-letter list. Callbacks, chains and chords are left to [`follow`].
 
 use std::pin::pin;
 
@@ -18,19 +18,19 @@ use crate::{
     time,
 };
 
-/// A run that has ended and is yet to be settled.
+/// A finished run that is not settled yet.
 pub(super) struct FinishedRun {
     pub(super) outcome: TaskOutcome,
     pub(super) ignore_result: bool,
     /// Whether the delivery was acknowledged before the task started.
     pub(super) acked_early: bool,
-    /// Headers with the trace context of the run, if anything follows from it.
+    /// Headers with the trace context of the run, if the task has follow-up tasks.
     pub(super) trace: Map<String, Value>,
     /// Span of the run, to which the broker commands of its settlement belong.
     pub(super) span: SpanHandle,
 }
 
-/// Settles a delivery, as the last thing that its run does.
+/// Settles a delivery as the last step of its run.
 pub(super) async fn settle(shared: &Shared, delivery: &Delivery, message: &Message, run: FinishedRun) {
     let span = run.span.clone();
     let settled = pin!(settle_run(shared, delivery, message, run));
@@ -50,19 +50,22 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
         TaskOutcome::Revoked(reason) => ResultMeta::revoked(headers, reason, now),
         TaskOutcome::Retry { cause, countdown } => {
             // The run has consumed the decoded arguments, so the message is decoded again.
-            let message = delivery.message().expect("it was decoded to run this attempt");
+            let message = delivery
+                .message()
+                .expect("the message was decoded to run this attempt");
             retry = Some(Box::new(message.retry(time::later(now, countdown))));
             ResultMeta::retry(headers, &cause)
         }
     };
     let keep = !run.ignore_result;
     // The rare cases are boxed, so that the future of every task stays small.
-    if retry.is_none() && follow::follows(&message.embed) {
+    if retry.is_none() && follow::has_follow_up(&message.embed) {
         let settled = follow::settle(shared, delivery, message, meta, keep, &run.trace);
         return Box::pin(settled).await;
     }
     if run.acked_early {
-        // The retry stays in the queue that the message was received from, whatever it was sent with.
+        // The retry stays in the queue that the message was received from, even if the message was sent with
+        // another routing key.
         if let Some(retry) = &mut retry {
             let queue = &mut retry.properties.delivery_info.routing_key;
             queue.clone_from(&delivery.queue);
@@ -91,8 +94,8 @@ async fn settle_run(shared: &Shared, delivery: &Delivery, message: &Message, run
     }
 }
 
-/// Acknowledges a delivery before its task starts. Returns false if another worker has the delivery, or if
-/// the broker keeps refusing.
+/// Acknowledges a delivery before its task starts. Returns false if another worker holds the delivery, or if
+/// the broker keeps refusing the acknowledgement.
 pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
     let acknowledged = until_confirmed(&entry.id, || shared.broker.begin(&entry.delivery)).await;
     let held = acknowledged == Some(true);
@@ -102,7 +105,8 @@ pub(super) async fn ack_early(shared: &Shared, entry: &Entry) -> bool {
     held
 }
 
-/// Moves a message that cannot be run to the dead-letter list, and fails its task if the message names one.
+/// Moves a message that cannot be run to the dead-letter list, and fails its task if the message has a
+/// task id.
 pub(super) async fn bury(shared: &Shared, delivery: &Delivery, poison: &Poison) {
     let reason = poison.to_string();
     error!(

@@ -1,6 +1,6 @@
-//! Durations of a connection pool: waiting for a connection, using it, and opening a new one. Follows the
-//! database conventions in development (OpenTelemetry semantic conventions 1.4x). The number of connections
-//! is reported by [`crate::Database::observe_connections`].
+//! Duration metrics of a connection pool: the time to open a connection, to wait for one, and to use it.
+//! Follows the database conventions that are still in development (OpenTelemetry semantic conventions 1.4x).
+//! [`crate::Database::observe_connections`] reports the number of connections.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,7 +19,7 @@ static INSTRUMENTS: Instruments<Pools> = Instruments::new();
 struct Pools {
     create: DurationHistogram,
     wait: DurationHistogram,
-    hold: DurationHistogram,
+    usage: DurationHistogram,
     timeouts: Counter<u64>,
 }
 
@@ -35,7 +35,7 @@ fn instruments() -> Option<&'static Pools> {
                 "db.client.connection.wait_time",
                 "The time it took to obtain an open connection from the pool.",
             ),
-            hold: seconds(
+            usage: seconds(
                 "db.client.connection.use_time",
                 "The time between borrowing a connection and returning it to the pool.",
             ),
@@ -53,7 +53,7 @@ fn instruments() -> Option<&'static Pools> {
 
 /// The histograms of one connection pool; cheap to clone.
 ///
-/// Records nothing before [`crate::init`] and while metrics are disabled.
+/// Records nothing before [`crate::init`] or while metrics are disabled.
 ///
 /// ```
 /// use std::time::Instant;
@@ -70,12 +70,12 @@ pub struct ConnectionTimes {
     series: Arc<PoolSeries>,
 }
 
-/// The series of one pool. Each is created on first use, because an empty series would be exported too.
+/// The series of one pool. Each series is created on first use, because empty series would be exported too.
 #[derive(Debug, Default)]
 struct PoolSeries {
     create: OnceLock<DurationSeries>,
     wait: OnceLock<DurationSeries>,
-    hold: OnceLock<DurationSeries>,
+    usage: OnceLock<DurationSeries>,
 }
 
 impl ConnectionTimes {
@@ -100,10 +100,10 @@ impl ConnectionTimes {
 
     /// Records `db.client.connection.use_time`, the time between obtaining a connection and returning it.
     pub fn used(&self, time: Duration) {
-        self.record(&self.series.hold, |pools| &pools.hold, time);
+        self.record(&self.series.usage, |pools| &pools.usage, time);
     }
 
-    /// Counts a time-out while waiting for a connection in `db.client.connection.timeouts`.
+    /// Adds one to `db.client.connection.timeouts`, the number of time-outs while waiting for a connection.
     pub fn timed_out(&self) {
         if let Some(pools) = instruments() {
             pools.timeouts.add(1, &self.attributes);

@@ -1,7 +1,8 @@
 //! The client of a request.
 
-/// Address of the client, a request extension.
+/// Address of the client, stored as a request extension.
 ///
-/// The server that accepts the connection sets it, because only the server knows which proxies to trust.
+/// The server that accepts the connection sets this extension, because only the server knows which proxies to
+/// trust.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClientAddress(pub std::net::SocketAddr);

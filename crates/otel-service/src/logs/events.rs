@@ -1,4 +1,4 @@
-//! Log macros that add the enclosing function to the macros of `tracing`.
+//! Wrappers of the `tracing` macros that add the name of the enclosing function.
 
 /// Logs an error with `code.function.name`, the enclosing function.
 ///

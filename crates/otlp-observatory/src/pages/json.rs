@@ -7,10 +7,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-/// Largest integer up to which a double represents every integer.
+/// JavaScript's `Number.MAX_SAFE_INTEGER`: doubles represent all integers up to this one exactly.
 const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Attributes as a JSON object in the given order; duplicate keys are written as they are.
+/// Attributes as a JSON object in the given order; duplicate keys are kept.
 pub(super) struct Attributes<T>(pub(super) T);
 
 /// Value as JSON; `None` is null.

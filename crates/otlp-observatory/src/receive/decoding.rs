@@ -1,5 +1,6 @@
 //! Decodes request bodies into exports with valid ids: decompresses them, estimates their memory use, decodes
-//! them, and checks the ids. Large bodies are decoded outside the asynchronous threads.
+//! them, and checks the ids. Large bodies are decoded on the blocking thread pool, not on the async
+//! worker threads.
 
 use std::sync::Arc;
 
@@ -17,15 +18,17 @@ use crate::{
     ingest::Refused,
 };
 
-/// Uncompressed bodies up to this length, in bytes, are decoded in place, which takes less than a
-/// millisecond. Larger ones, and compressed ones, whose decompressed length is unknown, are decoded on the
-/// blocking thread pool.
+/// Maximum length, in bytes, of an uncompressed body that is decoded in place, which takes less than a
+/// millisecond.
+///
+/// Larger bodies, and compressed bodies, whose decompressed length is unknown, are decoded on the blocking
+/// thread pool.
 const SMALL_BODY: usize = 32 << 10;
 
 /// Maximum number of bodies decoded on the blocking thread pool at the same time.
 const MAX_DECODING: usize = 2;
 
-/// Decoder with a concurrency limit for large bodies.
+/// Decoder with a concurrency limit for bodies decoded on the blocking thread pool.
 #[derive(Clone, Debug)]
 pub(super) struct Decoder {
     permits: Arc<Semaphore>,
@@ -38,7 +41,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes `body` into an export, and counts the spans removed for their invalid ids.
+    /// Decodes `body` and returns the export and the number of spans removed because of invalid ids.
     pub(super) async fn decode(
         &self,
         signal: Signal,
@@ -63,7 +66,7 @@ impl Decoder {
             .await
             .map_err(|_| Refused::Closed)?;
         let decode = move || {
-            // The work continues if the sender disconnects, so the permit moves into it.
+            // Decoding continues even if the sender disconnects, so the task owns the permit.
             let _permit = permit;
             decode()
         };

@@ -1,10 +1,10 @@
-//! Text and attribute filters for searches. Protobuf stores strings verbatim, so most entries are ruled out
-//! by scanning their encoding; only possible matches are decoded.
+//! Text and attribute filters for searches. Protobuf stores strings verbatim, so a scan of the encoding rules
+//! out most entries; only possible matches are decoded.
 
 use memchr::{memchr_iter, memchr2_iter, memmem};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
-/// Characters in descending frequency; a search scans for the rarest one of its text.
+/// Characters in order of descending frequency; a search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
 
 /// Substring filter that ignores the case of ASCII letters.
@@ -93,7 +93,7 @@ impl Attribute {
         }
     }
 
-    /// Whether an encoded entry may have the attribute: whether it contains the key.
+    /// Whether an encoded entry contains the key, and so may have the attribute.
     pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
         self.key.find(encoded).is_some()
     }
@@ -112,7 +112,7 @@ impl Attribute {
     }
 }
 
-/// Whether the text form of `value`, or of an element if it is an array, is `wanted`.
+/// Whether `wanted` is the text form of `value` or, if `value` is an array, of one of its elements.
 fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
     match &value.value {
         Some(Value::StringValue(text)) => text == wanted,
@@ -171,7 +171,7 @@ mod tests {
             attribute("query", Value::StringValue("a=b".to_owned())),
             attribute("many", Value::ArrayValue(array)),
         ];
-        for (filter, holds) in [
+        for (filter, matches) in [
             ("http.response.status_code=500", true),
             ("http.response.status_code=50", false),
             ("http.response.status_code", true),
@@ -183,7 +183,7 @@ mod tests {
             ("many=7", true),
             ("many=8", false),
         ] {
-            assert_eq!(Attribute::new(filter).is_in(&attributes), holds, "{filter}");
+            assert_eq!(Attribute::new(filter).is_in(&attributes), matches, "{filter}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Encoded attributes, written when they are set. The last value of a key replaces earlier ones.
+//! Attributes, encoded as they are set. The last value of a key replaces earlier values.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -22,8 +22,8 @@ pub struct Attributes {
     count: u32,
     /// Number of attributes beyond the limit.
     pub(super) dropped: u32,
-    /// Hashes of the keys, one bit each. They save searching for an earlier value of a new key, unless the
-    /// hashes collide.
+    /// Hashes of the keys as a bit set. A new key whose hash is not in the set needs no search for an earlier
+    /// value.
     keys: u128,
 }
 
@@ -168,7 +168,7 @@ fn find(attributes: &[u8], field: u32, key: &str) -> Option<Range<usize>> {
     let mut start = 0;
     while start < attributes.len() {
         let attribute = content_at(attributes, start, field)?;
-        // An empty key may have no field.
+        // The encoding may omit an empty key.
         let found = content_at(&attributes[..attribute.end], attribute.start, key_value::KEY);
         if attributes[found.unwrap_or_default()] == *key.as_bytes() {
             return Some(start..attribute.end);
@@ -237,7 +237,7 @@ mod tests {
         span.attributes.iter().map(value).collect()
     }
 
-    fn of(numbers: &[(&str, i64)]) -> Attributes {
+    fn with_numbers(numbers: &[(&str, i64)]) -> Attributes {
         let mut attributes = Attributes::new(ATTRIBUTES, PLAIN, 128);
         for (key, number) in numbers {
             attributes.number(key, *number);
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(hash("key.aaa.of"), hash("key.abh.of"));
         let keys = ["key.aaa.of", "key.abh.of", "", "a", &*long, "b"];
         for again in keys {
-            let mut attributes = of(&keys.map(|key| (key, 1)));
+            let mut attributes = with_numbers(&keys.map(|key| (key, 1)));
             attributes.text("text.of.some.length", &"x".repeat(300));
             attributes.number(again, 2);
             let shown = shown(&attributes);
@@ -292,7 +292,7 @@ mod tests {
     fn prewritten_attributes_come_first_and_are_replaced_by_later_values() {
         let prewritten = PrewrittenAttributes::new();
         started_with(&prewritten, 4, &["a", "b"]);
-        // `describe` of later spans is not called.
+        // `describe` is not called for later spans.
         let mut attributes = started_with(&prewritten, 4, &["other"]);
         attributes.number("cc", 3);
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44 (in development there).
-//! They are read from counters when metrics are collected, so they do not slow down recording.
+//! Metrics about the export itself: `otel.sdk.*` of the semantic conventions 1.44, which are in development.
+//! The values are read from counters when metrics are collected, so they do not slow down recording.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::queue::Queue;
 use crate::signal::Signal;
 use crate::transport::{Accepted, SendError};
 
-/// Bucket bounds in seconds.
+/// Bucket bounds of the export duration, in seconds.
 const DURATION_BOUNDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
@@ -48,7 +48,7 @@ impl ExportCounts {
         }
     }
 
-    /// Records the result of one export of `items` entries.
+    /// Records the result and the duration of one export of `items` items.
     pub(super) fn record(&self, result: &Result<Accepted, SendError>, items: u64, duration: Duration) {
         let (failed, error_type) = match result {
             Ok(accepted) => (accepted.rejected.min(items), Some("rejected".into())),

@@ -192,7 +192,7 @@ pub async fn create(
     // Generated slugs are ASCII, so the conversion succeeds.
     let location = HeaderValue::try_from(format!("/api/articles/{}", article.slug)).ok();
     let headers = [
-        Some((header::ETAG, entity_tag::field(entity_tag(&article)))),
+        Some((header::ETAG, entity_tag::header_value(entity_tag(&article)))),
         location.map(|location| (header::LOCATION, location)),
     ];
     let headers = AppendHeaders(headers.into_iter().flatten());
@@ -224,7 +224,7 @@ pub async fn get(
     let article = app.articles.get(&slug, viewer).await?;
     let tag = entity_tag(&article);
     let known = conditions.include(&tag);
-    let headers = (REVALIDATED, [(header::ETAG, entity_tag::field(tag))]);
+    let headers = (REVALIDATED, [(header::ETAG, entity_tag::header_value(tag))]);
     Ok(if known {
         (StatusCode::NOT_MODIFIED, headers.0, headers.1).into_response()
     } else {
@@ -273,7 +273,7 @@ pub async fn update(
     let location = HeaderValue::try_from(uri.path()).map_err(|_| ApiError::internal_error())?;
     let headers = [
         (header::CONTENT_LOCATION, location),
-        (header::ETAG, entity_tag::field(entity_tag(&article))),
+        (header::ETAG, entity_tag::header_value(entity_tag(&article))),
     ];
     Ok((headers, Json(ArticleView::from(article))))
 }

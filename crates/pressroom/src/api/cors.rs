@@ -3,7 +3,7 @@
 //!
 //! Callers authenticate with a bearer token, which a page must send explicitly; browsers attach nothing
 //! by themselves. `Access-Control-Allow-Credentials` is therefore never sent, and allowing `*` is safe.
-//! tower-http's layer is not used because it answers every OPTIONS request itself, without `Allow`.
+//! tower-http's layer is not used because it responds to every OPTIONS request itself, without `Allow`.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ const REQUEST_FIELDS: HeaderValue = HeaderValue::from_static(
 /// Response fields that a page may read in addition to the CORS-safelisted ones.
 const RESPONSE_FIELDS: HeaderValue =
     HeaderValue::from_static("ETag, Location, Content-Location, Retry-After, traceresponse");
-/// How long a browser may cache the response to a preflight, in seconds.
+/// Time for which a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Origins whose pages may read responses; by default none.
@@ -91,14 +91,14 @@ impl std::fmt::Display for AllowedOrigins {
 
 fn origin(text: &str) -> Option<HeaderValue> {
     let url = Url::parse(text).ok()?;
-    // The URL parser accepts `*` in a host, but it would be meant as a pattern, which is not supported.
+    // The URL parser accepts `*` in a host, where it would be meant as a pattern; patterns are not supported.
     let exact = matches!(url.scheme(), "http" | "https")
         && url.origin().ascii_serialization() == text
         && !text.contains('*');
     HeaderValue::try_from(text).ok().filter(|_| exact)
 }
 
-/// Answers preflights of allowed origins and adds the CORS fields to all other responses.
+/// Responds to preflights from allowed origins, and adds the CORS fields to every response.
 pub(super) async fn share(
     State(allowed): State<Arc<AllowedOrigins>>,
     request: Request,
@@ -129,7 +129,7 @@ pub(super) async fn share(
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_FIELDS);
     }
     if *allowed != AllowedOrigins::Any {
-        // The response depends on the origin, so caches must keep one per origin.
+        // The response depends on the origin, so caches must store one per origin.
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
     response

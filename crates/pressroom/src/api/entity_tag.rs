@@ -2,10 +2,10 @@
 //!
 //! A tag has the form `"<version>-<view>"`. The version is the article's `updated_at`, which increases
 //! with every update. The view is a digest of everything else in the response: the number of favourites,
-//! whether the reader has favourited the article, and the author's name and e-mail address. Together they
-//! change whenever the response content changes, so the tag is strong although the article's text is not
-//! hashed. Its cost does not depend on the length of the article (a quarter of a microsecond on a
-//! processor with SHA instructions).
+//! whether the reader has favourited the article, and the author's id, name and e-mail address. Version and
+//! view together change whenever the response changes, so the tag is a strong validator even though the
+//! article's text is not hashed. Computing a tag takes a quarter of a microsecond on a processor with SHA
+//! instructions, whatever the length of the article.
 
 use crate::domain::Article;
 use axum::http::HeaderValue;
@@ -22,7 +22,7 @@ pub(super) fn entity_tag(article: &Article) -> String {
     view.update(article.favorites_count.to_be_bytes());
     view.update(article.author.id.0.to_be_bytes());
     view.update(article.author.name.as_bytes());
-    // Neither text can contain NUL, so it separates them unambiguously.
+    // Neither name nor address can contain NUL, so NUL separates them unambiguously.
     view.update([0]);
     view.update(article.author.email.as_bytes());
     let mut head = [0; 8];
@@ -34,8 +34,8 @@ pub(super) fn entity_tag(article: &Article) -> String {
     )
 }
 
-/// Returns a tag as the value of a header field.
-pub(super) fn field(tag: String) -> HeaderValue {
+/// Converts a tag to the value of a header field.
+pub(super) fn header_value(tag: String) -> HeaderValue {
     HeaderValue::try_from(tag).expect("a tag contains only hexadecimal digits, a hyphen and quotes")
 }
 
@@ -94,7 +94,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_version_is_read_back_from_a_tag_also_before_1970() {
+    fn the_version_can_be_read_back_from_a_tag_even_before_1970() {
         for micros in [-1, 0, 1_795_329_860_123_456] {
             let mut article = article();
             article.updated_at = Timestamp::from_microsecond(micros).unwrap();

@@ -1,4 +1,4 @@
-//! Settings of the API that handlers and middleware share.
+//! Limits that handlers and middleware share.
 
 use std::time::Duration;
 
@@ -7,6 +7,6 @@ use std::time::Duration;
 pub struct Limits {
     /// Maximum size of a request body, in bytes.
     pub body: usize,
-    /// Maximum duration of a request; the response is then 503.
+    /// Maximum duration of a request; the response to a longer one is 503.
     pub request: Duration,
 }

@@ -14,8 +14,8 @@ pub struct UserId(pub i32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
-    /// The address as typed. A plain string: rows written by other programs may hold an address that
-    /// [`Email`] refuses.
+    /// E-mail address as typed. A plain string, because rows written by other programs may contain
+    /// addresses that [`Email`] rejects.
     pub email: String,
     pub name: String,
     pub bio: String,
@@ -42,7 +42,7 @@ pub struct UserChanges {
     pub image: Option<String>,
 }
 
-/// A stored password hash, in the PHC string format or werkzeug's. Never printed.
+/// A stored password hash, in the PHC string format or Werkzeug's. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -59,11 +59,11 @@ pub struct Credentials {
     pub password_hash: PasswordHash,
 }
 
-/// Identifies a token without revealing it: its `jti`, or the SHA-256 of its signed part.
+/// Identifier that does not reveal the token: its `jti`, or the SHA-256 of its signed part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenKey(pub String);
 
-/// The user that a token names, and whether the token was revoked.
+/// The user to whom a token was issued, and whether the token has been revoked.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub user: User,

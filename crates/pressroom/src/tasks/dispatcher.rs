@@ -1,7 +1,7 @@
 //! Publishes the tasks of the outbox, and deletes each once the broker is responsible for it.
 //!
-//! A crash between publishing and deleting publishes a task twice; no task is lost. Its id stays the same, so
-//! that running it twice delivers once.
+//! After a crash between the two steps, the task is published a second time; no task is lost. A task keeps
+//! its id, so running it twice delivers its notifications once.
 
 use std::{
     convert::Infallible,
@@ -21,28 +21,28 @@ use crate::{clock::Clock, domain::OutboxTask, names::span, store::OutboxStore};
 /// Maximum number of tasks being published; in embedded mode, of tasks waiting and running.
 const MAX_PUBLISHING: i64 = 256;
 
-/// Interval of polling the outbox without a notification: for tasks of processes that died, and for expired
-/// claims.
+/// Interval between polls of the outbox when no notification arrives, to find expired claims and the tasks of
+/// processes that died.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Maximum wait for the broker.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The back-off while the store or the broker is unavailable.
+/// First and longest back-off while the store or the broker is unavailable.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The durability of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// The broker outlives this process, and is responsible for a task as soon as it answers.
+    /// The broker outlives this process, and is responsible for a task once it has accepted it.
     Broker,
     /// The broker ends with this process: a task stays in the outbox until it has finished. No other process
     /// uses the outbox.
     OutboxUntilDone,
 }
 
-/// Moves tasks from the outbox to the broker.
+/// Background job that moves tasks from the outbox to the broker.
 #[derive(Debug)]
 pub struct Dispatcher {
     pub store: Arc<dyn OutboxStore>,
@@ -55,8 +55,9 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Runs until `shutdown`, then claims no more tasks and finishes those being published. Tasks that stay
-    /// in the outbox until they have finished are left there.
+    /// Runs until `shutdown` is cancelled, then claims no more tasks and finishes publishing.
+    ///
+    /// With [`Durability::OutboxUntilDone`], unfinished tasks stay in the outbox for the next start.
     pub async fn run(self, shutdown: CancellationToken) {
         if self.durability == Durability::OutboxUntilDone {
             match self.store.release_all_outbox().await {
@@ -67,7 +68,7 @@ impl Dispatcher {
         }
         let mut publishing = FuturesUnordered::new();
         let mut failures = 0;
-        let mut pause = Duration::ZERO;
+        let mut wait = Duration::ZERO;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -75,7 +76,7 @@ impl Dispatcher {
                     failures = if accepted { 0 } else { failures + 1 };
                     continue;
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.wake.notified(), if failures == 0 => {}
             }
             let room = MAX_PUBLISHING - count(publishing.len());
@@ -83,16 +84,16 @@ impl Dispatcher {
             let claim = self.store.claim_outbox(self.clock.now(), self.lease(), room);
             match telemetry::without_spans(claim).await {
                 Ok(tasks) => {
-                    // A full batch means that more tasks may wait; a failed task, that the broker is
+                    // After a full batch, more tasks may be waiting; after a failure, the broker is probably
                     // unavailable.
                     let more = room > 0 && count(tasks.len()) == room;
-                    pause = if more && failures == 0 {
+                    wait = if more && failures == 0 {
                         Duration::ZERO
                     } else {
                         POLL_INTERVAL
                     };
                     let traces: Vec<Context> = tasks.iter().map(parent).collect();
-                    claimed(began, &traces).await;
+                    record_claim(began, &traces).await;
                     // Publishing belongs to the trace of the request that caused the task.
                     let tasks = tasks.into_iter().zip(traces);
                     publishing.extend(tasks.map(|(task, trace)| self.publish(task).with_context(trace)));
@@ -102,13 +103,12 @@ impl Dispatcher {
                         telemetry::warn!(%error, "cannot read the outbox; retrying");
                     }
                     failures += 1;
-                    pause = backoff(failures);
+                    wait = backoff(failures);
                 }
             }
         }
         if self.durability == Durability::Broker {
-            // Each one finishes within its time-out; a task whose publishing is aborted would be published
-            // twice.
+            // Each publication finishes within its time-out; aborting one would publish its task twice.
             while publishing.next().await.is_some() {}
         }
     }
@@ -135,9 +135,9 @@ impl Dispatcher {
         let written = match &refusal {
             None => self.store.delete_outbox(task.id).await,
             Some(reason) => {
-                let pause = backoff(task.attempts.unsigned_abs());
-                telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = pause.as_secs_f64(), reason, "task not published");
-                let retry_at = self.clock.now().saturating_add(pause);
+                let delay = backoff(task.attempts.unsigned_abs());
+                telemetry::warn!(task.id = %task.task_id, task.attempts, retry_in_s = delay.as_secs_f64(), reason, "task not published");
+                let retry_at = self.clock.now().saturating_add(delay);
                 self.store
                     .release_outbox(task.id, retry_at.unwrap_or(Timestamp::MAX))
                     .await
@@ -153,14 +153,15 @@ impl Dispatcher {
     fn lease(&self) -> Duration {
         match self.durability {
             Durability::Broker => 2 * PUBLISH_TIMEOUT,
-            // No other process claims it, and the next start releases it.
+            // No other process claims tasks, and the next start of this process releases the claims.
             Durability::OutboxUntilDone => Duration::from_hours(24 * 365),
         }
     }
 }
 
-/// Records a span for a claim, linked to the requests whose tasks it returned; none for an empty claim.
-async fn claimed(began: Instant, traces: &[Context]) {
+/// Records a span for a claim, linked to the requests that caused the claimed tasks; an empty claim has no
+/// span.
+async fn record_claim(began: Instant, traces: &[Context]) {
     if traces.is_empty() {
         return;
     }
@@ -181,7 +182,7 @@ fn parent(task: &OutboxTask) -> Context {
     telemetry::extract_context(headers.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// Returns the pause after this many consecutive failures. Attempts are unlimited: a task waits until its
+/// Returns the back-off after this many consecutive failures. Attempts are unlimited: a task waits until the
 /// broker is available.
 fn backoff(failures: u32) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.min(16));

@@ -1,5 +1,5 @@
-//! Queries about the worker and the tasks it holds. Messages are decoded when a query arrives, so that
-//! running tasks costs nothing extra.
+//! Queries about the worker and the tasks it holds. Messages are decoded when a query arrives, so queries
+//! add no cost to running tasks.
 
 use std::{collections::BTreeSet, process};
 
@@ -11,7 +11,7 @@ use crate::{
     worker::{Shared, inflight::Entry},
 };
 
-/// Size of a message in bytes above which arguments are shown as a shortened text instead of JSON.
+/// Message size, in bytes, above which arguments are shown as shortened text instead of JSON.
 const MAX_JSON_SIZE: usize = 4096;
 
 pub(super) fn active(shared: &Shared) -> Value {
@@ -86,7 +86,7 @@ fn info(shared: &Shared, entry: &Entry, message: &Message) -> Value {
         (json!(message.args), json!(message.kwargs))
     };
     let registered = shared.registry.get(&message.headers.task);
-    // Acknowledged either before the start, or together with the result.
+    // A delivery is acknowledged either before its task starts or together with the result.
     let early = registered.is_some_and(|registered| !registered.options.acks_late);
     let acknowledged = early && started.is_some();
     let delivery_info = &message.properties.delivery_info;
@@ -179,8 +179,7 @@ fn described(queue: &str) -> Value {
     })
 }
 
-/// Returns the settings with which a Celery worker would behave like this one. The address is included
-/// without credentials.
+/// Returns the settings of an equivalent Celery worker. The broker URL does not include credentials.
 pub(super) fn conf(shared: &Shared) -> Value {
     let url = shared.broker.server().url();
     json!({

@@ -1,4 +1,4 @@
-//! The methods of remote control, with the names, arguments and replies of Celery's workers: queries in
+//! Remote control methods, with the names, arguments and replies of Celery's workers: queries in
 //! [`inspect`], revocation in [`revoke`], and changes to the worker in [`steer`].
 
 mod inspect;
@@ -9,10 +9,11 @@ mod steer;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use self::reply::{Answer, Failure, ok, one_or_many};
+use self::reply::{Failure, MethodResult, ok, one_or_many};
 use super::{mingle, shared::Shared};
 
-/// Calls the method `name`. Returns `None` if Celery's workers do not reply to it.
+/// Calls the method `name` and returns its reply, or `None` for a method to which Celery's workers do not
+/// reply.
 ///
 /// # Errors
 /// Returns an error if there is no such method or the arguments are invalid.
@@ -28,7 +29,7 @@ pub(super) async fn call(
     reply(shared, name, arguments).await.map(Some)
 }
 
-async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> Answer {
+async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> MethodResult {
     match name {
         "ping" => Ok(ok("pong")),
         "hello" => {
@@ -51,9 +52,9 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> An
         "report" => Ok(ok(inspect::report(shared))),
         "revoke" => Ok(revoke::revoke(shared, read(name, arguments)?).await),
         "terminate" => {
-            let mut order: revoke::Revoke = read(name, arguments)?;
-            order.terminate = true;
-            Ok(revoke::revoke(shared, order).await)
+            let mut revoke: revoke::Revoke = read(name, arguments)?;
+            revoke.terminate = true;
+            Ok(revoke::revoke(shared, revoke).await)
         }
         "revoke_by_stamped_headers" => Ok(revoke::revoke_by_stamps(shared, read(name, arguments)?)),
         "rate_limit" => Ok(steer::rate_limit(shared, &read(name, arguments)?)),
@@ -67,7 +68,7 @@ async fn reply(shared: &Shared, name: &str, arguments: Map<String, Value>) -> An
         "enable_events" => Ok(steer::enable_events(shared, true)),
         "disable_events" => Ok(steer::enable_events(shared, false)),
         "heartbeat" => Ok(steer::heartbeat(shared).await),
-        // Celery's workers use it to elect one of them for a job.
+        // Celery's workers elect one worker for a job with this method; this crate has no such jobs.
         "election" => Ok(Value::Null),
         _ => Err(Failure::NoSuchMethod(name.chars().take(100).collect())),
     }
@@ -90,8 +91,8 @@ fn read<T: DeserializeOwned>(method: &str, arguments: Map<String, Value>) -> Res
         .map_err(|error| Failure::Arguments(format!("{method}() {error}")))
 }
 
-/// Answers the greeting of a worker that has just started with the revoked ids and the clock. The worker's
-/// own greeting gets a null reply.
+/// Handles the `hello` of a worker that has just started: adds its revoked ids, and replies with the ids
+/// known here and the clock. The reply to this worker's own `hello` is null.
 fn hello(shared: &Shared, from_node: &str, revoked: Option<&Value>) -> Value {
     if from_node == shared.hostname {
         return Value::Null;

@@ -15,7 +15,7 @@ pub(in crate::worker) enum Failure {
     Value(String),
 }
 
-pub(super) type Answer = Result<Value, Failure>;
+pub(super) type MethodResult = Result<Value, Failure>;
 
 /// Deserialises a string or a list of strings.
 pub(super) fn one_or_many<'de, D: serde::Deserializer<'de>>(

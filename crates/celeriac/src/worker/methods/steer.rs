@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use super::reply::{Answer, Failure, nok, ok};
+use super::reply::{Failure, MethodResult, nok, ok};
 use crate::{
     log::{debug, error, info, warn},
     message::TimeLimit,
@@ -58,7 +58,7 @@ pub(super) struct NewTimeLimit {
     soft: Option<f64>,
 }
 
-pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> Answer {
+pub(super) fn time_limit(shared: &Shared, order: &NewTimeLimit) -> MethodResult {
     let task = &order.task_name;
     let Some(registered) = shared.registry.get(task) else {
         error!("remote control set a time limit for a task that is not registered");
@@ -121,7 +121,7 @@ pub(super) struct Pool {
     n: Option<usize>,
 }
 
-pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> Answer {
+pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> MethodResult {
     let more = order.n.unwrap_or(1);
     let slots = shared.concurrency().saturating_add(more);
     if slots > MAX_CONCURRENCY {
@@ -135,7 +135,7 @@ pub(super) fn pool_grow(shared: &Shared, order: &Pool) -> Answer {
     Ok(ok("pool will grow"))
 }
 
-pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> Answer {
+pub(super) fn pool_shrink(shared: &Shared, order: &Pool) -> MethodResult {
     let less = order.n.unwrap_or(1);
     let slots = shared.concurrency();
     if less >= slots {

@@ -1,6 +1,6 @@
-//! The cursor of a queue: the position before which every record was sent.
+//! The cursor of a queue: the position up to which all records have been sent.
 //!
-//! A missing or damaged cursor means that everything is sent again, never that a record is skipped.
+//! If the cursor is missing or damaged, all records are sent again; no record is ever skipped.
 
 use std::{
     fs::{self, OpenOptions},
@@ -23,7 +23,8 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<Position>> {
     }
 }
 
-/// Replaces the cursor atomically: a crash leaves the old one or the new one. Only the owner can read it.
+/// Replaces the cursor atomically: a crash leaves either the old or the new one. Only the owner can read
+/// the file.
 pub(super) fn write(folder: &Path, sent: Position) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(LENGTH);
     bytes.extend_from_slice(&sent.segment.to_le_bytes());

@@ -1,5 +1,5 @@
-//! Tests that set every field of every message, to notice omitted fields and fields added by a new version of
-//! OTLP.
+//! Tests that set every field of every message, to detect omitted fields and fields that a new version of
+//! OTLP adds.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -289,7 +289,7 @@ fn text(request: &Request) -> String {
     String::from_utf8(body(request)).unwrap()
 }
 
-/// Reads JSON with `opentelemetry-proto`, which is independent of the writer.
+/// Reads the JSON with `opentelemetry-proto`, which shares no code with the writer.
 #[test]
 fn written_json_is_read_back_unchanged() {
     let written = text(&Request::new(Signal::Traces, traces().encode_to_vec().into()));

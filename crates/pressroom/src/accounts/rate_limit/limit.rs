@@ -1,11 +1,11 @@
-//! A limit, and the error of an attempt over it.
+//! A limit, and the error for an attempt that exceeds it.
 
 use std::{num::NonZeroU32, time::Duration};
 
-/// Length of a window.
+/// Length of a rate-limit window.
 pub(super) const WINDOW: Duration = Duration::from_mins(1);
 
-/// Error for an attempt over a limit.
+/// Error for an attempt that exceeds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many attempts")]
 pub struct TooManyAttempts {
@@ -16,7 +16,7 @@ pub struct TooManyAttempts {
 /// Key of a window: a digest of the account or client address, so that personal data does not reach Redis.
 pub(super) type Key = [u8; 16];
 
-/// Maximum number of attempts in the window of a key.
+/// Maximum number of attempts per window for one key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub(super) key: Key,

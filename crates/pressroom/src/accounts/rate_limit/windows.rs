@@ -1,4 +1,4 @@
-//! A bounded number of windows in the memory of one process.
+//! Rate-limit windows in the memory of one process, bounded in number.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::limit::{Key, Limit, TooManyAttempts, WINDOW};
 
-/// Open windows by key. All have the same length, so they end in the order in which they began and ended
-/// windows are always at the front of `order`.
+/// Open windows by key.
+///
+/// All windows have the same length, so they end in the order in which they began: ended windows are always
+/// at the front of `order`.
 #[derive(Debug)]
 pub(super) struct Windows {
     open: HashMap<Key, Window>,
@@ -31,7 +33,7 @@ impl Windows {
         }
     }
 
-    /// Counts an attempt in the windows of all limits, or in none when one of them is full.
+    /// Counts an attempt in the windows of all limits, or in none if any of them is full.
     pub(super) fn admit(&mut self, limits: &[Limit], now: Instant) -> Result<(), TooManyAttempts> {
         self.close_ended(now);
         let full = limits.iter().filter_map(|limit| {

@@ -23,9 +23,9 @@ mod embedded {
 
 /// Maximum duration of one migration; building an index on a large table is slow.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// Maximum wait for another process that migrates.
-const TURN_TIMEOUT: Duration = Duration::from_secs(20 * 60);
-/// Maximum duration of the wait and all migrations.
+/// Maximum wait for another process that is migrating.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+/// Maximum duration of the wait and all migrations together.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Creates the schema, adopts the reference implementation's schema, or upgrades an earlier one.
@@ -39,13 +39,13 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// [`StoreError::Failed`] if the database rejects a migration. Earlier migrations remain applied.
 #[expect(
     clippy::disallowed_methods,
-    reason = "no request waits for a migration, and its statements are the migrations' own"
+    reason = "no request waits for a migration, and the statements come from the migration files"
 )]
 pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError> {
     let connector =
         Connector::new(config, STATEMENT_TIMEOUT).map_err(|error| StoreError::Failed(error.to_string()))?;
     let open = || connector.open_in_time().map_err(StoreError::Unavailable);
-    let (turn, turn_driver) = open().await?;
+    let (lock, lock_driver) = open().await?;
     let (client, driver) = open().await?;
     let work = async {
         // The lock belongs to an open transaction, so it is released with the connection, even behind a
@@ -56,14 +56,14 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
             SET LOCAL statement_timeout TO '{timeout}s';
             SET LOCAL idle_in_transaction_session_timeout TO 0;
             SELECT pg_advisory_xact_lock(hashtextextended('pressroom migrations', 0))",
-            timeout = TURN_TIMEOUT.as_secs()
+            timeout = LOCK_TIMEOUT.as_secs()
         );
-        turn.batch_execute(&wait).await?;
+        lock.batch_execute(&wait).await?;
         let report = embedded::migrations::runner()
             .run_async(&mut Target(client))
             .await;
-        let report = report.map_err(|error| refused(&error))?;
-        turn.batch_execute("COMMIT").await?;
+        let report = report.map_err(|error| store_error(&error))?;
+        lock.batch_execute("COMMIT").await?;
         Ok(report
             .applied_migrations()
             .iter()
@@ -76,11 +76,11 @@ pub async fn migrate(config: &PostgresConfig) -> Result<Vec<String>, StoreError>
         ))
     });
     driver.abort();
-    turn_driver.abort();
+    lock_driver.abort();
     applied
 }
 
-/// Connection of the migrations, each of which runs in a transaction with its own settings.
+/// Connection that runs the migrations, each in a transaction with its own settings.
 struct Target(Client);
 
 impl AsyncTransaction for Target {
@@ -88,7 +88,7 @@ impl AsyncTransaction for Target {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "no request waits for a migration, and its statements are the migrations' own"
+        reason = "no request waits for a migration, and the statements come from the migration files"
     )]
     async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
         &'a mut self,
@@ -120,7 +120,7 @@ impl AsyncQuery<Vec<Migration>> for Target {
 
 impl AsyncMigrate for Target {}
 
-fn refused(error: &refinery::Error) -> StoreError {
+fn store_error(error: &refinery::Error) -> StoreError {
     let cause = error
         .source()
         .and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());

@@ -1,6 +1,6 @@
 //! The pipeline for single statements: a few connections, each shared by all callers and kept open by its own
 //! task. Statements fail at once when the server is known to be down, and within [`ANSWER_TIMEOUT`] when it
-//! is silent.
+//! does not answer.
 
 use std::{
     sync::{
@@ -28,14 +28,14 @@ use crate::store::postgres::error::StatementError;
 
 /// Maximum wait for an answer, including the wait for a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_800);
-/// The server's limit on a statement: shorter than [`ANSWER_TIMEOUT`], so that the server cancels a statement
-/// that waits for a lock instead of delaying those pipelined behind it.
+/// Server-side time-out of a statement. Shorter than [`ANSWER_TIMEOUT`], so that the server cancels a
+/// statement that waits for a lock before the statements pipelined behind it time out.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Maximum wait for a connection that is being opened.
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 
-const FIRST_BACK_OFF: Duration = Duration::from_millis(50);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A few shared connections, used in turn.
 pub(super) struct Pipeline {
@@ -53,13 +53,13 @@ enum Link {
     /// The first attempt since the connection was lost is under way.
     Opening,
     Up(Arc<PipelinedConnection>),
-    /// The last attempt failed for this reason; the next one follows after a pause.
+    /// The last attempt failed for this reason; the next one follows after the back-off.
     Down(Arc<str>),
 }
 
 impl Pipeline {
-    /// Starts the supervisors of `connections` connections. Must be called within a Tokio runtime. With
-    /// `types`, statements are not prepared on the connections.
+    /// Opens `connections` connections, each with a supervisor task. Must be called within a Tokio runtime.
+    /// With `types`, statements are not prepared on the connections.
     pub(super) fn new(
         name: &'static str,
         connector: &Connector,
@@ -81,7 +81,7 @@ impl Pipeline {
         }
     }
 
-    /// Runs one statement. A read whose connection is lost is retried over every other connection, because a
+    /// Runs one statement. A read whose connection is lost is retried up to once per connection, because a
     /// restart of the server may have broken all of them unnoticed.
     pub(super) async fn run(
         &self,
@@ -102,7 +102,7 @@ impl Pipeline {
         answer
     }
 
-    /// Runs one statement, with one retry when it loses a race.
+    /// Runs one statement, and retries it once if it loses a race against another transaction.
     async fn run_by(
         &self,
         deadline: Instant,
@@ -178,7 +178,7 @@ impl Slot {
         let mut link = self.link.clone();
         let decided = link.wait_for(|link| match link {
             Link::Opening => false,
-            // Its supervisor has not noticed yet that it is closed.
+            // The supervisor may not have noticed yet that the connection is closed.
             Link::Up(session) => !session.is_closed(),
             Link::Down(_) => true,
         });
@@ -194,7 +194,7 @@ impl Slot {
 }
 
 /// Keeps one connection open: logs once when it is lost and once when it is open again, and waits between
-/// attempts with a back-off of up to [`LONGEST_BACK_OFF`].
+/// attempts with a back-off of up to [`MAX_BACKOFF`].
 ///
 /// `pool` and `connection` name the connection in the log.
 async fn supervise(
@@ -204,7 +204,7 @@ async fn supervise(
     types: Option<Arc<TypeCache>>,
     publish: watch::Sender<Link>,
 ) {
-    let mut back_off = FIRST_BACK_OFF;
+    let mut backoff = FIRST_BACKOFF;
     let mut reported = false;
     loop {
         match connector.open_in_time().await {
@@ -224,8 +224,8 @@ async fn supervise(
                 publish.send_replace(Link::Opening);
                 telemetry::warn!(pool, connection, reason, "the database connection is lost");
                 reported = true;
-                if opened.elapsed() >= LONGEST_BACK_OFF {
-                    back_off = FIRST_BACK_OFF;
+                if opened.elapsed() >= MAX_BACKOFF {
+                    backoff = FIRST_BACKOFF;
                     continue;
                 }
             }
@@ -237,8 +237,8 @@ async fn supervise(
                 publish.send_replace(Link::Down(reason.into()));
             }
         }
-        sleep(back_off).await;
-        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
     }
 }
 
@@ -249,6 +249,6 @@ fn end_of(driver: Result<Result<(), tokio_postgres::Error>, tokio::task::JoinErr
             Some(state) => format!("SQLSTATE {}", state.code()),
             None => error.to_string(),
         },
-        Err(_panicked) => "its task ended early".to_owned(),
+        Err(_panicked) => "the connection's task ended early".to_owned(),
     }
 }
