@@ -1,5 +1,5 @@
 //! Client spans and durations of database statements, and metrics of connection pools, following the stable
-//! database conventions (OpenTelemetry semantic conventions 1.4x). Statements are static text with
+//! database conventions (OpenTelemetry semantic conventions 1.44). Statements are static text with
 //! placeholders, so values never reach a span.
 
 mod connections;

@@ -1,4 +1,4 @@
-//! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.4x,
+//! Metrics of the process, following the process conventions (OpenTelemetry semantic conventions 1.44,
 //! release candidate). They are read from `/proc/self` whenever metrics are collected; on systems without it,
 //! only `process.uptime` is reported.
 

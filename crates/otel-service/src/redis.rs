@@ -1,5 +1,5 @@
 //! Client spans and durations of Redis commands, following the stable database conventions (OpenTelemetry
-//! semantic conventions 1.4x). Arguments never reach a span.
+//! semantic conventions 1.44). Arguments never reach a span.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Duration metrics of a connection pool: the time to open a connection, to wait for one, and to use it.
-//! Follows the database conventions that are still in development (OpenTelemetry semantic conventions 1.4x).
+//! Follows the database conventions that are still in development (OpenTelemetry semantic conventions 1.44).
 //! [`crate::Database::observe_connections`] reports the number of connections.
 
 use std::sync::{Arc, OnceLock};

@@ -25,7 +25,7 @@ const QUEUE_CAPACITY: usize = 1000;
 /// Runs until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// When it cannot start, or when a part fails.
+/// Returns an error if the process cannot start or a component fails.
 #[cfg(feature = "observatory")]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let observatory = super::observatory::Embedded::start(config.observatory.clone())?;
@@ -40,7 +40,7 @@ pub fn dev(config: DevConfig) -> anyhow::Result<()> {
 /// Runs until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// When it cannot start, or when a part fails.
+/// Returns an error if the process cannot start or a component fails.
 #[cfg(not(feature = "observatory"))]
 pub fn dev(config: DevConfig) -> anyhow::Result<()> {
     let telemetry = match telemetry::decided_by() {

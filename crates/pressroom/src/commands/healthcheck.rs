@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Succeeds when the API answers that it is healthy or degraded.
 ///
 /// # Errors
-/// When it does not answer, or answers that it is unhealthy.
+/// Returns an error if the service does not respond or is unhealthy.
 pub fn healthcheck(config: HealthcheckConfig) -> anyhow::Result<()> {
     install_cryptography();
     let url = format!("http://{}/api/health", reachable(config.api));

@@ -13,7 +13,7 @@ use crate::{
 /// Applies the missing migrations and prints their names.
 ///
 /// # Errors
-/// When the database cannot be reached or a migration fails; that migration then changed nothing.
+/// Returns an error if the database is unreachable or a migration fails, which then has no effect.
 pub fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
     let applied = match config.database {
         MigrateDatabase::Sqlite(path) => sqlite::migrate(&path)?,

@@ -20,7 +20,7 @@ const NAME: &str = "pressroom-observatory";
 /// Runs until SIGTERM or Ctrl-C.
 ///
 /// # Errors
-/// When it cannot listen, or when a part fails.
+/// Returns an error if the observatory cannot listen or a component fails.
 pub fn observatory(config: ObservatoryConfig) -> anyhow::Result<()> {
     with_telemetry(NAME, Export::Never, |_| run(config))
 }

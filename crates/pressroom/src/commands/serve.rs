@@ -21,7 +21,7 @@ const NAME: &str = "pressroom-app";
 /// Runs until SIGTERM.
 ///
 /// # Errors
-/// When it cannot start, when a part fails, or when requests had to be cut off at the end.
+/// Returns an error if the process cannot start, a component fails, or shutdown aborts requests.
 pub fn serve(config: ServeConfig) -> anyhow::Result<()> {
     with_telemetry(NAME, Export::Always, |name| run(config, name))
 }

@@ -19,7 +19,7 @@ const NAME: &str = "pressroom-worker";
 /// Runs until SIGTERM.
 ///
 /// # Errors
-/// When it cannot start, or when tasks had to be returned to the queue at the end.
+/// Returns an error if the worker cannot start or shutdown returns unfinished tasks to the queue.
 pub fn worker(config: WorkerConfig) -> anyhow::Result<()> {
     with_telemetry(NAME, Export::Always, |_| run(config))
 }

@@ -31,7 +31,7 @@ impl Client {
     /// Creates a client for the observatory at `base`.
     ///
     /// # Errors
-    /// When `base` is not an HTTP URL.
+    /// Returns an error if `base` is not an HTTP URL.
     pub(super) fn new(base: &str) -> anyhow::Result<Self> {
         let base = Url::parse(base)
             .ok()
@@ -48,7 +48,7 @@ impl Client {
     /// Requests the path made of `segments`, with `parameters`, and returns the response body.
     ///
     /// # Errors
-    /// When nothing listens at the address, the server there is not an observatory, or the observatory
+    /// Returns an error if nothing listens at the address, the server is not an observatory, or it
     /// refuses the request.
     pub(super) async fn get(
         &self,
@@ -101,7 +101,7 @@ impl Client {
     /// Parses the body of a response.
     ///
     /// # Errors
-    /// When the body does not have the expected format.
+    /// Returns an error if the body does not have the expected format.
     pub(super) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> anyhow::Result<T> {
         serde_json::from_slice(body).ok().with_context(|| {
             format!(

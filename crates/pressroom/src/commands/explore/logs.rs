@@ -104,7 +104,7 @@ impl Record {
 /// Runs `pressroom logs`.
 ///
 /// # Errors
-/// When the observatory does not respond or refuses the request.
+/// Returns an error if the observatory does not respond or rejects the request.
 pub fn logs(config: &ExploreConfig, command: &Logs) -> anyhow::Result<()> {
     block_on(run(config, command))
 }

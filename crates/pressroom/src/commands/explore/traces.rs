@@ -62,7 +62,7 @@ struct Root {
 /// Runs `pressroom traces`.
 ///
 /// # Errors
-/// When the observatory does not respond or refuses the request.
+/// Returns an error if the observatory does not respond or rejects the request.
 pub fn traces(config: &ExploreConfig, command: &Traces) -> anyhow::Result<()> {
     block_on(run(config, command))
 }

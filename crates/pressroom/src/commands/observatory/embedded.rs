@@ -40,7 +40,7 @@ impl Embedded {
     /// Starts the observatory, unless telemetry is exported elsewhere.
     ///
     /// # Errors
-    /// When it cannot listen on an address for another reason than that it is already in use.
+    /// Returns an error if an address cannot be bound, unless it is already in use.
     pub(in crate::commands) fn start(settings: observatory::Config) -> anyhow::Result<Self> {
         if let Some(variable) = telemetry::decided_by() {
             return Ok(Self::Configured(variable));

@@ -31,7 +31,7 @@ pub enum Tasks {
 /// Runs `pressroom tasks` on the configured Redis server.
 ///
 /// # Errors
-/// When Redis is unavailable, or when the command could not be carried out completely.
+/// Returns an error if Redis is unavailable or the command had only part of its effect.
 pub fn tasks(config: TasksConfig, command: &Tasks) -> anyhow::Result<()> {
     let broker: Arc<dyn Broker> = Arc::new(RedisBroker::new(config.redis)?);
     block_on(async {

@@ -38,7 +38,7 @@ impl WebhookChannel {
     /// base64-decoded; any other secret is used as it is.
     ///
     /// # Errors
-    /// When TLS cannot be set up on this machine.
+    /// Returns an error if TLS cannot be set up on this machine.
     pub fn new(url: Url, secret: &str) -> reqwest::Result<Self> {
         let client = Client::builder()
             .timeout(TIMEOUT)
