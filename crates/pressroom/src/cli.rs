@@ -78,7 +78,7 @@ pub enum Command {
     },
     /// Print the OpenAPI document
     Openapi,
-    /// Exit with 0 when the API on this machine is healthy
+    /// Exit with 0 unless the API on this machine is unhealthy
     Healthcheck(Given<HealthcheckConfig>),
     /// Print the settings in effect for `serve` and `worker`, with secrets masked
     Config {

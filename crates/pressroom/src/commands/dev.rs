@@ -147,7 +147,7 @@ fn kept_secret(data_dir: &Path) -> anyhow::Result<String> {
 fn welcome(port: u16, database: &str, telemetry: &str) -> anyhow::Result<()> {
     let text = format!(
         r#"
-Pressroom is running: API, worker and database in this one process.
+Pressroom is running: API, worker and database in one process.
 
   API        http://localhost:{port}/api/health
   Docs       http://localhost:{port}/api/docs

@@ -96,7 +96,7 @@ Stop with Ctrl-C.
         http = url(addresses.http),
         grpc = optional(addresses.grpc),
         health = optional(addresses.health),
-        destination = destination.map_or("nowhere".to_owned(), |url| format!("to {url}")),
+        destination = destination.map_or("off".to_owned(), |url| format!("to {url}")),
     );
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;

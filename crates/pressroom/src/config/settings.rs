@@ -27,8 +27,8 @@ pub(super) use settings;
 
 settings! { ALL:
     APP_ENV, "app-env", "NAME", Fixed("development"),
-        "development, testing or production; embedded mode refuses production";
-    FLASK_ENV, "flask-env", "NAME", None, "Alternative to APP_ENV, which overrides it";
+        "development, testing or production; embedded mode does not start in production";
+    FLASK_ENV, "flask-env", "NAME", None, "Fallback for APP_ENV";
     HOST, "host", "IP", Fixed("0.0.0.0"), "Address to listen on";
     PORT, "port", "PORT", Fixed("8000"), "Port to listen on";
     SECRET_KEY, "secret-key", "TEXT", None,
@@ -40,7 +40,7 @@ settings! { ALL:
     DATABASE_READ_URL, "database-read-url", "URL", None,
         "Read replica of the database, for requests without a token";
     REDIS_URL, "redis-url", "URL", Fixed("redis://localhost:6379/0"),
-        "redis://, rediss:// or sentinel:// URL";
+        "redis://, rediss://, unix://, sentinel:// or sentinels:// URL";
     DATA_DIR, "data-dir", "FOLDER", Fixed("./data"),
         "Folder for the embedded database, its key, and telemetry waiting to be forwarded";
     SMTP_URL, "smtp-url", "URL", None,
@@ -84,7 +84,7 @@ settings! { ALL:
         "Time after which an unacknowledged task is redelivered, in seconds; must equal that of Celery \
         workers on the same Redis";
     OBSERVATORY_HOST, "observatory-host", "IP", Fixed("127.0.0.1"),
-        "Address on which the observatory receives and shows telemetry; there is no login";
+        "Host of the observatory; there is no login";
     OBSERVATORY_PORT, "observatory-port", "PORT", Fixed("4319"),
         "Port of the observatory's pages and JSON API";
 }

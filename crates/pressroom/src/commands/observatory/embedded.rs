@@ -87,7 +87,7 @@ impl Embedded {
                     None => pages,
                 }
             }
-            Self::Configured(variable) => format!("as {variable} sets; the observatory is off"),
+            Self::Configured(variable) => format!("set by {variable}; the observatory is off"),
             Self::Other(address) => {
                 format!("exported to {address}, which is already in use; the observatory is off")
             }

@@ -45,7 +45,7 @@ pub struct Selection {
     /// All dead letters
     #[arg(long)]
     pub all: bool,
-    /// Ids of tasks; for a letter without a task, the id that `list` prints
+    /// Task ids; for a dead letter without a task id, the id that `list` prints
     #[arg(value_name = "TASK ID")]
     pub ids: Vec<String>,
 }
@@ -173,7 +173,7 @@ impl<'a> Matcher<'a> {
         }
         anyhow::ensure!(
             missing.is_empty(),
-            "{} of the dead letters not found",
+            "dead letters not found: {}",
             missing.len()
         );
         Ok(())
@@ -197,7 +197,7 @@ async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyh
     let refused = requeued.refused.len();
     anyhow::ensure!(
         refused == 0,
-        "{refused} of the dead letters not requeued, because no worker can run them; \
+        "dead letters not requeued: {refused}, because no worker can run them; \
          --force requeues them anyway"
     );
     all_found

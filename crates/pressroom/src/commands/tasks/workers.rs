@@ -76,7 +76,7 @@ enum Method {
 /// A subcommand of `pressroom tasks control`.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum ControlCommand {
-    /// Stop the workers after their running tasks
+    /// Stop the workers once their running tasks have finished
     Shutdown {
         #[command(flatten)]
         target: Target,
@@ -153,7 +153,7 @@ pub(super) async fn control(broker: Arc<dyn Broker>, command: &ControlCommand) -
     };
     let refused = replies.iter().filter(|reply| reply.error().is_some()).count();
     let printed = print(replies);
-    anyhow::ensure!(refused == 0, "{refused} of the workers refused the command");
+    anyhow::ensure!(refused == 0, "workers that rejected the command: {refused}");
     printed
 }
 

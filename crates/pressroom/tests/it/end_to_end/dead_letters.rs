@@ -160,7 +160,7 @@ fn requeue_all_fails_for_messages_that_no_worker_can_run_unless_forced() {
     );
     assert!(
         message.ends_with(
-            "pressroom: 2 of the dead letters not requeued, because no worker can run them; \
+            "pressroom: dead letters not requeued: 2, because no worker can run them; \
              --force requeues them anyway\n"
         ),
         "{message}"
@@ -186,7 +186,7 @@ fn purge_deletes_letters_and_fails_for_an_unknown_id() {
     );
     assert_eq!(
         stderr(&output),
-        "no-such-task: no such dead letter\npressroom: 1 of the dead letters not found\n"
+        "no-such-task: no such dead letter\npressroom: dead letters not found: 1\n"
     );
     assert_eq!(task_ids(&redis), [Some(GOOD.to_owned()), Some(OTHER.to_owned())]);
     assert_eq!(stdout(&dead(&redis, &["purge", "--all"])), "Purged: 2\n");

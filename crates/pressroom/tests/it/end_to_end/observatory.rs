@@ -163,7 +163,7 @@ async fn an_explicit_endpoint_disables_the_observatory() {
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ]);
     let (mut process, api) = process::start_api(&[], &variables, folder.path()).await;
-    let line = "Telemetry  as OTEL_EXPORTER_OTLP_ENDPOINT sets; the observatory is off\n";
+    let line = "Telemetry  set by OTEL_EXPORTER_OTLP_ENDPOINT; the observatory is off\n";
     process.wait_for_output(line).await;
     raw::register(api, "alice@example.com").await;
     eventually("a span at the endpoint", async || {
@@ -179,7 +179,7 @@ async fn disabled_telemetry_disables_the_observatory() {
     let folder = process::Folder::new();
     let variables = [("OTEL_SDK_DISABLED", "true")];
     let (process, _) = process::start_api(&[], &variables, folder.path()).await;
-    let line = "Telemetry  as OTEL_SDK_DISABLED sets; the observatory is off\n";
+    let line = "Telemetry  set by OTEL_SDK_DISABLED; the observatory is off\n";
     process.wait_for_output(line).await;
 }
 

@@ -98,7 +98,7 @@ async fn workers_are_inspected_and_controlled_from_the_command_line() {
     let unknown = tasks(&redis, &["control", "rate-limit", "none.such", "10/s"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
-        stderr(&unknown).contains("1 of the workers refused the command"),
+        stderr(&unknown).contains("workers that rejected the command: 1"),
         "{}",
         stderr(&unknown)
     );
