@@ -171,11 +171,7 @@ impl<'a> Matcher<'a> {
         for id in &missing {
             writeln!(io::stderr(), "{}: no such dead letter", printable(id))?;
         }
-        anyhow::ensure!(
-            missing.is_empty(),
-            "dead letters not found: {}",
-            missing.len()
-        );
+        anyhow::ensure!(missing.is_empty(), "dead letters not found: {}", missing.len());
         Ok(())
     }
 }
