@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::connections::{connect, path_of};
+use super::connections::connect::{connect, path_of};
 use crate::store::StoreError;
 
 mod embedded {

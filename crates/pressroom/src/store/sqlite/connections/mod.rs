@@ -8,7 +8,7 @@
     reason = "this is where statements are run, each within its span"
 )]
 
-mod connect;
+pub(super) mod connect;
 mod threads;
 mod transaction;
 
@@ -17,10 +17,10 @@ use std::path::Path;
 use rusqlite::{Connection, Params, Row, TransactionBehavior};
 use telemetry::{Context, Database, Returned, Statement};
 
-use self::{connect::IN_MEMORY, threads::Threads};
-pub(super) use self::{
-    connect::{connect, path_of},
-    transaction::Transaction,
+pub(super) use self::transaction::Transaction;
+use self::{
+    connect::{IN_MEMORY, connect, path_of},
+    threads::Threads,
 };
 use super::{error::StatementError, migrations};
 use crate::store::StoreError;
