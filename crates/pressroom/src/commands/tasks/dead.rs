@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use celeriac::{Broker, DeadLetter};
+use celeriac::{Broker, DeadLetter, RequeueReport};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -169,7 +169,8 @@ impl<'a> Matcher<'a> {
             .filter(|id| !found.contains(*id))
             .collect();
         for id in &missing {
-            writeln!(io::stderr(), "{}: no such dead letter", printable(id))?;
+            // The exit code reports the failure even if the line cannot be written.
+            let _ = writeln!(io::stderr(), "{}: no such dead letter", printable(id));
         }
         anyhow::ensure!(missing.is_empty(), "dead letters not found: {}", missing.len());
         Ok(())
@@ -181,27 +182,32 @@ async fn requeue(broker: &dyn Broker, selected: &Selection, force: bool) -> anyh
     let requeued = broker
         .requeue_where(&|letter| matcher.matches(letter), force)
         .await?;
-    writeln!(io::stdout(), "Requeued: {}", requeued.requeued.len())?;
-    for (letter, refusal) in &requeued.refused {
-        writeln!(
-            io::stderr(),
-            "{}",
-            printable(&format!("{}: {refusal}", listed_id(letter)))
-        )?;
-    }
-    let all_found = matcher.require_all_found();
+    let printed = print_report(&requeued);
     let refused = requeued.refused.len();
+    let all_found = matcher.require_all_found();
+    // What was not done decides the exit code, even if the reader has closed the output.
     anyhow::ensure!(
         refused == 0,
         "dead letters not requeued: {refused}, because no worker can run them; \
          --force requeues them anyway"
     );
-    all_found
+    all_found?;
+    Ok(printed?)
+}
+
+fn print_report(requeued: &RequeueReport) -> io::Result<()> {
+    writeln!(io::stdout(), "Requeued: {}", requeued.requeued.len())?;
+    for (letter, refusal) in &requeued.refused {
+        let line = printable(&format!("{}: {refusal}", listed_id(letter)));
+        writeln!(io::stderr(), "{line}")?;
+    }
+    Ok(())
 }
 
 async fn purge(broker: &dyn Broker, selected: &Selection) -> anyhow::Result<()> {
     let matcher = Matcher::new(selected);
     let purged = broker.purge_where(&|letter| matcher.matches(letter)).await?;
-    writeln!(io::stdout(), "Purged: {}", purged.len())?;
-    matcher.require_all_found()
+    let printed = writeln!(io::stdout(), "Purged: {}", purged.len());
+    matcher.require_all_found()?;
+    Ok(printed?)
 }

@@ -194,6 +194,26 @@ fn purge_deletes_letters_and_fails_for_an_unknown_id() {
 }
 
 #[test]
+fn a_closed_output_does_not_hide_that_letters_were_refused_or_not_found() {
+    let redis = redis_with_dead_letters();
+    for arguments in [&["requeue", "--all"][..], &["purge", "no-such-task"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let folder = process::Folder::new();
+        let url = redis.url();
+        let command = [&["tasks", "dead"], arguments].concat();
+        let mut command = process::pressroom(&command, &[("REDIS_URL", &url)], folder.path());
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn requeue_and_purge_require_a_selection() {
     let redis = redis_with_dead_letters();
     for arguments in [
