@@ -2,14 +2,15 @@
 
 A page is executed from top to bottom. Its `sh` blocks run in one shell in an empty folder, its `sql` blocks in psql.
 Expected output (`# => text` after a command, or a `json` or `http` block directly below) is compared with the actual
-output. A comment on a line of its own, before a block or directly below its end, changes how the block is handled:
+output. A marker, which is a comment on a separate line before a block or directly below its end, changes the handling
+of the block:
 
-    <!-- not run: reason -->       it cannot run here
-    <!-- run by: path -->          a test or script in the project runs it; the path must exist
-    <!-- part of: path -->         it is an excerpt of that file, which is compiled or run elsewhere
-    <!-- background: command -->   its last line, a simple command, runs in the background; the page continues when the
-                                   command in the comment succeeds
-    <!-- stop -->                  anywhere: stops the background commands
+    <!-- not run: reason -->       the block cannot run here
+    <!-- run by: path -->          a test or script in the project runs the block; the path must exist
+    <!-- part of: path -->         the block is an excerpt of that file, which is compiled or run elsewhere
+    <!-- background: command -->   the last line of the block, a simple command, runs in the background; the page
+                                   continues when the command in the marker succeeds
+    <!-- stop -->                  stops the background commands; may be anywhere
 """
 
 import json
@@ -27,7 +28,7 @@ FENCE = re.compile(r"^(\s*)```(\S*)(.*)$")
 COMMENT = re.compile(r"^\s*<!-- (not run|run by|part of|background|stop)(?::\s*(.*?))?\s*-->$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.*)$")
-PROMISE = re.compile(r"^(?:.*\s)?# => (.*)$")
+EXPECTATION = re.compile(r"^(?:.*\s)?# => (.*)$")
 
 RUN = ("sh", "sql")
 OUTPUT = ("json", "http")
@@ -44,7 +45,7 @@ class Block:
     line: int
     language: str
     text: str
-    mark: str = ""
+    marker: str = ""
     argument: str = ""
     output: "Block | None" = None
     stops_before: bool = False
@@ -56,7 +57,7 @@ class Page:
     blocks: list[Block] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
     links: list[tuple[int, str]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def anchor(heading: str) -> str:
@@ -66,39 +67,40 @@ def anchor(heading: str) -> str:
 
 
 def read(path: Path) -> Page:
-    """Parses a page and records errors in its form."""
+    """Parses a page and records syntax errors."""
     page = Page(path)
-    block, indent, mark, stops, touching, ended = None, "", None, False, None, 0
+    # `runnable` is the block above if an output block may follow; `ended` is the line number of its end.
+    block, indent, marker, stops, runnable, ended = None, "", None, False, None, 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
         fence = FENCE.match(line)
         if block is not None:
             if fence and not fence[2]:
                 page.blocks.append(block)
                 ended = number
-                if block.language in OUTPUT and touching is not None:
-                    touching.output = block
-                touching = block if block.language in RUN and not block.mark else None
+                if block.language in OUTPUT and runnable is not None:
+                    runnable.output = block
+                runnable = block if block.language in RUN and not block.marker else None
                 block = None
             else:
                 block.text += line.removeprefix(indent) + "\n"
         elif fence:
             indent, language = fence[1], fence[2].split(",")[0]
-            block = Block(number, language, "", *(mark or ("", "")), stops_before=stops)
-            mark, stops = None, False
+            block = Block(number, language, "", *(marker or ("", "")), stops_before=stops)
+            marker, stops = None, False
         elif comment := COMMENT.match(line):
             if comment[1] == "stop":
                 stops = True
             else:
-                mark = (comment[1], (comment[2] or "").strip())
-                if not mark[1]:
-                    page.faults.append(f"{path}:{number}: `{comment[1]}` lacks its argument")
-                if page.blocks and ended == number - 1 and not page.blocks[-1].mark:
-                    page.blocks[-1].mark, page.blocks[-1].argument = mark
-                    mark, touching = None, None
+                marker = (comment[1], (comment[2] or "").strip())
+                if not marker[1]:
+                    page.errors.append(f"{path}:{number}: `{comment[1]}` lacks its argument")
+                if page.blocks and ended == number - 1 and not page.blocks[-1].marker:
+                    page.blocks[-1].marker, page.blocks[-1].argument = marker
+                    marker, runnable = None, None
         elif line.strip():
-            if mark is not None:
-                page.faults.append(f"{path}:{number}: the comment above belongs to no block")
-            mark, touching = None, None
+            if marker is not None:
+                page.errors.append(f"{path}:{number}: the marker above belongs to no block")
+            marker, runnable = None, None
             if heading := HEADING.match(line):
                 name, repeated = anchor(heading[1]), 0
                 while name in page.anchors:
@@ -107,13 +109,13 @@ def read(path: Path) -> Page:
                 page.anchors.add(name)
             page.links += [(number, link) for link in LINK.findall(re.sub(r"`[^`]*`", "", line))]
     if block is not None:
-        page.faults.append(f"{path}:{block.line}: the block is not closed")
+        page.errors.append(f"{path}:{block.line}: the block is not closed")
     return page
 
 
 def check_links(pages: dict[Path, Page]) -> list[str]:
     """Checks that links within the project point to existing files and headings."""
-    faults = []
+    errors = []
     for page in pages.values():
         for number, link in page.links:
             if re.match(r"[a-z]+:", link):
@@ -122,27 +124,27 @@ def check_links(pages: dict[Path, Page]) -> list[str]:
             target = (page.path.parent / name).resolve() if name else page.path.resolve()
             where = f"{page.path}:{number}: {link}"
             if not target.exists():
-                faults.append(f"{where}: no such file")
+                errors.append(f"{where}: no such file")
             elif heading and target.suffix == ".md":
                 known = pages[target].anchors if target in pages else read(target).anchors
                 if heading not in known:
-                    faults.append(f"{where}: no such heading")
-    return faults
+                    errors.append(f"{where}: no such heading")
+    return errors
 
 
 def check_blocks(page: Page, root: Path) -> list[str]:
-    """Checks that each block is run, compared, or marked with a reason."""
-    faults = []
+    """Checks that each block is run, compared, or has a marker."""
+    errors = []
     for block in page.blocks:
         where = f"{page.path}:{block.line}"
-        if block.mark in ("run by", "part of") and not (root / block.argument).is_file():
-            faults.append(f"{where}: {block.argument} does not exist")
-        elif block.mark == "part of":
+        if block.marker in ("run by", "part of") and not (root / block.argument).is_file():
+            errors.append(f"{where}: {block.argument} does not exist")
+        elif block.marker == "part of":
             if block.text not in (root / block.argument).read_text():
-                faults.append(f"{where}: differs from {block.argument}")
-        elif not block.mark and block.language not in (*RUN, *OUTPUT, *PROSE):
-            faults.append(f"{where}: nothing runs or compiles this block ({block.language}); add a marker")
-    return faults
+                errors.append(f"{where}: differs from {block.argument}")
+        elif not block.marker and block.language not in (*RUN, *OUTPUT, *PROSE):
+            errors.append(f"{where}: nothing runs or compiles this block ({block.language}); add a marker")
+    return errors
 
 
 # --- running
@@ -173,8 +175,8 @@ def segments(text: str) -> list[tuple[str, str | None]]:
     parts, commands = [], ""
     for line in text.splitlines():
         commands += line + "\n"
-        if promise := PROMISE.match(line):
-            parts.append((commands, promise[1].strip()))
+        if expectation := EXPECTATION.match(line):
+            parts.append((commands, expectation[1].strip()))
             commands = ""
     return [*parts, (commands, None)] if commands.strip() else parts
 
@@ -193,7 +195,7 @@ def same_output(language: str, expected: str, actual: str) -> bool:
             return json.loads(normalised(expected)) == json.loads(normalised(actual))
         except ValueError:
             return False
-    # Compares the status line, and only the names of headers.
+    # Compares the status line and the names of headers.
     heads = [
         [line if i == 0 else line.split(":")[0] for i, line in enumerate(text.strip().splitlines())]
         for text in (expected, actual)
@@ -210,28 +212,28 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
     for block in page.blocks:
         if block.stops_before:
             script += "stop_background\n"
-        if block.language not in RUN or block.mark in ("not run", "run by", "part of"):
+        if block.language not in RUN or block.marker in ("not run", "run by", "part of"):
             continue
         where = f"{page.path}:{block.line}"
         if block.language == "sql":
             cut = [(f"psql -X -v ON_ERROR_STOP=1 \"$DATABASE_URL\" <<'SQL'\n{block.text}SQL\n", None)]
-        elif block.mark == "background":
-            # Replaces its shell, so that the shell's process id can be stopped; `env` accepts assignments.
+        elif block.marker == "background":
+            # `exec` gives the command the process id of the shell, which is stopped later; `env` accepts assignments.
             *before, last = block.text.rstrip("\n").split("\n")
             cut = [("\n".join([*before, f"exec env {last}\n"]), None)]
         else:
             cut = segments(block.text)
-        for number, (commands, promise) in enumerate(cut):
+        for number, (commands, expectation) in enumerate(cut):
             part = parts / f"{block.line}.{number}"
             part.write_text(localise(commands))
             script += f"echo '{where}' >&3\n"
-            if block.mark == "background":
+            if block.marker == "background":
                 probe = localise(block.argument).replace("'", "'\\''")
                 script += f"background '{part}' '{probe}' >'{part}.printed' 2>&1\n"
             else:
                 script += f"exec >'{part}.printed' 2>&1\n. '{part}'\n"
             output = block.output if number == len(cut) - 1 else None
-            expected.append((where, part, promise, output))
+            expected.append((where, part, expectation, output))
     script += "stop_background\n"
     process = subprocess.Popen(
         ["bash", "-c", script],
@@ -241,13 +243,13 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
         text=True,
         start_new_session=True,
     )
-    faults = []
+    errors = []
     try:
         reached, _ = process.communicate(timeout=PAGE_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         reached, _ = process.communicate()
-        faults.append(f"{page.path}: not finished after {PAGE_SECONDS} seconds")
+        errors.append(f"{page.path}: not finished after {PAGE_SECONDS} seconds")
     finally:
         # An aborted page may have left processes in its group.
         try:
@@ -259,15 +261,15 @@ def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list
         # Parts are named <line>.<number> and run in this order.
         outputs = sorted(parts.glob("*.printed"), key=lambda path: [int(part) for part in path.name.split(".")[:2]])
         printed = outputs[-1].read_text()[-2000:] if outputs else ""
-        faults.append(f"{last}: exited with {process.returncode}\n{printed}")
-        return faults
-    for where, part, promise, output in expected:
+        errors.append(f"{last}: exited with {process.returncode}\n{printed}")
+        return errors
+    for where, part, expectation, output in expected:
         printed = Path(f"{part}.printed").read_text()
-        if promise is not None and localise(promise) not in printed:
-            faults.append(f"{where}: expected `{promise}`, but the output was:\n{printed[-2000:]}")
+        if expectation is not None and localise(expectation) not in printed:
+            errors.append(f"{where}: expected `{expectation}`, but the output was:\n{printed[-2000:]}")
         if output is not None and not same_output(output.language, localise(output.text), printed):
-            faults.append(f"{page.path}:{output.line}: expected:\n{output.text}but the output was:\n{printed[-2000:]}")
-    return faults
+            errors.append(f"{page.path}:{output.line}: expected:\n{output.text}but the output was:\n{printed[-2000:]}")
+    return errors
 
 
 def main() -> int:
@@ -280,9 +282,9 @@ def main() -> int:
         if not skipped & set(path.relative_to(root).parts) and not path.relative_to(root).parts[0].startswith("target")
     }
     asked = [everything[(root / name).resolve()] for name in sys.argv[3:]]
-    faults = check_links(everything)
+    errors = check_links(everything)
     for page in asked:
-        faults += page.faults + check_blocks(page, root)
+        errors += page.errors + check_blocks(page, root)
 
     pages, otlp = free_port(), free_port()
     addresses = {
@@ -300,7 +302,7 @@ def main() -> int:
         return text
 
     for page in asked:
-        if not any(block.language in RUN and block.mark in ("", "background") for block in page.blocks):
+        if not any(block.language in RUN and block.marker in ("", "background") for block in page.blocks):
             print(f"{page.path}: nothing to run")
             continue
         with tempfile.TemporaryDirectory(prefix="pressroom-docs.") as folder:
@@ -314,11 +316,11 @@ def main() -> int:
             }
             found = run(page, folder, localise, environment)
         print(f"{page.path}: {'; '.join(found) if found else 'ok'}")
-        faults += found
-    for fault in faults:
-        print(f"FAULT {fault}", file=sys.stderr)
-    print(f"{len(asked)} pages, {len(faults)} faults")
-    return 1 if faults else 0
+        errors += found
+    for error in errors:
+        print(f"error: {error}", file=sys.stderr)
+    print(f"{len(asked)} pages, {len(errors)} errors")
+    return 1 if errors else 0
 
 
 def free_port() -> int:
@@ -340,8 +342,8 @@ def prepare(folder: Path, root: Path, localise) -> None:
 def prepared_environment(page: Page, localise, port: str) -> dict[str, str]:
     """Returns a page's environment: none for README.md, and an empty database with its address for other pages."""
     subprocess.run(["redis-cli", "-u", f"redis://{os.environ['DOCS_REDIS']}/0", "FLUSHALL"], check=True, stdout=subprocess.DEVNULL)
-    made = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
-    databases = subprocess.run(["psql", "-XAtc", made], check=True, capture_output=True, text=True).stdout.split()
+    created = "SELECT datname FROM pg_database WHERE datname LIKE 'pressroom%'"
+    databases = subprocess.run(["psql", "-XAtc", created], check=True, capture_output=True, text=True).stdout.split()
     sql = [f"DROP DATABASE {name} WITH (FORCE)" for name in databases] + ["DROP ROLE IF EXISTS pressroom"]
     environment = {**os.environ, "PORT": port, "HOST": "127.0.0.1"}
     if page.path.name != "README.md":

@@ -1,10 +1,10 @@
-"""Checks the files rendered by scripts/check-deploy: `check.py <project> <rendered> <password> <part...>`. Prints every
-violated rule, and fails when there is one."""
+"""Checks the files rendered by scripts/check-deploy: `check.py <project> <rendered> <password> <part...>`. Prints all
+violations, and fails if there are any."""
 
 import sys
 from pathlib import Path
 
-from facts import FAILED, Project
+from rules import VIOLATIONS, Project
 
 project, rendered, password, parts = Project(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]
 if "image" in parts:
@@ -21,6 +21,6 @@ if "manifests" in parts:
 
     for overlay in ("single-node", "region", "example"):
         manifests.check(project, overlay, rendered / f"{overlay}.yaml")
-for text in FAILED:
-    print(text, file=sys.stderr)
-sys.exit(1 if FAILED else 0)
+for violation in VIOLATIONS:
+    print(violation, file=sys.stderr)
+sys.exit(1 if VIOLATIONS else 0)

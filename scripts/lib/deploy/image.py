@@ -3,10 +3,10 @@
 import json
 import re
 
-from facts import SECRET, fact, pinned
+from rules import SECRET, pinned, require
 
 LABELS = ["title", "description", "source", "licenses", "version", "revision"]
-KEPT_OUT = [
+EXCLUDED = [
     "target/debug/pressroom",
     "crates/pressroom/target/x",
     "fuzz/target/x",
@@ -16,7 +16,7 @@ KEPT_OUT = [
     "data/pressroom.db",
     "crates/pressroom/tests/it/main.rs",
 ]
-LET_IN = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs"]
+INCLUDED = ["Cargo.toml", "Cargo.lock", "crates/pressroom/src/main.rs"]
 RELEASES = {"bookworm": "debian12", "trixie": "debian13", "forky": "debian14"}
 
 
@@ -39,14 +39,14 @@ def exec_form(words):
 
 def ignored(path, patterns):
     """Applies Docker's rules: a pattern also matches everything below it, and the last match decides."""
-    outcome = False
+    excluded = False
     for pattern in patterns:
-        wanted = not pattern.startswith("!")
+        excludes = not pattern.startswith("!")
         expression = re.escape(pattern.lstrip("!").strip("/"))
         expression = expression.replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
         if re.fullmatch(expression + "(/.*)?", path):
-            outcome = wanted
-    return outcome
+            excluded = excludes
+    return excluded
 
 
 def ignore_patterns(text):
@@ -66,48 +66,48 @@ def check(project):
             if len(words) == 3:
                 stages.add(words[2])
     for base in bases:
-        fact(pinned(base), f"Dockerfile: {base} names no version")
+        require(pinned(base), f"Dockerfile: the image {base} has no version")
     release = next((RELEASES[name] for name in RELEASES if name in bases[0]), None)
-    fact(release and release in bases[-1], f"Dockerfile: {bases[0]} and {bases[-1]} are of different Debian releases")
+    require(release and release in bases[-1], f"Dockerfile: {bases[0]} and {bases[-1]} have different Debian releases")
 
     channel = re.search(r'^channel = "(.+)"$', project.text("rust-toolchain.toml"), re.M)
-    fact(channel and bases[0].partition(":")[2].startswith(f"{channel[1]}-"),
-         "Dockerfile: RUST_IMAGE has another compiler than rust-toolchain.toml")
+    require(channel and bases[0].partition(":")[2].startswith(f"{channel[1]}-"),
+         "Dockerfile: RUST_IMAGE and rust-toolchain.toml have different compilers")
 
     last = max(index for index, (word, _) in enumerate(steps) if word == "FROM")
     final = {}
     for word, rest in steps[last:]:
         final.setdefault(word, []).append(rest)
-    fact("RUN" not in final, "Dockerfile: the last stage runs something, and has no shell for it")
+    require("RUN" not in final, "Dockerfile: the last stage has a RUN instruction, but no shell")
     user = re.fullmatch(r"(\d+):(\d+)", (final.get("USER") or [""])[-1])
-    fact(user and "0" not in user.groups(), "Dockerfile: USER is not two numbers other than 0")
+    require(user and "0" not in user.groups(), "Dockerfile: USER is not a numeric user and group other than 0")
     probe = (final.get("HEALTHCHECK") or [""])[-1].partition("CMD ")[2]
-    fact(exec_form(probe) == ["/usr/local/bin/pressroom", "healthcheck"],
+    require(exec_form(probe) == ["/usr/local/bin/pressroom", "healthcheck"],
          "Dockerfile: HEALTHCHECK is not `pressroom healthcheck` in exec form")
-    fact(exec_form((final.get("ENTRYPOINT") or [""])[-1]) == ["/usr/local/bin/pressroom"],
+    require(exec_form((final.get("ENTRYPOINT") or [""])[-1]) == ["/usr/local/bin/pressroom"],
          "Dockerfile: ENTRYPOINT is not pressroom in exec form")
-    fact(exec_form((final.get("CMD") or [""])[-1]) == ["serve"], "Dockerfile: CMD is not serve in exec form")
+    require(exec_form((final.get("CMD") or [""])[-1]) == ["serve"], "Dockerfile: CMD is not serve in exec form")
     labels = " ".join(final.get("LABEL", []))
     for label in LABELS:
-        fact(f"org.opencontainers.image.{label}=" in labels, f"Dockerfile: no label {label}")
+        require(f"org.opencontainers.image.{label}=" in labels, f"Dockerfile: the label {label} is missing")
 
     for word, rest in steps:
         if word in ("ARG", "ENV"):
             for name in re.findall(r"(?:^|\s)([A-Za-z_]\w*)(?==|$)", rest):
-                fact(not SECRET.search(name.upper()), f"Dockerfile: {word} {name} would keep a secret in the image")
+                require(not SECRET.search(name.upper()), f"Dockerfile: {word} {name} stores a secret in the image")
         if word == "RUN":
             for command in re.split(r"&&|;", rest):
                 if "cargo install" in command or re.search(r"cargo .*build", command):
-                    fact("--locked" in command, f"Dockerfile: not --locked: {command.strip()}")
+                    require("--locked" in command, f"Dockerfile: without --locked: {command.strip()}")
                 if "cargo install" in command:
-                    fact(re.search(r"--version \d+\.\d+\.\d+", command),
-                         f"Dockerfile: no exact version: {command.strip()}")
-    fact(any("cargo auditable build" in rest for word, rest in steps if word == "RUN"),
-         "Dockerfile: the binary would not know its crates (cargo auditable)")
-    fact(arguments.get("VERSION") == project.version(), "Dockerfile: VERSION is not that of Cargo.toml")
+                    require(re.search(r"--version \d+\.\d+\.\d+", command),
+                         f"Dockerfile: without an exact version: {command.strip()}")
+    require(any("cargo auditable build" in rest for word, rest in steps if word == "RUN"),
+         "Dockerfile: the binary is not built with cargo auditable")
+    require(arguments.get("VERSION") == project.version(), "Dockerfile: VERSION differs from the version in Cargo.toml")
 
     patterns = ignore_patterns(project.text(".dockerignore"))
-    for path in KEPT_OUT:
-        fact(ignored(path, patterns), f".dockerignore: {path} would be sent to the builder")
-    for path in LET_IN:
-        fact(not ignored(path, patterns), f".dockerignore: {path} is kept from the builder")
+    for path in EXCLUDED:
+        require(ignored(path, patterns), f".dockerignore: {path} is sent to the builder")
+    for path in INCLUDED:
+        require(not ignored(path, patterns), f".dockerignore: {path} is not sent to the builder")

@@ -5,7 +5,7 @@ import re
 import kubernetes_validate
 import yaml
 
-from facts import SECRET, fact, pinned
+from rules import SECRET, pinned, require
 
 # Oldest release with the preStop pause, and the newest release with available schemas.
 KUBERNETES = ["1.30", "1.37"]
@@ -38,68 +38,68 @@ def schemas(where, resource):
             kubernetes_validate.validate(resource, version, strict=True)
         except kubernetes_validate.ValidationError as error:
             path = ".".join(str(part) for part in error.path)
-            fact(False, f"{where}: Kubernetes {version}: {path}: {error.message}")
+            require(False, f"{where}: Kubernetes {version}: {path}: {error.message}")
 
 
 def keda(where, resource):
     known = KEDA.get(resource["kind"])
-    if not fact(known and resource["apiVersion"] == "keda.sh/v1alpha1", f"{where}: not a kind of KEDA's that is known"):
+    if not require(known and resource["apiVersion"] == "keda.sh/v1alpha1", f"{where}: an unknown kind of KEDA resource"):
         return
     for field, value in resource["spec"].items():
         expected = known.get(field)
-        if not fact(expected, f"{where}: spec.{field} is not known"):
+        if not require(expected, f"{where}: spec.{field} is unknown"):
             continue
         if expected is int:
-            fact(isinstance(value, int), f"{where}: spec.{field} is no number")
+            require(isinstance(value, int), f"{where}: spec.{field} is not a number")
             continue
         for part in value if isinstance(value, list) else [value]:
-            fact(set(part) <= expected, f"{where}: spec.{field} has {sorted(set(part) - expected)}")
+            require(set(part) <= expected, f"{where}: spec.{field} has {sorted(set(part) - expected)}")
     for trigger in resource["spec"].get("triggers", []):
         known = trigger["type"] == "redis" and set(trigger["metadata"]) <= REDIS_TRIGGER
-        fact(known, f"{where}: no trigger on a Redis list")
+        require(known, f"{where}: the trigger is not on a Redis list")
         # The API server accepts only strings here.
-        fact(all(isinstance(value, str) for value in trigger["metadata"].values()), f"{where}: metadata is not all text")
+        require(all(isinstance(value, str) for value in trigger["metadata"].values()), f"{where}: a value in metadata is not a string")
 
 
 def container_of(where, spec, known):
-    fact(pinned(spec["image"]), f"{where}: {spec['image']} names no version")
+    require(pinned(spec["image"]), f"{where}: the image {spec['image']} has no version")
     security = spec.get("securityContext", {})
-    fact(security.get("readOnlyRootFilesystem") is True, f"{where}: may write into its image")
-    fact(security.get("allowPrivilegeEscalation") is False, f"{where}: may gain privileges")
-    fact(security.get("capabilities", {}).get("drop") == ["ALL"], f"{where}: keeps capabilities")
+    require(security.get("readOnlyRootFilesystem") is True, f"{where}: can write to its root file system")
+    require(security.get("allowPrivilegeEscalation") is False, f"{where}: can gain privileges")
+    require(security.get("capabilities", {}).get("drop") == ["ALL"], f"{where}: has capabilities")
     resources = spec.get("resources", {})
-    fact({"cpu", "memory"} <= set(resources.get("requests", {})), f"{where}: requests no processor or memory")
+    require({"cpu", "memory"} <= set(resources.get("requests", {})), f"{where}: has no request for processor time or memory")
     limits = resources.get("limits", {})
-    fact("memory" in limits, f"{where}: has no limit of memory")
-    fact("cpu" in limits or "pressroom" not in spec["image"], f"{where}: sizes itself by the node's processors")
+    require("memory" in limits, f"{where}: has no memory limit")
+    require("cpu" in limits or "pressroom" not in spec["image"], f"{where}: has no CPU limit, which determines its number of threads")
     for variable in spec.get("env", []):
         name = variable["name"]
-        fact(name in known, f"{where}: sets {name}, which is not in .env.example")
-        fact("valueFrom" in variable or not SECRET.search(name), f"{where}: {name} is not taken from a Secret")
+        require(name in known, f"{where}: sets {name}, which .env.example lacks")
+        require("valueFrom" in variable or not SECRET.search(name), f"{where}: {name} does not come from a Secret")
         reference = variable.get("valueFrom", {}).get("secretKeyRef", {})
         required = name not in ("DATABASE_READ_URL", "SCOUT_ENDPOINT", "SMTP_URL", "WEBHOOK_URL")
-        fact(required or reference.get("optional"), f"{where}: {name} is not optional")
+        require(required or reference.get("optional"), f"{where}: {name} is not optional")
     ports = {port["name"] for port in spec.get("ports", [])}
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         port = spec.get(probe, {}).get("httpGet", {}).get("port")
-        fact(port is None or port in ports, f"{where}: {probe} asks port {port}, which is not there")
+        require(port is None or port in ports, f"{where}: {probe} uses port {port}, which does not exist")
 
 
 def pods(where, resource, known):
     template = resource["spec"]["template"]
     pod = template["spec"]
     security = pod.get("securityContext", {})
-    fact(security.get("runAsNonRoot") and security.get("runAsUser", 0) > 0, f"{where}: may run as root")
-    fact(security.get("seccompProfile", {}).get("type") == "RuntimeDefault", f"{where}: has no seccomp profile")
-    fact(pod.get("automountServiceAccountToken") is False, f"{where}: is given a token for Kubernetes")
+    require(security.get("runAsNonRoot") and security.get("runAsUser", 0) > 0, f"{where}: can run as root")
+    require(security.get("seccompProfile", {}).get("type") == "RuntimeDefault", f"{where}: has no seccomp profile")
+    require(pod.get("automountServiceAccountToken") is False, f"{where}: gets a service account token")
     selector = resource["spec"].get("selector", {}).get("matchLabels", {})
-    fact(matches(selector, template["metadata"]["labels"]), f"{where}: does not select its own pods")
+    require(matches(selector, template["metadata"]["labels"]), f"{where}: does not select its own pods")
     for spec in pod["containers"]:
         container_of(where, spec, known)
 
 
 def fits(where, resources, by):
-    """Checks that every selector and reference has a target."""
+    """Checks that every selector and reference has a target; `by` has the resources by kind and name."""
     templates = [resource["spec"]["template"] for resource in resources if "template" in resource.get("spec", {})]
     labels = [template["metadata"]["labels"] for template in templates]
     for resource in resources:
@@ -110,26 +110,26 @@ def fits(where, resources, by):
             "NetworkPolicy": lambda: spec["podSelector"].get("matchLabels", {}),
         }.get(kind)
         if selector:
-            fact(any(matches(selector(), found) for found in labels), f"{where}: {kind} {name} selects no pod")
+            require(any(matches(selector(), found) for found in labels), f"{where}: {kind} {name} selects no pod")
         if kind == "Service":
             ports = {port["name"] for template in templates if matches(spec["selector"], template["metadata"]["labels"])
                      for container in template["spec"]["containers"] for port in container.get("ports", [])}
             for port in spec["ports"]:
-                fact(port["targetPort"] in ports, f"{where}: Service {name} leads to port {port['targetPort']}")
+                require(port["targetPort"] in ports, f"{where}: Service {name} targets port {port['targetPort']}, which does not exist")
         if kind in ("HorizontalPodAutoscaler", "ScaledObject"):
             target = spec["scaleTargetRef"]["name"]
             deployment = by.get(("Deployment", target))
-            fact(deployment, f"{where}: {kind} {name} scales {target}, which is not there")
-            fact(deployment and "replicas" not in deployment["spec"], f"{where}: {target} has replicas of its own")
-        fact(kind != "Secret", f"{where}: a Secret is written down: {name}")
-        inside = kind == "Namespace" or resource["metadata"].get("namespace") == "pressroom"
-        fact(inside, f"{where}: {name} is in another namespace")
+            require(deployment, f"{where}: {kind} {name} scales {target}, which does not exist")
+            require(deployment and "replicas" not in deployment["spec"], f"{where}: {target} sets replicas itself")
+        require(kind != "Secret", f"{where}: the manifests contain the Secret {name}")
+        in_namespace = kind == "Namespace" or resource["metadata"].get("namespace") == "pressroom"
+        require(in_namespace, f"{where}: {name} is in another namespace")
     for template in templates:
         for spec in template["spec"]["containers"]:
             for source in spec.get("envFrom", []):
-                fact(("ConfigMap", source["configMapRef"]["name"]) in by, f"{where}: {source} is not there")
+                require(("ConfigMap", source["configMapRef"]["name"]) in by, f"{where}: {source} does not exist")
         for volume in template["spec"].get("volumes", []):
-            fact(("ConfigMap", volume["configMap"]["name"]) in by, f"{where}: volume {volume['name']} has no ConfigMap")
+            require(("ConfigMap", volume["configMap"]["name"]) in by, f"{where}: volume {volume['name']} has no ConfigMap")
 
 
 def check(project, overlay, path):
@@ -144,10 +144,10 @@ def check(project, overlay, path):
     fits(overlay, resources, by)
 
     settings = next(map for (kind, name), map in by.items() if kind == "ConfigMap" and name.startswith("pressroom"))
-    fact(set(settings["data"]) <= known, f"{overlay}: {sorted(set(settings['data']) - known)} are not in .env.example")
-    fact(not any(SECRET.search(name) for name in settings["data"]), f"{overlay}: a secret is in the ConfigMap")
+    require(set(settings["data"]) <= known, f"{overlay}: .env.example lacks {sorted(set(settings['data']) - known)}")
+    require(not any(SECRET.search(name) for name in settings["data"]), f"{overlay}: a secret is in the ConfigMap")
     collector = next(map for (kind, name), map in by.items() if kind == "ConfigMap" and name.startswith("otel"))
-    fact(collector["data"] == {"config.yaml": project.text("config/otel-config.yaml")},
+    require(collector["data"] == {"config.yaml": project.text("config/otel-config.yaml")},
          f"{overlay}: the collector's configuration is not config/otel-config.yaml")
 
     grace = int(settings["data"]["SHUTDOWN_GRACE"])
@@ -155,34 +155,34 @@ def check(project, overlay, path):
     pod = api["spec"]["template"]["spec"]
     spec = pod["containers"][0]
     pause = spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    fact(pause >= 5, f"{overlay}: the API closes its listener before load balancers know")
+    require(pause >= 5, f"{overlay}: the preStop sleep is too short for load balancers")
     needed = pause + int(settings["data"]["SHUTDOWN_DELAY"]) + grace + 10
-    fact(pod["terminationGracePeriodSeconds"] >= needed, f"{overlay}: the API is killed before {needed} s")
+    require(pod["terminationGracePeriodSeconds"] >= needed, f"{overlay}: the API's terminationGracePeriodSeconds is under {needed}")
     needed = grace + 10
     given = worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    fact(given >= needed, f"{overlay}: the worker is killed before {needed} s")
+    require(given >= needed, f"{overlay}: the worker's terminationGracePeriodSeconds is under {needed}")
 
     routes = re.findall(r'path = "(/api/health[^"]*)"', project.text("crates/pressroom/src/api/health.rs"))
-    asked = {probe: spec.get(probe, {}).get("httpGet", {}).get("path") for probe in
+    probed = {probe: spec.get(probe, {}).get("httpGet", {}).get("path") for probe in
              ("startupProbe", "livenessProbe", "readinessProbe")}
-    fact(asked == {"startupProbe": "/api/health/live", "livenessProbe": "/api/health/live",
-                   "readinessProbe": "/api/health/ready"} and set(asked.values()) <= set(routes),
-         f"{overlay}: probes ask {asked}, the API has {routes}")
+    require(probed == {"startupProbe": "/api/health/live", "livenessProbe": "/api/health/live",
+                   "readinessProbe": "/api/health/ready"} and set(probed.values()) <= set(routes),
+         f"{overlay}: probes request {probed}, the API has {routes}")
     for name in ("pressroom-api", "pressroom-worker"):
         image = by[("Deployment", name)]["spec"]["template"]["spec"]["containers"][0]["image"]
-        fact(image.endswith(f":{project.version()}"), f"{overlay}: {image} is not of Cargo.toml's version")
+        require(image.endswith(f":{project.version()}"), f"{overlay}: {image} does not have the version in Cargo.toml")
 
     deny = by.get(("NetworkPolicy", "default-deny"), {}).get("spec")
-    fact(deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, f"{overlay}: traffic is not denied first")
+    require(deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, f"{overlay}: default-deny does not deny all traffic")
     kinds = {kind for kind, _ in by}
     if overlay != "single-node":
-        fact({"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} <= kinds, f"{overlay}: does not scale")
+        require({"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} <= kinds, f"{overlay}: lacks autoscaling or a disruption budget")
         queue = project.sample_settings()["CELERY_QUEUES"].split(",")[0]
         triggers = by[("ScaledObject", "pressroom-worker")]["spec"]["triggers"]
         lists = [trigger["metadata"]["listName"] for trigger in triggers]
-        fact(queue in lists, f"{overlay}: workers are scaled on {lists}, tasks are sent to {queue}")
+        require(queue in lists, f"{overlay}: workers are scaled by {lists}, but tasks are sent to {queue}")
         parameters = {target["parameter"] for target in
                       by[("TriggerAuthentication", "pressroom-redis")]["spec"]["secretTargetRef"]}
-        fact("address" in parameters <= REDIS_PARAMETERS, f"{overlay}: KEDA is given {sorted(parameters)}")
+        require("address" in parameters <= REDIS_PARAMETERS, f"{overlay}: KEDA gets the parameters {sorted(parameters)}")
     else:
-        fact(not {"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} & kinds, f"{overlay}: would scale")
+        require(not {"HorizontalPodAutoscaler", "PodDisruptionBudget", "ScaledObject"} & kinds, f"{overlay}: has autoscaling or a disruption budget")

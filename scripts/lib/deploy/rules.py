@@ -1,18 +1,18 @@
-"""Shared by the checks: a list of violated rules, and access to the project's files."""
+"""Shared by the checks: the list of violations, and access to the project's files."""
 
 import re
 from pathlib import Path
 
-FAILED = []
+VIOLATIONS = []
 
 SECRET = re.compile(r"SECRET|PASSWORD|TOKEN(?!_URL)|CREDENTIAL|_KEY$|(DATABASE|REDIS|SMTP|WEBHOOK).*_URL")
 
 
-def fact(holds, text):
-    """Records a violated rule and continues, so that one run reports all of them."""
-    if not holds:
-        FAILED.append(text)
-    return holds
+def require(condition, violation):
+    """Records the violation unless the condition holds; continues in both cases, and returns the condition."""
+    if not condition:
+        VIOLATIONS.append(violation)
+    return condition
 
 
 class Project:
@@ -34,7 +34,7 @@ class Project:
 
 
 def pinned(image):
-    """Whether an image reference names a version: a tag other than latest, or a digest."""
+    """Whether an image reference has a version: a tag other than latest, or a digest."""
     if "@sha256:" in image:
         return True
     tag = image.rsplit("/", 1)[-1].partition(":")[2]
