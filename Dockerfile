@@ -2,8 +2,8 @@
 # Builds Pressroom's image: `docker build -t pressroom:0.1.0 .`, or for both architectures
 # `docker buildx build --platform linux/amd64,linux/arm64 .`. See docs/deployment.md.
 
-# Both images have the same Debian release, so that the program finds the libraries it was linked against. For a release,
-# pin both by digest.
+# Both images must have the same Debian release, because the program needs the libraries it was linked against. For a
+# release, pin both by digest.
 ARG RUST_IMAGE=rust:1.95.0-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/base-nossl-debian13:nonroot
 

@@ -5,7 +5,7 @@
 
 [ -r /proc/self/stat ] || fail "needs /proc (Linux)"
 
-# The path is short because the paths of sockets below it must fit into a socket address.
+# The path is short, because the paths of sockets below it must fit into a socket address.
 work=$(mktemp -d /tmp/pressroom-bench.XXXXXX) || exit 1
 chmod 711 "$work"
 
@@ -231,7 +231,7 @@ all_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /pro
 # shellcheck disable=SC2046 # process ids
 own_ticks() { ticks $$ $(cut -d ' ' -f 1 "$work/started") $(postgres_pids) "$(cat "$work/redis/redis.pid")"; }
 
-# `measured_rounds <count> <function>`: calls the function, which writes figures into the folder round and a summary into the
+# `measured_rounds <count> <function>`: repeats a function that writes figures into the folder round and a summary into the
 # variable figures, until the given number of rounds count. A round in which other programs used more than 5 % of the
 # processor time is repeated, within three times the given number. The decision does not depend on the figures.
 measured_rounds() {
@@ -244,7 +244,7 @@ measured_rounds() {
         "$measure"
         busy=$(($(busy_ticks) - busy)) all=$(($(all_ticks) - all)) own=$(($(own_ticks) - own))
         others=$((busy > own ? (busy - own) * 100 / all : 0))
-        figures="$figures; other programs took $others % of the processors"
+        figures="$figures; other programs used $others % of the processor time"
         if [ "$others" -gt 5 ] && [ "$tries" -ge "$((count - round))" ]; then
             say "not counted: $figures"
             continue

@@ -1,4 +1,4 @@
-"""The Python side of bench/tasks: the same no-op task, a client that sends it, and one that waits for its results."""
+"""The Python side of bench/tasks: the same no-op task, and clients that send it and wait for its results."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ def noop(article_id, event):
 
 
 def sends(count):
-    """Calls per second of .delay() in a loop."""
+    """Returns the sends per second of a loop."""
     noop.apply_async((1, "created"), ignore_result=True)
     begin = time.monotonic()
     for _ in range(count):
@@ -24,7 +24,7 @@ def sends(count):
 
 
 def round_trips(count):
-    """Tasks per second of .delay() and .get() for every result, while a worker runs."""
+    """Returns the tasks per second of .delay() and .get() for every result, while a worker runs."""
     noop.delay(1, "created").get(timeout=60)
     begin = time.monotonic()
     for result in [noop.delay(1, "created") for _ in range(count)]:

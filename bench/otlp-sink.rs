@@ -1,8 +1,9 @@
-//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes only length prefixes, so
-//! that it uses little processor time of the machine under test. Uses only the standard library: `rustc --edition 2024 -O bench/otlp-sink.rs`.
+//! Receives OTLP over HTTP, counts the spans and discards everything. It decodes only length prefixes, to use
+//! little processor time of the machine under test, and needs only the standard library:
+//! `rustc --edition 2024 -O bench/otlp-sink.rs`.
 //!
-//! `otlp-sink <port> <file>` listens on loopback and writes the number of spans into the file whenever it
-//! has grown, at most four times a second.
+//! `otlp-sink <port> <file>` listens on loopback and writes the number of spans into the file when it has
+//! changed, at most four times a second.
 
 use std::{
     env, fs,
@@ -71,11 +72,11 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().map_err(io::Error::other)?;
             } else if header.starts_with("transfer-encoding:") || header.starts_with("content-encoding:") {
-                return Err(io::Error::other("a body that is chunked or compressed"));
+                return Err(io::Error::other("chunked and compressed bodies are not supported"));
             }
         }
         if length > LARGEST_BODY {
-            return Err(io::Error::other("a body beyond all measure"));
+            return Err(io::Error::other("the body is too large"));
         }
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
@@ -90,7 +91,7 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// `ExportTraceServiceRequest.resource_spans` (1), `ResourceSpans.scope_spans` (2), `ScopeSpans.spans` (2).
+/// Counts `ExportTraceServiceRequest.resource_spans` (1), `ResourceSpans.scope_spans` (2), `ScopeSpans.spans` (2).
 fn count_spans(request: &[u8]) -> Option<u64> {
     let mut spans = 0;
     each(request, 1, &mut |resource_spans| {

@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_micros(500);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
 fn main() -> io::Result<()> {
     let mut arguments = env::args().skip(1);
@@ -42,21 +42,21 @@ fn main() -> io::Result<()> {
 }
 
 fn wait(server: &mut Child, port: u16, started: Instant) -> io::Result<Duration> {
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < TIMEOUT {
         if is_ready(port).unwrap_or(false) {
             return Ok(started.elapsed());
         }
         if let Some(status) = server.try_wait()? {
-            return Err(io::Error::other(format!("the server ended: {status}")));
+            return Err(io::Error::other(format!("the server exited: {status}")));
         }
-        thread::sleep(PAUSE);
+        thread::sleep(POLL_INTERVAL);
     }
-    Err(io::Error::other("the server is not ready in time"))
+    Err(io::Error::other("the server was not ready in time"))
 }
 
 fn is_ready(port: u16) -> io::Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /api/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;

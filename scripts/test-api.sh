@@ -28,7 +28,7 @@ request() {
     local options tries=0
     options=(--silent --show-error --max-time 60 --dump-header "$folder/headers" --output "$folder/body")
     case $method in
-    # curl -X HEAD would wait for a body.
+    # With --request HEAD, curl would wait for a body.
     HEAD) options=("${options[@]}" --head) ;;
     *) options=("${options[@]}" --request "$method") ;;
     esac
@@ -41,7 +41,7 @@ request() {
         : >"$folder/body"
         status=$(curl "${options[@]}" --write-out '%{http_code}' "$BASE_URL$path" 2>"$folder/error")
         headers=$(tr -d '\r' <"$folder/headers")
-        # Registrations and logins are rate-limited, so many runs within a minute have to wait.
+        # Registrations and logins are rate-limited, so frequent runs have to wait.
         if [ "$status" != 429 ] || [ "$tries" -ge 3 ]; then break; fi
         tries=$((tries + 1))
         local pause
@@ -76,7 +76,7 @@ trace_id() { header traceresponse | sed -n 's/^00-\([0-9a-f]\{32\}\)-.*/\1/p'; }
 
 # --- one check
 
-# `verdict <what> <fault>`: passes if the fault is empty.
+# `verdict <name> <problem>`: the check passes if the problem is empty.
 verdict() {
     if [ -z "$2" ]; then
         passed=$((passed + 1))
@@ -89,30 +89,30 @@ verdict() {
     fi
 }
 
-# `expect <what> <status> [text in the body]...`: also checks the headers that every response must have.
+# `expect <name> <status> [text in the body]...`: also checks the parts that every response must have.
 expect() {
-    local what=$1 wanted=$2 fault="" text
+    local name=$1 wanted=$2 problem="" text
     shift 2
-    [ "$status" = "$wanted" ] || fault="expected $wanted, got $status"
+    [ "$status" = "$wanted" ] || problem="expected $wanted, got $status"
     for text in "$@"; do
         case $body in
         *"$text"*) ;;
-        *) fault="$fault${fault:+; }the body lacks $text" ;;
+        *) problem="$problem${problem:+; }the body lacks $text" ;;
         esac
     done
-    [ -n "$(trace_id)" ] || fault="$fault${fault:+; }no traceresponse header"
+    [ -n "$(trace_id)" ] || problem="$problem${problem:+; }no traceresponse header"
     if [ "$wanted" -ge 400 ] && [ "$method" != HEAD ]; then
         for text in '"error":{' '"code":"' '"message":"' "\"status_code\":$wanted" "\"trace_id\":\"$(trace_id)\""; do
             case $body in
             *"$text"*) ;;
-            *) fault="$fault${fault:+; }the error lacks $text" ;;
+            *) problem="$problem${problem:+; }the error lacks $text" ;;
             esac
         done
     fi
-    verdict "$what" "$fault"
+    verdict "$name" "$problem"
 }
 
-# `expect_header <what> <name> <pattern>`: the pattern is a shell pattern.
+# `expect_header <name> <header> <shell pattern>`
 expect_header() {
     local value
     value=$(header "$2")
@@ -123,7 +123,7 @@ expect_header() {
     esac
 }
 
-# `expect_same <what> <wanted> <got>`
+# `expect_same <name> <expected> <actual>`
 expect_same() {
     if [ "$2" = "$3" ]; then verdict "$1" ""; else verdict "$1" "expected \"$2\", got \"$3\""; fi
 }
@@ -338,7 +338,7 @@ expect "the first page is returned" 200 '"total":4' '"page":1' '"per_page":3'
 expect_same "the first page has three articles" 3 "$(count '"slug":')"
 case $body in
 *"\"$fourth\""*"\"$third\""*"\"$second\""*) verdict "newest first" "" ;;
-*) verdict "newest first" "the order is another" ;;
+*) verdict "newest first" "the order is different" ;;
 esac
 cursor=$(member next_cursor | sed 's/%/%25/g; s/+/%2B/g; s/=/%3D/g; s/&/%26/g')
 request GET "/api/articles/?search=$run&per_page=3&page=2"
@@ -352,7 +352,7 @@ for query in page=0 page=abc page=99999999999999999999 per_page=0 per_page=-1 pe
     case $query in
     # A cursor that the server never issued may be rejected, but must not cause an error.
     cursor=*) if [ "$status" = 400 ]; then expect "$query is rejected" 400; else expect "$query is ignored" 200; fi ;;
-    *) expect "$query breaks nothing" 200 '"articles":[' ;;
+    *) expect "$query is accepted" 200 '"articles":[' ;;
     esac
 done
 request GET "/api/articles?page=2&per_page=1"

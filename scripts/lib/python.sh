@@ -6,7 +6,7 @@
 install_requirements() {
     local name=$1 requirements=$2 home
     home=$TOOLS/$name-$(checksum "$requirements")
-    # A virtual environment cannot be moved, so it is created in its final place.
+    # A virtual environment cannot be moved, so it is created at its final path.
     install_once "$home" make_environment "$home" "$requirements" ||
         fail "the packages in $requirements could not be fetched, so the tests that need them cannot run"
     PYTHON=$home/bin/python

@@ -3,8 +3,8 @@
     traffic.py <url of the API> <port of the webhook receiver> <folder>
 
 Registers an author and a reader who is notified of each new article, then reads and creates articles until SIGTERM.
-Creates the file `steady` in the folder once the load has started. After SIGTERM it waits for outstanding notifications,
-prints its counts, and exits with 1 if a request failed or a notification is missing or duplicated.
+Creates the file `steady` in the folder when the load has started. After SIGTERM, waits for outstanding notifications,
+prints the counts, and exits with 1 if a request failed or a notification is missing or duplicated.
 """
 
 import collections
@@ -26,10 +26,10 @@ CONNECTIONS = int(os.environ.get("CONNECTIONS", "32"))
 REQUESTS = int(os.environ.get("REQUESTS", "120"))
 # Every nth request creates an article.
 CREATE_EVERY = 6
-# Delay of the webhook receiver, long enough that some notifications are in flight whenever a worker stops.
+# Response time of the webhook receiver: with it, some notifications are in flight whenever a worker stops.
 RECEIVER_SECONDS = 0.3
-# Time limit for every wait.
-PATIENCE = 60
+# Time limit for every wait, in seconds.
+TIMEOUT = 60
 SHOWN_FAILURES = 20
 
 stopping = threading.Event()
@@ -68,12 +68,12 @@ class Client:
         self.connection = None
 
     def request(self, method, path, token=None, body=None):
-        """Returns the response body; raises connection errors, and Unexpected for a status other than 2xx."""
+        """Returns the response body; raises connection errors, and UnexpectedStatus for a status other than 2xx."""
         headers = {"Content-Type": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         if self.connection is None:
-            self.connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=PATIENCE)
+            self.connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=TIMEOUT)
         try:
             self.connection.request(method, path, body and json.dumps(body), headers)
             response = self.connection.getresponse()
@@ -83,11 +83,11 @@ class Client:
             self.connection = None
             raise
         if not 200 <= response.status < 300:
-            raise Unexpected(f"{response.status} {content[:200]!r}")
+            raise UnexpectedStatus(f"{response.status} {content[:200]!r}")
         return json.loads(content or "null")
 
 
-class Unexpected(Exception):
+class UnexpectedStatus(Exception):
     pass
 
 
@@ -114,16 +114,16 @@ def load(url, token, numbers):
     while not stopping.is_set():
         due += pause
         time.sleep(max(0.0, due - time.monotonic()))
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            what = one_request(client, token, next(numbers))
+            outcome = one_request(client, token, next(numbers))
         except Exception as error:  # every exception counts as a failed request
-            what = "failed"
+            outcome = "failed"
             with lock:
                 failures.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
         with lock:
-            counts[what] += 1
-            seconds.append(time.monotonic() - begun)
+            counts[outcome] += 1
+            seconds.append(time.monotonic() - started)
 
 
 def sign_up(client, name):
@@ -145,7 +145,7 @@ def main():
     client.request("POST", f"/api/articles/{first}/favorite", reader)
     slugs.append(first)
 
-    begun = time.monotonic()
+    started = time.monotonic()
     numbers = itertools.count(1)
     threads = [threading.Thread(target=load, args=(url, author, numbers)) for _ in range(CONNECTIONS)]
     for thread in threads:
@@ -154,10 +154,10 @@ def main():
     stopping.wait()
     for thread in threads:
         thread.join()
-    lasted = time.monotonic() - begun
+    lasted = time.monotonic() - started
 
     created = set(slugs) - {first}
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with lock:
             if created <= notified.keys():

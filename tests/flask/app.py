@@ -1,7 +1,7 @@
-"""A small articles service on Flask, SQLAlchemy and Celery, for tests of running Pressroom beside it and replacing it.
+"""A small articles service on Flask, SQLAlchemy and Celery, for tests that run Pressroom alongside it and replace it.
 
-It has the tables, tokens, password hashes, task and responses of the systems that Pressroom replaces. It is kept
-minimal, since the tests are about the behaviour of Flask, werkzeug, PyJWT, SQLAlchemy and Celery.
+It has the tables, tokens, password hashes, task and responses of the systems that Pressroom replaces. It is minimal,
+because the tests depend on the behaviour of Flask, werkzeug, PyJWT, SQLAlchemy and Celery.
 """
 
 import os
@@ -29,16 +29,16 @@ app = Flask(__name__)
 Base.metadata.create_all(engine)
 
 
-class Refused(Exception):
+class Rejected(Exception):
     def __init__(self, status, message):
         super().__init__(message)
         self.status = status
         self.message = message
 
 
-@app.errorhandler(Refused)
-def refuse(refused):
-    return jsonify(error=refused.message), refused.status
+@app.errorhandler(Rejected)
+def reject(rejected):
+    return jsonify(error=rejected.message), rejected.status
 
 
 @app.errorhandler(Exception)
@@ -79,12 +79,12 @@ def caller():
     try:
         claims = jwt.decode(header.removeprefix("Bearer "), SECRET_KEY, algorithms=["HS256"])
     except jwt.InvalidTokenError as error:
-        raise Refused(401, "Invalid or expired token") from error
+        raise Rejected(401, "Invalid or expired token") from error
     if "user_id" not in claims:
-        raise Refused(401, "Invalid token payload")
+        raise Rejected(401, "Invalid token payload")
     user = g.session.get(User, claims["user_id"])
     if user is None:
-        raise Refused(401, "User not found")
+        raise Rejected(401, "User not found")
     return user
 
 
@@ -93,7 +93,7 @@ def signed_in(view):
     def with_user(*arguments, **named):
         g.user = caller()
         if g.user is None:
-            raise Refused(401, "Missing or invalid authorization header")
+            raise Rejected(401, "Missing or invalid authorization header")
         return view(*arguments, **named)
 
     return with_user
@@ -116,7 +116,7 @@ def register():
     try:
         g.session.commit()
     except IntegrityError as error:
-        raise Refused(409, "Email already registered") from error
+        raise Rejected(409, "Email already registered") from error
     return {"user": show_user(user), "token": issue(user)}, 201
 
 
@@ -125,7 +125,7 @@ def login():
     given = request.get_json()
     user = g.session.scalar(select(User).where(User.email == given["email"]))
     if user is None or not check_password_hash(user.password_hash, given["password"]):
-        raise Refused(401, "Invalid credentials")
+        raise Rejected(401, "Invalid credentials")
     return {"user": show_user(user), "token": issue(user)}
 
 
@@ -160,14 +160,14 @@ def show_article(article, user):
 def find(slug):
     article = g.session.scalar(select(Article).where(Article.slug == slug))
     if article is None:
-        raise Refused(404, "Article not found")
+        raise Rejected(404, "Article not found")
     return article
 
 
 def own(slug, verb):
     article = find(slug)
     if article.author_id != g.user.id:
-        raise Refused(403, f"You can only {verb} your own articles")
+        raise Rejected(403, f"You can only {verb} your own articles")
     return article
 
 

@@ -1,5 +1,5 @@
 //! An exporter for the SDK's batch processor that writes protobuf from the SDK's spans without building
-//! protobuf structs first. Events and links, of which the bench records none, are left out.
+//! protobuf structs first. Omits events and links, which the benchmark does not record.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -111,7 +111,7 @@ fn write_span(body: &mut Vec<u8>, span: &SpanData) {
             write_number(body, 3, 2);
         }
     });
-    // Bit 8 says that bit 9, which tells whether the parent is remote, is known.
+    // Bit 9 is set for a remote parent; bit 8 marks bit 9 as valid.
     let remote = if span.parent_span_is_remote { 0x300 } else { 0x100 };
     write_varint(body, 16 << 3 | 5);
     body.extend_from_slice(&(u32::from(context.trace_flags().to_u8()) | remote).to_le_bytes());
@@ -130,7 +130,7 @@ fn write_attribute(body: &mut Vec<u8>, field: u64, key: &str, value: &Value) {
                 body.push(4 << 3 | 1);
                 body.extend_from_slice(&number.to_le_bytes());
             }
-            // Arrays as text: the bench records none.
+            // Arrays, which the benchmark does not record, would be written as text.
             other => write_bytes(body, 1, other.as_str().as_bytes()),
         });
     });
@@ -159,7 +159,7 @@ fn write_bytes(body: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     }
 }
 
-/// Writes a nested message, then its length before it. Lengths up to 127 need no move of the content.
+/// Writes a nested message and inserts its length before it. Lengths up to 127 fit into the reserved byte.
 fn write_message(body: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
     write_varint(body, field << 3 | 2);
     let start = body.len();

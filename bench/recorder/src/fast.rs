@@ -1,5 +1,5 @@
-//! fastrace with its OpenTelemetry reporter and opentelemetry-otlp. Its properties are strings, so the two
-//! ports and the status code are, too.
+//! Spans of fastrace, exported by its OpenTelemetry reporter and opentelemetry-otlp. Its properties are
+//! strings, including the ports and the status code.
 
 use std::borrow::Cow;
 

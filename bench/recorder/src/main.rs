@@ -2,7 +2,7 @@
 //! checks that all of them arrived. `bench/recorder/run` counts the instructions of this program.
 //!
 //! `recorder-bench <variant> <requests>` prints the numbers of spans and of bytes received.
-//! `recorder-bench receive` is the receiver, which the program starts itself, as a process of its own whose
+//! `recorder-bench receive` runs the receiver, which the program starts as a separate process, whose
 //! instructions are not counted.
 
 mod direct;
@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use receiver::Receiver;
 use request::Variant;
 
-/// Requests after which the program waits for their spans: 512 spans are a full batch in every variant.
+/// Number of requests after which the program waits for their spans: 512 spans are a full batch.
 const BATCH: u64 = 256;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

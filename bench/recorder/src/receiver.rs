@@ -1,4 +1,4 @@
-//! A receiver of OTLP over HTTP that counts spans, in a process of its own, and the pipe to it.
+//! Receives OTLP over HTTP in a separate process and counts spans; a pipe transfers the counts.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -99,7 +99,7 @@ pub fn receive() -> Result {
     Ok(())
 }
 
-/// Answers the requests of a connection.
+/// Serves the requests of a connection.
 fn serve(stream: &TcpStream) -> Result {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
@@ -129,7 +129,7 @@ fn serve(stream: &TcpStream) -> Result {
     }
 }
 
-/// Returns the number of spans; fails on a span that is not as `request` describes it.
+/// Returns the number of spans; fails on a span with other attributes or parents than the variants record.
 fn checked_spans(body: &[u8]) -> Result<usize> {
     let request = ExportTraceServiceRequest::decode(body)?;
     let mut count = 0;

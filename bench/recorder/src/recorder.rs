@@ -1,4 +1,4 @@
-//! otlp-recorder. Attributes that all spans of a statement share can be prewritten.
+//! Spans of otlp-recorder. The attributes of the statement, which never change, can be prewritten.
 
 use std::time::Duration;
 

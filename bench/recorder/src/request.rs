@@ -31,7 +31,7 @@ pub struct Request {
     pub user_agent: String,
 }
 
-/// Returns the requests of one batch, so that making them costs nothing later.
+/// Returns the requests that the batches repeat.
 pub fn inputs() -> Vec<Request> {
     let input = |number| Request {
         path: format!("/api/articles/how-to-measure-{number}"),
@@ -46,7 +46,7 @@ pub trait Variant {
     /// Records the two spans of a request.
     fn request(&self, request: &Request);
 
-    /// Completes the export of a full batch, so that batches have the same size in every run. The SDK's batch
+    /// Completes the export of a full batch, which gives batches the same size in every run. The SDK's batch
     /// processor counts spans as queued until the response has arrived, and fastrace exports once a second.
     fn end_batch(&self) -> Result {
         Ok(())
