@@ -72,7 +72,9 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().map_err(io::Error::other)?;
             } else if header.starts_with("transfer-encoding:") || header.starts_with("content-encoding:") {
-                return Err(io::Error::other("chunked and compressed bodies are not supported"));
+                return Err(io::Error::other(
+                    "chunked and compressed bodies are not supported",
+                ));
             }
         }
         if length > LARGEST_BODY {
