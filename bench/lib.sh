@@ -184,7 +184,7 @@ serve() {
     fail "pressroom did not become ready"
 }
 
-# `create_articles <port> <count>`: creates a user and articles over HTTP; sets slug to that of the last article.
+# `create_articles <port> <count>`: creates a user and articles over HTTP; sets slug to the slug of the last article.
 create_articles() {
     local api=http://127.0.0.1:$1/api token body number
     token=$(curl -fsS -H 'content-type: application/json' "$api/register" \

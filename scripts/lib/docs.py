@@ -204,7 +204,7 @@ def same_output(language: str, expected: str, actual: str) -> bool:
 
 
 def run(page: Page, folder: Path, localise, environment: dict[str, str]) -> list[str]:
-    """Runs a page's blocks in a folder; `localise` replaces the page's addresses with those of the private servers."""
+    """Runs a page's blocks in a folder; `localise` replaces the page's addresses with the servers' actual ones."""
     script = PRELUDE.replace("READY_SECONDS", str(READY_SECONDS))
     parts = folder / ".parts"
     parts.mkdir()
@@ -281,9 +281,9 @@ def main() -> int:
         for path in sorted(root.rglob("*.md"))
         if not skipped & set(path.relative_to(root).parts) and not path.relative_to(root).parts[0].startswith("target")
     }
-    asked = [everything[(root / name).resolve()] for name in sys.argv[3:]]
+    requested = [everything[(root / name).resolve()] for name in sys.argv[3:]]
     errors = check_links(everything)
-    for page in asked:
+    for page in requested:
         errors += page.errors + check_blocks(page, root)
 
     pages, otlp = free_port(), free_port()
@@ -301,7 +301,7 @@ def main() -> int:
             text = text.replace(shown, actual)
         return text
 
-    for page in asked:
+    for page in requested:
         if not any(block.language in RUN and block.marker in ("", "background") for block in page.blocks):
             print(f"{page.path}: nothing to run")
             continue
@@ -319,7 +319,7 @@ def main() -> int:
         errors += found
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
-    print(f"{len(asked)} pages, {len(errors)} errors")
+    print(f"{len(requested)} pages, {len(errors)} errors")
     return 1 if errors else 0
 
 
@@ -330,7 +330,7 @@ def free_port() -> int:
 
 
 def prepare(folder: Path, root: Path, localise) -> None:
-    """Fills the folder with links to the project and its build, so that pages cannot write into the project."""
+    """Fills the folder with links to the project's files and build; files that pages create stay in the folder."""
     for entry in root.iterdir():
         if entry.name not in (".git", ".env", ".env.example", "data", "target"):
             (folder / entry.name).symlink_to(entry)
