@@ -83,18 +83,8 @@ machine() { say "$(grep -m 1 '^model name' /proc/cpuinfo | sed 's/.*: //'), $(np
 find_servers() {
     command -v curl >/dev/null 2>&1 || install_packages curl curl
     command -v wrk >/dev/null 2>&1 || install_packages wrk wrk
-    postgres_bin=$(find_postgres) || {
-        install_packages postgresql postgresql
-        postgres_bin=$(find_postgres) || fail "PostgreSQL was installed, but its programs were not found"
-    }
-    find_redis_server
-}
-
-find_redis_server() {
-    redis_bin=$(find_redis) || {
-        install_packages redis-server redis
-        redis_bin=$(find_redis) || fail "Redis was installed, but redis-server was not found"
-    }
+    require_postgres
+    require_redis
 }
 
 # Sets pressroom to BINARY, or builds it with the `dist` profile.

@@ -42,6 +42,13 @@ find_postgres() {
     done | sed -n 1p | grep .
 }
 
+# Sets postgres_bin to the folder with PostgreSQL's programs; installs PostgreSQL if it is missing.
+require_postgres() {
+    postgres_bin=$(find_postgres) && return 0
+    install_packages postgresql postgresql
+    postgres_bin=$(find_postgres) || fail "PostgreSQL was installed, but its programs were not found"
+}
+
 # Prints a UTF-8 locale, as production databases have. With the plain C locale, lower() and ILIKE handle only ASCII.
 unicode_locale() {
     locale -a 2>/dev/null | grep -iE '^(C|en_US)\.utf-?8$' | sort | sed -n 1p | grep . ||

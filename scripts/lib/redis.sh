@@ -14,6 +14,13 @@ find_redis() {
     return 1
 }
 
+# Sets redis_bin to the path of redis-server; installs Redis if it is missing.
+require_redis() {
+    redis_bin=$(find_redis) && return 0
+    install_packages redis-server redis
+    redis_bin=$(find_redis) || fail "Redis was installed, but redis-server was not found"
+}
+
 # `redis_field <redis-server> <url> <field>`: prints a field of INFO; fails when the server does not respond.
 redis_field() {
     local cli
