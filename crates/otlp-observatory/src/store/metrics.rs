@@ -1,7 +1,10 @@
 //! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
 //! first, and a series is removed with its last point, so that series without updates disappear.
 
-use std::{collections::VecDeque, mem::size_of};
+use std::{
+    collections::VecDeque,
+    mem::{size_of, take},
+};
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -81,19 +84,26 @@ impl Metrics {
             return;
         };
         let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
-        // The point types have the same fields, but no trait in common.
+        // A macro, because the point types have the same fields, but no trait in common. Fields stored elsewhere are
+        // taken out of the encoding.
         macro_rules! insert_each {
-            ($point:ident in $points:expr, $value:expr, $exemplars:expr) => {
-                for $point in $points {
+            ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
+                for mut $point in $points {
                     let is_empty = $point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
+                    let attributes = take(&mut $point.attributes);
+                    let exemplars = $exemplars;
+                    let (time, start) = (
+                        take(&mut $point.time_unix_nano),
+                        take(&mut $point.start_time_unix_nano),
+                    );
                     let inserted = $value.filter(|_| !is_empty).and_then(|value| {
                         let point = Point {
-                            time: $point.time_unix_nano,
-                            start: $point.start_time_unix_nano,
+                            time,
+                            start,
                             received_at: now,
                             value,
                         };
-                        self.insert_point(instrument, $point.attributes, point, $exemplars)
+                        self.insert_point(instrument, attributes, point, exemplars)
                     });
                     if inserted.is_none() {
                         self.refused += 1;
@@ -104,16 +114,16 @@ impl Metrics {
         }
         match data {
             Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
-                insert_each!(point in data_points, PointValue::number(&point), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::number(&point));
             }
             Data::Histogram(Histogram { data_points, .. }) => {
-                insert_each!(point in data_points, Some(PointValue::histogram(&point)), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), Some(PointValue::encode(&point)));
             }
             Data::ExponentialHistogram(ExponentialHistogram { data_points, .. }) => {
-                insert_each!(point in data_points, Some(PointValue::exponential(&point)), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), Some(PointValue::encode(&point)));
             }
             Data::Summary(Summary { data_points }) => {
-                insert_each!(point in data_points, Some(PointValue::summary(&point)), &[]);
+                insert_each!(point in data_points, Vec::new(), Some(PointValue::encode(&point)));
             }
         }
         Instrument::release(&mut self.instruments, &mut self.sources, instrument);
@@ -125,7 +135,7 @@ impl Metrics {
         instrument: InternId,
         attributes: Vec<KeyValue>,
         point: Point,
-        exemplars: &[Exemplar],
+        exemplars: Vec<Exemplar>,
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
         let allowance = self.limit / SERIES_LIMIT_DIVISOR;
@@ -152,7 +162,7 @@ impl Metrics {
             }
             let evicted = before - series.points.len();
             series.push(point);
-            for exemplar in exemplars.iter().filter(|exemplar| exemplar.value.is_some()) {
+            for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
                 if memory::heap(exemplar.encoded_len()) <= allowance / (4 * MAX_EXEMPLARS) {
                     series.push_exemplar(exemplar.encode_to_vec().into());
                 }

@@ -4,13 +4,17 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogramDataPoint, HistogramDataPoint, SummaryDataPoint,
+};
+use prost::Message as _;
 use serde::Serialize;
 
 use super::{
     UnixNano,
     histogram::Distribution,
     instrument::InstrumentType,
-    points::{Histogram, Point, PointValue},
+    points::{Point, PointValue},
 };
 
 /// Data of a chart at one time.
@@ -71,21 +75,19 @@ impl Reader {
     }
 
     fn value(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
-        match &point.value {
-            PointValue::Number(value) if self.instrument_type == InstrumentType::Counter => {
-                Some(self.counter(before, point, *value))
+        match (&point.value, self.instrument_type) {
+            (PointValue::Number(value), InstrumentType::Counter) => Some(self.counter(before, point, *value)),
+            (PointValue::Number(value), _) => Some(ReadingValue::Value { value: *value }),
+            (PointValue::Encoded(encoded), InstrumentType::Summary) => {
+                let summary = SummaryDataPoint::decode(&**encoded).ok()?;
+                let quantiles = summary.quantile_values.iter();
+                Some(ReadingValue::Summary {
+                    count: summary.count,
+                    sum: summary.sum,
+                    quantiles: quantiles.map(|at| (at.quantile.to_string(), at.value)).collect(),
+                })
             }
-            PointValue::Number(value) => Some(ReadingValue::Value { value: *value }),
-            PointValue::Histogram(histogram) => self.histogram(before, point, histogram),
-            PointValue::Summary(summary) => Some(ReadingValue::Summary {
-                count: summary.count,
-                sum: summary.sum,
-                quantiles: summary
-                    .quantiles
-                    .iter()
-                    .map(|(quantile, value)| (quantile.to_string(), *value))
-                    .collect(),
-            }),
+            (PointValue::Encoded(_), _) => self.histogram(before, point),
         }
     }
 
@@ -107,30 +109,38 @@ impl Reader {
         ReadingValue::Counter { rate, value }
     }
 
-    fn histogram(self, before: Option<&Point>, point: &Point, histogram: &Histogram) -> Option<ReadingValue> {
-        let base = before.and_then(|before| match &before.value {
-            PointValue::Histogram(base) if !is_restarted(before, point) => Some((before, base)),
-            _ => None,
-        });
-        let continued = base.filter(|_| !self.is_delta).and_then(|(before, base)| {
-            let between = Distribution::between(base, histogram)?;
-            Some((between, seconds(before.time, point.time)))
+    fn histogram(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
+        let distribution = self.distribution(point)?;
+        let base = before.filter(|before| !self.is_delta && !is_restarted(before, point));
+        let continued = base.and_then(|base| {
+            let observed = distribution.since(&self.distribution(base)?)?;
+            Some((observed, seconds(base.time, point.time)))
         });
         let (observed, seconds) = match continued {
             Some(continued) => continued,
-            // If the series started before it was observed, its first point is only the base for the next
-            // one.
+            // The first point of a series that started before its observation is only the base of the next point.
             None if before.is_none() && !self.is_delta && !self.is_observed_from_start(point) => return None,
-            None => (Distribution::of(histogram), since_start(before, point)),
+            None => (distribution, since_start(before, point)),
         };
+        let [p50, p95, p99] = observed.quantiles([0.50, 0.95, 0.99]);
         Some(ReadingValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
-            p50: observed.quantile(0.50),
-            p95: observed.quantile(0.95),
-            p99: observed.quantile(0.99),
+            p50,
+            p95,
+            p99,
             count: observed.count,
             sum: Some(observed.sum).filter(|sum| sum.is_finite()),
         })
+    }
+
+    fn distribution(self, point: &Point) -> Option<Distribution> {
+        let PointValue::Encoded(encoded) = &point.value else {
+            return None;
+        };
+        if self.instrument_type == InstrumentType::ExponentialHistogram {
+            return Some(ExponentialHistogramDataPoint::decode(&**encoded).ok()?.into());
+        }
+        Some(HistogramDataPoint::decode(&**encoded).ok()?.into())
     }
 
     /// Whether the series was observed from the start of `point`, its first stored point.
@@ -158,8 +168,6 @@ fn seconds(from: u64, to: u64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
-
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -188,7 +196,7 @@ mod tests {
     }
 
     fn histogram(start: u64, time: u64, counts: [u64; 3]) -> Point {
-        let value = PointValue::histogram(&HistogramDataPoint {
+        let value = PointValue::encode(&HistogramDataPoint {
             count: counts.iter().sum(),
             sum: Some(counts.iter().sum::<u64>() as f64),
             explicit_bounds: vec![1.0, 2.0],
