@@ -162,8 +162,8 @@ impl Exponential {
         let steps = self.scale.saturating_sub(scale).clamp(0, 63);
         let mut counts = BTreeMap::new();
         for (&(sign, index), &count) in &self.counts {
-            let sign_factor = i64::from(sign);
-            let merged = sign_factor * (sign_factor * index >> steps);
+            let positive_index = i64::from(sign) * index;
+            let merged = i64::from(sign) * (positive_index >> steps);
             let sum: &mut u64 = counts.entry((sign, merged)).or_default();
             *sum = sum.saturating_add(count);
         }

@@ -1,6 +1,6 @@
 //! Searches log records, newest first, within the time limits of [`super::search`].
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
@@ -11,7 +11,7 @@ use super::{
     ids::{SpanId, TraceId},
     intern::InternId,
     logs::{Entry, Logs},
-    search::{MAX_LOCK_TIME, MAX_RESULT_BYTES, MAX_SEARCH_TIME, SearchPage},
+    search::SearchPage,
     source::Source,
 };
 
@@ -45,54 +45,25 @@ pub(crate) struct StoredRecord {
 
 /// Returns the records that match `search`, newest first.
 pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<StoredRecord> {
-    let deadline = Instant::now() + MAX_SEARCH_TIME;
-    let mut entries = Vec::new();
-    let mut before = search.before.unwrap_or(u64::MAX);
-    let mut bytes = 0;
-    loop {
-        let logs = logs.read();
-        let pause = Instant::now() + MAX_LOCK_TIME;
+    SearchPage::collect(logs, search.before, search.limit, |logs, before, visit| {
         let mut resources = HashMap::new();
-        let mut next = logs.newest_before(search.trace, before);
-        while let Some(sequence) = next {
-            let Some(entry) = logs
-                .get(sequence)
-                .filter(|_| search.after.is_none_or(|after| sequence > after))
-            else {
-                next = None;
-                break;
-            };
-            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
-                break;
-            }
-            before = sequence;
-            if matches(search, &logs, entry, &mut resources) {
-                bytes += entry.encoded.len() + logs.sources.get(entry.source).len();
-                entries.push(StoredRecord {
+        let mut records = logs
+            .before(search.trace, before)
+            .take_while(|(sequence, _)| search.after.is_none_or(|after| *sequence > after));
+        records.all(|(sequence, entry)| {
+            let found = matches(search, logs, entry, &mut resources).then(|| {
+                let source = logs.sources.get(entry.source);
+                let record = StoredRecord {
                     sequence,
                     time: entry.time,
-                    source: logs.sources.get(entry.source).clone(),
+                    source: source.clone(),
                     encoded: entry.encoded.clone(),
-                });
-            }
-            next = match search.trace {
-                Some(_) => Some(entry.previous),
-                None => sequence.checked_sub(1),
-            };
-            if Instant::now() >= pause {
-                break;
-            }
-        }
-        if next.is_none() {
-            return SearchPage { entries, next };
-        }
-        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
-            return SearchPage {
-                entries,
-                next: Some(before),
-            };
-        }
-    }
+                };
+                (entry.encoded.len() + source.len(), record)
+            });
+            visit(sequence, found)
+        })
+    })
 }
 
 fn matches(

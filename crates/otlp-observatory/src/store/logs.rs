@@ -168,15 +168,23 @@ impl Logs {
         self.chains.get(&trace).map_or(0, |chain| chain.records)
     }
 
-    pub(super) fn get(&self, sequence: u64) -> Option<&Entry> {
-        let index = sequence.checked_sub(self.first)?;
-        self.entries.get(usize::try_from(index).ok()?)
+    /// Returns the records before `before`, of `trace` if given, with their sequence numbers, newest first.
+    pub(super) fn before(&self, trace: Option<TraceId>, before: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let get = |sequence| Some((sequence, self.get(sequence)?));
+        let newest = self.newest_before(trace, before).and_then(get);
+        std::iter::successors(newest, move |(sequence, entry)| {
+            get(if trace.is_some() {
+                entry.previous
+            } else {
+                sequence - 1
+            })
+        })
     }
 
     /// Returns the sequence number of the newest record before `before`, of `trace` if given.
     ///
     /// The record may have been evicted.
-    pub(super) fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
+    fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
         let Some(trace) = trace else {
             let end = self.first + self.entries.len() as u64;
             return before.min(end).checked_sub(1);
@@ -189,5 +197,10 @@ impl Logs {
             sequence = self.get(sequence)?.previous;
         }
         Some(sequence)
+    }
+
+    fn get(&self, sequence: u64) -> Option<&Entry> {
+        let index = sequence.checked_sub(self.first)?;
+        self.entries.get(usize::try_from(index).ok()?)
     }
 }

@@ -1,5 +1,7 @@
-//! Searches traces, newest first. A search releases the lock every few milliseconds so that inserts proceed,
-//! and stops at a time limit; its result contains the position at which to continue.
+//! Searches traces, newest first.
+//!
+//! A search releases the lock every few milliseconds so that inserts proceed, and stops at a time limit; its
+//! result contains the position at which to continue.
 
 use std::{
     collections::HashMap,
@@ -20,14 +22,14 @@ use super::{
 };
 
 /// Maximum duration of a search.
-pub(crate) const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
+const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
 
-/// Maximum time for which a search holds the lock without a break.
-pub(crate) const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
+/// Maximum time for which a search holds the lock without releasing it.
+const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 
 /// Maximum size of the strings on a page of results, in bytes, before JSON encoding; further results go on
 /// the next page.
-pub(crate) const MAX_RESULT_BYTES: usize = 4 << 20;
+const MAX_RESULT_BYTES: usize = 4 << 20;
 
 /// Maximum number of services in a trace summary.
 const MAX_SERVICES: usize = 100;
@@ -99,6 +101,9 @@ impl TraceSummary {
     }
 }
 
+/// Visitor of [`SearchPage::collect`].
+type Visitor<'a, T> = &'a mut dyn FnMut(u64, Option<(usize, T)>) -> bool;
+
 /// Page of search results.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchPage<T> {
@@ -107,43 +112,55 @@ pub(crate) struct SearchPage<T> {
     pub(crate) next: Option<u64>,
 }
 
-/// Returns the traces that match `search`, newest first.
-pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
-    let deadline = Instant::now() + MAX_SEARCH_TIME;
-    let mut entries = Vec::new();
-    let mut before = search.before.unwrap_or(u64::MAX);
-    let mut bytes = 0;
-    loop {
-        let traces = traces.read();
-        let pause = Instant::now() + MAX_LOCK_TIME;
-        let mut matcher = Matcher::new(search, &traces);
-        let mut done = true;
-        for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
-                done = false;
-                break;
+impl<T> SearchPage<T> {
+    /// Collects at most `limit` entries of `content`, newest first.
+    ///
+    /// `scan` visits the entries numbered below its second argument in descending order, as long as the visitor
+    /// returns true, and returns whether it reached the end. The visitor takes the number of each entry and, if the
+    /// entry matches, the size of its strings and a copy.
+    pub(crate) fn collect<C>(
+        content: &FairLock<C>,
+        before: Option<u64>,
+        limit: usize,
+        scan: impl Fn(&C, u64, Visitor<'_, T>) -> bool,
+    ) -> Self {
+        let deadline = Instant::now() + MAX_SEARCH_TIME;
+        let mut entries = Vec::new();
+        let mut before = before.unwrap_or(u64::MAX);
+        let mut bytes = 0;
+        loop {
+            let content = content.read();
+            let lock_deadline = Instant::now() + MAX_LOCK_TIME;
+            let mut is_full = false;
+            let at_end = scan(&content, before, &mut |number, found| {
+                is_full = entries.len() == limit || bytes > MAX_RESULT_BYTES;
+                if is_full {
+                    return false;
+                }
+                before = number;
+                if let Some((size, entry)) = found {
+                    bytes += size;
+                    entries.push(entry);
+                }
+                Instant::now() < lock_deadline
+            });
+            if at_end || is_full || Instant::now() >= deadline {
+                let next = (!at_end).then_some(before);
+                return Self { entries, next };
             }
-            before = number;
-            if matcher.matches(trace) {
-                let found = summary(&traces, trace);
-                bytes += found.len();
-                entries.push(found);
-            }
-            if Instant::now() >= pause {
-                done = false;
-                break;
-            }
-        }
-        if done {
-            return SearchPage { entries, next: None };
-        }
-        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
-            return SearchPage {
-                entries,
-                next: Some(before),
-            };
         }
     }
+}
+
+/// Returns the traces that match `search`, newest first.
+pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
+        let mut matcher = Matcher::new(search, traces);
+        traces.before(before).all(|(number, trace)| {
+            let found = matcher.matches(trace).then(|| summary(traces, trace));
+            visit(number, found.map(|summary| (summary.len(), summary)))
+        })
+    })
 }
 
 /// Returns the summary of a trace.
