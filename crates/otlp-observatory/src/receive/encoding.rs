@@ -4,7 +4,7 @@
 use axum::{
     body::Body,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, StatusCode,
         header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse as _, Response},
@@ -78,18 +78,12 @@ impl Encoding {
             Self::Protobuf => status.encode_to_vec(),
             Self::Json => to_json(&status),
         };
-        let mut response = self.response(refusal.http_status(), bytes);
-        if let Some(delay) = refusal.retry_after() {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
-        }
-        if matches!(refusal, Refusal::NotPost) {
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        response
+        let retry_after = refusal
+            .retry_after()
+            .map(|delay| [(RETRY_AFTER, delay.as_secs())]);
+        let allow = matches!(refusal, Refusal::NotPost).then_some([(ALLOW, "POST")]);
+        let response = self.response(refusal.http_status(), bytes);
+        (retry_after, allow, response).into_response()
     }
 
     fn response(self, status: StatusCode, bytes: Vec<u8>) -> Response {

@@ -82,11 +82,11 @@ fn check_pair(trace_id: &mut Vec<u8>, span_id: &mut Vec<u8>) {
 }
 
 fn is_trace_id(id: &[u8]) -> bool {
-    id.len() == 16 && id.iter().any(|byte| *byte != 0)
+    id.len() == 16 && id != [0; 16]
 }
 
 fn is_span_id(id: &[u8]) -> bool {
-    id.len() == 8 && id.iter().any(|byte| *byte != 0)
+    id.len() == 8 && id != [0; 8]
 }
 
 #[cfg(test)]

@@ -43,19 +43,8 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// Returns the HTTP status. OTLP senders retry after 429, 502, 503 and 504 only.
     pub(super) fn http_status(&self) -> StatusCode {
-        match self {
-            Self::UnknownAddress => StatusCode::NOT_FOUND,
-            Self::NotPost => StatusCode::METHOD_NOT_ALLOWED,
-            Self::UnsupportedType | Self::UnsupportedEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge { .. } | Self::TooManyItems => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Truncated | Self::NotGzip | Self::Undecodable(_) => StatusCode::BAD_REQUEST,
-            Self::Ingest(Refused::Overloaded) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Ingest(Refused::Closed) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.statuses().0
     }
 
     /// Returns the delay after which the sender may retry; `None` if the error is permanent.
@@ -68,20 +57,27 @@ impl Refusal {
     }
 
     fn code(&self) -> Code {
+        self.statuses().1
+    }
+
+    /// Returns the HTTP and gRPC status. OTLP/HTTP senders retry after 429, 502, 503 and 504 only.
+    fn statuses(&self) -> (StatusCode, Code) {
         match self {
-            Self::UnknownAddress => Code::NotFound,
-            Self::NotPost => Code::Unimplemented,
-            Self::TooSlow => Code::DeadlineExceeded,
-            Self::UnsupportedType
-            | Self::UnsupportedEncoding
-            | Self::TooLarge { .. }
-            | Self::TooManyItems
-            | Self::Truncated
-            | Self::NotGzip
-            | Self::Undecodable(_) => Code::InvalidArgument,
-            Self::Ingest(Refused::Overloaded) => Code::ResourceExhausted,
-            Self::Ingest(Refused::Closed) => Code::Unavailable,
-            Self::Internal => Code::Internal,
+            Self::UnknownAddress => (StatusCode::NOT_FOUND, Code::NotFound),
+            Self::NotPost => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
+            Self::UnsupportedType | Self::UnsupportedEncoding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument)
+            }
+            Self::TooLarge { .. } | Self::TooManyItems => {
+                (StatusCode::PAYLOAD_TOO_LARGE, Code::InvalidArgument)
+            }
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
+            Self::Truncated | Self::NotGzip | Self::Undecodable(_) => {
+                (StatusCode::BAD_REQUEST, Code::InvalidArgument)
+            }
+            Self::Ingest(Refused::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::Ingest(Refused::Closed) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Trace ids, span ids and timestamps, with their text and JSON forms.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU64};
 
 use serde::{Serialize, Serializer};
 
@@ -17,35 +17,32 @@ impl TraceId {
 
     /// Parses 32 hexadecimal digits.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        is_hex(text, 32)
-            .then(|| u128::from_str_radix(text, 16).ok())?
-            .filter(|id| *id != 0)
-            .map(Self)
+        parse_hex(text, 32).filter(|id| *id != 0).map(Self)
     }
 }
 
 /// Id of a span within its trace; never zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct SpanId(std::num::NonZeroU64);
+pub(crate) struct SpanId(NonZeroU64);
 
 impl SpanId {
     /// Converts from OTLP's 8 bytes; `None` for any other length or zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id = u64::from_be_bytes(bytes.try_into().ok()?);
-        std::num::NonZeroU64::new(id).map(Self)
+        NonZeroU64::new(id).map(Self)
     }
 
     /// Parses 16 hexadecimal digits.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        let id = is_hex(text, 16).then(|| u64::from_str_radix(text, 16).ok())??;
-        std::num::NonZeroU64::new(id).map(Self)
+        let id = u64::try_from(parse_hex(text, 16)?).ok()?;
+        NonZeroU64::new(id).map(Self)
     }
 }
 
-/// Returns whether `text` consists of `length` hexadecimal digits; `from_str_radix` alone would accept a
-/// sign.
-fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Parses exactly `digits` hexadecimal digits; `from_str_radix` alone would accept a sign.
+fn parse_hex(text: &str, digits: usize) -> Option<u128> {
+    let is_hex = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| u128::from_str_radix(text, 16).ok())?
 }
 
 impl fmt::Display for TraceId {

@@ -38,18 +38,20 @@ pub(crate) struct Instrument {
 impl InstrumentType {
     /// Returns the instrument type of `data`, and whether its temporality is delta.
     fn of(data: &Data) -> (Self, bool) {
-        let is_delta = |temporality| temporality == AggregationTemporality::Delta as i32;
-        match data {
-            Data::Gauge(_) => (Self::Gauge, false),
-            Data::Sum(sum) if sum.is_monotonic => (Self::Counter, is_delta(sum.aggregation_temporality)),
-            Data::Sum(sum) => (Self::UpDownCounter, is_delta(sum.aggregation_temporality)),
-            Data::Histogram(histogram) => (Self::Histogram, is_delta(histogram.aggregation_temporality)),
-            Data::ExponentialHistogram(histogram) => (
-                Self::ExponentialHistogram,
-                is_delta(histogram.aggregation_temporality),
-            ),
-            Data::Summary(_) => (Self::Summary, false),
-        }
+        let (instrument_type, temporality) = match data {
+            Data::Gauge(_) => (Self::Gauge, 0),
+            Data::Sum(sum) if sum.is_monotonic => (Self::Counter, sum.aggregation_temporality),
+            Data::Sum(sum) => (Self::UpDownCounter, sum.aggregation_temporality),
+            Data::Histogram(histogram) => (Self::Histogram, histogram.aggregation_temporality),
+            Data::ExponentialHistogram(histogram) => {
+                (Self::ExponentialHistogram, histogram.aggregation_temporality)
+            }
+            Data::Summary(_) => (Self::Summary, 0),
+        };
+        (
+            instrument_type,
+            temporality == AggregationTemporality::Delta as i32,
+        )
     }
 }
 

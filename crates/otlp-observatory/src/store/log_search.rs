@@ -72,40 +72,38 @@ fn matches(
     entry: &Entry,
     resources: &mut HashMap<InternId, Vec<KeyValue>>,
 ) -> bool {
+    let LogSearch {
+        service,
+        text,
+        attributes,
+        span,
+        ..
+    } = search;
     let source = logs.sources.get(entry.source);
-    let indexed = search.severity.is_none_or(|least| entry.severity >= least)
+    let entry_matches = search.severity.is_none_or(|least| entry.severity >= least)
         && search.from.is_none_or(|from| entry.time >= from)
         && search.to.is_none_or(|to| entry.time <= to)
-        && search
-            .service
+        && service
             .as_deref()
             .is_none_or(|service| service == &*source.service)
-        && search.text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
-    if !indexed {
-        return false;
-    }
-    if search.text.is_none() && search.attributes.is_empty() && search.span.is_none() {
-        return true;
+        && text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
+    if !entry_matches || text.is_none() && attributes.is_empty() && span.is_none() {
+        return entry_matches;
     }
     let mut is_of_resource =
         |wanted: &Attribute| wanted.is_in(resources.entry(entry.source).or_insert_with(|| source.resource()));
     // A scan of the encoding rules out most records without decoding them.
     let may_have = |wanted: &Attribute| wanted.may_be_in(&entry.encoded) || is_of_resource(wanted);
-    if !search.attributes.iter().all(may_have) {
+    if !attributes.iter().all(may_have) {
         return false;
     }
     let Ok(record) = LogRecord::decode(&*entry.encoded) else {
         return false;
     };
-    let is_attribute = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
-    search
-        .span
-        .is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
-        && search.attributes.iter().all(is_attribute)
-        && search
-            .text
-            .as_ref()
-            .is_none_or(|text| is_in_record(text, &record))
+    let has = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
+    span.is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
+        && attributes.iter().all(has)
+        && text.as_ref().is_none_or(|text| is_in_record(text, &record))
 }
 
 /// Whether the record's body, event name, severity text or attributes contain `text`.

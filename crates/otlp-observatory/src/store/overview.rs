@@ -1,5 +1,5 @@
-//! Overview of a time window: counts, errors and latencies of requests and tasks. Computed from the index for
-//! each request: spans are not decoded, and no aggregates are stored.
+//! Overview of a time window: counts, errors and latencies of requests and tasks. The overview is computed from
+//! the index for each request: spans are not decoded, and no aggregates are stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -81,13 +81,7 @@ struct ClassSample {
     class: SpanClass,
     latest: u64,
     /// Empty unless the class is a request or a task.
-    spans: Vec<SpanSample>,
-}
-
-struct SpanSample {
-    end: u64,
-    duration: u64,
-    failed: bool,
+    latencies: Latencies,
 }
 
 /// Executions of a task.
@@ -100,38 +94,34 @@ struct Runs {
 /// Returns the overview of the `window` nanoseconds before `now`.
 pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
-    let samples = samples_since(&traces.read(), start);
+    let step = window.div_ceil(STEPS).max(1);
+    let (samples, steps) = samples_since(&traces.read(), start, step);
     let seconds = window as f64 / 1e9;
 
     let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
     let mut routes: HashMap<(Arc<str>, Arc<str>), Latencies> = HashMap::new();
     let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
-    let step = window.div_ceil(STEPS).max(1);
-    let mut steps = vec![Latencies::default(); STEPS as usize];
     for sample in samples {
         let (requests, latest) = services.entry(sample.service.clone()).or_default();
         *latest = sample.latest.max(*latest);
         match &sample.class.role {
             Role::Request { .. } => {
+                requests.append(sample.latencies.clone());
                 let route = routes.entry((sample.service, sample.class.route())).or_default();
-                for span in sample.spans {
-                    requests.add(span.duration, span.failed);
-                    route.add(span.duration, span.failed);
-                    let step = (span.end - start) / step;
-                    steps[step.min(STEPS - 1) as usize].add(span.duration, span.failed);
-                }
+                route.append(sample.latencies);
             }
             Role::Task { task, state, .. } => {
                 let task = task.as_ref().unwrap_or(&sample.class.name).clone();
                 let runs = tasks.entry((sample.service, task)).or_default();
-                for span in sample.spans {
-                    runs.latencies.add(span.duration, span.failed);
-                    let by_status = || if span.failed { "FAILURE" } else { "SUCCESS" }.into();
-                    *runs
-                        .states
-                        .entry(state.clone().unwrap_or_else(by_status))
-                        .or_default() += 1;
+                let (count, failed) = (sample.latencies.count(), sample.latencies.errors());
+                let states = match state {
+                    Some(state) => vec![(state.clone(), count)],
+                    None => vec![("FAILURE".into(), failed), ("SUCCESS".into(), count - failed)],
+                };
+                for (state, count) in states.into_iter().filter(|(_, count)| *count > 0) {
+                    *runs.states.entry(state).or_default() += count;
                 }
+                runs.latencies.append(sample.latencies);
             }
             _ => {}
         }
@@ -174,8 +164,9 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
     }
 }
 
-/// Copies the samples of each class since `start`.
-fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
+/// Returns the spans since `start` by class, and the requests by step.
+fn samples_since(traces: &Traces, start: u64, step: u64) -> (Vec<ClassSample>, Vec<Latencies>) {
+    let mut steps = vec![Latencies::default(); STEPS as usize];
     let mut by_class: Vec<Option<ClassSample>> = Vec::new();
     by_class.resize_with(traces.classes.slots(), || None);
     for trace in traces.since(start) {
@@ -186,20 +177,20 @@ fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
                     service: traces.sources.get(class.source).service.clone(),
                     class: class.clone(),
                     latest: 0,
-                    spans: Vec::new(),
+                    latencies: Latencies::default(),
                 }
             });
             sample.latest = sample.latest.max(span.effective_end);
+            if let Role::Request { .. } = sample.class.role {
+                let step = ((span.effective_end - start) / step).min(STEPS - 1);
+                steps[step as usize].add(span.duration, span.failed);
+            }
             if let Role::Request { .. } | Role::Task { .. } = sample.class.role {
-                sample.spans.push(SpanSample {
-                    end: span.effective_end,
-                    duration: span.duration,
-                    failed: span.failed,
-                });
+                sample.latencies.add(span.duration, span.failed);
             }
         }
     }
-    by_class.into_iter().flatten().collect()
+    (by_class.into_iter().flatten().collect(), steps)
 }
 
 impl Requests {

@@ -26,24 +26,29 @@ pub(crate) struct SeriesSearch {
 
 impl SeriesSearch {
     pub(super) fn matches(&self, metrics: &Metrics, series: &Series) -> bool {
+        let Self {
+            name,
+            service,
+            instrument_type,
+            text,
+            attributes,
+        } = self;
         let instrument = metrics.instrument(series);
         let texts = [&instrument.name, &instrument.unit, &instrument.description];
         let is_in_texts = |text: &Text| texts.iter().any(|field| text.is_in(field.as_bytes()));
-        self.name.as_deref().is_none_or(|name| name == &*instrument.name)
-            && self
-                .instrument_type
-                .is_none_or(|wanted| wanted == instrument.instrument_type)
-            && self.text.as_ref().is_none_or(is_in_texts)
-            && self
-                .service
+        let source = metrics.source(series);
+        name.as_deref().is_none_or(|name| name == &*instrument.name)
+            && instrument_type.is_none_or(|wanted| wanted == instrument.instrument_type)
+            && text.as_ref().is_none_or(is_in_texts)
+            && service
                 .as_deref()
-                .is_none_or(|service| service == &*metrics.source(series).service)
-            && (self.attributes.is_empty() || self.attributes_match(metrics, series))
+                .is_none_or(|service| service == &*source.service)
+            && (attributes.is_empty() || self.attributes_match(source, series))
     }
 
-    fn attributes_match(&self, metrics: &Metrics, series: &Series) -> bool {
+    fn attributes_match(&self, source: &Source, series: &Series) -> bool {
         let attributes = decode_attributes(&series.attributes);
-        let resource = metrics.source(series).resource();
+        let resource = source.resource();
         self.attributes
             .iter()
             .all(|wanted| wanted.is_in(&attributes) || wanted.is_in(&resource))

@@ -52,7 +52,7 @@ impl Source {
         }
         let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
         let make = || Self {
-            service: service_name(resource).into(),
+            service: resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE).into(),
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
@@ -68,17 +68,11 @@ impl Footprint for Source {
     }
 }
 
-fn service_name(resource: Option<&Resource>) -> &str {
-    resource
-        .and_then(|resource| text(&resource.attributes, "service.name"))
-        .filter(|name| !name.is_empty())
-        .unwrap_or(UNKNOWN_SERVICE)
-}
-
-/// Returns the value of the first attribute `key` if it is a string.
-fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
-    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
-    text_of(attribute)
+/// Returns `service.name` if it is a string that is not empty.
+fn service_name(resource: &Resource) -> Option<&str> {
+    let mut attributes = resource.attributes.iter();
+    let name = text_of(attributes.find(|attribute| attribute.key == "service.name")?)?;
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// Returns the value of `attribute` if it is a string.

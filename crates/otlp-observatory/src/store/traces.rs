@@ -138,17 +138,14 @@ impl Traces {
         let id = SpanId::from_bytes(&span.span_id)?;
         let encoding_bytes = memory::shared(span.encoded_len());
         let allowance = self.limit / TRACE_LIMIT_DIVISOR;
-        let known = self.numbers.get(&trace_id).copied();
-        if known.is_none() {
-            if encoding_bytes > allowance {
-                return None;
-            }
-            self.add_trace(trace_id);
-        }
-        let index = known.map_or(self.order.len() as u64 - 1, |number| number - self.first);
-        let trace = self.order.get_mut(usize::try_from(index).ok()?)?;
+        let index = match self.numbers.get(&trace_id) {
+            Some(number) => usize::try_from(number - self.first).ok()?,
+            None if encoding_bytes > allowance => return None,
+            None => self.add_trace(trace_id),
+        };
+        let trace = self.order.get_mut(index)?;
         let before = trace.bytes();
-        if before.saturating_add(encoding_bytes) > allowance && known.is_some() {
+        if before.saturating_add(encoding_bytes) > allowance && !trace.spans.is_empty() {
             trace.dropped += 1;
             return None;
         }
@@ -174,18 +171,21 @@ impl Traces {
         Some(())
     }
 
-    fn add_trace(&mut self, id: TraceId) {
-        self.numbers.insert(id, self.first + self.order.len() as u64);
-        memory::grow(&mut self.order);
-        let trace = Trace {
+    /// Adds an empty trace and returns its index.
+    fn add_trace(&mut self, id: TraceId) -> usize {
+        let trace = Box::new(Trace {
             id,
             spans: Vec::new(),
             latest: 0,
             dropped: 0,
             encodings_bytes: 0,
-        };
+        });
+        let index = self.order.len();
+        self.numbers.insert(id, self.first + index as u64);
         self.traces_bytes += trace.bytes();
-        self.order.push_back(Box::new(trace));
+        memory::grow(&mut self.order);
+        self.order.push_back(trace);
+        index
     }
 
     /// Removes the oldest traces until the memory use is within the limit.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    iter,
     sync::Arc,
 };
 
@@ -63,7 +64,7 @@ pub(crate) fn order(spans: &[StoredSpan]) -> Vec<usize> {
     for span in by_start {
         if !placed[span] {
             let entrance = earliest_in_cycle(span, parent_of, |span| spans[span].start);
-            descend(entrance, &mut placed);
+            descend(entrance.unwrap_or(span), &mut placed);
         }
     }
     ordered
@@ -74,24 +75,14 @@ fn earliest_in_cycle(
     span: usize,
     parent_of: impl Fn(usize) -> Option<usize>,
     start_of: impl Fn(usize) -> u64,
-) -> usize {
-    let mut above = HashSet::new();
-    let mut at = span;
-    while above.insert(at) {
-        match parent_of(at) {
-            Some(parent) => at = parent,
-            None => return at,
-        }
-    }
-    let mut earliest = at;
-    let mut next = parent_of(at);
-    while let Some(span) = next.filter(|&span| span != at) {
-        if start_of(span) < start_of(earliest) {
-            earliest = span;
-        }
-        next = parent_of(span);
-    }
-    earliest
+) -> Option<usize> {
+    let mut visited = HashSet::new();
+    let mut ancestors = iter::successors(Some(span), |&span| parent_of(span));
+    let repeated = ancestors.find(|&span| !visited.insert(span))?;
+    let cycle = iter::successors(Some(repeated), |&span| {
+        parent_of(span).filter(|&parent| parent != repeated)
+    });
+    cycle.min_by_key(|&span| start_of(span))
 }
 
 #[cfg(test)]
