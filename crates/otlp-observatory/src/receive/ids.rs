@@ -1,6 +1,5 @@
-//! Validates trace and span ids, by which telemetry is found. Ids of the wrong length or all zeros are
-//! invalid: spans with invalid ids are removed, and other items lose theirs, as `trace.proto` and
-//! `logs.proto` specify.
+//! Validates trace and span ids. Ids of the wrong length and ids of zeros are invalid. As `trace.proto` and
+//! `logs.proto` specify, spans with invalid ids are removed, and invalid ids of other items are cleared.
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
@@ -12,7 +11,7 @@ use crate::export::{Export, for_each_point};
 /// Error message for the sender of removed spans.
 pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
 
-/// Returns the response to a request of which `rejected` spans were removed.
+/// Returns the response to a request from which `rejected` spans were removed.
 pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse {
         partial_success: (rejected > 0).then(|| ExportTracePartialSuccess {
@@ -22,7 +21,7 @@ pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
     }
 }
 
-/// Removes invalid ids from `export`. Returns the number of spans removed.
+/// Removes spans with invalid ids and clears other invalid ids; returns the number of spans removed.
 pub(super) fn check(export: &mut Export) -> usize {
     let mut rejected = 0;
     match export {
@@ -59,7 +58,7 @@ pub(super) fn check(export: &mut Export) -> usize {
     rejected
 }
 
-/// Makes a span with an invalid parent id a root, and removes links with invalid ids.
+/// Clears an invalid parent id, which makes the span a root, and removes links with invalid ids.
 fn check_references(span: &mut Span) {
     if !is_span_id(&span.parent_span_id) {
         span.parent_span_id.clear();
@@ -71,7 +70,7 @@ fn check_references(span: &mut Span) {
     span.dropped_links_count = span.dropped_links_count.saturating_add(dropped);
 }
 
-/// Clears invalid ids; a span id is meaningless without its trace id.
+/// Clears invalid ids. A span id is cleared with its trace id, without which it is meaningless.
 fn check_pair(trace_id: &mut Vec<u8>, span_id: &mut Vec<u8>) {
     if !is_trace_id(trace_id) {
         trace_id.clear();

@@ -13,7 +13,7 @@ use values::Json;
 
 use crate::export::{Export, Signal};
 
-/// Decodes a request body; `serde_json` limits nesting to 128 levels.
+/// Decodes a request body. `serde_json` limits nesting to 128 levels.
 pub(super) fn decode(signal: Signal, body: &[u8]) -> Result<Export, serde_json::Error> {
     Ok(match signal {
         Signal::Traces => Export::Traces(serde_json::from_slice::<Json<_>>(body)?.0),

@@ -65,32 +65,26 @@ impl Instrument {
         source: InternId,
     ) -> InternId {
         let (instrument_type, is_delta) = InstrumentType::of(data);
-        let key = (
-            source,
-            &metric.name,
-            &metric.unit,
-            &metric.description,
-            instrument_type,
-            is_delta,
-        );
-        let same = |known: &Self| {
-            (known.source, known.instrument_type, known.is_delta) == (source, instrument_type, is_delta)
-                && *known.name == *metric.name
-                && *known.unit == *metric.unit
-                && *known.description == *metric.description
-        };
+        let texts = [&*metric.name, &*metric.unit, &*metric.description];
+        let key = (source, texts, instrument_type, is_delta);
+        let same = |known: &Self| (known.source, known.texts(), known.instrument_type, known.is_delta) == key;
         let make = || {
             sources.retain(source);
             Self {
                 source,
-                name: metric.name.as_str().into(),
-                unit: metric.unit.as_str().into(),
-                description: metric.description.as_str().into(),
+                name: texts[0].into(),
+                unit: texts[1].into(),
+                description: texts[2].into(),
                 instrument_type,
                 is_delta,
             }
         };
         instruments.intern(&key, same, make)
+    }
+
+    /// Returns the name, unit and description.
+    pub(super) fn texts(&self) -> [&str; 3] {
+        [&self.name, &self.unit, &self.description]
     }
 
     /// Removes a reference to an instrument.
@@ -107,7 +101,6 @@ impl Instrument {
 
 impl Footprint for Instrument {
     fn heap_bytes(&self) -> usize {
-        let texts = [&self.name, &self.unit, &self.description];
-        texts.into_iter().map(|text| memory::shared(text.len())).sum()
+        self.texts().map(|text| memory::shared(text.len())).iter().sum()
     }
 }

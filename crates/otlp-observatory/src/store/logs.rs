@@ -68,15 +68,12 @@ impl Logs {
 
     /// Inserts records that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64) {
+        let allowance = self.limit / RECORD_LIMIT_DIVISOR;
         for from_resource in request {
+            let resource = from_resource.resource.as_ref();
             for from_scope in from_resource.scope_logs {
-                let source = Source::intern(
-                    &mut self.sources,
-                    from_resource.resource.as_ref(),
-                    from_scope.scope.as_ref(),
-                    self.limit / RECORD_LIMIT_DIVISOR,
-                );
-                let Some(source) = source else {
+                let scope = from_scope.scope.as_ref();
+                let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
                     self.refused += from_scope.log_records.len() as u64;
                     continue;
                 };

@@ -55,6 +55,7 @@ pub(crate) use waterfall::StoredSpan;
 
 use crate::export::{Counts, Export};
 use fair_lock::FairLock;
+use intern::InternId;
 use logs::Logs;
 use metrics::Metrics;
 use traces::Traces;
@@ -178,21 +179,18 @@ impl Store {
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<StoredTrace> {
         let mut trace = self.snapshot(id)?;
+        let mut spans = Vec::new();
         let mut bytes = 0;
-        let fits = |index: &usize| {
-            let span = &trace.spans[*index];
+        for index in waterfall::order(&trace.spans) {
+            let span = &trace.spans[index];
             bytes += span.encoded.len() + trace.sources[span.source].len();
-            bytes <= MAX_TRACE_BYTES
-        };
-        let shown: Vec<_> = waterfall::order(&trace.spans)
-            .into_iter()
-            .take_while(fits)
-            .collect();
-        trace.summary.dropped += (trace.spans.len() - shown.len()) as u64;
-        trace.spans = shown
-            .into_iter()
-            .map(|index| trace.spans[index].clone())
-            .collect();
+            if bytes > MAX_TRACE_BYTES {
+                break;
+            }
+            spans.push(span.clone());
+        }
+        trace.summary.dropped += (trace.spans.len() - spans.len()) as u64;
+        trace.spans = spans;
         let of_trace = LogSearch {
             trace: Some(id),
             limit: MAX_TRACE_RECORDS,
@@ -209,16 +207,18 @@ impl Store {
         let trace = traces.get(id)?;
         let mut sources = Vec::new();
         let mut known = HashMap::new();
+        let mut index_of = |class: InternId| {
+            let source = traces.classes.get(class).source;
+            *known.entry(source).or_insert_with(|| {
+                sources.push(traces.sources.get(source).clone());
+                sources.len() - 1
+            })
+        };
         let spans = trace.spans.iter().map(|span| StoredSpan {
             id: span.id,
             parent: span.parent,
             start: span.start,
-            source: *known
-                .entry(traces.classes.get(span.class).source)
-                .or_insert_with(|| {
-                    sources.push(traces.source(span).clone());
-                    sources.len() - 1
-                }),
+            source: index_of(span.class),
             encoded: span.encoded.clone(),
         });
         let spans = spans.collect();

@@ -231,13 +231,8 @@ impl<'a> Matcher<'a> {
 
     /// Evaluates the filters that the index entry decides.
     fn entry_matches(&mut self, span: &SpanEntry) -> bool {
-        let Self {
-            search,
-            traces,
-            classes,
-            ..
-        } = self;
-        let class = &mut classes[span.class.index()];
+        let (search, traces) = (self.search, self.traces);
+        let class = &mut self.classes[span.class.index()];
         (search.status != Some(StatusFilter::Error) || span.failed)
             && search.min_duration.is_none_or(|least| span.duration >= least)
             && search.max_duration.is_none_or(|most| span.duration <= most)
@@ -253,10 +248,9 @@ impl<'a> Matcher<'a> {
             return false;
         }
         // A scan of the encoding rules out most spans without decoding them.
-        if attributes
-            .iter()
-            .any(|wanted| !wanted.may_be_in(&span.encoded) && !self.is_of_resource(wanted, span))
-        {
+        let may_have =
+            |wanted: &Attribute| wanted.may_be_in(&span.encoded) || self.is_of_resource(wanted, span);
+        if !attributes.iter().all(may_have) {
             return false;
         }
         if text.is_none() && attributes.is_empty() {

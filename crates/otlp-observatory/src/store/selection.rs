@@ -26,24 +26,19 @@ pub(crate) struct SeriesSearch {
 
 impl SeriesSearch {
     pub(super) fn matches(&self, metrics: &Metrics, series: &Series) -> bool {
-        let Self {
-            name,
-            service,
-            instrument_type,
-            text,
-            attributes,
-        } = self;
         let instrument = metrics.instrument(series);
-        let texts = [&instrument.name, &instrument.unit, &instrument.description];
-        let is_in_texts = |text: &Text| texts.iter().any(|field| text.is_in(field.as_bytes()));
         let source = metrics.source(series);
-        name.as_deref().is_none_or(|name| name == &*instrument.name)
-            && instrument_type.is_none_or(|wanted| wanted == instrument.instrument_type)
-            && text.as_ref().is_none_or(is_in_texts)
-            && service
-                .as_deref()
-                .is_none_or(|service| service == &*source.service)
-            && (attributes.is_empty() || self.attributes_match(source, series))
+        let is_of_type = |wanted| wanted == instrument.instrument_type;
+        let is_of_service = |service: &str| service == &*source.service;
+        let is_in_texts = |text: &Text| {
+            let mut texts = instrument.texts().into_iter();
+            texts.any(|field| text.is_in(field.as_bytes()))
+        };
+        self.name.as_deref().is_none_or(|name| name == &*instrument.name)
+            && self.instrument_type.is_none_or(is_of_type)
+            && self.text.as_ref().is_none_or(is_in_texts)
+            && self.service.as_deref().is_none_or(is_of_service)
+            && (self.attributes.is_empty() || self.attributes_match(source, series))
     }
 
     fn attributes_match(&self, source: &Source, series: &Series) -> bool {

@@ -1,6 +1,5 @@
-//! Span classes: the source, name, kind and role that similar spans share, for example a route's requests or
-//! a task's runs. A span's class is determined when the span arrives, so that the overview and the map need
-//! not decode spans.
+//! Span classes: the source, name and role that similar spans share, for example the requests of a route or the
+//! runs of a task. The class is determined when a span arrives, so the overview and the map do not decode spans.
 
 use std::{cell::Cell, hash::Hash, sync::Arc};
 
@@ -17,7 +16,6 @@ use super::{
 pub(crate) struct SpanClass {
     pub(crate) source: InternId,
     pub(crate) name: Arc<str>,
-    pub(crate) kind: SpanKind,
     pub(crate) role: Role<Arc<str>>,
 }
 
@@ -60,24 +58,19 @@ impl SpanClass {
         span: &Span,
     ) -> InternId {
         let name = span.name.as_str();
-        let kind = span.kind();
         let role = Role::of(span);
         let same = |class: &Self| {
-            class.source == source
-                && &*class.name == name
-                && class.kind == kind
-                && class.role.map_ref(|text| &**text) == role
+            class.source == source && &*class.name == name && class.role.map_ref(|text| &**text) == role
         };
         let make = || {
             sources.retain(source);
             Self {
                 source,
                 name: name.into(),
-                kind,
                 role: role.map_ref(|text| Arc::from(*text)),
             }
         };
-        classes.intern(&(source, name, kind, &role), same, make)
+        classes.intern(&(source, name, &role), same, make)
     }
 
     /// Removes a span's reference to its class.
@@ -113,12 +106,8 @@ impl<'a> Role<&'a str> {
     /// Returns the role by the OpenTelemetry semantic conventions 1.3x and the older names.
     fn of(span: &'a Span) -> Self {
         let text = |key: &str| {
-            let last = span
-                .attributes
-                .iter()
-                .rev()
-                .find(|attribute| attribute.key == key)?;
-            text_of(last)
+            let mut newest_first = span.attributes.iter().rev();
+            text_of(newest_first.find(|attribute| attribute.key == key)?)
         };
         let queue = || Queue {
             system: text("messaging.system"),

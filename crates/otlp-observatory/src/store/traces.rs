@@ -109,15 +109,12 @@ impl Traces {
 
     /// Inserts spans that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64) {
+        let allowance = self.limit / TRACE_LIMIT_DIVISOR;
         for from_resource in request {
+            let resource = from_resource.resource.as_ref();
             for from_scope in from_resource.scope_spans {
-                let source = Source::intern(
-                    &mut self.sources,
-                    from_resource.resource.as_ref(),
-                    from_scope.scope.as_ref(),
-                    self.limit / TRACE_LIMIT_DIVISOR,
-                );
-                let Some(source) = source else {
+                let scope = from_scope.scope.as_ref();
+                let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
                     self.refused += from_scope.spans.len() as u64;
                     continue;
                 };

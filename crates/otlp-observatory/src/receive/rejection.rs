@@ -1,4 +1,4 @@
-//! Errors of the receivers, with the HTTP and gRPC status that OTLP specifies for them.
+//! Errors of the receivers, with the HTTP and gRPC statuses that OTLP specifies.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::{
     limits::{READ_TIMEOUT, RETRY_AFTER},
     status::Status,
 };
-use crate::ingest::Refused;
+use crate::ingest::Rejected;
 
-/// Refusal of a whole request. The messages are sent to the sender.
+/// Reason a request was rejected. The sender receives the message.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum Rejection {
     #[error("unknown path; send OTLP to /v1/traces, /v1/metrics or /v1/logs")]
     UnknownAddress,
     #[error("only POST is supported")]
@@ -36,13 +36,12 @@ pub(super) enum Refusal {
     #[error("the body cannot be decoded: {0}")]
     Undecodable(String),
     #[error(transparent)]
-    Ingest(#[from] Refused),
-    /// Internal error.
+    Ingest(#[from] Rejected),
     #[error("internal error")]
     Internal,
 }
 
-impl Refusal {
+impl Rejection {
     pub(super) fn http_status(&self) -> StatusCode {
         self.statuses().0
     }
@@ -60,7 +59,7 @@ impl Refusal {
         self.statuses().1
     }
 
-    /// Returns the HTTP and gRPC status. OTLP/HTTP senders retry after 429, 502, 503 and 504 only.
+    /// Returns the HTTP and gRPC statuses. OTLP/HTTP senders retry after 429, 502, 503 and 504 only.
     fn statuses(&self) -> (StatusCode, Code) {
         match self {
             Self::UnknownAddress => (StatusCode::NOT_FOUND, Code::NotFound),
@@ -75,16 +74,16 @@ impl Refusal {
             Self::Truncated | Self::NotGzip | Self::Undecodable(_) => {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument)
             }
-            Self::Ingest(Refused::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
-            Self::Ingest(Refused::Closed) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Ingest(Rejected::Overloaded) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::Ingest(Rejected::Closed) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         }
     }
 }
 
-impl From<Refusal> for tonic::Status {
-    fn from(refusal: Refusal) -> Self {
-        let details = refusal.status().encode_to_vec();
-        Self::with_details(refusal.code(), refusal.to_string(), details.into())
+impl From<Rejection> for tonic::Status {
+    fn from(rejection: Rejection) -> Self {
+        let details = rejection.status().encode_to_vec();
+        Self::with_details(rejection.code(), rejection.to_string(), details.into())
     }
 }
