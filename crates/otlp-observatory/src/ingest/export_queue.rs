@@ -58,7 +58,7 @@ impl ExportQueue {
                 telemetry::warn!(
                     bytes,
                     limit = self.limit,
-                    "telemetry arrives faster than it is processed; rejecting requests that exceed the limit of the queue"
+                    "telemetry arrives faster than it is processed; rejecting requests until the queue has room"
                 );
             }
             return Err(Rejected::Overloaded);

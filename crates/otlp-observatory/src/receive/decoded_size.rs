@@ -48,7 +48,8 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Checks the estimated size of a protobuf body. An invalid body passes, because the decoder reports the error.
+/// Checks the estimated size of a protobuf body. An invalid body passes, because the decoder reports the
+/// error.
 ///
 /// # Errors
 /// [`Rejection::TooManyItems`]

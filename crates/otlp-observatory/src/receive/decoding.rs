@@ -1,5 +1,6 @@
-//! Decodes request bodies into exports with valid ids: decompresses a body, estimates its memory use, decodes it
-//! and checks the ids. Large bodies are decoded on the blocking thread pool instead of the async worker threads.
+//! Decodes request bodies into exports with valid ids: decompresses a body, estimates its memory use, decodes
+//! it and checks the ids. Large bodies are decoded on the blocking thread pool instead of the async worker
+//! threads.
 
 use std::sync::Arc;
 
@@ -17,10 +18,10 @@ use crate::{
     ingest::Rejected,
 };
 
-/// Maximum length of an uncompressed body that is decoded in place, in bytes. Decoding takes less than a millisecond.
+/// Maximum length in bytes of an uncompressed body that is decoded in place, in less than a millisecond.
 ///
-/// Larger bodies are decoded on the blocking thread pool, and so are compressed bodies, whose decompressed length is
-/// unknown.
+/// Larger bodies are decoded on the blocking thread pool, and so are compressed bodies, whose decompressed
+/// length is unknown.
 const SMALL_BODY: usize = 32 << 10;
 
 /// Maximum number of bodies decoded on the blocking thread pool at the same time.

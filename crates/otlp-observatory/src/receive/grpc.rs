@@ -1,7 +1,8 @@
 //! OTLP/gRPC: the method `Export` of the three collector services.
 //!
-//! `tonic` reads messages and limits their size, but does not decode them: the services of `opentelemetry-proto`
-//! would decode on the async worker threads. Instead, messages are decoded like HTTP bodies.
+//! `tonic` reads messages and limits their size, but does not decode them: the services of
+//! `opentelemetry-proto` would decode on the async worker threads. Instead, messages are decoded like HTTP
+//! bodies.
 
 use std::{future::Future, pin::Pin};
 

@@ -30,8 +30,8 @@ pub(crate) fn router(stopping: CancellationToken) -> Router {
     Router::new().route("/", report.clone()).route("/{*path}", report)
 }
 
-/// Formats a duration like Go (`1h2m3.4s`, `1m2.3s`, `2.3s`), except that less than a second is also in seconds
-/// (`0.25s`).
+/// Formats a duration like Go (`1h2m3.4s`, `1m2.3s`, `2.3s`), except that less than a second is also in
+/// seconds (`0.25s`).
 fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let minutes = match (seconds / 3600, seconds / 60 % 60) {

@@ -18,7 +18,8 @@ use crate::{
     ingest::{Ingest, Rejected},
 };
 
-/// Maximum total size of the bodies that are read and decoded at the same time, in bytes before decompression.
+/// Maximum total size of the bodies that are read and decoded at the same time, in bytes before
+/// decompression.
 ///
 /// Further requests wait.
 const MAX_CONCURRENT_BYTES: u32 = 64 << 20;

@@ -3,8 +3,8 @@
 //! absent key.
 //!
 //! The types come from `opentelemetry-proto`, but their serde implementations are not used: they reject input
-//! that the mapping allows (`{"arrayValue": {}}`, a `null` list, numbers in strings), and silently drop values
-//! and metrics that they cannot read.
+//! that the mapping allows (`{"arrayValue": {}}`, a `null` list, numbers in strings), and silently drop
+//! values and metrics that they cannot read.
 
 mod messages;
 mod values;

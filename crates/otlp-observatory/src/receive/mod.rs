@@ -1,7 +1,7 @@
 //! The OTLP receivers for HTTP (protobuf and JSON) and gRPC, and the health endpoint.
 //!
-//! The receivers follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size and time,
-//! decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
+//! The receivers follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size
+//! and time, decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
 //! [`Ingest`](crate::ingest::Ingest).
 
 mod body;

@@ -1,10 +1,10 @@
-//! Text and attribute filters for searches. Protobuf stores strings verbatim, so a scan of the encoding rules
-//! out most entries; only possible matches are decoded.
+//! Text and attribute filters of searches. Protobuf stores strings verbatim, so a scan of the encoding rules
+//! out most entries, and only possible matches are decoded.
 
 use memchr::{memchr_iter, memchr2_iter, memmem};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
-/// Characters in order of descending frequency; a search scans for the rarest character of its text.
+/// Characters in order of descending frequency. A search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
 
 /// Substring filter that ignores the case of ASCII letters.
@@ -33,7 +33,7 @@ impl Text {
         }
     }
 
-    /// Whether `bytes` contain the text.
+    /// Whether `bytes` contains the text.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
         let Some(&rarest) = self.needle.get(self.rarest) else {
             return true;
@@ -73,7 +73,7 @@ impl Text {
     }
 }
 
-/// Filter that requires an attribute, optionally with a given value.
+/// Filter by an attribute, optionally with a given value.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
     key: memmem::Finder<'static>,
@@ -93,12 +93,12 @@ impl Attribute {
         }
     }
 
-    /// Whether an encoded entry contains the key, and so may have the attribute.
+    /// Whether an encoded entry contains the key and may therefore have the attribute.
     pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
         self.key.find(encoded).is_some()
     }
 
-    /// Whether `attributes` contain the attribute.
+    /// Whether `attributes` contains the attribute.
     pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
             attribute.key.as_bytes() == self.key.needle()
@@ -112,7 +112,7 @@ impl Attribute {
     }
 }
 
-/// Whether `wanted` is the text form of `value` or, if `value` is an array, of one of its elements.
+/// Whether `wanted` is the text form of `value` or of an element of `value`, if that is an array.
 fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
     match &value.value {
         Some(Value::StringValue(text)) => text == wanted,

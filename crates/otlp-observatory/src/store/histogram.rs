@@ -54,7 +54,8 @@ impl From<ExponentialHistogramDataPoint> for Distribution {
 }
 
 impl Distribution {
-    /// Returns the distribution of the observations after `before`; `None` if `self` does not continue `before`.
+    /// Returns the distribution of the observations after `before`; `None` if `self` does not continue
+    /// `before`.
     pub(crate) fn since(&self, before: &Self) -> Option<Self> {
         let buckets = match (&self.buckets, &before.buckets) {
             (
@@ -134,8 +135,8 @@ fn explicit_bins(bounds: &[f64], counts: &[u64]) -> Vec<Bin> {
 #[derive(Clone, Debug, PartialEq)]
 struct Exponential {
     scale: i32,
-    /// Counts by sign and bucket index, in ascending order of the observations: the indices of negative buckets are
-    /// negated.
+    /// Counts by sign and bucket index, in ascending order of the observations: the indices of negative
+    /// buckets are negated.
     counts: BTreeMap<(i8, i64), u64>,
 }
 

@@ -4,12 +4,12 @@ use std::{fmt, num::NonZeroU64};
 
 use serde::{Serialize, Serializer};
 
-/// Trace id; never all zeros.
+/// Trace id; never zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct TraceId(u128);
 
 impl TraceId {
-    /// Converts from OTLP's 16 bytes; `None` for any other length or all zeros.
+    /// Converts the 16 bytes of OTLP; returns `None` for any other length or for zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id = u128::from_be_bytes(bytes.try_into().ok()?);
         (id != 0).then_some(Self(id))
@@ -26,7 +26,7 @@ impl TraceId {
 pub(crate) struct SpanId(NonZeroU64);
 
 impl SpanId {
-    /// Converts from OTLP's 8 bytes; `None` for any other length or zero.
+    /// Converts the 8 bytes of OTLP; returns `None` for any other length or for zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let id = u64::from_be_bytes(bytes.try_into().ok()?);
         NonZeroU64::new(id).map(Self)

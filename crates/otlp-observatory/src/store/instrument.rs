@@ -31,7 +31,7 @@ pub(crate) struct Instrument {
     pub(crate) unit: Arc<str>,
     pub(crate) description: Arc<str>,
     pub(crate) instrument_type: InstrumentType,
-    /// Whether the temporality is delta: a point counts since the previous one instead of since the start.
+    /// Whether the temporality is delta: points count from the previous point instead of from the start.
     pub(crate) is_delta: bool,
 }
 
@@ -56,7 +56,7 @@ impl InstrumentType {
 }
 
 impl Instrument {
-    /// Interns the instrument of `metric` with `data`, and adds a reference to it.
+    /// Interns the instrument of `metric`, whose `data` is passed separately, and adds a reference to it.
     pub(super) fn intern(
         instruments: &mut Interner<Self>,
         sources: &mut Interner<Source>,

@@ -36,7 +36,7 @@ impl Latencies {
 
     /// Computes the percentiles by nearest rank.
     pub(crate) fn percentiles(mut self) -> Percentiles {
-        // Descending: each selection leaves the smaller ranks to the left of it.
+        // In descending order, because a selection leaves the smaller ranks to its left.
         let p99_ns = self.take(99);
         let p95_ns = self.take(95);
         let p50_ns = self.take(50);
@@ -47,7 +47,7 @@ impl Latencies {
         }
     }
 
-    /// Returns the duration at rank `percent`, which must not increase from call to call.
+    /// Returns the duration at a percentile, which must not increase from call to call.
     fn take(&mut self, percent: usize) -> Option<u64> {
         let rank = (self.durations.len() * percent).div_ceil(100).checked_sub(1)?;
         let (_, duration, _) = self.durations.select_nth_unstable(rank);
@@ -55,8 +55,8 @@ impl Latencies {
     }
 }
 
-/// Returns the `limit` groups with the highest count, in descending order. Only these are sorted: groups may
-/// be many.
+/// Returns the `limit` groups with the highest counts, in descending order. Only these groups are sorted,
+/// because there may be many others.
 pub(crate) fn most_frequent<K: Ord, V>(
     mut groups: Vec<(K, V)>,
     limit: usize,

@@ -1,4 +1,4 @@
-//! Searches log records, newest first, within the time limits of [`super::search`].
+//! Searches log records, newest first.
 
 use std::{collections::HashMap, sync::Arc};
 

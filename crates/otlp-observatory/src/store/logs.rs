@@ -1,5 +1,5 @@
-//! Log records in order of arrival; the oldest are evicted first. A record is stored as its OTLP encoding
-//! with an index entry. The records of a trace form a linked list, from the newest to the oldest.
+//! Log records in order of arrival; the oldest are evicted first. A record is stored in its OTLP encoding
+//! with an index entry. The records of a trace form a linked list from the newest to the oldest.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,25 +17,25 @@ use super::{
     source::Source,
 };
 
-/// Divisor of the memory limit that gives the maximum size of a single record.
+/// Inverse of the fraction of the memory limit that a single record may use.
 const RECORD_LIMIT_DIVISOR: usize = 16;
 
 /// Index entry of a record.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// Timestamp set by the sender, otherwise the time of arrival.
+    /// Timestamp set by the sender, or else the time of arrival.
     pub(super) time: u64,
     pub(super) trace: Option<TraceId>,
     /// Sequence number of the previous record of the same trace; 0 if there is none.
     pub(super) previous: u64,
     pub(super) source: InternId,
-    /// OTLP's severity number; 0 if unset.
+    /// Severity number of OTLP; 0 if unset.
     pub(super) severity: u8,
     /// The record in OTLP's protobuf encoding.
     pub(super) encoded: Arc<[u8]>,
 }
 
-/// Linked list of a trace's records: the newest sequence number, and the number of records.
+/// Linked list of the records of a trace: the sequence number of the newest, and the number of records.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chain {
     newest: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Logs {
     encodings_bytes: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) evicted: u64,
-    /// Number of records rejected because of their size.
+    /// Number of records rejected as too large.
     pub(crate) refused: u64,
 }
 

@@ -20,7 +20,8 @@ use super::{
 /// Maximum number of edges; the most frequent are returned.
 const MAX_EDGES: usize = 500;
 
-/// Maximum length of a trace in which parents are found by linear search, in spans. Longer traces get an index.
+/// Maximum length of a trace in which parents are found by linear search, in spans. Longer traces get an
+/// index.
 const MAX_LINEAR_SEARCH: usize = 48;
 
 #[derive(Clone, Debug, Serialize)]

@@ -1,5 +1,5 @@
 //! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
-//! first, and a series is removed with its last point, so that series without updates disappear.
+//! first. A series is removed with its last point, so series without updates disappear.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::export::points;
 
-/// A single series may use this fraction of the limit (1/16).
+/// Inverse of the fraction of the memory limit that a single series may use.
 const SERIES_LIMIT_DIVISOR: usize = 16;
 
 /// Store of metric points with a memory limit.
@@ -40,7 +40,7 @@ pub(crate) struct Metrics {
     pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
-    /// Number of points rejected because they had no value or were too large.
+    /// Number of points rejected as too large or without a value.
     pub(crate) refused: u64,
 }
 
@@ -81,27 +81,25 @@ impl Metrics {
             return;
         };
         let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
-        // A macro, because the point types have the same fields, but no trait in common. Fields stored elsewhere are
-        // taken out of the encoding.
+        // A macro, because the point types have the same fields, but no trait in common. Fields stored
+        // elsewhere are taken out of the encoding.
         macro_rules! insert_each {
             ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
                 for mut $point in $points {
                     let is_empty = $point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
                     let attributes = take(&mut $point.attributes);
                     let exemplars = $exemplars;
-                    let (time, start) = (
-                        take(&mut $point.time_unix_nano),
-                        take(&mut $point.start_time_unix_nano),
-                    );
-                    let inserted = $value.filter(|_| !is_empty).and_then(|value| {
-                        let point = Point {
-                            time,
-                            start,
-                            received_at: now,
-                            value,
-                        };
-                        self.insert_point(instrument, attributes, point, exemplars)
+                    let time = take(&mut $point.time_unix_nano);
+                    let start = take(&mut $point.start_time_unix_nano);
+                    let value = Option::<PointValue>::from($value).filter(|_| !is_empty);
+                    let point = value.map(|value| Point {
+                        time,
+                        start,
+                        received_at: now,
+                        value,
                     });
+                    let inserted =
+                        point.and_then(|point| self.insert_point(instrument, attributes, point, exemplars));
                     if inserted.is_none() {
                         self.refused += 1;
                     }
@@ -114,13 +112,13 @@ impl Metrics {
                 insert_each!(point in data_points, take(&mut point.exemplars), PointValue::number(&point));
             }
             Data::Histogram(Histogram { data_points, .. }) => {
-                insert_each!(point in data_points, take(&mut point.exemplars), Some(PointValue::encode(&point)));
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::encode(&point));
             }
             Data::ExponentialHistogram(ExponentialHistogram { data_points, .. }) => {
-                insert_each!(point in data_points, take(&mut point.exemplars), Some(PointValue::encode(&point)));
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::encode(&point));
             }
             Data::Summary(Summary { data_points }) => {
-                insert_each!(point in data_points, Vec::new(), Some(PointValue::encode(&point)));
+                insert_each!(point in data_points, Vec::new(), PointValue::encode(&point));
             }
         }
         Instrument::release(&mut self.instruments, &mut self.sources, instrument);
@@ -150,7 +148,7 @@ impl Metrics {
         );
         let evicted = self.series.update(id, |series| {
             let before = series.points.len();
-            // Evict before the push: removing a point afterwards would not shrink the allocation.
+            // Points are evicted before the push, because the allocation would not shrink afterwards.
             while series.points.len() >= MAX_POINTS
                 || (series.points.len() > 1 && series.heap_bytes() + series.bytes_for(&point) > allowance)
             {

@@ -1,9 +1,9 @@
-//! Keeps the newest telemetry in bounded memory and evicts the oldest first; a trace is evicted as a whole.
-//! One thread inserts; the pages only read, and hold each lock for a few milliseconds. Nothing is written to
-//! disk.
+//! Stores the newest telemetry in bounded memory and evicts the oldest first; a trace is evicted as a whole.
+//! One thread inserts telemetry; the pages only read, and hold each lock for a few milliseconds. Nothing is
+//! written to disk.
 //!
-//! Timestamps and names from senders are not trusted. Time windows use the time of arrival unless the
-//! sender's timestamp is close to it; eviction uses the order of arrival only.
+//! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
+//! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
 mod fair_lock;
 mod filter;
@@ -63,14 +63,13 @@ use traces::Traces;
 /// Maximum number of log records returned with a trace.
 const MAX_TRACE_RECORDS: usize = 1_000;
 
-/// Maximum size of the spans of a trace that are returned, in bytes, counting each span with its resource.
+/// Maximum size of the spans returned with a trace, in bytes. Each span counts with its resource.
 const MAX_TRACE_BYTES: usize = 16 << 20;
 
 /// Maximum number of service names that [`Usage`] lists.
 const MAX_SERVICES: usize = 1_000;
 
-/// A series that started at most this long before the store, in nanoseconds, counts as observed from its
-/// start.
+/// Tolerance for series that started before the store, in nanoseconds. They count as observed from their start.
 const START_TOLERANCE: u64 = 60_000_000_000;
 
 /// In-memory store, shared between the inserting thread and the pages.
@@ -154,12 +153,12 @@ impl Store {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Number that increases with every insert.
+    /// Returns a number that increases with every insert.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Time at which the store was created, in nanoseconds since 1970.
+    /// Returns the time at which the store was created, in nanoseconds since 1970.
     pub(crate) fn started(&self) -> u64 {
         self.started
     }
@@ -248,7 +247,7 @@ impl Store {
             .collect();
         series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
-        // The points are read after the lock is released.
+        // The points are copied, so that the lock can be released before the readings are computed.
         let copies: Vec<_> = series
             .into_iter()
             .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
@@ -261,12 +260,12 @@ impl Store {
             .collect()
     }
 
-    /// Summarises requests and tasks of the `window` nanoseconds before `now`.
+    /// Returns the overview of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the calls between services in the `window` nanoseconds before `now`.
+    /// Returns the service map of the `window` nanoseconds before `now`.
     pub(crate) fn map(&self, window: u64, now: u64) -> Map {
         map::map(&self.traces, window, now)
     }

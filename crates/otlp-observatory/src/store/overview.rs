@@ -1,5 +1,5 @@
-//! Overview of a time window: counts, errors and latencies of requests and tasks. The overview is computed from
-//! the index for each request: spans are not decoded, and no aggregates are stored.
+//! Overview of a time window: counts, errors and latencies of requests and tasks. The overview is computed
+//! from the index for each request: spans are not decoded, and no aggregates are stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +19,7 @@ use super::{
 /// Number of steps in the time series.
 const STEPS: u64 = 60;
 
-/// Maximum number of services, routes and tasks each; the most frequent are returned.
+/// Maximum length of each list; the most frequent services, routes and tasks are returned.
 const MAX_ROWS: usize = 500;
 
 #[derive(Clone, Debug, Serialize)]

@@ -1,6 +1,6 @@
 //! Computes readings from the points of a series: rates, and the distribution of observations since the
-//! previous point. Cumulative points are compared with their predecessor, delta points are used as they are;
-//! the results are the same.
+//! previous point. Cumulative points are compared with their predecessors and delta points are used as they
+//! are, with the same results.
 
 use std::collections::BTreeMap;
 
@@ -50,14 +50,14 @@ pub(crate) enum ReadingValue {
     },
 }
 
-/// Interpretation of a series' points.
+/// Properties of a series that determine how its points are interpreted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader {
     pub(crate) instrument_type: InstrumentType,
     pub(crate) is_delta: bool,
-    /// Whether earlier points were evicted, so that the first one has no known predecessor.
+    /// Whether points were evicted, so that the predecessor of the first point is unknown.
     pub(crate) is_truncated: bool,
-    /// Series that started after this time, in nanoseconds since 1970, were observed from their start.
+    /// Earliest start of a series that was observed from its start, in nanoseconds since 1970.
     pub(crate) observed_since: u64,
 }
 
@@ -118,7 +118,8 @@ impl Reader {
         });
         let (observed, seconds) = match continued {
             Some(continued) => continued,
-            // The first point of a series that started before its observation is only the base of the next point.
+            // The first point of a series that started before its observation is only the base of the next
+            // point.
             None if before.is_none() && !self.is_delta && !self.is_observed_from_start(point) => return None,
             None => (distribution, since_start(before, point)),
         };
@@ -154,13 +155,13 @@ fn is_restarted(before: &Point, point: &Point) -> bool {
     point.start != before.start && point.start >= before.time
 }
 
-/// Returns the seconds covered by `point`: from its start, or from the previous point if the start is unset.
+/// Returns the seconds since the start of `point`, or since the previous point if the start is unset.
 fn since_start(before: Option<&Point>, point: &Point) -> Option<f64> {
     let start = Some(point.start).filter(|start| *start != 0);
     seconds(start.or(before.map(|before| before.time))?, point.time)
 }
 
-/// Returns the seconds between two timestamps; `None` unless `to` is later.
+/// Returns the seconds between two timestamps; `None` unless `to` is after `from`.
 fn seconds(from: u64, to: u64) -> Option<f64> {
     let passed = to.checked_sub(from).filter(|passed| *passed > 0)?;
     Some(passed as f64 / 1e9)
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn cumulative_and_delta_give_the_same_rates() {
+    fn cumulative_and_delta_yield_the_same_rates() {
         let cumulative = [sum(100, 110, 20.0), sum(100, 120, 20.0), sum(100, 140, 60.0)];
         let delta = [sum(100, 110, 20.0), sum(110, 120, 0.0), sum(120, 140, 40.0)];
         let expected = [Some(2.0), Some(0.0), Some(2.0)];
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn cumulative_and_delta_give_the_same_percentiles() {
+    fn cumulative_and_delta_yield_the_same_percentiles() {
         let cumulative = [
             histogram(100, 110, [10, 0, 0]),
             histogram(100, 120, [10, 10, 0]),
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_restarted_counter_counts_from_its_restart() {
-        // Detected by the start, although the value is greater, and by the value alone.
+        // The restart is detected by the start although the value is greater, and by the value alone.
         let new_start = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &new_start),
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_from_before_the_observation_give_no_rate() {
+    fn counts_from_before_the_observation_yield_no_rate() {
         let points = [sum(10, 110, 1_000.0), sum(10, 120, 1_010.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &points),
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn inconsistent_times_give_no_rate() {
+    fn inconsistent_times_yield_no_rate() {
         let points = [
             sum(100, 110, 20.0),
             sum(100, 110, 30.0),

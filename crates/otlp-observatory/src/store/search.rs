@@ -27,7 +27,7 @@ const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
 /// Maximum time for which a search holds the lock without releasing it.
 const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 
-/// Maximum size of the strings on a page of results, in bytes, before JSON encoding; further results go on
+/// Maximum size of the strings on a page of results before JSON encoding, in bytes. Further results are on
 /// the next page.
 const MAX_RESULT_BYTES: usize = 4 << 20;
 
@@ -57,9 +57,9 @@ pub(crate) struct TraceSearch {
 /// Filter by span status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StatusFilter {
-    /// No span of the trace has an error status.
+    /// Matches spans of traces in which no span has an error status.
     Ok,
-    /// The span has an error status.
+    /// Matches spans with an error status.
     Error,
 }
 
@@ -72,9 +72,9 @@ pub(crate) struct TraceSummary {
     pub(crate) duration_ns: u64,
     spans: usize,
     errors: usize,
-    /// Number of log records, which the store adds.
+    /// Number of log records, set by the store.
     pub(crate) logs: u64,
-    /// Services with their number of spans, ordered by first start.
+    /// Services in order of their first span, each with its number of spans.
     services: Vec<ServiceSpans>,
     #[serde(skip)]
     pub(crate) dropped: u64,
@@ -115,9 +115,9 @@ pub(crate) struct SearchPage<T> {
 impl<T> SearchPage<T> {
     /// Collects at most `limit` entries of `content`, newest first.
     ///
-    /// `scan` visits the entries numbered below its second argument in descending order, as long as the visitor
-    /// returns true, and returns whether it reached the end. The visitor takes the number of each entry and, if the
-    /// entry matches, the size of its strings and a copy.
+    /// `scan` visits the entries numbered below its second argument in descending order, as long as the
+    /// visitor returns true, and returns whether it reached the end. The visitor takes the number of each
+    /// entry and, if the entry matches, the size of its strings and a copy.
     pub(crate) fn collect<C>(
         content: &FairLock<C>,
         before: Option<u64>,
@@ -200,11 +200,11 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     }
 }
 
-/// Matches spans against a search, and caches the results per class and source.
+/// Matches traces against a search, with caches by class and source.
 struct Matcher<'a> {
     search: &'a TraceSearch,
     traces: &'a Traces,
-    /// Whether service and name match, indexed by class; `None` until computed.
+    /// Whether the service and name match, indexed by class; `None` until computed.
     classes: Vec<Option<bool>>,
     resources: HashMap<InternId, Vec<KeyValue>>,
 }
@@ -229,7 +229,7 @@ impl<'a> Matcher<'a> {
             .any(|span| self.entry_matches(span) && self.encoding_matches(span))
     }
 
-    /// Evaluates the filters that the index entry decides.
+    /// Evaluates the filters that only need the index entry.
     fn entry_matches(&mut self, span: &SpanEntry) -> bool {
         let (search, traces) = (self.search, self.traces);
         let class = &mut self.classes[span.class.index()];

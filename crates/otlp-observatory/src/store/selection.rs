@@ -1,4 +1,4 @@
-//! Selection of metric series, and the copies that queries return.
+//! Filters for metric series, and the copies of series that queries return.
 
 use std::sync::Arc;
 
@@ -84,7 +84,8 @@ pub(crate) struct SeriesReadings {
 }
 
 impl SeriesReadings {
-    /// Computes the readings of `series`, which was observed if it started after `observed_since`.
+    /// Computes the readings of `series`. A series that started at `observed_since` or later was observed from
+    /// its start.
     pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
         let reader = Reader {
             instrument_type: descriptor.instrument.instrument_type,

@@ -1,4 +1,4 @@
-//! Sources of telemetry: a resource and an instrumentation scope, shared by whole batches of entries.
+//! Sources of telemetry: a resource and an instrumentation scope, which batches of entries share.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Source {
 
     /// Decodes the resource's attributes.
     pub(crate) fn resource(&self) -> Vec<KeyValue> {
-        // Encoded by `intern`; a decoding error would be a bug here and is no reason to fail a page.
+        // The resource was encoded by `intern`, and a page should not fail because of a bug there.
         Resource::decode(&*self.resource).unwrap_or_default().attributes
     }
 
@@ -46,7 +46,7 @@ impl Source {
     ) -> Option<InternId> {
         let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
         let scope = scope.map_or("", |scope| scope.name.as_str());
-        // Twice the resource is an upper bound: the service name is copied from it.
+        // Twice the size of the resource is an upper bound, because the service name is copied from it.
         if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
             return None;
         }

@@ -1,6 +1,6 @@
-//! Spans grouped by trace, in order of arrival. A span is stored as its OTLP encoding with an index entry,
-//! and decoded only when a page shows or searches it. Above the memory limit, the oldest traces are evicted
-//! whole.
+//! Spans grouped by trace, in order of arrival. A span is stored in its OTLP encoding with an index entry,
+//! and is only decoded when a page shows or searches it. Above the memory limit, the oldest traces are
+//! evicted as a whole.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,10 +19,10 @@ use super::{
     span_class::SpanClass,
 };
 
-/// A single trace may use this fraction of the limit (1/16); further spans of it are dropped and counted.
+/// Inverse of the fraction of the memory limit that a single trace may use. Further spans are dropped.
 const TRACE_LIMIT_DIVISOR: usize = 16;
 
-/// A span's end timestamp is trusted if it is at most this many nanoseconds before the span's arrival.
+/// Maximum delay, in nanoseconds, between the end of a span and its arrival for the end timestamp to be trusted.
 const MAX_TRUSTED_DELAY: u64 = 60_000_000_000;
 
 /// Index entry of a span.
@@ -34,7 +34,7 @@ pub(crate) struct SpanEntry {
     pub(crate) start: u64,
     /// Duration in nanoseconds; 0 if the end is before the start.
     pub(crate) duration: u64,
-    /// End timestamp if it can be trusted, otherwise the time of arrival; time windows use this.
+    /// End timestamp if it can be trusted, or else the time of arrival. Time windows use this time.
     pub(crate) effective_end: u64,
     pub(crate) class: InternId,
     /// Whether the status is an error.
@@ -62,7 +62,7 @@ impl Trace {
             + self.encodings_bytes
     }
 
-    /// Returns the first start, and the duration from it to the last end.
+    /// Returns the first start, and the duration from the first start to the last end.
     pub(crate) fn extent(&self) -> (u64, u64) {
         let start = self.spans.iter().map(|span| span.start).min().unwrap_or(0);
         let end = self
@@ -85,7 +85,7 @@ impl Trace {
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     limit: usize,
-    /// Oldest first. A trace's number is `first` plus its index here.
+    /// Oldest first. The number of a trace is `first` plus its index in this list.
     order: VecDeque<Box<Trace>>,
     first: u64,
     numbers: HashMap<TraceId, u64>,
@@ -225,7 +225,7 @@ impl Traces {
         self.order.get(index).map(|trace| &**trace)
     }
 
-    /// Returns the traces with numbers below `before` and these numbers, newest first.
+    /// Returns the traces with numbers below `before`, each with its number, newest first.
     pub(crate) fn before(&self, before: u64) -> impl Iterator<Item = (u64, &Trace)> {
         let end = usize::try_from(before.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let end = end.min(self.order.len());
@@ -241,7 +241,7 @@ impl Traces {
             .filter(move |trace| trace.latest >= since)
     }
 
-    /// Latest `effective_end` of the oldest trace.
+    /// Returns the latest `effective_end` of the oldest trace.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.order.front().map(|trace| trace.latest)
     }
@@ -251,7 +251,7 @@ impl Traces {
     }
 }
 
-/// Returns `end` if it is at most [`MAX_TRUSTED_DELAY`] before `now` and not later, otherwise `now`.
+/// Returns `end` if it is at most [`MAX_TRUSTED_DELAY`] before `now` and not after it, or else `now`.
 fn effective_end(end: u64, now: u64) -> u64 {
     if (now.saturating_sub(MAX_TRUSTED_DELAY)..=now).contains(&end) {
         end

@@ -28,8 +28,8 @@ use super::values::{Base64, Enumeration, Fields, FromJson, Hex, Json, Names, is_
 
 /// Implements [`FromJson`] for messages with the given fields. A `null` leaves a field at its default.
 ///
-/// `field as Form` reads the field's value as a `Form` that wraps it. `with field: Type { Variant, ... }` declares a
-/// `oneof`, in which the variants name the keys.
+/// `field as Form` reads the field's value as a `Form` that wraps it. `with field: Type { Variant, ... }`
+/// declares a `oneof`, in which the variants name the keys.
 macro_rules! messages {
     (@unwrap $value:ident) => { $value };
     (@unwrap $value:ident $form:ty) => {{
@@ -93,8 +93,9 @@ messages! {
     ResourceLogs { resource, scope_logs, schema_url };
     ScopeLogs { scope, log_records, schema_url };
     LogRecord {
-        time_unix_nano, observed_time_unix_nano, severity_number as Enumeration<SeverityNumber>, severity_text,
-        body, attributes, dropped_attributes_count, flags, trace_id as Hex, span_id as Hex, event_name
+        time_unix_nano, observed_time_unix_nano, severity_number as Enumeration<SeverityNumber>,
+        severity_text, body, attributes, dropped_attributes_count, flags, trace_id as Hex, span_id as Hex,
+        event_name
     };
 
     ExportMetricsServiceRequest { resource_metrics };
@@ -111,12 +112,12 @@ messages! {
     NumberDataPoint { attributes, start_time_unix_nano, time_unix_nano, exemplars, flags }
         with value: number_data_point::Value { AsDouble, AsInt };
     HistogramDataPoint {
-        attributes, start_time_unix_nano, time_unix_nano, count, sum, bucket_counts, explicit_bounds, exemplars,
-        flags, min, max
+        attributes, start_time_unix_nano, time_unix_nano, count, sum, bucket_counts, explicit_bounds,
+        exemplars, flags, min, max
     };
     ExponentialHistogramDataPoint {
-        attributes, start_time_unix_nano, time_unix_nano, count, sum, scale, zero_count, positive, negative, flags,
-        exemplars, min, max, zero_threshold
+        attributes, start_time_unix_nano, time_unix_nano, count, sum, scale, zero_count, positive, negative,
+        flags, exemplars, min, max, zero_threshold
     };
     Buckets { offset, bucket_counts };
     SummaryDataPoint { attributes, start_time_unix_nano, time_unix_nano, count, sum, quantile_values, flags };

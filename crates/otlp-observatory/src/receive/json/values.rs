@@ -1,5 +1,5 @@
-//! Reads JSON values in the form that OTLP/JSON defines for the type of each field. Error messages name the expected
-//! form.
+//! Reads JSON values in the form that OTLP/JSON defines for the type of each field. Error messages name the
+//! expected form.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -28,7 +28,8 @@ impl<'de, T: FromJson> Deserialize<'de> for Json<T> {
 
 /// Messages whose fields are read from a JSON object.
 pub(super) trait Fields: Default {
-    /// Reads the value of `key` into its field; returns `false` without reading if the message has no such field.
+    /// Reads the value of `key` into its field; returns `false` without reading if the message has no such
+    /// field.
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
 }
 

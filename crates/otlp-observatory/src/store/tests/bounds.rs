@@ -46,7 +46,7 @@ fn the_limit_holds_for_any_input() {
     let long = "x".repeat(3_000);
     for round in 1..=3_000_u64 {
         let name = format!("{round} {}", &long[..(round as usize * 7) % 3_000]);
-        // Unique names, services and scopes; one trace that never ends; invalid ids.
+        // Unique names, services and scopes, a trace that never ends, and invalid ids.
         let mut unique = span(round, round, 0, &name);
         unique.attributes = vec![text(&name, &name)];
         let endless = span(u64::MAX, round, 0, &name);
@@ -76,7 +76,7 @@ fn the_limit_holds_for_any_input() {
     let usage = store.usage();
     assert!(
         usage.memory.traces_bytes > LIMIT / 100 * 30,
-        "the limit is used: {}",
+        "the store uses its memory: {}",
         usage.memory.traces_bytes
     );
     assert!(
