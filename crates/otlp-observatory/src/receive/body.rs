@@ -46,15 +46,12 @@ impl Compression {
 /// # Errors
 /// The declared length exceeds [`MAX_HTTP_BODY`].
 pub(super) fn declared_length(body: &Body) -> Result<u32, Rejection> {
-    let length = body
-        .size_hint()
-        .exact()
-        .map_or(Ok(MAX_HTTP_BODY), usize::try_from)
-        .unwrap_or(usize::MAX);
-    if length > MAX_HTTP_BODY {
+    let length = body.size_hint().exact().unwrap_or(MAX_HTTP_BODY as u64);
+    let length = u32::try_from(length).map_err(|_| TOO_LARGE)?;
+    if length as usize > MAX_HTTP_BODY {
         return Err(TOO_LARGE);
     }
-    Ok(u32::try_from(length).unwrap_or(u32::MAX))
+    Ok(length)
 }
 
 /// Reads the body without decompressing it.

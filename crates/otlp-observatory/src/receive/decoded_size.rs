@@ -70,27 +70,20 @@ const MAX_DEPTH: u32 = 100;
 fn subtract_size(mut body: &[u8], message_type: &MessageType, left: &mut usize, depth: u32) -> Option<()> {
     while let Ok((tag, wire_type)) = decode_key(&mut body) {
         let field = message_type.fields.iter().find(|(field, _)| *field == tag);
-        match field {
-            Some((_, field)) if wire_type == WireType::LengthDelimited && depth > 0 => {
-                let Some(length) = decode_varint(&mut body)
-                    .ok()
-                    .and_then(|length| length.try_into().ok())
-                else {
-                    return Some(());
-                };
-                let Some((inner, rest)) = body.split_at_checked(length) else {
-                    return Some(());
-                };
-                *left = left.checked_sub(field.size)?;
-                subtract_size(inner, field, left, depth - 1)?;
-                body = rest;
+        let Some((_, field)) = field.filter(|_| wire_type == WireType::LengthDelimited && depth > 0) else {
+            if skip_field(wire_type, tag, &mut body, DecodeContext::default()).is_err() {
+                break;
             }
-            _ => {
-                if skip_field(wire_type, tag, &mut body, DecodeContext::default()).is_err() {
-                    return Some(());
-                }
-            }
-        }
+            continue;
+        };
+        let length = decode_varint(&mut body).ok();
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let Some((inner, rest)) = length.and_then(|length| body.split_at_checked(length)) else {
+            break;
+        };
+        *left = left.checked_sub(field.size)?;
+        subtract_size(inner, field, left, depth - 1)?;
+        body = rest;
     }
     Some(())
 }

@@ -58,12 +58,8 @@ impl Decoder {
         if is_small {
             return decode();
         }
-        let permit = self
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Rejected::Closed)?;
+        let permits = self.permits.clone();
+        let permit = permits.acquire_owned().await.map_err(|_| Rejected::Closed)?;
         let decode = move || {
             // Decoding continues even if the sender disconnects, so the task owns the permit.
             let _permit = permit;

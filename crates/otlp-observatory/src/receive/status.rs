@@ -46,15 +46,17 @@ pub(super) struct Delay {
 impl Status {
     /// Creates a status. Without a retry delay, senders treat `RESOURCE_EXHAUSTED` as permanent.
     pub(super) fn new(code: tonic::Code, message: String, retry_after: Option<Duration>) -> Self {
-        let retry_info = retry_after.map(|delay| RetryInfo {
-            retry_delay: Some(Delay {
-                seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-                nanos: delay.subsec_nanos().cast_signed(),
-            }),
-        });
-        let details = retry_info.map(|info| Any {
-            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-            value: info.encode_to_vec(),
+        let details = retry_after.map(|delay| {
+            let retry_info = RetryInfo {
+                retry_delay: Some(Delay {
+                    seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+                    nanos: delay.subsec_nanos().cast_signed(),
+                }),
+            };
+            Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                value: retry_info.encode_to_vec(),
+            }
         });
         Self {
             code: code.into(),

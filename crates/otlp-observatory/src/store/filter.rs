@@ -1,7 +1,7 @@
 //! Text and attribute filters of searches. Protobuf stores strings verbatim, so a scan of the encoding rules
 //! out most entries, and only possible matches are decoded.
 
-use memchr::{memchr_iter, memchr2_iter, memmem};
+use memchr::{memchr, memchr_iter, memchr2_iter, memmem};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
 /// Characters in order of descending frequency. A search scans for the rarest character of its text.
@@ -18,18 +18,11 @@ pub(crate) struct Text {
 impl Text {
     pub(crate) fn new(text: &str) -> Self {
         let needle = text.as_bytes().to_ascii_lowercase();
-        let rank = |byte: &u8| {
-            BY_FREQUENCY
-                .iter()
-                .position(|letter| letter == byte)
-                .unwrap_or(usize::MAX)
-        };
-        let rarest = (0..needle.len())
-            .max_by_key(|&index| rank(&needle[index]))
-            .unwrap_or(0);
+        let rank = |byte| memchr(byte, BY_FREQUENCY).unwrap_or(usize::MAX);
+        let rarest = (0..needle.len()).max_by_key(|&index| rank(needle[index]));
         Self {
             needle: needle.into(),
-            rarest,
+            rarest: rarest.unwrap_or(0),
         }
     }
 

@@ -84,20 +84,12 @@ impl<T: Footprint> Interner<T> {
             hash,
             references: 1,
         });
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.slots[id.index()] = slot;
-                id
-            }
-            None => {
-                let id = InternId(
-                    u32::try_from(self.slots.len())
-                        .expect("the memory limit allows far fewer than 2^32 values"),
-                );
-                self.slots.push(slot);
-                id
-            }
-        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            let id = u32::try_from(self.slots.len());
+            self.slots.push(None);
+            InternId(id.expect("the memory limit allows far fewer than 2^32 values"))
+        });
+        self.slots[id.index()] = slot;
         if known.is_none() {
             self.by_hash.insert(hash, id);
         }

@@ -233,18 +233,15 @@ impl Store {
     pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesDescriptor> {
         let metrics = self.metrics.read();
         let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
-        series
-            .map(|series| SeriesDescriptor::of(&metrics, series))
-            .collect()
+        let descriptors = series.map(|series| SeriesDescriptor::of(&metrics, series));
+        descriptors.collect()
     }
 
     /// Returns the `limit` most recently updated series that match `wanted`, with their readings.
     pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
         let metrics = self.metrics.read();
-        let mut series: Vec<_> = metrics
-            .series()
-            .filter(|series| wanted.matches(&metrics, series))
-            .collect();
+        let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
+        let mut series: Vec<_> = series.collect();
         series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
         // The points are copied, so that the lock can be released before the readings are computed.
@@ -274,11 +271,8 @@ impl Store {
         let traces = self.traces.read();
         let logs = self.logs.read();
         let metrics = self.metrics.read();
-        let sources = traces
-            .sources
-            .iter()
-            .chain(logs.sources.iter())
-            .chain(metrics.sources.iter());
+        let sources = [&traces.sources, &logs.sources, &metrics.sources];
+        let sources = sources.into_iter().flat_map(|sources| sources.iter());
         let services: BTreeSet<_> = sources.map(|source| &source.service).collect();
         let oldest = [traces.oldest(), logs.oldest(), metrics.oldest()];
         Usage {

@@ -84,13 +84,6 @@ struct ClassSample {
     latencies: Latencies,
 }
 
-/// Executions of a task.
-#[derive(Default)]
-struct Runs {
-    latencies: Latencies,
-    states: BTreeMap<Arc<str>, usize>,
-}
-
 /// Returns the overview of the `window` nanoseconds before `now`.
 pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
@@ -98,9 +91,9 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
     let (samples, steps) = samples_since(&traces.read(), start, step);
     let seconds = window as f64 / 1e9;
 
-    let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
-    let mut routes: HashMap<(Arc<str>, Arc<str>), Latencies> = HashMap::new();
-    let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
+    let mut services = HashMap::<_, (Latencies, u64)>::new();
+    let mut routes = HashMap::<_, Latencies>::new();
+    let mut tasks = HashMap::<_, (Latencies, BTreeMap<Arc<str>, usize>)>::new();
     for sample in samples {
         let (requests, latest) = services.entry(sample.service.clone()).or_default();
         *latest = sample.latest.max(*latest);
@@ -112,16 +105,16 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
             }
             Role::Task { task, state, .. } => {
                 let task = task.as_ref().unwrap_or(&sample.class.name).clone();
-                let runs = tasks.entry((sample.service, task)).or_default();
+                let (latencies, states) = tasks.entry((sample.service, task)).or_default();
                 let (count, failed) = (sample.latencies.count(), sample.latencies.errors());
-                let states = match state {
+                let counts = match state {
                     Some(state) => vec![(state.clone(), count)],
                     None => vec![("FAILURE".into(), failed), ("SUCCESS".into(), count - failed)],
                 };
-                for (state, count) in states.into_iter().filter(|(_, count)| *count > 0) {
-                    *runs.states.entry(state).or_default() += count;
+                for (state, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                    *states.entry(state).or_default() += count;
                 }
-                runs.latencies.append(sample.latencies);
+                latencies.append(sample.latencies);
             }
             _ => {}
         }
@@ -145,13 +138,13 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
         }),
         tasks: most_frequent(
             tasks,
-            |runs| runs.latencies.count(),
-            |(service, task), runs| Task {
+            |(latencies, _)| latencies.count(),
+            |(service, task), (latencies, states)| Task {
                 service,
                 task,
-                states: runs.states,
-                rate: runs.latencies.count() as f64 / seconds,
-                percentiles: runs.latencies.percentiles(),
+                states,
+                rate: latencies.count() as f64 / seconds,
+                percentiles: latencies.percentiles(),
             },
         ),
         series: Series {

@@ -92,37 +92,18 @@ impl Reader {
     }
 
     fn counter(self, before: Option<&Point>, point: &Point, value: f64) -> ReadingValue {
-        let base = before.and_then(|before| match before.value {
-            PointValue::Number(number) => Some((before, number)),
+        let change = self.change(before, point, value, |base| match base.value {
+            PointValue::Number(number) if value >= number => Some(value - number),
             _ => None,
         });
-        let change = match base {
-            _ if self.is_delta => Some((value, since_start(before, point))),
-            Some((before, number)) if value >= number && !is_restarted(before, point) => {
-                Some((value - number, seconds(before.time, point.time)))
-            }
-            Some((before, _)) => Some((value, since_start(Some(before), point))),
-            None if self.is_observed_from_start(point) => Some((value, since_start(None, point))),
-            None => None,
-        };
         let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
         ReadingValue::Counter { rate, value }
     }
 
     fn histogram(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
-        let distribution = self.distribution(point)?;
-        let base = before.filter(|before| !self.is_delta && !is_restarted(before, point));
-        let continued = base.and_then(|base| {
-            let observed = distribution.since(&self.distribution(base)?)?;
-            Some((observed, seconds(base.time, point.time)))
-        });
-        let (observed, seconds) = match continued {
-            Some(continued) => continued,
-            // The first point of a series that started before its observation is only the base of the next
-            // point.
-            None if before.is_none() && !self.is_delta && !self.is_observed_from_start(point) => return None,
-            None => (distribution, since_start(before, point)),
-        };
+        let total = self.distribution(point)?;
+        let change = |base: &Point| total.since(&self.distribution(base)?);
+        let (observed, seconds) = self.change(before, point, total.clone(), change)?;
         let [p50, p95, p99] = observed.quantiles([0.50, 0.95, 0.99]);
         Some(ReadingValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
@@ -132,6 +113,27 @@ impl Reader {
             count: observed.count,
             sum: Some(observed.sum).filter(|sum| sum.is_finite()),
         })
+    }
+
+    /// Returns the change at `point` and the seconds it covers.
+    ///
+    /// `change_since` computes the change since the point passed to it; it returns `None` if the series was reset.
+    fn change<T>(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        total: T,
+        change_since: impl FnOnce(&Point) -> Option<T>,
+    ) -> Option<(T, Option<f64>)> {
+        let base = before.filter(|before| !self.is_delta && !is_restarted(before, point));
+        if let Some(base) = base
+            && let Some(change) = change_since(base)
+        {
+            return Some((change, seconds(base.time, point.time)));
+        }
+        // The first point of a series that started before its observation is only the base of the next point.
+        let is_change = self.is_delta || before.is_some() || self.is_observed_from_start(point);
+        is_change.then(|| (total, since_start(before, point)))
     }
 
     fn distribution(self, point: &Point) -> Option<Distribution> {

@@ -168,15 +168,18 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let (start, duration) = trace.extent();
     let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
     for span in &trace.spans {
-        let (first, spans) = services
-            .entry(&traces.source(span).service)
-            .or_insert((span.start, 0));
+        let service = &traces.source(span).service;
+        let (first, spans) = services.entry(service).or_insert((span.start, 0));
         *first = span.start.min(*first);
         *spans += 1;
     }
     let mut services: Vec<_> = services.into_iter().collect();
     services.sort_unstable_by_key(|&(service, (first, _))| (first, service));
-    services.truncate(MAX_SERVICES);
+    let services = services.into_iter().take(MAX_SERVICES);
+    let services = services.map(|(service, (_, spans))| ServiceSpans {
+        service: service.clone(),
+        spans,
+    });
     let root = trace.root().map(|root| TraceRoot {
         service: traces.source(root).service.clone(),
         name: traces.classes.get(root.class).name.clone(),
@@ -189,13 +192,7 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
         spans: trace.spans.len(),
         errors: trace.spans.iter().filter(|span| span.failed).count(),
         logs: 0,
-        services: services
-            .into_iter()
-            .map(|(service, (_, spans))| ServiceSpans {
-                service: service.clone(),
-                spans,
-            })
-            .collect(),
+        services: services.collect(),
         dropped: trace.dropped,
     }
 }
