@@ -23,7 +23,7 @@ pub(crate) enum InstrumentType {
     Summary,
 }
 
-/// Instrument of one resource and scope.
+/// Instrument of a resource and scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Instrument {
     pub(super) source: InternId,

@@ -20,7 +20,7 @@ pub(crate) trait Footprint {
 pub(crate) struct InternId(u32);
 
 impl InternId {
-    /// Index into a table with one entry per id.
+    /// Returns the index into a table with one entry per id.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -154,7 +154,7 @@ impl<T: Footprint> Interner<T> {
             .map(|slot| slot.as_ref().map(|slot| &slot.value))
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.values_bytes
             + self.slots.capacity() * size_of::<Option<Slot<T>>>()

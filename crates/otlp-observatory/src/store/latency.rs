@@ -37,9 +37,9 @@ impl Latencies {
     /// Computes the percentiles by nearest rank.
     pub(crate) fn percentiles(mut self) -> Percentiles {
         // In descending order, because a selection leaves the smaller ranks to its left.
-        let p99_ns = self.take(99);
-        let p95_ns = self.take(95);
-        let p50_ns = self.take(50);
+        let p99_ns = self.percentile(99);
+        let p95_ns = self.percentile(95);
+        let p50_ns = self.percentile(50);
         Percentiles {
             p50_ns,
             p95_ns,
@@ -48,7 +48,7 @@ impl Latencies {
     }
 
     /// Returns the duration at a percentile, which must not increase from call to call.
-    fn take(&mut self, percent: usize) -> Option<u64> {
+    fn percentile(&mut self, percent: usize) -> Option<u64> {
         let rank = (self.durations.len() * percent).div_ceil(100).checked_sub(1)?;
         let (_, duration, _) = self.durations.select_nth_unstable(rank);
         Some(*duration)
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_by_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         assert_eq!(percentiles([]), [None; 3]);
         assert_eq!(percentiles([7]), [Some(7); 3]);
         assert_eq!(percentiles([2, 1]), [Some(1), Some(2), Some(2)]);

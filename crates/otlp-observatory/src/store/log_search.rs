@@ -106,7 +106,7 @@ fn matches(
         && text.as_ref().is_none_or(|text| is_in_record(text, &record))
 }
 
-/// Whether the record's body, event name, severity text or attributes contain `text`.
+/// Whether the body, the event name, the severity text or an attribute of the record contains `text`.
 fn is_in_record(text: &Text, record: &LogRecord) -> bool {
     record.body.as_ref().is_some_and(|body| text.is_in_value(body))
         || text.is_in(record.event_name.as_bytes())

@@ -69,15 +69,15 @@ impl Logs {
     /// Inserts records that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64) {
         let allowance = self.limit / RECORD_LIMIT_DIVISOR;
-        for from_resource in request {
-            let resource = from_resource.resource.as_ref();
-            for from_scope in from_resource.scope_logs {
-                let scope = from_scope.scope.as_ref();
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_logs {
+                let scope = scope_group.scope.as_ref();
                 let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
-                    self.refused += from_scope.log_records.len() as u64;
+                    self.refused += scope_group.log_records.len() as u64;
                     continue;
                 };
-                for record in &from_scope.log_records {
+                for record in &scope_group.log_records {
                     self.insert_record(record, source, now);
                     self.evict();
                 }
@@ -143,7 +143,7 @@ impl Logs {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.encodings_bytes
             + self.entries.capacity() * size_of::<Entry>()
@@ -155,7 +155,7 @@ impl Logs {
         self.entries.len()
     }
 
-    /// Timestamp of the oldest record.
+    /// Returns the timestamp of the oldest record.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.time)
     }
@@ -165,20 +165,17 @@ impl Logs {
         self.chains.get(&trace).map_or(0, |chain| chain.records)
     }
 
-    /// Returns the records before `before`, of `trace` if given, with their sequence numbers, newest first.
+    /// Returns the records with sequence numbers below `before`, of `trace` if given, newest first.
     pub(super) fn before(&self, trace: Option<TraceId>, before: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let get = |sequence| Some((sequence, self.get(sequence)?));
         let newest = self.newest_before(trace, before).and_then(get);
         std::iter::successors(newest, move |(sequence, entry)| {
-            get(if trace.is_some() {
-                entry.previous
-            } else {
-                sequence - 1
-            })
+            let previous = trace.map_or(sequence - 1, |_| entry.previous);
+            get(previous)
         })
     }
 
-    /// Returns the sequence number of the newest record before `before`, of `trace` if given.
+    /// Returns the highest sequence number below `before`, of `trace` if given.
     ///
     /// The record may have been evicted.
     fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {

@@ -34,7 +34,7 @@ pub(crate) struct Metrics {
     limit: usize,
     /// Every point holds a reference to its series.
     series: Interner<Box<Series>>,
-    /// Series of every point, in order of arrival.
+    /// Series of every point in order of arrival, with stale entries for points that their series evicted.
     order: VecDeque<InternId>,
     pub(crate) points: usize,
     pub(crate) sources: Interner<Source>,
@@ -55,15 +55,15 @@ impl Metrics {
     /// Inserts points that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
         let allowance = self.limit / SERIES_LIMIT_DIVISOR;
-        for from_resource in request {
-            let resource = from_resource.resource.as_ref();
-            for from_scope in from_resource.scope_metrics {
-                let scope = from_scope.scope.as_ref();
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_metrics {
+                let scope = scope_group.scope.as_ref();
                 let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
-                    self.refused += from_scope.metrics.len() as u64;
+                    self.refused += scope_group.metrics.iter().map(points).sum::<usize>() as u64;
                     continue;
                 };
-                for metric in from_scope.metrics {
+                for metric in scope_group.metrics {
                     self.insert_metric(metric, source, now);
                 }
                 self.sources.release(source);
@@ -185,17 +185,13 @@ impl Metrics {
             let Some(id) = self.order.pop_front() else {
                 break;
             };
-            let is_stale = self.series.update(id, |series| {
-                let is_stale = series.take_stale_entry();
-                if !is_stale {
-                    series.pop();
-                    series.shrink();
-                }
-                is_stale
-            });
-            if is_stale {
+            if self.series.update(id, |series| series.take_stale_entry()) {
                 continue;
             }
+            self.series.update(id, |series| {
+                series.pop();
+                series.shrink();
+            });
             self.points -= 1;
             self.evicted += 1;
             if let Some(last) = self.series.release(id) {
@@ -207,7 +203,7 @@ impl Metrics {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.series.bytes()
             + self.order.capacity() * size_of::<InternId>()
@@ -219,7 +215,7 @@ impl Metrics {
         self.series().count()
     }
 
-    /// Time of arrival of the oldest point.
+    /// Returns the time of arrival of the oldest point.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.series()
             .filter_map(|series| Some(series.points.front()?.received_at))

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+use opentelemetry_proto::tonic::{
+    common::v1::KeyValue,
+    trace::v1::{Span, span::Event},
+};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -94,7 +97,7 @@ struct ServiceSpans {
 }
 
 impl TraceSummary {
-    /// Size of the strings, in bytes.
+    /// Returns the size of the strings, in bytes.
     fn len(&self) -> usize {
         let services: usize = self.services.iter().map(|spans| spans.service.len()).sum();
         self.root.service.len() + self.root.name.len() + services
@@ -241,57 +244,42 @@ impl<'a> Matcher<'a> {
     /// Evaluates the filters that need the encoded span.
     fn encoding_matches(&mut self, span: &SpanEntry) -> bool {
         let TraceSearch { attributes, text, .. } = self.search;
-        if text.as_ref().is_some_and(|text| !text.is_in(&span.encoded)) {
-            return false;
-        }
-        // A scan of the encoding rules out most spans without decoding them.
-        let may_have =
-            |wanted: &Attribute| wanted.may_be_in(&span.encoded) || self.is_of_resource(wanted, span);
-        if !attributes.iter().all(may_have) {
-            return false;
-        }
         if text.is_none() && attributes.is_empty() {
             return true;
+        }
+        let source = self.traces.classes.get(span.class).source;
+        let mut is_of_resource = |wanted: &Attribute| {
+            let resource = self.resources.entry(source);
+            wanted.is_in(resource.or_insert_with(|| self.traces.sources.get(source).resource()))
+        };
+        // A scan of the encoding rules out most spans without decoding them.
+        let may_have = |wanted: &Attribute| wanted.may_be_in(&span.encoded) || is_of_resource(wanted);
+        if text.as_ref().is_some_and(|text| !text.is_in(&span.encoded)) || !attributes.iter().all(may_have) {
+            return false;
         }
         let Ok(decoded) = Span::decode(&*span.encoded) else {
             return false;
         };
-        text.as_ref().is_none_or(|text| is_in_span(text, &decoded))
-            && attributes
-                .iter()
-                .all(|wanted| wanted.is_in(&decoded.attributes) || self.is_of_resource(wanted, span))
-    }
-
-    fn is_of_resource(&mut self, wanted: &Attribute, span: &SpanEntry) -> bool {
-        let source = self.traces.classes.get(span.class).source;
-        let resource = self
-            .resources
-            .entry(source)
-            .or_insert_with(|| self.traces.sources.get(source).resource());
-        wanted.is_in(resource)
+        let has = |wanted: &Attribute| wanted.is_in(&decoded.attributes) || is_of_resource(wanted);
+        text.as_ref().is_none_or(|text| is_in_span(text, &decoded)) && attributes.iter().all(has)
     }
 }
 
 fn class_matches(search: &TraceSearch, traces: &Traces, class: InternId) -> bool {
     let class = traces.classes.get(class);
     let service = &*traces.sources.get(class.source).service;
+    let is_in_names = |text: &Text| text.is_in(class.name.as_bytes()) || text.is_in(class.route().as_bytes());
     search.service.as_deref().is_none_or(|wanted| wanted == service)
-        && search
-            .name
-            .as_ref()
-            .is_none_or(|part| part.is_in(class.name.as_bytes()) || part.is_in(class.route().as_bytes()))
+        && search.name.as_ref().is_none_or(is_in_names)
 }
 
-/// Whether the span's name, status message, attributes or events contain `text`.
+/// Whether the name, the status message, an attribute or an event of the span contains `text`.
 fn is_in_span(text: &Text, span: &Span) -> bool {
+    let status = span.status.as_ref().map_or("", |status| &status.message);
+    let is_in_event =
+        |event: &Event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes);
     text.is_in(span.name.as_bytes())
-        || span
-            .status
-            .as_ref()
-            .is_some_and(|status| text.is_in(status.message.as_bytes()))
+        || text.is_in(status.as_bytes())
         || text.is_in_attributes(&span.attributes)
-        || span
-            .events
-            .iter()
-            .any(|event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes))
+        || span.events.iter().any(is_in_event)
 }

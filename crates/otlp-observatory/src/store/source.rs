@@ -26,7 +26,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Size of the names and the encoded resource, in bytes.
+    /// Returns the size of the names and the encoded resource, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.service.len() + self.scope.len() + self.resource.len()
     }

@@ -22,7 +22,7 @@ use super::{
 /// Inverse of the fraction of the memory limit that a single trace may use. Further spans are dropped.
 const TRACE_LIMIT_DIVISOR: usize = 16;
 
-/// Maximum delay, in nanoseconds, between the end of a span and its arrival for the end timestamp to be trusted.
+/// Maximum delay between a trusted end timestamp and the arrival of the span, in nanoseconds.
 const MAX_TRUSTED_DELAY: u64 = 60_000_000_000;
 
 /// Index entry of a span.
@@ -94,7 +94,7 @@ pub(crate) struct Traces {
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
-    /// Number of spans rejected for lack of valid ids, or because their trace had reached its limit.
+    /// Number of spans rejected as too large, without valid ids, or beyond the limit of their trace.
     pub(crate) refused: u64,
 }
 
@@ -110,15 +110,15 @@ impl Traces {
     /// Inserts spans that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64) {
         let allowance = self.limit / TRACE_LIMIT_DIVISOR;
-        for from_resource in request {
-            let resource = from_resource.resource.as_ref();
-            for from_scope in from_resource.scope_spans {
-                let scope = from_scope.scope.as_ref();
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_spans {
+                let scope = scope_group.scope.as_ref();
                 let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
-                    self.refused += from_scope.spans.len() as u64;
+                    self.refused += scope_group.spans.len() as u64;
                     continue;
                 };
-                for span in &from_scope.spans {
+                for span in &scope_group.spans {
                     if self.insert_span(span, source, now).is_none() {
                         self.refused += 1;
                     }
@@ -206,7 +206,7 @@ impl Traces {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.traces_bytes
             + self.order.capacity() * size_of::<Box<Trace>>()
