@@ -2,8 +2,8 @@
 //! thread.
 //!
 //! The queue is bounded by encoded length, which is known without measuring allocations; the memory use of a
-//! typical request is a small multiple of it. Masking runs on that thread, so every export is masked and no
-//! request waits for it.
+//! typical request is a small multiple of it. Masking runs on that thread, so that every export is
+//! masked and no request waits for it.
 
 mod export_queue;
 mod received;

@@ -1,4 +1,4 @@
-//! Reads and decompresses HTTP request bodies within limits of size and time.
+//! Reads and decompresses HTTP request bodies with limits on size and time.
 
 use std::io::Read as _;
 

@@ -22,7 +22,7 @@ use crate::export::Signal;
 
 /// Maximum size of the decoded messages of a request without their strings, in bytes.
 ///
-/// The largest batches of real senders use half of it.
+/// The largest batches from real senders use half of this limit.
 const MAX_DECODED_BYTES: usize = 64 << 20;
 
 /// Maximum number of objects in a JSON request, each of which decodes to a few hundred bytes at most.
@@ -30,7 +30,7 @@ const MAX_DECODED_BYTES: usize = 64 << 20;
 /// Braces in strings count too, which is harmless.
 const MAX_OBJECTS: usize = 600_000;
 
-/// Message type with its decoded size and those of its fields that are messages or repeated strings.
+/// Message type: its decoded size, and the fields that are messages or repeated strings.
 struct MessageType {
     /// Size in bytes; 0 if the message is stored inline in its parent.
     size: usize,
@@ -63,7 +63,7 @@ pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<(), Rejectio
     subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Rejection::TooManyItems)
 }
 
-/// Maximum nesting of messages, as in the decoder.
+/// Maximum nesting depth of messages, the same as in the decoder.
 const MAX_DEPTH: u32 = 100;
 
 /// Subtracts the decoded size of `body` from `left`; returns `None` if `left` is too small.

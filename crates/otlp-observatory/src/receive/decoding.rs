@@ -18,10 +18,10 @@ use crate::{
     ingest::Rejected,
 };
 
-/// Maximum length in bytes of an uncompressed body that is decoded in place, in less than a millisecond.
+/// Maximum length of an uncompressed body that is decoded in place, in bytes.
 ///
-/// Larger bodies are decoded on the blocking thread pool, and so are compressed bodies, whose decompressed
-/// length is unknown.
+/// Decoding it takes less than a millisecond. Larger bodies are decoded on the blocking thread pool, as are
+/// compressed bodies, whose decompressed length is unknown.
 const SMALL_BODY: usize = 32 << 10;
 
 /// Maximum number of bodies decoded on the blocking thread pool at the same time.

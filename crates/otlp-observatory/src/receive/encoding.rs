@@ -1,5 +1,4 @@
-//! The two encodings of OTLP/HTTP: selects the encoding by `Content-Type`, decodes requests and encodes
-//! responses.
+//! Selects the encoding of OTLP/HTTP by `Content-Type`, decodes requests and encodes responses.
 
 use axum::{
     body::Body,
@@ -29,9 +28,9 @@ pub(super) enum Encoding {
 impl Encoding {
     /// Returns the encoding that `Content-Type` names.
     ///
-    /// Returns `None` for every other type and if there is none. This covers all types that browsers send to
-    /// other sites without a preflight request ("CORS-safelisted request-header" in the Fetch standard), so
-    /// pages of other sites cannot send telemetry.
+    /// Returns `None` if the type is missing or unsupported. Unsupported types include all types that
+    /// browsers send to other sites without a preflight request ("CORS-safelisted request-header" in the
+    /// Fetch standard), so pages of other sites cannot send telemetry.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = content_type.split(';').next()?.trim();

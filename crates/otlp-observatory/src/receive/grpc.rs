@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{export::Signal, ingest::Ingest};
 
-/// Maximum size of a gRPC message in bytes, both compressed and decompressed. This is the default of gRPC.
+/// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.
 const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
 /// Returns the routes of the three services.

@@ -1,4 +1,4 @@
-//! Validates trace and span ids. Ids of the wrong length and ids of zeros are invalid. As `trace.proto` and
+//! Validates trace and span ids. Ids of the wrong length and all-zero ids are invalid. As `trace.proto` and
 //! `logs.proto` specify, spans with invalid ids are removed, and invalid ids of other items are cleared.
 
 use opentelemetry_proto::tonic::{
@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::{
 use crate::export::{Export, for_each_point};
 
 /// Error message for the sender of removed spans.
-pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
+pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, and neither may be all zeros";
 
 /// Returns the response to a request from which `rejected` spans were removed.
 pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {

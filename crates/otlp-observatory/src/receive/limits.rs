@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Maximum size of an HTTP request body in bytes, both compressed and decompressed.
+/// Maximum size of an HTTP request body in bytes, before and after decompression.
 ///
 /// The largest batches that collectors send by default are about half as large.
 pub(super) const MAX_HTTP_BODY: usize = 16 << 20;

@@ -105,7 +105,7 @@ impl Attribute {
     }
 }
 
-/// Whether `wanted` is the text form of `value` or of an element of `value`, if that is an array.
+/// Whether `wanted` is the text form of `value` or, for an array, of one of its elements.
 fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
     match &value.value {
         Some(Value::StringValue(text)) => text == wanted,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_found_anywhere_in_any_case() {
+    fn text_is_found_anywhere_ignoring_case() {
         for (needle, haystack, found) in [
             ("zebra", "a ZEBRA", true),
             ("Zebra", "zebr", false),

@@ -147,8 +147,7 @@ pub(crate) fn records(service: &str, log_records: Vec<LogRecord>) -> Export {
     })
 }
 
-/// Returns a counter with one cumulative point of the series `route`, which started one second before
-/// [`NOW`].
+/// Returns a counter with one cumulative point for `route`, which started one second before [`NOW`].
 pub(crate) fn counted(name: &str, route: &str, time: u64, value: i64) -> Metric {
     let point = NumberDataPoint {
         attributes: vec![text("http.route", route)],

@@ -94,7 +94,7 @@ impl Distribution {
     }
 }
 
-/// Estimates a quantile of observations in `bins`, which must not be empty.
+/// Estimates a quantile from bins with observations.
 fn estimate(bins: &[Bin], quantile: f64) -> Option<f64> {
     let total = bins
         .iter()
@@ -171,7 +171,7 @@ impl Exponential {
         Self { scale, counts }
     }
 
-    /// Removes the observations of `before`; `None` if `self` does not contain all of them.
+    /// Returns the buckets without the observations of `before`; `None` if they do not contain all of these.
     fn since(&self, before: &Self) -> Option<Self> {
         let scale = self.scale.min(before.scale);
         let mut rest = self.at_scale(scale);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_of_two_points_has_the_observations_between_them() {
+    fn the_difference_of_two_points_contains_the_observations_between_them() {
         let before = explicit_of(&[1.0, 2.0], &[10, 0, 0]);
         let between = explicit_of(&[1.0, 2.0], &[10, 4, 0])
             .since(&before)
@@ -294,7 +294,8 @@ mod tests {
         assert!(explicit_of(&[1.0, 2.0], &[9, 4, 0]).since(&before).is_none());
         assert!(explicit_of(&[1.0, 3.0], &[10, 4, 0]).since(&before).is_none());
 
-        // The later point has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4, of which `before` has 3.
+        // The later point has a coarser scale, with 4 from 1 to 2 and 2 from 2 to 4. `before` has 3 from 1 to
+        // 2.
         let before = exponential_of(1, 0, 0, &[2, 1]);
         let between = exponential_of(0, 0, 0, &[4, 2])
             .since(&before)

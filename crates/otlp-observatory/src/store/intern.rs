@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn released_values_leave_no_memory_behind() {
+    fn released_values_free_their_memory() {
         let mut interner = Interner::default();
         for number in 0..100_000 {
             let id = intern(&mut interner, &number.to_string());

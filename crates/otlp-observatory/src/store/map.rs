@@ -20,7 +20,7 @@ use super::{
 /// Maximum number of edges; the most frequent are returned.
 const MAX_EDGES: usize = 500;
 
-/// Maximum length of a trace in which parents are found by linear search, in spans. Longer traces get an
+/// Maximum number of spans of a trace in which parents are found by linear search. Longer traces get an
 /// index.
 const MAX_LINEAR_SEARCH: usize = 48;
 
@@ -165,7 +165,7 @@ struct Callers<'a> {
     trace: &'a Trace,
     /// Services, indexed by class.
     services: &'a [Option<&'a Arc<str>>],
-    /// Whether the trace has spans of several services; otherwise, parents need not be found.
+    /// Whether the trace has spans of several services, so that spans may have callers in other services.
     is_cross_service: bool,
     index: Option<HashMap<SpanId, &'a SpanEntry>>,
     /// Ids of spans with a child in another service.

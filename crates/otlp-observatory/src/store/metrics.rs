@@ -81,8 +81,8 @@ impl Metrics {
             return;
         };
         let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
-        // A macro, because the point types have the same fields, but no trait in common. Fields stored
-        // elsewhere are taken out of the encoding.
+        // The point types have the same fields but no trait in common, hence the macro. Fields that are
+        // stored elsewhere are taken out of the encoding.
         macro_rules! insert_each {
             ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
                 for mut $point in $points {

@@ -17,7 +17,7 @@ use super::{
     points::{Point, PointValue},
 };
 
-/// Data of a chart at one time.
+/// Values of a chart at one point in time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Reading {
     pub(crate) time_unix_nano: UnixNano,
@@ -117,7 +117,7 @@ impl Reader {
 
     /// Returns the change at `point` and the seconds it covers.
     ///
-    /// `change_since` computes the change since the point passed to it; it returns `None` if the series was reset.
+    /// `change_since` returns the change since the point passed to it, or `None` if the series was reset.
     fn change<T>(
         self,
         before: Option<&Point>,

@@ -84,8 +84,8 @@ pub(crate) struct SeriesReadings {
 }
 
 impl SeriesReadings {
-    /// Computes the readings of `series`. A series that started at `observed_since` or later was observed from
-    /// its start.
+    /// Computes the readings of `series`. A series that started at `observed_since` or later was observed
+    /// from its start.
     pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
         let reader = Reader {
             instrument_type: descriptor.instrument.instrument_type,

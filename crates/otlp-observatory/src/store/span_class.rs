@@ -104,7 +104,8 @@ impl Footprint for SpanClass {
 }
 
 impl<'a> Role<&'a str> {
-    /// Returns the role according to the OpenTelemetry semantic conventions 1.3x and their older names.
+    /// Determines the role by the attributes of the OpenTelemetry semantic conventions 1.3x and their older
+    /// names.
     fn of(span: &'a Span) -> Self {
         let text = |key: &str| {
             let mut newest_first = span.attributes.iter().rev();

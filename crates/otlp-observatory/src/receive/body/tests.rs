@@ -36,7 +36,7 @@ fn invalid_and_truncated_gzip_is_rejected() {
 }
 
 #[test]
-fn a_single_gzip_or_identity_is_accepted_in_any_case() {
+fn a_single_encoding_is_accepted_ignoring_case() {
     let of = |values: &[&'static str]| {
         let mut headers = HeaderMap::new();
         for value in values {

@@ -29,7 +29,7 @@ use super::values::{Base64, Enumeration, Fields, FromJson, Hex, Json, Names, is_
 /// Implements [`FromJson`] for messages with the given fields. A `null` leaves a field at its default.
 ///
 /// `field as Form` reads the field's value as a `Form` that wraps it. `with field: Type { Variant, ... }`
-/// declares a `oneof`, in which the variants name the keys.
+/// declares a `oneof`, whose keys are the names of the variants.
 macro_rules! messages {
     (@unwrap $value:ident) => { $value };
     (@unwrap $value:ident $form:ty) => {{

@@ -33,7 +33,7 @@ pub(super) trait Fields: Default {
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
 }
 
-/// Whether `key` is `name`, a field or variant, in lower camel case.
+/// Whether `key` is the lower camel case form of `name`, a field or variant.
 pub(super) fn is_key_of(key: &str, name: &str) -> bool {
     let mut key = key.bytes();
     let mut expected = name.trim_start_matches("r#").bytes();
@@ -74,7 +74,7 @@ impl<'de, T: Fields> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// Key of an object, borrowed from the body unless it has escapes.
+/// Key of an object, borrowed from the body unless it contains escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -145,7 +145,7 @@ macro_rules! integers {
 
 integers!(i32, u32, i64, u64);
 
-/// Strings may also be `NaN`, `Infinity` and `-Infinity`.
+/// Doubles are also read from the strings `NaN`, `Infinity` and `-Infinity`.
 impl Scalar for f64 {
     const EXPECTED: &str = "a number";
 
@@ -259,7 +259,7 @@ impl<T: Scalar> Visitor<'_> for ScalarVisitor<T> {
     }
 }
 
-/// Error message without the value, which may be confidential.
+/// Returns an error whose message omits the value, which may be confidential.
 fn unexpected<T: Scalar, E: Error>() -> E {
     E::custom(format_args!("expected {}", T::EXPECTED))
 }
