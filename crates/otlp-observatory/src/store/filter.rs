@@ -46,11 +46,8 @@ impl Text {
     /// Whether a key or a value of `attributes` contains the text, at any depth.
     pub(crate) fn is_in_attributes(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
-            self.is_in(attribute.key.as_bytes())
-                || attribute
-                    .value
-                    .as_ref()
-                    .is_some_and(|value| self.is_in_value(value))
+            let value = attribute.value.as_ref();
+            self.is_in(attribute.key.as_bytes()) || value.is_some_and(|value| self.is_in_value(value))
         })
     }
 
@@ -94,13 +91,11 @@ impl Attribute {
     /// Whether `attributes` contains the attribute.
     pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
-            attribute.key.as_bytes() == self.key.needle()
-                && self.value.as_ref().is_none_or(|wanted| {
-                    attribute
-                        .value
-                        .as_ref()
-                        .is_some_and(|value| has_text_form(value, wanted))
-                })
+            let is_wanted = |wanted: &str| {
+                let value = attribute.value.as_ref();
+                value.is_some_and(|value| has_text_form(value, wanted))
+            };
+            attribute.key.as_bytes() == self.key.needle() && self.value.as_deref().is_none_or(is_wanted)
         })
     }
 }

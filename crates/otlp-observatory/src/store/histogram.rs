@@ -119,16 +119,12 @@ fn estimate(bins: &[Bin], quantile: f64) -> Option<f64> {
 /// The first bin starts at 0 if its upper bound is positive. As in Prometheus, observations above the last
 /// bound count as equal to it.
 fn explicit_bins(bounds: &[f64], counts: &[u64]) -> Vec<Bin> {
-    let low_of = |index: usize| match index.checked_sub(1) {
-        Some(previous) => bounds.get(previous).copied(),
-        None => bounds.first().map(|first| first.min(0.0)),
-    };
-    let bins = counts.iter().enumerate().map_while(|(index, &count)| {
-        let low = low_of(index)?;
-        let high = bounds.get(index).copied().unwrap_or(low);
-        Some(Bin { low, high, count })
-    });
-    bins.collect()
+    let lowest = bounds.first().map(|first| first.min(0.0));
+    let lows = lowest.into_iter().chain(bounds.iter().copied());
+    let highs = bounds.iter().chain(bounds.last()).copied();
+    let bins = lows.zip(highs).zip(counts);
+    bins.map(|((low, high), &count)| Bin { low, high, count })
+        .collect()
 }
 
 /// Exponential buckets.

@@ -62,9 +62,8 @@ impl Source {
 
 impl Footprint for Source {
     fn heap_bytes(&self) -> usize {
-        memory::shared(self.service.len())
-            + memory::shared(self.scope.len())
-            + memory::shared(self.resource.len())
+        let lengths = [self.service.len(), self.scope.len(), self.resource.len()];
+        lengths.map(memory::shared).iter().sum()
     }
 }
 
