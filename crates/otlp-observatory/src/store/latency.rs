@@ -1,4 +1,6 @@
-//! Exact percentiles of durations.
+//! Exact percentiles of durations, and the most frequent groups of operations.
+
+use std::collections::HashMap;
 
 /// Durations of operations in nanoseconds, and the number of operations that failed.
 #[derive(Clone, Debug, Default)]
@@ -55,20 +57,22 @@ impl Latencies {
     }
 }
 
-/// Returns the `limit` groups with the highest counts, in descending order. Only these groups are sorted,
-/// because there may be many others.
-pub(crate) fn most_frequent<K: Ord, V>(
-    mut groups: Vec<(K, V)>,
+/// Returns rows for the `limit` groups with the highest counts, in descending order.
+pub(crate) fn most_frequent<K: Ord, V, R>(
+    groups: HashMap<K, V>,
     limit: usize,
     count: impl Fn(&V) -> usize,
-) -> Vec<(K, V)> {
+    mut row: impl FnMut(K, V) -> R,
+) -> Vec<R> {
     let order = |(a, of_a): &(K, V), (b, of_b): &(K, V)| count(of_b).cmp(&count(of_a)).then_with(|| a.cmp(b));
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    // Only the selected groups are sorted, because there may be many others.
     if groups.len() > limit {
         groups.select_nth_unstable_by(limit, order);
         groups.truncate(limit);
     }
     groups.sort_unstable_by(order);
-    groups
+    groups.into_iter().map(|(key, value)| row(key, value)).collect()
 }
 
 #[cfg(test)]
@@ -90,9 +94,8 @@ mod tests {
 
     #[test]
     fn the_most_frequent_groups_are_returned_in_order() {
-        let groups: Vec<_> = (0..100).map(|key| (key, key % 10)).collect();
-        let most = most_frequent(groups, 12, |count| *count);
-        let keys: Vec<_> = most.into_iter().map(|(key, _)| key).collect();
+        let groups = (0..100).map(|key| (key, key % 10)).collect();
+        let keys = most_frequent(groups, 12, |count| *count, |key, _| key);
         assert_eq!(keys, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 8, 18]);
     }
 

@@ -12,7 +12,7 @@ use super::{
     fair_lock::FairLock,
     ids::SpanId,
     intern::InternId,
-    latency::{self, Latencies, Percentiles},
+    latency::{Latencies, Percentiles, most_frequent},
     span_class::{Queue, Role, SpanClass},
     traces::{SpanEntry, Trace, Traces},
 };
@@ -85,30 +85,24 @@ enum Caller<'a> {
 pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
     let seconds = window as f64 / 1e9;
     let calls = calls_since(&traces.read(), now.saturating_sub(window));
-    let calls = latency::most_frequent(calls.into_iter().collect(), MAX_EDGES, Latencies::count);
     let mut nodes = BTreeMap::new();
-    let edges = calls
-        .into_iter()
-        .map(|((from, to), latencies)| {
-            for endpoint in [&from, &to] {
-                nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
-            }
-            Edge {
-                from: from.id(),
-                to: to.id(),
-                calls: latencies.count(),
-                rate: latencies.count() as f64 / seconds,
-                errors: latencies.errors(),
-                percentiles: latencies.percentiles(),
-            }
-        })
-        .collect();
+    let edges = most_frequent(calls, MAX_EDGES, Latencies::count, |(from, to), latencies| {
+        for endpoint in [&from, &to] {
+            nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
+        }
+        Edge {
+            from: from.id(),
+            to: to.id(),
+            calls: latencies.count(),
+            rate: latencies.count() as f64 / seconds,
+            errors: latencies.errors(),
+            percentiles: latencies.percentiles(),
+        }
+    });
+    let nodes = nodes.into_iter().map(|(id, endpoint)| Node { id, endpoint });
     Map {
         window_seconds: seconds,
-        nodes: nodes
-            .into_iter()
-            .map(|(id, endpoint)| Node { id, endpoint })
-            .collect(),
+        nodes: nodes.collect(),
         edges,
     }
 }

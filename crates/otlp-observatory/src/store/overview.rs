@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     UnixNano,
     fair_lock::FairLock,
-    latency::{self, Latencies, Percentiles},
+    latency::{Latencies, Percentiles, most_frequent},
     span_class::{Role, SpanClass},
     traces::Traces,
 };
@@ -124,6 +124,7 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
         window_seconds: seconds,
         services: most_frequent(
             services,
+            MAX_ROWS,
             |(requests, _)| requests.count(),
             |service, (requests, latest)| Service {
                 service,
@@ -131,13 +132,19 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
                 last_seen_unix_nano: UnixNano(latest),
             },
         ),
-        routes: most_frequent(routes, Latencies::count, |(service, route), requests| Route {
-            service,
-            route,
-            requests: Requests::of(requests, seconds),
-        }),
+        routes: most_frequent(
+            routes,
+            MAX_ROWS,
+            Latencies::count,
+            |(service, route), requests| Route {
+                service,
+                route,
+                requests: Requests::of(requests, seconds),
+            },
+        ),
         tasks: most_frequent(
             tasks,
+            MAX_ROWS,
             |(latencies, _)| latencies.count(),
             |(service, task), (latencies, states)| Task {
                 service,
@@ -195,14 +202,4 @@ impl Requests {
             percentiles: latencies.percentiles(),
         }
     }
-}
-
-/// Returns the rows of `groups`, most frequent first.
-fn most_frequent<K: Ord, V, R>(
-    groups: HashMap<K, V>,
-    count: impl Fn(&V) -> usize,
-    row: impl Fn(K, V) -> R,
-) -> Vec<R> {
-    let groups = latency::most_frequent(groups.into_iter().collect(), MAX_ROWS, count);
-    groups.into_iter().map(|(key, value)| row(key, value)).collect()
 }

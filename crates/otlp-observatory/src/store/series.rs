@@ -25,7 +25,7 @@ pub(crate) struct Series {
     /// Sorted by key, in OTLP's protobuf encoding.
     pub(super) attributes: Arc<[u8]>,
     pub(crate) points: VecDeque<Point>,
-    /// In OTLP's protobuf encoding.
+    /// Exemplars in OTLP's protobuf encoding.
     pub(crate) exemplars: VecDeque<Box<[u8]>>,
     /// Number of evicted points that `Metrics::order` still lists.
     pub(super) stale_entries: usize,

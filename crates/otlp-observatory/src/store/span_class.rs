@@ -108,8 +108,8 @@ impl<'a> Role<&'a str> {
     /// names.
     fn of(span: &'a Span) -> Self {
         let text = |key: &str| {
-            let mut newest_first = span.attributes.iter().rev();
-            text_of(newest_first.find(|attribute| attribute.key == key)?)
+            let mut last_first = span.attributes.iter().rev();
+            text_of(last_first.find(|attribute| attribute.key == key)?)
         };
         let queue = || Queue {
             system: text("messaging.system"),
