@@ -29,11 +29,11 @@ pub(super) fn check(export: &mut Export) -> usize {
             let resources = request.resource_spans.iter_mut();
             for scope in resources.flat_map(|resource| &mut resource.scope_spans) {
                 let before = scope.spans.len();
-                scope
-                    .spans
-                    .retain(|span| is_trace_id(&span.trace_id) && is_span_id(&span.span_id));
+                scope.spans.retain_mut(|span| {
+                    check_references(span);
+                    is_trace_id(&span.trace_id) && is_span_id(&span.span_id)
+                });
                 rejected += before - scope.spans.len();
-                scope.spans.iter_mut().for_each(check_references);
             }
         }
         Export::Metrics(request) => {

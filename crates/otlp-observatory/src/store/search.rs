@@ -158,7 +158,12 @@ impl<T> SearchPage<T> {
 /// Returns the traces that match `search`, newest first.
 pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
     SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
-        let mut matcher = Matcher::new(search, traces);
+        let mut matcher = Matcher {
+            search,
+            traces,
+            classes: vec![None; traces.classes.slots()],
+            resources: HashMap::new(),
+        };
         traces.before(before).all(|(number, trace)| {
             let found = matcher.matches(trace).then(|| summary(traces, trace));
             visit(number, found.map(|summary| (summary.len(), summary)))
@@ -209,16 +214,7 @@ struct Matcher<'a> {
     resources: HashMap<InternId, Vec<KeyValue>>,
 }
 
-impl<'a> Matcher<'a> {
-    fn new(search: &'a TraceSearch, traces: &'a Traces) -> Self {
-        Self {
-            search,
-            traces,
-            classes: vec![None; traces.classes.slots()],
-            resources: HashMap::new(),
-        }
-    }
-
+impl Matcher<'_> {
     fn matches(&mut self, trace: &Trace) -> bool {
         if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(|span| span.failed) {
             return false;
