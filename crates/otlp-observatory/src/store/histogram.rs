@@ -290,8 +290,7 @@ mod tests {
         assert!(explicit_of(&[1.0, 2.0], &[9, 4, 0]).since(&before).is_none());
         assert!(explicit_of(&[1.0, 3.0], &[10, 4, 0]).since(&before).is_none());
 
-        // The later point has a coarser scale, with 4 from 1 to 2 and 2 from 2 to 4. `before` has 3 from 1 to
-        // 2.
+        // The later point has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4. `before` has 3 of the former.
         let before = exponential_of(1, 0, 0, &[2, 1]);
         let between = exponential_of(0, 0, 0, &[4, 2])
             .since(&before)

@@ -92,8 +92,8 @@ impl Reader {
     }
 
     fn counter(self, before: Option<&Point>, point: &Point, value: f64) -> ReadingValue {
-        let change = self.change(before, point, value, |base| match base.value {
-            PointValue::Number(number) if value >= number => Some(value - number),
+        let change = self.change(before, point, value, |value, base| match base.value {
+            PointValue::Number(number) if *value >= number => Some(value - number),
             _ => None,
         });
         let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
@@ -102,8 +102,8 @@ impl Reader {
 
     fn histogram(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
         let total = self.distribution(point)?;
-        let change = |base: &Point| total.since(&self.distribution(base)?);
-        let (observed, seconds) = self.change(before, point, total.clone(), change)?;
+        let change_since = |total: &Distribution, base: &Point| total.since(&self.distribution(base)?);
+        let (observed, seconds) = self.change(before, point, total, change_since)?;
         let [p50, p95, p99] = observed.quantiles([0.50, 0.95, 0.99]);
         Some(ReadingValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
@@ -117,17 +117,17 @@ impl Reader {
 
     /// Returns the change at `point` and the seconds it covers.
     ///
-    /// `change_since` returns the change since the point passed to it, or `None` if the series was reset.
+    /// `change_since` returns the change of the total since another point, or `None` if the series was reset.
     fn change<T>(
         self,
         before: Option<&Point>,
         point: &Point,
         total: T,
-        change_since: impl FnOnce(&Point) -> Option<T>,
+        change_since: impl FnOnce(&T, &Point) -> Option<T>,
     ) -> Option<(T, Option<f64>)> {
         let base = before.filter(|before| !self.is_delta && !is_restarted(before, point));
         if let Some(base) = base
-            && let Some(change) = change_since(base)
+            && let Some(change) = change_since(&total, base)
         {
             return Some((change, seconds(base.time, point.time)));
         }
