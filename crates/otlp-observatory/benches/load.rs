@@ -1,12 +1,12 @@
 //! Load generator of `bench/observatory`: sends spans and log records to an observatory at a constant rate,
-//! and requests the JSON of its pages at the same time. It measures a whole process under load, not single
-//! functions.
+//! and requests the JSON of its pages at the same time. It measures a whole process under load instead of
+//! single functions.
 //!
 //! ```text
 //! load <OTLP/HTTP URL> <pages URL> <spans per second> <seconds>
 //! ```
 //!
-//! Prints a line for the telemetry sent and a line for each requested page.
+//! Prints a line about the sent telemetry and a line for each page.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ use prost::Message as _;
 use reqwest::{Client, StatusCode, header::CONTENT_TYPE};
 use tokio::task::JoinSet;
 
-/// Number of spans per request, as the SDKs send them.
+/// Number of spans per request, the default of the SDKs.
 const BATCH: u64 = 512;
 
 /// Number of spans per trace.
@@ -30,7 +30,7 @@ const TRACE: u64 = 8;
 /// Interval between requests of a page.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Requested pages. Searches with few matches are included, because they take longest.
+/// Requested pages. They include searches with few matches, which take longest.
 const PAGES: [(&str, &str); 7] = [
     ("overview", ""),
     ("traces", "traces"),
@@ -84,7 +84,7 @@ fn main() -> Result<(), Error> {
 
 /// Sends `rate` spans per second until `end`, one request at a time.
 ///
-/// Delays are not made up for by larger bursts: the rate reached is part of the result.
+/// Delays do not cause larger batches, so the rate may be lower. The actual rate is part of the result.
 async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(), Error> {
     let start = Instant::now();
     let mut sent = Sent::default();
@@ -101,11 +101,11 @@ async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(),
     }
     let seconds = start.elapsed().as_secs_f64();
     print(&format!(
-        "{:<24} {:.0} per second, {} accepted, {} requests refused with 429, of {}",
+        "{:<24} {:.0} per second, {} accepted; {} of {} requests rejected with 429",
         "spans",
         sent.spans as f64 / seconds,
         sent.spans,
-        sent.refused,
+        sent.rejected,
         sent.requests
     ));
     Ok(())
@@ -115,25 +115,25 @@ async fn send(client: &Client, url: &str, rate: u64, end: Instant) -> Result<(),
 struct Sent {
     requests: u64,
     spans: u64,
-    refused: u64,
+    rejected: u64,
 }
 
 impl Sent {
     async fn post(&mut self, client: &Client, url: &str, body: Vec<u8>, spans: u64) -> Result<(), Error> {
         let request = client.post(url).header(CONTENT_TYPE, "application/x-protobuf");
-        let answer = request.body(body).send().await?;
+        let response = request.body(body).send().await?;
         self.requests += 1;
-        match answer.status() {
+        match response.status() {
             StatusCode::OK => self.spans += spans,
-            StatusCode::TOO_MANY_REQUESTS => self.refused += 1,
-            other => return Err(format!("{url} answered {other}").into()),
+            StatusCode::TOO_MANY_REQUESTS => self.rejected += 1,
+            other => return Err(format!("{url} returned {other}").into()),
         }
-        answer.bytes().await?;
+        response.bytes().await?;
         Ok(())
     }
 }
 
-/// Requests a page until `end`, and returns the latencies as a line of text.
+/// Requests a page until `end`; returns a line with the latencies.
 async fn measure(client: &Client, name: &str, url: &str, end: Instant) -> Result<String, Error> {
     let mut interval = tokio::time::interval(REQUEST_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -142,11 +142,11 @@ async fn measure(client: &Client, name: &str, url: &str, end: Instant) -> Result
     while Instant::now() < end {
         interval.tick().await;
         let start = Instant::now();
-        let answer = client.get(url).send().await?;
-        if answer.status() != StatusCode::OK {
-            return Err(format!("{url} answered {}", answer.status()).into());
+        let response = client.get(url).send().await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("{url} returned {}", response.status()).into());
         }
-        bytes = answer.bytes().await?.len();
+        bytes = response.bytes().await?.len();
         latencies.push(start.elapsed());
     }
     latencies.sort_unstable();
@@ -155,7 +155,7 @@ async fn measure(client: &Client, name: &str, url: &str, end: Instant) -> Result
         latencies[index].as_secs_f64() * 1e3
     };
     Ok(format!(
-        "{name:<24} p50 {:6.1} ms, p99 {:6.1} ms, longest {:6.1} ms, of {}; last response {bytes} bytes",
+        "{name:<24} p50 {:6.1} ms, p99 {:6.1} ms, maximum {:6.1} ms of {} requests; last response {bytes} bytes",
         quantile(0.5),
         quantile(0.99),
         quantile(1.0),
@@ -235,7 +235,8 @@ impl Trace {
         number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec()
     }
 
-    /// Returns span `index`: a request, three statements and a message; a task, its statement and its call.
+    /// Returns the span `index` of the trace: a request with three statements and a message, or a task with a
+    /// statement and a call.
     fn span(&self, index: u64) -> Span {
         let (name, kind, parent, duration) = [
             ("POST /api/articles/", 2, None, 12_000_000),
@@ -258,7 +259,7 @@ impl Trace {
             end_time_unix_nano: self.start + index * 500_000 + duration + self.number % 1_000 * 1_000,
             attributes: self.attributes(index),
             status: failed.then(|| Status {
-                message: "the receiver answered 500".to_owned(),
+                message: "the receiver returned 500".to_owned(),
                 code: 2,
             }),
             ..Span::default()

@@ -1,17 +1,13 @@
-//! Measures the store: processor time per inserted item, resident against counted memory, and the latency of
-//! queries on a full store with and without concurrent inserts.
+//! Measures the store: the processor time per inserted item, the resident memory compared with the counted
+//! memory, and the latency of queries on a full store with and without concurrent inserts.
 //!
-//! `cargo bench -p otlp-observatory --bench store` prints the results. The store's source is included,
-//! because it is private.
+//! `cargo bench -p otlp-observatory --bench store` prints the results. The source of the store is included as
+//! a module, because the store is private.
 
-#[expect(dead_code, reason = "only the parts that the store uses are needed")]
+#[expect(dead_code, reason = "the store does not use all of the module")]
 #[path = "../src/export.rs"]
 mod export;
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the pages' parts of the store are unused"
-)]
+#[expect(dead_code, unused_imports, reason = "only the pages use all of the store")]
 #[path = "../src/store/mod.rs"]
 mod store;
 
@@ -52,7 +48,7 @@ const WINDOW: u64 = 3_600_000_000_000;
 
 fn main() -> io::Result<()> {
     let measure = match std::env::args().nth(1).as_deref() {
-        // Each measurement runs in a new process, because freed memory would be reused.
+        // Each measurement runs in a new process, because a process would reuse freed memory.
         Some("--bench") => {
             return ["typical", "unique", "records", "points"]
                 .into_iter()
@@ -174,7 +170,7 @@ fn insert_spans(store: &Store, next: &mut u64, spans: u64, make: fn(u64) -> Vec<
     taken
 }
 
-/// Inserts 20,000 spans per second until stopped; returns the rate, the share of a processor, and the
+/// Inserts 20,000 spans per second until stopped; returns the actual rate, the share of a processor, and the
 /// duration of the slowest batch.
 fn steady(store: &Store, mut next: u64, stop: &AtomicBool) -> (f64, f64, Duration) {
     let start_time = Instant::now();
@@ -231,7 +227,7 @@ fn queries(out: &mut impl Write, store: &Store) -> io::Result<()> {
             })
             .collect();
         times.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let longest = times.iter().map(|(_, waited)| *waited).fold(0.0, f64::max);
+        let longest = times.iter().map(|(_, latency)| *latency).fold(0.0, f64::max);
         writeln!(
             out,
             "  {name}: {:.1} ms processor time; {longest:.1} ms maximum latency",
@@ -255,7 +251,7 @@ fn queries(out: &mut impl Write, store: &Store) -> io::Result<()> {
     })
 }
 
-/// Returns a request of an exporter and its number of spans.
+/// Returns an export request and its number of spans.
 fn batch(next: &mut u64, make: fn(u64) -> Vec<Span>) -> (Export, u64) {
     let traces = *next..*next + TRACES_PER_BATCH;
     *next = traces.end;
@@ -281,7 +277,7 @@ fn batch(next: &mut u64, make: fn(u64) -> Vec<Span>) -> (Export, u64) {
     (Export::Traces(request), count)
 }
 
-/// Returns a request with its statements, like the automatic instrumentation of a service.
+/// Returns the trace of a request with statements, like those of automatically instrumented services.
 fn typical(trace: u64) -> Vec<Span> {
     let request = span(
         trace,
@@ -362,7 +358,7 @@ fn span(trace: u64, id: u64, parent: u64, kind: SpanKind, name: String, attribut
     }
 }
 
-/// Returns a log record with its trace.
+/// Returns a log record with trace and span ids.
 fn record(number: u64) -> LogRecord {
     let time = store::now();
     LogRecord {

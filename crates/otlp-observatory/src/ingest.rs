@@ -1,9 +1,9 @@
 //! Queues exports from the receivers in a bounded queue, and masks, forwards and stores them on a separate
 //! thread.
 //!
-//! The queue is bounded by encoded length, which is known without measuring allocations; the memory of a
-//! usual request is a small multiple of it. Masking happens on the thread, so that every export is masked and
-//! no request waits for it.
+//! The queue is bounded by encoded length, which is known without measuring allocations; the memory use of a
+//! typical request is a small multiple of it. Masking runs on that thread, so that every export is
+//! masked and no request waits for it.
 
 mod export_queue;
 mod received;
@@ -18,20 +18,20 @@ use std::{
 use tokio::sync::oneshot;
 
 use self::export_queue::ExportQueue;
-pub(crate) use self::{export_queue::Refused, received::Received};
+pub(crate) use self::{export_queue::Rejected, received::Received};
 use crate::{export::Export, forward::Forwarder, mask, store::Store};
 
 /// Maximum size of the queue, in encoded bytes.
 const QUEUE_LIMIT: usize = 32 << 20;
 
-/// The receivers' handle for passing on exports.
+/// Handle with which the receivers submit exports.
 #[derive(Clone, Debug)]
 pub(crate) struct Ingest {
     queue: Arc<ExportQueue>,
     received: Arc<Received>,
 }
 
-/// The thread that processes exports. Dropping the handle closes the queue without waiting for the thread.
+/// Handle of the thread that processes exports. Dropping it closes the queue without waiting for the thread.
 #[derive(Debug)]
 pub(crate) struct IngestThread {
     queue: Arc<ExportQueue>,
@@ -66,15 +66,15 @@ impl Ingest {
         Ok((ingest, IngestThread { queue, ended }))
     }
 
-    /// Returns a handle that refuses every export.
+    /// Returns a handle that rejects every export.
     #[cfg(test)]
     pub(crate) fn that_is_full(received: Arc<Received>) -> Self {
         let queue = Arc::new(ExportQueue::new(0));
         Self { queue, received }
     }
 
-    /// Accepts or refuses the whole of `export`. Never blocks.
-    pub(crate) fn accept(&self, export: Export) -> Result<(), Refused> {
+    /// Queues `export`, or rejects it as a whole. Never blocks.
+    pub(crate) fn accept(&self, export: Export) -> Result<(), Rejected> {
         let (signal, items) = (export.signal(), export.items());
         let length = export.encoded_len();
         self.queue.push(export, length)?;
@@ -82,17 +82,17 @@ impl Ingest {
         Ok(())
     }
 
-    /// Counts a request that was not accepted for any reason.
-    pub(crate) fn count_refused(&self) {
-        self.received.count_refused();
+    /// Counts a rejected request, whatever the reason.
+    pub(crate) fn count_rejected(&self) {
+        self.received.count_rejected();
     }
 }
 
 impl IngestThread {
-    /// Refuses further exports, and waits until everything accepted before is forwarded and stored.
+    /// Rejects further exports, and waits until all accepted exports are forwarded and stored.
     pub(crate) async fn finish(mut self) {
         self.queue.close();
-        // The thread sends nothing; when it ends, it drops the sender.
+        // The thread sends nothing, but drops the sender when it ends.
         let _ = (&mut self.ended).await;
     }
 }
@@ -104,7 +104,7 @@ impl Drop for IngestThread {
 }
 
 fn process(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
-    // First, so that an export that cannot be masked is neither forwarded nor stored.
+    // Masking comes first: if it panics, the export is neither forwarded nor stored.
     mask::mask(&mut export);
     if let Some(forwarder) = forwarder {
         forwarder.accept(&export);
@@ -112,7 +112,7 @@ fn process(mut export: Export, store: &Store, forwarder: Option<&Forwarder>) {
     store.insert(export);
 }
 
-/// Calls `process`. A panic loses this export and does not end the thread.
+/// Calls `process` and logs a panic, which loses this export but does not end the thread.
 fn catch_panic(export: Export, process: impl FnOnce(Export)) {
     let signal = export.signal();
     if catch_unwind(AssertUnwindSafe(|| process(export))).is_err() {

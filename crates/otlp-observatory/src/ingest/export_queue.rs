@@ -1,4 +1,4 @@
-//! A queue of exports, bounded in bytes, with many producers and one consuming thread.
+//! Queue of exports, bounded in bytes, with many producers and one consuming thread.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use crate::export::Export;
 
 /// Reason an export was not queued.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum Rejected {
     #[error("too much telemetry is waiting to be processed; try again later")]
     Overloaded,
     #[error("the observatory is shutting down")]
@@ -26,11 +26,11 @@ pub(super) struct ExportQueue {
 
 #[derive(Debug, Default)]
 struct Contents {
-    /// Waiting exports and their sizes in bytes.
+    /// Queued exports and their sizes in bytes.
     exports: VecDeque<(Export, usize)>,
-    /// Size of the exports that wait or are being consumed.
+    /// Total size of the queued exports and of the one being consumed.
     bytes: usize,
-    /// Whether an export has been refused since the queue was last empty.
+    /// Whether an export has been rejected since the queue was last empty.
     is_overloaded: bool,
     is_closed: bool,
 }
@@ -44,11 +44,11 @@ impl ExportQueue {
         }
     }
 
-    /// Queues `export` as `length` bytes.
-    pub(super) fn push(&self, export: Export, length: usize) -> Result<(), Refused> {
+    /// Queues `export`, which counts as `length` bytes.
+    pub(super) fn push(&self, export: Export, length: usize) -> Result<(), Rejected> {
         let mut contents = self.lock();
         if contents.is_closed {
-            return Err(Refused::Closed);
+            return Err(Rejected::Closed);
         }
         if length > self.limit.saturating_sub(contents.bytes) {
             let bytes = contents.bytes;
@@ -58,10 +58,10 @@ impl ExportQueue {
                 telemetry::warn!(
                     bytes,
                     limit = self.limit,
-                    "telemetry arrives faster than it is processed; requests are refused until the queue is empty"
+                    "telemetry arrives faster than it is processed; rejecting requests until the queue has room"
                 );
             }
-            return Err(Refused::Overloaded);
+            return Err(Rejected::Overloaded);
         }
         contents.bytes += length;
         contents.exports.push_back((export, length));
@@ -70,7 +70,7 @@ impl ExportQueue {
         Ok(())
     }
 
-    /// Refuses exports from now on.
+    /// Rejects exports from now on.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();
@@ -84,7 +84,7 @@ impl ExportQueue {
             consume(export);
             let mut contents = self.lock();
             contents.bytes -= length;
-            // Not earlier, so that a sender at the limit does not cause a log record for each request.
+            // Cleared only now, so that a sender at the limit does not cause a log record for each request.
             if contents.bytes == 0 {
                 contents.is_overloaded = false;
             }
@@ -101,7 +101,7 @@ impl ExportQueue {
         contents.exports.pop_front()
     }
 
-    /// No code panics while it holds the lock, so a poisoned lock is usable.
+    /// Locks the contents. No code panics while it holds the lock, so a poisoned lock is usable.
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,14 +1,14 @@
-//! Counts of what was received and refused since the start, for `/status`.
+//! Counts of accepted items and rejected requests since the start, for `/status`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::export::{Counts, Signal};
 
-/// Counts of accepted items and refused requests.
+/// Counts of accepted items and rejected requests.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     accepted: [AtomicU64; Signal::ALL.len()],
-    refused_requests: AtomicU64,
+    rejected_requests: AtomicU64,
 }
 
 impl Received {
@@ -17,16 +17,16 @@ impl Received {
         Counts::of(|signal| self.accepted[signal as usize].load(Relaxed))
     }
 
-    /// Returns the number of requests answered with an error of any kind.
-    pub(crate) fn refused_requests(&self) -> u64 {
-        self.refused_requests.load(Relaxed)
+    /// Returns the number of rejected requests, whatever the reason.
+    pub(crate) fn rejected_requests(&self) -> u64 {
+        self.rejected_requests.load(Relaxed)
     }
 
     pub(super) fn count_accepted(&self, signal: Signal, items: usize) {
         self.accepted[signal as usize].fetch_add(items as u64, Relaxed);
     }
 
-    pub(crate) fn count_refused(&self) {
-        self.refused_requests.fetch_add(1, Relaxed);
+    pub(crate) fn count_rejected(&self) {
+        self.rejected_requests.fetch_add(1, Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the queue and of the thread.
+//! Tests of the queue and the thread.
 
 use std::sync::mpsc;
 
@@ -11,12 +11,12 @@ fn export() -> Export {
 }
 
 #[test]
-fn a_full_queue_refuses_until_an_export_was_consumed() {
+fn a_full_queue_rejects_exports_until_one_is_consumed() {
     let queue = Arc::new(ExportQueue::new(100));
     queue.push(export(), 60).unwrap();
-    assert_eq!(queue.push(export(), 41), Err(Refused::Overloaded));
+    assert_eq!(queue.push(export(), 41), Err(Rejected::Overloaded));
     queue.push(export(), 40).unwrap();
-    assert_eq!(queue.push(export(), 1), Err(Refused::Overloaded));
+    assert_eq!(queue.push(export(), 1), Err(Rejected::Overloaded));
 
     let (start, started) = mpsc::channel();
     let (finish, finished) = mpsc::channel::<()>();
@@ -32,8 +32,8 @@ fn a_full_queue_refuses_until_an_export_was_consumed() {
     started.recv().unwrap();
     assert_eq!(
         queue.push(export(), 1),
-        Err(Refused::Overloaded),
-        "an export being consumed is part of the limit"
+        Err(Rejected::Overloaded),
+        "an export being consumed counts towards the limit"
     );
     finish.send(()).unwrap();
     started.recv().unwrap();
@@ -46,25 +46,25 @@ fn a_full_queue_refuses_until_an_export_was_consumed() {
 }
 
 #[test]
-fn a_closed_queue_refuses_exports_and_returns_those_it_has() {
+fn a_closed_queue_rejects_exports_and_drains_those_it_has() {
     let queue = ExportQueue::new(100);
     queue.push(export(), 1).unwrap();
     queue.push(export(), 1).unwrap();
     queue.close();
-    assert_eq!(queue.push(export(), 1), Err(Refused::Closed));
+    assert_eq!(queue.push(export(), 1), Err(Rejected::Closed));
     let mut consumed = 0;
     queue.consume(|_| consumed += 1);
     assert_eq!(consumed, 2);
 }
 
 #[test]
-fn an_export_larger_than_the_queue_is_refused() {
+fn an_export_larger_than_the_queue_is_rejected() {
     let queue = ExportQueue::new(100);
-    assert_eq!(queue.push(export(), 101), Err(Refused::Overloaded));
+    assert_eq!(queue.push(export(), 101), Err(Rejected::Overloaded));
 }
 
 #[tokio::test]
-async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused() {
+async fn exports_are_counted_before_the_shutdown_and_rejected_afterwards() {
     let received = Arc::new(Received::default());
     let store = Arc::new(Store::new(1 << 20));
     let (ingest, ingest_thread) = Ingest::start(store, None, received.clone()).unwrap();
@@ -72,8 +72,8 @@ async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused
         ingest.accept(export).unwrap();
     }
     ingest_thread.finish().await;
-    assert_eq!(ingest.accept(export()), Err(Refused::Closed));
-    ingest.count_refused();
+    assert_eq!(ingest.accept(export()), Err(Rejected::Closed));
+    ingest.count_rejected();
     assert_eq!(
         received.counts(),
         crate::export::Counts {
@@ -82,7 +82,7 @@ async fn exports_accepted_before_the_shutdown_are_counted_and_later_ones_refused
             points: 5
         }
     );
-    assert_eq!(received.refused_requests(), 1);
+    assert_eq!(received.rejected_requests(), 1);
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn dropping_the_handle_ends_the_thread() {
     let store = Arc::new(Store::new(1 << 20));
     let (ingest, ingest_thread) = Ingest::start(store.clone(), None, Arc::default()).unwrap();
     drop(ingest_thread);
-    assert_eq!(ingest.accept(export()), Err(Refused::Closed));
+    assert_eq!(ingest.accept(export()), Err(Rejected::Closed));
     // The thread holds the other reference.
     while Arc::strong_count(&store) > 1 {
         tokio::task::yield_now().await;

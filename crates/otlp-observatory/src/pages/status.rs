@@ -67,7 +67,7 @@ fn status(explorer: &Explorer, _: &Parameters) -> Result<Vec<u8>, Refusal> {
             received: explorer.received.counts(),
             evicted: usage.evicted,
             refused: Refused {
-                requests: explorer.received.refused_requests(),
+                requests: explorer.received.rejected_requests(),
                 entries: usage.refused,
             },
             services: usage.services,

@@ -42,7 +42,7 @@ fn store() -> Arc<Store> {
 fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     let received = Arc::new(Received::default());
     for _ in 0..3 {
-        received.count_refused();
+        received.count_rejected();
     }
     router(Explorer {
         store,

@@ -1,5 +1,5 @@
-//! Estimates the memory use of a request before it is decoded. Two bytes of protobuf can stand for a span of
-//! several hundred bytes, so without this limit 16 KiB of gzip could become gigabytes.
+//! Estimates the memory use of a request before it is decoded. Two bytes of protobuf can decode to a span of
+//! several hundred bytes, so without this limit 16 KiB of gzip could expand to gigabytes.
 
 use std::mem::size_of;
 
@@ -17,18 +17,20 @@ use opentelemetry_proto::tonic::{
 };
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 use crate::export::Signal;
 
-/// Maximum size of a request's decoded messages without their strings, in bytes. The largest batches of real
-/// senders use half of it.
+/// Maximum size of the decoded messages of a request without their strings, in bytes.
+///
+/// The largest batches from real senders use half of this limit.
 const MAX_DECODED_BYTES: usize = 64 << 20;
 
-/// Maximum number of objects in a JSON request. Each decodes to a few hundred bytes at most. Braces in
-/// strings count too, which is harmless.
+/// Maximum number of objects in a JSON request, each of which decodes to a few hundred bytes at most.
+///
+/// Braces in strings count too, which is harmless.
 const MAX_OBJECTS: usize = 600_000;
 
-/// Decoded size of a message type, and its fields that are messages or repeated strings.
+/// Message type: its decoded size, and the fields that are messages or repeated strings.
 struct MessageType {
     /// Size in bytes; 0 if the message is stored inline in its parent.
     size: usize,
@@ -38,56 +40,50 @@ struct MessageType {
 /// Checks the number of objects in a JSON body.
 ///
 /// # Errors
-/// [`Refusal::TooManyItems`]
-pub(super) fn check_json(body: &[u8]) -> Result<(), Refusal> {
-    match memchr::memchr_iter(b'{', body).count() > MAX_OBJECTS {
-        true => Err(Refusal::TooManyItems),
-        false => Ok(()),
+/// [`Rejection::TooManyItems`]
+pub(super) fn check_json(body: &[u8]) -> Result<(), Rejection> {
+    if memchr::memchr_iter(b'{', body).count() > MAX_OBJECTS {
+        return Err(Rejection::TooManyItems);
     }
+    Ok(())
 }
 
-/// Checks the estimated size of a protobuf body. An invalid body passes: the decoder reports the error.
+/// Checks the estimated size of a protobuf body. An invalid body passes, because the decoder reports the
+/// error.
 ///
 /// # Errors
-/// [`Refusal::TooManyItems`]
-pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<(), Refusal> {
+/// [`Rejection::TooManyItems`]
+pub(super) fn check_protobuf(signal: Signal, body: &[u8]) -> Result<(), Rejection> {
     let message_type = match signal {
         Signal::Traces => &TRACES,
         Signal::Metrics => &METRICS,
         Signal::Logs => &LOGS,
     };
     let mut left = MAX_DECODED_BYTES;
-    subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Refusal::TooManyItems)
+    subtract_size(body, message_type, &mut left, MAX_DEPTH).ok_or(Rejection::TooManyItems)
 }
 
-/// Maximum nesting of messages, as in the decoder.
+/// Maximum nesting depth of messages, the same as in the decoder.
 const MAX_DEPTH: u32 = 100;
 
-/// Subtracts the decoded size of `body` from `left`; `None` if `left` is too small.
+/// Subtracts the decoded size of `body` from `left`; returns `None` if `left` is too small.
 fn subtract_size(mut body: &[u8], message_type: &MessageType, left: &mut usize, depth: u32) -> Option<()> {
     while let Ok((tag, wire_type)) = decode_key(&mut body) {
         let field = message_type.fields.iter().find(|(field, _)| *field == tag);
-        match field {
-            Some((_, field)) if wire_type == WireType::LengthDelimited && depth > 0 => {
-                let Some(length) = decode_varint(&mut body)
-                    .ok()
-                    .and_then(|length| length.try_into().ok())
-                else {
-                    return Some(());
-                };
-                let Some((inner, rest)) = body.split_at_checked(length) else {
-                    return Some(());
-                };
-                *left = left.checked_sub(field.size)?;
-                subtract_size(inner, field, left, depth - 1)?;
-                body = rest;
+        let Some((_, field)) = field.filter(|_| wire_type == WireType::LengthDelimited && depth > 0) else {
+            if skip_field(wire_type, tag, &mut body, DecodeContext::default()).is_err() {
+                break;
             }
-            _ => {
-                if skip_field(wire_type, tag, &mut body, DecodeContext::default()).is_err() {
-                    return Some(());
-                }
-            }
-        }
+            continue;
+        };
+        let length = decode_varint(&mut body).ok();
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let Some((inner, rest)) = length.and_then(|length| body.split_at_checked(length)) else {
+            break;
+        };
+        *left = left.checked_sub(field.size)?;
+        subtract_size(inner, field, left, depth - 1)?;
+        body = rest;
     }
     Some(())
 }
@@ -164,17 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn many_empty_messages_are_refused() {
+    fn many_empty_messages_are_rejected() {
         let spans = field(1, &field(2, &[0x12, 0].repeat(400_000)));
         let attributes = field(1, &field(2, &field(2, &[0x4a, 0].repeat(2_000_000))));
         for body in [spans, attributes] {
             assert!(matches!(
                 check_protobuf(Signal::Traces, &body),
-                Err(Refusal::TooManyItems)
+                Err(Rejection::TooManyItems)
             ));
         }
         let json = format!("[{}]", "{},".repeat(MAX_OBJECTS + 1));
-        assert!(matches!(check_json(json.as_bytes()), Err(Refusal::TooManyItems)));
+        assert!(matches!(
+            check_json(json.as_bytes()),
+            Err(Rejection::TooManyItems)
+        ));
     }
 
     #[test]

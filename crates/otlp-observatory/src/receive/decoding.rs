@@ -1,6 +1,6 @@
-//! Decodes request bodies into exports with valid ids: decompresses them, estimates their memory use, decodes
-//! them, and checks the ids. Large bodies are decoded on the blocking thread pool, not on the async
-//! worker threads.
+//! Decodes request bodies into exports with valid ids: decompresses a body, estimates its memory use, decodes
+//! it and checks the ids. Large bodies are decoded on the blocking thread pool instead of the async worker
+//! threads.
 
 use std::sync::Arc;
 
@@ -11,18 +11,17 @@ use super::{
     body::{Compression, decompress},
     encoding::Encoding,
     ids,
-    refusal::Refusal,
+    rejection::Rejection,
 };
 use crate::{
     export::{Export, Signal},
-    ingest::Refused,
+    ingest::Rejected,
 };
 
-/// Maximum length, in bytes, of an uncompressed body that is decoded in place, which takes less than a
-/// millisecond.
+/// Maximum length of an uncompressed body that is decoded in place, in bytes.
 ///
-/// Larger bodies, and compressed bodies, whose decompressed length is unknown, are decoded on the blocking
-/// thread pool.
+/// Decoding it takes less than a millisecond. Larger bodies are decoded on the blocking thread pool, as are
+/// compressed bodies, whose decompressed length is unknown.
 const SMALL_BODY: usize = 32 << 10;
 
 /// Maximum number of bodies decoded on the blocking thread pool at the same time.
@@ -41,14 +40,14 @@ impl Decoder {
         }
     }
 
-    /// Decodes `body` and returns the export and the number of spans removed because of invalid ids.
+    /// Decodes `body`; returns the export and the number of spans removed because of invalid ids.
     pub(super) async fn decode(
         &self,
         signal: Signal,
         encoding: Encoding,
         compression: Compression,
         body: Bytes,
-    ) -> Result<(Export, usize), Refusal> {
+    ) -> Result<(Export, usize), Rejection> {
         let is_small = compression == Compression::Identity && body.len() <= SMALL_BODY;
         let decode = move || {
             let plain = decompress(body, compression)?;
@@ -59,12 +58,8 @@ impl Decoder {
         if is_small {
             return decode();
         }
-        let permit = self
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Refused::Closed)?;
+        let permits = self.permits.clone();
+        let permit = permits.acquire_owned().await.map_err(|_| Rejected::Closed)?;
         let decode = move || {
             // Decoding continues even if the sender disconnects, so the task owns the permit.
             let _permit = permit;
@@ -72,6 +67,6 @@ impl Decoder {
         };
         tokio::task::spawn_blocking(decode)
             .await
-            .unwrap_or(Err(Refusal::Internal))
+            .unwrap_or(Err(Rejection::Internal))
     }
 }

@@ -1,10 +1,9 @@
-//! The two encodings of OTLP/HTTP: selection by `Content-Type`, decoding of requests, and encoding of
-//! responses.
+//! Selects the encoding of OTLP/HTTP by `Content-Type`, decodes requests and encodes responses.
 
 use axum::{
     body::Body,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, StatusCode,
         header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse as _, Response},
@@ -16,7 +15,7 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message as _;
 use serde::Serialize;
 
-use super::{decoded_size, ids, json, refusal::Refusal};
+use super::{decoded_size, ids, json, rejection::Rejection};
 use crate::export::{Export, Signal};
 
 /// Encoding of an OTLP/HTTP request and its response.
@@ -29,9 +28,9 @@ pub(super) enum Encoding {
 impl Encoding {
     /// Returns the encoding that `Content-Type` names.
     ///
-    /// Returns `None` for every other type and without a type. These include all types that browsers send to
-    /// other sites without a preflight request ("CORS-safelisted request-header" in the Fetch standard), so
-    /// no other site's page can send telemetry.
+    /// Returns `None` if the type is missing or unsupported. Unsupported types include all types that
+    /// browsers send to other sites without a preflight request ("CORS-safelisted request-header" in the
+    /// Fetch standard), so pages of other sites cannot send telemetry.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         let essence = content_type.split(';').next()?.trim();
@@ -42,7 +41,7 @@ impl Encoding {
         }
     }
 
-    pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Refusal> {
+    pub(super) fn decode(self, signal: Signal, body: &[u8]) -> Result<Export, Rejection> {
         let decoded = match self {
             Self::Protobuf => {
                 decoded_size::check_protobuf(signal, body)?;
@@ -53,13 +52,12 @@ impl Encoding {
                 json::decode(signal, body).map_err(|error| error.to_string())
             }
         };
-        decoded.map_err(Refusal::Undecodable)
+        decoded.map_err(Rejection::Undecodable)
     }
 
-    /// Returns the success response of any signal.
+    /// Returns the success response, which is the same for all signals.
     ///
-    /// The `Export*ServiceResponse` messages are the same without `partial_success`, and only spans are
-    /// rejected partially.
+    /// The `Export*ServiceResponse` messages differ only in `partial_success`, which is only set for spans.
     pub(super) fn success(self, rejected: usize) -> Response {
         let bytes = match self {
             Self::Protobuf => ids::response(rejected).encode_to_vec(),
@@ -72,24 +70,18 @@ impl Encoding {
         self.response(StatusCode::OK, bytes)
     }
 
-    pub(super) fn refusal(self, refusal: &Refusal) -> Response {
-        let status = refusal.status();
+    pub(super) fn rejection(self, rejection: &Rejection) -> Response {
+        let status = rejection.status();
         let bytes = match self {
             Self::Protobuf => status.encode_to_vec(),
             Self::Json => to_json(&status),
         };
-        let mut response = self.response(refusal.http_status(), bytes);
-        if let Some(delay) = refusal.retry_after() {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(delay.as_secs()));
-        }
-        if matches!(refusal, Refusal::NotPost) {
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        response
+        let retry_after = rejection
+            .retry_after()
+            .map(|delay| [(RETRY_AFTER, delay.as_secs())]);
+        let allow = matches!(rejection, Rejection::NotPost).then_some([(ALLOW, "POST")]);
+        let response = self.response(rejection.http_status(), bytes);
+        (retry_after, allow, response).into_response()
     }
 
     fn response(self, status: StatusCode, bytes: Vec<u8>) -> Response {

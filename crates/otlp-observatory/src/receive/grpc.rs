@@ -1,7 +1,7 @@
 //! OTLP/gRPC: the method `Export` of the three collector services.
 //!
 //! `tonic` reads messages and limits their size, but does not decode them: the services of
-//! `opentelemetry-proto` would decode on an asynchronous thread. Instead, messages are decoded like HTTP
+//! `opentelemetry-proto` would decode on the async worker threads. Instead, messages are decoded like HTTP
 //! bodies.
 
 use std::{future::Future, pin::Pin};
@@ -23,11 +23,11 @@ use tonic::{
 };
 
 use super::{
-    body::Compression, decoding::Decoder, encoding::Encoding, ids, limits::READ_TIMEOUT, refusal::Refusal,
+    body::Compression, decoding::Decoder, encoding::Encoding, ids, limits::READ_TIMEOUT, rejection::Rejection,
 };
 use crate::{export::Signal, ingest::Ingest};
 
-/// Maximum size of a gRPC message, compressed or not, in bytes: the default of gRPC.
+/// Maximum size of a gRPC message in bytes, before and after decompression. This is the default of gRPC.
 const MAX_GRPC_MESSAGE: usize = 4 << 20;
 
 /// Returns the routes of the three services.
@@ -39,7 +39,7 @@ pub(crate) fn router(ingest: Ingest) -> Router {
             decoder: decoder.clone(),
             signal,
         };
-        any(async move |request| receiver.answer(request).await)
+        any(async move |request| receiver.respond(request).await)
     };
     let service =
         |signal: &str, name: &str| format!("/opentelemetry.proto.collector.{signal}.v1.{name}/Export");
@@ -48,14 +48,14 @@ pub(crate) fn router(ingest: Ingest) -> Router {
         .route(&service("metrics", "MetricsService"), route(Signal::Metrics))
         .route(&service("logs", "LogsService"), route(Signal::Logs))
         .fallback(async move || {
-            ingest.count_refused();
+            ingest.count_rejected();
             failed(Status::unimplemented(
                 "unknown service; this server has the OTLP services for traces, metrics and logs",
             ))
         })
 }
 
-/// Method `Export` of the service of one signal.
+/// Method `Export` of the service for one signal.
 #[derive(Clone, Debug)]
 struct Receiver {
     ingest: Ingest,
@@ -64,18 +64,18 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn answer(&self, request: Request) -> Response {
+    async fn respond(&self, request: Request) -> Response {
         let mut grpc = Grpc::new(RawCodec)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_GRPC_MESSAGE);
         let mut response = match tokio::time::timeout(READ_TIMEOUT, grpc.unary(self.clone(), request)).await {
             Ok(response) => response.map(Body::new),
-            Err(_) => failed(Refusal::TooSlow.into()),
+            Err(_) => failed(Rejection::TooSlow.into()),
         };
-        // Errors have their status in the headers; successful responses have it in the trailers.
+        // Only errors have their status in the headers; successful responses have it in the trailers.
         let headers = response.headers_mut();
         if let Some(status) = headers.get(Status::GRPC_STATUS) {
-            self.ingest.count_refused();
+            self.ingest.count_rejected();
             if Code::from_bytes(status.as_bytes()) == Code::OutOfRange {
                 // `tonic` reports oversized messages as `OUT_OF_RANGE`, which OTLP senders would retry.
                 let too_large = HeaderValue::from(Code::ResourceExhausted as i32);
@@ -106,10 +106,10 @@ impl UnaryService<Bytes> for Receiver {
                 message,
             );
             let (export, rejected) = decoded.await?;
-            receiver.ingest.accept(export).map_err(Refusal::from)?;
+            receiver.ingest.accept(export).map_err(Rejection::from)?;
             // Without rejected spans, the responses of all signals are empty.
-            let answer = ids::response(rejected).encode_to_vec();
-            Ok(tonic::Response::new(answer.into()))
+            let response = ids::response(rejected).encode_to_vec();
+            Ok(tonic::Response::new(response.into()))
         })
     }
 }

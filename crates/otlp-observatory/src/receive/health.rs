@@ -1,9 +1,6 @@
-//! Health endpoint, compatible with the collector's `health_check` extension: GET at any path.
+//! Health endpoint, compatible with the collector's `health_check` extension: `GET` at any path.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::{
     Router,
@@ -14,11 +11,11 @@ use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// Returns routes that answer 200, or 503 once `stopping` is cancelled.
+/// Returns routes that respond with 200, or with 503 once `stopping` is cancelled.
 pub(crate) fn router(stopping: CancellationToken) -> Router {
     let started = Instant::now();
     let since = Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-    let answer = get(async move || {
+    let report = get(async move || {
         let (code, body) = if stopping.is_cancelled() {
             let never = "0001-01-01T00:00:00Z";
             let body = json!({"status": "Server not available", "upSince": never, "uptime": ""});
@@ -30,29 +27,21 @@ pub(crate) fn router(stopping: CancellationToken) -> Router {
         };
         (code, [(CONTENT_TYPE, "application/json")], body.to_string())
     });
-    Router::new().route("/", answer.clone()).route("/{*path}", answer)
+    Router::new().route("/", report.clone()).route("/{*path}", report)
 }
 
-/// Formats a duration like Go: `1h2m3.4s`, `1m2.3s`, `2.3s`. Unlike in Go, less than a second is in seconds:
-/// `0.25s`.
+/// Formats a duration like Go (`1h2m3.4s`, `1m2.3s`, `2.3s`), except that less than a second is also in
+/// seconds (`0.25s`).
 fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let mut text = String::new();
-    if hours > 0 {
-        let _ = write!(text, "{hours}h");
-    }
-    if hours > 0 || minutes > 0 {
-        let _ = write!(text, "{minutes}m");
-    }
-    let _ = write!(text, "{seconds}");
-    let nanos = format!("{:09}", duration.subsec_nanos());
-    let fraction = nanos.trim_end_matches('0');
-    if !fraction.is_empty() {
-        let _ = write!(text, ".{fraction}");
-    }
-    text.push('s');
-    text
+    let minutes = match (seconds / 3600, seconds / 60 % 60) {
+        (0, 0) => String::new(),
+        (0, minutes) => format!("{minutes}m"),
+        (hours, minutes) => format!("{hours}h{minutes}m"),
+    };
+    let fraction = format!(".{:09}", duration.subsec_nanos());
+    let fraction = fraction.trim_end_matches('0').trim_end_matches('.');
+    format!("{minutes}{}{fraction}s", seconds % 60)
 }
 
 #[cfg(test)]

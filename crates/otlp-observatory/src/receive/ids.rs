@@ -1,6 +1,5 @@
-//! Validates trace and span ids, by which telemetry is found. Ids of the wrong length or all zeros are
-//! invalid: spans with invalid ids are removed, and other items lose theirs, as `trace.proto` and
-//! `logs.proto` specify.
+//! Validates trace and span ids. Ids of the wrong length and all-zero ids are invalid. As `trace.proto` and
+//! `logs.proto` specify, spans with invalid ids are removed, and invalid ids of other items are cleared.
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{ExportTracePartialSuccess, ExportTraceServiceResponse},
@@ -10,9 +9,9 @@ use opentelemetry_proto::tonic::{
 use crate::export::{Export, for_each_point};
 
 /// Error message for the sender of removed spans.
-pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, neither of them all zero";
+pub(super) const REASON: &str = "trace_id must be 16 bytes and span_id 8 bytes, and neither may be all zeros";
 
-/// Returns the response to a request of which `rejected` spans were removed.
+/// Returns the response to a request from which `rejected` spans were removed.
 pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse {
         partial_success: (rejected > 0).then(|| ExportTracePartialSuccess {
@@ -22,7 +21,7 @@ pub(super) fn response(rejected: usize) -> ExportTraceServiceResponse {
     }
 }
 
-/// Removes invalid ids from `export`. Returns the number of spans removed.
+/// Removes spans with invalid ids and clears other invalid ids; returns the number of spans removed.
 pub(super) fn check(export: &mut Export) -> usize {
     let mut rejected = 0;
     match export {
@@ -30,11 +29,11 @@ pub(super) fn check(export: &mut Export) -> usize {
             let resources = request.resource_spans.iter_mut();
             for scope in resources.flat_map(|resource| &mut resource.scope_spans) {
                 let before = scope.spans.len();
-                scope
-                    .spans
-                    .retain(|span| is_trace_id(&span.trace_id) && is_span_id(&span.span_id));
+                scope.spans.retain_mut(|span| {
+                    check_references(span);
+                    is_trace_id(&span.trace_id) && is_span_id(&span.span_id)
+                });
                 rejected += before - scope.spans.len();
-                scope.spans.iter_mut().for_each(check_references);
             }
         }
         Export::Metrics(request) => {
@@ -59,7 +58,7 @@ pub(super) fn check(export: &mut Export) -> usize {
     rejected
 }
 
-/// Makes a span with an invalid parent id a root, and removes links with invalid ids.
+/// Clears an invalid parent id, which makes the span a root, and removes links with invalid ids.
 fn check_references(span: &mut Span) {
     if !is_span_id(&span.parent_span_id) {
         span.parent_span_id.clear();
@@ -71,7 +70,7 @@ fn check_references(span: &mut Span) {
     span.dropped_links_count = span.dropped_links_count.saturating_add(dropped);
 }
 
-/// Clears invalid ids; a span id is meaningless without its trace id.
+/// Clears invalid ids. A span id is cleared with its trace id, without which it is meaningless.
 fn check_pair(trace_id: &mut Vec<u8>, span_id: &mut Vec<u8>) {
     if !is_trace_id(trace_id) {
         trace_id.clear();
@@ -82,11 +81,11 @@ fn check_pair(trace_id: &mut Vec<u8>, span_id: &mut Vec<u8>) {
 }
 
 fn is_trace_id(id: &[u8]) -> bool {
-    id.len() == 16 && id.iter().any(|byte| *byte != 0)
+    id.len() == 16 && id != [0; 16]
 }
 
 fn is_span_id(id: &[u8]) -> bool {
-    id.len() == 8 && id.iter().any(|byte| *byte != 0)
+    id.len() == 8 && id != [0; 8]
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The OTLP receivers, HTTP (protobuf and JSON) and gRPC, and the health endpoint.
+//! The OTLP receivers for HTTP (protobuf and JSON) and gRPC, and the health endpoint.
 //!
-//! They follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size and time,
-//! decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
+//! The receivers follow OTLP 1.9 (<https://opentelemetry.io/docs/specs/otlp/>). Requests are limited in size
+//! and time, decoded into an [`Export`](crate::export::Export) with valid ids, and passed to
 //! [`Ingest`](crate::ingest::Ingest).
 
 mod body;
@@ -15,7 +15,7 @@ pub(crate) mod http;
 mod ids;
 mod json;
 mod limits;
-mod refusal;
+mod rejection;
 mod status;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `google.rpc.Status` with the detail `RetryInfo` (googleapis, `google/rpc/status.proto` and
-//! `error_details.proto`), OTLP's error response.
+//! Error response of OTLP: `google.rpc.Status` with the detail `RetryInfo` (`google/rpc/status.proto` and
+//! `google/rpc/error_details.proto` of googleapis).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) struct Status {
     pub(super) code: i32,
     #[prost(string, tag = "2")]
     pub(super) message: String,
-    /// Omitted in JSON, where the header `Retry-After` has the delay.
+    /// Omitted in JSON, where only the header `Retry-After` contains the delay.
     #[prost(message, repeated, tag = "3")]
     #[serde(skip)]
     pub(super) details: Vec<Any>,
@@ -44,17 +44,19 @@ pub(super) struct Delay {
 }
 
 impl Status {
-    /// Without a retry delay, senders treat `RESOURCE_EXHAUSTED` as permanent.
+    /// Creates a status. Without a retry delay, senders treat `RESOURCE_EXHAUSTED` as permanent.
     pub(super) fn new(code: tonic::Code, message: String, retry_after: Option<Duration>) -> Self {
-        let retry_info = retry_after.map(|delay| RetryInfo {
-            retry_delay: Some(Delay {
-                seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-                nanos: delay.subsec_nanos().cast_signed(),
-            }),
-        });
-        let details = retry_info.map(|info| Any {
-            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-            value: info.encode_to_vec(),
+        let details = retry_after.map(|delay| {
+            let retry_info = RetryInfo {
+                retry_delay: Some(Delay {
+                    seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+                    nanos: delay.subsec_nanos().cast_signed(),
+                }),
+            };
+            Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                value: retry_info.encode_to_vec(),
+            }
         });
         Self {
             code: code.into(),

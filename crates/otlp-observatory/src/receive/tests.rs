@@ -1,4 +1,4 @@
-//! Responses to senders while the queue is full or closed.
+//! Responses while the queue is full or closed.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn traces() -> ExportTraceServiceRequest {
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_429_with_a_retry_delay() {
+async fn a_full_queue_is_reported_as_429_with_a_retry_delay() {
     let received = Arc::new(Received::default());
     let router = http::router(Ingest::that_is_full(received.clone()));
     let response = post(router, "application/x-protobuf", traces().encode_to_vec()).await;
@@ -43,11 +43,11 @@ async fn a_full_queue_answers_429_with_a_retry_delay() {
     assert_eq!(response.headers()["content-type"], "application/x-protobuf");
     let status = Status::decode(bytes(response).await.as_slice()).unwrap();
     assert_eq!(status.code, tonic::Code::ResourceExhausted as i32);
-    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
+    assert_eq!((received.rejected_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]
-async fn a_full_queue_answers_json_requests_in_json() {
+async fn a_full_queue_is_reported_in_json_to_json_requests() {
     let router = http::router(Ingest::that_is_full(Arc::default()));
     let body = serde_json::to_vec(&traces()).unwrap();
     let response = post(router, "application/json", body).await;
@@ -60,7 +60,7 @@ async fn a_full_queue_answers_json_requests_in_json() {
 
 #[cfg(feature = "grpc")]
 #[tokio::test]
-async fn a_full_queue_answers_grpc_with_retry_info() {
+async fn a_full_queue_is_reported_over_grpc_with_retry_info() {
     let received = Arc::new(Received::default());
     let mut router = grpc::router(Ingest::that_is_full(received.clone()));
     let message = traces().encode_to_vec();
@@ -71,26 +71,26 @@ async fn a_full_queue_answers_grpc_with_retry_info() {
         .body(Body::from(body))
         .unwrap();
     let response = router.call(request).await.unwrap();
-    let refused = tonic::Status::from_header_map(response.headers()).unwrap();
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-    let details = String::from_utf8_lossy(refused.details()).into_owned();
+    let rejected = tonic::Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(rejected.code(), tonic::Code::ResourceExhausted);
+    let details = String::from_utf8_lossy(rejected.details()).into_owned();
     assert!(
         details.contains("type.googleapis.com/google.rpc.RetryInfo"),
         "{details}"
     );
-    let status = Status::decode(refused.details()).unwrap();
-    assert_eq!(status.message, refused.message());
+    let status = Status::decode(rejected.details()).unwrap();
+    assert_eq!(status.message, rejected.message());
     let [detail] = &status.details[..] else {
         panic!("{status:?}");
     };
     assert!(detail.type_url.ends_with("/google.rpc.RetryInfo"));
     let delay = RetryInfo::decode(&*detail.value).unwrap().retry_delay.unwrap();
     assert_eq!((delay.seconds, delay.nanos), (1, 0));
-    assert_eq!((received.refused_requests(), received.counts().spans), (1, 0));
+    assert_eq!((received.rejected_requests(), received.counts().spans), (1, 0));
 }
 
 #[tokio::test]
-async fn a_closed_queue_answers_503() {
+async fn a_closed_queue_is_reported_as_503() {
     let (ingest, ingest_thread) =
         Ingest::start(Arc::new(crate::store::Store::new(1 << 20)), None, Arc::default()).unwrap();
     ingest_thread.finish().await;

@@ -1,6 +1,6 @@
-//! A read-write lock that does not starve writers: a waiting writer is served before readers that arrive
-//! after it. With the standard library's lock, a reader that locks again immediately can overtake a waiting
-//! writer indefinitely.
+//! Read-write lock that does not starve writers: a waiting writer precedes readers that arrive later. With
+//! the standard library's lock, a reader that locks again immediately can overtake a waiting writer
+//! indefinitely.
 
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -20,7 +20,7 @@ impl<T> FairLock<T> {
         }
     }
 
-    // Poisoning is ignored: a panic under the lock may leave counts wrong, but entries stay complete.
+    // Poisoning is ignored: a panic while the lock is held may leave counts wrong, but entries stay complete.
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
         drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));

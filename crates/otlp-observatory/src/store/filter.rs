@@ -1,10 +1,10 @@
-//! Text and attribute filters for searches. Protobuf stores strings verbatim, so a scan of the encoding rules
-//! out most entries; only possible matches are decoded.
+//! Text and attribute filters of searches. Protobuf stores strings verbatim, so a scan of the encoding rules
+//! out most entries, and only possible matches are decoded.
 
-use memchr::{memchr_iter, memchr2_iter, memmem};
+use memchr::{memchr, memchr_iter, memchr2_iter, memmem};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
-/// Characters in order of descending frequency; a search scans for the rarest character of its text.
+/// Characters in order of descending frequency. A search scans for the rarest character of its text.
 const BY_FREQUENCY: &[u8] = b"etaoinsrhldcu_mfpgwyb.v/-kxjqz";
 
 /// Substring filter that ignores the case of ASCII letters.
@@ -18,22 +18,15 @@ pub(crate) struct Text {
 impl Text {
     pub(crate) fn new(text: &str) -> Self {
         let needle = text.as_bytes().to_ascii_lowercase();
-        let rank = |byte: &u8| {
-            BY_FREQUENCY
-                .iter()
-                .position(|letter| letter == byte)
-                .unwrap_or(usize::MAX)
-        };
-        let rarest = (0..needle.len())
-            .max_by_key(|&index| rank(&needle[index]))
-            .unwrap_or(0);
+        let rank = |byte| memchr(byte, BY_FREQUENCY).unwrap_or(usize::MAX);
+        let rarest = (0..needle.len()).max_by_key(|&index| rank(needle[index]));
         Self {
             needle: needle.into(),
-            rarest,
+            rarest: rarest.unwrap_or(0),
         }
     }
 
-    /// Whether `bytes` contain the text.
+    /// Whether `bytes` contains the text.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
         let Some(&rarest) = self.needle.get(self.rarest) else {
             return true;
@@ -53,11 +46,8 @@ impl Text {
     /// Whether a key or a value of `attributes` contains the text, at any depth.
     pub(crate) fn is_in_attributes(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
-            self.is_in(attribute.key.as_bytes())
-                || attribute
-                    .value
-                    .as_ref()
-                    .is_some_and(|value| self.is_in_value(value))
+            let value = attribute.value.as_ref();
+            self.is_in(attribute.key.as_bytes()) || value.is_some_and(|value| self.is_in_value(value))
         })
     }
 
@@ -73,7 +63,7 @@ impl Text {
     }
 }
 
-/// Filter that requires an attribute, optionally with a given value.
+/// Filter by an attribute, optionally with a given value.
 #[derive(Clone, Debug)]
 pub(crate) struct Attribute {
     key: memmem::Finder<'static>,
@@ -93,26 +83,24 @@ impl Attribute {
         }
     }
 
-    /// Whether an encoded entry contains the key, and so may have the attribute.
+    /// Whether an encoded entry contains the key and may therefore have the attribute.
     pub(crate) fn may_be_in(&self, encoded: &[u8]) -> bool {
         self.key.find(encoded).is_some()
     }
 
-    /// Whether `attributes` contain the attribute.
+    /// Whether `attributes` contains the attribute.
     pub(crate) fn is_in(&self, attributes: &[KeyValue]) -> bool {
         attributes.iter().any(|attribute| {
-            attribute.key.as_bytes() == self.key.needle()
-                && self.value.as_ref().is_none_or(|wanted| {
-                    attribute
-                        .value
-                        .as_ref()
-                        .is_some_and(|value| has_text_form(value, wanted))
-                })
+            let is_wanted = |wanted: &str| {
+                let value = attribute.value.as_ref();
+                value.is_some_and(|value| has_text_form(value, wanted))
+            };
+            attribute.key.as_bytes() == self.key.needle() && self.value.as_deref().is_none_or(is_wanted)
         })
     }
 }
 
-/// Whether `wanted` is the text form of `value` or, if `value` is an array, of one of its elements.
+/// Whether `wanted` is the text form of `value` or, for an array, of one of its elements.
 fn has_text_form(value: &AnyValue, wanted: &str) -> bool {
     match &value.value {
         Some(Value::StringValue(text)) => text == wanted,
@@ -139,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_found_anywhere_in_any_case() {
+    fn text_is_found_anywhere_ignoring_case() {
         for (needle, haystack, found) in [
             ("zebra", "a ZEBRA", true),
             ("Zebra", "zebr", false),

@@ -54,7 +54,7 @@ pub(crate) fn trace_id(number: u64) -> Vec<u8> {
     u128::from(number).to_be_bytes().to_vec()
 }
 
-/// Returns a span of one millisecond that ends at [`NOW`]; `parent` 0 means none.
+/// Returns a span of one millisecond that ends at [`NOW`]; a `parent` of 0 means none.
 pub(crate) fn span(trace: u64, id: u64, parent: u64, name: &str) -> Span {
     Span {
         trace_id: trace_id(trace),
@@ -115,7 +115,7 @@ pub(crate) fn spans(service: &str, spans: Vec<Span>) -> Export {
     })
 }
 
-/// Returns a log record of `trace`; 0 means none.
+/// Returns a log record of `trace`; a `trace` of 0 means none.
 pub(crate) fn record(trace: u64, severity: i32, body: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: NOW,
@@ -147,7 +147,7 @@ pub(crate) fn records(service: &str, log_records: Vec<LogRecord>) -> Export {
     })
 }
 
-/// Returns a counter with one cumulative point, started one second before [`NOW`], for the series `route`.
+/// Returns a counter with one cumulative point for `route`, which started one second before [`NOW`].
 pub(crate) fn counted(name: &str, route: &str, time: u64, value: i64) -> Metric {
     let point = NumberDataPoint {
         attributes: vec![text("http.route", route)],

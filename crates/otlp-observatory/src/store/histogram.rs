@@ -1,10 +1,11 @@
-//! Distribution of the observations of an interval, from explicit or exponential histograms: the difference
-//! of two points, and percentiles by linear interpolation within buckets. Bucket counts from senders may be
-//! inconsistent.
+//! Distribution of observations, from explicit or exponential histograms: the difference of two points, and
+//! percentiles by linear interpolation within buckets. Bucket counts from senders may be inconsistent.
 
 use std::collections::BTreeMap;
 
-use super::points::{Histogram, HistogramBuckets, Packed};
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogramDataPoint, HistogramDataPoint, exponential_histogram_data_point::Buckets,
+};
 
 /// Distribution of observations.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,7 +13,13 @@ pub(crate) struct Distribution {
     pub(crate) count: u64,
     /// Sum of the observations; NaN if unknown.
     pub(crate) sum: f64,
-    bins: Vec<Bin>,
+    buckets: BucketCounts,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum BucketCounts {
+    Explicit { bounds: Vec<f64>, counts: Vec<u64> },
+    Exponential(Exponential),
 }
 
 /// Number of observations between `low` and `high`.
@@ -23,163 +30,150 @@ struct Bin {
     count: u64,
 }
 
-impl Distribution {
-    /// Returns the distribution of all observations of `histogram`.
-    pub(crate) fn of(histogram: &Histogram) -> Self {
-        let bins = match &histogram.buckets {
-            HistogramBuckets::Explicit { bounds, counts } => explicit(bounds, counts.iter()),
-            HistogramBuckets::Exponential { .. } => Exponential::of(histogram)
-                .map(|buckets| buckets.bins())
-                .unwrap_or_default(),
-        };
+impl From<HistogramDataPoint> for Distribution {
+    fn from(point: HistogramDataPoint) -> Self {
         Self {
-            count: histogram.count,
-            sum: histogram.sum,
-            bins,
+            count: point.count,
+            sum: point.sum.unwrap_or(f64::NAN),
+            buckets: BucketCounts::Explicit {
+                bounds: point.explicit_bounds,
+                counts: point.bucket_counts,
+            },
         }
     }
+}
 
-    /// Returns the distribution of observations of `histogram` since `before`; `None` if it does not continue
+impl From<ExponentialHistogramDataPoint> for Distribution {
+    fn from(point: ExponentialHistogramDataPoint) -> Self {
+        Self {
+            count: point.count,
+            sum: point.sum.unwrap_or(f64::NAN),
+            buckets: BucketCounts::Exponential(Exponential::of(&point)),
+        }
+    }
+}
+
+impl Distribution {
+    /// Returns the distribution of the observations after `before`; `None` if `self` does not continue
     /// `before`.
-    pub(crate) fn between(before: &Histogram, histogram: &Histogram) -> Option<Self> {
-        let bins = match (&before.buckets, &histogram.buckets) {
+    pub(crate) fn since(&self, before: &Self) -> Option<Self> {
+        let buckets = match (&self.buckets, &before.buckets) {
             (
-                HistogramBuckets::Explicit {
+                BucketCounts::Explicit { bounds, counts },
+                BucketCounts::Explicit {
                     bounds: old_bounds,
                     counts: old,
                 },
-                HistogramBuckets::Explicit { bounds, counts: new },
-            ) => {
-                if old_bounds != bounds {
-                    return None;
+            ) if bounds == old_bounds => {
+                let counts = counts.iter().zip(old).map(|(new, old)| new.checked_sub(*old));
+                BucketCounts::Explicit {
+                    bounds: bounds.clone(),
+                    counts: counts.collect::<Option<_>>()?,
                 }
-                let counts: Option<Vec<_>> = new
-                    .iter()
-                    .zip(old.iter())
-                    .map(|(new, old)| new.checked_sub(old))
-                    .collect();
-                explicit(bounds, counts?.into_iter())
             }
-            (HistogramBuckets::Exponential { .. }, HistogramBuckets::Exponential { .. }) => {
-                Exponential::of(histogram)?
-                    .subtract(Exponential::of(before)?)?
-                    .bins()
+            (BucketCounts::Exponential(new), BucketCounts::Exponential(old)) => {
+                BucketCounts::Exponential(new.since(old)?)
             }
             _ => return None,
         };
         Some(Self {
-            count: histogram.count.checked_sub(before.count)?,
-            sum: histogram.sum - before.sum,
-            bins,
+            count: self.count.checked_sub(before.count)?,
+            sum: self.sum - before.sum,
+            buckets,
         })
     }
 
-    /// Estimates a quantile between 0 and 1; `None` without observations.
-    pub(crate) fn quantile(&self, quantile: f64) -> Option<f64> {
-        let total = self
-            .bins
-            .iter()
-            .fold(0_u64, |total, bin| total.saturating_add(bin.count));
-        let rank = quantile * total as f64;
-        let mut below = 0.0;
-        let mut reached = None;
-        for bin in self.bins.iter().filter(|bin| bin.count > 0) {
-            let count = bin.count as f64;
-            let fraction = ((rank - below) / count).clamp(0.0, 1.0);
-            reached = Some(bin.low + (bin.high - bin.low) * fraction);
-            below += count;
-            if below >= rank {
-                break;
-            }
-        }
-        reached.filter(|value| value.is_finite())
+    /// Estimates quantiles between 0 and 1; `None` without observations.
+    pub(crate) fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> [Option<f64>; N] {
+        let mut bins = match &self.buckets {
+            BucketCounts::Explicit { bounds, counts } => explicit_bins(bounds, counts),
+            BucketCounts::Exponential(buckets) => buckets.bins(),
+        };
+        bins.retain(|bin| bin.count > 0);
+        quantiles.map(|quantile| estimate(&bins, quantile))
     }
+}
+
+/// Estimates a quantile from bins with observations.
+fn estimate(bins: &[Bin], quantile: f64) -> Option<f64> {
+    let total = bins
+        .iter()
+        .fold(0_u64, |total, bin| total.saturating_add(bin.count));
+    let rank = quantile * total as f64;
+    let mut below = 0.0;
+    let mut reached = None;
+    for bin in bins {
+        let count = bin.count as f64;
+        let fraction = ((rank - below) / count).clamp(0.0, 1.0);
+        reached = Some(bin.low + (bin.high - bin.low) * fraction);
+        below += count;
+        if below >= rank {
+            break;
+        }
+    }
+    reached.filter(|value| value.is_finite())
 }
 
 /// Returns the bins between explicit bounds.
 ///
 /// The first bin starts at 0 if its upper bound is positive. As in Prometheus, observations above the last
 /// bound count as equal to it.
-fn explicit(bounds: &[f64], counts: impl Iterator<Item = u64>) -> Vec<Bin> {
-    let low_of = |index: usize| match index.checked_sub(1) {
-        Some(previous) => bounds.get(previous).copied(),
-        None => bounds.first().map(|first| first.min(0.0)),
-    };
-    let bins = counts.enumerate().map_while(|(index, count)| {
-        let low = low_of(index)?;
-        let high = bounds.get(index).copied().unwrap_or(low);
-        Some(Bin { low, high, count })
-    });
-    bins.collect()
+fn explicit_bins(bounds: &[f64], counts: &[u64]) -> Vec<Bin> {
+    let lowest = bounds.first().map(|first| first.min(0.0));
+    let lows = lowest.into_iter().chain(bounds.iter().copied());
+    let highs = bounds.iter().chain(bounds.last()).copied();
+    let bins = lows.zip(highs).zip(counts);
+    bins.map(|((low, high), &count)| Bin { low, high, count })
+        .collect()
 }
 
-/// Exponential buckets indexed by bucket number.
-#[derive(Debug)]
+/// Exponential buckets.
+#[derive(Clone, Debug, PartialEq)]
 struct Exponential {
     scale: i32,
-    zero: u64,
-    positive: BTreeMap<i64, u64>,
-    negative: BTreeMap<i64, u64>,
+    /// Counts by sign and bucket index, in ascending order of the observations: the indices of negative
+    /// buckets are negated.
+    counts: BTreeMap<(i8, i64), u64>,
 }
 
 impl Exponential {
-    fn of(histogram: &Histogram) -> Option<Self> {
-        let HistogramBuckets::Exponential {
-            scale,
-            zero,
-            positive,
-            negative,
-        } = &histogram.buckets
-        else {
-            return None;
-        };
-        let by_index = |(offset, counts): &(i32, Packed)| {
-            let indexes = i64::from(*offset)..;
-            indexes
-                .zip(counts.iter())
-                .filter(|(_, count)| *count > 0)
-                .collect()
-        };
-        Some(Self {
-            scale: *scale,
-            zero: *zero,
-            positive: by_index(positive),
-            negative: by_index(negative),
-        })
-    }
-
-    /// Reduces the resolution to `scale`; every step merges pairs of buckets.
-    fn at_scale(self, scale: i32) -> Self {
-        let steps = self.scale.saturating_sub(scale).clamp(0, 63);
-        let merged = |counts: BTreeMap<i64, u64>| {
-            let mut merged = BTreeMap::new();
-            for (index, count) in counts {
-                let sum: &mut u64 = merged.entry(index >> steps).or_default();
-                *sum = sum.saturating_add(count);
-            }
-            merged
+    fn of(point: &ExponentialHistogramDataPoint) -> Self {
+        let counts = |sign: i8, buckets: &Option<Buckets>| {
+            let buckets = buckets.clone().unwrap_or_default();
+            let indices = i64::from(buckets.offset)..;
+            let keys = indices.map(move |index| (sign, i64::from(sign) * index));
+            keys.zip(buckets.bucket_counts)
         };
         Self {
-            scale,
-            zero: self.zero,
-            positive: merged(self.positive),
-            negative: merged(self.negative),
+            scale: point.scale,
+            counts: counts(-1, &point.negative)
+                .chain([((0, 0), point.zero_count)])
+                .chain(counts(1, &point.positive))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
         }
     }
 
-    /// Removes the observations of `before`; `None` if `self` does not contain all of them.
-    fn subtract(self, before: Self) -> Option<Self> {
+    /// Reduces the resolution to `scale`; every step merges pairs of buckets.
+    fn at_scale(&self, scale: i32) -> Self {
+        let steps = self.scale.saturating_sub(scale).clamp(0, 63);
+        let mut counts = BTreeMap::new();
+        for (&(sign, index), &count) in &self.counts {
+            let positive_index = i64::from(sign) * index;
+            let merged = i64::from(sign) * (positive_index >> steps);
+            let sum: &mut u64 = counts.entry((sign, merged)).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        Self { scale, counts }
+    }
+
+    /// Returns the buckets without the observations of `before`; `None` if they do not contain all of these.
+    fn since(&self, before: &Self) -> Option<Self> {
         let scale = self.scale.min(before.scale);
-        let (mut rest, before) = (self.at_scale(scale), before.at_scale(scale));
-        rest.zero = rest.zero.checked_sub(before.zero)?;
-        for (counts, before) in [
-            (&mut rest.positive, before.positive),
-            (&mut rest.negative, before.negative),
-        ] {
-            for (index, count) in before {
-                let left = counts.get_mut(&index)?;
-                *left = left.checked_sub(count)?;
-            }
+        let mut rest = self.at_scale(scale);
+        for (key, count) in before.at_scale(scale).counts {
+            let left = rest.counts.get_mut(&key)?;
+            *left = left.checked_sub(count)?;
         }
         Some(rest)
     }
@@ -187,53 +181,34 @@ impl Exponential {
     fn bins(&self) -> Vec<Bin> {
         let step = (-f64::from(self.scale)).exp2();
         let bound = |index: i64| (index as f64 * step).exp2();
-        let negative = self.negative.iter().rev().map(|(index, count)| Bin {
-            low: -bound(index + 1),
-            high: -bound(*index),
-            count: *count,
+        let bins = self.counts.iter().map(|(&(sign, index), &count)| {
+            let (low, high) = match sign {
+                0 => (0.0, 0.0),
+                1 => (bound(index), bound(index + 1)),
+                _ => (-bound(1 - index), -bound(-index)),
+            };
+            Bin { low, high, count }
         });
-        let zero = Bin {
-            low: 0.0,
-            high: 0.0,
-            count: self.zero,
-        };
-        let positive = self.positive.iter().map(|(index, count)| Bin {
-            low: bound(*index),
-            high: bound(index + 1),
-            count: *count,
-        });
-        negative.chain([zero]).chain(positive).collect()
+        bins.collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::{
-        ExponentialHistogramDataPoint, HistogramDataPoint, exponential_histogram_data_point::Buckets,
-    };
-
     use super::*;
-    use crate::store::points::PointValue;
 
-    fn histogram(value: PointValue) -> Histogram {
-        match value {
-            PointValue::Histogram(histogram) => *histogram,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn explicit_of(bounds: &[f64], counts: &[u64]) -> Histogram {
-        histogram(PointValue::histogram(&HistogramDataPoint {
+    fn explicit_of(bounds: &[f64], counts: &[u64]) -> Distribution {
+        Distribution::from(HistogramDataPoint {
             count: counts.iter().copied().fold(0, u64::wrapping_add),
             sum: Some(1.0),
             explicit_bounds: bounds.to_vec(),
             bucket_counts: counts.to_vec(),
             ..HistogramDataPoint::default()
-        }))
+        })
     }
 
-    fn exponential_of(scale: i32, zero_count: u64, offset: i32, counts: &[u64]) -> Histogram {
-        histogram(PointValue::exponential(&ExponentialHistogramDataPoint {
+    fn exponential_of(scale: i32, zero_count: u64, offset: i32, counts: &[u64]) -> Distribution {
+        Distribution::from(ExponentialHistogramDataPoint {
             count: zero_count + counts.iter().sum::<u64>(),
             sum: Some(1.0),
             scale,
@@ -243,13 +218,13 @@ mod tests {
                 bucket_counts: counts.to_vec(),
             }),
             ..ExponentialHistogramDataPoint::default()
-        }))
+        })
     }
 
-    fn quantiles(histogram: &Histogram) -> [Option<f64>; 3] {
-        let distribution = Distribution::of(histogram);
+    fn quantiles(distribution: &Distribution) -> [Option<f64>; 3] {
         let rounded = |value: f64| (value * 1e12).round() / 1e12;
-        [0.5, 0.95, 1.0].map(|quantile| distribution.quantile(quantile).map(rounded))
+        let quantiles = distribution.quantiles([0.5, 0.95, 1.0]);
+        quantiles.map(|quantile| quantile.map(rounded))
     }
 
     #[test]
@@ -284,20 +259,44 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_of_two_points_has_the_observations_between_them() {
-        let before = explicit_of(&[1.0, 2.0], &[10, 0, 0]);
-        let between =
-            Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[10, 4, 0])).expect("a continuation");
-        assert_eq!((between.count, between.quantile(0.5)), (4, Some(1.5)));
-        assert!(Distribution::between(&before, &explicit_of(&[1.0, 2.0], &[9, 4, 0])).is_none());
-        assert!(Distribution::between(&before, &explicit_of(&[1.0, 3.0], &[10, 4, 0])).is_none());
+    fn negative_buckets_mirror_positive_ones() {
+        let positive = exponential_of(1, 0, -3, &[2, 1, 4]);
+        let negative = Distribution::from(ExponentialHistogramDataPoint {
+            count: 7,
+            scale: 1,
+            negative: Some(Buckets {
+                offset: -3,
+                bucket_counts: vec![2, 1, 4],
+            }),
+            ..ExponentialHistogramDataPoint::default()
+        });
+        let [low, high] = negative.quantiles([0.0, 0.25]);
+        let mirrored = positive.quantiles([1.0, 0.75]);
+        assert_eq!([low, high].map(|value| value.map(|value| -value)), mirrored);
+        let [coarse] = negative
+            .since(&exponential_of(0, 0, 0, &[]))
+            .expect("a continuation")
+            .quantiles([0.0]);
+        assert_eq!(coarse, Some(-1.0), "bucket -1 is from 1/2 to 1 at scale 0");
+    }
 
-        // The later point has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4, of which `before` has 3.
+    #[test]
+    fn the_difference_of_two_points_contains_the_observations_between_them() {
+        let before = explicit_of(&[1.0, 2.0], &[10, 0, 0]);
+        let between = explicit_of(&[1.0, 2.0], &[10, 4, 0])
+            .since(&before)
+            .expect("a continuation");
+        assert_eq!((between.count, between.quantiles([0.5])), (4, [Some(1.5)]));
+        assert!(explicit_of(&[1.0, 2.0], &[9, 4, 0]).since(&before).is_none());
+        assert!(explicit_of(&[1.0, 3.0], &[10, 4, 0]).since(&before).is_none());
+
+        // The later point has a coarser scale: 4 from 1 to 2 and 2 from 2 to 4. `before` has 3 of the former.
         let before = exponential_of(1, 0, 0, &[2, 1]);
-        let between =
-            Distribution::between(&before, &exponential_of(0, 0, 0, &[4, 2])).expect("a continuation");
-        assert_eq!((between.count, between.quantile(1.0)), (3, Some(4.0)));
-        assert!(Distribution::between(&before, &exponential_of(0, 0, 0, &[2, 2])).is_none());
+        let between = exponential_of(0, 0, 0, &[4, 2])
+            .since(&before)
+            .expect("a continuation");
+        assert_eq!((between.count, between.quantiles([1.0])), (3, [Some(4.0)]));
+        assert!(exponential_of(0, 0, 0, &[2, 2]).since(&before).is_none());
     }
 
     #[test]
@@ -310,9 +309,9 @@ mod tests {
             exponential_of(i32::MIN, 0, i32::MIN, &[1, 1]),
         ] {
             let before = explicit_of(&[1.0], &[1, 1]);
-            Distribution::between(&before, &odd);
-            Distribution::between(&odd, &odd);
-            Distribution::between(&exponential_of(0, 0, 0, &[1]), &odd);
+            odd.since(&before);
+            odd.since(&odd);
+            odd.since(&exponential_of(0, 0, 0, &[1]));
             for value in quantiles(&odd).into_iter().flatten() {
                 assert!(value.is_finite(), "{odd:?}");
             }

@@ -4,69 +4,39 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Trace id; never all zeros.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct TraceId(u128);
+/// Id of a trace.
+pub(crate) type TraceId = Id<16>;
 
-impl TraceId {
-    /// Converts from OTLP's 16 bytes; `None` for any other length or all zeros.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let id = u128::from_be_bytes(bytes.try_into().ok()?);
-        (id != 0).then_some(Self(id))
-    }
+/// Id of a span within its trace.
+pub(crate) type SpanId = Id<8>;
 
-    /// Parses 32 hexadecimal digits.
-    pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        is_hex(text, 32)
-            .then(|| u128::from_str_radix(text, 16).ok())?
-            .filter(|id| *id != 0)
-            .map(Self)
-    }
-}
-
-/// Id of a span within its trace; never zero.
+/// Id of `N` bytes; never zero.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct SpanId(std::num::NonZeroU64);
+pub(crate) struct Id<const N: usize>([u8; N]);
 
-impl SpanId {
-    /// Converts from OTLP's 8 bytes; `None` for any other length or zero.
+impl<const N: usize> Id<N> {
+    /// Converts the bytes of OTLP; returns `None` for any other length or for zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let id = u64::from_be_bytes(bytes.try_into().ok()?);
-        std::num::NonZeroU64::new(id).map(Self)
+        let id = bytes.try_into().ok()?;
+        (id != [0; N]).then_some(Self(id))
     }
 
-    /// Parses 16 hexadecimal digits.
+    /// Parses hexadecimal digits, two for each byte.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
-        let id = is_hex(text, 16).then(|| u64::from_str_radix(text, 16).ok())??;
-        std::num::NonZeroU64::new(id).map(Self)
+        // `from_str_radix` alone would accept a sign.
+        let is_hex = text.len() == 2 * N && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = is_hex.then(|| u128::from_str_radix(text, 16).ok())??;
+        Self::from_bytes(&id.to_be_bytes()[16 - N..])
     }
 }
 
-/// Returns whether `text` consists of `length` hexadecimal digits; `from_str_radix` alone would accept a
-/// sign.
-fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-impl fmt::Display for TraceId {
+impl<const N: usize> fmt::Display for Id<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Display for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl Serialize for TraceId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl Serialize for SpanId {
+impl<const N: usize> Serialize for Id<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -23,7 +23,7 @@ pub(crate) enum InstrumentType {
     Summary,
 }
 
-/// Instrument of one resource and scope.
+/// Instrument of a resource and scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Instrument {
     pub(super) source: InternId,
@@ -31,30 +31,32 @@ pub(crate) struct Instrument {
     pub(crate) unit: Arc<str>,
     pub(crate) description: Arc<str>,
     pub(crate) instrument_type: InstrumentType,
-    /// Whether the temporality is delta: a point counts since the previous one instead of since the start.
+    /// Whether the temporality is delta: points count from the previous point instead of from the start.
     pub(crate) is_delta: bool,
 }
 
 impl InstrumentType {
     /// Returns the instrument type of `data`, and whether its temporality is delta.
     fn of(data: &Data) -> (Self, bool) {
-        let is_delta = |temporality| temporality == AggregationTemporality::Delta as i32;
-        match data {
-            Data::Gauge(_) => (Self::Gauge, false),
-            Data::Sum(sum) if sum.is_monotonic => (Self::Counter, is_delta(sum.aggregation_temporality)),
-            Data::Sum(sum) => (Self::UpDownCounter, is_delta(sum.aggregation_temporality)),
-            Data::Histogram(histogram) => (Self::Histogram, is_delta(histogram.aggregation_temporality)),
-            Data::ExponentialHistogram(histogram) => (
-                Self::ExponentialHistogram,
-                is_delta(histogram.aggregation_temporality),
-            ),
-            Data::Summary(_) => (Self::Summary, false),
-        }
+        let (instrument_type, temporality) = match data {
+            Data::Gauge(_) => (Self::Gauge, 0),
+            Data::Sum(sum) if sum.is_monotonic => (Self::Counter, sum.aggregation_temporality),
+            Data::Sum(sum) => (Self::UpDownCounter, sum.aggregation_temporality),
+            Data::Histogram(histogram) => (Self::Histogram, histogram.aggregation_temporality),
+            Data::ExponentialHistogram(histogram) => {
+                (Self::ExponentialHistogram, histogram.aggregation_temporality)
+            }
+            Data::Summary(_) => (Self::Summary, 0),
+        };
+        (
+            instrument_type,
+            temporality == AggregationTemporality::Delta as i32,
+        )
     }
 }
 
 impl Instrument {
-    /// Interns the instrument of `metric` with `data`, and adds a reference to it.
+    /// Interns the instrument of `metric`, whose `data` is passed separately, and adds a reference to it.
     pub(super) fn intern(
         instruments: &mut Interner<Self>,
         sources: &mut Interner<Source>,
@@ -63,32 +65,26 @@ impl Instrument {
         source: InternId,
     ) -> InternId {
         let (instrument_type, is_delta) = InstrumentType::of(data);
-        let key = (
-            source,
-            &metric.name,
-            &metric.unit,
-            &metric.description,
-            instrument_type,
-            is_delta,
-        );
-        let same = |known: &Self| {
-            (known.source, known.instrument_type, known.is_delta) == (source, instrument_type, is_delta)
-                && *known.name == *metric.name
-                && *known.unit == *metric.unit
-                && *known.description == *metric.description
-        };
+        let texts = [&*metric.name, &*metric.unit, &*metric.description];
+        let key = (source, texts, instrument_type, is_delta);
+        let same = |known: &Self| (known.source, known.texts(), known.instrument_type, known.is_delta) == key;
         let make = || {
             sources.retain(source);
             Self {
                 source,
-                name: metric.name.as_str().into(),
-                unit: metric.unit.as_str().into(),
-                description: metric.description.as_str().into(),
+                name: texts[0].into(),
+                unit: texts[1].into(),
+                description: texts[2].into(),
                 instrument_type,
                 is_delta,
             }
         };
         instruments.intern(&key, same, make)
+    }
+
+    /// Returns the name, unit and description.
+    pub(super) fn texts(&self) -> [&str; 3] {
+        [&self.name, &self.unit, &self.description]
     }
 
     /// Removes a reference to an instrument.
@@ -105,7 +101,6 @@ impl Instrument {
 
 impl Footprint for Instrument {
     fn heap_bytes(&self) -> usize {
-        let texts = [&self.name, &self.unit, &self.description];
-        texts.into_iter().map(|text| memory::shared(text.len())).sum()
+        self.texts().map(|text| memory::shared(text.len())).iter().sum()
     }
 }

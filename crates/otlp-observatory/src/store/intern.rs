@@ -1,5 +1,5 @@
-//! Reference-counted interning of values that many entries share. Senders, and so attackers, choose these
-//! values: their size is counted, and a value is removed with its last reference.
+//! Reference-counted interning of values that many entries share. Senders choose these values and may be
+//! hostile, so their size is counted, and a value is removed with its last reference.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 
 use super::memory;
 
-/// Types that report their heap use.
+/// Types that report their heap memory.
 pub(crate) trait Footprint {
     /// Allocated bytes, without `size_of::<Self>()`.
     fn heap_bytes(&self) -> usize;
@@ -20,7 +20,7 @@ pub(crate) trait Footprint {
 pub(crate) struct InternId(u32);
 
 impl InternId {
-    /// Index into a table with one entry per id.
+    /// Returns the index into a table with one entry per id.
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -38,8 +38,8 @@ struct Slot<T> {
 pub(crate) struct Interner<T> {
     slots: Vec<Option<Slot<T>>>,
     free: Vec<InternId>,
-    /// Hashes are keyed, so senders cannot provoke collisions. Two values that still collide are stored
-    /// separately.
+    /// Ids by hash. Hashes are keyed, so senders cannot provoke collisions; values that still collide are
+    /// stored separately.
     by_hash: HashMap<u64, InternId>,
     hasher: RandomState,
     values_bytes: usize,
@@ -58,9 +58,10 @@ impl<T> Default for Interner<T> {
 }
 
 impl<T: Footprint> Interner<T> {
-    /// Adds a reference to the value for which `is_same` is true, or inserts the value that `make` returns.
+    /// Adds a reference to the stored value for which `is_same` returns true, or inserts the value that
+    /// `make` returns.
     ///
-    /// Equal values must have equal `key`s.
+    /// Equal values must have equal keys.
     pub(crate) fn intern(
         &mut self,
         key: &impl Hash,
@@ -83,20 +84,12 @@ impl<T: Footprint> Interner<T> {
             hash,
             references: 1,
         });
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.slots[id.index()] = slot;
-                id
-            }
-            None => {
-                let id = InternId(
-                    u32::try_from(self.slots.len())
-                        .expect("the memory limit allows far fewer than 2^32 values"),
-                );
-                self.slots.push(slot);
-                id
-            }
-        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            let id = u32::try_from(self.slots.len());
+            self.slots.push(None);
+            InternId(id.expect("the memory limit allows far fewer than 2^32 values"))
+        });
+        self.slots[id.index()] = slot;
         if known.is_none() {
             self.by_hash.insert(hash, id);
         }
@@ -110,7 +103,7 @@ impl<T: Footprint> Interner<T> {
         }
     }
 
-    /// Removes a reference; returns the value if it was the last one.
+    /// Removes a reference; returns the value if the reference was the last one.
     pub(crate) fn release(&mut self, id: InternId) -> Option<T> {
         let entry = &mut self.slots[id.index()];
         let slot = entry.as_mut()?;
@@ -130,7 +123,7 @@ impl<T: Footprint> Interner<T> {
         Some(slot.value)
     }
 
-    /// Changes a value in a way that does not affect its equality with others.
+    /// Changes a value. The change must not affect equality with other values.
     pub(crate) fn update<R>(&mut self, id: InternId, change: impl FnOnce(&mut T) -> R) -> R {
         let slot = self.slots[id.index()].as_mut();
         let value = &mut slot.expect("holders of an id hold a reference").value;
@@ -149,19 +142,19 @@ impl<T: Footprint> Interner<T> {
         self.slots.iter().flatten().map(|slot| &slot.value)
     }
 
-    /// Required length of a table with one entry per id.
+    /// Returns the required length of a table with one entry per id.
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Values indexed by id; unused ids are `None`.
+    /// Returns the values indexed by id, with `None` for unused ids.
     pub(crate) fn slot_values(&self) -> impl Iterator<Item = Option<&T>> {
         self.slots
             .iter()
             .map(|slot| slot.as_ref().map(|slot| &slot.value))
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.values_bytes
             + self.slots.capacity() * size_of::<Option<Slot<T>>>()
@@ -199,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn released_values_leave_no_memory_behind() {
+    fn released_values_free_their_memory() {
         let mut interner = Interner::default();
         for number in 0..100_000 {
             let id = intern(&mut interner, &number.to_string());

@@ -1,4 +1,6 @@
-//! Exact percentiles of durations.
+//! Exact percentiles of durations, and the most frequent groups of operations.
+
+use std::collections::HashMap;
 
 /// Durations of operations in nanoseconds, and the number of operations that failed.
 #[derive(Clone, Debug, Default)]
@@ -36,10 +38,10 @@ impl Latencies {
 
     /// Computes the percentiles by nearest rank.
     pub(crate) fn percentiles(mut self) -> Percentiles {
-        // Descending: each selection leaves the smaller ranks to the left of it.
-        let p99_ns = self.take(99);
-        let p95_ns = self.take(95);
-        let p50_ns = self.take(50);
+        // In descending order, because a selection leaves the smaller ranks to its left.
+        let p99_ns = self.percentile(99);
+        let p95_ns = self.percentile(95);
+        let p50_ns = self.percentile(50);
         Percentiles {
             p50_ns,
             p95_ns,
@@ -47,28 +49,30 @@ impl Latencies {
         }
     }
 
-    /// Returns the duration at rank `percent`, which must not increase from call to call.
-    fn take(&mut self, percent: usize) -> Option<u64> {
+    /// Returns the duration at a percentile, which must not increase from call to call.
+    fn percentile(&mut self, percent: usize) -> Option<u64> {
         let rank = (self.durations.len() * percent).div_ceil(100).checked_sub(1)?;
         let (_, duration, _) = self.durations.select_nth_unstable(rank);
         Some(*duration)
     }
 }
 
-/// Returns the `limit` groups with the highest count, in descending order. Only these are sorted: groups may
-/// be many.
-pub(crate) fn most_frequent<K: Ord, V>(
-    mut groups: Vec<(K, V)>,
+/// Returns rows for the `limit` groups with the highest counts, in descending order.
+pub(crate) fn most_frequent<K: Ord, V, R>(
+    groups: HashMap<K, V>,
     limit: usize,
     count: impl Fn(&V) -> usize,
-) -> Vec<(K, V)> {
+    mut row: impl FnMut(K, V) -> R,
+) -> Vec<R> {
     let order = |(a, of_a): &(K, V), (b, of_b): &(K, V)| count(of_b).cmp(&count(of_a)).then_with(|| a.cmp(b));
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    // Only the selected groups are sorted, because there may be many others.
     if groups.len() > limit {
         groups.select_nth_unstable_by(limit, order);
         groups.truncate(limit);
     }
     groups.sort_unstable_by(order);
-    groups
+    groups.into_iter().map(|(key, value)| row(key, value)).collect()
 }
 
 #[cfg(test)]
@@ -90,14 +94,13 @@ mod tests {
 
     #[test]
     fn the_most_frequent_groups_are_returned_in_order() {
-        let groups: Vec<_> = (0..100).map(|key| (key, key % 10)).collect();
-        let most = most_frequent(groups, 12, |count| *count);
-        let keys: Vec<_> = most.into_iter().map(|(key, _)| key).collect();
+        let groups = (0..100).map(|key| (key, key % 10)).collect();
+        let keys = most_frequent(groups, 12, |count| *count, |key, _| key);
         assert_eq!(keys, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 8, 18]);
     }
 
     #[test]
-    fn percentiles_are_by_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         assert_eq!(percentiles([]), [None; 3]);
         assert_eq!(percentiles([7]), [Some(7); 3]);
         assert_eq!(percentiles([2, 1]), [Some(1), Some(2), Some(2)]);

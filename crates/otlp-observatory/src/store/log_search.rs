@@ -1,6 +1,6 @@
-//! Searches log records, newest first, within the time limits of [`super::search`].
+//! Searches log records, newest first.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{common::v1::KeyValue, logs::v1::LogRecord};
 use prost::Message as _;
@@ -11,7 +11,7 @@ use super::{
     ids::{SpanId, TraceId},
     intern::InternId,
     logs::{Entry, Logs},
-    search::{MAX_LOCK_TIME, MAX_RESULT_BYTES, MAX_SEARCH_TIME, SearchPage},
+    search::SearchPage,
     source::Source,
 };
 
@@ -45,54 +45,25 @@ pub(crate) struct StoredRecord {
 
 /// Returns the records that match `search`, newest first.
 pub(crate) fn search(logs: &FairLock<Logs>, search: &LogSearch) -> SearchPage<StoredRecord> {
-    let deadline = Instant::now() + MAX_SEARCH_TIME;
-    let mut entries = Vec::new();
-    let mut before = search.before.unwrap_or(u64::MAX);
-    let mut bytes = 0;
-    loop {
-        let logs = logs.read();
-        let pause = Instant::now() + MAX_LOCK_TIME;
+    SearchPage::collect(logs, search.before, search.limit, |logs, before, visit| {
         let mut resources = HashMap::new();
-        let mut next = logs.newest_before(search.trace, before);
-        while let Some(sequence) = next {
-            let Some(entry) = logs
-                .get(sequence)
-                .filter(|_| search.after.is_none_or(|after| sequence > after))
-            else {
-                next = None;
-                break;
-            };
-            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
-                break;
-            }
-            before = sequence;
-            if matches(search, &logs, entry, &mut resources) {
-                bytes += entry.encoded.len() + logs.sources.get(entry.source).len();
-                entries.push(StoredRecord {
+        let mut records = logs
+            .before(search.trace, before)
+            .take_while(|(sequence, _)| search.after.is_none_or(|after| *sequence > after));
+        records.all(|(sequence, entry)| {
+            let found = matches(search, logs, entry, &mut resources).then(|| {
+                let source = logs.sources.get(entry.source);
+                let record = StoredRecord {
                     sequence,
                     time: entry.time,
-                    source: logs.sources.get(entry.source).clone(),
+                    source: source.clone(),
                     encoded: entry.encoded.clone(),
-                });
-            }
-            next = match search.trace {
-                Some(_) => Some(entry.previous),
-                None => sequence.checked_sub(1),
-            };
-            if Instant::now() >= pause {
-                break;
-            }
-        }
-        if next.is_none() {
-            return SearchPage { entries, next };
-        }
-        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
-            return SearchPage {
-                entries,
-                next: Some(before),
-            };
-        }
-    }
+                };
+                (entry.encoded.len() + source.len(), record)
+            });
+            visit(sequence, found)
+        })
+    })
 }
 
 fn matches(
@@ -101,43 +72,41 @@ fn matches(
     entry: &Entry,
     resources: &mut HashMap<InternId, Vec<KeyValue>>,
 ) -> bool {
+    let LogSearch {
+        service,
+        text,
+        attributes,
+        span,
+        ..
+    } = search;
     let source = logs.sources.get(entry.source);
-    let indexed = search.severity.is_none_or(|least| entry.severity >= least)
+    let entry_matches = search.severity.is_none_or(|least| entry.severity >= least)
         && search.from.is_none_or(|from| entry.time >= from)
         && search.to.is_none_or(|to| entry.time <= to)
-        && search
-            .service
+        && service
             .as_deref()
             .is_none_or(|service| service == &*source.service)
-        && search.text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
-    if !indexed {
-        return false;
-    }
-    if search.text.is_none() && search.attributes.is_empty() && search.span.is_none() {
-        return true;
+        && text.as_ref().is_none_or(|text| text.is_in(&entry.encoded));
+    if !entry_matches || text.is_none() && attributes.is_empty() && span.is_none() {
+        return entry_matches;
     }
     let mut is_of_resource =
         |wanted: &Attribute| wanted.is_in(resources.entry(entry.source).or_insert_with(|| source.resource()));
     // A scan of the encoding rules out most records without decoding them.
     let may_have = |wanted: &Attribute| wanted.may_be_in(&entry.encoded) || is_of_resource(wanted);
-    if !search.attributes.iter().all(may_have) {
+    if !attributes.iter().all(may_have) {
         return false;
     }
     let Ok(record) = LogRecord::decode(&*entry.encoded) else {
         return false;
     };
-    let is_attribute = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
-    search
-        .span
-        .is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
-        && search.attributes.iter().all(is_attribute)
-        && search
-            .text
-            .as_ref()
-            .is_none_or(|text| is_in_record(text, &record))
+    let has = |wanted: &Attribute| wanted.is_in(&record.attributes) || is_of_resource(wanted);
+    span.is_none_or(|span| SpanId::from_bytes(&record.span_id) == Some(span))
+        && attributes.iter().all(has)
+        && text.as_ref().is_none_or(|text| is_in_record(text, &record))
 }
 
-/// Whether the record's body, event name, severity text or attributes contain `text`.
+/// Whether the body, the event name, the severity text or an attribute of the record contains `text`.
 fn is_in_record(text: &Text, record: &LogRecord) -> bool {
     record.body.as_ref().is_some_and(|body| text.is_in_value(body))
         || text.is_in(record.event_name.as_bytes())

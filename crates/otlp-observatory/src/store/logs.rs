@@ -1,5 +1,5 @@
-//! Log records in order of arrival; the oldest are evicted first. A record is stored as its OTLP encoding
-//! with an index entry. The records of a trace form a linked list, from the newest to the oldest.
+//! Log records in order of arrival; the oldest are evicted first. A record is stored in its OTLP encoding
+//! with an index entry. The records of a trace form a linked list from the newest to the oldest.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,25 +17,25 @@ use super::{
     source::Source,
 };
 
-/// Divisor of the memory limit that gives the maximum size of a single record.
+/// Inverse of the fraction of the memory limit that a single record may use.
 const RECORD_LIMIT_DIVISOR: usize = 16;
 
 /// Index entry of a record.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// Timestamp set by the sender, otherwise the time of arrival.
+    /// Timestamp set by the sender, or else the time of arrival.
     pub(super) time: u64,
     pub(super) trace: Option<TraceId>,
     /// Sequence number of the previous record of the same trace; 0 if there is none.
     pub(super) previous: u64,
     pub(super) source: InternId,
-    /// OTLP's severity number; 0 if unset.
+    /// Severity number of OTLP; 0 if unset.
     pub(super) severity: u8,
     /// The record in OTLP's protobuf encoding.
     pub(super) encoded: Arc<[u8]>,
 }
 
-/// Linked list of a trace's records: the newest sequence number, and the number of records.
+/// Linked list of the records of a trace: the sequence number of the newest, and the number of records.
 #[derive(Clone, Copy, Debug, Default)]
 struct Chain {
     newest: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Logs {
     encodings_bytes: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) evicted: u64,
-    /// Number of records rejected because of their size.
+    /// Number of records rejected as too large.
     pub(crate) refused: u64,
 }
 
@@ -68,19 +68,16 @@ impl Logs {
 
     /// Inserts records that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceLogs>, now: u64) {
-        for from_resource in request {
-            for from_scope in from_resource.scope_logs {
-                let source = Source::intern(
-                    &mut self.sources,
-                    from_resource.resource.as_ref(),
-                    from_scope.scope.as_ref(),
-                    self.limit / RECORD_LIMIT_DIVISOR,
-                );
-                let Some(source) = source else {
-                    self.refused += from_scope.log_records.len() as u64;
+        let allowance = self.limit / RECORD_LIMIT_DIVISOR;
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_logs {
+                let scope = scope_group.scope.as_ref();
+                let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
+                    self.refused += scope_group.log_records.len() as u64;
                     continue;
                 };
-                for record in &from_scope.log_records {
+                for record in &scope_group.log_records {
                     self.insert_record(record, source, now);
                     self.evict();
                 }
@@ -146,7 +143,7 @@ impl Logs {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.encodings_bytes
             + self.entries.capacity() * size_of::<Entry>()
@@ -158,7 +155,7 @@ impl Logs {
         self.entries.len()
     }
 
-    /// Timestamp of the oldest record.
+    /// Returns the timestamp of the oldest record.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.time)
     }
@@ -168,15 +165,20 @@ impl Logs {
         self.chains.get(&trace).map_or(0, |chain| chain.records)
     }
 
-    pub(super) fn get(&self, sequence: u64) -> Option<&Entry> {
-        let index = sequence.checked_sub(self.first)?;
-        self.entries.get(usize::try_from(index).ok()?)
+    /// Returns the records with sequence numbers below `before`, of `trace` if given, newest first.
+    pub(super) fn before(&self, trace: Option<TraceId>, before: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let get = |sequence| Some((sequence, self.get(sequence)?));
+        let newest = self.newest_before(trace, before).and_then(get);
+        std::iter::successors(newest, move |(sequence, entry)| {
+            let previous = trace.map_or(sequence - 1, |_| entry.previous);
+            get(previous)
+        })
     }
 
-    /// Returns the sequence number of the newest record before `before`, of `trace` if given.
+    /// Returns the highest sequence number below `before`, of `trace` if given.
     ///
     /// The record may have been evicted.
-    pub(super) fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
+    fn newest_before(&self, trace: Option<TraceId>, before: u64) -> Option<u64> {
         let Some(trace) = trace else {
             let end = self.first + self.entries.len() as u64;
             return before.min(end).checked_sub(1);
@@ -189,5 +191,10 @@ impl Logs {
             sequence = self.get(sequence)?.previous;
         }
         Some(sequence)
+    }
+
+    fn get(&self, sequence: u64) -> Option<&Entry> {
+        let index = sequence.checked_sub(self.first)?;
+        self.entries.get(usize::try_from(index).ok()?)
     }
 }

@@ -1,5 +1,5 @@
 //! Service map: calls between services, databases, queues, other hosts and untraced clients in a time window.
-//! Computed from the index for each request, like the overview.
+//! The map is computed from the index for each request, like the overview.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,15 +11,16 @@ use serde::Serialize;
 use super::{
     fair_lock::FairLock,
     ids::SpanId,
-    latency::{self, Latencies, Percentiles},
-    span_class::{Queue, Role},
+    intern::InternId,
+    latency::{Latencies, Percentiles, most_frequent},
+    span_class::{Queue, Role, SpanClass},
     traces::{SpanEntry, Trace, Traces},
 };
 
 /// Maximum number of edges; the most frequent are returned.
 const MAX_EDGES: usize = 500;
 
-/// Maximum number of spans of a trace for which parents are found by linear search; longer traces get an
+/// Maximum number of spans of a trace in which parents are found by linear search. Longer traces get an
 /// index.
 const MAX_LINEAR_SEARCH: usize = 48;
 
@@ -69,135 +70,96 @@ enum Kind {
     Client,
 }
 
-/// Caller of a span, as far as the span's class does not name it.
+/// Caller of a span, unless the span's class names it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Caller {
-    /// The span's role determines both endpoints.
+enum Caller<'a> {
+    /// Named by the span's role, which determines both endpoints.
     ByRole,
-    /// The span's parent belongs to this other service; an index into [`Calls::services`].
-    Service(u32),
-    /// The span has no parent, or the parent is not stored.
+    /// Another service, to which the span's parent belongs.
+    Service(&'a Arc<str>),
+    /// Unknown, because the span has no parent or the parent is not stored.
     Unknown,
 }
 
 /// Returns the service map of the `window` nanoseconds before `now`.
 pub(crate) fn map(traces: &FairLock<Traces>, window: u64, now: u64) -> Map {
     let seconds = window as f64 / 1e9;
-    let calls = {
-        let traces = traces.read();
-        Calls::since(&traces, now.saturating_sub(window)).by_endpoints(&traces)
-    };
-    let calls = latency::most_frequent(calls.into_iter().collect(), MAX_EDGES, Latencies::count);
+    let calls = calls_since(&traces.read(), now.saturating_sub(window));
     let mut nodes = BTreeMap::new();
-    let edges = calls
-        .into_iter()
-        .map(|((from, to), latencies)| {
-            for endpoint in [&from, &to] {
-                nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
-            }
-            Edge {
-                from: from.id(),
-                to: to.id(),
-                calls: latencies.count(),
-                rate: latencies.count() as f64 / seconds,
-                errors: latencies.errors(),
-                percentiles: latencies.percentiles(),
-            }
-        })
-        .collect();
+    let edges = most_frequent(calls, MAX_EDGES, Latencies::count, |(from, to), latencies| {
+        for endpoint in [&from, &to] {
+            nodes.entry(endpoint.id()).or_insert_with(|| endpoint.clone());
+        }
+        Edge {
+            from: from.id(),
+            to: to.id(),
+            calls: latencies.count(),
+            rate: latencies.count() as f64 / seconds,
+            errors: latencies.errors(),
+            percentiles: latencies.percentiles(),
+        }
+    });
+    let nodes = nodes.into_iter().map(|(id, endpoint)| Node { id, endpoint });
     Map {
         window_seconds: seconds,
-        nodes: nodes
-            .into_iter()
-            .map(|(id, endpoint)| Node { id, endpoint })
-            .collect(),
+        nodes: nodes.collect(),
         edges,
     }
 }
 
-/// Latencies of calls by caller and class of the called span.
-struct Calls {
-    services: Vec<Arc<str>>,
-    by_class: HashMap<(Caller, super::intern::InternId), Latencies>,
-}
-
-impl Calls {
-    fn since(traces: &Traces, start: u64) -> Self {
-        let (services, service_of) = services(traces);
-        let mut by_class: HashMap<_, Latencies> = HashMap::new();
-        for trace in traces.since(start) {
-            let callers = Callers::new(trace, &service_of);
-            for span in trace.spans.iter().filter(|span| span.effective_end >= start) {
-                let role = &traces.classes.get(span.class).role;
-                if let Some(caller) = callers.of(span, role) {
-                    let latencies = by_class.entry((caller, span.class)).or_default();
-                    latencies.add(span.duration, span.failed);
-                }
+/// Returns the latencies of the calls since `start`, by endpoints.
+fn calls_since(traces: &Traces, start: u64) -> HashMap<(Endpoint, Endpoint), Latencies> {
+    let service_of = |class: &SpanClass| &traces.sources.get(class.source).service;
+    let classes = traces.classes.slot_values();
+    let services: Vec<_> = classes.map(|class| class.map(service_of)).collect();
+    // Grouping by class first avoids building endpoints for every span.
+    let mut by_class: HashMap<(Caller<'_>, InternId), Latencies> = HashMap::new();
+    for trace in traces.since(start) {
+        let callers = Callers::new(trace, &services);
+        for span in trace.spans.iter().filter(|span| span.effective_end >= start) {
+            if let Some(caller) = callers.of(span, &traces.classes.get(span.class).role) {
+                let latencies = by_class.entry((caller, span.class)).or_default();
+                latencies.add(span.duration, span.failed);
             }
         }
-        Self { services, by_class }
     }
-
-    /// Groups the calls by endpoints, which several classes may share.
-    fn by_endpoints(self, traces: &Traces) -> HashMap<(Endpoint, Endpoint), Latencies> {
-        let mut by_endpoints: HashMap<_, Latencies> = HashMap::new();
-        for ((caller, class), latencies) in self.by_class {
-            let class = traces.classes.get(class);
-            let service = Endpoint::new(Kind::Service, &traces.sources.get(class.source).service);
-            let endpoints = match (caller, &class.role) {
-                (Caller::Service(number), _) => (
-                    Endpoint::new(Kind::Service, &self.services[number as usize]),
-                    service,
-                ),
-                (Caller::Unknown, _) => (Endpoint::new(Kind::Client, &"clients".into()), service),
-                (Caller::ByRole, Role::Send(queue)) => (service, Endpoint::queue(queue)),
-                (Caller::ByRole, Role::Receive(queue) | Role::Task { queue, .. }) => {
-                    (Endpoint::queue(queue), service)
-                }
-                (Caller::ByRole, Role::Database { system, namespace }) => {
-                    let database = Endpoint {
-                        kind: Kind::Database,
-                        system: Some(system.clone()),
-                        name: namespace.as_ref().unwrap_or(system).clone(),
-                    };
-                    (service, database)
-                }
-                (Caller::ByRole, Role::Call { address: Some(host) }) => {
-                    (service, Endpoint::new(Kind::External, host))
-                }
-                (Caller::ByRole, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
-                    continue;
-                }
-            };
-            by_endpoints.entry(endpoints).or_default().append(latencies);
-        }
-        by_endpoints
-    }
-}
-
-/// Returns the services, and for each class the index of its service.
-fn services(traces: &Traces) -> (Vec<Arc<str>>, Vec<u32>) {
-    let mut services = Vec::new();
-    let mut numbers: HashMap<&Arc<str>, u32> = HashMap::new();
-    let of_slots = traces.classes.slot_values().map(|class| {
-        let Some(class) = class else {
-            return u32::MAX;
+    let mut by_endpoints: HashMap<_, Latencies> = HashMap::new();
+    for ((caller, class), latencies) in by_class {
+        let class = traces.classes.get(class);
+        let service = Endpoint::new(Kind::Service, service_of(class));
+        let endpoints = match (caller, &class.role) {
+            (Caller::Service(name), _) => (Endpoint::new(Kind::Service, name), service),
+            (Caller::Unknown, _) => (Endpoint::new(Kind::Client, &"clients".into()), service),
+            (Caller::ByRole, Role::Send(queue)) => (service, Endpoint::queue(queue)),
+            (Caller::ByRole, Role::Receive(queue) | Role::Task { queue, .. }) => {
+                (Endpoint::queue(queue), service)
+            }
+            (Caller::ByRole, Role::Database { system, namespace }) => {
+                let database = Endpoint {
+                    kind: Kind::Database,
+                    system: Some(system.clone()),
+                    name: namespace.as_ref().unwrap_or(system).clone(),
+                };
+                (service, database)
+            }
+            (Caller::ByRole, Role::Call { address: Some(host) }) => {
+                (service, Endpoint::new(Kind::External, host))
+            }
+            (Caller::ByRole, Role::Call { address: None } | Role::Request { .. } | Role::Internal) => {
+                continue;
+            }
         };
-        let service = &traces.sources.get(class.source).service;
-        *numbers.entry(service).or_insert_with(|| {
-            services.push(service.clone());
-            services.len() as u32 - 1
-        })
-    });
-    let of_slots = of_slots.collect();
-    (services, of_slots)
+        by_endpoints.entry(endpoints).or_default().append(latencies);
+    }
+    by_endpoints
 }
 
-/// Finds the callers of the spans of one trace.
+/// Callers of the spans of one trace.
 struct Callers<'a> {
     trace: &'a Trace,
-    service_of: &'a [u32],
-    /// Whether the trace has spans of several services.
+    /// Services, indexed by class.
+    services: &'a [Option<&'a Arc<str>>],
+    /// Whether the trace has spans of several services, so that spans may have callers in other services.
     is_cross_service: bool,
     index: Option<HashMap<SpanId, &'a SpanEntry>>,
     /// Ids of spans with a child in another service.
@@ -205,31 +167,28 @@ struct Callers<'a> {
 }
 
 impl<'a> Callers<'a> {
-    fn new(trace: &'a Trace, service_of: &'a [u32]) -> Self {
-        let service = |span: &SpanEntry| service_of[span.class.index()];
-        let first = trace.spans.first().map(service);
-        let is_cross_service = trace.spans.iter().any(|span| Some(service(span)) != first);
-        let index = (trace.spans.len() > MAX_LINEAR_SEARCH)
-            .then(|| trace.spans.iter().map(|span| (span.id, span)).collect());
+    fn new(trace: &'a Trace, services: &'a [Option<&'a Arc<str>>]) -> Self {
         let mut callers = Self {
             trace,
-            service_of,
-            is_cross_service,
-            index,
+            services,
+            is_cross_service: false,
+            index: (trace.spans.len() > MAX_LINEAR_SEARCH)
+                .then(|| trace.spans.iter().map(|span| (span.id, span)).collect()),
             with_remote_child: HashSet::new(),
         };
-        if is_cross_service {
-            let with_remote_child = trace
-                .spans
-                .iter()
-                .filter(|span| callers.other_service(span).is_some());
-            callers.with_remote_child = with_remote_child.filter_map(|span| span.parent).collect();
-        }
+        let first = trace.spans.first().map(|span| callers.service(span));
+        callers.is_cross_service = trace
+            .spans
+            .iter()
+            .any(|span| Some(callers.service(span)) != first);
+        let called = trace.spans.iter();
+        let called = called.filter(|span| callers.other_service(span).is_some());
+        callers.with_remote_child = called.filter_map(|span| span.parent).collect();
         callers
     }
 
-    fn service(&self, span: &SpanEntry) -> u32 {
-        self.service_of[span.class.index()]
+    fn service(&self, span: &SpanEntry) -> Option<&'a Arc<str>> {
+        self.services[span.class.index()]
     }
 
     fn parent(&self, span: &SpanEntry) -> Option<&SpanEntry> {
@@ -241,13 +200,16 @@ impl<'a> Callers<'a> {
     }
 
     /// Returns the service of the span's parent if it differs from the span's.
-    fn other_service(&self, span: &SpanEntry) -> Option<u32> {
+    fn other_service(&self, span: &SpanEntry) -> Option<&'a Arc<str>> {
+        if !self.is_cross_service {
+            return None;
+        }
         let parent = self.service(self.parent(span)?);
-        (parent != self.service(span)).then_some(parent)
+        parent.filter(|_| parent != self.service(span))
     }
 
     /// Returns the caller of `span`; `None` if the span is not a call.
-    fn of(&self, span: &SpanEntry, role: &Role<Arc<str>>) -> Option<Caller> {
+    fn of(&self, span: &SpanEntry, role: &Role<Arc<str>>) -> Option<Caller<'a>> {
         match role {
             Role::Task { .. } | Role::Receive(_) | Role::Send(_) | Role::Database { .. } => {
                 Some(Caller::ByRole)
@@ -256,10 +218,9 @@ impl<'a> Callers<'a> {
             Role::Call { address: Some(_) } if !self.with_remote_child.contains(&span.id) => {
                 Some(Caller::ByRole)
             }
-            Role::Request { .. } | Role::Internal | Role::Call { .. } if self.is_cross_service => {
+            Role::Request { .. } | Role::Internal | Role::Call { .. } => {
                 self.other_service(span).map(Caller::Service)
             }
-            Role::Request { .. } | Role::Internal | Role::Call { .. } => None,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Metric points grouped by series. Above the memory limit, the oldest points of all series are evicted
-//! first, and a series is removed with its last point, so that series without updates disappear.
+//! first. A series is removed with its last point, so series without updates disappear.
 
-use std::{collections::VecDeque, mem::size_of};
+use std::{
+    collections::VecDeque,
+    mem::{size_of, take},
+};
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -22,7 +25,7 @@ use super::{
 };
 use crate::export::points;
 
-/// A single series may use this fraction of the limit (1/16).
+/// Inverse of the fraction of the memory limit that a single series may use.
 const SERIES_LIMIT_DIVISOR: usize = 16;
 
 /// Store of metric points with a memory limit.
@@ -31,13 +34,13 @@ pub(crate) struct Metrics {
     limit: usize,
     /// Every point holds a reference to its series.
     series: Interner<Box<Series>>,
-    /// Series of every point, in order of arrival.
+    /// Series of every point in order of arrival, with stale entries for points that their series evicted.
     order: VecDeque<InternId>,
     pub(crate) points: usize,
     pub(crate) sources: Interner<Source>,
     pub(crate) instruments: Interner<Instrument>,
     pub(crate) evicted: u64,
-    /// Number of points rejected because they had no value or were too large.
+    /// Number of points rejected as too large or without a value.
     pub(crate) refused: u64,
 }
 
@@ -51,19 +54,16 @@ impl Metrics {
 
     /// Inserts points that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceMetrics>, now: u64) {
-        for from_resource in request {
-            for from_scope in from_resource.scope_metrics {
-                let source = Source::intern(
-                    &mut self.sources,
-                    from_resource.resource.as_ref(),
-                    from_scope.scope.as_ref(),
-                    self.limit / SERIES_LIMIT_DIVISOR,
-                );
-                let Some(source) = source else {
-                    self.refused += from_scope.metrics.len() as u64;
+        let allowance = self.limit / SERIES_LIMIT_DIVISOR;
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_metrics {
+                let scope = scope_group.scope.as_ref();
+                let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
+                    self.refused += scope_group.metrics.iter().map(points).sum::<usize>() as u64;
                     continue;
                 };
-                for metric in from_scope.metrics {
+                for metric in scope_group.metrics {
                     self.insert_metric(metric, source, now);
                 }
                 self.sources.release(source);
@@ -81,20 +81,25 @@ impl Metrics {
             return;
         };
         let instrument = Instrument::intern(&mut self.instruments, &mut self.sources, &metric, &data, source);
-        // The point types have the same fields, but no trait in common.
+        // The point types have the same fields but no trait in common, hence the macro. Fields that are
+        // stored elsewhere are taken out of the encoding.
         macro_rules! insert_each {
-            ($point:ident in $points:expr, $value:expr, $exemplars:expr) => {
-                for $point in $points {
+            ($point:ident in $points:expr, $exemplars:expr, $value:expr) => {
+                for mut $point in $points {
                     let is_empty = $point.flags & DataPointFlags::NoRecordedValueMask as u32 != 0;
-                    let inserted = $value.filter(|_| !is_empty).and_then(|value| {
-                        let point = Point {
-                            time: $point.time_unix_nano,
-                            start: $point.start_time_unix_nano,
-                            received_at: now,
-                            value,
-                        };
-                        self.insert_point(instrument, $point.attributes, point, $exemplars)
+                    let attributes = take(&mut $point.attributes);
+                    let exemplars = $exemplars;
+                    let time = take(&mut $point.time_unix_nano);
+                    let start = take(&mut $point.start_time_unix_nano);
+                    let value = Option::<PointValue>::from($value).filter(|_| !is_empty);
+                    let point = value.map(|value| Point {
+                        time,
+                        start,
+                        received_at: now,
+                        value,
                     });
+                    let inserted =
+                        point.and_then(|point| self.insert_point(instrument, attributes, point, exemplars));
                     if inserted.is_none() {
                         self.refused += 1;
                     }
@@ -104,16 +109,16 @@ impl Metrics {
         }
         match data {
             Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
-                insert_each!(point in data_points, PointValue::number(&point), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::number(&point));
             }
             Data::Histogram(Histogram { data_points, .. }) => {
-                insert_each!(point in data_points, Some(PointValue::histogram(&point)), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::encode(&point));
             }
             Data::ExponentialHistogram(ExponentialHistogram { data_points, .. }) => {
-                insert_each!(point in data_points, Some(PointValue::exponential(&point)), &point.exemplars);
+                insert_each!(point in data_points, take(&mut point.exemplars), PointValue::encode(&point));
             }
             Data::Summary(Summary { data_points }) => {
-                insert_each!(point in data_points, Some(PointValue::summary(&point)), &[]);
+                insert_each!(point in data_points, Vec::new(), PointValue::encode(&point));
             }
         }
         Instrument::release(&mut self.instruments, &mut self.sources, instrument);
@@ -125,7 +130,7 @@ impl Metrics {
         instrument: InternId,
         attributes: Vec<KeyValue>,
         point: Point,
-        exemplars: &[Exemplar],
+        exemplars: Vec<Exemplar>,
     ) -> Option<()> {
         let attributes = encode_sorted(attributes);
         let allowance = self.limit / SERIES_LIMIT_DIVISOR;
@@ -143,7 +148,7 @@ impl Metrics {
         );
         let evicted = self.series.update(id, |series| {
             let before = series.points.len();
-            // Evict before the push: removing a point afterwards would not shrink the allocation.
+            // Points are evicted before the push, because the allocation would not shrink afterwards.
             while series.points.len() >= MAX_POINTS
                 || (series.points.len() > 1 && series.heap_bytes() + series.bytes_for(&point) > allowance)
             {
@@ -152,7 +157,7 @@ impl Metrics {
             }
             let evicted = before - series.points.len();
             series.push(point);
-            for exemplar in exemplars.iter().filter(|exemplar| exemplar.value.is_some()) {
+            for exemplar in exemplars.into_iter().filter(|exemplar| exemplar.value.is_some()) {
                 if memory::heap(exemplar.encoded_len()) <= allowance / (4 * MAX_EXEMPLARS) {
                     series.push_exemplar(exemplar.encode_to_vec().into());
                 }
@@ -180,17 +185,13 @@ impl Metrics {
             let Some(id) = self.order.pop_front() else {
                 break;
             };
-            let is_stale = self.series.update(id, |series| {
-                let is_stale = series.take_stale_entry();
-                if !is_stale {
-                    series.pop();
-                    series.shrink();
-                }
-                is_stale
-            });
-            if is_stale {
+            if self.series.update(id, |series| series.take_stale_entry()) {
                 continue;
             }
+            self.series.update(id, |series| {
+                series.pop();
+                series.shrink();
+            });
             self.points -= 1;
             self.evicted += 1;
             if let Some(last) = self.series.release(id) {
@@ -202,7 +203,7 @@ impl Metrics {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.series.bytes()
             + self.order.capacity() * size_of::<InternId>()
@@ -214,7 +215,7 @@ impl Metrics {
         self.series().count()
     }
 
-    /// Time of arrival of the oldest point.
+    /// Returns the time of arrival of the oldest point.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.series()
             .filter_map(|series| Some(series.points.front()?.received_at))

@@ -1,9 +1,9 @@
-//! Keeps the newest telemetry in bounded memory and evicts the oldest first; a trace is evicted as a whole.
-//! One thread inserts; the pages only read, and hold each lock for a few milliseconds. Nothing is written to
-//! disk.
+//! Stores the newest telemetry in bounded memory and evicts the oldest first; a trace is evicted as a whole.
+//! One thread inserts telemetry; the pages only read, and hold each lock for a few milliseconds. Nothing is
+//! written to disk.
 //!
-//! Timestamps and names from senders are not trusted. Time windows use the time of arrival unless the
-//! sender's timestamp is close to it; eviction uses the order of arrival only.
+//! Timestamps and names from senders are not trusted. Time windows use the time of arrival, unless the
+//! sender's timestamp is close to it. Eviction only uses the order of arrival.
 
 mod fair_lock;
 mod filter;
@@ -55,6 +55,7 @@ pub(crate) use waterfall::StoredSpan;
 
 use crate::export::{Counts, Export};
 use fair_lock::FairLock;
+use intern::InternId;
 use logs::Logs;
 use metrics::Metrics;
 use traces::Traces;
@@ -62,13 +63,13 @@ use traces::Traces;
 /// Maximum number of log records returned with a trace.
 const MAX_TRACE_RECORDS: usize = 1_000;
 
-/// Maximum size of the spans of a trace that are returned, in bytes, counting each span with its resource.
+/// Maximum size of the spans returned with a trace, in bytes. Each span counts with its resource.
 const MAX_TRACE_BYTES: usize = 16 << 20;
 
 /// Maximum number of service names that [`Usage`] lists.
 const MAX_SERVICES: usize = 1_000;
 
-/// A series that started at most this long before the store, in nanoseconds, counts as observed from its
+/// Tolerance for series that started before the store, in nanoseconds. They count as observed from their
 /// start.
 const START_TOLERANCE: u64 = 60_000_000_000;
 
@@ -153,12 +154,12 @@ impl Store {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Number that increases with every insert.
+    /// Returns a number that increases with every insert.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Time at which the store was created, in nanoseconds since 1970.
+    /// Returns the time at which the store was created, in nanoseconds since 1970.
     pub(crate) fn started(&self) -> u64 {
         self.started
     }
@@ -178,21 +179,18 @@ impl Store {
 
     pub(crate) fn trace(&self, id: TraceId) -> Option<StoredTrace> {
         let mut trace = self.snapshot(id)?;
+        let mut spans = Vec::new();
         let mut bytes = 0;
-        let fits = |index: &usize| {
-            let span = &trace.spans[*index];
+        for index in waterfall::order(&trace.spans) {
+            let span = &trace.spans[index];
             bytes += span.encoded.len() + trace.sources[span.source].len();
-            bytes <= MAX_TRACE_BYTES
-        };
-        let shown: Vec<_> = waterfall::order(&trace.spans)
-            .into_iter()
-            .take_while(fits)
-            .collect();
-        trace.summary.dropped += (trace.spans.len() - shown.len()) as u64;
-        trace.spans = shown
-            .into_iter()
-            .map(|index| trace.spans[index].clone())
-            .collect();
+            if bytes > MAX_TRACE_BYTES {
+                break;
+            }
+            spans.push(span.clone());
+        }
+        trace.summary.dropped += (trace.spans.len() - spans.len()) as u64;
+        trace.spans = spans;
         let of_trace = LogSearch {
             trace: Some(id),
             limit: MAX_TRACE_RECORDS,
@@ -209,16 +207,18 @@ impl Store {
         let trace = traces.get(id)?;
         let mut sources = Vec::new();
         let mut known = HashMap::new();
+        let mut index_of = |class: InternId| {
+            let source = traces.classes.get(class).source;
+            *known.entry(source).or_insert_with(|| {
+                sources.push(traces.sources.get(source).clone());
+                sources.len() - 1
+            })
+        };
         let spans = trace.spans.iter().map(|span| StoredSpan {
             id: span.id,
             parent: span.parent,
             start: span.start,
-            source: *known
-                .entry(traces.classes.get(span.class).source)
-                .or_insert_with(|| {
-                    sources.push(traces.source(span).clone());
-                    sources.len() - 1
-                }),
+            source: index_of(span.class),
             encoded: span.encoded.clone(),
         });
         let spans = spans.collect();
@@ -234,21 +234,18 @@ impl Store {
     pub(crate) fn series(&self, wanted: &SeriesSearch) -> Vec<SeriesDescriptor> {
         let metrics = self.metrics.read();
         let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
-        series
-            .map(|series| SeriesDescriptor::of(&metrics, series))
-            .collect()
+        let descriptors = series.map(|series| SeriesDescriptor::of(&metrics, series));
+        descriptors.collect()
     }
 
     /// Returns the `limit` most recently updated series that match `wanted`, with their readings.
     pub(crate) fn readings(&self, wanted: &SeriesSearch, limit: usize) -> Vec<SeriesReadings> {
         let metrics = self.metrics.read();
-        let mut series: Vec<_> = metrics
-            .series()
-            .filter(|series| wanted.matches(&metrics, series))
-            .collect();
+        let series = metrics.series().filter(|series| wanted.matches(&metrics, series));
+        let mut series: Vec<_> = series.collect();
         series.sort_by_key(|series| std::cmp::Reverse(series.points.back().map(|point| point.received_at)));
         series.truncate(limit);
-        // The points are read after the lock is released.
+        // The points are copied, so that the lock can be released before the readings are computed.
         let copies: Vec<_> = series
             .into_iter()
             .map(|series| (SeriesDescriptor::of(&metrics, series), series.clone()))
@@ -261,12 +258,12 @@ impl Store {
             .collect()
     }
 
-    /// Summarises requests and tasks of the `window` nanoseconds before `now`.
+    /// Returns the overview of the `window` nanoseconds before `now`.
     pub(crate) fn overview(&self, window: u64, now: u64) -> Overview {
         overview::overview(&self.traces, window, now)
     }
 
-    /// Returns the calls between services in the `window` nanoseconds before `now`.
+    /// Returns the service map of the `window` nanoseconds before `now`.
     pub(crate) fn map(&self, window: u64, now: u64) -> Map {
         map::map(&self.traces, window, now)
     }
@@ -275,11 +272,8 @@ impl Store {
         let traces = self.traces.read();
         let logs = self.logs.read();
         let metrics = self.metrics.read();
-        let sources = traces
-            .sources
-            .iter()
-            .chain(logs.sources.iter())
-            .chain(metrics.sources.iter());
+        let sources = [&traces.sources, &logs.sources, &metrics.sources];
+        let sources = sources.into_iter().flat_map(|sources| sources.iter());
         let services: BTreeSet<_> = sources.map(|source| &source.service).collect();
         let oldest = [traces.oldest(), logs.oldest(), metrics.oldest()];
         Usage {

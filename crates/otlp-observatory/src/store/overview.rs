@@ -1,5 +1,5 @@
-//! Overview of a time window: counts, errors and latencies of requests and tasks. Computed from the index for
-//! each request: spans are not decoded, and no aggregates are stored.
+//! Overview of a time window: counts, errors and latencies of requests and tasks. The overview is computed
+//! from the index for each request: spans are not decoded, and no aggregates are stored.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     UnixNano,
     fair_lock::FairLock,
-    latency::{self, Latencies, Percentiles},
+    latency::{Latencies, Percentiles, most_frequent},
     span_class::{Role, SpanClass},
     traces::Traces,
 };
@@ -19,7 +19,7 @@ use super::{
 /// Number of steps in the time series.
 const STEPS: u64 = 60;
 
-/// Maximum number of services, routes and tasks each; the most frequent are returned.
+/// Maximum length of each list; the most frequent services, routes and tasks are returned.
 const MAX_ROWS: usize = 500;
 
 #[derive(Clone, Debug, Serialize)]
@@ -81,57 +81,40 @@ struct ClassSample {
     class: SpanClass,
     latest: u64,
     /// Empty unless the class is a request or a task.
-    spans: Vec<SpanSample>,
-}
-
-struct SpanSample {
-    end: u64,
-    duration: u64,
-    failed: bool,
-}
-
-/// Executions of a task.
-#[derive(Default)]
-struct Runs {
     latencies: Latencies,
-    states: BTreeMap<Arc<str>, usize>,
 }
 
 /// Returns the overview of the `window` nanoseconds before `now`.
 pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Overview {
     let start = now.saturating_sub(window);
-    let samples = samples_since(&traces.read(), start);
+    let step = window.div_ceil(STEPS).max(1);
+    let (samples, steps) = samples_since(&traces.read(), start, step);
     let seconds = window as f64 / 1e9;
 
-    let mut services: HashMap<Arc<str>, (Latencies, u64)> = HashMap::new();
-    let mut routes: HashMap<(Arc<str>, Arc<str>), Latencies> = HashMap::new();
-    let mut tasks: HashMap<(Arc<str>, Arc<str>), Runs> = HashMap::new();
-    let step = window.div_ceil(STEPS).max(1);
-    let mut steps = vec![Latencies::default(); STEPS as usize];
+    let mut services = HashMap::<_, (Latencies, u64)>::new();
+    let mut routes = HashMap::<_, Latencies>::new();
+    let mut tasks = HashMap::<_, (Latencies, BTreeMap<Arc<str>, usize>)>::new();
     for sample in samples {
         let (requests, latest) = services.entry(sample.service.clone()).or_default();
         *latest = sample.latest.max(*latest);
         match &sample.class.role {
             Role::Request { .. } => {
+                requests.append(sample.latencies.clone());
                 let route = routes.entry((sample.service, sample.class.route())).or_default();
-                for span in sample.spans {
-                    requests.add(span.duration, span.failed);
-                    route.add(span.duration, span.failed);
-                    let step = (span.end - start) / step;
-                    steps[step.min(STEPS - 1) as usize].add(span.duration, span.failed);
-                }
+                route.append(sample.latencies);
             }
             Role::Task { task, state, .. } => {
                 let task = task.as_ref().unwrap_or(&sample.class.name).clone();
-                let runs = tasks.entry((sample.service, task)).or_default();
-                for span in sample.spans {
-                    runs.latencies.add(span.duration, span.failed);
-                    let by_status = || if span.failed { "FAILURE" } else { "SUCCESS" }.into();
-                    *runs
-                        .states
-                        .entry(state.clone().unwrap_or_else(by_status))
-                        .or_default() += 1;
+                let (latencies, states) = tasks.entry((sample.service, task)).or_default();
+                let (count, failed) = (sample.latencies.count(), sample.latencies.errors());
+                let counts = match state {
+                    Some(state) => vec![(state.clone(), count)],
+                    None => vec![("FAILURE".into(), failed), ("SUCCESS".into(), count - failed)],
+                };
+                for (state, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+                    *states.entry(state).or_default() += count;
                 }
+                latencies.append(sample.latencies);
             }
             _ => {}
         }
@@ -141,6 +124,7 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
         window_seconds: seconds,
         services: most_frequent(
             services,
+            MAX_ROWS,
             |(requests, _)| requests.count(),
             |service, (requests, latest)| Service {
                 service,
@@ -148,20 +132,26 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
                 last_seen_unix_nano: UnixNano(latest),
             },
         ),
-        routes: most_frequent(routes, Latencies::count, |(service, route), requests| Route {
-            service,
-            route,
-            requests: Requests::of(requests, seconds),
-        }),
+        routes: most_frequent(
+            routes,
+            MAX_ROWS,
+            Latencies::count,
+            |(service, route), requests| Route {
+                service,
+                route,
+                requests: Requests::of(requests, seconds),
+            },
+        ),
         tasks: most_frequent(
             tasks,
-            |runs| runs.latencies.count(),
-            |(service, task), runs| Task {
+            MAX_ROWS,
+            |(latencies, _)| latencies.count(),
+            |(service, task), (latencies, states)| Task {
                 service,
                 task,
-                states: runs.states,
-                rate: runs.latencies.count() as f64 / seconds,
-                percentiles: runs.latencies.percentiles(),
+                states,
+                rate: latencies.count() as f64 / seconds,
+                percentiles: latencies.percentiles(),
             },
         ),
         series: Series {
@@ -174,8 +164,9 @@ pub(crate) fn overview(traces: &FairLock<Traces>, window: u64, now: u64) -> Over
     }
 }
 
-/// Copies the samples of each class since `start`.
-fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
+/// Returns the spans since `start` by class, and the requests by step.
+fn samples_since(traces: &Traces, start: u64, step: u64) -> (Vec<ClassSample>, Vec<Latencies>) {
+    let mut steps = vec![Latencies::default(); STEPS as usize];
     let mut by_class: Vec<Option<ClassSample>> = Vec::new();
     by_class.resize_with(traces.classes.slots(), || None);
     for trace in traces.since(start) {
@@ -186,20 +177,20 @@ fn samples_since(traces: &Traces, start: u64) -> Vec<ClassSample> {
                     service: traces.sources.get(class.source).service.clone(),
                     class: class.clone(),
                     latest: 0,
-                    spans: Vec::new(),
+                    latencies: Latencies::default(),
                 }
             });
             sample.latest = sample.latest.max(span.effective_end);
+            if let Role::Request { .. } = sample.class.role {
+                let step = ((span.effective_end - start) / step).min(STEPS - 1);
+                steps[step as usize].add(span.duration, span.failed);
+            }
             if let Role::Request { .. } | Role::Task { .. } = sample.class.role {
-                sample.spans.push(SpanSample {
-                    end: span.effective_end,
-                    duration: span.duration,
-                    failed: span.failed,
-                });
+                sample.latencies.add(span.duration, span.failed);
             }
         }
     }
-    by_class.into_iter().flatten().collect()
+    (by_class.into_iter().flatten().collect(), steps)
 }
 
 impl Requests {
@@ -211,14 +202,4 @@ impl Requests {
             percentiles: latencies.percentiles(),
         }
     }
-}
-
-/// Returns the rows of `groups`, most frequent first.
-fn most_frequent<K: Ord, V, R>(
-    groups: HashMap<K, V>,
-    count: impl Fn(&V) -> usize,
-    row: impl Fn(K, V) -> R,
-) -> Vec<R> {
-    let groups = latency::most_frequent(groups.into_iter().collect(), MAX_ROWS, count);
-    groups.into_iter().map(|(key, value)| row(key, value)).collect()
 }

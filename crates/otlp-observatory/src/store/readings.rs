@@ -1,19 +1,23 @@
 //! Computes readings from the points of a series: rates, and the distribution of observations since the
-//! previous point. Cumulative points are compared with their predecessor, delta points are used as they are;
-//! the results are the same.
+//! previous point. Cumulative points are compared with their predecessors and delta points are used as they
+//! are, with the same results.
 
 use std::collections::BTreeMap;
 
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogramDataPoint, HistogramDataPoint, SummaryDataPoint,
+};
+use prost::Message as _;
 use serde::Serialize;
 
 use super::{
     UnixNano,
     histogram::Distribution,
     instrument::InstrumentType,
-    points::{Histogram, Point, PointValue},
+    points::{Point, PointValue},
 };
 
-/// Data of a chart at one time.
+/// Values of a chart at one point in time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Reading {
     pub(crate) time_unix_nano: UnixNano,
@@ -46,14 +50,14 @@ pub(crate) enum ReadingValue {
     },
 }
 
-/// Interpretation of a series' points.
+/// Properties of a series that determine how its points are interpreted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader {
     pub(crate) instrument_type: InstrumentType,
     pub(crate) is_delta: bool,
-    /// Whether earlier points were evicted, so that the first one has no known predecessor.
+    /// Whether points were evicted, so that the predecessor of the first point is unknown.
     pub(crate) is_truncated: bool,
-    /// Series that started after this time, in nanoseconds since 1970, were observed from their start.
+    /// Earliest start of a series that was observed from its start, in nanoseconds since 1970.
     pub(crate) observed_since: u64,
 }
 
@@ -71,66 +75,75 @@ impl Reader {
     }
 
     fn value(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
-        match &point.value {
-            PointValue::Number(value) if self.instrument_type == InstrumentType::Counter => {
-                Some(self.counter(before, point, *value))
+        match (&point.value, self.instrument_type) {
+            (PointValue::Number(value), InstrumentType::Counter) => Some(self.counter(before, point, *value)),
+            (PointValue::Number(value), _) => Some(ReadingValue::Value { value: *value }),
+            (PointValue::Encoded(encoded), InstrumentType::Summary) => {
+                let summary = SummaryDataPoint::decode(&**encoded).ok()?;
+                let quantiles = summary.quantile_values.iter();
+                Some(ReadingValue::Summary {
+                    count: summary.count,
+                    sum: summary.sum,
+                    quantiles: quantiles.map(|at| (at.quantile.to_string(), at.value)).collect(),
+                })
             }
-            PointValue::Number(value) => Some(ReadingValue::Value { value: *value }),
-            PointValue::Histogram(histogram) => self.histogram(before, point, histogram),
-            PointValue::Summary(summary) => Some(ReadingValue::Summary {
-                count: summary.count,
-                sum: summary.sum,
-                quantiles: summary
-                    .quantiles
-                    .iter()
-                    .map(|(quantile, value)| (quantile.to_string(), *value))
-                    .collect(),
-            }),
+            (PointValue::Encoded(_), _) => self.histogram(before, point),
         }
     }
 
     fn counter(self, before: Option<&Point>, point: &Point, value: f64) -> ReadingValue {
-        let base = before.and_then(|before| match before.value {
-            PointValue::Number(number) => Some((before, number)),
+        let change = self.change(before, point, value, |value, base| match base.value {
+            PointValue::Number(number) if *value >= number => Some(value - number),
             _ => None,
         });
-        let change = match base {
-            _ if self.is_delta => Some((value, since_start(before, point))),
-            Some((before, number)) if value >= number && !is_restarted(before, point) => {
-                Some((value - number, seconds(before.time, point.time)))
-            }
-            Some((before, _)) => Some((value, since_start(Some(before), point))),
-            None if self.is_observed_from_start(point) => Some((value, since_start(None, point))),
-            None => None,
-        };
         let rate = change.and_then(|(change, seconds)| Some(change / seconds?));
         ReadingValue::Counter { rate, value }
     }
 
-    fn histogram(self, before: Option<&Point>, point: &Point, histogram: &Histogram) -> Option<ReadingValue> {
-        let base = before.and_then(|before| match &before.value {
-            PointValue::Histogram(base) if !is_restarted(before, point) => Some((before, base)),
-            _ => None,
-        });
-        let continued = base.filter(|_| !self.is_delta).and_then(|(before, base)| {
-            let between = Distribution::between(base, histogram)?;
-            Some((between, seconds(before.time, point.time)))
-        });
-        let (observed, seconds) = match continued {
-            Some(continued) => continued,
-            // If the series started before it was observed, its first point is only the base for the next
-            // one.
-            None if before.is_none() && !self.is_delta && !self.is_observed_from_start(point) => return None,
-            None => (Distribution::of(histogram), since_start(before, point)),
-        };
+    fn histogram(self, before: Option<&Point>, point: &Point) -> Option<ReadingValue> {
+        let total = self.distribution(point)?;
+        let change_since = |total: &Distribution, base: &Point| total.since(&self.distribution(base)?);
+        let (observed, seconds) = self.change(before, point, total, change_since)?;
+        let [p50, p95, p99] = observed.quantiles([0.50, 0.95, 0.99]);
         Some(ReadingValue::Histogram {
             rate: seconds.map(|seconds| observed.count as f64 / seconds),
-            p50: observed.quantile(0.50),
-            p95: observed.quantile(0.95),
-            p99: observed.quantile(0.99),
+            p50,
+            p95,
+            p99,
             count: observed.count,
             sum: Some(observed.sum).filter(|sum| sum.is_finite()),
         })
+    }
+
+    /// Returns the change at `point` and the seconds it covers.
+    ///
+    /// `change_since` returns the change of the total since another point, or `None` if the series was reset.
+    fn change<T>(
+        self,
+        before: Option<&Point>,
+        point: &Point,
+        total: T,
+        change_since: impl FnOnce(&T, &Point) -> Option<T>,
+    ) -> Option<(T, Option<f64>)> {
+        let base = before.filter(|before| !self.is_delta && !is_restarted(before, point));
+        if let Some(base) = base
+            && let Some(change) = change_since(&total, base)
+        {
+            return Some((change, seconds(base.time, point.time)));
+        }
+        // The first point of a series that started before its observation is only the base of the next point.
+        let is_change = self.is_delta || before.is_some() || self.is_observed_from_start(point);
+        is_change.then(|| (total, since_start(before, point)))
+    }
+
+    fn distribution(self, point: &Point) -> Option<Distribution> {
+        let PointValue::Encoded(encoded) = &point.value else {
+            return None;
+        };
+        if self.instrument_type == InstrumentType::ExponentialHistogram {
+            return Some(ExponentialHistogramDataPoint::decode(&**encoded).ok()?.into());
+        }
+        Some(HistogramDataPoint::decode(&**encoded).ok()?.into())
     }
 
     /// Whether the series was observed from the start of `point`, its first stored point.
@@ -144,13 +157,13 @@ fn is_restarted(before: &Point, point: &Point) -> bool {
     point.start != before.start && point.start >= before.time
 }
 
-/// Returns the seconds covered by `point`: from its start, or from the previous point if the start is unset.
+/// Returns the seconds since the start of `point`, or since the previous point if the start is unset.
 fn since_start(before: Option<&Point>, point: &Point) -> Option<f64> {
     let start = Some(point.start).filter(|start| *start != 0);
     seconds(start.or(before.map(|before| before.time))?, point.time)
 }
 
-/// Returns the seconds between two timestamps; `None` unless `to` is later.
+/// Returns the seconds between two timestamps; `None` unless `to` is after `from`.
 fn seconds(from: u64, to: u64) -> Option<f64> {
     let passed = to.checked_sub(from).filter(|passed| *passed > 0)?;
     Some(passed as f64 / 1e9)
@@ -158,8 +171,6 @@ fn seconds(from: u64, to: u64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
-
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -188,7 +199,7 @@ mod tests {
     }
 
     fn histogram(start: u64, time: u64, counts: [u64; 3]) -> Point {
-        let value = PointValue::histogram(&HistogramDataPoint {
+        let value = PointValue::encode(&HistogramDataPoint {
             count: counts.iter().sum(),
             sum: Some(counts.iter().sum::<u64>() as f64),
             explicit_bounds: vec![1.0, 2.0],
@@ -207,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn cumulative_and_delta_give_the_same_rates() {
+    fn cumulative_and_delta_yield_the_same_rates() {
         let cumulative = [sum(100, 110, 20.0), sum(100, 120, 20.0), sum(100, 140, 60.0)];
         let delta = [sum(100, 110, 20.0), sum(110, 120, 0.0), sum(120, 140, 40.0)];
         let expected = [Some(2.0), Some(0.0), Some(2.0)];
@@ -219,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn cumulative_and_delta_give_the_same_percentiles() {
+    fn cumulative_and_delta_yield_the_same_percentiles() {
         let cumulative = [
             histogram(100, 110, [10, 0, 0]),
             histogram(100, 120, [10, 10, 0]),
@@ -253,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_restarted_counter_counts_from_its_restart() {
-        // Detected by the start, although the value is greater, and by the value alone.
+        // The restart is detected by the start although the value is greater, and by the value alone.
         let new_start = [sum(100, 110, 20.0), sum(115, 120, 25.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &new_start),
@@ -272,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_from_before_the_observation_give_no_rate() {
+    fn counts_from_before_the_observation_yield_no_rate() {
         let points = [sum(10, 110, 1_000.0), sum(10, 120, 1_010.0)];
         assert_eq!(
             rates(reader(InstrumentType::Counter, false), &points),
@@ -291,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn inconsistent_times_give_no_rate() {
+    fn inconsistent_times_yield_no_rate() {
         let points = [
             sum(100, 110, 20.0),
             sum(100, 110, 30.0),

@@ -1,5 +1,7 @@
-//! Searches traces, newest first. A search releases the lock every few milliseconds so that inserts proceed,
-//! and stops at a time limit; its result contains the position at which to continue.
+//! Searches traces, newest first.
+//!
+//! A search releases the lock every few milliseconds so that inserts proceed, and stops at a time limit; its
+//! result contains the position at which to continue.
 
 use std::{
     collections::HashMap,
@@ -7,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::{common::v1::KeyValue, trace::v1::Span};
+use opentelemetry_proto::tonic::{
+    common::v1::KeyValue,
+    trace::v1::{Span, span::Event},
+};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -20,14 +25,14 @@ use super::{
 };
 
 /// Maximum duration of a search.
-pub(crate) const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
+const MAX_SEARCH_TIME: Duration = Duration::from_millis(100);
 
-/// Maximum time for which a search holds the lock without a break.
-pub(crate) const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
+/// Maximum time for which a search holds the lock without releasing it.
+const MAX_LOCK_TIME: Duration = Duration::from_millis(5);
 
-/// Maximum size of the strings on a page of results, in bytes, before JSON encoding; further results go on
+/// Maximum size of the strings on a page of results before JSON encoding, in bytes. Further results are on
 /// the next page.
-pub(crate) const MAX_RESULT_BYTES: usize = 4 << 20;
+const MAX_RESULT_BYTES: usize = 4 << 20;
 
 /// Maximum number of services in a trace summary.
 const MAX_SERVICES: usize = 100;
@@ -55,9 +60,9 @@ pub(crate) struct TraceSearch {
 /// Filter by span status.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StatusFilter {
-    /// No span of the trace has an error status.
+    /// Matches spans of traces in which no span has an error status.
     Ok,
-    /// The span has an error status.
+    /// Matches spans with an error status.
     Error,
 }
 
@@ -70,9 +75,9 @@ pub(crate) struct TraceSummary {
     pub(crate) duration_ns: u64,
     spans: usize,
     errors: usize,
-    /// Number of log records, which the store adds.
+    /// Number of log records, set by the store.
     pub(crate) logs: u64,
-    /// Services with their number of spans, ordered by first start.
+    /// Services in order of their first span, each with its number of spans.
     services: Vec<ServiceSpans>,
     #[serde(skip)]
     pub(crate) dropped: u64,
@@ -92,12 +97,15 @@ struct ServiceSpans {
 }
 
 impl TraceSummary {
-    /// Size of the strings, in bytes.
+    /// Returns the size of the strings, in bytes.
     fn len(&self) -> usize {
         let services: usize = self.services.iter().map(|spans| spans.service.len()).sum();
         self.root.service.len() + self.root.name.len() + services
     }
 }
+
+/// Visitor of [`SearchPage::collect`].
+type Visitor<'a, T> = &'a mut dyn FnMut(u64, Option<(usize, T)>) -> bool;
 
 /// Page of search results.
 #[derive(Clone, Debug)]
@@ -107,43 +115,60 @@ pub(crate) struct SearchPage<T> {
     pub(crate) next: Option<u64>,
 }
 
-/// Returns the traces that match `search`, newest first.
-pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
-    let deadline = Instant::now() + MAX_SEARCH_TIME;
-    let mut entries = Vec::new();
-    let mut before = search.before.unwrap_or(u64::MAX);
-    let mut bytes = 0;
-    loop {
-        let traces = traces.read();
-        let pause = Instant::now() + MAX_LOCK_TIME;
-        let mut matcher = Matcher::new(search, &traces);
-        let mut done = true;
-        for (number, trace) in traces.before(before) {
-            if entries.len() == search.limit || bytes > MAX_RESULT_BYTES {
-                done = false;
-                break;
+impl<T> SearchPage<T> {
+    /// Collects at most `limit` entries of `content`, newest first.
+    ///
+    /// `scan` visits the entries numbered below its second argument in descending order, as long as the
+    /// visitor returns true, and returns whether it reached the end. The visitor takes the number of each
+    /// entry and, if the entry matches, the size of its strings and a copy.
+    pub(crate) fn collect<C>(
+        content: &FairLock<C>,
+        before: Option<u64>,
+        limit: usize,
+        scan: impl Fn(&C, u64, Visitor<'_, T>) -> bool,
+    ) -> Self {
+        let deadline = Instant::now() + MAX_SEARCH_TIME;
+        let mut entries = Vec::new();
+        let mut before = before.unwrap_or(u64::MAX);
+        let mut bytes = 0;
+        loop {
+            let content = content.read();
+            let lock_deadline = Instant::now() + MAX_LOCK_TIME;
+            let mut is_full = false;
+            let at_end = scan(&content, before, &mut |number, found| {
+                is_full = entries.len() == limit || bytes > MAX_RESULT_BYTES;
+                if is_full {
+                    return false;
+                }
+                before = number;
+                if let Some((size, entry)) = found {
+                    bytes += size;
+                    entries.push(entry);
+                }
+                Instant::now() < lock_deadline
+            });
+            if at_end || is_full || Instant::now() >= deadline {
+                let next = (!at_end).then_some(before);
+                return Self { entries, next };
             }
-            before = number;
-            if matcher.matches(trace) {
-                let found = summary(&traces, trace);
-                bytes += found.len();
-                entries.push(found);
-            }
-            if Instant::now() >= pause {
-                done = false;
-                break;
-            }
-        }
-        if done {
-            return SearchPage { entries, next: None };
-        }
-        if entries.len() == search.limit || bytes > MAX_RESULT_BYTES || Instant::now() >= deadline {
-            return SearchPage {
-                entries,
-                next: Some(before),
-            };
         }
     }
+}
+
+/// Returns the traces that match `search`, newest first.
+pub(crate) fn search(traces: &FairLock<Traces>, search: &TraceSearch) -> SearchPage<TraceSummary> {
+    SearchPage::collect(traces, search.before, search.limit, |traces, before, visit| {
+        let mut matcher = Matcher {
+            search,
+            traces,
+            classes: vec![None; traces.classes.slots()],
+            resources: HashMap::new(),
+        };
+        traces.before(before).all(|(number, trace)| {
+            let found = matcher.matches(trace).then(|| summary(traces, trace));
+            visit(number, found.map(|summary| (summary.len(), summary)))
+        })
+    })
 }
 
 /// Returns the summary of a trace.
@@ -151,15 +176,18 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
     let (start, duration) = trace.extent();
     let mut services: HashMap<&Arc<str>, (u64, usize)> = HashMap::new();
     for span in &trace.spans {
-        let (first, spans) = services
-            .entry(&traces.source(span).service)
-            .or_insert((span.start, 0));
+        let service = &traces.source(span).service;
+        let (first, spans) = services.entry(service).or_insert((span.start, 0));
         *first = span.start.min(*first);
         *spans += 1;
     }
     let mut services: Vec<_> = services.into_iter().collect();
     services.sort_unstable_by_key(|&(service, (first, _))| (first, service));
-    services.truncate(MAX_SERVICES);
+    let services = services.into_iter().take(MAX_SERVICES);
+    let services = services.map(|(service, (_, spans))| ServiceSpans {
+        service: service.clone(),
+        spans,
+    });
     let root = trace.root().map(|root| TraceRoot {
         service: traces.source(root).service.clone(),
         name: traces.classes.get(root.class).name.clone(),
@@ -172,36 +200,21 @@ pub(crate) fn summary(traces: &Traces, trace: &Trace) -> TraceSummary {
         spans: trace.spans.len(),
         errors: trace.spans.iter().filter(|span| span.failed).count(),
         logs: 0,
-        services: services
-            .into_iter()
-            .map(|(service, (_, spans))| ServiceSpans {
-                service: service.clone(),
-                spans,
-            })
-            .collect(),
+        services: services.collect(),
         dropped: trace.dropped,
     }
 }
 
-/// Matches spans against a search, and caches the results per class and source.
+/// Matches traces against a search, with caches by class and source.
 struct Matcher<'a> {
     search: &'a TraceSearch,
     traces: &'a Traces,
-    /// Whether service and name match, indexed by class; `None` until computed.
+    /// Whether the service and name match, indexed by class; `None` until computed.
     classes: Vec<Option<bool>>,
     resources: HashMap<InternId, Vec<KeyValue>>,
 }
 
-impl<'a> Matcher<'a> {
-    fn new(search: &'a TraceSearch, traces: &'a Traces) -> Self {
-        Self {
-            search,
-            traces,
-            classes: vec![None; traces.classes.slots()],
-            resources: HashMap::new(),
-        }
-    }
-
+impl Matcher<'_> {
     fn matches(&mut self, trace: &Trace) -> bool {
         if self.search.status == Some(StatusFilter::Ok) && trace.spans.iter().any(|span| span.failed) {
             return false;
@@ -212,15 +225,10 @@ impl<'a> Matcher<'a> {
             .any(|span| self.entry_matches(span) && self.encoding_matches(span))
     }
 
-    /// Evaluates the filters that the index entry decides.
+    /// Evaluates the filters that only need the index entry.
     fn entry_matches(&mut self, span: &SpanEntry) -> bool {
-        let Self {
-            search,
-            traces,
-            classes,
-            ..
-        } = self;
-        let class = &mut classes[span.class.index()];
+        let (search, traces) = (self.search, self.traces);
+        let class = &mut self.classes[span.class.index()];
         (search.status != Some(StatusFilter::Error) || span.failed)
             && search.min_duration.is_none_or(|least| span.duration >= least)
             && search.max_duration.is_none_or(|most| span.duration <= most)
@@ -232,58 +240,42 @@ impl<'a> Matcher<'a> {
     /// Evaluates the filters that need the encoded span.
     fn encoding_matches(&mut self, span: &SpanEntry) -> bool {
         let TraceSearch { attributes, text, .. } = self.search;
-        if text.as_ref().is_some_and(|text| !text.is_in(&span.encoded)) {
-            return false;
-        }
-        // A scan of the encoding rules out most spans without decoding them.
-        if attributes
-            .iter()
-            .any(|wanted| !wanted.may_be_in(&span.encoded) && !self.is_of_resource(wanted, span))
-        {
-            return false;
-        }
         if text.is_none() && attributes.is_empty() {
             return true;
+        }
+        let source = self.traces.classes.get(span.class).source;
+        let mut is_of_resource = |wanted: &Attribute| {
+            let resource = self.resources.entry(source);
+            wanted.is_in(resource.or_insert_with(|| self.traces.sources.get(source).resource()))
+        };
+        // A scan of the encoding rules out most spans without decoding them.
+        let may_have = |wanted: &Attribute| wanted.may_be_in(&span.encoded) || is_of_resource(wanted);
+        if text.as_ref().is_some_and(|text| !text.is_in(&span.encoded)) || !attributes.iter().all(may_have) {
+            return false;
         }
         let Ok(decoded) = Span::decode(&*span.encoded) else {
             return false;
         };
-        text.as_ref().is_none_or(|text| is_in_span(text, &decoded))
-            && attributes
-                .iter()
-                .all(|wanted| wanted.is_in(&decoded.attributes) || self.is_of_resource(wanted, span))
-    }
-
-    fn is_of_resource(&mut self, wanted: &Attribute, span: &SpanEntry) -> bool {
-        let source = self.traces.classes.get(span.class).source;
-        let resource = self
-            .resources
-            .entry(source)
-            .or_insert_with(|| self.traces.sources.get(source).resource());
-        wanted.is_in(resource)
+        let has = |wanted: &Attribute| wanted.is_in(&decoded.attributes) || is_of_resource(wanted);
+        text.as_ref().is_none_or(|text| is_in_span(text, &decoded)) && attributes.iter().all(has)
     }
 }
 
 fn class_matches(search: &TraceSearch, traces: &Traces, class: InternId) -> bool {
     let class = traces.classes.get(class);
     let service = &*traces.sources.get(class.source).service;
+    let is_in_names = |text: &Text| text.is_in(class.name.as_bytes()) || text.is_in(class.route().as_bytes());
     search.service.as_deref().is_none_or(|wanted| wanted == service)
-        && search
-            .name
-            .as_ref()
-            .is_none_or(|part| part.is_in(class.name.as_bytes()) || part.is_in(class.route().as_bytes()))
+        && search.name.as_ref().is_none_or(is_in_names)
 }
 
-/// Whether the span's name, status message, attributes or events contain `text`.
+/// Whether the name, the status message, an attribute or an event of the span contains `text`.
 fn is_in_span(text: &Text, span: &Span) -> bool {
+    let status = span.status.as_ref().map_or("", |status| &status.message);
+    let is_in_event =
+        |event: &Event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes);
     text.is_in(span.name.as_bytes())
-        || span
-            .status
-            .as_ref()
-            .is_some_and(|status| text.is_in(status.message.as_bytes()))
+        || text.is_in(status.as_bytes())
         || text.is_in_attributes(&span.attributes)
-        || span
-            .events
-            .iter()
-            .any(|event| text.is_in(event.name.as_bytes()) || text.is_in_attributes(&event.attributes))
+        || span.events.iter().any(is_in_event)
 }

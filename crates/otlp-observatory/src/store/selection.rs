@@ -1,4 +1,4 @@
-//! Selection of metric series, and the copies that queries return.
+//! Filters for metric series, and the copies of series that queries return.
 
 use std::sync::Arc;
 
@@ -27,23 +27,23 @@ pub(crate) struct SeriesSearch {
 impl SeriesSearch {
     pub(super) fn matches(&self, metrics: &Metrics, series: &Series) -> bool {
         let instrument = metrics.instrument(series);
-        let texts = [&instrument.name, &instrument.unit, &instrument.description];
-        let is_in_texts = |text: &Text| texts.iter().any(|field| text.is_in(field.as_bytes()));
+        let source = metrics.source(series);
+        let is_of_type = |wanted| wanted == instrument.instrument_type;
+        let is_of_service = |service: &str| service == &*source.service;
+        let is_in_texts = |text: &Text| {
+            let mut texts = instrument.texts().into_iter();
+            texts.any(|field| text.is_in(field.as_bytes()))
+        };
         self.name.as_deref().is_none_or(|name| name == &*instrument.name)
-            && self
-                .instrument_type
-                .is_none_or(|wanted| wanted == instrument.instrument_type)
+            && self.instrument_type.is_none_or(is_of_type)
             && self.text.as_ref().is_none_or(is_in_texts)
-            && self
-                .service
-                .as_deref()
-                .is_none_or(|service| service == &*metrics.source(series).service)
-            && (self.attributes.is_empty() || self.attributes_match(metrics, series))
+            && self.service.as_deref().is_none_or(is_of_service)
+            && (self.attributes.is_empty() || self.attributes_match(source, series))
     }
 
-    fn attributes_match(&self, metrics: &Metrics, series: &Series) -> bool {
+    fn attributes_match(&self, source: &Source, series: &Series) -> bool {
         let attributes = decode_attributes(&series.attributes);
-        let resource = metrics.source(series).resource();
+        let resource = source.resource();
         self.attributes
             .iter()
             .all(|wanted| wanted.is_in(&attributes) || wanted.is_in(&resource))
@@ -84,7 +84,8 @@ pub(crate) struct SeriesReadings {
 }
 
 impl SeriesReadings {
-    /// Computes the readings of `series`, which was observed if it started after `observed_since`.
+    /// Computes the readings of `series`. A series that started at `observed_since` or later was observed
+    /// from its start.
     pub(super) fn new(descriptor: SeriesDescriptor, mut series: Series, observed_since: u64) -> Self {
         let reader = Reader {
             instrument_type: descriptor.instrument.instrument_type,

@@ -1,4 +1,4 @@
-//! A metric series: the points and exemplars of an instrument for one set of attributes, both bounded in
+//! Metric series: the points and exemplars of an instrument for one set of attributes, both limited in
 //! number.
 
 use std::{collections::VecDeque, mem::size_of, sync::Arc};
@@ -25,11 +25,11 @@ pub(crate) struct Series {
     /// Sorted by key, in OTLP's protobuf encoding.
     pub(super) attributes: Arc<[u8]>,
     pub(crate) points: VecDeque<Point>,
-    /// In OTLP's protobuf encoding.
+    /// Exemplars in OTLP's protobuf encoding.
     pub(crate) exemplars: VecDeque<Box<[u8]>>,
     /// Number of evicted points that `Metrics::order` still lists.
     pub(super) stale_entries: usize,
-    /// Whether points were evicted, so that the predecessor of the first one is unknown.
+    /// Whether points were evicted, so that the predecessor of the first point is unknown.
     pub(crate) is_truncated: bool,
     content_bytes: usize,
 }
@@ -60,7 +60,7 @@ impl Series {
         }
     }
 
-    /// Memory that pushing `point` would use, in bytes.
+    /// Returns the memory that pushing `point` would use, in bytes.
     pub(super) fn bytes_for(&self, point: &Point) -> usize {
         let more = memory::growth(&self.points) * size_of::<Point>();
         point.heap_bytes() + more
@@ -73,7 +73,7 @@ impl Series {
         }
     }
 
-    /// Removes one of the entries for evicted points; returns false if there is none.
+    /// Decrements the number of stale entries; returns false if there are none.
     pub(super) fn take_stale_entry(&mut self) -> bool {
         let is_stale = self.stale_entries > 0;
         self.stale_entries -= usize::from(is_stale);
@@ -81,7 +81,7 @@ impl Series {
     }
 
     pub(super) fn push_exemplar(&mut self, exemplar: Box<[u8]>) {
-        // Senders of cumulative points repeat exemplars until they have newer ones.
+        // Senders of cumulative points repeat each exemplar until a newer one replaces it.
         if self.exemplars.contains(&exemplar) {
             return;
         }
@@ -105,7 +105,7 @@ impl Footprint for Box<Series> {
     }
 }
 
-/// Encodes attributes sorted by key, so that the order in which they were sent does not matter.
+/// Encodes attributes sorted by key, so that the order chosen by the sender does not matter.
 pub(super) fn encode_sorted(mut attributes: Vec<KeyValue>) -> Vec<u8> {
     attributes.sort_by(|a, b| a.key.cmp(&b.key));
     KeyValueList { values: attributes }.encode_to_vec()

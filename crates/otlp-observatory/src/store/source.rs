@@ -1,4 +1,4 @@
-//! Sources of telemetry: a resource and an instrumentation scope, shared by whole batches of entries.
+//! Sources of telemetry: a resource and an instrumentation scope, which batches of entries share.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Size of the names and the encoded resource, in bytes.
+    /// Returns the size of the names and the encoded resource, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.service.len() + self.scope.len() + self.resource.len()
     }
 
     /// Decodes the resource's attributes.
     pub(crate) fn resource(&self) -> Vec<KeyValue> {
-        // Encoded by `intern`; a decoding error would be a bug here and is no reason to fail a page.
+        // The resource was encoded by `intern`, and a page should not fail because of a bug there.
         Resource::decode(&*self.resource).unwrap_or_default().attributes
     }
 
@@ -46,13 +46,13 @@ impl Source {
     ) -> Option<InternId> {
         let encoded = resource.map(Resource::encode_to_vec).unwrap_or_default();
         let scope = scope.map_or("", |scope| scope.name.as_str());
-        // Twice the resource is an upper bound: the service name is copied from it.
+        // Twice the size of the resource is an upper bound, because the service name is copied from it.
         if 2 * memory::shared(encoded.len()) + memory::shared(scope.len()) > allowance {
             return None;
         }
         let same = |source: &Self| *source.resource == *encoded && &*source.scope == scope;
         let make = || Self {
-            service: service_name(resource).into(),
+            service: resource.and_then(service_name).unwrap_or(UNKNOWN_SERVICE).into(),
             scope: scope.into(),
             resource: encoded.as_slice().into(),
         };
@@ -62,23 +62,16 @@ impl Source {
 
 impl Footprint for Source {
     fn heap_bytes(&self) -> usize {
-        memory::shared(self.service.len())
-            + memory::shared(self.scope.len())
-            + memory::shared(self.resource.len())
+        let lengths = [self.service.len(), self.scope.len(), self.resource.len()];
+        lengths.map(memory::shared).iter().sum()
     }
 }
 
-fn service_name(resource: Option<&Resource>) -> &str {
-    resource
-        .and_then(|resource| text(&resource.attributes, "service.name"))
-        .filter(|name| !name.is_empty())
-        .unwrap_or(UNKNOWN_SERVICE)
-}
-
-/// Returns the value of the first attribute `key` if it is a string.
-fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
-    let attribute = attributes.iter().find(|attribute| attribute.key == key)?;
-    text_of(attribute)
+/// Returns `service.name` if it is a string that is not empty.
+fn service_name(resource: &Resource) -> Option<&str> {
+    let mut attributes = resource.attributes.iter();
+    let name = text_of(attributes.find(|attribute| attribute.key == "service.name")?)?;
+    Some(name).filter(|name| !name.is_empty())
 }
 
 /// Returns the value of `attribute` if it is a string.

@@ -1,6 +1,6 @@
-//! Span classes: the source, name, kind and role that similar spans share, for example a route's requests or
-//! a task's runs. A span's class is determined when the span arrives, so that the overview and the map need
-//! not decode spans.
+//! Span classes: the source, name and role that similar spans share, for example the requests of a route or
+//! the runs of a task. The class is determined when a span arrives, so the overview and the map do not decode
+//! spans.
 
 use std::{cell::Cell, hash::Hash, sync::Arc};
 
@@ -17,11 +17,10 @@ use super::{
 pub(crate) struct SpanClass {
     pub(crate) source: InternId,
     pub(crate) name: Arc<str>,
-    pub(crate) kind: SpanKind,
     pub(crate) role: Role<Arc<str>>,
 }
 
-/// Function of a span, with the names from the semantic conventions.
+/// Role of a span, with its names according to the semantic conventions.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Role<S> {
     /// Internal operation.
@@ -36,7 +35,7 @@ pub(crate) enum Role<S> {
     },
     /// Publication of a message to a queue.
     Send(Queue<S>),
-    /// Receipt of a message from a queue without its processing.
+    /// Receipt of a message from a queue, without processing.
     Receive(Queue<S>),
     /// Database query.
     Database { system: S, namespace: Option<S> },
@@ -52,7 +51,7 @@ pub(crate) struct Queue<S> {
 }
 
 impl SpanClass {
-    /// Interns the class of `span`. A new class holds a reference to `source`.
+    /// Interns the class of `span` and adds a reference to it. A new class holds a reference to `source`.
     pub(crate) fn intern(
         classes: &mut Interner<Self>,
         sources: &mut Interner<Source>,
@@ -60,34 +59,29 @@ impl SpanClass {
         span: &Span,
     ) -> InternId {
         let name = span.name.as_str();
-        let kind = span.kind();
         let role = Role::of(span);
         let same = |class: &Self| {
-            class.source == source
-                && &*class.name == name
-                && class.kind == kind
-                && class.role.map_ref(|text| &**text) == role
+            class.source == source && &*class.name == name && class.role.map_ref(|text| &**text) == role
         };
         let make = || {
             sources.retain(source);
             Self {
                 source,
                 name: name.into(),
-                kind,
                 role: role.map_ref(|text| Arc::from(*text)),
             }
         };
-        classes.intern(&(source, name, kind, &role), same, make)
+        classes.intern(&(source, name, &role), same, make)
     }
 
-    /// Removes a span's reference to its class.
+    /// Removes the reference of a span to its class.
     pub(crate) fn release(classes: &mut Interner<Self>, sources: &mut Interner<Source>, class: InternId) {
         if let Some(last) = classes.release(class) {
             sources.release(last.source);
         }
     }
 
-    /// Returns the label for requests of this class: method and route, or the span's name.
+    /// Returns the label of requests of this class: the method and route, or else the name of the span.
     pub(crate) fn route(&self) -> Arc<str> {
         match &self.role {
             Role::Request {
@@ -102,7 +96,7 @@ impl SpanClass {
 impl Footprint for SpanClass {
     fn heap_bytes(&self) -> usize {
         let bytes = Cell::new(memory::shared(self.name.len()));
-        // Visits every name of the role.
+        // The mapping visits every name of the role.
         self.role
             .map_ref(|name| bytes.set(bytes.get() + memory::shared(name.len())));
         bytes.get()
@@ -110,15 +104,12 @@ impl Footprint for SpanClass {
 }
 
 impl<'a> Role<&'a str> {
-    /// Returns the role by the OpenTelemetry semantic conventions 1.3x and the older names.
+    /// Determines the role by the attributes of the OpenTelemetry semantic conventions 1.3x and their older
+    /// names.
     fn of(span: &'a Span) -> Self {
         let text = |key: &str| {
-            let last = span
-                .attributes
-                .iter()
-                .rev()
-                .find(|attribute| attribute.key == key)?;
-            text_of(last)
+            let mut last_first = span.attributes.iter().rev();
+            text_of(last_first.find(|attribute| attribute.key == key)?)
         };
         let queue = || Queue {
             system: text("messaging.system"),

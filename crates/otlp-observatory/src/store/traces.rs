@@ -1,6 +1,6 @@
-//! Spans grouped by trace, in order of arrival. A span is stored as its OTLP encoding with an index entry,
-//! and decoded only when a page shows or searches it. Above the memory limit, the oldest traces are evicted
-//! whole.
+//! Spans grouped by trace, in order of arrival. A span is stored in its OTLP encoding with an index entry,
+//! and is only decoded when a page shows or searches it. Above the memory limit, the oldest traces are
+//! evicted as a whole.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,10 +19,10 @@ use super::{
     span_class::SpanClass,
 };
 
-/// A single trace may use this fraction of the limit (1/16); further spans of it are dropped and counted.
+/// Inverse of the fraction of the memory limit that a single trace may use. Further spans are dropped.
 const TRACE_LIMIT_DIVISOR: usize = 16;
 
-/// A span's end timestamp is trusted if it is at most this many nanoseconds before the span's arrival.
+/// Maximum delay between a trusted end timestamp and the arrival of the span, in nanoseconds.
 const MAX_TRUSTED_DELAY: u64 = 60_000_000_000;
 
 /// Index entry of a span.
@@ -34,7 +34,7 @@ pub(crate) struct SpanEntry {
     pub(crate) start: u64,
     /// Duration in nanoseconds; 0 if the end is before the start.
     pub(crate) duration: u64,
-    /// End timestamp if it can be trusted, otherwise the time of arrival; time windows use this.
+    /// End timestamp if it can be trusted, or else the time of arrival. Time windows use this time.
     pub(crate) effective_end: u64,
     pub(crate) class: InternId,
     /// Whether the status is an error.
@@ -62,7 +62,7 @@ impl Trace {
             + self.encodings_bytes
     }
 
-    /// Returns the first start, and the duration from it to the last end.
+    /// Returns the first start, and the duration from the first start to the last end.
     pub(crate) fn extent(&self) -> (u64, u64) {
         let start = self.spans.iter().map(|span| span.start).min().unwrap_or(0);
         let end = self
@@ -85,7 +85,7 @@ impl Trace {
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     limit: usize,
-    /// Oldest first. A trace's number is `first` plus its index here.
+    /// Oldest first. The number of a trace is `first` plus its index in this list.
     order: VecDeque<Box<Trace>>,
     first: u64,
     numbers: HashMap<TraceId, u64>,
@@ -94,7 +94,7 @@ pub(crate) struct Traces {
     pub(crate) sources: Interner<Source>,
     pub(crate) classes: Interner<SpanClass>,
     pub(crate) evicted: u64,
-    /// Number of spans rejected for lack of valid ids, or because their trace had reached its limit.
+    /// Number of spans rejected as too large, without valid ids, or beyond the limit of their trace.
     pub(crate) refused: u64,
 }
 
@@ -109,19 +109,16 @@ impl Traces {
 
     /// Inserts spans that arrived at `now`.
     pub(crate) fn insert(&mut self, request: Vec<ResourceSpans>, now: u64) {
-        for from_resource in request {
-            for from_scope in from_resource.scope_spans {
-                let source = Source::intern(
-                    &mut self.sources,
-                    from_resource.resource.as_ref(),
-                    from_scope.scope.as_ref(),
-                    self.limit / TRACE_LIMIT_DIVISOR,
-                );
-                let Some(source) = source else {
-                    self.refused += from_scope.spans.len() as u64;
+        let allowance = self.limit / TRACE_LIMIT_DIVISOR;
+        for group in request {
+            let resource = group.resource.as_ref();
+            for scope_group in group.scope_spans {
+                let scope = scope_group.scope.as_ref();
+                let Some(source) = Source::intern(&mut self.sources, resource, scope, allowance) else {
+                    self.refused += scope_group.spans.len() as u64;
                     continue;
                 };
-                for span in &from_scope.spans {
+                for span in &scope_group.spans {
                     if self.insert_span(span, source, now).is_none() {
                         self.refused += 1;
                     }
@@ -138,17 +135,14 @@ impl Traces {
         let id = SpanId::from_bytes(&span.span_id)?;
         let encoding_bytes = memory::shared(span.encoded_len());
         let allowance = self.limit / TRACE_LIMIT_DIVISOR;
-        let known = self.numbers.get(&trace_id).copied();
-        if known.is_none() {
-            if encoding_bytes > allowance {
-                return None;
-            }
-            self.add_trace(trace_id);
-        }
-        let index = known.map_or(self.order.len() as u64 - 1, |number| number - self.first);
-        let trace = self.order.get_mut(usize::try_from(index).ok()?)?;
+        let index = match self.numbers.get(&trace_id) {
+            Some(number) => usize::try_from(number - self.first).ok()?,
+            None if encoding_bytes > allowance => return None,
+            None => self.add_trace(trace_id),
+        };
+        let trace = self.order.get_mut(index)?;
         let before = trace.bytes();
-        if before.saturating_add(encoding_bytes) > allowance && known.is_some() {
+        if before.saturating_add(encoding_bytes) > allowance && !trace.spans.is_empty() {
             trace.dropped += 1;
             return None;
         }
@@ -174,18 +168,21 @@ impl Traces {
         Some(())
     }
 
-    fn add_trace(&mut self, id: TraceId) {
-        self.numbers.insert(id, self.first + self.order.len() as u64);
-        memory::grow(&mut self.order);
-        let trace = Trace {
+    /// Adds an empty trace and returns its index.
+    fn add_trace(&mut self, id: TraceId) -> usize {
+        let trace = Box::new(Trace {
             id,
             spans: Vec::new(),
             latest: 0,
             dropped: 0,
             encodings_bytes: 0,
-        };
+        });
+        let index = self.order.len();
+        self.numbers.insert(id, self.first + index as u64);
         self.traces_bytes += trace.bytes();
-        self.order.push_back(Box::new(trace));
+        memory::grow(&mut self.order);
+        self.order.push_back(trace);
+        index
     }
 
     /// Removes the oldest traces until the memory use is within the limit.
@@ -209,7 +206,7 @@ impl Traces {
         }
     }
 
-    /// Memory use in bytes.
+    /// Returns the memory use in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.traces_bytes
             + self.order.capacity() * size_of::<Box<Trace>>()
@@ -228,7 +225,7 @@ impl Traces {
         self.order.get(index).map(|trace| &**trace)
     }
 
-    /// Returns the traces with numbers below `before` and these numbers, newest first.
+    /// Returns the traces with numbers below `before`, each with its number, newest first.
     pub(crate) fn before(&self, before: u64) -> impl Iterator<Item = (u64, &Trace)> {
         let end = usize::try_from(before.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let end = end.min(self.order.len());
@@ -244,7 +241,7 @@ impl Traces {
             .filter(move |trace| trace.latest >= since)
     }
 
-    /// Latest `effective_end` of the oldest trace.
+    /// Returns the latest `effective_end` of the oldest trace.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.order.front().map(|trace| trace.latest)
     }
@@ -254,7 +251,7 @@ impl Traces {
     }
 }
 
-/// Returns `end` if it is at most [`MAX_TRUSTED_DELAY`] before `now` and not later, otherwise `now`.
+/// Returns `end` if it is at most [`MAX_TRUSTED_DELAY`] before `now` and not after it, or else `now`.
 fn effective_end(end: u64, now: u64) -> u64 {
     if (now.saturating_sub(MAX_TRUSTED_DELAY)..=now).contains(&end) {
         end

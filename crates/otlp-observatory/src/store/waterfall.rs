@@ -1,8 +1,9 @@
-//! Waterfall order of a trace: every span after its parent, siblings ordered by start. Parent ids come from
-//! senders, so parents may be missing and may form cycles.
+//! Waterfall order of a trace: every span follows its parent, and siblings are ordered by start. Parent ids
+//! come from senders, so parents may be missing and may form cycles.
 
 use std::{
     collections::{HashMap, HashSet},
+    iter,
     sync::Arc,
 };
 
@@ -20,12 +21,12 @@ pub(crate) struct StoredSpan {
     pub(crate) encoded: Arc<[u8]>,
 }
 
-/// Returns the indices of `spans` in waterfall order; each occurs once, even if parents form cycles.
+/// Returns the indices of `spans` in waterfall order. Every index occurs once, even if parents form cycles.
 pub(crate) fn order(spans: &[StoredSpan]) -> Vec<usize> {
     let mut by_start: Vec<usize> = (0..spans.len()).collect();
     by_start.sort_by_key(|&span| spans[span].start);
 
-    // If several spans have the same id, the children belong to the earliest.
+    // If several spans have the same id, their children belong to the earliest.
     let mut owner: HashMap<SpanId, usize> = HashMap::with_capacity(spans.len());
     for &span in by_start.iter().rev() {
         owner.insert(spans[span].id, span);
@@ -52,7 +53,7 @@ pub(crate) fn order(spans: &[StoredSpan]) -> Vec<usize> {
                 continue;
             }
             ordered.push(span);
-            // Children are in descending order of start, so the earliest is popped next.
+            // Children are in descending order of start, so that the earliest is popped next.
             open.extend(children.get(&span).into_iter().flatten());
         }
     };
@@ -63,7 +64,7 @@ pub(crate) fn order(spans: &[StoredSpan]) -> Vec<usize> {
     for span in by_start {
         if !placed[span] {
             let entrance = earliest_in_cycle(span, parent_of, |span| spans[span].start);
-            descend(entrance, &mut placed);
+            descend(entrance.unwrap_or(span), &mut placed);
         }
     }
     ordered
@@ -74,24 +75,14 @@ fn earliest_in_cycle(
     span: usize,
     parent_of: impl Fn(usize) -> Option<usize>,
     start_of: impl Fn(usize) -> u64,
-) -> usize {
-    let mut above = HashSet::new();
-    let mut at = span;
-    while above.insert(at) {
-        match parent_of(at) {
-            Some(parent) => at = parent,
-            None => return at,
-        }
-    }
-    let mut earliest = at;
-    let mut next = parent_of(at);
-    while let Some(span) = next.filter(|&span| span != at) {
-        if start_of(span) < start_of(earliest) {
-            earliest = span;
-        }
-        next = parent_of(span);
-    }
-    earliest
+) -> Option<usize> {
+    let mut visited = HashSet::new();
+    let mut ancestors = iter::successors(Some(span), |&span| parent_of(span));
+    let repeated = ancestors.find(|&span| !visited.insert(span))?;
+    let cycle = iter::successors(Some(repeated), |&span| {
+        parent_of(span).filter(|&parent| parent != repeated)
+    });
+    cycle.min_by_key(|&span| start_of(span))
 }
 
 #[cfg(test)]
@@ -102,7 +93,7 @@ mod tests {
         SpanId::from_bytes(&number.to_be_bytes()).expect("not zero")
     }
 
-    /// Returns ids in waterfall order. Spans are given as id, parent (0 for none) and start.
+    /// Returns ids in waterfall order. Spans are tuples of id, parent (0 if none) and start.
     fn ordered(spans: &[(u64, u64, u64)]) -> Vec<u64> {
         let nodes: Vec<_> = spans
             .iter()
@@ -129,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cycle_begins_at_its_earliest_span() {
+    fn a_cycle_starts_at_its_earliest_span() {
         assert_eq!(ordered(&[(1, 1, 10)]), [1]);
         assert_eq!(
             ordered(&[(1, 2, 20), (2, 1, 10), (3, 1, 5), (4, 0, 50)]),

@@ -89,7 +89,7 @@ fn links_with_invalid_ids_are_dropped_and_counted() {
 }
 
 #[test]
-fn log_records_lose_invalid_ids() {
+fn invalid_ids_of_log_records_are_cleared() {
     let record = |trace_id: &[u8], span_id: &[u8]| LogRecord {
         trace_id: trace_id.to_vec(),
         span_id: span_id.to_vec(),

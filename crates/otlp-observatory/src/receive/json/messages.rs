@@ -1,4 +1,4 @@
-//! Messages of OTLP, with the JSON keys of their fields (`opentelemetry/proto/*/v1/*.proto`).
+//! Fields of the OTLP messages (`opentelemetry/proto/*/v1/*.proto`).
 
 use opentelemetry_proto::tonic::{
     collector::{
@@ -22,262 +22,108 @@ use opentelemetry_proto::tonic::{
         status::StatusCode,
     },
 };
+use serde::{Deserializer, de::MapAccess};
 
-use super::values::{Base64, Enumeration, Hex, Names, message};
+use super::values::{Base64, Enumeration, Fields, FromJson, Hex, Json, Names, is_key_of, read_object};
 
-message!(AnyValue {
-    "stringValue" => value = Value::StringValue,
-    "boolValue" => value = Value::BoolValue,
-    "intValue" => value = Value::IntValue,
-    "doubleValue" => value = Value::DoubleValue,
-    "arrayValue" => value = Value::ArrayValue,
-    "kvlistValue" => value = Value::KvlistValue,
-    "bytesValue" => value = bytes_value,
-});
+/// Implements [`FromJson`] for messages with the given fields. A `null` leaves a field at its default.
+///
+/// `field as Form` reads the field's value as a `Form` that wraps it. `with field: Type { Variant, ... }`
+/// declares a `oneof`, whose keys are the names of the variants.
+macro_rules! messages {
+    (@unwrap $value:ident) => { $value };
+    (@unwrap $value:ident $form:ty) => {{
+        let wrapped: $form = $value;
+        wrapped.0
+    }};
+    ($(
+        $message:ty { $($field:ident $(as $form:ty)?),* }
+        $(with $oneof:ident: $type:ty { $($variant:ident $(as $variant_form:ty)?),* })?;
+    )*) => {$(
+        impl Fields for $message {
+            fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
+                $(if is_key_of(key, stringify!($field)) {
+                    if let Some(Json(value)) = map.next_value()? {
+                        self.$field = messages!(@unwrap value $($form)?);
+                    }
+                    return Ok(true);
+                })*
+                $($(if is_key_of(key, stringify!($variant)) {
+                    if let Some(Json(value)) = map.next_value()? {
+                        self.$oneof = Some(<$type>::$variant(messages!(@unwrap value $($variant_form)?)));
+                    }
+                    return Ok(true);
+                })*)?
+                Ok(false)
+            }
+        }
 
-message!(ArrayValue {
-    "values" => values,
-});
+        impl FromJson for $message {
+            fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                read_object(deserializer)
+            }
+        }
+    )*};
+}
 
-message!(KeyValueList {
-    "values" => values,
-});
+messages! {
+    AnyValue {} with value: Value {
+        StringValue, BoolValue, IntValue, DoubleValue, ArrayValue, KvlistValue, BytesValue as Base64
+    };
+    ArrayValue { values };
+    KeyValueList { values };
+    KeyValue { key, value };
+    InstrumentationScope { name, version, attributes, dropped_attributes_count };
+    Resource { attributes, dropped_attributes_count, entity_refs };
+    EntityRef { schema_url, r#type, id_keys, description_keys };
 
-message!(KeyValue {
-    "key" => key,
-    "value" => value,
-});
+    ExportTraceServiceRequest { resource_spans };
+    ResourceSpans { resource, scope_spans, schema_url };
+    ScopeSpans { scope, spans, schema_url };
+    Span {
+        trace_id as Hex, span_id as Hex, trace_state, parent_span_id as Hex, flags, name,
+        kind as Enumeration<SpanKind>, start_time_unix_nano, end_time_unix_nano,
+        attributes, dropped_attributes_count, events, dropped_events_count, links, dropped_links_count, status
+    };
+    Event { time_unix_nano, name, attributes, dropped_attributes_count };
+    Link { trace_id as Hex, span_id as Hex, trace_state, attributes, dropped_attributes_count, flags };
+    Status { message, code as Enumeration<StatusCode> };
 
-message!(InstrumentationScope {
-    "name" => name,
-    "version" => version,
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-});
+    ExportLogsServiceRequest { resource_logs };
+    ResourceLogs { resource, scope_logs, schema_url };
+    ScopeLogs { scope, log_records, schema_url };
+    LogRecord {
+        time_unix_nano, observed_time_unix_nano, severity_number as Enumeration<SeverityNumber>,
+        severity_text, body, attributes, dropped_attributes_count, flags, trace_id as Hex, span_id as Hex,
+        event_name
+    };
 
-message!(Resource {
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-    "entityRefs" => entity_refs,
-});
-
-message!(EntityRef {
-    "schemaUrl" => schema_url,
-    "type" => r#type,
-    "idKeys" => id_keys,
-    "descriptionKeys" => description_keys,
-});
-
-message!(ExportTraceServiceRequest {
-    "resourceSpans" => resource_spans,
-});
-
-message!(ResourceSpans {
-    "resource" => resource,
-    "scopeSpans" => scope_spans,
-    "schemaUrl" => schema_url,
-});
-
-message!(ScopeSpans {
-    "scope" => scope,
-    "spans" => spans,
-    "schemaUrl" => schema_url,
-});
-
-message!(Span {
-    "traceId" => trace_id as Hex,
-    "spanId" => span_id as Hex,
-    "traceState" => trace_state,
-    "parentSpanId" => parent_span_id as Hex,
-    "flags" => flags,
-    "name" => name,
-    "kind" => kind as Enumeration<SpanKind>,
-    "startTimeUnixNano" => start_time_unix_nano,
-    "endTimeUnixNano" => end_time_unix_nano,
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-    "events" => events,
-    "droppedEventsCount" => dropped_events_count,
-    "links" => links,
-    "droppedLinksCount" => dropped_links_count,
-    "status" => status,
-});
-
-message!(Event {
-    "timeUnixNano" => time_unix_nano,
-    "name" => name,
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-});
-
-message!(Link {
-    "traceId" => trace_id as Hex,
-    "spanId" => span_id as Hex,
-    "traceState" => trace_state,
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-    "flags" => flags,
-});
-
-message!(Status {
-    "message" => message,
-    "code" => code as Enumeration<StatusCode>,
-});
-
-message!(ExportLogsServiceRequest {
-    "resourceLogs" => resource_logs,
-});
-
-message!(ResourceLogs {
-    "resource" => resource,
-    "scopeLogs" => scope_logs,
-    "schemaUrl" => schema_url,
-});
-
-message!(ScopeLogs {
-    "scope" => scope,
-    "logRecords" => log_records,
-    "schemaUrl" => schema_url,
-});
-
-message!(LogRecord {
-    "timeUnixNano" => time_unix_nano,
-    "observedTimeUnixNano" => observed_time_unix_nano,
-    "severityNumber" => severity_number as Enumeration<SeverityNumber>,
-    "severityText" => severity_text,
-    "body" => body,
-    "attributes" => attributes,
-    "droppedAttributesCount" => dropped_attributes_count,
-    "flags" => flags,
-    "traceId" => trace_id as Hex,
-    "spanId" => span_id as Hex,
-    "eventName" => event_name,
-});
-
-message!(ExportMetricsServiceRequest {
-    "resourceMetrics" => resource_metrics,
-});
-
-message!(ResourceMetrics {
-    "resource" => resource,
-    "scopeMetrics" => scope_metrics,
-    "schemaUrl" => schema_url,
-});
-
-message!(ScopeMetrics {
-    "scope" => scope,
-    "metrics" => metrics,
-    "schemaUrl" => schema_url,
-});
-
-message!(Metric {
-    "name" => name,
-    "description" => description,
-    "unit" => unit,
-    "metadata" => metadata,
-    "gauge" => data = Data::Gauge,
-    "sum" => data = Data::Sum,
-    "histogram" => data = Data::Histogram,
-    "exponentialHistogram" => data = Data::ExponentialHistogram,
-    "summary" => data = Data::Summary,
-});
-
-message!(Gauge {
-    "dataPoints" => data_points,
-});
-
-message!(Sum {
-    "dataPoints" => data_points,
-    "aggregationTemporality" => aggregation_temporality as Enumeration<AggregationTemporality>,
-    "isMonotonic" => is_monotonic,
-});
-
-message!(Histogram {
-    "dataPoints" => data_points,
-    "aggregationTemporality" => aggregation_temporality as Enumeration<AggregationTemporality>,
-});
-
-message!(ExponentialHistogram {
-    "dataPoints" => data_points,
-    "aggregationTemporality" => aggregation_temporality as Enumeration<AggregationTemporality>,
-});
-
-message!(Summary {
-    "dataPoints" => data_points,
-});
-
-message!(NumberDataPoint {
-    "attributes" => attributes,
-    "startTimeUnixNano" => start_time_unix_nano,
-    "timeUnixNano" => time_unix_nano,
-    "exemplars" => exemplars,
-    "flags" => flags,
-    "asDouble" => value = number_data_point::Value::AsDouble,
-    "asInt" => value = number_data_point::Value::AsInt,
-});
-
-message!(HistogramDataPoint {
-    "attributes" => attributes,
-    "startTimeUnixNano" => start_time_unix_nano,
-    "timeUnixNano" => time_unix_nano,
-    "count" => count,
-    "sum" => sum,
-    "bucketCounts" => bucket_counts,
-    "explicitBounds" => explicit_bounds,
-    "exemplars" => exemplars,
-    "flags" => flags,
-    "min" => min,
-    "max" => max,
-});
-
-message!(ExponentialHistogramDataPoint {
-    "attributes" => attributes,
-    "startTimeUnixNano" => start_time_unix_nano,
-    "timeUnixNano" => time_unix_nano,
-    "count" => count,
-    "sum" => sum,
-    "scale" => scale,
-    "zeroCount" => zero_count,
-    "positive" => positive,
-    "negative" => negative,
-    "flags" => flags,
-    "exemplars" => exemplars,
-    "min" => min,
-    "max" => max,
-    "zeroThreshold" => zero_threshold,
-});
-
-message!(Buckets {
-    "offset" => offset,
-    "bucketCounts" => bucket_counts,
-});
-
-message!(SummaryDataPoint {
-    "attributes" => attributes,
-    "startTimeUnixNano" => start_time_unix_nano,
-    "timeUnixNano" => time_unix_nano,
-    "count" => count,
-    "sum" => sum,
-    "quantileValues" => quantile_values,
-    "flags" => flags,
-});
-
-message!(ValueAtQuantile {
-    "quantile" => quantile,
-    "value" => value,
-});
-
-message!(Exemplar {
-    "filteredAttributes" => filtered_attributes,
-    "timeUnixNano" => time_unix_nano,
-    "asDouble" => value = exemplar::Value::AsDouble,
-    "asInt" => value = exemplar::Value::AsInt,
-    "spanId" => span_id as Hex,
-    "traceId" => trace_id as Hex,
-});
-
-fn bytes_value(Base64(bytes): Base64) -> Value {
-    Value::BytesValue(bytes)
+    ExportMetricsServiceRequest { resource_metrics };
+    ResourceMetrics { resource, scope_metrics, schema_url };
+    ScopeMetrics { scope, metrics, schema_url };
+    Metric { name, description, unit, metadata } with data: Data {
+        Gauge, Sum, Histogram, ExponentialHistogram, Summary
+    };
+    Gauge { data_points };
+    Sum { data_points, aggregation_temporality as Enumeration<AggregationTemporality>, is_monotonic };
+    Histogram { data_points, aggregation_temporality as Enumeration<AggregationTemporality> };
+    ExponentialHistogram { data_points, aggregation_temporality as Enumeration<AggregationTemporality> };
+    Summary { data_points };
+    NumberDataPoint { attributes, start_time_unix_nano, time_unix_nano, exemplars, flags }
+        with value: number_data_point::Value { AsDouble, AsInt };
+    HistogramDataPoint {
+        attributes, start_time_unix_nano, time_unix_nano, count, sum, bucket_counts, explicit_bounds,
+        exemplars, flags, min, max
+    };
+    ExponentialHistogramDataPoint {
+        attributes, start_time_unix_nano, time_unix_nano, count, sum, scale, zero_count, positive, negative,
+        flags, exemplars, min, max, zero_threshold
+    };
+    Buckets { offset, bucket_counts };
+    SummaryDataPoint { attributes, start_time_unix_nano, time_unix_nano, count, sum, quantile_values, flags };
+    ValueAtQuantile { quantile, value };
+    Exemplar { filtered_attributes, time_unix_nano, span_id as Hex, trace_id as Hex }
+        with value: exemplar::Value { AsDouble, AsInt };
 }
 
 macro_rules! names {

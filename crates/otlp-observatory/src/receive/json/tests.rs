@@ -74,7 +74,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
 }
 
 #[test]
-fn a_body_of_the_javascript_sdk_is_decoded() {
+fn a_body_from_the_javascript_sdk_is_decoded() {
     let request = traces(
         r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}],
         "droppedAttributesCount":0},"scopeSpans":[{"scope":{"name":"@opentelemetry/instrumentation-http","version":"0.200.0"},
@@ -204,7 +204,7 @@ fn an_unknown_key_in_a_value_is_skipped_with_its_value() {
 }
 
 #[test]
-fn null_equals_an_absent_key() {
+fn null_is_equal_to_an_absent_key() {
     let span = span(
         r#""name":null,"kind":null,"attributes":null,"status":null,"traceState":null,"startTimeUnixNano":null,
         "parentSpanId":null,"events":null"#,
@@ -219,7 +219,7 @@ fn null_equals_an_absent_key() {
 }
 
 #[test]
-fn absent_fields_have_their_default() {
+fn absent_fields_have_default_values() {
     assert_eq!(traces("{}"), ExportTraceServiceRequest::default());
     assert_eq!(
         traces(r#"{"resourceSpans":[{}]}"#).resource_spans,
@@ -260,14 +260,14 @@ fn numbers_are_read_in_every_form() {
     );
 }
 
-/// Values added to the protocol later are passed on.
+/// Later versions of the protocol may add values.
 #[test]
 fn unknown_enumeration_numbers_are_kept() {
     assert_eq!(span(r#""kind":77"#).kind, 77);
 }
 
 #[test]
-fn invalid_values_are_errors_and_not_dropped() {
+fn invalid_values_are_rejected_instead_of_dropped() {
     for (signal, body) in [
         (Signal::Traces, ""),
         (Signal::Traces, "null"),

@@ -1,6 +1,5 @@
-//! Reads JSON values into the fields of messages: [`message!`] lists the key of each field, and [`FromJson`] reads a
-//! value in the form that OTLP/JSON defines for the field's type. Error messages name the expected form and never
-//! contain the value.
+//! Reads JSON values in the form that OTLP/JSON defines for the type of each field. Error messages name the
+//! expected form.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -27,52 +26,35 @@ impl<'de, T: FromJson> Deserialize<'de> for Json<T> {
     }
 }
 
-/// Messages with fields that are read by their JSON keys.
+/// Messages whose fields are read from a JSON object.
 pub(super) trait Fields: Default {
-    /// Reads the value of `key` into its field; returns `false` without reading if there is no such field.
+    /// Reads the value of `key` into its field; returns `false` without reading if the message has no such
+    /// field.
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
 }
 
-/// Implements [`FromJson`] for a message.
-///
-/// `"key" => field` declares a field that keeps its default if absent, `"key" => field as Form` one that is read as a
-/// `Form`, a wrapper of its value, and `"key" => field = Variant` an alternative of a `oneof`. `null` is treated as
-/// absent.
-macro_rules! message {
-    ($type:ty { $($key:literal => $field:ident $(as $form:ty)? $(= $variant:path)?),* $(,)? }) => {
-        impl $crate::receive::json::values::Fields for $type {
-            fn read<'de, A: serde::de::MapAccess<'de>>(
-                &mut self,
-                key: &str,
-                map: &mut A,
-            ) -> Result<bool, A::Error> {
-                match key {
-                    $($key => if let Some($crate::receive::json::values::Json(value)) = map.next_value()? {
-                        $crate::receive::json::values::message!(@set self, value, $field $(as $form)? $(= $variant)?);
-                    },)*
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            }
-        }
-
-        impl $crate::receive::json::values::FromJson for $type {
-            fn from_json<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_map($crate::receive::json::values::ObjectVisitor(std::marker::PhantomData))
-            }
-        }
-    };
-    (@set $self:ident, $value:ident, $field:ident) => { $self.$field = $value };
-    (@set $self:ident, $value:ident, $field:ident as $form:ty) => {{
-        let wrapped: $form = $value;
-        $self.$field = wrapped.0;
-    }};
-    (@set $self:ident, $value:ident, $field:ident = $variant:path) => { $self.$field = Some($variant($value)) };
+/// Whether `key` is the lower camel case form of `name`, a field or variant.
+pub(super) fn is_key_of(key: &str, name: &str) -> bool {
+    let mut key = key.bytes();
+    let mut expected = name.trim_start_matches("r#").bytes();
+    let mut matches = |byte| key.next() == Some(byte);
+    expected
+        .next()
+        .is_some_and(|first| matches(first.to_ascii_lowercase()))
+        && std::iter::from_fn(|| match expected.next()? {
+            b'_' => expected.next().map(|byte| byte.to_ascii_uppercase()),
+            byte => Some(byte),
+        })
+        .all(matches)
+        && key.next().is_none()
 }
 
-pub(super) use message;
+/// Reads an object; keys without a field are ignored.
+pub(super) fn read_object<'de, T: Fields, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(ObjectVisitor(PhantomData))
+}
 
-pub(super) struct ObjectVisitor<T>(pub(super) PhantomData<T>);
+struct ObjectVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Fields> Visitor<'de> for ObjectVisitor<T> {
     type Value = T;
@@ -83,7 +65,7 @@ impl<'de, T: Fields> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
         let mut message = T::default();
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(Key(key)) = map.next_key()? {
             if !message.read(&key, &mut map)? {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -92,9 +74,9 @@ impl<'de, T: Fields> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// String, borrowed from the body unless it has escapes.
+/// Key of an object, borrowed from the body unless it contains escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<T: FromJson> FromJson for Option<T> {
     fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -105,27 +87,21 @@ impl<T: FromJson> FromJson for Option<T> {
 impl<T: FromJson> FromJson for Vec<T> {
     fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let items = Vec::<Json<T>>::deserialize(deserializer)?;
-        Ok(items.into_iter().map(|item| item.0).collect())
+        Ok(items.into_iter().map(|Json(item)| item).collect())
     }
 }
 
-impl FromJson for String {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
-}
-
-impl FromJson for bool {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(deserializer)
-    }
-}
-
-/// Values that are read from a number or a string.
+/// Values that are read from a boolean, a number or a string.
 trait Scalar: Sized {
     const EXPECTED: &str;
 
-    fn from_integer(integer: i128) -> Option<Self>;
+    fn from_bool(_: bool) -> Option<Self> {
+        None
+    }
+
+    fn from_integer(_: i128) -> Option<Self> {
+        None
+    }
 
     /// Accepts integers written as floating-point numbers, like `1e3`.
     fn from_double(double: f64) -> Option<Self> {
@@ -136,6 +112,22 @@ trait Scalar: Sized {
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok().and_then(Self::from_integer)
+    }
+}
+
+impl Scalar for bool {
+    const EXPECTED: &str = "a boolean";
+
+    fn from_bool(value: bool) -> Option<Self> {
+        Some(value)
+    }
+}
+
+impl Scalar for String {
+    const EXPECTED: &str = "a string";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
     }
 }
 
@@ -153,7 +145,7 @@ macro_rules! integers {
 
 integers!(i32, u32, i64, u64);
 
-/// Strings may also be `NaN`, `Infinity` and `-Infinity`.
+/// Doubles are also read from the strings `NaN`, `Infinity` and `-Infinity`.
 impl Scalar for f64 {
     const EXPECTED: &str = "a number";
 
@@ -170,7 +162,7 @@ impl Scalar for f64 {
             "NaN" => Some(Self::NAN),
             "Infinity" => Some(Self::INFINITY),
             "-Infinity" => Some(Self::NEG_INFINITY),
-            // `parse` also accepts Rust's names of non-finite numbers, which are invalid in JSON.
+            // `parse` also accepts Rust's names of non-finite numbers, which OTLP/JSON does not allow.
             _ => text.parse().ok().filter(|double: &Self| double.is_finite()),
         }
     }
@@ -182,7 +174,7 @@ pub(super) trait Names {
     fn number(name: &str) -> Option<i32>;
 }
 
-/// Enumeration value: its number, or its name in the protobuf definition.
+/// Enumeration value, read from its number or its name in the protobuf definition.
 pub(super) struct Enumeration<E>(pub(super) i32, PhantomData<E>);
 
 impl<E: Names> Scalar for Enumeration<E> {
@@ -194,6 +186,40 @@ impl<E: Names> Scalar for Enumeration<E> {
 
     fn from_text(text: &str) -> Option<Self> {
         Some(Self(E::number(text)?, PhantomData))
+    }
+}
+
+/// Id, read from hexadecimal digits of either case.
+pub(super) struct Hex(pub(super) Vec<u8>);
+
+impl Scalar for Hex {
+    const EXPECTED: &str = "pairs of hexadecimal digits";
+
+    fn from_text(text: &str) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return None;
+        };
+        let bytes = pairs
+            .iter()
+            .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+        bytes.collect::<Option<_>>().map(Self)
+    }
+}
+
+/// Bytes, read from base64 with the standard or the URL alphabet, with or without padding.
+pub(super) struct Base64(pub(super) Vec<u8>);
+
+impl Scalar for Base64 {
+    const EXPECTED: &str = "base64";
+
+    fn from_text(text: &str) -> Option<Self> {
+        const LENIENT: GeneralPurposeConfig =
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+        const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+        let decoded = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text));
+        decoded.ok().map(Self)
     }
 }
 
@@ -212,61 +238,28 @@ impl<T: Scalar> Visitor<'_> for ScalarVisitor<T> {
         formatter.write_str(T::EXPECTED)
     }
 
+    fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+        T::from_bool(value).ok_or_else(unexpected::<T, E>)
+    }
+
     fn visit_i64<E: Error>(self, integer: i64) -> Result<T, E> {
-        T::from_integer(integer.into()).ok_or_else(|| expected(T::EXPECTED))
+        T::from_integer(integer.into()).ok_or_else(unexpected::<T, E>)
     }
 
     fn visit_u64<E: Error>(self, integer: u64) -> Result<T, E> {
-        T::from_integer(integer.into()).ok_or_else(|| expected(T::EXPECTED))
+        T::from_integer(integer.into()).ok_or_else(unexpected::<T, E>)
     }
 
     fn visit_f64<E: Error>(self, double: f64) -> Result<T, E> {
-        T::from_double(double).ok_or_else(|| expected(T::EXPECTED))
+        T::from_double(double).ok_or_else(unexpected::<T, E>)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        T::from_text(text).ok_or_else(|| expected(T::EXPECTED))
+        T::from_text(text).ok_or_else(unexpected::<T, E>)
     }
 }
 
-fn expected<E: Error>(form: &str) -> E {
-    E::custom(format_args!("expected {form}"))
-}
-
-/// Bytes in hexadecimal of either case, used for ids.
-pub(super) struct Hex(pub(super) Vec<u8>);
-
-impl FromJson for Hex {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Text::deserialize(deserializer)?.0;
-        from_hex(&text)
-            .map(Self)
-            .ok_or_else(|| expected("hexadecimal digits"))
-    }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-        return None;
-    };
-    pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
-}
-
-/// Bytes in base64 with the standard or the URL alphabet, with or without padding.
-pub(super) struct Base64(pub(super) Vec<u8>);
-
-impl FromJson for Base64 {
-    fn from_json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const LENIENT: GeneralPurposeConfig =
-            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-        const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-        const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-        let text = &*Text::deserialize(deserializer)?.0;
-        let decoded = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text));
-        decoded.map(Self).map_err(|_| expected("base64"))
-    }
+/// Returns an error whose message omits the value, which may be confidential.
+fn unexpected<T: Scalar, E: Error>() -> E {
+    E::custom(format_args!("expected {}", T::EXPECTED))
 }

@@ -1,5 +1,7 @@
 //! Memory limits and eviction.
 
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+
 use super::{LIMIT, bodies, found, id};
 use crate::store::{
     LogSearch, Store, TraceSearch,
@@ -46,7 +48,7 @@ fn the_limit_holds_for_any_input() {
     let long = "x".repeat(3_000);
     for round in 1..=3_000_u64 {
         let name = format!("{round} {}", &long[..(round as usize * 7) % 3_000]);
-        // Unique names, services and scopes; one trace that never ends; invalid ids.
+        // Unique names, services and scopes, a trace that never ends, and invalid ids.
         let mut unique = span(round, round, 0, &name);
         unique.attributes = vec![text(&name, &name)];
         let endless = span(u64::MAX, round, 0, &name);
@@ -76,7 +78,7 @@ fn the_limit_holds_for_any_input() {
     let usage = store.usage();
     assert!(
         usage.memory.traces_bytes > LIMIT / 100 * 30,
-        "the limit is used: {}",
+        "the store uses its memory: {}",
         usage.memory.traces_bytes
     );
     assert!(
@@ -148,13 +150,17 @@ fn an_oversized_resource_evicts_nothing() {
     let huge = "x".repeat(LIMIT);
     store.insert_at(spans(&huge, vec![span(2, 1, 0, "refused")]), NOW);
     store.insert_at(records(&huge, vec![record(1, 9, "refused")]), NOW);
-    store.insert_at(metrics(&huge, vec![counted("refused", "/", NOW, 1)]), NOW);
+    let mut two_points = counted("refused", "/", NOW, 1);
+    if let Some(Data::Sum(sum)) = &mut two_points.data {
+        sum.data_points.push(sum.data_points[0].clone());
+    }
+    store.insert_at(metrics(&huge, vec![two_points]), NOW);
     store.insert_at(metrics("app", vec![counted(&huge, "/", NOW, 1)]), NOW);
     let usage = store.usage();
     assert_eq!((usage.kept.spans, usage.kept.logs, usage.kept.points), (1, 1, 1));
     assert_eq!(
         (usage.refused.spans, usage.refused.logs, usage.refused.points),
-        (1, 1, 2)
+        (1, 1, 3)
     );
 }
 

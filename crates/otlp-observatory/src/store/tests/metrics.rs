@@ -9,7 +9,7 @@ use crate::store::{
     readings::ReadingValue,
 };
 
-/// Returns the values of a counter's points for each series.
+/// Returns the values of a counter, by series.
 fn values(store: &Store, name: &str) -> Vec<Vec<f64>> {
     let search = SeriesSearch {
         name: Some(name.to_owned()),
@@ -39,7 +39,7 @@ fn a_series_keeps_its_newest_points_and_is_removed_with_the_last() {
     assert_eq!(
         values(&store, "old"),
         [[1.0]],
-        "points of other series evict nothing below the limit"
+        "below the limit, points of other series evict nothing"
     );
     let busy: Vec<_> = (2_000 - 720..2_000).map(|round| round as f64).collect();
     assert_eq!(values(&store, "busy"), [busy]);
@@ -51,7 +51,7 @@ fn a_series_keeps_its_newest_points_and_is_removed_with_the_last() {
     }
     assert!(
         values(&store, "old").is_empty(),
-        "the oldest point is evicted, and its series with it"
+        "the oldest point is evicted with its series"
     );
     let usage = store.usage();
     assert_eq!(usage.kept.points + usage.evicted.points, 7_001);

@@ -108,7 +108,7 @@ fn all_filters_apply_to_the_same_span() {
         (by_attribute("service.name=worker"), &["2"]),
         (by_attribute("db.system.name"), &["1"]),
         (
-            // Each filter matches a span, but not the same one.
+            // The filters match different spans.
             TraceSearch {
                 attributes: vec![Attribute::new("db.system.name"), Attribute::new("http.route")],
                 ..search()
@@ -142,7 +142,7 @@ fn all_filters_apply_to_the_same_span() {
 }
 
 #[test]
-fn pages_contain_every_trace_once() {
+fn every_trace_is_on_exactly_one_page() {
     let store = Store::new(LIMIT);
     for trace in 1..=107 {
         store.insert_at(spans("app", vec![span(trace, 1, 0, "work")]), NOW);
@@ -155,7 +155,7 @@ fn pages_contain_every_trace_once() {
     loop {
         let page = store.search_traces(&search);
         all.extend(page.entries.into_iter().map(|trace| trace.trace_id.to_string()));
-        // New traces do not move the pages.
+        // New traces must not shift the pages.
         store.insert_at(
             spans("app", vec![span(1_000 + all.len() as u64, 1, 0, "new")]),
             NOW,

@@ -95,14 +95,14 @@ fn the_overview_counts_requests_and_tasks_of_its_window() {
     );
     let steps = overview["series"]["requests"].as_array().expect("steps");
     assert_eq!(steps.len(), 60);
-    assert_eq!(steps[59], 3, "includes the request of billing");
+    assert_eq!(steps[59], 3, "includes the request to billing");
     assert_eq!(overview["series"]["errors"][59], 1);
     assert_eq!(overview["series"]["p95_ns"][59], 20_000_000);
     assert_eq!(overview["series"]["p95_ns"][0], json!(null));
 }
 
 #[test]
-fn timestamps_count_only_within_the_trusted_delay() {
+fn only_timestamps_within_the_trusted_delay_count() {
     let store = Store::new(LIMIT);
     let at = |trace, end| {
         let mut request = of_kind(span(trace, 1, 0, "GET"), SpanKind::Server, &[]);
@@ -117,7 +117,7 @@ fn timestamps_count_only_within_the_trusted_delay() {
 }
 
 #[test]
-fn the_map_has_the_calls_between_services() {
+fn the_map_contains_the_calls_between_services() {
     let map = serde_json::to_value(busy_store().map(300_000 * MS, NOW)).expect("JSON");
     let edges = map["edges"].as_array().expect("edges").iter();
     let mut edges: Vec<_> = edges
