@@ -83,7 +83,7 @@ impl Forwarder {
                 path: forwarding.queue.clone(),
                 source,
             })?;
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(Progress::new());
         let (deadline, _) = watch::channel(None);
         let mut tasks = JoinSet::new();
         for queue in queues.iter() {
@@ -123,9 +123,10 @@ impl Forwarder {
             return;
         };
         let signal = export.signal();
+        let progress = self.0.progress.of(signal);
         match self.0.queues[signal as usize].append(content.request, content.items) {
-            Ok(()) => self.0.progress.queued(signal),
-            Err(error) => self.0.progress.not_queued(signal, &error),
+            Ok(()) => progress.queueing.succeeded(),
+            Err(error) => progress.not_queued(&error),
         }
     }
 

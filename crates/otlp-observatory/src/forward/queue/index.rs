@@ -1,24 +1,24 @@
-//! The segments of a queue, and which of their records are still to be sent.
+//! Segments of a queue, and the part of them that has been sent.
 
 use std::{collections::VecDeque, fs::File, sync::Arc};
 
 use super::record::Position;
 
-/// The segments of a queue in memory.
+/// In-memory index of the segments of a queue.
 ///
-/// A segment is deleted once all of its records were sent, the last one too: an empty queue has no segments.
+/// A segment is deleted when all of its records have been sent, so an empty queue has no segments.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Oldest first.
     pub(super) segments: VecDeque<Segment>,
-    /// Bytes of the first segment that were sent.
+    /// Bytes of the first segment that have been sent.
     pub(super) sent: u64,
-    /// File of the last segment, while records are appended to it.
+    /// File of the last segment, if records can be appended to it.
     pub(super) open: Option<Arc<File>>,
     /// Files written since the last sync.
     pub(super) unsynced: Vec<Arc<File>>,
     pub(super) next_id: u64,
-    /// Bytes to be sent.
+    /// Unsent bytes.
     pub(super) pending: u64,
 }
 
@@ -41,8 +41,8 @@ impl Index {
         }
     }
 
-    /// Marks everything before `end`, a position in the first segment, as sent. Returns the segment if nothing is left
-    /// in it.
+    /// Marks everything before `end`, a position in the first segment, as sent. Removes and returns the segment if it
+    /// has been sent completely.
     pub(super) fn commit(&mut self, end: Position) -> Option<Segment> {
         let first = *self.segments.front().filter(|first| first.id == end.segment)?;
         self.pending = self.pending.saturating_sub(end.offset.saturating_sub(self.sent));
@@ -53,7 +53,7 @@ impl Index {
         self.sent = 0;
         self.segments.pop_front();
         if self.segments.is_empty() {
-            // The disk space is free only when the file is closed.
+            // Deleting an open file does not free its disk space.
             self.open = None;
         }
         Some(first)

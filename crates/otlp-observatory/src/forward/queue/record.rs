@@ -18,14 +18,20 @@ const MAGIC: [u8; 4] = *b"PRq1";
 /// Length of a header, in bytes.
 pub(in crate::forward) const HEADER: usize = 20;
 
-/// A position in a queue: the id of a segment, and an offset in bytes in it.
+/// Position in a queue: the id of a segment, and an offset in it in bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Position {
     pub(super) segment: u64,
     pub(super) offset: u64,
 }
 
-/// A decoded header.
+impl Position {
+    pub(super) fn new(segment: u64, offset: u64) -> Self {
+        Self { segment, offset }
+    }
+}
+
+/// Decoded header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
     pub(super) length: u32,
@@ -58,9 +64,8 @@ impl Header {
     pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let number = |at: usize| {
-            let mut number = [0; 4];
-            number.copy_from_slice(&header[at..at + 4]);
-            u32::from_le_bytes(number)
+            let bytes = header[at..].first_chunk();
+            bytes.copied().map_or(0, u32::from_le_bytes)
         };
         let is_valid = header[..4] == MAGIC && number(16) == header_checksum(&header[..16], position);
         is_valid.then(|| Self {
@@ -78,20 +83,14 @@ impl Header {
 /// Returns the offset of the next header in `bytes`, which were read at `position`.
 pub(super) fn next_header(bytes: &[u8], position: Position) -> Option<usize> {
     memchr::memmem::find_iter(bytes, &MAGIC).find(|&at| {
-        let position = Position {
-            offset: position.offset + at as u64,
-            ..position
-        };
+        let position = Position::new(position.segment, position.offset + at as u64);
         Header::decode(&bytes[at..], position).is_some()
     })
 }
 
 fn header_checksum(header: &[u8], position: Position) -> u32 {
-    crc(&[
-        header,
-        &position.segment.to_le_bytes(),
-        &position.offset.to_le_bytes(),
-    ])
+    let Position { segment, offset } = position;
+    crc(&[header, &segment.to_le_bytes(), &offset.to_le_bytes()])
 }
 
 pub(super) fn crc(parts: &[&[u8]]) -> u32 {

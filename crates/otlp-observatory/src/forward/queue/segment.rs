@@ -1,4 +1,4 @@
-//! A segment of a queue: a file to which records are appended, and which is deleted once all of them were sent.
+//! Segment of a queue: a file to which records are appended, and which is deleted after all of them have been sent.
 //!
 //! Reading skips and counts damaged bytes, and always makes progress.
 
@@ -44,17 +44,17 @@ pub(super) struct Reader {
     end: u64,
 }
 
-/// An entry of a segment.
+/// Entry of a segment.
 #[derive(Debug)]
 pub(super) enum Entry {
-    /// A complete record.
+    /// Complete record.
     Record {
         request: Vec<u8>,
         items: u32,
     },
     /// Number of bytes that are not a valid record.
     Damaged(u64),
-    /// A record longer than the caller's maximum; it is not read.
+    /// Record longer than the caller's maximum, which is not read.
     TooLong,
     EndOfSegment,
 }
@@ -99,7 +99,7 @@ impl Reader {
         })
     }
 
-    /// Moves on to the next header after the damaged one at the current position.
+    /// Skips the damaged record at the current position, up to the next header.
     fn skip_damaged(&mut self) -> io::Result<Entry> {
         let begin = self.position.offset;
         let mut from = begin + 1;
@@ -107,14 +107,10 @@ impl Reader {
             self.seek(from.min(self.end))?;
             let left = self.end.saturating_sub(from);
             let bytes = self.read(left.min(SEARCH_CHUNK as u64))?;
-            let position = Position {
-                offset: from,
-                ..self.position
-            };
-            let found = next_header(&bytes, position);
+            let found = next_header(&bytes, Position::new(self.position.segment, from));
             let is_last = bytes.len() as u64 == left;
             if found.is_none() && !is_last {
-                // A header may begin in this chunk and end in the next.
+                // A header may extend over two chunks.
                 from += (bytes.len() - (HEADER - 1)) as u64;
                 continue;
             }

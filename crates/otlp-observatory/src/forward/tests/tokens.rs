@@ -82,7 +82,7 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
             .header("content-type", "application/json")
             .body(text)
     };
-    let unreadable = "the token endpoint's response contains no valid token";
+    let unreadable = "the token endpoint responded without a valid token";
     for (reply, error) in [
         (Reply::status(503), "the token endpoint responded with HTTP 503"),
         (
@@ -91,11 +91,11 @@ async fn no_reply_of_a_token_endpoint_loses_requests() {
         ),
         (
             refusal("invalid_client"),
-            "the token endpoint refused the request: invalid_client",
+            "the token endpoint rejected the request: invalid_client",
         ),
         (
             refusal(CLIENT_SECRET),
-            "the token endpoint refused the request: an error that RFC 6749 does not define",
+            "the token endpoint rejected the request: an error that RFC 6749 does not define",
         ),
         (Reply::status(401), "the token endpoint responded with HTTP 401"),
         (Reply::status(429), "the token endpoint responded with HTTP 429"),
