@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 
-use super::{answer::has_current, refusal::Refusal};
+use super::{error::PageError, response::has_current};
 
 /// Embedded file of the folder `assets`.
 struct Asset {
@@ -118,7 +118,7 @@ pub(super) fn routes() -> Router {
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
-        return Refusal::NoPage.into_response();
+        return PageError::NoPage.into_response();
     };
     // Browsers must revalidate: another version may be served at this address later.
     let revalidated = [(header::ETAG, ETAG.as_str()), (header::CACHE_CONTROL, "no-cache")];

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::refusal::Refusal;
+use super::error::PageError;
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -31,7 +31,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 /// Refuses requests for other hosts if `loopback_only`, and adds [`HEADERS`] to the response.
 pub(super) async fn guard(State(loopback_only): State<bool>, request: Request, next: Next) -> Response {
     let mut response = if loopback_only && !is_for_this_machine(request.headers()) {
-        Refusal::Host.into_response()
+        PageError::Host.into_response()
     } else {
         next.run(request).await
     };

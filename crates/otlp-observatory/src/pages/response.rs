@@ -1,34 +1,82 @@
-//! Answers requests for JSON. Answers are computed on the blocking thread pool, a few at a time, and not at
-//! all if the client has the current one.
+//! JSON responses of the pages. Their content is computed on the blocking thread pool, with limited concurrency, unless
+//! the client already has it.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-use super::{
-    page::{Explorer, Page, Shared},
-    parameters::Parameters,
-    refusal::Refusal,
-};
+use super::{error::PageError, explorer::Explorer, parameters::Parameters};
 use crate::store::now;
+
+/// Maximum number of responses computed at the same time; further requests wait.
+const MAX_CONCURRENT_RESPONSES: usize = 2;
 
 /// Maximum time for which a request waits for its computation to start.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Interval in nanoseconds after which the entity tag of a time-dependent answer changes.
+/// Interval in nanoseconds after which the entity tag of a time-dependent page changes.
 const CLOCK_RESOLUTION: u64 = 2_000_000_000;
 
-/// Answer with the store's generation.
+/// Function that computes the content of a page; it [finishes](Parameters::finish) the parameters.
+pub(super) type Content<T> = fn(&Explorer, &mut Parameters) -> Result<T, PageError>;
+
+/// State of the pages.
+#[derive(Clone)]
+pub(super) struct Shared {
+    explorer: Arc<Explorer>,
+    permits: Arc<Semaphore>,
+}
+
+/// Content with the store's generation.
 #[derive(Serialize)]
-struct Answer<T> {
+struct WithGeneration<T> {
     generation: u64,
     #[serde(flatten)]
     content: T,
+}
+
+impl Shared {
+    pub(super) fn new(explorer: Explorer) -> Self {
+        Self {
+            explorer: Arc::new(explorer),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_RESPONSES)),
+        }
+    }
+
+    /// Returns `content` as JSON, or 304 if the client has it.
+    pub(super) async fn respond<T: Serialize + 'static>(
+        self,
+        content: Content<T>,
+        is_time_dependent: bool,
+        mut parameters: Parameters,
+        headers: &HeaderMap,
+    ) -> Result<Response, PageError> {
+        let tag = tag(
+            &self.explorer,
+            is_time_dependent || parameters.is_time_dependent(),
+        );
+        let head = [(header::CONTENT_TYPE, "application/json"), (header::ETAG, &*tag)];
+        if has_current(headers, &tag) {
+            return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+        }
+        let permit = timeout(QUEUE_TIMEOUT, self.permits.acquire()).await;
+        let Ok(Ok(_permit)) = permit else {
+            return Err(PageError::Busy);
+        };
+        let explorer = self.explorer;
+        let computed = spawn_blocking(move || {
+            let generation = explorer.store.generation();
+            let content = content(&explorer, &mut parameters)?;
+            serde_json::to_vec(&WithGeneration { generation, content }).map_err(|_| PageError::Failed)
+        });
+        let json = computed.await.unwrap_or(Err(PageError::Failed))?;
+        Ok((head, json).into_response())
+    }
 }
 
 /// Whether the client is a browser that loads a page.
@@ -43,38 +91,8 @@ pub(super) fn is_for_browsers(headers: &HeaderMap) -> bool {
         .any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// Serializes `content` with the store's generation.
-pub(super) fn json(generation: u64, content: impl Serialize) -> Result<Vec<u8>, Refusal> {
-    serde_json::to_vec(&Answer { generation, content }).map_err(|_| Refusal::Failed)
-}
-
-/// Returns the JSON of `page`, or 304 if the client has it.
-pub(super) async fn answer(
-    shared: Arc<Shared>,
-    page: &'static Page,
-    parameters: Parameters,
-    headers: &HeaderMap,
-) -> Response {
-    let is_time_dependent = page.is_time_dependent || parameters.is_time_dependent();
-    let tag = tag(&shared.explorer, is_time_dependent);
-    if has_current(headers, &tag) {
-        return respond(StatusCode::NOT_MODIFIED, &tag, Body::empty());
-    }
-    let permit = tokio::time::timeout(QUEUE_TIMEOUT, shared.permits.acquire()).await;
-    let Ok(Ok(_permit)) = permit else {
-        return Refusal::Busy.into_response();
-    };
-    let explorer = shared.clone();
-    let answered = tokio::task::spawn_blocking(move || (page.compute)(&explorer.explorer, &parameters)).await;
-    match answered {
-        Ok(Ok(json)) => respond(StatusCode::OK, &tag, json.into()),
-        Ok(Err(refusal)) => refusal.into_response(),
-        Err(_) => Refusal::Failed.into_response(),
-    }
-}
-
 /// Returns the entity tag: it depends on the start of the process, the generation and, for time-dependent
-/// answers, the time.
+/// pages, the time.
 fn tag(explorer: &Explorer, is_time_dependent: bool) -> String {
     let store = &explorer.store;
     let clock = if is_time_dependent {
@@ -92,14 +110,4 @@ pub(super) fn has_current(headers: &HeaderMap, tag: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(',').map(str::trim))
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
-fn respond(status: StatusCode, tag: &str, body: Body) -> Response {
-    let mut response = (status, body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(header::ETAG, tag);
-    }
-    response
 }

@@ -1,6 +1,9 @@
 //! Tests of the router in the same process, with a store of known contents.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     body::Body,
@@ -167,9 +170,12 @@ async fn invalid_parameters_are_named() {
         ("/?window=0s", "window"),
         ("/?window=5", "window"),
         ("/map?windw=5m", "windw"),
+        ("/metrics?servcie=app", "servcie"),
         ("/metrics?attribute=a", "attribute"),
         ("/metrics/a?text=b", "text"),
+        ("/?windw=5m", "windw"),
         ("/logs?level=loud", "level"),
+        ("/logs?servcie=app", "servcie"),
         ("/logs?trace_id=1", "trace_id"),
         ("/status?verbose=1", "verbose"),
     ] {
