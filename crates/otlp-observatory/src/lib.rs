@@ -7,7 +7,7 @@
 //! (HTTP, gRPC)       (masks)   └──▶ forward ──▶ backend
 //! ```
 //!
-//! Senders are untrusted: received content is never trusted, and every resource is bounded.
+//! Senders are not trusted, so received content is treated as untrusted text, and every resource is bounded.
 //!
 //! # Features
 //! Both features are on by default.

@@ -1,4 +1,4 @@
-//! Sends requests to the backend by OTLP 1.9 over HTTP, and interprets the responses
+//! Sends requests to the backend with OTLP 1.9 over HTTP, and interprets the responses
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>).
 
 use std::time::{Duration, SystemTime};
@@ -91,7 +91,7 @@ impl Exchange {
                 Verdict::Unauthorized(error)
             }
             (429 | 502 | 503 | 504, _) => Verdict::Retry(error, retry_after(response.headers())),
-            // A redirect does not concern the content; it is not followed and may be temporary.
+            // Redirects are not followed. They do not depend on the content, and may be temporary.
             (300..=399 | 401 | 403, _) => Verdict::Retry(error, None),
             (400 | 413 | 422, _) => Verdict::ContentRejected(error),
             _ => Verdict::Rejected(error),

@@ -1,9 +1,9 @@
-//! Forwards received telemetry to a backend by OTLP over HTTP, through a bounded queue on disk, with OAuth2
+//! Forwards received telemetry to a backend with OTLP over HTTP, through a bounded queue on disk, and with OAuth2
 //! tokens if the backend requires them.
 //!
-//! Queued exports are delivered at least once, by the next process if necessary; exports that cannot be
-//! queued are counted. This module creates no spans and bounds its logging, because both may be received and
-//! forwarded again.
+//! Queued exports are delivered at least once, if necessary by the next process; exports that cannot be queued are
+//! counted. This module creates no spans and bounds its logging, because its own telemetry may be received and forwarded
+//! again.
 
 mod back_off;
 mod client;
@@ -42,7 +42,7 @@ use self::{
 };
 use crate::export::{Export, Signal};
 
-/// Time for the last writes to disk after the deadline for sending.
+/// Grace period for the last writes to disk after the deadline for sending.
 const DISK_GRACE: Duration = Duration::from_secs(2);
 
 /// Queues exports and sends them in the background.
@@ -66,7 +66,7 @@ impl Forwarder {
     /// Opens the queue and starts to send its contents, on the current Tokio runtime.
     ///
     /// # Errors
-    /// An address or a header cannot be used, or the folder is used by another process or cannot be written.
+    /// Fails if an address or a header is not allowed, or if the folder cannot be written or is used by another process.
     pub(crate) fn start(forwarding: &Forwarding) -> Result<Self, StartError> {
         Self::start_with(forwarding, Timing::default())
     }
@@ -132,7 +132,7 @@ impl Forwarder {
 
     /// Sends queued exports for at most `within`, and leaves the rest on disk for the next process.
     ///
-    /// Exports accepted later also remain on disk.
+    /// Exports that are accepted later also remain on disk.
     pub(crate) async fn finish(&self, within: Duration) {
         let deadline = Instant::now() + within;
         self.0.deadline.send_replace(Some(deadline));
@@ -145,14 +145,14 @@ impl Forwarder {
         if timeout_at(deadline + DISK_GRACE, finished).await.is_err() {
             tasks.abort_all();
             telemetry::warn!(
-                "writing the forwarding queue to disk takes too long; the last requests may be lost"
+                "writing the forwarding queue to disk takes too long; its last requests may be lost"
             );
         }
         let bytes = self.queued_bytes();
         if bytes > 0 {
             telemetry::info!(
                 bytes,
-                "telemetry that was not forwarded is kept on disk until the next start"
+                "undelivered telemetry is kept on disk until the next start"
             );
         }
     }

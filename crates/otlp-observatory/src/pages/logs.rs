@@ -53,10 +53,10 @@ pub(super) struct Record {
 pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<List, PageError> {
     let search = LogSearch {
         service: parameters.text("service")?,
-        severity: parameters.choice(
+        severity: parameters.parsed(
             "level",
             "must be `trace`, `debug`, `info`, `warn`, `error` or `fatal`",
-            &LEVELS,
+            least_severity,
         )?,
         text: parameters.search("text")?,
         attributes: parameters.attributes()?,
@@ -95,6 +95,11 @@ impl Record {
             event_name: record.event_name,
         }
     }
+}
+
+fn least_severity(level: &str) -> Option<u8> {
+    let (_, least) = LEVELS.iter().find(|(name, _)| *name == level)?;
+    Some(*least)
 }
 
 fn level(severity: i32) -> &'static str {

@@ -1,5 +1,5 @@
-//! Query and path parameters of a request. Unknown and invalid parameters are errors, because a misspelt
-//! filter must not match everything.
+//! Query and path parameters of a request. Unknown and invalid parameters are errors: a misspelt filter must not match
+//! everything.
 
 use std::str::FromStr;
 
@@ -34,7 +34,7 @@ const AGE_UNITS: [(&str, f64); 4] = [("s", 1e9), ("m", 6e10), ("h", 3.6e12), ("d
 
 /// Parameters of a request as text.
 ///
-/// Each method removes the parameter that it returns, so the remaining ones are unknown to the page.
+/// Each method removes the parameter that it returns. The remaining parameters are unknown to the page.
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     given: Vec<(String, String)>,
@@ -61,7 +61,10 @@ impl Parameters {
             .any(|(name, _)| matches!(&**name, "from" | "to"))
     }
 
-    /// Returns an error if a parameter remains, which the page does not have.
+    /// Checks that no parameter remains.
+    ///
+    /// # Errors
+    /// Returns an error that names an unknown parameter.
     pub(super) fn finish(&self) -> Result<(), PageError> {
         match self.given.first() {
             Some((name, _)) => Err(PageError::parameter(name, "is not a parameter of this page")),
@@ -94,7 +97,8 @@ impl Parameters {
         Ok(values.iter().map(|value| Attribute::new(value)).collect())
     }
 
-    fn parsed<T>(
+    /// Returns the parsed value of a parameter; `problem` describes the valid values.
+    pub(super) fn parsed<T>(
         &mut self,
         name: &str,
         problem: &'static str,
@@ -137,21 +141,6 @@ impl Parameters {
             "must be 16 hexadecimal digits, not all zero",
             SpanId::from_hex,
         )
-    }
-
-    /// Returns the value of the choice that the parameter names.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        name: &str,
-        problem: &'static str,
-        choices: &[(&str, T)],
-    ) -> Result<Option<T>, PageError> {
-        self.parsed(name, problem, |text| {
-            choices
-                .iter()
-                .find(|(choice, _)| *choice == text)
-                .map(|(_, value)| *value)
-        })
     }
 
     /// Returns a duration like `250us`, `10ms` or `1.5s`, in nanoseconds.

@@ -1,4 +1,4 @@
-//! Tests of the router in the same process, with a store of known contents.
+//! Tests of the router without a socket, with a store of known contents.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -215,7 +215,7 @@ async fn unknown_addresses_are_404_and_other_methods_405() {
 }
 
 #[tokio::test]
-async fn an_answer_is_not_sent_again_until_telemetry_arrives() {
+async fn a_response_is_not_repeated_until_telemetry_arrives() {
     let store = store();
     let (_, headers, _) = send(explorer(store.clone(), [127, 0, 0, 1]), request("/traces")).await;
     let tag = headers[header::ETAG].clone();
@@ -259,7 +259,7 @@ async fn browsers_get_the_document_and_head_gets_no_body() {
 }
 
 #[tokio::test]
-async fn a_rebound_host_name_is_refused() {
+async fn a_rebound_host_name_is_rejected() {
     let from = |host: &str| {
         let mut request = request("/traces");
         request
@@ -279,7 +279,7 @@ async fn a_rebound_host_name_is_refused() {
     let (status, _, _) = send(explore(), nameless).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
 
-    // On other than loopback addresses, any host name is allowed.
+    // Any host name is allowed if the pages do not listen on loopback.
     let (status, _, _) = send(explorer(store(), [0, 0, 0, 0]), from("observatory.example")).await;
     assert_eq!(status, StatusCode::OK);
 }

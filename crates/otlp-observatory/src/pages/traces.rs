@@ -64,11 +64,11 @@ pub(super) fn list(explorer: &Explorer, parameters: &mut Parameters) -> Result<L
     let search = TraceSearch {
         service: parameters.text("service")?,
         name: parameters.search("name")?,
-        status: parameters.choice(
-            "status",
-            "must be `ok` or `error`",
-            &[("ok", StatusFilter::Ok), ("error", StatusFilter::Error)],
-        )?,
+        status: parameters.parsed("status", "must be `ok` or `error`", |text| match text {
+            "ok" => Some(StatusFilter::Ok),
+            "error" => Some(StatusFilter::Error),
+            _ => None,
+        })?,
         min_duration: parameters.duration("min_duration")?,
         max_duration: parameters.duration("max_duration")?,
         attributes: parameters.attributes()?,

@@ -154,10 +154,10 @@ impl DiskQueue {
         let mut batch = Batch::default();
         while batch.records < max_records {
             let room = match batch.records {
-                0 => u64::MAX,
-                _ => max_bytes.saturating_sub(batch.request.len()) as u64,
+                0 => usize::MAX,
+                _ => max_bytes.saturating_sub(batch.request.len()),
             };
-            match reader.next(room)? {
+            match reader.next(room) {
                 Entry::Record { request, items } => {
                     batch.request.extend_from_slice(&request);
                     batch.records += 1;

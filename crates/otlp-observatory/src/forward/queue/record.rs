@@ -1,4 +1,4 @@
-//! The format of a record: a header followed by an export request.
+//! Format of a record: a header followed by an export request.
 //!
 //! | bytes | content |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | 12..16 | CRC-32 of the request |
 //! | 16..20 | CRC-32 of bytes 0..16 and of the record's position |
 //!
-//! Numbers are little-endian. The checksum includes the position so that received text in the form of a record is not
-//! mistaken for one when a damaged file is searched for the next record.
+//! Numbers are little-endian. The second checksum includes the position: in the search for the next record of a damaged
+//! file, received text in the form of a record must not be mistaken for one.
 
 use flate2::Crc;
 
@@ -34,7 +34,7 @@ impl Position {
 /// Decoded header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Header {
-    pub(super) length: u32,
+    length: u32,
     pub(super) items: u32,
     checksum: u32,
 }
@@ -49,6 +49,10 @@ impl Header {
         })
     }
 
+    pub(super) fn record_length(&self) -> usize {
+        HEADER + self.length as usize
+    }
+
     pub(super) fn encode(&self, position: Position) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&MAGIC);
@@ -60,7 +64,7 @@ impl Header {
         header
     }
 
-    /// Decodes the header at the start of `bytes`, which were read at `position`; `None` when there is none.
+    /// Decodes the header at the start of `bytes`, which were read at `position`; `None` if there is none.
     pub(super) fn decode(bytes: &[u8], position: Position) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let number = |at: usize| {

@@ -70,7 +70,7 @@ fn complete_length(folder: &Path, segment: Segment, sent: u64) -> io::Result<u64
     let mut reader = Reader::open(folder, Position::new(segment.id, sent), segment.length)?;
     let mut complete = sent;
     loop {
-        match reader.next(u64::MAX)? {
+        match reader.next(usize::MAX) {
             Entry::Record { .. } => complete = reader.position.offset,
             Entry::Damaged(_) => {}
             Entry::TooLong | Entry::EndOfSegment => return Ok(complete),
