@@ -1,4 +1,4 @@
-//! Settings of an observatory.
+//! Settings and addresses of an observatory.
 
 use std::net::SocketAddr;
 
@@ -85,4 +85,18 @@ impl Config {
         self.forward = forwarding.into();
         self
     }
+}
+
+/// Addresses an observatory listens on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Addresses {
+    /// Address for OTLP over HTTP.
+    pub http: SocketAddr,
+    /// Address for OTLP over gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Address for health checks.
+    pub health: Option<SocketAddr>,
+    /// Address of the pages and of their JSON.
+    pub pages: SocketAddr,
 }

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{Addresses, Config},
     forward::{Forwarder, Forwarding},
     ingest::{Ingest, IngestThread, Received},
     pages::{self, Explorer},
@@ -43,20 +43,6 @@ impl BindError {
     pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }
-}
-
-/// Addresses an observatory listens on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Addresses {
-    /// Address for OTLP over HTTP.
-    pub http: SocketAddr,
-    /// Address for OTLP over gRPC.
-    pub grpc: Option<SocketAddr>,
-    /// Address for health checks.
-    pub health: Option<SocketAddr>,
-    /// Address of the pages and of their JSON.
-    pub pages: SocketAddr,
 }
 
 /// An observatory with bound sockets, which serves when it [runs](Self::run).
@@ -125,16 +111,12 @@ impl Observatory {
         let addresses = self.addresses();
         let store = Arc::new(Store::new(self.memory));
         let received = Arc::new(Received::default());
-        let forwarder = match &self.forward {
-            Some(forwarding) => Some(Forwarder::start(forwarding).map_err(io::Error::other)?),
-            None => None,
-        };
+        let forwarder = self.forward.as_ref().map(Forwarder::start).transpose();
+        let forwarder = forwarder.map_err(io::Error::other)?;
         let (ingest, ingest_thread) = Ingest::start(store.clone(), forwarder.clone(), received.clone())?;
         let pages = pages::router(Explorer {
             store,
-            pages: addresses.pages,
-            http: addresses.http,
-            grpc: addresses.grpc,
+            addresses,
             received,
             forwarder: forwarder.clone(),
         });

@@ -34,7 +34,7 @@ use self::{
 
 /// Returns the routes of the pages.
 pub(crate) fn router(explorer: Explorer) -> Router {
-    let loopback_only = explorer.pages.ip().is_loopback();
+    let loopback_only = explorer.addresses.pages.ip().is_loopback();
     Router::new()
         .route("/", time_dependent_page(overview::overview))
         .route("/map", time_dependent_page(overview::map))

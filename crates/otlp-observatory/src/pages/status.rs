@@ -46,8 +46,8 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         version: env!("CARGO_PKG_VERSION"),
         started_unix_nano: UnixNano(explorer.store.started()),
         endpoints: Endpoints {
-            http: format!("http://{}", explorer.http),
-            grpc: explorer.grpc.map(|grpc| format!("http://{grpc}")),
+            http: format!("http://{}", explorer.addresses.http),
+            grpc: explorer.addresses.grpc.map(|grpc| format!("http://{grpc}")),
         },
         memory: usage.memory,
         kept: usage.kept,

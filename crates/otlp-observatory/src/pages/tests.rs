@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
+    config::Addresses,
     ingest::Received,
     store::{
         Store,
@@ -49,9 +50,12 @@ fn explorer(store: Arc<Store>, pages: [u8; 4]) -> Router {
     }
     router(Explorer {
         store,
-        pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
-        http: SocketAddr::from(([127, 0, 0, 1], 4318)),
-        grpc: None,
+        addresses: Addresses {
+            http: SocketAddr::from(([127, 0, 0, 1], 4318)),
+            grpc: None,
+            health: None,
+            pages: SocketAddr::from((Ipv4Addr::from(pages), 4319)),
+        },
         received,
         forwarder: None,
     })

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fs::File, sync::Arc};
 
 use super::record::Position;
 
-/// In-memory index of the segments of a queue.
+/// Index of the segments of a queue, in memory.
 ///
 /// A segment is deleted when all of its records have been sent, so an empty queue has no segments.
 #[derive(Debug, Default)]
