@@ -57,7 +57,7 @@ pub(super) struct Batch {
     end: Position,
 }
 
-/// The queue of one signal.
+/// Queue of one signal.
 #[derive(Debug)]
 pub(super) struct DiskQueue {
     path: PathBuf,
@@ -204,11 +204,12 @@ impl DiskQueue {
         if unsynced.is_empty() {
             return Ok(());
         }
+        let mut synced = Ok(());
         for file in unsynced {
-            file.sync_data()?;
+            synced = synced.and(file.sync_data());
         }
         // Persists the names of new segments.
-        File::open(&self.path)?.sync_all()
+        synced.and(File::open(&self.path)?.sync_all())
     }
 
     /// Returns the file to append to, and the position of the next record.

@@ -8,8 +8,8 @@
 //! | 12..16 | CRC-32 of the request |
 //! | 16..20 | CRC-32 of bytes 0..16 and of the record's position |
 //!
-//! Numbers are little-endian. The second checksum includes the position: in the search for the next record of a damaged
-//! file, received text in the form of a record must not be mistaken for one.
+//! Numbers are little-endian. The second checksum includes the position, so received text in the form of a record is not
+//! mistaken for one when the next record of a damaged file is searched.
 
 use flate2::Crc;
 
