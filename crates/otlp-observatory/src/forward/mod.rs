@@ -93,6 +93,7 @@ impl Forwarder {
                 progress: progress.clone(),
                 timing,
                 deadline: deadline.subscribe(),
+                back_off: timing.back_off(),
             };
             tasks.spawn(sender.run());
         }

@@ -33,6 +33,7 @@ pub(super) struct Sender {
     pub(super) progress: Arc<Progress>,
     pub(super) timing: Timing,
     pub(super) deadline: Deadline,
+    pub(super) back_off: BackOff,
 }
 
 /// The deadline passed, or the next attempt would be after it.
@@ -52,16 +53,15 @@ impl Sender {
     /// Sends until the deadline passes, or until the queue is empty after a deadline was set.
     ///
     /// Operations on the queue's files are never interrupted.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         // `DeadlinePassed` only ends the loop.
         let _ = self.send_all().await;
     }
 
-    async fn send_all(&self) -> Result<(), DeadlinePassed> {
-        let mut back_off = self.timing.back_off();
+    async fn send_all(&mut self) -> Result<(), DeadlinePassed> {
         let mut max_records = self.timing.batch_records;
         while self.wait_for_records().await {
-            let Some((batch, body)) = self.read(max_records, &mut back_off).await? else {
+            let Some((batch, body)) = self.read(max_records).await? else {
                 continue;
             };
             if batch.records == 0 {
@@ -70,8 +70,8 @@ impl Sender {
             }
             let delivery = tokio::select! {
                 biased;
-                () = self.deadline_passed() => return Err(DeadlinePassed),
-                delivery = self.deliver(&batch, body, &mut back_off) => delivery?,
+                () = passed(self.deadline.clone()) => return Err(DeadlinePassed),
+                delivery = self.deliver(&batch, body) => delivery?,
             };
             if delivery == Delivery::Split {
                 max_records = batch.records / 2;
@@ -81,7 +81,7 @@ impl Sender {
             max_records = (max_records * 2).min(self.timing.batch_records);
             if delivery == Delivery::Dropped {
                 // Limits the loss if the backend rejects every request.
-                self.pause(back_off.next_delay()).await?;
+                self.back_off().await?;
             }
         }
         Ok(())
@@ -89,12 +89,11 @@ impl Sender {
 
     /// Waits for a record, and for up to the linger time for more. Returns false if the queue is empty and sending
     /// should end.
-    async fn wait_for_records(&self) -> bool {
-        let mut deadline = self.deadline.clone();
+    async fn wait_for_records(&mut self) -> bool {
         while self.queue.pending() == 0 {
             tokio::select! {
                 () = self.queue.appended() => {}
-                _ = deadline.wait_for(Option::is_some) => return self.queue.pending() > 0,
+                _ = self.deadline.wait_for(Option::is_some) => return self.queue.pending() > 0,
             }
         }
         let full_batch = async {
@@ -104,18 +103,14 @@ impl Sender {
         };
         tokio::select! {
             _ = timeout(self.timing.linger, full_batch) => {}
-            _ = deadline.wait_for(Option::is_some) => {}
+            _ = self.deadline.wait_for(Option::is_some) => {}
         }
         true
     }
 
     /// Reads the next batch and compresses its body. Returns `None` if there is none, or after a back-off if it cannot
     /// be read.
-    async fn read(
-        &self,
-        max_records: usize,
-        back_off: &mut BackOff,
-    ) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
+    async fn read(&mut self, max_records: usize) -> Result<Option<(Batch, Bytes)>, DeadlinePassed> {
         let queue = self.queue.clone();
         let max_bytes = self.timing.batch_bytes;
         let read = blocking(move || {
@@ -129,24 +124,19 @@ impl Sender {
             Ok(batch) => Ok(batch),
             Err(error) => {
                 self.progress().disk.failed(&error, None);
-                self.pause(back_off.next_delay()).await?;
+                self.back_off().await?;
                 Ok(None)
             }
         }
     }
 
     /// Sends `batch` until the backend accepts or rejects it.
-    async fn deliver(
-        &self,
-        batch: &Batch,
-        body: Bytes,
-        back_off: &mut BackOff,
-    ) -> Result<Delivery, DeadlinePassed> {
+    async fn deliver(&mut self, batch: &Batch, body: Bytes) -> Result<Delivery, DeadlinePassed> {
         let mut token_renewed = false;
         loop {
             let (error, retry_after) = match self.exchange.post(self.queue.signal, body.clone()).await {
                 Verdict::Accepted { rejected_items } => {
-                    back_off.reset();
+                    self.back_off.reset();
                     self.progress().accepted(batch.items, rejected_items);
                     return Ok(Delivery::Accepted);
                 }
@@ -162,11 +152,11 @@ impl Sender {
                 Verdict::Unauthorized(error) => (error, None),
                 Verdict::Retry(error, retry_after) => (error, retry_after),
             };
+            self.progress().sending.failed(&error, None);
             let delay = match retry_after {
                 Some(delay) => at_least(delay.min(self.timing.max_retry_after)),
-                None => back_off.next_delay(),
+                None => self.back_off.next_delay(),
             };
-            self.progress().sending.failed(&error, None);
             self.pause(delay).await?;
         }
     }
@@ -180,28 +170,31 @@ impl Sender {
         }
     }
 
-    /// Waits until the deadline has passed. Returns immediately if the forwarder has been dropped.
-    async fn deadline_passed(&self) {
-        let mut deadline = self.deadline.clone();
-        let at = deadline.wait_for(Option::is_some).await.ok().and_then(|at| *at);
-        if let Some(at) = at {
-            sleep_until(at).await;
-        }
+    async fn back_off(&mut self) -> Result<(), DeadlinePassed> {
+        let delay = self.back_off.next_delay();
+        self.pause(delay).await
     }
 
     /// Waits for `delay`, unless the deadline is earlier.
-    async fn pause(&self, delay: Duration) -> Result<(), DeadlinePassed> {
-        let mut deadline = self.deadline.clone();
+    async fn pause(&mut self, delay: Duration) -> Result<(), DeadlinePassed> {
         let end = Instant::now() + delay;
         tokio::select! {
             biased;
-            _ = deadline.wait_for(|deadline| deadline.is_some_and(|at| at <= end)) => Err(DeadlinePassed),
+            _ = self.deadline.wait_for(|deadline| deadline.is_some_and(|at| at <= end)) => Err(DeadlinePassed),
             () = sleep_until(end) => Ok(()),
         }
     }
 
     fn progress(&self) -> &SignalProgress {
         self.progress.of(self.queue.signal)
+    }
+}
+
+/// Waits until the deadline has passed. Returns immediately if the forwarder has been dropped.
+async fn passed(mut deadline: Deadline) {
+    let at = deadline.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+    if let Some(at) = at {
+        sleep_until(at).await;
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Status {
     kept: Kept,
     received: Counts,
     evicted: Counts,
-    refused: Refused,
+    refused: Rejected,
     services: Vec<Arc<str>>,
     forwarding: Option<forward::Status>,
 }
@@ -33,7 +33,7 @@ struct Endpoints {
 }
 
 #[derive(Serialize)]
-struct Refused {
+struct Rejected {
     requests: u64,
     #[serde(flatten)]
     entries: Counts,
@@ -53,7 +53,7 @@ pub(super) fn status(explorer: &Explorer, parameters: &mut Parameters) -> Result
         kept: usage.kept,
         received: explorer.received.counts(),
         evicted: usage.evicted,
-        refused: Refused {
+        refused: Rejected {
             requests: explorer.received.refused_requests(),
             entries: usage.refused,
         },
