@@ -18,8 +18,6 @@ pub(super) struct Index {
     /// Files written since the last sync.
     pub(super) unsynced: Vec<Arc<File>>,
     pub(super) next_id: u64,
-    /// Unsent bytes.
-    pub(super) pending: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +28,15 @@ pub(super) struct Segment {
 }
 
 impl Index {
+    /// Returns the length of all segments, in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.length).sum()
+    }
+
     /// Adds a record of `length` bytes, written to `file`, to the last segment.
     pub(super) fn append(&mut self, length: u64, file: Arc<File>) {
         if let Some(last) = self.segments.back_mut() {
             last.length += length;
-            self.pending += length;
         }
         if !self.unsynced.iter().any(|other| Arc::ptr_eq(other, &file)) {
             self.unsynced.push(file);
@@ -45,7 +47,6 @@ impl Index {
     /// has been sent completely.
     pub(super) fn commit(&mut self, end: Position) -> Option<Segment> {
         let first = *self.segments.front().filter(|first| first.id == end.segment)?;
-        self.pending = self.pending.saturating_sub(end.offset.saturating_sub(self.sent));
         if end.offset < first.length {
             self.sent = end.offset;
             return None;

@@ -76,7 +76,7 @@ impl DiskQueue {
         let path = folder.path.join(signal.name());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         let index = recover(&path)?;
-        budget.add_existing(signal, index.segments.iter().map(|segment| segment.length).sum());
+        budget.add_existing(signal, index.length());
         Ok(Self {
             path,
             _folder: folder,
@@ -120,7 +120,8 @@ impl DiskQueue {
 
     /// Returns the number of unsent bytes.
     pub(super) fn pending(&self) -> u64 {
-        self.index().pending
+        let index = self.index();
+        index.length() - index.sent
     }
 
     /// Waits until a record has been appended since the last call.

@@ -59,7 +59,6 @@ pub(super) fn recover(folder: &Path) -> io::Result<Index> {
         if index.segments.is_empty() {
             index.sent = sent(&segment);
         }
-        index.pending += segment.length - sent(&segment);
         index.segments.push_back(segment);
     }
     Ok(index)
