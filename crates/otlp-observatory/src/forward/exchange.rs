@@ -101,11 +101,8 @@ impl Exchange {
 
 fn signal_url(endpoint: &Url, signal: Signal) -> Url {
     let mut url = endpoint.clone();
-    url.set_path(&format!(
-        "{}/v1/{}",
-        endpoint.path().trim_end_matches('/'),
-        signal.name()
-    ));
+    let base = endpoint.path().trim_end_matches('/');
+    url.set_path(&format!("{base}/v1/{}", signal.name()));
     url
 }
 

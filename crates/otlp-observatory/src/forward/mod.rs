@@ -26,7 +26,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
-use url::Url;
+use url::Position;
 
 pub(crate) use self::progress::Status;
 pub use self::{
@@ -53,6 +53,7 @@ pub(crate) struct Forwarder(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// Endpoint without its query, which may be a secret.
     endpoint: String,
     environment: Option<String>,
     queues: Arc<[Arc<DiskQueue>]>,
@@ -104,7 +105,7 @@ impl Forwarder {
             deadline.subscribe(),
         ));
         Ok(Self(Arc::new(Shared {
-            endpoint: without_query(&forwarding.endpoint),
+            endpoint: forwarding.endpoint[..Position::AfterPath].to_owned(),
             environment: forwarding.environment.clone(),
             queues,
             budget,
@@ -168,12 +169,4 @@ impl Forwarder {
     fn queued_bytes(&self) -> u64 {
         self.0.queues.iter().map(|queue| queue.pending()).sum()
     }
-}
-
-/// Returns the endpoint for display. Its query may be a secret.
-fn without_query(endpoint: &Url) -> String {
-    let mut endpoint = endpoint.clone();
-    endpoint.set_query(None);
-    endpoint.set_fragment(None);
-    endpoint.into()
 }
