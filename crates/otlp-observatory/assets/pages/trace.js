@@ -1,5 +1,5 @@
 // A trace: the waterfall across services, the details of the selected span, and the logs. The selected span is the
-// fragment of the address, so that it can be shared.
+// fragment of the address, so it can be shared.
 import { html, useEffect, useRef } from '../html.js';
 import { Copy, Empty, Loading, Panel, ErrorMessage } from '../components/parts.js';
 import { LogList } from '../components/log-list.js';

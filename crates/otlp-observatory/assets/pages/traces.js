@@ -19,7 +19,7 @@ const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 const MAX_SERVICES = 4;
 
 /**
- * Returns a bar's width in percent, on a square-root scale, so that one slow trace does not flatten the others.
+ * Returns a bar's width in percent, on a square-root scale, because one slow trace would flatten the others on a linear one.
  *
  * @param {number} duration
  * @param {number} longest
