@@ -19,7 +19,7 @@ const DURATION = '\\s*[0-9]+(\\.[0-9]+)?(us|ms|s)\\s*';
 const MAX_SERVICES = 4;
 
 /**
- * Returns a bar's width in percent, on a square-root scale, because one slow trace would flatten the others on a linear one.
+ * Returns a bar's width in percent, on a square-root scale: on a linear one, a slow trace would flatten the others.
  *
  * @param {number} duration
  * @param {number} longest
